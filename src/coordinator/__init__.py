@@ -1,0 +1,3 @@
+"""An event-sourced coordinator for GPU miners on RabbitMQ."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What the coordinator does with the rules: the command bus, the followers, and the ports they need."""

@@ -1,0 +1,147 @@
+"""What the edges hand to the command bus, and what they get back.
+
+Both edges use these functions, so that a command means the same over AMQP and HTTP, and is refused alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from coordinator.domain.aggregates import COMMANDS
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Command, Principal
+
+MAX_BODY_BYTES = 2**20
+MAX_ARRAY_LENGTH = 500
+MAX_DEPTH = 32
+MAX_INTEGER_DIGITS = 18  # what a 64-bit column keeps
+
+_UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_INTEGER_DIGITS + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A command, and who sent it."""
+
+    command: Command
+    principal: Principal
+    message_id: str | None = None
+    """Makes a submit without an idempotency key repeatable: the broker may deliver one message twice."""
+    trace: str | None = None
+    """A W3C traceparent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The command's effect is in the log at `position` (an earlier one for a repeat)."""
+
+    position: int
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"status": "accepted", **self.body, "position": self.position}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The command did nothing, and this is why."""
+
+    code: Code
+    detail: str
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"status": "refused", "code": self.code.value, "detail": self.detail}
+
+
+Answer = Accepted | Refused
+
+
+def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
+    """The JSON in `body`, without anything that no store can keep. Raises Refusal.
+
+    Refused are: over `max_bytes`, not JSON, NaN and infinity, NUL and lone surrogates, deeper than MAX_DEPTH,
+    integers beyond 64 bits.
+    """
+    if len(body) > max_bytes:
+        raise Refusal(Code.TOO_LARGE, f"the body has {len(body)} bytes; the limit is {max_bytes}")
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, f"the body is not JSON: {error}") from None
+    # These are rare and cheap to rule out over the raw bytes; only then is the value walked.
+    suspicious = (
+        body.count(b"[") + body.count(b"{") > MAX_DEPTH
+        or _UNSTORABLE.search(body)
+        or _LONG_NUMBER.search(body)
+        or b"e" in body
+        or b"E" in body
+    )
+    if suspicious:
+        _check_storable(value, MAX_DEPTH)
+    return value
+
+
+def _check_storable(value: Any, depth: int) -> None:
+    if depth < 0:
+        raise Refusal(Code.INVALID_PAYLOAD, f"the body is nested deeper than {MAX_DEPTH} levels")
+    match value:
+        case str():
+            _check_text(value)
+        case dict():
+            for key, item in value.items():
+                _check_text(key)
+                _check_storable(item, depth - 1)
+        case list():
+            for item in value:
+                _check_storable(item, depth - 1)
+        case bool():
+            pass
+        case int():
+            if abs(value) >= 2**63:
+                raise Refusal(Code.INVALID_PAYLOAD, "the body has an integer beyond 64 bits")
+        case float():
+            if value - value != 0:  # infinity, from a number like 1e999
+                raise Refusal(Code.INVALID_PAYLOAD, "the body has a number that is not finite")
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise Refusal(Code.INVALID_PAYLOAD, "the body has a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refusal(Code.INVALID_PAYLOAD, "the body has half of a surrogate pair") from None
+
+
+def parse_command(topic: str, value: Any) -> Command:
+    """The command of this type with these fields. Raises Refusal, whose detail shows no values."""
+    command_type = COMMANDS.get(topic)
+    if command_type is None:
+        raise Refusal(Code.UNKNOWN_COMMAND, "no such command type; see the protocol page for what there is")
+    try:
+        # The values come from JSON, so JSON's rules apply (a list for a tuple, a string for a UUID).
+        return command_type.model_validate(value)
+    except ValidationError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+
+
+def describe(error: ValidationError) -> str:
+    """What is wrong with which fields, without showing a value."""
+    problems = error.errors(include_input=False, include_url=False, include_context=False)
+    lines = [f"{'.'.join(str(part) for part in p['loc']) or 'body'}: {p['msg']}" for p in problems[:5]]
+    if len(problems) > len(lines):
+        lines.append(f"and {len(problems) - len(lines)} more")
+    return "; ".join(lines)[:1000]
+
+
+def check_sender(command: Command, principal: Principal) -> None:
+    """Whether this principal's role may send this command at all. Raises Refusal."""
+    if principal.role not in command.senders:
+        raise Refusal(Code.FORBIDDEN, f"a {principal.role.value} key can't send {command.topic}")

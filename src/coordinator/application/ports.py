@@ -1,0 +1,236 @@
+"""The ports: what the application needs from the outside, as Protocols. Adapters are wired in `bootstrap`.
+
+`EventLog` and `Database` are synchronous and are called from threads of their own; everything that speaks to
+a broker is asynchronous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from coordinator.domain.messages import Event, Millis
+
+
+# --- the log -----------------------------------------------------------------------------------------------
+class NewEvent(NamedTuple):
+    """An event to append: the `version`-th (1, 2, …) of its stream."""
+
+    stream: UUID
+    version: int
+    event: Event
+
+
+class Recorded(NamedTuple):
+    """An event in the log. `position` increases along the log and may have gaps."""
+
+    position: int
+    stream: UUID
+    version: int
+    event: Event
+
+
+PayloadKind = Literal["payload", "result"]
+
+
+class StoredPayload(NamedTuple):
+    """A job's payload or result, beside the log and never in it: erasing one leaves the log verifiable.
+
+    `body` is JSON: the document itself, or `{"blob": "blob:<sha256>"}` where it is over 64 KiB.
+    """
+
+    job_id: UUID
+    kind: PayloadKind
+    salt: bytes
+    body: bytes
+
+
+class Appended(NamedTuple):
+    """What an append was given: the positions in order, and the log's last position before them.
+
+    `previous` is exact (it is read under the append lock), so that a reader at `previous` may go on to these
+    positions without reading.
+    """
+
+    previous: int
+    positions: Sequence[int]
+
+
+class LogError(Exception):
+    """The log could not do it."""
+
+
+class VersionConflict(LogError):
+    """Another append took one of these stream versions. Nothing was appended; fold again and decide again."""
+
+
+class LogUnavailable(LogError):
+    """The database is out of reach. Whether a commit in flight took place is unknown: repeat the command."""
+
+
+class EventLog(Protocol):
+    """One append-only log of many streams. Thread-safe."""
+
+    def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        """Append all events, and store all payloads, in one transaction; or nothing at all.
+
+        Raises VersionConflict, LogUnavailable. `events` is not empty.
+        """
+
+    def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
+        """Every event of these streams, in version order, in one query; a stream without events is absent."""
+
+    def versions(self, streams: Collection[UUID]) -> dict[UUID, int]:
+        """The current version of these streams, in one query; a stream without events is absent."""
+
+    def read(self, after: int, limit: int) -> list[Recorded]:
+        """Up to `limit` events after position `after`, in position order. Never skips a later commit."""
+
+    def head(self) -> int:
+        """The last position; 0 for an empty log."""
+
+    def wait(self, after: int, timeout: float) -> bool:
+        """Block until an event after `after` is there (True), or `timeout` seconds passed (False).
+
+        Notified, with a slow poll behind it; survives the loss of its connection.
+        """
+
+    def payloads(self, kind: PayloadKind, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
+        """These jobs' payloads or results, in one query; what was erased or never was is absent."""
+
+    def erase(self, job_ids: Collection[UUID]) -> None:
+        """Delete these jobs' payloads, results and salts for good. The log stays as it is."""
+
+    def close(self) -> None:
+        """Give back every connection; wakes what waits. May be called twice."""
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+Row = Mapping[str, Any]
+
+
+class PositionMoved(Exception):
+    """Someone else moved this follower's position: this process no longer leads. Nothing was written."""
+
+
+class Tables(Protocol):
+    """The derived tables, inside one transaction. Columns hold str, int, float, bytes or None."""
+
+    def put(self, table: str, rows: Sequence[Row]) -> None:
+        """Insert these whole rows, or replace those with the same key; one statement for all."""
+
+    def remove(self, table: str, keys: Collection[str]) -> None:
+        """Delete the rows with these keys (tables whose key is one text column); one statement for all."""
+
+    def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
+        """The rows of a named statement (see the `.sql` files). A list as parameter fits `IN (:list)`."""
+
+    def execute(self, statement: str, **params: Any) -> int:
+        """Run a named statement; the number of rows that it changed."""
+
+    def position(self, follower: str) -> int:
+        """How far this follower has read; 0 at first."""
+
+    def move(self, follower: str, before: int, after: int) -> None:
+        """Move a follower's position. Raises PositionMoved if it is not at `before`."""
+
+
+class Database(Protocol):
+    """Where the tables are: the same database as the log's. Thread-safe."""
+
+    def transaction(self) -> AbstractContextManager[Tables]:
+        """One transaction: committed at the end, rolled back by an exception. Raises LogUnavailable."""
+
+    def close(self) -> None: ...
+
+
+class Leadership(Protocol):
+    """At most one process at a time holds a name."""
+
+    async def acquire(self, name: str) -> None:
+        """Wait until this process holds `name`."""
+
+    def holds(self, name: str) -> bool:
+        """Whether it still does, as far as this process knows."""
+
+    async def release(self, name: str) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+# --- work --------------------------------------------------------------------------------------------------
+class Offer(BaseModel):
+    """This job, this attempt, is there for the taking. Losing or repeating an offer is harmless.
+
+    `payload` is the job's payload, or None with `payload_blob` naming the blob that holds it as JSON.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: UUID
+    attempt: int
+    service: str
+    payload: dict[str, Any] | None = None
+    payload_blob: str | None = None
+    payload_salt: str
+    """Hex; `payload_digest` = SHA-256 over the salt's bytes and the payload's canonical JSON."""
+    payload_digest: str
+    timeout_seconds: int
+    expires_at: Millis
+
+
+class TakenOffer(Protocol):
+    """An offer taken from a queue, to be settled one way or the other."""
+
+    @property
+    def offer(self) -> Offer: ...
+
+    async def done(self) -> None:
+        """It was claimed, or is of no use: take it off the queue."""
+
+    async def back(self) -> None:
+        """Put it back for another taker."""
+
+
+class WorkQueues(Protocol):
+    """One queue of offers per profile."""
+
+    async def ensure(self, profile: str) -> None:
+        """Make the profile's queue if it is not there."""
+
+    async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
+        """Put bundles of offers on the queue; a bundle is one message. Returns what did not arrive."""
+
+    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+        """One offer, waiting up to `wait` seconds; for miners that poll over HTTP."""
+
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        """Call back when what is on the queues became unknown (the broker came back)."""
+
+
+class Hints(Protocol):
+    """Nudges to one miner: a lost one costs time, never correctness."""
+
+    async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
+        """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain"}` or `{"hint": "register"}`."""
+
+
+class EventSink(Protocol):
+    """Where events are published to for others to read."""
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        """Returns when all are confirmed; raises when any is not, and is then called again with the same."""
+
+
+# --- moments and identities --------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Wall-clock milliseconds for facts, monotonic seconds for waiting."""
+
+    now: Callable[[], Millis]
+    monotonic: Callable[[], float]

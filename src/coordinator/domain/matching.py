@@ -1,0 +1,206 @@
+"""Matching: what a job needs against what a miner has, as pure functions.
+
+Jobs with equal needs form a *class*, miners with equal abilities a *profile*; `unmet` compares one of each
+and says why not. Callers keep the answer per pair, so its cost does not depend on jobs or miners.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from decimal import Decimal as Exact
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from coordinator.domain.messages import Decimal, ServiceId
+
+BYTES_PER_GB = 10**9  # as vendors and REQUIREMENTS count: a "24 GB" card reports 24,564 MiB
+BYTES_PER_MIB = 2**20  # as drivers count
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
+Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")]
+
+
+class Constraints(BaseModel):
+    """What a job needs. A missing field asks for nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpu: Label | None = None
+    """A vendor ("nvidia"), a model ("rtx-4090") or "any" (some GPU)."""
+    cuda: Version | None = None
+    """The least CUDA version, compared as a version: 12.10 is newer than 12.9."""
+    min_vram_gb: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Memory of one single GPU, in GB of 10^9 bytes."""
+    models: Annotated[tuple[Label, ...], Field(max_length=32)] = ()
+    """Models that the miner must have, all of them; letter case does not count."""
+    region: Region | None = None
+    max_price: Decimal | None = None
+    """The most that the client pays for one unit (one GPU second)."""
+
+
+class Gpu(BaseModel):
+    """One card: the driver's name for it, and its memory in MiB."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Label
+    memory_mb: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Capabilities(BaseModel):
+    """What a miner has. Only `services` must be named: it serves these and no others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    services: Annotated[tuple[ServiceId, ...], Field(min_length=1, max_length=100)]
+    gpus: Annotated[tuple[Gpu, ...], Field(max_length=64)] = ()
+    cuda: Version | None = None
+    models: Annotated[tuple[Label, ...], Field(max_length=500)] = ()
+    region: Region | None = None
+    price: Decimal | None = None
+    """What one unit (one GPU second) costs. None takes the registry's list price, or the job's limit where
+    that is lower."""
+
+
+def _short_hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def normalise_constraints(constraints: Constraints) -> Constraints:
+    """The same needs in one spelling, so that equal needs give equal classes."""
+    gpu = "-".join(_words(constraints.gpu)) if constraints.gpu else None
+    return constraints.model_copy(
+        update={
+            "gpu": gpu or None,
+            "cuda": _spell(constraints.cuda),
+            "models": tuple(sorted({m.lower() for m in constraints.models})),
+            "region": constraints.region.lower() if constraints.region else None,
+            "max_price": _plain(constraints.max_price),
+        }
+    )
+
+
+def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
+    """The same abilities in one spelling, so that equal miners share a profile."""
+    return capabilities.model_copy(
+        update={
+            "services": tuple(sorted(set(capabilities.services))),
+            "gpus": tuple(sorted(capabilities.gpus, key=lambda g: (g.name, g.memory_mb))),
+            "cuda": _spell(capabilities.cuda),
+            "models": tuple(sorted({m.lower() for m in capabilities.models})),
+            "region": capabilities.region.lower() if capabilities.region else None,
+            "price": _plain(capabilities.price),
+        }
+    )
+
+
+def class_of(service: str, constraints: Constraints) -> str:
+    """The class of a job: 20 hex digits over (service, normalised constraints)."""
+    return _short_hash([service, normalise_constraints(constraints).model_dump(exclude_none=True)])
+
+
+def profile_of(capabilities: Capabilities) -> str:
+    """The profile of a miner: 20 hex digits over its normalised capabilities. It names the work queue."""
+    return _short_hash(normalise_capabilities(capabilities).model_dump(exclude_none=True))
+
+
+def unmet(service: str, wants: Constraints, has: Capabilities) -> list[str]:
+    """Why a miner with these capabilities can't serve this job, one sentence a reason; empty if it can."""
+    reasons: list[str] = []
+    if service not in has.services:
+        reasons.append(f"does not run the service {service}")
+    reasons += _unmet_gpu(wants, has)
+    if wants.cuda and (has.cuda is None or _version(has.cuda) < _version(wants.cuda)):
+        reasons.append(f"needs CUDA {wants.cuda} or newer, has {has.cuda or 'none'}")
+    have = {m.lower() for m in has.models}
+    missing = [m for m in wants.models if m.lower() not in have]
+    if missing:
+        reasons.append(f"lacks the models {', '.join(missing)}")
+    if wants.region and wants.region.lower() != (has.region or "").lower():
+        reasons.append(f"must be in region {wants.region}, is in {has.region or 'none'}")
+    if wants.max_price is not None and has.price is not None and Exact(has.price) > Exact(wants.max_price):
+        reasons.append(f"asks {has.price} a unit, the limit is {wants.max_price}")
+    return reasons
+
+
+def satisfies(service: str, wants: Constraints, has: Capabilities) -> bool:
+    """Whether a miner with these capabilities can serve this job."""
+    return not unmet(service, wants, has)
+
+
+def tightness(capabilities: Capabilities) -> tuple[int, int, int]:
+    """An order over profiles, least able first: work goes to the smallest miner that can do it."""
+    memory = max((g.memory_mb for g in capabilities.gpus), default=0)
+    return (memory, len(capabilities.gpus), len(capabilities.services) + len(capabilities.models))
+
+
+def _unmet_gpu(wants: Constraints, has: Capabilities) -> list[str]:
+    if wants.gpu is None and wants.min_vram_gb is None:
+        return []
+    if not has.gpus:
+        return ["needs a GPU, has none"]
+    cards = [g for g in has.gpus if wants.gpu is None or matches_gpu(wants.gpu, g.name)]
+    if not cards:
+        return [f"needs GPU {wants.gpu}, has {', '.join(sorted({g.name for g in has.gpus}))}"]
+    largest = max(g.memory_mb for g in cards)
+    if wants.min_vram_gb and largest * BYTES_PER_MIB < wants.min_vram_gb * BYTES_PER_GB:
+        return [f"needs {wants.min_vram_gb} GB on one GPU, has {largest} MiB"]
+    return []
+
+
+_VENDORS = {
+    "nvidia": {"nvidia", "geforce", "rtx", "gtx", "quadro", "tesla", "titan", "jetson"},
+    "amd": {"amd", "radeon", "instinct", "rx", "firepro"},
+    "intel": {"intel", "arc", "iris", "gaudi"},
+    "apple": {"apple"},
+}
+_DATA_CENTRE = re.compile(r"^(a|b|h|l|p|t|v|gh|gb)[0-9]{1,4}[a-z]?$")  # A100, H200, L40S, T4, V100, GB200
+# A word that makes another model of the same number: an RTX 4070 is not an RTX 4070 Ti SUPER.
+_VARIANTS = {"ti", "super", "xt", "xtx", "gre", "max", "ultra", "pro", "laptop", "mobile", "q", "d", "ada"}
+
+
+def matches_gpu(wanted: str, card: str) -> bool:
+    """Whether the driver's name `card` is the vendor or the model `wanted` ("any" is every card)."""
+    want, have = _words(wanted), _words(card)
+    if want == ["any"] or not want:
+        return True
+    if len(want) == 1 and want[0] in _VENDORS:
+        marks = _VENDORS[want[0]]
+        nvidia_data_centre = want[0] == "nvidia" and any(_DATA_CENTRE.match(w) for w in have)
+        named = {v for v, words in _VENDORS.items() if v in have}
+        return want[0] in named or (not named and (bool(marks & set(have)) or nvidia_data_centre))
+    for start in range(len(have) - len(want) + 1):
+        end = start + len(want)
+        if have[start:end] == want and not (end < len(have) and have[end] in _VARIANTS):
+            return True
+    return False
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words; letters and digits part where people write them both ways (RTX4090, RTX 4090)."""
+    split = re.sub(r"\b(rtx|gtx|rx|arc)(?=[0-9])", r"\1 ", text.lower())
+    split = re.sub(r"(?<=[0-9]{4})(ti|super|xtx|xt)\b", r" \1", split)
+    return re.findall(r"[a-z0-9]+", split)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    parts = [int(p) for p in text.split(".")]
+    while parts and parts[-1] == 0:  # 12 and 12.0 are one version
+        parts.pop()
+    return tuple(parts)
+
+
+def _spell(version: str | None) -> str | None:
+    return None if version is None else ".".join(str(n) for n in _version(version)) or "0"
+
+
+def _plain(number: str | None) -> str | None:
+    """One spelling of a decimal number: 0.50 and 0.5 are one price."""
+    if number is None:
+        return None
+    return number.rstrip("0").rstrip(".") if "." in number else number

@@ -1,0 +1,124 @@
+"""What travels: base classes of commands and events, and the value types they share.
+
+Commands and events are frozen pydantic models with a stable topic, never a module path. Events are never
+edited: a changed shape is a new topic version with an upcaster (see `coordinator.log.upcasters`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Millis = int
+"""A moment: whole milliseconds since the Unix epoch, UTC. Integers keep events canonical."""
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
+"""Who: a principal's name. No dots, so that it is one word of a routing key."""
+MinerId = Annotated[str, StringConstraints(pattern=rf"^({NAME}@)?{NAME}$")]
+"""A miner: its principal's name, or `node@principal` where one principal runs several."""
+SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+"""One life of a miner process; chosen by the miner, never used twice."""
+ServiceId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,62}$")]
+"""A registry entry's id: lower-case words joined by underscores."""
+Decimal = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,9})?$")]
+"""A non-negative decimal number as text, such as "0.25": exact, and the same bytes everywhere."""
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256, 64 lower-case hex digits."""
+PublicKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+"""An Ed25519 public key: 32 bytes, base64url without padding."""
+Text = Annotated[str, StringConstraints(max_length=2000)]
+
+_NAMESPACE = uuid5(NAMESPACE_URL, "coordinator")
+
+
+def stream_id(kind: str, *names: str) -> UUID:
+    """The id of the stream that belongs to these names: the same names give the same stream, always."""
+    return uuid5(_NAMESPACE, "\n".join((kind, *names)))
+
+
+class Role(StrEnum):
+    """What a principal may be. SYSTEM is the coordinator itself (timers, seeding); no key gives it."""
+
+    CLIENT = "client"
+    MINER = "miner"
+    ADMIN = "admin"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sent a command, as the edge proved it."""
+
+    name: str
+    role: Role
+
+    def owns_miner(self, miner_id: str) -> bool:
+        """Whether this principal may speak for `miner_id` (its own name, or a node of its own)."""
+        if self.role is not Role.MINER:
+            return False
+        return miner_id == self.name or miner_id.endswith(f"@{self.name}")
+
+
+SYSTEM = Principal("coordinator", Role.SYSTEM)
+
+
+class Message(BaseModel):
+    """Frozen, and strict about unknown fields: a misspelt field is refused, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    topic: ClassVar[str] = ""
+
+
+class Command(Message):
+    """An intent; it may be refused. Its topic is its AMQP type and routing key, such as `job.submit`."""
+
+    senders: ClassVar[frozenset[Role]] = frozenset()
+    """The roles that may send this command at all; `decide` checks what is whose."""
+
+    def __init_subclass__(cls, topic: str = "", senders: set[Role] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.topic = topic
+        cls.senders = frozenset(senders or ())
+        if topic:
+            _register(COMMANDS, topic, cls)
+
+
+class Event(Message):
+    """A fact in the past tense; it is never refused. Its topic ends in a version: `job.submitted.v1`."""
+
+    at: Millis
+    """When it was decided."""
+    by: str
+    """The name of the principal whose command it followed from."""
+
+    def __init_subclass__(cls, topic: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.topic = topic
+        if topic:
+            if not re.fullmatch(r"[a-z]+\.[a-z_]+\.v[0-9]+", topic):
+                raise ValueError(f"an event's topic is noun.fact.vN, not {topic!r}")
+            _register(EVENTS, topic, cls)
+
+
+COMMANDS: dict[str, type[Command]] = {}
+"""Every command by topic; filled as the modules of `domain` are imported (see `coordinator.domain.all`)."""
+EVENTS: dict[str, type[Event]] = {}
+"""Every event by topic, of every version that was ever written."""
+
+
+def _register(registry: dict[str, Any], topic: str, cls: type[Message]) -> None:
+    if topic in registry:
+        raise ValueError(f"topic {topic!r} is taken by {registry[topic].__name__}")
+    registry[topic] = cls
+
+
+TtlSeconds = Annotated[int, Field(ge=1, le=604_800)]
+Priority = Annotated[int, Field(ge=0, le=9)]
+MaxAttempts = Annotated[int, Field(ge=1, le=10)]
+Attempt = Annotated[int, Field(ge=1, le=1_000_000)]

@@ -1,0 +1,236 @@
+"""Miner: a worker node, one session at a time.
+
+    register -> ONLINE --drain--> DRAINING
+    ONLINE or DRAINING --leave, lost--> OFFLINE --register (a new session)--> ONLINE
+
+Heartbeats are no events: silence becomes one (`miner.lost.v1`), through the timers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.facts import Facts
+from coordinator.domain.matching import Capabilities, normalise_capabilities, profile_of
+from coordinator.domain.messages import (
+    Command,
+    Event,
+    MinerId,
+    PublicKey,
+    Role,
+    SessionId,
+    Text,
+    stream_id,
+)
+
+REMEMBERED_SESSIONS = 16  # a register command that arrives later than this many newer ones is not recognised
+
+
+# --- commands ----------------------------------------------------------------------------------------------
+class MinerRegister(Command, topic="miner.register", senders={Role.MINER}):
+    """Begin a session: from now on this miner's process is the one with this session id."""
+
+    miner_id: MinerId
+    session_id: SessionId
+    capabilities: Capabilities
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Jobs at the same time."""
+    public_key: PublicKey
+    """Signs this miner's statements of work done."""
+
+
+class MinerDrain(Command, topic="miner.drain", senders={Role.MINER, Role.ADMIN}):
+    """Finish what it holds, get nothing new. Without a session id: whatever session is live."""
+
+    miner_id: MinerId
+    session_id: SessionId | None = None
+
+
+class MinerLeave(Command, topic="miner.leave", senders={Role.MINER}):
+    """End the session; what it still holds goes to others."""
+
+    miner_id: MinerId
+    session_id: SessionId
+
+
+class MinerLose(Command, topic="miner.lose", senders={Role.SYSTEM}):
+    """The session fell silent (timers)."""
+
+    miner_id: MinerId
+    session_id: SessionId
+    reason: Text
+
+
+# --- events ------------------------------------------------------------------------------------------------
+class MinerEvent(Event):
+    miner_id: MinerId
+    session_id: SessionId
+
+
+class MinerRegistered(MinerEvent, topic="miner.registered.v1"):
+    capabilities: Capabilities
+    """Normalised."""
+    profile: str
+    concurrency: int
+    public_key: PublicKey
+
+
+class MinerDrained(MinerEvent, topic="miner.drained.v1"):
+    """It gets nothing new from here on."""
+
+
+class MinerLeft(MinerEvent, topic="miner.left.v1"):
+    pass
+
+
+class MinerLost(MinerEvent, topic="miner.lost.v1"):
+    reason: Text
+
+
+# --- states ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Known:
+    registered: MinerRegistered
+    past: tuple[str, ...] = ()
+    """Session ids that are over, newest last."""
+
+    @property
+    def session_id(self) -> str:
+        return self.registered.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class Online(_Known):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Draining(_Known):
+    """Live, and given nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offline(_Known):
+    """Its session is over."""
+
+
+MinerState = Online | Draining | Offline | None
+STATE_NAMES: dict[type, str] = {Online: "ONLINE", Draining: "DRAINING", Offline: "OFFLINE"}
+
+initial: MinerState = None
+
+
+def miner_stream(miner_id: str) -> UUID:
+    """The id of this miner's stream."""
+    return stream_id("miner", miner_id)
+
+
+def evolve(state: MinerState, event: Event) -> MinerState:
+    """The state after one event."""
+    match state, event:
+        case None, MinerRegistered():
+            return Online(event)
+        case _Known(), MinerRegistered():
+            return Online(event, (*state.past, state.session_id)[-REMEMBERED_SESSIONS:])
+        case _Known(), MinerDrained():
+            return Draining(state.registered, state.past)
+        case _Known(), (MinerLeft() | MinerLost()):
+            return Offline(state.registered, state.past)
+    raise ValueError(f"{event.topic} can't follow {type(state).__name__}")
+
+
+def decide(state: MinerState, command: Command, facts: Facts) -> list[Event]:
+    """The events that `command` leads to; none for a repeat. Raises `Refusal`."""
+    match command:
+        case MinerRegister():
+            _check_speaker(command.miner_id, facts)
+            return _register(state, command, facts)
+        case MinerDrain():
+            _check_speaker(command.miner_id, facts)
+            return _drain(state, command, facts)
+        case MinerLeave():
+            _check_speaker(command.miner_id, facts)
+            return _end(state, command, MinerLeft(**_common(command.miner_id, command.session_id, facts)))
+        case MinerLose():
+            lost = MinerLost(**_common(command.miner_id, command.session_id, facts), reason=command.reason)
+            return _end(state, command, lost)
+    raise Refusal(Code.UNKNOWN_COMMAND, f"a miner does not know {command.topic}")
+
+
+def answer(state: MinerState, command: Command) -> dict[str, Any]:
+    """What the sender of an accepted (or repeated) command is told, from the state after it."""
+    assert state is not None
+    return {
+        "miner_id": state.registered.miner_id,
+        "session_id": state.session_id,
+        "profile": state.registered.profile,
+        "state": STATE_NAMES[type(state)],
+    }
+
+
+def _register(state: MinerState, command: MinerRegister, facts: Facts) -> list[Event]:
+    if state is not None:
+        if state.session_id == command.session_id:
+            if isinstance(state, Offline):
+                raise _not_live()
+            if _request(command) != _registered(state.registered):
+                raise Refusal(
+                    Code.IDEMPOTENCY_MISMATCH,
+                    "this session registered with other abilities; changed ones need a new session id",
+                )
+            return []
+        if command.session_id in state.past:
+            raise _not_live()
+    return [
+        MinerRegistered(
+            **_common(command.miner_id, command.session_id, facts),
+            capabilities=normalise_capabilities(command.capabilities),
+            profile=profile_of(command.capabilities),
+            concurrency=command.concurrency,
+            public_key=command.public_key,
+        )
+    ]
+
+
+def _drain(state: MinerState, command: MinerDrain, facts: Facts) -> list[Event]:
+    if state is None:
+        raise Refusal(Code.MINER_NOT_FOUND, f"no miner {command.miner_id}")
+    if command.session_id not in (None, state.session_id) or isinstance(state, Offline):
+        raise _not_live()
+    if isinstance(state, Draining):
+        return []
+    return [MinerDrained(**_common(command.miner_id, state.session_id, facts))]
+
+
+def _end(state: MinerState, command: MinerLeave | MinerLose, event: Event) -> list[Event]:
+    if state is None:
+        raise Refusal(Code.MINER_NOT_FOUND, f"no miner {command.miner_id}")
+    if state.session_id != command.session_id:
+        raise _not_live()
+    return [] if isinstance(state, Offline) else [event]
+
+
+def _request(command: MinerRegister) -> tuple[object, ...]:
+    return (normalise_capabilities(command.capabilities), command.concurrency, command.public_key)
+
+
+def _registered(event: MinerRegistered) -> tuple[object, ...]:
+    return (event.capabilities, event.concurrency, event.public_key)
+
+
+def _common(miner_id: str, session_id: str, facts: Facts) -> dict[str, Any]:
+    return {"at": facts.now, "by": facts.principal.name, "miner_id": miner_id, "session_id": session_id}
+
+
+def _check_speaker(miner_id: str, facts: Facts) -> None:
+    if facts.principal.role is Role.MINER and not facts.principal.owns_miner(miner_id):
+        raise Refusal(Code.FORBIDDEN, f"{facts.principal.name} can't speak for miner {miner_id}")
+
+
+def _not_live() -> Refusal:
+    return Refusal(Code.SESSION_NOT_LIVE, "this session is over; register again with a new session id")

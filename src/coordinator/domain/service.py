@@ -1,0 +1,167 @@
+"""Service: an entry of the registry, versioned.
+
+register -> version 1 --revise--> version 2 … --retire--> retired (takes no new jobs) --revise--> again live
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal as Exact
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.facts import Facts
+from coordinator.domain.matching import Constraints
+from coordinator.domain.messages import Command, Decimal, Event, Message, Role, ServiceId, Text, stream_id
+
+CATEGORIES = (
+    "ai_ml",
+    "media_processing",
+    "scientific_computing",
+    "data_analytics",
+    "gaming_entertainment",
+    "development_tools",
+)
+
+
+class Pricing(Message):
+    """The list price of one `unit`."""
+
+    unit: Literal["second", "hour", "unit", "frame", "gb"]
+    amount: Decimal
+    currency: str = "credits"
+
+
+class Requirements(Message):
+    minimum: Constraints = Constraints()
+    recommended: Constraints = Constraints()
+
+
+class ServiceSpec(Message):
+    """What a registry entry says."""
+
+    id: ServiceId
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    category: Literal[
+        "ai_ml",
+        "media_processing",
+        "scientific_computing",
+        "data_analytics",
+        "gaming_entertainment",
+        "development_tools",
+    ]
+    description: Text
+    input_schema: dict[str, Any]
+    """JSON Schema 2020-12 of a job's payload."""
+    output_schema: dict[str, Any]
+    requirements: Requirements = Requirements()
+    pricing: Pricing
+    capabilities: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    aliases: tuple[ServiceId, ...] = ()
+    max_concurrent: Annotated[int, Field(ge=1, le=100_000)] = 100
+    timeout_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3600
+
+    def list_price(self) -> str:
+        """The price of one second as a decimal string; "0" where the entry is not priced by time."""
+        amount = Exact(self.pricing.amount)
+        if self.pricing.unit == "hour":
+            return format((amount / 3600).quantize(Exact("0.000000001")), "f")
+        return self.pricing.amount if self.pricing.unit == "second" else "0"
+
+
+# --- commands ----------------------------------------------------------------------------------------------
+class ServiceRegister(Command, topic="service.register", senders={Role.ADMIN, Role.SYSTEM}):
+    spec: ServiceSpec
+
+
+class ServiceRevise(Command, topic="service.revise", senders={Role.ADMIN}):
+    spec: ServiceSpec
+
+
+class ServiceRetire(Command, topic="service.retire", senders={Role.ADMIN}):
+    service: ServiceId
+
+
+# --- events ------------------------------------------------------------------------------------------------
+class ServiceRegistered(Event, topic="service.registered.v1"):
+    spec: ServiceSpec
+
+
+class ServiceRevised(Event, topic="service.revised.v1"):
+    spec: ServiceSpec
+    version: int
+
+
+class ServiceRetired(Event, topic="service.retired.v1"):
+    service: ServiceId
+
+
+# --- state -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class RegisteredService:
+    spec: ServiceSpec
+    version: int
+    retired: bool = False
+
+
+ServiceState = RegisteredService | None
+
+initial: ServiceState = None
+
+
+def service_stream(service: str) -> UUID:
+    """The id of this registry entry's stream."""
+    return stream_id("service", service)
+
+
+def evolve(state: ServiceState, event: Event) -> ServiceState:
+    """The state after one event."""
+    match state, event:
+        case None, ServiceRegistered():
+            return RegisteredService(event.spec, version=1)
+        case RegisteredService(), ServiceRevised():
+            return RegisteredService(event.spec, event.version)
+        case RegisteredService(), ServiceRetired():
+            return RegisteredService(state.spec, state.version, retired=True)
+    raise ValueError(f"{event.topic} can't follow {type(state).__name__}")
+
+
+def decide(state: ServiceState, command: Command, facts: Facts) -> list[Event]:
+    """The events that `command` leads to; none for a repeat. Raises `Refusal`."""
+    common: dict[str, Any] = {"at": facts.now, "by": facts.principal.name}
+    match command:
+        case ServiceRegister():
+            if state is None:
+                if facts.fault:
+                    raise facts.fault
+                return [ServiceRegistered(**common, spec=command.spec)]
+            if state.spec == command.spec and not state.retired:
+                return []
+            raise Refusal(Code.CONFLICT_STATE, f"{command.spec.id} is registered already; revise it instead")
+        case ServiceRevise():
+            if state is None:
+                raise _not_found(command.spec.id)
+            if state.spec == command.spec and not state.retired:
+                return []
+            if facts.fault:
+                raise facts.fault
+            return [ServiceRevised(**common, spec=command.spec, version=state.version + 1)]
+        case ServiceRetire():
+            if state is None:
+                raise _not_found(command.service)
+            return [] if state.retired else [ServiceRetired(**common, service=command.service)]
+    raise Refusal(Code.UNKNOWN_COMMAND, f"a service does not know {command.topic}")
+
+
+def answer(state: ServiceState, command: Command) -> dict[str, Any]:
+    """What the sender of an accepted (or repeated) command is told, from the state after it."""
+    assert state is not None
+    return {"service": state.spec.id, "version": state.version, "retired": state.retired}
+
+
+def _not_found(service: str) -> Refusal:
+    return Refusal(Code.SERVICE_NOT_FOUND, f"no service {service}")

@@ -1,0 +1,92 @@
+"""Settings, from the environment (and a `.env` file). A wrong one stops the start with one clear line."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from coordinator.application.keyring import BadKey, Keyring
+from coordinator.domain.messages import Role
+
+Mode = Literal["embedded", "standard"]
+Keys = Annotated[tuple[SecretStr, ...], NoDecode]
+HexKey = Annotated[SecretStr, Field(min_length=64, max_length=64)]
+
+
+class BadSettings(Exception):
+    """The settings can't be used; the text is one line that says which and why, and shows no value."""
+
+
+class Settings(BaseSettings):
+    """Every setting there is; `.env.example` lists them with what they mean."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    app_env: Literal["dev", "test", "prod"] = "dev"
+    app_host: str = "127.0.0.1"
+    app_port: Annotated[int, Field(ge=0, le=65535)] = 8011
+    data_dir: Path = Path("coordinator-data")
+    database_url: SecretStr | None = None
+    amqp_url: SecretStr | None = None
+    work_queue_type: Literal["classic", "quorum"] = "classic"
+    blob_store: str | None = None
+
+    client_api_keys: Keys = ()
+    miner_api_keys: Keys = ()
+    admin_api_keys: Keys = ()
+    allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    job_ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
+    heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=600)] = 10
+    heartbeat_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    offer_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
+    receipt_signing_key_hex: HexKey | None = None
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("client_api_keys", "miner_api_keys", "admin_api_keys", "allow_origins", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+    @property
+    def mode(self) -> Mode:
+        """Which of the two: decided by DATABASE_URL and AMQP_URL alone."""
+        return "standard" if self.database_url and self.amqp_url else "embedded"
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        return Keyring(
+            {
+                Role.CLIENT: [k.get_secret_value() for k in self.client_api_keys],
+                Role.MINER: [k.get_secret_value() for k in self.miner_api_keys],
+                Role.ADMIN: [k.get_secret_value() for k in self.admin_api_keys],
+            }
+        )
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings from the environment, with these instead where given. Raises BadSettings."""
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+        settings.keyring  # noqa: B018 - read the keys now, so that a bad one stops the start
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]).upper() if first["loc"] else "settings"
+        raise BadSettings(f"{name}: {first['msg']}") from None
+    except BadKey as error:
+        raise BadSettings(str(error)) from None
+    if bool(settings.database_url) != bool(settings.amqp_url):
+        missing = "AMQP_URL" if settings.database_url else "DATABASE_URL"
+        raise BadSettings(f"{missing}: set it too, or neither (then everything runs in one process)")
+    if settings.heartbeat_timeout_seconds < 2 * settings.heartbeat_interval_seconds:
+        raise BadSettings("HEARTBEAT_TIMEOUT_SECONDS: must be at least twice HEARTBEAT_INTERVAL_SECONDS")
+    return settings
