@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from coordinator.domain.messages import Event, Millis
+from coordinator.application.intents import Answer, Intent
+from coordinator.domain.messages import Attempt, Event, Millis, MinerId, Principal, SessionId
 
 
 # --- the log -----------------------------------------------------------------------------------------------
@@ -227,7 +228,55 @@ class EventSink(Protocol):
         """Returns when all are confirmed; raises when any is not, and is then called again with the same."""
 
 
-# --- moments and identities --------------------------------------------------------------------------------
+# --- the way in --------------------------------------------------------------------------------------------
+class HeldAttempt(BaseModel):
+    """An attempt that a miner is working on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: UUID
+    attempt: Attempt
+
+
+class Heartbeat(BaseModel):
+    """A miner says that a session is alive, and which attempts it works on; those leases are extended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    miner_id: MinerId
+    session_id: SessionId
+    inflight: Annotated[tuple[HeldAttempt, ...], Field(max_length=1024)] = ()
+    status: Annotated[str, Field(max_length=40)] = "ok"
+    metadata: Annotated[dict[str, Any], Field(max_length=32)] = Field(default_factory=dict)
+
+
+class Front(Protocol):
+    """What both edges hand their messages to. It answers only after the commit."""
+
+    async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
+        """Decide these commands; the answers in the same order. Elements fail singly; never raises.
+
+        An accepted `miner.register` has made the miner's queues, and its answer names them.
+        """
+
+    async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
+        """Note these heartbeats; each answer repeats the state that we want (see the protocol page)."""
+
+    async def state(self, stream: UUID) -> Any:
+        """The state of one aggregate, fresh from the log (None where there is no such stream)."""
+
+
+class Watermarks(Protocol):
+    """How far the followers have come, for reads that ask for at least a position."""
+
+    async def reached(self, follower: str, position: int, timeout: float) -> bool:
+        """Wait until `follower` has read up to `position`; False when `timeout` seconds passed before."""
+
+    def of(self, follower: str) -> int:
+        """The last position known here."""
+
+
+# --- moments -----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Wall-clock milliseconds for facts, monotonic seconds for waiting."""

@@ -14,6 +14,8 @@ from coordinator.domain import job, job_decisions, miner, service
 from coordinator.domain.facts import Facts
 from coordinator.domain.messages import COMMANDS, EVENTS, Command, Event, stream_id
 
+__all__ = ["AGGREGATE_OF", "COMMANDS", "EVENTS", "JOB", "MINER", "SERVICE", "Aggregate", "fold", "job_stream"]
+
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
