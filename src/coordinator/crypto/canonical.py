@@ -1,0 +1,260 @@
+"""The byte forms that are signed and digested.
+
+`canonical` is what signatures cover: the form of AITBC receipt 1.0. Null members are dropped, keys are
+sorted, separators are `,` and `:`, and everything outside ASCII is escaped. It takes only what every
+JSON library reads the same way: objects with printable ASCII keys, arrays without nulls, strings,
+booleans, and integers up to ±(2^53 - 1). Where all strings are ASCII below U+007F the same bytes are also
+canonical by RFC 8785; with other characters they are not, because AITBC escapes and RFC 8785 does not.
+
+`canonical_json` is what digests of payloads and results cover: RFC 8785 itself, so that a miner or an
+auditor in any language has a library for it. Nulls stay, and floats are allowed. One extension:
+integers beyond ±(2^53 - 1), for which RFC 8785 has no form, are written out exactly.
+
+`canonical_lenient` only checks receipts made elsewhere: AITBC's own form, floats and all.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final
+
+MAX_SIGNED_DEPTH: Final = 32
+MAX_JSON_DEPTH: Final = 64
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+"""The largest integer that every IEEE 754 reader keeps apart from its neighbours (RFC 7493)."""
+
+_ASTRAL: Final = "\U00010000"
+_ascii_text = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, check_circular=False
+).encode
+_unicode_text = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+).encode
+
+
+class CanonicalError(ValueError):
+    """This value has no canonical form; the message says which part and what to send instead."""
+
+
+def canonical(value: Any) -> bytes:
+    """The bytes a signature covers: see the module's first paragraph.
+
+    Raises CanonicalError for floats, nulls inside arrays, NUL characters, lone surrogates, integers
+    beyond ±(2^53 - 1), keys that are not printable ASCII, and nesting deeper than 32.
+    """
+    if _check_signed(value, 1):
+        value = _without_null_members(value)
+    text = _ascii_text(value)
+    # Only text outside printable ASCII is escaped with \u, so most values skip the walk over strings.
+    if "\\u" in text:
+        _check_strings(value)
+    return text.encode("ascii")
+
+
+def canonical_json(value: Any) -> bytes:
+    """RFC 8785 bytes of any JSON value, for digests: see the module's second paragraph.
+
+    Raises CanonicalError for NaN, infinities, NUL characters, lone surrogates, keys that are not
+    strings, anything that is not JSON, and nesting deeper than 64.
+    """
+    text = _unicode_text(value) if _is_plain(value, 1) else _rfc8785_text(value)
+    if "\\u0000" in text:
+        _check_strings(value)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise CanonicalError("a string holds a lone surrogate; send well-formed Unicode") from None
+
+
+def canonical_lenient(value: Any) -> bytes:
+    """AITBC's own form of any JSON value: no nulls in objects and arrays, floats as Python writes them.
+
+    For checking signatures made elsewhere, never for making one. Equals `canonical` wherever that is
+    defined. Raises CanonicalError for what AITBC cannot have signed: NaN, not JSON, too deep.
+    """
+    try:
+        text = _ascii_text(value)
+        # Most receipts hold no null, and copying one costs more than the search for the word.
+        if "null" in text:
+            text = _ascii_text(_without_nulls(value))
+    except (TypeError, ValueError) as error:
+        raise CanonicalError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise CanonicalError("nested too deep") from None
+    return text.encode("ascii")
+
+
+def salted_digest(salt: bytes, value: Any) -> str:
+    """Hex SHA-256 of `salt || canonical_json(value)`.
+
+    The salt (16 random bytes or more, kept with the payload) stops anyone who sees only the digest from
+    guessing a short payload; erasing salt and payload leaves a digest that says nothing.
+    """
+    return hashlib.sha256(salt + canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces. Blocks: call it in a thread."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_chunks(chunks: Iterable[bytes]) -> tuple[str, int]:
+    """Hex SHA-256 and total length in bytes of a stream of chunks."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _check_signed(value: Any, depth: int) -> bool:
+    """Refuse what cannot be signed. True if a null member has to be dropped."""
+    if isinstance(value, dict):
+        if depth > MAX_SIGNED_DEPTH:
+            raise CanonicalError(f"nested deeper than {MAX_SIGNED_DEPTH}")
+        _check_keys(value, ascii_only=True)
+        nulls = False
+        for key, member in value.items():
+            kind = type(member)
+            if kind is str or (kind is int and -MAX_SAFE_INTEGER <= member <= MAX_SAFE_INTEGER):
+                continue
+            if member is None:
+                nulls = True
+            else:
+                try:
+                    nulls |= _check_signed(member, depth + 1)
+                except CanonicalError as error:
+                    raise CanonicalError(f"{key}: {error}") from None
+        return nulls
+    if isinstance(value, list | tuple):
+        if depth > MAX_SIGNED_DEPTH:
+            raise CanonicalError(f"nested deeper than {MAX_SIGNED_DEPTH}")
+        if None in value:
+            # AITBC drops these, RFC 8785 keeps them: refused, so that both read the same bytes.
+            raise CanonicalError("an array holds null; leave the element out")
+        # Not any(): every element has to be checked, also after the first null member is found.
+        return bool(sum([_check_signed(element, depth + 1) for element in value]))
+    if isinstance(value, str | bool):
+        return False
+    if isinstance(value, int):
+        if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            raise CanonicalError("an integer is beyond ±(2^53 - 1); write it as a decimal string")
+        return False
+    if isinstance(value, float):
+        raise CanonicalError("floats are not signed; write a decimal string or an integer of a smaller unit")
+    raise CanonicalError(f"{type(value).__name__} is not JSON")
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Check a JSON value; True if the C encoder alone writes RFC 8785 for it."""
+    if isinstance(value, float):
+        # Python and ECMAScript write these the same; they differ on 1.0, 1e-05, 1e16 and so on.
+        if 1e-4 <= abs(value) < 1e16:
+            return not value.is_integer()
+        if not isfinite(value):
+            raise CanonicalError("NaN and infinity are not JSON; send a string or null")
+        return False
+    if isinstance(value, str | int) or value is None:
+        return True
+    if depth > MAX_JSON_DEPTH:
+        raise CanonicalError(f"nested deeper than {MAX_JSON_DEPTH}")
+    if isinstance(value, dict):
+        plain = _check_keys(value, ascii_only=False) < _ASTRAL
+        members: Iterable[Any] = value.values()
+    elif isinstance(value, list | tuple):
+        plain, members = True, value
+    else:
+        raise CanonicalError(f"{type(value).__name__} is not JSON")
+    for member in members:
+        kind = type(member)
+        if kind is str or kind is int or member is None:
+            continue
+        plain &= _is_plain(member, depth + 1)
+    return plain
+
+
+def _check_keys(value: dict[Any, Any], *, ascii_only: bool) -> str:
+    """Refuse keys that are not strings. Returns the largest character of any key (or "")."""
+    try:
+        names = "".join(value)
+    except TypeError:
+        raise CanonicalError("object keys must be strings") from None
+    if names.isascii() and (names.isprintable() or not ascii_only):
+        return "\x7f"
+    if ascii_only:
+        # Sorting by code point, by UTF-16 unit and by byte agree on ASCII only.
+        raise CanonicalError("object keys must be printable ASCII in what is signed")
+    return max(names)
+
+
+def _check_strings(value: Any) -> None:
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise CanonicalError("a string holds a NUL character; remove it")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise CanonicalError("a string holds a lone surrogate; send well-formed Unicode") from None
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            _check_strings(key)
+            _check_strings(member)
+    elif isinstance(value, list | tuple):
+        for element in value:
+            _check_strings(element)
+
+
+def _without_null_members(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null_members(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list | tuple):
+        return [_without_null_members(element) for element in value]
+    return value
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(element) for element in value if element is not None]
+    return value
+
+
+def _rfc8785_text(value: Any) -> str:
+    """The same as the C encoder, with ECMAScript numbers and keys in UTF-16 order; about ten times slower."""
+    if isinstance(value, float):
+        return _ecmascript_number(value)
+    if isinstance(value, dict):
+        try:
+            keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
+        except UnicodeEncodeError:
+            raise CanonicalError("a key holds a lone surrogate; send well-formed Unicode") from None
+        return "{" + ",".join(f"{_unicode_text(key)}:{_rfc8785_text(value[key])}" for key in keys) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([_rfc8785_text(element) for element in value]) + "]"
+    return _unicode_text(value)
+
+
+def _ecmascript_number(value: float) -> str:
+    """Number::toString of ECMAScript (ECMA-262, 6.1.6.1.20), the number format of RFC 8785."""
+    if value == 0:
+        return "0"
+    # repr() already finds the shortest digits that read back; only their layout differs.
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    assert isinstance(exponent, int)
+    text, count = "".join(map(str, digits)), len(digits)
+    point = count + exponent
+    if count <= point <= 21:
+        text += "0" * (point - count)
+    elif 0 < point <= 21:
+        text = f"{text[:point]}.{text[point:]}"
+    elif -6 < point <= 0:
+        text = f"0.{'0' * -point}{text}"
+    else:
+        fraction = f".{text[1:]}" if count > 1 else ""
+        text = f"{text[0]}{fraction}e{point - 1:+d}"
+    return f"-{text}" if sign else text

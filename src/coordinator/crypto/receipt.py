@@ -1,0 +1,345 @@
+"""Receipts in the format of AITBC receipt 1.0, and the miner's statement inside them.
+
+Who signs what:
+- the miner signs a statement: what it ran, for whom it claims it, and the digests of both ends;
+- the coordinator signs the receipt, which holds that statement in `metadata.statement`;
+- an attestation, if there is one, is a second signature by the coordinator over the same bytes (`sig`, the
+  one that AITBC verifies) and over the receipt with its signature (`receipt_sig`, which AITBC ignores).
+
+The functions take and return plain dictionaries, because a receipt is made once per job and read as JSON by
+everyone else; the models describe their shape and parse what comes from outside.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical, canonical_lenient
+from coordinator.crypto.keys import (
+    ALGORITHM,
+    SIGNATURE_BYTES,
+    EncodingError,
+    SigningKey,
+    decode_base64url,
+    encode_base64url,
+    verify,
+)
+
+RECEIPT_VERSION: Final = "1.0"
+STATEMENT_VERSION: Final = "1"
+STATEMENT_MEMBER: Final = "statement"
+"""The member of a receipt's metadata that holds the miner's signed statement."""
+_UNSIGNED: Final = frozenset({"signature", "attestations"})
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 in lowercase hex")]
+DecimalText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$")]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Attempt = Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER)]
+Instant = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+
+
+class VerificationFailed(ValueError):
+    """A signature, or what it covers, is not what it should be. `code` is stable, `detail` is for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Signature(_Model):
+    """`key_id` (32 bytes) and `sig` (64 bytes) are base64url without padding."""
+
+    alg: Literal["Ed25519"] = "Ed25519"
+    key_id: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$")
+    sig: str = Field(pattern=r"^[A-Za-z0-9_-]{86}$")
+
+
+class Attestation(Signature):
+    """`sig` covers what the receipt's signature covers, `receipt_sig` the receipt with its signature."""
+
+    receipt_sig: str = Field(pattern=r"^[A-Za-z0-9_-]{86}$")
+
+
+class Statement(_Model):
+    """What a miner signs about one attempt. Times are Unix milliseconds by the miner's clock."""
+
+    version: Literal["1"] = "1"
+    job_id: Name
+    attempt: Attempt
+    miner_id: Name
+    session_id: Name
+    service: Name
+    payload_digest: Digest
+    result_digest: Digest
+    started_at_ms: Instant
+    completed_at_ms: Instant
+
+
+class SignedStatement(Statement):
+    """A statement and the miner's signature over the canonical bytes of everything but `signature`."""
+
+    signature: Signature
+
+
+class Metadata(_Model):
+    """What our receipts add to AITBC's fields. Digests only: payloads and results stay out of receipts."""
+
+    attempt: Attempt
+    service: Name
+    payload_digest: Digest
+    result_digest: Digest
+    statement: SignedStatement | None = None
+
+
+class Receipt(_Model):
+    """A statement of work done. Quantities are decimal strings, times Unix seconds.
+
+    `provider` and `client` are principals' names, never API keys. Members that are null are left out of
+    what is signed.
+    """
+
+    version: Literal["1.0"] = "1.0"
+    receipt_id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    job_id: Name
+    provider: Name
+    client: Name
+    units: DecimalText
+    unit_type: Name = "gpu_seconds"
+    price: DecimalText | None = None
+    started_at: Instant
+    completed_at: Instant
+    metadata: Metadata
+    signature: Signature | None = None
+    attestations: list[Attestation] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """A verified attestation; one made by AITBC does not cover the receipt's signature."""
+
+    key_id: str
+    covers_signature: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What has been verified about a receipt, and on whose word.
+
+    `key_trusted` is False where the caller named no trusted keys: then the receipt is whole, but anybody
+    may have made it. The same holds for `miner_key_trusted`. `statement` is None in receipts made elsewhere.
+    """
+
+    receipt_id: str
+    job_id: str
+    key_id: str
+    key_trusted: bool
+    statement: Mapping[str, Any] | None
+    miner_key_id: str | None
+    miner_key_trusted: bool
+    attestations: tuple[Attested, ...]
+
+
+def receipt_id(job_id: str, attempt: int) -> str:
+    """The 32 hex digits that name the receipt of one attempt; the same attempt always has the same one."""
+    return hashlib.sha256(f"coordinator receipt 1\n{job_id}\n{attempt}".encode()).hexdigest()[:32]
+
+
+def sign_statement(key: SigningKey, statement: Statement | Mapping[str, Any]) -> dict[str, Any]:
+    """A `SignedStatement` as a dictionary. Raises CanonicalError for what cannot be signed."""
+    content = statement.model_dump() if isinstance(statement, Statement) else dict(statement)
+    content.pop("signature", None)
+    return {**content, "signature": _sign(key, canonical(content))}
+
+
+def verify_statement(signed: Mapping[str, Any], key_id: str) -> None:
+    """Check a miner's signed statement against the key that this miner registered.
+
+    Raises VerificationFailed: STATEMENT_MALFORMED, STATEMENT_KEY (signed with another key),
+    STATEMENT_SIGNATURE.
+    """
+    try:
+        named = SignedStatement.model_validate(signed).signature.key_id
+        message = canonical({name: value for name, value in signed.items() if name != "signature"})
+    except ValidationError as error:
+        raise VerificationFailed("STATEMENT_MALFORMED", _first_problem(error)) from None
+    except CanonicalError as error:
+        raise VerificationFailed("STATEMENT_MALFORMED", str(error)) from None
+    if named != key_id:
+        raise VerificationFailed("STATEMENT_KEY", f"signed with {named}, expected {key_id}")
+    if not _verify(key_id, signed["signature"]["sig"], message):
+        raise VerificationFailed("STATEMENT_SIGNATURE", "the miner's signature does not match the statement")
+
+
+def sign_receipt(key: SigningKey, receipt: Receipt | Mapping[str, Any]) -> dict[str, Any]:
+    """The receipt as a dictionary without nulls, signed; earlier signatures and attestations are replaced.
+
+    Raises CanonicalError for what cannot be signed.
+    """
+    content = receipt.model_dump() if isinstance(receipt, Receipt) else receipt
+    signed = {name: value for name, value in content.items() if name not in _UNSIGNED and value is not None}
+    signed["signature"] = _sign(key, canonical(signed))
+    signed["attestations"] = []
+    return signed
+
+
+def attest_receipt(key: SigningKey, receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """A signed receipt with one more attestation, by this key."""
+    attestation = {
+        **_sign(key, canonical(_without(receipt, _UNSIGNED))),
+        "receipt_sig": encode_base64url(key.sign(canonical(_without(receipt, {"attestations"})))),
+    }
+    return {**receipt, "attestations": [*receipt.get("attestations", ()), attestation]}
+
+
+def verify_receipt(
+    receipt: Mapping[str, Any],
+    trusted: Collection[str] | None,
+    miner_keys: Mapping[str, str] | None = None,
+) -> Verified:
+    """Check a receipt, ours or one made by AITBC, with public keys alone.
+
+    `trusted` holds the key ids whose signature counts. None takes the key that the receipt itself names,
+    which proves that the receipt is whole and nothing about who made it; the answer says so.
+    `miner_keys` maps a miner's name to its key id. With it, the receipt must hold that miner's statement;
+    without it a statement is checked, if there is one, by the key it names.
+
+    Raises VerificationFailed: RECEIPT_MALFORMED, RECEIPT_ALGORITHM, RECEIPT_KEY, RECEIPT_SIGNATURE,
+    ATTESTATION_SIGNATURE, STATEMENT_MISSING, STATEMENT_MINER, STATEMENT_MISMATCH, and those of
+    `verify_statement`.
+    """
+    # 1. The signature, and whose it is. Numbers may be floats in receipts made elsewhere, hence lenient;
+    #    for those made here the bytes are the same.
+    named, signature = _signature_of(receipt)
+    if trusted is not None and named not in trusted:
+        raise VerificationFailed("RECEIPT_KEY", f"signed with {named}, which is not among the trusted keys")
+    try:
+        message = canonical_lenient(_without(receipt, _UNSIGNED))
+    except CanonicalError as error:
+        raise VerificationFailed("RECEIPT_MALFORMED", str(error)) from None
+    if not _verify(named, signature, message):
+        raise VerificationFailed("RECEIPT_SIGNATURE", "the signature does not match the receipt")
+
+    # 2. Attestations, if any: one that does not match is worse than none.
+    attested = _verify_attestations(receipt, message)
+
+    # 3. The miner's own word, and that the receipt repeats it faithfully.
+    statement, miner_key = _verify_inner_statement(receipt, miner_keys)
+
+    return Verified(
+        receipt_id=_text_member(receipt, "receipt_id"),
+        job_id=_text_member(receipt, "job_id"),
+        key_id=named,
+        key_trusted=trusted is not None,
+        statement=statement,
+        miner_key_id=miner_key,
+        miner_key_trusted=miner_key is not None and miner_keys is not None,
+        attestations=attested,
+    )
+
+
+def _signature_of(receipt: Mapping[str, Any]) -> tuple[str, str]:
+    signature = receipt.get("signature")
+    if not isinstance(signature, Mapping):
+        raise VerificationFailed("RECEIPT_MALFORMED", "the receipt is not signed")
+    algorithm = signature.get("alg")
+    if algorithm != ALGORITHM:
+        raise VerificationFailed("RECEIPT_ALGORITHM", f"expected {ALGORITHM}, not {algorithm!r}")
+    return _text_member(signature, "key_id"), _text_member(signature, "sig")
+
+
+def _verify_attestations(receipt: Mapping[str, Any], message: bytes) -> tuple[Attested, ...]:
+    attestations = receipt.get("attestations") or []
+    if not isinstance(attestations, list) or not all(isinstance(item, Mapping) for item in attestations):
+        raise VerificationFailed("RECEIPT_MALFORMED", "attestations must be a list of objects")
+    found = []
+    whole: bytes | None = None
+    for attestation in attestations:
+        key_id, over_receipt = _text_member(attestation, "key_id"), attestation.get("receipt_sig")
+        matches = attestation.get("alg") == ALGORITHM and _verify(
+            key_id, _text_member(attestation, "sig"), message
+        )
+        if matches and over_receipt is not None:
+            whole = whole or canonical_lenient(_without(receipt, {"attestations"}))
+            matches = isinstance(over_receipt, str) and _verify(key_id, over_receipt, whole)
+        if not matches:
+            raise VerificationFailed("ATTESTATION_SIGNATURE", f"the attestation by {key_id} does not match")
+        found.append(Attested(key_id, over_receipt is not None))
+    return tuple(found)
+
+
+def _verify_inner_statement(
+    receipt: Mapping[str, Any], miner_keys: Mapping[str, str] | None
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    metadata = receipt.get("metadata")
+    statement = metadata.get(STATEMENT_MEMBER) if isinstance(metadata, Mapping) else None
+    if not isinstance(metadata, Mapping) or statement is None:
+        if miner_keys is not None:
+            raise VerificationFailed("STATEMENT_MISSING", "the receipt holds no statement by the miner")
+        return None, None
+    if not isinstance(statement, Mapping) or not isinstance(statement.get("signature"), Mapping):
+        raise VerificationFailed("STATEMENT_MALFORMED", "expected a signed statement")
+
+    if miner_keys is None:
+        key_id = _text_member(statement["signature"], "key_id")
+    else:
+        miner = _text_member(statement, "miner_id")
+        if miner not in miner_keys:
+            raise VerificationFailed("STATEMENT_MINER", f"no key is known for the miner {miner!r}")
+        key_id = miner_keys[miner]
+    verify_statement(statement, key_id)
+
+    expected = {
+        "job_id": (receipt.get("job_id"), statement["job_id"]),
+        "provider": (receipt.get("provider"), statement["miner_id"]),
+        "receipt_id": (
+            receipt.get("receipt_id"),
+            receipt_id(statement["job_id"], statement["attempt"]),
+        ),
+        **{
+            f"metadata.{name}": (metadata.get(name), statement[name])
+            for name in ("attempt", "service", "payload_digest", "result_digest")
+        },
+    }
+    for name, (said, stated) in expected.items():
+        # The type as well, since True == 1 and 1.0 == 1 in Python but not in what was signed.
+        if said != stated or type(said) is not type(stated):
+            raise VerificationFailed(
+                "STATEMENT_MISMATCH", f"{name} is {said!r}; the miner's word: {stated!r}"
+            )
+    return statement, key_id
+
+
+def _sign(key: SigningKey, message: bytes) -> dict[str, str]:
+    return {"alg": ALGORITHM, "key_id": key.key_id, "sig": encode_base64url(key.sign(message))}
+
+
+def _verify(key_id: str, signature: str, message: bytes) -> bool:
+    try:
+        return verify(key_id, decode_base64url(signature, SIGNATURE_BYTES), message)
+    except EncodingError:
+        return False
+
+
+def _without(content: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name not in names}
+
+
+def _text_member(content: Mapping[str, Any], name: str) -> str:
+    value = content.get(name)
+    if not isinstance(value, str):
+        raise VerificationFailed("RECEIPT_MALFORMED", f"{name} must be a string")
+    return value
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "statement"
+    return f"{where}: {problem['msg']}"

@@ -1,0 +1,48 @@
+"""References to blobs inside payloads and results: strings `blob:<64 lowercase hex digits of SHA-256>`."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+BLOB_REF: Final = re.compile(r"blob:([0-9a-f]{64})")
+"""Use with `fullmatch`; group 1 is the digest."""
+SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class BlobRefError(ValueError):
+    """Not a blob reference: expected `blob:` and 64 lowercase hexadecimal digits."""
+
+
+def blob_ref(sha256: str) -> str:
+    """The reference to the blob with this SHA-256 (64 lowercase hex digits). Raises BlobRefError."""
+    if SHA256_HEX.fullmatch(sha256) is None:
+        raise BlobRefError(f"not a SHA-256 in 64 lowercase hexadecimal digits: {sha256[:80]!r}")
+    return f"blob:{sha256}"
+
+
+def parse_blob_ref(ref: str) -> str:
+    """The SHA-256 (64 lowercase hex digits) that a reference names. Raises BlobRefError."""
+    match = BLOB_REF.fullmatch(ref)
+    if match is None:
+        raise BlobRefError(f"expected blob: and 64 lowercase hexadecimal digits, not {ref[:80]!r}")
+    return match[1]
+
+
+def blob_refs(value: Any) -> set[str]:
+    """All references (with their `blob:`) among the string values of a JSON value; keys do not count.
+
+    A string that merely contains a reference is text, not a reference.
+    """
+    found: set[str] = set()
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            # The length test first: it spares the regular expression nearly every other string.
+            if len(item) == 69 and BLOB_REF.fullmatch(item):
+                found.add(item)
+        elif isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+    return found

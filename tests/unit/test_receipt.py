@@ -1,0 +1,316 @@
+"""Receipts verify here and at AITBC, and every altered one is caught with a code that says why."""
+
+import base64
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from coordinator.crypto.canonical import CanonicalError
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.receipt import (
+    Attested,
+    Receipt,
+    SignedStatement,
+    Statement,
+    VerificationFailed,
+    attest_receipt,
+    receipt_id,
+    sign_receipt,
+    sign_statement,
+    verify_receipt,
+    verify_statement,
+)
+
+COORDINATOR = SigningKey(bytes(range(32)))
+ATTESTER = SigningKey(bytes(range(1, 33)))
+MINER = SigningKey(bytes(range(2, 34)))
+STRANGER = SigningKey(bytes(range(3, 35)))
+JOB = "01890a5d-ac96-774b-bcce-b302099a8057"
+TRUSTED = {COORDINATOR.key_id}
+MINER_KEYS = {"miner-1": MINER.key_id}
+
+
+def a_statement(**changes: Any) -> dict[str, Any]:
+    return {
+        "version": "1",
+        "job_id": JOB,
+        "attempt": 2,
+        "miner_id": "miner-1",
+        "session_id": "session-1",
+        "service": "checksum",
+        "payload_digest": "a" * 64,
+        "result_digest": "b" * 64,
+        "started_at_ms": 1_700_000_000_250,
+        "completed_at_ms": 1_700_000_001_750,
+        **changes,
+    }
+
+
+def a_receipt(statement: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return {
+        "version": "1.0",
+        "receipt_id": receipt_id(JOB, 2),
+        "job_id": JOB,
+        "provider": "miner-1",
+        "client": "Jürgen",
+        "units": "1.5",
+        "unit_type": "gpu_seconds",
+        "price": None,
+        "started_at": 1_700_000_000,
+        "completed_at": 1_700_000_001,
+        "metadata": {
+            "attempt": 2,
+            "service": "checksum",
+            "payload_digest": "a" * 64,
+            "result_digest": "b" * 64,
+            "statement": sign_statement(MINER, a_statement()) if statement is None else statement,
+        },
+        **changes,
+    }
+
+
+def failure(check: Callable[[], object]) -> str:
+    with pytest.raises(VerificationFailed) as caught:
+        check()
+    assert caught.value.detail
+    return caught.value.code
+
+
+# --- AITBC, written again from its description ------------------------------------------------------
+
+
+def aitbc_bytes(receipt: dict[str, Any]) -> bytes:
+    def drop(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {name: drop(member) for name, member in item.items() if member is not None}
+        if isinstance(item, list):
+            return [drop(element) for element in item if element is not None]
+        return item
+
+    covered = {name: member for name, member in receipt.items() if name not in ("signature", "attestations")}
+    return json.dumps(drop(covered), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def aitbc_signature(seed: bytes, receipt: dict[str, Any]) -> dict[str, str]:
+    def text(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    public = key.public_key().public_bytes_raw()
+    return {"alg": "Ed25519", "key_id": text(public), "sig": text(key.sign(aitbc_bytes(receipt)))}
+
+
+def aitbc_accepts(receipt: dict[str, Any]) -> bool:
+    """True if the signature and every attestation verify with the keys they name, as AITBC checks them."""
+    for signature in [receipt["signature"], *receipt["attestations"]]:
+        public = base64.urlsafe_b64decode(signature["key_id"] + "=" * (-len(signature["key_id"]) % 4))
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(
+                base64.urlsafe_b64decode(signature["sig"] + "=="), aitbc_bytes(receipt)
+            )
+        except InvalidSignature:
+            return False
+    return True
+
+
+def test_aitbc_accepts_our_receipts() -> None:
+    """Signed, and also attested, and also after a trip through JSON, a receipt of ours verifies there."""
+    signed = sign_receipt(COORDINATOR, a_receipt())
+    attested = attest_receipt(ATTESTER, signed)
+
+    assert aitbc_accepts(json.loads(json.dumps(signed)))
+    assert aitbc_accepts(json.loads(json.dumps(attested)))
+    assert not aitbc_accepts({**signed, "units": "1.6"})
+
+
+def test_we_accept_receipts_made_by_aitbc() -> None:
+    """Floats, nulls, additional fields and a missing statement are fine in a receipt made elsewhere."""
+    foreign: dict[str, Any] = {
+        "version": "1.0",
+        "receipt_id": "rcpt-1",
+        "job_id": "job-1",
+        "provider": "provider-1",
+        "client": "client-1",
+        "units": 1.9,
+        "unit_type": "gpu_seconds",
+        "price": 1e-05,
+        "model": None,
+        "started_at": 1_700_000_000,
+        "completed_at": 1_700_000_002,
+        "metadata": {"payload": {"seed": 2**63, "values": [None, 0.1, {"é": None}]}, "result": {}},
+    }
+    foreign["signature"] = aitbc_signature(bytes(range(32)), foreign)
+    foreign["attestations"] = [aitbc_signature(bytes(range(1, 33)), foreign)]
+
+    verified = verify_receipt(json.loads(json.dumps(foreign)), TRUSTED)
+
+    assert (verified.key_trusted, verified.statement, verified.job_id) == (True, None, "job-1")
+    assert (Attested(ATTESTER.key_id, covers_signature=False),) == verified.attestations
+    assert failure(lambda: verify_receipt({**foreign, "units": 2.0}, TRUSTED)) == "RECEIPT_SIGNATURE"
+    assert failure(lambda: verify_receipt(foreign, TRUSTED, MINER_KEYS)) == "STATEMENT_MISSING"
+
+
+# --- our own ----------------------------------------------------------------------------------------
+
+
+def test_a_receipt_verifies_with_public_keys_alone() -> None:
+    """The answer names the keys, says they are trusted, and gives the miner's statement."""
+    receipt = attest_receipt(ATTESTER, sign_receipt(COORDINATOR, a_receipt()))
+
+    verified = verify_receipt(receipt, TRUSTED, MINER_KEYS)
+
+    assert (receipt_id(JOB, 2), JOB) == (verified.receipt_id, verified.job_id)
+    assert (COORDINATOR.key_id, True) == (verified.key_id, verified.key_trusted)
+    assert (MINER.key_id, True) == (verified.miner_key_id, verified.miner_key_trusted)
+    assert receipt["metadata"]["statement"] == verified.statement
+    assert (Attested(ATTESTER.key_id, covers_signature=True),) == verified.attestations
+
+
+def test_no_key_is_trusted_only_because_the_receipt_names_it() -> None:
+    """A stranger's receipt is refused; asked to trust whatever it names, the answer says that we did."""
+    receipt = sign_receipt(STRANGER, a_receipt())
+
+    assert failure(lambda: verify_receipt(receipt, TRUSTED, MINER_KEYS)) == "RECEIPT_KEY"
+    assert failure(lambda: verify_receipt(receipt, set(), MINER_KEYS)) == "RECEIPT_KEY"
+    unpinned = verify_receipt(receipt, None)
+    assert (unpinned.key_trusted, unpinned.miner_key_trusted) == (False, False)
+
+
+def test_models_and_dictionaries_sign_alike() -> None:
+    """The parsed forms give the same signatures as plain dictionaries, and parse what was signed."""
+    statement = sign_statement(MINER, Statement.model_validate(a_statement()))
+    assert sign_statement(MINER, a_statement()) == statement
+    receipt = sign_receipt(COORDINATOR, Receipt.model_validate(a_receipt()))
+
+    assert sign_receipt(COORDINATOR, a_receipt()) == receipt
+    assert MINER.key_id == SignedStatement.model_validate(statement).signature.key_id
+    assert receipt == Receipt.model_validate(receipt).model_dump(exclude_none=True)
+    assert "price" not in receipt
+
+
+def test_signing_again_replaces_the_signature() -> None:
+    """A receipt never carries a signature or attestations from before a change."""
+    once = attest_receipt(ATTESTER, sign_receipt(STRANGER, a_receipt()))
+
+    assert sign_receipt(COORDINATOR, a_receipt()) == sign_receipt(COORDINATOR, once)
+    assert sign_statement(MINER, a_statement()) == sign_statement(
+        MINER, sign_statement(STRANGER, a_statement())
+    )
+
+
+def test_one_attempt_has_one_receipt_id() -> None:
+    """The id depends on job and attempt only, and on both."""
+    assert len(receipt_id("job", 11)) == 32
+    assert receipt_id("job", 11) == receipt_id("job", 11)
+    assert len({receipt_id("job", 11), receipt_id("job", 1), receipt_id("job1", 1)}) == 3
+
+
+def test_floats_are_never_signed() -> None:
+    """Quantities are decimal strings; a float is refused before it gets a signature."""
+    with pytest.raises(CanonicalError, match="units"):
+        sign_receipt(COORDINATOR, a_receipt(units=1.5))
+
+
+@pytest.mark.parametrize("field", sorted(set(a_receipt()) - {"price"}))
+def test_every_field_is_covered_by_the_signature(field: str) -> None:
+    """Whatever is changed, removed or added after signing, the receipt fails."""
+    receipt = sign_receipt(COORDINATOR, a_receipt())
+    codes = {"RECEIPT_SIGNATURE"}
+
+    assert failure(lambda: verify_receipt({**receipt, field: "changed"}, TRUSTED, MINER_KEYS)) in codes
+    without = {name: value for name, value in receipt.items() if name != field}
+    assert failure(lambda: verify_receipt(without, TRUSTED, MINER_KEYS)) in codes
+    assert failure(lambda: verify_receipt({**receipt, "added": 1}, TRUSTED, MINER_KEYS)) in codes
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"job_id": "another"}, "STATEMENT_MISMATCH"),
+        ({"provider": "miner-2"}, "STATEMENT_MISMATCH"),
+        ({"receipt_id": "0" * 32}, "STATEMENT_MISMATCH"),
+        ({"metadata": {"attempt": 3}}, "STATEMENT_MISMATCH"),
+        ({"metadata": {"attempt": "2"}}, "STATEMENT_MISMATCH"),
+        ({"metadata": {"service": "video_transcoding"}}, "STATEMENT_MISMATCH"),
+        ({"metadata": {"payload_digest": "c" * 64}}, "STATEMENT_MISMATCH"),
+        ({"metadata": {"result_digest": "c" * 64}}, "STATEMENT_MISMATCH"),
+        ({"metadata": {"statement": None}}, "STATEMENT_MISSING"),
+        ({"metadata": {"statement": "text"}}, "STATEMENT_MALFORMED"),
+        ({"metadata": {"statement": a_statement()}}, "STATEMENT_MALFORMED"),
+        ({"metadata": {"statement": sign_statement(STRANGER, a_statement())}}, "STATEMENT_KEY"),
+        (
+            {"metadata": {"statement": sign_statement(MINER, a_statement(miner_id="miner-2"))}},
+            "STATEMENT_MINER",
+        ),
+        (
+            {"metadata": {"statement": {**sign_statement(MINER, a_statement()), "attempt": 9}}},
+            "STATEMENT_SIGNATURE",
+        ),
+        (
+            {"metadata": {"statement": sign_statement(MINER, a_statement(attempt=True))}},
+            "STATEMENT_MALFORMED",
+        ),
+        ({"metadata": {"statement": sign_statement(MINER, a_statement(attempt=0))}}, "STATEMENT_MALFORMED"),
+        ({"metadata": {"statement": sign_statement(MINER, a_statement(more=1))}}, "STATEMENT_MALFORMED"),
+    ],
+)
+def test_the_coordinator_cannot_put_words_into_the_miners_mouth(change: dict[str, Any], code: str) -> None:
+    """Even correctly signed by the coordinator, a receipt must repeat what that miner stated."""
+    receipt = a_receipt()
+    metadata = {**receipt["metadata"], **change.get("metadata", {})}
+
+    signed = sign_receipt(COORDINATOR, {**receipt, **change, "metadata": metadata})
+
+    assert code == failure(lambda: verify_receipt(signed, TRUSTED, MINER_KEYS))
+
+
+@pytest.mark.parametrize(
+    ("signature", "code"),
+    [
+        (None, "RECEIPT_MALFORMED"),
+        ("text", "RECEIPT_MALFORMED"),
+        ({}, "RECEIPT_ALGORITHM"),
+        ({"alg": "none"}, "RECEIPT_ALGORITHM"),
+        ({"alg": "Ed25519"}, "RECEIPT_MALFORMED"),
+        ({"alg": "Ed25519", "key_id": 1, "sig": "x"}, "RECEIPT_MALFORMED"),
+        ({"alg": "Ed25519", "key_id": COORDINATOR.key_id, "sig": "x"}, "RECEIPT_SIGNATURE"),
+        ({"alg": "Ed25519", "key_id": COORDINATOR.key_id, "sig": "A" * 86}, "RECEIPT_SIGNATURE"),
+    ],
+)
+def test_malformed_signatures_are_refused_with_a_code(signature: Any, code: str) -> None:
+    """No shape of signature makes the verifier crash or pass."""
+    receipt = {**sign_receipt(COORDINATOR, a_receipt()), "signature": signature}
+
+    assert code == failure(lambda: verify_receipt(receipt, TRUSTED, MINER_KEYS))
+
+
+def test_an_attestation_covers_the_signature() -> None:
+    """An attestation moved to another receipt, or onto another signature of the same one, fails."""
+    attested = attest_receipt(ATTESTER, sign_receipt(COORDINATOR, a_receipt()))
+    resigned = {**sign_receipt(STRANGER, a_receipt()), "attestations": attested["attestations"]}
+    other = {**sign_receipt(COORDINATOR, a_receipt(units="2")), "attestations": attested["attestations"]}
+    broken = copy.deepcopy(attested)
+    broken["attestations"][0]["receipt_sig"] = 7
+
+    for receipt in (resigned, other, broken):
+        assert failure(lambda receipt=receipt: verify_receipt(receipt, None)) == "ATTESTATION_SIGNATURE"
+    assert failure(lambda: verify_receipt({**attested, "attestations": ["x"]}, None)) == "RECEIPT_MALFORMED"
+
+
+def test_a_statement_verifies_only_with_the_key_the_miner_registered() -> None:
+    """Another miner's key, a changed statement and a malformed one are told apart."""
+    signed = sign_statement(MINER, a_statement())
+
+    verify_statement(signed, MINER.key_id)
+    assert failure(lambda: verify_statement(signed, STRANGER.key_id)) == "STATEMENT_KEY"
+    changed = {**signed, "result_digest": "c" * 64}
+    assert failure(lambda: verify_statement(changed, MINER.key_id)) == "STATEMENT_SIGNATURE"
+    assert failure(lambda: verify_statement({}, MINER.key_id)) == "STATEMENT_MALFORMED"
+    assert (
+        failure(lambda: verify_statement({**signed, "job_id": "\x00"}, MINER.key_id)) == "STATEMENT_MALFORMED"
+    )
