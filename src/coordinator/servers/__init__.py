@@ -1,0 +1,73 @@
+"""Private RabbitMQ and Postgres servers for tests, benchmarks and the demo.
+
+    with private_rabbitmq() as broker, private_postgres() as database:
+        run(broker.new_vhost(), database.new_database())
+
+Each is started from this machine's programs; where those are missing, in a container; where there is no
+Docker either, `ServersMissing` says what to install.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from . import postgres, rabbitmq
+from .docker import DockerPostgres, DockerRabbitMQ, docker_answers
+from .external import ExternalPostgres, ExternalRabbitMQ
+from .node import Server, ServerFailed, ServersMissing
+from .postgres import Postgres, PostgresServer
+from .rabbitmq import DEFAULT_PLUGINS, RabbitMQ, RabbitMQServer
+
+__all__ = [
+    "DockerPostgres",
+    "DockerRabbitMQ",
+    "ExternalPostgres",
+    "ExternalRabbitMQ",
+    "Postgres",
+    "PostgresServer",
+    "RabbitMQ",
+    "RabbitMQServer",
+    "Server",
+    "ServerFailed",
+    "ServersMissing",
+    "private_postgres",
+    "private_rabbitmq",
+]
+
+
+def private_rabbitmq(
+    directory: Path | None = None,
+    *,
+    plugins: Sequence[str] = DEFAULT_PLUGINS,
+    settings: Mapping[str, str] | None = None,
+) -> RabbitMQServer:
+    """A broker that is the caller's alone, not started yet.
+
+    `directory` keeps the data beyond `close()`; a container cannot offer that and ignores it.
+    Raises ServersMissing.
+    """
+    try:
+        rabbitmq.find_programs()
+    except ServersMissing:
+        if not docker_answers():
+            raise
+        return DockerRabbitMQ(plugins=plugins, settings=settings)
+    return RabbitMQ(directory, plugins=plugins, settings=settings)
+
+
+def private_postgres(
+    directory: Path | None = None, *, settings: Mapping[str, str] | None = None
+) -> PostgresServer:
+    """A database server that is the caller's alone, not started yet.
+
+    `directory` keeps the data beyond `close()`; a container cannot offer that and ignores it.
+    Raises ServersMissing.
+    """
+    try:
+        postgres.find_programs()
+    except ServersMissing:
+        if not docker_answers():
+            raise
+        return DockerPostgres(settings=settings)
+    return Postgres(directory, settings=settings)

@@ -1,0 +1,185 @@
+"""The same servers in containers, for machines that have Docker and not the programs.
+
+Testcontainers belongs to the `test` extra; without it, or without a Docker daemon on this machine, there are
+simply no containers to be had.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from . import postgres, rabbitmq
+from .node import POLL_S, READY_TIMEOUT_S, Server, ServerFailed, free_port
+from .postgres import SUPERUSER, PostgresServer
+from .rabbitmq import DEFAULT_PLUGINS, RabbitMQServer
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+RABBITMQ_IMAGE = "rabbitmq:4"
+POSTGRES_IMAGE = "postgres:17"
+LOG_TAIL_LINES = 50
+
+
+def docker_answers() -> bool:
+    """Whether testcontainers is installed and a Docker daemon answers it."""
+    try:
+        from testcontainers.core.docker_client import DockerClient
+
+        DockerClient().client.ping()
+    except Exception:
+        # No library, no socket, no right to use it, a daemon that is starting: each has an exception of its
+        # own, in three libraries, and all mean the same here.
+        return False
+    return True
+
+
+class Container(Protocol):
+    """What we use of a docker.models.containers.Container, which is not typed."""
+
+    status: str
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self) -> object: ...
+    def pause(self) -> None: ...
+    def unpause(self) -> None: ...
+    def reload(self) -> None: ...
+    def logs(self, *, tail: int) -> bytes: ...
+    def exec_run(self, cmd: list[str]) -> tuple[int, bytes]: ...
+
+
+class _DockerServer(Server):
+    """A container with one port, published on 127.0.0.1 at a port that stays the same over restarts."""
+
+    def __init__(self, image: str, inner_port: int) -> None:
+        self._image = image
+        self._inner_port = inner_port
+        self.port = free_port()
+        self._made: DockerContainer | None = None
+
+    @property
+    def running(self) -> bool:
+        if self._made is None:
+            return False
+        container = self._container()
+        container.reload()
+        return container.status in ("running", "paused")
+
+    def start(self) -> None:
+        if self.running:
+            return
+        if self._made is None:
+            from testcontainers.core.container import DockerContainer
+
+            made = DockerContainer(self._image)
+            # Published with its address: the library's own method would listen on all interfaces.
+            made.ports[f"{self._inner_port}/tcp"] = ("127.0.0.1", self.port)  # type: ignore[assignment]
+            self._configure(made)
+            made.start()
+            self._made = made
+        else:
+            self._container().start()
+        self._wait_ready(self._accepts_connections)
+
+    def stop(self) -> None:
+        if self.running:
+            self.resume()
+            self._container().stop()
+
+    def kill(self) -> None:
+        if self.running:
+            self._container().kill()
+            self._container().wait()
+
+    def pause(self) -> None:
+        if self.running:
+            self._container().pause()
+
+    def resume(self) -> None:
+        if self.running and self._container().status == "paused":
+            self._container().unpause()
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.stop()
+            self._made = None
+
+    def _container(self) -> Container:
+        assert self._made is not None
+        container: Container = self._made.get_wrapped_container()
+        return container
+
+    def _wait_ready(self, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not ready():
+            if not self.running or time.monotonic() > deadline:
+                tail = self._container().logs(tail=LOG_TAIL_LINES).decode(errors="replace")
+                raise ServerFailed(f"the {self.name} container did not become ready\n{tail}")
+            time.sleep(POLL_S)  # Docker tells nobody when a port inside a container opens
+
+    def _configure(self, made: DockerContainer) -> None:
+        """Add environment and files."""
+        raise NotImplementedError
+
+    def _accepts_connections(self) -> bool:
+        raise NotImplementedError
+
+
+class DockerRabbitMQ(_DockerServer, RabbitMQServer):
+    """RabbitMQ in a container."""
+
+    def __init__(
+        self, *, plugins: Sequence[str] = DEFAULT_PLUGINS, settings: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(RABBITMQ_IMAGE, 5672)
+        self.plugins = tuple(plugins)
+        self.settings = dict(settings or {})
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def evaluate(self, expression: str) -> str:
+        code, output = self._container().exec_run(["rabbitmqctl", "eval", f"{expression}."])
+        said = output.decode(errors="replace").strip()
+        if code != 0:
+            raise ServerFailed(f"rabbitmq could not evaluate {expression!r}: {said}")
+        return said
+
+    def _configure(self, made: DockerContainer) -> None:
+        lines = [f"{key} = {value}\n" for key, value in self.settings.items()]
+        made.with_copy_into_container("".join(lines).encode(), "/etc/rabbitmq/conf.d/90-coordinator.conf")
+        enabled = f"[{','.join(self.plugins)}].\n"
+        made.with_copy_into_container(enabled.encode(), "/etc/rabbitmq/enabled_plugins")
+
+    def _accepts_connections(self) -> bool:
+        return rabbitmq.accepts_connections(self.port)
+
+
+class DockerPostgres(_DockerServer, PostgresServer):
+    """Postgres in a container."""
+
+    def __init__(self, *, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(POSTGRES_IMAGE, 5432)
+        self.settings = {"max_connections": str(postgres.MAX_CONNECTIONS), **(settings or {})}
+        self._password = secrets.token_hex(16)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{SUPERUSER}:{self._password}@127.0.0.1:{self.port}/postgres"
+
+    def _configure(self, made: DockerContainer) -> None:
+        made.with_env("POSTGRES_USER", SUPERUSER)
+        made.with_env("POSTGRES_PASSWORD", self._password)
+        command = ["postgres"]
+        for key, value in self.settings.items():
+            command += ["-c", f"{key}={value}"]
+        made.with_command(command)
+
+    def _accepts_connections(self) -> bool:
+        return postgres.accepts_connections(self.url)

@@ -1,0 +1,370 @@
+"""What every private server has in common: one life cycle, ports of its own, and an end that is certain.
+
+A private server belongs to the process that started it. It listens on loopback only, keeps its files in a
+directory of its own, and is gone when its owner is: after `close()`, at the interpreter's exit, and also when
+the owner is killed without a chance to clean up (see `Keeper`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+READY_TIMEOUT_S = 120.0  # a node boots in 5 to 9 s alone; several at once on two cores take a minute
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.02
+LOWEST_PORT = 10_000
+LOG_TAIL_CHARS = 3_000
+
+_ports_given: set[int] = set()
+_open_servers: set[Server] = set()
+
+
+class ServersMissing(RuntimeError):
+    """No RabbitMQ or no Postgres to start here: run `make servers`, or start Docker."""
+
+
+class ServerFailed(RuntimeError):
+    """A private server ended or did not become ready in time; its log's last lines are in the message."""
+
+
+class Server(ABC):
+    """A server that can be started, stopped and broken on purpose, whoever runs it.
+
+    Every method may be called in every state: stop twice, stop without start, start what runs already.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients connect; the same before and after a restart."""
+
+    @property
+    @abstractmethod
+    def running(self) -> bool:
+        """Whether the server's processes are alive (a paused server's are)."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start and return when clients can connect.
+
+        Raises ServersMissing or ServerFailed.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop in an orderly way; the data stays for the next start."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End the whole node at once, as a power cut would; the data stays as it is on disk."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Freeze the node: connections stay open and nobody answers."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Let a paused node go on."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop for good, and remove the data unless its directory was given by the caller."""
+
+    def restart(self) -> None:
+        """Stop in an orderly way and start again, with the same url and data."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class LocalServer(Server):
+    """A node started from this machine's programs. Subclasses say how, with `_launch` and `_shut_down`."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._temporary = directory is None
+        self._directory = directory
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._keeper: Keeper | None = None
+        self._lock = threading.RLock()
+        self._owner_pid = os.getpid()
+
+    @property
+    def directory(self) -> Path:
+        """Everything the node writes is below this."""
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix=f"coordinator-{self.name}-"))
+            self._directory.chmod(0o711)  # a server run by another account has to get through, not to look
+        return self._directory
+
+    @property
+    def running(self) -> bool:
+        return bool(self._processes) and all(process.poll() is None for process in self._processes)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The ids of all processes of the node, parents before children."""
+        return family(process.pid for process in self._processes if process.poll() is None)
+
+    def start(self) -> None:
+        with self._lock:
+            if self.running:
+                return
+            self.kill()  # what is left of a node that lost one of its processes
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._keeper = self._keeper or Keeper(self.directory if self._temporary else None)
+            _open_servers.add(self)
+            try:
+                self._launch()
+            except BaseException:
+                self.kill()
+                raise
+
+    def stop(self) -> None:
+        with self._lock:
+            self.resume()  # a frozen process does not hear that it shall stop
+            if self.running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._shut_down()
+            self.kill()
+
+    def kill(self) -> None:
+        with self._lock:
+            members = self.pids
+            # Frozen first, so that none of them starts another one while we look.
+            send(signal.SIGSTOP, members)
+            members = tuple(dict.fromkeys(members + self.pids))
+            send(signal.SIGKILL, members)
+            for process in self._processes:
+                process.wait()
+            wait_until_gone(members)
+            self._processes.clear()
+            if self._keeper is not None:
+                self._keeper.forget()
+
+    def pause(self) -> None:
+        send(signal.SIGSTOP, self.pids)
+
+    def resume(self) -> None:
+        send(signal.SIGCONT, self.pids)
+
+    def close(self) -> None:
+        if os.getpid() != self._owner_pid:
+            return  # a forked copy of this object owns nothing
+        with self._lock:
+            if self._temporary:
+                self.kill()
+            else:
+                self.stop()
+            if self._keeper is not None:
+                self._keeper.dismiss()
+                self._keeper = None
+            if self._temporary and self._directory is not None:
+                shutil.rmtree(self._directory, ignore_errors=True)
+                self._directory = None
+            _open_servers.discard(self)
+
+    @abstractmethod
+    def _launch(self) -> None:
+        """Start the processes with `_spawn` and return when clients can connect."""
+
+    @abstractmethod
+    def _shut_down(self) -> None:
+        """Ask the running node to stop and wait for it, at most STOP_TIMEOUT_S."""
+
+    def _spawn(
+        self, command: Sequence[str], environment: Mapping[str, str], *, account: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start one process of the node, its output appended to `<directory>/output.log`."""
+        assert self._keeper is not None
+        with (self.directory / "output.log").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is for the owner, which then stops the node in order
+                user=account,
+                group=account,
+                extra_groups=None if account is None else [],
+            )
+        self._processes.append(process)
+        self._keeper.watch(process.pid)
+        return process
+
+    def _wait_ready(self, process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+        """Return when `ready()` says so; the pause between two looks ends early if the process does."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not ready():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(POLL_S)
+                raise ServerFailed(f"{self.name} ended with {code} while starting\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise ServerFailed(
+                    f"{self.name} was not ready after {READY_TIMEOUT_S:.0f} s\n{self.log_tail()}"
+                )
+
+    def log_tail(self) -> str:
+        """The last lines of the node's output and logs, for error messages."""
+        texts = [path.read_text(errors="replace") for path in sorted(self.directory.glob("**/*.log"))]
+        return "\n".join(text[-LOG_TAIL_CHARS:] for text in texts)
+
+
+class Keeper:
+    """A shell that outlives us by a moment, to end our servers if we are killed.
+
+    It reads process ids from a pipe that only we can write to. When we end, however we end, the pipe closes
+    and the shell kills what it was told of and removes the directory.
+
+    The kernel's parent-death signal (PR_SET_PDEATHSIG) would be the obvious tool. But it is sent when the
+    *thread* that started the process ends, so a node started by a worker thread would die with that thread;
+    setting it needs code between fork and exec, which threads make unsafe; and it reaches neither
+    grandchildren nor the directory.
+    """
+
+    _PROGRAM = """
+        while read -r line; do
+            case $line in forget) pids= ;; *) pids="$pids $line" ;; esac
+        done
+        [ -z "$pids" ] || kill -KILL $pids
+        # Children of the killed ones may write for a moment more.
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            [ -z "$1" ] || rm -rf -- "$1" && break
+            sleep 0.2
+        done
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", self._PROGRAM, "coordinator-keeper", str(directory or "")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._shell.pid
+
+    def watch(self, pid: int) -> None:
+        self._tell(str(pid))
+
+    def forget(self) -> None:
+        self._tell("forget")
+
+    def dismiss(self) -> None:
+        self._shell.kill()  # before the pipe closes, or it would think that we had died
+        self._shell.wait()
+        assert self._shell.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._shell.stdin.close()
+
+    def _tell(self, line: str) -> None:
+        assert self._shell.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._shell.stdin.write(line.encode() + b"\n")
+            self._shell.stdin.flush()
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now, and that no outgoing connection will be given later.
+
+    Ports of the ephemeral range will not do: while a server is down, a client that keeps connecting to one
+    can be given the same port as its own end, and then it talks to itself.
+    """
+    highest = _lowest_ephemeral_port()
+    for _ in range(1_000):
+        port = LOWEST_PORT + secrets.randbelow(highest - LOWEST_PORT)
+        if port in _ports_given:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _ports_given.add(port)
+            return port
+    raise ServerFailed("no free port on 127.0.0.1")
+
+
+def _lowest_ephemeral_port() -> int:
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        lowest = 32_768
+    return lowest if lowest > LOWEST_PORT + 1_000 else 65_536
+
+
+def family(roots: Iterable[int]) -> tuple[int, ...]:
+    """The given processes and all their descendants, parents before children.
+
+    Where there is no /proc only the given ones: servers end their own children when they are killed.
+    """
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            # "pid (command) state parent …", where the command may itself hold spaces and brackets
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    members = list(roots)
+    for member in members:  # grows while we go through it
+        members.extend(children.get(member, ()))
+    return tuple(members)
+
+
+def send(number: signal.Signals, pids: Iterable[int]) -> None:
+    """Signal each process; those that are gone already are no error."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def wait_until_gone(pids: Iterable[int]) -> None:
+    """Return when all have ended (a zombie has), after STOP_TIMEOUT_S at the latest."""
+    if not hasattr(os, "pidfd_open"):
+        return
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(max(0.0, deadline - time.monotonic()) * 1_000)
+        finally:
+            os.close(descriptor)
+
+
+@atexit.register
+def _close_all() -> None:
+    for server in tuple(_open_servers):
+        server.close()

@@ -1,0 +1,189 @@
+"""A private Postgres server, started from this machine's programs.
+
+`fsync` stays on: a server that tests the crash of everything around it has to keep what it confirmed.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+
+from .node import STOP_TIMEOUT_S, LocalServer, Server, ServerFailed, ServersMissing, free_port
+
+SUPERUSER = "coordinator"
+MAX_CONNECTIONS = 200
+CONNECT_TIMEOUT_S = 5
+INITDB_TIMEOUT_S = 120
+
+INSTALL_HINT = (
+    "Postgres is not installed here, and Docker does not answer. Run `make servers` (as root on Debian or "
+    "Ubuntu it installs postgresql with apt), install Postgres 15 or newer yourself, start Docker, or set "
+    "TEST_DATABASE_URL to a server on which the tests may create databases."
+)
+
+
+class PostgresServer(Server):
+    """A Postgres server, whoever runs it, and its databases."""
+
+    name = "postgres"
+
+    def new_database(self) -> str:
+        """Make an empty database and return the url that connects to it."""
+        database = f"d{secrets.token_hex(6)}"
+        self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database that `new_database` made; its connections are closed."""
+        database = urlsplit(url).path.removeprefix("/")
+        if re.fullmatch(r"d[0-9a-f]{12}", database) is None:
+            raise ValueError(f"not a database of new_database(): {database!r}")
+        self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+
+    def _execute(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+            connection.execute(statement)
+
+
+class Postgres(PostgresServer, LocalServer):
+    """A server of its own: own port, own password, own data, no unix socket, nothing outside loopback.
+
+    `settings` are further server settings, such as `{"log_statement": "all"}`.
+    """
+
+    def __init__(self, directory: Path | None = None, *, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(directory)
+        self.settings = dict(settings or {})
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{SUPERUSER}:{self._password()}@127.0.0.1:{self.port}/postgres"
+
+    def _launch(self) -> None:
+        programs = find_programs()
+        data = self.directory / "data"
+        if not (data / "PG_VERSION").exists():
+            self._initialise(programs, data)
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": str(MAX_CONNECTIONS),
+            **self.settings,
+        }
+        command = [str(programs / "postgres"), "-D", str(data)]
+        for key, value in settings.items():
+            command += ["-c", f"{key}={value}"]
+        server = self._spawn(command, _environment(data), account=server_account())
+        self._wait_ready(server, lambda: accepts_connections(self.url))
+
+    def _shut_down(self) -> None:
+        (server,) = self._processes
+        server.send_signal(signal.SIGINT)  # "fast": sessions are ended, work in progress is rolled back
+        server.wait(STOP_TIMEOUT_S)
+
+    def _initialise(self, programs: Path, data: Path) -> None:
+        shutil.rmtree(data, ignore_errors=True)  # an initdb that was interrupted
+        self._password()
+        data.mkdir(mode=0o700)
+        account = server_account()
+        if account is not None:
+            shutil.chown(data, account, account)
+            shutil.chown(self._password_file, account, account)
+        command = [str(programs / "initdb"), "-D", str(data), "--username", SUPERUSER, "--auth=scram-sha-256"]
+        command += [f"--pwfile={self._password_file}", "--encoding=UTF8", "--locale=C"]
+        # A machine that loses power now has no data to lose yet.
+        command.append("--no-sync")
+        done = subprocess.run(
+            command,
+            check=False,  # reported below, with what it printed
+            env=_environment(data),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=INITDB_TIMEOUT_S,
+            user=account,
+            group=account,
+            extra_groups=None if account is None else [],
+        )
+        if done.returncode != 0:
+            said = done.stdout.decode(errors="replace")
+            raise ServerFailed(
+                f"initdb (as {account or 'this account'}) ended with {done.returncode}: {said}"
+            )
+
+    @property
+    def _password_file(self) -> Path:
+        return self.directory / "password"
+
+    def _password(self) -> str:
+        """Random, and kept with the data: loopback is open to everybody on the machine."""
+        if not self._password_file.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._password_file.touch(mode=0o600)
+            self._password_file.write_text(secrets.token_hex(16))
+        return self._password_file.read_text()
+
+
+def accepts_connections(url: str) -> bool:
+    """Whether a session can be opened."""
+    try:
+        psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def server_account() -> str | None:
+    """The account to run the server as; None for our own. Postgres refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        return "nobody"
+
+
+def find_programs() -> Path:
+    """The directory with initdb and postgres, of the newest version found. Raises ServersMissing."""
+    for place in _places():
+        if all((place / program).exists() for program in ("initdb", "postgres")):
+            return place
+    raise ServersMissing(INSTALL_HINT)
+
+
+def _places() -> Iterable[Path]:
+    if found := shutil.which("initdb"):
+        yield Path(found).resolve().parent
+    patterns = (
+        "usr/lib/postgresql/*/bin",  # Debian keeps these off PATH
+        "usr/pgsql-*/bin",
+        "opt/homebrew/opt/postgresql@*/bin",
+        "usr/local/opt/postgresql@*/bin",
+    )
+    for pattern in patterns:
+        yield from sorted(Path("/").glob(pattern), key=_version, reverse=True)
+    yield Path("/usr/bin")
+    yield Path("/usr/local/pgsql/bin")
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", str(path)))
+
+
+def _environment(data: Path) -> dict[str, str]:
+    """All that the server may know: nothing of the caller's PG* gets in."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(data), "TZ": "UTC"}

@@ -1,0 +1,309 @@
+"""A private RabbitMQ node, started from this machine's programs without an init system.
+
+The programs of `lib/rabbitmq/bin` are used, not the packages' wrapper in `/usr/sbin`: that one switches to
+another account and starts epmd, Erlang's port mapper, on all interfaces.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .node import STOP_TIMEOUT_S, LocalServer, Server, ServerFailed, ServersMissing, free_port
+
+DEFAULT_PLUGINS = ("rabbitmq_stream", "rabbitmq_consistent_hash_exchange")
+MEMORY_BYTES = 2_000_000_000  # of which the node uses at most four tenths before it blocks publishers
+DISK_FREE_LIMIT_BYTES = 50_000_000
+HANDSHAKE_TIMEOUT_S = 5.0
+CONTROL_TIMEOUT_S = 60.0
+OPEN_FILES = 65_536
+NODE_NAME = "coordinator@localhost"
+
+# Plugins that listen do so on all interfaces unless told otherwise; these are the settings that tell them.
+LISTENER_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "rabbitmq_stream": ("stream.listeners.tcp.1 = 127.0.0.1:{port}",),
+    "rabbitmq_management": ("management.tcp.ip = 127.0.0.1", "management.tcp.port = {port}"),
+    "rabbitmq_prometheus": ("prometheus.tcp.ip = 127.0.0.1", "prometheus.tcp.port = {port}"),
+}
+
+INSTALL_HINT = (
+    "RabbitMQ is not installed here, and Docker does not answer. Run `make servers` (as root on Debian or "
+    "Ubuntu it installs rabbitmq-server with apt), install RabbitMQ 3.10 or newer, start Docker, or set "
+    "TEST_AMQP_URL to a broker that the tests may use."
+)
+
+
+class RabbitMQServer(Server):
+    """A RabbitMQ node, whoever runs it, and its virtual hosts."""
+
+    name = "rabbitmq"
+
+    @abstractmethod
+    def evaluate(self, expression: str) -> str:
+        """Evaluate an Erlang expression in the node and return its value as text.
+
+        Raises ServerFailed when the node cannot be reached or the expression fails.
+        """
+
+    def new_vhost(self) -> str:
+        """Make an empty virtual host and return the url that connects to it."""
+        vhost = f"v{secrets.token_hex(6)}"
+        self.evaluate(
+            f'rabbit_vhost:add(<<"{vhost}">>, <<"coordinator">>), '
+            f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{vhost}">>, '
+            '<<".*">>, <<".*">>, <<".*">>, <<"coordinator">>), ok'
+        )
+        return f"{self.url}{vhost}"
+
+    def drop_vhost(self, url: str) -> None:
+        """Remove a virtual host that `new_vhost` made, with all that is in it; its connections are closed."""
+        vhost = unquote(urlsplit(url).path.removeprefix("/"))
+        if re.fullmatch(r"v[0-9a-f]{12}", vhost) is None:
+            raise ValueError(f"not a virtual host of new_vhost(): {vhost!r}")
+        self.evaluate(f'rabbit_vhost:delete(<<"{vhost}">>, <<"coordinator">>), ok')
+
+
+class RabbitMQ(RabbitMQServer, LocalServer):
+    """A node of its own: own ports, own epmd, own cookie, own data, nothing outside loopback.
+
+    `settings` are further lines of rabbitmq.conf, such as `{"consumer_timeout": "1000"}`.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        plugins: Sequence[str] = DEFAULT_PLUGINS,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(directory)
+        self.plugins = tuple(plugins)
+        self.settings = dict(settings or {})
+        self.port = free_port()
+        self.plugin_ports = {plugin: free_port() for plugin in self.plugins if plugin in LISTENER_SETTINGS}
+        self._distribution_port = free_port()
+        self._control_port = free_port()
+        self._epmd_port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def control(self, *arguments: str) -> str:
+        """Run `rabbitmqctl` against this node and return what it prints; half a second to a second each.
+
+        Raises ServerFailed when it reports an error.
+        """
+        return _run([str(find_programs() / "rabbitmqctl"), *arguments], self._environment())
+
+    def evaluate(self, expression: str) -> str:
+        # erl_call is a small C program: 4 ms where rabbitmqctl boots a virtual machine for 0.5 s and more.
+        erl_call = find_erlang_program("erl_call")
+        if erl_call is None:
+            return self.control("eval", f"{expression}.").strip()
+        command = [str(erl_call), "-sname", NODE_NAME, "-e"]
+        with self._lock:
+            answer = _run(command, self._environment(), f"{expression}.\n".encode())
+        outcome = re.fullmatch(r"\{ok,\s*(.*)\}\s*", answer, re.DOTALL)
+        if outcome is None:
+            raise ServerFailed(f"rabbitmq could not evaluate {expression!r}: {answer}")
+        return outcome[1]
+
+    def _launch(self) -> None:
+        programs = find_programs()
+        epmd = find_erlang_program("epmd")
+        if epmd is None:
+            raise ServersMissing(f"Erlang's epmd is not where erl is. {INSTALL_HINT}")
+        self._write_files()
+        environment = self._environment()
+        # Ours and in the foreground: the node would otherwise start one that detaches and outlives it.
+        self._spawn(
+            _limited([str(epmd), "-port", str(self._epmd_port), "-address", "127.0.0.1"]), environment
+        )
+        node = self._spawn(_limited([str(programs / "rabbitmq-server")]), environment)
+        self._wait_ready(node, lambda: accepts_connections(self.port))
+
+    def _shut_down(self) -> None:
+        epmd, node = self._processes
+        node.send_signal(signal.SIGTERM)
+        node.wait(STOP_TIMEOUT_S)
+        epmd.terminate()
+        epmd.wait(STOP_TIMEOUT_S)
+
+    def _environment(self) -> dict[str, str]:
+        """All that the node and its tools may know: nothing of the caller's RABBITMQ_* or ERL_* gets in."""
+        base = self.directory
+        loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(base / "home"),  # the cookie's place
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": NODE_NAME,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(self._control_port),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(self._control_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
+            "RABBITMQ_CTL_ERL_ARGS": loopback,
+            "RABBITMQ_BASE": str(base),
+            "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(base / "advanced.config"),
+            "RABBITMQ_CONF_ENV_FILE": str(base / "rabbitmq-env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(base / "enabled_plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(base / "generated"),
+            "RABBITMQ_MNESIA_BASE": str(base / "data"),
+            "RABBITMQ_LOG_BASE": str(base / "log"),
+            # The start script then *becomes* the node instead of waiting beside it, so that the process we
+            # started is the one to signal. Nothing else depends on it, as there is no notify socket.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def _write_files(self) -> None:
+        base = self.directory
+        for folder in ("home", "data", "log"):
+            (base / folder).mkdir(exist_ok=True)
+        cookie = base / "home" / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.touch(mode=0o600)
+            cookie.write_text(secrets.token_hex(20))
+            cookie.chmod(0o400)
+        settings = {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "loopback_users.guest": "true",
+            "log.console": "false",
+            "total_memory_available_override_value": str(MEMORY_BYTES),
+            "disk_free_limit.absolute": str(DISK_FREE_LIMIT_BYTES),
+            **self.settings,
+        }
+        lines = [f"{key} = {value}" for key, value in settings.items()]
+        for plugin, port in self.plugin_ports.items():
+            lines += [line.format(port=port) for line in LISTENER_SETTINGS[plugin]]
+        (base / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        (base / "rabbitmq-env.conf").touch()
+        (base / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
+
+
+def find_programs() -> Path:
+    """The directory with RabbitMQ's own start scripts. Raises ServersMissing."""
+    for place in _places():
+        if all((place / script).exists() for script in ("rabbitmq-server", "rabbitmqctl", "rabbitmq-env")):
+            return place
+    raise ServersMissing(INSTALL_HINT)
+
+
+def _places() -> Iterable[Path]:
+    if home := os.environ.get("RABBITMQ_HOME"):
+        yield Path(home) / "sbin"
+    yield Path("/usr/lib/rabbitmq/bin")
+    yield Path("/opt/rabbitmq/sbin")
+    for pattern in ("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin", "opt/rabbitmq_server-*/sbin"):
+        yield from sorted(Path("/").glob(pattern), key=_version, reverse=True)
+    yield Path("/opt/homebrew/opt/rabbitmq/sbin")
+    yield Path("/usr/local/opt/rabbitmq/sbin")
+    if found := shutil.which("rabbitmq-server"):
+        yield Path(found).resolve().parent
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", str(path)))
+
+
+def find_erlang_program(program: str) -> Path | None:
+    """Programs such as epmd and erl_call: on PATH, or in the runtime system's own directory beside `erl`."""
+    if found := shutil.which(program):
+        return Path(found)
+    if (erl := shutil.which("erl")) is None:
+        raise ServersMissing(f"Erlang (the program erl) is not on PATH. {INSTALL_HINT}")
+    beside = Path(erl).resolve().parent
+    candidates = [beside / program, *sorted(beside.parent.glob(f"erts-*/bin/{program}"), reverse=True)]
+    return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a client can log in as guest and open the virtual host "/".
+
+    The port opens up to half a second before that, while plugins still start.
+    """
+    login = b"\0guest\0guest"
+    try:
+        with socket.create_connection((host, port), HANDSHAKE_TIMEOUT_S) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            _expect(connection, 10, 10)  # start
+            start_ok = (
+                struct.pack(">I", 0) + b"\x05PLAIN" + struct.pack(">I", len(login)) + login + b"\x05en_US"
+            )
+            _send(connection, 10, 11, start_ok)
+            tune = _expect(connection, 10, 30)
+            _send(connection, 10, 31, tune)  # tune-ok: as proposed
+            _send(connection, 10, 40, b"\x01/\x00\x00")  # open "/"
+            _expect(connection, 10, 41)
+            _send(connection, 10, 50, struct.pack(">H", 200) + b"\x00" + struct.pack(">HH", 0, 0))  # close
+            _expect(connection, 10, 51)
+    except OSError:
+        return False
+    return True
+
+
+def _send(connection: socket.socket, class_id: int, method_id: int, arguments: bytes) -> None:
+    payload = struct.pack(">HH", class_id, method_id) + arguments
+    connection.sendall(struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce")
+
+
+def _expect(connection: socket.socket, class_id: int, method_id: int) -> bytes:
+    _, _, size = struct.unpack(">BHI", _receive(connection, 7))
+    payload = _receive(connection, size + 1)[:-1]
+    if struct.unpack(">HH", payload[:4]) != (class_id, method_id):
+        raise ConnectionError("the broker refused the connection")
+    return payload[4:]
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = connection.recv(size - len(received))
+        if not part:
+            raise ConnectionError("the broker closed the connection")
+        received += part
+    return received
+
+
+def _limited(command: list[str]) -> list[str]:
+    """Bound the number of open files: Erlang goes through all of them one by one when it starts.
+
+    Containers often allow a thousand million.
+    """
+    bound = (
+        f'[ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -le {OPEN_FILES} ] || ulimit -n {OPEN_FILES}'
+    )
+    return ["/bin/sh", "-c", f'{bound}; exec "$@"', "sh", *command]
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str], text: bytes = b"") -> str:
+    try:
+        done = subprocess.run(
+            command,
+            check=False,  # reported below, with what it printed
+            input=text,
+            env=dict(environment),
+            capture_output=True,
+            timeout=CONTROL_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ServerFailed(f"{command[0]} did not answer within {CONTROL_TIMEOUT_S:.0f} s") from error
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise ServerFailed(f"{' '.join(command)} ended with {done.returncode}: {said}")
+    return done.stdout.decode(errors="replace")

@@ -1,0 +1,116 @@
+"""Servers for tests: one RabbitMQ and one Postgres per session, and private ones that a test may break.
+
+Where they come from, in this order: TEST_AMQP_URL and TEST_DATABASE_URL; this machine's programs; Docker.
+Where there is none of these the test fails and says what to install; it is never skipped.
+
+Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database" asks
+for `amqp_url` or `database_url` and gets an empty one. A test that kills, pauses or restarts a server asks
+for `breakable_rabbitmq` or `breakable_postgres` (one node per module, running when the test begins), or makes
+its own with `private_rabbitmq` or `private_postgres` (a node boots in 5 to 10 s, Postgres in 1 s).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from coordinator import servers
+from coordinator.servers import PostgresServer, RabbitMQServer, ServersMissing
+
+
+def make_rabbitmq(**options: Any) -> RabbitMQServer:
+    try:
+        return servers.private_rabbitmq(**options)
+    except ServersMissing as missing:
+        pytest.fail(str(missing), pytrace=False)
+
+
+def make_postgres(**options: Any) -> PostgresServer:
+    try:
+        return servers.private_postgres(**options)
+    except ServersMissing as missing:
+        pytest.fail(str(missing), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQServer]:
+    """The session's broker, shared by all tests: do not stop, kill or pause it."""
+    url = os.environ.get("TEST_AMQP_URL")
+    with servers.ExternalRabbitMQ(url) if url else make_rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The session's database server, shared by all tests: do not stop, kill or pause it."""
+    url = os.environ.get("TEST_DATABASE_URL")
+    with servers.ExternalPostgres(url) if url else make_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def amqp_url(rabbitmq: RabbitMQServer) -> Iterator[str]:
+    """An empty virtual host of the session's broker, removed afterwards.
+
+    With TEST_AMQP_URL it is the url as given: AMQP cannot make a virtual host, so queues that a test leaves
+    behind are there for the next one.
+    """
+    rabbitmq.start()  # nothing, unless the broker died under an earlier test
+    url = rabbitmq.new_vhost()
+    yield url
+    rabbitmq.drop_vhost(url)
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> Iterator[str]:
+    """An empty database of the session's server, dropped afterwards."""
+    postgres.start()  # nothing, unless the server died under an earlier test
+    url = postgres.new_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def private_rabbitmq() -> Iterator[Callable[..., RabbitMQServer]]:
+    """A factory of started brokers that are the test's alone; options as of `servers.private_rabbitmq`."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(make_rabbitmq(**options))
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """A factory of started servers that are the test's alone; options as of `servers.private_postgres`."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(make_postgres(**options))
+
+
+@pytest.fixture(scope="module")
+def _module_rabbitmq() -> Iterator[RabbitMQServer]:
+    with make_rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def _module_postgres() -> Iterator[PostgresServer]:
+    with make_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def breakable_rabbitmq(_module_rabbitmq: RabbitMQServer) -> RabbitMQServer:
+    """A running broker that this module's tests may kill, pause and restart; take a `new_vhost()`."""
+    _module_rabbitmq.resume()
+    _module_rabbitmq.start()
+    return _module_rabbitmq
+
+
+@pytest.fixture
+def breakable_postgres(_module_postgres: PostgresServer) -> PostgresServer:
+    """A running server that this module's tests may kill, pause and restart; take a `new_database()`."""
+    _module_postgres.resume()
+    _module_postgres.start()
+    return _module_postgres
