@@ -6,7 +6,7 @@ a broker is asynchronous.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -226,6 +226,19 @@ class EventSink(Protocol):
 
     async def publish(self, events: Sequence[Recorded]) -> None:
         """Returns when all are confirmed; raises when any is not, and is then called again with the same."""
+
+
+class BlobSink(Protocol):
+    """Where a payload goes that is too large for a row (the blob store; see `coordinator.blobs`)."""
+
+    async def put(
+        self, stream: AsyncIterator[bytes], *, expected_sha256: str | None, max_bytes: int
+    ) -> BlobName: ...
+
+
+class BlobName(Protocol):
+    @property
+    def sha256(self) -> str: ...
 
 
 # --- the way in --------------------------------------------------------------------------------------------

@@ -1,0 +1,210 @@
+"""Followers: what is derived from the log, each led by one process at a time.
+
+A follower reads in order from its stored position, in batches. Its tables and its position change in one
+transaction, `WHERE position = <what I read>`, so that a leader that has been replaced fails instead of
+writing. A follower that can't apply an event stops and alarms; it never skips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, Protocol
+
+import structlog
+
+from coordinator.application.feed import Feed
+from coordinator.application.ports import (
+    Database,
+    Leadership,
+    LogUnavailable,
+    PositionMoved,
+    Recorded,
+    Tables,
+)
+
+RETRY_SECONDS = 0.5
+Status = Literal["stopped", "standby", "leading", "failed"]
+
+log = structlog.get_logger("follower")
+
+
+class Follower(Protocol):
+    """What one follower does with events."""
+
+    name: str
+    batch: int
+    """The most events at once."""
+    tick_seconds: float
+    """`tick` is called at least this often."""
+
+    def take_over(self, tables: Tables) -> None:
+        """This process leads now: read into memory what is needed. In a transaction, in a thread."""
+
+    async def before(self, events: Sequence[Recorded]) -> None:
+        """Act outside before the position moves (at least once)."""
+
+    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        """Write what the events mean, in the transaction that moves the position. In a thread."""
+
+    async def after(self, events: Sequence[Recorded]) -> None:
+        """Act on the event loop after the commit."""
+
+    async def tick(self) -> None:
+        """Called after each batch, and when nothing came for `tick_seconds`."""
+
+
+class FollowerBase:
+    """Does nothing at every step; followers override what they need."""
+
+    batch = 500
+    tick_seconds = 1.0
+
+    def take_over(self, tables: Tables) -> None:
+        return None
+
+    async def before(self, events: Sequence[Recorded]) -> None:
+        return None
+
+    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        return None
+
+    async def after(self, events: Sequence[Recorded]) -> None:
+        return None
+
+    async def tick(self) -> None:
+        return None
+
+
+class LocalWatermarks:
+    """Positions of followers: known at once where they run in this process, else read from their table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._positions: dict[str, int] = {}
+        self._moved = asyncio.Event()
+
+    def moved(self, follower: str, position: int) -> None:
+        self._positions[follower] = max(position, self._positions.get(follower, 0))
+        woken, self._moved = self._moved, asyncio.Event()
+        woken.set()
+
+    def of(self, follower: str) -> int:
+        return self._positions.get(follower, 0)
+
+    async def reached(self, follower: str, position: int, timeout: float) -> bool:
+        """See `ports.Watermarks`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while self.of(follower) < position:
+            left = deadline - loop.time()
+            if left <= 0:
+                return False
+            try:
+                async with asyncio.timeout(min(left, 0.05)):
+                    await self._moved.wait()
+            except TimeoutError:
+                self.moved(follower, await asyncio.to_thread(self._stored, follower))
+        return True
+
+    def _stored(self, follower: str) -> int:
+        with self._database.transaction() as tables:
+            return tables.position(follower)
+
+
+class FollowerRunner:
+    """The life of one follower in this process: standby, leading, standby …"""
+
+    def __init__(
+        self,
+        follower: Follower,
+        feed: Feed,
+        database: Database,
+        leadership: Leadership,
+        watermarks: LocalWatermarks,
+    ) -> None:
+        self.follower = follower
+        self.status: Status = "stopped"
+        self.error: str | None = None
+        self.position = 0
+        self._feed = feed
+        self._database = database
+        self._leadership = leadership
+        self._watermarks = watermarks
+        self._task: asyncio.Task[None] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def start(self) -> None:
+        if self._task is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.follower.name)
+            self._task = asyncio.create_task(self._run(), name=f"follower-{self.follower.name}")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self._leadership.release(self.follower.name)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(wait=True)
+        if self.status != "failed":
+            self.status = "stopped"
+
+    async def _run(self) -> None:
+        name = self.follower.name
+        while True:
+            self.status = "standby"
+            try:
+                await self._leadership.acquire(name)
+                self.position = await self._in_thread(self._take_over)
+                self.status, self.error = "leading", None
+                log.info("leading", follower=name, position=self.position)
+                await self._lead()
+                log.warning("no longer leading", follower=name)
+            except PositionMoved:
+                log.warning("another process leads", follower=name)
+                await self._leadership.release(name)
+                await asyncio.sleep(RETRY_SECONDS)
+            except (LogUnavailable, ConnectionError) as error:
+                # Out of reach is no reason to stop: read the position again and go on from there.
+                log.warning("interrupted", follower=name, error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:
+                self.status, self.error = "failed", f"{type(error).__name__}: {error}"
+                log.exception("stopped at an event that it can't apply", follower=name, after=self.position)
+                await self._leadership.release(name)
+                return
+
+    async def _lead(self) -> None:
+        follower, name = self.follower, self.follower.name
+        self._watermarks.moved(name, self.position)
+        while self._leadership.holds(name):
+            events = await self._feed.next(self.position, follower.batch, follower.tick_seconds)
+            if events:
+                await follower.before(events)
+                await self._in_thread(self._apply, events)
+                self.position = events[-1].position
+                self._watermarks.moved(name, self.position)
+                await follower.after(events)
+            await follower.tick()
+
+    def _take_over(self) -> int:
+        with self._database.transaction() as tables:
+            self.follower.take_over(tables)
+            return tables.position(self.follower.name)
+
+    def _apply(self, events: Sequence[Recorded]) -> None:
+        with self._database.transaction() as tables:
+            self.follower.apply(tables, events)
+            tables.move(self.follower.name, self.position, events[-1].position)
+
+    async def _in_thread(self, function: object, *arguments: object) -> int:
+        assert self._thread is not None
+        assert callable(function)
+        loop = asyncio.get_running_loop()
+        # A transaction under way is finished also when this task is cancelled: shielded, then joined.
+        running = loop.run_in_executor(self._thread, function, *arguments)
+        result: int = await asyncio.shield(running)
+        return result

@@ -1,0 +1,197 @@
+"""Between an edge and the bus: everything about a command that needs no aggregate.
+
+Which stream it belongs to, which other streams it looks up, its digests, the check of its signature, and the
+rows that are stored beside the log. Whatever is wrong here is refused before it costs a batch anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import struct
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from coordinator.application.intents import Intent, check_sender
+from coordinator.application.ports import BlobSink, StoredPayload
+from coordinator.crypto.canonical import CanonicalError, canonical_json
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.receipt import VerificationFailed, verify_statement
+from coordinator.crypto.refs import blob_ref, blob_refs
+from coordinator.domain.aggregates import job_stream
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import (
+    AttemptCommand,
+    JobCancel,
+    JobComplete,
+    JobExpire,
+    JobFail,
+    JobLose,
+    JobStart,
+    JobSubmit,
+)
+from coordinator.domain.messages import Command
+from coordinator.domain.miner import MinerDrain, MinerLeave, MinerLose, MinerRegister, miner_stream
+from coordinator.domain.service import ServiceRegister, ServiceRetire, ServiceRevise, service_stream
+
+MAX_INLINE_BYTES = 64 * 1024
+"""Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
+SALT_BYTES = 16
+VERIFY_IN_THREAD = 4
+"""From so many signatures on, a thread checks them: verification runs without the interpreter's lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A command that is ready to be decided."""
+
+    intent: Intent
+    stream: UUID
+    lookups: tuple[UUID, ...] = ()
+    """Other streams that the decision looks at, read only."""
+    payload: StoredPayload | None = None
+    """Stored in the transaction of the events that the command leads to."""
+    payload_digest: str = ""
+    fingerprint: str = ""
+    blobs: frozenset[str] = field(default_factory=frozenset)
+    """Blobs that the payload or result refers to; the sender must own them."""
+
+    @property
+    def command(self) -> Command:
+        return self.intent.command
+
+
+class Preparation:
+    """Prepares commands. `secret` keys the fingerprints of requests; it never leaves the process."""
+
+    def __init__(self, blobs: BlobSink, secret: bytes) -> None:
+        self._blobs = blobs
+        self._secret = secret
+
+    async def prepare(self, intents: Sequence[Intent]) -> list[Prepared | Refusal]:
+        """Each command prepared, or why it is refused; in the same order."""
+        signed = [i.command for i in intents if isinstance(i.command, JobComplete)]
+        if len(signed) >= VERIFY_IN_THREAD:
+            faults = await asyncio.to_thread(_verify_all, signed)
+        else:
+            faults = _verify_all(signed)
+        prepared: list[Prepared | Refusal] = []
+        for intent in intents:
+            try:
+                check_sender(intent.command, intent.principal)
+                if isinstance(intent.command, JobComplete) and (fault := faults.get(id(intent.command))):
+                    raise fault
+                ready = self._prepare(intent)
+                if ready.payload and len(ready.payload.body) > MAX_INLINE_BYTES:
+                    ready = replace(ready, payload=await self._as_blob(ready.payload))
+                prepared.append(ready)
+            except Refusal as refusal:
+                prepared.append(refusal)
+        return prepared
+
+    def _prepare(self, intent: Intent) -> Prepared:
+        match intent.command:
+            case JobSubmit():
+                return self._submit(intent, intent.command)
+            case JobComplete():
+                return self._complete(intent, intent.command)
+            case JobStart() | JobFail():
+                return Prepared(intent, intent.command.job_id, (miner_stream(intent.command.miner_id),))
+            case AttemptCommand() | JobCancel() | JobLose() | JobExpire():
+                return Prepared(intent, intent.command.job_id)
+            case MinerRegister() | MinerDrain() | MinerLeave() | MinerLose():
+                return Prepared(intent, miner_stream(intent.command.miner_id))
+            case ServiceRegister() | ServiceRevise():
+                return Prepared(intent, service_stream(intent.command.spec.id))
+            case ServiceRetire():
+                return Prepared(intent, service_stream(intent.command.service))
+        raise Refusal(Code.UNKNOWN_COMMAND, f"{intent.command.topic} can't be sent")
+
+    def _submit(self, intent: Intent, command: JobSubmit) -> Prepared:
+        body = _canonical(command.payload)
+        salt = os.urandom(SALT_BYTES)
+        # A message without a key of its own is known by its id, so that a second delivery is a repeat. The
+        # two kinds of key can't collide: a key has no control characters.
+        key = command.idempotency_key
+        if key is None and intent.message_id:
+            key = f"\x1fmessage\x1f{intent.message_id}"
+        stream = job_stream(intent.principal.name, key) if key is not None else _uuid7()
+        return Prepared(
+            intent,
+            stream,
+            (service_stream(command.service),),
+            payload=StoredPayload(stream, "payload", salt, body),
+            payload_digest=hashlib.sha256(salt + body).hexdigest(),
+            fingerprint=self._fingerprint(stream, command, body),
+            blobs=frozenset(blob_refs(command.payload)),
+        )
+
+    def _complete(self, intent: Intent, command: JobComplete) -> Prepared:
+        body = _canonical(command.result)
+        salt = bytes.fromhex(command.result_salt)
+        if hashlib.sha256(salt + body).hexdigest() != command.statement["result_digest"]:
+            raise Refusal(
+                Code.INVALID_STATEMENT,
+                "result_digest is not the SHA-256 of result_salt and the result's canonical JSON",
+            )
+        return Prepared(
+            intent,
+            command.job_id,
+            (miner_stream(command.miner_id),),
+            payload=StoredPayload(command.job_id, "result", salt, body),
+            blobs=frozenset(blob_refs(command.result)),
+        )
+
+    def _fingerprint(self, stream: UUID, command: JobSubmit, body: bytes) -> str:
+        """Tells a repeated request from another one with the same key, and tells a reader of the log nothing.
+
+        Keyed, because a plain digest in an event would let anybody test guesses of a short payload.
+        """
+        request = command.model_dump(mode="json", exclude={"payload", "idempotency_key"})
+        message = stream.bytes + canonical_json(request) + b"\n" + body
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]
+
+    async def _as_blob(self, payload: StoredPayload) -> StoredPayload:
+        async def whole() -> AsyncIterator[bytes]:
+            yield payload.body
+
+        info = await self._blobs.put(whole(), expected_sha256=None, max_bytes=len(payload.body))
+        return payload._replace(body=canonical_json({"blob": blob_ref(info.sha256)}))
+
+
+def fingerprint_secret(key: SigningKey) -> bytes:
+    """A secret of its own, derived from the signing key (deterministic: a restart must know its repeats)."""
+    return hashlib.sha256(b"coordinator fingerprint 1\n" + key.sign(b"coordinator fingerprint 1")).digest()
+
+
+def _verify_all(commands: Sequence[JobComplete]) -> dict[int, Refusal]:
+    """Which of these carry a statement that its own key did not sign. Whose key it is, is decided later."""
+    faults: dict[int, Refusal] = {}
+    for command in commands:
+        try:
+            verify_statement(command.statement, str(command.statement.get("signature", {}).get("key_id")))
+        except VerificationFailed as failure:
+            faults[id(command)] = Refusal(Code.INVALID_STATEMENT, failure.detail)
+        except AttributeError:
+            faults[id(command)] = Refusal(Code.INVALID_STATEMENT, "signature must be an object")
+    return faults
+
+
+def _canonical(document: dict[str, object]) -> bytes:
+    try:
+        return canonical_json(document)
+    except CanonicalError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, str(error)) from None
+
+
+def _uuid7() -> UUID:
+    """RFC 9562, section 5.7: 48 bits of Unix milliseconds, then random bits. Sorts by age."""
+    head = struct.pack(">Q", time.time_ns() // 1_000_000)[2:]
+    raw = bytearray(head + os.urandom(10))
+    raw[6] = 0x70 | raw[6] & 0x0F
+    raw[8] = 0x80 | raw[8] & 0x3F
+    return UUID(bytes=bytes(raw))
