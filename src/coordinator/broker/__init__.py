@@ -1,0 +1,1 @@
+"""Everything RabbitMQ. Only this package imports aio-pika and FastStream; embedded mode never imports it."""

@@ -1,0 +1,267 @@
+"""How we connect: one robust connection per direction, and what the rest of the package publishes with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, cast
+
+import structlog
+from aio_pika import RobustConnection, connect_robust
+from aio_pika.abc import AbstractRobustChannel
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    AMQPError,
+    AuthenticationError,
+    DeliveryError,
+    ProbableAuthenticationError,
+    PublishError,
+)
+from aiormq import Channel
+from aiormq.exceptions import ConnectionNotAllowed
+from pamqp.commands import Basic
+from yarl import URL
+
+HEARTBEAT_SECONDS = 10
+"""A dead peer is noticed after about three of these."""
+CONNECT_TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 30.0
+"""How long a start waits for a broker that is not there yet."""
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 5.0
+PUBLISH_TIMEOUT_SECONDS = 30.0
+
+Outcome = Literal["confirmed", "unroutable", "unknown"]
+
+log = structlog.get_logger(__name__)
+
+
+class BrokerError(Exception):
+    """RabbitMQ can't be used; the text is one line that says why, and shows no secret."""
+
+
+class BrokerUnreachable(BrokerError):
+    """Nobody answers at AMQP_URL."""
+
+
+class BrokerRefused(BrokerError):
+    """RabbitMQ answers, and does not let us in. Trying again will not help."""
+
+
+class PublishFailed(BrokerError):
+    """Whether the broker has a message is unknown: publish it again."""
+
+
+def retry_seconds(failures: int) -> float:
+    """The pause after this many failed attempts in a row."""
+    return min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), LAST_RETRY_SECONDS)
+
+
+def named_url(url: str, name: str) -> str:
+    """`url` with the name that the broker shows for the connection, and our heartbeat unless it has one."""
+    target = URL(url)
+    return str(target.update_query({"heartbeat": str(HEARTBEAT_SECONDS), **target.query, "name": name}))
+
+
+def shown(url: str) -> str:
+    """`url` without its password."""
+    target = URL(url).with_query(None)
+    return str(target.with_password("***") if target.password else target)
+
+
+class BackingOffConnection(RobustConnection):
+    """A robust connection that retries soon at first, then ever more rarely."""
+
+    _failures = 0
+
+    @property
+    def reconnect_interval(self) -> float:
+        return retry_seconds(self._failures)
+
+    @reconnect_interval.setter
+    def reconnect_interval(self, _: Any) -> None:
+        pass  # the base class sets the fixed pause that we do not want
+
+    async def _on_connection_close(self, closing: asyncio.Future[Any]) -> None:
+        self._failures += 1
+        await super()._on_connection_close(closing)
+
+    async def _on_connected(self) -> None:
+        await super()._on_connected()
+        self._failures = 0
+
+
+async def connect(url: str, name: str, start_timeout: float = START_TIMEOUT_SECONDS) -> RobustConnection:
+    """A connection that comes back by itself. Raises BrokerRefused at once, BrokerUnreachable in the end."""
+    deadline = asyncio.get_running_loop().time() + start_timeout
+    failures = 0
+    while True:
+        try:
+            return cast(
+                RobustConnection,
+                await connect_robust(
+                    named_url(url, name),
+                    connection_class=BackingOffConnection,
+                    timeout=CONNECT_TIMEOUT_SECONDS,
+                ),
+            )
+        except (TimeoutError, *CONNECTION_EXCEPTIONS) as error:
+            explained = explain(url, error)
+            pause = retry_seconds(failures)
+            failures += 1
+            if isinstance(explained, BrokerRefused) or asyncio.get_running_loop().time() + pause > deadline:
+                raise explained from error
+            log.warning("broker.unreachable", url=shown(url), retry_seconds=pause)
+            await asyncio.sleep(pause)
+
+
+def explain(url: str, error: Exception) -> BrokerError:
+    """What a failure to connect means for whoever set AMQP_URL."""
+    place = f"RabbitMQ at {shown(url)}"
+    match error:
+        case AuthenticationError() | ProbableAuthenticationError():
+            return BrokerRefused(f"{place} refused the user name or password in AMQP_URL")
+        case ConnectionNotAllowed():
+            return BrokerRefused(
+                f"{place} refused the virtual host in AMQP_URL: it is not there, or not for this user"
+            )
+    return BrokerUnreachable(f"no {place} (AMQP_URL): {error or type(error).__name__}")
+
+
+class Broker:
+    """Our publishing connection: channels with and without confirms, and news of its coming back.
+
+    Consumers have connections of their own: when the broker throttles publishers, it does so by connection.
+    """
+
+    def __init__(self, url: str, name: str = "coordinator publisher") -> None:
+        self.url = url
+        self._name = name
+        self._connection: RobustConnection | None = None
+        self._confirming: AbstractRobustChannel | None = None
+        self._careless: AbstractRobustChannel | None = None
+        self._on_reconnect: list[Callable[[], Awaitable[None] | None]] = []
+
+    @property
+    def connected(self) -> bool:
+        connection = self._connection
+        return connection is not None and not connection.is_closed and connection.connected.is_set()
+
+    @property
+    def state(self) -> Literal["stopped", "connected", "reconnecting"]:
+        if self._connection is None:
+            return "stopped"
+        return "connected" if self.connected else "reconnecting"
+
+    @property
+    def connection(self) -> RobustConnection:
+        if self._connection is None:
+            raise BrokerUnreachable("not connected to RabbitMQ: start() comes first")
+        return self._connection
+
+    def on_reconnect(self, callback: Callable[[], Awaitable[None] | None]) -> None:
+        """Call back, in the order of registration, each time the connection is there again."""
+        self._on_reconnect.append(callback)
+
+    async def start(self, timeout: float = START_TIMEOUT_SECONDS) -> None:
+        """Connect. Raises BrokerRefused, BrokerUnreachable. A second start does nothing."""
+        if self._connection is not None:
+            return
+        connection = await connect(self.url, self._name, timeout)
+        try:
+            self._confirming = await _channel(connection)
+            self._careless = await _channel(connection, confirms=False)
+        except BaseException:
+            await connection.close()
+            raise
+        connection.reconnect_callbacks.add(self._reconnected)
+        self._connection = connection
+
+    async def stop(self) -> None:
+        """Close the connection. May be called twice, or without a start."""
+        connection, self._connection = self._connection, None
+        self._confirming = self._careless = None
+        if connection is not None:
+            await connection.close()
+
+    async def channel(self) -> AbstractRobustChannel:
+        """A further channel, with confirms."""
+        return await _channel(self.connection)
+
+    async def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Basic.Properties,
+        *,
+        mandatory: bool = False,
+        timeout: float = PUBLISH_TIMEOUT_SECONDS,
+    ) -> Outcome:
+        """Publish and wait for the broker's confirm. Never raises for what the broker or the network does.
+
+        "unroutable" is told only of mandatory messages; "unknown" means that it may or may not have arrived.
+        """
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task else 0
+        try:
+            async with asyncio.timeout(timeout):
+                channel = self._confirming
+                if channel is None or channel.is_closed:
+                    return "unknown"
+                underlay = cast(Channel, await channel.get_underlay_channel())
+                # Without waiting for the socket: many publishes then leave in one write.
+                await underlay.basic_publish(
+                    body,
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=properties,
+                    mandatory=mandatory,
+                    wait=False,
+                )
+            return "confirmed"
+        except PublishError:
+            return "unroutable"
+        except (DeliveryError, TimeoutError, *CONNECTION_EXCEPTIONS):
+            return "unknown"
+        except asyncio.CancelledError:
+            # A closing channel cancels those who wait for confirms; that is no wish of our caller's.
+            if task is not None and task.cancelling() > cancelled_before:
+                raise
+            return "unknown"
+
+    async def publish_careless(
+        self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties
+    ) -> bool:
+        """Publish without a confirm: replies and hints. Never raises for what the broker does.
+
+        False: it certainly did not leave.
+        """
+        channel = self._careless
+        if channel is None or channel.is_closed:
+            return False
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                underlay = cast(Channel, await channel.get_underlay_channel())
+                await underlay.basic_publish(
+                    body, exchange=exchange, routing_key=routing_key, properties=properties, wait=False
+                )
+        except (AMQPError, TimeoutError, ValueError, *CONNECTION_EXCEPTIONS):
+            return False
+        return True
+
+    async def _reconnected(self, *_: object) -> None:
+        log.info("broker.reconnected", connection=self._name)
+        for callback in self._on_reconnect:
+            try:
+                outcome = callback()
+                if outcome is not None:
+                    await outcome
+            except Exception:
+                log.exception("broker.reconnect_callback_failed")
+
+
+async def _channel(connection: RobustConnection, *, confirms: bool = True) -> AbstractRobustChannel:
+    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    await channel.initialize()
+    return channel

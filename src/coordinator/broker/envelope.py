@@ -1,0 +1,187 @@
+"""A message as it came, who sent it, and what it says: everything before the front is asked.
+
+Pure functions over the message; nothing here talks to the broker.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from aio_pika.abc import AbstractIncomingMessage
+from pydantic import ValidationError
+
+from coordinator.application.intents import (
+    MAX_ARRAY_LENGTH,
+    MAX_BODY_BYTES,
+    Answer,
+    Intent,
+    Refused,
+    check_sender,
+    describe,
+    parse_command,
+    parse_json,
+)
+from coordinator.application.keyring import Keyring
+from coordinator.application.ports import Heartbeat
+from coordinator.broker.topology import RESERVED_PREFIXES
+from coordinator.crypto.mac import message_to_sign
+from coordinator.domain.aggregates import COMMANDS
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import JobSubmit
+from coordinator.domain.messages import Principal, Role
+
+HEARTBEAT = "miner.heartbeat"
+DELIVERY_COUNT = "x-delivery-count"
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a message's properties say; nothing of it is proved yet."""
+
+    kind: str
+    """The command's type: the property, or else the routing key."""
+    message_id: str
+    """Empty where absent, like the next three."""
+    correlation_id: str
+    reply_to: str
+    principal: str
+    signature: str
+    trace: str | None
+    routing_key: str
+    deliveries: int
+    """How often it was delivered before, as far as the broker counts (quorum queues do)."""
+    body: bytes
+
+    @classmethod
+    def of(cls, message: AbstractIncomingMessage) -> Envelope:
+        headers = message.headers
+        trace = _text(headers.get("traceparent"))
+        deliveries = headers.get(DELIVERY_COUNT)
+        routing_key = message.routing_key or ""
+        return cls(
+            kind=message.type or routing_key,
+            message_id=message.message_id or "",
+            correlation_id=message.correlation_id or "",
+            reply_to=message.reply_to or "",
+            principal=_text(headers.get("principal")),
+            signature=_text(headers.get("signature")),
+            trace=trace if _TRACEPARENT.fullmatch(trace) else None,
+            routing_key=routing_key,
+            deliveries=deliveries if isinstance(deliveries, int) else 0,
+            body=message.body,
+        )
+
+    @property
+    def answerable(self) -> bool:
+        """Whether a reply is wanted, and wanted in a queue that is the sender's and not one of ours."""
+        return bool(self.reply_to) and not self.reply_to.startswith(RESERVED_PREFIXES)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Item]):
+    """The elements of a body: those to hand on, and the answers to those that are refused already."""
+
+    items: Sequence[Item]
+    refused: dict[int, Refused]
+    """By place in the body."""
+    is_array: bool
+
+    def answers(self, of_items: Sequence[Answer]) -> list[Answer]:
+        """All answers in the order of the body."""
+        if not self.refused:
+            return list(of_items)
+        rest = iter(of_items)
+        total = len(self.items) + len(self.refused)
+        return [self.refused[i] if i in self.refused else next(rest) for i in range(total)]
+
+
+def authenticate(envelope: Envelope, keyring: Keyring) -> Principal:
+    """Who sent it. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD)."""
+    if len(envelope.body) > MAX_BODY_BYTES:  # before the work of checking a signature over it
+        raise Refusal(
+            Code.TOO_LARGE, f"the body has {len(envelope.body)} bytes; the limit is {MAX_BODY_BYTES}"
+        )
+    if not envelope.principal or not envelope.signature:
+        raise Refusal(
+            Code.UNAUTHORIZED_KEY, "the headers principal and signature are missing; see the protocol page"
+        )
+    # The type is signed as it is used: with an unsigned one, whoever can publish a copy of a message under
+    # another routing key could make another command of it.
+    signed = message_to_sign(
+        envelope.kind, envelope.message_id, envelope.reply_to, envelope.correlation_id, envelope.body
+    )
+    principal = keyring.by_signature(envelope.principal, envelope.signature, signed)
+    if principal is None:
+        raise Refusal(
+            Code.UNAUTHORIZED_KEY,
+            "the signature does not fit; check the key's name, its secret and what is signed",
+        )
+    if envelope.reply_to and not envelope.answerable:
+        raise Refusal(Code.INVALID_PAYLOAD, "reply_to names a queue of the coordinator; use one of your own")
+    if not envelope.message_id.isprintable():
+        raise Refusal(Code.INVALID_PAYLOAD, "the message_id has unprintable characters")
+    return principal
+
+
+def read_commands(envelope: Envelope, principal: Principal) -> Batch[Intent]:
+    """The commands in a body. Raises Refusal where the whole body can't be handled."""
+    if envelope.kind not in COMMANDS:
+        raise Refusal(Code.UNKNOWN_COMMAND, "no such command type; see the protocol page for what there is")
+
+    def read(value: Any, message_id: str | None) -> Intent:
+        command = parse_command(envelope.kind, value)
+        check_sender(command, principal)
+        if isinstance(command, JobSubmit) and command.idempotency_key is None and message_id is None:
+            raise Refusal(
+                Code.INVALID_PAYLOAD,
+                "a submit needs an idempotency_key or a message_id: the broker may deliver one message twice",
+            )
+        return Intent(command, principal, message_id, envelope.trace)
+
+    return _read(envelope, read)
+
+
+def read_heartbeats(envelope: Envelope, principal: Principal) -> Batch[Heartbeat]:
+    """The heartbeats in a body. Raises Refusal where the whole body can't be handled."""
+    if envelope.kind not in (HEARTBEAT, envelope.routing_key):
+        raise Refusal(Code.UNKNOWN_COMMAND, f"this queue takes {HEARTBEAT} only")
+    if principal.role is not Role.MINER:
+        raise Refusal(Code.FORBIDDEN, f"a {principal.role.value} key can't send {HEARTBEAT}")
+
+    def read(value: Any, _: str | None) -> Heartbeat:
+        try:
+            return Heartbeat.model_validate(value)
+        except ValidationError as error:
+            raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+
+    return _read(envelope, read)
+
+
+def _read(envelope: Envelope, read: Callable[[Any, str | None], Item]) -> Batch[Item]:
+    value = parse_json(envelope.body)
+    message_id = envelope.message_id or None
+    if isinstance(value, dict):
+        return Batch([read(value, message_id)], {}, is_array=False)
+    if not isinstance(value, list) or not value:
+        raise Refusal(Code.INVALID_PAYLOAD, "the body must be an object, or an array of objects")
+    if len(value) > MAX_ARRAY_LENGTH:
+        raise Refusal(Code.TOO_LARGE, f"the array has {len(value)} elements; the limit is {MAX_ARRAY_LENGTH}")
+    items: list[Item] = []
+    refused: dict[int, Refused] = {}
+    for index, element in enumerate(value):
+        try:
+            items.append(read(element, message_id and f"{message_id}:{index}"))
+        except Refusal as refusal:
+            refused[index] = Refused(refusal.code, refusal.detail)
+    return Batch(items, refused, is_array=True)

@@ -1,0 +1,275 @@
+"""The AMQP edge: commands and heartbeats in, answers out, dead letters aside.
+
+Each message goes the same way, and many go it at the same time (up to the prefetch), so that the front can
+commit them as one group:
+
+1. read the properties, 2. check who sent it, 3. read the body, 4. ask the front, 5. reply, 6. acknowledge.
+
+A message that can't be handled is answered with the code that says why, copied to `coordinator.dead` and
+acknowledged: it neither blocks the queue nor ends the consumer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+import structlog
+from faststream.middlewares import AckPolicy
+from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
+from faststream.rabbit.message import RabbitMessage
+from pamqp.commands import Basic
+from pydantic_core import to_json
+
+from coordinator.application.intents import Answer, Intent, Refused
+from coordinator.application.keyring import Keyring
+from coordinator.application.ports import Front, Heartbeat
+from coordinator.broker.connection import Broker, explain, named_url
+from coordinator.broker.envelope import (
+    Batch,
+    Envelope,
+    authenticate,
+    read_commands,
+    read_heartbeats,
+)
+from coordinator.broker.tolerance import read_tolerantly
+from coordinator.broker.topology import COMMANDS_QUEUE, DEAD, HEARTBEATS_QUEUE
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Principal
+
+PREFETCH = 64
+"""Messages in flight per queue: times 1 MiB it bounds memory, times the elements in each the group commit."""
+GRACEFUL_TIMEOUT_SECONDS = 15.0
+HANDLE_TIMEOUT_SECONDS = 60.0
+"""A front that has not answered by then is taken for one whose log is out of reach."""
+FIRST_REDELIVERY_SECONDS = 0.5
+LAST_REDELIVERY_SECONDS = 60.0
+RECONNECT_SECONDS = 1.0
+
+Item = TypeVar("Item")
+
+log = structlog.get_logger(__name__)
+
+
+def retry_delay(deliveries: int) -> float:
+    """How long a message that can't be handled now is held before it goes back, in seconds."""
+    return float(min(FIRST_REDELIVERY_SECONDS * 2.0 ** min(deliveries, 16), LAST_REDELIVERY_SECONDS))
+
+
+class Inbox:
+    """Consumes the commands and the heartbeats queue for a front. Start it when the topology is declared."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        front: Front,
+        keyring: Keyring,
+        *,
+        prefetch: int = PREFETCH,
+        graceful_timeout: float = GRACEFUL_TIMEOUT_SECONDS,
+        handle_timeout: float = HANDLE_TIMEOUT_SECONDS,
+    ) -> None:
+        """`broker` publishes the replies and dead letters; the inbox consumes on a connection of its own."""
+        read_tolerantly()
+        self._broker = broker
+        self._stopping = asyncio.Event()
+        self._up = False
+        commands = _Lane(
+            "commands", broker, keyring, self._stopping, handle_timeout, read_commands, _ask(front)
+        )
+        beats = _Lane(
+            "heartbeats", broker, keyring, self._stopping, handle_timeout, read_heartbeats, _beat(front)
+        )
+        self._consumer = RabbitBroker(
+            named_url(broker.url, "coordinator inbox"),
+            # The default channel's: FastStream may ignore the one that a subscriber names.
+            default_channel=Channel(prefetch_count=prefetch),
+            ack_policy=AckPolicy.MANUAL,
+            # The message as it is: with MANUAL, a body that FastStream can't decode is never acknowledged.
+            decoder=_undecoded,
+            apply_types=False,
+            graceful_timeout=graceful_timeout,
+            reconnect_interval=RECONNECT_SECONDS,
+            on_close=[self._closed],
+            on_reconnected=[self._reopened],
+            logger=None,
+        )
+        self._consumer.subscriber(RabbitQueue(COMMANDS_QUEUE, declare=False), no_reply=True)(commands.receive)
+        self._consumer.subscriber(RabbitQueue(HEARTBEATS_QUEUE, declare=False), no_reply=True)(beats.receive)
+
+    @property
+    def connected(self) -> bool:
+        return self._up
+
+    async def start(self) -> None:
+        """Begin to consume. Raises BrokerRefused, BrokerUnreachable."""
+        if self._up:
+            return
+        self._stopping.clear()
+        try:
+            await self._consumer.start()
+        except Exception as error:
+            await self._consumer.stop()
+            raise explain(self._broker.url, error) from error
+        self._up = True
+
+    async def stop(self) -> None:
+        """Finish what is being handled, for as long as the graceful timeout; the rest goes back."""
+        self._stopping.set()
+        self._up = False
+        await self._consumer.stop()
+
+    def _closed(self, *_: object) -> None:
+        self._up = False
+
+    def _reopened(self, *_: object) -> None:
+        self._up = not self._stopping.is_set()
+
+
+async def _undecoded(message: RabbitMessage) -> RabbitMessage:
+    return message
+
+
+def _ask(front: Front) -> Callable[[Principal, Sequence[Intent]], Awaitable[list[Answer]]]:
+    async def ask(_: Principal, intents: Sequence[Intent]) -> list[Answer]:
+        return await front.handle(intents)
+
+    return ask
+
+
+def _beat(front: Front) -> Callable[[Principal, Sequence[Heartbeat]], Awaitable[list[Answer]]]:
+    return front.heartbeat
+
+
+class _Lane(Generic[Item]):
+    """One kind of message: how its body is read, and whom it is handed to."""
+
+    def __init__(
+        self,
+        name: Literal["commands", "heartbeats"],
+        broker: Broker,
+        keyring: Keyring,
+        stopping: asyncio.Event,
+        handle_timeout: float,
+        read: Callable[[Envelope, Principal], Batch[Item]],
+        ask: Callable[[Principal, Sequence[Item]], Awaitable[list[Answer]]],
+    ) -> None:
+        self._name = name
+        self._broker = broker
+        self._keyring = keyring
+        self._stopping = stopping
+        self._handle_timeout = handle_timeout
+        self._read = read
+        self._ask = ask
+
+    async def receive(self, message: RabbitMessage) -> None:
+        """Handle one message to its end. Raises nothing but the cancellation of a closing channel."""
+        envelope = Envelope.of(message.raw_message)
+        try:
+            await self._handle(message, envelope)
+        except Exception:
+            # A bug of ours, or a channel that closed under us (then it is delivered again anyway).
+            log.exception("inbox.failed", lane=self._name, kind=envelope.kind)
+            await self._give_back(message, envelope)
+
+    async def _handle(self, message: RabbitMessage, envelope: Envelope) -> None:
+        try:
+            principal = authenticate(envelope, self._keyring)
+            batch = self._read(envelope, principal)
+        except Refusal as refusal:
+            refused = Refused(refusal.code, refusal.detail)
+            await self._bury(message, envelope, refused)
+            return
+        answers = batch.answers(await self._answers(envelope, principal, batch.items))
+        if envelope.answerable:
+            await self._reply(envelope, answers, batch.is_array)
+            await message.ack()
+            return
+        codes = {answer.code for answer in answers if isinstance(answer, Refused)}
+        if Code.UNAVAILABLE in codes and self._name == "commands":
+            await self._give_back(message, envelope)
+        elif Code.INTERNAL in codes and self._name == "commands":
+            await self._bury(
+                message, envelope, Refused(Code.INTERNAL, "our fault; send it again once it is mended")
+            )
+        else:
+            if codes:
+                log.info("inbox.refused_unasked", kind=envelope.kind, by=principal.name, codes=sorted(codes))
+            await message.ack()
+
+    async def _answers(self, envelope: Envelope, principal: Principal, items: Sequence[Item]) -> list[Answer]:
+        if not items:
+            return []
+        try:
+            async with asyncio.timeout(self._handle_timeout):
+                answers = await self._ask(principal, items)
+        except TimeoutError:
+            log.error("inbox.front_silent", kind=envelope.kind, seconds=self._handle_timeout)
+            refused = Refused(Code.UNAVAILABLE, "no answer from the log in time; send it again")
+            return [refused] * len(items)
+        except Exception:
+            log.exception("inbox.front_raised", kind=envelope.kind)
+            return [Refused(Code.INTERNAL, "our fault; send it again later")] * len(items)
+        if len(answers) != len(items):
+            log.error("inbox.front_miscounted", kind=envelope.kind, asked=len(items), answered=len(answers))
+            return [Refused(Code.INTERNAL, "our fault; send it again later")] * len(items)
+        return answers
+
+    async def _reply(self, envelope: Envelope, answers: Sequence[Answer], is_array: bool) -> None:
+        wire: Any = [answer.to_wire() for answer in answers]
+        properties = Basic.Properties(
+            content_type="application/json",
+            correlation_id=envelope.correlation_id or None,
+            delivery_mode=1,
+        )
+        await self._broker.publish_careless(
+            "", envelope.reply_to, to_json(wire if is_array else wire[0]), properties
+        )
+
+    async def _bury(self, message: RabbitMessage, envelope: Envelope, refused: Refused) -> None:
+        """Answer, copy to the dead letters, acknowledge: in this order, so that a crash loses nothing."""
+        log.warning(
+            "inbox.dead_letter",
+            lane=self._name,
+            kind=envelope.kind[:100],
+            claimed=envelope.principal[:100],
+            code=refused.code,
+            detail=refused.detail,
+        )
+        if envelope.answerable:
+            await self._reply(envelope, [refused], is_array=False)
+        properties = Basic.Properties(
+            content_type=message.raw_message.content_type,
+            message_type=envelope.kind,
+            delivery_mode=2,
+            # Neither the signature, which is good for sending the message again, nor the broker's user id,
+            # which it checks against our own.
+            headers={
+                "reason": refused.detail,
+                "code": refused.code.value,
+                "routing_key": envelope.routing_key,
+                "principal": envelope.principal,
+                "message_id": envelope.message_id,
+            },
+        )
+        outcome = await self._broker.publish(
+            DEAD.name, envelope.routing_key, envelope.body, properties, mandatory=True
+        )
+        if outcome == "confirmed":
+            await message.ack()
+        else:
+            await self._give_back(message, envelope)
+
+    async def _give_back(self, message: RabbitMessage, envelope: Envelope) -> None:
+        """To the queue again, after a while that grows with each delivery; the broker's limit ends it."""
+        try:
+            async with asyncio.timeout(retry_delay(envelope.deliveries)):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+        try:
+            # Reject, not nack: RabbitMQ 4.3 counts only the former towards the delivery limit.
+            await message.reject(requeue=True)
+        except Exception as error:
+            log.info("inbox.gone", reason=str(error))  # the channel closed; it is delivered again

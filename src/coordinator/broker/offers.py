@@ -1,0 +1,149 @@
+"""Offers on the profiles' work queues, and hints on the miners' control queues."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from pamqp.commands import Basic
+from pydantic_core import to_json
+
+from coordinator.application.ports import Offer, TakenOffer
+from coordinator.broker.connection import Broker, BrokerUnreachable
+from coordinator.broker.taps import Taps
+from coordinator.broker.topology import (
+    CONTROL,
+    WORK,
+    QueueSpec,
+    WorkQueueType,
+    control_queue,
+    declare_queues,
+    work_queue,
+)
+
+DECLARE_TIMEOUT_SECONDS = 10.0
+MAX_MESSAGE_BYTES = 2**20
+
+log = structlog.get_logger(__name__)
+
+
+class Declarer:
+    """Declares queues on demand, on a channel of its own: a refused declaration costs a channel."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._channel: AbstractChannel | None = None
+        self._lock = asyncio.Lock()
+
+    async def declare(self, queue: QueueSpec) -> None:
+        """Raises TopologyMismatch, BrokerUnreachable."""
+        # Shielded: aio-pika closes the channel of a call that is cancelled halfway.
+        await asyncio.shield(asyncio.ensure_future(self._declare(queue)))
+
+    async def _declare(self, queue: QueueSpec) -> None:
+        try:
+            async with asyncio.timeout(DECLARE_TIMEOUT_SECONDS), self._lock:
+                if self._channel is None:
+                    self._channel = await self._broker.channel()
+                await declare_queues(self._channel, [queue])
+        except (TimeoutError, *CONNECTION_EXCEPTIONS) as error:
+            raise BrokerUnreachable(f"could not declare {queue.name}: {error or 'no answer'}") from error
+
+
+class RabbitWorkQueues:
+    """`WorkQueues` over RabbitMQ: one queue per profile, a bundle of offers is one message."""
+
+    def __init__(self, broker: Broker, queue_type: WorkQueueType = "classic") -> None:
+        self._broker = broker
+        self._queue_type: WorkQueueType = queue_type
+        self._declarer = Declarer(broker)
+        self._taps = Taps(broker, self.ensure, self._put_back)
+        self._on_reset: list[Callable[[], None]] = []
+        broker.on_reconnect(self._reset)
+
+    async def ensure(self, profile: str) -> None:
+        """Raises TopologyMismatch, BrokerUnreachable."""
+        await self._declarer.declare(work_queue(profile, self._queue_type))
+
+    async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
+        messages = [message for bundle in bundles for message in _messages(bundle)]
+        outcomes = await self._send(profile, messages)
+        returned = [m for m, outcome in zip(messages, outcomes, strict=True) if outcome == "unroutable"]
+        failed = [m for m, outcome in zip(messages, outcomes, strict=True) if outcome == "unknown"]
+        if returned:
+            # The queue expired while nobody used it; a miner that comes back finds it, and the offers, again.
+            try:
+                await self.ensure(profile)
+            except BrokerUnreachable as error:
+                log.warning("offers.no_queue", profile=profile, reason=str(error))
+                failed += returned
+            else:
+                outcomes = await self._send(profile, returned)
+                failed += [m for m, outcome in zip(returned, outcomes, strict=True) if outcome != "confirmed"]
+        return [offer for offers, _ in failed for offer in offers]
+
+    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+        return await self._taps.take(profile, wait)
+
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        self._on_reset.append(callback)
+
+    async def stop(self) -> None:
+        """Wake who waits with nothing, and let the broker have back what is untaken. May be called twice."""
+        await self._taps.stop()
+
+    async def _send(self, profile: str, messages: Sequence[tuple[Sequence[Offer], bytes]]) -> list[str]:
+        if len(messages) == 1:
+            return [await self._send_one(profile, messages[0][1])]
+        return await asyncio.gather(*(self._send_one(profile, body) for _, body in messages))
+
+    async def _send_one(self, profile: str, body: bytes) -> str:
+        # Not persistent: after a restart of the broker the offers are made again from the log's tables.
+        properties = Basic.Properties(content_type="application/json", message_type="offer", delivery_mode=1)
+        return await self._broker.publish(WORK.name, profile, body, properties, mandatory=True)
+
+    async def _put_back(self, profile: str, offers: Sequence[Offer]) -> bool:
+        return not await self.publish(profile, [offers])
+
+    def _reset(self) -> None:
+        for callback in self._on_reset:
+            callback()
+
+
+def _messages(bundle: Sequence[Offer]) -> Iterable[tuple[Sequence[Offer], bytes]]:
+    """A bundle as one message; as several where one would be over a MiB."""
+    offers: list[Offer] = []
+    parts: list[bytes] = []
+    size = 0
+    for offer in bundle:
+        part = to_json(offer, exclude_none=True)
+        if offers and size + len(part) >= MAX_MESSAGE_BYTES:
+            yield offers, b"[" + b",".join(parts) + b"]"
+            offers, parts, size = [], [], 0
+        offers.append(offer)
+        parts.append(part)
+        size += len(part) + 1
+    if offers:
+        yield offers, b"[" + b",".join(parts) + b"]"
+
+
+class RabbitHints:
+    """`Hints` over RabbitMQ: a short-lived queue per miner. Nothing here raises for the broker's sake."""
+
+    def __init__(self, broker: Broker, queue_type: WorkQueueType = "classic") -> None:
+        self._broker = broker
+        self._queue_type: WorkQueueType = queue_type
+        self._declarer = Declarer(broker)
+
+    async def ensure(self, miner_id: str) -> None:
+        """Make the miner's control queue if it is not there. Raises TopologyMismatch, BrokerUnreachable."""
+        await self._declarer.declare(control_queue(miner_id, self._queue_type))
+
+    async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
+        properties = Basic.Properties(content_type="application/json", message_type="hint", delivery_mode=1)
+        # Lost where the queue is gone: a miner that consumes hints keeps its queue alive by doing so.
+        await self._broker.publish_careless(CONTROL.name, miner_id, to_json(hint), properties)

@@ -1,0 +1,187 @@
+"""Exchanges, queues and bindings as data, and the functions that declare them.
+
+The names are a public contract (see the protocol page). Every argument is one that RabbitMQ 3.10 and 4.x both
+take: nothing is transient, nothing needs a global prefetch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import ChannelPreconditionFailed
+
+QueueType = Literal["classic", "quorum", "stream"]
+WorkQueueType = Literal["classic", "quorum"]
+
+MINUTE_MS = 60_000
+
+WORK_EXPIRES_MS = 10 * MINUTE_MS
+"""An unused work or control queue vanishes after this; registering again makes it."""
+CONTROL_MAX_LENGTH = 100
+HEARTBEAT_TTL_MS = 10_000
+"""A heartbeat that waited longer says nothing any more; the next one is there already."""
+HEARTBEATS_MAX_LENGTH = 100_000
+COMMAND_DELIVERY_LIMIT = 50
+"""With the inbox's delays (see `inbox.retry_delay`) about three quarters of an hour until a dead letter."""
+UNLIMITED_DELIVERIES = 1_000_000
+"""RabbitMQ 4 drops a message after 20 deliveries unless told otherwise; 3.10 does not know "unlimited"."""
+DEAD_MAX_BYTES = 2**30
+EVENTS_MAX_AGE = "7D"
+EVENTS_MAX_BYTES = 10 * 2**30
+EVENTS_SEGMENT_BYTES = 100 * 2**20
+
+
+class TopologyMismatch(Exception):
+    """An exchange or queue of ours exists with other arguments. The text says which, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSpec:
+    name: str
+    kind: Literal["direct", "topic", "fanout"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    name: str
+    type: QueueType
+    arguments: dict[str, Any] = field(default_factory=dict)
+    exchange: str | None = None
+    """Where it is bound; None: only the default exchange reaches it."""
+    binding_key: str = ""
+
+    def all_arguments(self) -> dict[str, Any]:
+        return {"x-queue-type": self.type, **self.arguments}
+
+
+COMMANDS = ExchangeSpec("coordinator.commands", "topic")
+WORK = ExchangeSpec("coordinator.work", "direct")
+CONTROL = ExchangeSpec("coordinator.control", "direct")
+EVENTS = ExchangeSpec("coordinator.events", "topic")
+PROGRESS = ExchangeSpec("coordinator.progress", "topic")
+DEAD = ExchangeSpec("coordinator.dead", "fanout")
+EXCHANGES = (COMMANDS, WORK, CONTROL, EVENTS, PROGRESS, DEAD)
+
+COMMANDS_QUEUE = "coordinator.commands"
+HEARTBEATS_QUEUE = "coordinator.heartbeats"
+EVENTS_STREAM = "coordinator.events.log"
+DEAD_QUEUE = "coordinator.dead"
+
+QUEUES = (
+    QueueSpec(
+        DEAD_QUEUE,
+        "quorum",
+        {
+            "x-max-length-bytes": DEAD_MAX_BYTES,
+            "x-overflow": "drop-head",
+            "x-delivery-limit": UNLIMITED_DELIVERIES,
+        },
+        DEAD.name,
+    ),
+    QueueSpec(
+        COMMANDS_QUEUE,
+        "quorum",
+        {
+            "x-dead-letter-exchange": DEAD.name,
+            "x-delivery-limit": COMMAND_DELIVERY_LIMIT,
+            # At least once needs reject-publish; without it a dead letter on its way could be lost.
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+        COMMANDS.name,
+        "#",
+    ),
+    QueueSpec(
+        EVENTS_STREAM,
+        "stream",
+        {
+            "x-max-age": EVENTS_MAX_AGE,
+            "x-max-length-bytes": EVENTS_MAX_BYTES,
+            "x-stream-max-segment-size-bytes": EVENTS_SEGMENT_BYTES,
+        },
+        EVENTS.name,
+        "#",
+    ),
+)
+"""What is there from the start, in an order in which it can be declared."""
+
+RESERVED_PREFIXES = ("coordinator.", "work.", "miner.")
+"""Our queues' names begin so; nobody may have a reply sent to one."""
+
+
+def heartbeats_queue(queue_type: WorkQueueType) -> QueueSpec:
+    return QueueSpec(
+        HEARTBEATS_QUEUE,
+        queue_type,
+        {
+            "x-message-ttl": HEARTBEAT_TTL_MS,
+            "x-max-length": HEARTBEATS_MAX_LENGTH,
+            "x-overflow": "drop-head",
+        },
+    )
+
+
+def work_queue_name(profile: str) -> str:
+    return f"work.{profile}"
+
+
+def control_queue_name(miner_id: str) -> str:
+    return f"miner.{miner_id}"
+
+
+def work_queue(profile: str, queue_type: WorkQueueType) -> QueueSpec:
+    """The one queue of a profile's offers, bound by the profile."""
+    arguments: dict[str, Any] = {"x-expires": WORK_EXPIRES_MS}
+    if queue_type == "quorum":
+        arguments["x-delivery-limit"] = UNLIMITED_DELIVERIES
+    return QueueSpec(work_queue_name(profile), queue_type, arguments, WORK.name, profile)
+
+
+def control_queue(miner_id: str, queue_type: WorkQueueType) -> QueueSpec:
+    """One miner's hints, bound by the miner's id.
+
+    Not exclusive: an exclusive queue stays locked while a dead connection lingers.
+    """
+    arguments = {
+        "x-expires": WORK_EXPIRES_MS,
+        "x-max-length": CONTROL_MAX_LENGTH,
+        "x-overflow": "drop-head",
+    }
+    return QueueSpec(control_queue_name(miner_id), queue_type, arguments, CONTROL.name, miner_id)
+
+
+async def declare_topology(connection: AbstractConnection, queue_type: WorkQueueType = "classic") -> None:
+    """Declare everything that is there from the start. Idempotent. Raises TopologyMismatch.
+
+    On a channel of its own, because the broker closes the channel of a declaration that it refuses.
+    """
+    async with connection.channel() as channel:
+        for exchange in EXCHANGES:
+            try:
+                await channel.declare_exchange(exchange.name, exchange.kind, durable=True)
+            except ChannelPreconditionFailed as error:
+                raise TopologyMismatch(_advice("exchange", exchange.name, error)) from error
+        await declare_queues(channel, (*QUEUES, heartbeats_queue(queue_type)))
+
+
+async def declare_queues(channel: AbstractChannel, queues: Iterable[QueueSpec]) -> None:
+    """Declare and bind these queues. Idempotent. Raises TopologyMismatch, and the channel is closed then."""
+    underlay = await channel.get_underlay_channel()
+    for queue in queues:
+        # Not through aio-pika's queue objects: a robust channel would remember each of them for ever.
+        try:
+            await underlay.queue_declare(queue.name, durable=True, arguments=queue.all_arguments())
+        except ChannelPreconditionFailed as error:
+            raise TopologyMismatch(_advice("queue", queue.name, error)) from error
+        if queue.exchange is not None:
+            await underlay.queue_bind(queue.name, queue.exchange, queue.binding_key)
+
+
+def _advice(kind: str, name: str, error: Exception) -> str:
+    return (
+        f"the {kind} {name} exists with other arguments than ours ({error}); delete it if nothing in it is "
+        "needed, or set WORK_QUEUE_TYPE back to what it was"
+    )
