@@ -21,7 +21,9 @@ MAX_BODY_BYTES = 2**20
 MAX_ARRAY_LENGTH = 500
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 18  # what a 64-bit column keeps
+MAX_FIELD_NAME = 64  # characters shown of a field's name
 
+_BIG_EXPONENT = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
 _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_INTEGER_DIGITS + 1))
 
@@ -80,8 +82,7 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
         body.count(b"[") + body.count(b"{") > MAX_DEPTH
         or _UNSTORABLE.search(body)
         or _LONG_NUMBER.search(body)
-        or b"e" in body
-        or b"E" in body
+        or _BIG_EXPONENT.search(body)
     )
     if suspicious:
         _check_storable(value, MAX_DEPTH)
@@ -89,7 +90,8 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
 
 
 def _check_storable(value: Any, depth: int) -> None:
-    if depth < 0:
+    """`depth`: how many levels of arrays and objects `value` may still have."""
+    if depth == 0 and isinstance(value, dict | list):
         raise Refusal(Code.INVALID_PAYLOAD, f"the body is nested deeper than {MAX_DEPTH} levels")
     match value:
         case str():
@@ -135,10 +137,24 @@ def parse_command(topic: str, value: Any) -> Command:
 def describe(error: ValidationError) -> str:
     """What is wrong with which fields, without showing a value."""
     problems = error.errors(include_input=False, include_url=False, include_context=False)
-    lines = [f"{'.'.join(str(part) for part in p['loc']) or 'body'}: {p['msg']}" for p in problems[:5]]
+    lines = [
+        f"{'.'.join(map(_field, p['loc'])) or 'body'}: {_message(p['type'], p['msg'])}" for p in problems[:5]
+    ]
     if len(problems) > len(lines):
         lines.append(f"and {len(problems) - len(lines)} more")
     return "; ".join(lines)[:1000]
+
+
+def _message(kind: str, message: str) -> str:
+    if kind == "uuid_parsing":  # pydantic's own message quotes from the value
+        return "Input should be a valid UUID"
+    return message.removeprefix("Value error, ")
+
+
+def _field(part: int | str) -> str:
+    # The sender chose the names of unknown fields: show them, unless they would spoil the line.
+    text = str(part)
+    return text if text.isprintable() and len(text) <= MAX_FIELD_NAME else "?"
 
 
 def check_sender(command: Command, principal: Principal) -> None:

@@ -73,19 +73,23 @@ CREATE TABLE services (
 
 -- The dispatcher's own tables ----------------------------------------------------------------------------
 
-CREATE TABLE queued_work (
+-- Every job that is not final: queued where miner_id is null, else running.
+CREATE TABLE open_work (
     job_id text PRIMARY KEY,
     attempt bigint NOT NULL,
     job_class text NOT NULL,
     client text NOT NULL,
     priority bigint NOT NULL,
-    queued_at bigint NOT NULL,
+    position bigint NOT NULL,
     service text NOT NULL,
     payload_digest text NOT NULL,
     timeout_seconds bigint NOT NULL,
-    expires_at bigint NOT NULL
+    expires_at bigint NOT NULL,
+    miner_id text,
+    session_id text
 );
-CREATE INDEX queued_work_by_lane ON queued_work (job_class, priority, client, queued_at, job_id);
+CREATE INDEX queued_work_by_lane ON open_work (job_class, priority, client, position) WHERE miner_id IS NULL;
+CREATE INDEX running_work ON open_work (miner_id) WHERE miner_id IS NOT NULL;
 
 CREATE TABLE work_classes (
     job_class text PRIMARY KEY,
@@ -100,13 +104,6 @@ CREATE TABLE work_sessions (
     capabilities_json text NOT NULL,
     concurrency bigint NOT NULL,
     state text NOT NULL
-);
-
-CREATE TABLE running_work (
-    job_id text PRIMARY KEY,
-    attempt bigint NOT NULL,
-    miner_id text NOT NULL,
-    session_id text NOT NULL
 );
 
 -- The timers' own tables ---------------------------------------------------------------------------------

@@ -1,0 +1,159 @@
+"""The miners as the dispatcher sees them: sessions by profile, their free slots, and the offers they have.
+
+Pure: no I/O, no clock. A profile's window of offers is sized in time: its free slots, plus what it has lately
+completed in WINDOW_SECONDS, so that quick work never waits for the dispatcher and slow work never hoards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from coordinator.application.shelf import Work
+from coordinator.domain.matching import Capabilities, Constraints, satisfies, tightness
+
+WINDOW_SECONDS = 1.0
+RATE_FLOOR_SECONDS = 0.1  # the shortest time over which a rate is worth anything
+MAX_BUNDLE = 50  # offers a message
+
+
+@dataclass(slots=True)
+class Session:
+    """One miner's current session."""
+
+    miner_id: str
+    session_id: str
+    concurrency: int
+    state: Literal["ONLINE", "DRAINING", "OFFLINE"]
+    running: int = 0
+
+
+@dataclass(slots=True)
+class Offered:
+    """An offer on a profile's queue."""
+
+    work: Work
+    at: float
+
+
+@dataclass(slots=True, eq=False)
+class Profile:
+    """All miners with the same abilities; they share one work queue."""
+
+    id: str
+    capabilities: Capabilities
+    sessions: dict[str, Session] = field(default_factory=dict)
+    """By session id; those that take new work."""
+    classes: set[str] = field(default_factory=set)
+    """The classes that these miners can serve."""
+    offered: dict[str, Offered] = field(default_factory=dict)
+    """By job id, oldest first."""
+    taken: deque[tuple[float, int]] = field(default_factory=deque)
+    """(moment, jobs) that left the queue within the last WINDOW_SECONDS."""
+    taken_sum: int = 0
+
+    @property
+    def free_slots(self) -> int:
+        return sum(max(0, s.concurrency - s.running) for s in self.sessions.values())
+
+    @property
+    def bundle(self) -> int:
+        """The most offers in one message to a backlogged profile: no miner gets more than it can run."""
+        return min((s.concurrency for s in self.sessions.values()), default=1)
+
+    def count_taken(self, jobs: int, now: float) -> None:
+        self.taken.append((now, jobs))
+        self.taken_sum += jobs
+
+    def room(self, now: float) -> int:
+        """How many more offers belong on the queue."""
+        while self.taken and self.taken[0][0] < now - WINDOW_SECONDS:
+            self.taken_sum -= self.taken.popleft()[1]
+        ahead = 0
+        if self.taken_sum:
+            seconds = max(RATE_FLOOR_SECONDS, min(WINDOW_SECONDS, now - self.taken[0][0]))
+            ahead = math.ceil(self.taken_sum / seconds * WINDOW_SECONDS)
+        return max(0, self.free_slots + ahead - len(self.offered)) if self.sessions else 0
+
+    def bundles(self, works: list[Work]) -> list[list[Work]]:
+        """These offers as messages: one each while slots are free, packed once the profile is backlogged."""
+        free = max(0, self.free_slots - len(self.offered))
+        size = min(MAX_BUNDLE, self.bundle)
+        if size == 1 or len(works) <= free:
+            return [[work] for work in works]
+        return [works[i : i + size] for i in range(0, len(works), size)]
+
+
+class Fleet:
+    """All profiles, and which classes each can serve: compared once per pair."""
+
+    def __init__(self) -> None:
+        self.profiles: dict[str, Profile] = {}
+        self._classes: dict[str, tuple[str, Constraints]] = {}
+        self._by_miner: dict[str, tuple[Profile, Session]] = {}
+        self._order: list[Profile] | None = None
+
+    def knows_class(self, job_class: str) -> bool:
+        return job_class in self._classes
+
+    def add_class(self, job_class: str, service: str, constraints: Constraints) -> None:
+        if job_class in self._classes:
+            return
+        self._classes[job_class] = (service, constraints)
+        for profile in self.profiles.values():
+            if satisfies(service, constraints, profile.capabilities):
+                profile.classes.add(job_class)
+
+    def register(self, profile_id: str, capabilities: Capabilities, session: Session) -> None:
+        """A miner's new session; it replaces the one before."""
+        self.end(session.miner_id)
+        profile = self.profiles.get(profile_id)
+        if profile is None:
+            profile = self.profiles[profile_id] = Profile(profile_id, capabilities)
+            profile.classes = {
+                c for c, (service, wants) in self._classes.items() if satisfies(service, wants, capabilities)
+            }
+            self._order = None
+        self._by_miner[session.miner_id] = (profile, session)
+        if session.state == "ONLINE":
+            profile.sessions[session.session_id] = session
+
+    def drain(self, miner_id: str) -> None:
+        """The miner takes nothing new."""
+        if miner_id in self._by_miner:
+            profile, session = self._by_miner[miner_id]
+            session.state = "DRAINING"
+            profile.sessions.pop(session.session_id, None)
+
+    def end(self, miner_id: str) -> None:
+        """The miner's session is over. A profile without miners goes once nothing is offered to it."""
+        known = self._by_miner.pop(miner_id, None)
+        if known:
+            profile, session = known
+            profile.sessions.pop(session.session_id, None)
+
+    def forget_idle(self) -> None:
+        """Drop profiles that nobody has any more; one that comes back is made anew."""
+        idle = [p for p in self.profiles.values() if not p.sessions and not p.offered]
+        used = {id(profile) for profile, _ in self._by_miner.values()}
+        for profile in idle:
+            if id(profile) not in used:
+                del self.profiles[profile.id]
+                self._order = None
+
+    def count_running(self, miner_id: str, session_id: str, change: int) -> None:
+        known = self._by_miner.get(miner_id)
+        if known and known[1].session_id == session_id:
+            known[1].running += change
+
+    def tightest_first(self) -> list[Profile]:
+        """Profiles, the least able first: work goes to the smallest miner that can do it."""
+        if self._order is None:
+            self._order = sorted(self.profiles.values(), key=lambda p: tightness(p.capabilities))
+        return self._order
+
+    def profile_of(self, miner_id: str) -> Profile | None:
+        known = self._by_miner.get(miner_id)
+        return known[0] if known else None

@@ -1,0 +1,108 @@
+"""The one way in for both edges: prepares, decides, and makes a registered miner's queues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from coordinator.application.bus import CommandBus
+from coordinator.application.intents import Accepted, Answer, Intent, Refused
+from coordinator.application.ports import Heartbeat, WorkQueues
+from coordinator.application.preparation import Preparation, Prepared
+from coordinator.application.presence import Presence
+from coordinator.domain.errors import Code
+from coordinator.domain.job import AttemptCommand, JobSubmit
+from coordinator.domain.messages import Principal
+from coordinator.domain.miner import MinerRegister
+
+log = structlog.get_logger("commands")
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a registered miner is told besides."""
+
+    heartbeat_interval: float
+    heartbeat_timeout: float
+
+
+class CoordinatorFront:
+    """Implements `ports.Front`."""
+
+    def __init__(
+        self,
+        bus: CommandBus,
+        preparation: Preparation,
+        presence: Presence,
+        queues: WorkQueues,
+        welcome: Welcome,
+    ) -> None:
+        self._bus = bus
+        self._preparation = preparation
+        self._presence = presence
+        self._queues = queues
+        self._welcome = welcome
+
+    async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
+        try:
+            prepared = await self._preparation.prepare(intents)
+            answers = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
+            told = [next(answers) if isinstance(p, Prepared) else Refused(p.code, p.detail) for p in prepared]
+            for place, (intent, answer) in enumerate(zip(intents, told, strict=True)):
+                if isinstance(intent.command, MinerRegister) and isinstance(answer, Accepted):
+                    told[place] = await self._welcomed(answer)
+                _log(intent, answer)
+        except Exception:
+            log.exception("commands could not be handled", count=len(intents))
+            return [Refused(Code.INTERNAL, "this is our fault; send it again later")] * len(intents)
+        return told
+
+    async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
+        try:
+            return await self._presence.note(principal, beats)
+        except Exception:
+            log.exception("heartbeats could not be handled", count=len(beats))
+            return [Refused(Code.INTERNAL, "this is our fault; send it again later")] * len(beats)
+
+    async def state(self, stream: UUID) -> Any:
+        return await self._bus.state(stream)
+
+    async def _welcomed(self, answer: Accepted) -> Answer:
+        profile, miner_id = answer.body["profile"], answer.body["miner_id"]
+        try:
+            await self._queues.ensure(profile)
+        except ConnectionError as error:
+            # The session is in the log; the miner asks again, which is a repeat, and gets its queue then.
+            log.warning("a miner's queues could not be made", miner=miner_id, error=str(error))
+            return Refused(Code.UNAVAILABLE, "the broker is out of reach; register again with this session")
+        body = {
+            **answer.body,
+            "queue": f"work.{profile}",
+            "control_queue": f"miner.{miner_id}",
+            "heartbeat_interval_seconds": self._welcome.heartbeat_interval,
+            "heartbeat_timeout_seconds": self._welcome.heartbeat_timeout,
+        }
+        return Accepted(answer.position, body)
+
+
+def _log(intent: Intent, answer: Answer) -> None:
+    """One line per fact that an operator needs; the usual course of a job only at level debug."""
+    command = intent.command
+    facts: dict[str, Any] = {"command": command.topic, "by": intent.principal.name}
+    for name in ("job_id", "attempt", "miner_id", "session_id"):
+        value = getattr(command, name, None)
+        if value is not None:
+            facts[name] = str(value) if isinstance(value, UUID) else value
+    if intent.trace:
+        facts["trace"] = intent.trace
+    if isinstance(answer, Refused):
+        log.info("refused", **facts, code=answer.code.value, detail=answer.detail)
+        return
+    if "job_id" in answer.body:
+        facts["job_id"] = answer.body["job_id"]
+    usual = isinstance(command, AttemptCommand | JobSubmit)
+    (log.debug if usual else log.info)("accepted", **facts, position=answer.position)

@@ -1,0 +1,160 @@
+"""The order of queued work: priority strictly, then a fair share between clients, then age.
+
+The shelf keeps the head of each lane (one class, priority and client) in memory and leaves the rest in the
+dispatcher's table, so that a million queued jobs cost rows and not memory. It is pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+LANE_HEAD = 500  # queued jobs a lane keeps in memory
+
+
+class Work(NamedTuple):
+    """A job that waits for a miner."""
+
+    job_id: str
+    attempt: int
+    job_class: str
+    client: str
+    priority: int
+    position: int
+    """Of the event that queued it: its age."""
+    service: str
+    payload_digest: str
+    timeout_seconds: int
+    expires_at: int
+
+
+LaneKey = tuple[str, int, str]
+"""(class, priority, client)"""
+
+
+class Lane:
+    """The queued jobs of one class, priority and client, oldest first."""
+
+    __slots__ = ("cursor", "jobs", "key", "spilled")
+
+    def __init__(self, key: LaneKey) -> None:
+        self.key = key
+        self.jobs: deque[Work] = deque()
+        self.spilled = False
+        """Whether more is in the table, behind `cursor`."""
+        self.cursor = 0
+        """The position of the youngest job that was ever put here."""
+
+
+class Shelf:
+    """All lanes. A job is on the shelf while it is queued and not offered."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, dict[LaneKey, Lane]] = {}
+        self._there: dict[str, Work] = {}
+        """What is really on the shelf; a lane may still hold jobs that were taken off."""
+        self._turn: dict[str, float] = {}
+        """How many jobs each client was given, in virtual time."""
+        self._now = 0.0
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._there
+
+    def get(self, job_id: str) -> Work | None:
+        return self._there.get(job_id)
+
+    def add(self, work: Work) -> None:
+        """A job joins the end of its lane."""
+        lane = self._lane(work)
+        if lane.spilled or len(lane.jobs) >= LANE_HEAD:
+            lane.spilled = True
+            return
+        self._put(lane, work)
+
+    def put_back(self, work: Work) -> None:
+        """A job that was offered in vain returns to the head of its lane."""
+        if work.job_id not in self._there:
+            self._there[work.job_id] = work
+            self._lane(work).jobs.appendleft(work)
+
+    def remove(self, job_id: str) -> None:
+        """The job was started, or is final."""
+        self._there.pop(job_id, None)
+
+    def drained_lanes(self, classes: Collection[str]) -> Iterator[Lane]:
+        """Lanes of these classes whose head is used up while the table has more; see `load`."""
+        for job_class in classes:
+            for lane in self._lanes.get(job_class, {}).values():
+                if lane.spilled and not self._prune(lane):
+                    yield lane
+
+    def load(self, lane: Lane, more: Iterable[Work], *, complete: bool) -> None:
+        """The next jobs of a lane, read from the table behind its cursor; `complete`: these are the last."""
+        for work in more:
+            self._put(lane, work)
+        lane.spilled = not complete
+
+    def lane(self, key: LaneKey) -> Lane:
+        """The lane with this key, made if it is not there."""
+        lanes = self._lanes.setdefault(key[0], {})
+        if key not in lanes:
+            lanes[key] = Lane(key)
+            # A client that comes back starts at the present: it has no claim on the past.
+            self._turn[key[2]] = max(self._turn.get(key[2], 0.0), self._now)
+        return lanes[key]
+
+    def take(self, classes: Collection[str], count: int) -> list[Work]:
+        """Take up to `count` jobs of these classes off the shelf, in order."""
+        heap: list[tuple[int, float, int, Lane]] = []
+        for job_class in classes:
+            lanes = self._lanes.get(job_class)
+            if not lanes:
+                continue
+            for key, lane in list(lanes.items()):
+                if self._prune(lane):
+                    heap.append(self._rank(lane))
+                elif not lane.spilled:
+                    del lanes[key]
+        heapq.heapify(heap)
+        taken: list[Work] = []
+        while heap and len(taken) < count:
+            rank = heapq.heappop(heap)
+            lane = rank[-1]
+            if not self._prune(lane):
+                continue
+            current = self._rank(lane)
+            if current > rank:  # this client was served since: its lanes move back
+                heapq.heappush(heap, current)
+                continue
+            work = lane.jobs.popleft()
+            del self._there[work.job_id]
+            self._now = self._turn[work.client]
+            self._turn[work.client] += 1.0
+            taken.append(work)
+            if self._prune(lane):
+                heapq.heappush(heap, self._rank(lane))
+        return taken
+
+    def _lane(self, work: Work) -> Lane:
+        return self.lane((work.job_class, work.priority, work.client))
+
+    def _put(self, lane: Lane, work: Work) -> None:
+        lane.cursor = max(lane.cursor, work.position)
+        if work.job_id not in self._there:
+            self._there[work.job_id] = work
+            lane.jobs.append(work)
+
+    def _prune(self, lane: Lane) -> bool:
+        """Drop from the lane's head what was taken off the shelf; whether a job is left."""
+        while lane.jobs and self._there.get(lane.jobs[0].job_id) is not lane.jobs[0]:
+            lane.jobs.popleft()
+        return bool(lane.jobs)
+
+    def _rank(self, lane: Lane) -> tuple[int, float, int, Lane]:
+        head = lane.jobs[0]
+        return (-head.priority, self._turn[head.client], head.position, lane)

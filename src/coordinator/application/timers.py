@@ -1,0 +1,187 @@
+"""Timers: silence and deadlines become commands.
+
+Heartbeats are no events. They move `last_seen` and `lease_until` in the tables here, and when a moment has
+passed, a command says so: `job.lose`, `miner.lose`, `job.expire`. A command that comes too late is refused
+like any other, so an answer that crosses it costs nothing.
+
+Silence counts only while we were listening: after a start, a takeover, a reconnect or a pause of this process
+no lease and no session ends for one full timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from coordinator.application.follow import FollowerBase
+from coordinator.application.intents import Answer, Intent, Refused
+from coordinator.application.ports import Clock, Database, Recorded, Row, Tables
+from coordinator.domain.errors import Code
+from coordinator.domain.job import (
+    JobAttemptEnded,
+    JobCanceled,
+    JobCompleted,
+    JobExpire,
+    JobExpired,
+    JobFailed,
+    JobLose,
+    JobStarted,
+    JobSubmitted,
+)
+from coordinator.domain.messages import SYSTEM, Command
+from coordinator.domain.miner import MinerLeft, MinerLose, MinerLost, MinerRegistered
+
+MAX_DUE = 400  # commands a tick
+PAUSE_SECONDS = 3.0  # a tick that comes this much late means that this process stood still
+
+log = structlog.get_logger("timers")
+
+
+class Timers(FollowerBase):
+    """Its tables: leases, live_sessions, deadlines."""
+
+    name = "timers"
+    tick_seconds = 0.5
+
+    def __init__(
+        self,
+        database: Database,
+        handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]],
+        clock: Clock,
+        heartbeat_timeout: float,
+    ) -> None:
+        """`heartbeat_timeout`: seconds of silence after which a session or a lease is over."""
+        self._database = database
+        self._handle = handle
+        self._clock = clock
+        self._timeout = heartbeat_timeout
+        self._timeout_ms = int(heartbeat_timeout * 1000)
+        self._listening_since = clock.monotonic()
+        self._last_tick = clock.monotonic()
+        self._last_now = clock.now()
+
+    def listen_anew(self) -> None:
+        """What came in the meantime may not have reached us: start counting silence again."""
+        self._listening_since = self._clock.monotonic()
+
+    # --- tables ---------------------------------------------------------------------------------------------
+    def take_over(self, tables: Tables) -> None:
+        self.listen_anew()
+        self._last_tick = self._clock.monotonic()
+        self._last_now = self._clock.now()
+
+    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        deadlines: dict[str, Row | None] = {}
+        leases: dict[str, Row | None] = {}
+        sessions: dict[str, Row | None] = {}
+        timeouts: dict[str, int] = {}
+        born: set[str] = set()
+        for recorded in events:
+            event = recorded.event
+            match event:
+                case JobSubmitted():
+                    job_id = str(event.job_id)
+                    born.add(job_id)
+                    timeouts[job_id] = event.timeout_seconds
+                    deadlines[job_id] = {
+                        "job_id": job_id,
+                        "expires_at": event.expires_at,
+                        "timeout_seconds": event.timeout_seconds,
+                    }
+                case JobStarted():
+                    job_id = str(event.job_id)
+                    leases[job_id] = {
+                        "job_id": job_id,
+                        "attempt": event.attempt,
+                        "miner_id": event.miner_id,
+                        "session_id": event.session_id,
+                        "lease_until": event.at + self._timeout_ms,
+                        "run_until": event.at,
+                    }
+                case JobAttemptEnded():
+                    leases[str(event.job_id)] = None
+                case JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
+                    leases[str(event.job_id)] = None
+                    deadlines[str(event.job_id)] = None
+                case MinerRegistered():
+                    sessions[event.miner_id] = {
+                        "miner_id": event.miner_id,
+                        "session_id": event.session_id,
+                        "last_seen": event.at,
+                    }
+                case MinerLeft() | MinerLost():
+                    sessions[event.miner_id] = None
+        self._limit_runs(tables, leases, timeouts)
+        _write(tables, "deadlines", deadlines, born)
+        _write(tables, "leases", leases, born)
+        _write(tables, "live_sessions", sessions, set())
+
+    @staticmethod
+    def _limit_runs(tables: Tables, leases: dict[str, Row | None], timeouts: dict[str, int]) -> None:
+        """How long an attempt may run is the job's; jobs of earlier batches are looked up, in one query."""
+        started: dict[str, Row] = {job_id: row for job_id, row in leases.items() if row is not None}
+        unknown = [job_id for job_id in started if job_id not in timeouts]
+        if unknown:
+            for found in tables.query("timers_deadlines", job_ids=unknown):
+                timeouts[found["job_id"]] = found["timeout_seconds"]
+        for job_id, row in started.items():
+            run_until = row["run_until"] + timeouts.get(job_id, 0) * 1000
+            leases[job_id] = {**row, "run_until": run_until}
+
+    # --- what is due ----------------------------------------------------------------------------------------
+    async def tick(self) -> None:
+        now = self._clock.monotonic()
+        passed = now - self._last_tick
+        if passed < self.tick_seconds:
+            return  # between two batches of a busy log
+        wall_passed = (self._clock.now() - self._last_now) / 1000
+        if max(passed, abs(wall_passed - passed)) > PAUSE_SECONDS:
+            log.warning("this process stood still, or its clock was set", seconds=round(wall_passed, 1))
+            self.listen_anew()
+        self._last_tick, self._last_now = now, self._clock.now()
+        silence_counts = now - self._listening_since > self._timeout
+        due = await asyncio.to_thread(self._due, self._clock.now(), silence_counts)
+        if not due:
+            return
+        answers = await self._handle([Intent(command, SYSTEM) for command in due])
+        for command, answer in zip(due, answers, strict=True):
+            if isinstance(answer, Refused) and answer.code in (Code.INTERNAL, Code.UNAVAILABLE):
+                log.warning("a timer's command failed", command=command.topic, detail=answer.detail)
+            elif isinstance(answer, Refused):
+                log.debug("a timer came too late", command=command.topic, detail=answer.detail)
+
+    def _due(self, now: int, silence_counts: bool) -> list[Command]:
+        with self._database.transaction() as tables:
+            due: list[Command] = [
+                JobExpire(job_id=row["job_id"])
+                for row in tables.query("timers_expired", now=now, count=MAX_DUE)
+            ]
+            overrun = tables.query("timers_overrun", now=now, count=MAX_DUE)
+            due += _lose_all(overrun, "the attempt ran longer than its service allows")
+            orphans = tables.query("timers_orphans", count=MAX_DUE)
+            due += _lose_all(orphans, "the miner's session is over")
+            if silence_counts:
+                unextended = tables.query("timers_unextended", now=now, count=MAX_DUE)
+                due += _lose_all(unextended, "no heartbeat extended the lease")
+                reason = f"silent for {self._timeout:g} seconds"
+                due += [
+                    MinerLose(miner_id=row["miner_id"], session_id=row["session_id"], reason=reason)
+                    for row in tables.query("timers_silent", before=now - self._timeout_ms, count=MAX_DUE)
+                ]
+        return due
+
+
+def _lose_all(rows: Sequence[Row], reason: str) -> list[JobLose]:
+    return [JobLose(job_id=row["job_id"], attempt=row["attempt"], reason=reason) for row in rows]
+
+
+def _write(tables: Tables, table: str, rows: dict[str, Row | None], born: set[str]) -> None:
+    """Put what is left, delete what is gone; what was `born` in this batch and is gone needs nothing."""
+    left = [row for row in rows.values() if row is not None]
+    gone = [key for key, row in rows.items() if row is None and key not in born]
+    if left:
+        tables.put(table, left)
+    if gone:
+        tables.remove(table, gone)

@@ -1,0 +1,39 @@
+-- name: timers_deadlines
+-- How long attempts of these jobs may run.
+SELECT job_id, timeout_seconds FROM deadlines WHERE job_id IN (:job_ids);
+
+-- name: timers_expired
+-- Jobs whose time to live is over.
+SELECT job_id FROM deadlines WHERE expires_at <= :now ORDER BY expires_at LIMIT :count;
+
+-- name: timers_overrun
+-- Attempts that run longer than their service allows.
+SELECT job_id, attempt FROM leases WHERE run_until <= :now LIMIT :count;
+
+-- name: timers_unextended
+-- Attempts whose lease no heartbeat extended.
+SELECT job_id, attempt FROM leases WHERE lease_until <= :now ORDER BY lease_until LIMIT :count;
+
+-- name: timers_orphans
+-- Attempts of sessions that are over (lost, left, or replaced by a newer one).
+SELECT leases.job_id, leases.attempt
+FROM leases LEFT JOIN live_sessions
+  ON live_sessions.miner_id = leases.miner_id AND live_sessions.session_id = leases.session_id
+WHERE live_sessions.miner_id IS NULL
+LIMIT :count;
+
+-- name: timers_silent
+-- Sessions that were last seen before a moment.
+SELECT miner_id, session_id FROM live_sessions WHERE last_seen < :before ORDER BY last_seen LIMIT :count;
+
+-- name: presence_seen
+-- A session gave a sign of life; no row changes if it is not the live one.
+UPDATE live_sessions SET last_seen = :now WHERE miner_id = :miner_id AND session_id = :session_id;
+
+-- name: presence_extend
+-- The leases that a session's heartbeat extends.
+UPDATE leases SET lease_until = :lease_until WHERE session_id = :session_id AND job_id IN (:job_ids);
+
+-- name: presence_leases
+-- The attempts that a session holds.
+SELECT job_id, attempt FROM leases WHERE session_id = :session_id;

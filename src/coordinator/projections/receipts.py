@@ -1,0 +1,35 @@
+"""The read model `receipts`: the signed receipt of each completed job."""
+
+from __future__ import annotations
+
+import json
+
+from coordinator.application.ports import Recorded, Row
+from coordinator.domain.job import JobCompleted
+from coordinator.domain.messages import Event
+
+TABLE = "receipts"
+KEY = "job_id"
+
+
+def key_of(event: Event) -> str | None:
+    """Which row this event changes, if any."""
+    return str(event.job_id) if isinstance(event, JobCompleted) else None
+
+
+def evolve(row: Row | None, recorded: Recorded) -> Row:
+    """The row after this event."""
+    event = recorded.event
+    assert isinstance(event, JobCompleted)
+    return {
+        "job_id": str(event.job_id),
+        "receipt_id": event.receipt["receipt_id"],
+        "attempt": event.attempt,
+        "client": event.client,
+        "miner_id": event.miner_id,
+        "units": event.receipt["units"],
+        "price": event.receipt["price"],
+        "completed_at": event.at,
+        "receipt_json": json.dumps(event.receipt, separators=(",", ":")),
+        "position": recorded.position,
+    }
