@@ -53,6 +53,9 @@ class ExternalRabbitMQ(_External, RabbitMQServer):
     def drop_vhost(self, url: str) -> None:
         pass
 
+    def settle(self) -> None:
+        pass
+
     def evaluate(self, expression: str) -> str:
         raise ServerFailed(f"no way to evaluate {expression!r} in a broker that we know by its url only")
 

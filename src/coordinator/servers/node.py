@@ -128,6 +128,11 @@ class LocalServer(Server):
         return bool(self._processes) and all(process.poll() is None for process in self._processes)
 
     @property
+    def main_pid(self) -> int:
+        """The id of the process that clients talk to, also when it has just died. Raises IndexError."""
+        return self._processes[-1].pid
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The ids of all processes of the node, parents before children."""
         return family(process.pid for process in self._processes if process.poll() is None)

@@ -1,0 +1,313 @@
+"""The private servers: they start, stop, break and recover as promised, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pika
+import psutil
+import psycopg
+import pytest
+
+from coordinator import servers
+from coordinator.servers import (
+    Postgres,
+    PostgresServer,
+    RabbitMQ,
+    RabbitMQServer,
+    Server,
+    ServerFailed,
+    ServersMissing,
+)
+from coordinator.servers.node import LocalServer, free_port, wait_until_gone
+
+LOCAL_SERVERS = [pytest.param(Postgres, id="postgres"), pytest.param(RabbitMQ, id="rabbitmq")]
+TEARDOWN_TIMEOUT_S = 30
+SILENCE_S = 0.3  # how long a paused server is watched; a running one answers within 10 ms
+AMQP_HELLO = b"AMQP\x00\x00\x09\x01"
+POSTGRES_HELLO = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # "do you speak TLS?", answered by one byte
+
+
+@pytest.fixture(params=["breakable_postgres", "breakable_rabbitmq"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """A running server of each kind."""
+    server: Server = request.getfixturevalue(request.param)
+    return server
+
+
+def can_connect(server: Server) -> bool:
+    try:
+        if isinstance(server, RabbitMQServer):
+            pika.BlockingConnection(pika.URLParameters(server.url)).close()
+        else:
+            psycopg.connect(server.url, connect_timeout=5).close()
+    except (pika.exceptions.AMQPError, psycopg.OperationalError):
+        return False
+    return True
+
+
+def pids_of(server: Server) -> tuple[int, ...]:
+    """The server's processes; none where they are a container's, which Docker answers for."""
+    return server.pids if isinstance(server, LocalServer) else ()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def assert_gone(pids: tuple[int, ...]) -> None:
+    wait_until_gone(pids)
+    assert [pid for pid in pids if is_alive(pid)] == []
+
+
+def wait_until_removed(directory: Path) -> None:
+    deadline = time.monotonic() + TEARDOWN_TIMEOUT_S
+    while directory.exists():  # the one that removes it is nobody's child here, so there is no signal
+        assert time.monotonic() < deadline, f"{directory} is still there"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", LOCAL_SERVERS)
+def test_stop_without_start(kind: type[Postgres | RabbitMQ]) -> None:
+    """Everything but start may be called on a server that never ran, and then does nothing."""
+    server = kind()
+    for call in (server.stop, server.kill, server.pause, server.resume, server.close, server.close):
+        call()
+    assert not server.running
+
+
+def test_stop_and_start_again(server: Server) -> None:
+    """A stopped server is gone with all its processes, may be stopped again, and returns at the same url."""
+    url, pids = server.url, pids_of(server)
+    server.stop()
+    server.stop()
+    assert not server.running
+    assert not can_connect(server)
+    assert_gone(pids)  # epmd too, which by its nature outlives the node
+    server.start()
+    server.start()
+    assert server.running
+    assert server.url == url
+    assert can_connect(server)
+
+
+def test_postgres_keeps_rows_through_a_kill(breakable_postgres: PostgresServer) -> None:
+    """A committed row is there after all the server's processes were killed and it was started again."""
+    url = breakable_postgres.new_database()
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE kept (number int)")
+        connection.execute("INSERT INTO kept VALUES (42)")
+        connection.commit()
+        pids = pids_of(breakable_postgres)
+        breakable_postgres.kill()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    assert_gone(pids)
+    assert not can_connect(breakable_postgres)
+    breakable_postgres.start()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT number FROM kept").fetchall() == [(42,)]
+
+
+def test_rabbitmq_keeps_messages_through_a_kill(breakable_rabbitmq: RabbitMQServer) -> None:
+    """A confirmed message in a durable queue is there after the whole node was killed and started again."""
+    url = breakable_rabbitmq.new_vhost()
+    persistent = pika.BasicProperties(delivery_mode=2)
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for kind in ("classic", "quorum"):
+            channel.queue_declare(kind, durable=True, arguments={"x-queue-type": kind})
+            channel.basic_publish("", kind, b"42", persistent, mandatory=True)
+    breakable_rabbitmq.settle()  # the queue is younger than old versions need to note its name
+    pids = pids_of(breakable_rabbitmq)
+    breakable_rabbitmq.kill()
+    assert_gone(pids)
+    assert not can_connect(breakable_rabbitmq)
+    breakable_rabbitmq.start()
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        bodies = [channel.basic_get(kind, auto_ack=True)[2] for kind in ("classic", "quorum")]
+    assert bodies == [b"42", b"42"]
+
+
+def test_a_lost_process_is_noticed(server: Server) -> None:
+    """A server whose main process died by itself is not running, and start brings it back."""
+    if isinstance(server, LocalServer):
+        os.kill(server.main_pid, signal.SIGKILL)
+        wait_until_gone([server.main_pid])
+    else:
+        server.kill()
+    assert not server.running
+    server.start()
+    assert can_connect(server)
+
+
+@pytest.mark.parametrize("name", ["postgres", "rabbitmq"])
+def test_listens_on_loopback_only(name: str, request: pytest.FixtureRequest) -> None:
+    """No process of a node listens outside loopback, epmd and Erlang's distribution included."""
+    server: Server = request.getfixturevalue(name)
+    listening = [
+        found.laddr.ip
+        for pid in pids_of(server)
+        for found in psutil.Process(pid).net_connections("inet")
+        if found.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) <= {"127.0.0.1", "::1"}
+    assert listening or not isinstance(server, LocalServer)
+
+
+def test_pause_and_resume(server: Server) -> None:
+    """A paused server is running and silent, and answers the waiting client when it goes on."""
+    assert can_connect(server)
+    server.pause()
+    assert server.running
+    hello = AMQP_HELLO if isinstance(server, RabbitMQServer) else POSTGRES_HELLO
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname or "", address.port or 0), 30) as connection:
+        connection.sendall(hello)
+        assert select.select([connection], [], [], SILENCE_S)[0] == []
+        server.resume()
+        assert len(connection.recv(1)) == 1
+
+
+def test_private_servers_do_not_meet(private_postgres: Callable[..., PostgresServer]) -> None:
+    """Two private servers at the same time have different ports and different data."""
+    first, second = private_postgres(), private_postgres()
+    url = first.new_database()
+    with psycopg.connect(second.url) as connection:
+        rows = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [url.rpartition("/")[2]])
+        assert rows.fetchall() == []
+
+
+def test_given_directory_survives_close() -> None:
+    """Data in a directory that the caller gave outlives the server object; a temporary one does not."""
+    directory = Path(
+        tempfile.mkdtemp(prefix="coordinator-test-")
+    )  # not below pytest's, which is root's alone
+    directory.chmod(0o711)
+    try:
+        with Postgres(directory) as first:
+            url = first.new_database()
+        with Postgres(directory) as second, psycopg.connect(_moved(url, second.url)) as connection:
+            assert connection.execute("SELECT 1").fetchall() == [(1,)]
+    finally:
+        shutil.rmtree(directory)
+    with Postgres() as third:
+        temporary = third.directory
+    assert not temporary.exists()
+
+
+def _moved(url: str, server_url: str) -> str:
+    return urlunsplit(urlsplit(server_url)._replace(path=urlsplit(url).path))
+
+
+def test_fresh_urls_are_empty_and_dropped(rabbitmq: RabbitMQServer, amqp_url: str) -> None:
+    """Each virtual host is empty at first, and gone with everything in it once dropped."""
+    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+        connection.channel().queue_declare("mine")
+    other = rabbitmq.new_vhost()
+    with pika.BlockingConnection(pika.URLParameters(other)) as connection:
+        channel = connection.channel()
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+            channel.queue_declare("mine", passive=True)
+    rabbitmq.drop_vhost(other)
+    with pytest.raises(pika.exceptions.AMQPConnectionError):
+        pika.BlockingConnection(pika.URLParameters(other))
+
+
+def test_database_is_dropped_under_its_users(postgres: PostgresServer) -> None:
+    """Dropping a database closes the connections that a test left open."""
+    url = postgres.new_database()
+    with psycopg.connect(url) as connection:
+        postgres.drop_database(url)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url)
+
+
+def test_only_what_was_made_here_is_dropped(postgres: PostgresServer, rabbitmq: RabbitMQServer) -> None:
+    """A url that new_database or new_vhost did not make is refused, so that no slip drops a real one."""
+    with pytest.raises(ValueError, match="not a database"):
+        postgres.drop_database(postgres.url)
+    with pytest.raises(ValueError, match="not a virtual host"):
+        rabbitmq.drop_vhost(rabbitmq.url)
+
+
+OWNER = """
+import sys, threading
+from coordinator.servers import Postgres
+
+server = Postgres()
+starter = threading.Thread(target=server.start)
+starter.start()
+starter.join()
+print(server.directory, *server.pids, flush=True)
+{ending}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "number"),
+    [
+        pytest.param("sys.stdin.read()", signal.SIGKILL, id="killed"),
+        pytest.param("sys.stdin.read()", signal.SIGTERM, id="terminated"),
+        pytest.param("sys.exit(3)", None, id="exited"),
+    ],
+)
+def test_servers_end_with_their_owner(ending: str, number: signal.Signals | None) -> None:
+    """When the owning process ends, however it ends, its servers and their directory go, and not before."""
+    program = OWNER.format(ending=ending)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        directory, *pids = owner.stdout.readline().split()
+        if number is not None:
+            assert is_alive(int(pids[0]))  # the end of the thread that started it was not its end
+            owner.send_signal(number)
+        owner.wait(TEARDOWN_TIMEOUT_S)
+        assert_gone(tuple(map(int, pids)))
+        wait_until_removed(Path(directory))
+
+
+def test_missing_programs_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without programs and without Docker the error names the command that installs them."""
+    monkeypatch.setattr(servers.rabbitmq, "_places", tuple)
+    monkeypatch.setattr(servers.postgres, "_places", tuple)
+    monkeypatch.setattr(servers, "docker_answers", lambda: False)
+    with pytest.raises(ServersMissing, match="make servers"):
+        servers.private_rabbitmq()
+    with pytest.raises(ServersMissing, match="make servers"):
+        servers.private_postgres()
+
+
+def test_failed_start_shows_the_log() -> None:
+    """A server that ends while it starts raises at once, with its own words, and leaves nothing running."""
+    server = Postgres(settings={"no_such_setting": "1"})
+    with pytest.raises(ServerFailed, match="no_such_setting"), server:
+        pass
+    assert server.pids == ()
+
+
+def test_free_ports_differ_and_are_not_ephemeral() -> None:
+    """No port is given out twice, nor one that the kernel may give to an outgoing connection."""
+    ports = [free_port() for _ in range(50)]
+    assert len(set(ports)) == 50
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(ports) < lowest
