@@ -1,0 +1,1 @@
+"""Where the derived tables are: SQLite and Postgres, migrations, named statements, leadership."""

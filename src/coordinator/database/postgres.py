@@ -1,0 +1,146 @@
+"""The derived tables in the log's Postgres database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import psycopg
+from psycopg import Connection
+from psycopg.adapt import Loader
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.numeric import Int8Dumper
+
+from coordinator.application.ports import LogUnavailable, PositionMoved, Row
+from coordinator.database.postgres_pool import new_pool
+from coordinator.database.shapes import Shape, Shapes
+from coordinator.database.statements import statement
+
+POOL_SIZE = 10
+DATABASE_APPLICATION = "coordinator-tables"
+
+_READ_SHAPES = """
+SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, NULL) AS type,
+       array_position(i.indkey::smallint[], a.attnum) AS place
+FROM pg_class c
+JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind = 'r' AND pg_table_is_visible(c.oid) AND c.relnamespace <> 'pg_catalog'::regnamespace
+ORDER BY c.relname, a.attnum
+"""
+
+
+class PostgresDatabase:
+    """A `Database` at `url`; `migrate` has made its tables."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = new_pool(url, DATABASE_APPLICATION, max_size=POOL_SIZE, row_factory=dict_row)
+        self._shapes = Shapes()
+
+    @contextmanager
+    def transaction(self) -> Iterator[PostgresTables]:
+        try:
+            self._pool.open()
+            with self._pool.connection() as connection, connection.transaction():
+                connection.adapters.register_dumper(int, Int8Dumper)
+                connection.adapters.register_loader("numeric", _NumberLoader)
+                yield PostgresTables(connection, self._shapes)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise LogUnavailable(f"the database can't be reached: {error}") from error
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class PostgresTables:
+    """The tables in one transaction."""
+
+    def __init__(self, connection: Connection[DictRow], shapes: Shapes) -> None:
+        self._connection = connection
+        self._shapes = shapes
+
+    def put(self, table: str, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        shape = self._shape(table)
+        values = [
+            [_CONVERT[kind](v) for v in column] if kind in _CONVERT else column
+            for kind, column in zip(shape.types.values(), shape.by_column(rows), strict=True)
+        ]
+        arrays = ", ".join(f"%b::{kind}[]" for kind in shape.types.values())
+        sql = shape.upsert(f"SELECT * FROM unnest({arrays})")  # noqa: S608 - types from the catalogue
+        self._connection.execute(cast("Any", sql), values, prepare=True)
+
+    def remove(self, table: str, keys: Collection[str]) -> None:
+        if not keys:
+            return
+        key = self._shape(table).one_key()
+        self._run(f"DELETE FROM {table} WHERE {key} = ANY(%s::text[])", (list(keys),))  # noqa: S608
+
+    def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
+        named = _named(statement)
+        return self._run(named.postgres, named.postgres_parameters(params)).fetchall()
+
+    def execute(self, statement: str, **params: Any) -> int:
+        named = _named(statement)
+        return self._run(named.postgres, named.postgres_parameters(params)).rowcount
+
+    def position(self, follower: str) -> int:
+        row = self._run("SELECT position FROM positions WHERE follower = %s", (follower,)).fetchone()
+        return row["position"] if row else 0
+
+    def move(self, follower: str, before: int, after: int) -> None:
+        moved = self._run(
+            "UPDATE positions SET position = %s WHERE follower = %s AND position = %s",
+            (after, follower, before),
+        ).rowcount
+        if not moved and before == 0:
+            moved = self._run(
+                "INSERT INTO positions (follower, position) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                (follower, after),
+            ).rowcount
+        if not moved:
+            raise PositionMoved(f"{follower} is not at {before} any more")
+
+    def _run(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> psycopg.Cursor[DictRow]:
+        # Statements come from our own files, and are prepared when a connection has used them a few times.
+        return self._connection.execute(cast("Any", sql), params)
+
+    def _shape(self, table: str) -> Shape:
+        return self._shapes.of(table, lambda: read_shapes(self._connection))
+
+
+_named = statement
+
+
+def read_shapes(connection: Connection[DictRow]) -> Mapping[str, Shape]:
+    """All tables that have a key."""
+    columns: dict[str, list[DictRow]] = {}
+    for row in connection.execute(_READ_SHAPES).fetchall():
+        columns.setdefault(row["table"], []).append(row)
+    shapes = {}
+    for table, rows in columns.items():
+        key = sorted((r for r in rows if r["place"] is not None), key=lambda r: int(r["place"]))
+        shapes[table] = Shape(table, {r["column"]: r["type"] for r in rows}, tuple(r["column"] for r in key))
+    return shapes
+
+
+class _NumberLoader(Loader):
+    """Sums of whole numbers are whole numbers, as in SQLite; averages are floats."""
+
+    def load(self, data: bytes | bytearray | memoryview) -> int | float:
+        text = bytes(data).decode()
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _whole(value: Any) -> int | None:
+    return value if value is None else int(value)
+
+
+def _fraction(value: Any) -> float | None:
+    return value if value is None else float(value)
+
+
+# SQLite takes True and 1 for the same, an array of Postgres does not.
+_CONVERT = {"bigint": _whole, "double precision": _fraction}

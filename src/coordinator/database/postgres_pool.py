@@ -1,0 +1,85 @@
+"""Connections to Postgres: how each is set up, and a pool that gets over a restart of the server."""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import ConnStatus
+from psycopg_pool import ConnectionPool
+
+CHECKOUT_SECONDS = 1.5
+RECONNECT_SECONDS = 1.0  # how long the pool tries by itself; after that the next checkout tries again
+LOCK_CLASS = 0x636F6F72  # the first half of all our advisory locks ("coor"); the second says which
+APPEND_LOCK = 1
+MIGRATE_LOCK = 2
+
+_SETUP = """
+SET default_transaction_isolation = 'read committed';
+SET lock_timeout = '2s';
+SET statement_timeout = '30s';
+SET idle_in_transaction_session_timeout = '10s'
+"""
+
+_DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 2,
+    # A host that vanished without a word is noticed in about ten seconds.
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    # After a failover the old primary refuses writes: look for the new one instead.
+    "target_session_attrs": "read-write",
+}
+
+
+def connection_arguments(url: str, application_name: str) -> dict[str, Any]:
+    """What to connect with: what the url says, and our defaults where it says nothing."""
+    return {**_DEFAULTS, "application_name": application_name, **conninfo_to_dict(url)}
+
+
+def set_up(connection: Connection[Any]) -> None:
+    """Autocommit, timeouts, isolation."""
+    connection.autocommit = True
+    connection.execute(_SETUP)
+
+
+def check_alive(connection: Connection[Any]) -> None:
+    """Raise if the server closed this idle connection. No round trip: a dead one has a message waiting."""
+    pgconn = connection.pgconn
+    poll = select.poll()
+    poll.register(pgconn.socket, select.POLLIN)
+    if poll.poll(0):
+        pgconn.consume_input()
+    if pgconn.status != ConnStatus.OK:
+        raise psycopg.OperationalError("the server closed the connection")
+
+
+def new_pool(
+    url: str, application_name: str, *, max_size: int, **arguments: Any
+) -> ConnectionPool[Connection[Any]]:
+    """A pool that is not open yet; its connections are in autocommit mode."""
+
+    def check(connection: Connection[Any]) -> None:
+        try:
+            check_alive(connection)
+        except psycopg.Error:
+            pool.check()  # where one is dead, all may be: replace them now rather than meet them one by one
+            raise
+
+    pool: ConnectionPool[Connection[Any]] = ConnectionPool(
+        kwargs={**connection_arguments(url, application_name), **arguments},
+        configure=set_up,
+        check=check,
+        min_size=1,
+        max_size=max_size,
+        open=False,
+        timeout=CHECKOUT_SECONDS,
+        reconnect_timeout=RECONNECT_SECONDS,
+        num_workers=2,
+        name=application_name,
+    )
+    return pool

@@ -1,0 +1,133 @@
+"""One SQLite file in this process: its connections, and the one lock under which anybody writes.
+
+SQLite lets one connection write at a time and tells the others to try again later, which is slow and unfair.
+So the writers of a process queue for a lock of ours instead, log and tables alike.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import ClassVar
+
+from coordinator.application.ports import LogUnavailable
+
+WRITE_LOCK_SECONDS = 10.0
+BUSY_SECONDS = 5.0  # for other processes; the data directory's lock makes those rare
+IDLE_READERS = 8
+
+
+class SqliteFile:
+    """Open one with `SqliteFile.open(path)`; every opener of a path shares one object. Thread-safe."""
+
+    _opened: ClassVar[dict[Path, SqliteFile]] = {}
+    _opening: ClassVar[Lock] = Lock()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.on_append: set[Callable[[int], None]] = set()
+        """Called with the log's last position after each append by this process."""
+        self._users = 0
+        self._write_lock = Lock()
+        self._readers: list[sqlite3.Connection] = []
+        self._writers: dict[bool, sqlite3.Connection] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> SqliteFile:
+        resolved = Path(path).resolve()
+        with cls._opening:
+            file = cls._opened.setdefault(resolved, cls(resolved))
+            file._users += 1
+            return file
+
+    def close(self) -> None:
+        """Give it back; the last of its users closes the connections. Call it once per `open`."""
+        with self._opening:
+            self._users -= 1
+            if self._users > 0:
+                return
+            del self._opened[self.path]
+        with self._write_lock:
+            connections = [*self._readers, *self._writers.values()]
+            self._readers, self._writers = [], {}
+        for connection in connections:
+            connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read with; each statement sees all that was committed before it."""
+        with _errors():
+            self._check_open()
+            connection = self._idle_reader() or self._connect()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()  # in whatever state it is
+                raise
+            if len(self._readers) < IDLE_READERS and self._users > 0:
+                self._readers.append(connection)
+            else:
+                connection.close()
+
+    @contextmanager
+    def writing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """The one write transaction of this moment: committed at the end, rolled back by an exception.
+
+        `durable`: on disk before this returns. The others survive the death of the process but not a power
+        cut, which takes them from the newest backwards, never one from before a durable one.
+        """
+        if not self._write_lock.acquire(timeout=WRITE_LOCK_SECONDS):
+            raise LogUnavailable(f"another transaction has been writing for {WRITE_LOCK_SECONDS:.0f} s")
+        try:
+            with _errors():
+                self._check_open()
+                connection = self._writers.get(durable)
+                if connection is None:
+                    connection = self._writers[durable] = self._connect(durable=durable)
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+        finally:
+            self._write_lock.release()
+
+    def _check_open(self) -> None:
+        if self._users <= 0:
+            raise LogUnavailable("the database file was closed")
+
+    def _idle_reader(self) -> sqlite3.Connection | None:
+        try:
+            return self._readers.pop()
+        except IndexError:
+            return None
+
+    def _connect(self, *, durable: bool = True) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten, not only unlinked
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Out of reach (locked, full, unreadable) is LogUnavailable; a wrong statement stays what it is."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
+            raise
+        raise LogUnavailable(f"the database file can't be used: {error}") from error
