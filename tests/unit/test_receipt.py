@@ -4,6 +4,7 @@ import base64
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -298,7 +299,7 @@ def test_an_attestation_covers_the_signature() -> None:
     broken["attestations"][0]["receipt_sig"] = 7
 
     for receipt in (resigned, other, broken):
-        assert failure(lambda receipt=receipt: verify_receipt(receipt, None)) == "ATTESTATION_SIGNATURE"
+        assert failure(partial(verify_receipt, receipt, None)) == "ATTESTATION_SIGNATURE"
     assert failure(lambda: verify_receipt({**attested, "attestations": ["x"]}, None)) == "RECEIPT_MALFORMED"
 
 

@@ -1,0 +1,1 @@
+"""The miner program: takes offers, runs them with executors, and sends back signed results."""
