@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,6 @@ from coordinator.domain.messages import Role
 
 Mode = Literal["embedded", "standard"]
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
-HexKey = Annotated[SecretStr, Field(min_length=64, max_length=64)]
 
 
 class BadSettings(Exception):
@@ -24,7 +24,7 @@ class BadSettings(Exception):
 class Settings(BaseSettings):
     """Every setting there is; `.env.example` lists them with what they mean."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     app_env: Literal["dev", "test", "prod"] = "dev"
     app_host: str = "127.0.0.1"
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     heartbeat_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     offer_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
     max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
-    receipt_signing_key_hex: HexKey | None = None
+    receipt_signing_key_hex: SecretStr | None = None
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -56,6 +56,13 @@ class Settings(BaseSettings):
         return (
             [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         )
+
+    @field_validator("receipt_signing_key_hex")
+    @classmethod
+    def _key_in_hex(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", key.get_secret_value()):
+            raise ValueError("must be 64 hex digits")
+        return key
 
     @property
     def mode(self) -> Mode:
@@ -81,7 +88,7 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = str(first["loc"][0]).upper() if first["loc"] else "settings"
-        raise BadSettings(f"{name}: {first['msg']}") from None
+        raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
     except BadKey as error:
         raise BadSettings(str(error)) from None
     if bool(settings.database_url) != bool(settings.amqp_url):

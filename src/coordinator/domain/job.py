@@ -196,6 +196,7 @@ class EndedAttempt:
     """An attempt that is over, kept so that a repeated report of it gets the first answer."""
 
     attempt: int
+    miner_id: str
     session_id: str
     outcome: str
 
@@ -284,8 +285,8 @@ def evolve(state: JobState, event: Event) -> JobState:
             return Completed(state.job, event, state.ended)
         case Running(), JobAttemptEnded():
             charged = state.charged - (event.outcome == "released")
-            ended = (*state.ended, EndedAttempt(event.attempt, event.session_id, event.outcome))[-16:]
-            return AttemptEnded(state.job, event.attempt, charged, ended)
+            over = EndedAttempt(event.attempt, event.miner_id, event.session_id, event.outcome)
+            return AttemptEnded(state.job, event.attempt, charged, (*state.ended, over)[-16:])
         case AttemptEnded(), JobRequeued():
             return Queued(state.job, event.attempt, event.at, state.charged, state.ended)
         case AttemptEnded(), JobFailed():

@@ -19,6 +19,7 @@ from coordinator.domain.job import (
     AttemptEnded,
     Canceled,
     Completed,
+    EndedAttempt,
     Expired,
     JobAttemptEnded,
     JobCancel,
@@ -202,8 +203,7 @@ def _end(state: JobState, command: JobFail | JobRelease, facts: Facts) -> list[E
     if isinstance(state, Running) and _holds(state.started, command):
         return _end_attempt(state, facts, outcome, code, message, retryable=retryable, metrics=metrics)
     assert state is not None
-    ended_before = {(e.attempt, e.session_id, e.outcome) for e in state.ended}
-    if (command.attempt, command.session_id, outcome) in ended_before:
+    if EndedAttempt(command.attempt, command.miner_id, command.session_id, outcome) in state.ended:
         return []
     raise _too_late(state, command.attempt)
 
@@ -211,6 +211,9 @@ def _end(state: JobState, command: JobFail | JobRelease, facts: Facts) -> list[E
 def _lose(state: JobState, command: JobLose, facts: Facts) -> list[Event]:
     if isinstance(state, Running) and state.attempt == command.attempt:
         return _end_attempt(state, facts, "lost", "LEASE_LOST", command.reason, retryable=True, metrics={})
+    assert state is not None
+    if any(e.attempt == command.attempt and e.outcome == "lost" for e in state.ended):
+        return []
     raise _too_late(state, command.attempt)
 
 

@@ -12,14 +12,16 @@ import re
 from decimal import Decimal as Exact
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from coordinator.domain.messages import Decimal, ServiceId
 
 BYTES_PER_GB = 10**9  # as vendors and REQUIREMENTS count: a "24 GB" card reports 24,564 MiB
 BYTES_PER_MIB = 2**20  # as drivers count
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
+MAX_LABEL = 100  # characters
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f]+$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")]
 
@@ -40,6 +42,14 @@ class Constraints(BaseModel):
     region: Region | None = None
     max_price: Decimal | None = None
     """The most that the client pays for one unit (one GPU second)."""
+
+    @field_validator("gpu")
+    @classmethod
+    def _names_a_gpu(cls, gpu: str | None) -> str | None:
+        # The normalised name goes into events, and must be able to come back out.
+        if gpu is not None and not 1 <= len("-".join(_words(gpu))) <= MAX_LABEL:
+            raise ValueError(f"must be a vendor, a model or any, in letters and digits, {MAX_LABEL} at most")
+        return gpu
 
 
 class Gpu(BaseModel):
@@ -76,9 +86,9 @@ def normalise_constraints(constraints: Constraints) -> Constraints:
     gpu = "-".join(_words(constraints.gpu)) if constraints.gpu else None
     return constraints.model_copy(
         update={
-            "gpu": gpu or None,
+            "gpu": gpu,
             "cuda": _spell(constraints.cuda),
-            "models": tuple(sorted({m.lower() for m in constraints.models})),
+            "models": tuple(sorted({_lower(m) for m in constraints.models})),
             "region": constraints.region.lower() if constraints.region else None,
             "max_price": _plain(constraints.max_price),
         }
@@ -92,7 +102,7 @@ def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
             "services": tuple(sorted(set(capabilities.services))),
             "gpus": tuple(sorted(capabilities.gpus, key=lambda g: (g.name, g.memory_mb))),
             "cuda": _spell(capabilities.cuda),
-            "models": tuple(sorted({m.lower() for m in capabilities.models})),
+            "models": tuple(sorted({_lower(m) for m in capabilities.models})),
             "region": capabilities.region.lower() if capabilities.region else None,
             "price": _plain(capabilities.price),
         }
@@ -117,8 +127,8 @@ def unmet(service: str, wants: Constraints, has: Capabilities) -> list[str]:
     reasons += _unmet_gpu(wants, has)
     if wants.cuda and (has.cuda is None or _version(has.cuda) < _version(wants.cuda)):
         reasons.append(f"needs CUDA {wants.cuda} or newer, has {has.cuda or 'none'}")
-    have = {m.lower() for m in has.models}
-    missing = [m for m in wants.models if m.lower() not in have]
+    have = {_lower(m) for m in has.models}
+    missing = [m for m in wants.models if _lower(m) not in have]
     if missing:
         reasons.append(f"lacks the models {', '.join(missing)}")
     if wants.region and wants.region.lower() != (has.region or "").lower():
@@ -154,38 +164,57 @@ def _unmet_gpu(wants: Constraints, has: Capabilities) -> list[str]:
 
 
 _VENDORS = {
-    "nvidia": {"nvidia", "geforce", "rtx", "gtx", "quadro", "tesla", "titan", "jetson"},
+    "nvidia": {"nvidia", "geforce", "rtx", "gtx", "quadro", "tesla", "titan", "jetson", "nvgpu"},
     "amd": {"amd", "radeon", "instinct", "rx", "firepro"},
     "intel": {"intel", "arc", "iris", "gaudi"},
     "apple": {"apple"},
 }
 _DATA_CENTRE = re.compile(r"^(a|b|h|l|p|t|v|gh|gb)[0-9]{1,4}[a-z]?$")  # A100, H200, L40S, T4, V100, GB200
 # A word that makes another model of the same number: an RTX 4070 is not an RTX 4070 Ti SUPER.
-_VARIANTS = {"ti", "super", "xt", "xtx", "gre", "max", "ultra", "pro", "laptop", "mobile", "q", "d", "ada"}
+_VARIANTS = {"ti", "super", "xt", "xtx", "gre", "max", "ultra", "pro", "sff", "d", "ada"}
+# Words that do so wherever they follow: "RTX A2000 8GB Laptop GPU", "RTX 2080 with Max-Q Design".
+_MOBILE = {"laptop", "mobile", "q"}
 
 
 def matches_gpu(wanted: str, card: str) -> bool:
     """Whether the driver's name `card` is the vendor or the model `wanted` ("any" is every card)."""
     want, have = _words(wanted), _words(card)
-    if want == ["any"] or not want:
+    if want == ["any"]:
         return True
     if len(want) == 1 and want[0] in _VENDORS:
-        marks = _VENDORS[want[0]]
-        nvidia_data_centre = want[0] == "nvidia" and any(_DATA_CENTRE.match(w) for w in have)
-        named = {v for v, words in _VENDORS.items() if v in have}
-        return want[0] in named or (not named and (bool(marks & set(have)) or nvidia_data_centre))
+        return _vendor(have) == want[0]
+    one_model = any(c.isdigit() for c in "".join(want))  # "geforce" is a family
     for start in range(len(have) - len(want) + 1):
-        end = start + len(want)
-        if have[start:end] == want and not (end < len(have) and have[end] in _VARIANTS):
+        rest = have[start + len(want) :]
+        another = not _VARIANTS.isdisjoint(rest[:1]) or not _MOBILE.isdisjoint(rest)
+        if have[start : start + len(want)] == want and not (one_model and another):
             return True
     return False
 
 
+def _vendor(card: list[str]) -> str | None:
+    """Whose card this is: by the vendor's own name, else by a brand, else by a data centre model."""
+    for vendor in _VENDORS:
+        if vendor in card:
+            return vendor
+    for vendor, brands in _VENDORS.items():
+        if not brands.isdisjoint(card):
+            return vendor
+    return "nvidia" if any(_DATA_CENTRE.match(word) for word in card) else None
+
+
 def _words(text: str) -> list[str]:
-    """Lower-case words; letters and digits part where people write them both ways (RTX4090, RTX 4090)."""
-    split = re.sub(r"\b(rtx|gtx|rx|arc)(?=[0-9])", r"\1 ", text.lower())
-    split = re.sub(r"(?<=[0-9]{4})(ti|super|xtx|xt)\b", r" \1", split)
-    return re.findall(r"[a-z0-9]+", split)
+    """Lower-case words, no trade marks; RTX4090 gives the same as RTX 4090."""
+    words: list[str] = []
+    for word in re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)", " ", text.lower())):
+        split = re.sub(r"^(rtx|gtx|rx|arc)(?=[0-9])", r"\1 ", word)
+        words += re.sub(r"(?<=[0-9]{4})(ti|super|xtx|xt)$", r" \1", split).split()
+    return words
+
+
+def _lower(text: str) -> str:
+    # Never longer than before ("İ" alone would be), so that what fits into a field still does.
+    return text.replace("İ", "i").lower()
 
 
 def _version(text: str) -> tuple[int, ...]:

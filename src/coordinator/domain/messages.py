@@ -107,7 +107,7 @@ class Event(Message):
 
 
 COMMANDS: dict[str, type[Command]] = {}
-"""Every command by topic; filled as the modules of `domain` are imported (see `coordinator.domain.all`)."""
+"""Every command by topic; filled by importing `coordinator.domain.aggregates`."""
 EVENTS: dict[str, type[Event]] = {}
 """Every event by topic, of every version that was ever written."""
 

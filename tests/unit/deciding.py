@@ -1,0 +1,360 @@
+"""`given(events).when(command).then(events or refusal)`: how the tests of the deciders read.
+
+    given(submitted(), started()).when(cancel, by=ALICE).then(canceled())
+    given(submitted()).when(cancel, by=BOB).then(Code.JOB_NOT_FOUND)
+
+The builders below make one of each, equal to the next one made with the same arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from coordinator.domain import aggregates, job, miner, service
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.facts import Facts, WorkDone
+from coordinator.domain.matching import Capabilities, Constraints, Gpu, class_of
+from coordinator.domain.messages import SYSTEM, Command, Event, Principal, Role
+
+JOB_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+ALICE = Principal("alice", Role.CLIENT)
+BOB = Principal("bob", Role.CLIENT)
+ADMIN = Principal("root", Role.ADMIN)
+RIG = Principal("rig", Role.MINER)
+OTHER_RIG = Principal("other-rig", Role.MINER)
+
+T0 = 1_700_000_000_000  # when the examples' jobs are submitted, milliseconds
+SECOND = 1000
+EXPIRES = T0 + 900 * SECOND
+SESSION = "session-1"
+KEY = "k" * 43
+SALT = "ab" * 16
+PAYLOAD_DIGEST, RESULT_DIGEST = "a" * 64, "b" * 64
+FINGERPRINT = "fingerprint-1"
+
+
+# --- given, when, then -------------------------------------------------------------------------------------
+def given(*events: Event) -> Given:
+    """The history of one stream."""
+    return Given(events, aggregates.fold(list(events)))
+
+
+@dataclass(frozen=True)
+class Given:
+    history: tuple[Event, ...]
+    state: Any
+
+    def when(
+        self, command: Command, *, by: Principal | None = None, now: int | None = None, **facts: Any
+    ) -> Decided:
+        """Decide; `by` is who usually sends this command, `now` one second after the last event."""
+        now = now if now is not None else (self.history[-1].at + SECOND if self.history else T0)
+        facts = {**usual_facts(command), **facts}
+        all_facts = Facts(now=now, principal=by or usual_sender(command), **facts)
+        aggregate = aggregates.AGGREGATE_OF[command.topic]
+        try:
+            events = aggregate.decide(self.state, command, all_facts)
+        except Refusal as refusal:
+            return Decided(self, command, [], refusal)
+        return Decided(self, command, events, None)
+
+
+@dataclass(frozen=True)
+class Decided:
+    given: Given
+    command: Command
+    events: list[Event]
+    refusal: Refusal | None
+
+    def then(self, *expected: Event | Code) -> Decided:
+        """These events and no others (none for a repeat), or a refusal with this code."""
+        if expected and isinstance(expected[0], Code):
+            actual = self.refusal.code if self.refusal else self.events
+            assert expected[0] == actual
+        else:
+            assert self.refusal is None, f"refused: {self.refusal}"
+            assert list(expected) == self.events
+        return self
+
+    @property
+    def detail(self) -> str:
+        assert self.refusal is not None
+        return self.refusal.detail
+
+    @property
+    def state(self) -> Any:
+        return aggregates.fold(self.events, self.given.state)
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What the sender is told."""
+        assert self.refusal is None, f"refused: {self.refusal}"
+        return aggregates.AGGREGATE_OF[self.command.topic].answer(self.state, self.command)
+
+    def again(self, command: Command | None = None, **facts: Any) -> Decided:
+        """The same command once more (or another), after these events."""
+        return given(*self.given.history, *self.events).when(command or self.command, **facts)
+
+
+def usual_sender(command: Command) -> Principal:
+    if isinstance(command, job.JobSubmit | job.JobCancel):
+        return ALICE
+    if Role.MINER in command.senders:
+        return RIG
+    return ADMIN if Role.ADMIN in command.senders else SYSTEM
+
+
+def usual_facts(command: Command) -> dict[str, Any]:
+    if isinstance(command, job.JobSubmit):
+        return {
+            "stream": JOB_ID,
+            "service": service.RegisteredService(a_spec(), version=1),
+            "payload_digest": PAYLOAD_DIGEST,
+            "fingerprint": FINGERPRINT,
+        }
+    if isinstance(command, job.AttemptCommand):
+        return {"miner": online(), "seal": seal}
+    return {}
+
+
+def seal(work: WorkDone) -> dict[str, Any]:
+    """A receipt that shows the work; signing is tested elsewhere."""
+    fields = {name: getattr(work, name) for name in WorkDone.__slots__ if name != "statement"}
+    return {"receipt": True, **fields}
+
+
+# --- services and miners -----------------------------------------------------------------------------------
+def a_spec(**changes: Any) -> service.ServiceSpec:
+    fields: dict[str, Any] = {
+        "id": "whisper",
+        "name": "Whisper",
+        "category": "ai_ml",
+        "description": "Speech to text",
+        "input_schema": {"type": "object"},
+        "output_schema": {"type": "object"},
+        "pricing": {"unit": "second", "amount": "0.002"},
+        **changes,
+    }
+    return service.ServiceSpec.model_validate(fields)
+
+
+def capabilities(**changes: Any) -> Capabilities:
+    fields: dict[str, Any] = {
+        "services": ("whisper",),
+        "gpus": (Gpu(name="NVIDIA GeForce RTX 4090", memory_mb=24_564),),
+        "cuda": "12.4",
+        **changes,
+    }
+    return Capabilities(**fields)
+
+
+def register(session: str = SESSION, miner_id: str = "rig", **changes: Any) -> miner.MinerRegister:
+    fields: dict[str, Any] = {"capabilities": capabilities(), "public_key": KEY, **changes}
+    return miner.MinerRegister(miner_id=miner_id, session_id=session, **fields)
+
+
+def registered(
+    session: str = SESSION, miner_id: str = "rig", at: int = T0, **changes: Any
+) -> miner.MinerRegistered:
+    able = changes.pop("capabilities", capabilities())
+    fields: dict[str, Any] = {
+        "profile": miner.profile_of(able),
+        "concurrency": 1,
+        "public_key": KEY,
+        **changes,
+    }
+    return miner.MinerRegistered(
+        at=at,
+        by=miner_id.rpartition("@")[2],
+        miner_id=miner_id,
+        session_id=session,
+        capabilities=miner.normalise_capabilities(able),
+        **fields,
+    )
+
+
+def online(session: str = SESSION, miner_id: str = "rig", **able: Any) -> miner.Online:
+    """A miner that lives, as `decide` is told of it."""
+    return miner.Online(registered(session, miner_id, capabilities=capabilities(**able)))
+
+
+# --- job commands ------------------------------------------------------------------------------------------
+def submit(**changes: Any) -> job.JobSubmit:
+    return job.JobSubmit.model_validate({"service": "whisper", "payload": {"audio": "a.wav"}, **changes})
+
+
+def _attempt(attempt: int, session: str, miner_id: str) -> dict[str, Any]:
+    return {"attempt": attempt, "miner_id": miner_id, "session_id": session}
+
+
+def start(attempt: int = 1, session: str = SESSION, miner_id: str = "rig") -> job.JobStart:
+    return job.JobStart(job_id=JOB_ID, **_attempt(attempt, session, miner_id))
+
+
+def complete(
+    attempt: int = 1,
+    session: str = SESSION,
+    miner_id: str = "rig",
+    *,
+    begun: int = T0 + SECOND,
+    ended: int = T0 + 2 * SECOND,
+    **changes: Any,
+) -> job.JobComplete:
+    statement = {"started_at_ms": begun, "completed_at_ms": ended, "result_digest": RESULT_DIGEST}
+    fields: dict[str, Any] = {
+        "result": {"text": "hi"},
+        "result_salt": SALT,
+        "statement": statement,
+        **changes,
+    }
+    return job.JobComplete(job_id=JOB_ID, **_attempt(attempt, session, miner_id), **fields)
+
+
+def fail(attempt: int = 1, session: str = SESSION, miner_id: str = "rig", **changes: Any) -> job.JobFail:
+    fields: dict[str, Any] = {"error_code": "OUT_OF_MEMORY", **changes}
+    return job.JobFail(job_id=JOB_ID, **_attempt(attempt, session, miner_id), **fields)
+
+
+def release(attempt: int = 1, session: str = SESSION, miner_id: str = "rig") -> job.JobRelease:
+    return job.JobRelease(job_id=JOB_ID, **_attempt(attempt, session, miner_id))
+
+
+def lose(attempt: int = 1) -> job.JobLose:
+    return job.JobLose(job_id=JOB_ID, attempt=attempt, reason="no heartbeat")
+
+
+def cancel(reason: str = "") -> job.JobCancel:
+    return job.JobCancel(job_id=JOB_ID, reason=reason)
+
+
+def expire() -> job.JobExpire:
+    return job.JobExpire(job_id=JOB_ID)
+
+
+# --- job events --------------------------------------------------------------------------------------------
+def _common(at: int, by: Principal) -> dict[str, Any]:
+    return {"at": at, "by": by.name, "job_id": JOB_ID, "client": "alice"}
+
+
+def submitted(**changes: Any) -> job.JobSubmitted:
+    fields: dict[str, Any] = {
+        **_common(T0, ALICE),
+        "service": "whisper",
+        "service_version": 1,
+        "constraints": Constraints(),
+        "job_class": job_class(),
+        "priority": 0,
+        "max_attempts": 3,
+        "payload_digest": PAYLOAD_DIGEST,
+        "fingerprint": FINGERPRINT,
+        "timeout_seconds": 3600,
+        "list_price": "0.002",
+        "expires_at": EXPIRES,
+        **changes,
+    }
+    return job.JobSubmitted(**fields)
+
+
+def job_class(**constraints: Any) -> str:
+    return class_of("whisper", Constraints(**constraints))
+
+
+def started(
+    attempt: int = 1, session: str = SESSION, miner_id: str = "rig", *, at: int = T0 + SECOND, **changes: Any
+) -> job.JobStarted:
+    fields: dict[str, Any] = {
+        **_common(at, Principal(miner_id.rpartition("@")[2], Role.MINER)),
+        **_attempt(attempt, session, miner_id),
+        "miner_key": KEY,
+        "unit_price": "0.002",
+        **changes,
+    }
+    return job.JobStarted(**fields)
+
+
+def attempt_ended(
+    outcome: str,
+    attempt: int = 1,
+    session: str = SESSION,
+    miner_id: str = "rig",
+    *,
+    at: int = T0 + 2 * SECOND,
+    **changes: Any,
+) -> job.JobAttemptEnded:
+    code, message, by = {
+        "failed": ("OUT_OF_MEMORY", "", RIG),
+        "released": ("RELEASED", "handed back by the miner", RIG),
+        "lost": ("LEASE_LOST", "no heartbeat", SYSTEM),
+    }[outcome]
+    fields: dict[str, Any] = {
+        **_common(at, by),
+        **_attempt(attempt, session, miner_id),
+        "outcome": outcome,
+        "error_code": code,
+        "error_message": message,
+        "metrics": {},
+        **changes,
+    }
+    return job.JobAttemptEnded(**fields)
+
+
+def requeued(attempt: int = 2, *, at: int = T0 + 2 * SECOND, by: Principal = RIG) -> job.JobRequeued:
+    return job.JobRequeued(**_common(at, by), attempt=attempt)
+
+
+def failed(
+    attempt: int = 1,
+    code: str = "OUT_OF_MEMORY",
+    message: str = "",
+    *,
+    at: int = T0 + 2 * SECOND,
+    by: Principal = RIG,
+) -> job.JobFailed:
+    return job.JobFailed(**_common(at, by), attempt=attempt, error_code=code, error_message=message)
+
+
+def canceled(
+    attempt: int = 1, reason: str = "", *, at: int = T0 + SECOND, by: Principal = ALICE
+) -> job.JobCanceled:
+    return job.JobCanceled(**_common(at, by), attempt=attempt, reason=reason)
+
+
+def expired(attempt: int = 1, *, at: int = EXPIRES) -> job.JobExpired:
+    return job.JobExpired(**_common(at, SYSTEM), attempt=attempt)
+
+
+def completed(
+    attempt: int = 1,
+    session: str = SESSION,
+    miner_id: str = "rig",
+    *,
+    at: int = T0 + 2 * SECOND,
+    metrics: Mapping[str, int | str] | None = None,
+    **work: Any,
+) -> job.JobCompleted:
+    """With the receipt of one second at the list price, except for what `work` says."""
+    done = WorkDone(
+        job_id=str(JOB_ID),
+        attempt=attempt,
+        service="whisper",
+        client="alice",
+        miner_id=miner_id,
+        payload_digest=PAYLOAD_DIGEST,
+        result_digest=RESULT_DIGEST,
+        units="1.000",
+        unit_price="0.002",
+        price="0.002000",
+        started_at=T0 + SECOND,
+        completed_at=T0 + 2 * SECOND,
+        statement={},
+    )
+    return job.JobCompleted(
+        **_common(at, Principal(miner_id.rpartition("@")[2], Role.MINER)),
+        **_attempt(attempt, session, miner_id),
+        result_digest=RESULT_DIGEST,
+        metrics=dict(metrics or {}),
+        receipt=seal(replace(done, **work)),
+    )
