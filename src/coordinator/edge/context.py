@@ -1,0 +1,93 @@
+"""What the edge needs from the rest: the ports, wired by `bootstrap`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+import anyio.to_thread
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from coordinator.application.keyring import Keyring
+from coordinator.application.ports import Database, EventLog, Front, Row, Watermarks, WorkQueues
+from coordinator.blobs import BlobStore
+from coordinator.settings import Settings
+
+T = TypeVar("T")
+PROJECTOR = "projector"
+"""The follower that fills the read models."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """How long a request may keep us busy, in seconds."""
+
+    body_seconds: float = 20
+    """For a whole JSON body to arrive."""
+    chunk_seconds: float = 60
+    """For the next bytes of an upload to arrive."""
+    at_least_seconds: float = 5
+    """For the read models to reach a position that a read asks for."""
+    wait_seconds: float = 30
+    """The longest wait for a job's result."""
+    watch_seconds: float = 5
+    """Between looks at the jobs that are waited for where no follower moves."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeContext:
+    """The ports that the endpoints use."""
+
+    front: Front
+    log: EventLog
+    database: Database
+    queues: WorkQueues
+    keyring: Keyring
+    blobs: BlobStore
+    settings: Settings
+    watermarks: Watermarks
+    health: Callable[[], Mapping[str, Any]]
+    """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O: it is called on the
+    event loop, and whoever can reach the port sees it. Whatever else it holds (the public signing key) is
+    shown too."""
+    limits: EdgeLimits = field(default_factory=EdgeLimits)
+
+    async def read(self, statement: str, **params: Any) -> list[dict[str, Any]]:
+        """The rows of a named statement, in a transaction of its own. Raises LogUnavailable."""
+
+        def query() -> list[dict[str, Any]]:
+            with self.database.transaction() as tables:
+                return tables.query(statement, **params)
+
+        return await in_thread(query)
+
+    async def put(self, table: str, row: Row) -> None:
+        """Insert or replace one row. Raises LogUnavailable."""
+
+        def write() -> None:
+            with self.database.transaction() as tables:
+                tables.put(table, [row])
+
+        await in_thread(write)
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Run something that blocks, beside the event loop."""
+    return await anyio.to_thread.run_sync(call)
+
+
+async def context_of(connection: HTTPConnection) -> EdgeContext:
+    """The context of the app that serves this connection (a request or a websocket)."""
+    context: EdgeContext = connection.app.state.context
+    return context
+
+
+Context = Annotated[EdgeContext, Depends(context_of)]
+
+
+def monotonic() -> float:
+    """Seconds for waiting, on the clock of the event loop."""
+    return asyncio.get_running_loop().time()

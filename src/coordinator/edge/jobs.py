@@ -1,0 +1,175 @@
+"""Jobs: submit, look at, list, cancel. What a job gave is in `results`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import JobCancel, JobSubmit
+from coordinator.domain.messages import Role, ServiceId
+from coordinator.edge.auth import Client
+from coordinator.edge.bodies import command_body, fill, read_object
+from coordinator.edge.context import Context
+from coordinator.edge.models import JobCancelAnswer, JobPage, JobSubmitAnswer, JobView
+from coordinator.edge.problems import describe_problems
+from coordinator.edge.reading import PageQuery, Position, cursor_after, find_job, read_cursor, reply
+from coordinator.edge.sending import same_job, send
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_AFTER_ALL = (str(2**62), "")  # a key that every job's comes before, newest first
+_CURSOR = (r"[0-9]{1,16}", r"[0-9a-f-]{36}")
+
+
+class JobsQuery(PageQuery):
+    """Which jobs."""
+
+    state: Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"] | None = None
+    service: ServiceId | None = Field(None, description="A registry entry's id.")
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=JobSubmitAnswer,
+    summary="Submit a job",
+    description="With an `Idempotency-Key` a repeat returns the first job, and 201 again; without one it is "
+    "another job. The job is in the log once this answers.",
+    responses=describe_problems(
+        Code.INVALID_PAYLOAD,
+        Code.UNAUTHORIZED_KEY,
+        Code.FORBIDDEN,
+        Code.SERVICE_NOT_FOUND,
+        Code.BLOB_NOT_FOUND,
+        Code.IDEMPOTENCY_MISMATCH,
+        Code.TOO_LARGE,
+        Code.UNAVAILABLE,
+        Code.INTERNAL,
+    ),
+    openapi_extra=command_body(
+        JobSubmit,
+        example={
+            "service": "speech_recognition",
+            "payload": {"audio_url": "https://example.com/a.wav", "model": "base"},
+            "constraints": {"gpu": "nvidia", "min_vram_gb": 2},
+            "ttl_seconds": 900,
+        },
+    ),
+)
+async def submit_job(
+    request: Request,
+    context: Context,
+    principal: Client,
+    idempotency_key: Annotated[
+        str | None,
+        Header(alias="Idempotency-Key", description="1 to 200 characters; the same key means the same job."),
+    ] = None,
+) -> Response:
+    fields = await read_object(request, context.limits)
+    if idempotency_key is not None:
+        fields = fill(fields, idempotency_key=_header_text(idempotency_key))
+    fields.setdefault("ttl_seconds", context.settings.job_ttl_seconds)
+    answer = await send(context, principal, JobSubmit.topic, fields, request)
+    submitted = JobSubmitAnswer.model_validate(answer.to_wire())
+    return reply(submitted, answer.position, 201, Location=f"/v1/jobs/{submitted.job_id}")
+
+
+@router.get(
+    "",
+    response_model=JobPage,
+    summary="List jobs, newest first",
+    description="A client's own jobs; everybody's for an admin.",
+    responses=describe_problems(
+        Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.FORBIDDEN, Code.UNAVAILABLE
+    ),
+)
+async def list_jobs(
+    context: Context, principal: Client, position: Position, query: Annotated[JobsQuery, Query()]
+) -> Response:
+    requested_at, job_id = read_cursor(query.cursor, *_CURSOR) or _AFTER_ALL
+    statement = "read_jobs"
+    asked: dict[str, Any] = {
+        "requested_at": int(requested_at),
+        "job_id": job_id,
+        "service": query.service or "",
+        # One more than is shown tells whether there is another page.
+        "page_size": query.limit + 1,
+    }
+    if principal.role is not Role.ADMIN:
+        statement += "_of_client"
+        asked["client"] = principal.name
+    if query.state:
+        statement += "_in_state"
+        asked["state"] = query.state
+    rows = await context.read(statement, **asked)
+    shown = rows[: query.limit]
+    more = len(rows) > len(shown)
+    cursor = cursor_after(str(shown[-1]["requested_at"]), shown[-1]["job_id"]) if more else None
+    return reply(JobPage(items=[view(row) for row in shown], next_cursor=cursor), position)
+
+
+@router.get(
+    "/{job_id}",
+    response_model=JobView,
+    summary="Show a job",
+    responses=describe_problems(
+        Code.INVALID_PAYLOAD,
+        Code.UNAUTHORIZED_KEY,
+        Code.FORBIDDEN,
+        Code.JOB_NOT_FOUND,
+        Code.UNAVAILABLE,
+    ),
+)
+async def show_job(context: Context, principal: Client, position: Position, job_id: UUID) -> Response:
+    return reply(view(await find_job(context, principal, job_id)), position)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    response_model=JobCancelAnswer,
+    summary="Cancel a job",
+    description="Stops a job that is queued or running. A repeat gets the first answer.",
+    responses=describe_problems(
+        Code.INVALID_PAYLOAD,
+        Code.UNAUTHORIZED_KEY,
+        Code.FORBIDDEN,
+        Code.JOB_NOT_FOUND,
+        Code.CONFLICT_STATE,
+        Code.TOO_LARGE,
+        Code.UNAVAILABLE,
+        Code.INTERNAL,
+    ),
+    openapi_extra=command_body(JobCancel, omit=("job_id",), example={"reason": "no longer needed"}),
+)
+async def cancel_job(request: Request, context: Context, principal: Client, job_id: UUID) -> Response:
+    fields = same_job(await read_object(request, context.limits), job_id)
+    answer = await send(context, principal, JobCancel.topic, fields, request)
+    return reply(JobCancelAnswer.model_validate(answer.to_wire()), answer.position)
+
+
+def view(row: dict[str, Any]) -> JobView:
+    """A row of the read model as it is shown."""
+    error = {"code": row["error_code"], "message": row["error_message"] or ""} if row["error_code"] else None
+    return JobView.model_validate(
+        {
+            **row,
+            "assigned_miner_id": row["miner_id"],
+            "constraints": json.loads(row["constraints_json"]),
+            "error": error,
+        }
+    )
+
+
+def _header_text(value: str) -> str:
+    """A header's text: bytes that the server read as Latin-1, and clients mean as UTF-8."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise Refusal(Code.INVALID_PAYLOAD, "Idempotency-Key: should be UTF-8") from None

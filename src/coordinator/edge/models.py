@@ -1,0 +1,247 @@
+"""The shapes of what the HTTP edge answers; the command line prints them with `--json`.
+
+Moments are RFC 3339 text in UTC with milliseconds, but for offers, which are the same over AMQP and HTTP.
+A newer coordinator may add members; readers skip what they do not know.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from coordinator.application.ports import HeldAttempt, Offer
+from coordinator.domain.matching import Capabilities, Constraints
+from coordinator.domain.messages import Millis
+from coordinator.domain.service import Pricing, ServiceSpec
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(millis: Millis) -> datetime:
+    """Unix milliseconds as a UTC datetime, exactly."""
+    return _EPOCH + timedelta(milliseconds=millis)
+
+
+def rfc3339(at: datetime) -> str:
+    """Such as 2026-01-31T12:00:00.250Z."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(lambda value: moment(value) if isinstance(value, int) else value),
+    PlainSerializer(rfc3339),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.250Z"]}),
+]
+
+
+class View(BaseModel):
+    """Something that is read."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Answer(BaseModel):
+    """What an accepted command is answered: its effect is in the log at `position`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    status: Literal["accepted"]
+    position: int
+
+
+# --- problems ----------------------------------------------------------------------------------------------
+class ProblemDetails(View):
+    """RFC 9457, with our code. `code` never changes its meaning; `detail` is for people."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None = None
+
+
+# --- jobs --------------------------------------------------------------------------------------------------
+class JobSubmitAnswer(Answer):
+    job_id: UUID
+    state: str
+    expires_at: Moment
+
+
+class JobCancelAnswer(Answer):
+    job_id: UUID
+    state: str
+
+
+class JobError(View):
+    code: str
+    message: str
+
+
+class JobView(View):
+    """One job."""
+
+    job_id: UUID
+    service: str
+    service_version: int
+    state: str
+    client: str
+    assigned_miner_id: str | None
+    attempt: int
+    max_attempts: int
+    priority: int
+    constraints: Constraints
+    requested_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    expires_at: Moment
+    error: JobError | None
+    payload_digest: str
+    result_digest: str | None
+    position: int
+
+
+class JobPage(View):
+    items: list[JobView]
+    next_cursor: str | None
+
+
+class JobResult(View):
+    """What a completed job gave. `result_digest` is SHA-256 over the salt (hex) and the canonical result."""
+
+    job_id: UUID
+    state: Literal["COMPLETED"]
+    attempt: int
+    miner_id: str
+    finished_at: Moment
+    result_digest: str
+    result_salt: str
+    result: dict[str, Any]
+
+
+class Receipt(View):
+    """A signed receipt, AITBC receipt 1.0; see the page on auditing for how to verify one."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: str
+    receipt_id: str
+    job_id: str
+
+
+class ReceiptPage(View):
+    items: list[Receipt]
+    next_cursor: str | None
+
+
+# --- miners ------------------------------------------------------------------------------------------------
+class MinerRegisterAnswer(Answer):
+    """A session has begun. `session_token` is the session id under the name that AITBC's miners look for."""
+
+    miner_id: str
+    session_id: str
+    session_token: str
+    profile: str
+    state: str
+    queue: str
+    control_queue: str
+    heartbeat_interval_seconds: float
+    heartbeat_timeout_seconds: float
+
+
+class HeartbeatAnswer(Answer):
+    """Stop the attempts in `cancel`: they are no longer yours."""
+
+    state: str
+    cancel: list[HeldAttempt] = Field(default_factory=list)
+
+
+class MinerAnswer(Answer):
+    miner_id: str
+    session_id: str
+    profile: str
+    state: str
+
+
+class PolledOffer(Offer):
+    """An offer that is claimed already: run it, send its result. `expires_at` is in Unix milliseconds."""
+
+    position: int
+
+
+class AttemptAnswer(Answer):
+    job_id: UUID
+    state: str
+    attempt: int
+
+
+class ResultAnswer(AttemptAnswer):
+    receipt: Receipt
+
+
+class MinerView(View):
+    """One miner."""
+
+    miner_id: str
+    session_id: str
+    state: str
+    profile: str
+    capabilities: Capabilities
+    concurrency: int
+    public_key: str
+    registered_at: Moment
+    changed_at: Moment
+    position: int
+
+
+class MinerPage(View):
+    items: list[MinerView]
+    next_cursor: str | None
+
+
+# --- blobs, services, health -------------------------------------------------------------------------------
+class BlobView(View):
+    """A stored file; `blob` is how a payload or result names it."""
+
+    blob: str
+    sha256: str
+    size: int
+
+
+class ServiceSummary(View):
+    id: str
+    name: str
+    category: str
+    description: str
+    pricing: Pricing
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    version: int
+    retired: bool
+
+
+class ServicePage(View):
+    items: list[ServiceSummary]
+    next_cursor: str | None
+
+
+class ServiceView(ServiceSpec):
+    """A registry entry as it is now."""
+
+    version: int
+    retired: bool
+
+
+class HealthView(View):
+    """How the coordinator is; `reasons` says what is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    status: Literal["ok", "failing"]
+    reasons: list[str]

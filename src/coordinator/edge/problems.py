@@ -1,0 +1,216 @@
+"""RFC 9457 problem details: the one place that turns codes into HTTP.
+
+The member `code` is what programs switch on; `detail` is for people, and never shows what was sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.application.ports import LogUnavailable
+from coordinator.blobs import BlobError, BlobNotFound, BlobStoreUnavailable, BlobTooLarge, DigestMismatch
+from coordinator.domain.errors import Code, Refusal
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_SECONDS: Final = 1
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+STATUS_OF: Final[Mapping[Code, int]] = {
+    Code.UNAUTHORIZED_KEY: 401,
+    Code.FORBIDDEN: 403,
+    Code.RATE_LIMITED: 429,
+    Code.INVALID_PAYLOAD: 422,
+    Code.TOO_LARGE: 413,
+    Code.UNKNOWN_COMMAND: 404,
+    Code.SERVICE_NOT_FOUND: 404,
+    Code.JOB_NOT_FOUND: 404,
+    Code.JOB_NOT_READY: 425,
+    Code.MINER_NOT_FOUND: 404,
+    Code.SESSION_NOT_LIVE: 409,
+    Code.MINER_DRAINING: 409,
+    Code.NOT_CAPABLE: 409,
+    Code.NO_ELIGIBLE_MINER: 409,
+    Code.CONFLICT_STATE: 409,
+    Code.STALE_ATTEMPT: 409,
+    Code.IDEMPOTENCY_MISMATCH: 409,
+    Code.INVALID_STATEMENT: 422,
+    Code.BLOB_NOT_FOUND: 404,
+    Code.BLOB_TOO_LARGE: 413,
+    Code.DIGEST_MISMATCH: 422,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+}
+_CODE_OF_STATUS: Final[Mapping[int, Code]] = {
+    404: Code.UNKNOWN_COMMAND,
+    405: Code.UNKNOWN_COMMAND,
+    413: Code.TOO_LARGE,
+    500: Code.INTERNAL,
+    503: Code.UNAVAILABLE,
+}
+_DETAIL_OF_STATUS: Final[Mapping[int, str]] = {
+    404: "there is no such endpoint; /openapi.json lists what there is",
+    405: "this endpoint takes other methods; /openapi.json lists them",
+}
+_INTERNAL_DETAIL: Final = (
+    "this is our fault; the request may be sent again, and the request id helps to find it"
+)
+
+
+class Problem(Exception):
+    """An answer that is no success: a code, a text for people, and whatever else the caller should know."""
+
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`status` where it is not the code's own; `members` extend the problem document."""
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.status = status or STATUS_OF[code]
+        self.headers = dict(headers or {})
+        self.members = dict(members or {})
+
+    def response(self) -> Response:
+        """The answer that says so."""
+        headers = dict(self.headers)
+        if self.code is Code.UNAUTHORIZED_KEY:
+            headers.setdefault("WWW-Authenticate", 'ApiKey realm="coordinator"')
+        if self.code in (Code.UNAVAILABLE, Code.JOB_NOT_READY):
+            headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+        document = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code.value,
+            **self.members,
+        }
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        if request_id:
+            document["request_id"] = request_id
+        return Response(json.dumps(document), self.status, headers, MEDIA_TYPE)
+
+
+def internal_problem() -> Problem:
+    """What is said of an unexpected exception: nothing about it."""
+    return Problem(Code.INTERNAL, _INTERNAL_DETAIL)
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Let every failure of every endpoint be answered with a problem document."""
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+def describe_problems(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint that may answer with these codes, for OpenAPI."""
+    by_status: dict[int, list[Code]] = {}
+    for code in codes:
+        by_status.setdefault(STATUS_OF[code], []).append(code)
+    return {
+        status: {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(those)}",
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/ProblemDetails"},
+                    "examples": {code.value: {"value": _example(code, status)} for code in those},
+                }
+            },
+        }
+        for status, those in sorted(by_status.items())
+    }
+
+
+def _example(code: Code, status: int) -> dict[str, Any]:
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": "what was wrong, and what to do next",
+        "code": code.value,
+        "request_id": "0d4f5e6a7b8c9d0e1f2a3b4c5d6e7f80",
+    }
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _on_refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return Problem(error.code, error.detail).response()
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    default = Code.INVALID_PAYLOAD if status < 500 else Code.INTERNAL
+    detail = _DETAIL_OF_STATUS.get(status, HTTPStatus(status).description or HTTPStatus(status).phrase)
+    code = _CODE_OF_STATUS.get(status, default)
+    return Problem(code, detail, status=status, headers=error.headers).response()
+
+
+async def _on_invalid_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return Problem(Code.INVALID_PAYLOAD, _describe(error.errors())).response()
+
+
+async def _on_unavailable(_: Request, error: Exception) -> Response:
+    structlog.get_logger("edge").warning("out of reach", error=type(error).__name__)
+    return Problem(
+        Code.UNAVAILABLE, "something that this needs is out of reach; send it again later"
+    ).response()
+
+
+async def _on_blob_error(_: Request, error: Exception) -> Response:
+    match error:
+        case BlobTooLarge():
+            return Problem(Code.BLOB_TOO_LARGE, "the blob is larger than what is allowed").response()
+        case DigestMismatch():
+            return Problem(
+                Code.DIGEST_MISMATCH, "the content does not have the SHA-256 in the path; nothing was kept"
+            ).response()
+        case BlobNotFound():
+            return Problem(Code.BLOB_NOT_FOUND, "no such blob").response()
+        case BlobStoreUnavailable():
+            return Problem(Code.UNAVAILABLE, "the blob store is out of reach; try again later").response()
+    raise error
+
+
+def _describe(errors: Sequence[Any]) -> str:
+    """What is wrong with which parameters, without showing a value."""
+    lines = []
+    for problem in errors[:5]:
+        where = ".".join(str(part) for part in problem["loc"])[:80]
+        # Messages about a format quote the offending character; a plain sentence says as much.
+        text = "should be a UUID" if problem["type"].startswith("uuid") else problem["msg"]
+        lines.append(f"{where}: {text}")
+    return "; ".join(lines)[:1000]
+
+
+_HANDLERS: Final[Mapping[type[Exception], Handler]] = {
+    Problem: _on_problem,
+    Refusal: _on_refusal,
+    HTTPException: _on_http_exception,
+    RequestValidationError: _on_invalid_request,
+    LogUnavailable: _on_unavailable,
+    ConnectionError: _on_unavailable,  # the broker
+    BlobError: _on_blob_error,
+}
