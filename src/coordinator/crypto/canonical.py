@@ -152,12 +152,9 @@ def _check_signed(value: Any, depth: int) -> bool:
 def _is_plain(value: Any, depth: int) -> bool:
     """Check a JSON value; True if the C encoder alone writes RFC 8785 for it."""
     if isinstance(value, float):
-        # Python and ECMAScript write these the same; they differ on 1.0, 1e-05, 1e16 and so on.
-        if 1e-4 <= abs(value) < 1e16:
-            return not value.is_integer()
         if not isfinite(value):
             raise CanonicalError("NaN and infinity are not JSON; send a string or null")
-        return False
+        return _is_plain_float(value)
     if isinstance(value, str | int) or value is None:
         return True
     if depth > MAX_JSON_DEPTH:
@@ -175,6 +172,11 @@ def _is_plain(value: Any, depth: int) -> bool:
             continue
         plain &= _is_plain(member, depth + 1)
     return plain
+
+
+def _is_plain_float(value: float) -> bool:
+    """Whether Python and ECMAScript write it the same; they differ on 1.0, 1e-05, 1e16 and so on."""
+    return 1e-4 <= abs(value) < 1e16 and not value.is_integer()
 
 
 def _check_keys(value: dict[Any, Any], *, ascii_only: bool) -> str:
@@ -227,7 +229,7 @@ def _without_nulls(value: Any) -> Any:
 def _rfc8785_text(value: Any) -> str:
     """The same as the C encoder, with ECMAScript numbers and keys in UTF-16 order; about ten times slower."""
     if isinstance(value, float):
-        return _ecmascript_number(value)
+        return repr(float(value)) if _is_plain_float(value) else _ecmascript_number(value)
     if isinstance(value, dict):
         try:
             keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
