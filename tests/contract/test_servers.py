@@ -30,7 +30,8 @@ from coordinator.servers import (
     ServerFailed,
     ServersMissing,
 )
-from coordinator.servers.node import LocalServer, free_port, wait_until_gone
+from coordinator.servers.node import LocalServer
+from coordinator.servers.processes import free_port, wait_until_gone
 
 LOCAL_SERVERS = [pytest.param(Postgres, id="postgres"), pytest.param(RabbitMQ, id="rabbitmq")]
 TEARDOWN_TIMEOUT_S = 30

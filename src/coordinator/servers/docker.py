@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from . import postgres, rabbitmq
-from .node import POLL_S, READY_TIMEOUT_S, Server, ServerFailed, free_port
+from .node import POLL_S, READY_TIMEOUT_S, Server, ServerFailed
 from .postgres import SUPERUSER, PostgresServer
+from .processes import free_port
 from .rabbitmq import DEFAULT_PLUGINS, RabbitMQServer
 
 if TYPE_CHECKING:

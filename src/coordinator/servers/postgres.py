@@ -19,7 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from .node import STOP_TIMEOUT_S, LocalServer, Server, ServerFailed, ServersMissing, free_port
+from .node import STOP_TIMEOUT_S, LocalServer, Server, ServerFailed, ServersMissing
+from .processes import free_port, processes_in, send, wait_until_gone
 
 SUPERUSER = "coordinator"
 MAX_CONNECTIONS = 200
@@ -70,6 +71,17 @@ class Postgres(PostgresServer, LocalServer):
     @property
     def url(self) -> str:
         return f"postgresql://{SUPERUSER}:{self._password()}@127.0.0.1:{self.port}/postgres"
+
+    def kill(self) -> None:
+        with self._lock:
+            was_ours = bool(self._processes)
+            super().kill()
+            if was_ours:
+                # When the main process died by itself, sessions go on until their statement ends, and no new
+                # server starts before that. All of a server's processes work in its data directory.
+                orphans = processes_in(self.directory.resolve() / "data")
+                send(signal.SIGKILL, orphans)
+                wait_until_gone(orphans)
 
     def _launch(self) -> None:
         programs = find_programs()

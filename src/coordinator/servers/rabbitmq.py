@@ -19,7 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from .node import STOP_TIMEOUT_S, LocalServer, Server, ServerFailed, ServersMissing, free_port
+from .node import STOP_TIMEOUT_S, LocalServer, Server, ServerFailed, ServersMissing
+from .processes import free_port
 
 DEFAULT_PLUGINS = ("rabbitmq_stream", "rabbitmq_consistent_hash_exchange")
 MEMORY_BYTES = 2_000_000_000  # of which the node uses at most four tenths before it blocks publishers

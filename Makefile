@@ -1,0 +1,59 @@
+# What a developer does here; `make` alone lists it. Everything is installed into .venv, servers excepted.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.NOTPARALLEL:
+.PHONY: help servers test check format demo bench schemas clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '  make %-9s %s\n' "$$target" "$$text"; done
+
+$(BIN)/python:
+	sh scripts/make-venv.sh
+
+# One stamp per set of extras: installed again when pyproject.toml or constraints.txt have changed since. They
+# are kept inside .venv so that they go with it.
+$(BIN)/.demo: $(INPUTS) | $(BIN)/python
+	$(INSTALL) -e '.[ffmpeg]'
+	@touch $@
+
+$(BIN)/.test: $(INPUTS) | $(BIN)/python
+	$(INSTALL) -e '.[test]'
+	@touch $@
+
+$(BIN)/.check: $(INPUTS) | $(BIN)/python
+	$(INSTALL) -e '.[test,check]'
+	@touch $@
+
+servers: ## Install RabbitMQ and Postgres where they are missing (apt as root; says what to do otherwise)
+	@sh scripts/install-servers.sh
+
+test: $(BIN)/.test servers ## Run the tests, with real servers; T="tests/unit -k name" chooses some
+	$(BIN)/python -m pytest $(T)
+
+check: $(BIN)/.check ## Formatting, lint, types, layering
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(BIN)/.check ## Format the code and fix what lint can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: $(BIN)/.demo $(if $(AMQP),servers) ## Watch jobs run, in one process; AMQP=1 with RabbitMQ and Postgres
+	$(BIN)/coordinator demo $(if $(AMQP),--amqp)
+
+bench: $(BIN)/.test servers ## Measure throughput and latency; B="arguments" goes to the benchmark
+	$(BIN)/python -m bench $(B)
+
+schemas: $(BIN)/.demo ## Write schemas/ anew from the code
+	$(BIN)/python -m coordinator.schemas
+
+clean: ## Remove .venv and everything made by the tools
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

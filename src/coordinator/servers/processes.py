@@ -1,0 +1,156 @@
+"""Processes and ports: what the servers need from the operating system."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+LOWEST_PORT = 10_000
+GONE_TIMEOUT_S = 30.0
+
+_ports_given: set[int] = set()
+
+
+class Keeper:
+    """A shell that outlives us by a moment, to end our servers if we are killed.
+
+    It reads process ids from a pipe that only we can write to. When we end, however we end, the pipe closes
+    and the shell kills what it was told of and removes the directory.
+
+    The kernel's parent-death signal (PR_SET_PDEATHSIG) would be the obvious tool. But it is sent when the
+    *thread* that started the process ends, so a node started by a worker thread would die with that thread;
+    setting it needs code between fork and exec, which threads make unsafe; and it reaches neither
+    grandchildren nor the directory.
+    """
+
+    _PROGRAM = """
+        while read -r line; do
+            case $line in forget) pids= ;; *) pids="$pids $line" ;; esac
+        done
+        [ -z "$pids" ] || kill -KILL $pids
+        # Children of the killed ones may write for a moment more.
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            [ -z "$1" ] || rm -rf -- "$1" && break
+            sleep 0.2
+        done
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", self._PROGRAM, "coordinator-keeper", str(directory or "")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._shell.pid
+
+    def watch(self, pid: int) -> None:
+        self._tell(str(pid))
+
+    def forget(self) -> None:
+        self._tell("forget")
+
+    def dismiss(self) -> None:
+        self._shell.kill()  # before the pipe closes, or it would think that we had died
+        self._shell.wait()
+        assert self._shell.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._shell.stdin.close()
+
+    def _tell(self, line: str) -> None:
+        assert self._shell.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._shell.stdin.write(line.encode() + b"\n")
+            self._shell.stdin.flush()
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now, and that no outgoing connection will be given later.
+
+    Ports of the ephemeral range will not do: while a server is down, a client that keeps connecting to one
+    can be given the same port as its own end, and then it talks to itself.
+    """
+    highest = _lowest_ephemeral_port()
+    for _ in range(1_000):
+        port = LOWEST_PORT + secrets.randbelow(highest - LOWEST_PORT)
+        if port in _ports_given:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _ports_given.add(port)
+            return port
+    raise OSError(errno.EADDRINUSE, "no free port on 127.0.0.1")
+
+
+def _lowest_ephemeral_port() -> int:
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        lowest = 32_768
+    return lowest if lowest > LOWEST_PORT + 1_000 else 65_536
+
+
+def family(roots: Iterable[int]) -> tuple[int, ...]:
+    """The given processes and all their descendants, parents before children.
+
+    Where there is no /proc only the given ones: servers end their own children when they are killed.
+    """
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            # "pid (command) state parent …", where the command may itself hold spaces and brackets
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    members = list(roots)
+    for member in members:  # grows while we go through it
+        members.extend(children.get(member, ()))
+    return tuple(members)
+
+
+def processes_in(directory: Path) -> tuple[int, ...]:
+    """The processes whose working directory this is; none where there is no /proc."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # it ended while we looked, or is another account's
+            if link.readlink() == directory:
+                found.append(int(link.parent.name))
+    return tuple(found)
+
+
+def send(number: signal.Signals, pids: Iterable[int]) -> None:
+    """Signal each process; those that are gone already are no error."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def wait_until_gone(pids: Iterable[int]) -> None:
+    """Return when all have ended (a zombie has), after GONE_TIMEOUT_S at the latest."""
+    if not hasattr(os, "pidfd_open"):
+        return
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(max(0.0, deadline - time.monotonic()) * 1_000)
+        finally:
+            os.close(descriptor)
