@@ -1,0 +1,182 @@
+"""The rules of a registry entry, by example."""
+
+# ruff: noqa: SIM300 - tests read expected == actual
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from tests.unit.deciding import ADMIN, T0, a_spec, given
+
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import COMMANDS, SYSTEM, Role
+from coordinator.domain.service import (
+    CATEGORIES,
+    RegisteredService,
+    ServiceRegister,
+    ServiceRegistered,
+    ServiceRetire,
+    ServiceRetired,
+    ServiceRevise,
+    ServiceRevised,
+    ServiceSpec,
+    service_stream,
+)
+
+SPEC = a_spec()
+BETTER = a_spec(description="Speech to text, and translation")
+FAULT = Refusal(Code.INVALID_PAYLOAD, "input_schema: not a JSON Schema")
+
+
+def registered(spec: ServiceSpec = SPEC, by: str = "root") -> ServiceRegistered:
+    return ServiceRegistered(at=T0, by=by, spec=spec)
+
+
+def revised(version: int = 2, spec: ServiceSpec = BETTER) -> ServiceRevised:
+    return ServiceRevised(at=T0, by="root", spec=spec, version=version)
+
+
+def retired() -> ServiceRetired:
+    return ServiceRetired(at=T0, by="root", service="whisper")
+
+
+REGISTER, REVISE, RETIRE = (
+    ServiceRegister(spec=SPEC),
+    ServiceRevise(spec=BETTER),
+    ServiceRetire(service="whisper"),
+)
+
+
+# --- register ----------------------------------------------------------------------------------------------
+def test_register_makes_version_one():
+    """A new entry takes jobs at once."""
+    decided = given().when(REGISTER, now=T0).then(registered())
+    assert {"service": "whisper", "version": 1, "retired": False} == decided.answer
+    assert decided.answer == decided.again().then().answer
+
+
+def test_the_catalogue_may_be_seeded_by_the_system():
+    """The coordinator registers its own catalogue at the first start, and finds it there at the next."""
+    given().when(REGISTER, by=SYSTEM, now=T0).then(registered(by="coordinator"))
+    given(registered()).when(REGISTER, by=SYSTEM).then()
+
+
+def test_register_of_what_differs_is_refused():
+    """An entry that is there, or was retired, is revised, not registered again."""
+    decided = given(registered()).when(ServiceRegister(spec=BETTER)).then(Code.CONFLICT_STATE)
+    assert "revise it instead" in decided.detail
+    given(registered(), retired()).when(REGISTER).then(Code.CONFLICT_STATE)
+
+
+# --- revise ------------------------------------------------------------------------------------------------
+def test_revise_makes_the_next_version():
+    """Every change is a version, so that each job can say which one it was accepted under."""
+    decided = given(registered()).when(REVISE, now=T0).then(revised())
+    assert {"service": "whisper", "version": 2, "retired": False} == decided.answer
+    assert decided.answer == decided.again().then().answer
+    given(registered(), revised()).when(ServiceRevise(spec=SPEC), now=T0).then(revised(3, SPEC))
+
+
+def test_revise_with_what_is_there_changes_nothing():
+    """No version without a difference."""
+    given(registered()).when(ServiceRevise(spec=SPEC)).then()
+
+
+def test_revise_brings_a_retired_entry_back():
+    """Also where the entry is as it was: the revision is what makes it live."""
+    decided = given(registered(), retired()).when(ServiceRevise(spec=SPEC), now=T0).then(revised(2, SPEC))
+    assert RegisteredService(SPEC, version=2) == decided.state
+
+
+# --- retire ------------------------------------------------------------------------------------------------
+def test_retire_ends_new_jobs():
+    """A retired entry stays known, with its version."""
+    decided = given(registered()).when(RETIRE, now=T0).then(retired())
+    assert {"service": "whisper", "version": 1, "retired": True} == decided.answer
+    assert decided.answer == decided.again().then().answer
+
+
+# --- faults and missing ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", [REVISE, RETIRE], ids=["revise", "retire"])
+def test_what_was_never_registered_is_not_found(command: Any):
+    """Only register makes an entry."""
+    decided = given().when(command).then(Code.SERVICE_NOT_FOUND)
+    assert "no service whisper" == decided.detail
+
+
+def test_a_faulty_schema_is_refused_as_the_check_said():
+    """A spec whose schema is none becomes no version."""
+    for decided in (
+        given().when(REGISTER, fault=FAULT),
+        given(registered()).when(REVISE, fault=FAULT),
+    ):
+        assert FAULT.detail == decided.then(Code.INVALID_PAYLOAD).detail
+
+
+@pytest.mark.parametrize("topic", ["service.register", "service.revise", "service.retire"])
+def test_only_operators_and_the_system_change_the_registry(topic: str):
+    """No client's or miner's key reaches the registry."""
+    assert not {Role.CLIENT, Role.MINER} & COMMANDS[topic].senders
+    assert ADMIN.role in COMMANDS[topic].senders
+
+
+# --- prices ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("unit", "amount", "per_second"),
+    [
+        ("second", "0.002", "0.002"),
+        ("hour", "3.6", "0.001000000"),
+        ("hour", "1", "0.000277778"),
+        ("hour", "0", "0.000000000"),
+        ("hour", "999999999999.999999999", "277777777.777777778"),
+        ("frame", "0.5", "0"),
+        ("gb", "0.5", "0"),
+        ("unit", "0.5", "0"),
+    ],
+)
+def test_the_list_price_is_for_one_second(unit: str, amount: str, per_second: str):
+    """What is priced by time costs so much a second, as a decimal number that an event can hold."""
+    assert per_second == a_spec(pricing={"unit": unit, "amount": amount}).list_price()
+
+
+# --- shapes ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "Whisper"},
+        {"id": "_whisper"},
+        {"id": "a.b"},
+        {"name": ""},
+        {"category": "other"},
+        {"description": "d" * 2001},
+        {"timeout_seconds": 59},
+        {"timeout_seconds": 604_801},
+        {"max_concurrent": 0},
+        {"pricing": {"unit": "day", "amount": "1"}},
+        {"pricing": {"unit": "hour", "amount": "1e3"}},
+        {"pricing": {"unit": "hour", "amount": 1}},
+        {"input_schema": []},
+        {"aliases": ["No"]},
+    ],
+    ids=str,
+)
+def test_a_spec_outside_the_bounds_is_no_spec(changes: Any):
+    """What the registry can't keep its word on is not taken."""
+    with pytest.raises(ValidationError):
+        a_spec(**changes)
+
+
+def test_the_categories_are_the_six_of_the_catalogue():
+    """The list that dashboards show and the type that commands are checked against say the same."""
+    assert CATEGORIES == ServiceSpec.model_fields["category"].annotation.__args__  # type: ignore[union-attr]
+
+
+def test_each_entry_has_a_stream_of_its_own():
+    """Ids of services, miners and jobs never meet."""
+    assert service_stream("whisper") != service_stream("ffmpeg")
+
+
+def test_an_event_that_does_not_fit_the_state_names_both():
+    """A log that no decision could have written is an error, not a state."""
+    with pytest.raises(ValueError, match=r"service\.retired\.v1 can't follow NoneType"):
+        given(retired())
