@@ -40,7 +40,7 @@ class BrokerError(Exception):
     """RabbitMQ can't be used; the text is one line that says why, and shows no secret."""
 
 
-class BrokerUnreachable(BrokerError):
+class BrokerUnreachable(BrokerError, ConnectionError):
     """Nobody answers at AMQP_URL."""
 
 

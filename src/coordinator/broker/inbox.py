@@ -22,10 +22,11 @@ from faststream.rabbit.message import RabbitMessage
 from pamqp.commands import Basic
 from pydantic_core import to_json
 
-from coordinator.application.intents import Answer, Intent, Refused
+from coordinator.application.intents import Accepted, Answer, Intent, Refused
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Front, Heartbeat
-from coordinator.broker.connection import Broker, explain, named_url
+from coordinator.broker.connection import Broker, BrokerUnreachable, explain, named_url
+from coordinator.broker.declarer import Declarer
 from coordinator.broker.envelope import (
     Batch,
     Envelope,
@@ -34,9 +35,10 @@ from coordinator.broker.envelope import (
     read_heartbeats,
 )
 from coordinator.broker.tolerance import read_tolerantly
-from coordinator.broker.topology import COMMANDS_QUEUE, DEAD, HEARTBEATS_QUEUE
+from coordinator.broker.topology import COMMANDS_QUEUE, DEAD, HEARTBEATS_QUEUE, WorkQueueType, control_queue
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
+from coordinator.domain.miner import MinerRegister
 
 PREFETCH = 64
 """Messages in flight per queue: times 1 MiB it bounds memory, times the elements in each the group commit."""
@@ -66,6 +68,7 @@ class Inbox:
         front: Front,
         keyring: Keyring,
         *,
+        queue_type: WorkQueueType = "classic",
         prefetch: int = PREFETCH,
         graceful_timeout: float = GRACEFUL_TIMEOUT_SECONDS,
         handle_timeout: float = HANDLE_TIMEOUT_SECONDS,
@@ -75,9 +78,8 @@ class Inbox:
         self._broker = broker
         self._stopping = asyncio.Event()
         self._up = False
-        commands = _Lane(
-            "commands", broker, keyring, self._stopping, handle_timeout, read_commands, _ask(front)
-        )
+        ask = _ask(front, Declarer(broker), queue_type)
+        commands = _Lane("commands", broker, keyring, self._stopping, handle_timeout, read_commands, ask)
         beats = _Lane(
             "heartbeats", broker, keyring, self._stopping, handle_timeout, read_heartbeats, _beat(front)
         )
@@ -131,9 +133,21 @@ async def _undecoded(message: RabbitMessage) -> RabbitMessage:
     return message
 
 
-def _ask(front: Front) -> Callable[[Principal, Sequence[Intent]], Awaitable[list[Answer]]]:
+def _ask(
+    front: Front, declarer: Declarer, queue_type: WorkQueueType
+) -> Callable[[Principal, Sequence[Intent]], Awaitable[list[Answer]]]:
     async def ask(_: Principal, intents: Sequence[Intent]) -> list[Answer]:
-        return await front.handle(intents)
+        answers = await front.handle(intents)
+        for place, (intent, answer) in enumerate(zip(intents, answers, strict=False)):
+            if isinstance(intent.command, MinerRegister) and isinstance(answer, Accepted):
+                # Only a miner that came over AMQP can consume its hints, so its queue is made here.
+                try:
+                    await declarer.declare(control_queue(intent.command.miner_id, queue_type))
+                except BrokerUnreachable:
+                    answers[place] = Refused(
+                        Code.UNAVAILABLE, "your control queue could not be made; send it again"
+                    )
+        return answers
 
     return ask
 

@@ -7,51 +7,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from aio_pika.abc import AbstractChannel
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from pamqp.commands import Basic
 from pydantic_core import to_json
 
 from coordinator.application.ports import Offer, TakenOffer
 from coordinator.broker.connection import Broker, BrokerUnreachable
+from coordinator.broker.declarer import Declarer
 from coordinator.broker.taps import Taps
 from coordinator.broker.topology import (
     CONTROL,
     WORK,
-    QueueSpec,
     WorkQueueType,
     control_queue,
-    declare_queues,
     work_queue,
 )
 
-DECLARE_TIMEOUT_SECONDS = 10.0
 MAX_MESSAGE_BYTES = 2**20
 
 log = structlog.get_logger(__name__)
-
-
-class Declarer:
-    """Declares queues on demand, on a channel of its own: a refused declaration costs a channel."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._channel: AbstractChannel | None = None
-        self._lock = asyncio.Lock()
-
-    async def declare(self, queue: QueueSpec) -> None:
-        """Raises TopologyMismatch, BrokerUnreachable."""
-        # Shielded: aio-pika closes the channel of a call that is cancelled halfway.
-        await asyncio.shield(asyncio.ensure_future(self._declare(queue)))
-
-    async def _declare(self, queue: QueueSpec) -> None:
-        try:
-            async with asyncio.timeout(DECLARE_TIMEOUT_SECONDS), self._lock:
-                if self._channel is None:
-                    self._channel = await self._broker.channel()
-                await declare_queues(self._channel, [queue])
-        except (TimeoutError, *CONNECTION_EXCEPTIONS) as error:
-            raise BrokerUnreachable(f"could not declare {queue.name}: {error or 'no answer'}") from error
 
 
 class RabbitWorkQueues:

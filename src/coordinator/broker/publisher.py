@@ -1,0 +1,122 @@
+"""Events for others to read: arrays on the events exchange, each under a key that names whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from pamqp.commands import Basic
+from pydantic_core import to_json
+
+from coordinator.application.intents import MAX_ARRAY_LENGTH
+from coordinator.application.ports import Recorded
+from coordinator.broker.connection import Broker, PublishFailed
+from coordinator.broker.topology import EVENTS
+from coordinator.domain.job import JobEvent
+from coordinator.domain.messages import Event
+from coordinator.domain.miner import MinerEvent
+from coordinator.domain.service import ServiceRegistered, ServiceRetired, ServiceRevised
+
+MAX_ARRAY_BYTES = 2**20 - 1
+NOBODY = "-"
+"""In the place of the client, where an event is no client's."""
+MANY = "many"
+"""In the place of the job (miner, service), where an array is about more than one."""
+
+
+def owner_and_subject(event: Event) -> tuple[str, str]:
+    """Whose event it is, and which job, miner or service it is about: the last words of its routing key."""
+    match event:
+        case JobEvent():
+            return event.client, str(event.job_id)
+        case MinerEvent():
+            return NOBODY, event.miner_id
+        case ServiceRegistered() | ServiceRevised():
+            return NOBODY, event.spec.id
+        case ServiceRetired():
+            return NOBODY, event.service
+    return NOBODY, NOBODY
+
+
+class _Array:
+    """Events of one type and client, as one message's body."""
+
+    def __init__(self, topic: str, owner: str, subject: str, first: Recorded) -> None:
+        self.topic = topic
+        self.owner = owner
+        self.subject = subject
+        self.message_id = f"{first.stream}-{first.version}"
+        self.parts: list[bytes] = []
+        self.size = 1
+
+    def fits(self, part: bytes) -> bool:
+        room = MAX_ARRAY_BYTES - self.size - 1
+        return not self.parts or (len(self.parts) < MAX_ARRAY_LENGTH and len(part) <= room)
+
+    def add(self, part: bytes, subject: str) -> None:
+        self.parts.append(part)
+        self.size += len(part) + 1
+        if subject != self.subject:
+            self.subject = MANY
+
+    @property
+    def routing_key(self) -> str:
+        # The version stays out of the key: a reader of `job.completed.*.*` gets the next version too.
+        fact = self.topic.rpartition(".")[0]
+        return f"{fact}.{self.owner}.{self.subject}"
+
+    @property
+    def body(self) -> bytes:
+        return b"[" + b",".join(self.parts) + b"]"
+
+
+def arrays_of(events: Sequence[Recorded]) -> Iterator[_Array]:
+    """The events in arrays per type and client, in log order within each."""
+    open_arrays: dict[tuple[str, str], _Array] = {}
+    for recorded in events:
+        topic = recorded.event.topic
+        owner, subject = owner_and_subject(recorded.event)
+        part = _element(recorded)
+        array = open_arrays.get((topic, owner))
+        if array is not None and not array.fits(part):
+            yield array
+            array = None
+        if array is None:
+            array = open_arrays[topic, owner] = _Array(topic, owner, subject, recorded)
+        array.add(part, subject)
+    yield from open_arrays.values()
+
+
+def _element(recorded: Recorded) -> bytes:
+    # The head is plain ASCII; writing it by hand leaves one call of the serialiser per event.
+    head = (
+        f'{{"position":{recorded.position},"stream":"{recorded.stream}","version":{recorded.version},'
+        f'"topic":"{recorded.event.topic}","event":'
+    )
+    return head.encode() + to_json(recorded.event) + b"}"
+
+
+class RabbitEventSink:
+    """`EventSink` over RabbitMQ."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        """Raises PublishFailed where the broker did not confirm every array."""
+        arrays = list(arrays_of(events))
+        outcomes = await asyncio.gather(*(self._send(array) for array in arrays))
+        failed = outcomes.count(False)
+        if failed:
+            raise PublishFailed(f"RabbitMQ did not confirm {failed} of {len(arrays)} arrays of events")
+
+    async def _send(self, array: _Array) -> bool:
+        properties = Basic.Properties(
+            content_type="application/json",
+            message_type=array.topic,
+            message_id=array.message_id,
+            delivery_mode=2,
+        )
+        # Nobody has to listen, so unroutable is no error (the stream is bound to everything anyway).
+        outcome = await self._broker.publish(EVENTS.name, array.routing_key, array.body, properties)
+        return outcome == "confirmed"
