@@ -25,10 +25,9 @@ log = structlog.get_logger("feed")
 class Feed:
     """Recent events in memory, and the log behind them. Used on the event loop only."""
 
-    def __init__(self, event_log: EventLog, on_foreign: Callable[[Sequence[Recorded]], None]) -> None:
-        """`on_foreign`: told of events that this process did not append itself."""
+    def __init__(self, event_log: EventLog) -> None:
         self._log = event_log
-        self._on_foreign = on_foreign
+        self._on_foreign: Callable[[Sequence[Recorded]], None] = lambda events: None
         self._recent: list[Recorded] = []
         self._from = 0
         """What is in memory follows this position …"""
@@ -42,6 +41,10 @@ class Feed:
     def head(self) -> int:
         """The last position that this process knows of."""
         return self._to
+
+    def on_foreign(self, callback: Callable[[Sequence[Recorded]], None]) -> None:
+        """Call back with events that this process did not append itself."""
+        self._on_foreign = callback
 
     async def start(self) -> None:
         """Begin at the log's end. Raises LogUnavailable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import structlog
 
 from coordinator.application.bus import CommandBus
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
-from coordinator.application.ports import Heartbeat, WorkQueues
+from coordinator.application.ports import Heartbeat, Hints, WorkQueues
 from coordinator.application.preparation import Preparation, Prepared
 from coordinator.application.presence import Presence
 from coordinator.domain.errors import Code
@@ -39,12 +40,14 @@ class CoordinatorFront:
         preparation: Preparation,
         presence: Presence,
         queues: WorkQueues,
+        hints: Hints,
         welcome: Welcome,
     ) -> None:
         self._bus = bus
         self._preparation = preparation
         self._presence = presence
         self._queues = queues
+        self._hints = hints
         self._welcome = welcome
 
     async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
@@ -75,6 +78,7 @@ class CoordinatorFront:
         profile, miner_id = answer.body["profile"], answer.body["miner_id"]
         try:
             await self._queues.ensure(profile)
+            await self._hints.ensure(miner_id)
         except ConnectionError as error:
             # The session is in the log; the miner asks again, which is a repeat, and gets its queue then.
             log.warning("a miner's queues could not be made", miner=miner_id, error=str(error))
@@ -92,6 +96,9 @@ class CoordinatorFront:
 def _log(intent: Intent, answer: Answer) -> None:
     """One line per fact that an operator needs; the usual course of a job only at level debug."""
     command = intent.command
+    usual = isinstance(answer, Accepted) and isinstance(command, AttemptCommand | JobSubmit)
+    if usual and not log.is_enabled_for(logging.DEBUG):
+        return  # this is called for every command: it must cost nothing where nobody looks
     facts: dict[str, Any] = {"command": command.topic, "by": intent.principal.name}
     for name in ("job_id", "attempt", "miner_id", "session_id"):
         value = getattr(command, name, None)
@@ -104,5 +111,4 @@ def _log(intent: Intent, answer: Answer) -> None:
         return
     if "job_id" in answer.body:
         facts["job_id"] = answer.body["job_id"]
-    usual = isinstance(command, AttemptCommand | JobSubmit)
     (log.debug if usual else log.info)("accepted", **facts, position=answer.position)

@@ -26,7 +26,7 @@ class Presence:
         clock: Clock,
         heartbeat_timeout: float,
     ) -> None:
-        """`head`: the log's last position known; `heartbeat_timeout`: seconds by which leases are extended."""
+        """`head`: the last position known; `heartbeat_timeout`: seconds by which leases are extended."""
         self._database = database
         self._state_of = state_of
         self._head = head

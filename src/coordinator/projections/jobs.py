@@ -19,6 +19,7 @@ from coordinator.domain.messages import Event
 
 TABLE = "jobs"
 KEY = "job_id"
+BORN_WHOLE = False
 
 
 def key_of(event: Event) -> str | None:

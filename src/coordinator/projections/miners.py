@@ -8,6 +8,7 @@ from coordinator.domain.miner import MinerDrained, MinerEvent, MinerRegistered
 
 TABLE = "miners"
 KEY = "miner_id"
+BORN_WHOLE = False
 
 
 def key_of(event: Event) -> str | None:

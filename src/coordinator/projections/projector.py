@@ -1,4 +1,4 @@
-"""The projector: one follower that keeps every read model, and the check that they equal a fold of the log."""
+"""The projector keeps every read model; `differences` checks that they equal a fold of the log."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ class ReadModel:
     key: str
     key_of: Callable[[Event], str | None]
     evolve: Callable[[Row | None, Recorded], Row]
+    born_whole: bool
+    """Every event gives a whole row, so that no row is ever read."""
 
 
 def _read_model(module: ModuleType) -> ReadModel:
-    return ReadModel(module.TABLE, module.KEY, module.key_of, module.evolve)
+    return ReadModel(module.TABLE, module.KEY, module.key_of, module.evolve, module.BORN_WHOLE)
 
 
 READ_MODELS = tuple(_read_model(m) for m in (jobs, receipts, miners, services))
@@ -45,15 +47,12 @@ class Projector(FollowerBase):
         self._rows.clear()
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
-        try:
-            for model in READ_MODELS:
-                touched = [(key, e) for e in events if (key := model.key_of(e.event)) is not None]
-                if touched:
-                    rows = self._evolve(tables, model, touched)
-                    tables.put(model.table, list(rows.values()))
-        except BaseException:
-            self._rows.clear()  # the transaction will not be: forget what it would have written
-            raise
+        # If the transaction fails, `take_over` clears the cache before anything is applied again.
+        for model in READ_MODELS:
+            touched = [(key, e) for e in events if (key := model.key_of(e.event)) is not None]
+            if touched:
+                rows = self._evolve(tables, model, touched)
+                tables.put(model.table, list(rows.values()))
 
     def _evolve(
         self, tables: Tables, model: ReadModel, touched: list[tuple[str, Recorded]]
@@ -68,7 +67,7 @@ class Projector(FollowerBase):
                 missing.append(key)
         # A row that an event creates is not there yet: only the others are worth a query.
         created = {key for key, e in touched if e.version == 1}
-        wanted = [key for key in missing if key not in created]
+        wanted = [] if model.born_whole else [key for key in missing if key not in created]
         if wanted:
             found = tables.query(f"projector_{model.table}", keys=wanted)
             rows |= {row[model.key]: row for row in found}

@@ -10,6 +10,7 @@ from coordinator.domain.messages import Event
 
 TABLE = "receipts"
 KEY = "job_id"
+BORN_WHOLE = True
 
 
 def key_of(event: Event) -> str | None:

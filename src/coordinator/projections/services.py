@@ -8,6 +8,7 @@ from coordinator.domain.service import ServiceRegistered, ServiceRetired, Servic
 
 TABLE = "services"
 KEY = "service"
+BORN_WHOLE = False
 
 
 def key_of(event: Event) -> str | None:

@@ -1,0 +1,225 @@
+"""The only place that wires adapters to ports."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from coordinator.application.bus import CommandBus
+from coordinator.application.deciding import Deciding
+from coordinator.application.dispatch import Dispatcher
+from coordinator.application.feed import Feed
+from coordinator.application.follow import Follower, FollowerRunner, LocalWatermarks
+from coordinator.application.front import CoordinatorFront, Welcome
+from coordinator.application.intents import Intent, Refused
+from coordinator.application.ports import Clock, Database, LogUnavailable
+from coordinator.application.preparation import Preparation, fingerprint_secret
+from coordinator.application.presence import Presence
+from coordinator.application.publish import Publisher
+from coordinator.application.timers import Timers
+from coordinator.blobs import open_blob_store
+from coordinator.catalog import load_catalog
+from coordinator.crypto.keys import SigningKey
+from coordinator.domain.errors import Code
+from coordinator.domain.messages import SYSTEM
+from coordinator.domain.service import ServiceRegister, ServiceSpec
+from coordinator.parts import Parts
+from coordinator.projections import projector
+from coordinator.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+SIGNING_KEY_FILE = "signing.key"
+START_SECONDS = 60.0  # how long the registry's entries may take to get into the log at the start
+
+log = structlog.get_logger("coordinator")
+
+SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
+
+
+def build(settings: Settings) -> Coordinator:
+    """A coordinator in the mode that the settings ask for; `start` it."""
+    return Coordinator(settings, open_parts(settings))
+
+
+def open_parts(settings: Settings) -> Parts:
+    """The adapters of the mode. Imported here, so that neither mode loads the other's libraries."""
+    if settings.mode == "embedded":
+        from coordinator.embedded import open_embedded
+
+        return open_embedded(settings)
+    from coordinator.standard import open_standard
+
+    return open_standard(settings)
+
+
+def signing_key(settings: Settings) -> SigningKey:
+    """RECEIPT_SIGNING_KEY_HEX, or a key file in the data directory that is made at the first start."""
+    if settings.receipt_signing_key_hex is not None:
+        return SigningKey.from_hex(settings.receipt_signing_key_hex.get_secret_value())
+    return SigningKey.load_or_create(settings.data_dir / SIGNING_KEY_FILE)
+
+
+class Coordinator:
+    """Everything that runs in one process. `start` and `stop` may each be called twice."""
+
+    def __init__(self, settings: Settings, parts: Parts, clock: Clock = SYSTEM_CLOCK) -> None:
+        key = signing_key(settings)
+        self.settings = settings
+        self.signing_key_id = key.key_id
+        self.parts = parts
+        self.blobs = open_blob_store(settings.blob_store or str(settings.data_dir / "blobs"))
+        self.feed = Feed(parts.log)
+        self.bus = CommandBus(
+            parts.log,
+            Deciding(key),
+            clock,
+            unowned_blobs=lambda pairs: unowned_blobs(parts.database, pairs),
+            on_committed=self.feed.offer,
+        )
+        self.feed.on_foreign(self.bus.forget)
+        timeout = settings.heartbeat_timeout_seconds
+        presence = Presence(parts.database, self.bus.state, lambda: self.feed.head, clock, timeout)
+        self.front = CoordinatorFront(
+            self.bus,
+            Preparation(self.blobs, fingerprint_secret(key)),
+            presence,
+            parts.queues,
+            parts.hints,
+            Welcome(settings.heartbeat_interval_seconds, timeout),
+        )
+        self.watermarks = LocalWatermarks(parts.database)
+        timers = Timers(parts.database, self.front.handle, clock, timeout)
+        parts.on_reconnect(timers.listen_anew)
+        followers: Iterable[Follower] = (
+            projector.Projector(),
+            Dispatcher(
+                parts.log,
+                parts.database,
+                parts.queues,
+                parts.hints,
+                clock,
+                settings.offer_timeout_seconds,
+            ),
+            Publisher(parts.sink),
+            timers,
+        )
+        self.runners = [
+            FollowerRunner(f, self.feed, parts.database, parts.leadership, self.watermarks) for f in followers
+        ]
+        self._inbox = parts.inbox(self.front, settings.keyring)
+        self._started = False
+
+    @property
+    def app(self) -> FastAPI:
+        """The HTTP edge, made anew at each call."""
+        from coordinator.edge.app import create_app
+        from coordinator.edge.context import EdgeContext
+
+        return create_app(
+            EdgeContext(
+                front=self.front,
+                log=self.parts.log,
+                database=self.parts.database,
+                queues=self.parts.queues,
+                keyring=self.settings.keyring,
+                blobs=self.blobs,
+                settings=self.settings,
+                watermarks=self.watermarks,
+                health=self.health,
+            )
+        )
+
+    async def start(self) -> None:
+        """Connect, seed the registry, follow the log, and let commands in. Raises LogUnavailable, OSError."""
+        if self._started:
+            return
+        self._started = True
+        await self.parts.start()
+        await self.feed.start()
+        await self.bus.start()
+        await self._seed()
+        for runner in self.runners:
+            await runner.start()
+        if self._inbox is not None:
+            await self._inbox.start()
+        log.info("started", mode=self.settings.mode, position=self.feed.head, key=self.signing_key_id)
+
+    async def stop(self) -> None:
+        """Let nothing more in, answer what is in, and close everything."""
+        if not self._started:
+            return
+        self._started = False
+        if self._inbox is not None:
+            await self._inbox.stop()
+        await self.bus.stop()
+        for runner in self.runners:
+            await runner.stop()
+        await self.feed.stop()
+        await self.parts.stop()
+        log.info("stopped")
+
+    def health(self) -> dict[str, Any]:
+        """What `/health` shows; at once, without I/O."""
+        followers = {r.follower.name: {"status": r.status, "position": r.position} for r in self.runners}
+        reasons = [f"{r.follower.name} stopped: {r.error}" for r in self.runners if r.status == "failed"]
+        if not self._started:
+            reasons.append("not started")
+        if not self.parts.connected():
+            reasons.append("the broker is out of reach")
+        elif self._inbox is not None and not self._inbox.connected:
+            reasons.append("commands are not consumed")
+        return {
+            "live": True,
+            "ready": not reasons,
+            "reasons": reasons,
+            "mode": self.settings.mode,
+            "position": self.feed.head,
+            "signing_key_id": self.signing_key_id,
+            "followers": followers,
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start, for benchmarks and operators."""
+        return {"bus": dataclasses.asdict(self.bus.stats)}
+
+    async def _seed(self) -> None:
+        """Register the catalogue's services; what is registered already stays as it is."""
+        specs = [ServiceSpec.model_validate(entry) for entry in load_catalog()]
+        intents = [Intent(ServiceRegister(spec=spec), SYSTEM) for spec in specs]
+        async with asyncio.timeout(START_SECONDS):
+            for spec, answer in zip(specs, await self.front.handle(intents), strict=True):
+                if isinstance(answer, Refused) and answer.code in (Code.UNAVAILABLE, Code.INTERNAL):
+                    raise LogUnavailable(f"{spec.id} could not be registered: {answer.detail}")
+
+
+def unowned_blobs(database: Database, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these (`blob:<sha256>`, principal) pairs are no upload that took place."""
+    keys = {f"{ref.removeprefix('blob:')}/{principal}": (ref, principal) for ref, principal in pairs}
+    with database.transaction() as tables:
+        owned = {row["key"] for row in tables.query("bus_owned_blobs", keys=list(keys))}
+    return {pair for key, pair in keys.items() if key not in owned}
+
+
+def rebuild_projections(settings: Settings, progress: Callable[[int, int], None]) -> int:
+    """Fold the log again into empty read models; the number of events. `progress(position, head)`."""
+    parts = open_parts(settings)
+    try:
+        return projector.rebuild(parts.log, parts.database, progress)
+    finally:
+        asyncio.run(parts.stop())
+
+
+def check_projections(settings: Settings) -> list[str]:
+    """Where the read models differ from a fold of the log; empty where nowhere."""
+    parts = open_parts(settings)
+    try:
+        return list(projector.differences(parts.log, parts.database))
+    finally:
+        asyncio.run(parts.stop())

@@ -1,0 +1,49 @@
+"""The embedded mode: the whole coordinator in one process, no servers. SQLite, and queues in memory."""
+
+from __future__ import annotations
+
+from coordinator.application.local_queues import LocalHints, LocalWorkQueues, NullEventSink
+from coordinator.database.datadir import DataDirectory
+from coordinator.database.leadership import LocalLeadership
+from coordinator.database.migrate import migrate
+from coordinator.database.sqlite import SqliteDatabase
+from coordinator.log.sqlite import SqliteEventLog
+from coordinator.parts import Parts
+from coordinator.settings import Settings
+
+DATABASE_FILE = "coordinator.db"
+
+
+def open_embedded(settings: Settings) -> Parts:
+    """Open the data directory, which nobody else may have open. Raises DataDirectoryInUse."""
+    directory = DataDirectory(settings.data_dir)
+    directory.lock()
+    try:
+        path = settings.data_dir / DATABASE_FILE
+        migrate(path)
+        log, database = SqliteEventLog(path), SqliteDatabase(path)
+    except BaseException:
+        directory.unlock()
+        raise
+
+    async def start() -> None:
+        return None
+
+    async def stop() -> None:
+        log.close()
+        database.close()
+        directory.unlock()
+
+    return Parts(
+        log=log,
+        database=database,
+        leadership=LocalLeadership(),
+        queues=LocalWorkQueues(),
+        hints=LocalHints(),
+        sink=NullEventSink(),
+        start=start,
+        stop=stop,
+        inbox=lambda front, keyring: None,
+        connected=lambda: True,
+        on_reconnect=lambda callback: None,
+    )

@@ -1,0 +1,51 @@
+"""Logs: structlog, one line per fact that an operator needs, on stderr. No payloads, no secrets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import Processor
+
+LogFormat = Literal["console", "json"]
+
+# The libraries' own loggers say at info what they do for us; we say ourselves what matters.
+QUIET = (
+    "aio_pika",
+    "aiormq",
+    "uvicorn",
+    "uvicorn.access",
+    "uvicorn.error",
+    "httpx",
+    "httpcore",
+    "faststream",
+)
+
+
+def configure_logs(log_format: LogFormat = "console", level: str = "info") -> None:
+    """Set logging up for this process; `level` is debug, info, warning or error."""
+    number = getattr(logging, level.upper())
+    processors: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if log_format == "json":
+        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        colors = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        processors.append(structlog.dev.ConsoleRenderer(colors=colors))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL if name.startswith("aio") else logging.WARNING)

@@ -1,0 +1,97 @@
+"""Run a coordinator with its HTTP edge until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from coordinator.bootstrap import Coordinator, build
+from coordinator.settings import Settings
+
+KEEP_ALIVE_SECONDS = 75
+STOP_SECONDS = 10  # how long requests under way may take once we stop
+
+
+def run(settings: Settings, on_ready: Callable[[Coordinator, int], None] = lambda c, port: None) -> None:
+    """Serve until SIGTERM or SIGINT. `on_ready(coordinator, port)` is called once requests are answered.
+
+    Raises OSError (the port is taken), LogUnavailable, ConnectionError, DataDirectoryInUse.
+    """
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve(settings, on_ready))
+    else:
+        uvloop.run(serve(settings, on_ready))
+
+
+async def serve(settings: Settings, on_ready: Callable[[Coordinator, int], None]) -> None:
+    """As `run`, on the loop that is there."""
+    listener = listen(settings.app_host, settings.app_port)
+    with contextlib.closing(listener):
+        coordinator = build(settings)
+        try:
+            await coordinator.start()
+            await _serve(coordinator, listener, on_ready)
+        finally:
+            await coordinator.stop()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 picks a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with our own handling of signals: the coordinator stops after its edge, in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(
+    coordinator: Coordinator, listener: socket.socket, on_ready: Callable[[Coordinator, int], None]
+) -> None:
+    config = uvicorn.Config(
+        coordinator.app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        lifespan="on",
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        if server.started:
+            on_ready(coordinator, listener.getsockname()[1])
+        await serving
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,63 @@
+"""The standard mode: Postgres keeps the log and the tables, RabbitMQ the queues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coordinator.application.keyring import Keyring
+from coordinator.application.ports import Front
+from coordinator.broker.connection import Broker
+from coordinator.broker.inbox import Inbox
+from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
+from coordinator.broker.publisher import RabbitEventSink
+from coordinator.broker.topology import declare_topology
+from coordinator.database.leadership import PostgresLeadership
+from coordinator.database.migrate import migrate
+from coordinator.database.postgres import PostgresDatabase
+from coordinator.log.postgres import PostgresEventLog
+from coordinator.parts import Parts
+from coordinator.settings import Settings
+
+
+def open_standard(settings: Settings) -> Parts:
+    """Open what DATABASE_URL and AMQP_URL name. Raises LogUnavailable."""
+    assert settings.database_url is not None
+    assert settings.amqp_url is not None
+    database_url = settings.database_url.get_secret_value()
+    queue_type = settings.work_queue_type
+    migrate(database_url)
+    log, database = PostgresEventLog(database_url), PostgresDatabase(database_url)
+    leadership = PostgresLeadership(database_url)
+    broker = Broker(settings.amqp_url.get_secret_value())
+    queues = RabbitWorkQueues(broker, queue_type)
+
+    async def start() -> None:
+        await broker.start()
+        await declare_topology(broker.connection, queue_type)
+
+    async def stop() -> None:
+        await queues.stop()
+        await broker.stop()
+        await leadership.close()
+        log.close()
+        database.close()
+
+    def inbox(front: Front, keyring: Keyring) -> Inbox:
+        return Inbox(broker, front, keyring, queue_type=queue_type)
+
+    def on_reconnect(callback: Callable[[], None]) -> None:
+        broker.on_reconnect(callback)
+
+    return Parts(
+        log=log,
+        database=database,
+        leadership=leadership,
+        queues=queues,
+        hints=RabbitHints(broker, queue_type),
+        sink=RabbitEventSink(broker),
+        start=start,
+        stop=stop,
+        inbox=inbox,
+        connected=lambda: broker.connected,
+        on_reconnect=on_reconnect,
+    )
