@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
@@ -13,13 +14,16 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.numeric import Int8Dumper
 
 from coordinator.application.ports import LogUnavailable, PositionMoved, Row
-from coordinator.database.postgres_pool import new_pool
+from coordinator.database.postgres_pool import new_pool, set_up
 from coordinator.database.shapes import Shape, Shapes
-from coordinator.database.statements import statement
+from coordinator.database.statements import SQL_DIRECTORY, Statements, load_statements
 
 POOL_SIZE = 10
 DATABASE_APPLICATION = "coordinator-tables"
 
+_POSITION = "SELECT position FROM positions WHERE follower = %s"
+_MOVE = "UPDATE positions SET position = %s WHERE follower = %s AND position = %s"
+_START = "INSERT INTO positions (follower, position) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 _READ_SHAPES = """
 SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, NULL) AS type,
        array_position(i.indkey::smallint[], a.attnum) AS place
@@ -34,18 +38,19 @@ ORDER BY c.relname, a.attnum
 class PostgresDatabase:
     """A `Database` at `url`; `migrate` has made its tables."""
 
-    def __init__(self, url: str) -> None:
-        self._pool = new_pool(url, DATABASE_APPLICATION, max_size=POOL_SIZE, row_factory=dict_row)
+    def __init__(self, url: str, sql: Path = SQL_DIRECTORY) -> None:
+        self._statements = load_statements(sql)
+        self._pool = new_pool(
+            url, DATABASE_APPLICATION, max_size=POOL_SIZE, configure=_set_up, row_factory=dict_row
+        )
         self._shapes = Shapes()
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTables]:
         try:
             self._pool.open()
-            with self._pool.connection() as connection, connection.transaction():
-                connection.adapters.register_dumper(int, Int8Dumper)
-                connection.adapters.register_loader("numeric", _NumberLoader)
-                yield PostgresTables(connection, self._shapes)
+            with self._pool.connection() as connection, ExitStack() as stack:
+                yield PostgresTables(connection, self._shapes, self._statements, stack)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise LogUnavailable(f"the database can't be reached: {error}") from error
 
@@ -54,11 +59,20 @@ class PostgresDatabase:
 
 
 class PostgresTables:
-    """The tables in one transaction."""
+    """The tables in one transaction.
 
-    def __init__(self, connection: Connection[DictRow], shapes: Shapes) -> None:
+    It begins with the first write: a read alone costs one round trip rather than three, and under READ
+    COMMITTED sees the same.
+    """
+
+    def __init__(
+        self, connection: Connection[DictRow], shapes: Shapes, statements: Statements, stack: ExitStack
+    ) -> None:
         self._connection = connection
         self._shapes = shapes
+        self._statements = statements
+        self._stack = stack
+        self._begun = False
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -70,48 +84,45 @@ class PostgresTables:
         ]
         arrays = ", ".join(f"%b::{kind}[]" for kind in shape.types.values())
         sql = shape.upsert(f"SELECT * FROM unnest({arrays})")  # noqa: S608 - types from the catalogue
-        self._connection.execute(cast("Any", sql), values, prepare=True)
+        self._writing().execute(cast("Any", sql), values, prepare=True)
 
     def remove(self, table: str, keys: Collection[str]) -> None:
         if not keys:
             return
         key = self._shape(table).one_key()
-        self._run(f"DELETE FROM {table} WHERE {key} = ANY(%s::text[])", (list(keys),))  # noqa: S608
+        self._write(f"DELETE FROM {table} WHERE {key} = ANY(%s::text[])", (list(keys),))  # noqa: S608
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
-        named = _named(statement)
-        return self._run(named.postgres, named.postgres_parameters(params)).fetchall()
+        named = self._statements[statement]
+        connection = self._writing() if named.writes else self._connection
+        return connection.execute(cast("Any", named.postgres), named.postgres_parameters(params)).fetchall()
 
     def execute(self, statement: str, **params: Any) -> int:
-        named = _named(statement)
-        return self._run(named.postgres, named.postgres_parameters(params)).rowcount
+        named = self._statements[statement]
+        return self._write(named.postgres, named.postgres_parameters(params))
 
     def position(self, follower: str) -> int:
-        row = self._run("SELECT position FROM positions WHERE follower = %s", (follower,)).fetchone()
+        row = self._connection.execute(_POSITION, (follower,)).fetchone()
         return row["position"] if row else 0
 
     def move(self, follower: str, before: int, after: int) -> None:
-        moved = self._run(
-            "UPDATE positions SET position = %s WHERE follower = %s AND position = %s",
-            (after, follower, before),
-        ).rowcount
+        moved = self._write(_MOVE, (after, follower, before))
         if not moved and before == 0:
-            moved = self._run(
-                "INSERT INTO positions (follower, position) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                (follower, after),
-            ).rowcount
+            moved = self._write(_START, (follower, after))
         if not moved:
             raise PositionMoved(f"{follower} is not at {before} any more")
 
-    def _run(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> psycopg.Cursor[DictRow]:
-        # Statements come from our own files, and are prepared when a connection has used them a few times.
-        return self._connection.execute(cast("Any", sql), params)
+    def _write(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> int:
+        return self._writing().execute(cast("Any", sql), params).rowcount
+
+    def _writing(self) -> Connection[DictRow]:
+        if not self._begun:
+            self._begun = True
+            self._stack.enter_context(self._connection.transaction())
+        return self._connection
 
     def _shape(self, table: str) -> Shape:
         return self._shapes.of(table, lambda: read_shapes(self._connection))
-
-
-_named = statement
 
 
 def read_shapes(connection: Connection[DictRow]) -> Mapping[str, Shape]:
@@ -132,6 +143,12 @@ class _NumberLoader(Loader):
     def load(self, data: bytes | bytearray | memoryview) -> int | float:
         text = bytes(data).decode()
         return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _set_up(connection: Connection[Any]) -> None:
+    set_up(connection)
+    connection.adapters.register_dumper(int, Int8Dumper)  # by default the type depends on the value
+    connection.adapters.register_loader("numeric", _NumberLoader)
 
 
 def _whole(value: Any) -> int | None:

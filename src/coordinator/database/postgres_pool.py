@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -13,9 +14,11 @@ from psycopg_pool import ConnectionPool
 
 CHECKOUT_SECONDS = 1.5
 RECONNECT_SECONDS = 1.0  # how long the pool tries by itself; after that the next checkout tries again
-LOCK_CLASS = 0x636F6F72  # the first half of all our advisory locks ("coor"); the second says which
+# The two halves of our advisory locks' keys.
+LOCK_CLASS = 0x636F6F72  # "coor"
 APPEND_LOCK = 1
 MIGRATE_LOCK = 2
+LEADER_LOCK_CLASS = LOCK_CLASS + 1  # with the hash of a name
 
 _SETUP = """
 SET default_transaction_isolation = 'read committed';
@@ -59,7 +62,12 @@ def check_alive(connection: Connection[Any]) -> None:
 
 
 def new_pool(
-    url: str, application_name: str, *, max_size: int, **arguments: Any
+    url: str,
+    application_name: str,
+    *,
+    max_size: int,
+    configure: Callable[[Connection[Any]], None] = set_up,
+    **arguments: Any,
 ) -> ConnectionPool[Connection[Any]]:
     """A pool that is not open yet; its connections are in autocommit mode."""
 
@@ -72,7 +80,7 @@ def new_pool(
 
     pool: ConnectionPool[Connection[Any]] = ConnectionPool(
         kwargs={**connection_arguments(url, application_name), **arguments},
-        configure=set_up,
+        configure=configure,
         check=check,
         min_size=1,
         max_size=max_size,

@@ -12,7 +12,7 @@ from typing import Any
 from coordinator.application.ports import PositionMoved, Row
 from coordinator.database.shapes import Shape, Shapes
 from coordinator.database.sqlite_file import SqliteFile
-from coordinator.database.statements import statement
+from coordinator.database.statements import SQL_DIRECTORY, Statements, load_statements
 
 
 class SqliteDatabase:
@@ -22,7 +22,8 @@ class SqliteDatabase:
     little, from the log, whose commits wait for the disk.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, sql: Path = SQL_DIRECTORY) -> None:
+        self._statements = load_statements(sql)
         self._file = SqliteFile.open(path)
         self._shapes = Shapes()
         self._closed = False
@@ -30,7 +31,7 @@ class SqliteDatabase:
     @contextmanager
     def transaction(self) -> Iterator[SqliteTables]:
         with ExitStack() as stack:
-            yield SqliteTables(self._file, self._shapes, stack)
+            yield SqliteTables(self._file, self._shapes, self._statements, stack)
 
     def close(self) -> None:
         if not self._closed:
@@ -45,9 +46,10 @@ class SqliteTables:
     up. That is what Postgres promises too (READ COMMITTED).
     """
 
-    def __init__(self, file: SqliteFile, shapes: Shapes, stack: ExitStack) -> None:
+    def __init__(self, file: SqliteFile, shapes: Shapes, statements: Statements, stack: ExitStack) -> None:
         self._file = file
         self._shapes = shapes
+        self._statements = statements
         self._stack = stack
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
@@ -70,13 +72,14 @@ class SqliteTables:
         )
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
-        named = _named(statement)
-        cursor = self._reading().execute(named.sqlite, named.sqlite_parameters(params))
+        named = self._statements[statement]
+        connection = self._writing() if named.writes else self._reading()
+        cursor = connection.execute(named.sqlite, named.sqlite_parameters(params))
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def execute(self, statement: str, **params: Any) -> int:
-        named = _named(statement)
+        named = self._statements[statement]
         return self._writing().execute(named.sqlite, named.sqlite_parameters(params)).rowcount
 
     def position(self, follower: str) -> int:
@@ -114,9 +117,6 @@ class SqliteTables:
         if self._writer is None:
             self._writer = self._stack.enter_context(self._file.writing(durable=False))
         return self._writer
-
-
-_named = statement
 
 
 def read_shapes(connection: sqlite3.Connection) -> Mapping[str, Shape]:

@@ -61,7 +61,7 @@ class SqliteFile:
         """A connection to read with; each statement sees all that was committed before it."""
         with _errors():
             self._check_open()
-            connection = self._idle_reader() or self._connect()
+            connection = self._idle_reader() or self._connect("query_only=ON")
             try:
                 yield connection
             except BaseException:
@@ -86,7 +86,10 @@ class SqliteFile:
                 self._check_open()
                 connection = self._writers.get(durable)
                 if connection is None:
-                    connection = self._writers[durable] = self._connect(durable=durable)
+                    connection = self._writers[durable] = self._connect(
+                        f"synchronous={'FULL' if durable else 'NORMAL'}",
+                        "secure_delete=ON",  # what is erased is overwritten, not only unlinked
+                    )
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
@@ -108,14 +111,13 @@ class SqliteFile:
         except IndexError:
             return None
 
-    def _connect(self, *, durable: bool = True) -> sqlite3.Connection:
+    def _connect(self, *pragmas: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten, not only unlinked
+            for pragma in ("journal_mode=WAL", *pragmas):
+                connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             connection.close()
             raise

@@ -23,6 +23,7 @@ from typing import Any
 SQL_DIRECTORY = Path(__file__).parent / "sql"
 
 _NAME = re.compile(r"^-- name: *(\S+) *$", re.MULTILINE)
+_WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b", re.IGNORECASE)
 _DESCRIPTION = re.compile(r"\A(?:[ \t]*--[^\n]*(?:\n|\Z)|\s+)*")
 _TOKEN = re.compile(
     r"""(?P<quoted>'(?:[^']|'')*'|"[^"]*"|--[^\n]*|::)"""
@@ -47,6 +48,7 @@ class Statement:
     postgres: str
     values: frozenset[str]
     lists: frozenset[str]
+    writes: bool
 
     def sqlite_parameters(self, params: Mapping[str, Any]) -> dict[str, Any]:
         self._check(params)
@@ -65,24 +67,23 @@ class Statement:
                 raise BadStatement(f"{self.name} takes a list as {name}")
 
 
+class Statements(dict[str, Statement]):
+    """All statements by name."""
+
+    def __missing__(self, name: str) -> Statement:
+        raise BadStatement(f"no statement is named {name}")
+
+
 @cache
-def statements(directory: Path = SQL_DIRECTORY) -> Mapping[str, Statement]:
-    """All statements by name. Raises BadStatement where a name is there twice."""
-    found: dict[str, Statement] = {}
+def load_statements(directory: Path = SQL_DIRECTORY) -> Statements:
+    """The statements of all files in a directory. Raises BadStatement where one is wrong or there twice."""
+    found = Statements()
     for file in sorted(directory.glob("*.sql")):
         for statement in _parse(file.name, file.read_text(encoding="utf-8")):
             if statement.name in found:
                 raise BadStatement(f"{file.name}: there is a statement {statement.name} already")
             found[statement.name] = statement
     return found
-
-
-def statement(name: str) -> Statement:
-    """One statement. Raises BadStatement."""
-    try:
-        return statements()[name]
-    except KeyError:
-        raise BadStatement(f"no statement is named {name}") from None
 
 
 def _parse(file: str, text: str) -> Iterator[Statement]:
@@ -123,7 +124,14 @@ def _translate(name: str, description: str, sql: str) -> Statement:
     if values & lists:
         raise BadStatement(f"{name} uses {', '.join(values & lists)} as a value and as a list")
     return Statement(
-        name, description, _TOKEN.sub(to_sqlite, sql), postgres, frozenset(values), frozenset(lists)
+        name=name,
+        description=description,
+        sqlite=_TOKEN.sub(to_sqlite, sql),
+        postgres=postgres,
+        values=frozenset(values),
+        lists=frozenset(lists),
+        # Too careful where a name or a text says UPDATE, and that only costs a lock.
+        writes=_WRITES.search(sql) is not None,
     )
 
 
