@@ -34,6 +34,7 @@ from coordinator.domain.job import (
     JobStart,
     JobSubmit,
 )
+from coordinator.domain.matching import class_of
 from coordinator.domain.messages import Command
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerLose, MinerRegister, miner_stream
 from coordinator.domain.service import ServiceRegister, ServiceRetire, ServiceRevise, service_stream
@@ -71,6 +72,7 @@ class Preparation:
     def __init__(self, blobs: BlobSink, secret: bytes) -> None:
         self._blobs = blobs
         self._secret = secret
+        self._salts = _Salts()
 
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared | Refusal]:
         """Each command prepared, or why it is refused; in the same order."""
@@ -113,7 +115,7 @@ class Preparation:
 
     def _submit(self, intent: Intent, command: JobSubmit) -> Prepared:
         body = _canonical(command.payload)
-        salt = os.urandom(SALT_BYTES)
+        salt = self._salts.next()
         # A message without a key of its own is known by its id, so that a second delivery is a repeat. The
         # two kinds of key can't collide: a key has no control characters.
         key = command.idempotency_key
@@ -151,8 +153,9 @@ class Preparation:
 
         Keyed, because a plain digest in an event would let anybody test guesses of a short payload.
         """
-        request = command.model_dump(mode="json", exclude={"payload", "idempotency_key"})
-        message = stream.bytes + canonical_json(request) + b"\n" + body
+        wants = class_of(command.service, command.constraints)
+        request = f"{wants}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
+        message = stream.bytes + request.encode() + body
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]
 
     async def _as_blob(self, payload: StoredPayload) -> StoredPayload:
@@ -161,6 +164,19 @@ class Preparation:
 
         info = await self._blobs.put(whole(), expected_sha256=None, max_bytes=len(payload.body))
         return payload._replace(body=canonical_json({"blob": blob_ref(info.sha256)}))
+
+
+class _Salts:
+    """Random salts, drawn from the kernel many at a time: each call costs more than the bytes."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+
+    def next(self) -> bytes:
+        if not self._bytes:
+            self._bytes = os.urandom(SALT_BYTES * 256)
+        salt, self._bytes = self._bytes[:SALT_BYTES], self._bytes[SALT_BYTES:]
+        return salt
 
 
 def fingerprint_secret(key: SigningKey) -> bytes:

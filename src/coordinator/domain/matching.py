@@ -6,6 +6,7 @@ and says why not. Callers keep the answer per pair, so its cost does not depend 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -81,6 +82,7 @@ def _short_hash(value: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
+@functools.lru_cache(4096)
 def normalise_constraints(constraints: Constraints) -> Constraints:
     """The same needs in one spelling, so that equal needs give equal classes."""
     gpu = "-".join(_words(constraints.gpu)) if constraints.gpu else None
@@ -109,6 +111,7 @@ def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
     )
 
 
+@functools.lru_cache(4096)
 def class_of(service: str, constraints: Constraints) -> str:
     """The class of a job: 20 hex digits over (service, normalised constraints)."""
     return _short_hash([service, normalise_constraints(constraints).model_dump(exclude_none=True)])
