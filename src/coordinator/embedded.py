@@ -17,13 +17,12 @@ DATABASE_FILE = "coordinator.db"
 def open_embedded(settings: Settings) -> Parts:
     """Open the data directory, which nobody else may have open. Raises DataDirectoryInUse."""
     directory = DataDirectory(settings.data_dir)
-    directory.lock()
     try:
         path = settings.data_dir / DATABASE_FILE
         migrate(path)
         log, database = SqliteEventLog(path), SqliteDatabase(path)
     except BaseException:
-        directory.unlock()
+        directory.close()
         raise
 
     async def start() -> None:
@@ -32,7 +31,7 @@ def open_embedded(settings: Settings) -> Parts:
     async def stop() -> None:
         log.close()
         database.close()
-        directory.unlock()
+        directory.close()
 
     return Parts(
         log=log,
