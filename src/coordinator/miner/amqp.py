@@ -1,0 +1,264 @@
+"""The miner's way over RabbitMQ: one work queue, one queue of hints, commands in arrays.
+
+The consumers' channel is not the commands' channel: consuming from a queue that has vanished closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import ChannelNotFoundEntity
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pydantic_core import from_json
+
+from coordinator.client.amqp_rpc import LINK_ERRORS, AmqpRpc, Answer, Backoff, Clock, on_link
+from coordinator.miner.feed import Bundle, FedOffer, Feed
+from coordinator.miner.transport import BadOffer, Inbox, Offer
+
+HEARTBEATS_QUEUE = "coordinator.heartbeats"
+SESSION_NOT_LIVE = "SESSION_NOT_LIVE"
+# Commands whose answer decides about a slot (see `Feed.unanswered`).
+_ABOUT_JOBS = "job."
+
+
+class _QueueVanished(Exception):
+    """The work queue is not there: nobody used it for a while, or the broker lost it."""
+
+
+class AmqpTransport:
+    """A miner's connection to RabbitMQ (a `Transport`). `key` is `name:secret`."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        answer_timeout_seconds: float = 10.0,
+        backoff: Backoff | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._backoff = backoff or Backoff()
+        self._clock = clock or Clock()
+        self._rpc = AmqpRpc(
+            url,
+            key,
+            name=f"miner {key.partition(':')[0]}",
+            answer_timeout_seconds=answer_timeout_seconds,
+            backoff=self._backoff,
+            clock=self._clock,
+        )
+        self._changed = asyncio.Event()
+        self._feed = Feed(self._changed.set)
+        self._inbox: Inbox | None = None
+        self._slots = 1
+        self._registration: Mapping[str, Any] | None = None
+        self._queues = ("", "")
+        self._consumer: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger().bind()
+
+    async def start(self, inbox: Inbox, slots: int) -> None:
+        self._inbox, self._slots = inbox, slots
+        await self._rpc.start()
+
+    async def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.cancel()
+            await asyncio.gather(self._consumer, return_exceptions=True)
+            self._consumer = None
+        await self._rpc.close()
+
+    async def register(self, command: Mapping[str, Any]) -> Answer:
+        answer = await self._rpc.call("miner.register", command)
+        if answer.get("status") == "accepted":
+            self._registration = command
+            self._queues = (str(answer["queue"]), str(answer["control_queue"]))
+            self._feed.resume()
+            if self._consumer is None:
+                self._consumer = asyncio.get_running_loop().create_task(self._keep_consuming())
+        return answer
+
+    async def call(self, kind: str, command: Mapping[str, Any]) -> Answer:
+        if not kind.startswith(_ABOUT_JOBS):
+            return await self._rpc.call(kind, command)
+        self._feed.unanswered += 1
+        try:
+            return await self._rpc.call(kind, command)
+        finally:
+            self._feed.unanswered -= 1
+
+    async def heartbeat(self, beat: Mapping[str, Any], timeout_seconds: float) -> Answer | None:
+        return await self._rpc.ask(
+            "miner.heartbeat", beat, queue=HEARTBEATS_QUEUE, timeout_seconds=timeout_seconds
+        )
+
+    async def take(self) -> FedOffer | None:
+        return await self._feed.take()
+
+    def suspend(self) -> None:
+        self._feed.suspend()
+
+    def stop_taking(self) -> None:
+        self._feed.end()
+
+    # --- consuming -----------------------------------------------------------------------------------------
+    async def _keep_consuming(self) -> None:
+        tries = 0
+        while True:
+            connection = await self._rpc.connection()
+            try:
+                await on_link(self._consume(connection))
+                tries = 0
+            except (_QueueVanished, ChannelNotFoundEntity):
+                await self._register_again()
+            except LINK_ERRORS as error:
+                if tries == 0:
+                    self._log.warning("consumer_lost", reason=f"{type(error).__name__}: {error}")
+                await self._clock.sleep(self._backoff.delay(tries))
+                tries += 1
+
+    async def _consume(self, connection: AbstractConnection) -> None:
+        """Consume while there is a use for it; returns when the queues are others, raises when they fail."""
+        queues = work, control = self._queues
+        vanished = False
+
+        def on_canceled(_frame: object) -> None:
+            nonlocal vanished
+            vanished = True
+            self._changed.set()
+
+        raw = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
+        raw.on_consumer_cancel_callbacks.add(on_canceled)
+        raw.closing.add_done_callback(lambda _: self._changed.set())
+        deliveries = _Deliveries(raw)
+
+        async def on_offers(message: DeliveredMessage) -> None:
+            self._on_offers(deliveries, message)
+
+        try:
+            await raw.basic_qos(prefetch_count=self._slots)
+            await raw.basic_consume(control, self._on_hint, no_ack=True)
+            tag: str | None = None
+            while queues == self._queues:
+                if raw.is_closed:
+                    raise ConnectionError("the consumers' channel was closed")
+                if vanished:
+                    raise _QueueVanished
+                self._changed.clear()
+                if self._feed.wanted and tag is None:
+                    tag = (await raw.basic_consume(work, on_offers)).consumer_tag
+                elif tag is not None and not self._feed.wanted:
+                    await raw.basic_cancel(tag)
+                    tag = None
+                    if not self._feed.wanted:  # no slot came free meanwhile
+                        self._feed.give_back()
+                else:
+                    await self._changed.wait()
+        finally:
+            self._feed.forget()
+            await _close(raw)
+
+    async def _register_again(self) -> None:
+        """The same session once more: its answer means that the queues are there."""
+        command = self._registration
+        assert command is not None
+        self._log.info("work_queue_vanished")
+        answer = await self._rpc.call("miner.register", command)
+        if command is not self._registration:
+            return  # the program has begun another session meanwhile
+        if answer.get("status") == "accepted":
+            self._queues = (str(answer["queue"]), str(answer["control_queue"]))
+            return
+        if answer.get("code") == SESSION_NOT_LIVE and self._inbox is not None:
+            self._feed.suspend()
+            self._inbox.on_session_lost(str(command["session_id"]))
+        await self._clock.sleep(self._backoff.delay(3))
+
+    def _on_offers(self, deliveries: _Deliveries, message: DeliveredMessage) -> None:
+        tag = message.delivery_tag
+        assert tag is not None
+        deliveries.opened(tag)
+        try:
+            value = from_json(message.body)
+            offers = [Offer.parse(item) for item in (value if isinstance(value, list) else [value])]
+        except ValueError as error:
+            # Off the queue with it: it would come back for ever, and a lost offer is made again.
+            self._log.warning("bad_offer", reason=str(error) if isinstance(error, BadOffer) else "not JSON")
+            offers = []
+        bundle = Bundle(offers, lambda done: deliveries.settle(tag, done))
+        if offers:
+            self._feed.put(bundle)
+        else:
+            bundle.one_done()
+
+    async def _on_hint(self, message: DeliveredMessage) -> None:
+        try:
+            hint = from_json(message.body)
+        except ValueError:
+            return
+        if isinstance(hint, dict) and self._inbox is not None:
+            self._inbox.on_hint(hint)
+
+
+class _Deliveries:
+    """Settles the deliveries of one channel; what was settled in one go is acknowledged with one frame."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+        self._order: deque[int] = deque()
+        self._open: dict[int, bool | None] = {}
+        self._flusher: asyncio.Task[None] | None = None
+
+    def opened(self, tag: int) -> None:
+        self._order.append(tag)
+        self._open[tag] = None
+
+    def settle(self, tag: int, done: bool) -> None:
+        """Take it off the queue, or put it back."""
+        self._open[tag] = done
+        if self._flusher is None:
+            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            while frames := self._frames():
+                for tag, done, multiple in frames:
+                    if done:
+                        await self._channel.basic_ack(tag, multiple=multiple, wait=False)
+                    else:
+                        await self._channel.basic_reject(tag, requeue=True, wait=False)
+        except LINK_ERRORS:
+            pass  # the channel is gone: the broker has put back whatever was not acknowledged
+        finally:
+            self._flusher = None
+
+    def _frames(self) -> list[tuple[int, bool, bool]]:
+        """(tag, done, multiple) for all that is settled now."""
+        frames: list[tuple[int, bool, bool]] = []
+        first = 0
+        while self._order and self._open[self._order[0]] is True:
+            first = self._order.popleft()
+            del self._open[first]
+        if first:
+            frames.append((first, True, True))
+        settled = [tag for tag in self._order if self._open[tag] is not None]
+        if settled:
+            frames += [(tag, bool(self._open.pop(tag)), False) for tag in settled]
+            self._order = deque(tag for tag in self._order if tag in self._open)
+        return frames
+
+
+async def _close(channel: AbstractChannel) -> None:
+    if not channel.is_closed:
+        try:
+            async with asyncio.timeout(5):
+                await on_link(channel.close())
+        except LINK_ERRORS:
+            pass  # gone already
+
+
+__all__ = ["AmqpTransport"]

@@ -1,0 +1,275 @@
+"""One attempt at one job: check, run under the time limit, sign; and what to report of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import time
+from collections.abc import Awaitable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from coordinator.client.amqp_batching import MAX_BODY_BYTES
+from coordinator.crypto.canonical import CanonicalError, salted_digest
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.receipt import STATEMENT_VERSION, sign_statement
+from coordinator.miner.executors.base import (
+    EXECUTOR_FAILED,
+    EXECUTOR_TIMEOUT,
+    INVALID_PAYLOAD,
+    BlobAccess,
+    Executor,
+    ExecutorError,
+    Outcome,
+    Work,
+    Workspace,
+)
+from coordinator.miner.transport import Offer
+
+RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
+INVALID_RESULT = "INVALID_RESULT"
+MAX_PAYLOAD_BLOB_BYTES = 8 << 20
+"""A payload came in a message of 1 MiB; its stored form may spell characters in more bytes."""
+ENVELOPE_BYTES = 4096
+"""What a `job.complete` holds besides result and metrics, generously."""
+MAX_MESSAGE_CHARACTERS = 500
+_ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
+_to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+class Stopped(StrEnum):
+    """Why the program stopped an attempt."""
+
+    CANCELED = "canceled"  # it is no longer ours
+    SESSION_LOST = "session_lost"  # the same, and so is everything else
+    HANDED_BACK = "handed_back"  # the program ends
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Attempt:
+    """An attempt in hand, from the offer to its report.
+
+    `held` says whether it is known to be ours: those are in heartbeats.
+    """
+
+    __slots__ = (
+        "_blobs",
+        "_executor",
+        "_folder",
+        "_key",
+        "_task",
+        "crash",
+        "held",
+        "miner_id",
+        "offer",
+        "progress",
+        "reporting",
+        "session_id",
+        "stopped",
+    )
+
+    def __init__(
+        self,
+        offer: Offer,
+        executor: Executor,
+        *,
+        miner_id: str,
+        session_id: str,
+        key: SigningKey,
+        blobs: BlobAccess,
+        folder: Path | None = None,
+    ) -> None:
+        self.offer = offer
+        self.miner_id = miner_id
+        self.session_id = session_id
+        self.held = False
+        self.reporting = False
+        self.stopped: Stopped | None = None
+        self.progress = 0.0
+        self.crash: Exception | None = None
+        """What the executor raised against its contract."""
+        self._executor = executor
+        self._key = key
+        self._blobs = blobs
+        self._folder = folder
+        self._task: asyncio.Task[Outcome] | None = None
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The four fields that every command about an attempt has."""
+        return {
+            "job_id": self.offer.job_id,
+            "attempt": self.offer.attempt,
+            "miner_id": self.miner_id,
+            "session_id": self.session_id,
+        }
+
+    def stop(self, reason: Stopped) -> None:
+        """Stop the executor, if it runs. A result that is being reported stays: it may still count."""
+        if self.stopped is None and not self.reporting:
+            self.stopped = reason
+            if self._task is not None:
+                self._task.cancel()
+
+    async def run(self, *, inline: bool) -> tuple[str, dict[str, Any]] | None:
+        """Do the work: the command to report it with, (type, fields). None if the program stopped it.
+
+        Never raises, except when the caller is cancelled. `inline` runs the executor in the caller's own
+        task: for work that is over before anyone could stop it, a task costs more than the work.
+        """
+        if self.stopped:
+            return None
+        workspace = Workspace(self._folder)
+        started = now_ms()
+        try:
+            outcome = await self._execute(workspace, inline=inline)
+            if self.stopped and self.stopped is not Stopped.HANDED_BACK:
+                return None
+            report = self._completion(outcome, started)
+        except ExecutorError as error:
+            report = self.failure(error.code, error.detail, retryable=error.retryable)
+        except _StoppedError:
+            return None
+        except Exception as error:
+            # Whatever an executor does, it costs its own job only. Its words could show this machine's paths.
+            self.crash = error
+            report = self.failure(
+                EXECUTOR_FAILED, f"the executor broke off ({type(error).__name__})", retryable=True
+            )
+        finally:
+            if workspace.used:
+                await asyncio.shield(asyncio.to_thread(workspace.remove))
+        self.reporting = True
+        return report
+
+    def failure(self, code: str, message: str, *, retryable: bool) -> tuple[str, dict[str, Any]]:
+        """The command that reports a failure."""
+        fields = {
+            **self.names,
+            "error_code": code if _ERROR_CODE.fullmatch(code) else EXECUTOR_FAILED,
+            "error_message": _storable(message),
+            "retryable": retryable,
+        }
+        return "job.fail", fields
+
+    async def _execute(self, workspace: Workspace, *, inline: bool) -> Outcome:
+        limit = self.offer.timeout_seconds
+        try:
+            async with asyncio.timeout(limit) as timer:
+                if inline:
+                    return await self._uncancelled(self._work(workspace))
+                self._task = asyncio.ensure_future(self._work(workspace))
+                return await self._uncancelled(self._task)
+        except TimeoutError:
+            if not timer.expired():
+                raise  # the executor's own
+            raise ExecutorError(EXECUTOR_TIMEOUT, f"not done after {limit:g} s", retryable=True) from None
+
+    async def _work(self, workspace: Workspace) -> Outcome:
+        payload = await self._payload(workspace)
+        offer = self.offer
+        return await self._executor.run(
+            Work(
+                offer.job_id,
+                offer.attempt,
+                offer.service,
+                payload,
+                workspace,
+                self._blobs,
+                self._on_progress,
+            )
+        )
+
+    async def _uncancelled(self, work: Awaitable[Outcome]) -> Outcome:
+        """Await it. A cancellation that is not this task's is `stop`, or an executor that cancels itself."""
+        try:
+            return await work
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            if self.stopped:
+                raise _StoppedError from None
+            raise ExecutorError(EXECUTOR_FAILED, "the executor cancelled itself", retryable=True) from None
+
+    async def _payload(self, workspace: Workspace) -> dict[str, Any]:
+        """The payload, which must be the one that the client sent. Raises ExecutorError."""
+        offer = self.offer
+        payload: Any = offer.payload
+        if payload is None:
+            path = workspace.path / "payload.json"
+            await self._blobs.download(offer.payload_blob or "", path, max_bytes=MAX_PAYLOAD_BLOB_BYTES)
+            try:
+                payload = from_json(await asyncio.to_thread(path.read_bytes), allow_inf_nan=False)
+            except ValueError:
+                payload = None
+            finally:
+                path.unlink()
+        try:
+            matches = salted_digest(offer.payload_salt, payload) == offer.payload_digest
+        except CanonicalError:
+            matches = False
+        if not matches or not isinstance(payload, dict):
+            raise ExecutorError(
+                INVALID_PAYLOAD, "the payload does not match its digest as it arrived", retryable=True
+            )
+        return payload
+
+    def _completion(self, outcome: Outcome, started: int) -> tuple[str, dict[str, Any]]:
+        try:
+            size = len(_to_text(outcome.result)) + len(_to_text(outcome.metrics)) + ENVELOPE_BYTES
+        except (TypeError, ValueError):
+            return self.failure(INVALID_RESULT, "the executor's result is not JSON", retryable=False)
+        if size > MAX_BODY_BYTES:
+            return self.failure(
+                RESULT_TOO_LARGE,
+                f"the result takes more than {MAX_BODY_BYTES} bytes; it belongs into a blob",
+                retryable=False,
+            )
+        salt = secrets.token_bytes(16)
+        try:
+            digest = salted_digest(salt, outcome.result)
+        except CanonicalError as error:
+            return self.failure(INVALID_RESULT, f"the executor's result: {error}", retryable=False)
+        offer = self.offer
+        statement = {
+            "version": STATEMENT_VERSION,
+            "job_id": offer.job_id,
+            "attempt": offer.attempt,
+            "miner_id": self.miner_id,
+            "session_id": self.session_id,
+            "service": offer.service,
+            "payload_digest": offer.payload_digest,
+            "result_digest": digest,
+            "started_at_ms": started,
+            "completed_at_ms": max(started, now_ms()),
+        }
+        fields = {
+            **self.names,
+            "result": outcome.result,
+            "result_salt": salt.hex(),
+            "statement": sign_statement(self._key, statement),
+            "metrics": outcome.metrics,
+        }
+        return "job.complete", fields
+
+    def _on_progress(self, fraction: float, _doing: str) -> None:
+        self.progress = min(1.0, max(0.0, fraction))
+
+
+class _StoppedError(Exception):
+    """The program stopped the executor."""
+
+
+def _storable(text: str) -> str:
+    """Without what no store can keep: NUL and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:MAX_MESSAGE_CHARACTERS]

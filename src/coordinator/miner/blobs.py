@@ -1,0 +1,145 @@
+"""Files of jobs, to and from the coordinator over HTTP; the miner's side of `BlobAccess`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+
+from coordinator.client.amqp_batching import Backoff, Clock
+from coordinator.crypto.canonical import sha256_file
+from coordinator.crypto.refs import BlobRefError, blob_ref, parse_blob_ref
+from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError, OutputFile
+
+CHUNK_BYTES = 1 << 20
+TRIES = 6
+"""Then the attempt fails, retryably: a slot must not wait for a store that is gone."""
+TIMEOUT = httpx.Timeout(60.0, connect=15.0)
+DOWNLOAD_FAILED = "DOWNLOAD_FAILED"
+UPLOAD_FAILED = "UPLOAD_FAILED"
+
+
+class _TryAgain(Exception):
+    """The network or the server failed; nothing is known to have arrived."""
+
+
+class HttpBlobs:
+    """The coordinator's blob store. `key` is `name:secret`."""
+
+    def __init__(
+        self, base_url: str, key: str, *, backoff: Backoff | None = None, clock: Clock | None = None
+    ) -> None:
+        self._client = httpx.AsyncClient(base_url=base_url, headers={"X-Api-Key": key}, timeout=TIMEOUT)
+        self._backoff = backoff or Backoff()
+        self._clock = clock or Clock()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def of_job(self, job_id: str) -> JobBlobs:
+        """The access that one attempt is given: uploads are the miner's, downloads only this job's."""
+        return JobBlobs(self, job_id)
+
+    async def download(self, job_id: str, ref: str, to: Path, max_bytes: int) -> None:
+        """Fetch a blob of this job into a file. Raises ExecutorError; leaves no partial file behind."""
+        try:
+            digest = parse_blob_ref(ref)
+        except BlobRefError as error:
+            raise ExecutorError(INVALID_PAYLOAD, str(error)) from None
+        try:
+            await self._until_done(
+                DOWNLOAD_FAILED, lambda: self._download_once(job_id, digest, to, max_bytes)
+            )
+        except BaseException:
+            _remove(to)
+            raise
+
+    async def upload(self, path: Path) -> tuple[str, int]:
+        """Store a file, unless it is stored already: its SHA-256 and its size. Raises ExecutorError."""
+        digest, size = await asyncio.to_thread(_measure, path)
+        await self._until_done(UPLOAD_FAILED, lambda: self._upload_once(digest, path, size))
+        return digest, size
+
+    async def _until_done(self, code: str, once: Callable[[], Awaitable[None]]) -> None:
+        for tries in range(TRIES):
+            try:
+                await once()
+            except (_TryAgain, httpx.TransportError) as error:
+                if tries == TRIES - 1:
+                    detail = f"the blob store can't be reached ({type(error).__name__})"
+                    raise ExecutorError(code, detail, retryable=True) from None
+                await self._clock.sleep(self._backoff.delay(tries))
+            else:
+                return
+
+    async def _download_once(self, job_id: str, digest: str, to: Path, max_bytes: int) -> None:
+        hasher, size = hashlib.sha256(), 0
+        async with self._client.stream("GET", f"/v1/jobs/{job_id}/blobs/{digest}") as response:
+            _check(response, DOWNLOAD_FAILED)
+            with await asyncio.to_thread(to.open, "wb") as file:
+                async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise ExecutorError(INPUT_TOO_LARGE, f"a file is larger than {max_bytes} bytes")
+                    # Hashing and writing a megabyte take a millisecond: not on the event loop.
+                    await asyncio.to_thread(_keep, hasher.update, file, chunk)
+        if hasher.hexdigest() != digest:
+            raise _TryAgain("the bytes do not have the digest they were asked for by")
+
+    async def _upload_once(self, digest: str, path: Path, size: int) -> None:
+        head = await self._client.head(f"/v1/blobs/{digest}")
+        if head.is_success:
+            return
+        response = await self._client.put(
+            f"/v1/blobs/{digest}",
+            content=_chunks(path),
+            headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+        )
+        _check(response, UPLOAD_FAILED)
+
+
+class JobBlobs:
+    """One attempt's way to its files (a `BlobAccess`)."""
+
+    def __init__(self, blobs: HttpBlobs, job_id: str) -> None:
+        self._blobs = blobs
+        self._job_id = job_id
+
+    async def download(self, ref: str, to: Path, *, max_bytes: int) -> None:
+        await self._blobs.download(self._job_id, ref, to, max_bytes)
+
+    async def upload(self, path: Path, *, media_type: str) -> OutputFile:
+        digest, size = await self._blobs.upload(path)
+        return OutputFile(name=path.name, blob=blob_ref(digest), size=size, media_type=media_type)
+
+
+def _keep(update: Callable[[bytes], None], file: BinaryIO, chunk: bytes) -> None:
+    update(chunk)
+    file.write(chunk)
+
+
+def _measure(path: Path) -> tuple[str, int]:
+    return sha256_file(path), path.stat().st_size
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield chunk
+
+
+def _check(response: httpx.Response, code: str) -> None:
+    """Raise _TryAgain for what may pass, ExecutorError for what will not."""
+    if response.is_success:
+        return
+    if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        raise _TryAgain(f"HTTP status {response.status_code}")
+    raise ExecutorError(code, f"the blob store answered {response.status_code}", retryable=True)

@@ -1,0 +1,138 @@
+"""What a miner program has to know, and what it can find out about its machine."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coordinator.domain.matching import Capabilities, Gpu
+from coordinator.domain.messages import NAME
+
+DEFAULT_KEY_FILE = Path.home() / ".config" / "coordinator" / "miner.key"
+DEFAULT_GRACE_SECONDS = 30.0
+DETECT_TIMEOUT_SECONDS = 15.0
+
+
+class BadConfig(ValueError):
+    """The miner can't be started like this; the message says which value is wrong, never a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """GPUs of this machine, and the newest CUDA version that its driver knows."""
+
+    gpus: tuple[Gpu, ...] = ()
+    cuda: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MinerConfig:
+    """One miner process. `hardware` is None to look for itself (`nvidia-smi`, if it is there)."""
+
+    key: str = field(repr=False)
+    """`name:secret`; the name is the principal."""
+    node: str | None = None
+    """Names this machine where one principal runs several."""
+    concurrency: int = 1
+    """Jobs at the same time."""
+    coordinator_url: str = "http://127.0.0.1:8011"
+    """For blobs; and for everything where there is no `amqp_url`."""
+    amqp_url: str | None = field(default=None, repr=False)
+    key_file: Path = DEFAULT_KEY_FILE
+    """The Ed25519 key that signs statements; made on first use."""
+    hardware: Hardware | None = None
+    models: tuple[str, ...] = ()
+    region: str | None = None
+    price: str | None = None
+    """What one GPU second costs, a decimal string. None takes the registry's list price."""
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
+    """How long a stop waits for what runs."""
+    work_folder: Path | None = None
+    """Where jobs get their temporary folders; None is the system's."""
+
+    def __post_init__(self) -> None:
+        name, _, secret = self.key.partition(":")
+        if not re.fullmatch(NAME, name) or not secret:
+            raise BadConfig("the API key must be name:secret")
+        if self.node is not None and not re.fullmatch(NAME, self.node):
+            raise BadConfig("the node name takes letters, digits, - and _, 63 at most")
+        if not 1 <= self.concurrency <= 1024:
+            raise BadConfig("the concurrency must be 1 to 1024")
+        if self.grace_seconds < 0:
+            raise BadConfig("the grace period can't be negative")
+
+    @property
+    def principal(self) -> str:
+        return self.key.partition(":")[0]
+
+    @property
+    def miner_id(self) -> str:
+        """`node@principal`, or the principal's name alone."""
+        return f"{self.node}@{self.principal}" if self.node else self.principal
+
+    def capabilities(self, services: Sequence[str], hardware: Hardware) -> Capabilities:
+        """What this miner registers with. Raises BadConfig."""
+        try:
+            return Capabilities(
+                services=tuple(services),
+                gpus=hardware.gpus,
+                cuda=hardware.cuda,
+                models=self.models,
+                region=self.region,
+                price=self.price,
+            )
+        except ValueError as error:
+            raise BadConfig(f"these capabilities can't be registered: {error}") from None
+
+
+def new_session_id() -> str:
+    """A session id that nobody had before."""
+    return secrets.token_hex(12)
+
+
+async def detect_hardware() -> Hardware:
+    """NVIDIA's cards as their driver reports them; nothing where there is no `nvidia-smi`, or it fails."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return Hardware()
+    listed = await _output(program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+    report = await _output(program)
+    return Hardware(parse_gpus(listed), parse_cuda(report))
+
+
+def parse_gpus(listed: str) -> tuple[Gpu, ...]:
+    """The cards in lines such as `NVIDIA GeForce RTX 4090, 24564` (MiB). Unreadable lines are left out."""
+    gpus = []
+    for line in listed.splitlines():
+        name, _, memory = line.rpartition(",")
+        if name.strip() and memory.strip().isdigit() and int(memory) > 0:
+            gpus.append(Gpu(name=name.strip()[:100], memory_mb=int(memory)))
+    return tuple(gpus)
+
+
+def parse_cuda(report: str) -> str | None:
+    """The version after `CUDA Version:` in nvidia-smi's report; no query prints it."""
+    found = re.search(r"CUDA Version:\s*([0-9]{1,4}(?:\.[0-9]{1,4}){0,3})", report)
+    return found[1] if found else None
+
+
+async def _output(*command: str) -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError:
+        return ""
+    try:
+        async with asyncio.timeout(DETECT_TIMEOUT_SECONDS):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return ""
+    return output.decode(errors="replace") if process.returncode == 0 else ""

@@ -1,0 +1,222 @@
+"""The miner's way over HTTP, for where AMQP can't go: long polls that claim, results by POST."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import structlog
+
+from coordinator.client.amqp_batching import AGAIN_LATER, Answer, Backoff, Clock, refused
+from coordinator.miner.transport import BadOffer, HeldOffer, Inbox, Offer
+
+POLL_WAIT_SECONDS = 15
+REQUEST_TIMEOUT_SECONDS = 30.0
+POLLS_AT_A_TIME = 4
+"""Each claims one job; more slots than this fill up within a few round trips."""
+LONGEST_RETRY_AFTER_SECONDS = 60.0
+
+_PATHS = {
+    "miner.register": "/v1/miners/register",
+    "miner.drain": "/v1/miners/drain",
+    "miner.leave": "/v1/miners/leave",
+    "job.start": "/v1/miners/{job_id}/start",
+    "job.complete": "/v1/miners/{job_id}/result",
+    "job.fail": "/v1/miners/{job_id}/fail",
+    "job.release": "/v1/miners/{job_id}/release",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PolledOffer:
+    """What a poll returned (a `HeldOffer`): it is claimed, so there is nothing to settle."""
+
+    offer: Offer
+    claimed: bool = True
+
+    def done(self) -> None:
+        """Nothing: polling took it off the queue."""
+
+    def back(self) -> None:
+        """Nothing: what this session holds goes to others when the session ends."""
+
+
+class HttpTransport:
+    """A miner's connection to the coordinator's HTTP edge (a `Transport`). `key` is `name:secret`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        poll_wait_seconds: int = POLL_WAIT_SECONDS,
+        backoff: Backoff | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=base_url, headers={"X-Api-Key": key}, timeout=REQUEST_TIMEOUT_SECONDS
+        )
+        self._poll_wait = poll_wait_seconds
+        self._backoff = backoff or Backoff()
+        self._clock = clock or Clock()
+        self._inbox: Inbox | None = None
+        self._session: dict[str, Any] = {}
+        self._live = asyncio.Event()
+        self._ended = False
+        self._polling = asyncio.Semaphore(POLLS_AT_A_TIME)
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._log = structlog.get_logger().bind()
+        self.position = 0
+        """The last position in the log that an answer named."""
+
+    async def start(self, inbox: Inbox, slots: int) -> None:
+        self._inbox = inbox
+        self._polling = asyncio.Semaphore(min(slots, POLLS_AT_A_TIME))
+
+    async def close(self) -> None:
+        self.stop_taking()
+        await self._client.aclose()
+
+    async def register(self, command: Mapping[str, Any]) -> Answer:
+        answer = await self.call("miner.register", command)
+        if answer["status"] == "accepted":
+            self._session = {"miner_id": command["miner_id"], "session_id": command["session_id"]}
+            self._live.set()
+        return answer
+
+    async def call(self, kind: str, command: Mapping[str, Any]) -> Answer:
+        path = _PATHS[kind]
+        body = dict(command)
+        if "{job_id}" in path:
+            path = path.format(job_id=body.pop("job_id"))
+        response = await self._post(path, body)
+        return self._answer(response)
+
+    async def heartbeat(self, beat: Mapping[str, Any], timeout_seconds: float) -> Answer | None:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                response = await self._client.post("/v1/miners/heartbeat", json=beat)
+        except (httpx.TransportError, TimeoutError):
+            return None
+        return None if _to_repeat(response) else self._answer(response)
+
+    async def take(self) -> HeldOffer | None:
+        async with self._polling:
+            while not self._ended:
+                await self._or_end(self._live.wait())
+                if self._ended:
+                    break
+                # Not cut short by the end: what this poll claims would be ours without our knowing.
+                held = await self._poll(self._session)
+                if held is not None:
+                    return held
+        return None
+
+    def suspend(self) -> None:
+        self._live.clear()
+
+    def stop_taking(self) -> None:
+        self._ended = True
+        for task in self._waiting:
+            task.cancel()
+
+    async def _poll(self, session: dict[str, Any]) -> HeldOffer | None:
+        response = await self._post(
+            "/v1/miners/poll",
+            {**session, "max_wait_seconds": self._poll_wait},
+            timeout_seconds=self._poll_wait + REQUEST_TIMEOUT_SECONDS,
+        )
+        if response.status_code == httpx.codes.NO_CONTENT:
+            return None
+        answer = self._answer(response)
+        if answer["status"] == "accepted":
+            try:
+                return PolledOffer(Offer.parse(answer))
+            except BadOffer as error:
+                self._log.warning("bad_offer", reason=str(error))
+        elif session is self._session and self._inbox is not None:
+            match answer["code"]:
+                case "SESSION_NOT_LIVE":
+                    self._live.clear()
+                    self._inbox.on_session_lost(str(session["session_id"]))
+                    return None
+                case "MINER_DRAINING":
+                    self._live.clear()
+                    self._inbox.on_hint({"hint": "drain"})
+                    return None
+            self._log.warning("poll_refused", code=answer["code"], detail=answer["detail"])
+        await self._clock.sleep(self._backoff.delay(3))
+        return None
+
+    async def _or_end(self, waiting: Any) -> None:
+        """Wait for it, or until `stop_taking`."""
+        task = asyncio.ensure_future(waiting)
+        self._waiting.add(task)
+        try:
+            await asyncio.wait({task})
+        finally:
+            self._waiting.discard(task)
+            task.cancel()
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+    ) -> httpx.Response:
+        """POST until there is an answer that a repeat would not change."""
+        tries = 0
+        while True:
+            delay = self._backoff.delay(tries)
+            reason: str
+            try:
+                response = await self._client.post(path, json=body, timeout=timeout_seconds)
+            except httpx.TransportError as error:
+                reason = type(error).__name__
+            else:
+                if not _to_repeat(response):
+                    return response
+                reason = f"HTTP status {response.status_code}"
+                delay = max(delay, _retry_after(response))
+            if tries == 0:
+                self._log.warning("coordinator_unreachable", path=path, reason=reason)
+            await self._clock.sleep(delay)
+            tries += 1
+
+    def _answer(self, response: httpx.Response) -> Answer:
+        body: Any = None
+        with contextlib.suppress(ValueError):
+            body = response.json()
+        fields = body if isinstance(body, dict) else {}
+        if not response.is_success:
+            code = fields.get("code") or f"HTTP_{response.status_code}"
+            return refused(str(code), str(fields.get("detail") or fields.get("title") or ""))
+        position = fields.get("position")
+        if isinstance(position, int):
+            self.position = max(self.position, position)
+        return {**fields, "status": "accepted"}
+
+
+def _to_repeat(response: httpx.Response) -> bool:
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
+        return True
+    if response.is_success:
+        return False
+    try:
+        problem = response.json()
+    except ValueError:
+        return False
+    return isinstance(problem, dict) and problem.get("code") in AGAIN_LATER
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks for. The other form of this header, a date, is as good as none."""
+    try:
+        asked = float(response.headers.get("Retry-After", "0"))
+    except ValueError:
+        return 0.0
+    return min(max(0.0, asked), LONGEST_RETRY_AFTER_SECONDS)
+
+
+__all__ = ["HttpTransport"]

@@ -1,0 +1,226 @@
+"""The slots of a miner: each takes an offer, claims it, runs it and reports it, and then takes the next.
+
+So what a miner has in hand is bounded by its slots, whatever is down around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.refs import blob_refs
+from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
+from coordinator.miner.blobs import HttpBlobs
+from coordinator.miner.executors.base import Executor
+from coordinator.miner.transport import Answer, HeldOffer, Offer, Transport
+
+REMEMBERED_OFFERS = 10_000
+"""Attempts that are over, by which late copies of their offers are known."""
+NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND"})
+"""What a report is refused with when the attempt is no longer this miner's: drop the work."""
+
+
+class Slots:
+    """What is in hand, and the tasks that work on it."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        executors: Mapping[str, Executor],
+        *,
+        miner_id: str,
+        session_id: Callable[[], str],
+        signing_key: SigningKey,
+        blobs: HttpBlobs,
+        folder: Path | None,
+        on_session_lost: Callable[[str], None],
+        on_drain: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._executors = executors
+        self._miner_id = miner_id
+        self._session_id = session_id
+        self._key = signing_key
+        self._blobs = blobs
+        self._folder = folder
+        self._on_session_lost = on_session_lost
+        self._on_drain = on_drain
+        self._over: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._log = structlog.get_logger().bind(miner=miner_id)
+        self.inflight: dict[tuple[str, int], Attempt] = {}
+        """What is in hand, by job id and attempt."""
+        self.idle = asyncio.Event()
+        """Set while nothing is."""
+        self.idle.set()
+        self.ending = False
+        """Nothing new is begun any more."""
+
+    def cancel(self, job_id: str, attempt: int) -> None:
+        """This attempt is no longer ours."""
+        found = self.inflight.get((job_id, attempt))
+        if found is not None:
+            found.stop(Stopped.CANCELED)
+
+    def stop_all(self, reason: Stopped) -> None:
+        """Stop whatever runs; what is being reported goes on."""
+        for attempt in list(self.inflight.values()):
+            attempt.stop(reason)
+
+    async def serve(self) -> None:
+        """Be one slot, until the transport has no more offers."""
+        while (held := await self._transport.take()) is not None:
+            try:
+                await self._serve(held)
+            except Exception:
+                # Nothing that one offer does may cost the slot.
+                self._log.exception("slot_failed", job=held.offer.job_id)
+                held.done()
+
+    async def _serve(self, held: HeldOffer) -> None:
+        offer = held.offer
+        executor = self._executors.get(offer.service)
+        if executor is None or offer.key in self.inflight or offer.key in self._over:
+            held.done()
+            return
+        if self.ending and not held.claimed:
+            held.back()
+            return
+        attempt = Attempt(
+            offer,
+            executor,
+            miner_id=self._miner_id,
+            session_id=self._session_id(),
+            key=self._key,
+            blobs=self._blobs.of_job(offer.job_id),
+            folder=self._folder,
+        )
+        self.inflight[offer.key] = attempt
+        self.idle.clear()
+        try:
+            await self._serve_attempt(attempt, held, instant=_is_instant(executor, offer))
+        finally:
+            del self.inflight[offer.key]
+            if not self.inflight:
+                self.idle.set()
+
+    async def _serve_attempt(self, attempt: Attempt, held: HeldOffer, *, instant: bool) -> None:
+        # 1. Claim it, unless the poll has, or the result will.
+        claim_with_result = instant and not held.claimed
+        if not held.claimed and not instant and not await self._claim(attempt, held):
+            return
+        attempt.held = not claim_with_result
+        if self.ending and not claim_with_result:
+            attempt.stop(Stopped.HANDED_BACK)
+        # 2. Do the work.
+        report = await attempt.run(inline=instant)
+        # 3. Say what came of it.
+        if report is None:
+            held.done()
+            await self._stopped(attempt)
+            return
+        if attempt.crash is not None:
+            self._log.warning("executor_broke", job=attempt.offer.job_id, error=_where(attempt.crash))
+        await self._report(attempt, held, *report)
+
+    async def _claim(self, attempt: Attempt, held: HeldOffer) -> bool:
+        answer = await self._transport.call("job.start", attempt.names)
+        if answer["status"] == "accepted":
+            held.done()
+            if answer.get("state", "RUNNING") != "RUNNING":
+                self._remember(attempt)  # a copy of an offer that this session has served
+                return False
+            self._log.info("claimed", **_names(attempt))
+            return True
+        self._not_claimed(attempt, held, answer)
+        return False
+
+    def _not_claimed(self, attempt: Attempt, held: HeldOffer, answer: Answer) -> None:
+        match answer.get("code"):
+            case "SESSION_NOT_LIVE":
+                held.back()
+                self._on_session_lost(attempt.session_id)
+            case "MINER_DRAINING":
+                held.back()
+                self._on_drain()
+            case code:
+                held.done()
+                self._remember(attempt)
+                self._log.debug("not_claimed", code=code, **_names(attempt))
+
+    async def _stopped(self, attempt: Attempt) -> None:
+        self._remember(attempt)
+        if attempt.stopped is Stopped.HANDED_BACK:
+            await self._transport.call("job.release", attempt.names)
+            self._log.info("released", **_names(attempt))
+        elif attempt.stopped is Stopped.CANCELED:
+            self._log.info("canceled", **_names(attempt))
+        else:
+            self._log.warning("lost", **_names(attempt))
+
+    async def _report(self, attempt: Attempt, held: HeldOffer, kind: str, fields: dict[str, Any]) -> None:
+        answer = await self._transport.call(kind, fields)
+        code = answer.get("code")
+        if not attempt.held and code in ("SESSION_NOT_LIVE", "MINER_DRAINING"):
+            self._not_claimed(attempt, held, answer)
+            return
+        held.done()
+        self._remember(attempt)
+        if answer["status"] == "accepted":
+            self._tell(attempt, kind, fields)
+        elif kind == "job.complete" and code not in NOT_OURS:
+            # The attempt is still ours, and this result will never be taken.
+            self._log.error("result_refused", code=code, detail=answer.get("detail"), **_names(attempt))
+            too_large = code == "TOO_LARGE"
+            kind, fields = attempt.failure(
+                RESULT_TOO_LARGE if too_large else "RESULT_REFUSED",
+                f"the coordinator refused the result: {code}",
+                retryable=not too_large,
+            )
+            await self._transport.call(kind, fields)
+        else:
+            self._log.warning("lost", code=code, **_names(attempt))
+
+    def _tell(self, attempt: Attempt, kind: str, fields: Mapping[str, Any]) -> None:
+        if kind == "job.fail":
+            self._log.warning("failed", code=fields["error_code"], **_names(attempt))
+        elif attempt.held:
+            self._log.info("completed", **_names(attempt))
+        else:
+            # Thousands a second: a line each would cost more than the work.
+            self._log.debug("completed", **_names(attempt))
+
+    def _remember(self, attempt: Attempt) -> None:
+        self._over[attempt.offer.key] = None
+        if len(self._over) > REMEMBERED_OFFERS:
+            self._over.popitem(last=False)
+
+
+def _is_instant(executor: Executor, offer: Offer) -> bool:
+    """Whether claim and result can be one message.
+
+    Only with an executor that says so (a class attribute `instant = True`), and without blobs: those are
+    given to who has claimed the job.
+    """
+    if offer.payload is None or not getattr(executor, "instant", False):
+        return False
+    return not blob_refs(offer.payload)
+
+
+def _names(attempt: Attempt) -> dict[str, Any]:
+    return {"job": attempt.offer.job_id, "attempt": attempt.offer.attempt, "service": attempt.offer.service}
+
+
+def _where(error: BaseException) -> str:
+    """The type and the place: the text may hold what a client sent."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    return f"{type(error).__name__} at {trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
