@@ -1,0 +1,151 @@
+"""How a command ends: exit codes, and the one or two lines on stderr that go with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import IntEnum
+from typing import Any
+
+
+class Exit(IntEnum):
+    """Every exit code of every command. Scripts rely on them."""
+
+    OK = 0
+    FAILED = 1  # the job failed, or what was checked is not in order
+    USAGE = 2  # the command line or a setting is wrong
+    REFUSED = 3  # the coordinator said no
+    NOT_FOUND = 4
+    AUTH = 5
+    UNREACHABLE = 6  # no answer, or "again later"
+    UNVERIFIED = 7  # a signature or a digest does not match
+    BUG = 70  # an error that nobody expected
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141  # whoever read stdout has gone, as for any Unix tool
+
+
+class CommandError(Exception):
+    """A command can't go on. `next_step` says what the user can do about it."""
+
+    def __init__(self, code: str, cause: str, next_step: str = "", exit_code: Exit = Exit.FAILED) -> None:
+        super().__init__(f"{code}: {cause}")
+        self.code = code
+        self.cause = cause
+        self.next_step = next_step
+        self.exit_code = exit_code
+
+
+class PipeClosed(Exception):
+    """Nobody reads stdout any more."""
+
+
+def usage(cause: str, next_step: str = "") -> CommandError:
+    """The command line says something that can't be done."""
+    return CommandError("USAGE", cause, next_step, Exit.USAGE)
+
+
+_NEXT_STEPS = {
+    "UNREACHABLE": "Start one with `coordinator dev`, or name another with --url or COORDINATOR_URL.",
+    "BAD_ANSWER": "Check --url (or COORDINATOR_URL), and that both sides have the same version.",
+    "UNAUTHORIZED_KEY": "Give a key as name:secret in COORDINATOR_API_KEY, or with --api-key.",
+    "FORBIDDEN": "Use a key of the right kind: a client's for jobs, a miner's for mining, else an admin's.",
+    "RATE_LIMITED": "Wait a little, then run the same command again.",
+    "UNAVAILABLE": "Run the same command again in a moment; `coordinator doctor` looks for the cause.",
+    "INTERNAL": "Run the same command again; if it stays, the coordinator's log says why.",
+    "JOB_NOT_READY": "Add --wait, or follow it with `coordinator job watch`.",
+    "JOB_NOT_FOUND": "`coordinator job list` shows your jobs; another client's are not shown.",
+    "SERVICE_NOT_FOUND": "`coordinator service list` shows what there is.",
+    "MINER_NOT_FOUND": "`coordinator miner list` shows who is there.",
+    "INVALID_PAYLOAD": "`coordinator service show SERVICE` says what a payload may hold.",
+    "IDEMPOTENCY_MISMATCH": "Use another --key for another request.",
+    "CONFLICT_STATE": "`coordinator job show` says how it ended.",
+    "NO_ELIGIBLE_MINER": "Loosen --constraints; `coordinator miner list` shows what miners have.",
+    "BLOB_NOT_FOUND": "Upload it with --file NAME=PATH.",
+    "DIGEST_MISMATCH": "Run the same command again; the file changed, or the transfer was damaged.",
+}
+
+
+def explain(error: Exception) -> CommandError:
+    """What to tell the user about any error. Unexpected ones are shown as such, never swallowed."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]  # tasks that ran side by side: the first failure ended the others
+    if isinstance(error, CommandError):
+        return error
+    if hasattr(error, "format_message"):  # what typer raises for a command line that it can't read
+        return _explain_usage(error)
+
+    # Imported only now: none of these is needed where nothing went wrong.
+    from coordinator.application.ports import LogError, LogUnavailable
+    from coordinator.client.errors import CoordinatorError
+    from coordinator.crypto.keys import KeyFileError
+    from coordinator.crypto.receipt import VerificationFailed
+    from coordinator.database.datadir import DataDirectoryInUse
+    from coordinator.settings import BadSettings
+
+    if isinstance(error, CoordinatorError):
+        return _explain_answer(error)
+    if isinstance(error, BadSettings):
+        hint = "Correct it in the environment or in .env; .env.example explains every setting."
+        return CommandError("SETTINGS", str(error), hint, Exit.USAGE)
+    if isinstance(error, VerificationFailed):
+        hint = "Do not rely on this document; ask whoever gave it to you for the original."
+        return CommandError(error.code, error.detail, hint, Exit.UNVERIFIED)
+    if isinstance(error, KeyFileError):
+        return CommandError("KEY_FILE", str(error), "", Exit.USAGE)
+    if isinstance(error, LogUnavailable | ConnectionError):
+        hint = "Check that the database and the broker run; `coordinator doctor` looks at each."
+        return CommandError("UNAVAILABLE", str(error), hint, Exit.UNREACHABLE)
+    if isinstance(error, DataDirectoryInUse):
+        return CommandError("DATA_DIR_IN_USE", str(error), "", Exit.REFUSED)
+    if isinstance(error, LogError):
+        hint = "Run the version of the program that wrote this log."
+        return CommandError("LOG", str(error), hint, Exit.UNVERIFIED)
+    if isinstance(error, OSError) and error.filename is not None:
+        return CommandError("FILE", f"{error.filename}: {error.strerror}", "", Exit.USAGE)
+    hint = "This should not happen. Run it again with COORDINATOR_TRACEBACK=1 and report what it shows."
+    return CommandError("BUG", f"{type(error).__name__}: {error}", hint, Exit.BUG)
+
+
+def _explain_usage(error: Any) -> CommandError:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "coordinator"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return usage("a command is missing", error.format_message())
+    return usage(error.format_message(), f"`{where} --help` shows what it takes.")
+
+
+def _explain_answer(error: Any) -> CommandError:
+    from coordinator.client import DamagedBlob, NotAuthorised, NotFound, TryAgain, Unreachable
+
+    exit_code = Exit.REFUSED
+    if isinstance(error, NotFound):
+        exit_code = Exit.NOT_FOUND
+    elif isinstance(error, NotAuthorised):
+        exit_code = Exit.AUTH
+    elif isinstance(error, Unreachable | TryAgain):
+        exit_code = Exit.UNREACHABLE
+    elif isinstance(error, DamagedBlob):
+        exit_code = Exit.UNVERIFIED
+    elif error.code == "BAD_ANSWER":
+        exit_code = Exit.UNREACHABLE
+    elif error.code == "INVALID_ARGUMENT":
+        exit_code = Exit.USAGE
+    return CommandError(error.code, error.detail, _NEXT_STEPS.get(error.code, ""), exit_code)
+
+
+def report(error: CommandError, as_json: bool) -> None:
+    """Say on stderr what went wrong: a line with code and cause, a line with the next step."""
+    if as_json:
+        told = {"code": error.code, "detail": error.cause, "next_step": error.next_step}
+        sys.stderr.write(json.dumps(told) + "\n")
+        return
+    from coordinator.cli.output import plain
+
+    red, reset = ("\x1b[31m", "\x1b[0m") if _colours() else ("", "")
+    lines = [f"{red}{error.code}{reset}: {plain(error.cause)}", error.next_step]
+    sys.stderr.write("".join(f"{line}\n" for line in lines if line))
+
+
+def _colours() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,312 @@
+"""`coordinator job`: submit jobs, and see what became of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coordinator.cli import output
+from coordinator.cli.errors import CommandError, Exit, usage
+from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, json_object, talk
+
+if TYPE_CHECKING:
+    from coordinator.client import Client, Job, JobResult
+
+app = typer.Typer(help="Submit jobs, and see what became of them.", no_args_is_help=True)
+
+WATCH_INTERVAL_S = 0.5
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0, help="With waiting: give up after so many seconds.")
+]
+
+
+@app.command()
+def submit(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="See `coordinator service list`.")],
+    payload: Annotated[
+        str, typer.Option("--payload", help="The input: a JSON object, @FILE, or - for stdin.")
+    ] = "{}",
+    file: Annotated[
+        list[str] | None,
+        typer.Option("--file", metavar="NAME=PATH", help="Upload a file, and name it in this payload field."),
+    ] = None,
+    constraints: Annotated[
+        str, typer.Option("--constraints", help="""What it needs, such as '{"gpu": "nvidia"}'.""")
+    ] = "{}",
+    ttl: Annotated[
+        int | None, typer.Option("--ttl", min=1, help="Seconds until the job expires. [default: 900]")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", min=0, max=9, help="Higher goes first.")
+    ] = None,
+    max_attempts: Annotated[int | None, typer.Option("--max-attempts", min=1, max=10)] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="Idempotency key: the same key and request are the same job."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print that.")] = False,
+    timeout: Timeout = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Submit a job. The payload is checked against the service's schema at once."""
+    body = json_object(payload, "--payload")
+    needs = json_object(constraints, "--constraints")
+    files = [_named_path(text) for text in file or ()]
+
+    async def work(client: Client) -> Job | None:
+        listing = _list_fields(await client.service(service)) if files else frozenset()
+        with output.progress(quiet=as_json) as bars:
+            for name, path in files:
+                uploaded = await client.upload(path, output.bar(bars, f"uploading {path.name}"))
+                _put(body, name, uploaded.ref, listing)
+        submitted = await client.submit(
+            service,
+            body,
+            constraints=needs,
+            ttl_seconds=ttl,
+            priority=priority,
+            max_attempts=max_attempts,
+            idempotency_key=key,
+        )
+        if not wait:
+            if as_json:
+                output.document(submitted.document())
+            else:
+                _show(submitted.document())
+            return None
+        output.note(f"job {submitted.job_id}")  # so that it can be found if the wait is cut short
+        return await _finish(client, submitted.job_id, timeout, as_json)
+
+    job = talk(url, api_key, "client", work)
+    if job is not None:
+        _exit_by_state(job)
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[str | None, typer.Option("--state", help="QUEUED, RUNNING, COMPLETED, …")] = None,
+    service: Annotated[str | None, typer.Option("--service")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Your jobs, newest first."""
+    from coordinator.client.http import every
+
+    async def work(client: Client) -> list[dict[str, Any]]:
+        wanted = state.upper() if state else None
+        return [item async for item in every(client.list, limit, state=wanted, service=service)]
+
+    jobs = talk(url, api_key, "client", work)
+    if as_json:
+        output.document({"items": jobs, "next_cursor": None})
+        return
+    columns = ("JOB", "STATE", "SERVICE", "ATTEMPT", "MINER", "REQUESTED")
+    rows = [
+        (
+            job.get("job_id"),
+            job.get("state"),
+            job.get("service"),
+            job.get("attempt"),
+            job.get("assigned_miner_id"),
+            job.get("requested_at"),
+        )
+        for job in jobs
+    ]
+    output.table(columns, rows, "No jobs.")
+
+
+@app.command()
+def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+    """Everything about one job."""
+
+    async def work(client: Client) -> Job:
+        return await client.get(job_id)
+
+    job = talk(url, api_key, "client", work)
+    if as_json:
+        output.document(job.document())
+    else:
+        _show(job.document())
+
+
+@app.command()
+def watch(
+    job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID…", help="One job, or several.")],
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Follow jobs until they are final: a line for every change. Ends with 1 if one did not complete."""
+
+    import asyncio
+
+    async def work(client: Client) -> list[Job]:
+        with output.progress(quiet=as_json) as bars:
+            bar = bars.add_task("jobs", total=len(job_ids), said="")
+
+            async def follow(job_id: str) -> Job:
+                seen: tuple[object, ...] = ()
+                while True:
+                    job = await client.get(job_id)
+                    now = (job.state, job.attempt, job.assigned_miner_id)
+                    if now != seen:
+                        seen = now
+                        _tell_change(job, as_json)
+                    if job.final:
+                        bars.update(bar, advance=1, said=f"{job.job_id} {job.state}")
+                        return job
+                    await asyncio.sleep(WATCH_INTERVAL_S)
+
+            async with asyncio.TaskGroup() as group:
+                followed = [group.create_task(follow(job_id)) for job_id in dict.fromkeys(job_ids)]
+            return [task.result() for task in followed]
+
+    for job in talk(url, api_key, "client", work):
+        _exit_by_state(job)
+
+
+@app.command()
+def result(
+    job_id: JobId,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job is final.")] = False,
+    timeout: Timeout = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Download the files of the result to here.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """What a job gave. Ends with 1 if it ended without a result."""
+
+    async def work(client: Client) -> Job | None:
+        if wait:
+            return await _finish(client, job_id, timeout, as_json, output_dir)
+        job = await client.get(job_id)
+        if job.final:
+            return await _finish(client, job_id, timeout, as_json, output_dir)
+        hint = "Add --wait, or follow it with `coordinator job watch`."
+        raise CommandError("JOB_NOT_READY", f"job {job_id} is {job.state}", hint, Exit.REFUSED)
+
+    job = talk(url, api_key, "client", work)
+    if job is not None:
+        _exit_by_state(job)
+
+
+@app.command()
+def cancel(
+    job_id: JobId,
+    reason: Annotated[str, typer.Option("--reason", help="Kept with the job.")] = "",
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Stop a job that is queued or running."""
+
+    async def work(client: Client) -> dict[str, Any]:
+        return (await client.cancel(job_id, reason)).document()
+
+    told = talk(url, api_key, "client", work)
+    if as_json:
+        output.document(told)
+    else:
+        _show(told)
+
+
+async def _finish(
+    client: Client, job_id: str, timeout: float | None, as_json: bool, folder: Path | None = None
+) -> Job:
+    """Wait for the end of a job and print what it gave."""
+    import asyncio
+
+    with output.progress(quiet=as_json) as bars:
+        bars.add_task(f"waiting for {job_id}", total=None, said="")
+        job = await client.wait(job_id, timeout=timeout)
+    if job.state != "COMPLETED":
+        if as_json:
+            output.document(job.document())
+        return job
+    given = await client.result(job_id)
+    if folder is not None:
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        await _download(client, given, folder, as_json)
+    if as_json:
+        output.document(given.document())
+    else:
+        output.fields({"job_id": job_id, "state": job.state, **given.result})
+    return job
+
+
+async def _download(client: Client, given: JobResult, folder: Path, as_json: bool) -> None:
+    with output.progress(quiet=as_json) as bars:
+        for file in given.files():
+            target = folder / f"{given.job_id}-{file.name}"
+            size = await client.download(
+                given.job_id, file.sha256, target, output.bar(bars, f"downloading {file.name}")
+            )
+            output.note(f"{target} ({output.size(size)})")
+
+
+def _list_fields(service: dict[str, Any]) -> frozenset[str]:
+    """The payload fields that hold a list, by the service's schema."""
+    schema = service.get("input_schema")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict):
+        return frozenset()
+    return frozenset(name for name, spec in properties.items() if _is_list(spec))
+
+
+def _is_list(spec: Any) -> bool:
+    if not isinstance(spec, dict):
+        return False
+    choices = spec.get("anyOf") or spec.get("oneOf") or ()
+    return spec.get("type") == "array" or any(_is_list(choice) for choice in choices)
+
+
+def _put(body: dict[str, Any], name: str, ref: str, listing: frozenset[str]) -> None:
+    """Name a file in a payload field: as one of several where the field holds a list."""
+    if name in listing:
+        body[name] = [*body.get(name, ()), ref]
+    else:
+        body[name] = ref
+
+
+def _named_path(text: str) -> tuple[str, Path]:
+    name, found, path = text.partition("=")
+    if not (name and found and path):
+        raise usage(f"--file takes NAME=PATH, not {text!r}", "NAME is the payload field that gets the file.")
+    if not Path(path).is_file():
+        raise usage(f"--file {name}: there is no file {path}")
+    return name, Path(path)
+
+
+def _show(told: dict[str, Any]) -> None:
+    output.fields({name: value for name, value in told.items() if name != "status"})
+
+
+def _tell_change(job: Job, as_json: bool) -> None:
+    if as_json:
+        output.line(job.document())
+        return
+    parts = [job.job_id, job.state]
+    if job.attempt:
+        parts.append(f"attempt {job.attempt}")
+    if job.assigned_miner_id:
+        parts.append(f"on {job.assigned_miner_id}")
+    if job.problem:
+        parts.append(job.problem)
+    output.write(output.plain("  ".join(parts)))
+
+
+def _exit_by_state(job: Job) -> None:
+    if job.state != "COMPLETED":
+        hint = f"`coordinator log show --job {job.job_id}` shows how that came."
+        raise CommandError(
+            f"JOB_{job.state}", f"job {job.job_id}: {job.problem or job.state}", hint, Exit.FAILED
+        )

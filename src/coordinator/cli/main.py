@@ -1,0 +1,74 @@
+"""The command `coordinator`: its subcommands, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from coordinator import __version__
+from coordinator.cli import demo, doctor, job, log, miner, projections, receipt, run, service
+from coordinator.cli.errors import Exit, PipeClosed, explain, report
+from coordinator.demo.lifeline import hold_on
+
+app = typer.Typer(
+    name="coordinator",
+    help="Hand out GPU jobs to miners, and keep a log that proves what happened.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Plain help: the rich one takes three times as long to import, and wraps what people want to copy.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run.dev)
+app.command()(run.serve)
+app.command()(demo.demo)
+app.command()(doctor.doctor)
+app.add_typer(job.app, name="job")
+app.add_typer(miner.app, name="miner")
+app.add_typer(service.app, name="service")
+app.add_typer(receipt.app, name="receipt")
+app.add_typer(log.app, name="log")
+app.add_typer(projections.app, name="projections")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"coordinator {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code (see `cli.errors.Exit`)."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in arguments
+    hold_on()
+    try:
+        ended = app(args=list(arguments), standalone_mode=False)
+        sys.stdout.flush()
+    except (PipeClosed, BrokenPipeError):
+        # Python flushes stdout once more when it ends: let that go nowhere instead of failing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.PIPE_CLOSED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except Exception as error:
+        if os.environ.get("COORDINATOR_TRACEBACK"):
+            raise
+        failure = explain(error)
+        report(failure, as_json)
+        return failure.exit_code
+    return ended if isinstance(ended, int) else Exit.OK

@@ -1,0 +1,90 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from coordinator.cli.errors import usage
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
+
+DEFAULT_URL = "http://127.0.0.1:8011"
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Url = Annotated[str, typer.Option("--url", envvar="COORDINATOR_URL", help="The coordinator's address.")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="COORDINATOR_API_KEY",
+        help="Who you are, as name:secret. On the machine of a `coordinator dev` its own keys are found.",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where an embedded coordinator keeps everything (DATA_DIR)."),
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="The job's id.")]
+
+
+def talk(url: str, key: str | None, role: str, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Do `work` with a client. Without a key, that of a `coordinator dev` on this machine, in this role."""
+    import asyncio
+
+    from coordinator.cli.devkeys import find_key
+    from coordinator.client import Client
+
+    async def doing() -> T:
+        async with Client(url, key or find_key(url, role)) as client:
+            return await work(client)
+
+    return asyncio.run(doing())
+
+
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """The JSON object in `text`, in a file (`@file`), or on stdin (`-`)."""
+    if text == "-":
+        if sys.stdin.isatty():
+            raise usage(
+                f"{option} - reads stdin, and stdin is this terminal", f"Use {option} @FILE, or a pipe."
+            )
+        text, where = sys.stdin.read(), "stdin"
+    elif text.startswith("@"):
+        path = Path(text[1:])
+        try:
+            text, where = path.read_text(), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise usage(f"{option}: can't read {path}: {_why(error)}") from None
+    else:
+        where = option
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise usage(
+            f"{where} is not JSON: {error}", f"""Write it like {option} '{{"name": "value"}}'."""
+        ) from None
+    if not isinstance(value, dict):
+        raise usage(f"{where} must be a JSON object, in braces")
+    return value
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
+
+
+def settings_with(data_dir: Path | None, **overrides: object) -> Any:
+    """The settings from the environment, with these instead where given."""
+    from coordinator.settings import load_settings
+
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    if data_dir is not None:
+        chosen["data_dir"] = data_dir
+    return load_settings(**chosen)

@@ -1,0 +1,113 @@
+"""`coordinator receipt`: signed statements of work done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from coordinator.cli import output
+from coordinator.cli.errors import usage
+from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, json_object, talk
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
+
+app = typer.Typer(help="Receipts: signed statements of work done.", no_args_is_help=True)
+
+
+@app.command()
+def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+    """The receipt of a completed job. With --json it is what `receipt verify` takes."""
+    receipt = _fetch(job_id, url, api_key)
+    if as_json:
+        output.document(receipt)
+    else:
+        output.fields({name: v for name, v in receipt.items() if name not in ("metadata", "attestations")})
+
+
+@app.command()
+def verify(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|JOB_ID", help="A receipt as JSON (- is stdin), or a job's id.")
+    ],
+    trusted: Annotated[
+        list[str] | None,
+        typer.Option("--trusted", metavar="KEY", help="A coordinator's public key that you trust."),
+    ] = None,
+    miner_key: Annotated[
+        list[str] | None,
+        typer.Option("--miner-key", metavar="MINER=KEY", help="The key that this miner signs with."),
+    ] = None,
+    any_key: Annotated[
+        bool,
+        typer.Option("--any-key", help="Trust no key: only whether the receipt is whole, whoever made it."),
+    ] = False,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Check a receipt with public keys alone, a file without any network. Ends with 7 if it fails."""
+    from coordinator.crypto.receipt import verify_receipt
+
+    keys = [key for text in trusted or () for key in text.replace(",", " ").split()]
+    if bool(keys) == any_key:
+        hint = "Its /health shows a coordinator's key, but take it from somebody you trust."
+        raise usage("name the keys that you trust with --trusted KEY, or say --any-key; one of the two", hint)
+    miners = dict(_named_key(text) for text in miner_key or ())
+    receipt = _read(source, url, api_key)
+    found = verify_receipt(receipt, None if any_key else keys, miners or None)
+    told = {
+        "verified": True,
+        "receipt_id": found.receipt_id,
+        "job_id": found.job_id,
+        "key_id": found.key_id,
+        "key_trusted": found.key_trusted,
+        "miner": found.statement["miner_id"] if found.statement else None,
+        "miner_key_id": found.miner_key_id,
+        "miner_key_trusted": found.miner_key_trusted,
+        "attestations": [
+            {"key_id": a.key_id, "covers_signature": a.covers_signature} for a in found.attestations
+        ],
+    }
+    if as_json:
+        output.document(told)
+        return
+    output.fields(told)
+    if not found.key_trusted:
+        output.note("The receipt is whole. Anybody may have made it: no key was named as trusted.")
+
+
+def _read(source: str, url: str, api_key: str | None) -> dict[str, Any]:
+    if source == "-":
+        return json_object("-", "FILE")
+    path = Path(source)
+    if path.is_file():
+        return json_object(f"@{source}", source)
+    if not _is_job_id(source):
+        raise usage(f"there is no file {source}, and it is no job's id either")
+    return _fetch(source, url, api_key)
+
+
+def _fetch(job_id: str, url: str, api_key: str | None) -> dict[str, Any]:
+    async def work(client: Client) -> dict[str, Any]:
+        return await client.receipt(job_id)
+
+    return talk(url, api_key, "client", work)
+
+
+def _is_job_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _named_key(text: str) -> tuple[str, str]:
+    miner, found, key = text.partition("=")
+    if not (miner and found and key):
+        raise usage(f"--miner-key takes MINER=KEY, not {text!r}")
+    return miner, key

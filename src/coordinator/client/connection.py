@@ -1,0 +1,212 @@
+"""One HTTP connection pool to a coordinator: retries, and answers turned into values or exceptions.
+
+Every request of the protocol may be repeated (a submit carries an idempotency key), so each one is: after a
+lost connection, and after an answer that says "again later".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from coordinator.client.errors import BadAnswer, CoordinatorError, RateLimited, TryAgain, Unreachable, refusal
+
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 30.0
+TRIES: Final = 4
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 10.0
+_AT_LEAST: Final = b"X-At-Least"
+
+Body = Callable[[], AsyncIterator[bytes]]
+"""Begins the request body anew: once for each try."""
+
+
+class Connection:
+    """Requests to one coordinator with one API key."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        timeout: float = ANSWER_TIMEOUT_S,
+        tries: int = TRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`timeout` is in seconds of silence; `transport` replaces the network (an ASGI app in tests)."""
+        self.url = url.rstrip("/")
+        self._timeout = timeout
+        self._tries = tries
+        self._seen = 0
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=self.url,
+                headers={b"X-Api-Key": header_text("the API key", api_key)} if api_key else {},
+                timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S, pool=None),
+                limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+                transport=transport,
+            )
+        except httpx.InvalidURL as error:
+            raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url: {error}") from None
+
+    async def close(self) -> None:
+        """Give back the connections. May be called twice."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        body: Body | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[bytes, bytes] | None = None,
+        patience: float = 0.0,
+    ) -> httpx.Response:
+        """The answer of a request, read to its end. Raises Refused, Unreachable.
+
+        `patience`: how many seconds the server was asked to hold the request, on top of the usual timeout.
+        """
+
+        async def once() -> httpx.Response:
+            request = self._request(method, path, json, body, params, headers, patience)
+            return _checked(await self._http.send(request))
+
+        response = await self._repeating(once)
+        self._notice(response)
+        return response
+
+    async def ask_json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """The JSON object that answers a request. Raises Refused, Unreachable, BadAnswer."""
+        response = await self.ask(method, path, **options)
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise BadAnswer(f"{self.url} did not answer with a JSON object; is it a coordinator's url?")
+        position = document.get("position")
+        if isinstance(position, int):
+            self._seen = max(self._seen, position)
+        return document
+
+    @asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[httpx.Response]:
+        """An answer whose body is still to be read. Raises Refused, Unreachable."""
+
+        async def once() -> httpx.Response:
+            request = self._request("GET", path, None, None, None, None, 0.0)
+            response = await self._http.send(request, stream=True)
+            if response.is_success:
+                return response
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+            return _checked(response)
+
+        response = await self._repeating(once)
+        try:
+            yield response
+        except httpx.RequestError as error:
+            raise self._unreachable(error) from error
+        finally:
+            await response.aclose()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        json: Any,
+        body: Body | None,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[bytes, bytes] | None,
+        patience: float,
+    ) -> httpx.Request:
+        sent = dict(headers or {})
+        if self._seen and method in ("GET", "HEAD"):
+            sent[_AT_LEAST] = b"%d" % self._seen  # so that a read shows what we wrote before
+        wait = httpx.Timeout(self._timeout + patience, connect=CONNECT_TIMEOUT_S, pool=None)
+        known = {name: value for name, value in (params or {}).items() if value is not None}
+        return self._http.build_request(
+            method,
+            path,
+            json=json,
+            content=body() if body else None,
+            params=known or None,
+            headers=sent,
+            timeout=wait,
+        )
+
+    async def _repeating(self, once: Callable[[], Any]) -> httpx.Response:
+        pause = FIRST_PAUSE_S
+        for left in reversed(range(self._tries)):
+            try:
+                response: httpx.Response = await once()
+                return response
+            except httpx.RequestError as error:
+                if not left:
+                    raise self._unreachable(error) from error
+                delay = pause
+            except (TryAgain, RateLimited) as error:
+                if not left:
+                    raise
+                delay = max(pause, _retry_after(error))
+            # Spread out, so that many clients do not come back at the same moment.
+            await asyncio.sleep(min(delay, LONGEST_PAUSE_S) * random.uniform(0.8, 1.2))  # noqa: S311
+            pause *= 2
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _notice(self, response: httpx.Response) -> None:
+        position = response.headers.get("X-Position", "")
+        if position.isascii() and position.isdigit() and response.request.method not in ("GET", "HEAD"):
+            self._seen = max(self._seen, int(position))
+
+    def _unreachable(self, error: httpx.RequestError) -> Unreachable:
+        if isinstance(error, httpx.UnsupportedProtocol):
+            return Unreachable(f"{self.url!r} is no http:// or https:// url")
+        if isinstance(error, httpx.TimeoutException):
+            return Unreachable(f"{self.url} did not answer in time")
+        return Unreachable(f"{self.url}: {error or type(error).__name__}")
+
+
+def header_text(what: str, text: str) -> bytes:
+    """A header's value: UTF-8. Raises CoordinatorError, which never quotes it."""
+    if not text.isprintable():
+        raise CoordinatorError("INVALID_ARGUMENT", f"{what} has a character that no header can carry")
+    return text.encode()
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    refused = refusal(response.status_code, problem if isinstance(problem, dict) else {})
+    refused.retry_after = response.headers.get("Retry-After", "")
+    raise refused
+
+
+def _retry_after(error: RateLimited | TryAgain) -> float:
+    try:
+        return max(0.0, float(error.retry_after))  # seconds; the other form, a date, is not worth a parser
+    except ValueError:
+        return 0.0

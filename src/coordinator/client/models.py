@@ -1,0 +1,145 @@
+"""What the coordinator answers, typed. Members that a newer coordinator adds are kept, not refused.
+
+Moments are aware datetimes; prices and units are decimal strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from coordinator.crypto.refs import blob_ref, blob_refs, parse_blob_ref
+from coordinator.domain.job import FINAL_STATES
+
+
+class Answer(BaseModel):
+    """An answer, and the JSON it came as."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    _document: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Self:
+        """The typed form of a JSON answer. Raises pydantic.ValidationError."""
+        answer = cls.model_validate(document)
+        answer._document = document
+        return answer
+
+    def document(self) -> dict[str, Any]:
+        """The JSON that was answered, with every member, known here or not."""
+        return self._document
+
+
+class Submitted(Answer):
+    """A job was accepted (or, for a repeat, had been). `position` is where its event is in the log."""
+
+    job_id: str
+    state: str
+    expires_at: datetime
+    position: int
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str = ""
+
+
+class Job(Answer):
+    """One job as the read model shows it."""
+
+    job_id: str
+    state: str
+    service: str
+    attempt: int
+    assigned_miner_id: str | None = None
+    requested_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime
+    error: JobError | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether the job's state will never change again."""
+        return self.state in FINAL_STATES
+
+    @property
+    def problem(self) -> str:
+        """Why it failed, as one line; empty where it did not."""
+        if self.error is None:
+            return ""
+        return ": ".join(part for part in (self.error.code, self.error.message) if part)
+
+
+class JobResult(Answer):
+    """What a completed job gave. `result_digest` is SHA-256 over `result_salt` and the canonical result."""
+
+    job_id: str
+    state: str
+    result: dict[str, Any]
+    attempt: int
+    miner_id: str
+    finished_at: datetime
+    result_digest: str
+    result_salt: str
+
+    def files(self) -> Iterator[ResultFile]:
+        """The files that the result names, wherever in it they are."""
+        waiting: list[tuple[str, Any]] = [("file", self.result)]
+        while waiting:
+            name, value = waiting.pop(0)
+            if isinstance(value, dict):
+                named = value.get("name")
+                for member, inner in value.items():
+                    # `{"name": …, "blob": …}` is how executors describe a file.
+                    own = named if member == "blob" and isinstance(named, str) else member
+                    waiting.append((own, inner))
+            elif isinstance(value, list):
+                waiting += [(name, inner) for inner in value]
+            elif isinstance(value, str) and blob_refs(value):
+                yield ResultFile(_harmless(name), parse_blob_ref(value))
+
+
+class Canceled(Answer):
+    """A job was cancelled (or, for a repeat, had been)."""
+
+    job_id: str
+    state: str
+    position: int
+
+
+class Page(NamedTuple):
+    """Some of a list; `next_cursor` asks for what follows and is None at the end."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class ResultFile(NamedTuple):
+    """A file of a result: a name that is safe to use in a folder of one's own, and its SHA-256."""
+
+    name: str
+    sha256: str
+
+
+class Blob(NamedTuple):
+    """A stored file: SHA-256 in hex, and size in bytes."""
+
+    sha256: str
+    size: int
+
+    @property
+    def ref(self) -> str:
+        """How a payload names it."""
+        return blob_ref(self.sha256)
+
+
+def _harmless(name: str) -> str:
+    """A file name out of one that somebody else chose: it must not lead out of a folder, or be hidden."""
+    kept = "".join(c if c.isalnum() or c in "._-" else "_" for c in name[:100]).lstrip(".")
+    return kept or "file"

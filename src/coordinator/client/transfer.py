@@ -1,0 +1,85 @@
+"""Files to and from the blob store, by digest, without holding one in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from coordinator.client.connection import Connection
+from coordinator.client.errors import DamagedBlob, NotFound
+from coordinator.client.models import Blob
+from coordinator.crypto.refs import parse_blob_ref
+
+CHUNK_BYTES: Final = 256 * 1024
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+
+async def upload(connection: Connection, path: Path, progress: Progress | None) -> Blob:
+    """Store a file under its SHA-256, unless the coordinator has it."""
+    sha256, size = await asyncio.to_thread(_digest, path)
+    address = f"/v1/blobs/{sha256}"
+    try:
+        await connection.ask("HEAD", address)
+    except NotFound:
+
+        def body() -> AsyncIterator[bytes]:
+            return _content(path, size, progress)
+
+        # With its length, so that the server can refuse one that is too large before it reads it.
+        headers = {b"Content-Length": b"%d" % size, b"Content-Type": b"application/octet-stream"}
+        await connection.ask("PUT", address, body=body, headers=headers)
+    if progress:
+        progress(size, size)
+    return Blob(sha256, size)
+
+
+async def download(
+    connection: Connection, job: str, sha256: str, target: Path, progress: Progress | None
+) -> int:
+    """Fetch one blob of a job into `target`, which appears whole and checked or not at all."""
+    sha256 = parse_blob_ref(sha256) if sha256.startswith("blob:") else sha256
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    digest = hashlib.sha256()
+    done = 0
+    try:
+        with partial.open("wb") as file:
+            async with connection.stream(f"/v1/jobs/{job}/blobs/{sha256}") as response:
+                total = int(response.headers.get("Content-Length", 0))
+                async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                    await asyncio.to_thread(_take, file, digest.update, chunk)
+                    done += len(chunk)
+                    if progress:
+                        progress(done, max(total, done))
+        if digest.hexdigest() != sha256:
+            raise DamagedBlob(f"what arrived for {sha256} has another digest; fetch it again")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return done
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()
+
+
+async def _content(path: Path, size: int, progress: Progress | None) -> AsyncIterator[bytes]:
+    done = 0
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield chunk
+            done += len(chunk)
+            if progress:
+                progress(done, size)
+
+
+def _take(file: BinaryIO, update: Callable[[bytes], None], chunk: bytes) -> None:
+    update(chunk)
+    file.write(chunk)

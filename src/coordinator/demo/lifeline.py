@@ -1,0 +1,33 @@
+"""A child process that ends when its parent does, however that ended.
+
+The parent keeps the other end of our stdin open and never writes to it; when the kernel closes it, the parent
+is gone. The parent-death signal of Linux would be the obvious tool, but it goes to this process alone, is
+sent when the *thread* that started us ends, and exists on Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+VARIABLE = "COORDINATOR_STOP_WITH_STDIN"
+"""Set to 1 by the parent."""
+GRACE_S = 10.0
+
+
+def hold_on() -> None:
+    """Stop this process, in order if it can, once its stdin is closed; if the parent asked for that."""
+    # Taken out, so that our own children do not think that it is for them.
+    if os.environ.pop(VARIABLE, "") == "1":
+        threading.Thread(target=_watch, name="lifeline", daemon=True).start()
+
+
+def _watch() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(GRACE_S)  # a daemon thread: an orderly end does not wait for it
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # and with us what we started
+    os.kill(os.getpid(), signal.SIGKILL)
