@@ -20,12 +20,13 @@ from coordinator.application.ports import (
     StoredPayload,
     VersionConflict,
 )
+from coordinator.database.postgres_pool import CHECKOUT_SECONDS
 from coordinator.log.head import Head
 from coordinator.log.listener import Listener
 from coordinator.log.mapping import by_job, by_stream, to_columns, to_recorded
 from coordinator.log.postgres_recorder import PostgresLogDatastore, PostgresRecorder
 
-RETRY_SECONDS = 2.0  # in all: the bus repeats commands itself
+RETRY_SECONDS = 2.0  # in all, the wait for a connection included: the bus repeats commands itself
 RETRY_PAUSE_SECONDS = 0.05
 
 _HEAD: LiteralString = "SELECT coalesce(max(notification_id), 0) FROM stored_events"
@@ -119,7 +120,7 @@ class PostgresEventLog:
             try:
                 return operation()
             except (InterfaceError, OperationalError) as error:
-                if self._head.closed or monotonic() + RETRY_PAUSE_SECONDS > deadline:
+                if self._head.closed or monotonic() + CHECKOUT_SECONDS > deadline:
                     raise LogUnavailable(f"the database can't be reached: {error}") from error
                 sleep(RETRY_PAUSE_SECONDS)
             except IntegrityError as error:

@@ -24,10 +24,10 @@ UPCASTERS: dict[str, Upcaster] = {}
 
 def upcaster(topic: str) -> Callable[[Upcaster], Upcaster]:
     """Register a function for an old topic. Raises ValueError if there is one already."""
+    if topic in UPCASTERS:
+        raise ValueError(f"{topic} has an upcaster already")
 
     def register(function: Upcaster) -> Upcaster:
-        if topic in UPCASTERS:
-            raise ValueError(f"{topic} has an upcaster already")
         UPCASTERS[topic] = function
         return function
 

@@ -1,0 +1,183 @@
+"""Writes the golden log of this version: at least one event of every topic, in streams that fold.
+
+    python tests/golden/write_events.py tests/golden/events-0.1.jsonl
+
+A released version's file is never written again; it has to be readable for ever (`test_mapping.py`). When the
+events change, change this script and write a file for the next version.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from uuid import UUID
+
+from coordinator.domain.aggregates import fold, job_stream
+from coordinator.domain.job import (
+    JobAttemptEnded,
+    JobCanceled,
+    JobCompleted,
+    JobExpired,
+    JobFailed,
+    JobRequeued,
+    JobStarted,
+    JobSubmitted,
+)
+from coordinator.domain.matching import Capabilities, Constraints, Gpu
+from coordinator.domain.messages import Event
+from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, miner_stream
+from coordinator.domain.service import (
+    Pricing,
+    Requirements,
+    ServiceRegistered,
+    ServiceRetired,
+    ServiceRevised,
+    ServiceSpec,
+    service_stream,
+)
+from coordinator.log.mapping import encode
+
+NOON = 1_780_000_000_000
+KEY = "A" * 43
+SPEC = ServiceSpec(
+    id="whisper",
+    name="Whisper",
+    category="ai_ml",
+    description="Speech to text: Käse, 音声, “quotes”.",
+    input_schema={"type": "object", "properties": {"audio": {"type": "string"}}, "required": ["audio"]},
+    output_schema={"type": "object"},
+    requirements=Requirements(minimum=Constraints(gpu="any", min_vram_gb=4)),
+    pricing=Pricing(unit="second", amount="0.25"),
+    capabilities=("transcribe",),
+    tags=("speech",),
+    aliases=("speech_to_text",),
+)
+
+
+def a_job(key: str) -> tuple[UUID, dict[str, object]]:
+    job_id = job_stream("alice", key)
+    return job_id, {"by": "alice", "client": "alice", "job_id": job_id}
+
+
+def submitted(common: dict[str, object]) -> JobSubmitted:
+    return JobSubmitted(
+        **common,
+        at=NOON,
+        service="whisper",
+        service_version=1,
+        constraints=Constraints(
+            gpu="nvidia", cuda="12.4", min_vram_gb=8, models=("large-v3",), region="eu-west", max_price="0.5"
+        ),
+        job_class="whisper-0123456789abcdef0123",
+        priority=5,
+        max_attempts=2,
+        payload_digest="ab" * 32,
+        fingerprint="cd" * 32,
+        timeout_seconds=3600,
+        list_price="0.25",
+        expires_at=NOON + 900_000,
+    )
+
+
+def started(common: dict[str, object], attempt: int) -> JobStarted:
+    return JobStarted(
+        **common | {"by": "rig"},
+        at=NOON + 1_000 * attempt,
+        attempt=attempt,
+        miner_id="node1@rig",
+        session_id=f"session-{attempt}",
+        miner_key=KEY,
+        unit_price="0.25",
+    )
+
+
+def ended(common: dict[str, object], attempt: int, outcome: str) -> JobAttemptEnded:
+    return JobAttemptEnded(
+        **common | {"by": "rig"},
+        at=NOON + 1_000 * attempt + 500,
+        attempt=attempt,
+        miner_id="node1@rig",
+        session_id=f"session-{attempt}",
+        outcome=outcome,
+        error_code="OUT_OF_MEMORY",
+        error_message='line one\nline "two" \\ 🎛',
+        metrics={"gpu_seconds": 12, "note": "0.5"},
+    )
+
+
+def streams() -> list[tuple[UUID, list[Event]]]:
+    job, its = a_job("completed")
+    completed = JobCompleted(
+        **its | {"by": "rig"},
+        at=NOON + 9_000,
+        attempt=2,
+        miner_id="node1@rig",
+        session_id="session-2",
+        result_digest="ef" * 32,
+        metrics={},
+        receipt={"receipt_id": "r-1", "nested": {"price": "3.00", "list": [1, 2.5, None, True]}},
+    )
+    requeued = JobRequeued(**its, at=NOON + 1_600, attempt=2)
+    first: list[Event] = [submitted(its), started(its, 1), ended(its, 1, "lost"), requeued]
+    all_streams: list[tuple[UUID, list[Event]]] = [(job, [*first, started(its, 2), completed])]
+
+    job, its = a_job("failed")
+    failed = JobFailed(
+        **its, at=NOON + 2_000, attempt=1, error_code="OUT_OF_MEMORY", error_message="no memory left"
+    )
+    all_streams.append((job, [submitted(its), started(its, 1), ended(its, 1, "failed"), failed]))
+    job, its = a_job("canceled")
+    canceled = JobCanceled(**its, at=NOON + 2_000, attempt=1, reason="changed my mind")
+    all_streams.append((job, [submitted(its), canceled]))
+    job, its = a_job("expired")
+    all_streams.append((job, [submitted(its), JobExpired(**its, at=NOON + 900_000, attempt=1)]))
+
+    for miner, last in (("node1@rig", MinerLeft), ("node2@rig", MinerLost)):
+        common = {"by": "rig", "miner_id": miner, "session_id": "session-1"}
+        registered = MinerRegistered(
+            **common,
+            at=NOON,
+            capabilities=Capabilities(
+                services=("whisper",),
+                gpus=(Gpu(name="NVIDIA GeForce RTX 4090", memory_mb=24_564),),
+                cuda="12.4",
+                models=("large-v3",),
+                region="eu-west",
+                price="0.25",
+            ),
+            profile="0123456789abcdef0123",
+            concurrency=2,
+            public_key=KEY,
+        )
+        reason = {"reason": "silent for 30 s"} if last is MinerLost else {}
+        drained = MinerDrained(**common, at=NOON + 1)
+        all_streams.append(
+            (miner_stream(miner), [registered, drained, last(**common, at=NOON + 2, **reason)])
+        )
+
+    by = {"by": "coordinator"}
+    revised = ServiceRevised(**by, at=NOON + 1, spec=SPEC, version=2)
+    retired = ServiceRetired(**by, at=NOON + 2, service="whisper")
+    registered_service = ServiceRegistered(**by, at=NOON, spec=SPEC)
+    all_streams.append((service_stream("whisper"), [registered_service, revised, retired]))
+    return all_streams
+
+
+def main(path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for stream, events in streams():
+            for version, event in enumerate(events, start=1):
+                topic, state = encode(event)
+                line = {
+                    "stream": str(stream),
+                    "version": version,
+                    "topic": topic,
+                    "state": state.decode(),
+                    "then": type(fold(events[:version])).__name__,
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
