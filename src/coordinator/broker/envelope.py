@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from aio_pika.abc import AbstractIncomingMessage
@@ -35,6 +35,7 @@ from coordinator.domain.messages import Principal, Role
 
 HEARTBEAT = "miner.heartbeat"
 DELIVERY_COUNT = "x-delivery-count"
+DIRECT_REPLY = "amq.rabbitmq.reply-to"
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -52,12 +53,12 @@ class Envelope:
     correlation_id: str
     reply_to: str
     principal: str
-    signature: str
+    signature: str = field(repr=False)
     trace: str | None
     routing_key: str
     deliveries: int
     """How often it was delivered before, as far as the broker counts (quorum queues do)."""
-    body: bytes
+    body: bytes = field(repr=False)
 
     @classmethod
     def of(cls, message: AbstractIncomingMessage) -> Envelope:
@@ -77,6 +78,11 @@ class Envelope:
             deliveries=deliveries if isinstance(deliveries, int) else 0,
             body=message.body,
         )
+
+    @property
+    def signed_reply_to(self) -> str:
+        """`reply_to` as the sender wrote it: the broker adds where to to the name of a direct reply."""
+        return DIRECT_REPLY if self.reply_to.startswith(f"{DIRECT_REPLY}.") else self.reply_to
 
     @property
     def answerable(self) -> bool:
@@ -119,7 +125,7 @@ def authenticate(envelope: Envelope, keyring: Keyring) -> Principal:
     # The type is signed as it is used: with an unsigned one, whoever can publish a copy of a message under
     # another routing key could make another command of it.
     signed = message_to_sign(
-        envelope.kind, envelope.message_id, envelope.reply_to, envelope.correlation_id, envelope.body
+        envelope.kind, envelope.message_id, envelope.signed_reply_to, envelope.correlation_id, envelope.body
     )
     principal = keyring.by_signature(envelope.principal, envelope.signature, signed)
     if principal is None:
