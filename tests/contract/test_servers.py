@@ -70,6 +70,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def listening_addresses(pid: int) -> list[str]:
+    try:
+        connections = psutil.Process(pid).net_connections("inet")
+    except psutil.NoSuchProcess:  # a database session that was just closed
+        return []
+    return [found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN]
+
+
 def assert_gone(pids: tuple[int, ...]) -> None:
     wait_until_gone(pids)
     assert [pid for pid in pids if is_alive(pid)] == []
@@ -162,12 +170,7 @@ def test_a_lost_process_is_noticed(server: Server) -> None:
 def test_listens_on_loopback_only(name: str, request: pytest.FixtureRequest) -> None:
     """No process of a node listens outside loopback, epmd and Erlang's distribution included."""
     server: Server = request.getfixturevalue(name)
-    listening = [
-        found.laddr.ip
-        for pid in pids_of(server)
-        for found in psutil.Process(pid).net_connections("inet")
-        if found.status == psutil.CONN_LISTEN
-    ]
+    listening = [ip for pid in pids_of(server) for ip in listening_addresses(pid)]
     assert set(listening) <= {"127.0.0.1", "::1"}
     assert listening or not isinstance(server, LocalServer)
 
