@@ -1,0 +1,217 @@
+"""Settings: where they come from, and the one line that says what is wrong with them."""
+
+# ruff: noqa: SIM300 - tests read expected == actual
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.domain.messages import Principal, Role
+from coordinator.settings import BadSettings, Settings, load_settings
+
+SECRET = "hunter2hunter2"
+DATABASE, AMQP = f"postgresql://u:{SECRET}@db/c", f"amqp://u:{SECRET}@mq/"
+Environment = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
+    """An environment without any of our settings, in a directory without a `.env`; sets those named."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+
+    def put(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return put
+
+
+def test_everything_has_a_default():
+    """Without any setting it runs in one process, on this machine only."""
+    settings = load_settings()
+    assert ("embedded", "127.0.0.1", 8011, 900) == (
+        settings.mode,
+        settings.app_host,
+        settings.app_port,
+        settings.job_ttl_seconds,
+    )
+    assert (10, 30) == (settings.heartbeat_interval_seconds, settings.heartbeat_timeout_seconds)
+    assert None is settings.keyring.by_key("anybody:anything")
+
+
+def test_the_environment_is_read(environment: Environment):
+    """Names are those of REQUIREMENTS, in either letter case."""
+    environment(APP_PORT="9000", app_env="prod", JOB_TTL_SECONDS="60")
+    settings = load_settings()
+    assert (9000, "prod", 60) == (settings.app_port, settings.app_env, settings.job_ttl_seconds)
+
+
+def test_a_file_is_read_and_the_environment_wins(environment: Environment, tmp_path: Path):
+    """`.env` in the working directory holds what the environment does not say."""
+    (tmp_path / ".env").write_text("APP_PORT=9000\nJOB_TTL_SECONDS=60\nUNRELATED=1\n")
+    environment(APP_PORT="9001")
+    settings = load_settings()
+    assert (9001, 60) == (settings.app_port, settings.job_ttl_seconds)
+
+
+def test_what_the_caller_says_wins(environment: Environment):
+    """The command line and tests may set what the environment set otherwise."""
+    environment(APP_PORT="9000")
+    assert 1 == load_settings(app_port=1).app_port
+
+
+def test_an_empty_setting_is_one_that_is_not_set(environment: Environment):
+    """Compose files and copies of `.env.example` have `NAME=` lines."""
+    environment(**{name.upper(): "" for name in Settings.model_fields})
+    assert load_settings() == Settings(_env_file=None)  # type: ignore[call-arg]
+
+
+# --- modes -------------------------------------------------------------------------------------------------
+def test_both_urls_make_it_standard(environment: Environment):
+    """A database and a broker are asked for together."""
+    environment(DATABASE_URL=DATABASE, AMQP_URL=AMQP)
+    assert "standard" == load_settings().mode
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [({"DATABASE_URL": DATABASE}, "AMQP_URL"), ({"AMQP_URL": AMQP}, "DATABASE_URL")],
+    ids=["no broker", "no database"],
+)
+def test_one_url_alone_is_refused(environment: Environment, there: dict[str, str], missing: str):
+    """Half of a set-up is a mistake, never quietly the embedded mode."""
+    environment(**there)
+    assert complaint().startswith(f"{missing}: set it too")
+
+
+# --- lists -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("https://a.example", ("https://a.example",)),
+        ("https://a.example,https://b.example", ("https://a.example", "https://b.example")),
+        (" https://a.example , https://b.example ,, ", ("https://a.example", "https://b.example")),
+        (" , ", ()),
+        ("*", ("*",)),
+        ('["a"]', ('["a"]',)),  # a list is comma separated, never JSON
+    ],
+)
+def test_lists_are_comma_separated(environment: Environment, text: str, items: tuple[str, ...]):
+    """Blanks around an item and empty items do not count."""
+    environment(ALLOW_ORIGINS=text)
+    assert items == load_settings().allow_origins
+
+
+def test_keys_are_comma_separated_and_make_the_ring(environment: Environment):
+    """Each list gives its own role; a caller may pass a list."""
+    environment(
+        CLIENT_API_KEYS=f"alice:{SECRET}, alice:another-{SECRET},",
+        MINER_API_KEYS=f"rig:{SECRET}",
+        ADMIN_API_KEYS=f"root:{SECRET}",
+    )
+    ring = load_settings().keyring
+    assert Principal("alice", Role.CLIENT) == ring.by_key(f"alice:another-{SECRET}")
+    assert Principal("rig", Role.MINER) == ring.by_key(f"rig:{SECRET}")
+    assert Principal("root", Role.ADMIN) == ring.by_key(f"root:{SECRET}")
+    ring = load_settings(miner_api_keys=[f"other:{SECRET}"]).keyring
+    assert Principal("other", Role.MINER) == ring.by_key(f"other:{SECRET}")
+    assert None is ring.by_key(f"rig:{SECRET}")
+
+
+# --- wrong values ------------------------------------------------------------------------------------------
+def complaint(**overrides: Any) -> str:
+    with pytest.raises(BadSettings) as bad:
+        load_settings(**overrides)
+    # A traceback shows what it came from, and with it the values.
+    assert None is bad.value.__cause__
+    assert None is bad.value.__context__ or bad.value.__suppress_context__
+    return str(bad.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_ENV", SECRET),
+        ("APP_PORT", SECRET),
+        ("APP_PORT", "-1"),
+        ("APP_PORT", "65536"),
+        ("APP_PORT", "80.5"),
+        ("WORK_QUEUE_TYPE", SECRET),
+        ("JOB_TTL_SECONDS", "0"),
+        ("JOB_TTL_SECONDS", "604801"),
+        ("JOB_TTL_SECONDS", f"{SECRET}\n"),
+        ("HEARTBEAT_INTERVAL_SECONDS", "0"),
+        ("HEARTBEAT_INTERVAL_SECONDS", "nan"),
+        ("HEARTBEAT_INTERVAL_SECONDS", "inf"),
+        ("HEARTBEAT_TIMEOUT_SECONDS", "nan"),
+        ("HEARTBEAT_TIMEOUT_SECONDS", "19.9"),  # less than two intervals
+        ("OFFER_TIMEOUT_SECONDS", "-1"),
+        ("MAX_BLOB_BYTES", "0"),
+        ("RECEIPT_SIGNING_KEY_HEX", SECRET),
+        ("RECEIPT_SIGNING_KEY_HEX", "ab" * 31),
+        ("RECEIPT_SIGNING_KEY_HEX", "ab" * 33),
+        ("RECEIPT_SIGNING_KEY_HEX", "hunter22" * 8),  # long enough, and not hex
+        ("RECEIPT_SIGNING_KEY_HEX", "٣" * 64),
+        ("LOG_FORMAT", SECRET),
+        ("LOG_LEVEL", SECRET),
+        ("CLIENT_API_KEYS", SECRET),
+        ("CLIENT_API_KEYS", f"alice:{SECRET},bob"),
+        ("MINER_API_KEYS", "rig:hunter2"),
+        ("ADMIN_API_KEYS", f"ro.ot:{SECRET}"),
+        ("ADMIN_API_KEYS", f"root:{SECRET}é"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_setting(environment: Environment, name: str, value: str):
+    """Which setting, and what it must be; never what it was."""
+    environment(**{name: value})
+    text = complaint()
+    assert text.startswith(f"{name}: ")
+    assert "\n" not in text
+    assert "hunter" not in text
+
+
+@pytest.mark.parametrize("key", ["ab" * 32, "AB" * 32], ids=["lower", "upper"])
+def test_a_signing_key_is_64_hex_digits(key: str):
+    """In either letter case, as it was given."""
+    signing_key = load_settings(receipt_signing_key_hex=key).receipt_signing_key_hex
+    assert signing_key is not None
+    assert key == signing_key.get_secret_value()
+
+
+def test_several_wrong_values_are_still_one_line(environment: Environment):
+    """The first is said; the next start says the next."""
+    environment(APP_PORT=SECRET, JOB_TTL_SECONDS=SECRET, LOG_LEVEL=SECRET)
+    assert "\n" not in complaint()
+
+
+def test_the_timeout_is_at_least_twice_the_interval(environment: Environment):
+    """One lost heartbeat ends no session."""
+    environment(HEARTBEAT_INTERVAL_SECONDS="15", HEARTBEAT_TIMEOUT_SECONDS="30")
+    assert 30 == load_settings().heartbeat_timeout_seconds
+
+
+def test_settings_show_no_secret(environment: Environment):
+    """Printed or dumped as JSON, keys and urls with passwords are stars."""
+    environment(
+        DATABASE_URL=DATABASE,
+        AMQP_URL=AMQP,
+        CLIENT_API_KEYS=f"alice:{SECRET}",
+        MINER_API_KEYS=f"rig:{SECRET}",
+        ADMIN_API_KEYS=f"root:{SECRET}",
+        RECEIPT_SIGNING_KEY_HEX="deadbeef" * 8,
+    )
+    settings = load_settings()
+    for text in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert "hunter" not in text
+        assert "deadbeef" not in text
+
+
+def test_settings_do_not_change():
+    """A process runs under the settings that it started with."""
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().app_port = 1  # type: ignore[misc]
