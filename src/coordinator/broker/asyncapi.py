@@ -22,8 +22,10 @@ from coordinator.broker.topology import (
     DEAD_QUEUE,
     EVENTS,
     EVENTS_STREAM,
+    HEARTBEAT_TTL_MS,
     HEARTBEATS_QUEUE,
     WORK,
+    WORK_EXPIRES_MS,
     ExchangeSpec,
     control_queue_name,
     work_queue_name,
@@ -83,23 +85,24 @@ def _channels(commands: Iterable[str], events: Iterable[str]) -> Json:
         ),
         "heartbeats": _channel(
             HEARTBEATS_QUEUE,
-            "Heartbeats, published to the default exchange. One that waits for ten seconds is dropped.",
+            "Heartbeats, published to the default exchange. One that waits for "
+            f"{HEARTBEAT_TTL_MS // 1000} seconds is dropped.",
             [HEARTBEAT],
             _queue(HEARTBEATS_QUEUE),
         ),
         "offers": _channel(
             work_queue_name("{profile}"),
             "Work for miners of one profile. Registering makes the queue; the answer names it. It vanishes "
-            f"after ten unused minutes. Bound to {WORK.name}.",
+            f"after {WORK_EXPIRES_MS // 60_000} unused minutes. Bound to {WORK.name}.",
             ["offer"],
-            _queue(None),
+            _queue(work_queue_name("{profile}")),
             profile={"description": "`profile` in the answer to miner.register."},
         ),
         "hints": _channel(
             control_queue_name("{miner_id}"),
             f"Hints for one miner. Registering makes the queue. Bound to {CONTROL.name}.",
             ["hint"],
-            _queue(None),
+            _queue(control_queue_name("{miner_id}")),
             miner_id={"description": "The miner's id."},
         ),
         "events": _channel(
@@ -155,11 +158,8 @@ def _exchange(exchange: ExchangeSpec) -> Json:
     }
 
 
-def _queue(name: str | None) -> Json:
-    """`name` is None where the address says it, with a parameter in it."""
-    queue: Json = {"durable": True, "exclusive": False, "autoDelete": False}
-    if name:
-        queue["name"] = name
+def _queue(name: str) -> Json:
+    queue = {"name": name, "durable": True, "exclusive": False, "autoDelete": False}
     return {"is": "queue", "queue": queue, "bindingVersion": BINDING_VERSION}
 
 
