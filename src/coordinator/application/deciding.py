@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Collection
 from typing import Any
@@ -27,6 +26,7 @@ class Deciding:
 
     def __init__(self, signing_key: SigningKey) -> None:
         self._key = signing_key
+        self._validators = _Validators()
 
     def facts(
         self,
@@ -46,7 +46,7 @@ class Deciding:
                 service = lookup(prepared.lookups[0])
                 fault = _unowned(unowned) if state is None else None
                 if fault is None and state is None and service is not None:
-                    fault = _check_payload(service, command.payload)
+                    fault = _check_payload(self._validators.of(service), service.spec.id, command.payload)
                 return Facts(
                     now,
                     principal,
@@ -97,9 +97,10 @@ class Deciding:
         )
 
 
-def _check_payload(service: RegisteredService, payload: dict[str, Any]) -> Refusal | None:
+def _check_payload(
+    validator: jsonschema_rs.Draft202012Validator, service: str, payload: dict[str, Any]
+) -> Refusal | None:
     """What the service's input schema says against this payload; it names places, and shows no values."""
-    validator = _compile(json.dumps(service.spec.input_schema))
     if validator.is_valid(payload):
         return None
     problems = []
@@ -107,7 +108,7 @@ def _check_payload(service: RegisteredService, payload: dict[str, Any]) -> Refus
         place = "/".join(str(part) for part in problem.instance_path) or "payload"
         keyword = str(problem.schema_path[-1]) if problem.schema_path else "schema"
         problems.append(f"{place} does not fit the schema's {keyword}")
-    return Refusal(Code.INVALID_PAYLOAD, f"{service.spec.id}: " + "; ".join(problems))
+    return Refusal(Code.INVALID_PAYLOAD, f"{service}: " + "; ".join(problems))
 
 
 def _check_spec(command: ServiceRegister | ServiceRevise) -> Refusal | None:
@@ -119,7 +120,22 @@ def _check_spec(command: ServiceRegister | ServiceRevise) -> Refusal | None:
     return None
 
 
-@functools.lru_cache(MAX_COMPILED_SCHEMAS)
+class _Validators:
+    """Compiled input schemas, by service and version; the least lately made goes first."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[tuple[str, int], jsonschema_rs.Draft202012Validator] = {}
+
+    def of(self, service: RegisteredService) -> jsonschema_rs.Draft202012Validator:
+        key = (service.spec.id, service.version)
+        found = self._compiled.get(key)
+        if found is None:
+            found = self._compiled[key] = _compile(json.dumps(service.spec.input_schema))
+            if len(self._compiled) > MAX_COMPILED_SCHEMAS:
+                del self._compiled[next(iter(self._compiled))]
+        return found
+
+
 def _compile(schema: str) -> jsonschema_rs.Draft202012Validator:
     # No retriever: a schema that points elsewhere is refused instead of fetched.
     return jsonschema_rs.Draft202012Validator(json.loads(schema), retriever=_refuse)
