@@ -1,0 +1,1 @@
+"""Benchmarks: what the coordinator does per second, what it costs, and where the time goes."""
