@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import traceback
 from typing import Final
 from uuid import uuid4
 
@@ -59,8 +60,9 @@ class Entrance:
                 await self._app(scope, receive, send_with_headers)
             except ClientDisconnect:
                 status = CLIENT_GONE
-            except Exception:
-                log.exception("a request failed")
+            except Exception as error:
+                # As text: renderers that walk through local variables would show keys and payloads.
+                log.error("a request failed", exception="".join(traceback.format_exception(error)))
                 if status:
                     raise  # the answer has begun: cutting the connection is all that tells
                 await internal_problem().response()(scope, receive, send_with_headers)

@@ -1,0 +1,288 @@
+"""Ports for the edge's unit tests: a front that answers what it is told to, queues that tell what happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from fastapi import FastAPI
+
+from coordinator.application.intents import Accepted, Answer, Intent
+from coordinator.application.ports import Heartbeat, Offer, TakenOffer
+from coordinator.domain.matching import Capabilities
+from coordinator.domain.messages import Principal
+from coordinator.domain.miner import MinerRegistered, Online, miner_stream
+from coordinator.edge import EdgeContext, EdgeLimits, create_app
+from coordinator.edge.waiting import JobWatch
+from coordinator.settings import load_settings
+
+ALICE, BOB, RIG, ADMIN = (
+    "alice:secret-of-alice",
+    "bob:secret-of-bob",
+    "rig:secret-of-rig",
+    "root:secret-of-root",
+)
+JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+SESSION = "session-1"
+
+
+def registered(miner_id: str = "rig", session_id: str = SESSION) -> MinerRegistered:
+    return MinerRegistered(
+        at=0,
+        by="rig",
+        miner_id=miner_id,
+        session_id=session_id,
+        capabilities=Capabilities(services=("checksum",)),
+        profile="a-profile",
+        concurrency=1,
+        public_key="k" * 43,
+    )
+
+
+def an_offer(attempt: int = 1) -> Offer:
+    return Offer(
+        job_id=JOB,
+        attempt=attempt,
+        service="checksum",
+        payload={"text": "hello"},
+        payload_salt="ab" * 16,
+        payload_digest="a" * 64,
+        timeout_seconds=300,
+        expires_at=1_700_000_000_000,
+    )
+
+
+class FakeFront:
+    """Answers with `answer(intent)`; has the states that it is given."""
+
+    def __init__(self) -> None:
+        self.intents: list[Intent] = []
+        self.beats: list[Heartbeat] = []
+        self.states: dict[UUID, Any] = {miner_stream("rig"): Online(registered())}
+        self.answer: Callable[[Intent], Answer] = lambda _: Accepted(7, {"job_id": str(JOB)})
+        self.hold: asyncio.Event | None = None
+        """Where it is set, answers wait for it."""
+        self.asked = asyncio.Event()
+
+    async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
+        self.intents += intents
+        self.asked.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        return [self.answer(intent) for intent in intents]
+
+    async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
+        self.beats += beats
+        return [Accepted(7, {"state": "ONLINE", "cancel": []}) for _ in beats]
+
+    async def state(self, stream: UUID) -> Any:
+        return self.states.get(stream)
+
+
+class FakeTaken:
+    def __init__(self, offer: Offer, settled: list[str]) -> None:
+        self.offer = offer
+        self._settled = settled
+
+    async def done(self) -> None:
+        self._settled.append("done")
+
+    async def back(self) -> None:
+        self._settled.append("back")
+
+
+class FakeQueues:
+    """Gives these offers; then waits to be cancelled, or for its time to pass."""
+
+    def __init__(self, *offers: Offer) -> None:
+        self.offers = list(offers)
+        self.settled: list[str] = []
+        self.profiles: list[str] = []
+        self.waiting = asyncio.Event()
+        self.arrival: asyncio.Future[Offer] | None = None
+        self.stubborn = False
+        """Whether an offer arrives at the moment of cancellation."""
+
+    async def ensure(self, profile: str) -> None:
+        raise AssertionError("the edge makes no queues")
+
+    async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
+        raise AssertionError("the edge publishes nothing")
+
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        raise AssertionError("the edge knows nothing of brokers")
+
+    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+        self.profiles.append(profile)
+        if self.offers:
+            return FakeTaken(self.offers.pop(0), self.settled)
+        if wait <= 0:
+            return None
+        self.waiting.set()
+        try:
+            await asyncio.wait_for(asyncio.Event().wait(), wait)
+        except TimeoutError:
+            return None
+        except asyncio.CancelledError:
+            if self.stubborn:
+                return FakeTaken(an_offer(), self.settled)
+            raise
+        return None
+
+
+class FakeWatermarks:
+    """At `position`, until `move` says otherwise."""
+
+    def __init__(self, position: int = 0) -> None:
+        self.position = position
+        self.asked: list[tuple[str, int, float]] = []
+        self.waiting = asyncio.Event()
+        self._moved = asyncio.Event()
+
+    def of(self, follower: str) -> int:
+        assert follower == "projector"
+        return self.position
+
+    def move(self, position: int) -> None:
+        self.position = position
+        woken, self._moved = self._moved, asyncio.Event()
+        woken.set()
+
+    async def reached(self, follower: str, position: int, timeout: float) -> bool:
+        self.asked.append((follower, position, timeout))
+        self.waiting.set()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.position < position:
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class FakeTables:
+    def __init__(self, answers: Mapping[str, Callable[..., list[dict[str, Any]]]]) -> None:
+        self._answers = answers
+
+    def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
+        return self._answers[statement](**params)
+
+
+class FakeDatabase:
+    """Answers each named statement with a function of its parameters."""
+
+    def __init__(self, **answers: Callable[..., list[dict[str, Any]]]) -> None:
+        self.answers = answers
+
+    @contextmanager
+    def transaction(self) -> Iterator[FakeTables]:
+        yield FakeTables(self.answers)
+
+    def close(self) -> None:
+        pass
+
+
+class FakeLog:
+    def head(self) -> int:
+        return 0
+
+
+def a_context(**ports: Any) -> EdgeContext:
+    """A context of fakes; what a test does not give, its endpoints do not touch."""
+    settings = load_settings(
+        client_api_keys=f"{ALICE},{BOB}",
+        miner_api_keys=RIG,
+        admin_api_keys=ADMIN,
+        **ports.pop("settings", {}),
+    )
+    given: dict[str, Any] = {
+        "front": FakeFront(),
+        "log": FakeLog(),
+        "database": FakeDatabase(),
+        "queues": FakeQueues(),
+        "keyring": settings.keyring,
+        "blobs": cast("Any", None),
+        "settings": settings,
+        "watermarks": FakeWatermarks(),
+        "health": lambda: {"live": True, "ready": True, "reasons": []},
+        "limits": EdgeLimits(),
+        **ports,
+    }
+    return EdgeContext(**given)
+
+
+def browsing(app: FastAPI, key: str | None = None) -> httpx.AsyncClient:
+    """An HTTP client of this app, without a network."""
+    headers = {"X-Api-Key": key} if key else {}
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url="http://edge", headers=headers, timeout=None)
+
+
+@cache
+def _one_app() -> FastAPI:
+    return create_app(a_context())
+
+
+def an_app(**ports: Any) -> FastAPI:
+    """An app over these ports. Making one takes a fifth of a second, so it is one app with other ports."""
+    app, context = _one_app(), a_context(**ports)
+    app.state.context, app.state.job_watch = context, JobWatch(context)
+    return app
+
+
+class Conversation:
+    """One request, message by message, for what an HTTP client does not let a test do."""
+
+    def __init__(
+        self, app: FastAPI, method: str, path: str, key: str, headers: Mapping[str, str] | None = None
+    ):
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [
+                (name.lower().encode(), value.encode())
+                for name, value in {"X-Api-Key": key, **(headers or {})}.items()
+            ],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        self._app = app
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: list[dict[str, Any]] = []
+        self.started = asyncio.Event()
+
+    def say(self, body: bytes, *, more: bool = False) -> None:
+        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": more})
+
+    def hang_up(self) -> None:
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+    def begin(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._run())
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent[1:])
+
+    async def _run(self) -> None:
+        async def send(message: dict[str, Any]) -> None:
+            self.sent.append(message)
+            self.started.set()
+
+        await self._app(self._scope, self._incoming.get, cast("Any", send))

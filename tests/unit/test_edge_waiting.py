@@ -1,0 +1,125 @@
+"""Waiting for jobs to end: woken by the read models, with one query for all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
+
+from coordinator.application.ports import LogUnavailable
+from coordinator.domain.errors import Refusal
+from coordinator.edge.results import _wait_asked
+from coordinator.edge.waiting import JobWatch
+
+
+class FinalJobs:
+    """The statement `read_final_jobs` over a set of jobs."""
+
+    def __init__(self) -> None:
+        self.final: set[str] = set()
+        self.queries: list[list[str]] = []
+        self.queried = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, job_ids: list[str]) -> list[dict[str, Any]]:
+        self.queries.append(job_ids)
+        self._loop.call_soon_threadsafe(self.queried.set)  # asked for in a thread
+        return [{"job_id": job} for job in job_ids if job in self.final]
+
+
+async def test_an_end_wakes_who_waits_for_it_and_nobody_else() -> None:
+    """When the projector moves, those whose job is final go on; the others wait."""
+    final, watermarks = FinalJobs(), FakeWatermarks(1)
+    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=final), watermarks=watermarks))
+    with watch.ended("a") as a, watch.ended("b") as b, watch.ended("a") as a_too:
+        await final.queried.wait()
+        final.final = {"a"}
+        watermarks.move(2)
+        await asyncio.gather(a.wait(), a_too.wait())
+        assert not b.is_set()
+    await watch.stop()
+
+
+async def test_all_who_wait_share_one_query() -> None:
+    """A thousand waiting clients cost one query per move, in pieces of 500 jobs."""
+    final, watermarks = FinalJobs(), FakeWatermarks(1)
+    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=final), watermarks=watermarks))
+
+    async def wait(job: str) -> None:
+        with watch.ended(job) as ended:
+            await ended.wait()
+
+    waiting = [asyncio.create_task(wait(str(n))) for n in range(1000)]
+    await final.queried.wait()
+    final.final = {str(n) for n in range(1000)}
+    watermarks.move(2)
+    await asyncio.gather(*waiting)
+    assert max(len(query) for query in final.queries) <= 500
+    assert len(final.queries) <= 6
+    await watch.stop()
+
+
+async def test_nothing_is_asked_while_nothing_moves() -> None:
+    """There is no polling: between moves the watcher waits for the position after the one it saw."""
+    final, watermarks = FinalJobs(), FakeWatermarks(5)
+    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=final), watermarks=watermarks))
+    with watch.ended("a"):
+        await watermarks.waiting.wait()
+        assert watermarks.asked == [("projector", 6, 5)]
+        assert len(final.queries) == 1
+    await watch.stop()
+
+
+async def test_an_outage_wakes_everybody() -> None:
+    """Where it can't be found out, whoever waits looks for itself, and answers what is wrong."""
+
+    def fail(**_: Any) -> list[dict[str, Any]]:
+        raise LogUnavailable("away")
+
+    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=fail)))
+    with watch.ended("a") as a, watch.ended("b") as b:
+        await asyncio.gather(a.wait(), b.wait())
+    await watch.stop()
+
+
+async def test_stop_wakes_everybody_and_may_be_called_twice() -> None:
+    """A server that stops leaves nobody waiting; stopping what never started is fine."""
+    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=lambda **_: [])))
+    await watch.stop()
+    with watch.ended("a") as a:
+        await watch.stop()
+        assert a.is_set()
+    await watch.stop()
+
+
+@pytest.mark.parametrize(
+    ("wait", "prefer", "expected"),
+    [
+        (None, None, (0, {})),
+        ("5", None, (5, {})),
+        ("0.5", None, (0.5, {})),
+        ("900", None, (30, {})),
+        (None, "wait=10", (10, {"Preference-Applied": "wait=10"})),
+        (None, "respond-async, wait=10", (10, {"Preference-Applied": "wait=10"})),
+        (None, 'Wait="10"; x', (10, {"Preference-Applied": "wait=10"})),
+        (None, "wait=100", (30, {"Preference-Applied": "wait=30"})),
+        (None, "wait=-1", (0, {})),
+        (None, "await=10", (0, {})),
+        (None, "wait=ten", (0, {})),
+        ("5", "wait=10", (5, {})),
+    ],
+)
+def test_how_long_to_wait(
+    wait: str | None, prefer: str | None, expected: tuple[float, dict[str, str]]
+) -> None:
+    """A preference that is not understood is ignored (RFC 7240); the longest wait is 30 s."""
+    assert _wait_asked(wait, prefer, 30) == expected
+
+
+@pytest.mark.parametrize("wait", ["", "-1", "nan", "inf", "1e3", "x", "9" * 400, "1.", "٣"])
+def test_a_wait_that_is_no_number_is_refused(wait: str) -> None:
+    """The query parameter is ours, so it is checked."""
+    with pytest.raises(Refusal):
+        _wait_asked(wait, None, 30)
