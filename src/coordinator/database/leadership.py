@@ -115,17 +115,21 @@ class PostgresLeadership:
         return _now() - self._answered_at < IDLE_SECONDS
 
     async def _run(self) -> None:
+        away = False
         while True:
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     connection = await AsyncConnection.connect(**self._arguments, autocommit=True)
             except (psycopg.Error, OSError, TimeoutError) as error:
-                _logger.info("leadership_connection_failed", reason=str(error))
+                if not away:
+                    away = True  # once per outage
+                    _logger.warning("leadership_disconnected", reason=_first_line(error))
             else:
+                away = False
                 try:
                     await self._serve(connection)
                 except (psycopg.Error, OSError, TimeoutError) as error:
-                    _logger.warning("leadership_lost", names=sorted(self._held), reason=str(error))
+                    _logger.warning("leadership_lost", names=sorted(self._held), reason=_first_line(error))
                 finally:
                     self._held.clear()
                     self._to_release.clear()
@@ -171,3 +175,7 @@ class PostgresLeadership:
             raise TimeoutError("the database took too long to answer")
         self._answered_at = sent_at
         return row[0] if row else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -44,9 +44,12 @@ class PostgresDatabase:
             url, DATABASE_APPLICATION, max_size=POOL_SIZE, configure=_set_up, row_factory=dict_row
         )
         self._shapes = Shapes()
+        self._closed = False
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTables]:
+        if self._closed:
+            raise LogUnavailable("the database was closed")
         try:
             self._pool.open()
             with self._pool.connection() as connection, ExitStack() as stack:
@@ -55,6 +58,7 @@ class PostgresDatabase:
             raise LogUnavailable(f"the database can't be reached: {error}") from error
 
     def close(self) -> None:
+        self._closed = True
         self._pool.close()
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ConnStatus
 from psycopg_pool import ConnectionPool
 
 CHECKOUT_SECONDS = 1.5
@@ -51,14 +50,11 @@ def set_up(connection: Connection[Any]) -> None:
 
 
 def check_alive(connection: Connection[Any]) -> None:
-    """Raise if the server closed this idle connection. No round trip: a dead one has a message waiting."""
-    pgconn = connection.pgconn
+    """Raise if the server closed this idle connection. Costs no round trip unless something is odd."""
     poll = select.poll()
-    poll.register(pgconn.socket, select.POLLIN)
-    if poll.poll(0):
-        pgconn.consume_input()
-    if pgconn.status != ConnStatus.OK:
-        raise psycopg.OperationalError("the server closed the connection")
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):  # nothing was asked, and something came: its last words, most likely
+        connection.execute("")
 
 
 def new_pool(

@@ -34,6 +34,7 @@ class Listener:
         self._wake_read, self._wake_write = os.pipe()
         self._thread = Thread(target=self._run, name=LISTEN_APPLICATION, daemon=True)
         self._stopped = False
+        self._away = False
 
     def start(self) -> None:
         self._thread.start()
@@ -55,12 +56,17 @@ class Listener:
                     with psycopg.connect(**self._arguments, autocommit=True) as connection:
                         self._listen(connection)
                 except (psycopg.Error, OSError) as error:
-                    _logger.info("log_listener_restarts", reason=str(error))
+                    if not self._away:
+                        self._away = True  # once per outage
+                        _logger.warning("log_listener_disconnected", reason=str(error).partition("\n")[0])
                     selector.select(RESTART_SECONDS)
 
     def _listen(self, connection: psycopg.Connection) -> None:
         connection.execute("SET statement_timeout = '5s'")
         connection.execute(f"LISTEN {self._channel}")
+        if self._away:
+            self._away = False
+            _logger.info("log_listener_connected")
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
             selector.register(connection.fileno(), selectors.EVENT_READ)
