@@ -1,0 +1,275 @@
+"""Group commit: many commands, one append, and nobody answered before it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from tests.unit.deciding import a_spec
+
+from coordinator.application.bus import CommandBus, StateCache
+from coordinator.application.deciding import Deciding
+from coordinator.application.intents import Accepted, Answer, Intent, Refused
+from coordinator.application.ports import (
+    Appended,
+    Clock,
+    LogUnavailable,
+    NewEvent,
+    Recorded,
+    StoredPayload,
+    VersionConflict,
+)
+from coordinator.application.preparation import Preparation, Prepared
+from coordinator.crypto.keys import SigningKey
+from coordinator.domain.errors import Code
+from coordinator.domain.job import JobCancel, JobSubmit
+from coordinator.domain.messages import SYSTEM, Command, Principal, Role
+from coordinator.domain.service import ServiceRegister
+from coordinator.log.memory import MemoryEventLog
+
+ALICE = Principal("alice", Role.CLIENT)
+BOB = Principal("bob", Role.CLIENT)
+CLOCK = Clock(now=lambda: 1_700_000_000_000, monotonic=lambda: 0.0)
+
+
+class WatchedLog(MemoryEventLog):
+    """The in-memory log, with a tap on appends: what a test needs to see, and to make fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appends: list[int] = []
+        self.loads = 0
+        self.before_append: Callable[[], None] = lambda: None
+
+    def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        self.before_append()
+        appended = super().append(events, payloads)
+        self.appends.append(len(events))
+        return appended
+
+    def load(self, streams: Any) -> dict[Any, list[Recorded]]:
+        self.loads += 1
+        return super().load(streams)
+
+
+class NoBlobs:
+    async def put(self, stream: AsyncIterator[bytes], *, expected_sha256: str | None, max_bytes: int) -> Any:
+        raise AssertionError("nothing here is that large")
+
+
+class Bench:
+    """A bus over a log, and the preparation before it."""
+
+    def __init__(self, log: WatchedLog, unowned: set[tuple[str, str]] | None = None) -> None:
+        self.log = log
+        self.committed: list[tuple[int, Sequence[Recorded]]] = []
+        self.bus = CommandBus(
+            log,
+            Deciding(SigningKey(bytes(32))),
+            CLOCK,
+            unowned_blobs=lambda pairs: unowned or set(),
+            on_committed=lambda previous, events: self.committed.append((previous, events)),
+        )
+        self._preparation = Preparation(NoBlobs(), b"secret")
+
+    async def prepare(self, *commands: Command, by: Principal = ALICE) -> list[Prepared]:
+        prepared = await self._preparation.prepare([Intent(c, by) for c in commands])
+        return [p for p in prepared if isinstance(p, Prepared)]
+
+    async def send(self, *commands: Command, by: Principal = ALICE) -> list[Answer]:
+        return await self.bus.submit(await self.prepare(*commands, by=by))
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench(WatchedLog())
+    await bench.bus.start()
+    await bench.send(ServiceRegister(spec=a_spec()), by=SYSTEM)
+    bench.log.appends.clear()
+    yield bench
+    await bench.bus.stop()
+
+
+def submit(key: str, **fields: Any) -> JobSubmit:
+    return JobSubmit(**{"service": a_spec().id, "payload": {"text": key}, "idempotency_key": key} | fields)
+
+
+def codes(answers: list[Answer]) -> list[str]:
+    return [a.code.value if isinstance(a, Refused) else "accepted" for a in answers]
+
+
+async def test_commands_that_wait_together_are_appended_together(bench: Bench) -> None:
+    """While one commit is under way the next commands gather, and go in one transaction."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        assert go_on.wait(10)
+
+    bench.log.before_append = hold
+    first = asyncio.create_task(bench.send(submit("first")))
+    await asyncio.to_thread(entered.wait, 10)
+    bench.log.before_append = lambda: None
+    others = [asyncio.create_task(bench.send(submit(f"other {n}"))) for n in range(50)]
+    await asyncio.sleep(0)
+    assert not first.done()  # nobody is answered before the commit
+    await asyncio.gather(*(asyncio.sleep(0) for _ in range(10)))
+    go_on.set()
+    answers = [a for task in (first, *others) for a in await task]
+    assert codes(answers) == ["accepted"] * 51
+    assert bench.log.appends == [1, 50]
+
+
+async def test_answers_carry_positions_and_come_in_the_order_of_the_commands(bench: Bench) -> None:
+    """Each accepted command is told where its own effect is in the log."""
+    answers = await bench.send(*(submit(str(n)) for n in range(5)))
+    positions = [a.position for a in answers if isinstance(a, Accepted)]
+    assert positions == [2, 3, 4, 5, 6]
+    assert [previous for previous, _ in bench.committed] == [0, 1]
+
+
+async def test_a_refusal_fails_its_own_command_only(bench: Bench) -> None:
+    """One bad command in a batch does not keep the others from being recorded."""
+    answers = await bench.send(submit("a"), submit("b", service="unknown"), submit("c"))
+    assert codes(answers) == ["accepted", "SERVICE_NOT_FOUND", "accepted"]
+    assert bench.log.appends == [2]
+
+
+async def test_an_unexpected_exception_fails_its_own_command_only(bench: Bench) -> None:
+    """A decision that breaks is answered INTERNAL, and recorded nowhere."""
+    broken = (await bench.prepare(submit("broken")))[0]
+    whole = (await bench.prepare(submit("whole")))[0]
+    object.__setattr__(broken, "lookups", ())  # what the decision needs is not there
+    answers = await bench.bus.submit([broken, whole])
+    assert codes(answers) == ["INTERNAL", "accepted"]
+
+
+async def test_commands_of_one_batch_see_each_other(bench: Bench) -> None:
+    """A submit and its repeat in one batch are one job, and both get the same answer."""
+    first, repeat = await bench.send(submit("same"), submit("same"))
+    assert first == repeat
+    assert bench.log.appends == [1]
+
+
+async def test_the_same_key_with_another_request_is_refused(bench: Bench) -> None:
+    """IDEMPOTENCY_MISMATCH, whatever it is that differs; another client's key is another key."""
+    await bench.send(submit("key"))
+    answers = await bench.send(
+        submit("key", payload={"text": "other"}), submit("key", ttl_seconds=10), submit("key", priority=1)
+    )
+    assert codes(answers) == ["IDEMPOTENCY_MISMATCH"] * 3
+    assert codes(await bench.send(submit("key"), by=BOB)) == ["accepted"]
+
+
+async def test_a_repeat_after_a_restart_meets_itself(bench: Bench) -> None:
+    """A bus that knows nothing yet gives a repeated command the first answer."""
+    [first] = await bench.send(submit("key"))
+    restarted = Bench(bench.log)
+    await restarted.bus.start()
+    [repeat] = await restarted.send(submit("key"))
+    await restarted.bus.stop()
+    assert first == repeat
+
+
+async def test_a_conflict_decides_the_whole_batch_again(bench: Bench) -> None:
+    """Another process takes a stream's version meanwhile: the batch is folded and decided once more."""
+    [accepted] = await bench.send(submit("job"))
+    assert isinstance(accepted, Accepted)
+    other = Bench(bench.log)
+    await other.bus.start()
+    await other.send(JobCancel(job_id=accepted.body["job_id"]))
+    # This bus still has the job as queued.
+    answers = await bench.send(JobCancel(job_id=accepted.body["job_id"]), submit("another"))
+    await other.bus.stop()
+    assert codes(answers) == ["accepted", "accepted"]
+    assert bench.bus.stats.conflicts == 1
+
+
+async def test_a_refusal_from_a_stale_state_is_decided_again(bench: Bench) -> None:
+    """What this process has cached is checked before it refuses: another process may have moved it."""
+    await bench.send(submit("early", service="later"))  # nothing is cached of a service that is not there
+    other = Bench(bench.log)
+    await other.bus.start()
+    await other.send(ServiceRegister(spec=a_spec(id="later")), by=SYSTEM)
+    await other.bus.stop()
+    assert codes(await bench.send(submit("now", service="later"))) == ["accepted"]
+
+
+async def test_an_unreachable_log_is_answered_unavailable_and_nothing_is_cached(bench: Bench) -> None:
+    """UNAVAILABLE means: send it again. What is cached of these streams is forgotten."""
+
+    def fail() -> None:
+        raise LogUnavailable("gone")
+
+    bench.log.before_append = fail
+    assert codes(await bench.send(submit("job"))) == ["UNAVAILABLE"]
+    bench.log.before_append = lambda: None
+    assert codes(await bench.send(submit("job"))) == ["accepted"]
+
+
+async def test_a_commit_whose_acknowledgement_was_lost_is_not_repeated(bench: Bench) -> None:
+    """The append took place and its answer was lost: the repeated command finds its own effect."""
+    original = bench.log.append
+    lost = iter([True])
+
+    def append(events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        appended = original(events, payloads)
+        if next(lost, False):
+            raise VersionConflict("what the retry of a committed insert says")
+        return appended
+
+    bench.log.append = append  # type: ignore[method-assign]
+    assert codes(await bench.send(submit("job"))) == ["accepted"]
+    assert bench.log.head() == 2
+
+
+async def test_a_stop_answers_what_waits_and_refuses_what_comes_later(bench: Bench) -> None:
+    """Nobody waits for ever: commands before the stop are committed, later ones are answered UNAVAILABLE."""
+    waiting = asyncio.create_task(bench.send(submit("before")))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await bench.bus.stop()
+    await bench.bus.stop()
+    assert codes(await waiting) in (["accepted"], ["UNAVAILABLE"])
+    assert codes(await bench.send(submit("after"))) == ["UNAVAILABLE"]
+
+
+async def test_another_clients_job_looks_like_no_job(bench: Bench) -> None:
+    """Cancelling what is not one's own tells nothing about whether it exists."""
+    [accepted] = await bench.send(submit("hers"))
+    assert isinstance(accepted, Accepted)
+    [refused] = await bench.send(JobCancel(job_id=accepted.body["job_id"]), by=BOB)
+    assert isinstance(refused, Refused)
+    assert refused.code is Code.JOB_NOT_FOUND
+
+
+async def test_a_blob_of_somebody_else_is_no_blob() -> None:
+    """A payload may refer to what its sender uploaded, and to nothing else."""
+    ref = f"blob:{'a' * 64}"
+    bench = Bench(WatchedLog(), unowned={(ref, "alice")})
+    await bench.bus.start()
+    await bench.send(ServiceRegister(spec=a_spec()), by=SYSTEM)
+    answers = await bench.send(submit("theft", payload={"text": ref}))
+    await bench.bus.stop()
+    assert codes(answers) == ["BLOB_NOT_FOUND"]
+
+
+def test_the_cache_is_bounded_and_drops_what_was_used_least_lately() -> None:
+    """Memory does not grow with the number of aggregates."""
+    cache = StateCache(max_bytes=0)
+    streams = [_uuid(n) for n in range(40)]
+    for stream in streams:
+        cache.put(stream, (stream, 1, 1))  # type: ignore[arg-type]
+        cache.get(streams[0])
+    assert cache.get(streams[0]) is not None
+    assert cache.get(streams[1]) is None
+    assert cache.get(streams[39]) is not None
+
+
+def _uuid(number: int) -> Any:
+    from uuid import UUID
+
+    return UUID(int=number)

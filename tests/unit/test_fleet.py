@@ -1,0 +1,103 @@
+"""The miners as the dispatcher sees them."""
+
+from __future__ import annotations
+
+from coordinator.application.fleet import WINDOW_SECONDS, Fleet, Offered, Profile, Session
+from coordinator.application.shelf import Work
+from coordinator.domain.matching import Capabilities, Constraints, Gpu
+
+CPU = Capabilities(services=("checksum",))
+GPU = Capabilities(services=("checksum", "llm_inference"), gpus=(Gpu(name="RTX 4090", memory_mb=24_564),))
+
+
+def work(number: int) -> Work:
+    return Work(f"job-{number}", 1, "c", "alice", 0, number, "checksum", "d", 60, 10**15)
+
+
+def session(miner: str = "m", concurrency: int = 2, running: int = 0) -> Session:
+    return Session(miner, f"session-of-{miner}", concurrency, "ONLINE", running)
+
+
+def fleet_of(*sessions: Session, capabilities: Capabilities = CPU) -> tuple[Fleet, Profile]:
+    fleet = Fleet()
+    for each in sessions:
+        fleet.register("p", capabilities, each)
+    return fleet, fleet.profiles["p"]
+
+
+def test_the_window_is_the_free_slots_while_nothing_completes() -> None:
+    """Slow work: a profile gets as many offers as it has free slots, and no more."""
+    _, profile = fleet_of(session("a", 2, running=1), session("b", 3))
+    profile.offered["job-1"] = Offered(work(1), 0.0)
+    assert profile.room(0.0) == 3
+
+
+def test_the_window_grows_with_what_was_lately_taken() -> None:
+    """Quick work: about one second of completions is on the queue in advance."""
+    _, profile = fleet_of(session("a", 1, running=1))
+    for tenth in range(10):
+        profile.count_taken(5, tenth / 10)
+    assert profile.room(0.95) == 53  # 50 jobs within 0.95 s, rounded up to a whole second's worth
+    assert profile.room(WINDOW_SECONDS + 2) == 0
+
+
+def test_a_profile_without_live_miners_gets_no_offers() -> None:
+    """Draining and ended sessions take nothing, whatever was lately taken."""
+    fleet, profile = fleet_of(session("a"), session("b"))
+    profile.count_taken(100, 0.0)
+    fleet.drain("a")
+    fleet.end("b")
+    assert profile.room(0.1) == 0
+
+
+def test_a_new_session_of_a_miner_replaces_the_old_one() -> None:
+    """A restarted miner counts once, with all its slots free, and late news of the old session is ignored."""
+    fleet, profile = fleet_of(session("a", 4, running=4))
+    fleet.register("p", CPU, Session("a", "session-new", 4, "ONLINE"))
+    fleet.count_running("a", "session-of-a", -1)
+    assert profile.free_slots == 4
+
+
+def test_offers_travel_alone_while_slots_are_free_and_packed_when_backlogged() -> None:
+    """Bundles hold what the smallest miner of the profile can run; sparse work goes one offer a message."""
+    _, profile = fleet_of(session("a", 4), session("b", 8))
+    few, many = [work(n) for n in range(12)], [work(n) for n in range(13)]
+    assert [len(b) for b in profile.bundles(few)] == [1] * 12
+    assert [len(b) for b in profile.bundles(many)] == [4, 4, 4, 1]
+
+
+def test_one_slot_miners_never_get_bundles() -> None:
+    """A miner with one slot in the profile keeps every message at one offer."""
+    _, profile = fleet_of(session("a", 1), session("b", 64))
+    assert {len(b) for b in profile.bundles([work(n) for n in range(500)])} == {1}
+
+
+def test_classes_and_profiles_are_matched_in_whichever_order_they_come() -> None:
+    """A class known before a profile, and one known after, are both served by it."""
+    fleet = Fleet()
+    fleet.add_class("before", "llm_inference", Constraints(min_vram_gb=24))
+    fleet.register("gpu", GPU, session("a"))
+    fleet.register("cpu", CPU, session("b"))
+    fleet.add_class("after", "checksum", Constraints())
+    assert fleet.profiles["gpu"].classes == {"before", "after"}
+    assert fleet.profiles["cpu"].classes == {"after"}
+
+
+def test_the_least_able_profile_comes_first() -> None:
+    """Work goes to the smallest miner that can do it."""
+    fleet = Fleet()
+    fleet.register("gpu", GPU, session("a"))
+    fleet.register("cpu", CPU, session("b"))
+    assert [p.id for p in fleet.tightest_first()] == ["cpu", "gpu"]
+
+
+def test_idle_profiles_are_forgotten_but_not_while_something_is_offered_to_them() -> None:
+    """A profile goes when nobody has it and nothing is offered to it."""
+    fleet, profile = fleet_of(session("a"))
+    profile.offered["job-1"] = Offered(work(1), 0.0)
+    fleet.end("a")
+    fleet.forget_idle()
+    assert list(fleet.profiles) == ["p"]
+    profile.offered.clear()
+    fleet.forget_idle()
+    assert list(fleet.profiles) == []

@@ -1,0 +1,128 @@
+"""The order of queued work."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.application.shelf import LANE_HEAD, Shelf, Work
+
+
+def work(number: int, *, client: str = "alice", priority: int = 0, job_class: str = "c") -> Work:
+    return Work(f"job-{number}", 1, job_class, client, priority, number, "checksum", "d", 60, 10**15)
+
+
+def numbers(works: list[Work]) -> list[int]:
+    return [w.position for w in works]
+
+
+def test_a_higher_priority_goes_first_whatever_its_age() -> None:
+    """Priority is strict: age counts only within one priority."""
+    shelf = Shelf()
+    for item in (work(1), work(2, priority=5), work(3, priority=9)):
+        shelf.add(item)
+    assert numbers(shelf.take({"c"}, 3)) == [3, 2, 1]
+
+
+def test_clients_take_turns_however_much_one_of_them_has_queued() -> None:
+    """Of two clients with equal priority, each gets every other place."""
+    shelf = Shelf()
+    for number in range(100):
+        shelf.add(work(number, client="greedy"))
+    for number in range(100, 103):
+        shelf.add(work(number, client="modest"))
+    first = shelf.take({"c"}, 6)
+    assert Counter(w.client for w in first) == {"greedy": 3, "modest": 3}
+
+
+def test_a_client_that_comes_back_has_no_claim_on_the_past() -> None:
+    """Fair shares are of the present: having been away gives no advance."""
+    shelf = Shelf()
+    for number in range(50):
+        shelf.add(work(number, client="steady"))
+    shelf.take({"c"}, 40)
+    for number in range(100, 150):
+        shelf.add(work(number, client="late"))
+    following = shelf.take({"c"}, 10)
+    assert Counter(w.client for w in following) == {"steady": 5, "late": 5}
+
+
+def test_fair_shares_span_the_classes_of_a_client() -> None:
+    """A client does not get more by spreading its jobs over classes."""
+    shelf = Shelf()
+    for number in range(60):
+        shelf.add(work(number, client="spread", job_class=f"c{number % 6}"))
+        shelf.add(work(1000 + number, client="plain", job_class="c0"))
+    classes = {f"c{n}" for n in range(6)}
+    assert Counter(w.client for w in shelf.take(classes, 20)) == {"spread": 10, "plain": 10}
+
+
+def test_only_the_classes_asked_for_are_taken() -> None:
+    """A profile gets what it can serve and nothing else."""
+    shelf = Shelf()
+    shelf.add(work(1, job_class="gpu"))
+    shelf.add(work(2, job_class="cpu"))
+    assert numbers(shelf.take({"cpu", "unknown"}, 5)) == [2]
+    assert "job-1" in shelf
+
+
+def test_what_was_removed_is_not_taken_and_what_came_back_is_first() -> None:
+    """A cancelled job leaves the shelf; an offer in vain returns to the head of its lane."""
+    shelf = Shelf()
+    for number in (1, 2, 3):
+        shelf.add(work(number))
+    shelf.remove("job-2")
+    [first] = shelf.take({"c"}, 1)
+    shelf.put_back(first)
+    shelf.put_back(first)
+    assert numbers(shelf.take({"c"}, 5)) == [1, 3]
+
+
+def test_a_requeued_job_takes_its_new_place() -> None:
+    """The next attempt of a job joins the end of its lane, once."""
+    shelf = Shelf()
+    for number in (1, 2):
+        shelf.add(work(number))
+    shelf.remove("job-1")
+    shelf.add(work(1)._replace(attempt=2, position=9))
+    assert [(w.job_id, w.attempt) for w in shelf.take({"c"}, 5)] == [("job-2", 1), ("job-1", 2)]
+
+
+def test_a_long_lane_leaves_its_tail_in_the_table_and_skips_nothing() -> None:
+    """Beyond its head a lane keeps nothing in memory, and goes on from the table where it stopped."""
+    shelf, table = Shelf(), [work(n) for n in range(3 * LANE_HEAD + 7)]
+    for item in table:
+        shelf.add(item)
+    assert len(shelf) == LANE_HEAD
+    taken: list[int] = []
+    while batch := shelf.take({"c"}, 100) or _reload(shelf, table):
+        taken += numbers(batch)
+    assert taken == list(range(len(table)))
+
+
+def _reload(shelf: Shelf, table: list[Work]) -> list[Work]:
+    for lane in list(shelf.drained_lanes({"c"})):
+        more = [w for w in table if w.position > lane.cursor][:LANE_HEAD]
+        shelf.load(lane, more, complete=len(more) < LANE_HEAD)
+    return shelf.take({"c"}, 100)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.sampled_from(["x", "y"])), max_size=60),
+    st.integers(1, 7),
+)
+def test_everything_is_taken_once_and_priorities_never_rise(
+    jobs: list[tuple[str, int, str]], at_once: int
+) -> None:
+    """Whatever is queued: each job is taken exactly once, the higher priorities first."""
+    shelf = Shelf()
+    for number, (client, priority, job_class) in enumerate(jobs):
+        shelf.add(work(number, client=client, priority=priority, job_class=job_class))
+    taken: list[Work] = []
+    while batch := shelf.take({"x", "y"}, at_once):
+        taken += batch
+    assert sorted(numbers(taken)) == list(range(len(jobs)))
+    priorities = [w.priority for w in taken]
+    assert priorities == sorted(priorities, reverse=True)
