@@ -43,6 +43,14 @@ class Entrance:
             return
         request_id = _request_id(scope)
         status = 0
+        unread = _has_body(scope)
+
+        async def receive_and_note() -> Message:
+            nonlocal unread
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                unread = False
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -50,6 +58,9 @@ class Entrance:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = request_id
+                if unread and scope["http_version"].startswith("1"):
+                    # We have answered, and the rest of the body is not wanted: it would be read for ever.
+                    headers["Connection"] = "close"
                 for name, value in _SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -57,7 +68,7 @@ class Entrance:
         began = time.monotonic()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(scope, receive_and_note, send_with_headers)
             except ClientDisconnect:
                 status = CLIENT_GONE
             except Exception as error:
@@ -73,6 +84,11 @@ class Entrance:
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
     return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:

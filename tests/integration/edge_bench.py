@@ -1,0 +1,146 @@
+"""A whole embedded coordinator behind its HTTP edge, with clients, miners and an admin at hand."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from coordinator.bootstrap import Coordinator, build
+from coordinator.crypto.canonical import salted_digest
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.receipt import sign_statement
+from coordinator.edge import create_app
+from coordinator.settings import load_settings
+
+CLIENTS = ("alice", "bob")
+MINERS = ("rig", "other-rig")
+SERVICE = "checksum"
+
+
+class Bench:
+    """`bench.alice` and the others are HTTP clients with that principal's key; `anyone` has none."""
+
+    def __init__(self, coordinator: Coordinator, app: FastAPI) -> None:
+        self.coordinator = coordinator
+        self.app = app
+        self.anyone = self._browse(None)
+        self.alice, self.bob = (self._browse(name) for name in CLIENTS)
+        self.rig, self.other_rig = (self._browse(name) for name in MINERS)
+        self.admin = self._browse("root")
+        self.keys = {name: SigningKey.generate() for name in MINERS}
+
+    def _browse(self, name: str | None) -> httpx.AsyncClient:
+        headers = {"X-Api-Key": key_of(name)} if name else {}
+        transport = httpx.ASGITransport(self.app)
+        return httpx.AsyncClient(transport=transport, base_url="http://edge", headers=headers, timeout=None)
+
+    async def submit(self, client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+        """Submit a job, and wait until it can be read."""
+        body = {"service": SERVICE, "payload": {"text": "hello"}, **fields}
+        answer = await client.post("/v1/jobs", json=body)
+        assert answer.status_code == 201, answer.text
+        job: dict[str, Any] = answer.json()
+        await self.reached(job["position"])
+        return job
+
+    async def register(self, name: str = "rig", **fields: Any) -> dict[str, Any]:
+        body = {"capabilities": {"services": [SERVICE]}, "public_key": self.keys[name].key_id, **fields}
+        answer = await self.miner(name).post("/v1/miners/register", json=body)
+        assert answer.status_code == 200, answer.text
+        session: dict[str, Any] = answer.json()
+        return session
+
+    async def poll(self, name: str = "rig", wait: float = 30) -> dict[str, Any]:
+        answer = await self.miner(name).post("/v1/miners/poll", json={"max_wait_seconds": wait})
+        assert answer.status_code == 200, answer.text
+        offer: dict[str, Any] = answer.json()
+        return offer
+
+    async def complete(
+        self, offer: dict[str, Any], result: dict[str, Any], name: str = "rig", session_id: str | None = None
+    ) -> httpx.Response:
+        """Hand in a signed result for a claimed offer; the answer, once it can be read."""
+        miner = self.miner(name)
+        if session_id is None:
+            session_id = (await self.admin.get(f"/v1/miners/{name}")).json()["session_id"]
+        salt = os.urandom(16)
+        now = time.time_ns() // 1_000_000
+        statement = {
+            "version": "1",
+            "job_id": offer["job_id"],
+            "attempt": offer["attempt"],
+            "miner_id": name,
+            "session_id": session_id,
+            "service": offer["service"],
+            "payload_digest": offer["payload_digest"],
+            "result_digest": salted_digest(salt, result),
+            "started_at_ms": now - 5,
+            "completed_at_ms": now,
+        }
+        body = {
+            "attempt": offer["attempt"],
+            "result": result,
+            "result_salt": salt.hex(),
+            "statement": sign_statement(self.keys[name], statement),
+        }
+        answer = await miner.post(f"/v1/miners/{offer['job_id']}/result", json=body)
+        if answer.status_code == 200:
+            await self.reached(answer.json()["position"])
+        return answer
+
+    async def finish(self, client: httpx.AsyncClient, result: dict[str, Any], **fields: Any) -> str:
+        """Submit a job, and have it done by `rig`, which must be registered; the job's id."""
+        job = await self.submit(client, **fields)
+        offer = await self.poll()
+        assert offer["job_id"] == job["job_id"]
+        answer = await self.complete(offer, result)
+        assert answer.status_code == 200, answer.text
+        return str(job["job_id"])
+
+    def miner(self, name: str) -> httpx.AsyncClient:
+        return {"rig": self.rig, "other-rig": self.other_rig}[name]
+
+    async def reached(self, position: int) -> None:
+        """Wait until what happened up to `position` can be read."""
+        assert await self.coordinator.watermarks.reached("projector", position, 30)
+
+    def again(self, **changes: Any) -> Bench:
+        """The same coordinator behind another edge, with these fields of its context changed."""
+        bench = Bench(self.coordinator, create_app(replace(self.app.state.context, **changes)))
+        bench.keys = self.keys
+        return bench
+
+
+def key_of(name: str) -> str:
+    return f"{name}:secret-of-{name}"
+
+
+@asynccontextmanager
+async def an_edge(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
+    """A coordinator that runs in `directory`."""
+    coordinator = build(
+        load_settings(
+            data_dir=directory,
+            database_url=None,
+            amqp_url=None,
+            client_api_keys=",".join(key_of(name) for name in CLIENTS),
+            miner_api_keys=",".join(key_of(name) for name in MINERS),
+            admin_api_keys=key_of("root"),
+            **settings,
+        )
+    )
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(coordinator.stop)
+        await coordinator.start()
+        bench = Bench(coordinator, coordinator.app)
+        stack.push_async_callback(bench.app.state.job_watch.stop)
+        await bench.reached(coordinator.feed.head)  # the registry
+        yield bench
