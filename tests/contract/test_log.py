@@ -366,6 +366,15 @@ def test_wait_sees_other_processes(shared: Logs) -> None:
 
 
 def test_close_wakes(logs: Logs) -> None:
+    """Closing the only log ends the waiting on it, for good."""
+    log = logs()
+    with waiting(log, 0, count=3) as woken:
+        log.close()
+        assert [w.result(PATIENCE) for w in woken] == [False] * 3
+    assert not log.wait(0, PATIENCE)
+
+
+def test_close_wakes_no_others(logs: Logs) -> None:
     """Closing a log ends the waiting on it, leaves other objects alone, and may be done twice."""
     log, other = logs(), logs()
     with waiting(log, 0, count=3) as woken:

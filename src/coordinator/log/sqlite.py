@@ -171,13 +171,16 @@ class SqliteEventLog:
 
     def wait(self, after: int, timeout: float) -> bool:
         deadline = monotonic() + timeout
-        while not self._head.closed:
+        while True:
             remaining = deadline - monotonic()
-            if self._head.wait(after, min(remaining, POLL_SECONDS)) or self.head() > after:
+            if self._head.wait(after, min(remaining, POLL_SECONDS)):
+                return True
+            if self._head.closed:
+                return False
+            if self.head() > after:
                 return True
             if remaining <= 0:
-                break
-        return False
+                return False
 
     def payloads(self, kind: PayloadKind, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
         with self._file.reading() as connection:
