@@ -1,0 +1,585 @@
+"""What the followers make of the log, on SQLite and Postgres alike: tables, offers, and timers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from coordinator.application.dispatch import Dispatcher
+from coordinator.application.feed import Feed
+from coordinator.application.follow import FollowerBase, FollowerRunner, LocalWatermarks
+from coordinator.application.intents import Accepted, Answer, Intent
+from coordinator.application.local_queues import LocalHints, LocalWorkQueues
+from coordinator.application.ports import (
+    Clock,
+    Database,
+    EventLog,
+    NewEvent,
+    Recorded,
+    StoredPayload,
+    Tables,
+)
+from coordinator.application.timers import Timers
+from coordinator.database.leadership import LocalLeadership
+from coordinator.database.migrate import migrate
+from coordinator.database.postgres import PostgresDatabase
+from coordinator.database.sqlite import SqliteDatabase
+from coordinator.domain.job import (
+    JobAttemptEnded,
+    JobCanceled,
+    JobCompleted,
+    JobExpire,
+    JobFailed,
+    JobLose,
+    JobRequeued,
+    JobStarted,
+    JobSubmitted,
+)
+from coordinator.domain.messages import Command, Event
+from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLose, miner_stream
+from coordinator.log.postgres import PostgresEventLog
+from coordinator.log.sqlite import SqliteEventLog
+from coordinator.projections import projector
+from coordinator.projections.projector import Projector
+from tests.unit import deciding
+
+PATIENCE = 20.0  # seconds before a test gives up on something that should happen
+T0 = deciding.T0
+PROFILE = deciding.registered().profile
+
+
+@dataclass
+class Stores:
+    """A log, its tables, and a clock that the test sets."""
+
+    log: EventLog
+    database: Database
+    now: int = T0
+    monotonic: float = 1000.0
+    versions: dict[UUID, int] = field(default_factory=dict)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.now, monotonic=lambda: self.monotonic)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += int(seconds * 1000)
+        self.monotonic += seconds
+
+    def append(self, *events: Event, payload: bool = True) -> list[Recorded]:
+        new, payloads = [], []
+        for event in events:
+            stream = getattr(event, "job_id", None) or miner_stream(getattr(event, "miner_id", "?"))
+            self.versions[stream] = self.versions.get(stream, 0) + 1
+            new.append(NewEvent(stream, self.versions[stream], event))
+            if isinstance(event, JobSubmitted) and payload:
+                payloads.append(StoredPayload(event.job_id, "payload", b"s" * 16, b'{"audio":"a.wav"}'))
+        appended = self.log.append(new, payloads)
+        return [Recorded(p, *e) for p, e in zip(appended.positions, new, strict=True)]
+
+    def rows(self, table: str) -> dict[str, dict[str, Any]]:
+        key = {m.table: m.key for m in projector.READ_MODELS}[table]
+        with self.database.transaction() as tables:
+            return {row[key]: row for row in tables.query(f"projector_all_{table}")}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    log: EventLog
+    database: Database
+    if request.param == "sqlite":
+        path = tmp_path / "c.db"
+        migrate(path)
+        log, database = SqliteEventLog(path), SqliteDatabase(path)
+    else:
+        url = request.getfixturevalue("database_url")
+        migrate(url)
+        log, database = PostgresEventLog(url), PostgresDatabase(url)
+    with closing(log), closing(database):
+        yield Stores(log, database)
+
+
+def submitted(job_id: UUID, **changes: Any) -> JobSubmitted:
+    return deciding.submitted(job_id=job_id, **changes)
+
+
+def started(job_id: UUID, **changes: Any) -> JobStarted:
+    return deciding.started(job_id=job_id, **changes)
+
+
+def completed(job_id: UUID, attempt: int = 1) -> JobCompleted:
+    receipt = {"receipt_id": "r" * 32, "units": "1.000", "price": "0.002"}
+    made = deciding.completed(attempt=attempt)
+    return made.model_copy(update={"job_id": job_id, "receipt": receipt})
+
+
+def after(job_id: UUID, kind: type[Event], **fields: Any) -> Any:
+    return kind(at=T0, by="rig", job_id=job_id, client="alice", **fields)
+
+
+def lost(job_id: UUID, attempt: int = 1) -> JobAttemptEnded:
+    return after(  # type: ignore[no-any-return]
+        job_id,
+        JobAttemptEnded,
+        attempt=attempt,
+        miner_id="rig",
+        session_id=deciding.SESSION,
+        outcome="lost",
+        error_code="LEASE_LOST",
+        error_message="",
+        metrics={},
+    )
+
+
+def lead(stores: Stores, follower: FollowerBase, events: Sequence[Recorded]) -> None:
+    """One batch, as the runner does it."""
+    with stores.database.transaction() as tables:
+        before = tables.position(follower.name)
+        follower.apply(tables, events)
+        tables.move(follower.name, before, events[-1].position)
+
+
+# --- projector ---------------------------------------------------------------------------------------------
+def test_rows_follow_a_job_through_two_attempts(stores: Stores) -> None:
+    """The read model shows each step of a job's life, however the events are cut into batches."""
+    job, follower = uuid4(), Projector()
+    steps: list[tuple[Event, str, int, str | None]] = [
+        (submitted(job), "QUEUED", 1, None),
+        (started(job), "RUNNING", 1, "rig"),
+        (lost(job), "RUNNING", 1, "rig"),
+        (after(job, JobRequeued, attempt=2), "QUEUED", 2, None),
+        (started(job, attempt=2), "RUNNING", 2, "rig"),
+        (completed(job, attempt=2), "COMPLETED", 2, "rig"),
+    ]
+    for event, state, attempt, miner in steps:
+        lead(stores, follower, stores.append(event))
+        row = stores.rows("jobs")[str(job)]
+        assert (row["state"], row["attempt"], row["miner_id"]) == (state, attempt, miner)
+    assert list(stores.rows("receipts")) == [str(job)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1000])
+def test_a_rebuild_gives_the_same_rows(stores: Stores, batch: int) -> None:
+    """Thrown away and folded again, the read models are what they were, and equal a fold of the log."""
+    jobs = [uuid4() for _ in range(5)]
+    events = stores.append(
+        deciding.registered(),
+        *(submitted(job) for job in jobs),
+        *(started(job) for job in jobs[1:]),
+        completed(jobs[1]),
+        after(jobs[2], JobCanceled, attempt=1, reason="enough"),
+        lost(jobs[3]),
+        after(jobs[3], JobFailed, attempt=1, error_code="LEASE_LOST", error_message="x"),
+        MinerDrained(at=T0, by="rig", miner_id="rig", session_id=deciding.SESSION),
+    )
+    follower = Projector()
+    for at in range(0, len(events), batch):
+        lead(stores, follower, events[at : at + batch])
+    before = {table: stores.rows(table) for table in ("jobs", "receipts", "miners")}
+    assert list(projector.differences(stores.log, stores.database)) == []
+    seen: list[tuple[int, int]] = []
+    count = projector.rebuild(stores.log, stores.database, lambda at, head: seen.append((at, head)))
+    assert count == len(events)
+    assert seen[-1] == (events[-1].position, events[-1].position)
+    assert before == {table: stores.rows(table) for table in ("jobs", "receipts", "miners")}
+
+
+def test_a_table_that_was_tampered_with_is_named(stores: Stores) -> None:
+    """A row changed, one gone and one too many are each found, with their key."""
+    jobs = sorted((uuid4() for _ in range(3)), key=str)
+    lead(stores, Projector(), stores.append(*(submitted(job) for job in jobs)))
+    with stores.database.transaction() as tables:
+        [row] = tables.query("projector_jobs", keys=[str(jobs[0])])
+        tables.put("jobs", [{**row, "state": "COMPLETED"}, {**row, "job_id": "forged"}])
+        tables.remove("jobs", [str(jobs[1])])
+    assert list(projector.differences(stores.log, stores.database)) == sorted(
+        [
+            f"jobs {jobs[0]}: differs in state",
+            f"jobs {jobs[1]}: the log has it, the table does not",
+            "jobs forged: the table has it, the log does not",
+        ]
+    )
+
+
+# --- runner ------------------------------------------------------------------------------------------------
+class Recording(FollowerBase):
+    """Keeps what it was given, and breaks at the events that it is told to."""
+
+    name = "recording"
+    batch = 3
+    tick_seconds = 0.05
+
+    def __init__(self, breaks_at: Callable[[Recorded], bool] = lambda event: False) -> None:
+        self.seen: list[int] = []
+        self._breaks_at = breaks_at
+
+    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        if any(self._breaks_at(event) for event in events):
+            raise RuntimeError("can't apply this")
+
+    async def after(self, events: Sequence[Recorded]) -> None:
+        self.seen += [event.position for event in events]
+
+
+@dataclass
+class Running:
+    runner: FollowerRunner
+    feed: Feed
+    watermarks: LocalWatermarks
+
+
+@pytest.fixture
+async def run(stores: Stores) -> AsyncIterator[Callable[[FollowerBase], Any]]:
+    running: list[Running] = []
+
+    async def start(follower: FollowerBase) -> Running:
+        feed, watermarks = Feed(stores.log), LocalWatermarks(stores.database)
+        runner = FollowerRunner(follower, feed, stores.database, LocalLeadership(), watermarks)
+        running.append(Running(runner, feed, watermarks))
+        await feed.start()
+        await runner.start()
+        await runner.start()
+        return running[-1]
+
+    yield start
+    for each in running:
+        await each.runner.stop()
+        await each.runner.stop()
+        await each.feed.stop()
+
+
+async def test_a_follower_sees_every_event_once_and_goes_on_where_it_stopped(
+    stores: Stores, run: Callable[[FollowerBase], Any]
+) -> None:
+    """What was there before, what is handed on, and what another process appends: each once, in order."""
+    past = stores.append(*(submitted(uuid4()) for _ in range(7)))
+    follower = Recording()
+    running = await run(follower)
+    handed = stores.append(submitted(uuid4()))
+    running.feed.offer(past[-1].position, handed)  # what the bus of this process does
+    foreign = stores.append(*(submitted(uuid4()) for _ in range(4)))  # what another process does
+    assert await running.watermarks.reached("recording", foreign[-1].position, PATIENCE)
+    expected = [e.position for e in (*past, *handed, *foreign)]
+    assert follower.seen == expected
+    await running.runner.stop()
+    later = stores.append(submitted(uuid4()))
+    again = Recording()
+    resumed = await run(again)
+    assert await resumed.watermarks.reached("recording", later[-1].position, PATIENCE)
+    assert again.seen == [later[-1].position]
+
+
+async def test_a_follower_that_cannot_apply_an_event_stops_and_says_so(
+    stores: Stores, run: Callable[[FollowerBase], Any]
+) -> None:
+    """It alarms and never skips: its position stays before the event."""
+    good = stores.append(submitted(uuid4()))
+    running = await run(Recording(breaks_at=lambda e: e.position > good[0].position))
+    assert await running.watermarks.reached("recording", good[0].position, PATIENCE)
+    stores.append(submitted(uuid4()))
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait([running.runner._task])
+    assert (running.runner.status, running.runner.error) == ("failed", "RuntimeError: can't apply this")
+    with stores.database.transaction() as tables:
+        assert tables.position("recording") == good[0].position
+
+
+async def test_a_leader_that_was_replaced_writes_nothing(
+    stores: Stores, run: Callable[[FollowerBase], Any]
+) -> None:
+    """Its position moved under it: it starts again from the new one, and repeats nothing."""
+    first = stores.append(submitted(uuid4()))
+    follower = Recording()
+    running = await run(follower)
+    assert await running.watermarks.reached("recording", first[0].position, PATIENCE)
+    skipped = [Recorded(first[0].position + 1, uuid4(), 1, submitted(uuid4()))]
+    with stores.database.transaction() as tables:  # a usurper has done the next event already
+        tables.move("recording", first[0].position, skipped[0].position)
+    done, own = stores.append(submitted(uuid4()), submitted(uuid4()))
+    assert done.position == skipped[0].position
+    assert await running.watermarks.reached("recording", own.position, PATIENCE)
+    assert follower.seen == [first[0].position, own.position]
+
+
+# --- dispatcher --------------------------------------------------------------------------------------------
+@dataclass
+class Dispatching:
+    stores: Stores
+    dispatcher: Dispatcher
+    queues: LocalWorkQueues
+    hints: LocalHints
+
+    async def see(self, *events: Event) -> None:
+        recorded = self.stores.append(*events)
+        await asyncio.to_thread(lead, self.stores, self.dispatcher, recorded)
+        await self.dispatcher.after(recorded)
+        await self.dispatcher.tick()
+
+    async def offers(self, profile: str = PROFILE) -> list[tuple[str, int]]:
+        found = []
+        while taken := await self.queues.take(profile, 0):
+            found.append((str(taken.offer.job_id), taken.offer.attempt))
+            await taken.done()
+        return found
+
+
+def dispatching(stores: Stores, queues: LocalWorkQueues | None = None) -> Dispatching:
+    queues, hints = queues or LocalWorkQueues(), LocalHints()
+    dispatcher = Dispatcher(stores.log, stores.database, queues, hints, stores.clock, offer_timeout=10)
+    with stores.database.transaction() as tables:
+        dispatcher.take_over(tables)
+    return Dispatching(stores, dispatcher, queues, hints)
+
+
+async def test_a_queued_job_is_offered_to_a_miner_that_can_serve_it(stores: Stores) -> None:
+    """Offers come as soon as there are both, in whichever order, and no more than there are free slots."""
+    jobs = [uuid4() for _ in range(3)]
+    d = dispatching(stores)
+    await d.see(*(submitted(job) for job in jobs))
+    assert await d.offers() == []
+    await d.see(deciding.registered(concurrency=2))
+    assert await d.offers() == [(str(job), 1) for job in jobs[:2]]
+
+
+async def test_an_offer_carries_the_payload_and_what_proves_it(stores: Stores) -> None:
+    """A miner gets the payload, its salt and its digest with the offer."""
+    job = uuid4()
+    d = dispatching(stores)
+    await d.see(submitted(job), deciding.registered())
+    taken = await d.queues.take(PROFILE, 0)
+    assert taken is not None
+    assert taken.offer.payload == {"audio": "a.wav"}
+    assert taken.offer.payload_salt == (b"s" * 16).hex()
+    assert taken.offer.payload_digest == deciding.PAYLOAD_DIGEST
+
+
+async def test_a_job_that_is_over_is_not_offered_again(stores: Stores) -> None:
+    """Started, completed and cancelled jobs leave the window; the next ones take their place."""
+    jobs = [uuid4() for _ in range(4)]
+    d = dispatching(stores)
+    await d.see(deciding.registered(), *(submitted(job) for job in jobs))
+    assert await d.offers() == [(str(jobs[0]), 1)]
+    await d.see(after(jobs[1], JobCanceled, attempt=1, reason=""))
+    await d.see(started(jobs[0]), completed(jobs[0]))
+    offered = [job for job, _ in await d.offers()]
+    assert offered[0] == str(jobs[2])
+    assert str(jobs[1]) not in offered
+
+
+async def test_a_lost_attempt_is_offered_as_the_next_one_and_its_miner_told(stores: Stores) -> None:
+    """The job goes back into the queue with a higher attempt; whoever held it is told to stop."""
+    job = uuid4()
+    d = dispatching(stores)
+    await d.see(deciding.registered(), submitted(job))
+    await d.offers()
+    await d.see(started(job))
+    await d.see(lost(job), after(job, JobRequeued, attempt=2))
+    assert await d.offers() == [(str(job), 2)]
+    hints = await d.hints.wait("rig", PATIENCE)
+    assert hints == [{"hint": "cancel", "job_id": str(job), "attempt": 1}]
+
+
+async def test_an_offer_that_nobody_claims_is_made_again_elsewhere_if_it_can_be(stores: Stores) -> None:
+    """After the offer timeout another profile with a free slot gets it; without one, the same again."""
+    other = deciding.registered(
+        session="session-of-other", miner_id="other", capabilities=deciding.capabilities(region="eu")
+    )
+    job = uuid4()
+    d = dispatching(stores)
+    await d.see(deciding.registered(), submitted(job))
+    assert await d.offers() == [(str(job), 1)]
+    stores.pass_time(11)
+    await d.dispatcher.tick()
+    assert await d.offers() == [(str(job), 1)]
+    await d.see(other)
+    stores.pass_time(11)
+    await d.dispatcher.tick()
+    assert (await d.offers(), await d.offers(other.profile)) == ([], [(str(job), 1)])
+
+
+async def test_who_takes_over_offers_everything_anew(stores: Stores) -> None:
+    """A crash between commit and publish loses nothing: the next leader reads its table and offers."""
+    jobs = [uuid4() for _ in range(3)]
+    first = dispatching(stores)
+    await first.see(deciding.registered(concurrency=3), *(submitted(job) for job in jobs))
+    await first.see(started(jobs[0]))
+    second = dispatching(stores)
+    await second.dispatcher.tick()
+    assert await second.offers() == [(str(job), 1) for job in jobs[1:]]
+    await second.see(lost(jobs[0]), after(jobs[0], JobRequeued, attempt=2))
+    assert await second.offers() == [(str(jobs[0]), 2)]
+
+
+async def test_a_broker_that_came_back_gets_everything_anew(stores: Stores) -> None:
+    """What was on the queues is unknown then, so every offer is made once more."""
+    job = uuid4()
+    d = dispatching(stores)
+    await d.see(deciding.registered(), submitted(job))
+    await d.offers()
+    d.dispatcher._note_reset()
+    await d.dispatcher.tick()
+    assert await d.offers() == [(str(job), 1)]
+
+
+async def test_a_backlog_beyond_memory_is_offered_whole(stores: Stores, monkeypatch: Any) -> None:
+    """Jobs that were left in the table come when their time has come, in order, each once."""
+    monkeypatch.setattr("coordinator.application.shelf.LANE_HEAD", 5)
+    monkeypatch.setattr("coordinator.application.dispatch.LANE_HEAD", 5)
+    jobs = [uuid4() for _ in range(23)]
+    d = dispatching(stores)
+    await d.see(*(submitted(job) for job in jobs))
+    await d.see(deciding.registered(concurrency=1))
+    seen: list[str] = []
+    while offers := await d.offers():
+        seen += [job for job, _ in offers]
+        for job, _ in offers:
+            await d.see(started(UUID(job)), completed(UUID(job)))
+            stores.pass_time(0.2)
+    assert seen == [str(job) for job in jobs]
+
+
+async def test_a_draining_miner_is_told_and_gets_nothing_new(stores: Stores) -> None:
+    """Offers stop with the drain; the hint says so at once."""
+    d = dispatching(stores)
+    await d.see(deciding.registered(concurrency=5))
+    await d.see(MinerDrained(at=T0, by="root", miner_id="rig", session_id=deciding.SESSION))
+    await d.see(submitted(uuid4()))
+    assert await d.offers() == []
+    assert await d.hints.wait("rig", PATIENCE) == [{"hint": "drain"}]
+
+
+# --- timers ------------------------------------------------------------------------------------------------
+@dataclass
+class Timing:
+    stores: Stores
+    timers: Timers
+    sent: list[Command]
+
+    def see(self, *events: Event) -> None:
+        lead(self.stores, self.timers, self.stores.append(*events))
+
+    async def wait(self, seconds: float) -> list[Command]:
+        """Let this much time pass in small steps, as it does; the commands that came of it."""
+        self.sent.clear()
+        for _ in range(int(seconds)):
+            self.stores.pass_time(1)
+            await self.timers.tick()
+        return list({repr(c): c for c in self.sent}.values())
+
+
+@pytest.fixture
+def timing(stores: Stores) -> Timing:
+    sent: list[Command] = []
+
+    async def handle(intents: Sequence[Intent]) -> list[Answer]:
+        sent.extend(i.command for i in intents)
+        return [Accepted(1, {}) for _ in intents]
+
+    timers = Timers(stores.database, handle, stores.clock, heartbeat_timeout=30)
+    with stores.database.transaction() as tables:
+        timers.take_over(tables)
+    return Timing(stores, timers, sent)
+
+
+def beat(stores: Stores, *jobs: UUID) -> None:
+    with stores.database.transaction() as tables:
+        names = {"miner_id": "rig", "session_id": deciding.SESSION}
+        assert tables.execute("presence_seen", now=stores.now, **names) == 1
+        tables.execute(
+            "presence_extend",
+            lease_until=stores.now + 30_000,
+            session_id=deciding.SESSION,
+            job_ids=[str(job) for job in jobs],
+        )
+
+
+async def test_a_silent_miner_loses_its_leases_and_its_session(timing: Timing) -> None:
+    """After one timeout without a heartbeat the attempt and the session are over."""
+    job = uuid4()
+    timing.see(deciding.registered(at=timing.stores.now), submitted(job), started(job, at=timing.stores.now))
+    assert await timing.wait(29) == []
+    due = await timing.wait(3)
+    assert {type(c) for c in due} == {JobLose, MinerLose}
+    assert [c.attempt for c in due if isinstance(c, JobLose)] == [1]
+
+
+async def test_heartbeats_keep_what_they_name(timing: Timing) -> None:
+    """A lease that a heartbeat names lives on; one that the miner forgot ends, the session does not."""
+    kept, forgotten = uuid4(), uuid4()
+    now = timing.stores.now
+    timing.see(deciding.registered(at=now), submitted(kept), submitted(forgotten))
+    timing.see(started(kept, at=now), started(forgotten, at=now))
+    due: list[Command] = []
+    for _ in range(5):
+        beat(timing.stores, kept)
+        due += await timing.wait(10)
+    assert {c.job_id for c in due if isinstance(c, JobLose)} == {forgotten}
+    assert not any(isinstance(c, MinerLose) for c in due)
+
+
+async def test_silence_counts_only_while_we_were_listening(timing: Timing) -> None:
+    """After a start, a reconnect or a standstill nothing ends for one full timeout."""
+    job = uuid4()
+    timing.see(deciding.registered(at=timing.stores.now), submitted(job), started(job, at=timing.stores.now))
+    for interruption in ("reconnect", "takeover", "standstill"):
+        timing.stores.pass_time(25)
+        if interruption == "reconnect":
+            timing.timers.listen_anew()
+        elif interruption == "takeover":
+            with timing.stores.database.transaction() as tables:
+                timing.timers.take_over(tables)
+        assert await timing.wait(29) == [], interruption
+    assert await timing.wait(3) != []
+
+
+async def test_a_session_that_is_over_leaves_no_leases(timing: Timing) -> None:
+    """A miner that left, or came back as another session, loses what the old one held, at once."""
+    left, replaced = uuid4(), uuid4()
+    now = timing.stores.now
+    timing.see(deciding.registered(at=now), submitted(left), started(left, at=now))
+    timing.see(MinerLeft(at=now, by="rig", miner_id="rig", session_id=deciding.SESSION))
+    assert {c.job_id for c in await timing.wait(2) if isinstance(c, JobLose)} == {left}
+    timing.see(lost(left))
+    timing.see(deciding.registered("session-2", at=now), submitted(replaced))
+    timing.see(started(replaced, at=now, session="session-2"))
+    timing.see(deciding.registered("session-3", at=now))
+    assert {c.job_id for c in await timing.wait(2) if isinstance(c, JobLose)} == {replaced}
+
+
+async def test_time_to_live_and_run_time_are_limited_whatever_the_heartbeats_say(timing: Timing) -> None:
+    """A job expires at its time, and an attempt that runs longer than its service allows is lost."""
+    queued, running = uuid4(), uuid4()
+    now = timing.stores.now
+    timing.see(deciding.registered(at=now), submitted(queued, expires_at=now + 20_000))
+    timing.see(submitted(running, timeout_seconds=60))
+    timing.see(started(running, at=now))
+    due: list[Command] = []
+    for _ in range(7):
+        beat(timing.stores, running)
+        due += await timing.wait(10)
+    assert {c.job_id for c in due if isinstance(c, JobExpire)} == {queued}
+    assert {c.job_id for c in due if isinstance(c, JobLose)} == {running}
+
+
+async def test_what_is_final_needs_no_timer(timing: Timing) -> None:
+    """Jobs that came to an end, in the same batch or later, never come due."""
+    jobs = [uuid4() for _ in range(3)]
+    now = timing.stores.now
+    timing.see(
+        deciding.registered(at=now), *itertools.chain(*((submitted(j), started(j, at=now)) for j in jobs))
+    )
+    timing.see(completed(jobs[0]), after(jobs[1], JobCanceled, attempt=1, reason=""), lost(jobs[2]))
+    timing.see(after(jobs[2], JobFailed, attempt=1, error_code="LEASE_LOST", error_message=""))
+    due: list[Command] = []
+    for _ in range(10):
+        beat(timing.stores)
+        due += await timing.wait(20)
+    assert due == []
