@@ -35,7 +35,7 @@ def load_or_create(data_dir: Path) -> dict[str, str]:
         with os.fdopen(descriptor, "w") as file:
             file.writelines(lines)
         try:
-            partial.hardlink_to(path)
+            path.hardlink_to(partial)
         except FileExistsError:
             pass
         finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import typer
 
 from coordinator.cli import output
+from coordinator.cli.devkeys import FILE_NAME
 from coordinator.cli.errors import Exit
 from coordinator.cli.options import DataDir, Json, settings_with
 
@@ -100,6 +101,8 @@ def _settings(settings: Settings) -> Check:
         for name in ("client_api_keys", "miner_api_keys", "admin_api_keys")
         if not getattr(settings, name)
     ]
+    if missing and (settings.data_dir / FILE_NAME).exists():
+        return Check("settings", "ok", f"{settings.mode} mode, with the keys that `coordinator dev` made")
     if missing:
         hint = "Set them as name:secret; `coordinator dev` makes keys of its own where there are none."
         return Check("settings", "warning", f"{settings.mode} mode, without {', '.join(missing)}", hint)

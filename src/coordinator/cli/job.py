@@ -265,8 +265,9 @@ def _list_fields(service: dict[str, Any]) -> frozenset[str]:
 def _is_list(spec: Any) -> bool:
     if not isinstance(spec, dict):
         return False
+    kind = spec.get("type")
     choices = spec.get("anyOf") or spec.get("oneOf") or ()
-    return spec.get("type") == "array" or any(_is_list(choice) for choice in choices)
+    return "array" in (kind if isinstance(kind, list) else [kind]) or any(map(_is_list, choices))
 
 
 def _put(body: dict[str, Any], name: str, ref: str, listing: frozenset[str]) -> None:
@@ -282,7 +283,7 @@ def _named_path(text: str) -> tuple[str, Path]:
     if not (name and found and path):
         raise usage(f"--file takes NAME=PATH, not {text!r}", "NAME is the payload field that gets the file.")
     if not Path(path).is_file():
-        raise usage(f"--file {name}: there is no file {path}")
+        raise usage(f"--file {name}: there is no file {path}", "Paths are relative to this directory.")
     return name, Path(path)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from coordinator.client import Client
 
 DEFAULT_URL = "http://127.0.0.1:8011"
+TRIES = 3  # of a request; somebody is waiting for the answer
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -43,7 +44,7 @@ def talk(url: str, key: str | None, role: str, work: Callable[[Client], Awaitabl
     from coordinator.client import Client
 
     async def doing() -> T:
-        async with Client(url, key or find_key(url, role)) as client:
+        async with Client(url, key or find_key(url, role), tries=TRIES) as client:
             return await work(client)
 
     return asyncio.run(doing())
@@ -72,7 +73,7 @@ def json_object(text: str, option: str) -> dict[str, Any]:
             f"{where} is not JSON: {error}", f"""Write it like {option} '{{"name": "value"}}'."""
         ) from None
     if not isinstance(value, dict):
-        raise usage(f"{where} must be a JSON object, in braces")
+        raise usage(f"{where} must be a JSON object", f"""Write it like {option} '{{"name": "value"}}'.""")
     return value
 
 

@@ -80,10 +80,19 @@ def fields(pairs: Mapping[str, object]) -> None:
     shown.add_column(style="bold", no_wrap=True)
     shown.add_column(overflow="fold")
     for name, value in pairs.items():
-        if value not in (None, "", [], {}, ()):
-            text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+        said = _said(value)
+        if said not in (None, "", [], {}, ()):
+            text = json.dumps(said, ensure_ascii=False) if isinstance(said, dict | list) else str(said)
             shown.add_row(name, Text(plain(text), style=_STYLES.get(text, "")))
     _print(shown)
+
+
+def _said(value: Any) -> Any:
+    """Without members that say nothing: for people, not for programs."""
+    if isinstance(value, dict):
+        kept = {name: _said(inner) for name, inner in value.items()}
+        return {name: inner for name, inner in kept.items() if inner not in (None, "", [], {})}
+    return [_said(inner) for inner in value] if isinstance(value, list) else value
 
 
 _STYLES = {

@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +59,8 @@ def dev(
                     output.note(f"Port {port} is taken, so it is {port_now} this time.")
                 output.write(_welcome(settings, url, bool(made), miners, default=port_now == DEFAULT_PORT))
 
-        _run(settings, ready)
+        # Miners first, while there still is somebody whom they can tell that they leave.
+        _run(settings, ready, before_stop=stack.close)
 
 
 def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
@@ -85,7 +87,12 @@ def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
     _run(settings, ready)
 
 
-def _run(settings: Settings, ready: Any) -> None:
+def _run(
+    settings: Settings,
+    ready: Callable[[Coordinator, int], None],
+    before_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until a signal. `before_stop` is called in a thread after the first Ctrl-C."""
     from coordinator import server
     from coordinator.logs import configure_logs
 
@@ -95,13 +102,20 @@ def _run(settings: Settings, ready: Any) -> None:
     def on_ready(coordinator: Coordinator, port: int) -> None:
         import asyncio
 
-        def interrupt() -> None:
-            # The server stops in order at either signal; only we want to know which it was.
-            nonlocal interrupted
-            interrupted = True
-            os.kill(os.getpid(), signal.SIGTERM)
+        loop = asyncio.get_running_loop()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        def stop(_: object = None) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)  # which the server takes as its sign to stop in order
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if interrupted:
+                stop()
+            else:
+                interrupted = True
+                loop.run_in_executor(None, before_stop).add_done_callback(stop)
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
         ready(coordinator, port)
 
     try:

@@ -83,7 +83,8 @@ def _kind(spec: dict[str, Any]) -> str:
     if "enum" in spec:
         text = " | ".join(str(value) for value in spec["enum"])
     else:
-        text = str(spec.get("type") or "")
+        kinds = spec.get("type") or ()
+        text = " | ".join(kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "null")
         low, high = spec.get("minimum", spec.get("minLength")), spec.get("maximum", spec.get("maxLength"))
         if low is not None or high is not None:
             text += f" {'' if low is None else low}..{'' if high is None else high}"

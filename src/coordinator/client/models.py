@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from coordinator.crypto.refs import blob_ref, blob_refs, parse_blob_ref
-from coordinator.domain.job import FINAL_STATES
 
 
 class Answer(BaseModel):
@@ -66,6 +65,9 @@ class Job(Answer):
     @property
     def final(self) -> bool:
         """Whether the job's state will never change again."""
+        # Here, since the domain's models take longer to import than most commands take to run.
+        from coordinator.domain.job import FINAL_STATES
+
         return self.state in FINAL_STATES
 
     @property

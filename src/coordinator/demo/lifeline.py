@@ -13,7 +13,7 @@ import threading
 
 VARIABLE = "COORDINATOR_STOP_WITH_STDIN"
 """Set to 1 by the parent."""
-GRACE_S = 10.0
+GRACE_S = 5.0
 
 
 def hold_on() -> None:

@@ -65,19 +65,20 @@ def play(options: Options) -> Report:
     """Play it. Raises DemoFailed, with everything that was started stopped again."""
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
-    failed = True
+    keep = options.keep
     try:
         with _stopped_by_signals(), Stage(folder, options.amqp) as stage:
-            report = _perform(stage, options, began)
-            failed = False
-    except (CoordinatorError, NoVideo, ServersMissing, ServerFailed) as error:
-        raise DemoFailed(str(error)) from error
+            return _perform(stage, options, began)
+    except Exception as error:
+        keep = True  # to find out why
+        if isinstance(error, CoordinatorError | NoVideo | ServersMissing | ServerFailed):
+            raise DemoFailed(str(error)) from error
+        raise
     finally:
-        if failed or options.keep:
+        if keep:
             output.note(f"Log, keys and the output of every process are kept in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    return report
 
 
 def _perform(stage: Stage, options: Options, began: float) -> Report:

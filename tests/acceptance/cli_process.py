@@ -1,0 +1,130 @@
+"""The command line as a user meets it: a process, its exit code, and what it prints where."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from coordinator.cli import main
+from coordinator.settings import Settings
+
+PROGRAM = (sys.executable, "-m", "coordinator")
+TIMEOUT_S = 90
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+    def lines(self) -> list[Any]:
+        """The JSON lines on stdout."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Ours without any setting of the coordinator, and with these variables."""
+    names = {name.upper() for name in Settings.model_fields}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() not in names and not name.startswith("COORDINATOR_")
+    }
+    return {**kept, **variables}
+
+
+def run(folder: Path, *arguments: str, text: str = "", **variables: str) -> Ran:
+    """Run one command in `folder` to its end."""
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=folder,
+        env=environment(**variables),
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def call(folder: Path, *arguments: str, text: str = "", **variables: str) -> Ran:
+    """The same as `run`, in this process: a second faster, and blind to what only a process can show."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        kept = environment(**variables)
+        for name in os.environ.keys() - kept.keys():
+            patch.delenv(name)
+        for name, value in kept.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "stdin", io.StringIO(text))
+        code = main(arguments)
+    return Ran(int(code), out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def running(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs beside the test; ended by SIGKILL if the test does not end it."""
+    with (folder / "stderr.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*PROGRAM, *arguments],
+            cwd=folder,
+            env=environment(**variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+class Coordinator(NamedTuple):
+    """A running `coordinator dev`, and how to run commands against it."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+    about: Mapping[str, Any]
+
+    @property
+    def url(self) -> str:
+        return str(self.about["url"])
+
+    def run(self, *arguments: str, **variables: str) -> Ran:
+        """A command in the coordinator's folder, which finds url and keys as a user's would."""
+        return call(self.folder, *arguments, COORDINATOR_URL=self.url, **variables)
+
+    def submit(self, text: str, *more: str) -> str:
+        """The id of a new checksum job."""
+        ran = self.run("job", "submit", "checksum", "--payload", json.dumps({"text": text}), "--json", *more)
+        assert ran.code == 0, ran.err
+        return str(ran.json()["job_id"])
+
+
+@contextmanager
+def dev(folder: Path, *arguments: str, **variables: str) -> Iterator[Coordinator]:
+    """`coordinator dev` on a free port; ready when this returns."""
+    with running(folder, "dev", "--port", "0", "--json", *arguments, **variables) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()  # the one line comes when requests are answered
+        assert said, (folder / "stderr.log").read_text()
+        yield Coordinator(folder, process, json.loads(said))

@@ -1,0 +1,203 @@
+"""Jobs, miners, services and receipts by command line, against a real coordinator with a real miner."""
+
+# ruff: noqa: SIM300 - tests read expected == actual
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.edge import models
+from tests.acceptance.cli_process import Coordinator, Ran, call, dev, run
+
+NO_JOB = "0190163d-8694-739b-aea5-966c26f8ad91"
+
+
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    """One with one miner, for all tests here."""
+    with dev(tmp_path_factory.mktemp("dev"), "--miners", "1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    """One without a miner: jobs stay queued."""
+    with dev(tmp_path_factory.mktemp("idle")) as running:
+        yield running
+
+
+def test_submit_and_wait_prints_the_result(coordinator: Coordinator) -> None:
+    """`job submit --wait --json` prints the result as GET /jobs/{id}/result does, and ends with 0."""
+    ran = coordinator.run("job", "submit", "checksum", "--payload", '{"text": "hello"}', "--wait", "--json")
+    told = models.JobResult.model_validate(ran.json())
+    assert (0, hashlib.sha256(b"hello").hexdigest()) == (ran.code, told.result["digests"][0]["digest"])
+
+
+def test_payload_from_file_and_stdin(coordinator: Coordinator) -> None:
+    """`--payload @FILE` and `--payload -` read the same JSON object."""
+    (coordinator.folder / "payload.json").write_text('{"text": "from a file"}')
+    by_file = coordinator.run(
+        "job", "submit", "checksum", "--payload", "@payload.json", "--key", "f", "--json"
+    )
+    by_stdin = run(
+        coordinator.folder,
+        *("job", "submit", "checksum", "--payload", "-", "--key", "f", "--json", "--url", coordinator.url),
+        text='{"text": "from a file"}',
+    )
+    assert (0, by_file.json()["job_id"]) == (by_stdin.code, by_stdin.json()["job_id"])
+
+
+def test_same_key_other_request_is_refused(coordinator: Coordinator) -> None:
+    """An idempotency key that was used for another request ends with 3."""
+    coordinator.submit("one", "--key", "taken")
+    ran = coordinator.run(
+        "job", "submit", "checksum", "--payload", '{"text": "two"}', "--key", "taken", "--json"
+    )
+    assert (3, "", "IDEMPOTENCY_MISMATCH") == (ran.code, ran.out, json.loads(ran.err)["code"])
+
+
+def test_uploads_a_file(coordinator: Coordinator) -> None:
+    """`--file NAME=PATH` uploads a file, and names it in that field: a list where the schema has one."""
+    (coordinator.folder / "input.bin").write_bytes(b"x" * 300_000)
+    arguments = ("job", "submit", "checksum", "--file", "inputs=input.bin", "--json")
+    first = coordinator.run(*arguments, "--key", "file")
+    again = coordinator.run(*arguments, "--key", "file")  # uploaded already, and the same job
+    assert (0, first.json()["job_id"]) == (again.code, again.json()["job_id"])
+
+
+def test_shows_lists_and_watches(coordinator: Coordinator) -> None:
+    """A job is shown, listed and watched in the HTTP API's shapes; what is watched ends with its end."""
+    job_id = coordinator.submit("watched")
+    watched = coordinator.run("job", "watch", job_id, "--json")
+    shown = coordinator.run("job", "show", job_id, "--json")
+    listed = coordinator.run("job", "list", "--state", "completed", "--json")
+    view = models.JobView.model_validate(shown.json())
+    page = models.JobPage.model_validate(listed.json())
+    assert (0, "COMPLETED") == (watched.code, watched.lines()[-1]["state"])
+    assert "COMPLETED" == view.state
+    assert view.job_id in {item.job_id for item in page.items}
+
+
+def test_text_is_for_people(coordinator: Coordinator) -> None:
+    """Without --json there are tables on stdout, without a colour where it is no terminal."""
+    job_id = coordinator.submit("text")
+    coordinator.run("job", "watch", job_id)
+    for arguments in (("job", "list"), ("job", "show", job_id), ("service", "list"), ("miner", "list")):
+        ran = coordinator.run(*arguments)
+        assert (0, "") == (ran.code, ran.err), arguments
+        assert "\x1b" not in ran.out
+    assert job_id in coordinator.run("job", "list").out
+
+
+def test_cancel_and_a_job_without_a_result(idle: Coordinator) -> None:
+    """A cancelled job: cancel ends with 0, waiting for its result with 1; until it is final, result is 3."""
+    job_id = idle.submit("never")
+    early = idle.run("job", "result", job_id, "--json")
+    canceled = idle.run("job", "cancel", job_id, "--reason", "changed my mind", "--json")
+    late = idle.run("job", "result", job_id, "--wait", "--json")
+    assert (3, "JOB_NOT_READY") == (early.code, json.loads(early.err)["code"])
+    assert (0, "CANCELED") == (canceled.code, models.JobCancelAnswer.model_validate(canceled.json()).state)
+    assert (1, "CANCELED", "JOB_CANCELED") == (
+        late.code,
+        models.JobView.model_validate(late.json()).state,
+        json.loads(late.err)["code"],
+    )
+
+
+def test_waiting_has_an_end(idle: Coordinator) -> None:
+    """`--wait --timeout` gives up with 3, and the job's id was told, so that it can be found again."""
+    ran = idle.run(
+        *("job", "submit", "checksum", "--payload", '{"text": "slow"}'),
+        "--wait",
+        "--timeout",
+        "0.2",
+        "--json",
+    )
+    told, refused = ran.err.splitlines()
+    assert (3, "JOB_NOT_READY") == (ran.code, json.loads(refused)["code"])
+    assert "QUEUED" == idle.run("job", "show", told.removeprefix("job "), "--json").json()["state"]
+
+
+def test_services(coordinator: Coordinator) -> None:
+    """The registry is listed and shown in the HTTP API's shapes."""
+    listed = coordinator.run("service", "list", "--json")
+    shown = coordinator.run("service", "show", "checksum", "--json")
+    page = models.ServicePage.model_validate(listed.json())
+    assert {"checksum", "video_transcoding"} <= {item.id for item in page.items}
+    assert "checksum" == models.ServiceView.model_validate(shown.json()).id
+
+
+def test_miners(coordinator: Coordinator) -> None:
+    """The miner that `dev --miners 1` started is listed and shown."""
+    coordinator.run("job", "watch", coordinator.submit("so that it has registered"))
+    page = models.MinerPage.model_validate(coordinator.run("miner", "list", "--json").json())
+    shown = coordinator.run("miner", "show", "miner-1@dev-miner", "--json")
+    assert ["miner-1@dev-miner"] == [item.miner_id for item in page.items]
+    assert "ONLINE" == models.MinerView.model_validate(shown.json()).state
+
+
+def test_receipts_verify_offline(coordinator: Coordinator, tmp_path: Path) -> None:
+    """A receipt in a file verifies with the coordinator's public key alone, and with no other: 0 and 7."""
+    job_id = coordinator.submit("paid")
+    coordinator.run("job", "watch", job_id)
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text(coordinator.run("receipt", "show", job_id, "--json").out)
+    key = str(coordinator.about["signing_key_id"])
+
+    def verify(path: Path, trusted: str) -> Ran:
+        nobody = {"COORDINATOR_URL": "http://127.0.0.1:9"}
+        return call(tmp_path, "receipt", "verify", str(path), "--trusted", trusted, "--json", **nobody)
+
+    good, other = verify(receipt, key), verify(receipt, "A" * 43)
+    forged = tmp_path / "forged.json"
+    forged.write_text(receipt.read_text().replace('"client": "dev-client"', '"client": "somebody"'))
+    bad = verify(forged, key)
+    assert (0, True, job_id) == (good.code, good.json()["key_trusted"], good.json()["job_id"])
+    assert (7, "RECEIPT_KEY", "") == (other.code, json.loads(other.err)["code"], other.out)
+    assert (7, "RECEIPT_SIGNATURE", "") == (bad.code, json.loads(bad.err)["code"], bad.out)
+
+
+def test_receipt_by_job_and_with_the_miners_key(coordinator: Coordinator) -> None:
+    """`receipt verify JOB_ID` fetches it; a miner's key that is not the one it signed with is a 7."""
+    job_id = coordinator.submit("signed")
+    coordinator.run("job", "watch", job_id)
+    key = str(coordinator.about["signing_key_id"])
+    miner = coordinator.run("miner", "show", "miner-1@dev-miner", "--json").json()["public_key"]
+    arguments = ("receipt", "verify", job_id, "--trusted", key, "--json", "--miner-key")
+    good = coordinator.run(*arguments, f"miner-1@dev-miner={miner}")
+    bad = coordinator.run(*arguments, f"miner-1@dev-miner={key}")
+    assert (0, True) == (good.code, good.json()["miner_key_trusted"])
+    assert (7, "STATEMENT_KEY") == (bad.code, json.loads(bad.err)["code"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (("job", "show", NO_JOB), 4, "JOB_NOT_FOUND"),
+        (("job", "submit", "nonsense"), 4, "SERVICE_NOT_FOUND"),
+        (("miner", "show", "nobody"), 4, "MINER_NOT_FOUND"),
+        (("job", "submit", "checksum", "--payload", '{"text": 1}'), 3, "INVALID_PAYLOAD"),
+        (("job", "submit", "checksum", "--payload", "{"), 2, "USAGE"),
+        (("job", "submit", "checksum", "--payload", "[1]"), 2, "USAGE"),
+        (("job", "submit", "checksum", "--file", "inputs=missing"), 2, "USAGE"),
+        (("job", "submit", "checksum", "--ttl", "0"), 2, "USAGE"),
+        (("job", "list", "--api-key", "dev-client:wrong-secret"), 5, "UNAUTHORIZED_KEY"),
+        (("receipt", "verify", NO_JOB), 2, "USAGE"),
+        (("receipt", "verify", NO_JOB, "--any-key"), 4, "JOB_NOT_FOUND"),
+    ],
+)
+def test_exit_codes(coordinator: Coordinator, arguments: tuple[str, ...], code: int, problem: str) -> None:
+    """Every kind of failure has its exit code; the cause is on stderr, as text or JSON, stdout is empty."""
+    as_json = coordinator.run(*arguments, "--json")
+    as_text = coordinator.run(*arguments)
+    told = json.loads(as_json.err)
+    assert (code, "", problem) == (as_json.code, as_json.out, told["code"])
+    assert told["next_step"]
+    assert (code, "") == (as_text.code, as_text.out)
+    cause, *_ = as_text.err.splitlines()
+    assert f"{problem}: {told['detail'].splitlines()[0]}" == cause
