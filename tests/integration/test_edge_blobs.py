@@ -11,11 +11,11 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from tests.integration.edge_bench import Bench, an_edge, key_of
-from tests.unit.edge_fakes import Conversation
 
 from coordinator.application import preparation
 from coordinator.edge import EdgeLimits
+from tests.integration.edge_bench import Bench, an_edge, key_of
+from tests.unit.edge_fakes import Conversation
 
 CONTENT = b"some audio" * 1000
 DIGEST = sha256(CONTENT).hexdigest()

@@ -10,12 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 from coordinator.domain.miner import miner_stream
 from coordinator.domain.service import service_stream
 from coordinator.edge import EdgeLimits
 from coordinator.edge.models import JobView
+from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -86,8 +86,7 @@ async def test_a_repeat_with_the_same_key_is_the_same_job(edge: Bench) -> None:
     """Idempotency-Key makes a repeat the first job; another request under it is a conflict; another client's
     same key is another job."""
     body = {"service": SERVICE, "payload": {"text": "hello"}}
-    key = {"Idempotency-Key": "order-17 ünïcode"}
-    headers = [(name, value.encode()) for name, value in key.items()]
+    headers = {b"Idempotency-Key": "order-17 ünïcode".encode()}
     first = await edge.alice.post("/v1/jobs", json=body, headers=headers)
     repeat = await edge.alice.post("/v1/jobs", json=body, headers=headers)
     assert repeat.status_code == 201
@@ -108,7 +107,7 @@ async def test_an_idempotency_key_that_is_none_is_refused(edge: Bench) -> None:
     """Empty, too long, control characters and bytes that are no UTF-8 are refused, not cut or replaced."""
     for key in NO_KEYS:
         body = {"service": SERVICE, "payload": {"text": "hello"}}
-        answer = await edge.alice.post("/v1/jobs", json=body, headers=[(b"Idempotency-Key", key)])
+        answer = await edge.alice.post("/v1/jobs", json=body, headers={b"Idempotency-Key": key})
         assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PAYLOAD")
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 from coordinator.edge.models import MinerView, PolledOffer
+from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 WRONG_REGISTERS: list[dict[str, Any]] = [
     {"capabilities": {"services": []}},

@@ -11,11 +11,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.integration.edge_bench import Bench, an_edge
 
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.receipt import verify_receipt
 from coordinator.edge.models import JobResult
+from tests.integration.edge_bench import Bench, an_edge
 
 
 @pytest.fixture

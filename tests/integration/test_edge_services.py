@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 from coordinator.application.intents import Accepted, Intent
 from coordinator.catalog import load_catalog
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetire
 from coordinator.edge.models import ServiceView
+from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 NOT_THERE: list[str] = ["no_such", "whisper", "a" * 63]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from tests.integration.edge_bench import Bench, an_edge, key_of
 
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.edge import EdgeLimits
 from coordinator.server import listen
+from tests.integration.edge_bench import Bench, an_edge, key_of
 
 
 class Server(uvicorn.Server):
@@ -30,8 +30,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)  # type: ignore[arg-type]
         self.up.set()
 
-    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 @contextlib.asynccontextmanager

@@ -188,8 +188,11 @@ class FakeDatabase:
 
 
 class FakeLog:
+    def __init__(self, head: int = 0) -> None:
+        self._head = head
+
     def head(self) -> int:
-        return 0
+        return self._head
 
 
 def a_context(**ports: Any) -> EdgeContext:

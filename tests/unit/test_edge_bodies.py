@@ -6,12 +6,12 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.unit.edge_fakes import ALICE, JOB, RIG, Conversation, FakeFront, an_app, browsing
 
 from coordinator.application.intents import MAX_BODY_BYTES, Accepted, parse_command, parse_json
 from coordinator.domain.errors import Refusal
 from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
 from coordinator.edge import EdgeLimits
+from tests.unit.edge_fakes import ALICE, JOB, RIG, Conversation, FakeFront, an_app, browsing
 
 HOSTILE_BODIES = [
     b"{",

@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from tests.unit.edge_fakes import an_app, browsing
 
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.matching import Constraints
 from coordinator.edge.bodies import SCHEMA_REF
+from tests.unit.edge_fakes import an_app, browsing
 
 
 @cache

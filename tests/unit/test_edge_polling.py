@@ -8,6 +8,11 @@ from collections.abc import Callable
 
 import pytest
 from fastapi import FastAPI
+
+from coordinator.application.intents import Accepted, Answer, Intent, Refused
+from coordinator.domain.errors import Code
+from coordinator.domain.job import JobRelease, JobStart
+from coordinator.domain.miner import Draining, Offline, Online, miner_stream
 from tests.unit.edge_fakes import (
     JOB,
     RIG,
@@ -20,11 +25,6 @@ from tests.unit.edge_fakes import (
     browsing,
     registered,
 )
-
-from coordinator.application.intents import Accepted, Answer, Intent, Refused
-from coordinator.domain.errors import Code
-from coordinator.domain.job import JobRelease, JobStart
-from coordinator.domain.miner import Draining, Offline, Online, miner_stream
 
 CLAIMED = Accepted(12, {"job_id": str(JOB), "state": "RUNNING", "attempt": 1})
 

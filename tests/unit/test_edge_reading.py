@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.edge_fakes import ALICE, FakeDatabase, FakeWatermarks, an_app, browsing
 
 from coordinator.crypto.keys import encode_base64url
 from coordinator.domain.errors import Refusal
 from coordinator.edge import EdgeLimits
 from coordinator.edge.reading import cursor_after, read_cursor
+from tests.unit.edge_fakes import ALICE, FakeDatabase, FakeLog, FakeWatermarks, an_app, browsing
 
 NO_JOBS = FakeDatabase(read_jobs_of_client=lambda **_: [])
 
@@ -36,13 +36,13 @@ async def test_a_read_says_which_position_it_is_as_fresh_as() -> None:
 async def test_a_read_waits_for_the_position_that_it_is_asked_for(how: str) -> None:
     """X-At-Least and at_least hold a read back until the projector is there."""
     watermarks = FakeWatermarks(9)
-    app = an_app(watermarks=watermarks, database=NO_JOBS)
-    asked: dict[str, Any] = {
+    app = an_app(watermarks=watermarks, database=NO_JOBS, log=FakeLog(10))
+    ways: dict[str, dict[str, Any]] = {
         "header": {"headers": {"X-At-Least": "10"}},
         "query": {"params": {"at_least": 10}},
-    }[how]
+    }
     async with browsing(app, ALICE) as http:
-        reading = asyncio.create_task(http.get("/v1/jobs", **asked))
+        reading = asyncio.create_task(http.get("/v1/jobs", **ways[how]))
         await watermarks.waiting.wait()
         assert not reading.done()
         watermarks.move(10)
@@ -53,19 +53,31 @@ async def test_a_read_waits_for_the_position_that_it_is_asked_for(how: str) -> N
 
 async def test_the_later_of_two_positions_counts() -> None:
     """A read that names two positions gets the later one."""
-    watermarks = FakeWatermarks(20)
-    async with browsing(an_app(watermarks=watermarks, database=NO_JOBS), ALICE) as http:
-        await http.get("/v1/jobs", params={"at_least": 5}, headers={"X-At-Least": "17"})
+    watermarks = FakeWatermarks(6)
+    limits = EdgeLimits(at_least_seconds=0.01)
+    app = an_app(watermarks=watermarks, database=NO_JOBS, log=FakeLog(20), limits=limits)
+    async with browsing(app, ALICE) as http:
+        await http.get("/v1/jobs", params={"at_least": 7}, headers={"X-At-Least": "17"})
     assert [position for _, position, _ in watermarks.asked] == [17]
 
 
 async def test_a_position_that_does_not_come_is_unavailable() -> None:
     """The wait is bounded, and its end is 503 with Retry-After: never an older answer."""
-    app = an_app(watermarks=FakeWatermarks(9), database=NO_JOBS, limits=EdgeLimits(at_least_seconds=0.01))
+    limits = EdgeLimits(at_least_seconds=0.01)
+    app = an_app(watermarks=FakeWatermarks(9), database=NO_JOBS, log=FakeLog(10), limits=limits)
     async with browsing(app, ALICE) as http:
         answer = await http.get("/v1/jobs", headers={"X-At-Least": "10"})
     assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
     assert answer.headers["retry-after"] == "1"
+
+
+async def test_a_position_that_the_log_does_not_have_is_not_waited_for() -> None:
+    """A position from nowhere is unavailable at once: nobody keeps us waiting by making one up."""
+    watermarks = FakeWatermarks(9)
+    async with browsing(an_app(watermarks=watermarks, database=NO_JOBS, log=FakeLog(9)), ALICE) as http:
+        answer = await http.get("/v1/jobs", headers={"X-At-Least": "9" * 18})
+    assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
+    assert watermarks.asked == []
 
 
 @pytest.mark.parametrize("position", ["-1", "1.5", "", "x", "9" * 19, "٣", "1e3", " 1", "0x10"])

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Refusal
 from coordinator.edge.results import _wait_asked
 from coordinator.edge.waiting import JobWatch
+from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
 
 
 class FinalJobs:

@@ -35,7 +35,11 @@ async def reach(
     Raises Problem (UNAVAILABLE) where that takes too long.
     """
     asked = max(_position(AT_LEAST_HEADER, x_at_least), _position("at_least", at_least))
-    if asked:
+    if asked > context.watermarks.of(PROJECTOR):
+        # What the log itself has not come to, no wait brings: such a read must not cost one.
+        head = await in_thread(context.log.head)
+        if asked > head:
+            raise Problem(Code.UNAVAILABLE, f"the log is at position {head}, not yet at {asked}")
         await _catch_up(context, asked)
     # Taken before the read, so that the answer is at least as fresh as it says.
     return context.watermarks.of(PROJECTOR)

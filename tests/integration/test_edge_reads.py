@@ -1,0 +1,175 @@
+"""The edge's statements mean the same to SQLite and Postgres."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.application.ports import Database
+from coordinator.database.migrate import migrate
+from coordinator.database.postgres import PostgresDatabase
+from coordinator.database.sqlite import SqliteDatabase
+
+FIRST: dict[str, Any] = {"requested_at": 2**62, "job_id": "", "service": "", "page_size": 10}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if request.param == "sqlite":
+        path = tmp_path / "coordinator.db"
+        migrate(path)
+        opened: Database = SqliteDatabase(path)
+    else:
+        url = request.getfixturevalue("database_url")
+        migrate(url)
+        opened = PostgresDatabase(url)
+    with opened.transaction() as tables:
+        tables.put("jobs", [a_job(n, **job) for n, job in enumerate(JOBS)])
+        tables.put("miners", [a_miner(name, state) for name, state in MINERS.items()])
+        tables.put("services", [a_service(*service) for service in SERVICES])
+        tables.put("blob_owners", [an_owner(*owner) for owner in OWNERS])
+    yield opened
+    opened.close()
+
+
+JOBS = [
+    {"client": "alice", "state": "QUEUED", "requested_at": 100},
+    {"client": "bob", "state": "RUNNING", "requested_at": 200},
+    {"client": "alice", "state": "COMPLETED", "requested_at": 200},
+    {"client": "alice", "state": "QUEUED", "requested_at": 200, "service": "other"},
+    {"client": "alice", "state": "FAILED", "requested_at": 300},
+]
+MINERS = {"a": "ONLINE", "a_b": "OFFLINE", "b@a": "ONLINE", "z": "DRAINING"}
+SERVICES = [("audio", 0, "media"), ("blender", 1, "media"), ("checksum", 0, "tools")]
+OWNERS = [("d1", "alice"), ("d1", "bob"), ("d2", "alice")]
+
+
+def a_job(number: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "job_id": f"job-{number}",
+        "service": "checksum",
+        "service_version": 1,
+        "constraints_json": "{}",
+        "priority": 0,
+        "attempt": 1,
+        "max_attempts": 3,
+        "miner_id": None,
+        "started_at": None,
+        "finished_at": None,
+        "expires_at": 1000,
+        "error_code": None,
+        "error_message": None,
+        "payload_digest": "d",
+        "result_digest": None,
+        "position": number,
+        **fields,
+    }
+
+
+def a_miner(miner_id: str, state: str) -> dict[str, Any]:
+    return {
+        "miner_id": miner_id,
+        "session_id": "session-1",
+        "state": state,
+        "profile": "p",
+        "capabilities_json": "{}",
+        "concurrency": 1,
+        "public_key": "k",
+        "registered_at": 1,
+        "changed_at": 1,
+        "position": 1,
+    }
+
+
+def a_service(service: str, retired: int, category: str) -> dict[str, Any]:
+    return {
+        "service": service,
+        "version": 1,
+        "retired": retired,
+        "category": category,
+        "spec_json": "{}",
+        "position": 1,
+    }
+
+
+def an_owner(digest: str, principal: str) -> dict[str, Any]:
+    key = f"{digest}/{principal}"
+    return {"key": key, "digest": digest, "principal": principal, "size": 5, "at": 1}
+
+
+def rows(database: Database, statement: str, column: str, **params: Any) -> list[Any]:
+    with database.transaction() as tables:
+        return [row[column] for row in tables.query(statement, **params)]
+
+
+def test_jobs_come_newest_first_and_pages_join(database: Database) -> None:
+    """Equal times are ordered by id, and a page goes on exactly after the last row of the one before."""
+    everything = rows(database, "read_jobs", "job_id", **FIRST)
+    assert everything == ["job-4", "job-3", "job-2", "job-1", "job-0"]
+    after = {**FIRST, "requested_at": 200, "job_id": "job-2"}
+    assert rows(database, "read_jobs", "job_id", **after) == ["job-1", "job-0"]
+    assert rows(database, "read_jobs", "job_id", **{**FIRST, "page_size": 2}) == ["job-4", "job-3"]
+
+
+def test_jobs_are_filtered(database: Database) -> None:
+    """By client, state and service, alone and together."""
+    of_alice = {**FIRST, "client": "alice"}
+    queued = {"state": "QUEUED"}
+    assert rows(database, "read_jobs_of_client", "job_id", **of_alice) == ["job-4", "job-3", "job-2", "job-0"]
+    assert rows(database, "read_jobs_in_state", "job_id", **FIRST, **queued) == ["job-3", "job-0"]
+    statement = "read_jobs_of_client_in_state"
+    assert rows(database, statement, "job_id", **of_alice, **queued) == ["job-3", "job-0"]
+    assert rows(database, statement, "job_id", **{**of_alice, **queued, "service": "other"}) == ["job-3"]
+    assert rows(database, "read_jobs", "job_id", **{**FIRST, "service": "nothing"}) == []
+
+
+def test_one_job_and_final_ones(database: Database) -> None:
+    """One job by id; of many, those that are final."""
+    assert rows(database, "read_job", "client", job_id="job-1") == ["bob"]
+    assert rows(database, "read_job", "client", job_id="job-9") == []
+    asked = [f"job-{n}" for n in range(9)]
+    assert sorted(rows(database, "read_final_jobs", "job_id", job_ids=asked)) == ["job-2", "job-4"]
+    assert rows(database, "read_receipt", "receipt_json", job_id="job-2") == []
+
+
+def test_miners_in_pages_and_by_state(database: Database) -> None:
+    """Every miner once, page by page; the order is the database's own."""
+    seen: list[str] = []
+    after = ""
+    while page := rows(database, "read_miners", "miner_id", after=after, state="", page_size=1):
+        seen += page
+        after = page[-1]
+    assert sorted(seen) == sorted(MINERS)
+    online = rows(database, "read_miners", "miner_id", after="", state="ONLINE", page_size=9)
+    assert sorted(online) == ["a", "b@a"]
+    assert rows(database, "read_miner", "state", miner_id="z") == ["DRAINING"]
+
+
+def test_services_with_and_without_the_retired(database: Database) -> None:
+    """Retired entries are listed only where they are asked for."""
+    asked = {"after": "", "category": "", "page_size": 9}
+    assert rows(database, "read_services", "service", **asked, retired=0) == ["audio", "checksum"]
+    assert rows(database, "read_services", "service", **asked, retired=1) == ["audio", "blender", "checksum"]
+    tools = {**asked, "category": "tools"}
+    assert rows(database, "read_services", "service", **tools, retired=1) == ["checksum"]
+    assert rows(database, "read_service", "retired", service="blender") == [1]
+
+
+def test_owners_of_blobs(database: Database) -> None:
+    """A key is digest and principal: another's upload of the same content is no key of mine."""
+    keys = ["d1/bob", "d2/bob", "d2/alice"]
+    assert sorted(rows(database, "read_blob_owners", "key", keys=keys)) == ["d1/bob", "d2/alice"]
+
+
+def test_every_statement_is_tested_here() -> None:
+    """A new statement of the edge is added to these tests, so that it has met Postgres."""
+    sql = (resources.files("coordinator.database") / "sql" / "reads.sql").read_text()
+    ours = re.findall(r"^-- name: (\w+)$", sql, re.MULTILINE)
+    text = Path(__file__).read_text()
+    assert ours
+    assert [name for name in sorted(ours) if f'"{name}"' not in text] == []
