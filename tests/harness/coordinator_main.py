@@ -1,0 +1,121 @@
+"""A coordinator process that kills itself at a chosen step: `python -m tests.harness.coordinator_main step n`.
+
+It knows the tests' own service from the start (embedded mode has no way to register one). For the rest it is
+the product's own server over the product's own adapters; only the ports are wrapped, so that the n-th
+time that the step is reached the process dies as if somebody had pulled the plug.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from coordinator import bootstrap, server
+from coordinator.application.ports import Appended, NewEvent, Offer, Recorded, StoredPayload
+from coordinator.bootstrap import Coordinator, open_parts
+from coordinator.catalog import load_catalog
+from coordinator.demo.lifeline import hold_on
+from coordinator.domain.job import JobCompleted, JobSubmitted
+from coordinator.logs import configure_logs
+from coordinator.parts import Parts
+from coordinator.settings import Settings, load_settings
+from tests.harness.executor import SPEC
+
+
+class Countdown:
+    """Dies when it was called for the n-th time."""
+
+    def __init__(self, n: int) -> None:
+        self._left = n
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Wrapped:
+    """Everything as in the port, but for what a subclass does differently."""
+
+    def __init__(self, inner: Any, count: Countdown) -> None:
+        self._inner = inner
+        self._count = count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _BeforeOffers(_Wrapped):
+    async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
+        self._count()
+        unsent: list[Offer] = await self._inner.publish(profile, bundles)
+        return unsent
+
+
+class _AfterCommit(_Wrapped):
+    kind: type = JobCompleted
+
+    def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        appended: Appended = self._inner.append(events, payloads)
+        if any(isinstance(new.event, self.kind) for new in events):
+            self._count()
+        return appended
+
+
+class _AfterSubmit(_AfterCommit):
+    kind = JobSubmitted
+
+
+class _InProjection(_Wrapped):
+    """In the projector's transaction, when all is written and nothing committed."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with self._inner.transaction() as tables:
+            yield _DyingTables(tables, self._count)
+
+
+class _DyingTables(_Wrapped):
+    def move(self, follower: str, before: int, after: int) -> None:
+        self._inner.move(follower, before, after)
+        if follower == "projector":
+            self._count()
+
+
+class _AfterPublishing(_Wrapped):
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        await self._inner.publish(events)
+        self._count()
+
+
+STEPS: dict[str, Callable[[Parts, Countdown], Parts]] = {
+    "never": lambda p, c: p,
+    "before-offers": lambda p, c: dataclasses.replace(p, queues=_BeforeOffers(p.queues, c)),
+    "after-submit-commit": lambda p, c: dataclasses.replace(p, log=_AfterSubmit(p.log, c)),
+    "after-result-commit": lambda p, c: dataclasses.replace(p, log=_AfterCommit(p.log, c)),
+    "in-projection": lambda p, c: dataclasses.replace(p, database=_InProjection(p.database, c)),
+    "after-events-published": lambda p, c: dataclasses.replace(p, sink=_AfterPublishing(p.sink, c)),
+}
+
+
+def main(step: str, n: str) -> None:
+    hold_on()
+    settings = load_settings(_env_file=None)
+    configure_logs(settings.log_format, settings.log_level)
+    count = Countdown(int(n))
+
+    def build(given: Settings) -> Coordinator:
+        return Coordinator(given, STEPS[step](open_parts(given), count))
+
+    bootstrap.load_catalog = lambda: [*load_catalog(), SPEC]
+    server.build = build
+    server.run(settings)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,62 @@
+"""The service `rehearsal`: work that the tests control, and what it says of its runs in files.
+
+Payload: `{"seconds": s}` takes so long; `{"until": "name"}` runs until the file `name` is there;
+`{"fail": "final" | "retryable"}` fails. Whatever it does it first notes `begun-<job>-<attempt>-<miner>`, and
+`stopped-…` when it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from coordinator.miner.executors.base import ExecutorError, Outcome, Work
+
+SERVICE = "rehearsal"
+SPEC: dict[str, Any] = {
+    "id": SERVICE,
+    "name": "Rehearsal",
+    "category": "development_tools",
+    "description": "Work that tests control.",
+    "input_schema": {"type": "object"},
+    "output_schema": {"type": "object"},
+    "pricing": {"unit": "second", "amount": "0.5"},
+    "timeout_seconds": 600,
+}
+
+
+class Rehearsal:
+    """Notes are files in `folder`."""
+
+    services = (SERVICE,)
+
+    def __init__(self, folder: Path, miner: str) -> None:
+        self._folder = folder
+        self._miner = miner
+
+    async def check(self) -> str | None:
+        return None
+
+    async def run(self, work: Work) -> Outcome:
+        self._note("begun", work)
+        try:
+            await self._do(work)
+        except asyncio.CancelledError:
+            self._note("stopped", work)
+            raise
+        return Outcome({"echo": dict(work.payload), "miner": self._miner}, {"attempt": work.attempt})
+
+    async def _do(self, work: Work) -> None:
+        payload = work.payload
+        if "seconds" in payload:
+            await asyncio.sleep(payload["seconds"])
+        if "until" in payload:
+            awaited = self._folder / payload["until"]
+            while not awaited.exists():  # noqa: ASYNC110 - it stands for work that takes its time
+                await asyncio.sleep(0.02)
+        if "fail" in payload:
+            raise ExecutorError("REHEARSED", "as asked for", retryable=payload["fail"] == "retryable")
+
+    def _note(self, what: str, work: Work) -> None:
+        (self._folder / f"{what}-{work.job_id}-{work.attempt}-{self._miner}").touch()

@@ -1,0 +1,53 @@
+"""A miner process with the executors of the tests: `python -m tests.harness.miner_main '<json>'`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from coordinator.client.amqp_rpc import Backoff
+from coordinator.demo.lifeline import hold_on
+from coordinator.logs import configure_logs
+from coordinator.miner.amqp import AmqpTransport
+from coordinator.miner.config import Hardware, MinerConfig
+from coordinator.miner.executors import load_executors
+from coordinator.miner.executors.base import Executor
+from coordinator.miner.http import HttpTransport
+from coordinator.miner.program import MinerProgram
+from coordinator.miner.transport import Transport
+from tests.harness.executor import Rehearsal
+
+QUICK = Backoff(first_seconds=0.05, longest_seconds=0.5)
+ANSWER_SECONDS = 2.0
+
+
+async def mine(given: dict[str, Any]) -> int:
+    transport: Transport
+    if given["transport"] == "amqp":
+        transport = AmqpTransport(
+            given["amqp_url"], given["key"], answer_timeout_seconds=ANSWER_SECONDS, backoff=QUICK
+        )
+    else:
+        transport = HttpTransport(given["url"], given["key"], backoff=QUICK)
+    config = MinerConfig(
+        key=given["key"],
+        concurrency=given["concurrency"],
+        coordinator_url=given["url"],
+        key_file=Path(given["key_file"]),
+        hardware=Hardware(),
+        region=given["region"],
+        grace_seconds=given["grace_seconds"],
+    )
+    executors: dict[str, Executor] = {"checksum": load_executors()["checksum"]}
+    rehearsal = Rehearsal(Path(given["notes"]), config.miner_id)
+    executors |= dict.fromkeys(rehearsal.services, rehearsal)
+    return await MinerProgram(config, transport, executors).run()
+
+
+if __name__ == "__main__":
+    hold_on()
+    configure_logs("console", "info")
+    sys.exit(asyncio.run(mine(json.loads(sys.argv[1]))))

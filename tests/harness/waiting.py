@@ -1,0 +1,45 @@
+"""Waiting for what other processes do: a look every few milliseconds, and a deadline that says what was awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+LOOK_EVERY_SECONDS = 0.03
+PATIENCE_SECONDS = 90.0
+"""Generous: the machine may be busy with other tests."""
+
+T = TypeVar("T")
+
+
+def _describe(condition: Callable[[], object]) -> str:
+    return getattr(condition, "__name__", repr(condition))
+
+
+async def eventually(
+    condition: Callable[[], T], what: str = "", timeout: float = PATIENCE_SECONDS, *, tolerate: bool = True
+) -> T:
+    """The first true value of `condition()`. `tolerate`: an exception means "not yet"."""
+    deadline = time.monotonic() + timeout
+    error: Exception | None = None
+    value: T | None = None
+    while True:
+        try:
+            value = condition()
+            if value:
+                return value
+        except Exception as failure:
+            if not tolerate:
+                raise
+            error = failure
+        if time.monotonic() > deadline:
+            told = what or _describe(condition)
+            raise AssertionError(f"not within {timeout:g} s: {told}; last: {value!r}") from error
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+
+def eventually_now(condition: Callable[[], T], what: str = "", timeout: float = PATIENCE_SECONDS) -> T:
+    """The same for code that is not asynchronous (fixtures)."""
+    return asyncio.run(eventually(condition, what, timeout))
