@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
@@ -57,10 +57,8 @@ def create_app(context: EdgeContext) -> FastAPI:
     )
     app.state.context = context
     app.state.job_watch = watch
-    v1 = APIRouter(prefix=PREFIX)
     for router in ROUTERS:
-        v1.include_router(router)
-    app.include_router(v1)
+        app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
     install_problem_handlers(app)
     if context.settings.allow_origins:
