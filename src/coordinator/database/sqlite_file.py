@@ -18,6 +18,8 @@ from coordinator.application.ports import LogUnavailable
 WRITE_LOCK_SECONDS = 10.0
 BUSY_SECONDS = 5.0  # for other processes; the data directory's lock makes those rare
 IDLE_READERS = 8
+WRITER_CACHE_KIB = 32 * 1024
+CHECKPOINT_PAGES = 4000  # 16 MiB; with the default of 1000 appends in batches take 1.7 times as long
 
 
 class SqliteFile:
@@ -89,6 +91,8 @@ class SqliteFile:
                     connection = self._writers[durable] = self._connect(
                         f"synchronous={'FULL' if durable else 'NORMAL'}",
                         "secure_delete=ON",  # what is erased is overwritten, not only unlinked
+                        f"cache_size=-{WRITER_CACHE_KIB}",
+                        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
                     )
                 connection.execute("BEGIN IMMEDIATE")
                 try:
