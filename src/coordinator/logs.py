@@ -34,10 +34,13 @@ def configure_logs(log_format: LogFormat = "console", level: str = "info") -> No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if log_format == "json":
-        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Tracebacks without local variables, here and below: those hold payloads and keys.
+        plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors += [structlog.processors.ExceptionRenderer(plain), structlog.processors.JSONRenderer()]
     else:
         colors = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        processors.append(structlog.dev.ConsoleRenderer(colors=colors))
+        plain_text = structlog.dev.plain_traceback
+        processors.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain_text))
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -1,12 +1,13 @@
 """The miners as the dispatcher sees them: sessions by profile, their free slots, and the offers they have.
 
-Pure: no I/O, no clock. A profile's window of offers is sized in time: its free slots, plus what it has lately
-completed in WINDOW_SECONDS, so that quick work never waits for the dispatcher and slow work never hoards.
+Pure: no I/O, no clock. A profile's window of offers is sized in time: its free slots, plus what it has ended
+within the last WINDOW_SECONDS, so that quick work never waits for the dispatcher and slow work never hoards.
+Ended and not begun, and counted rather than extrapolated: a thousand slots that begin (or end) an hour's work
+in one moment would otherwise look like quick ones, and what is urgent would wait behind their offers.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +16,6 @@ from coordinator.application.shelf import Work
 from coordinator.domain.matching import Capabilities, Constraints, satisfies, tightness
 
 WINDOW_SECONDS = 1.0
-RATE_FLOOR_SECONDS = 0.1  # the shortest time over which a rate is worth anything
 MAX_BUNDLE = 50  # offers a message
 
 
@@ -50,9 +50,9 @@ class Profile:
     """The classes that these miners can serve."""
     offered: dict[str, Offered] = field(default_factory=dict)
     """By job id, oldest first."""
-    taken: deque[tuple[float, int]] = field(default_factory=deque)
-    """(moment, jobs) that left the queue within the last WINDOW_SECONDS."""
-    taken_sum: int = 0
+    ended: deque[tuple[float, int]] = field(default_factory=deque)
+    """(moment, attempts) that these miners ended within the last WINDOW_SECONDS."""
+    ended_sum: int = 0
 
     @property
     def free_slots(self) -> int:
@@ -63,19 +63,15 @@ class Profile:
         """The most offers in one message to a backlogged profile: no miner gets more than it can run."""
         return min((s.concurrency for s in self.sessions.values()), default=1)
 
-    def count_taken(self, jobs: int, now: float) -> None:
-        self.taken.append((now, jobs))
-        self.taken_sum += jobs
+    def count_ended(self, attempts: int, now: float) -> None:
+        self.ended.append((now, attempts))
+        self.ended_sum += attempts
 
     def room(self, now: float) -> int:
         """How many more offers belong on the queue."""
-        while self.taken and self.taken[0][0] < now - WINDOW_SECONDS:
-            self.taken_sum -= self.taken.popleft()[1]
-        ahead = 0
-        if self.taken_sum:
-            seconds = max(RATE_FLOOR_SECONDS, min(WINDOW_SECONDS, now - self.taken[0][0]))
-            ahead = math.ceil(self.taken_sum / seconds * WINDOW_SECONDS)
-        return max(0, self.free_slots + ahead - len(self.offered)) if self.sessions else 0
+        while self.ended and self.ended[0][0] < now - WINDOW_SECONDS:
+            self.ended_sum -= self.ended.popleft()[1]
+        return max(0, self.free_slots + self.ended_sum - len(self.offered)) if self.sessions else 0
 
     def bundles(self, works: list[Work]) -> list[list[Work]]:
         """These offers as messages: one each while slots are free, packed once the profile is backlogged."""

@@ -25,6 +25,7 @@ from coordinator.application.ports import (
 )
 
 RETRY_SECONDS = 0.5
+POLL_SECONDS = 0.05  # between looks at the position of a follower that leads elsewhere
 Status = Literal["stopped", "standby", "leading", "failed"]
 
 log = structlog.get_logger("follower")
@@ -78,12 +79,18 @@ class FollowerBase:
 
 
 class LocalWatermarks:
-    """Positions of followers: known at once where they run in this process, else read from their table."""
+    """Positions of followers: known at once where they lead in this process, else read from their table."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._positions: dict[str, int] = {}
+        self._local: set[str] = set()
         self._moved = asyncio.Event()
+        self._polls: dict[str, asyncio.Task[None]] = {}
+
+    def leads(self, follower: str, *, here: bool) -> None:
+        """Whether the follower's moves are announced in this process."""
+        (self._local.add if here else self._local.discard)(follower)
 
     def moved(self, follower: str, position: int) -> None:
         self._positions[follower] = max(position, self._positions.get(follower, 0))
@@ -95,18 +102,26 @@ class LocalWatermarks:
 
     async def reached(self, follower: str, position: int, timeout: float) -> bool:
         """See `ports.Watermarks`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while self.of(follower) < position:
-            left = deadline - loop.time()
-            if left <= 0:
-                return False
-            try:
-                async with asyncio.timeout(min(left, 0.05)):
+        try:
+            async with asyncio.timeout(timeout):
+                while self.of(follower) < position:
+                    if follower not in self._local and follower not in self._polls:
+                        self._polls[follower] = asyncio.create_task(self._poll(follower))
                     await self._moved.wait()
-            except TimeoutError:
-                self.moved(follower, await asyncio.to_thread(self._stored, follower))
+        except TimeoutError:
+            return False
         return True
+
+    async def _poll(self, follower: str) -> None:
+        """One look for all who wait; they start the next one if it was not enough."""
+        try:
+            await asyncio.sleep(POLL_SECONDS)
+            stored = await asyncio.to_thread(self._stored, follower)
+        except LogUnavailable:
+            stored = 0
+        finally:
+            del self._polls[follower]
+        self.moved(follower, stored)
 
     def _stored(self, follower: str) -> int:
         with self._database.transaction() as tables:
@@ -156,6 +171,7 @@ class FollowerRunner:
         name = self.follower.name
         while True:
             self.status = "standby"
+            self._watermarks.leads(name, here=False)
             try:
                 await self._leadership.acquire(name)
                 self.position = await self._in_thread(self._take_over)
@@ -179,6 +195,7 @@ class FollowerRunner:
 
     async def _lead(self) -> None:
         follower, name = self.follower, self.follower.name
+        self._watermarks.leads(name, here=True)
         self._watermarks.moved(name, self.position)
         while self._leadership.holds(name):
             events = await self._feed.next(self.position, follower.batch, follower.tick_seconds)

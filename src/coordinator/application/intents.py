@@ -78,15 +78,20 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
     except ValueError as error:
         raise Refusal(Code.INVALID_PAYLOAD, f"the body is not JSON: {error}") from None
     # These are rare and cheap to rule out over the raw bytes; only then is the value walked.
-    suspicious = (
-        body.count(b"[") + body.count(b"{") > MAX_DEPTH
-        or _UNSTORABLE.search(body)
-        or _LONG_NUMBER.search(body)
-        or _BIG_EXPONENT.search(body)
-    )
-    if suspicious:
+    if _UNSTORABLE.search(body) or _LONG_NUMBER.search(body) or _BIG_EXPONENT.search(body):
         _check_storable(value, MAX_DEPTH)
+    elif body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(value, MAX_DEPTH)
     return value
+
+
+def _check_depth(value: Any, depth: int) -> None:
+    """As `_check_storable`, for its depth alone: most large bodies are arrays, wide and not deep."""
+    if depth == 0:
+        raise Refusal(Code.INVALID_PAYLOAD, f"the body is nested deeper than {MAX_DEPTH} levels")
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            _check_depth(item, depth - 1)
 
 
 def _check_storable(value: Any, depth: int) -> None:

@@ -108,14 +108,14 @@ class OpenWork:
 
     def note(self, events: Sequence[Recorded], now: float) -> list[Hint]:
         """Take these events in, after they are committed; what to tell which miner. `now`: monotonic."""
-        taken: dict[str, int] = {}
-        hints = [hint for recorded in events for hint in self._note(recorded, taken)]
-        for profile_id, count in taken.items():
+        ended: dict[str, int] = {}
+        hints = [hint for recorded in events for hint in self._note(recorded, ended)]
+        for profile_id, count in ended.items():
             if profile_id in self.fleet.profiles:
-                self.fleet.profiles[profile_id].count_taken(count, now)
+                self.fleet.profiles[profile_id].count_ended(count, now)
         return hints
 
-    def _note(self, recorded: Recorded, taken: dict[str, int]) -> Iterator[Hint]:
+    def _note(self, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
         event = recorded.event
         match event:
             case JobSubmitted():
@@ -126,23 +126,20 @@ class OpenWork:
                 work = self._find(job_id)
                 self.withdraw(job_id)
                 self.start(Running(work, event.miner_id, event.session_id))
-                profile = self.fleet.profile_of(event.miner_id)
-                if profile:
-                    taken[profile.id] = taken.get(profile.id, 0) + 1
             case JobRequeued():
                 job_id = str(event.job_id)
                 work = self._find(job_id)
-                self._end(job_id)
+                self._end(job_id, ended)
                 self.shelf.add(work._replace(attempt=event.attempt, position=recorded.position))
             case JobAttemptEnded():
                 if event.outcome == "lost":
                     yield from self._cancel_hint(str(event.job_id))
             case JobCompleted() | JobFailed():
-                self._end(str(event.job_id))
+                self._end(str(event.job_id), ended)
             case JobCanceled() | JobExpired():
                 job_id = str(event.job_id)
                 yield from self._cancel_hint(job_id)
-                self._end(job_id)
+                self._end(job_id, ended)
                 self.withdraw(job_id)
             case MinerRegistered():
                 session = Session(event.miner_id, event.session_id, event.concurrency, "ONLINE")
@@ -182,10 +179,13 @@ class OpenWork:
         offered = profile.offered.get(work.job_id)
         return offered is not None and offered.work is work
 
-    def _end(self, job_id: str) -> None:
+    def _end(self, job_id: str, ended: dict[str, int]) -> None:
         running = self._running.pop(job_id, None)
         if running:
             self.fleet.count_running(running.miner_id, running.session_id, -1)
+            profile = self.fleet.profile_of(running.miner_id)
+            if profile:
+                ended[profile.id] = ended.get(profile.id, 0) + 1
 
     def _knows(self, job_id: str) -> bool:
         return job_id in self._running or job_id in self.shelf or self._offer_of(job_id) is not None

@@ -16,7 +16,6 @@ from coordinator.domain.job import (
     FINAL_STATES,
     STATE_NAMES,
     AttemptCommand,
-    AttemptEnded,
     Canceled,
     Completed,
     EndedAttempt,
@@ -53,7 +52,8 @@ def decide(state: JobState, command: Command, facts: Facts) -> list[Event]:
     """The events that `command` leads to; none for a repeat. Raises `Refusal`."""
     if isinstance(command, JobSubmit):
         return _submit(state, command, facts)
-    if state is None or isinstance(state, AttemptEnded):
+    if type(state) not in STATE_NAMES:
+        # No such job: or the id names another kind of stream, which looks just the same from outside.
         raise _not_found()
     match command:
         case JobCancel():
