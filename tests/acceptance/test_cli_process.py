@@ -231,6 +231,42 @@ def test_colours_on_a_terminal_only(tmp_path: Path, variables: dict[str, str], c
     assert b"UNREACHABLE" in said
 
 
+def test_progress_stays_out_of_the_data(tmp_path: Path) -> None:
+    """With bars on a terminal's stderr, data still goes to stdout, and only data."""
+    ours, theirs = pty.openpty()
+    with dev(tmp_path, "--miners", "1") as coordinator:
+        job_id = coordinator.submit("watched")
+        done = subprocess.run(
+            [*PROGRAM, "job", "watch", job_id, "--url", coordinator.url],
+            cwd=tmp_path,
+            env=environment(TERM="xterm"),
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+    os.close(theirs)
+    drawn = os.read(ours, 65536)
+    os.close(ours)
+    lines = done.stdout.splitlines()
+    assert all(line.startswith(f"{job_id}  ") for line in lines)
+    assert "COMPLETED" in lines[-1]
+    assert "\x1b" not in done.stdout
+    assert b"jobs" in drawn
+
+
+def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
+    """Ctrl-C ends a command that waits with 130 and without a traceback; the job goes on."""
+    with dev(tmp_path) as coordinator:
+        job_id = coordinator.submit("waited for")
+        with running(tmp_path, "job", "watch", job_id, "--json", "--url", coordinator.url) as watch:
+            assert watch.stdout is not None
+            assert "QUEUED" == json.loads(watch.stdout.readline())["state"]
+            assert 130 == stop(watch, signal.SIGINT)
+        assert "QUEUED" == coordinator.run("job", "show", job_id, "--json").json()["state"]
+    assert "Traceback" not in (tmp_path / "stderr.log").read_text()
+
+
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> int:
     """End a process with a signal; its exit code."""
     process.send_signal(number)

@@ -41,7 +41,9 @@ def submit(
     priority: Annotated[
         int | None, typer.Option("--priority", min=0, max=9, help="Higher goes first.")
     ] = None,
-    max_attempts: Annotated[int | None, typer.Option("--max-attempts", min=1, max=10)] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option("--max-attempts", min=1, max=10, help="[default: 3]")
+    ] = None,
     key: Annotated[
         str | None,
         typer.Option("--key", help="Idempotency key: the same key and request are the same job."),
@@ -89,7 +91,7 @@ def submit(
 @app.command("list")
 def list_jobs(
     state: Annotated[str | None, typer.Option("--state", help="QUEUED, RUNNING, COMPLETED, …")] = None,
-    service: Annotated[str | None, typer.Option("--service")] = None,
+    service: Annotated[str | None, typer.Option("--service", help="Only of this service.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     url: Url = DEFAULT_URL,
     api_key: Key = None,

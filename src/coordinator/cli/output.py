@@ -136,6 +136,8 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        # Where stdout is another terminal or none, it must stay what it is: data goes there.
+        redirect_stdout=sys.stdout.isatty(),
         disable=quiet or not console.is_terminal,
     ) as shown:
         yield shown

@@ -45,16 +45,13 @@ class Connection:
         self._timeout = timeout
         self._tries = tries
         self._seen = 0
-        try:
-            self._http = httpx.AsyncClient(
-                base_url=self.url,
-                headers={b"X-Api-Key": header_text("the API key", api_key)} if api_key else {},
-                timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S, pool=None),
-                limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
-                transport=transport,
-            )
-        except httpx.InvalidURL as error:
-            raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url: {error}") from None
+        self._http = httpx.AsyncClient(
+            base_url=_address(self.url),
+            headers={b"X-Api-Key": header_text("the API key", api_key)} if api_key else {},
+            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S, pool=None),
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+            transport=transport,
+        )
 
     async def close(self) -> None:
         """Give back the connections. May be called twice."""
@@ -179,11 +176,19 @@ class Connection:
             self._seen = max(self._seen, int(position))
 
     def _unreachable(self, error: httpx.RequestError) -> Unreachable:
-        if isinstance(error, httpx.UnsupportedProtocol):
-            return Unreachable(f"{self.url!r} is no http:// or https:// url")
         if isinstance(error, httpx.TimeoutException):
             return Unreachable(f"{self.url} did not answer in time")
         return Unreachable(f"{self.url}: {error or type(error).__name__}")
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url: {error}") from None
+    if address.scheme not in ("http", "https") or not address.host:
+        raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url like http://host:port")
+    return address
 
 
 def header_text(what: str, text: str) -> bytes:

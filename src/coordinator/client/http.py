@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from coordinator.client import transfer
 from coordinator.client.connection import ANSWER_TIMEOUT_S, TRIES, Connection, header_text
-from coordinator.client.errors import BadAnswer, Conflict, NotReady
+from coordinator.client.errors import BadAnswer, Conflict, NotFound, NotReady
 from coordinator.client.models import Answer, Blob, Canceled, Job, JobResult, Page, Submitted
 
 LONG_POLL_S: Final = 20.0
@@ -129,6 +129,10 @@ class Client:
                 await self.result(job_id, wait=left)
             except Conflict:
                 pass  # final, without a result
+            except NotFound as error:
+                if error.code != "BLOB_NOT_FOUND":
+                    raise
+                # Final, and its result has been erased since.
             except NotReady:
                 if until is not None and time.monotonic() >= until:
                     raise

@@ -1,0 +1,266 @@
+"""The client SDK against an HTTP server of the test's own: what is sent, repeated, refused and checked."""
+
+# ruff: noqa: SIM300 - tests read expected == actual
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from coordinator.client import (
+    BadAnswer,
+    Client,
+    Conflict,
+    CoordinatorError,
+    DamagedBlob,
+    JobResult,
+    NotAuthorised,
+    NotFound,
+    NotReady,
+    RateLimited,
+    Refused,
+    TryAgain,
+    Unreachable,
+)
+from coordinator.client.http import every
+
+JOB = "0190163d-8694-739b-aea5-966c26f8ad91"
+AT = "2026-01-31T12:00:00.250Z"
+SUBMITTED = {"status": "accepted", "job_id": JOB, "state": "QUEUED", "expires_at": AT, "position": 7}
+VIEW = {"job_id": JOB, "state": "QUEUED", "service": "s", "attempt": 1, "requested_at": AT, "expires_at": AT}
+RESULT = {
+    "job_id": JOB,
+    "state": "COMPLETED",
+    "attempt": 1,
+    "miner_id": "rig",
+    "finished_at": AT,
+    "result_digest": "0" * 64,
+    "result_salt": "00",
+    "result": {"n": 1},
+}
+Answer = httpx.Response | Exception
+
+
+class Server:
+    """Gives the answers in order, the last one for ever; keeps what it was asked."""
+
+    def __init__(self, *answers: Answer | Callable[[httpx.Request], httpx.Response]) -> None:
+        self.answers = list(answers)
+        self.asked: list[httpx.Request] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        self.asked.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, httpx.Response) else answer(request)
+
+    def client(self, **options: Any) -> Client:
+        return Client("http://c", "alice:secret", transport=httpx.MockTransport(self), **options)
+
+
+def ok(document: Any, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, json=document)
+
+
+def problem(status: int, code: str, **headers: str) -> httpx.Response:
+    document = {"type": "about:blank", "title": "t", "status": status, "detail": "why", "code": code}
+    return httpx.Response(status, json=document, headers=headers)
+
+
+async def test_submit_is_safe_to_repeat() -> None:
+    """A submit whose answer was lost is sent again with the same idempotency key; the next has another."""
+    server = Server(httpx.ReadError("lost"), ok(SUBMITTED, 201), ok(SUBMITTED, 201))
+    async with server.client() as client:
+        first = await client.submit("s", {"a": 1}, priority=3)
+        await client.submit("s", {"a": 1})
+    keys = [request.headers["Idempotency-Key"] for request in server.asked]
+    assert (JOB, 7) == (first.job_id, first.position)
+    assert keys[0] == keys[1] != keys[2]
+    assert {"service": "s", "payload": {"a": 1}, "constraints": {}, "priority": 3} == json.loads(
+        server.asked[0].content
+    )
+
+
+async def test_a_key_of_ones_own() -> None:
+    """The caller's idempotency key is sent as UTF-8; one that no header can carry is refused unsent."""
+    server = Server(ok(SUBMITTED, 201))
+    async with server.client() as client:
+        await client.submit("s", {}, idempotency_key="größe 1")
+        with pytest.raises(CoordinatorError, match="INVALID_ARGUMENT"):
+            await client.submit("s", {}, idempotency_key="a\nb")
+    assert ["größe 1".encode()] == [dict(r.headers.raw)[b"Idempotency-Key"] for r in server.asked]
+
+
+async def test_reads_show_own_writes() -> None:
+    """After a write, reads ask for at least its position."""
+    server = Server(ok(VIEW), ok(SUBMITTED, 201), ok(VIEW))
+    async with server.client() as client:
+        await client.get(JOB)
+        await client.submit("s", {})
+        await client.get(JOB)
+    assert [None, None, "7"] == [request.headers.get("X-At-Least") for request in server.asked]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "code"),
+    [
+        (problem(401, "UNAUTHORIZED_KEY"), NotAuthorised, "UNAUTHORIZED_KEY"),
+        (problem(403, "FORBIDDEN"), NotAuthorised, "FORBIDDEN"),
+        (problem(404, "JOB_NOT_FOUND"), NotFound, "JOB_NOT_FOUND"),
+        (problem(409, "CONFLICT_STATE"), Conflict, "CONFLICT_STATE"),
+        (problem(422, "INVALID_PAYLOAD"), Refused, "INVALID_PAYLOAD"),
+        (problem(425, "JOB_NOT_READY"), NotReady, "JOB_NOT_READY"),
+        (problem(418, "A_NEW_CODE"), Refused, "A_NEW_CODE"),
+        (httpx.Response(404, text="<html>"), NotFound, "NOT_FOUND"),
+        (httpx.Response(200, text="<html>"), BadAnswer, "BAD_ANSWER"),
+        (ok({"job_id": JOB}), BadAnswer, "BAD_ANSWER"),
+        (ok([]), BadAnswer, "BAD_ANSWER"),
+    ],
+)
+async def test_errors(answer: httpx.Response, kind: type[CoordinatorError], code: str) -> None:
+    """Each problem is an exception of its kind with its code, at once: trying again would not help."""
+    server = Server(answer)
+    async with server.client() as client:
+        with pytest.raises(CoordinatorError) as raised:
+            await client.get(JOB)
+    assert (kind, code, 1) == (type(raised.value), raised.value.code, len(server.asked))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (httpx.ConnectError("refused"), Unreachable),
+        (httpx.ReadTimeout("slow"), Unreachable),
+        (problem(503, "UNAVAILABLE"), TryAgain),
+        (problem(500, "INTERNAL"), TryAgain),
+        (httpx.Response(502, text="bad gateway"), TryAgain),
+        (problem(429, "RATE_LIMITED", **{"Retry-After": "0"}), RateLimited),
+    ],
+)
+async def test_what_may_pass_is_tried_again(answer: Answer, kind: type[CoordinatorError]) -> None:
+    """No answer and "again later" are tried again; what stays is raised."""
+    passing, staying = Server(answer, ok(VIEW)), Server(answer)
+    async with passing.client(tries=2) as client:
+        assert JOB == (await client.get(JOB)).job_id
+    async with staying.client(tries=2) as client:
+        with pytest.raises(kind):
+            await client.get(JOB)
+    assert (2, 2) == (len(passing.asked), len(staying.asked))
+
+
+async def test_wait_asks_until_the_job_is_final() -> None:
+    """`wait` polls long until the job has ended, and returns it however it ended."""
+    server = Server(
+        problem(425, "JOB_NOT_READY"), problem(409, "CONFLICT_STATE"), ok({**VIEW, "state": "FAILED"})
+    )
+    async with server.client() as client:
+        job = await client.wait(JOB)
+    paths = [request.url.path for request in server.asked]
+    assert ("FAILED", True) == (job.state, job.final)
+    assert [f"/v1/jobs/{JOB}/result"] * 2 + [f"/v1/jobs/{JOB}"] == paths
+    assert "20" == server.asked[0].url.params["wait"]
+
+
+async def test_wait_has_an_end() -> None:
+    """`wait` with a timeout raises NotReady when it is over."""
+    server = Server(problem(425, "JOB_NOT_READY"))
+    async with server.client() as client:
+        with pytest.raises(NotReady):
+            await client.wait(JOB, timeout=0.05)
+
+
+async def test_a_result_that_was_erased_is_final_too() -> None:
+    """`wait` returns a completed job whose result is gone; there is nothing more to wait for."""
+    server = Server(problem(404, "BLOB_NOT_FOUND"), ok({**VIEW, "state": "COMPLETED"}))
+    async with server.client() as client:
+        assert "COMPLETED" == (await client.wait(JOB)).state
+
+
+async def test_documents_are_kept_whole() -> None:
+    """`document()` gives back what was answered, with members that this version does not know."""
+    told = {**VIEW, "something_new": [1.5, None]}
+    async with Server(ok(told)).client() as client:
+        assert told == (await client.get(JOB)).document()
+
+
+async def test_every_page() -> None:
+    """`every` follows the cursors, and stops at the limit without asking for more."""
+    pages = [
+        ok({"items": [{"n": 1}, {"n": 2}], "next_cursor": "b"}),
+        ok({"items": [{"n": 3}], "next_cursor": None}),
+    ]
+    server = Server(*pages)
+    async with server.client() as client:
+        assert [1, 2, 3] == [item["n"] async for item in every(client.list)]
+    limited = Server(pages[0])
+    async with limited.client() as client:
+        assert [1, 2] == [item["n"] async for item in every(client.list, 2)]
+    assert "b" == server.asked[1].url.params["cursor"]
+    assert 1 == len(limited.asked)
+
+
+async def test_upload_only_what_is_not_there(tmp_path: Path) -> None:
+    """A file is sent under its digest, with its length, once: what is there already is not sent again."""
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 600_000)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    seen: list[tuple[int, int]] = []
+    server = Server(httpx.Response(404), ok({"blob": "b"}, 201), httpx.Response(200))
+    async with server.client() as client:
+        first = await client.upload(file, lambda done, total: seen.append((done, total)))
+        again = await client.upload(file)
+    assert (digest, 600_000, f"blob:{digest}") == (*first, first.ref)
+    assert first == again
+    assert ["HEAD", "PUT", "HEAD"] == [request.method for request in server.asked]
+    assert (b"x" * 600_000, "600000") == (server.asked[1].content, server.asked[1].headers["Content-Length"])
+    assert (600_000, 600_000) == seen[-1]
+    assert sorted(seen) == seen
+
+
+async def test_download_is_checked(tmp_path: Path) -> None:
+    """A download appears under its name once it has the right digest; a damaged one leaves nothing."""
+    content = b"y" * 600_000
+    digest = hashlib.sha256(content).hexdigest()
+    target = tmp_path / "target"
+    async with Server(httpx.Response(200, content=content)).client() as client:
+        assert 600_000 == await client.download(JOB, f"blob:{digest}", target)
+    assert content == target.read_bytes()
+    target.unlink()
+    async with Server(httpx.Response(200, content=b"z")).client() as client:
+        with pytest.raises(DamagedBlob):
+            await client.download(JOB, digest, target)
+    async with Server(problem(404, "BLOB_NOT_FOUND")).client() as client:
+        with pytest.raises(NotFound):
+            await client.download(JOB, digest, target)
+    assert [] == os.listdir(tmp_path)
+
+
+def test_files_of_a_result_get_harmless_names() -> None:
+    """Files are found wherever a result names them; their names can't lead out of a folder."""
+    first, second, third = ("blob:" + digit * 64 for digit in "abc")
+    result = {
+        "outputs": [{"name": "../../etc/passwd", "blob": first}, {"name": ".hidden", "blob": second}],
+        "thumbnail": third,
+        "text": f"not a file: {first}",
+    }
+    files = list(JobResult.of({**RESULT, "result": result}).files())
+    assert [("thumbnail", "c" * 64), ("_.._etc_passwd", "a" * 64), ("hidden", "b" * 64)] == files
+
+
+def test_a_url_or_key_that_can_not_be_used() -> None:
+    """A key that no header can carry, and a url that is none, are refused at once and not quoted."""
+    with pytest.raises(CoordinatorError, match="INVALID_ARGUMENT") as raised:
+        Client("http://c", "alice:sec\nret")
+    assert "sec" not in str(raised.value)
+    for url in ("http://c:port", "127.0.0.1:8011", "localhost", "ftp://c", ""):
+        with pytest.raises(CoordinatorError, match="INVALID_ARGUMENT"):
+            Client(url)

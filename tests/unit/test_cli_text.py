@@ -1,0 +1,114 @@
+"""What the command line reads and prints: settings, keys, options, errors, text from strangers."""
+
+# ruff: noqa: SIM300 - tests read expected == actual
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from coordinator.cli import devkeys, output
+from coordinator.cli.errors import CommandError, Exit, explain
+from coordinator.cli.main import app
+from coordinator.cli.options import json_object
+from coordinator.client.errors import refusal
+from coordinator.domain.errors import Code
+from coordinator.settings import Settings
+
+ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_speaks_json_and_explains_itself(name: str) -> None:
+    """Every command has --json, a help text, and one for each of its options."""
+    command = COMMANDS[name]
+    options = [p for p in command.params if p.name != "help"]
+    assert any("--json" in p.opts for p in options)
+    assert command.help
+    assert [] == [p.opts for p in options if p.param_type_name == "option" and not p.help]
+
+
+def test_env_example_has_every_setting() -> None:
+    """`.env.example` names each setting once, each below a comment, with its default where it has one."""
+    text = ENV_EXAMPLE.read_text()
+    given = dict(re.findall(r"^#? ?([A-Z_]+)=(.*)$", text, re.MULTILINE))
+    shown = {name: value for name, value in given.items() if re.search(rf"^{name}=", text, re.MULTILINE)}
+    assert sorted(name.upper() for name in Settings.model_fields) == sorted(given)
+    assert Settings(_env_file=None) == Settings(_env_file=ENV_EXAMPLE)  # type: ignore[call-arg]
+    assert all(Settings.model_fields[name.lower()].default is not None for name in shown)
+
+
+def test_keys_are_made_once(tmp_path: Path) -> None:
+    """Keys for development are made for each role, complete, and read again afterwards."""
+    first = devkeys.load_or_create(tmp_path / "data")
+    assert set(devkeys.ROLES) == set(first)
+    assert first == devkeys.load_or_create(tmp_path / "data")
+    assert len(set(first.values())) == 3
+    assert ["dev-keys.env"] == [path.name for path in (tmp_path / "data").iterdir()]
+
+
+def test_text_from_strangers_can_not_steer_the_terminal() -> None:
+    """Control characters, which could move the cursor or set the title, are replaced; umlauts are not."""
+    assert "\ufffd[2Jgrün\ufffd\n\tx" == output.plain("\x1b[2Jgrün\x9b\n\tx")
+
+
+def test_sizes_and_moments() -> None:
+    """Sizes in decimal units, moments as the HTTP answers have them."""
+    assert ["0 B", "999 B", "1.0 kB", "1.5 MB", "2.0 GB", "3.0 TB"] == [
+        output.size(n) for n in (0, 999, 1000, 1_500_000, 2 * 10**9, 3 * 10**12)
+    ]
+    assert "2026-01-31T12:00:00.250Z" == output.moment(1_769_860_800_250)
+
+
+def test_json_objects(tmp_path: Path) -> None:
+    """A JSON object is read from the option or a file; whatever else is a usage error that says where."""
+    file = tmp_path / "payload.json"
+    file.write_text('{"a": [1]}')
+    assert {"a": [1]} == json_object('{"a": [1]}', "--payload") == json_object(f"@{file}", "--payload")
+    file.write_bytes(b"\xff")
+    for text, cause in (
+        ("[]", "--payload must be"),
+        ("{", "--payload is not JSON"),
+        (f"@{file}", "not UTF-8"),
+        (f"@{tmp_path}", "directory"),
+        ("@missing", "No such file"),
+    ):
+        with pytest.raises(CommandError, match=cause) as raised:
+            json_object(text, "--payload")
+        assert Exit.USAGE == raised.value.exit_code
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_refusal_has_an_exit_code(code: Code) -> None:
+    """No refusal looks like success, like a job that failed, or like a bug of ours."""
+    told = explain(refusal(400, {"code": code.value, "detail": "why"}))
+    assert (code.value, "why") == (told.code, told.cause)
+    assert told.exit_code in (Exit.REFUSED, Exit.NOT_FOUND, Exit.AUTH, Exit.UNREACHABLE, Exit.UNVERIFIED)
+
+
+def test_unexpected_errors_are_not_swallowed() -> None:
+    """What nobody expected is reported as a bug, with its type; of several at once the first."""
+    told = explain(ExceptionGroup("tasks", [ZeroDivisionError("x"), ValueError("y")]))
+    assert ("BUG", "ZeroDivisionError: x", Exit.BUG) == (told.code, told.cause, told.exit_code)
+
+
+def test_what_says_nothing_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fields without a value are left out, also inside of others; false and zero are values."""
+    output.fields({"a": None, "b": {"c": None, "d": 0}, "e": False, "f": [], "g": "x"})
+    assert ['b  {"d": 0}', "e  False", "g  x"] == capsys.readouterr().out.splitlines()
