@@ -36,7 +36,12 @@ class Stage:
     """Standard mode where both urls are given, embedded mode else. `settings` go to every coordinator."""
 
     def __init__(
-        self, folder: Path, *, database_url: str | None = None, amqp_url: str | None = None, **settings: object
+        self,
+        folder: Path,
+        *,
+        database_url: str | None = None,
+        amqp_url: str | None = None,
+        **settings: object,
     ) -> None:
         self.folder = folder
         self.amqp_url = amqp_url
@@ -131,9 +136,7 @@ class Stage:
         return SigningKey.load_or_create(self.folder / f"{name}.key").key_id
 
     def _start(self, name: str, module: str, *arguments: str, **settings: str) -> Process:
-        process = Process(
-            f"{name}-{next(self._numbers)}", self.folder, module, *arguments, **settings
-        )
+        process = Process(f"{name}-{next(self._numbers)}", self.folder, module, *arguments, **settings)
         self.processes.append(process)
         return process
 

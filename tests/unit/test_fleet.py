@@ -32,19 +32,26 @@ def test_the_window_is_the_free_slots_while_nothing_completes() -> None:
     assert profile.room(0.0) == 3
 
 
-def test_the_window_grows_with_what_was_lately_taken() -> None:
+def test_the_window_grows_with_what_has_lately_ended() -> None:
     """Quick work: about one second of completions is on the queue in advance."""
     _, profile = fleet_of(session("a", 1, running=1))
     for tenth in range(10):
-        profile.count_taken(5, tenth / 10)
-    assert profile.room(0.95) == 53  # 50 jobs within 0.95 s, rounded up to a whole second's worth
+        profile.count_ended(5, tenth / 10)
+    assert profile.room(0.95) == 50
     assert profile.room(WINDOW_SECONDS + 2) == 0
 
 
+def test_slots_that_end_together_do_not_look_like_quick_ones() -> None:
+    """A moment's completions are counted and not extrapolated: slow work never hoards offers."""
+    _, profile = fleet_of(session("a", 20))
+    profile.count_ended(20, 10.0)
+    assert profile.room(10.01) == 40
+
+
 def test_a_profile_without_live_miners_gets_no_offers() -> None:
-    """Draining and ended sessions take nothing, whatever was lately taken."""
+    """Draining and ended sessions take nothing, whatever has lately ended."""
     fleet, profile = fleet_of(session("a"), session("b"))
-    profile.count_taken(100, 0.0)
+    profile.count_ended(100, 0.0)
     fleet.drain("a")
     fleet.end("b")
     assert profile.room(0.1) == 0

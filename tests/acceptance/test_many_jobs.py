@@ -1,0 +1,104 @@
+"""Many jobs over several miners, and who gets them."""
+
+# ruff: noqa: SIM300 - tests read expected == actual
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from tests.harness.executor import SERVICE
+from tests.harness.stage import BOB, Stage
+from tests.harness.waiting import eventually
+
+JOBS = 200
+IN_EUROPE = {"region": "eu"}
+
+
+async def test_every_job_once(tmp_path: Path, database_url: str, amqp_url: str) -> None:
+    """200 jobs of two clients over three miners of two profiles: one start, one result, one receipt each."""
+    with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url) as stage:
+        stage.coordinator()
+        await stage.ready()
+        await stage.rehearse()
+        stage.miner("rig1", concurrency=4, region="eu")
+        stage.miner("rig2", concurrency=4, region="eu")
+        stage.miner("rig3", concurrency=4)
+        async with stage.rpc() as alice, stage.rpc(BOB) as bob:
+            jobs = await asyncio.gather(
+                *(
+                    stage.submit(
+                        bob if n % 3 == 0 else alice,
+                        f"job-{n}",
+                        service=SERVICE if n % 2 else "checksum",
+                        payload={"seconds": 0.02} if n % 2 else {"text": f"{n}"},
+                        constraints=IN_EUROPE if n % 5 == 0 else {},
+                        priority=n % 4,
+                    )
+                    for n in range(JOBS)
+                )
+            )
+            await stage.ended(jobs)
+        checked = await stage.check()
+        assert (JOBS, {"COMPLETED": JOBS}, {1: JOBS}) == (len(set(jobs)), checked.states(), checked.starts())
+        done_by = Counter(
+            (e.data["miner_id"], bool(checked.jobs[e.data["job_id"]].submitted["constraints"]["region"]))
+            for e in stage.log.entries("job.completed.v1")
+        )
+        assert 0 == done_by["rig3", True], "a job that must be in Europe was done elsewhere"
+        assert {"rig1", "rig2", "rig3"} == {miner for miner, _ in done_by}
+
+
+async def test_no_slot_holds_two_offers_while_another_idles(
+    tmp_path: Path, database_url: str, amqp_url: str
+) -> None:
+    """Two jobs, two one-slot miners of one profile: both run at the same time, round after round."""
+    with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url) as stage:
+        stage.coordinator()
+        await stage.ready()
+        await stage.rehearse()
+        stage.miner("rig1")
+        stage.miner("rig2")
+        await stage.registered("rig1", "rig2")
+        async with stage.rpc() as rpc:
+            for number in range(4):
+                until = {"until": f"round-{number}"}
+                pair = [await stage.submit(rpc, f"{number}-{n}", payload=until) for n in range(2)]
+                for job_id in pair:
+                    await stage.noted(f"begun-{job_id}-1")
+                stage.release(f"round-{number}")
+                await stage.ended(pair)
+            # More jobs than slots, each a while: nobody idles while the other has two.
+            jobs = await asyncio.gather(
+                *(stage.submit(rpc, f"while-{n}", payload={"seconds": 0.5}) for n in range(8))
+            )
+            await stage.ended(jobs)
+        checked = await stage.check()
+        assert {1: 16} == checked.starts()
+        shares = Counter(e.data["miner_id"] for e in stage.log.entries("job.completed.v1"))
+        assert {"rig1": 8, "rig2": 8} == shares
+
+
+async def test_priority_holds_behind_slow_work(tmp_path: Path, database_url: str, amqp_url: str) -> None:
+    """While slow jobs fill every slot, what is urgent is not behind a queue of offers that nobody can take."""
+    with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url, offer_timeout_seconds=60) as stage:
+        stage.coordinator()
+        await stage.ready()
+        await stage.rehearse()
+        stage.miner("rig1", concurrency=2)
+        await stage.registered("rig1")
+        async with stage.rpc() as rpc:
+            slow = [await stage.submit(rpc, f"slow-{n}", payload={"until": "first"}) for n in range(2)]
+            for job_id in slow:
+                await stage.noted(f"begun-{job_id}")
+            patient = [await stage.submit(rpc, f"patient-{n}", payload={"seconds": 0.1}) for n in range(30)]
+            await eventually(lambda: stage.log.positions()["dispatcher"] == stage.log.head(), "dispatched")
+            urgent = await stage.submit(rpc, "urgent", payload={"seconds": 0.1}, priority=9)
+            stage.release("first")
+            await stage.ended([*slow, *patient, urgent])
+        await stage.check()
+        order = [e.data["job_id"] for e in stage.log.entries("job.started.v1")]
+        behind = sum(job in patient for job in order[: order.index(urgent)])
+        # What was offered just before it (a slot each, and what follows on quick completions) may go first.
+        assert behind <= 8, f"the urgent job came after {behind} others"
