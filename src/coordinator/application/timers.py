@@ -78,6 +78,8 @@ class Timers(FollowerBase):
         sessions: dict[str, Row | None] = {}
         timeouts: dict[str, int] = {}
         born: set[str] = set()
+        # Not the event's own moment: before its row was here, no heartbeat could extend it.
+        now = self._clock.now()
         for recorded in events:
             event = recorded.event
             match event:
@@ -97,7 +99,7 @@ class Timers(FollowerBase):
                         "attempt": event.attempt,
                         "miner_id": event.miner_id,
                         "session_id": event.session_id,
-                        "lease_until": event.at + self._timeout_ms,
+                        "lease_until": now + self._timeout_ms,
                         "run_until": event.at,
                     }
                 case JobAttemptEnded():
@@ -109,7 +111,7 @@ class Timers(FollowerBase):
                     sessions[event.miner_id] = {
                         "miner_id": event.miner_id,
                         "session_id": event.session_id,
-                        "last_seen": event.at,
+                        "last_seen": now,
                     }
                 case MinerLeft() | MinerLost():
                     sessions[event.miner_id] = None
