@@ -16,7 +16,14 @@ from uuid import UUID
 from coordinator.domain import aggregates, job, miner, service
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.facts import Facts, WorkDone
-from coordinator.domain.matching import Capabilities, Constraints, Gpu, class_of
+from coordinator.domain.matching import (
+    Capabilities,
+    Constraints,
+    Gpu,
+    class_of,
+    normalise_capabilities,
+    profile_of,
+)
 from coordinator.domain.messages import SYSTEM, Command, Event, Principal, Role
 
 JOB_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -161,7 +168,7 @@ def registered(
 ) -> miner.MinerRegistered:
     able = changes.pop("capabilities", capabilities())
     fields: dict[str, Any] = {
-        "profile": miner.profile_of(able),
+        "profile": profile_of(able),
         "concurrency": 1,
         "public_key": KEY,
         **changes,
@@ -171,7 +178,7 @@ def registered(
         by=miner_id.rpartition("@")[2],
         miner_id=miner_id,
         session_id=session,
-        capabilities=miner.normalise_capabilities(able),
+        capabilities=normalise_capabilities(able),
         **fields,
     )
 

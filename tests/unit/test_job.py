@@ -6,6 +6,14 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+
+from coordinator.domain import miner
+from coordinator.domain.aggregates import JOB, fold, job_stream
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.facts import Facts
+from coordinator.domain.matching import Constraints
+from coordinator.domain.messages import COMMANDS, SYSTEM, Principal, Role
+from coordinator.domain.service import RegisteredService, ServiceRegistered
 from tests.unit.deciding import (
     ADMIN,
     ALICE,
@@ -38,14 +46,6 @@ from tests.unit.deciding import (
     submit,
     submitted,
 )
-
-from coordinator.domain import miner
-from coordinator.domain.aggregates import JOB, fold, job_stream
-from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.facts import Facts
-from coordinator.domain.matching import Constraints
-from coordinator.domain.messages import COMMANDS, SYSTEM, Principal, Role
-from coordinator.domain.service import RegisteredService
 
 COMPLETED = [submitted(), started(), completed()]
 FAILED = [submitted(), started(), attempt_ended("failed"), failed()]
@@ -131,6 +131,14 @@ def test_every_command_but_submit_needs_a_job(topic: str):
     commands = [start(), complete(), fail(), release(), lose(), cancel(), expire()]
     command = next(c for c in commands if c.topic == topic)
     given().when(command).then(Code.JOB_NOT_FOUND)
+
+
+def test_the_id_of_another_kind_of_stream_looks_like_a_job_that_is_not_there():
+    """A job id is the sender's word: one that names a miner or a service finds no job, with the same text."""
+    for command in (start(), complete(), fail(), release(), lose(), cancel(), expire()):
+        missing = given().when(command).then(Code.JOB_NOT_FOUND)
+        for events in ([registered()], [ServiceRegistered(at=T0, by="root", spec=a_spec())]):
+            assert missing.detail == given(*events).when(command).then(Code.JOB_NOT_FOUND).detail
 
 
 # --- start -------------------------------------------------------------------------------------------------
@@ -250,6 +258,20 @@ def test_complete_without_a_claim_claims_and_completes_in_one_decision():
     """For work that finishes at once the claim may be left out: one decision, both events."""
     now = T0 + 2 * SECOND
     given(submitted()).when(complete(), now=now).then(started(at=now), completed(at=now))
+
+
+def test_work_without_a_claim_is_paid_from_when_the_attempt_was_queued():
+    """Nobody saw the work begin: the miner's word counts back to the queueing, and no further."""
+    queued_again = requeued(at=T0 + 5 * SECOND)
+    history = [submitted(), started(), attempt_ended("failed", at=T0 + 5 * SECOND), queued_again]
+    receipt = given(*history).when(complete(2, begun=T0), now=T0 + 8 * SECOND).answer["receipt"]
+    assert (T0 + 5 * SECOND, "0.000") == (receipt["started_at"], receipt["units"])
+    receipt = (
+        given(*history)
+        .when(complete(2, begun=T0, ended=T0 + 7 * SECOND), now=T0 + 8 * SECOND)
+        .answer["receipt"]
+    )
+    assert (T0 + 5 * SECOND, "2.000") == (receipt["started_at"], receipt["units"])
 
 
 def test_complete_without_a_claim_needs_what_a_claim_needs():
