@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import structlog
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 MAX_COMMANDS = 500
 """Commands in one message."""
@@ -37,8 +37,12 @@ _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circul
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """JSON in ASCII without spaces. Raises ValueError for NaN, TypeError for what is not JSON at all."""
-    return _to_text(message).encode("ascii")
+    """JSON without spaces. Raises ValueError or TypeError for what is not JSON, NaN and infinity included."""
+    body = to_json(message, inf_nan_mode="constants")
+    if b"NaN" in body or b"Infinity" in body:
+        # Four times slower, and the only one of both that tells a number from a word in a text.
+        body = _to_text(message).encode("ascii")
+    return body
 
 
 class NotSent(Exception):
@@ -75,7 +79,7 @@ class Backoff:
 
     def delay(self, tries: int) -> float:
         """Seconds to wait after `tries` failures (0, 1, …): between half and all of the doubled delay."""
-        whole = min(self.longest_seconds, self.first_seconds * 2 ** min(tries, 30))
+        whole = min(self.longest_seconds, self.first_seconds * float(2 ** min(tries, 30)))
         return whole * (0.5 + self.jitter() / 2)
 
 
@@ -165,7 +169,7 @@ class CommandSender:
             return
         answers = _answers(body, len(message.commands))
         if answers is None:
-            self._log.warning("reply.unreadable", kind=message.kind)
+            self._log.warning("reply_unreadable", kind=message.kind)
             if message.due != float("inf"):
                 message.due = self._clock.now() + self._backoff.delay(message.tries)
             self._unanswered[message.id] = message
@@ -253,7 +257,7 @@ class CommandSender:
                 await self._publish(Envelope(message.kind, message.id, message.body))
             except NotSent as error:
                 if tries == 0:
-                    self._log.warning("message.not_sent", kind=message.kind, reason=str(error))
+                    self._log.warning("message_not_sent", kind=message.kind, reason=str(error))
                 await self._clock.sleep(self._backoff.delay(tries))
                 tries += 1
             else:

@@ -18,10 +18,9 @@ from pydantic_core import from_json
 
 from coordinator.client.amqp_rpc import LINK_ERRORS, AmqpRpc, Answer, Backoff, Clock, on_link
 from coordinator.miner.feed import Bundle, FedOffer, Feed
-from coordinator.miner.transport import BadOffer, Inbox, Offer
+from coordinator.miner.transport import NOT_LIVE, BadOffer, Inbox, Offer
 
 HEARTBEATS_QUEUE = "coordinator.heartbeats"
-SESSION_NOT_LIVE = "SESSION_NOT_LIVE"
 # Commands whose answer decides about a slot (see `Feed.unanswered`).
 _ABOUT_JOBS = "job."
 
@@ -117,7 +116,7 @@ class AmqpTransport:
                 await self._register_again()
             except LINK_ERRORS as error:
                 if tries == 0:
-                    self._log.warning("consumer_lost", reason=f"{type(error).__name__}: {error}")
+                    self._log.debug("consumer_lost", reason=f"{type(error).__name__}: {error}")
                 await self._clock.sleep(self._backoff.delay(tries))
                 tries += 1
 
@@ -173,7 +172,7 @@ class AmqpTransport:
         if answer.get("status") == "accepted":
             self._queues = (str(answer["queue"]), str(answer["control_queue"]))
             return
-        if answer.get("code") == SESSION_NOT_LIVE and self._inbox is not None:
+        if answer.get("code") in NOT_LIVE and self._inbox is not None:
             self._feed.suspend()
             self._inbox.on_session_lost(str(command["session_id"]))
         await self._clock.sleep(self._backoff.delay(3))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
 import time
-from collections.abc import Awaitable
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 
-from coordinator.client.amqp_batching import MAX_BODY_BYTES
-from coordinator.crypto.canonical import CanonicalError, salted_digest
+from coordinator.client.amqp_batching import MAX_BODY_BYTES, encode
+from coordinator.crypto.canonical import CanonicalError, canonical_json, salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import STATEMENT_VERSION, sign_statement
 from coordinator.miner.executors.base import (
@@ -39,7 +38,6 @@ ENVELOPE_BYTES = 4096
 """What a `job.complete` holds besides result and metrics, generously."""
 MAX_MESSAGE_CHARACTERS = 500
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
-_to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class Stopped(StrEnum):
@@ -63,8 +61,11 @@ class Attempt:
 
     __slots__ = (
         "_blobs",
+        "_due",
         "_executor",
+        "_expired",
         "_folder",
+        "_inline_in",
         "_key",
         "_task",
         "crash",
@@ -102,6 +103,9 @@ class Attempt:
         self._blobs = blobs
         self._folder = folder
         self._task: asyncio.Task[Outcome] | None = None
+        self._inline_in: asyncio.Task[Any] | None = None
+        self._due = 0.0
+        self._expired = False
 
     @property
     def names(self) -> dict[str, Any]:
@@ -163,16 +167,45 @@ class Attempt:
 
     async def _execute(self, workspace: Workspace, *, inline: bool) -> Outcome:
         limit = self.offer.timeout_seconds
+        if inline:
+            return await self._execute_inline(workspace, limit)
+        self._task = asyncio.ensure_future(self._work(workspace))
         try:
             async with asyncio.timeout(limit) as timer:
-                if inline:
-                    return await self._uncancelled(self._work(workspace))
-                self._task = asyncio.ensure_future(self._work(workspace))
-                return await self._uncancelled(self._task)
+                return await self._task
         except TimeoutError:
             if not timer.expired():
                 raise  # the executor's own
-            raise ExecutorError(EXECUTOR_TIMEOUT, f"not done after {limit:g} s", retryable=True) from None
+            raise _overdue(limit) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            if self.stopped:
+                raise _StoppedError from None
+            raise _canceled_itself() from None
+
+    async def _execute_inline(self, workspace: Workspace, limit: float) -> Outcome:
+        # A timer costs a tenth of such a job: `expire` looks after those that are not over at once.
+        task = self._inline_in = asyncio.current_task()
+        assert task is not None
+        self._due = time.monotonic() + limit
+        try:
+            return await self._work(workspace)
+        except asyncio.CancelledError:
+            if task.cancelling() > self._expired:
+                raise
+            raise (_overdue(limit) if self._expired else _canceled_itself()) from None
+        finally:
+            self._inline_in = None
+            if self._expired:
+                task.uncancel()
+
+    def expire(self, now: float) -> None:
+        """Stop work that runs inline and is over its time limit at `now` (monotonic seconds)."""
+        if self._inline_in is not None and not self._expired and now >= self._due:
+            self._expired = True
+            self._inline_in.cancel()
 
     async def _work(self, workspace: Workspace) -> Outcome:
         payload = await self._payload(workspace)
@@ -188,18 +221,6 @@ class Attempt:
                 self._on_progress,
             )
         )
-
-    async def _uncancelled(self, work: Awaitable[Outcome]) -> Outcome:
-        """Await it. A cancellation that is not this task's is `stop`, or an executor that cancels itself."""
-        try:
-            return await work
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            if self.stopped:
-                raise _StoppedError from None
-            raise ExecutorError(EXECUTOR_FAILED, "the executor cancelled itself", retryable=True) from None
 
     async def _payload(self, workspace: Workspace) -> dict[str, Any]:
         """The payload, which must be the one that the client sent. Raises ExecutorError."""
@@ -225,21 +246,20 @@ class Attempt:
         return payload
 
     def _completion(self, outcome: Outcome, started: int) -> tuple[str, dict[str, Any]]:
+        salt = secrets.token_bytes(16)
         try:
-            size = len(_to_text(outcome.result)) + len(_to_text(outcome.metrics)) + ENVELOPE_BYTES
-        except (TypeError, ValueError):
-            return self.failure(INVALID_RESULT, "the executor's result is not JSON", retryable=False)
+            measured = canonical_json(outcome.result)
+            size = len(measured) + len(encode(outcome.metrics)) + ENVELOPE_BYTES
+        except (CanonicalError, TypeError, ValueError) as error:
+            detail = str(error) if isinstance(error, CanonicalError) else "the metrics are not JSON"
+            return self.failure(INVALID_RESULT, f"the executor's result: {detail}", retryable=False)
         if size > MAX_BODY_BYTES:
             return self.failure(
                 RESULT_TOO_LARGE,
                 f"the result takes more than {MAX_BODY_BYTES} bytes; it belongs into a blob",
                 retryable=False,
             )
-        salt = secrets.token_bytes(16)
-        try:
-            digest = salted_digest(salt, outcome.result)
-        except CanonicalError as error:
-            return self.failure(INVALID_RESULT, f"the executor's result: {error}", retryable=False)
+        digest = sha256(salt + measured).hexdigest()
         offer = self.offer
         statement = {
             "version": STATEMENT_VERSION,
@@ -268,6 +288,14 @@ class Attempt:
 
 class _StoppedError(Exception):
     """The program stopped the executor."""
+
+
+def _overdue(limit: float) -> ExecutorError:
+    return ExecutorError(EXECUTOR_TIMEOUT, f"not done after {limit:g} s", retryable=True)
+
+
+def _canceled_itself() -> ExecutorError:
+    return ExecutorError(EXECUTOR_FAILED, "the executor cancelled itself", retryable=True)
 
 
 def _storable(text: str) -> str:

@@ -12,7 +12,7 @@ import httpx
 import structlog
 
 from coordinator.client.amqp_batching import AGAIN_LATER, Answer, Backoff, Clock, refused
-from coordinator.miner.transport import BadOffer, HeldOffer, Inbox, Offer
+from coordinator.miner.transport import NOT_LIVE, BadOffer, HeldOffer, Inbox, Offer
 
 POLL_WAIT_SECONDS = 15
 REQUEST_TIMEOUT_SECONDS = 30.0
@@ -139,15 +139,14 @@ class HttpTransport:
             except BadOffer as error:
                 self._log.warning("bad_offer", reason=str(error))
         elif session is self._session and self._inbox is not None:
-            match answer["code"]:
-                case "SESSION_NOT_LIVE":
-                    self._live.clear()
-                    self._inbox.on_session_lost(str(session["session_id"]))
-                    return None
-                case "MINER_DRAINING":
-                    self._live.clear()
-                    self._inbox.on_hint({"hint": "drain"})
-                    return None
+            if answer["code"] in NOT_LIVE:
+                self._live.clear()
+                self._inbox.on_session_lost(str(session["session_id"]))
+                return None
+            if answer["code"] == "MINER_DRAINING":
+                self._live.clear()
+                self._inbox.on_hint({"hint": "drain"})
+                return None
             self._log.warning("poll_refused", code=answer["code"], detail=answer["detail"])
         await self._clock.sleep(self._backoff.delay(3))
         return None

@@ -19,7 +19,7 @@ from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import MinerConfig, detect_hardware, new_session_id
 from coordinator.miner.executors.base import Executor
 from coordinator.miner.slots import Slots
-from coordinator.miner.transport import Transport
+from coordinator.miner.transport import NOT_LIVE, Transport
 
 EXIT_OK, EXIT_REFUSED, EXIT_NO_EXECUTOR = 0, 1, 2
 FAREWELL_SECONDS = 5.0
@@ -123,7 +123,8 @@ class MinerProgram:
         # 3. Work, and say so. Heartbeats go on until the farewell: what still runs keeps its lease.
         beats = asyncio.create_task(self._heartbeats())
         slots = [asyncio.create_task(self._slots.serve()) for _ in range(self._config.concurrency)]
-        tasks = [keeper, stopping, beats, *slots]
+        watch = asyncio.create_task(self._slots.watch())
+        tasks = [keeper, stopping, beats, watch, *slots]
         try:
             await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if keeper.done():
@@ -261,7 +262,7 @@ class MinerProgram:
         if answer is None or session_id != self._session_id:
             return
         if answer["status"] == "refused":
-            if answer.get("code") == "SESSION_NOT_LIVE":
+            if answer.get("code") in NOT_LIVE:
                 self.on_session_lost(session_id)
             return
         for names in answer.get("cancel") or ():

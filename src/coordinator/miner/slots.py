@@ -6,6 +6,7 @@ So what a miner has in hand is bounded by its slots, whatever is down around it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +19,11 @@ from coordinator.crypto.refs import blob_refs
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import Executor
-from coordinator.miner.transport import Answer, HeldOffer, Offer, Transport
+from coordinator.miner.transport import NOT_LIVE, Answer, HeldOffer, Offer, Transport
 
 REMEMBERED_OFFERS = 10_000
 """Attempts that are over, by which late copies of their offers are known."""
+WATCH_SECONDS = 1.0
 NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND"})
 """What a report is refused with when the attempt is no longer this miner's: drop the work."""
 
@@ -71,6 +73,14 @@ class Slots:
         """Stop whatever runs; what is being reported goes on."""
         for attempt in list(self.inflight.values()):
             attempt.stop(reason)
+
+    async def watch(self) -> None:
+        """Hold instant work to its time limit: the rest has timers of its own."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = time.monotonic()
+            for attempt in list(self.inflight.values()):
+                attempt.expire(now)
 
     async def serve(self) -> None:
         """Be one slot, until the transport has no more offers."""
@@ -141,17 +151,17 @@ class Slots:
         return False
 
     def _not_claimed(self, attempt: Attempt, held: HeldOffer, answer: Answer) -> None:
-        match answer.get("code"):
-            case "SESSION_NOT_LIVE":
-                held.back()
-                self._on_session_lost(attempt.session_id)
-            case "MINER_DRAINING":
-                held.back()
-                self._on_drain()
-            case code:
-                held.done()
-                self._remember(attempt)
-                self._log.debug("not_claimed", code=code, **_names(attempt))
+        code = answer.get("code")
+        if code in NOT_LIVE:
+            held.back()
+            self._on_session_lost(attempt.session_id)
+        elif code == "MINER_DRAINING":
+            held.back()
+            self._on_drain()
+        else:
+            held.done()
+            self._remember(attempt)
+            self._log.debug("not_claimed", code=code, **_names(attempt))
 
     async def _stopped(self, attempt: Attempt) -> None:
         self._remember(attempt)
@@ -166,7 +176,7 @@ class Slots:
     async def _report(self, attempt: Attempt, held: HeldOffer, kind: str, fields: dict[str, Any]) -> None:
         answer = await self._transport.call(kind, fields)
         code = answer.get("code")
-        if not attempt.held and code in ("SESSION_NOT_LIVE", "MINER_DRAINING"):
+        if not attempt.held and (code in NOT_LIVE or code == "MINER_DRAINING"):
             self._not_claimed(attempt, held, answer)
             return
         held.done()
@@ -193,7 +203,7 @@ class Slots:
             self._log.info("completed", **_names(attempt))
         else:
             # Thousands a second: a line each would cost more than the work.
-            self._log.debug("completed", **_names(attempt))
+            self._log.debug("completed", job=attempt.offer.job_id)
 
     def _remember(self, attempt: Attempt) -> None:
         self._over[attempt.offer.key] = None

@@ -9,6 +9,9 @@ from typing import Any, Protocol, Self
 Answer = dict[str, Any]
 """`{"status": "accepted", …, "position"}` or `{"status": "refused", "code", "detail"}`."""
 
+NOT_LIVE = frozenset({"SESSION_NOT_LIVE", "MINER_NOT_FOUND"})
+"""Refusals after which only a new session helps."""
+
 
 class BadOffer(ValueError):
     """A message on the work queue that is no offer."""
