@@ -6,21 +6,6 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.unit.deciding import (
-    ADMIN,
-    ALICE,
-    OTHER_RIG,
-    RIG,
-    SECOND,
-    SESSION,
-    T0,
-    capabilities,
-    given,
-    online,
-    register,
-    registered,
-    submitted,
-)
 
 from coordinator.domain.errors import Code
 from coordinator.domain.matching import Gpu
@@ -37,6 +22,21 @@ from coordinator.domain.miner import (
     Offline,
     Online,
     miner_stream,
+)
+from tests.unit.deciding import (
+    ADMIN,
+    ALICE,
+    OTHER_RIG,
+    RIG,
+    SECOND,
+    SESSION,
+    T0,
+    capabilities,
+    given,
+    online,
+    register,
+    registered,
+    submitted,
 )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.unit.deciding import ADMIN, T0, a_spec, given
 
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import COMMANDS, SYSTEM, Role
@@ -22,6 +21,7 @@ from coordinator.domain.service import (
     ServiceSpec,
     service_stream,
 )
+from tests.unit.deciding import ADMIN, T0, a_spec, given
 
 SPEC = a_spec()
 BETTER = a_spec(description="Speech to text, and translation")
