@@ -95,7 +95,7 @@ class Coordinator:
             Welcome(settings.heartbeat_interval_seconds, timeout),
         )
         self.watermarks = LocalWatermarks(parts.database)
-        timers = Timers(parts.database, self.front.handle, clock, timeout)
+        timers = Timers(parts.database, self.front.handle, clock, timeout, self._hears)
         parts.on_reconnect(timers.listen_anew)
         followers: Iterable[Follower] = (
             projector.Projector(),
@@ -184,6 +184,10 @@ class Coordinator:
             "signing_key_id": self.signing_key_id,
             "followers": followers,
         }
+
+    def _hears(self) -> bool:
+        """Whether heartbeats could reach us."""
+        return self.parts.connected() and (self._inbox is None or self._inbox.connected)
 
     def statistics(self) -> dict[str, Any]:
         """Counters since the start, for benchmarks and operators."""

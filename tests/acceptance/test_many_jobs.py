@@ -81,7 +81,7 @@ async def test_no_slot_holds_two_offers_while_another_idles(
 
 
 async def test_priority_holds_behind_slow_work(tmp_path: Path, database_url: str, amqp_url: str) -> None:
-    """While slow jobs fill every slot, what is urgent is not behind a queue of offers that nobody can take."""
+    """While slow jobs fill every slot, what is urgent is not behind offers that nobody can take."""
     with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url, offer_timeout_seconds=60) as stage:
         stage.coordinator()
         await stage.ready()

@@ -1,4 +1,4 @@
-"""A coordinator process that kills itself at a chosen step: `python -m tests.harness.coordinator_main step n`.
+"""A coordinator that kills itself at a chosen step: `python -m tests.harness.coordinator_main step n`.
 
 It knows the tests' own service from the start (embedded mode has no way to register one). For the rest it is
 the product's own server over the product's own adapters; only the ports are wrapped, so that the n-th

@@ -74,8 +74,8 @@ async def check(
 ) -> Checked:
     """Check the log and everything that is derived from it. Raises AssertionError, which names violations.
 
-    `source`: a Postgres url or the SQLite file (of a coordinator that has stopped); `coordinator_key`: the key
-    id that receipts must be signed with; `accepted`: jobs that clients were told are accepted; `all_final`:
+    `source`: a Postgres url or the SQLite file (of a coordinator that has stopped); `coordinator_key`: the
+    key id that receipts must be signed with; `accepted`: jobs that clients were told are accepted; `all_final`:
     nothing may be left open; `amqp_url`: a broker on which no command may be left or dead.
     """
     book = Logbook(source)
@@ -261,7 +261,7 @@ def _tables(book: Logbook, jobs: Mapping[str, JobSeen], all_final: bool) -> Iter
     still_open = {j.job_id for j in jobs.values() if j.state in ("QUEUED", "RUNNING")}
     leased = {j.job_id for j in jobs.values() if j.state == "RUNNING"}
     for table, wanted in (("open_work", still_open), ("deadlines", still_open), ("leases", leased)):
-        found = set(book.column(f"SELECT job_id FROM {table}"))  # noqa: S608 - names from the line above
+        found = set(book.column(f"SELECT job_id FROM {table}"))
         if found != wanted:
             yield f"{table}: {len(found - wanted)} too many, {len(wanted - found)} missing"
     if all_final and still_open:

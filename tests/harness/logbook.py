@@ -56,9 +56,8 @@ class Logbook:
     def entries(self, *topics: str, job_id: str | None = None) -> list[Entry]:
         """Events in the log's order: of these types (all where none is given), of this job."""
         place = "rowid" if self.is_sqlite else "notification_id"
-        found = self.rows(
-            f"SELECT {place}, originator_id, originator_version, topic, state FROM stored_events ORDER BY {place}"
-        )
+        columns = f"{place}, originator_id, originator_version, topic, state"
+        found = self.rows(f"SELECT {columns} FROM stored_events ORDER BY {place}")
         entries = [
             Entry(position, UUID(str(stream)), version, topic, json.loads(bytes(state)))
             for position, stream, version, topic, state in found

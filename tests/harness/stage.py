@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -142,7 +143,11 @@ class Stage:
 
     # --- waiting -------------------------------------------------------------------------------------------
     def health(self, name: str = "main") -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.urls[name]}/health", timeout=5) as answer:
+        try:
+            answer = urllib.request.urlopen(f"{self.urls[name]}/health", timeout=5)
+        except urllib.error.HTTPError as unwell:
+            answer = unwell
+        with answer:
             found: dict[str, Any] = json.load(answer)
             return found
 

@@ -4,8 +4,8 @@ Heartbeats are no events. They move `last_seen` and `lease_until` in the tables 
 passed, a command says so: `job.lose`, `miner.lose`, `job.expire`. A command that comes too late is refused
 like any other, so an answer that crosses it costs nothing.
 
-Silence counts only while we were listening: after a start, a takeover, a reconnect or a pause of this process
-no lease and no session ends for one full timeout.
+Silence counts only while we were listening: not while the broker is out of reach, and after a start, a
+takeover, a reconnect or a pause of this process no lease and no session ends for one full timeout.
 """
 
 from __future__ import annotations
@@ -51,13 +51,18 @@ class Timers(FollowerBase):
         handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]],
         clock: Clock,
         heartbeat_timeout: float,
+        listening: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`heartbeat_timeout`: seconds of silence after which a session or a lease is over."""
+        """`heartbeat_timeout`: seconds of silence after which a session or a lease is over.
+
+        `listening`: whether heartbeats could reach us now.
+        """
         self._database = database
         self._handle = handle
         self._clock = clock
         self._timeout = heartbeat_timeout
         self._timeout_ms = int(heartbeat_timeout * 1000)
+        self._listening = listening
         self._listening_since = clock.monotonic()
         self._last_tick = clock.monotonic()
         self._last_now = clock.now()
@@ -141,6 +146,8 @@ class Timers(FollowerBase):
         wall_passed = (self._clock.now() - self._last_now) / 1000
         if max(passed, abs(wall_passed - passed)) > PAUSE_SECONDS:
             log.warning("this process stood still, or its clock was set", seconds=round(wall_passed, 1))
+            self.listen_anew()
+        if not self._listening():
             self.listen_anew()
         self._last_tick, self._last_now = now, self._clock.now()
         silence_counts = now - self._listening_since > self._timeout

@@ -48,7 +48,7 @@ class BrokerRefused(BrokerError):
     """RabbitMQ answers, and does not let us in. Trying again will not help."""
 
 
-class PublishFailed(BrokerError):
+class PublishFailed(BrokerError, ConnectionError):
     """Whether the broker has a message is unknown: publish it again."""
 
 
