@@ -16,7 +16,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from coordinator.client.amqp_rpc import AmqpRpc, Backoff
+from coordinator.client.amqp_rpc import AmqpRpc, Backoff, Closed
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.mac import message_to_sign, sign_message
@@ -632,6 +632,23 @@ async def test_call_and_ask_share_a_connection(stub: Stub) -> None:
         assert answer["status"] == "accepted"
         nobody = await rpc.ask("miner.heartbeat", {}, queue="no.such.queue", timeout_seconds=5)
         assert nobody is None
+
+
+async def test_connection_has_one_life_cycle(stub: Stub) -> None:
+    """Closing works without a start, twice, and in the middle of connecting; waiting calls end then."""
+    rpc = AmqpRpc(stub.url, KEY)
+    await rpc.close()
+    await rpc.start()
+    await rpc.start()
+    call = asyncio.create_task(rpc.call("miner.drain", {"miner_id": "alice", "session_id": "12345678"}))
+    await asyncio.sleep(0)
+    await rpc.close()
+    await rpc.close()
+    with pytest.raises(Closed):
+        await call
+    transport = AmqpTransport(stub.url, KEY)
+    await transport.close()
+    await transport.close()
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])

@@ -207,7 +207,7 @@ async def test_failed_publish_is_tried_again_with_growing_pauses(
         task.cancel()
 
 
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL"])
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "RATE_LIMITED"])
 async def test_again_later_is_sent_again(
     code: str, sender: CommandSender, broker: Broker, time: Time
 ) -> None:

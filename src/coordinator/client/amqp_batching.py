@@ -25,7 +25,7 @@ from pydantic_core import from_json, to_json
 MAX_COMMANDS = 500
 """Commands in one message."""
 MAX_BODY_BYTES = 2**20
-AGAIN_LATER = frozenset({"UNAVAILABLE", "INTERNAL"})
+AGAIN_LATER = frozenset({"UNAVAILABLE", "INTERNAL", "RATE_LIMITED"})
 """Refusals that mean "send it again later"."""
 _ABOUT_THE_MESSAGE = frozenset({"INVALID_PAYLOAD", "TOO_LARGE"})
 """What a whole array may be refused with because of a single element."""

@@ -118,6 +118,7 @@ class AmqpRpc:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
+        await self._disconnect()  # it may have been in the middle of connecting
         await self._sender.close()
         for future in self._asked.values():
             future.cancel()
