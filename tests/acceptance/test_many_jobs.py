@@ -1,7 +1,5 @@
 """Many jobs over several miners, and who gets them."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 from __future__ import annotations
 
 import asyncio

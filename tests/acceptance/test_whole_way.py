@@ -1,7 +1,5 @@
 """One job's whole way, in every mode and over every transport, with the programs that users run."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 from __future__ import annotations
 
 import hashlib

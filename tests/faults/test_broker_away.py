@@ -1,7 +1,5 @@
 """RabbitMQ goes away in the middle of the work, and comes back."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.servers import PostgresServer, RabbitMQServer
+from coordinator.servers import RabbitMQServer
 from tests.harness.executor import SERVICE
 from tests.harness.logbook import Logbook
 from tests.harness.stage import Stage

@@ -75,8 +75,8 @@ async def check(
     """Check the log and everything that is derived from it. Raises AssertionError, which names violations.
 
     `source`: a Postgres url or the SQLite file (of a coordinator that has stopped); `coordinator_key`: the
-    key id that receipts must be signed with; `accepted`: jobs that clients were told are accepted; `all_final`:
-    nothing may be left open; `amqp_url`: a broker on which no command may be left or dead.
+    key id that receipts must be signed with; `accepted`: jobs that clients were told are accepted;
+    `all_final`: nothing may be left open; `amqp_url`: a broker on which no command may be left or dead.
     """
     book = Logbook(source)
     if not book.is_sqlite:

@@ -73,7 +73,7 @@ class Stage:
     def coordinator(
         self, name: str = "main", *, dies: tuple[str, int] | None = None, **settings: object
     ) -> Process:
-        """Start one; `dies=(step, n)`: see `coordinator_main`. Restarted under its name it has its old port."""
+        """Start one; `dies=(step, n)`: see `coordinator_main`. Under an old name it has its old port."""
         url = self.urls.setdefault(name, f"http://127.0.0.1:{free_port()}")
         given: dict[str, object] = {
             "app_port": url.rpartition(":")[2],

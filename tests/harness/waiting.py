@@ -1,4 +1,4 @@
-"""Waiting for what other processes do: a look every few milliseconds, and a deadline that says what was awaited."""
+"""Waiting for what other processes do: a look every few milliseconds, and a deadline that says for what."""
 
 from __future__ import annotations
 
