@@ -115,6 +115,11 @@ class Coordinator:
         ]
         self._inbox = parts.inbox(self.front, settings.keyring)
         self._started = False
+        self._stopping = asyncio.Event()
+
+    def let_go(self) -> None:
+        """The edge is about to stop: answer at once whoever waits for work or for a result."""
+        self._stopping.set()
 
     @property
     def app(self) -> FastAPI:
@@ -133,6 +138,7 @@ class Coordinator:
                 settings=self.settings,
                 watermarks=self.watermarks,
                 health=self.health,
+                stopping=self._stopping,
             )
         )
 

@@ -87,6 +87,7 @@ async def _serve(
     server = _Server(config)
 
     def stop() -> None:
+        coordinator.let_go()
         server.should_exit = True
 
     loop = asyncio.get_running_loop()

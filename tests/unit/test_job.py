@@ -1,7 +1,5 @@
 """The rules of a job, by example."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 from typing import Any
 
 import pytest
@@ -11,8 +9,9 @@ from coordinator.domain import miner
 from coordinator.domain.aggregates import JOB, fold, job_stream
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.facts import Facts
+from coordinator.domain.job import MAX_FREE_RELEASES, JobAttemptEnded, JobFailed
 from coordinator.domain.matching import Constraints
-from coordinator.domain.messages import COMMANDS, SYSTEM, Principal, Role
+from coordinator.domain.messages import COMMANDS, SYSTEM, Event, Principal, Role
 from coordinator.domain.service import RegisteredService, ServiceRegistered
 from tests.unit.deciding import (
     ADMIN,
@@ -449,6 +448,20 @@ def test_release_does_not_count_as_an_attempt():
     assert 0 == decided.state.charged
     again = given(*decided.given.history, *decided.events, started(2)).when(fail(2), now=T0 + 2 * SECOND)
     again.then(attempt_ended("failed", 2), failed(2))
+
+
+def test_releases_count_once_there_were_too_many():
+    """A miner that claims and hands back for ever ends the job instead of keeping it."""
+    history: list[Event] = [submitted(max_attempts=2)]
+    for attempt in range(1, MAX_FREE_RELEASES + 1):
+        history += [started(attempt), attempt_ended("released", attempt), requeued(attempt + 1)]
+    attempt = MAX_FREE_RELEASES + 1
+    decided = given(*history, started(attempt)).when(release(attempt))
+    decided.then(attempt_ended("released", attempt), requeued(attempt + 1))
+    history += [started(attempt), attempt_ended("released", attempt), requeued(attempt + 1)]
+    attempt += 1
+    ended = given(*history, started(attempt)).when(release(attempt)).events
+    assert [type(e) for e in ended] == [JobAttemptEnded, JobFailed]
 
 
 def test_release_still_takes_a_new_attempt_number():

@@ -16,9 +16,10 @@ One batch goes through these steps:
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -39,8 +40,10 @@ from coordinator.application.ports import (
     VersionConflict,
 )
 from coordinator.application.preparation import Prepared
+from coordinator.crypto.refs import blob_refs
 from coordinator.domain.aggregates import AGGREGATE_OF
 from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import JobComplete
 from coordinator.domain.messages import Event
 
 MAX_BATCH = 400  # commands a transaction; more only makes the ones before wait longer
@@ -277,7 +280,7 @@ class CommandBus:
         return known
 
     def _decide(
-        self, batch: Sequence[Prepared], known: dict[UUID, Entry], unowned: set[tuple[str, str]]
+        self, batch: Sequence[Prepared], known: dict[UUID, Entry], unowned: Mapping[int, Collection[str]]
     ) -> _Decided:
         decided = _Decided([], [], [], [], {}, set())
         now = self._clock.now()
@@ -291,8 +294,7 @@ class CommandBus:
             stream, body = prepared.stream, {}
             state = state_of(stream)
             try:
-                sender = prepared.intent.principal.name
-                lacking = {b for b in prepared.blobs if (b, sender) in unowned}
+                lacking = unowned.get(id(prepared), ())
                 facts = self._deciding.facts(prepared, state, state_of, now, lacking)
                 events = aggregate.decide(state, prepared.command, facts)
                 after = state
@@ -370,9 +372,26 @@ class CommandBus:
         self.cache.drop(moved)
         return bool(moved)
 
-    async def _unowned(self, batch: Sequence[Prepared]) -> set[tuple[str, str]]:
+    async def _unowned(self, batch: Sequence[Prepared]) -> dict[int, set[str]]:
+        """By the id of the command: which blobs it refers to that its sender may not refer to.
+
+        A sender may refer to what it uploaded; a result also to what its job's payload refers to.
+        """
         pairs = {(b, p.intent.principal.name) for p in batch for b in p.blobs}
-        return await self._in_thread(self._unowned_blobs, pairs) if pairs else set()
+        if not pairs:
+            return {}
+        foreign = await self._in_thread(self._unowned_blobs, pairs)
+        lacking = {
+            id(p): {b for b in p.blobs if (b, p.intent.principal.name) in foreign} for p in batch if p.blobs
+        }
+        results = {p.stream for p in batch if isinstance(p.command, JobComplete) and lacking.get(id(p))}
+        if results:
+            payloads = await self._in_thread(self._log.payloads, "payload", results)
+            inputs = {job_id: blob_refs(json.loads(payload.body)) for job_id, payload in payloads.items()}
+            for prepared in batch:
+                if isinstance(prepared.command, JobComplete) and id(prepared) in lacking:
+                    lacking[id(prepared)] -= inputs.get(prepared.stream, set())
+        return lacking
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -124,9 +124,16 @@ def authenticate(envelope: Envelope, keyring: Keyring) -> Principal:
         )
     # The type is signed as it is used: with an unsigned one, whoever can publish a copy of a message under
     # another routing key could make another command of it.
-    signed = message_to_sign(
-        envelope.kind, envelope.message_id, envelope.signed_reply_to, envelope.correlation_id, envelope.body
-    )
+    try:
+        signed = message_to_sign(
+            envelope.kind,
+            envelope.message_id,
+            envelope.signed_reply_to,
+            envelope.correlation_id,
+            envelope.body,
+        )
+    except ValueError as error:
+        raise Refusal(Code.UNAUTHORIZED_KEY, str(error)) from None
     principal = keyring.by_signature(envelope.principal, envelope.signature, signed)
     if principal is None:
         raise Refusal(

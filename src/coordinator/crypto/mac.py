@@ -7,7 +7,12 @@ import hmac
 
 
 def message_to_sign(kind: str, message_id: str, reply_to: str, correlation_id: str, body: bytes) -> bytes:
-    """What the HMAC covers: these four properties a line each (empty where absent), then the body."""
+    """What the HMAC covers: these four properties a line each (empty where absent), then the body.
+
+    Raises ValueError where a property has a line break: two messages could be signed alike.
+    """
+    if any("\n" in part for part in (kind, message_id, reply_to, correlation_id)):
+        raise ValueError("type, message_id, reply_to and correlation_id can't have line breaks")
     return "\n".join((kind, message_id, reply_to, correlation_id, "")).encode() + body
 
 

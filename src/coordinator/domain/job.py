@@ -40,6 +40,8 @@ from coordinator.domain.messages import (
 
 DEFAULT_TTL_SECONDS = 900
 DEFAULT_MAX_ATTEMPTS = 3
+MAX_FREE_RELEASES = 10
+"""From then on handing back counts as an attempt: no miner keeps a job for ever by claiming and releasing."""
 
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 ErrorCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
@@ -284,7 +286,8 @@ def evolve(state: JobState, event: Event) -> JobState:
         case Running(), JobCompleted():
             return Completed(state.job, event, state.ended)
         case Running(), JobAttemptEnded():
-            charged = state.charged - (event.outcome == "released")
+            free = event.outcome == "released" and _releases(state) < MAX_FREE_RELEASES
+            charged = state.charged - free
             over = EndedAttempt(event.attempt, event.miner_id, event.session_id, event.outcome)
             return AttemptEnded(state.job, event.attempt, charged, (*state.ended, over)[-16:])
         case AttemptEnded(), JobRequeued():
@@ -296,6 +299,10 @@ def evolve(state: JobState, event: Event) -> JobState:
         case ((Queued() | Running()), JobExpired()):
             return Expired(state.job, state.ended)
     raise ValueError(f"{event.topic} can't follow {type(state).__name__}")
+
+
+def _releases(state: Running) -> int:
+    return sum(ended.outcome == "released" for ended in state.ended)
 
 
 def answer(state: JobState, command: Command) -> dict[str, Any]:

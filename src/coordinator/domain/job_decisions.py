@@ -16,6 +16,7 @@ from coordinator.domain.job import (
     FINAL_STATES,
     STATE_NAMES,
     AttemptCommand,
+    AttemptEnded,
     Canceled,
     Completed,
     EndedAttempt,
@@ -46,6 +47,9 @@ from coordinator.domain.messages import Command, Event, Millis, Role
 from coordinator.domain.miner import Draining, Online
 
 Outcome = Literal["failed", "lost", "released"]
+
+CLAIMLESS_MILLIS = 10_000
+"""A result without a claim is for work that finishes at once: no more than this is paid for it."""
 
 
 def decide(state: JobState, command: Command, facts: Facts) -> list[Event]:
@@ -132,7 +136,7 @@ def _complete(state: JobState, command: JobComplete, facts: Facts) -> list[Event
             started, since = state.started, state.started.at
         case Queued() if state.attempt == command.attempt:
             started = _claim(state, command, facts)
-            since = state.queued_at
+            since = max(state.queued_at, facts.now - CLAIMLESS_MILLIS)
             events.append(started)
         case Completed() if _holds(state.completed, command):
             return []
@@ -244,7 +248,9 @@ def _end_attempt(
         error_message=error_message,
         metrics=metrics,
     )
-    exhausted = outcome != "released" and state.charged >= job.max_attempts
+    ended_state = evolve(state, ended)
+    assert isinstance(ended_state, AttemptEnded)
+    exhausted = ended_state.charged >= job.max_attempts
     if exhausted or not retryable:
         failed = JobFailed(**common, attempt=held.attempt, error_code=error_code, error_message=error_message)
         return [ended, failed]

@@ -19,6 +19,7 @@ from coordinator.domain.messages import Decimal, ServiceId
 
 BYTES_PER_GB = 10**9  # as vendors and REQUIREMENTS count: a "24 GB" card reports 24,564 MiB
 BYTES_PER_MIB = 2**20  # as drivers count
+NOMINAL_SHARE = 0.98  # with error correction on, a card's driver reports a little less than its name says
 
 MAX_LABEL = 100  # characters
 
@@ -161,7 +162,7 @@ def _unmet_gpu(wants: Constraints, has: Capabilities) -> list[str]:
     if not cards:
         return [f"needs GPU {wants.gpu}, has {', '.join(sorted({g.name for g in has.gpus}))}"]
     largest = max(g.memory_mb for g in cards)
-    if wants.min_vram_gb and largest * BYTES_PER_MIB < wants.min_vram_gb * BYTES_PER_GB:
+    if wants.min_vram_gb and largest * BYTES_PER_MIB < wants.min_vram_gb * BYTES_PER_GB * NOMINAL_SHARE:
         return [f"needs {wants.min_vram_gb} GB on one GPU, has {largest} MiB"]
     return []
 

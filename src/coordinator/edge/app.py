@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -40,7 +41,10 @@ def create_app(context: EdgeContext) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        letting_go = asyncio.create_task(_let_go(context, watch))
         yield
+        letting_go.cancel()
+        await asyncio.gather(letting_go, return_exceptions=True)
         await watch.stop()
 
     app = FastAPI(
@@ -72,6 +76,12 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.add_middleware(Entrance)
     _describe(app)
     return app
+
+
+async def _let_go(context: EdgeContext, watch: JobWatch) -> None:
+    """Answer who waits for a result once the server begins to stop."""
+    await context.stopping.wait()
+    await watch.stop()
 
 
 def _operation_id(route: APIRoute) -> str:

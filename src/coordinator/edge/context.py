@@ -54,6 +54,8 @@ class EdgeContext:
     event loop, and whoever can reach the port sees it. Whatever else it holds (the public signing key) is
     shown too."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server begins to stop: what waits is answered then, with what there is."""
 
     async def read(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         """The rows of a named statement, in a transaction of its own. Raises LogUnavailable."""

@@ -81,9 +81,10 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
     session = await _live_session(context, miner_id, asked.session_id)
     # 2. Take and claim, until a claim is accepted or the time is up.
     until = monotonic() + asked.max_wait_seconds
-    async with _watching(request) as gone:
+    async with _watching(request) as gone, _until_stop(context) as stopping:
         for _ in range(MAX_STALE_OFFERS):
-            taken = await _take(context, session.registered.profile, max(0.0, until - monotonic()), gone)
+            wait = max(0.0, until - monotonic())
+            taken = await _take(context, session.registered.profile, wait, gone, stopping)
             if taken is None:
                 break
             claimed = await _claim(context, principal, session, taken, trace_of(request))
@@ -133,18 +134,29 @@ async def _watching(request: Request) -> AsyncIterator[asyncio.Future[None]]:
         await asyncio.gather(listening, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def _until_stop(context: EdgeContext) -> AsyncIterator[asyncio.Future[Any]]:
+    """A future that is done once the server begins to stop."""
+    stopping = asyncio.ensure_future(context.stopping.wait())
+    try:
+        yield stopping
+    finally:
+        stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+
+
 async def _take(
-    context: EdgeContext, profile: str, wait: float, gone: asyncio.Future[None]
+    context: EdgeContext, profile: str, wait: float, *ends: asyncio.Future[Any]
 ) -> TakenOffer | None:
-    """One offer; None where none came in time or the client is gone. Never loses one in between."""
+    """One offer; None where none came in time or one of `ends` is done. Never loses one in between."""
     taking = asyncio.ensure_future(context.queues.take(profile, wait))
-    watched: set[asyncio.Future[Any]] = {taking, gone}
+    watched: set[asyncio.Future[Any]] = {taking, *ends}
     try:
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
         await _give_back(taking)
         raise
-    if gone.done():
+    if any(end.done() for end in ends):
         await _give_back(taking)
         return None
     return taking.result()

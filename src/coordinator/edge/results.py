@@ -144,7 +144,7 @@ async def _final_job(
     context: EdgeContext, watch: JobWatch, principal: Principal, job_id: UUID, seconds: float
 ) -> dict[str, Any]:
     """The job's row once it is final, or as it is after so many seconds. Raises Refusal."""
-    if not seconds:
+    if not seconds or context.stopping.is_set():
         return await find_job(context, principal, job_id)
     with watch.ended(str(job_id)) as ended:
         row = await find_job(context, principal, job_id)
