@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +13,7 @@ import pika
 import pytest
 from aio_pika import Message, connect
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from pamqp import decode
 from pamqp.commands import Basic
 
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
@@ -535,6 +537,17 @@ def test_a_delivery_mode_that_does_not_exist() -> None:
     properties.unmarshal(Basic.Properties.flags["delivery_mode"], b"\x07")
 
     assert properties.delivery_mode is None
+
+
+def test_a_header_table_that_is_nested_without_end() -> None:
+    """A table too deep to read is read as empty, and what follows it is read all the same."""
+    read_tolerantly()
+    array = b""
+    for _ in range(5000):
+        array = b"A" + struct.pack(">I", len(array)) + array
+    table = b"\x01a" + array
+
+    assert decode.METHODS["table"](struct.pack(">I", len(table)) + table) == (len(table) + 4, {})
 
 
 async def test_a_routing_key_that_is_not_text(sender: Sender, inbox: Inbox) -> None:

@@ -14,11 +14,11 @@ from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
     DeliveryError,
+    InvalidFrameError,
     ProbableAuthenticationError,
     PublishError,
 )
 from aiormq import Channel
-from aiormq.exceptions import ConnectionNotAllowed
 from pamqp.commands import Basic
 from yarl import URL
 
@@ -30,6 +30,8 @@ START_TIMEOUT_SECONDS = 30.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 PUBLISH_TIMEOUT_SECONDS = 30.0
+
+_AUTHENTICATION = (AuthenticationError, ProbableAuthenticationError)
 
 Outcome = Literal["confirmed", "unroutable", "unknown"]
 
@@ -92,7 +94,7 @@ class BackingOffConnection(RobustConnection):
 
 
 async def connect(url: str, name: str, start_timeout: float = START_TIMEOUT_SECONDS) -> RobustConnection:
-    """A connection that comes back by itself. Raises BrokerRefused at once, BrokerUnreachable in the end."""
+    """A connection that comes back by itself. Raises BrokerRefused, BrokerUnreachable."""
     deadline = asyncio.get_running_loop().time() + start_timeout
     failures = 0
     while True:
@@ -109,7 +111,8 @@ async def connect(url: str, name: str, start_timeout: float = START_TIMEOUT_SECO
             explained = explain(url, error)
             pause = retry_seconds(failures)
             failures += 1
-            if isinstance(explained, BrokerRefused) or asyncio.get_running_loop().time() + pause > deadline:
+            # Only a wrong password stays wrong; a virtual host may be on its way.
+            if isinstance(error, _AUTHENTICATION) or asyncio.get_running_loop().time() + pause > deadline:
                 raise explained from error
             log.warning("broker.unreachable", url=shown(url), retry_seconds=pause)
             await asyncio.sleep(pause)
@@ -121,7 +124,7 @@ def explain(url: str, error: Exception) -> BrokerError:
     match error:
         case AuthenticationError() | ProbableAuthenticationError():
             return BrokerRefused(f"{place} refused the user name or password in AMQP_URL")
-        case ConnectionNotAllowed():
+        case InvalidFrameError() if "Connection.OpenOk" in str(error):  # what aiormq makes of that refusal
             return BrokerRefused(
                 f"{place} refused the virtual host in AMQP_URL: it is not there, or not for this user"
             )

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import structlog
+from aio_pika import RobustConnection
 from faststream.middlewares import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
 from faststream.rabbit.message import RabbitMessage
@@ -25,7 +26,13 @@ from pydantic_core import to_json
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Front, Heartbeat
-from coordinator.broker.connection import Broker, BrokerUnreachable, explain, named_url
+from coordinator.broker.connection import (
+    START_TIMEOUT_SECONDS,
+    Broker,
+    BrokerUnreachable,
+    explain,
+    named_url,
+)
 from coordinator.broker.declarer import Declarer
 from coordinator.broker.envelope import (
     Batch,
@@ -48,6 +55,8 @@ HANDLE_TIMEOUT_SECONDS = 60.0
 FIRST_REDELIVERY_SECONDS = 0.5
 LAST_REDELIVERY_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
+STOP_TIMEOUT_SECONDS = 5.0
+"""How long the broker may take to agree to a stop, beyond the graceful timeout."""
 
 Item = TypeVar("Item")
 
@@ -78,6 +87,8 @@ class Inbox:
         self._broker = broker
         self._stopping = asyncio.Event()
         self._up = False
+        self._graceful_timeout = graceful_timeout
+        self._connection: RobustConnection | None = None
         ask = _ask(front, Declarer(broker), queue_type)
         commands = _Lane("commands", broker, keyring, self._stopping, handle_timeout, read_commands, ask)
         beats = _Lane(
@@ -110,9 +121,11 @@ class Inbox:
             return
         self._stopping.clear()
         try:
-            await self._consumer.start()
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                self._connection = await self._consumer.connect()
+                await self._consumer.start()
         except Exception as error:
-            await self._consumer.stop()
+            await self.stop()
             raise explain(self._broker.url, error) from error
         self._up = True
 
@@ -120,7 +133,15 @@ class Inbox:
         """Finish what is being handled, for as long as the graceful timeout; the rest goes back."""
         self._stopping.set()
         self._up = False
-        await self._consumer.stop()
+        try:
+            async with asyncio.timeout(self._graceful_timeout + STOP_TIMEOUT_SECONDS):
+                await self._consumer.stop()
+        except TimeoutError:
+            # A broker that does not answer (frozen, or a queue without a leader) has no say in our stopping.
+            log.warning("inbox.stop_unanswered")
+            if self._connection is not None:
+                await self._connection.close()
+        self._connection = None
 
     def _closed(self, *_: object) -> None:
         self._up = False

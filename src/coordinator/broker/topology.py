@@ -6,12 +6,15 @@ take: nothing is transient, nothing needs a global prefetch.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelPreconditionFailed
+
+from coordinator.broker.connection import BrokerUnreachable
 
 QueueType = Literal["classic", "quorum", "stream"]
 WorkQueueType = Literal["classic", "quorum"]
@@ -32,6 +35,7 @@ DEAD_MAX_BYTES = 2**30
 EVENTS_MAX_AGE = "7D"
 EVENTS_MAX_BYTES = 10 * 2**30
 EVENTS_SEGMENT_BYTES = 100 * 2**20
+DECLARE_TIMEOUT_SECONDS = 30.0
 
 
 class TopologyMismatch(Exception):
@@ -154,17 +158,24 @@ def control_queue(miner_id: str, queue_type: WorkQueueType) -> QueueSpec:
 
 
 async def declare_topology(connection: AbstractConnection, queue_type: WorkQueueType = "classic") -> None:
-    """Declare everything that is there from the start. Idempotent. Raises TopologyMismatch.
+    """Declare everything that is there from the start. Idempotent. Raises TopologyMismatch,
+    BrokerUnreachable.
 
     On a channel of its own, because the broker closes the channel of a declaration that it refuses.
     """
-    async with connection.channel() as channel:
-        for exchange in EXCHANGES:
-            try:
-                await channel.declare_exchange(exchange.name, exchange.kind, durable=True)
-            except ChannelPreconditionFailed as error:
-                raise TopologyMismatch(_advice("exchange", exchange.name, error)) from error
-        await declare_queues(channel, (*QUEUES, heartbeats_queue(queue_type)))
+    try:
+        async with asyncio.timeout(DECLARE_TIMEOUT_SECONDS), connection.channel() as channel:
+            for exchange in EXCHANGES:
+                try:
+                    await channel.declare_exchange(exchange.name, exchange.kind, durable=True)
+                except ChannelPreconditionFailed as error:
+                    raise TopologyMismatch(_advice("exchange", exchange.name, error)) from error
+            await declare_queues(channel, (*QUEUES, heartbeats_queue(queue_type)))
+    except TimeoutError as error:
+        raise BrokerUnreachable(
+            "RabbitMQ did not answer while exchanges and queues were declared; does each quorum queue "
+            "have a leader (rabbitmq-queues quorum_status coordinator.commands)?"
+        ) from error
 
 
 async def declare_queues(channel: AbstractChannel, queues: Iterable[QueueSpec]) -> None:

@@ -1,0 +1,362 @@
+"""Nothing is lost when RabbitMQ is restarted, killed or frozen, and all goes on by itself afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from aio_pika import Message, connect_robust
+from aio_pika.exceptions import AMQPError
+from pamqp.commands import Basic
+
+from coordinator.application.intents import Accepted, Answer, Intent
+from coordinator.application.keyring import Keyring
+from coordinator.application.ports import Heartbeat, Offer, Recorded
+from coordinator.broker.connection import Broker, BrokerRefused, BrokerUnreachable, PublishFailed
+from coordinator.broker.inbox import Inbox
+from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
+from coordinator.broker.publisher import RabbitEventSink
+from coordinator.broker.topology import COMMANDS_QUEUE, TopologyMismatch, declare_topology
+from coordinator.crypto.mac import message_to_sign, sign_message
+from coordinator.domain.messages import Principal, Role
+from coordinator.domain.service import ServiceRetired
+from coordinator.servers import RabbitMQServer
+
+SOON = 60.0
+KEYS = Keyring({Role.CLIENT: ["alice:alice-secret"]})
+
+
+class Front:
+    """Remembers which commands it was given, and may be held up."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.changed = asyncio.Condition()
+
+    async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
+        async with self.changed:
+            self.seen += [intent.message_id or "" for intent in intents]
+            self.changed.notify_all()
+        await self.gate.wait()
+        return [Accepted(1) for _ in intents]
+
+    async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
+        return [Accepted(1) for _ in beats]
+
+    async def state(self, stream: UUID) -> Any:
+        return None
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(SOON), self.changed:
+            await self.changed.wait_for(condition)
+
+
+async def in_thread(work: Callable[[], None]) -> None:
+    await asyncio.to_thread(work)
+
+
+def power_cut(server: RabbitMQServer) -> None:
+    """Kill the node, as far in its life as a node in use is.
+
+    RabbitMQ 3.10 writes the directory of its quorum queues up to three seconds after a declaration; killed
+    before that, the queue comes back without its log and never finds a leader.
+    """
+    server.evaluate("dets:sync(ra_directory_reverse), dets:sync(ra_log_meta), ok")
+    server.kill()
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    """Wait for what only the broker knows, and tells only who asks."""
+    async with asyncio.timeout(SOON):
+        while not await condition():  # noqa: ASYNC110 - AMQP has no event to wait for
+            await asyncio.sleep(0.02)
+
+
+async def reconnected(broker: Broker, inbox: Inbox) -> None:
+    async def both() -> bool:
+        return broker.connected and inbox.connected
+
+    await until(both)
+
+
+@pytest.fixture
+def url(breakable_rabbitmq: RabbitMQServer) -> str:
+    return breakable_rabbitmq.new_vhost()
+
+
+@pytest.fixture
+async def broker(url: str) -> AsyncIterator[Broker]:
+    broker = Broker(url)
+    await broker.start()
+    await declare_topology(broker.connection)
+    yield broker
+    await broker.stop()
+
+
+@pytest.fixture
+def front() -> Front:
+    return Front()
+
+
+@pytest.fixture
+async def inbox(broker: Broker, front: Front) -> AsyncIterator[Inbox]:
+    inbox = Inbox(broker, front, KEYS, prefetch=16, graceful_timeout=5.0)
+    await inbox.start()
+    yield inbox
+    front.gate.set()
+    await inbox.stop()
+
+
+async def send(url: str, ids: Sequence[str]) -> None:
+    """Publish submits with these ids until the broker has confirmed each."""
+    connection = await connect_robust(url, reconnect_interval=0.2)
+    channel = await connection.channel(on_return_raises=True)
+    body = json.dumps({"service": "checksum", "payload": {}}).encode()
+    for message_id in ids:
+        signed = message_to_sign("job.submit", message_id, "", "", body)
+        headers = {"principal": "alice", "signature": sign_message("alice-secret", signed)}
+        message = Message(body, type="job.submit", message_id=message_id, headers=headers, delivery_mode=2)
+        while True:
+            try:
+                await channel.ready()
+                exchange = await channel.get_exchange("coordinator.commands", ensure=False)
+                await exchange.publish(message, "job.submit", timeout=5)
+                break
+            except (AMQPError, TimeoutError, OSError):
+                await asyncio.sleep(0.1)
+    await connection.close()
+
+
+async def ready(url: str, queue: str) -> int:
+    async with await connect_robust(url) as connection:
+        channel = await connection.channel()
+        declared = await channel.declare_queue(queue, passive=True)
+        return declared.declaration_result.message_count or 0
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+async def test_commands_in_flight_come_again(
+    broker: Broker, inbox: Inbox, front: Front, breakable_rabbitmq: RabbitMQServer, url: str, how: str
+) -> None:
+    """Commands that were handed in and not acknowledged when the broker went are handed in again."""
+    front.gate.clear()
+    ids = [f"m{i}" for i in range(40)]
+    await send(url, ids)
+    await front.until(lambda: len(front.seen) == 16)
+
+    if how == "kill":
+        await in_thread(lambda: power_cut(breakable_rabbitmq))
+        await in_thread(breakable_rabbitmq.start)
+    else:
+        await in_thread(breakable_rabbitmq.restart)
+    front.gate.set()
+    await front.until(lambda: set(front.seen) == set(ids))
+    await reconnected(broker, inbox)
+    await inbox.stop()
+
+    assert await ready(url, COMMANDS_QUEUE) == 0
+
+
+async def test_a_restart_in_the_middle_of_a_stream_of_commands(
+    broker: Broker, inbox: Inbox, front: Front, breakable_rabbitmq: RabbitMQServer, url: str
+) -> None:
+    """Every command whose publisher saw a confirm is handled, although the broker was killed meanwhile."""
+    ids = [f"m{i}" for i in range(400)]
+    sending = asyncio.create_task(send(url, ids))
+    await front.until(lambda: len(front.seen) >= 100)
+
+    await in_thread(lambda: power_cut(breakable_rabbitmq))
+    assert broker.state == "reconnecting"
+    await in_thread(breakable_rabbitmq.start)
+    async with asyncio.timeout(SOON):
+        await sending
+    await front.until(lambda: set(front.seen) == set(ids))
+
+    await reconnected(broker, inbox)
+    assert broker.state == "connected"
+    await inbox.stop()
+    assert await ready(url, COMMANDS_QUEUE) == 0
+
+
+def offer() -> Offer:
+    return Offer(
+        job_id=uuid4(),
+        attempt=1,
+        service="checksum",
+        payload={},
+        payload_salt="00",
+        payload_digest="00",
+        timeout_seconds=60,
+        expires_at=1,
+    )
+
+
+async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
+    """While the broker is away offers are reported as not arrived; a waiting poll gets one afterwards."""
+    queues = RabbitWorkQueues(broker)
+    resets = asyncio.Event()
+    queues.on_reset(resets.set)
+    await queues.publish("held", [[offer()]])
+    held = await queues.take("held", SOON)
+    waiting = asyncio.create_task(queues.take("p", 2 * SOON))
+    await asyncio.wait([waiting], timeout=0.2)
+
+    await in_thread(breakable_rabbitmq.stop)
+    lost = [offer(), offer(), offer()]
+    assert lost == await queues.publish("p", [lost[:2], lost[2:]])
+    with pytest.raises(BrokerUnreachable):
+        async with asyncio.timeout(SOON):
+            await queues.ensure("p")
+    await in_thread(breakable_rabbitmq.start)
+    async with asyncio.timeout(SOON):
+        await resets.wait()
+    published = offer()
+
+    async def arrived() -> bool:
+        return not await queues.publish("p", [[published]])
+
+    await until(arrived)
+
+    taken = await asyncio.wait_for(waiting, SOON)
+    assert taken is not None
+    assert taken.offer == published
+    assert held is not None
+    await held.done()  # of a channel that is no more: no error
+    await taken.done()
+    await queues.stop()
+
+
+async def test_a_work_queue_that_was_deleted(broker: Broker) -> None:
+    """A queue that vanishes under a waiting poll, or before a publish, is made again."""
+    queues = RabbitWorkQueues(broker)
+    await queues.ensure("p")
+    waiting = asyncio.create_task(queues.take("p", SOON))
+    channel = await (await broker.channel()).get_underlay_channel()
+
+    async def consumers() -> int:
+        return (await channel.queue_declare("work.p", passive=True)).consumer_count or 0
+
+    await until(consumers)
+    await channel.queue_delete("work.p")
+    published = offer()
+    assert await queues.publish("p", [[published]]) == []
+
+    taken = await asyncio.wait_for(waiting, SOON)
+    assert taken is not None
+    assert taken.offer == published
+    await queues.stop()
+
+
+async def test_hints_need_no_broker(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
+    """A hint to nobody, and a hint while the broker is away, are lost without an error."""
+    hints = RabbitHints(broker)
+    await hints.send("nobody", {"hint": "drain"})
+    await in_thread(lambda: power_cut(breakable_rabbitmq))
+
+    async with asyncio.timeout(SOON):
+        await hints.send("nobody", {"hint": "drain"})
+
+    await in_thread(breakable_rabbitmq.start)
+
+
+async def test_events_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
+    """Publishing raises while the broker is away, and works again when it is back."""
+    sink = RabbitEventSink(broker)
+    event = ServiceRetired(at=1, by="root", service="whisper")
+    events = [Recorded(1, uuid4(), 1, event)]
+    await sink.publish(events)
+    await in_thread(lambda: power_cut(breakable_rabbitmq))
+
+    async with asyncio.timeout(SOON):
+        with pytest.raises(PublishFailed):
+            await sink.publish(events)
+
+    await in_thread(breakable_rabbitmq.start)
+
+    async def published() -> bool:
+        try:
+            await sink.publish(events)
+        except PublishFailed:
+            return False
+        return True
+
+    await until(published)
+
+
+async def test_a_frozen_broker_confirms_nothing(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
+    """A broker that neither answers nor closes is told apart from one that confirmed."""
+    breakable_rabbitmq.pause()
+    try:
+        outcome = await broker.publish(
+            "coordinator.events", "a.b.c.d", b"[]", Basic.Properties(), timeout=0.3
+        )
+    finally:
+        breakable_rabbitmq.resume()
+
+    assert outcome == "unknown"
+    async with asyncio.timeout(SOON):
+        assert await broker.publish("coordinator.events", "a.b.c.d", b"[]", Basic.Properties()) == "confirmed"
+
+
+async def test_starting_before_the_broker(breakable_rabbitmq: RabbitMQServer) -> None:
+    """A start waits for a broker that is on its way, and says clearly when none comes."""
+    await in_thread(breakable_rabbitmq.stop)
+    broker = Broker(breakable_rabbitmq.url)
+    with pytest.raises(BrokerUnreachable, match="AMQP_URL") as error:
+        await broker.start(timeout=0.3)
+    assert "guest:guest" not in str(error.value)
+    assert broker.state == "stopped"
+
+    starting = asyncio.create_task(broker.start(timeout=SOON))
+    await in_thread(breakable_rabbitmq.start)
+    await starting
+
+    assert broker.connected
+    await broker.stop()
+    await broker.stop()
+    assert broker.state == "stopped"
+
+
+async def test_wrong_credentials(breakable_rabbitmq: RabbitMQServer) -> None:
+    """A wrong password or virtual host ends the start at once, with a line that says which."""
+    wrong_password = breakable_rabbitmq.url.replace("guest:guest", "guest:wrong")
+    with pytest.raises(BrokerRefused, match="password") as error:
+        await Broker(wrong_password).start()
+    assert "wrong" not in str(error.value)
+
+    with pytest.raises(BrokerRefused, match="virtual host"):
+        await Broker(breakable_rabbitmq.url + "nowhere").start(timeout=0.5)
+
+
+async def test_declaring_again_and_otherwise(broker: Broker) -> None:
+    """Declaring what is there does nothing; declaring it otherwise says what to do."""
+    await declare_topology(broker.connection)
+
+    with pytest.raises(TopologyMismatch, match="WORK_QUEUE_TYPE"):
+        await declare_topology(broker.connection, "quorum")
+
+
+async def test_quorum_queues_everywhere(url: str) -> None:
+    """With WORK_QUEUE_TYPE=quorum the same topology and the same offers work on quorum queues."""
+    broker = Broker(url)
+    await broker.start()
+    await declare_topology(broker.connection, "quorum")
+    queues, hints = RabbitWorkQueues(broker, "quorum"), RabbitHints(broker, "quorum")
+    await hints.ensure("gpu")
+    published = offer()
+
+    assert await queues.publish("p", [[published]]) == []
+    taken = await queues.take("p", SOON)
+
+    assert taken is not None
+    assert taken.offer == published
+    await taken.back()
+    assert await queues.take("p", SOON) is not None
+    await queues.stop()
+    await broker.stop()
