@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench.ours import Burst, Steady, as_dict, burst, steady
 from bench.stage import Stage
+from coordinator.logs import configure_logs
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
@@ -28,6 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     jobs, rounds = (4_000, 1) if options.quick else (options.jobs, options.rounds)
     console = Console(stderr=options.json)
+    configure_logs(level="warning")
     with Stage(work_queue_type=options.work_queues) as stage:
         console.print("warming up …")
         uvloop.run(burst(stage, 500))

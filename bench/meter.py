@@ -11,23 +11,28 @@ from coordinator.servers.processes import family
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
+def _members(pids: Iterable[int]) -> Iterable[int]:
+    """These processes and their living descendants; of this very process, which started the others, only it."""
+    return [pid for given in pids for pid in ([given] if given == os.getpid() else family([given]))]
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of these processes, their living descendants, and the children they waited for."""
+    """User and system time of these processes and their descendants."""
     ticks = 0
-    for pid in family(pids):
+    for pid in _members(pids):
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
         except OSError:
             continue  # it ended meanwhile
         fields = stat[stat.rindex(")") + 2 :].split()
-        ticks += sum(int(fields[i]) for i in (11, 12, 13, 14))
+        ticks += sum(int(fields[i]) for i in ((11, 12) if pid == os.getpid() else (11, 12, 13, 14)))
     return ticks / TICKS
 
 
 def rss_mib(pids: Iterable[int]) -> float:
     """Resident memory of these processes and their descendants; shared pages count in each."""
     pages = 0
-    for pid in family(pids):
+    for pid in _members(pids):
         try:
             pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         except OSError:
