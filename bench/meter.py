@@ -12,7 +12,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def _members(pids: Iterable[int]) -> Iterable[int]:
-    """These processes and their living descendants; of this very process, which started the others, only it."""
+    """These processes and their descendants; of this very process, which started the others, only it."""
     return [pid for given in pids for pid in ([given] if given == os.getpid() else family([given]))]
 
 

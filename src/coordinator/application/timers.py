@@ -83,6 +83,8 @@ class Timers(FollowerBase):
         sessions: dict[str, Row | None] = {}
         timeouts: dict[str, int] = {}
         born: set[str] = set()
+        unleased: set[str] = set()
+        """Jobs that had no lease before this batch: a lease begins only once the one before is over."""
         # Not the event's own moment: before its row was here, no heartbeat could extend it.
         now = self._clock.now()
         for recorded in events:
@@ -99,6 +101,8 @@ class Timers(FollowerBase):
                     }
                 case JobStarted():
                     job_id = str(event.job_id)
+                    if job_id not in leases:
+                        unleased.add(job_id)
                     leases[job_id] = {
                         "job_id": job_id,
                         "attempt": event.attempt,
@@ -122,7 +126,7 @@ class Timers(FollowerBase):
                     sessions[event.miner_id] = None
         self._limit_runs(tables, leases, timeouts)
         _write(tables, "deadlines", deadlines, born)
-        _write(tables, "leases", leases, born)
+        _write(tables, "leases", leases, unleased | born)
         _write(tables, "live_sessions", sessions, set())
 
     @staticmethod
@@ -186,10 +190,10 @@ def _lose_all(rows: Sequence[Row], reason: str) -> list[JobLose]:
     return [JobLose(job_id=row["job_id"], attempt=row["attempt"], reason=reason) for row in rows]
 
 
-def _write(tables: Tables, table: str, rows: dict[str, Row | None], born: set[str]) -> None:
-    """Put what is left, delete what is gone; what was `born` in this batch and is gone needs nothing."""
+def _write(tables: Tables, table: str, rows: dict[str, Row | None], new: set[str]) -> None:
+    """Put what is left, delete what is gone; what was not there before (`new`) and is gone needs nothing."""
     left = [row for row in rows.values() if row is not None]
-    gone = [key for key, row in rows.items() if row is None and key not in born]
+    gone = [key for key, row in rows.items() if row is None and key not in new]
     if left:
         tables.put(table, left)
     if gone:
