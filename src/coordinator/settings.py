@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from coordinator.application.keyring import BadKey, Keyring
 from coordinator.domain.messages import Role
 
+DEVELOPMENT_PREFIX = "dev-only-"
+"""How the secrets begin that the container files ship for trying things out."""
 Mode = Literal["embedded", "standard"]
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
 
@@ -94,6 +96,16 @@ def load_settings(**overrides: object) -> Settings:
     if bool(settings.database_url) != bool(settings.amqp_url):
         missing = "AMQP_URL" if settings.database_url else "DATABASE_URL"
         raise BadSettings(f"{missing}: set it too, or neither (then everything runs in one process)")
+    if settings.app_env == "prod":
+        _check_production(settings)
     if settings.heartbeat_timeout_seconds < 2 * settings.heartbeat_interval_seconds:
         raise BadSettings("HEARTBEAT_TIMEOUT_SECONDS: must be at least twice HEARTBEAT_INTERVAL_SECONDS")
     return settings
+
+
+def _check_production(settings: Settings) -> None:
+    """What is fine on a laptop and not on a server. Raises BadSettings."""
+    for name in ("client_api_keys", "miner_api_keys", "admin_api_keys"):
+        for key in getattr(settings, name):
+            if key.get_secret_value().partition(":")[2].startswith(DEVELOPMENT_PREFIX):
+                raise BadSettings(f"{name.upper()}: with APP_ENV=prod, use a secret of your own")

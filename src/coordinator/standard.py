@@ -29,11 +29,17 @@ def open_standard(settings: Settings) -> Parts:
     log, database = PostgresEventLog(database_url), PostgresDatabase(database_url)
     leadership = PostgresLeadership(database_url)
     broker = Broker(settings.amqp_url.get_secret_value())
+
+    async def declare() -> None:
+        await declare_topology(broker.connection, queue_type)
+
+    # A broker that comes back may have lost everything, its queues included.
+    broker.on_reconnect(declare)
     queues = RabbitWorkQueues(broker, queue_type)
 
     async def start() -> None:
         await broker.start()
-        await declare_topology(broker.connection, queue_type)
+        await declare()
 
     async def stop() -> None:
         await queues.stop()

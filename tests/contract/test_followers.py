@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
@@ -81,7 +82,7 @@ class Stores:
             self.versions[stream] = self.versions.get(stream, 0) + 1
             new.append(NewEvent(stream, self.versions[stream], event))
             if isinstance(event, JobSubmitted) and payload:
-                payloads.append(StoredPayload(event.job_id, "payload", b"s" * 16, b'{"audio":"a.wav"}'))
+                payloads.append(StoredPayload(event.job_id, "payload", SALT, PAYLOAD))
         appended = self.log.append(new, payloads)
         return [Recorded(p, *e) for p, e in zip(appended.positions, new, strict=True)]
 
@@ -107,8 +108,13 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
         yield Stores(log, database)
 
 
+PAYLOAD = b'{"audio":"a.wav"}'
+SALT = b"s" * 16
+DIGEST = hashlib.sha256(SALT + PAYLOAD).hexdigest()
+
+
 def submitted(job_id: UUID, **changes: Any) -> JobSubmitted:
-    return deciding.submitted(job_id=job_id, **changes)
+    return deciding.submitted(job_id=job_id, **{"payload_digest": DIGEST, **changes})
 
 
 def started(job_id: UUID, **changes: Any) -> JobStarted:
@@ -357,8 +363,34 @@ async def test_an_offer_carries_the_payload_and_what_proves_it(stores: Stores) -
     taken = await d.queues.take(PROFILE, 0)
     assert taken is not None
     assert taken.offer.payload == {"audio": "a.wav"}
-    assert taken.offer.payload_salt == (b"s" * 16).hex()
-    assert taken.offer.payload_digest == deciding.PAYLOAD_DIGEST
+    assert taken.offer.payload_salt == SALT.hex()
+    assert taken.offer.payload_digest == DIGEST
+
+
+async def test_a_payload_that_looks_like_our_reference_to_a_blob_is_a_payload(stores: Stores) -> None:
+    """Only a stored document that is not what was digested stands for one in a blob."""
+    mine, ours = uuid4(), uuid4()
+    body = b'{"blob":"hello"}'
+    digest = hashlib.sha256(b"s" * 16 + body).hexdigest()
+    ref = f'{{"blob":"blob:{"a" * 64}"}}'.encode()
+    d = dispatching(stores)
+    stores.versions |= {mine: 0, ours: 0}
+    events = [
+        NewEvent(mine, 1, submitted(mine, payload_digest=digest)),
+        NewEvent(ours, 1, submitted(ours)),
+        NewEvent(miner_stream("rig"), 1, deciding.registered(concurrency=2)),
+    ]
+    rows = [StoredPayload(mine, "payload", b"s" * 16, body), StoredPayload(ours, "payload", b"s" * 16, ref)]
+    appended = stores.log.append(events, rows)
+    recorded = [Recorded(p, *e) for p, e in zip(appended.positions, events, strict=True)]
+    await asyncio.to_thread(lead, stores, d.dispatcher, recorded)
+    await d.dispatcher.after(recorded)
+    await d.dispatcher.tick()
+    first, second = await d.queues.take(PROFILE, 0), await d.queues.take(PROFILE, 0)
+    assert first is not None
+    assert second is not None
+    assert (first.offer.payload, first.offer.payload_blob) == ({"blob": "hello"}, None)
+    assert (second.offer.payload, second.offer.payload_blob) == (None, f"blob:{'a' * 64}")
 
 
 async def test_a_job_that_is_over_is_not_offered_again(stores: Stores) -> None:
@@ -496,8 +528,8 @@ def beat(stores: Stores, *jobs: UUID) -> None:
         tables.execute(
             "presence_extend",
             lease_until=stores.now + 30_000,
-            session_id=deciding.SESSION,
             job_ids=[str(job) for job in jobs],
+            **names,
         )
 
 

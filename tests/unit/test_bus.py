@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
-from tests.unit.deciding import a_spec
 
 from coordinator.application.bus import CommandBus, StateCache
 from coordinator.application.deciding import Deciding
@@ -29,6 +28,7 @@ from coordinator.domain.job import JobCancel, JobSubmit
 from coordinator.domain.messages import SYSTEM, Command, Principal, Role
 from coordinator.domain.service import ServiceRegister
 from coordinator.log.memory import MemoryEventLog
+from tests.unit.deciding import a_spec
 
 ALICE = Principal("alice", Role.CLIENT)
 BOB = Principal("bob", Role.CLIENT)

@@ -1,7 +1,5 @@
 """The client SDK against an HTTP server of the test's own: what is sent, repeated, refused and checked."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 from __future__ import annotations
 
 import hashlib

@@ -1,7 +1,5 @@
 """What the command line reads and prints: settings, keys, options, errors, text from strangers."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 from __future__ import annotations
 
 import re

@@ -1,7 +1,5 @@
 """What the edges take from outside: JSON that every store can keep, commands, refusals that leak nothing."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 import json
 import math
 from contextlib import suppress

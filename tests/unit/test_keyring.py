@@ -1,7 +1,5 @@
 """API keys: what proves who is speaking, and what never shows a secret."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 import hmac
 from typing import Any
 

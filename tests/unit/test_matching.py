@@ -1,7 +1,5 @@
 """Matching: what satisfies what, with the names that drivers really print; classes and profiles."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 import random
 import subprocess
 import sys

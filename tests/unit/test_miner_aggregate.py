@@ -1,7 +1,5 @@
 """The rules of a miner and its sessions, by example."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 from typing import Any
 
 import pytest

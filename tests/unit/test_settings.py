@@ -1,7 +1,5 @@
 """Settings: where they come from, and the one line that says what is wrong with them."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,3 +213,12 @@ def test_settings_do_not_change():
     """A process runs under the settings that it started with."""
     with pytest.raises(ValueError, match="frozen"):
         load_settings().app_port = 1  # type: ignore[misc]
+
+
+def test_production_refuses_the_secrets_that_are_shipped_for_trying_it_out(monkeypatch: pytest.MonkeyPatch):
+    """APP_ENV=prod names the setting and shows no secret; elsewhere the same key is fine."""
+    key = "app:dev-only-client-secret"
+    assert Settings(_env_file=None, client_api_keys=key).keyring.by_key(key) is not None
+    with pytest.raises(BadSettings, match=r"^CLIENT_API_KEYS: with APP_ENV=prod") as refused:
+        load_settings(_env_file=None, app_env="prod", client_api_keys=key)
+    assert "client-secret" not in str(refused.value)

@@ -1,7 +1,5 @@
 """Random lives of one job and of one miner against the invariants, and the drawing of the job's states."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
-
 import re
 from decimal import Decimal
 from pathlib import Path

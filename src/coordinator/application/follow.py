@@ -25,6 +25,7 @@ from coordinator.application.ports import (
 )
 
 RETRY_SECONDS = 0.5
+LONGEST_RETRY_SECONDS = 4.0  # doubled up to this while nothing gets through
 POLL_SECONDS = 0.05  # between looks at the position of a follower that leads elsewhere
 Status = Literal["stopped", "standby", "leading", "failed"]
 
@@ -169,9 +170,12 @@ class FollowerRunner:
 
     async def _run(self) -> None:
         name = self.follower.name
+        delay, reached = RETRY_SECONDS, -1
         while True:
             self.status = "standby"
             self._watermarks.leads(name, here=False)
+            if self.position > reached:
+                delay, reached = RETRY_SECONDS, self.position
             try:
                 await self._leadership.acquire(name)
                 self.position = await self._in_thread(self._take_over)
@@ -182,11 +186,12 @@ class FollowerRunner:
             except PositionMoved:
                 log.warning("another process leads", follower=name)
                 await self._leadership.release(name)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(delay)
             except (LogUnavailable, ConnectionError) as error:
                 # Out of reach is no reason to stop: read the position again and go on from there.
-                log.warning("interrupted", follower=name, error=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
+                log.warning("interrupted", follower=name, error=str(error), again_in=delay)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_RETRY_SECONDS)
             except Exception as error:
                 self.status, self.error = "failed", f"{type(error).__name__}: {error}"
                 log.exception("stopped at an event that it can't apply", follower=name, after=self.position)

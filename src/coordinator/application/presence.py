@@ -50,15 +50,14 @@ class Presence:
             for beat in beats:
                 if not principal.owns_miner(beat.miner_id):
                     continue
-                tables.execute("presence_seen", now=now, miner_id=beat.miner_id, session_id=beat.session_id)
+                # Both names: session ids are no secrets, and one miner must not speak for another.
+                who = {"miner_id": beat.miner_id, "session_id": beat.session_id}
+                tables.execute("presence_seen", now=now, **who)
                 if beat.inflight:
-                    tables.execute(
-                        "presence_extend",
-                        lease_until=now + self._timeout_ms,
-                        session_id=beat.session_id,
-                        job_ids=[str(i.job_id) for i in beat.inflight],
-                    )
-                    for row in tables.query("presence_leases", session_id=beat.session_id):
+                    jobs = [str(i.job_id) for i in beat.inflight]
+                    until = now + self._timeout_ms
+                    tables.execute("presence_extend", lease_until=until, job_ids=jobs, **who)
+                    for row in tables.query("presence_leases", **who):
                         held.add((beat.session_id, row["job_id"], row["attempt"]))
         return held
 
@@ -90,4 +89,5 @@ class Presence:
             isinstance(state, Running)
             and state.attempt == item.attempt
             and state.started.session_id == beat.session_id
+            and state.started.miner_id == beat.miner_id
         )

@@ -32,8 +32,9 @@ UPDATE live_sessions SET last_seen = :now WHERE miner_id = :miner_id AND session
 
 -- name: presence_extend
 -- The leases that a session's heartbeat extends.
-UPDATE leases SET lease_until = :lease_until WHERE session_id = :session_id AND job_id IN (:job_ids);
+UPDATE leases SET lease_until = :lease_until
+WHERE miner_id = :miner_id AND session_id = :session_id AND job_id IN (:job_ids);
 
 -- name: presence_leases
 -- The attempts that a session holds.
-SELECT job_id, attempt FROM leases WHERE session_id = :session_id;
+SELECT job_id, attempt FROM leases WHERE miner_id = :miner_id AND session_id = :session_id;
