@@ -21,7 +21,7 @@ from coordinator.miner.transport import Transport
 from tests.harness.executor import Rehearsal
 
 QUICK = Backoff(first_seconds=0.05, longest_seconds=0.5)
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 1.0
 
 
 async def mine(given: dict[str, Any]) -> int:

@@ -25,7 +25,7 @@ ALICE, BOB, ROOT = "alice:secret-of-alice", "bob:secret-of-bob", "root:secret-of
 MINERS = tuple(f"rig{n}" for n in range(1, 7))
 SIGNING_SEED = "5a" * 32
 QUICK = Backoff(first_seconds=0.05, longest_seconds=0.5)
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 1.0
 START_SECONDS = 90.0
 
 
