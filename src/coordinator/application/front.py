@@ -19,6 +19,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import AttemptCommand, JobSubmit
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegister
+from coordinator.domain.service import ServiceRegister
 
 log = structlog.get_logger("commands")
 
@@ -96,7 +97,7 @@ class CoordinatorFront:
 def _log(intent: Intent, answer: Answer) -> None:
     """One line per fact that an operator needs; the usual course of a job only at level debug."""
     command = intent.command
-    usual = isinstance(answer, Accepted) and isinstance(command, AttemptCommand | JobSubmit)
+    usual = isinstance(answer, Accepted) and isinstance(command, AttemptCommand | JobSubmit | ServiceRegister)
     if usual and not log.is_enabled_for(logging.DEBUG):
         return  # this is called for every command: it must cost nothing where nobody looks
     facts: dict[str, Any] = {"command": command.topic, "by": intent.principal.name}
