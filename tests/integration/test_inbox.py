@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from pamqp.commands import Basic
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Heartbeat
+from coordinator.broker.asyncapi import asyncapi
 from coordinator.broker.connection import Broker
 from coordinator.broker.inbox import Inbox, retry_delay
 from coordinator.broker.tolerance import read_tolerantly
@@ -30,6 +32,7 @@ from coordinator.broker.topology import (
     declare_topology,
 )
 from coordinator.crypto.mac import message_to_sign, sign_message
+from coordinator.domain.aggregates import COMMANDS, EVENTS
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal, Role
@@ -341,6 +344,32 @@ async def test_the_prefetch_bounds_what_is_in_flight(
     await sender.stop()
 
 
+async def test_what_is_done_is_acknowledged_although_something_before_it_is_not(
+    sender: Sender, inbox: Inbox, front: RecordingFront
+) -> None:
+    """A command that takes long holds up the acknowledgement of none behind it."""
+    slow = asyncio.Event()
+    handle = front.handle
+
+    async def handle_slowly(intents: Sequence[Intent]) -> list[Answer]:
+        if intents[0].message_id == "m3":
+            await slow.wait()
+        return await handle(intents)
+
+    front.handle = handle_slowly  # type: ignore[method-assign]
+    for i in range(8):
+        await sender.send(SUBMIT, message_id=f"m{i}")
+    assert len([await sender.reply() for _ in range(7)]) == 7
+
+    await inbox.stop()
+
+    assert await sender.count(COMMANDS_QUEUE) == 1
+    slow.set()
+    await inbox.start()
+    assert (await sender.reply())["status"] == "accepted"
+    await nothing_left(sender, inbox)
+
+
 async def test_a_registered_miner_finds_its_control_queue(sender: Sender, front: RecordingFront) -> None:
     """The answer to `miner.register` means that the miner's queue of hints is there."""
     register = {
@@ -505,6 +534,10 @@ def nested(depth: int) -> list[Any]:
     "properties",
     [
         pytest.param(unreadable(type=b"\xff\xff"), id="type not UTF-8"),
+        pytest.param(unreadable(type=b"\xff" * 255), id="longer when it is replaced"),
+        pytest.param(unreadable(message_id=b"\xff" * 255, reply_to=b"\xff" * 255), id="so are others"),
+        pytest.param(unreadable(content_type=b"\xff" * 255), id="and this one"),
+        pytest.param(unreadable(headers={"principal": "p" * 130_000}), id="a name as large as a frame"),
         pytest.param(unreadable(correlation_id=b"\xc3\x28"), id="correlation id not UTF-8"),
         pytest.param(unreadable(reply_to=b"\xc3\x28"), id="reply_to not UTF-8"),
         pytest.param(unreadable(priority=255), id="priority"),
@@ -552,7 +585,7 @@ def test_a_header_table_that_is_nested_without_end() -> None:
 
 async def test_a_routing_key_that_is_not_text(sender: Sender, inbox: Inbox) -> None:
     """A routing key that is not UTF-8 does not cost the connection either."""
-    await asyncio.to_thread(publish_raw, sender.url, b"\xff\xfe", b"{}", pika.BasicProperties())
+    await asyncio.to_thread(publish_raw, sender.url, b"\xff" * 255, b"{}", pika.BasicProperties())
 
     assert (await sender.dead_letter()).headers["code"] == "UNAUTHORIZED_KEY"
     assert (await sender.ask(SUBMIT))["status"] == "accepted"
@@ -601,6 +634,23 @@ async def test_replies_never_go_to_our_own_queues(
     assert front.calls == []
     assert await sender.count(DEAD_QUEUE) == 0
     assert await sender.count(work.name) == 0
+
+
+# --- what is said of it ------------------------------------------------------------------------------------
+def test_the_asyncapi_document() -> None:
+    """Everything that may be sent and is published is in the document, each with a payload that is there."""
+    document = asyncapi()
+
+    assert document["asyncapi"].startswith("3.")
+    assert json.dumps(document) == json.dumps(asyncapi())
+    receives = {n for n, o in document["operations"].items() if o["action"] == "receive"}
+    sends = {n for n, o in document["operations"].items() if o["action"] == "send"}
+    assert receives == {t for t, c in COMMANDS.items() if c.senders != {Role.SYSTEM}} | {"miner.heartbeat"}
+    assert sends == {*EVENTS, "offer", "hint", "reply"}
+    assert {c["address"] for c in document["channels"].values()} >= {"job.submit", "job.completed.*.*"}
+    names = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert names <= set(document["components"]["schemas"])
+    assert document["components"]["schemas"]["JobSubmit"]["properties"]["payload"]
 
 
 # --- a front that fails ------------------------------------------------------------------------------------

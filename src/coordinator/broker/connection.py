@@ -249,8 +249,8 @@ class Broker:
                 await underlay.basic_publish(
                     body, exchange=exchange, routing_key=routing_key, properties=properties, wait=False
                 )
-        except (AMQPError, TimeoutError, ValueError, *CONNECTION_EXCEPTIONS):
-            return False
+        except (AMQPError, TimeoutError, ValueError, TypeError, *CONNECTION_EXCEPTIONS):
+            return False  # ValueError and TypeError: a reply_to or correlation id that can't be written
         return True
 
     async def _reconnected(self, *_: object) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 import structlog
 from aio_pika import RobustConnection
+from aio_pika.exceptions import AMQPError
 from faststream.middlewares import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
 from faststream.rabbit.message import RabbitMessage
@@ -25,7 +27,8 @@ from pydantic_core import to_json
 
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
 from coordinator.application.keyring import Keyring
-from coordinator.application.ports import Front, Heartbeat
+from coordinator.application.ports import Front
+from coordinator.broker.acks import Acks
 from coordinator.broker.connection import (
     START_TIMEOUT_SECONDS,
     Broker,
@@ -55,6 +58,7 @@ HANDLE_TIMEOUT_SECONDS = 60.0
 FIRST_REDELIVERY_SECONDS = 0.5
 LAST_REDELIVERY_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
+SHORT_BYTES = 255
 STOP_TIMEOUT_SECONDS = 5.0
 """How long the broker may take to agree to a stop, beyond the graceful timeout."""
 
@@ -90,10 +94,9 @@ class Inbox:
         self._graceful_timeout = graceful_timeout
         self._connection: RobustConnection | None = None
         ask = _ask(front, Declarer(broker), queue_type)
-        commands = _Lane("commands", broker, keyring, self._stopping, handle_timeout, read_commands, ask)
-        beats = _Lane(
-            "heartbeats", broker, keyring, self._stopping, handle_timeout, read_heartbeats, _beat(front)
-        )
+        shared = _Shared(broker, keyring, Acks(), self._stopping, handle_timeout)
+        commands = _Lane("commands", shared, read_commands, ask)
+        beats = _Lane("heartbeats", shared, read_heartbeats, front.heartbeat)
         self._consumer = RabbitBroker(
             named_url(broker.url, "coordinator inbox"),
             # The default channel's: FastStream may ignore the one that a subscriber names.
@@ -173,8 +176,15 @@ def _ask(
     return ask
 
 
-def _beat(front: Front) -> Callable[[Principal, Sequence[Heartbeat]], Awaitable[list[Answer]]]:
-    return front.heartbeat
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What both lanes use."""
+
+    broker: Broker
+    keyring: Keyring
+    acks: Acks
+    stopping: asyncio.Event
+    handle_timeout: float
 
 
 class _Lane(Generic[Item]):
@@ -183,18 +193,12 @@ class _Lane(Generic[Item]):
     def __init__(
         self,
         name: Literal["commands", "heartbeats"],
-        broker: Broker,
-        keyring: Keyring,
-        stopping: asyncio.Event,
-        handle_timeout: float,
+        shared: _Shared,
         read: Callable[[Envelope, Principal], Batch[Item]],
         ask: Callable[[Principal, Sequence[Item]], Awaitable[list[Answer]]],
     ) -> None:
         self._name = name
-        self._broker = broker
-        self._keyring = keyring
-        self._stopping = stopping
-        self._handle_timeout = handle_timeout
+        self._shared = shared
         self._read = read
         self._ask = ask
 
@@ -203,14 +207,15 @@ class _Lane(Generic[Item]):
         envelope = Envelope.of(message.raw_message)
         try:
             await self._handle(message, envelope)
+        except (AMQPError, ConnectionError) as error:
+            log.info("inbox.gone", reason=str(error))  # the channel closed; it is delivered again
         except Exception:
-            # A bug of ours, or a channel that closed under us (then it is delivered again anyway).
             log.exception("inbox.failed", lane=self._name, kind=envelope.kind)
             await self._give_back(message, envelope)
 
     async def _handle(self, message: RabbitMessage, envelope: Envelope) -> None:
         try:
-            principal = authenticate(envelope, self._keyring)
+            principal = authenticate(envelope, self._shared.keyring)
             batch = self._read(envelope, principal)
         except Refusal as refusal:
             refused = Refused(refusal.code, refusal.detail)
@@ -219,7 +224,7 @@ class _Lane(Generic[Item]):
         answers = batch.answers(await self._answers(envelope, principal, batch.items))
         if envelope.answerable:
             await self._reply(envelope, answers, batch.is_array)
-            await message.ack()
+            await self._shared.acks.ack(message.raw_message)
             return
         codes = {answer.code for answer in answers if isinstance(answer, Refused)}
         if Code.UNAVAILABLE in codes and self._name == "commands":
@@ -231,16 +236,16 @@ class _Lane(Generic[Item]):
         else:
             if codes:
                 log.info("inbox.refused_unasked", kind=envelope.kind, by=principal.name, codes=sorted(codes))
-            await message.ack()
+            await self._shared.acks.ack(message.raw_message)
 
     async def _answers(self, envelope: Envelope, principal: Principal, items: Sequence[Item]) -> list[Answer]:
         if not items:
             return []
         try:
-            async with asyncio.timeout(self._handle_timeout):
+            async with asyncio.timeout(self._shared.handle_timeout):
                 answers = await self._ask(principal, items)
         except TimeoutError:
-            log.error("inbox.front_silent", kind=envelope.kind, seconds=self._handle_timeout)
+            log.error("inbox.front_silent", kind=envelope.kind, seconds=self._shared.handle_timeout)
             refused = Refused(Code.UNAVAILABLE, "no answer from the log in time; send it again")
             return [refused] * len(items)
         except Exception:
@@ -258,7 +263,7 @@ class _Lane(Generic[Item]):
             correlation_id=envelope.correlation_id or None,
             delivery_mode=1,
         )
-        await self._broker.publish_careless(
+        await self._shared.broker.publish_careless(
             "", envelope.reply_to, to_json(wire if is_array else wire[0]), properties
         )
 
@@ -275,8 +280,8 @@ class _Lane(Generic[Item]):
         if envelope.answerable:
             await self._reply(envelope, [refused], is_array=False)
         properties = Basic.Properties(
-            content_type=message.raw_message.content_type,
-            message_type=envelope.kind,
+            content_type=_short(message.raw_message.content_type or ""),
+            message_type=_short(envelope.kind),
             delivery_mode=2,
             # Neither the signature, which is good for sending the message again, nor the broker's user id,
             # which it checks against our own.
@@ -284,15 +289,15 @@ class _Lane(Generic[Item]):
                 "reason": refused.detail,
                 "code": refused.code.value,
                 "routing_key": envelope.routing_key,
-                "principal": envelope.principal,
+                "principal": _short(envelope.principal),
                 "message_id": envelope.message_id,
             },
         )
-        outcome = await self._broker.publish(
-            DEAD.name, envelope.routing_key, envelope.body, properties, mandatory=True
+        outcome = await self._shared.broker.publish(
+            DEAD.name, _short(envelope.routing_key), envelope.body, properties, mandatory=True
         )
         if outcome == "confirmed":
-            await message.ack()
+            await self._shared.acks.ack(message.raw_message)
         else:
             await self._give_back(message, envelope)
 
@@ -300,11 +305,18 @@ class _Lane(Generic[Item]):
         """To the queue again, after a while that grows with each delivery; the broker's limit ends it."""
         try:
             async with asyncio.timeout(retry_delay(envelope.deliveries)):
-                await self._stopping.wait()
+                await self._shared.stopping.wait()
         except TimeoutError:
             pass
         try:
-            # Reject, not nack: RabbitMQ 4.3 counts only the former towards the delivery limit.
-            await message.reject(requeue=True)
-        except Exception as error:
-            log.info("inbox.gone", reason=str(error))  # the channel closed; it is delivered again
+            await self._shared.acks.reject(message.raw_message)
+        except (AMQPError, ConnectionError) as error:
+            log.info("inbox.gone", reason=str(error))
+
+
+def _short(text: str) -> str:
+    """As much of it as a property holds.
+
+    What was not UTF-8 has become longer than it was, and a header as large as a frame leaves no room.
+    """
+    return text if len(text) < SHORT_BYTES // 4 else text.encode()[:SHORT_BYTES].decode(errors="ignore")
