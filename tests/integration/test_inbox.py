@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -20,7 +19,6 @@ from pamqp.commands import Basic
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Heartbeat
-from coordinator.broker.asyncapi import asyncapi
 from coordinator.broker.connection import Broker
 from coordinator.broker.inbox import Inbox, retry_delay
 from coordinator.broker.tolerance import read_tolerantly
@@ -32,7 +30,6 @@ from coordinator.broker.topology import (
     declare_topology,
 )
 from coordinator.crypto.mac import message_to_sign, sign_message
-from coordinator.domain.aggregates import COMMANDS, EVENTS
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal, Role
@@ -634,23 +631,6 @@ async def test_replies_never_go_to_our_own_queues(
     assert front.calls == []
     assert await sender.count(DEAD_QUEUE) == 0
     assert await sender.count(work.name) == 0
-
-
-# --- what is said of it ------------------------------------------------------------------------------------
-def test_the_asyncapi_document() -> None:
-    """Everything that may be sent and is published is in the document, each with a payload that is there."""
-    document = asyncapi()
-
-    assert document["asyncapi"].startswith("3.")
-    assert json.dumps(document) == json.dumps(asyncapi())
-    receives = {n for n, o in document["operations"].items() if o["action"] == "receive"}
-    sends = {n for n, o in document["operations"].items() if o["action"] == "send"}
-    assert receives == {t for t, c in COMMANDS.items() if c.senders != {Role.SYSTEM}} | {"miner.heartbeat"}
-    assert sends == {*EVENTS, "offer", "hint", "reply"}
-    assert {c["address"] for c in document["channels"].values()} >= {"job.submit", "job.completed.*.*"}
-    names = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
-    assert names <= set(document["components"]["schemas"])
-    assert document["components"]["schemas"]["JobSubmit"]["properties"]["payload"]
 
 
 # --- a front that fails ------------------------------------------------------------------------------------

@@ -1,136 +1,344 @@
-"""The AsyncAPI 3 document of what travels over RabbitMQ, for `schemas/`.
+"""The AMQP side as an AsyncAPI 3 document: what travels, where, and in which shape.
 
-It is generated from the same models that the inbox and the publishers use, by a broker object that never
-connects: the inbox itself takes undecoded messages, so that FastStream knows nothing of their shape.
+Made from the topology and the models that the program itself uses, so that it can't say anything else.
+`coordinator.schemas` writes it to `schemas/asyncapi.json`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, TypeVar
-from uuid import UUID
+from collections.abc import Iterable
+from typing import Any, Final
 
-from faststream.rabbit import ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
-from faststream.specification import AsyncAPI
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from coordinator import __version__
+from coordinator.application.intents import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 from coordinator.application.ports import Heartbeat, Offer
 from coordinator.broker.envelope import HEARTBEAT
-from coordinator.broker.publisher import MANY
 from coordinator.broker.topology import (
     COMMANDS,
-    COMMANDS_QUEUE,
     CONTROL,
+    DEAD_QUEUE,
     EVENTS,
+    EVENTS_STREAM,
+    HEARTBEAT_TTL_MS,
     HEARTBEATS_QUEUE,
     WORK,
+    WORK_EXPIRES_MS,
     ExchangeSpec,
+    control_queue_name,
+    work_queue_name,
 )
-from coordinator.domain.aggregates import COMMANDS as COMMAND_TYPES
-from coordinator.domain.aggregates import EVENTS as EVENT_TYPES
+from coordinator.crypto.receipt import Receipt, SignedStatement
+from coordinator.domain import aggregates
 from coordinator.domain.errors import Code
-from coordinator.domain.messages import Event, Role
+from coordinator.domain.messages import Command, Role
 
-EventType = TypeVar("EventType", bound=Event)
+BINDING_VERSION: Final = "0.3.0"
+_SCHEMAS: Final = "#/components/schemas/{model}"
+_JSON: Final = "application/json"
+_OUTSIDE: Final = frozenset({Role.CLIENT, Role.MINER, Role.ADMIN})
 
-
-class AcceptedReply(BaseModel):
-    """The command's effect is in the log at `position`; what else is told depends on the command."""
-
-    model_config = ConfigDict(extra="allow")
-
-    status: Literal["accepted"]
-    position: int
+Json = dict[str, Any]
 
 
-class RefusedReply(BaseModel):
-    """The command did nothing, and this is why."""
+def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
+    """The document, from the coordinator's point of view: it receives commands and sends offers."""
+    commands = {t: c for t, c in aggregates.COMMANDS.items() if c.senders & _OUTSIDE}
+    messages = {
+        **{topic: _command(topic, command) for topic, command in commands.items()},
+        HEARTBEAT: _signed(HEARTBEAT, "Heartbeat", "A miner says that a session is alive."),
+        "offer": _message("offer", _array(_ref("Offer")), "Attempts that are for the taking."),
+        "hint": _message("hint", _HINT, "A nudge to one miner. A lost one costs time, never correctness."),
+        **{topic: _event(topic, event.__name__) for topic, event in aggregates.EVENTS.items()},
+        "reply": _message(None, _one_or_many(_ref("Reply")), "The answer to a command or a heartbeat."),
+        "dead_letter": _DEAD_LETTER,
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "coordinator",
+            "version": __version__,
+            "description": "The AMQP side of the coordinator. docs/protocol.md says how to use it: who signs "
+            "what, when to acknowledge, what each code asks for.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": _JSON,
+        "channels": _channels(commands, aggregates.EVENTS),
+        "operations": _operations(commands, aggregates.EVENTS),
+        "components": {"messages": messages, "schemas": _schemas(generator)},
+    }
 
-    status: Literal["refused"]
-    code: Code
-    detail: str
+
+# --- channels ----------------------------------------------------------------------------------------------
+def _channels(commands: Iterable[str], events: Iterable[str]) -> Json:
+    commands, events = list(commands), list(events)
+    names = [topic.rpartition(".")[0] for topic in events]
+    return {
+        "commands": _channel(
+            "{command}",
+            "Commands; the routing key is the type.",
+            commands,
+            _exchange(COMMANDS),
+            command={"description": "The command's type.", "enum": commands},
+        ),
+        "heartbeats": _channel(
+            HEARTBEATS_QUEUE,
+            "Heartbeats, published to the default exchange. One that waits for "
+            f"{HEARTBEAT_TTL_MS // 1000} seconds is dropped.",
+            [HEARTBEAT],
+            _queue(HEARTBEATS_QUEUE),
+        ),
+        "offers": _channel(
+            work_queue_name("{profile}"),
+            "Work for miners of one profile. Registering makes the queue; the answer names it. It vanishes "
+            f"after {WORK_EXPIRES_MS // 60_000} unused minutes. Bound to {WORK.name}.",
+            ["offer"],
+            _queue(work_queue_name("{profile}")),
+            profile={"description": "`profile` in the answer to miner.register."},
+        ),
+        "hints": _channel(
+            control_queue_name("{miner_id}"),
+            f"Hints for one miner. Registering makes the queue. Bound to {CONTROL.name}.",
+            ["hint"],
+            _queue(control_queue_name("{miner_id}")),
+            miner_id={"description": "The miner's id."},
+        ),
+        "events": _channel(
+            "{fact}.{client}.{subject}",
+            "Every event of the log, in arrays, at least once. A copy for convenience.",
+            events,
+            _exchange(EVENTS),
+            fact={"description": "The event's topic without its version: two words.", "enum": sorted(names)},
+            client={"description": "Whose job it is; `-` where the event is no client's."},
+            subject={
+                "description": "The job (miner, service) that the array is about; `many` if several, "
+                "so bind `job.completed.<client>.*` and look inside."
+            },
+        ),
+        "event_log": _channel(
+            EVENTS_STREAM,
+            "A stream of what went through the events exchange, bounded in age and size; for operators.",
+            events,
+            _queue(EVENTS_STREAM),
+        ),
+        "dead_letters": _channel(
+            DEAD_QUEUE,
+            "What could not be handled, with the reason in its headers. For operators.",
+            ["dead_letter"],
+            _queue(DEAD_QUEUE),
+        ),
+        "replies": _channel(
+            None,
+            "The queue that the request names in its property reply_to.",
+            ["reply"],
+            {"is": "queue", "bindingVersion": BINDING_VERSION},
+        ),
+    }
 
 
-class Hint(BaseModel):
-    """A nudge to one miner; the next heartbeat's answer says the same."""
-
-    hint: Literal["cancel", "drain", "register"]
-    job_id: UUID | None = None
-    attempt: int | None = None
-
-
-class PublishedEvent(BaseModel, Generic[EventType]):
-    """An event and its place in the log. An array has events of one type and one client."""
-
-    position: int
-    stream: UUID
-    version: int
-    topic: str
-    event: EventType
+def _channel(
+    address: str | None, description: str, messages: Iterable[str], binding: Json, **parameters: Json
+) -> Json:
+    channel = {
+        "address": address,
+        "description": description,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "bindings": {"amqp": binding},
+    }
+    return {**channel, "parameters": parameters} if parameters else channel
 
 
-def asyncapi() -> dict[str, Any]:
-    """The document, as JSON-compatible data. The same code gives the same document."""
-    broker = RabbitBroker("amqp://localhost:5672/", specification_url="amqp://localhost:5672", logger=None)
-    for topic, command in sorted(COMMAND_TYPES.items()):
-        if command.senders == {Role.SYSTEM}:
-            continue  # nobody can send it
-        queue = RabbitQueue(COMMANDS_QUEUE, queue_type=QueueType.QUORUM, durable=True, routing_key=topic)
-        subscriber = broker.subscriber(
-            queue, _exchange(COMMANDS), title=topic, description=command.__doc__ or ""
-        )
-        subscriber(_handler(topic, command))
-    heartbeats = RabbitQueue(HEARTBEATS_QUEUE, durable=True)
-    broker.subscriber(heartbeats, title=HEARTBEAT, description=Heartbeat.__doc__)(
-        _handler(HEARTBEAT, Heartbeat)
+def _exchange(exchange: ExchangeSpec) -> Json:
+    return {
+        "is": "routingKey",
+        "exchange": {"name": exchange.name, "type": exchange.kind, "durable": True, "autoDelete": False},
+        "bindingVersion": BINDING_VERSION,
+    }
+
+
+def _queue(name: str) -> Json:
+    queue = {"name": name, "durable": True, "exclusive": False, "autoDelete": False}
+    return {"is": "queue", "queue": queue, "bindingVersion": BINDING_VERSION}
+
+
+# --- operations --------------------------------------------------------------------------------------------
+def _operations(commands: Iterable[str], events: Iterable[str]) -> Json:
+    def messages(channel: str, names: Iterable[str]) -> list[Json]:
+        return [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in names]
+
+    def operation(action: str, channel: str, summary: str, names: Iterable[str], binding: Json) -> Json:
+        return {
+            "action": action,
+            "channel": {"$ref": f"#/channels/{channel}"},
+            "summary": summary,
+            "messages": messages(channel, names),
+            "bindings": {"amqp": {**binding, "bindingVersion": BINDING_VERSION}},
+        }
+
+    reply = {
+        "address": {
+            "description": "The property reply_to of the request, by the default exchange.",
+            "location": "$message.header#/reply_to",
+        },
+        "channel": {"$ref": "#/channels/replies"},
+        "messages": messages("replies", ["reply"]),
+    }
+    events = list(events)
+    return {
+        "decide": {
+            **operation(
+                "receive", "commands", "Decide commands.", commands, {"ack": True, "mandatory": True}
+            ),
+            "reply": reply,
+        },
+        "note_heartbeats": {
+            **operation("receive", "heartbeats", "Note signs of life.", [HEARTBEAT], {"ack": True}),
+            "reply": reply,
+        },
+        "offer_work": operation("send", "offers", "Offer work.", ["offer"], {"deliveryMode": 1}),
+        "hint": operation("send", "hints", "Nudge a miner.", ["hint"], {"deliveryMode": 1}),
+        "publish_events": operation("send", "events", "Publish events.", events, {"deliveryMode": 2}),
+        "bury": operation(
+            "send", "dead_letters", "Put aside what can't be handled.", ["dead_letter"], {"deliveryMode": 2}
+        ),
+    }
+
+
+# --- messages ----------------------------------------------------------------------------------------------
+def _command(topic: str, command: type[Command]) -> Json:
+    message = _signed(topic, command.__name__, (command.__doc__ or "").partition("\n")[0])
+    return {**message, "x-senders": sorted(command.senders & _OUTSIDE)}
+
+
+def _signed(topic: str, model: str, summary: str) -> Json:
+    return {
+        **_message(topic, _one_or_many(_ref(model)), summary),
+        "headers": _ref("SignedHeaders"),
+        "correlationId": {
+            "description": "The property correlation_id, repeated by the reply.",
+            "location": "$message.header#/correlation_id",
+        },
+    }
+
+
+def _event(topic: str, model: str) -> Json:
+    element = {
+        "type": "object",
+        "properties": {
+            "position": {"type": "integer", "description": "The event's place in the log."},
+            "stream": {"type": "string", "format": "uuid"},
+            "version": {"type": "integer", "minimum": 1, "description": "Its place in its stream."},
+            "topic": {"const": topic},
+            "event": _ref(model),
+        },
+        "required": ["position", "stream", "version", "topic", "event"],
+    }
+    return _message(topic, _array(element), f"{topic.rpartition('.')[0]}, as facts.")
+
+
+def _message(message_type: str | None, payload: Json, summary: str) -> Json:
+    message = {"contentType": _JSON, "payload": payload}
+    if summary:
+        message["summary"] = summary
+    if message_type:
+        message["name"] = message_type
+        message["bindings"] = {"amqp": {"messageType": message_type, "bindingVersion": BINDING_VERSION}}
+    return message
+
+
+_HINT: Final[Json] = {
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": {
+                "hint": {"const": "cancel"},
+                "job_id": {"type": "string", "format": "uuid"},
+                "attempt": {"type": "integer"},
+            },
+            "required": ["hint", "job_id", "attempt"],
+        },
+        {"type": "object", "properties": {"hint": {"const": "drain"}}, "required": ["hint"]},
+    ]
+}
+_DEAD_LETTER: Final[Json] = {
+    "name": "dead_letter",
+    "summary": "The body as it came, of the type it came with.",
+    "headers": {
+        "type": "object",
+        "properties": {
+            "reason": {"type": "string", "description": "For people."},
+            "code": {"type": "string", "description": "For programs."},
+            "routing_key": {"type": "string"},
+            "principal": {"type": "string", "description": "Whom it claimed to be from; may be forged."},
+            "message_id": {"type": "string", "description": "As it came; empty where it had none."},
+        },
+    },
+    "payload": {},
+}
+
+
+# --- schemas -----------------------------------------------------------------------------------------------
+def _schemas(generator: type[GenerateJsonSchema]) -> Json:
+    models: list[type[BaseModel]] = [
+        *(c for c in aggregates.COMMANDS.values() if c.senders & _OUTSIDE),
+        *aggregates.EVENTS.values(),
+        Heartbeat,
+        Offer,
+        Receipt,
+        SignedStatement,
+    ]
+    _, found = models_json_schema(
+        [(model, "validation") for model in models], ref_template=_SCHEMAS, schema_generator=generator
     )
+    return {
+        **found["$defs"],
+        "Reply": {"oneOf": [_ref("Accepted"), _ref("Refused")]},
+        "Accepted": {
+            "type": "object",
+            "description": "The command's effect is in the log. What else is in it, depends on the command.",
+            "properties": {
+                "status": {"const": "accepted"},
+                "position": {"type": "integer", "description": "The place in the log where it is."},
+            },
+            "required": ["status", "position"],
+        },
+        "Refused": {
+            "type": "object",
+            "description": "The command did nothing, and this is why.",
+            "properties": {
+                "status": {"const": "refused"},
+                "code": {"enum": [code.value for code in Code]},
+                "detail": {"type": "string", "description": "For people."},
+            },
+            "required": ["status", "code", "detail"],
+        },
+        "SignedHeaders": {
+            "type": "object",
+            "description": "Who sent the message, and the proof. The properties message_id, reply_to and "
+            f"correlation_id are signed too. A body has {MAX_BODY_BYTES} bytes at most.",
+            "properties": {
+                "principal": {"type": "string", "description": "The name in the API key `name:secret`."},
+                "signature": {
+                    "type": "string",
+                    "pattern": "^[0-9a-f]{64}$",
+                    "description": "HMAC-SHA256 under the secret.",
+                },
+                "traceparent": {"type": "string", "description": "W3C trace context."},
+            },
+            "required": ["principal", "signature"],
+        },
+    }
 
-    def publishes(
-        title: str, exchange: ExchangeSpec | None, key: str, schema: Any, about: str | None
-    ) -> None:
-        broker.publisher(
-            RabbitQueue(key),
-            _exchange(exchange) if exchange else None,
-            title=title,
-            description=about,
-            schema=schema,
-        )
 
-    replies = AcceptedReply | RefusedReply
-    publishes("reply", None, "reply_to", replies | list[replies], "An array for an array, in its order.")
-    publishes("offer", WORK, "profile", list[Offer], Offer.__doc__)
-    publishes("hint", CONTROL, "miner_id", Hint, Hint.__doc__)
-    for topic, event in sorted(EVENT_TYPES.items()):
-        published = create_model(f"Published{event.__name__}", __base__=PublishedEvent[event])  # type: ignore[valid-type]
-        key = f"{topic.rpartition('.')[0]}.*.*"
-        about = f"{event.__doc__ or ''} The key's last words: the client, and the job or `{MANY}`.".strip()
-        publishes(topic, EVENTS, key, list[published], about)
-    specification = AsyncAPI(
-        broker,
-        title="coordinator",
-        version=__version__,
-        description="Commands, heartbeats, offers, hints and events; the protocol page explains them.",
-    )
-    document: dict[str, Any] = specification.to_specification().to_jsonable()
-    # FastStream keeps its subscribers in sets, so the order is another one each time.
-    for part in (document, document["components"]):
-        for name, members in part.items():
-            if isinstance(members, dict) and name in ("channels", "operations", "messages", "schemas"):
-                part[name] = dict(sorted(members.items()))
-    return document
+def _ref(model: str) -> Json:
+    return {"$ref": _SCHEMAS.format(model=model)}
 
 
-def _exchange(spec: ExchangeSpec) -> RabbitExchange:
-    return RabbitExchange(spec.name, type=ExchangeType(spec.kind), durable=True)
+def _array(item: Json) -> Json:
+    return {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_ARRAY_LENGTH}
 
 
-def _handler(topic: str, model: type[BaseModel]) -> Callable[[Any], Awaitable[None]]:
-    """A function whose parameter has the payload's type, which is all that the document needs of it."""
-
-    async def handler(body: Any) -> None:
-        raise NotImplementedError
-
-    handler.__name__ = topic.replace(".", "_")
-    handler.__annotations__["body"] = model | list[model]  # type: ignore[valid-type]
-    return handler
+def _one_or_many(item: Json) -> Json:
+    return {"oneOf": [item, _array(item)]}
