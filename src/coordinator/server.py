@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from coordinator.bootstrap import Coordinator, build
+from coordinator.collector import spare_the_collector
 from coordinator.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
@@ -37,6 +38,7 @@ async def serve(settings: Settings, on_ready: Callable[[Coordinator, int], None]
         coordinator = build(settings)
         try:
             await coordinator.start()
+            spare_the_collector()
             await _serve(coordinator, listener, on_ready)
         finally:
             await coordinator.stop()

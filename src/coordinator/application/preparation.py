@@ -129,7 +129,7 @@ class Preparation:
             payload=StoredPayload(stream, "payload", salt, body),
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
             fingerprint=self._fingerprint(stream, command, body),
-            blobs=frozenset(blob_refs(command.payload)),
+            blobs=_refs(command.payload, body),
         )
 
     def _complete(self, intent: Intent, command: JobComplete) -> Prepared:
@@ -145,7 +145,7 @@ class Preparation:
             command.job_id,
             (miner_stream(command.miner_id),),
             payload=StoredPayload(command.job_id, "result", salt, body),
-            blobs=frozenset(blob_refs(command.result)),
+            blobs=_refs(command.result, body),
         )
 
     def _fingerprint(self, stream: UUID, command: JobSubmit, body: bytes) -> str:
@@ -195,6 +195,11 @@ def _verify_all(commands: Sequence[JobComplete]) -> dict[int, Refusal]:
         except AttributeError:
             faults[id(command)] = Refusal(Code.INVALID_STATEMENT, "signature must be an object")
     return faults
+
+
+def _refs(document: dict[str, object], body: bytes) -> frozenset[str]:
+    """The blobs that a document refers to; most refer to none, and are not searched."""
+    return frozenset(blob_refs(document)) if b'"blob:' in body else frozenset()
 
 
 def _canonical(document: dict[str, object]) -> bytes:

@@ -166,6 +166,7 @@ async def _mine(config: MinerConfig, as_json: bool) -> Exit:
     from coordinator.crypto.keys import SigningKey
     from coordinator.miner.config import BadConfig
     from coordinator.miner.executors import load_executors
+    from coordinator.collector import spare_the_collector
     from coordinator.miner.program import EXIT_NO_EXECUTOR, EXIT_OK, MinerProgram
 
     signing_key = SigningKey.load_or_create(config.key_file)
@@ -180,6 +181,7 @@ async def _mine(config: MinerConfig, as_json: bool) -> Exit:
     else:
         output.fields(told)
     program = MinerProgram(config, _transport(config), load_executors(), signing_key=signing_key)
+    spare_the_collector()
     interrupted = False
 
     def interrupt() -> None:

@@ -8,6 +8,7 @@ Heartbeats are no events: silence becomes one (`miner.lost.v1`), through the tim
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -125,6 +126,7 @@ STATE_NAMES: dict[type, str] = {Online: "ONLINE", Draining: "DRAINING", Offline:
 initial: MinerState = None
 
 
+@functools.lru_cache(4096)
 def miner_stream(miner_id: str) -> UUID:
     """The id of this miner's stream."""
     return stream_id("miner", miner_id)

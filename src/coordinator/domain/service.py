@@ -5,6 +5,7 @@ register -> version 1 --revise--> version 2 … --retire--> retired (takes no ne
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from decimal import Decimal as Exact
 from typing import Annotated, Any, Literal
@@ -113,6 +114,7 @@ ServiceState = RegisteredService | None
 initial: ServiceState = None
 
 
+@functools.lru_cache(4096)
 def service_stream(service: str) -> UUID:
     """The id of this registry entry's stream."""
     return stream_id("service", service)
