@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+
+import structlog
 
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Front
@@ -10,13 +13,17 @@ from coordinator.broker.connection import Broker
 from coordinator.broker.inbox import Inbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.publisher import RabbitEventSink
-from coordinator.broker.topology import declare_topology
+from coordinator.broker.topology import TopologyMismatch, declare_topology
 from coordinator.database.leadership import PostgresLeadership
 from coordinator.database.migrate import migrate
 from coordinator.database.postgres import PostgresDatabase
 from coordinator.log.postgres import PostgresEventLog
 from coordinator.parts import Parts
 from coordinator.settings import Settings
+
+DECLARE_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+logger = structlog.get_logger("broker")
 
 
 def open_standard(settings: Settings) -> Parts:
@@ -33,9 +40,23 @@ def open_standard(settings: Settings) -> Parts:
     async def declare() -> None:
         await declare_topology(broker.connection, queue_type)
 
-    # A broker that comes back may have lost everything, its queues included.
-    broker.on_reconnect(declare)
+    async def declare_again() -> None:
+        # A broker that comes back may have lost everything, its queues included. Just after its start it lets
+        # us in while some queues are not there yet; a connection that is lost again calls us anew.
+        for pause in DECLARE_PAUSES_SECONDS:
+            try:
+                await declare()
+            except TopologyMismatch:
+                raise
+            except Exception as error:
+                logger.warning("broker.not_declared", reason=str(error), again_in=pause)
+                await asyncio.sleep(pause)
+            else:
+                return
+        await declare()
+
     queues = RabbitWorkQueues(broker, queue_type)
+    broker.on_reconnect(declare_again)
 
     async def start() -> None:
         await broker.start()

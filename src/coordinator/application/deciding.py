@@ -68,7 +68,10 @@ class Deciding:
             case JobStart() | JobFail():
                 return Facts(now, principal, prepared.stream, miner=lookup(prepared.lookups[0]))
             case ServiceRegister() | ServiceRevise():
-                return Facts(now, principal, prepared.stream, fault=_check_spec(command))
+                # What is registered already was checked then; each start registers the whole catalogue.
+                known = state is not None and state.spec == command.spec
+                fault = None if known else _check_spec(command)
+                return Facts(now, principal, prepared.stream, fault=fault)
         return Facts(now, principal, prepared.stream)
 
     def seal(self, work: WorkDone) -> dict[str, Any]:

@@ -163,10 +163,10 @@ def _cards(capabilities: Any) -> str:
 async def _mine(config: MinerConfig, as_json: bool) -> Exit:
     import asyncio
 
+    from coordinator.collector import spare_the_collector
     from coordinator.crypto.keys import SigningKey
     from coordinator.miner.config import BadConfig
     from coordinator.miner.executors import load_executors
-    from coordinator.collector import spare_the_collector
     from coordinator.miner.program import EXIT_NO_EXECUTOR, EXIT_OK, MinerProgram
 
     signing_key = SigningKey.load_or_create(config.key_file)
