@@ -1,6 +1,6 @@
 """Jobs, miners, services and receipts by command line, against a real coordinator with a real miner."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
+
 
 from __future__ import annotations
 

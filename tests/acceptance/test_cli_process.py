@@ -1,6 +1,6 @@
 """The command line as a process: signals, streams, terminals, keys, and the coordinator's own commands."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
+
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The demo, run as a newcomer would: processes, real jobs, receipts, and nothing left behind."""
 
-# ruff: noqa: SIM300 - tests read expected == actual
+
 
 from __future__ import annotations
 
