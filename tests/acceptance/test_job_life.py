@@ -113,6 +113,23 @@ async def test_drain(stage: Stage) -> None:
     assert left.position > stage.log.entries("job.completed.v1", job_id=held)[0].position
 
 
+async def test_a_drain_ends_with_its_session(stage: Stage) -> None:
+    """A miner that died before it heard of its drain works again when it comes back."""
+    async with stage.rpc() as rpc, stage.rpc(ROOT) as root:
+        doomed = stage.miner("rig6", region="again")
+        await stage.registered("rig6")
+        doomed.kill()
+        assert "DRAINING" == (await root.call("miner.drain", {"miner_id": "rig6"}))["state"]
+        head = stage.log.head()
+        await eventually(lambda: stage.log.positions()["dispatcher"] >= head, "the hint sent")
+        again = stage.miner("rig6", region="again")
+        for n in range(3):
+            job_id = await stage.submit(rpc, f"again-{n}", constraints={"region": "again"})
+            await stage.ended([job_id], 30)
+        assert again.ended is None
+        assert 0 == await asyncio.to_thread(again.stop)
+
+
 async def test_a_miner_that_stops_hands_back(stage: Stage) -> None:
     """A miner told to stop hands back what it can't finish; that is no failed attempt."""
     async with stage.rpc() as rpc:

@@ -485,7 +485,7 @@ async def test_a_draining_miner_is_told_and_gets_nothing_new(stores: Stores) -> 
     await d.see(MinerDrained(at=T0, by="root", miner_id="rig", session_id=deciding.SESSION))
     await d.see(submitted(uuid4()))
     assert await d.offers() == []
-    assert await d.hints.wait("rig", PATIENCE) == [{"hint": "drain"}]
+    assert await d.hints.wait("rig", PATIENCE) == [{"hint": "drain", "session_id": deciding.SESSION}]
 
 
 # --- timers ------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ class OpenWork:
                 self.fleet.register(event.profile, event.capabilities, session)
             case MinerDrained():
                 self.fleet.drain(event.miner_id)
-                yield Hint(event.miner_id, {"hint": "drain"})
+                yield Hint(event.miner_id, {"hint": "drain", "session_id": event.session_id})
             case MinerLeft() | MinerLost():
                 self.fleet.end(event.miner_id)
 

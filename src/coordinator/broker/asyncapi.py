@@ -259,7 +259,11 @@ _HINT: Final[Json] = {
             },
             "required": ["hint", "job_id", "attempt"],
         },
-        {"type": "object", "properties": {"hint": {"const": "drain"}}, "required": ["hint"]},
+        {
+            "type": "object",
+            "properties": {"hint": {"const": "drain"}, "session_id": {"type": "string"}},
+            "required": ["hint", "session_id"],
+        },
     ]
 }
 _DEAD_LETTER: Final[Json] = {

@@ -145,7 +145,7 @@ class HttpTransport:
                 return None
             if answer["code"] == "MINER_DRAINING":
                 self._live.clear()
-                self._inbox.on_hint({"hint": "drain"})
+                self._inbox.on_hint({"hint": "drain", "session_id": session["session_id"]})
                 return None
             self._log.warning("poll_refused", code=answer["code"], detail=answer["detail"])
         await self._clock.sleep(self._backoff.delay(3))

@@ -211,7 +211,8 @@ class MinerProgram:
         match hint.get("hint"):
             case "cancel":
                 self._cancel(hint)
-            case "drain":
+            case "drain" if hint.get("session_id", self._session_id) == self._session_id:
+                # One for an earlier session may have lain in the queue since that ended.
                 self.drain()
             case "register":
                 # The heartbeat's answer says whether this session is still known.
