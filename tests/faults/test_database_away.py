@@ -74,6 +74,26 @@ async def test_jobs_outlive_the_database(
         assert 0 == stage.log.count("miner.lost.v1")
 
 
+async def test_lost_acknowledgements(tmp_path: Path, database_url: str, amqp_url: str) -> None:
+    """Every other commit takes place and is not known to: commands are repeated, and nothing is doubled."""
+    with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url) as stage:
+        stage.coordinator(dies=("lost-acknowledgements", 2))
+        await stage.ready()
+        stage.miner("rig1", concurrency=3)
+        async with stage.rpc() as rpc:
+
+            async def one(number: int) -> str:
+                # Without a key of its own: also then a repeat must be known for one.
+                answer = await rpc.call("job.submit", {"service": SERVICE, "payload": {"n": number}})
+                stage.accepted.add(answer["job_id"])
+                return str(answer["job_id"])
+
+            jobs = [job for at in range(5) for job in await asyncio.gather(*map(one, range(at, at + 3)))]
+            await stage.ended(jobs)
+        checked = await stage.check()
+        assert ({"COMPLETED": 15}, {1: 15}) == (checked.states(), checked.starts())
+
+
 async def submit_by_http(stage: Stage) -> tuple[int, dict[str, str]]:
     """One try, without an SDK that would try again."""
     async with httpx.AsyncClient(base_url=stage.urls["main"], timeout=30) as http:

@@ -16,7 +16,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from coordinator import bootstrap, server
-from coordinator.application.ports import Appended, NewEvent, Offer, Recorded, StoredPayload
+from coordinator.application.ports import (
+    Appended,
+    LogUnavailable,
+    NewEvent,
+    Offer,
+    Recorded,
+    StoredPayload,
+)
 from coordinator.bootstrap import Coordinator, open_parts
 from coordinator.catalog import load_catalog
 from coordinator.demo.lifeline import hold_on
@@ -31,6 +38,7 @@ class Countdown:
     """Dies when it was called for the n-th time."""
 
     def __init__(self, n: int) -> None:
+        self.n = n
         self._left = n
 
     def __call__(self) -> None:
@@ -71,6 +79,19 @@ class _AfterSubmit(_AfterCommit):
     kind = JobSubmitted
 
 
+class _LostAcknowledgement(_Wrapped):
+    """Commits, and says once in n times that it does not know."""
+
+    _calls = 0
+
+    def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        appended: Appended = self._inner.append(events, payloads)
+        self._calls += 1
+        if self._calls % self._count.n == 0:
+            raise LogUnavailable("the acknowledgement was lost")
+        return appended
+
+
 class _InProjection(_Wrapped):
     """In the projector's transaction, when all is written and nothing committed."""
 
@@ -95,6 +116,7 @@ class _AfterPublishing(_Wrapped):
 
 STEPS: dict[str, Callable[[Parts, Countdown], Parts]] = {
     "never": lambda p, c: p,
+    "lost-acknowledgements": lambda p, c: dataclasses.replace(p, log=_LostAcknowledgement(p.log, c)),
     "before-offers": lambda p, c: dataclasses.replace(p, queues=_BeforeOffers(p.queues, c)),
     "after-submit-commit": lambda p, c: dataclasses.replace(p, log=_AfterSubmit(p.log, c)),
     "after-result-commit": lambda p, c: dataclasses.replace(p, log=_AfterCommit(p.log, c)),

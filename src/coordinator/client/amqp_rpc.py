@@ -138,6 +138,9 @@ class AmqpRpc:
         Goes on through restarts of the broker and the coordinator; bound it with `asyncio.timeout`.
         Raises Closed; ValueError or TypeError for what is not JSON.
         """
+        if kind == "job.submit" and command.get("idempotency_key") is None:
+            # Without one a job is known by its message, and what is sent again later is another message.
+            command = {**command, "idempotency_key": secrets.token_hex(16)}
         return await self._sender.call(kind, command)
 
     async def ask(
