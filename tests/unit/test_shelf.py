@@ -49,6 +49,24 @@ def test_a_client_that_comes_back_has_no_claim_on_the_past() -> None:
     assert Counter(w.client for w in following) == {"steady": 5, "late": 5}
 
 
+def test_what_is_offered_is_not_loaded_again() -> None:
+    """A lane that was emptied, got everything back and spilled anew reads past what is away, once."""
+    shelf = Shelf()
+    for number in range(LANE_HEAD):
+        shelf.add(work(number))
+    away = shelf.take({"c"}, LANE_HEAD)
+    shelf.take({"c"}, 1)  # the lane is empty, and forgotten
+    for item in reversed(away):
+        shelf.put_back(item)
+    shelf.add(work(LANE_HEAD))
+    taken = {w.job_id for w in shelf.take({"c"}, LANE_HEAD)}
+    [lane] = shelf.drained_lanes({"c"})
+    table = [work(number) for number in range(LANE_HEAD + 1)]
+    shelf.load(lane, table[lane.cursor :][:LANE_HEAD], complete=False, out=taken.__contains__)
+    shelf.load(lane, table[lane.cursor + 1 :], complete=True, out=taken.__contains__)
+    assert numbers(shelf.take({"c"}, 10)) == [LANE_HEAD]
+
+
 def test_fair_shares_span_the_classes_of_a_client() -> None:
     """A client does not get more by spreading its jobs over classes."""
     shelf = Shelf()

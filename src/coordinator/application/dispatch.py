@@ -195,7 +195,8 @@ class Dispatcher(FollowerBase):
             position=lane.cursor,
             count=LANE_HEAD,
         )
-        self.work.shelf.load(lane, map(_from_row, rows), complete=len(rows) < LANE_HEAD)
+        works, complete = map(_from_row, rows), len(rows) < LANE_HEAD
+        self.work.shelf.load(lane, works, complete=complete, out=self.work.is_out)
 
     # --- hints ----------------------------------------------------------------------------------------------
     def _hint(self, hint: Hint) -> None:

@@ -23,9 +23,15 @@ MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 18  # what a 64-bit column keeps
 MAX_FIELD_NAME = 64  # characters shown of a field's name
 
-_BIG_EXPONENT = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
+# The shape of a body's bytes, with which numbers that may be too large are found several times faster than in
+# the body itself: digits (and the point) are 0, e is e, what may stand before a number is a colon, signs are
+# gone. Digits inside a string do not follow a colon, so digests are not taken for numbers.
+_SHAPE = bytearray(b"x" * 256)
+for _bytes, _shape in ((b"0123456789.", b"0"), (b"eE", b"e"), (b":[, \t\r\n", b":")):
+    for _byte in _bytes:
+        _SHAPE[_byte] = _shape[0]
+_RISKY_NUMBER = re.compile(rb":0(?:0{%d}|0*e000)" % MAX_INTEGER_DIGITS)
 _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
-_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_INTEGER_DIGITS + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
     except ValueError as error:
         raise Refusal(Code.INVALID_PAYLOAD, f"the body is not JSON: {error}") from None
     # These are rare and cheap to rule out over the raw bytes; only then is the value walked.
-    if _UNSTORABLE.search(body) or _LONG_NUMBER.search(body) or _BIG_EXPONENT.search(body):
+    if _UNSTORABLE.search(body) or _RISKY_NUMBER.search(b":" + body.translate(_SHAPE, b"+-")):
         _check_storable(value, MAX_DEPTH)
     elif body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check_depth(value, MAX_DEPTH)

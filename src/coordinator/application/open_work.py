@@ -179,6 +179,10 @@ class OpenWork:
         offered = profile.offered.get(work.job_id)
         return offered is not None and offered.work is work
 
+    def is_out(self, job_id: str) -> bool:
+        """Whether the job is offered or running."""
+        return job_id in self._running or self._offer_of(job_id) is not None
+
     def _end(self, job_id: str, ended: dict[str, int]) -> None:
         running = self._running.pop(job_id, None)
         if running:
@@ -188,7 +192,7 @@ class OpenWork:
                 ended[profile.id] = ended.get(profile.id, 0) + 1
 
     def _knows(self, job_id: str) -> bool:
-        return job_id in self._running or job_id in self.shelf or self._offer_of(job_id) is not None
+        return job_id in self.shelf or self.is_out(job_id)
 
     def _find(self, job_id: str) -> Work:
         """What is known of an open job, wherever it is."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 LANE_HEAD = 500  # queued jobs a lane keeps in memory
@@ -93,10 +93,24 @@ class Shelf:
                 if lane.spilled and not self._prune(lane):
                     yield lane
 
-    def load(self, lane: Lane, more: Iterable[Work], *, complete: bool) -> None:
-        """The next jobs of a lane, read from the table behind its cursor; `complete`: these are the last."""
+    def load(
+        self,
+        lane: Lane,
+        more: Iterable[Work],
+        *,
+        complete: bool,
+        out: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """The next jobs of a lane, read from the table behind its cursor; `complete`: these are the last.
+
+        `out`: whether a job was taken off the shelf and is still away. A lane that ran empty and was begun anew
+        has forgotten how far it had come.
+        """
         for work in more:
-            self._put(lane, work)
+            if out(work.job_id):
+                lane.cursor = max(lane.cursor, work.position)
+            else:
+                self._put(lane, work)
         lane.spilled = not complete
 
     def lane(self, key: LaneKey) -> Lane:
