@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from pamqp.commands import Basic
-from pydantic_core import to_json
 
 from coordinator.application.intents import MAX_ARRAY_LENGTH
 from coordinator.application.ports import Recorded
@@ -93,7 +92,8 @@ def _element(recorded: Recorded) -> bytes:
         f'{{"position":{recorded.position},"stream":"{recorded.stream}","version":{recorded.version},'
         f'"topic":"{recorded.event.topic}","event":'
     )
-    return head.encode() + to_json(recorded.event) + b"}"
+    event = recorded.event
+    return head.encode() + event.__pydantic_serializer__.to_json(event) + b"}"
 
 
 class RabbitEventSink:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from pydantic_core import to_json
 
 from coordinator.application.ports import Recorded, Row
 from coordinator.domain.job import JobCompleted
@@ -31,6 +31,6 @@ def evolve(row: Row | None, recorded: Recorded) -> Row:
         "units": event.receipt["units"],
         "price": event.receipt["price"],
         "completed_at": event.at,
-        "receipt_json": json.dumps(event.receipt, separators=(",", ":")),
+        "receipt_json": to_json(event.receipt).decode(),
         "position": recorded.position,
     }
