@@ -221,7 +221,9 @@ class Hints(Protocol):
         """Make the miner's control queue if it is not there."""
 
     async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
-        """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain", "session_id"}`, `{"hint": "register"}`."""
+        """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain", "session_id"}` or
+        `{"hint": "register"}`.
+        """
 
 
 class EventSink(Protocol):

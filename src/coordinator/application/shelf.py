@@ -103,8 +103,8 @@ class Shelf:
     ) -> None:
         """The next jobs of a lane, read from the table behind its cursor; `complete`: these are the last.
 
-        `out`: whether a job was taken off the shelf and is still away. A lane that ran empty and was begun anew
-        has forgotten how far it had come.
+        `out`: whether a job was taken off the shelf and is still away. A lane that ran empty and was begun
+        anew has forgotten how far it had come.
         """
         for work in more:
             if out(work.job_id):

@@ -80,7 +80,9 @@ class Inbox(Protocol):
     """What a transport tells the program without being asked. Both return at once."""
 
     def on_hint(self, hint: Mapping[str, Any]) -> None:
-        """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain", "session_id"}`, `{"hint": "register"}`."""
+        """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain", "session_id"}` or
+        `{"hint": "register"}`.
+        """
 
     def on_session_lost(self, session_id: str) -> None:
         """The coordinator does not know this session (any more)."""
