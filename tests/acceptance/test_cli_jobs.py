@@ -1,7 +1,5 @@
 """Jobs, miners, services and receipts by command line, against a real coordinator with a real miner."""
 
-
-
 from __future__ import annotations
 
 import hashlib

@@ -1,7 +1,5 @@
 """The command line as a process: signals, streams, terminals, keys, and the coordinator's own commands."""
 
-
-
 from __future__ import annotations
 
 import json

@@ -1,7 +1,5 @@
 """The demo, run as a newcomer would: processes, real jobs, receipts, and nothing left behind."""
 
-
-
 from __future__ import annotations
 
 import os
