@@ -169,7 +169,15 @@ class Coordinator:
             await runner.stop()
         await self.feed.stop()
         await self.parts.stop()
-        log.info("stopped")
+        stats = self.bus.stats
+        log.info(
+            "stopped",
+            commands=stats.commands,
+            refused=stats.refused,
+            batches=stats.batches,
+            events=stats.events,
+            conflicts=stats.conflicts,
+        )
 
     def health(self) -> dict[str, Any]:
         """What `/health` shows; at once, without I/O."""

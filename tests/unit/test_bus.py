@@ -174,6 +174,22 @@ async def test_a_repeat_after_a_restart_meets_itself(bench: Bench) -> None:
     assert first == repeat
 
 
+async def test_a_new_submit_reads_nothing_and_a_repeat_is_found_by_its_conflict(bench: Bench) -> None:
+    """The usual submit costs no query; one that another process has recorded gets that one's answer."""
+    loads = bench.log.loads
+    await bench.send(submit("usual"))
+    assert loads == bench.log.loads
+    other = Bench(bench.log)
+    await other.bus.start()
+    [first] = await other.send(submit("theirs"))
+    await other.bus.stop()
+    [repeat, new] = await bench.send(submit("theirs"), submit("new"))
+    assert first == repeat
+    assert isinstance(new, Accepted)
+    # The other bus looked the service up; this one looked once, after the conflict.
+    assert bench.log.loads == loads + 2
+
+
 async def test_a_conflict_decides_the_whole_batch_again(bench: Bench) -> None:
     """Another process takes a stream's version meanwhile: the batch is folded and decided once more."""
     [accepted] = await bench.send(submit("job"))

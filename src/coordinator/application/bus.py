@@ -4,7 +4,7 @@ Whatever commands wait are decided together and appended in one transaction. At 
 wait; at a thousand it costs one fsync. Nobody is answered before the commit.
 
 One batch goes through these steps:
-1. Load the streams that it needs and that are not cached, in one query.
+1. Load the streams that it needs and that are not cached, in one query; a submit's own is taken for new.
 2. Decide each command on the states that the commands before it in the batch lead to. A refusal, or an
    unexpected exception, fails its own command only.
 3. A refusal decided from a cached state is decided again if that state turns out to be stale.
@@ -43,7 +43,7 @@ from coordinator.application.preparation import Prepared
 from coordinator.crypto.refs import blob_refs
 from coordinator.domain.aggregates import AGGREGATE_OF
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import JobComplete
+from coordinator.domain.job import JobComplete, JobSubmit
 from coordinator.domain.messages import Event
 
 MAX_BATCH = 400  # commands a transaction; more only makes the ones before wait longer
@@ -234,10 +234,13 @@ class CommandBus:
 
     async def _process(self, batch: Sequence[Prepared]) -> list[Answer]:
         streams = {s for p in batch for s in (p.stream, *p.lookups)}
+        # A submit's stream is nearly always new: it is taken for that, and a repeat is found by the conflict.
+        new = {p.stream for p in batch if isinstance(p.command, JobSubmit)}
         try:
             unowned = await self._unowned(batch)
             for _ in range(MAX_TRIES):
-                known = await self._load(streams)
+                known = await self._load(streams, new)
+                new = set()
                 decided = self._decide(batch, known, unowned)
                 if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
                     continue
@@ -256,15 +259,17 @@ class CommandBus:
         self.stats.singled_out += len(batch)
         return [answer for prepared in batch for answer in await self._process([prepared])]
 
-    async def _load(self, streams: Collection[UUID]) -> dict[UUID, Entry]:
+    async def _load(self, streams: Collection[UUID], assumed_new: Collection[UUID] = ()) -> dict[UUID, Entry]:
         known: dict[UUID, Entry] = {}
         missing = []
         for stream in streams:
             entry = self.cache.get(stream)
-            if entry is None:
-                missing.append(stream)
-            else:
+            if entry is not None:
                 known[stream] = entry
+            elif stream in assumed_new:
+                known[stream] = ABSENT
+            else:
+                missing.append(stream)
         if missing:
             loaded = await self._in_thread(self._log.load, missing)
             for stream in missing:
