@@ -29,7 +29,7 @@ SPEC: dict[str, Any] = {
 class Rehearsal:
     """Notes are files in `folder`."""
 
-    services = (SERVICE,)
+    services: tuple[str, ...] = (SERVICE,)
 
     def __init__(self, folder: Path, miner: str) -> None:
         self._folder = folder

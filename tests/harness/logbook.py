@@ -48,7 +48,7 @@ class Logbook:
             finally:
                 connection.close()
         with psycopg.connect(self.source, autocommit=True, connect_timeout=5) as postgres:
-            return postgres.execute(sql.replace("?", "%s"), values).fetchall()  # type: ignore[arg-type]
+            return postgres.execute(sql.replace("?", "%s"), values).fetchall()
 
     def column(self, sql: str, *values: object) -> list[Any]:
         return [row[0] for row in self.rows(sql, *values)]
