@@ -151,10 +151,10 @@ class Coordinator:
         await self.feed.start()
         await self.bus.start()
         await self._seed()
+        if self._inbox is not None:
+            await self._inbox.start()  # before the timers: what waits in the queue was sent in time
         for runner in self.runners:
             await runner.start()
-        if self._inbox is not None:
-            await self._inbox.start()
         log.info("started", mode=self.settings.mode, position=self.feed.head, key=self.signing_key_id)
 
     async def stop(self) -> None:

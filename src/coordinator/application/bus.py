@@ -200,12 +200,13 @@ class CommandBus:
         """The state of one aggregate, fresh from the log; None where there is none."""
         entry = self.cache.get(stream)
         if entry is not None:
-            versions = await self._in_thread(self._log.versions, [stream])
+            # Not in the writer's thread: somebody's look must not hold up everybody's commands.
+            versions = await asyncio.to_thread(self._log.versions, [stream])
             if versions.get(stream, 0) == entry.version:
                 return entry.state
             self.cache.drop([stream])
-        known = await self._load([stream])
-        return known[stream].state
+        loaded = await asyncio.to_thread(self._log.load, [stream])
+        return _fold(loaded.get(stream)).state
 
     def forget(self, events: Sequence[Recorded]) -> None:
         """Events that another process appended: what is cached of their streams is old."""
@@ -273,15 +274,9 @@ class CommandBus:
         if missing:
             loaded = await self._in_thread(self._log.load, missing)
             for stream in missing:
-                events = loaded.get(stream)
-                if not events:
-                    known[stream] = ABSENT
-                    continue
-                state = None
-                for recorded in events:
-                    state = AGGREGATE_OF[recorded.event.topic].evolve(state, recorded.event)
-                known[stream] = Entry(state, events[-1].version, events[-1].position)
-                self.cache.put(stream, known[stream])
+                known[stream] = _fold(loaded.get(stream))
+                if known[stream] is not ABSENT:
+                    self.cache.put(stream, known[stream])
         return known
 
     def _decide(
@@ -385,7 +380,7 @@ class CommandBus:
         pairs = {(b, p.intent.principal.name) for p in batch for b in p.blobs}
         if not pairs:
             return {}
-        foreign = await self._in_thread(self._unowned_blobs, pairs)
+        foreign = await asyncio.to_thread(self._unowned_blobs, pairs)
         lacking = {
             id(p): {b for b in p.blobs if (b, p.intent.principal.name) in foreign} for p in batch if p.blobs
         }
@@ -400,6 +395,15 @@ class CommandBus:
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _fold(events: Sequence[Recorded] | None) -> Entry:
+    if not events:
+        return ABSENT
+    state = None
+    for recorded in events:
+        state = AGGREGATE_OF[recorded.event.topic].evolve(state, recorded.event)
+    return Entry(state, events[-1].version, events[-1].position)
 
 
 def _answer(batch: Sequence[_Waiting], answers: Sequence[Answer]) -> None:

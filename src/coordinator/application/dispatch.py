@@ -114,6 +114,7 @@ class Dispatcher(FollowerBase):
             if room:
                 await self._refill(profile, room)
         self.work.fleet.forget_idle()
+        self.work.forget_classes()
 
     async def _refill(self, profile: Profile, room: int) -> None:
         drained = list(self.work.shelf.drained_lanes(profile.classes))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from coordinator.application.ports import EventLog, LogUnavailable, Recorded
+from coordinator.application.ports import EventLog, LogError, LogUnavailable, Recorded
 
 KEEP_EVENTS = 4000  # the recent past that followers read from memory; behind it they read the log
 READ_EVENTS = 1000
@@ -34,6 +34,7 @@ class Feed:
         self._to = 0
         """… and goes up to this one."""
         self._gap = False
+        self._unreadable: LogError | None = None
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -68,9 +69,11 @@ class Feed:
     async def next(self, after: int, limit: int, timeout: float) -> Sequence[Recorded]:
         """Up to `limit` events after position `after`; waits up to `timeout` seconds for the first.
 
-        Raises LogUnavailable.
+        Raises LogUnavailable, or another LogError for an event that can't be read.
         """
         if after >= self._to:
+            if self._unreadable is not None:
+                raise self._unreadable
             more = self._more
             try:
                 async with asyncio.timeout(timeout):
@@ -89,6 +92,10 @@ class Feed:
             dropped = len(self._recent) - KEEP_EVENTS
             self._from = self._recent[dropped - 1].position
             del self._recent[:dropped]
+        self._unreadable = None
+        self._wake()
+
+    def _wake(self) -> None:
         woken, self._more = self._more, asyncio.Event()
         woken.set()
 
@@ -111,6 +118,12 @@ class Feed:
                     self._extend(events)
             except LogUnavailable as error:
                 log.warning("the log is out of reach", error=str(error))
+                await asyncio.sleep(POLL_SECONDS)
+            except LogError as error:
+                # An event that this version can't read: whoever would go on past it is told, and stops.
+                log.error("the log can't be read", after=self._to, error=str(error))
+                self._unreadable = error
+                self._wake()
                 await asyncio.sleep(POLL_SECONDS)
             except Exception:
                 log.exception("reading the log failed")

@@ -102,6 +102,17 @@ class Fleet:
             if satisfies(service, constraints, profile.capabilities):
                 profile.classes.add(job_class)
 
+    def forget_classes(self, used: set[str]) -> None:
+        """Drop the classes that no open job has; one that comes back is compared anew."""
+        for job_class in self._classes.keys() - used:
+            del self._classes[job_class]
+        for profile in self.profiles.values():
+            profile.classes &= used
+
+    @property
+    def known_classes(self) -> int:
+        return len(self._classes)
+
     def register(self, profile_id: str, capabilities: Capabilities, session: Session) -> None:
         """A miner's new session; it replaces the one before."""
         self.end(session.miner_id)

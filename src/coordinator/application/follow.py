@@ -214,8 +214,11 @@ class FollowerRunner:
 
     def _take_over(self) -> int:
         with self._database.transaction() as tables:
+            # The position first: should a leader before us still commit, our first move fails and we start
+            # over; the other way round we would go on behind events that we have not read.
+            position = tables.position(self.follower.name)
             self.follower.take_over(tables)
-            return tables.position(self.follower.name)
+            return position
 
     def _apply(self, events: Sequence[Recorded]) -> None:
         with self._database.transaction() as tables:

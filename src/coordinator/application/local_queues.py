@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from coordinator.application.ports import Offer, Recorded, TakenOffer
 
@@ -21,6 +22,8 @@ class _Queue:
 
     def __init__(self) -> None:
         self.offers: deque[Offer] = deque()
+        self._there: set[tuple[UUID, int]] = set()
+        """What is in `offers`: an offer that is made again while it still lies there is one."""
         self.waiters: deque[asyncio.Future[Offer]] = deque()
 
     def put(self, offer: Offer, *, first: bool = False) -> None:
@@ -29,10 +32,19 @@ class _Queue:
             if not waiter.done():
                 waiter.set_result(offer)
                 return
+        key = (offer.job_id, offer.attempt)
+        if key in self._there:
+            return
+        self._there.add(key)
         if first:
             self.offers.appendleft(offer)
         else:
             self.offers.append(offer)
+
+    def pop(self) -> Offer:
+        offer = self.offers.popleft()
+        self._there.discard((offer.job_id, offer.attempt))
+        return offer
 
 
 class _Taken:
@@ -75,7 +87,7 @@ class LocalWorkQueues:
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         queue = self._queue(profile)
         if queue.offers:
-            return _Taken(queue.offers.popleft(), queue)
+            return _Taken(queue.pop(), queue)
         if wait <= 0:
             return None
         waiter: asyncio.Future[Offer] = asyncio.get_running_loop().create_future()

@@ -21,6 +21,9 @@ from coordinator.domain.job import (
 )
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered
 
+MAX_CLASSES = 5000
+"""Classes in memory before those are dropped that no open job has."""
+
 
 class Running(NamedTuple):
     """A job that a miner holds."""
@@ -149,6 +152,14 @@ class OpenWork:
                 yield Hint(event.miner_id, {"hint": "drain", "session_id": event.session_id})
             case MinerLeft() | MinerLost():
                 self.fleet.end(event.miner_id)
+
+    def forget_classes(self) -> None:
+        """Drop the classes of jobs that are over, once there are many: any client can make new ones."""
+        if self.fleet.known_classes > MAX_CLASSES:
+            used = self.shelf.classes()
+            used |= {running.work.job_class for running in self._running.values()}
+            used |= {o.work.job_class for p in self.fleet.profiles.values() for o in p.offered.values()}
+            self.fleet.forget_classes(used)
 
     # --- single jobs ----------------------------------------------------------------------------------------
     def start(self, running: Running) -> None:

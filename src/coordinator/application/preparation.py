@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+import structlog
+
 from coordinator.application.intents import Intent, check_sender
 from coordinator.application.ports import BlobSink, StoredPayload
 from coordinator.crypto.canonical import CanonicalError, canonical_json
@@ -42,8 +44,11 @@ from coordinator.domain.service import ServiceRegister, ServiceRetire, ServiceRe
 MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
 SALT_BYTES = 16
+MAX_BLOBS = 512  # that a payload or a result may refer to; who owns each is looked up
 VERIFY_IN_THREAD = 4
 """From so many signatures on, a thread checks them: verification runs without the interpreter's lock."""
+
+log = structlog.get_logger("preparation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class Preparation:
                 if isinstance(intent.command, JobComplete) and (fault := faults.get(id(intent.command))):
                     raise fault
                 ready = self._prepare(intent)
+                if len(ready.blobs) > MAX_BLOBS:
+                    raise Refusal(Code.TOO_LARGE, f"it refers to more than {MAX_BLOBS} blobs")
                 if ready.payload and len(ready.payload.body) > MAX_INLINE_BYTES:
                     ready = replace(ready, payload=await self._as_blob(ready.payload))
                 prepared.append(ready)
@@ -162,7 +169,11 @@ class Preparation:
         async def whole() -> AsyncIterator[bytes]:
             yield payload.body
 
-        info = await self._blobs.put(whole(), expected_sha256=None, max_bytes=len(payload.body))
+        try:
+            info = await self._blobs.put(whole(), expected_sha256=None, max_bytes=len(payload.body))
+        except Exception as error:  # whatever the store raises concerns this command alone
+            log.warning("the blob store failed", error=type(error).__name__)
+            raise Refusal(Code.UNAVAILABLE, "the blob store is out of reach; send it again later") from None
         return payload._replace(body=canonical_json({"blob": blob_ref(info.sha256)}))
 
 

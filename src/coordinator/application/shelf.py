@@ -84,12 +84,17 @@ class Shelf:
 
     def remove(self, job_id: str) -> None:
         """The job was started, or is final."""
-        self._there.pop(job_id, None)
+        work = self._there.pop(job_id, None)
+        if work is not None:
+            lanes = self._lanes.get(work.job_class, {})
+            lane = lanes.get((work.job_class, work.priority, work.client))
+            if lane is not None and not self._prune(lane) and not lane.spilled:
+                self._drop(lane)
 
     def drained_lanes(self, classes: Collection[str]) -> Iterator[Lane]:
         """Lanes of these classes whose head is used up while the table has more; see `load`."""
-        for job_class in classes:
-            for lane in self._lanes.get(job_class, {}).values():
+        for job_class in self._waiting(classes):
+            for lane in self._lanes[job_class].values():
                 if lane.spilled and not self._prune(lane):
                     yield lane
 
@@ -125,15 +130,12 @@ class Shelf:
     def take(self, classes: Collection[str], count: int) -> list[Work]:
         """Take up to `count` jobs of these classes off the shelf, in order."""
         heap: list[tuple[int, float, int, Lane]] = []
-        for job_class in classes:
-            lanes = self._lanes.get(job_class)
-            if not lanes:
-                continue
-            for key, lane in list(lanes.items()):
+        for job_class in self._waiting(classes):
+            for lane in list(self._lanes[job_class].values()):
                 if self._prune(lane):
                     heap.append(self._rank(lane))
                 elif not lane.spilled:
-                    del lanes[key]
+                    self._drop(lane)
         heapq.heapify(heap)
         taken: list[Work] = []
         while heap and len(taken) < count:
@@ -153,6 +155,20 @@ class Shelf:
             if self._prune(lane):
                 heapq.heappush(heap, self._rank(lane))
         return taken
+
+    def classes(self) -> set[str]:
+        """The classes that any job on the shelf, or left in the table, has."""
+        return set(self._lanes)
+
+    def _waiting(self, classes: Collection[str]) -> list[str]:
+        """Those of `classes` that have lanes: there are far fewer than there ever were classes."""
+        return [job_class for job_class in self._lanes if job_class in classes]
+
+    def _drop(self, lane: Lane) -> None:
+        lanes = self._lanes[lane.key[0]]
+        del lanes[lane.key]
+        if not lanes:
+            del self._lanes[lane.key[0]]
 
     def _lane(self, work: Work) -> Lane:
         return self.lane((work.job_class, work.priority, work.client))

@@ -171,11 +171,11 @@ class Timers(FollowerBase):
                 JobExpire(job_id=row["job_id"])
                 for row in tables.query("timers_expired", now=now, count=MAX_DUE)
             ]
-            overrun = tables.query("timers_overrun", now=now, count=MAX_DUE)
-            due += _lose_all(overrun, "the attempt ran longer than its service allows")
             orphans = tables.query("timers_orphans", count=MAX_DUE)
             due += _lose_all(orphans, "the miner's session is over")
             if silence_counts:
+                overrun = tables.query("timers_overrun", now=now, count=MAX_DUE)
+                due += _lose_all(overrun, "the attempt ran longer than its service allows")
                 unextended = tables.query("timers_unextended", now=now, count=MAX_DUE)
                 due += _lose_all(unextended, "no heartbeat extended the lease")
                 reason = f"silent for {self._timeout:g} seconds"

@@ -17,6 +17,7 @@ from coordinator.broker.taps import Taps
 from coordinator.broker.topology import (
     CONTROL,
     WORK,
+    TopologyMismatch,
     WorkQueueType,
     control_queue,
     work_queue,
@@ -51,7 +52,7 @@ class RabbitWorkQueues:
             # The queue expired while nobody used it; a miner that comes back finds it, and the offers, again.
             try:
                 await self.ensure(profile)
-            except BrokerUnreachable as error:
+            except (BrokerUnreachable, TopologyMismatch) as error:
                 log.warning("offers.no_queue", profile=profile, reason=str(error))
                 failed += returned
             else:

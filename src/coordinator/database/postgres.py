@@ -56,6 +56,12 @@ class PostgresDatabase:
                 yield PostgresTables(connection, self._shapes, self._statements, stack)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise LogUnavailable(f"the database can't be reached: {error}") from error
+        except psycopg.InternalError as error:
+            # Class 25: the session is read-only (a full disk, a demoted server) or stood still for too long.
+            # Both pass; neither says anything about what we asked for.
+            if (error.sqlstate or "").startswith("25"):
+                raise LogUnavailable(f"the database takes no writes now: {error}") from error
+            raise
 
     def close(self) -> None:
         self._closed = True

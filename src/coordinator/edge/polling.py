@@ -19,7 +19,7 @@ from starlette.responses import Response
 from coordinator.application.intents import Accepted, Answer, Intent, Refused, describe
 from coordinator.application.ports import Offer, TakenOffer
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import JobRelease, JobStart
+from coordinator.domain.job import STATE_NAMES, JobRelease, JobStart, Queued
 from coordinator.domain.messages import MinerId, Principal, SessionId
 from coordinator.domain.miner import Draining, Online
 from coordinator.edge.auth import Miner
@@ -87,6 +87,9 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
             taken = await _take(context, session.registered.profile, wait, gone, stopping)
             if taken is None:
                 break
+            if not await _is_queued(context, taken.offer):
+                await taken.done()
+                continue
             claimed = await _claim(context, principal, session, taken, trace_of(request))
             if claimed is None:
                 continue
@@ -168,6 +171,15 @@ async def _give_back(taking: asyncio.Future[TakenOffer | None]) -> None:
     [outcome] = await asyncio.gather(taking, return_exceptions=True)
     if outcome is not None and not isinstance(outcome, BaseException):
         await outcome.back()
+
+
+async def _is_queued(context: EdgeContext, offer: Offer) -> bool:
+    """Whether the offer is still for the taking. A copy of one that this very session has claimed is not,
+    though its claim would be accepted, as a repeat."""
+    state = await context.front.state(offer.job_id)
+    if isinstance(state, Queued):
+        return state.attempt == offer.attempt
+    return type(state) not in STATE_NAMES  # then the claim finds out what is wrong
 
 
 async def _claim(

@@ -8,6 +8,7 @@ from time import monotonic, sleep
 from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
+import psycopg
 from eventsourcing.persistence import IntegrityError, InterfaceError, OperationalError, PersistenceError
 
 from coordinator.application.ports import (
@@ -126,4 +127,8 @@ class PostgresEventLog:
             except IntegrityError as error:
                 raise VersionConflict("another append took one of these stream versions") from error
             except PersistenceError as error:
+                cause = error.__cause__
+                if isinstance(cause, psycopg.Error) and (cause.sqlstate or "").startswith("25"):
+                    # The session is read-only (a full disk, a demoted server) or stood still: it passes.
+                    raise LogUnavailable(f"the database takes no writes now: {error}") from error
                 raise LogError(f"the database refused: {error}") from error

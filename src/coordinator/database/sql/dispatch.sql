@@ -27,8 +27,9 @@ FROM open_work
 WHERE miner_id IS NOT NULL;
 
 -- name: dispatch_classes
--- Every class that any job ever had.
-SELECT job_class, service, constraints_json FROM work_classes;
+-- The classes of open jobs.
+SELECT job_class, service, constraints_json FROM work_classes
+WHERE job_class IN (SELECT job_class FROM open_work);
 
 -- name: dispatch_sessions
 -- Every miner's latest session.
