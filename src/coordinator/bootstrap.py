@@ -131,7 +131,7 @@ class Coordinator:
             EdgeContext(
                 front=self.front,
                 log=self.parts.log,
-                database=self.parts.database,
+                database=self.parts.reads,
                 queues=self.parts.queues,
                 keyring=self.settings.keyring,
                 blobs=self.blobs,

@@ -36,6 +36,7 @@ def open_embedded(settings: Settings) -> Parts:
     return Parts(
         log=log,
         database=database,
+        reads=database,
         leadership=LocalLeadership(),
         queues=LocalWorkQueues(),
         hints=LocalHints(),

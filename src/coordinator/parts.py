@@ -35,6 +35,9 @@ class Parts:
 
     log: EventLog
     database: Database
+    """For the followers and heartbeats."""
+    reads: Database
+    """The same tables for the HTTP edge, with connections of its own: many slow reads hold up no follower."""
     leadership: Leadership
     queues: WorkQueues
     hints: Hints

@@ -25,6 +25,9 @@ DECLARE_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 logger = structlog.get_logger("broker")
 
+OFFER_LIFE = 2.0
+"""How many offer timeouts an offer lies on a queue: after one it is made again."""
+
 
 def open_standard(settings: Settings) -> Parts:
     """Open what DATABASE_URL and AMQP_URL name. Raises LogUnavailable."""
@@ -34,6 +37,7 @@ def open_standard(settings: Settings) -> Parts:
     queue_type = settings.work_queue_type
     migrate(database_url)
     log, database = PostgresEventLog(database_url), PostgresDatabase(database_url)
+    reads = PostgresDatabase(database_url)
     leadership = PostgresLeadership(database_url)
     broker = Broker(settings.amqp_url.get_secret_value())
 
@@ -55,7 +59,7 @@ def open_standard(settings: Settings) -> Parts:
                 return
         await declare()
 
-    queues = RabbitWorkQueues(broker, queue_type)
+    queues = RabbitWorkQueues(broker, queue_type, OFFER_LIFE * settings.offer_timeout_seconds)
     broker.on_reconnect(declare_again)
 
     async def start() -> None:
@@ -68,6 +72,7 @@ def open_standard(settings: Settings) -> Parts:
         await leadership.close()
         log.close()
         database.close()
+        reads.close()
 
     def inbox(front: Front, keyring: Keyring) -> Inbox:
         return Inbox(broker, front, keyring, queue_type=queue_type)
@@ -78,6 +83,7 @@ def open_standard(settings: Settings) -> Parts:
     return Parts(
         log=log,
         database=database,
+        reads=reads,
         leadership=leadership,
         queues=queues,
         hints=RabbitHints(broker, queue_type),

@@ -31,9 +31,17 @@ log = structlog.get_logger(__name__)
 class RabbitWorkQueues:
     """`WorkQueues` over RabbitMQ: one queue per profile, a bundle of offers is one message."""
 
-    def __init__(self, broker: Broker, queue_type: WorkQueueType = "classic") -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        queue_type: WorkQueueType = "classic",
+        offer_seconds: float | None = None,
+    ) -> None:
+        """`offer_seconds`: how long an offer may lie on a queue. Longer than until it is made again: else the
+        copies of what nobody takes would pile up."""
         self._broker = broker
         self._queue_type: WorkQueueType = queue_type
+        self._expiration = None if offer_seconds is None else str(int(offer_seconds * 1000))
         self._declarer = Declarer(broker)
         self._taps = Taps(broker, self.ensure, self._put_back)
         self._on_reset: list[Callable[[], None]] = []
@@ -77,7 +85,12 @@ class RabbitWorkQueues:
 
     async def _send_one(self, profile: str, body: bytes) -> str:
         # Not persistent: after a restart of the broker the offers are made again from the log's tables.
-        properties = Basic.Properties(content_type="application/json", message_type="offer", delivery_mode=1)
+        properties = Basic.Properties(
+            content_type="application/json",
+            message_type="offer",
+            delivery_mode=1,
+            expiration=self._expiration,
+        )
         return await self._broker.publish(WORK.name, profile, body, properties, mandatory=True)
 
     async def _put_back(self, profile: str, offers: Sequence[Offer]) -> bool:
