@@ -91,7 +91,6 @@ class Coordinator:
             Preparation(self.blobs, fingerprint_secret(key)),
             presence,
             parts.queues,
-            parts.hints,
             Welcome(settings.heartbeat_interval_seconds, timeout),
         )
         self.watermarks = LocalWatermarks(parts.database)

@@ -12,7 +12,7 @@ import structlog
 
 from coordinator.application.bus import CommandBus
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
-from coordinator.application.ports import Heartbeat, Hints, WorkQueues
+from coordinator.application.ports import Heartbeat, WorkQueues
 from coordinator.application.preparation import Preparation, Prepared
 from coordinator.application.presence import Presence
 from coordinator.domain.errors import Code
@@ -41,14 +41,12 @@ class CoordinatorFront:
         preparation: Preparation,
         presence: Presence,
         queues: WorkQueues,
-        hints: Hints,
         welcome: Welcome,
     ) -> None:
         self._bus = bus
         self._preparation = preparation
         self._presence = presence
         self._queues = queues
-        self._hints = hints
         self._welcome = welcome
 
     async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
@@ -79,7 +77,6 @@ class CoordinatorFront:
         profile, miner_id = answer.body["profile"], answer.body["miner_id"]
         try:
             await self._queues.ensure(profile)
-            await self._hints.ensure(miner_id)
         except ConnectionError as error:
             # The session is in the log; the miner asks again, which is a repeat, and gets its queue then.
             log.warning("a miner's queues could not be made", miner=miner_id, error=str(error))

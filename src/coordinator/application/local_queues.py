@@ -117,9 +117,6 @@ class LocalHints:
         self._mailboxes: dict[str, deque[Mapping[str, Any]]] = {}
         self._arrivals: dict[str, asyncio.Event] = {}
 
-    async def ensure(self, miner_id: str) -> None:
-        """Nothing to make: a mailbox is there once it is used."""
-
     async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
         self._mailboxes.setdefault(miner_id, deque(maxlen=MAILBOX_LENGTH)).append(hint)
         if arrival := self._arrivals.get(miner_id):

@@ -217,9 +217,6 @@ class WorkQueues(Protocol):
 class Hints(Protocol):
     """Nudges to one miner: a lost one costs time, never correctness."""
 
-    async def ensure(self, miner_id: str) -> None:
-        """Make the miner's control queue if it is not there."""
-
     async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
         """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain", "session_id"}` or
         `{"hint": "register"}`.

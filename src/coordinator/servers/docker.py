@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -123,12 +124,13 @@ class _DockerServer(Server):
                 raise ServerFailed(f"the {self.name} container did not become ready\n{tail}")
             time.sleep(POLL_S)  # Docker tells nobody when a port inside a container opens
 
+    @abstractmethod
     def _configure(self, made: DockerContainer) -> None:
         """Add environment and files."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _accepts_connections(self) -> bool:
-        raise NotImplementedError
+        """Whether clients can connect now."""
 
 
 class DockerRabbitMQ(_DockerServer, RabbitMQServer):
