@@ -95,9 +95,19 @@ class Workspace:
         self.remove()
 
 
+def _unheard(text: str) -> None:
+    """Nobody listens to this work's text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One attempt at one job. `progress` takes a fraction 0..1 and a word for what is being done."""
+    """One attempt at one job.
+
+    `progress(fraction, note)` takes a fraction 0..1 and a word for what is being done. `emit(text)` says that
+    the job's text output so far grows by this text (tokens, segments of a transcript). Both return at once,
+    never raise, and may be called from the event loop's thread or any other: whoever watches the job sees it
+    within a fraction of a second, and nothing of it is kept: the whole text belongs into the result, too.
+    """
 
     job_id: str
     attempt: int
@@ -106,6 +116,7 @@ class Work:
     workspace: Workspace
     blobs: BlobAccess
     progress: Callable[[float, str], None]
+    emit: Callable[[str], None] = _unheard
 
     @property
     def folder(self) -> Path:

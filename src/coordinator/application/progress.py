@@ -1,0 +1,408 @@
+"""Progress and text of running jobs, from their miners to whoever watches.
+
+None of it is an event, and none of it touches the database: what is lost is lost, and the result has it all.
+The hub keeps the end of each running job's text once, and each reader has a place in it. So a slow reader
+costs no memory and delays nobody: what it did not fetch in time is merged, and beyond `MAX_TEXT` characters it
+is a gap, which `offset` shows. A late reader begins with the text so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, NamedTuple, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from coordinator.domain.messages import Attempt, MinerId, SessionId
+
+MAX_TEXT = 65_536
+"""Characters kept of one job's text: its end."""
+MAX_ALL_TEXT = 32 * 2**20
+"""Characters kept of all jobs' texts; the job that said nothing for longest goes first."""
+MAX_JOBS = 20_000
+MAX_NOTE = 200
+AFTERLIFE_SECONDS = 30.0
+"""How long an ended job's text is kept for those who have not fetched it yet."""
+ANSWER_SECONDS = 0.5
+"""How long a late reader waits for the text so far, where another process or the miner has it."""
+
+Note = Annotated[str, StringConstraints(max_length=MAX_NOTE)]
+OutputText = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+
+
+class Progress(BaseModel):
+    """How far an attempt is, and what its text output grew by.
+
+    Characters are Unicode code points. A reader that has had fewer than `offset` of them has a gap.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: UUID
+    attempt: Attempt
+    seq: Annotated[int, Field(ge=0, lt=2**53)]
+    """Increases with each report of the attempt."""
+    fraction: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How much of the work is done; absent where that is unknown, or as it was."""
+    note: Note | None = None
+    """A word for what is being done."""
+    text: OutputText | None = None
+    """What the job's text output grew by."""
+    offset: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    """How many characters of text came before `text`."""
+
+    @model_validator(mode="after")
+    def _text_has_a_place(self) -> Progress:
+        if self.text and self.offset is None:
+            raise ValueError("text needs an offset")
+        return self
+
+
+class ProgressReport(Progress):
+    """What a miner says of an attempt that it holds."""
+
+    miner_id: MinerId
+    session_id: SessionId
+    whole: bool = False
+    """This is the text so far, as it was asked for (a hint `progress`)."""
+
+
+Topic = tuple[str | None, UUID | None]
+"""Whose jobs, and which job; None for any."""
+
+
+class ProgressWire(Protocol):
+    """How progress gets from one process to another."""
+
+    async def bind(self, topic: Topic) -> None:
+        """From now on, progress of these jobs comes here. Returns soon, whatever the broker does."""
+
+    async def unbind(self, topic: Topic) -> None: ...
+
+    async def ask(self, job_id: UUID) -> bool:
+        """Ask whoever has this job's text so far to send it; False where there is nobody to be asked."""
+
+    def relay(self, client: str, items: Sequence[Progress]) -> None:
+        """Pass on to other processes what a miner said to this one. Never blocks; may be lost."""
+
+
+class NoWire:
+    """A `ProgressWire` for a process that is alone: all miners speak to it."""
+
+    async def bind(self, topic: Topic) -> None:
+        return None
+
+    async def unbind(self, topic: Topic) -> None:
+        return None
+
+    async def ask(self, job_id: UUID) -> bool:
+        return False
+
+    def relay(self, client: str, items: Sequence[Progress]) -> None:
+        return None
+
+
+class _Place(NamedTuple):
+    """How far a reader is in a job's progress."""
+
+    attempt: int = 0
+    seq: int = -1
+    end: int = 0
+    """Characters of the text that it has had, or missed."""
+
+
+class _Tail:
+    """What is known of one job's present attempt."""
+
+    __slots__ = ("attempt", "client", "fraction", "note", "offset", "said_at", "seq", "text")
+
+    def __init__(self, client: str, attempt: int) -> None:
+        self.client = client
+        self.attempt = attempt
+        self.seq = -1
+        self.said_at = -1
+        """The `seq` with which fraction or note changed last."""
+        self.fraction: float | None = None
+        self.note: str | None = None
+        self.text = ""
+        self.offset = 0
+        """Characters before `text`."""
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.text)
+
+    def take_in(self, item: Progress) -> bool:
+        """Whether it says anything new."""
+        news = self._take_text(item.text, item.offset or 0) if item.text else False
+        if item.seq > self.seq:
+            if item.fraction is not None or item.note is not None:
+                self.fraction = self.fraction if item.fraction is None else item.fraction
+                self.note = self.note if item.note is None else item.note
+                self.said_at = item.seq
+                news = True
+            self.seq = item.seq
+        return news
+
+    def _take_text(self, text: str, offset: int) -> bool:
+        end, before = offset + len(text), self.end
+        if not self.text or offset > before:
+            if end <= before:
+                return False
+            self.text, self.offset = text[max(0, before - offset) :], max(offset, before)
+        else:
+            # They overlap or touch: the part in front of ours (a late answer has it), ours, the part behind.
+            front = text[: self.offset - offset] if offset < self.offset and end >= self.offset else ""
+            behind = text[before - offset :] if end > before else ""
+            if not front and not behind:
+                return False
+            self.text, self.offset = front + self.text + behind, self.offset - len(front)
+        surplus = len(self.text) - MAX_TEXT
+        if surplus > 0:
+            self.text, self.offset = self.text[surplus:], self.offset + surplus
+        return True
+
+    def after(self, job_id: UUID, place: _Place) -> tuple[Progress | None, _Place]:
+        """What a reader at `place` has not had, and its place then."""
+        if place.attempt != self.attempt:
+            place = _Place(self.attempt)
+        start = max(place.end, self.offset)
+        text = self.text[start - self.offset :]
+        said = self.said_at > place.seq
+        now = _Place(self.attempt, self.seq, self.end)
+        if not text and not said:
+            return None, now
+        item = Progress.model_construct(
+            job_id=job_id,
+            attempt=self.attempt,
+            seq=self.seq,
+            fraction=self.fraction if said else None,
+            note=self.note if said else None,
+            text=text or None,
+            offset=start if text else None,
+        )
+        return item, now
+
+
+class ProgressStream:
+    """One reader. Iterate over it, or `take` what is new whenever `on_news` was called."""
+
+    def __init__(self, hub: ProgressHub, on_news: Callable[[], None]) -> None:
+        self._hub = hub
+        self._on_news = on_news
+        self._news: dict[UUID, None] = {}
+        self._places: dict[UUID, _Place] = {}
+        self._woken = asyncio.Event()
+        self.topics: set[Topic] = set()
+
+    async def add(self, job_id: UUID) -> None:
+        """Watch this job, too; its text so far comes first. Waits for that, up to half a second."""
+        await self._hub.attach(self, (None, job_id))
+
+    async def remove(self, job_id: UUID) -> None:
+        """No longer watch this job."""
+        self._news.pop(job_id, None)
+        await self._hub.detach(self, (None, job_id))
+
+    def take(self) -> list[Progress]:
+        """All that is new, one item a job, in the order in which the jobs first had news."""
+        jobs, self._news = self._news, {}
+        return [item for job_id in jobs if (item := self._read(job_id)) is not None]
+
+    def take_of(self, job_id: UUID) -> Progress | None:
+        """What is new of one job."""
+        self._news.pop(job_id, None)
+        return self._read(job_id)
+
+    def __aiter__(self) -> AsyncIterator[Progress]:
+        return self
+
+    async def __anext__(self) -> Progress:
+        while True:
+            while not self._news:
+                self._woken.clear()
+                await self._woken.wait()
+            item = self.take_of(next(iter(self._news)))
+            if item is not None:
+                return item
+
+    def tell(self, job_id: UUID) -> None:
+        """The hub: there is something new of this job."""
+        self._news[job_id] = None
+        self._woken.set()
+        self._on_news()
+
+    def forget(self, job_id: UUID) -> None:
+        """The hub: nothing more will come of this job."""
+        self._news.pop(job_id, None)
+        self._places.pop(job_id, None)
+
+    def _read(self, job_id: UUID) -> Progress | None:
+        item, place = self._hub.after(job_id, self._places.get(job_id, _Place()))
+        if place is not None:
+            self._places[job_id] = place
+        return item
+
+
+class ProgressHub:
+    """What this process knows of running jobs, and who watches it. Used on the event loop only."""
+
+    def __init__(
+        self, wire: ProgressWire | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wire: ProgressWire = wire or NoWire()
+        self._monotonic = monotonic
+        self._tails: OrderedDict[UUID, _Tail] = OrderedDict()
+        self._characters = 0
+        self._ended: deque[tuple[float, UUID]] = deque()
+        self._readers: dict[Topic, set[ProgressStream]] = {}
+        self._bound: dict[Topic, int] = {}
+        self._asked: dict[UUID, asyncio.Event] = {}
+
+    # --- publishing ----------------------------------------------------------------------------------------
+    def publish(self, client: str, *items: Progress) -> None:
+        """Tell whoever watches. The caller has made sure that the sender holds the attempt."""
+        for item in items:
+            self._publish(client, item)
+            asked = self._asked.get(item.job_id)
+            if asked is not None and isinstance(item, ProgressReport) and item.whole:
+                asked.set()
+
+    def whole(self, job_id: UUID) -> Progress | None:
+        """A job's present progress with the text so far, for another process that asks."""
+        tail = self._tails.get(job_id)
+        return None if tail is None else tail.after(job_id, _Place())[0]
+
+    def end(self, job_id: UUID) -> None:
+        """The job is final: what is known of it goes once its readers had time to fetch it."""
+        if job_id in self._tails:
+            self._ended.append((self._monotonic() + AFTERLIFE_SECONDS, job_id))
+        self._bury()
+
+    def _publish(self, client: str, item: Progress) -> None:
+        job_id = item.job_id
+        tail = self._tails.get(job_id)
+        if tail is None or tail.attempt < item.attempt:
+            if tail is not None:
+                self._characters -= len(tail.text)
+            tail = self._tails[job_id] = _Tail(client, item.attempt)
+        elif tail.attempt > item.attempt:
+            return
+        before = len(tail.text)
+        news = tail.take_in(item)
+        self._characters += len(tail.text) - before
+        self._tails.move_to_end(job_id)
+        if news:
+            for reader in self._readers_of(job_id, tail.client):
+                reader.tell(job_id)
+        while len(self._tails) > MAX_JOBS or self._characters > MAX_ALL_TEXT:
+            self._drop(next(iter(self._tails)))
+        self._bury()
+
+    def _bury(self) -> None:
+        now = self._monotonic()
+        while self._ended and self._ended[0][0] <= now:
+            self._drop(self._ended.popleft()[1])
+
+    def _drop(self, job_id: UUID) -> None:
+        tail = self._tails.pop(job_id, None)
+        if tail is not None:
+            self._characters -= len(tail.text)
+            for reader in self._readers_of(job_id, tail.client):
+                reader.forget(job_id)
+
+    def _readers_of(self, job_id: UUID, client: str) -> set[ProgressStream]:
+        readers = self._readers
+        if not readers:
+            return set()
+        topics: tuple[Topic, ...] = ((None, job_id), (client, None), (None, None))
+        return set().union(*(readers.get(topic, ()) for topic in topics))
+
+    # --- watching ------------------------------------------------------------------------------------------
+    @asynccontextmanager
+    async def watch(
+        self,
+        *job_ids: UUID,
+        client: str | None = None,
+        everybody: bool = False,
+        on_news: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[ProgressStream]:
+        """Watch these jobs, all of a client's, or everybody's. Whoever may see them is the caller's matter.
+
+        On leaving the block the stream ends. `on_news` is called on the event loop; it must return at once.
+        """
+        stream = ProgressStream(self, on_news)
+        topics: list[Topic] = [(None, job_id) for job_id in job_ids]
+        topics += [(client, None)] if client is not None else []
+        topics += [(None, None)] if everybody else []
+        try:
+            if topics:
+                await asyncio.gather(*(self.attach(stream, topic) for topic in topics))
+            yield stream
+        finally:
+            for topic in list(stream.topics):
+                await self.detach(stream, topic)
+
+    async def attach(self, stream: ProgressStream, topic: Topic) -> None:
+        """Let a stream have what comes under this topic."""
+        if topic in stream.topics:
+            return
+        stream.topics.add(topic)
+        self._bound[topic] = self._bound.get(topic, 0) + 1
+        client, job_id = topic
+        await self._wire.bind(topic)
+        if job_id is not None:
+            await self._fetch(job_id)
+        if topic not in stream.topics:
+            return  # it was detached meanwhile
+        self._readers.setdefault(topic, set()).add(stream)
+        if job_id is None:
+            for known, tail in self._tails.items():
+                if client in (None, tail.client):
+                    stream.tell(known)
+        elif job_id in self._tails:
+            stream.tell(job_id)
+
+    async def detach(self, stream: ProgressStream, topic: Topic) -> None:
+        """Let a stream have nothing more of this topic."""
+        if topic not in stream.topics:
+            return
+        stream.topics.discard(topic)
+        readers = self._readers.get(topic, set())
+        readers.discard(stream)
+        if not readers:
+            self._readers.pop(topic, None)
+        self._bound[topic] -= 1
+        if not self._bound[topic]:
+            del self._bound[topic]
+            await self._wire.unbind(topic)
+
+    def after(self, job_id: UUID, place: _Place) -> tuple[Progress | None, _Place | None]:
+        """What a reader at `place` has not had, and its place then; nothing of a job that is not known."""
+        tail = self._tails.get(job_id)
+        return (None, None) if tail is None else tail.after(job_id, place)
+
+    async def _fetch(self, job_id: UUID) -> None:
+        """Have the text so far sent here, unless it is here."""
+        tail = self._tails.get(job_id)
+        if tail is not None and tail.text and (tail.offset == 0 or len(tail.text) >= MAX_TEXT):
+            return
+        asked = self._asked.get(job_id)
+        if asked is not None:
+            await asked.wait()
+            return
+        asked = self._asked[job_id] = asyncio.Event()
+        try:
+            if await self._wire.ask(job_id):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await asked.wait()
+        finally:
+            del self._asked[job_id]
+            asked.set()
