@@ -70,7 +70,7 @@ def ok(document: Any, status: int = 200) -> httpx.Response:
 
 
 def problem(status: int, code: str, **headers: str) -> httpx.Response:
-    document = {"type": "about:blank", "title": "t", "status": status, "detail": "why", "code": code}
+    document = {"type": f"/errors/{code}", "title": "t", "status": status, "detail": "why", "code": code}
     return httpx.Response(status, json=document, headers=headers)
 
 

@@ -1,27 +1,59 @@
-"""The OpenAPI document says all there is: bodies, answers, problems, keys."""
+"""The OpenAPI document says all there is: bodies, answers, problems, headers, keys.
+
+Nearly every test here is about every operation, so that an endpoint that is added without its description
+fails, and is not forgotten.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.matching import Constraints
 from coordinator.edge.bodies import SCHEMA_REF
+from coordinator.edge.openapi import TAGS, WITHOUT_POSITION
+from coordinator.edge.problems import STATUS_OF
 from tests.unit.edge_fakes import an_app, browsing
+
+GOLDEN_IDS = Path(__file__).parents[1] / "golden" / "operations-0.1.txt"
+PROBLEM = "application/problem+json"
+WITHOUT_KEY = {
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/errors",
+    "/errors/{code}",
+}
+"""All that strangers may ask for. An endpoint that is added here says why in its own description."""
 
 
 @cache
 def document() -> dict[str, Any]:
-    return an_app().openapi()
+    made: dict[str, Any] = json.loads(json.dumps(an_app().openapi()))
+    return made
 
 
 def operations() -> list[tuple[str, str]]:
     return [(method, path) for path, those in document()["paths"].items() for method in those]
+
+
+def operation_of(method: str, path: str) -> dict[str, Any]:
+    operation: dict[str, Any] = document()["paths"][path][method]
+    return operation
+
+
+def with_body() -> list[tuple[str, str]]:
+    return [(method, path) for method, path in operations() if "requestBody" in operation_of(method, path)]
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
@@ -34,53 +66,165 @@ def walk(value: Any) -> Iterator[dict[str, Any]]:
             yield from walk(item)
 
 
-async def test_the_document_is_served_and_pages_are_not() -> None:
-    """/openapi.json is open to all; no page that loads scripts from elsewhere is served."""
+def whole(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with what it refers to, as a document of its own."""
+    return {"components": document()["components"], **schema}
+
+
+every_operation = pytest.mark.parametrize(("method", "path"), operations())
+every_body = pytest.mark.parametrize(("method", "path"), with_body())
+
+
+# --- the document ------------------------------------------------------------------------------------------
+async def test_the_document_is_served() -> None:
+    """/openapi.json is open to all, and is what the schemas folder has."""
     async with browsing(an_app()) as http:
-        assert (await http.get("/openapi.json")).json() == json.loads(json.dumps(document()))
+        assert (await http.get("/openapi.json")).json() == document()
+
+
+def test_the_document_is_valid() -> None:
+    """It is OpenAPI 3.1, says the validator that other tools build on."""
+    validate(document(), cls=OpenAPIV31SpecValidator)
 
 
 def test_every_reference_leads_somewhere() -> None:
-    """Bodies are described by us and answers by FastAPI; together they leave no loose end."""
-    schemas = document()["components"]["schemas"]
+    """Bodies are described by us and answers by FastAPI; they leave no loose end, and nothing unused."""
+    components = document()["components"]
     found = {node["$ref"] for node in walk(document()) if isinstance(node.get("$ref"), str)}
-    assert found == {f"#/components/schemas/{name}" for name in schemas} & found
+    there = {f"#/components/{kind}/{name}" for kind in ("schemas", "headers") for name in components[kind]}
+    assert there == found
     assert not [node for node in walk(document()) if "$defs" in node]
 
 
-@pytest.mark.parametrize(("method", "path"), operations())
-def test_every_operation_is_described(method: str, path: str) -> None:
-    """Each has a summary, an id, a key (health aside), and problems in the one shape there is."""
-    operation = document()["paths"][path][method]
-    assert operation["summary"]
-    assert operation["operationId"].isidentifier()
-    if path.startswith("/health"):
-        assert "security" not in operation
-        return
-    assert operation["security"] == [{"ApiKey": []}]
-    problems = {status: r for status, r in operation["responses"].items() if status[0] in "45"}
-    assert {"401", "422"} <= problems.keys()
-    for problem in problems.values():
-        content = problem["content"]["application/problem+json"]
+def test_operation_ids_are_unique_and_stay() -> None:
+    """Generators of clients name their functions by them: one that was released is never renamed."""
+    ids = [operation_of(method, path)["operationId"] for method, path in operations()]
+    assert len(ids) == len(set(ids))
+    assert all(name.isidentifier() for name in ids)
+    told = {f"{method.upper()} {path} {i}" for (method, path), i in zip(operations(), ids, strict=True)}
+    assert set(GOLDEN_IDS.read_text().splitlines()) <= told
+
+
+def test_tags_come_in_the_order_of_the_page() -> None:
+    """Each tag in use is described, and in the place that a newcomer should find it in."""
+    used = {tag for method, path in operations() for tag in operation_of(method, path)["tags"]}
+    told = {tag["name"]: tag["description"] for tag in document()["tags"]}
+    assert used <= TAGS.keys(), "describe the tag in edge/openapi.py"
+    assert told == {name: text for name, text in TAGS.items() if name in used}
+
+
+# --- every operation ---------------------------------------------------------------------------------------
+@every_operation
+def test_an_operation_is_introduced(method: str, path: str) -> None:
+    """One tag, a summary of a few words, no description that says it again, and what its parameters mean."""
+    operation = operation_of(method, path)
+    [_] = operation["tags"]
+    assert 5 <= len(operation["summary"]) <= 60
+    assert not operation["summary"].endswith(".")
+    assert operation.get("description") != operation["summary"]
+    for parameter in operation.get("parameters", ()):
+        # What the path names, its name says.
+        assert parameter["in"] == "path" or parameter.get("description"), parameter["name"]
+
+
+@every_operation
+def test_an_operation_says_who_may_use_it(method: str, path: str) -> None:
+    """By keys of a scheme that the document has, or by none, which is rare and meant."""
+    operation = operation_of(method, path)
+    schemes = document()["components"]["securitySchemes"]
+    named = [scheme for way in operation["security"] for scheme in way]
+    assert set(named) <= schemes.keys()
+    assert bool(named) == (path not in WITHOUT_KEY)
+
+
+@every_operation
+def test_an_operation_says_what_it_answers(method: str, path: str) -> None:
+    """A success has a schema with members or a type; only 204 and answers to HEAD have no body."""
+    responses = operation_of(method, path)["responses"]
+    successes = {status: r for status, r in responses.items() if status[0] == "2"}
+    assert successes
+    for status, response in successes.items():
+        assert response["description"]
+        if status == "204" or method == "head":
+            assert "content" not in response
+            continue
+        assert response["content"]
+        for media_type, content in response["content"].items():
+            schema = content["schema"]
+            assert schema, f"{media_type} has an empty schema: give the endpoint a response_model"
+            resolved = document()["components"]["schemas"].get(
+                schema.get("$ref", "").rpartition("/")[2], schema
+            )
+            assert resolved.get("type") or resolved.get("oneOf") or resolved.get("anyOf")
+            assert resolved.get("type") != "object" or resolved.get("properties")
+
+
+@every_operation
+def test_an_operation_says_how_it_fails(method: str, path: str) -> None:
+    """Problems in the one shape there is, each with its codes as examples that lead to their pages."""
+    operation = operation_of(method, path)
+    problems = {s: r for s, r in operation["responses"].items() if PROBLEM in r.get("content", {})}
+    if operation["security"]:
+        assert {"401", "422", "500", "503"} <= operation["responses"].keys()
+    for status in operation["responses"]:
+        assert status[0] != "4" or method == "head" or status in problems, f"{status} is no problem"
+    schema = whole({"$ref": "#/components/schemas/ProblemDetails"})
+    for status, response in problems.items():
+        content = response["content"][PROBLEM]
         assert content["schema"] == {"$ref": "#/components/schemas/ProblemDetails"}
         assert content["examples"]
+        for code, example in content["examples"].items():
+            value = example["value"]
+            assert (value["code"], value["status"], value["type"]) == (code, int(status), f"/errors/{code}")
+            assert STATUS_OF[Code(code)] == int(status)
+            jsonschema_rs.validate(schema, value)
 
 
-@pytest.mark.parametrize(("method", "path"), [o for o in operations() if o[0] == "post"])
-def test_every_body_is_described_with_an_example(method: str, path: str) -> None:
-    """What is read by hand is documented all the same, as an object that takes no unknown members."""
-    [content] = document()["paths"][path][method]["requestBody"]["content"].values()
-    schema = content["schema"]
-    assert schema["type"] == "object"
-    assert schema["additionalProperties"] is False
-    assert content["example"].keys() <= schema["properties"].keys()
-    assert set(schema.get("required", ())) <= content["example"].keys()
-    assert "job_id" not in schema["properties"]
+@every_operation
+def test_an_operation_names_its_headers(method: str, path: str) -> None:
+    """The request's id on all, the position where there is one, and what programs must act on."""
+    operation = operation_of(method, path)
+    for status, response in operation["responses"].items():
+        headers = response["headers"]
+        assert "X-Request-Id" in headers
+        problem = PROBLEM in response.get("content", {}) or method == "head"
+        assert ("Retry-After" in headers) == (problem and status in ("425", "429", "503"))
+        assert ("WWW-Authenticate" in headers) == (status == "401")
+        if status[0] == "2" and status != "204":
+            assert ("X-Position" in headers) == (not WITHOUT_POSITION & set(operation["tags"]))
+        if method == "post" and status == "201":
+            assert "Location" in headers
+
+
+# --- bodies ------------------------------------------------------------------------------------------------
+@every_operation
+def test_what_changes_something_says_what_it_takes(method: str, path: str) -> None:
+    """Each POST, PUT and PATCH describes its body, also where the body may be left out."""
+    assert ("requestBody" in operation_of(method, path)) == (method in ("post", "put", "patch"))
+
+
+@every_body
+def test_a_body_has_an_example_that_fits(method: str, path: str) -> None:
+    """Examples are valid against their own schema, and objects take no unknown members."""
+    for media_type, content in operation_of(method, path)["requestBody"]["content"].items():
+        schema = content["schema"]
+        if not media_type.endswith("json"):
+            assert schema.get("type") or "$ref" in schema
+            continue
+        resolved = document()["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], schema)
+        if resolved.get("type") == "object":
+            assert resolved["additionalProperties"] is False
+            assert not re.search(r"\{job_id\}", path) or "job_id" not in resolved["properties"]
+        examples = [content["example"]] if "example" in content else []
+        examples += [example["value"] for example in content.get("examples", {}).values()]
+        assert examples, "give the body an example that works as it is"
+        for example in examples:
+            jsonschema_rs.validate(whole(schema), example)
 
 
 def test_a_body_is_its_command() -> None:
     """The body of a submit is generated from the command, so that the two can't drift apart."""
-    body = document()["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = operation_of("post", "/v1/jobs")["requestBody"]["content"]["application/json"]["schema"]
     command = JobSubmit.model_json_schema(ref_template=SCHEMA_REF)
     assert body["properties"].keys() == command["properties"].keys()
     assert body["properties"]["priority"] == command["properties"]["priority"]
@@ -90,7 +234,9 @@ def test_a_body_is_its_command() -> None:
     assert "required" not in told
 
 
-def test_operation_ids_are_unique() -> None:
-    """Generators of clients name their functions by them."""
-    ids = [document()["paths"][path][method]["operationId"] for method, path in operations()]
-    assert len(ids) == len(set(ids))
+def test_a_submitted_job_leads_on() -> None:
+    """Links say what to do with the job_id of an answer, for the page and for generators of clients."""
+    links = operation_of("post", "/v1/jobs")["responses"]["201"]["links"]
+    ids = {operation_of(method, path)["operationId"] for method, path in operations()}
+    assert {link["operationId"] for link in links.values()} <= ids
+    assert "get_result" in {link["operationId"] for link in links.values()}

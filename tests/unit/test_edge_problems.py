@@ -37,7 +37,7 @@ async def test_a_refusal_keeps_its_code_and_detail(code: Code) -> None:
     assert problem["code"] == code.value
     assert problem["detail"] == "because of this"
     assert problem["status"] == STATUS_OF[code]
-    assert problem["type"] == "about:blank"
+    assert problem["type"] == f"/errors/{code}"
     assert problem["title"]
     assert problem["request_id"] == answer.headers["x-request-id"]
 
@@ -101,7 +101,6 @@ async def test_a_broker_outage_in_a_poll_is_unavailable() -> None:
         ("GET", "/", 404),
         ("GET", "/v1", 404),
         ("GET", "/v1/jobs/", 404),
-        ("GET", "/docs", 404),
         ("GET", "/redoc", 404),
         ("GET", "/v1/blobs/../../etc/passwd", 404),
         ("DELETE", "/v1/jobs", 405),

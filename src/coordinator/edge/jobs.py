@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
@@ -17,7 +17,7 @@ from coordinator.domain.messages import Role, ServiceId
 from coordinator.edge.auth import Client
 from coordinator.edge.bodies import command_body, fill, read_object
 from coordinator.edge.context import Context
-from coordinator.edge.models import JobCancelAnswer, JobPage, JobSubmitAnswer, JobView
+from coordinator.edge.models import JobCancelAnswer, JobPage, JobState, JobSubmitAnswer, JobView
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import PageQuery, Position, cursor_after, find_job, read_cursor, reply
 from coordinator.edge.sending import same_job, send
@@ -31,7 +31,7 @@ _CURSOR = (r"[0-9]{1,16}", r"[0-9a-f-]{36}")
 class JobsQuery(PageQuery):
     """Which jobs."""
 
-    state: Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"] | None = None
+    state: JobState | None = Field(None, description="Only those in this state.")
     service: ServiceId | None = Field(None, description="A registry entry's id.")
 
 
@@ -56,9 +56,9 @@ class JobsQuery(PageQuery):
     openapi_extra=command_body(
         JobSubmit,
         example={
-            "service": "speech_recognition",
-            "payload": {"audio_url": "https://example.com/a.wav", "model": "base"},
-            "constraints": {"gpu": "nvidia", "min_vram_gb": 2},
+            "service": "checksum",
+            "payload": {"text": "hello"},
+            "constraints": {"max_price": "0.01"},
             "ttl_seconds": 900,
         },
     ),

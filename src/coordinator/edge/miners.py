@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,7 +19,14 @@ from coordinator.domain.miner import MinerDrain, MinerLeave, MinerRegister
 from coordinator.edge.auth import Admin, Miner, MinerOrAdmin
 from coordinator.edge.bodies import command_body, read_object, take_text
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.models import HeartbeatAnswer, MinerAnswer, MinerPage, MinerRegisterAnswer, MinerView
+from coordinator.edge.models import (
+    HeartbeatAnswer,
+    MinerAnswer,
+    MinerPage,
+    MinerRegisterAnswer,
+    MinerState,
+    MinerView,
+)
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import PageQuery, Position, cursor_after, read_cursor, reply
 from coordinator.edge.sending import accepted, checked_miner_id, miner_of, send, session_of
@@ -42,7 +49,7 @@ _SESSION_PROBLEMS: Final = (*_SENDING_PROBLEMS, Code.MINER_NOT_FOUND, Code.SESSI
 class MinersQuery(PageQuery):
     """Which miners."""
 
-    state: Literal["ONLINE", "DRAINING", "OFFLINE"] | None = None
+    state: MinerState | None = Field(None, description="Only those in this state.")
 
 
 @router.post(
@@ -58,7 +65,7 @@ class MinersQuery(PageQuery):
         extra={"region": {"type": "string", "description": "The same as capabilities.region."}},
         example={
             "capabilities": {
-                "services": ["speech_recognition"],
+                "services": ["checksum"],
                 "gpus": [{"name": "NVIDIA GeForce RTX 4090", "memory_mb": 24564}],
                 "cuda": "12.4",
             },

@@ -17,6 +17,8 @@ from coordinator.domain.matching import Capabilities, Constraints
 from coordinator.domain.messages import Millis
 from coordinator.domain.service import Pricing, ServiceSpec
 
+JobState = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
+MinerState = Literal["ONLINE", "DRAINING", "OFFLINE"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -70,13 +72,13 @@ class ProblemDetails(View):
 # --- jobs --------------------------------------------------------------------------------------------------
 class JobSubmitAnswer(Answer):
     job_id: UUID
-    state: str
+    state: JobState
     expires_at: Moment
 
 
 class JobCancelAnswer(Answer):
     job_id: UUID
-    state: str
+    state: JobState
 
 
 class JobError(View):
@@ -90,7 +92,7 @@ class JobView(View):
     job_id: UUID
     service: str
     service_version: int
-    state: str
+    state: JobState
     client: str
     assigned_miner_id: str | None
     attempt: int
@@ -148,7 +150,7 @@ class MinerRegisterAnswer(Answer):
     session_id: str
     session_token: str
     profile: str
-    state: str
+    state: MinerState
     queue: str
     control_queue: str
     heartbeat_interval_seconds: float
@@ -158,7 +160,7 @@ class MinerRegisterAnswer(Answer):
 class HeartbeatAnswer(Answer):
     """Stop the attempts in `cancel`: they are no longer yours."""
 
-    state: str
+    state: MinerState
     cancel: list[HeldAttempt] = Field(default_factory=list)
 
 
@@ -166,7 +168,7 @@ class MinerAnswer(Answer):
     miner_id: str
     session_id: str
     profile: str
-    state: str
+    state: MinerState
 
 
 class PolledOffer(Offer):
@@ -177,7 +179,7 @@ class PolledOffer(Offer):
 
 class AttemptAnswer(Answer):
     job_id: UUID
-    state: str
+    state: JobState
     attempt: int
 
 
@@ -190,7 +192,7 @@ class MinerView(View):
 
     miner_id: str
     session_id: str
-    state: str
+    state: MinerState
     profile: str
     capabilities: Capabilities
     concurrency: int

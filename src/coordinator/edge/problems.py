@@ -20,6 +20,7 @@ from starlette.responses import Response
 from coordinator.application.ports import LogUnavailable
 from coordinator.blobs import BlobError, BlobNotFound, BlobStoreUnavailable, BlobTooLarge, DigestMismatch
 from coordinator.domain.errors import Code, Refusal
+from coordinator.edge.error_pages import error_page, path_of
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
@@ -58,8 +59,8 @@ _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
     503: Code.UNAVAILABLE,
 }
 _DETAIL_OF_STATUS: Final[Mapping[int, str]] = {
-    404: "there is no such endpoint; /openapi.json lists what there is",
-    405: "this endpoint takes other methods; /openapi.json lists them",
+    404: "there is no such endpoint; /docs shows what there is",
+    405: "this endpoint takes other methods; /docs shows them",
 }
 _INTERNAL_DETAIL: Final = (
     "this is our fault; the request may be sent again, and the request id helps to find it"
@@ -86,6 +87,17 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.members = dict(members or {})
 
+    def document(self) -> dict[str, Any]:
+        """The problem document, but for the request's id."""
+        return {
+            "type": path_of(self.code),
+            "title": error_page(self.code).title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code.value,
+            **self.members,
+        }
+
     def response(self) -> Response:
         """The answer that says so."""
         headers = dict(self.headers)
@@ -93,14 +105,7 @@ class Problem(Exception):
             headers.setdefault("WWW-Authenticate", 'ApiKey realm="coordinator"')
         if self.code in (Code.UNAVAILABLE, Code.JOB_NOT_READY):
             headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
-        document = {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-            "code": self.code.value,
-            **self.members,
-        }
+        document = self.document()
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         if request_id:
             document["request_id"] = request_id
@@ -120,30 +125,42 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 def describe_problems(*codes: Code) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint that may answer with these codes, for OpenAPI."""
-    by_status: dict[int, list[Code]] = {}
-    for code in codes:
-        by_status.setdefault(STATUS_OF[code], []).append(code)
-    return {
-        status: {
-            "description": f"{HTTPStatus(status).phrase}: {', '.join(those)}",
-            "content": {
-                MEDIA_TYPE: {
-                    "schema": {"$ref": "#/components/schemas/ProblemDetails"},
-                    "examples": {code.value: {"value": _example(code, status)} for code in those},
-                }
-            },
-        }
-        for status, those in sorted(by_status.items())
-    }
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in sorted(codes, key=STATUS_OF.__getitem__):
+        describe_problem(responses, code, status_key=STATUS_OF[code])
+    return responses
 
 
-def _example(code: Code, status: int) -> dict[str, Any]:
+def describe_problem(
+    responses: dict[Any, dict[str, Any]], code: Code, status_key: int | str | None = None
+) -> None:
+    """Say in an operation's `responses` that it may be refused with this code; nothing where that is said.
+
+    `status_key`: the key of its status among them, where that is not its text.
+    """
+    status = STATUS_OF[code]
+    response = responses.setdefault(str(status) if status_key is None else status_key, {})
+    content = response.setdefault("content", {}).setdefault(
+        MEDIA_TYPE, {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
+    )
+    examples = content.setdefault("examples", {})
+    if code.value in examples:
+        return
+    examples[code.value] = {"summary": error_page(code).title, "value": _example(code)}
+    listed = ", ".join(f"[{c}]({path_of(Code(c))})" for c in examples)
+    # Where the status has a body of another shape too, the endpoint has described it.
+    if len(response["content"]) == 1 or "description" not in response:
+        response["description"] = f"{HTTPStatus(status).phrase}: {listed}"
+
+
+def _example(code: Code) -> dict[str, Any]:
+    page = error_page(code)
     return {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": "what was wrong, and what to do next",
-        "code": code.value,
+        "type": path_of(code),
+        "title": page.title,
+        "status": STATUS_OF[code],
+        "detail": " ".join(page.meaning.split()),
+        "code": code,
         "request_id": "0d4f5e6a7b8c9d0e1f2a3b4c5d6e7f80",
     }
 

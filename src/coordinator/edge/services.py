@@ -33,7 +33,7 @@ class ServicesQuery(PageQuery):
             "development_tools",
         ]
         | None
-    ) = None
+    ) = Field(None, description="Only those of this category.")
     include_retired: bool = Field(False, description="Also those that take no new jobs.")
 
 
