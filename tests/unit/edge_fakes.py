@@ -29,6 +29,14 @@ ALICE, BOB, RIG, ADMIN = (
 )
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 SESSION = "session-1"
+WITHOUT_KEY = {
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/errors",
+    "/errors/{code}",
+}
+"""All that strangers may ask for. An endpoint that is added here says why in its own description."""
 
 
 def registered(miner_id: str = "rig", session_id: str = SESSION) -> MinerRegistered:

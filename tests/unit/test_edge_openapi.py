@@ -23,18 +23,10 @@ from coordinator.domain.matching import Constraints
 from coordinator.edge.bodies import SCHEMA_REF
 from coordinator.edge.openapi import TAGS, WITHOUT_POSITION
 from coordinator.edge.problems import STATUS_OF
-from tests.unit.edge_fakes import an_app, browsing
+from tests.unit.edge_fakes import WITHOUT_KEY, an_app, browsing
 
 GOLDEN_IDS = Path(__file__).parents[1] / "golden" / "operations-0.1.txt"
 PROBLEM = "application/problem+json"
-WITHOUT_KEY = {
-    "/health",
-    "/health/live",
-    "/health/ready",
-    "/errors",
-    "/errors/{code}",
-}
-"""All that strangers may ask for. An endpoint that is added here says why in its own description."""
 
 
 @cache
