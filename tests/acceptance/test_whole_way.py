@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from coordinator.crypto.canonical import salted_digest
-from coordinator.crypto.receipt import verify_receipt
 from tests.harness.stage import Stage
 
 JOBS = 12
@@ -37,15 +36,15 @@ async def test_whole_way(request: pytest.FixtureRequest, tmp_path: Path, mode: s
             stage.accepted.update(s.job_id for s in submitted)
             # 2. Their results are those of the work, under the digests that were signed.
             for text, job in zip(texts, submitted, strict=True):
-                done = await client.wait(job.job_id, timeout=60)
+                done = await job.wait(timeout=60)
                 assert ("COMPLETED", 1, "rig1") == (done.state, done.attempt, done.assigned_miner_id)
-                result = await client.result(job.job_id)
+                result = await job.result()
                 assert hashlib.sha256(text.encode()).hexdigest() == result.result["digests"][0]["digest"]
                 salt = bytes.fromhex(result.result_salt)
                 assert salted_digest(salt, result.result) == result.result_digest
                 # 3. Their receipts verify offline.
-                receipt = await client.receipt(job.job_id)
-                verified = verify_receipt(receipt, [stage.coordinator_key], {"rig1": stage.miner_key("rig1")})
+                receipt = await job.receipt()
+                verified = receipt.verify([stage.coordinator_key], {"rig1": stage.miner_key("rig1")})
                 assert (job.job_id, True) == (verified.job_id, verified.miner_key_trusted)
             # 4. A repeat is the same job.
             again = await client.submit("checksum", {"text": texts[0]}, idempotency_key="key-0")

@@ -129,7 +129,7 @@ def test_first_steps(place: Path, port: int) -> None:
     """The commands of the page work one after the other, and print what it says that they print."""
     first, *rest = blocks()
     assert "coordinator dev" in first.commands
-    assert len(rest) == 4
+    assert len(rest) == 5
     script = f"\necho '{MARK}'\n".join(block.commands for block in rest)
 
     with running(first.commands, place, port):

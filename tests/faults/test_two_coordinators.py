@@ -98,7 +98,7 @@ async def test_commands_race_through_both(tmp_path: Path, database_url: str, amq
                 stage.accepted.add(first.job_id)
                 await asyncio.sleep(chance.random() * 0.3)  # anywhere in the job's life
                 for outcome in await asyncio.gather(
-                    *(c.cancel(first.job_id) for c in (one, other)), return_exceptions=True
+                    *(c.job(first.job_id).cancel() for c in (one, other)), return_exceptions=True
                 ):
                     if not isinstance(outcome, Conflict):
                         assert not isinstance(outcome, BaseException), outcome

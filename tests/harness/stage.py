@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from coordinator.client import Client
+from coordinator.client import AsyncCoordinator
 from coordinator.client.amqp_rpc import AmqpRpc, Backoff
 from coordinator.crypto.keys import SigningKey
 from coordinator.servers.processes import free_port
@@ -200,8 +200,8 @@ class Stage:
         assert self.amqp_url
         return AmqpRpc(self.amqp_url, key, answer_timeout_seconds=ANSWER_SECONDS, backoff=QUICK)
 
-    def client(self, key: str = ALICE, coordinator: str = "main", **options: Any) -> Client:
-        return Client(self.urls[coordinator], key, **options)
+    def client(self, key: str = ALICE, coordinator: str = "main", **options: Any) -> AsyncCoordinator:
+        return AsyncCoordinator(self.urls[coordinator], key, **options)
 
     async def submit(self, rpc: AmqpRpc, key: str, *, service: str = SERVICE, **more: Any) -> str:
         """The id of an accepted job. `payload`, `constraints` and the like as in `job.submit`."""

@@ -234,12 +234,12 @@ async def _blobs(settings: Settings) -> list[Check]:
 
 
 async def _coordinator(settings: Settings) -> list[Check]:
-    from coordinator.client import Client, Unreachable
+    from coordinator.client import AsyncCoordinator, Unreachable
     from coordinator.client.errors import CoordinatorError
 
     url = f"http://{settings.app_host}:{settings.app_port}"
     try:
-        async with Client(url, tries=1) as client:
+        async with AsyncCoordinator(url, tries=1) as client:
             told = await client.health()
     except Unreachable:
         return [Check("coordinator", "ok", f"none runs on {url}")]

@@ -131,7 +131,7 @@ def _explain_answer(error: Any) -> CommandError:
         exit_code = Exit.UNREACHABLE
     elif error.code == "INVALID_ARGUMENT":
         exit_code = Exit.USAGE
-    return CommandError(error.code, error.detail, _NEXT_STEPS.get(error.code, ""), exit_code)
+    return CommandError(error.code, error.detail, _NEXT_STEPS.get(error.code, error.next_step), exit_code)
 
 
 def report(error: CommandError, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, json_object, talk
 
 if TYPE_CHECKING:
-    from coordinator.client import Client, Job, JobResult
+    from coordinator.client import AsyncCoordinator, AsyncJob, JobResult, JobView
 
 app = typer.Typer(help="Submit jobs, and see what became of them.", no_args_is_help=True)
 
@@ -59,7 +59,7 @@ def submit(
     needs = json_object(constraints, "--constraints")
     files = [_named_path(text) for text in file or ()]
 
-    async def work(client: Client) -> Job | None:
+    async def work(client: AsyncCoordinator) -> JobView | None:
         listing = _list_fields(await client.service(service)) if files else frozenset()
         with output.progress(quiet=as_json) as bars:
             for name, path in files:
@@ -75,13 +75,14 @@ def submit(
             idempotency_key=key,
         )
         if not wait:
+            assert submitted.submitted is not None
             if as_json:
-                output.document(submitted.document())
+                output.document(submitted.submitted.document())
             else:
-                _show(submitted.document())
+                _show(submitted.submitted.document())
             return None
         output.note(f"job {submitted.job_id}")  # so that it can be found if the wait is cut short
-        return await _finish(client, submitted.job_id, timeout, as_json)
+        return await _finish(submitted, timeout, as_json)
 
     job = talk(url, api_key, "client", work)
     if job is not None:
@@ -98,11 +99,11 @@ def list_jobs(
     as_json: Json = False,
 ) -> None:
     """Your jobs, newest first."""
-    from coordinator.client.http import every
 
-    async def work(client: Client) -> list[dict[str, Any]]:
+    async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
         wanted = state.upper() if state else None
-        return [item async for item in every(client.list, limit, state=wanted, service=service)]
+        found = client.jobs(state=wanted, service=service, limit=limit)
+        return [job.document() async for job in found]
 
     jobs = talk(url, api_key, "client", work)
     if as_json:
@@ -127,8 +128,8 @@ def list_jobs(
 def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
     """Everything about one job."""
 
-    async def work(client: Client) -> Job:
-        return await client.get(job_id)
+    async def work(client: AsyncCoordinator) -> JobView:
+        return await client.job(job_id).view()
 
     job = talk(url, api_key, "client", work)
     if as_json:
@@ -148,14 +149,15 @@ def watch(
 
     import asyncio
 
-    async def work(client: Client) -> list[Job]:
+    async def work(client: AsyncCoordinator) -> list[JobView]:
         with output.progress(quiet=as_json) as bars:
             bar = bars.add_task("jobs", total=len(job_ids), said="")
 
-            async def follow(job_id: str) -> Job:
+            async def follow(job_id: str) -> JobView:
+                handle = client.job(job_id)
                 seen: tuple[object, ...] = ()
                 while True:
-                    job = await client.get(job_id)
+                    job = await handle.view()
                     now = (job.state, job.attempt, job.assigned_miner_id)
                     if now != seen:
                         seen = now
@@ -187,12 +189,13 @@ def result(
 ) -> None:
     """What a job gave. Ends with 1 if it ended without a result."""
 
-    async def work(client: Client) -> Job | None:
+    async def work(client: AsyncCoordinator) -> JobView | None:
+        handle = client.job(job_id)
         if wait:
-            return await _finish(client, job_id, timeout, as_json, output_dir)
-        job = await client.get(job_id)
+            return await _finish(handle, timeout, as_json, output_dir)
+        job = await handle.view()
         if job.final:
-            return await _finish(client, job_id, timeout, as_json, output_dir)
+            return await _finish(handle, timeout, as_json, output_dir)
         hint = "Add --wait, or follow it with `coordinator job watch`."
         raise CommandError("JOB_NOT_READY", f"job {job_id} is {job.state}", hint, Exit.REFUSED)
 
@@ -211,8 +214,8 @@ def cancel(
 ) -> None:
     """Stop a job that is queued or running."""
 
-    async def work(client: Client) -> dict[str, Any]:
-        return (await client.cancel(job_id, reason)).document()
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return (await client.job(job_id).cancel(reason)).document()
 
     told = talk(url, api_key, "client", work)
     if as_json:
@@ -222,36 +225,34 @@ def cancel(
 
 
 async def _finish(
-    client: Client, job_id: str, timeout: float | None, as_json: bool, folder: Path | None = None
-) -> Job:
+    handle: AsyncJob, timeout: float | None, as_json: bool, folder: Path | None = None
+) -> JobView:
     """Wait for the end of a job and print what it gave."""
     import asyncio
 
     with output.progress(quiet=as_json) as bars:
-        bars.add_task(f"waiting for {job_id}", total=None, said="")
-        job = await client.wait(job_id, timeout=timeout)
+        bars.add_task(f"waiting for {handle.job_id}", total=None, said="")
+        job = await handle.wait(timeout)
     if job.state != "COMPLETED":
         if as_json:
             output.document(job.document())
         return job
-    given = await client.result(job_id)
+    given = await handle.result()
     if folder is not None:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        await _download(client, given, folder, as_json)
+        await _download(handle, given, folder, as_json)
     if as_json:
         output.document(given.document())
     else:
-        output.fields({"job_id": job_id, "state": job.state, **given.result})
+        output.fields({"job_id": job.job_id, "state": job.state, **given.result})
     return job
 
 
-async def _download(client: Client, given: JobResult, folder: Path, as_json: bool) -> None:
+async def _download(handle: AsyncJob, given: JobResult, folder: Path, as_json: bool) -> None:
     with output.progress(quiet=as_json) as bars:
         for file in given.files():
             target = folder / f"{given.job_id}-{file.name}"
-            size = await client.download(
-                given.job_id, file.sha256, target, output.bar(bars, f"downloading {file.name}")
-            )
+            size = await handle.download(file.sha256, target, output.bar(bars, f"downloading {file.name}"))
             output.note(f"{target} ({output.size(size)})")
 
 
@@ -293,7 +294,7 @@ def _show(told: dict[str, Any]) -> None:
     output.fields({name: value for name, value in told.items() if name != "status"})
 
 
-def _tell_change(job: Job, as_json: bool) -> None:
+def _tell_change(job: JobView, as_json: bool) -> None:
     if as_json:
         output.line(job.document())
         return
@@ -307,7 +308,7 @@ def _tell_change(job: Job, as_json: bool) -> None:
     output.write(output.plain("  ".join(parts)))
 
 
-def _exit_by_state(job: Job) -> None:
+def _exit_by_state(job: JobView) -> None:
     if job.state != "COMPLETED":
         hint = f"`coordinator log show --job {job.job_id}` shows how that came."
         raise CommandError(

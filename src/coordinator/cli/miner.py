@@ -13,7 +13,7 @@ from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
 
 if TYPE_CHECKING:
-    from coordinator.client import Client
+    from coordinator.client import AsyncCoordinator
     from coordinator.miner.config import MinerConfig
     from coordinator.miner.transport import Transport
 
@@ -103,11 +103,10 @@ def list_miners(
     as_json: Json = False,
 ) -> None:
     """The miners that this key may see: an admin's key sees all."""
-    from coordinator.client.http import every
 
-    async def work(client: Client) -> list[dict[str, Any]]:
+    async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
         wanted = state.upper() if state else None
-        return [item async for item in every(client.miners) if wanted in (None, item.get("state"))]
+        return [item async for item in client.miners() if wanted in (None, item.get("state"))]
 
     miners = talk(url, api_key, "admin", work)
     if as_json:
@@ -131,7 +130,7 @@ def list_miners(
 def show(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
     """One miner."""
 
-    async def work(client: Client) -> dict[str, Any]:
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.miner(miner_id)
 
     found = talk(url, api_key, "admin", work)
@@ -145,7 +144,7 @@ def show(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json
 def drain(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
     """Let a miner finish what it holds, and give it nothing new."""
 
-    async def work(client: Client) -> dict[str, Any]:
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.drain(miner_id)
 
     told = talk(url, api_key, "admin", work)

@@ -13,7 +13,7 @@ import typer
 from coordinator.cli.errors import usage
 
 if TYPE_CHECKING:
-    from coordinator.client import Client
+    from coordinator.client import AsyncCoordinator
 
 DEFAULT_URL = "http://127.0.0.1:8011"
 TRIES = 3  # of a request; somebody is waiting for the answer
@@ -36,15 +36,15 @@ DataDir = Annotated[
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="The job's id.")]
 
 
-def talk(url: str, key: str | None, role: str, work: Callable[[Client], Awaitable[T]]) -> T:
+def talk(url: str, key: str | None, role: str, work: Callable[[AsyncCoordinator], Awaitable[T]]) -> T:
     """Do `work` with a client. Without a key, that of a `coordinator dev` on this machine, in this role."""
     import asyncio
 
     from coordinator.cli.devkeys import find_key
-    from coordinator.client import Client
+    from coordinator.client import AsyncCoordinator
 
     async def doing() -> T:
-        async with Client(url, key or find_key(url, role), tries=TRIES) as client:
+        async with AsyncCoordinator(url, key or find_key(url, role), tries=TRIES) as client:
             return await work(client)
 
     return asyncio.run(doing())

@@ -13,7 +13,7 @@ from coordinator.cli.errors import usage
 from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, json_object, talk
 
 if TYPE_CHECKING:
-    from coordinator.client import Client
+    from coordinator.client import AsyncCoordinator
 
 app = typer.Typer(help="Receipts: signed statements of work done.", no_args_is_help=True)
 
@@ -92,8 +92,8 @@ def _read(source: str, url: str, api_key: str | None) -> dict[str, Any]:
 
 
 def _fetch(job_id: str, url: str, api_key: str | None) -> dict[str, Any]:
-    async def work(client: Client) -> dict[str, Any]:
-        return await client.receipt(job_id)
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return (await client.job(job_id).receipt()).document()
 
     return talk(url, api_key, "client", work)
 

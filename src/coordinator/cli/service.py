@@ -10,7 +10,7 @@ from coordinator.cli import output
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
 
 if TYPE_CHECKING:
-    from coordinator.client import Client
+    from coordinator.client import AsyncCoordinator
 
 app = typer.Typer(help="The registry: what can be asked for, and what it costs.", no_args_is_help=True)
 
@@ -23,11 +23,9 @@ def list_services(
     as_json: Json = False,
 ) -> None:
     """All services."""
-    from coordinator.client.http import every
 
-    async def work(client: Client) -> list[dict[str, Any]]:
-        found = [item async for item in every(client.services)]
-        return [item for item in found if category in (None, item.get("category"))]
+    async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
+        return [item async for item in client.services(category=category)]
 
     services = talk(url, api_key, "client", work)
     if as_json:
@@ -49,7 +47,7 @@ def show(
 ) -> None:
     """One service: what a payload may hold, what a miner needs, what it costs."""
 
-    async def work(client: Client) -> dict[str, Any]:
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.service(service)
 
     found = talk(url, api_key, "client", work)

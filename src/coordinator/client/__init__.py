@@ -1,15 +1,19 @@
 """The client SDK: submit jobs, wait for them, fetch what they gave.
 
-async with Client("http://127.0.0.1:8011", "name:secret") as client:
-    job = await client.submit("checksum", {"inputs": [(await client.upload(path)).ref]})
-    done = await client.wait(job.job_id)
+    with Coordinator("http://127.0.0.1:8011", "name:secret") as coordinator:
+        job = coordinator.submit("checksum", {"inputs": [coordinator.upload("a.bin").ref]})
+        print(job.result(timeout=60).result)
+
+`AsyncCoordinator` has the same methods for asynchronous programs.
 """
 
+from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.errors import (
     BadAnswer,
     Conflict,
     CoordinatorError,
     DamagedBlob,
+    JobFailed,
     NotAuthorised,
     NotFound,
     NotReady,
@@ -18,25 +22,39 @@ from coordinator.client.errors import (
     TryAgain,
     Unreachable,
 )
-from coordinator.client.http import Client
-from coordinator.client.models import Blob, Canceled, Job, JobError, JobResult, Page, ResultFile, Submitted
+from coordinator.client.job import AsyncJob
+from coordinator.client.models import (
+    Blob,
+    Canceled,
+    JobError,
+    JobResult,
+    JobView,
+    Receipt,
+    ResultFile,
+    Submitted,
+)
+from coordinator.client.sync import Coordinator, Job
 
 __all__ = [
+    "AsyncCoordinator",
+    "AsyncJob",
     "BadAnswer",
     "Blob",
     "Canceled",
-    "Client",
     "Conflict",
+    "Coordinator",
     "CoordinatorError",
     "DamagedBlob",
     "Job",
     "JobError",
+    "JobFailed",
     "JobResult",
+    "JobView",
     "NotAuthorised",
     "NotFound",
     "NotReady",
-    "Page",
     "RateLimited",
+    "Receipt",
     "Refused",
     "ResultFile",
     "Submitted",

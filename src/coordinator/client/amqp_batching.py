@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
 import secrets
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +19,9 @@ from typing import Any, NamedTuple
 
 import structlog
 from pydantic_core import from_json, to_json
+
+from coordinator.client.backoff import Backoff as Backoff
+from coordinator.client.backoff import Clock as Clock
 
 MAX_COMMANDS = 500
 """Commands in one message."""
@@ -59,28 +60,6 @@ class Envelope(NamedTuple):
     kind: str
     id: str
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Monotonic seconds, and waiting for some."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Doubling delays with jitter, so that many miners do not come back in step."""
-
-    first_seconds: float = 0.1
-    longest_seconds: float = 10.0
-    jitter: Callable[[], float] = random.random
-
-    def delay(self, tries: int) -> float:
-        """Seconds to wait after `tries` failures (0, 1, …): between half and all of the doubled delay."""
-        whole = min(self.longest_seconds, self.first_seconds * float(2 ** min(tries, 30)))
-        return whole * (0.5 + self.jitter() / 2)
 
 
 @dataclass(slots=True, eq=False)

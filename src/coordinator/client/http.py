@@ -1,53 +1,65 @@
-"""The client over HTTP."""
+"""One HTTP connection pool to a coordinator: retries, and answers turned into values or exceptions.
+
+Every request of the protocol may be repeated (a submit carries an idempotency key), so each one is: after a
+lost connection, and after an answer that says "again later".
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote
-from uuid import uuid4
+from typing import Any, Final, Self
 
 import httpx
-from pydantic import ValidationError
 
-from coordinator.client import transfer
-from coordinator.client.connection import ANSWER_TIMEOUT_S, TRIES, Connection, header_text
-from coordinator.client.errors import BadAnswer, Conflict, NotFound, NotReady
-from coordinator.client.models import Answer, Blob, Canceled, Job, JobResult, Page, Submitted
+from coordinator.client.backoff import Backoff
+from coordinator.client.errors import BadAnswer, CoordinatorError, RateLimited, TryAgain, Unreachable, refusal
 
-LONG_POLL_S: Final = 20.0
-"""How long one request waits for a job to end; proxies tend to cut connections that are silent for longer."""
-SHORTEST_POLL_S: Final = 0.5
-"""The least time between two of them, should a server answer at once."""
-AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 30.0
+TRIES: Final = 4
+BACKOFF: Final = Backoff(first_seconds=0.4, longest_seconds=10.0)
+LONGEST_RETRY_AFTER_S: Final = 65.0
+"""A `Retry-After` beyond this is the caller's to wait for. Rate limits count by the minute."""
+_AT_LEAST: Final = b"X-At-Least"
+
+Body = Callable[[], AsyncIterator[bytes]]
+"""Begins the request body anew: once for each try."""
 
 
-class Client:
-    """A client of one coordinator. Use it with `async with`, or call `close()`.
+class HttpPool:
+    """Requests to one coordinator with one API key.
 
-    Every method raises `CoordinatorError` and nothing else: `Unreachable` where no answer came, a kind of
-    `Refused` where the coordinator said no. A read shows what was written through the same client before it.
+    Every read asks for at least the position of the last write that was noticed here, so that it shows it.
     """
 
     def __init__(
         self,
         url: str,
-        api_key: str | None = None,
+        api_key: str | None,
         *,
         timeout: float = ANSWER_TIMEOUT_S,
         tries: int = TRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`api_key` is `name:secret`; `timeout` is in seconds of silence; `tries` per request."""
-        self._connection = Connection(url, api_key, timeout=timeout, tries=tries, transport=transport)
+        """`timeout` is in seconds of silence; `transport` replaces the network (an ASGI app in tests)."""
+        self.url = url.rstrip("/")
+        self._timeout = timeout
+        self._tries = tries
+        self._seen = 0
+        self._http = httpx.AsyncClient(
+            base_url=_address(self.url),
+            headers={b"X-Api-Key": header_text("the API key", api_key)} if api_key else {},
+            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S, pool=None),
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+            transport=transport,
+        )
 
     async def close(self) -> None:
         """Give back the connections. May be called twice."""
-        await self._connection.close()
+        await self._http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,177 +69,150 @@ class Client:
     ) -> None:
         await self.close()
 
-    # --- jobs ----------------------------------------------------------------------------------------------
-    async def submit(
+    async def ask(
         self,
-        service: str,
-        payload: Mapping[str, Any],
+        method: str,
+        path: str,
         *,
-        constraints: Mapping[str, Any] | None = None,
-        ttl_seconds: int | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Submitted:
-        """Ask for one unit of work. It is in the log when this returns.
+        json: Any = None,
+        body: Body | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[bytes, bytes] | None = None,
+        patience: float = 0.0,
+    ) -> httpx.Response:
+        """The answer of a request, read to its end. Raises Refused, Unreachable.
 
-        Calling again with the same `idempotency_key` returns the first job; without one the SDK makes one,
-        so that its own retries can't submit twice.
+        `patience`: how many seconds the server was asked to hold the request, on top of the usual timeout.
         """
-        asked = {
-            "service": service,
-            "payload": dict(payload),
-            "constraints": dict(constraints or {}),
-            "ttl_seconds": ttl_seconds,
-            "priority": priority,
-            "max_attempts": max_attempts,
-        }
-        document = await self._connection.ask_json(
-            "POST",
-            "/v1/jobs",
-            json={name: value for name, value in asked.items() if value is not None},
-            headers={b"Idempotency-Key": header_text("the idempotency key", idempotency_key or uuid4().hex)},
-        )
-        return _typed(Submitted, document)
 
-    async def get(self, job_id: str) -> Job:
-        """The job as it is now."""
-        return _typed(Job, await self._connection.ask_json("GET", f"/v1/jobs/{_part(job_id)}"))
+        async def once() -> httpx.Response:
+            request = self._request(method, path, json, body, params, headers, patience)
+            return _checked(await self._http.send(request))
 
-    async def list(
-        self,
-        *,
-        state: str | None = None,
-        service: str | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-    ) -> Page:
-        """One page of this client's jobs, newest first."""
-        params = {"state": state, "service": service, "limit": limit, "cursor": cursor}
-        return await self._page("/v1/jobs", params)
+        response = await self._repeating(once)
+        self._notice(response)
+        return response
 
-    async def result(self, job_id: str, *, wait: float = 0.0) -> JobResult:
-        """What the job gave, waiting up to `wait` seconds for it (the server may wait less).
+    async def ask_json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """The JSON object that answers a request. Raises Refused, Unreachable, BadAnswer."""
+        response = await self.ask(method, path, **options)
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise BadAnswer(f"{self.url} did not answer with a JSON object; is it a coordinator's url?")
+        position = document.get("position")
+        if isinstance(position, int):
+            self.notice(position)
+        return document
 
-        Raises NotReady while the job is not final, Conflict where it ended without a result.
-        """
-        document = await self._connection.ask_json(
-            "GET",
-            f"/v1/jobs/{_part(job_id)}/result",
-            params={"wait": f"{wait:g}"} if wait else None,
-            patience=wait,
-        )
-        return _typed(JobResult, document)
+    @asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[httpx.Response]:
+        """An answer whose body is still to be read. Raises Refused, Unreachable."""
 
-    async def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
-        """The job once it is final, however it ended. Raises NotReady after `timeout` seconds."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            began = time.monotonic()
-            left = LONG_POLL_S if until is None else min(LONG_POLL_S, max(0.0, until - began))
+        async def once() -> httpx.Response:
+            request = self._request("GET", path, None, None, None, None, 0.0)
+            response = await self._http.send(request, stream=True)
+            if response.is_success:
+                return response
             try:
-                await self.result(job_id, wait=left)
-            except Conflict:
-                pass  # final, without a result
-            except NotFound as error:
-                if error.code != "BLOB_NOT_FOUND":
+                await response.aread()
+            finally:
+                await response.aclose()
+            return _checked(response)
+
+        response = await self._repeating(once)
+        try:
+            yield response
+        except httpx.RequestError as error:
+            raise self._unreachable(error) from error
+        finally:
+            await response.aclose()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        json: Any,
+        body: Body | None,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[bytes, bytes] | None,
+        patience: float,
+    ) -> httpx.Request:
+        sent = dict(headers or {})
+        if self._seen and method in ("GET", "HEAD"):
+            sent[_AT_LEAST] = b"%d" % self._seen  # so that a read shows what we wrote before
+        wait = httpx.Timeout(self._timeout + patience, connect=CONNECT_TIMEOUT_S, pool=None)
+        known = {name: value for name, value in (params or {}).items() if value is not None}
+        try:
+            return self._http.build_request(
+                method,
+                path,
+                json=json,
+                content=body() if body else None,
+                params=known or None,
+                headers=sent,
+                timeout=wait,
+            )
+        except (TypeError, ValueError) as error:
+            raise CoordinatorError("INVALID_ARGUMENT", f"the request is not JSON: {error}") from None
+
+    async def _repeating(self, once: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+        tried = 0
+        while True:
+            try:
+                return await once()
+            except httpx.RequestError as error:
+                if tried + 1 >= self._tries:
+                    raise self._unreachable(error) from error
+                asked = 0.0
+            except (TryAgain, RateLimited) as error:
+                asked = error.retry_after or 0.0
+                if tried + 1 >= self._tries or asked > LONGEST_RETRY_AFTER_S:
                     raise
-                # Final, and its result has been erased since.
-            except NotReady:
-                if until is not None and time.monotonic() >= until:
-                    raise
-                if time.monotonic() - began < SHORTEST_POLL_S:
-                    await asyncio.sleep(min(left, SHORTEST_POLL_S))
-                continue
-            job = await self.get(job_id)
-            if job.final:
-                return job
+            # What was asked for, and then not all at the same moment.
+            await asyncio.sleep(asked + BACKOFF.delay(tried))
+            tried += 1
 
-    async def cancel(self, job_id: str, reason: str = "") -> Canceled:
-        """Stop a job that is queued or running. Raises Conflict where it is final already."""
-        path = f"/v1/jobs/{_part(job_id)}/cancel"
-        return _typed(Canceled, await self._connection.ask_json("POST", path, json={"reason": reason}))
+    def notice(self, position: int) -> None:
+        """Let reads from now on be at least as fresh as this place in the log."""
+        self._seen = max(self._seen, position)
 
-    async def receipt(self, job_id: str) -> dict[str, Any]:
-        """The signed receipt of a completed job; `coordinator.crypto.receipt.verify_receipt` checks it."""
-        return await self._connection.ask_json("GET", f"/v1/jobs/{_part(job_id)}/receipt")
+    def _notice(self, response: httpx.Response) -> None:
+        position = response.headers.get("X-Position", "")
+        if position.isascii() and position.isdigit() and response.request.method not in ("GET", "HEAD"):
+            self.notice(int(position))
 
-    # --- blobs ---------------------------------------------------------------------------------------------
-    async def upload(self, path: Path, progress: transfer.Progress | None = None) -> Blob:
-        """Store a file, unless it is there already. `progress(done, total)` is called in bytes.
-
-        Raises OSError for a file that can't be read.
-        """
-        return await transfer.upload(self._connection, path, progress)
-
-    async def download(
-        self, job_id: str, sha256: str, target: Path, progress: transfer.Progress | None = None
-    ) -> int:
-        """Fetch a blob that the job refers to, into a file; its size in bytes.
-
-        The file appears whole and checked, or not at all. Raises DamagedBlob, and OSError where the file
-        can't be written.
-        """
-        return await transfer.download(self._connection, f"{_part(job_id)}", sha256, target, progress)
-
-    # --- miners, services, health --------------------------------------------------------------------------
-    async def miners(self, *, limit: int | None = None, cursor: str | None = None) -> Page:
-        """One page of the miners that this key may see."""
-        return await self._page("/v1/miners", {"limit": limit, "cursor": cursor})
-
-    async def miner(self, miner_id: str) -> dict[str, Any]:
-        """One miner."""
-        return await self._connection.ask_json("GET", f"/v1/miners/{_part(miner_id)}")
-
-    async def drain(self, miner_id: str) -> dict[str, Any]:
-        """Let a miner finish what it holds, and give it nothing new."""
-        return await self._connection.ask_json("POST", "/v1/miners/drain", json={"miner_id": miner_id})
-
-    async def services(self, *, limit: int | None = None, cursor: str | None = None) -> Page:
-        """One page of the registry."""
-        return await self._page("/v1/registry/services", {"limit": limit, "cursor": cursor})
-
-    async def service(self, service: str) -> dict[str, Any]:
-        """One entry of the registry."""
-        return await self._connection.ask_json("GET", f"/v1/registry/services/{_part(service)}")
-
-    async def health(self) -> dict[str, Any]:
-        """What the coordinator says of itself, its public signing key among it."""
-        return await self._connection.ask_json("GET", "/health")
-
-    async def _page(self, path: str, params: Mapping[str, Any]) -> Page:
-        document = await self._connection.ask_json("GET", path, params=params)
-        items = document.get("items")
-        if not isinstance(items, list):
-            raise BadAnswer(f"{path} did not answer with a list of items")
-        return Page(items, document.get("next_cursor"))
+    def _unreachable(self, error: httpx.RequestError) -> Unreachable:
+        if isinstance(error, httpx.TimeoutException):
+            return Unreachable(f"{self.url} did not answer in time")
+        return Unreachable(f"{self.url}: {error or type(error).__name__}")
 
 
-async def every(
-    fetch: Callable[..., Any], limit: int | None = None, **filters: Any
-) -> AsyncIterator[dict[str, Any]]:
-    """The items of all pages of `client.list`, `client.miners` or `client.services`, up to `limit`."""
-    cursor: str | None = None
-    left = limit
-    while left is None or left > 0:
-        page: Page = await fetch(limit=None if left is None else min(left, 100), cursor=cursor, **filters)
-        for item in page.items if left is None else page.items[:left]:
-            yield item
-        left = None if left is None else left - len(page.items)
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-
-
-def _typed(kind: type[AnyAnswer], document: dict[str, Any]) -> AnyAnswer:
+def _address(url: str) -> httpx.URL:
     try:
-        return kind.of(document)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadAnswer(f"the coordinator's answer has no usable {where}: {first['msg']}") from None
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url: {error}") from None
+    if address.scheme not in ("http", "https") or not address.host:
+        raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url like http://host:port")
+    return address
 
 
-def _part(name: str) -> str:
-    """A name as one part of a path, whatever is in it."""
-    return quote(name, safe="@")
+def header_text(what: str, text: str) -> bytes:
+    """A header's value: UTF-8. Raises CoordinatorError, which never quotes it."""
+    if not text.isprintable():
+        raise CoordinatorError("INVALID_ARGUMENT", f"{what} has a character that no header can carry")
+    return text.encode()
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    retry_after = response.headers.get("Retry-After", "")
+    raise refusal(response.status_code, problem if isinstance(problem, dict) else {}, retry_after)

@@ -5,13 +5,19 @@ Moments are aware datetimes; prices and units are decimal strings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
+from coordinator.client.errors import BadAnswer
 from coordinator.crypto.refs import blob_ref, blob_refs, parse_blob_ref
+
+if TYPE_CHECKING:
+    from coordinator.crypto.receipt import Verified
+
+AnyAnswer = TypeVar("AnyAnswer", bound="Answer")
 
 
 class Answer(BaseModel):
@@ -48,8 +54,8 @@ class JobError(BaseModel):
     message: str = ""
 
 
-class Job(Answer):
-    """One job as the read model shows it."""
+class JobView(Answer):
+    """One job as it was when it was looked at."""
 
     job_id: str
     state: str
@@ -115,11 +121,32 @@ class Canceled(Answer):
     position: int
 
 
-class Page(NamedTuple):
-    """Some of a list; `next_cursor` asks for what follows and is None at the end."""
+class Receipt(Answer):
+    """A signed receipt (AITBC receipt 1.0). `price` is a decimal string; the moments are Unix seconds."""
 
-    items: list[dict[str, Any]]
-    next_cursor: str | None
+    receipt_id: str
+    job_id: str
+    provider: str
+    client: str
+    units: str
+    unit_type: str
+    price: str | None = None
+    started_at: int
+    completed_at: int
+
+    def verify(
+        self, trusted: Collection[str] | None, miner_keys: Mapping[str, str] | None = None
+    ) -> Verified:
+        """Check it with public keys alone; nothing is asked of anybody.
+
+        `trusted` are key ids of coordinators that you trust (one's `signing_key_id` is in its `health()`, but
+        keep it, or take it from its operator: who could forge the receipt could forge that, too). None trusts
+        no key, and shows only that the receipt is whole. `miner_keys` maps miners' names to key ids.
+        Raises crypto.receipt.VerificationFailed.
+        """
+        from coordinator.crypto.receipt import verify_receipt
+
+        return verify_receipt(self.document(), trusted, miner_keys)
 
 
 class ResultFile(NamedTuple):
@@ -145,3 +172,13 @@ def _harmless(name: str) -> str:
     """A file name out of one that somebody else chose: it must not lead out of a folder, or be hidden."""
     kept = "".join(c if c.isalnum() or c in "._-" else "_" for c in name[:100]).lstrip(".")
     return kept or "file"
+
+
+def typed(kind: type[AnyAnswer], document: dict[str, Any]) -> AnyAnswer:
+    """The typed form of an answer. Raises BadAnswer."""
+    try:
+        return kind.of(document)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadAnswer(f"the coordinator's answer has no usable {where}: {first['msg']}") from None

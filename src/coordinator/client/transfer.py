@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from coordinator.client.connection import Connection
-from coordinator.client.errors import DamagedBlob, NotFound
+from coordinator.client.errors import CoordinatorError, DamagedBlob, NotFound
+from coordinator.client.http import HttpPool
 from coordinator.client.models import Blob
-from coordinator.crypto.refs import parse_blob_ref
+from coordinator.crypto.refs import blob_ref, parse_blob_ref
 
 CHUNK_BYTES: Final = 256 * 1024
 
@@ -20,12 +20,12 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 
-async def upload(connection: Connection, path: Path, progress: Progress | None) -> Blob:
+async def upload(http: HttpPool, path: Path, progress: Progress | None) -> Blob:
     """Store a file under its SHA-256, unless the coordinator has it."""
     sha256, size = await asyncio.to_thread(_digest, path)
     address = f"/v1/blobs/{sha256}"
     try:
-        await connection.ask("HEAD", address)
+        await http.ask("HEAD", address)
     except NotFound:
 
         def body() -> AsyncIterator[bytes]:
@@ -33,23 +33,27 @@ async def upload(connection: Connection, path: Path, progress: Progress | None) 
 
         # With its length, so that the server can refuse one that is too large before it reads it.
         headers = {b"Content-Length": b"%d" % size, b"Content-Type": b"application/octet-stream"}
-        await connection.ask("PUT", address, body=body, headers=headers)
+        await http.ask("PUT", address, body=body, headers=headers)
     if progress:
         progress(size, size)
     return Blob(sha256, size)
 
 
-async def download(
-    connection: Connection, job: str, sha256: str, target: Path, progress: Progress | None
-) -> int:
-    """Fetch one blob of a job into `target`, which appears whole and checked or not at all."""
-    sha256 = parse_blob_ref(sha256) if sha256.startswith("blob:") else sha256
+async def download(http: HttpPool, blobs: str, ref: str, target: Path, progress: Progress | None) -> int:
+    """Fetch a blob from below the path `blobs` into `target`, which appears whole and checked or not at all.
+
+    Raises CoordinatorError for what is neither `blob:<sha256>` nor a SHA-256.
+    """
+    try:
+        sha256 = parse_blob_ref(ref if ref.startswith("blob:") else blob_ref(ref))
+    except ValueError:
+        raise CoordinatorError("INVALID_ARGUMENT", "a file is named by blob:<sha256>") from None
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     digest = hashlib.sha256()
     done = 0
     try:
         with partial.open("wb") as file:
-            async with connection.stream(f"/v1/jobs/{job}/blobs/{sha256}") as response:
+            async with http.stream(f"{blobs}/{sha256}") as response:
                 total = int(response.headers.get("Content-Length", 0))
                 async for chunk in response.aiter_bytes(CHUNK_BYTES):
                     await asyncio.to_thread(_take, file, digest.update, chunk)

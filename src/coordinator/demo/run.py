@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 from coordinator.cli import output
-from coordinator.client import Client, CoordinatorError
+from coordinator.client import AsyncCoordinator, CoordinatorError
 from coordinator.crypto.receipt import VerificationFailed, verify_receipt
 from coordinator.demo import work
 from coordinator.demo.batch import SOURCE
@@ -103,7 +103,10 @@ def _perform(stage: Stage, options: Options, began: float) -> Report:
 
 
 async def _with_client(stage: Stage, options: Options, video: Path) -> tuple[list[Played], Path]:
-    async with Client(stage.url, stage.client_key) as client, Client(stage.url, stage.admin_key) as admin:
+    async with (
+        AsyncCoordinator(stage.url, stage.client_key) as client,
+        AsyncCoordinator(stage.url, stage.admin_key) as admin,
+    ):
         # 1. A coordinator and two miners.
         await work.wait_ready(stage, client)
         stage.start_miners()

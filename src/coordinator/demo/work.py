@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.client import Client, CoordinatorError, Job, JobResult
-from coordinator.client.http import every
+from coordinator.client import AsyncCoordinator, CoordinatorError, JobResult, JobView
 from coordinator.crypto.canonical import salted_digest
 from coordinator.demo.batch import SOURCE, Inputs, Planned, plan
 from coordinator.demo.processes import Child
@@ -33,7 +32,7 @@ class Played:
     number: int
     planned: Planned
     job_id: str
-    job: Job | None = None
+    job: JobView | None = None
     result: JobResult | None = None
     receipt: dict[str, Any] = field(default_factory=dict)
 
@@ -46,7 +45,7 @@ class Played:
         return (job.finished_at - job.started_at).total_seconds()
 
 
-async def wait_ready(stage: Stage, client: Client) -> None:
+async def wait_ready(stage: Stage, client: AsyncCoordinator) -> None:
     """Return when the coordinator answers and is well. Raises DemoFailed."""
     said = "no answer"
     for _ in _looks(stage, READY_TIMEOUT_S):
@@ -61,18 +60,18 @@ async def wait_ready(stage: Stage, client: Client) -> None:
     raise DemoFailed(f"the coordinator was not ready in {READY_TIMEOUT_S:.0f} s: {said}", stage.children.all)
 
 
-async def wait_for_miners(stage: Stage, admin: Client) -> None:
+async def wait_for_miners(stage: Stage, admin: AsyncCoordinator) -> None:
     """Return when every miner has registered. Raises DemoFailed."""
     missing = set(stage.miners.values())
     for _ in _looks(stage, READY_TIMEOUT_S):
-        missing -= {m["miner_id"] async for m in every(admin.miners) if m.get("state") == "ONLINE"}
+        missing -= {m["miner_id"] async for m in admin.miners() if m.get("state") == "ONLINE"}
         if not missing:
             return
         await asyncio.sleep(LOOK_EVERY_S)
     raise DemoFailed(f"not registered in {READY_TIMEOUT_S:.0f} s: {', '.join(missing)}", stage.children.all)
 
 
-async def submit(client: Client, video: Path, number: int) -> list[Played]:
+async def submit(client: AsyncCoordinator, video: Path, number: int) -> list[Played]:
     """Upload the inputs and submit the batch, several jobs at a time."""
     first, second = await asyncio.gather(client.upload(video), client.upload(SOURCE))
     planned = plan(Inputs(first.ref, second.ref), number)
@@ -86,16 +85,17 @@ async def submit(client: Client, video: Path, number: int) -> list[Played]:
     return list(await asyncio.gather(*(one(i, job) for i, job in enumerate(planned, start=1))))
 
 
-async def follow(stage: Stage, client: Client, batch: list[Played], seen: Callable[[Played], None]) -> None:
+async def follow(
+    stage: Stage, client: AsyncCoordinator, batch: list[Played], seen: Callable[[Played], None]
+) -> None:
     """Return when every job is final; `seen` is told of each that changed. Raises DemoFailed."""
     by_id = {played.job_id: played for played in batch}
     limit = BATCH_TIMEOUT_S + JOB_TIMEOUT_S * len(batch)
     for _ in _looks(stage, limit):
-        async for document in every(client.list):
-            played = by_id.get(document["job_id"])
+        async for job in client.jobs():
+            played = by_id.get(job.job_id)
             if played is None or (played.job is not None and played.job.final):
                 continue
-            job = Job.of(document)
             changed = played.job is None or played.job.state != job.state
             played.job = job
             if changed:
@@ -113,11 +113,14 @@ async def follow(stage: Stage, client: Client, batch: list[Played], seen: Callab
         raise DemoFailed(f"{len(lost)} of {len(batch)} jobs did not complete:\n{told}", stage.children.all)
 
 
-async def fetch(client: Client, batch: list[Played], folder: Path, moved: Callable[[], None]) -> None:
+async def fetch(
+    client: AsyncCoordinator, batch: list[Played], folder: Path, moved: Callable[[], None]
+) -> None:
     """Results, receipts and files of every job. Raises DemoFailed where a result is not what was digested."""
     for played in batch:
-        played.result = result = await client.result(played.job_id)
-        played.receipt = await client.receipt(played.job_id)
+        job = client.job(played.job_id)
+        played.result = result = await job.result()
+        played.receipt = (await job.receipt()).document()
         if salted_digest(bytes.fromhex(result.result_salt), result.result) != result.result_digest:
             raise DemoFailed(f"the result of job {played.job_id} has another digest than was signed")
         name = f"{played.number:02d}-{re.sub(r'[^a-z0-9]+', '-', played.planned.title.lower())}"
@@ -126,7 +129,7 @@ async def fetch(client: Client, batch: list[Played], folder: Path, moved: Callab
             if file.sha256 in json.dumps(played.planned.payload):
                 continue  # an input that the result mentions
             found = True
-            await client.download(played.job_id, file.sha256, folder / f"{name}{Path(file.name).suffix}")
+            await job.download(file.sha256, folder / f"{name}{Path(file.name).suffix}")
         if not found:
             text = json.dumps(result.result, indent=2) + "\n"
             await asyncio.to_thread((folder / f"{name}.json").write_text, text)

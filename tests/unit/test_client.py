@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import httpx
 import pytest
 
 from coordinator.client import (
+    AsyncCoordinator,
     BadAnswer,
-    Client,
     Conflict,
     CoordinatorError,
     DamagedBlob,
+    JobFailed,
     JobResult,
     NotAuthorised,
     NotFound,
@@ -27,7 +29,6 @@ from coordinator.client import (
     TryAgain,
     Unreachable,
 )
-from coordinator.client.http import every
 
 JOB = "0190163d-8694-739b-aea5-966c26f8ad91"
 AT = "2026-01-31T12:00:00.250Z"
@@ -61,8 +62,8 @@ class Server:
             raise answer
         return answer if isinstance(answer, httpx.Response) else answer(request)
 
-    def client(self, **options: Any) -> Client:
-        return Client("http://c", "alice:secret", transport=httpx.MockTransport(self), **options)
+    def client(self, **options: Any) -> AsyncCoordinator:
+        return AsyncCoordinator("http://c", "alice:secret", transport=httpx.MockTransport(self), **options)
 
 
 def ok(document: Any, status: int = 200) -> httpx.Response:
@@ -81,7 +82,8 @@ async def test_submit_is_safe_to_repeat() -> None:
         first = await client.submit("s", {"a": 1}, priority=3)
         await client.submit("s", {"a": 1})
     keys = [request.headers["Idempotency-Key"] for request in server.asked]
-    assert (JOB, 7) == (first.job_id, first.position)
+    assert first.submitted is not None
+    assert (JOB, 7) == (first.job_id, first.submitted.position)
     assert keys[0] == keys[1] != keys[2]
     assert {"service": "s", "payload": {"a": 1}, "constraints": {}, "priority": 3} == json.loads(
         server.asked[0].content
@@ -102,9 +104,9 @@ async def test_reads_show_own_writes() -> None:
     """After a write, reads ask for at least its position."""
     server = Server(ok(VIEW), ok(SUBMITTED, 201), ok(VIEW))
     async with server.client() as client:
-        await client.get(JOB)
+        await client.job(JOB).view()
         await client.submit("s", {})
-        await client.get(JOB)
+        await client.job(JOB).view()
     assert [None, None, "7"] == [request.headers.get("X-At-Least") for request in server.asked]
 
 
@@ -129,7 +131,7 @@ async def test_errors(answer: httpx.Response, kind: type[CoordinatorError], code
     server = Server(answer)
     async with server.client() as client:
         with pytest.raises(CoordinatorError) as raised:
-            await client.get(JOB)
+            await client.job(JOB).view()
     assert (kind, code, 1) == (type(raised.value), raised.value.code, len(server.asked))
 
 
@@ -148,11 +150,90 @@ async def test_what_may_pass_is_tried_again(answer: Answer, kind: type[Coordinat
     """No answer and "again later" are tried again; what stays is raised."""
     passing, staying = Server(answer, ok(VIEW)), Server(answer)
     async with passing.client(tries=2) as client:
-        assert JOB == (await client.get(JOB)).job_id
+        assert JOB == (await client.job(JOB).view()).job_id
     async with staying.client(tries=2) as client:
         with pytest.raises(kind):
-            await client.get(JOB)
+            await client.job(JOB).view()
     assert (2, 2) == (len(passing.asked), len(staying.asked))
+
+
+@pytest.mark.parametrize("retry_after", ["66", "Fri, 31 Dec 2100 23:59:59 GMT"])
+async def test_a_long_retry_after_is_the_callers_to_wait_for(retry_after: str) -> None:
+    """Where the coordinator asks for more than about a minute, the refusal is raised at once and says so."""
+    server = Server(problem(429, "RATE_LIMITED", **{"Retry-After": retry_after}))
+    async with server.client() as client:
+        with pytest.raises(RateLimited) as raised:
+            await client.job(JOB).view()
+    assert 1 == len(server.asked)
+    assert raised.value.retry_after is not None
+    assert raised.value.retry_after > 65
+
+
+async def test_a_retry_after_is_waited_for() -> None:
+    """The next try comes when the coordinator asked for it, not earlier."""
+    server = Server(problem(503, "UNAVAILABLE", **{"Retry-After": "0.5"}), ok(VIEW))
+    began = time.monotonic()
+    async with server.client() as client:
+        await client.job(JOB).view()
+    assert time.monotonic() - began >= 0.5
+
+
+async def test_an_error_says_what_to_do_next() -> None:
+    """Code, detail and next step are members, and all three are in the text."""
+    async with Server(problem(404, "JOB_NOT_FOUND")).client() as client:
+        with pytest.raises(NotFound) as raised:
+            await client.job(JOB).view()
+    error = raised.value
+    assert ("JOB_NOT_FOUND", "why", 404) == (error.code, error.detail, error.status)
+    assert error.next_step
+    assert f"JOB_NOT_FOUND: why. {error.next_step}" == str(error)
+
+
+async def test_the_result_of_a_job_that_failed() -> None:
+    """`result` raises JobFailed with the job's own error; a job that is not final raises NotReady."""
+    failed = {**VIEW, "state": "FAILED", "error": {"code": "OUT_OF_MEMORY", "message": "needs 12 GB"}}
+    async with Server(problem(409, "CONFLICT_STATE"), ok(failed)).client() as client:
+        with pytest.raises(JobFailed) as raised:
+            await client.job(JOB).result()
+    assert ("JOB_FAILED", failed) == (raised.value.code, raised.value.job.document())
+    assert raised.value.error is not None
+    assert "OUT_OF_MEMORY" == raised.value.error.code
+    server = Server(problem(425, "JOB_NOT_READY"))
+    async with server.client() as client:
+        with pytest.raises(NotReady):
+            await client.job(JOB).result(timeout=0)
+    assert "wait" not in server.asked[0].url.params
+
+
+async def test_what_is_not_json_is_not_sent() -> None:
+    """NaN, and what has no JSON form, is refused as an argument; nothing is sent."""
+    server = Server(ok(SUBMITTED, 201))
+    async with server.client() as client:
+        for payload in ({"x": float("nan")}, {"x": object()}, {"x": "\ud800"}):
+            with pytest.raises(CoordinatorError, match="INVALID_ARGUMENT"):
+                await client.submit("s", payload)
+    assert [] == server.asked
+
+
+async def test_many_jobs_and_their_keys() -> None:
+    """Many submits are sent side by side, each with its own key below the list's; jobs keep the order."""
+
+    def submitted(request: httpx.Request) -> httpx.Response:
+        number = json.loads(request.content)["payload"]["n"]
+        return ok({**SUBMITTED, "job_id": f"job-{number}"}, 201)
+
+    server = Server(submitted)
+    async with server.client() as client:
+        jobs = await client.submit_many("s", ({"n": n} for n in range(40)), idempotency_key="batch")
+    assert [f"job-{n}" for n in range(40)] == [job.job_id for job in jobs]
+    assert {f"batch:{n}" for n in range(40)} == {r.headers["Idempotency-Key"] for r in server.asked}
+
+
+async def test_one_refusal_among_many() -> None:
+    """A refusal among many submits is raised as itself, not in a group."""
+    async with Server(problem(422, "INVALID_PAYLOAD")).client() as client:
+        with pytest.raises(Refused, match="INVALID_PAYLOAD"):
+            await client.submit_many("s", [{}, {}])
 
 
 async def test_wait_asks_until_the_job_is_final() -> None:
@@ -161,11 +242,11 @@ async def test_wait_asks_until_the_job_is_final() -> None:
         problem(425, "JOB_NOT_READY"), problem(409, "CONFLICT_STATE"), ok({**VIEW, "state": "FAILED"})
     )
     async with server.client() as client:
-        job = await client.wait(JOB)
+        job = await client.job(JOB).wait()
     paths = [request.url.path for request in server.asked]
     assert ("FAILED", True) == (job.state, job.final)
     assert [f"/v1/jobs/{JOB}/result"] * 2 + [f"/v1/jobs/{JOB}"] == paths
-    assert "20" == server.asked[0].url.params["wait"]
+    assert "20.000" == server.asked[0].url.params["wait"]
 
 
 async def test_wait_has_an_end() -> None:
@@ -173,35 +254,35 @@ async def test_wait_has_an_end() -> None:
     server = Server(problem(425, "JOB_NOT_READY"))
     async with server.client() as client:
         with pytest.raises(NotReady):
-            await client.wait(JOB, timeout=0.05)
+            await client.job(JOB).wait(timeout=0.05)
 
 
 async def test_a_result_that_was_erased_is_final_too() -> None:
     """`wait` returns a completed job whose result is gone; there is nothing more to wait for."""
     server = Server(problem(404, "BLOB_NOT_FOUND"), ok({**VIEW, "state": "COMPLETED"}))
     async with server.client() as client:
-        assert "COMPLETED" == (await client.wait(JOB)).state
+        assert "COMPLETED" == (await client.job(JOB).wait()).state
 
 
 async def test_documents_are_kept_whole() -> None:
     """`document()` gives back what was answered, with members that this version does not know."""
     told = {**VIEW, "something_new": [1.5, None]}
     async with Server(ok(told)).client() as client:
-        assert told == (await client.get(JOB)).document()
+        assert told == (await client.job(JOB).view()).document()
 
 
 async def test_every_page() -> None:
-    """`every` follows the cursors, and stops at the limit without asking for more."""
+    """A list follows the cursors, and stops at the limit without asking for more."""
     pages = [
         ok({"items": [{"n": 1}, {"n": 2}], "next_cursor": "b"}),
         ok({"items": [{"n": 3}], "next_cursor": None}),
     ]
     server = Server(*pages)
     async with server.client() as client:
-        assert [1, 2, 3] == [item["n"] async for item in every(client.list)]
+        assert [1, 2, 3] == [item["n"] async for item in client.services()]
     limited = Server(pages[0])
     async with limited.client() as client:
-        assert [1, 2] == [item["n"] async for item in every(client.list, 2)]
+        assert [1, 2] == [item["n"] async for item in client.services(limit=2)]
     assert "b" == server.asked[1].url.params["cursor"]
     assert 1 == len(limited.asked)
 
@@ -230,15 +311,15 @@ async def test_download_is_checked(tmp_path: Path) -> None:
     digest = hashlib.sha256(content).hexdigest()
     target = tmp_path / "target"
     async with Server(httpx.Response(200, content=content)).client() as client:
-        assert 600_000 == await client.download(JOB, f"blob:{digest}", target)
+        assert 600_000 == await client.job(JOB).download(f"blob:{digest}", target)
     assert content == target.read_bytes()
     target.unlink()
     async with Server(httpx.Response(200, content=b"z")).client() as client:
         with pytest.raises(DamagedBlob):
-            await client.download(JOB, digest, target)
+            await client.job(JOB).download(digest, target)
     async with Server(problem(404, "BLOB_NOT_FOUND")).client() as client:
         with pytest.raises(NotFound):
-            await client.download(JOB, digest, target)
+            await client.job(JOB).download(digest, target)
     assert [] == os.listdir(tmp_path)
 
 
@@ -257,8 +338,8 @@ def test_files_of_a_result_get_harmless_names() -> None:
 def test_a_url_or_key_that_can_not_be_used() -> None:
     """A key that no header can carry, and a url that is none, are refused at once and not quoted."""
     with pytest.raises(CoordinatorError, match="INVALID_ARGUMENT") as raised:
-        Client("http://c", "alice:sec\nret")
+        AsyncCoordinator("http://c", "alice:sec\nret")
     assert "sec" not in str(raised.value)
     for url in ("http://c:port", "127.0.0.1:8011", "localhost", "ftp://c", ""):
         with pytest.raises(CoordinatorError, match="INVALID_ARGUMENT"):
-            Client(url)
+            AsyncCoordinator(url)

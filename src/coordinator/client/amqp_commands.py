@@ -1,0 +1,51 @@
+"""A client's commands through RabbitMQ: while one message is on its way, the next gather in an array."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from coordinator.client.amqp_rpc import AmqpRpc, Closed
+from coordinator.client.errors import CoordinatorError, Unreachable, refused_answer
+from coordinator.client.http import HttpPool
+
+
+class AmqpCommands:
+    """`Commands` over one connection, which comes back by itself. The first call connects."""
+
+    at_a_time = 2_000
+
+    def __init__(self, url: str, api_key: str | None, *, timeout: float, http: HttpPool) -> None:
+        """`timeout` is in seconds, for an answer; `http` is told of positions, for fresh reads."""
+        if not api_key or ":" not in api_key:
+            raise CoordinatorError("INVALID_ARGUMENT", "commands over AMQP are signed: give an API key")
+        self._timeout = timeout
+        self._http = http
+        try:
+            self._rpc = AmqpRpc(url, api_key)
+        except ValueError as error:
+            raise CoordinatorError("INVALID_ARGUMENT", f"the AMQP url is none: {error}") from None
+
+    async def call(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The accepted answer. Raises Refused, and Unreachable where none came in time."""
+        await self._rpc.start()
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._rpc.call(kind, fields)
+        except TimeoutError:
+            raise Unreachable(f"no answer over AMQP within {self._timeout:g} s") from None
+        except Closed:
+            raise Unreachable("this client was closed before the answer came") from None
+        except (TypeError, ValueError) as error:
+            raise CoordinatorError("INVALID_ARGUMENT", f"{kind} is not JSON: {error}") from None
+        if answer["status"] == "refused":
+            raise refused_answer(answer)
+        position = answer.get("position")
+        if isinstance(position, int):
+            self._http.notice(position)
+        return answer
+
+    async def close(self) -> None:
+        """Disconnect. May be called twice."""
+        await self._rpc.close()

@@ -1,0 +1,212 @@
+"""The client: what can be asked of a coordinator, asynchronously. `sync` has the same for other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+from uuid import uuid4
+
+from coordinator.client import transfer
+from coordinator.client.commands import Commands, HttpCommands, path_part
+from coordinator.client.errors import BadAnswer, CoordinatorError
+from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool
+from coordinator.client.job import AsyncJob
+from coordinator.client.models import Blob, JobView, Submitted, typed
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_URL: Final = "http://127.0.0.1:8011"
+PAGE_ITEMS: Final = 100
+"""Of a list, fetched in one request."""
+
+
+class AsyncCoordinator:
+    """A client of one coordinator. Use it with `async with`, or call `close()`.
+
+    Every method raises `CoordinatorError` and nothing else: `Unreachable` where no answer came, a kind of
+    `Refused` where the coordinator said no. A read shows what was written through the same client before it.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        amqp_url: str | None = None,
+        timeout: float = ANSWER_TIMEOUT_S,
+        tries: int = TRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`url` and `api_key` (`name:secret`) default to COORDINATOR_URL and COORDINATOR_API_KEY.
+
+        With `amqp_url` commands go over RabbitMQ, many of them in one message, and reads over HTTP.
+        `timeout` is in seconds of silence; `tries` counts each request; `transport` replaces the network
+        (in tests).
+        """
+        url = os.environ.get("COORDINATOR_URL", DEFAULT_URL) if url is None else url
+        api_key = os.environ.get("COORDINATOR_API_KEY") if api_key is None else api_key
+        self.http = HttpPool(url, api_key, timeout=timeout, tries=tries, transport=transport)
+        self.commands: Commands
+        if amqp_url is None:
+            self.commands = HttpCommands(self.http)
+        else:
+            # Only now: clients over HTTP never pay for this import.
+            from coordinator.client.amqp_commands import AmqpCommands
+
+            self.commands = AmqpCommands(amqp_url, api_key, timeout=timeout, http=self.http)
+
+    async def close(self) -> None:
+        """Give back the connections. May be called twice."""
+        await self.commands.close()
+        await self.http.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- jobs ----------------------------------------------------------------------------------------------
+    async def submit(
+        self,
+        service: str,
+        payload: Mapping[str, Any],
+        *,
+        constraints: Mapping[str, Any] | None = None,
+        ttl_seconds: int | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncJob:
+        """Ask for one unit of work. It is in the log when this returns.
+
+        Calling again with the same `idempotency_key` returns the first job; without one the SDK makes one,
+        so that its own retries can't submit twice.
+        """
+        asked = {
+            "service": service,
+            "payload": dict(payload),
+            "constraints": dict(constraints or {}),
+            "ttl_seconds": ttl_seconds,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "idempotency_key": idempotency_key or uuid4().hex,
+        }
+        fields = {name: value for name, value in asked.items() if value is not None}
+        submitted = typed(Submitted, await self.commands.call("job.submit", fields))
+        return AsyncJob(self, submitted.job_id, submitted)
+
+    async def submit_many(
+        self,
+        service: str,
+        payloads: Iterable[Mapping[str, Any]],
+        *,
+        constraints: Mapping[str, Any] | None = None,
+        ttl_seconds: int | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> list[AsyncJob]:
+        """Ask for many units of work of one kind, side by side; over AMQP they travel in arrays.
+
+        The jobs are in the order of the payloads. If one is refused the first refusal is raised, and others
+        may be in the log: with an `idempotency_key` (of the whole list) the same call again returns those.
+        """
+        key = idempotency_key or uuid4().hex
+        at_a_time = asyncio.Semaphore(self.commands.at_a_time)
+
+        async def one(index: int, payload: Mapping[str, Any]) -> AsyncJob:
+            async with at_a_time:
+                return await self.submit(
+                    service,
+                    payload,
+                    constraints=constraints,
+                    ttl_seconds=ttl_seconds,
+                    priority=priority,
+                    max_attempts=max_attempts,
+                    idempotency_key=f"{key}:{index}",
+                )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(index, payload)) for index, payload in enumerate(payloads)]
+        except* CoordinatorError as errors:
+            first = errors.exceptions[0]
+            assert isinstance(first, CoordinatorError)
+            raise first from None
+        return [task.result() for task in tasks]
+
+    def job(self, job_id: str) -> AsyncJob:
+        """A handle on a job by its id; asks nothing yet."""
+        return AsyncJob(self, job_id)
+
+    async def jobs(
+        self, *, state: str | None = None, service: str | None = None, limit: int | None = None
+    ) -> AsyncGenerator[JobView, None]:
+        """This client's jobs, newest first, page by page as they are asked for; at most `limit`."""
+        async for item in self._items("/v1/jobs", limit, state=state, service=service):
+            yield typed(JobView, item)
+
+    # --- files ---------------------------------------------------------------------------------------------
+    async def upload(self, path: str | os.PathLike[str], progress: transfer.Progress | None = None) -> Blob:
+        """Store a file, unless it is there already. `progress(done, total)` is called in bytes.
+
+        Name it in a payload by its `ref`. Raises OSError for a file that can't be read.
+        """
+        return await transfer.upload(self.http, Path(path), progress)
+
+    # --- services, miners, health --------------------------------------------------------------------------
+    async def services(
+        self, *, category: str | None = None, limit: int | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The registry: what can be asked for."""
+        async for item in self._items("/v1/registry/services", limit, category=category):
+            yield item
+
+    async def service(self, service: str) -> dict[str, Any]:
+        """One entry of the registry, with the JSON Schemas of what it takes and gives."""
+        return await self.http.ask_json("GET", f"/v1/registry/services/{path_part(service)}")
+
+    async def miners(self, *, limit: int | None = None) -> AsyncGenerator[dict[str, Any], None]:
+        """The miners that this key may see: an admin's all, a miner's its own."""
+        async for item in self._items("/v1/miners", limit):
+            yield item
+
+    async def miner(self, miner_id: str) -> dict[str, Any]:
+        """One miner."""
+        return await self.http.ask_json("GET", f"/v1/miners/{path_part(miner_id)}")
+
+    async def drain(self, miner_id: str) -> dict[str, Any]:
+        """Let a miner finish what it holds, and give it nothing new."""
+        return await self.http.ask_json("POST", "/v1/miners/drain", json={"miner_id": miner_id})
+
+    async def health(self) -> dict[str, Any]:
+        """What the coordinator says of itself, its public signing key (`signing_key_id`) among it."""
+        return await self.http.ask_json("GET", "/health")
+
+    async def _items(
+        self, path: str, limit: int | None, **filters: Any
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = None if left is None else min(left, PAGE_ITEMS)
+            document = await self.http.ask_json(
+                "GET", path, params={**filters, "limit": size, "cursor": cursor}
+            )
+            items = document.get("items")
+            if not isinstance(items, list):
+                raise BadAnswer(f"{path} did not answer with a list of items")
+            for item in items[:left]:
+                yield item
+            left = None if left is None else left - len(items)
+            cursor = document.get("next_cursor")
+            if cursor is None:
+                return

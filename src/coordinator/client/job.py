@@ -1,0 +1,123 @@
+"""A handle on one job: wait for it, follow it, fetch what it gave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from coordinator.client import transfer
+from coordinator.client.commands import path_part
+from coordinator.client.errors import Conflict, JobFailed, NotFound, NotReady
+from coordinator.client.models import Canceled, JobResult, JobView, Receipt, Submitted, typed
+
+if TYPE_CHECKING:
+    from coordinator.client.coordinator import AsyncCoordinator
+
+LONG_POLL_S: Final = 20.0
+"""How long one request waits for a job to end; proxies tend to cut connections that are silent for longer."""
+SHORTEST_POLL_S: Final = 0.5
+"""The least time between two of them, should a server answer at once."""
+
+
+class AsyncJob:
+    """One job of a coordinator. Made by `submit`, or by `job(job_id)`; making one asks nothing."""
+
+    def __init__(
+        self, coordinator: AsyncCoordinator, job_id: str, submitted: Submitted | None = None
+    ) -> None:
+        self._coordinator = coordinator
+        self._job_id = job_id
+        self._submitted = submitted
+        self._path = f"/v1/jobs/{path_part(job_id)}"
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, a UUID."""
+        return self._job_id
+
+    @property
+    def submitted(self) -> Submitted | None:
+        """What was answered when it was submitted; None where this handle was made by its id."""
+        return self._submitted
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.job_id!r})"
+
+    async def view(self) -> JobView:
+        """The job as it is now."""
+        return typed(JobView, await self._coordinator.http.ask_json("GET", self._path))
+
+    async def wait(self, timeout: float | None = None) -> JobView:
+        """The job once it is final, however it ended. Raises NotReady after `timeout` seconds."""
+        try:
+            await self._ended(timeout)
+        except NotFound as error:
+            if error.code != "BLOB_NOT_FOUND":
+                raise
+            # Final, and its result has been erased since.
+        return await self._final_view()
+
+    async def result(self, timeout: float | None = None) -> JobResult:
+        """What the job gave, once it is there.
+
+        Raises JobFailed where it ended without a result, NotReady after `timeout` seconds; 0 does not wait.
+        """
+        found = await self._ended(timeout)
+        if found is None:
+            raise JobFailed(await self._final_view())
+        return found
+
+    async def cancel(self, reason: str = "") -> Canceled:
+        """Stop it, queued or running. Raises Conflict where it is final already."""
+        fields = {"job_id": self._job_id, "reason": reason}
+        return typed(Canceled, await self._coordinator.commands.call("job.cancel", fields))
+
+    async def receipt(self) -> Receipt:
+        """The signed receipt of the completed job; its `verify` checks it with public keys alone."""
+        return typed(Receipt, await self._coordinator.http.ask_json("GET", f"{self._path}/receipt"))
+
+    async def download(
+        self, ref: str, path: str | os.PathLike[str], progress: transfer.Progress | None = None
+    ) -> int:
+        """Fetch a file that the job refers to (`blob:<sha256>`, or the digest alone); its size in bytes.
+
+        The file appears whole and checked, or not at all. `progress(done, total)` is called in bytes.
+        Raises DamagedBlob, and OSError where the file can't be written.
+        """
+        return await transfer.download(
+            self._coordinator.http, f"{self._path}/blobs", ref, Path(path), progress
+        )
+
+    # --- waiting -------------------------------------------------------------------------------------------
+    async def _ended(self, timeout: float | None) -> JobResult | None:
+        """The result once the job is final; None where it ended without one. Raises NotReady."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            began = time.monotonic()
+            left = LONG_POLL_S if until is None else min(LONG_POLL_S, max(0.0, until - began))
+            try:
+                document = await self._coordinator.http.ask_json(
+                    "GET",
+                    f"{self._path}/result",
+                    params={"wait": f"{left:.3f}"} if left else None,
+                    patience=left,
+                )
+                return typed(JobResult, document)
+            except Conflict:
+                return None
+            except NotReady:
+                if until is not None and time.monotonic() >= until:
+                    raise
+                if time.monotonic() - began < SHORTEST_POLL_S:
+                    await asyncio.sleep(min(left, SHORTEST_POLL_S))
+
+    async def _final_view(self) -> JobView:
+        while True:
+            job = await self.view()
+            if job.final:
+                return job
+            # Another process answered, whose read models are not as far yet.
+            await asyncio.sleep(SHORTEST_POLL_S)

@@ -1,0 +1,97 @@
+"""The client for programs that are not asynchronous: the methods of `coordinator` and `job`, waited for."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from coordinator.client.blocking import Facade, LoopThread, blocking, iterating
+from coordinator.client.coordinator import AsyncCoordinator
+from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
+from coordinator.client.job import AsyncJob
+from coordinator.client.models import Submitted
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class Job(Facade[AsyncJob]):
+    """One job of a coordinator. Made by `submit`, or by `job(job_id)`."""
+
+    view = blocking(AsyncJob.view)
+    wait = blocking(AsyncJob.wait)
+    result = blocking(AsyncJob.result)
+    cancel = blocking(AsyncJob.cancel)
+    receipt = blocking(AsyncJob.receipt)
+    download = blocking(AsyncJob.download)
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, a UUID."""
+        return self._inner.job_id
+
+    @property
+    def submitted(self) -> Submitted | None:
+        """What was answered when it was submitted; None where this handle was made by its id."""
+        return self._inner.submitted
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.job_id!r})"
+
+
+def _jobs(thread: LoopThread, jobs: list[AsyncJob]) -> list[Job]:
+    return [Job(thread, job) for job in jobs]
+
+
+class Coordinator(Facade[AsyncCoordinator]):
+    """A client of one coordinator. Use it with `with`, or call `close()`; any thread may use it.
+
+    Every method raises `CoordinatorError` and nothing else: `Unreachable` where no answer came, a kind of
+    `Refused` where the coordinator said no. A read shows what was written through the same client before it.
+    Progress callbacks are called on another thread.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        amqp_url: str | None = None,
+        timeout: float = ANSWER_TIMEOUT_S,
+        tries: int = TRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """As of AsyncCoordinator."""
+        inner = AsyncCoordinator(
+            url, api_key, amqp_url=amqp_url, timeout=timeout, tries=tries, transport=transport
+        )
+        super().__init__(LoopThread(), inner)
+
+    submit = blocking(AsyncCoordinator.submit, Job)
+    submit_many = blocking(AsyncCoordinator.submit_many, _jobs)
+    jobs = iterating(AsyncCoordinator.jobs)
+    upload = blocking(AsyncCoordinator.upload)
+    services = iterating(AsyncCoordinator.services)
+    service = blocking(AsyncCoordinator.service)
+    miners = iterating(AsyncCoordinator.miners)
+    miner = blocking(AsyncCoordinator.miner)
+    drain = blocking(AsyncCoordinator.drain)
+    health = blocking(AsyncCoordinator.health)
+
+    def job(self, job_id: str) -> Job:
+        """A handle on a job by its id; asks nothing yet."""
+        return Job(self._thread, self._inner.job(job_id))
+
+    def close(self) -> None:
+        """Give back the connections, and end the thread. May be called twice."""
+        if not self._thread.closed:
+            self._thread.run(self._inner.close())
+            self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
