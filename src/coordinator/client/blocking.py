@@ -50,11 +50,12 @@ class LoopThread:
         except RuntimeError:
             work.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(work, loop)
+        call = _Call(work)
         try:
-            return future.result()
+            # An interrupt may come anywhere in this line, also when the work has begun and no future is here.
+            return asyncio.run_coroutine_threadsafe(call.run(), loop).result()
         except BaseException:
-            future.cancel()
+            loop.call_soon_threadsafe(call.abandon)
             raise
 
     def close(self) -> None:
@@ -85,6 +86,28 @@ class LoopThread:
         self._begun_in = os.getpid()
         # Also where nobody calls close: the thread ends with the client.
         self._finalizer = weakref.finalize(self, _end, loop, self._thread)
+
+
+class _Call(Generic[T]):
+    """Work on its way to the loop's thread, which may be abandoned before it is there."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        self._abandoned = False
+
+    async def run(self) -> T:
+        self._task = asyncio.current_task()
+        if self._abandoned:
+            self._work.close()
+            raise asyncio.CancelledError
+        return await self._work
+
+    def abandon(self) -> None:
+        """Cancel it, if it is not done. Called on the loop's thread."""
+        self._abandoned = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
