@@ -17,6 +17,7 @@ from coordinator.application.feed import Feed
 from coordinator.application.follow import Follower, FollowerRunner, LocalWatermarks
 from coordinator.application.front import CoordinatorFront, Welcome
 from coordinator.application.intents import Intent, Refused
+from coordinator.application.payload_schemas import PayloadSchemas
 from coordinator.application.ports import Clock, Database, LogUnavailable
 from coordinator.application.preparation import Preparation, fingerprint_secret
 from coordinator.application.presence import Presence
@@ -78,7 +79,7 @@ class Coordinator:
         self.feed = Feed(parts.log)
         self.bus = CommandBus(
             parts.log,
-            Deciding(key),
+            Deciding(key, PayloadSchemas(settings.fetch_allow_hosts)),
             clock,
             unowned_blobs=lambda pairs: unowned_blobs(parts.database, pairs),
             on_committed=self.feed.offer,

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from coordinator.application.keyring import BadKey, Keyring
 from coordinator.domain.messages import Role
+from coordinator.domain.urls import parse_allowed
 
 DEVELOPMENT_PREFIX = "dev-only-"
 """How the secrets begin that the container files ship for trying things out."""
@@ -47,12 +48,20 @@ class Settings(BaseSettings):
     heartbeat_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     offer_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
     max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
+    fetch_allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     receipt_signing_key_hex: SecretStr | None = None
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("client_api_keys", "miner_api_keys", "admin_api_keys", "allow_origins", mode="before")
+    @field_validator(
+        "client_api_keys",
+        "miner_api_keys",
+        "admin_api_keys",
+        "allow_origins",
+        "fetch_allow_hosts",
+        mode="before",
+    )
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return (
@@ -65,6 +74,11 @@ class Settings(BaseSettings):
         if key is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", key.get_secret_value()):
             raise ValueError("must be 64 hex digits")
         return key
+
+    @field_validator("fetch_allow_hosts")
+    @classmethod
+    def _hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(parse_allowed(entries)))
 
     @property
     def mode(self) -> Mode:

@@ -11,15 +11,14 @@ import pytest
 
 from coordinator import catalog
 from coordinator.application.intents import parse_command, parse_json
+from coordinator.application.payload_schemas import compile_schema
 from coordinator.catalog import load_catalog
 from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies
 from coordinator.domain.service import CATEGORIES, ServiceRegister, ServiceSpec
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 SIDES = ["input_schema", "output_schema"]
-VALIDATORS = {
-    name: jsonschema_rs.Draft202012Validator(entry["input_schema"]) for name, entry in ENTRIES.items()
-}
+VALIDATORS = {name: compile_schema(entry["input_schema"]) for name, entry in ENTRIES.items()}
 REF = "blob:" + "0123456789abcdef" * 4
 
 
@@ -132,6 +131,10 @@ NO_FILES = [
     "../../secret",
     "file:///etc/passwd",
     "http://169.254.169.254/latest/meta-data",
+    "http://localhost:8011/v1/admin/stats",
+    "https://user:password@example.com/clip.mp4",
+    "https://example.com/clip.mp4\n",
+    "HTTPS://EXAMPLE.COM/clip.mp4",
     f"{REF}\n",
     f"{REF}0",
     f" {REF}",
@@ -286,7 +289,7 @@ def test_every_schema_is_json_schema_2020_12(service: str, side: str) -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert jsonschema_rs.meta.is_valid(schema)
     for part in subschemas(schema):
-        assert "format" not in part, "formats are not checked: say it with a pattern"
+        assert part.get("format", "uri") == "uri", "other formats are not checked: say it with a pattern"
         assert part.get("$ref", "") in {"", *(f"#/$defs/{name}" for name in schema.get("$defs", {}))}
 
 
@@ -316,6 +319,15 @@ def test_hostile_payloads_are_refused(service: str) -> None:
     ]
 
     assert [] == [repr(payload)[:200] for payload in accepted]
+
+
+@pytest.mark.parametrize("service", sorted(ENTRIES))
+def test_every_input_file_may_be_a_url(service: str) -> None:
+    """What takes an uploaded file takes a URL of the public internet in its place."""
+    for example in ENTRIES[service]["input_schema"]["examples"]:
+        for path, value in places(example):
+            if isinstance(value, str) and value.startswith("blob:"):
+                assert VALIDATORS[service].is_valid(replaced(example, path, "https://example.com/a?b=c%20d"))
 
 
 @pytest.mark.parametrize("service", sorted(ENTRIES))

@@ -109,6 +109,8 @@ def test_checksum_schema_and_executor_agree(payload: dict[str, Any]) -> None:
         ("video_transcoding", {"input_url": REF, "operation": "thumbnail", "output_format": "mp3"}, False),
         ("video_transcoding", {"input_url": REF, "crf": 52}, False),
         ("video_transcoding", {"input_url": REF, "crf": True}, False),
+        ("video_transcoding", {"input_url": "https://example.com/clip.mp4"}, True),
+        ("video_transcoding", {"input_url": "ftp://example.com/clip.mp4"}, False),
         ("video_transcoding", {"input_url": "/etc/passwd"}, False),
         ("video_transcoding", {"input_url": REF, "custom_args": ["-vf", "x"]}, False),
         ("video_transcoding", "text", False),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from typing import Any
 from uuid import UUID
 
-import jsonschema_rs
-
+from coordinator.application.payload_schemas import PayloadSchemas, check_spec
 from coordinator.application.preparation import Prepared
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import receipt_id, sign_receipt
@@ -16,17 +14,15 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.facts import Facts, WorkDone
 from coordinator.domain.job import JobComplete, JobFail, JobStart, JobState, JobSubmit, Queued, Running
 from coordinator.domain.messages import Millis
-from coordinator.domain.service import RegisteredService, ServiceRegister, ServiceRevise
-
-MAX_COMPILED_SCHEMAS = 256
+from coordinator.domain.service import ServiceRegister, ServiceRevise
 
 
 class Deciding:
     """Gathers the facts of one decision. Pure but for the signing key it holds and its cache of schemas."""
 
-    def __init__(self, signing_key: SigningKey) -> None:
+    def __init__(self, signing_key: SigningKey, schemas: PayloadSchemas | None = None) -> None:
         self._key = signing_key
-        self._validators = _Validators()
+        self._schemas = schemas or PayloadSchemas()
 
     def facts(
         self,
@@ -46,7 +42,7 @@ class Deciding:
                 service = lookup(prepared.lookups[0])
                 fault = _unowned(unowned) if state is None else None
                 if fault is None and state is None and service is not None:
-                    fault = _check_payload(self._validators.of(service), service.spec.id, command.payload)
+                    fault = self._schemas.check(service, command.payload)
                 return Facts(
                     now,
                     principal,
@@ -70,7 +66,7 @@ class Deciding:
             case ServiceRegister() | ServiceRevise():
                 # What is registered already was checked then; each start registers the whole catalogue.
                 known = state is not None and state.spec == command.spec
-                fault = None if known else _check_spec(command)
+                fault = None if known else check_spec(command.spec)
                 return Facts(now, principal, prepared.stream, fault=fault)
         return Facts(now, principal, prepared.stream)
 
@@ -98,54 +94,6 @@ class Deciding:
                 },
             },
         )
-
-
-def _check_payload(
-    validator: jsonschema_rs.Draft202012Validator, service: str, payload: dict[str, Any]
-) -> Refusal | None:
-    """What the service's input schema says against this payload; it names places, and shows no values."""
-    if validator.is_valid(payload):
-        return None
-    problems = []
-    for problem, _ in zip(validator.iter_errors(payload), range(3), strict=False):
-        place = "/".join(str(part) for part in problem.instance_path) or "payload"
-        keyword = str(problem.schema_path[-1]) if problem.schema_path else "schema"
-        problems.append(f"{place} does not fit the schema's {keyword}")
-    return Refusal(Code.INVALID_PAYLOAD, f"{service}: " + "; ".join(problems))
-
-
-def _check_spec(command: ServiceRegister | ServiceRevise) -> Refusal | None:
-    for name, schema in (("input", command.spec.input_schema), ("output", command.spec.output_schema)):
-        try:
-            _compile(json.dumps(schema))
-        except (ValueError, jsonschema_rs.ReferencingError) as error:
-            return Refusal(Code.INVALID_PAYLOAD, f"{name}_schema is not a JSON Schema: {str(error)[:200]}")
-    return None
-
-
-class _Validators:
-    """Compiled input schemas, by service and version; the least lately made goes first."""
-
-    def __init__(self) -> None:
-        self._compiled: dict[tuple[str, int], jsonschema_rs.Draft202012Validator] = {}
-
-    def of(self, service: RegisteredService) -> jsonschema_rs.Draft202012Validator:
-        key = (service.spec.id, service.version)
-        found = self._compiled.get(key)
-        if found is None:
-            found = self._compiled[key] = _compile(json.dumps(service.spec.input_schema))
-            if len(self._compiled) > MAX_COMPILED_SCHEMAS:
-                del self._compiled[next(iter(self._compiled))]
-        return found
-
-
-def _compile(schema: str) -> jsonschema_rs.Draft202012Validator:
-    # No retriever: a schema that points elsewhere is refused instead of fetched.
-    return jsonschema_rs.Draft202012Validator(json.loads(schema), retriever=_refuse)
-
-
-def _refuse(uri: str) -> Any:
-    raise ValueError(f"a schema may not refer to {uri}")
 
 
 def _check_statement(state: JobState, command: JobComplete, expected_key: str | None) -> Refusal | None:

@@ -52,6 +52,14 @@ def run(
     work_dir: Annotated[
         Path | None, typer.Option("--work-dir", help="For the temporary files of jobs.")
     ] = None,
+    fetch_allow_hosts: Annotated[
+        str,
+        typer.Option(
+            "--fetch-allow-hosts",
+            envvar="FETCH_ALLOW_HOSTS",
+            help="Hosts (host or host:port, comma-separated) that files may come from though not public.",
+        ),
+    ] = "",
     url: Url = DEFAULT_URL,
     api_key: Key = None,
     as_json: Json = False,
@@ -86,6 +94,7 @@ def run(
             price=price,
             grace_seconds=grace,
             work_folder=work_dir,
+            fetch_allow_hosts=tuple(host.strip() for host in fetch_allow_hosts.split(",") if host.strip()),
         )
     except BadConfig as error:
         raise usage(str(error)) from None

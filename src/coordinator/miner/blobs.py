@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,26 +15,30 @@ from coordinator.client.amqp_batching import Backoff, Clock
 from coordinator.crypto.canonical import sha256_file
 from coordinator.crypto.refs import BlobRefError, blob_ref, parse_blob_ref
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError, OutputFile
+from coordinator.miner.fetch import DOWNLOAD_FAILED, TryAgain, WebFiles
 
 CHUNK_BYTES = 1 << 20
 TRIES = 6
 """Then the attempt fails, retryably: a slot must not wait for a store that is gone."""
 TIMEOUT = httpx.Timeout(60.0, connect=15.0)
-DOWNLOAD_FAILED = "DOWNLOAD_FAILED"
+WEB_TRIES = 3
 UPLOAD_FAILED = "UPLOAD_FAILED"
 
 
-class _TryAgain(Exception):
-    """The network or the server failed; nothing is known to have arrived."""
-
-
 class HttpBlobs:
-    """The coordinator's blob store. `key` is `name:secret`."""
+    """The coordinator's blob store, and files from the web. `key` is `name:secret`."""
 
     def __init__(
-        self, base_url: str, key: str, *, backoff: Backoff | None = None, clock: Clock | None = None
+        self,
+        base_url: str,
+        key: str,
+        *,
+        web: WebFiles | None = None,
+        backoff: Backoff | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._client = httpx.AsyncClient(base_url=base_url, headers={"X-Api-Key": key}, timeout=TIMEOUT)
+        self._web = web or WebFiles()
         self._backoff = backoff or Backoff()
         self._clock = clock or Clock()
 
@@ -45,15 +50,22 @@ class HttpBlobs:
         return JobBlobs(self, job_id)
 
     async def download(self, job_id: str, ref: str, to: Path, max_bytes: int) -> None:
-        """Fetch a blob of this job into a file. Raises ExecutorError; leaves no partial file behind."""
+        """Fetch a blob of this job, or what a URL leads to, into a file.
+
+        Raises ExecutorError; leaves no partial file behind.
+        """
+        if ref.startswith("blob:"):
+            try:
+                digest = parse_blob_ref(ref)
+            except BlobRefError as error:
+                raise ExecutorError(INVALID_PAYLOAD, str(error)) from None
+            whose, tries = "the blob store", TRIES
+            once = functools.partial(self._download_once, job_id, digest, to, max_bytes)
+        else:
+            whose, tries = "the input's server", WEB_TRIES
+            once = functools.partial(self._web.fetch, ref, to, max_bytes)
         try:
-            digest = parse_blob_ref(ref)
-        except BlobRefError as error:
-            raise ExecutorError(INVALID_PAYLOAD, str(error)) from None
-        try:
-            await self._until_done(
-                DOWNLOAD_FAILED, lambda: self._download_once(job_id, digest, to, max_bytes)
-            )
+            await self._until_done(DOWNLOAD_FAILED, once, whose, tries)
         except BaseException:
             _remove(to)
             raise
@@ -64,14 +76,22 @@ class HttpBlobs:
         await self._until_done(UPLOAD_FAILED, lambda: self._upload_once(digest, path, size))
         return digest, size
 
-    async def _until_done(self, code: str, once: Callable[[], Awaitable[None]]) -> None:
-        for tries in range(TRIES):
+    async def _until_done(
+        self,
+        code: str,
+        once: Callable[[], Awaitable[None]],
+        whose: str = "the blob store",
+        most_tries: int = TRIES,
+    ) -> None:
+        for tries in range(most_tries):
             try:
                 await once()
-            except (_TryAgain, httpx.TransportError) as error:
-                if tries == TRIES - 1:
-                    detail = f"the blob store can't be reached ({type(error).__name__})"
-                    raise ExecutorError(code, detail, retryable=True) from None
+            except (TryAgain, httpx.TransportError) as error:
+                if tries == most_tries - 1:
+                    reason = str(error) if isinstance(error, TryAgain) else type(error).__name__
+                    raise ExecutorError(
+                        code, f"{whose} can't be reached ({reason})", retryable=True
+                    ) from None
                 await self._clock.sleep(self._backoff.delay(tries))
             else:
                 return
@@ -88,7 +108,7 @@ class HttpBlobs:
                     # Hashing and writing a megabyte take a millisecond: not on the event loop.
                     await asyncio.to_thread(_keep, hasher.update, file, chunk)
         if hasher.hexdigest() != digest:
-            raise _TryAgain("the bytes do not have the digest they were asked for by")
+            raise TryAgain("the bytes do not have the digest they were asked for by")
 
     async def _upload_once(self, digest: str, path: Path, size: int) -> None:
         head = await self._client.head(f"/v1/blobs/{digest}")
@@ -137,9 +157,9 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
 
 
 def _check(response: httpx.Response, code: str) -> None:
-    """Raise _TryAgain for what may pass, ExecutorError for what will not."""
+    """Raise TryAgain for what may pass, ExecutorError for what will not."""
     if response.is_success:
         return
     if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        raise _TryAgain(f"HTTP status {response.status_code}")
+        raise TryAgain(f"HTTP status {response.status_code}")
     raise ExecutorError(code, f"the blob store answered {response.status_code}", retryable=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coordinator.domain.matching import Capabilities, Gpu
 from coordinator.domain.messages import NAME
+from coordinator.domain.urls import parse_allowed
 
 DEFAULT_KEY_FILE = Path.home() / ".config" / "coordinator" / "miner.key"
 DEFAULT_GRACE_SECONDS = 30.0
@@ -55,6 +56,9 @@ class MinerConfig:
     work_folder: Path | None = None
     """Where jobs get their temporary folders; None is the system's."""
 
+    fetch_allow_hosts: tuple[str, ...] = ()
+    """Hosts (`host` or `host:port`) that inputs may be fetched from although they are not public."""
+
     def __post_init__(self) -> None:
         name, _, secret = self.key.partition(":")
         if not re.fullmatch(NAME, name) or not secret:
@@ -65,6 +69,10 @@ class MinerConfig:
             raise BadConfig("the concurrency must be 1 to 1024")
         if self.grace_seconds < 0:
             raise BadConfig("the grace period can't be negative")
+        try:
+            parse_allowed(self.fetch_allow_hosts)
+        except ValueError as error:
+            raise BadConfig(f"hosts to fetch from: {error}") from None
 
     @property
     def principal(self) -> str:

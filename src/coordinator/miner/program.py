@@ -14,10 +14,12 @@ from typing import Any
 import structlog
 
 from coordinator.crypto.keys import SigningKey
+from coordinator.domain.urls import parse_allowed
 from coordinator.miner.attempt import Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import MinerConfig, detect_hardware, new_session_id
 from coordinator.miner.executors.base import Executor
+from coordinator.miner.fetch import WebFiles
 from coordinator.miner.slots import Slots
 from coordinator.miner.transport import NOT_LIVE, Transport
 
@@ -45,7 +47,9 @@ class MinerProgram:
         self._transport = transport
         self._executors = dict(executors)
         self._key = signing_key or SigningKey.load_or_create(config.key_file)
-        self._blobs = blobs or HttpBlobs(config.coordinator_url, config.key)
+        self._blobs = blobs or HttpBlobs(
+            config.coordinator_url, config.key, web=WebFiles(parse_allowed(config.fetch_allow_hosts))
+        )
         self._slots = Slots(
             transport,
             self._executors,

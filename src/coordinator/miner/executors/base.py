@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, NoReturn, Protocol, Self, TypedDict
+from typing import Annotated, Any, Final, NoReturn, Protocol, Self, TypedDict
 
 import structlog
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 ENTRY_POINT_GROUP: Final = "coordinator.executors"
 
@@ -24,6 +24,11 @@ EXECUTOR_FAILED: Final = "EXECUTOR_FAILED"
 EXECUTOR_KILLED: Final = "EXECUTOR_KILLED"
 OUTPUT_TOO_LARGE: Final = "OUTPUT_TOO_LARGE"
 UNSUPPORTED: Final = "UNSUPPORTED"
+
+FileRef = Annotated[
+    str, Field(pattern=r"^blob:[0-9a-f]{64}$|^https?://[!-~]{1,2040}$", json_schema_extra={"format": "uri"})
+]
+"""A payload's field that names an input file: `BlobAccess.download` takes it. Schemas mark it so, too."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,8 +59,10 @@ class BlobAccess(Protocol):
     """An attempt's way to its files; given by the miner program."""
 
     async def download(self, ref: str, to: Path, *, max_bytes: int) -> None:
-        """Fetch the blob that `ref` (`blob:<sha256>`) names into a new file, and verify its digest.
+        """Fetch the file that `ref` names into a new file.
 
+        `blob:<sha256>` is one of the coordinator's, whose digest is verified; an http(s) URL leads elsewhere,
+        but never into this machine's own network.
         Raises ExecutorError: INPUT_TOO_LARGE beyond `max_bytes`, others as the program sees fit.
         """
 

@@ -8,7 +8,14 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError, Outcome, Work, refuse_payload
+from coordinator.miner.executors.base import (
+    INVALID_PAYLOAD,
+    ExecutorError,
+    FileRef,
+    Outcome,
+    Work,
+    refuse_payload,
+)
 
 Algorithm = Literal["sha256", "sha512", "blake2b"]
 MAX_TEXT_CHARACTERS: Final = 65_536
@@ -29,7 +36,7 @@ class ChecksumPayload(BaseModel):
     text: str | None = Field(default=None, max_length=MAX_TEXT_CHARACTERS)
     inputs: (
         Annotated[
-            list[Annotated[str, Field(pattern=r"^blob:[0-9a-f]{64}$")]],
+            list[FileRef],
             Field(min_length=1, max_length=MAX_INPUTS),
         ]
         | None

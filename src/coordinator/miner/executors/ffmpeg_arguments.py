@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
+from coordinator.miner.executors.base import FileRef
+
 PRESETS: Final = (
     "ultrafast",
     "superfast",
@@ -35,7 +37,6 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-BlobUrl = Annotated[str, Field(pattern=r"^blob:[0-9a-f]{64}$")]
 Whole = BeforeValidator(_whole)
 Resolution = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}[02468]x[1-9][0-9]{0,2}[02468]$")]
 """WxH in pixels, both even, 10 to 9998: encoders with halved colour planes take nothing else."""
@@ -49,7 +50,7 @@ Seconds = Annotated[float, Field(ge=0, le=1_000_000)]
 class _Job(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    input_url: BlobUrl
+    input_url: FileRef
 
 
 class Transcode(_Job):

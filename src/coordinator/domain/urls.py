@@ -1,0 +1,165 @@
+"""Which URLs a job may name as an input file: public http(s) ones, and nothing that leads inwards. Pure.
+
+A miner fetches what strangers name, from inside somebody's network. So the text of a URL is read strictly
+(what two parsers could read differently is refused), and every address is judged by where it leads. The
+coordinator asks `check_url` before it accepts a job; the miner asks it again for the URL and each redirect,
+and judges with `is_public` each address that a name resolves to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+MAX_URL_LENGTH: Final = 2048
+MAX_HOST_LENGTH: Final = 253
+_PORTS: Final = {"http": 80, "https": 443}
+_URL: Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<target>[/?][!-~]*)?"
+)
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+# What a browser takes for an IPv4 address, in any spelling (WHATWG URL, "ends in a number").
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_INNER_NAMES: Final = ("localhost", "local", "internal", "intranet", "lan", "home.arpa", "onion")
+"""Names that lead inwards (RFC 6761, RFC 6762, RFC 8375, and what networks use besides)."""
+# From 1024 on, what the WHATWG's Fetch Standard calls bad ports: other protocols that can be made to listen.
+_BAD_PORTS: Final = frozenset(
+    {
+        1719,
+        1720,
+        1723,
+        2049,
+        3659,
+        4045,
+        4190,
+        5060,
+        5061,
+        6000,
+        6566,
+        6665,
+        6666,
+        6667,
+        6668,
+        6669,
+        6679,
+        6697,
+    }
+    | {10080}
+)
+# IANA's special-purpose registries (RFC 6890): listed, as what Python calls global differs by release.
+_SPECIAL_V4: Final = tuple(
+    IPv4Network(text)
+    for text in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"),
+        *("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+        *("224.0.0.0/4", "240.0.0.0/4"),
+    )
+)
+_GLOBAL_V6: Final = IPv6Network("2000::/3")
+"""Nothing else is routed. NAT64, mapped, link-local, unique local and multicast addresses are outside."""
+_SPECIAL_V6: Final = tuple(
+    # 2001::/23 holds Teredo, and 2002::/16 is 6to4: both carry an IPv4 address of the sender's choice.
+    IPv6Network(text)
+    for text in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3ffe::/16", "3fff::/20")
+)
+
+
+class UnsafeUrl(ValueError):
+    """This URL may not be fetched; the text says why, and shows nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """A URL in its parts. `host`: in lower case, IPv6 without brackets; `target`: path and query."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+    allowed: bool
+    """The host is one that the settings name: where it leads is not judged."""
+
+    @property
+    def authority(self) -> str:
+        """What goes into the `Host` header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def parse_allowed(entries: Iterable[str]) -> frozenset[str]:
+    """Hosts that may be fetched from wherever they lead: `host`, or `host:port`. Raises ValueError."""
+    allowed = set()
+    for entry in entries:
+        match = _URL.fullmatch(f"http://{entry}")
+        if match is None or match["target"] is not None:
+            raise ValueError(f"{entry[:80]!r} is not a host, or host:port")
+        allowed.add(entry.lower())
+    return frozenset(allowed)
+
+
+def check_url(text: str, allowed: Collection[str] = ()) -> Url:
+    """The URL in its parts, if it may be fetched as far as its text tells. Raises UnsafeUrl.
+
+    `allowed`: see `parse_allowed`.
+    """
+    # 1. Its form: one reading only, and no user info, which hides where a URL leads.
+    if len(text) > MAX_URL_LENGTH:
+        raise UnsafeUrl(f"a URL has at most {MAX_URL_LENGTH} characters")
+    scheme = _SCHEME.match(text)
+    if scheme is None or scheme[0][:-1].lower() not in _PORTS:
+        raise UnsafeUrl("name a file by blob: and its SHA-256, or by an http or https URL")
+    match = _URL.fullmatch(text)
+    if match is None or "\\" in text:
+        raise UnsafeUrl(
+            "not a plain URL: no user name, spaces or other than ASCII characters (percent-encode)"
+        )
+    scheme_name, host = match["scheme"].lower(), match["host"].lower().strip("[]")
+    port = int(match["port"]) if match["port"] else _PORTS[scheme_name]
+    target = (match["target"] or "/").partition("#")[0]
+    if not target.startswith("/"):
+        target = f"/{target}"
+    named = f"[{host}]" if ":" in host else host
+    url = Url(scheme_name, host, port, target, allowed=named in allowed or f"{named}:{port}" in allowed)
+    # 2. Where it leads.
+    if not 1 <= port <= 65535:
+        raise UnsafeUrl("there is no such port")
+    if not url.allowed:
+        if port not in _PORTS.values() and (port < 1024 or port in _BAD_PORTS):
+            raise UnsafeUrl("files are fetched from the ports 80, 443, and most from 1024 on")
+        _check_host(host)
+    return url
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address (as text, without a zone) is one of the public internet."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, IPv4Address):
+        return not any(ip in network for network in _SPECIAL_V4)
+    return _is_public_v6(ip)
+
+
+def _is_public_v6(ip: IPv6Address) -> bool:
+    return ip in _GLOBAL_V6 and not any(ip in network for network in _SPECIAL_V6)
+
+
+def _check_host(host: str) -> None:
+    """Raise UnsafeUrl for an address that is not public, and for a name that can't be."""
+    labels = host.removesuffix(".").split(".")
+    if ":" in host or _NUMBER.fullmatch(labels[-1]):
+        # 127.1, 0x7f000001 and 2130706433 are addresses to some; ip_address knows the plain form alone.
+        if not is_public(host):
+            raise UnsafeUrl("the address is not one of the public internet, or not written plainly")
+        return
+    if len(host) > MAX_HOST_LENGTH or not all(_LABEL.fullmatch(label) for label in labels):
+        raise UnsafeUrl("the host is not a name")
+    if len(labels) == 1 or host.removesuffix(".").endswith(tuple(f".{name}" for name in _INNER_NAMES)):
+        raise UnsafeUrl("the host's name is one of a private network")

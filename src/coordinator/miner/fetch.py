@@ -1,0 +1,203 @@
+"""Files from the web, named by strangers: fetched without being led into the miner's own network.
+
+A name is resolved once; all of its addresses must be public, and the connection goes to one of those that
+were looked at, whatever the name resolves to a moment later. TLS still proves the name. Redirects are
+followed here, each checked like the first URL. Nothing is decompressed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urljoin
+
+import httpcore
+import httpx
+
+from coordinator.domain.urls import UnsafeUrl, Url, check_url, is_public
+from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError
+
+DOWNLOAD_FAILED: Final = "DOWNLOAD_FAILED"
+UNSAFE_URL: Final = "UNSAFE_URL"
+MAX_REDIRECTS: Final = 5
+MAX_ADDRESSES: Final = 4  # of one name that are tried
+CONNECT_SECONDS: Final = 10.0
+READ_SECONDS: Final = 30.0
+"""For the next bytes to arrive."""
+FETCH_SECONDS: Final = 1800.0
+"""For a whole file: a server that drips must not hold a slot for as long as the job may take."""
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAY_PASS: Final = frozenset({408, 425, 429})
+_CHUNK_BYTES: Final = 1 << 20
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a host name; raises OSError."""
+
+
+class TryAgain(Exception):
+    """The server, or the way to it, failed in a way that may pass."""
+
+
+class WebFiles:
+    """Fetches URLs into files. `allowed`: hosts that may be anywhere (see `domain.urls.parse_allowed`)."""
+
+    def __init__(
+        self,
+        allowed: Collection[str] = (),
+        *,
+        resolve: Resolve | None = None,
+        tls: ssl.SSLContext | None = None,
+        read_seconds: float = READ_SECONDS,
+        fetch_seconds: float = FETCH_SECONDS,
+    ) -> None:
+        self._allowed = allowed
+        self._resolve = resolve or _resolve
+        self._tls = tls
+        self._timeouts = {"connect": CONNECT_SECONDS, "read": read_seconds, "write": read_seconds}
+        self._fetch_seconds = fetch_seconds
+
+    async def fetch(self, text: str, to: Path, max_bytes: int) -> None:
+        """One try at fetching a URL into a file. Raises ExecutorError, TryAgain; may leave a partial file."""
+        try:
+            async with asyncio.timeout(self._fetch_seconds):
+                await self._fetch(text, to, max_bytes)
+        except UnsafeUrl as error:
+            raise ExecutorError(UNSAFE_URL, f"the input's URL: {error}") from None
+        except TimeoutError:
+            raise ExecutorError(
+                DOWNLOAD_FAILED, f"the input did not arrive within {self._fetch_seconds:.0f} seconds"
+            ) from None
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+            raise TryAgain(type(error).__name__) from None
+
+    async def _fetch(self, text: str, to: Path, max_bytes: int) -> None:
+        url = check_url(text, self._allowed)
+        for _ in range(MAX_REDIRECTS + 1):
+            async with self._get(url) as response:
+                if response.status not in _REDIRECTS:
+                    _check(response, max_bytes)
+                    await _save(response.aiter_stream(), to, max_bytes)
+                    return
+                text = urljoin(text, _header(response, b"location"))
+            target = check_url(text, self._allowed)
+            if url.scheme == "https" and target.scheme != "https":
+                raise UnsafeUrl("it redirects from https to http")
+            url = target
+        raise ExecutorError(DOWNLOAD_FAILED, f"the input's URL redirects more than {MAX_REDIRECTS} times")
+
+    @asynccontextmanager
+    async def _get(self, url: Url) -> AsyncIterator[httpcore.Response]:
+        # For one request: nothing (a connection, a cookie) is carried from one stranger's URL to another's.
+        if url.scheme == "https" and self._tls is None:
+            self._tls = await asyncio.to_thread(httpx.create_ssl_context)
+        network = _CheckedNetwork(self._resolve, judges=not url.allowed)
+        async with httpcore.AsyncConnectionPool(ssl_context=self._tls, network_backend=network) as pool:
+            request = pool.stream(
+                "GET",
+                httpcore.URL(
+                    scheme=url.scheme.encode(),
+                    host=url.host.encode(),
+                    port=url.port,
+                    target=url.target.encode(),
+                ),
+                headers=[
+                    (b"Host", url.authority.encode()),
+                    (b"User-Agent", b"coordinator-miner"),
+                    (b"Accept", b"*/*"),
+                    (b"Accept-Encoding", b"identity"),
+                ],
+                extensions={"timeout": self._timeouts},
+            )
+            async with request as response:
+                yield response
+
+
+class _CheckedNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to addresses that were looked at, and to nothing else."""
+
+    def __init__(self, resolve: Resolve, *, judges: bool) -> None:
+        self._plain = httpcore.AnyIOBackend()
+        self._resolve = resolve
+        self._judges = judges
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to one of the host's addresses, all of which are public. Raises UnsafeUrl."""
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._resolve(host, port)
+        except OSError as error:  # a TimeoutError is one
+            raise httpcore.ConnectError(f"no address ({type(error).__name__})") from None
+        # One bad address among good ones is how a name is made to lead inwards now and then.
+        if self._judges and not all(map(is_public, addresses)):
+            raise UnsafeUrl("its host has an address that is not of the public internet")
+        failure: Exception = httpcore.ConnectError("no address")
+        for address in addresses[:MAX_ADDRESSES]:
+            try:
+                return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        raise UnsafeUrl("no URL leads to a socket of this machine")
+
+    async def sleep(self, seconds: float) -> None:
+        await self._plain.sleep(seconds)
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # With a zone (fe80::1%eth0) no address is public, which is how `is_public` reads it.
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _check(response: httpcore.Response, max_bytes: int) -> None:
+    """Raise TryAgain for what may pass, ExecutorError for what will not."""
+    status = response.status
+    if status >= 500 or status in _MAY_PASS:
+        raise TryAgain(f"HTTP status {status}")
+    if status != 200:
+        raise ExecutorError(DOWNLOAD_FAILED, f"the input's server answered {status}")
+    if _header(response, b"content-encoding").lower() not in ("", "identity"):
+        raise ExecutorError(DOWNLOAD_FAILED, "the input's server sent it compressed, which was not asked for")
+    length = _header(response, b"content-length")
+    if length.isdigit() and int(length) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+async def _save(pieces: AsyncIterator[bytes], to: Path, max_bytes: int) -> None:
+    size, waiting = 0, bytearray()
+    with await asyncio.to_thread(to.open, "wb") as file:
+        async for piece in pieces:
+            size += len(piece)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            waiting += piece
+            if len(waiting) >= _CHUNK_BYTES:
+                await asyncio.to_thread(file.write, bytes(waiting))
+                waiting.clear()
+        await asyncio.to_thread(file.write, bytes(waiting))
+
+
+def _header(response: httpcore.Response, name: bytes) -> str:
+    return next(
+        (value.decode("latin-1").strip() for key, value in response.headers if key.lower() == name), ""
+    )
+
+
+def _too_large(max_bytes: int) -> ExecutorError:
+    return ExecutorError(INPUT_TOO_LARGE, f"a file is larger than {max_bytes} bytes")
