@@ -32,6 +32,12 @@ MINER = Aggregate("miner", miner.decide, miner.evolve, miner.answer)
 SERVICE = Aggregate("service", service.decide, service.evolve, service.answer)
 _BY_NAME = {a.name: a for a in (JOB, MINER, SERVICE)}
 
+for _registry in (COMMANDS, EVENTS):
+    # The modules register theirs in whatever order they are imported; documents are made of these tables.
+    _sorted = sorted(_registry.items(), key=lambda entry: entry[0].split(".", 1)[0])
+    _registry.clear()
+    _registry.update(_sorted)  # type: ignore[arg-type]
+
 AGGREGATE_OF: dict[str, Aggregate] = {
     topic: _BY_NAME[topic.split(".", 1)[0]] for topic in (*COMMANDS, *EVENTS)
 }
