@@ -20,6 +20,7 @@ import pytest
 
 from coordinator import servers
 from coordinator.servers import PostgresServer, RabbitMQServer, ServersMissing
+from tests.harness.llama_engine import LlamaEngine
 
 
 def make_rabbitmq(**options: Any) -> RabbitMQServer:
@@ -50,6 +51,13 @@ def postgres() -> Iterator[PostgresServer]:
     url = os.environ.get("TEST_DATABASE_URL")
     with servers.ExternalPostgres(url) if url else make_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
+    """The session's language model, served by llama.cpp, also for embeddings: do not stop it."""
+    with LlamaEngine(tmp_path_factory.mktemp("llama"), embedding=True) as engine:
+        yield engine
 
 
 @pytest.fixture

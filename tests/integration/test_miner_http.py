@@ -216,7 +216,7 @@ async def running(url: str, executor: Any, folder: Path, **options: Any) -> Asyn
     program = MinerProgram(
         config,
         HttpTransport(url, KEY, poll_wait_seconds=1, backoff=QUICK),
-        {"work": executor},
+        executor if isinstance(executor, dict) else {"work": executor},
         signing_key=SigningKey.generate(),
         blobs=HttpBlobs(url, KEY, backoff=QUICK),
     )

@@ -109,13 +109,20 @@ TYPED: dict[str, dict[str, tuple[Any, ...]]] = {
 OTHER_FIELDS = {
     "speech_recognition": {"audio_url", "suppress_tokens", "initial_prompt"},
     "image_generation": {"seed", "scheduler", "lora", "image_url", "strength"},
-    "llm_inference": {"model", "stop_sequences"},
+    "llm_inference": {
+        "model",
+        "messages",
+        "stop_sequences",
+        "frequency_penalty",
+        "presence_penalty",
+        "seed",
+    },
     "3d_rendering": {"blend_file_url", "frame_start", "frame_end", "frame_step"},
 }
 REQUIRED = {
     "speech_recognition": ["audio_url"],
     "image_generation": ["prompt"],
-    "llm_inference": ["model", "prompt"],
+    "llm_inference": ["model"],
     "3d_rendering": ["blend_file_url"],
 }
 # GB of GPU memory that each model needs.

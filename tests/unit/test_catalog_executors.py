@@ -12,10 +12,12 @@ from pydantic import ValidationError
 from coordinator.catalog import load_catalog
 from coordinator.miner.executors.checksum import ChecksumPayload
 from coordinator.miner.executors.ffmpeg_arguments import PAYLOAD
+from coordinator.miner.executors.llm_payload import LlmPayload
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 PARSERS: dict[str, Callable[[Any], object]] = {
     "checksum": ChecksumPayload.model_validate,
+    "llm_inference": LlmPayload.model_validate,
     "video_transcoding": PAYLOAD.validate_python,
 }
 VALIDATORS = {name: jsonschema_rs.Draft202012Validator(ENTRIES[name]["input_schema"]) for name in PARSERS}
@@ -92,9 +94,55 @@ def test_checksum_schema_and_executor_agree(payload: dict[str, Any]) -> None:
     assert VALIDATORS["checksum"].is_valid(payload) == accepted_by_executor("checksum", payload)
 
 
+def chat(*contents: Any, **more: Any) -> list[Any]:
+    return [{"role": "user", "content": content, **more} for content in contents]
+
+
+@settings(max_examples=2000)
+@given(
+    payloads(
+        {
+            "model": ["llama-7b", "org/model:1", "-m", "a/../b"],
+            "prompt": ["x", "x" * 10_000, "x" * 10_001],
+            "messages": [
+                chat("x"),
+                chat([{"type": "text", "text": "x"}]),
+                chat([]),
+                chat([{"type": "image_url", "text": "x"}]),
+                chat(None),
+                chat("x", name="alice"),
+                chat("x", name="a b"),
+                chat("x", name=None, role="tool"),
+                chat(*["x"] * 256),
+                chat(*["x"] * 257),
+            ],
+            "max_tokens": [1, 4096, 4097, 12.0],
+            "temperature": [0, 2, 2.1],
+            "top_p": [0, 1, 0.5],
+            "top_k": [0, 100, 101, 1.5],
+            "repetition_penalty": [0, 1.1],
+            "frequency_penalty": [-2, 2, -3],
+            "presence_penalty": [0.5, None],
+            "stop_sequences": [[], ["x"], [""], ["x"] * 17, None],
+            "seed": [0, 2**53 - 1, 2**53, None],
+            "stream": [True, False, None],
+        }
+    )
+)
+def test_llm_schema_and_executor_agree(payload: dict[str, Any]) -> None:
+    """What the registry lets in, the executor runs, and what it refuses, the executor would refuse."""
+    payload = {"model": "llama-7b", **payload}
+    assert VALIDATORS["llm_inference"].is_valid(payload) == accepted_by_executor("llm_inference", payload)
+
+
 @pytest.mark.parametrize(
     ("service", "payload", "accepted"),
     [
+        ("llm_inference", {"model": "m", "prompt": "x"}, True),
+        ("llm_inference", {"model": "m", "messages": chat("x", "y")}, True),
+        ("llm_inference", {"model": "m", "messages": chat("x"), "prompt": "x"}, False),
+        ("llm_inference", {"model": "m", "messages": []}, False),
+        ("llm_inference", {"prompt": "x"}, False),
         ("checksum", {"text": "hello"}, True),
         ("checksum", {"inputs": [REF], "algorithm": "sha512"}, True),
         ("checksum", {}, False),

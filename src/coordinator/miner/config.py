@@ -17,6 +17,7 @@ from coordinator.domain.urls import parse_allowed
 DEFAULT_KEY_FILE = Path.home() / ".config" / "coordinator" / "miner.key"
 DEFAULT_GRACE_SECONDS = 30.0
 DETECT_TIMEOUT_SECONDS = 15.0
+DEFAULT_RECHECK_SECONDS = 30.0
 
 
 class BadConfig(ValueError):
@@ -53,6 +54,8 @@ class MinerConfig:
     """What one GPU second costs, a decimal string. None takes the registry's list price."""
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     """How long a stop waits for what runs."""
+    recheck_seconds: float = DEFAULT_RECHECK_SECONDS
+    """How often engines are looked at again; a job that finds its engine away has it done at once."""
     work_folder: Path | None = None
     """Where jobs get their temporary folders; None is the system's."""
 
@@ -67,6 +70,8 @@ class MinerConfig:
             raise BadConfig("the node name takes letters, digits, - and _, 63 at most")
         if not 1 <= self.concurrency <= 1024:
             raise BadConfig("the concurrency must be 1 to 1024")
+        if self.recheck_seconds <= 0:
+            raise BadConfig("the time between checks must be positive")
         if self.grace_seconds < 0:
             raise BadConfig("the grace period can't be negative")
         try:
@@ -83,14 +88,16 @@ class MinerConfig:
         """`node@principal`, or the principal's name alone."""
         return f"{self.node}@{self.principal}" if self.node else self.principal
 
-    def capabilities(self, services: Sequence[str], hardware: Hardware) -> Capabilities:
-        """What this miner registers with. Raises BadConfig."""
+    def capabilities(
+        self, services: Sequence[str], hardware: Hardware, *, models: Sequence[str] | None = None
+    ) -> Capabilities:
+        """What this miner registers with: `models`, or its own where none are given. Raises BadConfig."""
         try:
             return Capabilities(
                 services=tuple(services),
                 gpus=hardware.gpus,
                 cuda=hardware.cuda,
-                models=self.models,
+                models=self.models if models is None else tuple(models),
                 region=self.region,
                 price=self.price,
             )

@@ -15,9 +15,10 @@ import structlog
 
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.urls import parse_allowed
+from coordinator.miner.abilities import Abilities
 from coordinator.miner.attempt import Stopped
 from coordinator.miner.blobs import HttpBlobs
-from coordinator.miner.config import MinerConfig, detect_hardware, new_session_id
+from coordinator.miner.config import Hardware, MinerConfig, detect_hardware, new_session_id
 from coordinator.miner.executors.base import Executor
 from coordinator.miner.fetch import WebFiles
 from coordinator.miner.slots import Slots
@@ -45,14 +46,14 @@ class MinerProgram:
     ) -> None:
         self._config = config
         self._transport = transport
-        self._executors = dict(executors)
+        self._abilities = Abilities(executors, config.models)
         self._key = signing_key or SigningKey.load_or_create(config.key_file)
         self._blobs = blobs or HttpBlobs(
             config.coordinator_url, config.key, web=WebFiles(parse_allowed(config.fetch_allow_hosts))
         )
         self._slots = Slots(
             transport,
-            self._executors,
+            self._abilities.executors,
             miner_id=config.miner_id,
             session_id=lambda: self._session_id,
             signing_key=self._key,
@@ -60,6 +61,7 @@ class MinerProgram:
             folder=config.work_folder,
             on_session_lost=self.on_session_lost,
             on_drain=self.drain,
+            still_offers=self._still_offers,
         )
         self._log = structlog.get_logger().bind(miner=config.miner_id)
 
@@ -67,6 +69,9 @@ class MinerProgram:
         self._registered = asyncio.Event()
         self._lost = asyncio.Event()
         self._beat_now = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._away = False
+        self._registration: dict[str, Any] = {}
         self._beat_seconds = DEFAULT_HEARTBEAT_SECONDS
         # Three steps of a stop: nothing new; the grace period runs; hand back now.
         self._stopping = asyncio.Event()
@@ -108,33 +113,29 @@ class MinerProgram:
     # --- life cycle ----------------------------------------------------------------------------------------
     async def _run(self) -> int:
         # 1. What this machine can do.
-        await self._check_executors()
-        if not self._executors:
+        await self._abilities.check()
+        if not self._abilities.executors:
             self._log.error("no_executor")
             return EXIT_NO_EXECUTOR
         hardware = self._config.hardware or await detect_hardware()
-        capabilities = self._config.capabilities(sorted(self._executors), hardware)
-        request = {
-            "miner_id": self._config.miner_id,
-            "capabilities": capabilities.model_dump(mode="json", exclude_none=True),
-            "concurrency": self._config.concurrency,
-            "public_key": self._key.key_id,
-        }
+        self._request(hardware)  # bad capabilities end it here
         # 2. Register.
         await self._transport.start(self, self._config.concurrency)
-        keeper = asyncio.create_task(self._keep_session(request))
+        keeper = asyncio.create_task(self._keep_session(hardware))
         stopping = asyncio.create_task(self._stopping.wait())
         # 3. Work, and say so. Heartbeats go on until the farewell: what still runs keeps its lease.
         beats = asyncio.create_task(self._heartbeats())
         slots = [asyncio.create_task(self._slots.serve()) for _ in range(self._config.concurrency)]
         watch = asyncio.create_task(self._slots.watch())
-        tasks = [keeper, stopping, beats, watch, *slots]
+        abilities = asyncio.create_task(self._keep_abilities())
+        tasks = [keeper, stopping, beats, watch, abilities, *slots]
         try:
             await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if keeper.done():
                 return keeper.result()
             # 4. Nothing new, and an end to what is here.
             keeper.cancel()
+            abilities.cancel()
             await self._finish()
             return EXIT_OK
         finally:
@@ -142,24 +143,71 @@ class MinerProgram:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _check_executors(self) -> None:
-        problems: dict[int, str | None] = {}
-        for service, executor in list(self._executors.items()):
-            if id(executor) not in problems:
-                try:
-                    problems[id(executor)] = await executor.check()
-                except Exception as error:
-                    problems[id(executor)] = f"its check failed ({type(error).__name__})"
-            problem = problems[id(executor)]
-            if problem is not None:
-                self._log.warning("service_unavailable", service=service, reason=problem)
-                del self._executors[service]
+    def _request(self, hardware: Hardware) -> dict[str, Any]:
+        """What to register with, as things are now. Raises BadConfig."""
+        capabilities = self._config.capabilities(
+            self._abilities.services, hardware, models=self._abilities.models
+        )
+        return {
+            "miner_id": self._config.miner_id,
+            "capabilities": capabilities.model_dump(mode="json", exclude_none=True),
+            "concurrency": self._config.concurrency,
+            "public_key": self._key.key_id,
+        }
 
-    async def _keep_session(self, request: Mapping[str, Any]) -> int:
-        """Register, and again whenever the session is lost; returns only when that is refused."""
-        while await self._register(request):
+    async def _keep_session(self, hardware: Hardware) -> int:
+        """Register, and again whenever the session is over; returns only when that is refused."""
+        while True:
+            self._lost.clear()
+            if self._abilities.executors:
+                request = self._request(hardware)
+                if self._registration not in ({}, request):
+                    self._session_id = new_session_id()  # one session has one set of abilities
+                self._registration = request
+                if not await self._register(request):
+                    return EXIT_REFUSED
             await self._lost.wait()
-        return EXIT_REFUSED
+
+    # --- abilities that come and go ------------------------------------------------------------------------
+    async def _keep_abilities(self) -> None:
+        """Look now and then at what can change by itself, and offer what there is."""
+        while self._abilities.can_change:
+            await _first(self._changed, timeout_seconds=self._config.recheck_seconds)
+            if self._changed.is_set() or await self._abilities.check_again():
+                await self._renew()
+
+    async def _still_offers(self, service: str) -> bool:
+        """A job found its engine away: look at once whether this miner can still run such jobs."""
+        if await self._abilities.check_again():
+            self._rest()
+            self._changed.set()
+        return service in self._abilities.executors
+
+    async def _renew(self) -> None:
+        """The abilities have changed: finish what runs, then begin a session with those of now.
+
+        A new session ends the old one's leases, so nothing may be in hand then; and nothing new is taken
+        meanwhile, since the queue may hold jobs that this miner can't run any more.
+        """
+        self._log.info("abilities_changed", services=self._abilities.services, models=self._abilities.models)
+        if not self._away:
+            await self._registered.wait()
+            self._rest()
+            await self._slots.idle.wait()
+            self._registered.clear()
+            names = {"miner_id": self._config.miner_id, "session_id": self._session_id}
+            self._session_id = new_session_id()
+            if not self._abilities.executors:
+                await self._transport.call("miner.leave", names)
+        self._changed.clear()
+        self._away = not self._abilities.executors
+        if not self._away:
+            self._slots.resting = False
+            self._lost.set()
+
+    def _rest(self) -> None:
+        self._slots.resting = True
+        self._transport.suspend()
 
     async def _register(self, request: Mapping[str, Any]) -> bool:
         while True:
@@ -177,7 +225,8 @@ class MinerProgram:
             "registered",
             session=self._session_id,
             profile=answer.get("profile"),
-            services=sorted(self._executors),
+            services=self._abilities.services,
+            models=self._abilities.models,
             concurrency=self._config.concurrency,
         )
         return True

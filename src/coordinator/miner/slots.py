@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.refs import blob_refs
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
-from coordinator.miner.executors.base import Executor
+from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
 from coordinator.miner.transport import NOT_LIVE, Answer, HeldOffer, Offer, Transport
 
 REMEMBERED_OFFERS = 10_000
@@ -43,7 +43,9 @@ class Slots:
         folder: Path | None,
         on_session_lost: Callable[[str], None],
         on_drain: Callable[[], None],
+        still_offers: Callable[[str], Awaitable[bool]],
     ) -> None:
+        """`still_offers(service)` looks whether an engine that a job found away is back."""
         self._transport = transport
         self._executors = executors
         self._miner_id = miner_id
@@ -53,6 +55,7 @@ class Slots:
         self._folder = folder
         self._on_session_lost = on_session_lost
         self._on_drain = on_drain
+        self._still_offers = still_offers
         self._over: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._log = structlog.get_logger().bind(miner=miner_id)
         self.inflight: dict[tuple[str, int], Attempt] = {}
@@ -62,6 +65,8 @@ class Slots:
         self.idle.set()
         self.ending = False
         """Nothing new is begun any more."""
+        self.resting = False
+        """Nothing new is begun until there is a new session."""
 
     def cancel(self, job_id: str, attempt: int) -> None:
         """This attempt is no longer ours."""
@@ -98,7 +103,7 @@ class Slots:
         if executor is None or offer.key in self.inflight or offer.key in self._over:
             held.done()
             return
-        if self.ending and not held.claimed:
+        if (self.ending or self.resting) and not held.claimed:
             held.back()
             return
         attempt = Attempt(
@@ -136,6 +141,11 @@ class Slots:
             return
         if attempt.crash is not None:
             self._log.warning("executor_broke", job=attempt.offer.job_id, error=_where(attempt.crash))
+        engine_away = attempt.held and report[1].get("error_code") == ENGINE_UNAVAILABLE
+        if engine_away and not await self._still_offers(attempt.offer.service):
+            held.done()
+            await self._release(attempt)
+            return
         await self._report(attempt, held, *report)
 
     async def _claim(self, attempt: Attempt, held: HeldOffer) -> bool:
@@ -166,12 +176,16 @@ class Slots:
     async def _stopped(self, attempt: Attempt) -> None:
         self._remember(attempt)
         if attempt.stopped is Stopped.HANDED_BACK:
-            await self._transport.call("job.release", attempt.names)
-            self._log.info("released", **_names(attempt))
+            await self._release(attempt)
         elif attempt.stopped is Stopped.CANCELED:
             self._log.info("canceled", **_names(attempt))
         else:
             self._log.warning("lost", **_names(attempt))
+
+    async def _release(self, attempt: Attempt) -> None:
+        self._remember(attempt)
+        await self._transport.call("job.release", attempt.names)
+        self._log.info("released", **_names(attempt))
 
     async def _report(self, attempt: Attempt, held: HeldOffer, kind: str, fields: dict[str, Any]) -> None:
         answer = await self._transport.call(kind, fields)

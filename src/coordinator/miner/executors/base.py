@@ -24,6 +24,9 @@ EXECUTOR_FAILED: Final = "EXECUTOR_FAILED"
 EXECUTOR_KILLED: Final = "EXECUTOR_KILLED"
 OUTPUT_TOO_LARGE: Final = "OUTPUT_TOO_LARGE"
 UNSUPPORTED: Final = "UNSUPPORTED"
+ENGINE_UNAVAILABLE: Final = "ENGINE_UNAVAILABLE"
+"""The engine behind the executor is away. The miner looks at once whether it still is, and if so hands the
+job back rather than fail it."""
 
 FileRef = Annotated[
     str, Field(pattern=r"^blob:[0-9a-f]{64}$|^https?://[!-~]{1,2040}$", json_schema_extra={"format": "uri"})
@@ -140,12 +143,21 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Runs jobs of the services that it names, several at once if asked to."""
+    """Runs jobs of the services that it names, several at once if asked to.
+
+    It may have three more attributes. `models` (a tuple of names, read after each check) is what the miner
+    advertises besides its own `--model`. With `watched = True` it is checked again while the miner runs, for
+    what can come and go by itself, such as a server; the miner then advertises what is left. With
+    `instant = True` a job takes microseconds, and its result claims it too.
+    """
 
     services: tuple[str, ...]
 
     async def check(self) -> str | None:
-        """None if this machine can run these services, otherwise why not. Called before they are offered."""
+        """None if this machine can run these services, otherwise why not. Called before they are offered.
+
+        Where it is not set up at all (a setting is missing), the reason says which.
+        """
 
     async def run(self, work: Work) -> Outcome:
         """Do the work. Raises ExecutorError. Cancelling it stops whatever it has started."""

@@ -37,12 +37,14 @@ async def run_program(
     folder: Path,
     timeout_seconds: float,
     max_file_bytes: int | None = None,
+    max_memory_bytes: int | None = None,
     on_stdout: Callable[[str], None] | None = None,
     on_stderr: Callable[[str], None] | None = None,
 ) -> Finished:
     """Run a program to its end, in a folder and a process group of its own, and without a shell or stdin.
 
-    The callbacks get each line as it comes. `max_file_bytes` bounds every file that it writes (on Linux).
+    The callbacks get each line as it comes. On Linux `max_file_bytes` bounds every file that it writes, and
+    `max_memory_bytes` its address space (of each of its processes).
     Cancelled, out of time or failing in a callback, the whole group is killed before this returns.
     Raises ExecutorError: EXECUTOR_TIMEOUT (retryable: another miner may be faster), EXECUTOR_FAILED if the
     program does not start.
@@ -71,7 +73,7 @@ async def run_program(
         asyncio.ensure_future(_read_lines(process.stderr, on_stderr, last_words)),
     ]
     try:
-        _limit(process.pid, timeout_seconds, max_file_bytes)
+        _limit(process.pid, timeout_seconds, max_file_bytes, max_memory_bytes)
         async with asyncio.timeout(timeout_seconds):
             # Pipes first: once they are closed, no descendant that could write to them is left either.
             await asyncio.gather(*readers)
@@ -128,8 +130,10 @@ async def _reap(process: asyncio.subprocess.Process, readers: Sequence[asyncio.F
             continue
 
 
-def _limit(pid: int, timeout_seconds: float, max_file_bytes: int | None) -> None:
-    """Bound what the child can do even if this process dies: CPU time, file sizes, no core dumps."""
+def _limit(
+    pid: int, timeout_seconds: float, max_file_bytes: int | None, max_memory_bytes: int | None
+) -> None:
+    """Bound what the child can do even if this process dies: CPU time, file sizes, memory, no core dumps."""
     if sys.platform != "linux":
         return
     processors = os.cpu_count() or 1
@@ -139,6 +143,8 @@ def _limit(pid: int, timeout_seconds: float, max_file_bytes: int | None) -> None
     }
     if max_file_bytes is not None:
         limits[resource.RLIMIT_FSIZE] = max_file_bytes
+    if max_memory_bytes is not None:
+        limits[resource.RLIMIT_AS] = max_memory_bytes
     try:
         for kind, value in limits.items():
             resource.prlimit(pid, kind, (value, value))

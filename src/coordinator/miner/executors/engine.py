@@ -1,0 +1,262 @@
+"""Talking to an engine that somebody runs: any server with OpenAI's HTTP API.
+
+vLLM, llama.cpp's server, Ollama, LocalAI, speaches and others have it. Each kind of work has settings of its
+own, since one machine often runs several engines: LLM_ENGINE_URL, EMBEDDING_ENGINE_URL, SPEECH_ENGINE_URL and
+IMAGE_ENGINE_URL, and for each of them …_KEY, …_MODELS and …_TIMEOUT_SECONDS.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final
+
+import httpx
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from coordinator.miner.executors.base import (
+    ENGINE_UNAVAILABLE,
+    EXECUTOR_FAILED,
+    INVALID_PAYLOAD,
+    OUTPUT_TOO_LARGE,
+    UNSUPPORTED,
+    ExecutorError,
+)
+
+CONNECT_SECONDS: Final = 10.0
+CHECK_SECONDS: Final = 10.0
+CHECK_TRIES: Final = 2
+"""A busy engine may miss one deadline; a dead one refuses at once."""
+MAX_MODELS: Final = 400
+MAX_ANSWER_BYTES: Final = 64 << 20
+MAX_STREAM_BYTES: Final = 32 << 20
+MAX_LINE_BYTES: Final = 1 << 20
+_REFUSAL_CHARACTERS: Final = 300
+_LABEL: Final = re.compile(r"[^\x00-\x1f]{1,100}")
+
+
+class EngineSettings(BaseSettings):
+    """One engine, from the environment or `.env`. Without a `url` there is none."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    url: str | None = None
+    """Such as http://127.0.0.1:8000/v1; the /v1 may be left out."""
+    key: SecretStr | None = None
+    """Sent as a bearer token; in no log and no result."""
+    models: Annotated[dict[str, str], NoDecode] = {}
+    """Names that jobs use → the engine's names, from `mistral-7b=mistral:7b-instruct,llama-7b=…`."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """The longest silence of the engine in the middle of a job."""
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parsed = httpx.URL(url)
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ValueError("must be an http:// or https:// address")
+        base = url.rstrip("/")
+        return base if base.endswith("/v1") else f"{base}/v1"
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(equals and name.strip() and target.strip() for name, equals, target in pairs):
+            raise ValueError("must be name=engine's name, separated by commas")
+        return {name.strip(): target.strip() for name, _, target in pairs}
+
+
+class Engine:
+    """One OpenAI-compatible server. `kind` is the settings' prefix: LLM, EMBEDDING, SPEECH or IMAGE."""
+
+    def __init__(self, kind: str, settings: EngineSettings | None = None) -> None:
+        self.kind = kind
+        self.setting = f"{kind}_ENGINE_URL"
+        self.models: tuple[str, ...] = ()
+        """The engine's own names; empty before `check`."""
+        self._settings = settings
+        self._client: httpx.AsyncClient | None = None
+
+    def settings(self) -> EngineSettings:
+        """What is set for this engine. Raises ValueError, which shows no value."""
+        if self._settings is None:
+            try:
+                self._settings = EngineSettings(_env_prefix=f"{self.kind}_ENGINE_")
+            except ValidationError as error:
+                first = error.errors(include_input=False, include_url=False)[0]
+                name = f"{self.kind}_ENGINE_{str(first['loc'][0]).upper()}"
+                raise ValueError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        return self._settings
+
+    async def check(self) -> str | None:
+        """Ask for the engine's models; None if it has any, otherwise why there is nothing to offer."""
+        try:
+            settings = self.settings()
+        except ValueError as error:
+            return str(error)
+        if settings.url is None:
+            return f"{self.setting} is not set"
+        problem = ""
+        for _ in range(CHECK_TRIES):
+            try:
+                answer = await self._json("GET", "models", timeout=httpx.Timeout(CHECK_SECONDS))
+            except ExecutorError as error:
+                problem = error.detail
+                if "in time" not in problem:
+                    break
+            else:
+                self.models = _models_in(answer)
+                return None if self.models else "the engine has no model"
+        self.models = ()
+        return problem
+
+    def name_of(self, model: str) -> str:
+        """The engine's name for a job's model. Raises ExecutorError: UNSUPPORTED if it has none such."""
+        mapped = self.settings().models.get(model)
+        wanted = (mapped or model).lower()
+        for name in self.models:
+            if name.lower() == wanted:
+                return name
+        raise ExecutorError(UNSUPPORTED, f"the model {model} is not here", retryable=True)
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Names to advertise: the engine's own, and those that are mapped to a model which it has."""
+        here = {name.lower() for name in self.models}
+        mapped = [name for name, target in self.settings().models.items() if target.lower() in here]
+        return tuple(sorted({*self.models, *mapped}))
+
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        data: Mapping[str, Any] | None = None,
+        files: Any = None,
+    ) -> Any:
+        """POST JSON (`body`) or a form (`data`, `files`): the answer's JSON. Raises ExecutorError."""
+        return await self._json("POST", path, json=body, data=data, files=files)
+
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """POST JSON, and yield each of the server-sent events that follow. Raises ExecutorError.
+
+        Closing the iterator closes the connection, which is how such engines are told to stop. An engine that
+        breaks off before its `[DONE]` is unavailable.
+        """
+        async with self._request("POST", path, json=body) as response:
+            taken, rest = 0, b""
+            async for chunk in response.aiter_bytes():
+                taken += len(chunk)
+                *lines, rest = (rest + chunk).split(b"\n")
+                if taken > MAX_STREAM_BYTES or len(rest) > MAX_LINE_BYTES:
+                    raise ExecutorError(OUTPUT_TOO_LARGE, "the engine does not come to an end")
+                for line in lines:
+                    data = line.strip().removeprefix(b"data:").strip()
+                    if data == line.strip():
+                        continue  # a comment, an empty line or another field
+                    if data == b"[DONE]":
+                        return
+                    yield self._event(data)
+        raise ExecutorError(ENGINE_UNAVAILABLE, "the engine broke off", retryable=True)
+
+    def _event(self, data: bytes) -> dict[str, Any]:
+        try:
+            event = json.loads(data)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            raise ExecutorError(EXECUTOR_FAILED, "the engine sent what is no event", retryable=True)
+        if event.get("error"):
+            raise ExecutorError(EXECUTOR_FAILED, self._words_of(event), retryable=True)
+        return event
+
+    async def _json(self, method: str, path: str, **request: Any) -> Any:
+        async with self._request(method, path, **request) as response:
+            content = bytearray()
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise ExecutorError(OUTPUT_TOO_LARGE, "the engine's answer is too large")
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise ExecutorError(EXECUTOR_FAILED, "the engine's answer is not JSON", retryable=True) from None
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, **request: Any) -> AsyncIterator[httpx.Response]:
+        settings = self.settings()
+        if settings.url is None:
+            raise ExecutorError(UNSUPPORTED, f"{self.setting} is not set", retryable=True)
+        try:
+            async with self._connection(settings).stream(
+                method, f"{settings.url}/{path}", **request
+            ) as response:
+                if not response.is_success:
+                    await self._refused(response)
+                yield response
+        except httpx.TimeoutException:
+            raise _unavailable("the engine does not answer in time") from None
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise _unavailable(f"the engine can't be reached ({type(error).__name__})") from None
+
+    def _connection(self, settings: EngineSettings) -> httpx.AsyncClient:
+        if self._client is None:
+            key = settings.key.get_secret_value() if settings.key else None
+            self._client = httpx.AsyncClient(
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                timeout=httpx.Timeout(settings.timeout_seconds, connect=CONNECT_SECONDS),
+                limits=httpx.Limits(max_connections=None),
+            )
+        return self._client
+
+    async def _refused(self, response: httpx.Response) -> None:
+        """Raise what a status means. 4xx are about this job, unless they are about the miner's own key."""
+        status = response.status_code
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise _unavailable(f"the engine does not take this miner's {self.kind}_ENGINE_KEY")
+        if status == httpx.codes.NOT_FOUND:
+            raise ExecutorError(UNSUPPORTED, "the engine has no such model or function", retryable=True)
+        if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500 or status < 400:
+            raise _unavailable(f"the engine answers with status {status}")
+        content = b""
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > MAX_LINE_BYTES:
+                break
+        try:
+            words = self._words_of(json.loads(content))
+        except ValueError:
+            words = f"status {status}"
+        raise ExecutorError(INVALID_PAYLOAD, f"the engine refuses this: {words}")
+
+    def _words_of(self, answer: Any) -> str:
+        """An engine's own words for what is wrong, without addresses, paths and the miner's key."""
+        error = answer.get("error", answer) if isinstance(answer, dict) else None
+        text = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+        if not isinstance(text, str):
+            return "no reason given"
+        key = self.settings().key
+        if key is not None:
+            text = text.replace(key.get_secret_value(), "…")
+        text = re.sub(r"\w+://\S+|(?<!\w)~?/[\w.+-]+(/\S*)?|\b\d{1,3}(\.\d{1,3}){3}(:\d+)?", "…", text)
+        return " ".join(text.split())[:_REFUSAL_CHARACTERS]
+
+
+def _unavailable(detail: str) -> ExecutorError:
+    return ExecutorError(ENGINE_UNAVAILABLE, detail, retryable=True)
+
+
+def _models_in(answer: Any) -> tuple[str, ...]:
+    """The ids in an answer of `/v1/models`; what can't be a model's name is left out."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    ids = [item.get("id") for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+    names = {name for name in ids if isinstance(name, str) and _LABEL.fullmatch(name)}
+    return tuple(sorted(names)[:MAX_MODELS])
