@@ -14,6 +14,7 @@ from coordinator.application.bus import CommandBus
 from coordinator.application.deciding import Deciding
 from coordinator.application.dispatch import Dispatcher
 from coordinator.application.feed import Feed
+from coordinator.application.figures import Figures, FollowerFigures
 from coordinator.application.follow import Follower, FollowerRunner, LocalWatermarks
 from coordinator.application.front import CoordinatorFront, Welcome
 from coordinator.application.intents import Intent, Refused
@@ -97,16 +98,17 @@ class Coordinator:
         self.watermarks = LocalWatermarks(parts.database)
         timers = Timers(parts.database, self.front.handle, clock, timeout, self._hears)
         parts.on_reconnect(timers.listen_anew)
+        self._dispatcher = Dispatcher(
+            parts.log,
+            parts.database,
+            parts.queues,
+            parts.hints,
+            clock,
+            settings.offer_timeout_seconds,
+        )
         followers: Iterable[Follower] = (
             projector.Projector(),
-            Dispatcher(
-                parts.log,
-                parts.database,
-                parts.queues,
-                parts.hints,
-                clock,
-                settings.offer_timeout_seconds,
-            ),
+            self._dispatcher,
             Publisher(parts.sink),
             timers,
         )
@@ -138,6 +140,7 @@ class Coordinator:
                 settings=self.settings,
                 watermarks=self.watermarks,
                 health=self.health,
+                figures=self.figures,
                 stopping=self._stopping,
             )
         )
@@ -198,6 +201,19 @@ class Coordinator:
             "signing_key_id": self.signing_key_id,
             "followers": followers,
         }
+
+    def figures(self) -> Figures:
+        """What `/metrics` shows; at once, without I/O."""
+        followers = {r.follower.name: FollowerFigures(r.status, r.position) for r in self.runners}
+        dispatches = followers[self._dispatcher.name].status == "leading"
+        return Figures(
+            mode=self.settings.mode,
+            position=self.feed.head,
+            broker_up=self.parts.connected(),
+            bus=self.bus.figures(),
+            followers=followers,
+            work=self._dispatcher.work.figures() if dispatches else None,
+        )
 
     def _hears(self) -> bool:
         """Whether heartbeats could reach us."""

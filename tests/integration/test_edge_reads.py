@@ -173,3 +173,29 @@ def test_every_statement_is_tested_here() -> None:
     text = Path(__file__).read_text()
     assert ours
     assert [name for name in sorted(ours) if f'"{name}"' not in text] == []
+
+
+def test_the_backlog_is_what_waits(database: Database) -> None:
+    """Jobs without a miner, and the age of the oldest queued one; none at all is nothing and null."""
+    with database.transaction() as tables:
+        assert tables.query("read_backlog") == [{"queued": 0, "oldest_at": 100}]
+        rows = [open_work(n, miner_id=miner) for n, miner in enumerate([None, "rig", None])]
+        tables.put("open_work", rows)
+        assert tables.query("read_backlog") == [{"queued": 2, "oldest_at": 100}]
+
+
+def open_work(number: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "job_id": f"job-{number}",
+        "attempt": 1,
+        "job_class": "c",
+        "client": "alice",
+        "priority": 0,
+        "position": number,
+        "service": "checksum",
+        "payload_digest": "d",
+        "timeout_seconds": 1,
+        "expires_at": 1,
+        "session_id": None,
+        **fields,
+    }

@@ -157,7 +157,9 @@ def test_an_operation_says_how_it_fails(method: str, path: str) -> None:
     operation = operation_of(method, path)
     problems = {s: r for s, r in operation["responses"].items() if PROBLEM in r.get("content", {})}
     if operation["security"]:
-        assert {"401", "422", "500", "503"} <= operation["responses"].keys()
+        assert {"401", "500", "503"} <= operation["responses"].keys()
+        if operation.get("parameters") or "requestBody" in operation:
+            assert "422" in operation["responses"]
     for status in operation["responses"]:
         assert status[0] != "4" or method == "head" or status in problems, f"{status} is no problem"
     schema = whole({"$ref": "#/components/schemas/ProblemDetails"})

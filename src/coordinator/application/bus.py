@@ -28,6 +28,7 @@ from uuid import UUID
 import structlog
 
 from coordinator.application.deciding import Deciding
+from coordinator.application.figures import BusFigures
 from coordinator.application.intents import Accepted, Answer, Refused
 from coordinator.application.ports import (
     Appended,
@@ -90,6 +91,9 @@ class StateCache:
         for stream in streams:
             self._entries.pop(stream, None)
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def outdated(self, stream: UUID, version: int) -> bool:
         entry = self._entries.get(stream)
         return entry is not None and entry.version != version
@@ -103,6 +107,11 @@ class BusStats:
     batches: int = 0
     events: int = 0
     refused: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
+    """By code."""
+    topics: dict[str, int] = field(default_factory=dict)
+    """Events by topic."""
+    commits: int = 0
     conflicts: int = 0
     singled_out: int = 0
     commit_seconds: float = 0.0
@@ -212,6 +221,24 @@ class CommandBus:
         """Events that another process appended: what is cached of their streams is old."""
         self.cache.drop(e.stream for e in events if self.cache.outdated(e.stream, e.version))
 
+    def figures(self) -> BusFigures:
+        """What was counted so far."""
+        stats = self.stats
+        return BusFigures(
+            commands=stats.commands,
+            refusals=dict(stats.refusals),
+            events=dict(stats.topics),
+            batches=stats.batches,
+            batch_sizes=tuple(stats.batch_sizes),
+            conflicts=stats.conflicts,
+            singled_out=stats.singled_out,
+            commits=stats.commits,
+            commit_seconds=stats.commit_seconds,
+            slowest_commit_seconds=stats.slowest_commit_seconds,
+            waiting=len(self._waiting),
+            cached=len(self.cache),
+        )
+
     # --- the loop -------------------------------------------------------------------------------------------
     async def _run(self) -> None:
         while self._waiting or not self._stopping:
@@ -229,7 +256,9 @@ class CommandBus:
                     answers = [_INTERNAL] * len(batch)
                 self.stats.batches += 1
                 self.stats.commands += len(batch)
-                self.stats.refused += sum(isinstance(a, Refused) for a in answers)
+                refusals = [a.code for a in answers if isinstance(a, Refused)]
+                self.stats.refused += len(refusals)
+                _count(self.stats.refusals, refusals)
                 self.stats.batch_sizes[min(11, (len(batch) - 1).bit_length())] += 1
                 _answer(batch, answers)
 
@@ -343,9 +372,11 @@ class CommandBus:
             begun = time.perf_counter()
             appended = await self._in_thread(self._log.append, decided.events, decided.payloads)
             took = time.perf_counter() - begun
+            self.stats.commits += 1
             self.stats.commit_seconds += took
             self.stats.slowest_commit_seconds = max(took, self.stats.slowest_commit_seconds)
             self.stats.events += len(decided.events)
+            _count(self.stats.topics, [e.event.topic for e in decided.events])
             recorded = [
                 Recorded(position, e.stream, e.version, e.event)
                 for position, e in zip(appended.positions, decided.events, strict=True)
@@ -395,6 +426,11 @@ class CommandBus:
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _count(counts: dict[str, int], keys: Iterable[str]) -> None:
+    for key in keys:
+        counts[key] = counts.get(key, 0) + 1
 
 
 def _fold(events: Sequence[Recorded] | None) -> Entry:

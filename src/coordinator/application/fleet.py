@@ -161,6 +161,10 @@ class Fleet:
             self._order = sorted(self.profiles.values(), key=lambda p: tightness(p.capabilities))
         return self._order
 
+    def sessions(self) -> list[Session]:
+        """Every miner's current session."""
+        return [session for _, session in self._by_miner.values()]
+
     def profile_of(self, miner_id: str) -> Profile | None:
         known = self._by_miner.get(miner_id)
         return known[0] if known else None

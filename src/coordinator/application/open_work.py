@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from coordinator.application.figures import WorkFigures
 from coordinator.application.fleet import Fleet, Offered, Profile, Session
 from coordinator.application.ports import Recorded, Row
 from coordinator.application.shelf import Shelf, Work
@@ -193,6 +194,20 @@ class OpenWork:
     def is_out(self, job_id: str) -> bool:
         """Whether the job is offered or running."""
         return job_id in self._running or self._offer_of(job_id) is not None
+
+    def figures(self) -> WorkFigures:
+        """What is offered and running, and who there is to run it."""
+        sessions = self.fleet.sessions()
+        taking = [s for s in sessions if s.state == "ONLINE"]
+        return WorkFigures(
+            offered=sum(len(profile.offered) for profile in self.fleet.profiles.values()),
+            running=len(self._running),
+            sessions={"ONLINE": len(taking), "DRAINING": len(sessions) - len(taking)},
+            slots=sum(s.concurrency for s in taking),
+            busy_slots=sum(min(s.running, s.concurrency) for s in taking),
+            profiles=len(self.fleet.profiles),
+            classes=self.fleet.known_classes,
+        )
 
     def _end(self, job_id: str, ended: dict[str, int]) -> None:
         running = self._running.pop(job_id, None)

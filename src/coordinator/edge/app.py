@@ -7,11 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from coordinator import __version__
+from coordinator.domain.messages import Role
 from coordinator.edge import (
     attempts,
     blobs,
@@ -19,13 +20,17 @@ from coordinator.edge import (
     errors,
     health,
     jobs,
+    metrics,
     miners,
     polling,
     results,
     services,
 )
+from coordinator.edge.auth import allow
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.entrance import REQUEST_ID_HEADER, Entrance
+from coordinator.edge.meter import HttpMeter
+from coordinator.edge.metrics import Backlogs
 from coordinator.edge.openapi import describe
 from coordinator.edge.problems import install_problem_handlers
 from coordinator.edge.reading import POSITION_HEADER
@@ -70,9 +75,13 @@ def create_app(context: EdgeContext) -> FastAPI:
     )
     app.state.context = context
     app.state.job_watch = watch
+    app.state.http_meter = HttpMeter()
+    app.state.backlogs = Backlogs()
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
+    guards = [] if context.settings.metrics_public else [Depends(allow(Role.ADMIN))]
+    app.include_router(metrics.router, dependencies=guards)
     app.include_router(errors.router)
     app.include_router(docs.router)
     install_problem_handlers(app)
@@ -84,7 +93,7 @@ def create_app(context: EdgeContext) -> FastAPI:
             allow_headers=["*"],
             expose_headers=[POSITION_HEADER, REQUEST_ID_HEADER, "Location", "Retry-After"],
         )
-    app.add_middleware(Entrance)
+    app.add_middleware(Entrance, meter=app.state.http_meter)
     describe(app)
     return app
 

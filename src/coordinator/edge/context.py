@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from coordinator.application.figures import Figures
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Database, EventLog, Front, Row, Watermarks, WorkQueues
 from coordinator.blobs import BlobStore
@@ -53,6 +54,8 @@ class EdgeContext:
     """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O: it is called on the
     event loop, and whoever can reach the port sees it. Whatever else it holds (the public signing key) is
     shown too."""
+    figures: Callable[[], Figures] = Figures
+    """What the parts count, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: what waits is answered then, with what there is."""

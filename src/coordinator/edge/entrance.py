@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.edge.meter import HttpMeter
 from coordinator.edge.problems import internal_problem
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
@@ -34,8 +35,9 @@ log = structlog.get_logger("coordinator.edge")
 class Entrance:
     """ASGI middleware, outermost. Plain ASGI, so that disconnects reach the endpoints behind it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, meter: HttpMeter) -> None:
         self._app = app
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,6 +68,7 @@ class Entrance:
             await send(message)
 
         began = time.monotonic()
+        self._meter.under_way += 1
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive_and_note, send_with_headers)
@@ -78,7 +81,10 @@ class Entrance:
                     raise  # the answer has begun: cutting the connection is all that tells
                 await internal_problem().response()(scope, receive, send_with_headers)
             finally:
-                _log_access(scope, status or CLIENT_GONE, time.monotonic() - began)
+                self._meter.under_way -= 1
+                seconds = time.monotonic() - began
+                self._meter.count(scope, status or CLIENT_GONE, seconds)
+                _log_access(scope, status or CLIENT_GONE, seconds)
 
 
 def _request_id(scope: Scope) -> str:

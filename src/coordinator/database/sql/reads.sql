@@ -79,3 +79,8 @@ LIMIT :page_size
 -- name: read_blob_owners
 -- Which of these keys (digest, a slash, principal) say that the principal uploaded the blob, and its size.
 SELECT key, size FROM blob_owners WHERE key IN (:keys)
+
+-- name: read_backlog
+-- How many jobs wait for a miner, and when the oldest queued one was asked for.
+SELECT (SELECT COUNT(*) FROM open_work WHERE miner_id IS NULL) AS queued,
+       (SELECT MIN(requested_at) FROM jobs WHERE state = 'QUEUED') AS oldest_at

@@ -1,0 +1,205 @@
+"""`/metrics`: what the parts count, in Prometheus' words, to those who may see it, at next to no cost."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from coordinator.application.figures import BusFigures, Figures, FollowerFigures, WorkFigures
+from coordinator.application.ports import LogUnavailable
+from coordinator.domain.errors import Code
+from coordinator.edge import create_app
+from coordinator.edge.meter import BUCKETS, HttpMeter
+from tests.unit.edge_fakes import ADMIN, ALICE, RIG, FakeDatabase, a_context, browsing
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+FIGURES = Figures(
+    mode="standard",
+    position=120,
+    broker_up=False,
+    bus=BusFigures(
+        commands=10,
+        refusals={Code.JOB_NOT_FOUND: 2},
+        events={"job.submitted.v1": 7},
+        batches=4,
+        batch_sizes=(2, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0),
+        conflicts=1,
+        singled_out=3,
+        commits=5,
+        commit_seconds=0.25,
+        slowest_commit_seconds=0.125,
+        waiting=6,
+        cached=8,
+    ),
+    followers={"projector": FollowerFigures("leading", 100), "timers": FollowerFigures("standby", 7)},
+    work=WorkFigures(
+        offered=3,
+        running=2,
+        sessions={"ONLINE": 4, "DRAINING": 1},
+        slots=9,
+        busy_slots=2,
+        profiles=2,
+        classes=5,
+    ),
+)
+
+
+def an_app(**ports: Any) -> FastAPI:
+    """An app of its own: its counts begin at nothing."""
+    waiting = {"queued": 11, "oldest_at": int((time.time() - 60) * 1000)}
+    given: dict[str, Any] = {"database": FakeDatabase(read_backlog=lambda **_: [waiting])}
+    return create_app(a_context(**{"figures": lambda: FIGURES, **given, **ports}))
+
+
+async def scrape(app: FastAPI, key: str | None = ADMIN) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Values by name and label values."""
+    async with browsing(app, key) as http:
+        answer = await http.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+async def test_it_shows_what_the_parts_count() -> None:
+    """Each figure is there under its name, and a lag only of followers that lead here."""
+    told = await scrape(an_app())
+    expected = {
+        ("coordinator_info", ("standard", "0.1.0")): 1,
+        ("coordinator_log_position", ()): 120,
+        ("coordinator_broker_up", ()): 0,
+        ("coordinator_tables_up", ()): 1,
+        ("coordinator_follower_position", ("projector",)): 100,
+        ("coordinator_follower_lag", ("projector",)): 20,
+        ("coordinator_follower_status", ("timers", "standby")): 1,
+        ("coordinator_commands_total", ()): 10,
+        ("coordinator_refusals_total", ("JOB_NOT_FOUND",)): 2,
+        ("coordinator_refusals_total", ("INTERNAL",)): 0,
+        ("coordinator_events_total", ("job.submitted.v1",)): 7,
+        ("coordinator_batch_commands_bucket", ("1.0",)): 2,
+        ("coordinator_batch_commands_bucket", ("8.0",)): 4,
+        ("coordinator_batch_commands_bucket", ("+Inf",)): 4,
+        ("coordinator_batch_commands_sum", ()): 10,
+        ("coordinator_commit_seconds_count", ()): 5,
+        ("coordinator_commit_seconds_sum", ()): 0.25,
+        ("coordinator_slowest_commit_seconds", ()): 0.125,
+        ("coordinator_append_conflicts_total", ()): 1,
+        ("coordinator_commands_singled_out_total", ()): 3,
+        ("coordinator_commands_waiting", ()): 6,
+        ("coordinator_states_cached", ()): 8,
+        ("coordinator_jobs_queued", ()): 11,
+        ("coordinator_jobs_offered", ()): 3,
+        ("coordinator_jobs_running", ()): 2,
+        ("coordinator_miners", ("ONLINE",)): 4,
+        ("coordinator_slots", ()): 9,
+        ("coordinator_slots_busy", ()): 2,
+        ("coordinator_profiles", ()): 2,
+        ("coordinator_classes", ()): 5,
+        ("coordinator_http_requests_under_way", ()): 1,
+    }
+    assert expected.items() <= told.items()
+    assert ("coordinator_follower_lag", ("timers",)) not in told
+    assert 59 <= told["coordinator_oldest_queued_job_seconds", ()] < 70
+    assert told["process_resident_memory_bytes", ()] > 1_000_000
+    assert told["process_cpu_seconds_total", ()] > 0
+
+
+async def test_the_page_on_operations_names_every_metric() -> None:
+    """What is scraped is in the table, and what is in the table is scraped."""
+    async with browsing(an_app(), ADMIN) as http:
+        text = (await http.get("/metrics")).text
+    families = {name for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE) if name.startswith("coord")}
+    section = OPERATIONS.read_text(encoding="utf-8").partition("\n## Metrics")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for cell in rows for name in re.findall(r"`(coordinator_\w+)`", cell)} == families
+
+
+@pytest.mark.parametrize("key", [None, ALICE, RIG])
+async def test_only_admins_see_it(key: str | None) -> None:
+    """How busy one is, is not everybody's business."""
+    async with browsing(an_app(), key) as http:
+        assert (await http.get("/metrics")).status_code in (401, 403)
+
+
+async def test_it_can_be_public() -> None:
+    """METRICS_PUBLIC is for those whose port is their own."""
+    told = await scrape(an_app(settings={"metrics_public": True}), key=None)
+    assert told["coordinator_log_position", ()] == 120
+
+
+async def test_requests_are_counted_by_operation_and_status() -> None:
+    """Whatever paths strangers think up share one label; names in paths are in none."""
+    app = an_app()
+    async with browsing(app, ALICE) as http:
+        for path in ("/health", "/health", "/v1/jobs/not-a-uuid", "/wp-admin.php", "/v1/nothing/alice", "/"):
+            await http.get(path)
+        await http.request("BREW", "/health")
+    told = await scrape(app)
+    requests = {labels: n for (name, labels), n in told.items() if name == "coordinator_http_requests_total"}
+    assert requests == {
+        ("health", "200"): 2,
+        ("show_job", "422"): 1,
+        ("none", "404"): 3,
+        ("health", "405"): 1,
+    }
+    assert told["coordinator_http_request_seconds_bucket", ("+Inf", "none")] == 3
+    assert told["coordinator_http_request_seconds_count", ("health",)] == 3
+    labels = {label for _, found in told for label in found}
+    assert not {label for label in labels if "alice" in label or "wp-admin" in label or "BREW" in label}
+
+
+async def test_an_outage_of_the_tables_is_a_figure_and_no_failure() -> None:
+    """A scrape while the database is away has all that is in memory, and says what is missing."""
+
+    def fail(**_: Any) -> list[dict[str, Any]]:
+        raise LogUnavailable("away")
+
+    told = await scrape(an_app(database=FakeDatabase(read_backlog=fail)))
+    assert told["coordinator_tables_up", ()] == 0
+    assert ("coordinator_jobs_queued", ()) not in told
+    assert told["coordinator_commands_total", ()] == 10
+
+
+async def test_many_scrapes_read_the_tables_once() -> None:
+    """However often it is asked, the tables are read at most every few seconds."""
+    reads = []
+
+    def read(**_: Any) -> list[dict[str, Any]]:
+        reads.append(1)
+        return [{"queued": 0, "oldest_at": None}]
+
+    app = an_app(database=FakeDatabase(read_backlog=read))
+    for _ in range(3):
+        told = await scrape(app)
+    assert told["coordinator_oldest_queued_job_seconds", ()] == 0
+    assert len(reads) == 1
+
+
+def test_counting_a_request_costs_microseconds() -> None:
+    """The one thing that is done for every request is a dictionary and a bisection, with labels kept."""
+
+    class Route:
+        name = "show_job"
+
+    meter, scope = HttpMeter(), {"route": Route()}
+    best = min(_timed(meter, scope) for _ in range(5))
+    assert best < 20e-6  # about 1 µs; generous, for busy machines
+    durations = meter.durations["show_job"]
+    assert sum(durations.counts) == 5000
+    assert durations.counts[BUCKETS.index(0.005)] == 5000
+
+
+def _timed(meter: HttpMeter, scope: dict[str, Any]) -> float:
+    begun = time.perf_counter()
+    for _ in range(1000):
+        meter.count(scope, 200, 0.004)
+    return (time.perf_counter() - begun) / 1000
