@@ -17,11 +17,14 @@ from coordinator.application.feed import Feed
 from coordinator.application.figures import Figures, FollowerFigures
 from coordinator.application.follow import Follower, FollowerRunner, LocalWatermarks
 from coordinator.application.front import CoordinatorFront, Welcome
+from coordinator.application.holders import Holders
 from coordinator.application.intents import Intent, Refused
+from coordinator.application.live import Live, LiveEvents
 from coordinator.application.payload_schemas import PayloadSchemas
 from coordinator.application.ports import Clock, Database, LogUnavailable
 from coordinator.application.preparation import Preparation, fingerprint_secret
 from coordinator.application.presence import Presence
+from coordinator.application.progress import ProgressHub
 from coordinator.application.publish import Publisher
 from coordinator.application.timers import Timers
 from coordinator.blobs import open_blob_store
@@ -86,6 +89,9 @@ class Coordinator:
             on_committed=self.feed.offer,
         )
         self.feed.on_foreign(self.bus.forget)
+        holders = Holders(self.bus.state)
+        hub = ProgressHub()
+        self.live = Live(LiveEvents(self.feed, parts.log, hub, holders), hub, holders)
         timeout = settings.heartbeat_timeout_seconds
         presence = Presence(parts.database, self.bus.state, lambda: self.feed.head, clock, timeout)
         self.front = CoordinatorFront(
@@ -139,6 +145,7 @@ class Coordinator:
                 blobs=self.blobs,
                 settings=self.settings,
                 watermarks=self.watermarks,
+                live=self.live,
                 health=self.health,
                 figures=self.figures,
                 stopping=self._stopping,
@@ -152,6 +159,7 @@ class Coordinator:
         self._started = True
         await self.parts.start()
         await self.feed.start()
+        await self.live.events.start()
         await self.bus.start()
         await self._seed()
         if self._inbox is not None:
@@ -170,6 +178,7 @@ class Coordinator:
         await self.bus.stop()
         for runner in self.runners:
             await runner.stop()
+        await self.live.events.stop()
         await self.feed.stop()
         await self.parts.stop()
         stats = self.bus.stats

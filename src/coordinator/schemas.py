@@ -116,6 +116,7 @@ def openapi() -> dict[str, Any]:
         blobs=unused,
         settings=settings,
         watermarks=unused,
+        live=unused,
         health=dict,
     )
     return create_app(context).openapi()

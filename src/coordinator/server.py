@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
+from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.bootstrap import Coordinator, build
 from coordinator.collector import spare_the_collector
 from coordinator.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
+PING_SECONDS = 20.0  # between pings on a WebSocket, and until it is given up without an answer
 STOP_SECONDS = 10  # how long requests under way may take once we stop
 
 
@@ -84,6 +86,12 @@ async def _serve(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
+        ws="websockets-sansio",
+        ws_max_size=MAX_BODY_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        # Some 40 KiB a socket, and messages are small.
+        ws_per_message_deflate=False,
         lifespan="on",
     )
     server = _Server(config)

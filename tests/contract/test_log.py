@@ -24,13 +24,14 @@ from coordinator.application.ports import (
     EventLog,
     LogUnavailable,
     NewEvent,
+    Page,
     Recorded,
     StoredPayload,
     VersionConflict,
 )
 from coordinator.database.migrate import migrate
 from coordinator.database.postgres_pool import APPEND_LOCK, LOCK_CLASS
-from coordinator.domain.job import JobCanceled
+from coordinator.domain.job import JobCanceled, JobCompleted
 from coordinator.log.listener import LISTEN_APPLICATION
 from coordinator.log.mapping import UnreadableEvent
 from coordinator.log.memory import MemoryEventLog
@@ -213,6 +214,39 @@ def test_reading_in_pages(log: EventLog) -> None:
         pages += page
         after = page[-1].position
     assert expected == pages
+
+
+def test_reading_one_clients_events_in_pages(log: EventLog) -> None:
+    """A client's events come in bounded pages within bounds, and nobody else's, whatever a miner calls its
+    metrics; a page says how far it looked."""
+    mine = [new(uuid4()) for _ in range(5)]
+    others = [
+        NewEvent(i, 1, canceled(i).model_copy(update={"client": "bob"})) for i in (uuid4() for _ in range(6))
+    ]
+    trap = uuid4()
+    hostile = JobCompleted(
+        at=1,
+        by="rig",
+        job_id=trap,
+        client="bob",
+        attempt=1,
+        miner_id="rig",
+        session_id="session-1",
+        result_digest="a" * 64,
+        metrics={"client": "alice"},
+        receipt={"client": "bob"},
+    )
+    appended = log.append(
+        [mine[0], *others[:3], NewEvent(trap, 1, hostile), *mine[1:4], *others[3:], mine[4]]
+    )
+    own = [r for r in log.read(0, 100) if r.event in [n.event for n in mine]]
+    end = appended.positions[-1]
+    assert Page(own, end) == log.read_of("alice", 0, end, 100)
+    assert Page(own[:1], appended.positions[4]) == log.read_of("alice", 0, end, 2)
+    assert Page(own[1:3], own[2].position) == log.read_of("alice", appended.positions[4], end, 2)
+    assert Page([], end) == log.read_of("ali", 0, end, 100)
+    assert Page(own[4:], end) == log.read_of("alice", own[3].position, end, 100)
+    assert Page(own[:1], own[1].position - 1) == log.read_of("alice", 0, own[1].position - 1, 100)
 
 
 def test_previous_is_exact(logs: Logs) -> None:

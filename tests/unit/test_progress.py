@@ -73,7 +73,7 @@ async def test_a_late_reader_begins_with_the_text_so_far() -> None:
 
 
 async def test_a_slow_reader_has_a_gap_and_costs_nobody_anything() -> None:
-    """Beyond MAX_TEXT the oldest characters are missing, which `offset` shows; a quick reader has them all."""
+    """Beyond MAX_TEXT the oldest characters are missing, which `offset` shows; a quick reader has all."""
     hub = ProgressHub()
     async with hub.watch(JOB) as slow, hub.watch(JOB) as quick:
         read = 0

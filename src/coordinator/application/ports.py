@@ -36,6 +36,13 @@ class Recorded(NamedTuple):
     event: Event
 
 
+class Page(NamedTuple):
+    """Some events, and the position up to which there are no others."""
+
+    events: Sequence[Recorded]
+    reached: int
+
+
 PayloadKind = Literal["payload", "result"]
 
 
@@ -91,6 +98,12 @@ class EventLog(Protocol):
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         """Up to `limit` events after position `after`, in position order. Never skips a later commit."""
+
+    def read_of(self, client: str, after: int, until: int, limit: int) -> Page:
+        """Up to `limit` events of this client's jobs after `after` and not after `until`, in position order.
+
+        It looks through all events in between, so ask for bounded pieces.
+        """
 
     def head(self) -> int:
         """The last position; 0 for an empty log."""

@@ -2,8 +2,8 @@
 
 None of it is an event, and none of it touches the database: what is lost is lost, and the result has it all.
 The hub keeps the end of each running job's text once, and each reader has a place in it. So a slow reader
-costs no memory and delays nobody: what it did not fetch in time is merged, and beyond `MAX_TEXT` characters it
-is a gap, which `offset` shows. A late reader begins with the text so far.
+costs no memory and delays nobody: what it did not fetch in time is merged, and beyond `MAX_TEXT` characters
+it is a gap, which `offset` shows. A late reader begins with the text so far.
 """
 
 from __future__ import annotations
@@ -205,6 +205,17 @@ class ProgressStream:
         """Watch this job, too; its text so far comes first. Waits for that, up to half a second."""
         await self._hub.attach(self, (None, job_id))
 
+    async def follow(self, client: str | None) -> None:
+        """Watch all jobs of this client, or everybody's."""
+        await self._hub.attach(self, (client, None))
+
+    async def close(self) -> None:
+        """Watch nothing. May be called twice."""
+        for topic in list(self.topics):
+            await self._hub.detach(self, topic)
+        self._news.clear()
+        self._places.clear()
+
     async def remove(self, job_id: UUID) -> None:
         """No longer watch this job."""
         self._news.pop(job_id, None)
@@ -215,8 +226,10 @@ class ProgressStream:
         jobs, self._news = self._news, {}
         return [item for job_id in jobs if (item := self._read(job_id)) is not None]
 
-    def take_of(self, job_id: UUID) -> Progress | None:
-        """What is new of one job."""
+    def take_of(self, job_id: UUID, attempt: int | None = None) -> Progress | None:
+        """What is new of one job; of this attempt alone, if one is named."""
+        if attempt is not None and self._hub.attempt_of(job_id) != attempt:
+            return None
         self._news.pop(job_id, None)
         return self._read(job_id)
 
@@ -338,16 +351,13 @@ class ProgressHub:
         On leaving the block the stream ends. `on_news` is called on the event loop; it must return at once.
         """
         stream = ProgressStream(self, on_news)
-        topics: list[Topic] = [(None, job_id) for job_id in job_ids]
-        topics += [(client, None)] if client is not None else []
-        topics += [(None, None)] if everybody else []
         try:
-            if topics:
-                await asyncio.gather(*(self.attach(stream, topic) for topic in topics))
+            if everybody or client is not None:
+                await stream.follow(None if everybody else client)
+            await asyncio.gather(*(stream.add(job_id) for job_id in job_ids))
             yield stream
         finally:
-            for topic in list(stream.topics):
-                await self.detach(stream, topic)
+            await stream.close()
 
     async def attach(self, stream: ProgressStream, topic: Topic) -> None:
         """Let a stream have what comes under this topic."""
@@ -382,6 +392,11 @@ class ProgressHub:
         if not self._bound[topic]:
             del self._bound[topic]
             await self._wire.unbind(topic)
+
+    def attempt_of(self, job_id: UUID) -> int | None:
+        """The attempt that is heard of."""
+        tail = self._tails.get(job_id)
+        return None if tail is None else tail.attempt
 
     def after(self, job_id: UUID, place: _Place) -> tuple[Progress | None, _Place | None]:
         """What a reader at `place` has not had, and its place then; nothing of a job that is not known."""

@@ -20,6 +20,8 @@ from coordinator.edge import (
     errors,
     health,
     jobs,
+    live_client,
+    live_events,
     metrics,
     miners,
     polling,
@@ -45,6 +47,7 @@ ROUTERS: Final = (
     miners.router,
     attempts.router,
     services.router,
+    live_events.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
 
@@ -84,6 +87,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.include_router(metrics.router, dependencies=guards)
     app.include_router(errors.router)
     app.include_router(docs.router)
+    app.include_router(live_client.router)
     install_problem_handlers(app)
     if context.settings.allow_origins:
         app.add_middleware(

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 
 from coordinator.application.figures import Figures
 from coordinator.application.keyring import Keyring
+from coordinator.application.live import Live
 from coordinator.application.ports import Database, EventLog, Front, Row, Watermarks, WorkQueues
 from coordinator.blobs import BlobStore
 from coordinator.settings import Settings
@@ -50,6 +51,7 @@ class EdgeContext:
     blobs: BlobStore
     settings: Settings
     watermarks: Watermarks
+    live: Live
     health: Callable[[], Mapping[str, Any]]
     """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O: it is called on the
     event loop, and whoever can reach the port sees it. Whatever else it holds (the public signing key) is

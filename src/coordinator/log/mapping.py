@@ -12,8 +12,9 @@ from uuid import UUID
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from coordinator.application.ports import LogError, NewEvent, PayloadKind, Recorded, StoredPayload
+from coordinator.application.ports import LogError, NewEvent, Page, PayloadKind, Recorded, StoredPayload
 from coordinator.domain.aggregates import EVENTS
+from coordinator.domain.job import JobEvent
 from coordinator.domain.messages import Event
 from coordinator.log.upcasters import UPCASTERS, upcast
 
@@ -93,6 +94,21 @@ def by_stream(rows: Iterable[StoredRow]) -> dict[UUID, list[Recorded]]:
     for recorded in to_recorded(rows):
         streams.setdefault(recorded.stream, []).append(recorded)
     return streams
+
+
+def client_mark(client: str) -> bytes:
+    """What is in the state of every event of this client's jobs, and of hardly any other.
+
+    A quotation mark inside a text is escaped, so no text can look like it; a name needs no escaping.
+    """
+    return f'"client":"{client}"'.encode()
+
+
+def page_of(client: str, recorded: Sequence[Recorded], until: int, limit: int) -> Page:
+    """Those that are of this client's jobs; `recorded` are the first `limit` candidates up to `until`."""
+    # A miner chooses the names of its metrics, so a candidate may be another's.
+    events = [r for r in recorded if isinstance(r.event, JobEvent) and r.event.client == client]
+    return Page(events, until if len(recorded) < limit else recorded[-1].position)
 
 
 def last_of_each(payloads: Iterable[StoredPayload]) -> Sequence[StoredPayload]:

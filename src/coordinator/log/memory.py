@@ -12,13 +12,14 @@ from eventsourcing.popo import POPOApplicationRecorder
 from coordinator.application.ports import (
     Appended,
     NewEvent,
+    Page,
     PayloadKind,
     Recorded,
     StoredPayload,
     VersionConflict,
 )
 from coordinator.log.head import Head
-from coordinator.log.mapping import StoredRow, by_stream, encode, to_recorded
+from coordinator.log.mapping import StoredRow, by_stream, client_mark, encode, page_of, to_recorded
 
 
 class MemoryEventLog:
@@ -53,6 +54,11 @@ class MemoryEventLog:
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         return to_recorded(self._rows(after, limit))
+
+    def read_of(self, client: str, after: int, until: int, limit: int) -> Page:
+        mark = client_mark(client)
+        rows = [row for row in self._rows(after, None) if row[0] <= until and mark in row[4]]
+        return page_of(client, to_recorded(rows[:limit]), until, limit)
 
     def head(self) -> int:
         return self.recorder.max_notification_id() or 0

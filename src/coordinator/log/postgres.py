@@ -16,6 +16,7 @@ from coordinator.application.ports import (
     LogError,
     LogUnavailable,
     NewEvent,
+    Page,
     PayloadKind,
     Recorded,
     StoredPayload,
@@ -24,7 +25,7 @@ from coordinator.application.ports import (
 from coordinator.database.postgres_pool import CHECKOUT_SECONDS
 from coordinator.log.head import Head
 from coordinator.log.listener import Listener
-from coordinator.log.mapping import by_job, by_stream, to_columns, to_recorded
+from coordinator.log.mapping import by_job, by_stream, client_mark, page_of, to_columns, to_recorded
 from coordinator.log.postgres_recorder import PostgresLogDatastore, PostgresRecorder
 
 RETRY_SECONDS = 2.0  # in all, the wait for a connection included: the bus repeats commands itself
@@ -34,6 +35,11 @@ _HEAD: LiteralString = "SELECT coalesce(max(notification_id), 0) FROM stored_eve
 _READ: LiteralString = (
     "SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events "
     "WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
+)
+_READ_OF: LiteralString = (
+    "SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events "
+    "WHERE notification_id > %s AND notification_id <= %s AND position(%s::bytea IN state) > 0 "
+    "ORDER BY notification_id LIMIT %s"
 )
 _LOAD: LiteralString = (
     "SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events "
@@ -79,6 +85,10 @@ class PostgresEventLog:
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         return to_recorded(self._select(_READ, after, limit))
+
+    def read_of(self, client: str, after: int, until: int, limit: int) -> Page:
+        rows = self._select(_READ_OF, after, until, client_mark(client), limit)
+        return page_of(client, to_recorded(rows), until, limit)
 
     def head(self) -> int:
         head: int = self._select(_HEAD)[0][0]

@@ -16,6 +16,7 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor, SQLite
 from coordinator.application.ports import (
     Appended,
     NewEvent,
+    Page,
     PayloadKind,
     Recorded,
     StoredPayload,
@@ -28,7 +29,9 @@ from coordinator.log.mapping import (
     StoredRow,
     by_job,
     by_stream,
+    client_mark,
     last_of_each,
+    page_of,
     to_columns,
     to_recorded,
 )
@@ -63,6 +66,10 @@ _HEAD = "SELECT coalesce(max(rowid), 0) FROM stored_events"
 _READ = (
     "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events "
     "WHERE rowid > ? ORDER BY rowid LIMIT ?"
+)
+_READ_OF = (
+    "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events "
+    "WHERE rowid > ? AND rowid <= ? AND instr(state, ?) > 0 ORDER BY rowid LIMIT ?"
 )
 # json_each takes any number of ids as one parameter.
 _LOAD = (
@@ -162,6 +169,10 @@ class SqliteEventLog:
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         return to_recorded(self._rows(_READ, after, limit))
+
+    def read_of(self, client: str, after: int, until: int, limit: int) -> Page:
+        rows = self._rows(_READ_OF, after, until, client_mark(client), limit)
+        return page_of(client, to_recorded(rows), until, limit)
 
     def head(self) -> int:
         with self._file.reading() as connection:

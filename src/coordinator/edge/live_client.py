@@ -1,0 +1,212 @@
+"""`/ws/client`: a client's jobs, live: states, results, progress and text.
+
+One task receives and one sends. What a client asks for is done by the sender, in order, so that the past of a
+job is told before its present; while it is busy nothing more is received, and TCP holds the client up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.websockets import WebSocket
+
+from coordinator.application.intents import describe
+from coordinator.application.ports import LogError
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Principal, Role
+from coordinator.edge.context import EdgeContext, context_of
+from coordinator.edge.live_messages import (
+    LiveMessage,
+    Pong,
+    RefusedMessage,
+    Subscribed,
+    Unsubscribed,
+    Welcome,
+)
+from coordinator.edge.sockets import CLOSE_STOPPING, CLOSE_UNAVAILABLE, Closed, Socket
+from coordinator.edge.watching import MAX_JOBS, Watch, watching
+
+router = APIRouter()
+
+WAITING_REQUESTS: Final = 16
+Position = Annotated[int, Field(ge=0, lt=2**63)]
+Jobs = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=MAX_JOBS)] | Literal["all"]
+
+
+class Request(BaseModel):
+    """What a client may say. `id` comes back in the answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Subscribe(Request):
+    """Tell me of these jobs, or of all of mine.
+
+    `from`: begin with what happened after this position. Without it, jobs begin with all that happened to
+    them, and "all" begins now.
+    """
+
+    type: Literal["subscribe"]
+    jobs: Jobs
+    after: Annotated[Position | None, Field(alias="from")] = None
+    progress: bool = True
+    """Whether to tell of progress and tokens, too."""
+
+
+class Unsubscribe(Request):
+    """Tell me no more of these."""
+
+    type: Literal["unsubscribe"]
+    jobs: Jobs
+
+
+class Ping(Request):
+    """Are you there?"""
+
+    type: Literal["ping"]
+
+
+AnyRequest = Annotated[Subscribe | Unsubscribe | Ping, Field(discriminator="type")]
+_REQUEST: TypeAdapter[Subscribe | Unsubscribe | Ping] = TypeAdapter(AnyRequest)
+_Waiting = tuple[Subscribe | Unsubscribe | Ping | Refusal, str | None]
+
+
+@router.websocket("/ws/client")
+async def client_socket(websocket: WebSocket) -> None:
+    """See docs/protocol.md."""
+    context = await context_of(websocket)
+    socket = Socket(websocket)
+    try:
+        principal = await socket.open(context, Role.CLIENT, Role.ADMIN)
+        first = _from_query(websocket)
+        async with watching(context.live, principal) as watch:
+            await _Conversation(context, socket, principal, watch).run(first)
+    except Closed as closed:
+        await socket.close(closed.code, closed.reason)
+
+
+class _Conversation:
+    def __init__(self, context: EdgeContext, socket: Socket, principal: Principal, watch: Watch) -> None:
+        self._context = context
+        self._socket = socket
+        self._principal = principal
+        self._watch = watch
+        self._requests: asyncio.Queue[_Waiting] = asyncio.Queue(WAITING_REQUESTS)
+
+    async def run(self, first: _Waiting | None) -> None:
+        """Until either side closes. Raises Closed."""
+        await self._say(
+            Welcome(
+                name=self._principal.name,
+                role=self._principal.role.value,
+                position=self._context.live.events.position,
+            )
+        )
+        if first is not None:
+            self._requests.put_nowait(first)
+            self._watch.woken.set()
+        receiving = asyncio.create_task(self._receive())
+        stopping = asyncio.create_task(self._context.stopping.wait())
+        sending = asyncio.create_task(self._send())
+        tasks: set[asyncio.Task[Any]] = {receiving, stopping, sending}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in (receiving, sending):
+                if task.done():
+                    task.result()
+            raise Closed(CLOSE_STOPPING, "the coordinator stops; come back and resume")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _receive(self) -> None:
+        while True:
+            message_id = None
+            request: Subscribe | Unsubscribe | Ping | Refusal
+            try:
+                message, message_id = await self._socket.receive()
+                request = _parse(message)
+            except Refusal as refusal:
+                request = refusal
+            await self._requests.put((request, message_id))
+            self._watch.woken.set()
+
+    async def _send(self) -> None:
+        watch = self._watch
+        while True:
+            await watch.woken.wait()
+            watch.woken.clear()
+            try:
+                while not self._requests.empty():
+                    await self._answer(*self._requests.get_nowait())
+                for message in await watch.news():
+                    await self._say(message)
+            except LogError:
+                raise Closed(CLOSE_UNAVAILABLE, "the log is out of reach; come back and resume") from None
+
+    async def _answer(
+        self, request: Subscribe | Unsubscribe | Ping | Refusal, message_id: str | None
+    ) -> None:
+        try:
+            await self._do(request, message_id)
+        except Refusal as refusal:
+            await self._say(RefusedMessage(id=message_id, code=refusal.code, detail=refusal.detail))
+
+    async def _do(self, request: Subscribe | Unsubscribe | Ping | Refusal, message_id: str | None) -> None:
+        watch = self._watch
+        match request:
+            case Refusal():
+                raise request
+            case Ping():
+                await self._say(Pong(id=message_id, position=watch.position))
+            case Subscribe(jobs="all"):
+                await watch.follow_all(request.after, progress=request.progress)
+                while watch.catching_up:
+                    for message in await watch.news():
+                        await self._say(message)
+                await self._say(Subscribed(id=message_id, jobs="all", position=watch.position))
+            case Subscribe(jobs=jobs):
+                assert jobs != "all"
+                past = watch.follow_jobs(jobs, request.after or 0, progress=request.progress)
+                async with contextlib.aclosing(past):
+                    async for message in past:
+                        answer = isinstance(message, Subscribed)
+                        await self._say(message.model_copy(update={"id": message_id}) if answer else message)
+            case Unsubscribe(jobs="all"):
+                await watch.leave_all()
+                await self._say(Unsubscribed(id=message_id, jobs="all"))
+            case Unsubscribe(jobs=jobs):
+                assert jobs != "all"
+                await watch.leave_jobs(jobs)
+                await self._say(Unsubscribed(id=message_id, jobs=jobs))
+
+    async def _say(self, message: LiveMessage) -> None:
+        await self._socket.send(message.to_json())
+
+
+def _parse(message: dict[str, Any]) -> Subscribe | Unsubscribe | Ping:
+    try:
+        return _REQUEST.validate_python(message)
+    except ValidationError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+
+
+def _from_query(websocket: WebSocket) -> _Waiting | None:
+    """`?from=N` is a subscription to all from there on, `?job=ID` (again for more) one to these jobs."""
+    query = websocket.query_params
+    jobs, after = query.getlist("job"), query.get("from")
+    if not jobs and after is None:
+        return None
+    asked: dict[str, Any] = {"type": "subscribe", "jobs": jobs or "all"}
+    if after is not None:
+        asked["from"] = after
+    try:
+        return _parse(asked), None
+    except Refusal as refusal:
+        return refusal, None
