@@ -12,8 +12,12 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
+from coordinator.application.feed import Feed
+from coordinator.application.holders import Holders
 from coordinator.application.intents import Accepted, Answer, Intent
+from coordinator.application.live import Live, LiveEvents
 from coordinator.application.ports import Heartbeat, Offer, TakenOffer
+from coordinator.application.progress import ProgressHub
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
@@ -203,6 +207,12 @@ class FakeLog:
         return self._head
 
 
+def a_live(front: FakeFront, log: Any) -> Live:
+    """Live ports over this front's states and this log; nothing runs."""
+    hub, holders = ProgressHub(), Holders(front.state)
+    return Live(LiveEvents(Feed(log), log, hub, holders), hub, holders)
+
+
 def a_context(**ports: Any) -> EdgeContext:
     """A context of fakes; what a test does not give, its endpoints do not touch."""
     settings = load_settings(
@@ -220,6 +230,7 @@ def a_context(**ports: Any) -> EdgeContext:
         "blobs": cast("Any", None),
         "settings": settings,
         "watermarks": FakeWatermarks(),
+        "live": a_live(ports.get("front", FakeFront()), cast("Any", ports.get("log", FakeLog()))),
         "health": lambda: {"live": True, "ready": True, "reasons": []},
         "limits": EdgeLimits(),
         **ports,

@@ -250,13 +250,13 @@ async def test_progress_is_kept_within_bounds() -> None:
 
     async def run(work: Work) -> Outcome:
         work.progress(0.5, "half")
-        assert attempt.progress == 0.5
+        assert attempt.said.fraction == 0.5
         work.progress(7.0, "done")
         return Outcome({})
 
     attempt = make(run)
     await attempt.run(inline=True)
-    assert attempt.progress == 1.0
+    assert attempt.said.fraction == 1.0
 
 
 # --- configuration -----------------------------------------------------------------------------------------

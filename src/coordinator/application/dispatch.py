@@ -258,4 +258,5 @@ def _offer(work: Work, payloads: Mapping[UUID, StoredPayload]) -> Offer | None:
         payload_digest=work.payload_digest,
         timeout_seconds=work.timeout_seconds,
         expires_at=work.expires_at,
+        client=work.client,
     )

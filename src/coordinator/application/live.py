@@ -19,9 +19,9 @@ import structlog
 from coordinator.application.feed import Feed
 from coordinator.application.holders import Holders
 from coordinator.application.ports import EventLog, LogError, LogUnavailable, Page, Recorded
-from coordinator.application.progress import ProgressHub
+from coordinator.application.progress import ProgressHub, ProgressReport
 from coordinator.domain.job import JobCanceled, JobCompleted, JobEvent, JobExpired, JobFailed
-from coordinator.domain.messages import Event
+from coordinator.domain.messages import Event, Principal
 from coordinator.domain.miner import MinerEvent
 
 MAX_PENDING = 256
@@ -145,6 +145,11 @@ class Live:
     events: LiveEvents
     progress: ProgressHub
     holders: Holders
+
+    async def report(self, principal: Principal, report: ProgressReport) -> None:
+        """Take what a miner says to this process. Raises Refusal, LogUnavailable."""
+        client = await self.holders.check(principal, report)
+        self.progress.publish(client, report, relay=True)
 
 
 class LiveEvents:

@@ -196,6 +196,8 @@ class Offer(BaseModel):
     payload_digest: str
     timeout_seconds: int
     expires_at: Millis
+    client: str | None = None
+    """Whose job it is: the first word of the routing key of its progress."""
 
 
 class TakenOffer(Protocol):

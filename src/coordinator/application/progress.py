@@ -279,8 +279,13 @@ class ProgressHub:
         self._asked: dict[UUID, asyncio.Event] = {}
 
     # --- publishing ----------------------------------------------------------------------------------------
-    def publish(self, client: str, *items: Progress) -> None:
-        """Tell whoever watches. The caller has made sure that the sender holds the attempt."""
+    def publish(self, client: str, *items: Progress, relay: bool = False) -> None:
+        """Tell whoever watches. The caller has made sure that the sender holds the attempt.
+
+        `relay`: it was said to this process alone, so tell the others, too.
+        """
+        if relay:
+            self._wire.relay(client, items)
         for item in items:
             self._publish(client, item)
             asked = self._asked.get(item.job_id)

@@ -43,6 +43,8 @@ CONTENT_TYPE = "application/json"
 CONNECT_TIMEOUT_SECONDS = 15.0
 CONFIRM_TIMEOUT_SECONDS = 30.0
 """A broker that does not confirm for so long is taken for dead, whatever its socket says."""
+TELL_SECONDS = 1.0
+SLOW_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
 PERSISTENT, TRANSIENT = 2, 1
 
@@ -101,6 +103,8 @@ class AmqpRpc:
         self._listeners: list[Callable[[AbstractConnection], None]] = []
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
+        self._careless: AbstractChannel | None = None
+        self._tell_again_at = 0.0
         self._reply_to = ""
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
@@ -160,6 +164,39 @@ class AmqpRpc:
         finally:
             del self._asked[ask_id]
 
+    async def tell(self, kind: str, message: Mapping[str, Any], *, exchange: str, routing_key: str) -> bool:
+        """Publish a message that nobody answers, once, and without a confirm.
+
+        False where it certainly did not leave: there is no connection, or the broker is slow; then no other
+        is tried for a few seconds, so that nothing piles up.
+        """
+        channel, now = self._careless, self._clock.now()
+        if channel is None or channel.is_closed or now < self._tell_again_at:
+            return False
+        body, message_id = encode(message), secrets.token_hex(8)
+        signature = sign_message(self._secret, message_to_sign(kind, message_id, "", "", body))
+        properties = spec.Basic.Properties(
+            content_type=CONTENT_TYPE,
+            headers={"principal": self._principal, "signature": signature},
+            delivery_mode=TRANSIENT,
+            message_id=message_id,
+            message_type=kind,
+        )
+        try:
+            # It waits until the socket has taken it: that is how a slow broker is noticed.
+            async with asyncio.timeout(TELL_SECONDS):
+                await on_link(
+                    channel.basic_publish(
+                        body, exchange=exchange, routing_key=routing_key, properties=properties
+                    )
+                )
+        except TimeoutError:
+            self._tell_again_at = now + TELL_SECONDS + SLOW_SECONDS
+            return False
+        except LINK_ERRORS:
+            return False
+        return True
+
     async def connection(self) -> AbstractConnection:
         """The connection that is up now; waits for it."""
         await self._up.wait()
@@ -209,6 +246,8 @@ class AmqpRpc:
             assert queue.queue
             self._reply_to = queue.queue
             await raw.basic_consume(self._reply_to, self._on_reply, no_ack=True)
+            careless = await connection.channel(publisher_confirms=False)
+            self._careless = await careless.get_underlay_channel()
         raw.closing.add_done_callback(lambda _: self._lost.set())
         self._log.debug("broker_connected")
         self._up.set()
@@ -218,6 +257,7 @@ class AmqpRpc:
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
+        self._careless = None
         if connection is not None:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):

@@ -25,6 +25,7 @@ from coordinator.edge import (
     metrics,
     miners,
     polling,
+    progress,
     results,
     services,
 )
@@ -46,6 +47,7 @@ ROUTERS: Final = (
     polling.router,
     miners.router,
     attempts.router,
+    progress.router,
     services.router,
     live_events.router,
 )

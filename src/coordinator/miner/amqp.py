@@ -21,6 +21,7 @@ from coordinator.miner.feed import Bundle, FedOffer, Feed
 from coordinator.miner.transport import NOT_LIVE, BadOffer, Inbox, Offer
 
 HEARTBEATS_QUEUE = "coordinator.heartbeats"
+PROGRESS_EXCHANGE = "coordinator.progress"
 # Commands whose answer decides about a slot (see `Feed.unanswered`).
 _ABOUT_JOBS = "job."
 
@@ -93,6 +94,13 @@ class AmqpTransport:
     async def heartbeat(self, beat: Mapping[str, Any], timeout_seconds: float) -> Answer | None:
         return await self._rpc.ask(
             "miner.heartbeat", beat, queue=HEARTBEATS_QUEUE, timeout_seconds=timeout_seconds
+        )
+
+    async def report(self, offer: Offer, report: Mapping[str, Any]) -> bool:
+        if offer.client is None:
+            return True  # an older coordinator, which has no use for it
+        return await self._rpc.tell(
+            "job.progress", report, exchange=PROGRESS_EXCHANGE, routing_key=f"{offer.client}.{offer.job_id}"
         )
 
     async def take(self) -> FedOffer | None:

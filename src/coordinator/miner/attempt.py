@@ -28,6 +28,7 @@ from coordinator.miner.executors.base import (
     Work,
     Workspace,
 )
+from coordinator.miner.progress import AttemptProgress
 from coordinator.miner.transport import Offer
 
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
@@ -72,8 +73,8 @@ class Attempt:
         "held",
         "miner_id",
         "offer",
-        "progress",
         "reporting",
+        "said",
         "session_id",
         "stopped",
     )
@@ -88,14 +89,16 @@ class Attempt:
         key: SigningKey,
         blobs: BlobAccess,
         folder: Path | None = None,
+        said: AttemptProgress | None = None,
     ) -> None:
+        """`said`: where its progress and text go; nowhere without it."""
         self.offer = offer
         self.miner_id = miner_id
         self.session_id = session_id
         self.held = False
         self.reporting = False
         self.stopped: Stopped | None = None
-        self.progress = 0.0
+        self.said = said or AttemptProgress({}, lambda _: None)
         self.crash: Exception | None = None
         """What the executor raised against its contract."""
         self._executor = executor
@@ -218,7 +221,8 @@ class Attempt:
                 payload,
                 workspace,
                 self._blobs,
-                self._on_progress,
+                self.said.progress,
+                self.said.emit,
             )
         )
 
@@ -281,9 +285,6 @@ class Attempt:
             "metrics": outcome.metrics,
         }
         return "job.complete", fields
-
-    def _on_progress(self, fraction: float, _doing: str) -> None:
-        self.progress = min(1.0, max(0.0, fraction))
 
 
 class _StoppedError(Exception):

@@ -16,6 +16,7 @@ from coordinator.miner.transport import NOT_LIVE, BadOffer, HeldOffer, Inbox, Of
 
 POLL_WAIT_SECONDS = 15
 REQUEST_TIMEOUT_SECONDS = 30.0
+REPORT_TIMEOUT_SECONDS = 5.0
 POLLS_AT_A_TIME = 4
 """Each claims one job; more slots than this fill up within a few round trips."""
 LONGEST_RETRY_AFTER_SECONDS = 60.0
@@ -67,6 +68,7 @@ class HttpTransport:
         self._session: dict[str, Any] = {}
         self._live = asyncio.Event()
         self._ended = False
+        self._quiet_until = 0.0
         self._polling = asyncio.Semaphore(POLLS_AT_A_TIME)
         self._waiting: set[asyncio.Task[Any]] = set()
         self._log = structlog.get_logger().bind()
@@ -103,6 +105,21 @@ class HttpTransport:
         except (httpx.TransportError, TimeoutError):
             return None
         return None if _to_repeat(response) else self._answer(response)
+
+    async def report(self, offer: Offer, report: Mapping[str, Any]) -> bool:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._quiet_until:
+            return False
+        path = f"/v1/miners/{offer.job_id}/progress"
+        try:
+            response = await self._client.post(path, json=dict(report), timeout=REPORT_TIMEOUT_SECONDS)
+        except httpx.TransportError:
+            return False
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            self._quiet_until = loop.time() + max(1.0, _retry_after(response))
+            return False
+        # What is refused now would be refused again: the attempt is not ours, or an older coordinator.
+        return not response.is_server_error
 
     async def take(self) -> HeldOffer | None:
         async with self._polling:

@@ -129,6 +129,8 @@ class MinerProgram:
         watch = asyncio.create_task(self._slots.watch())
         abilities = asyncio.create_task(self._keep_abilities())
         tasks = [keeper, stopping, beats, watch, abilities, *slots]
+        reports = asyncio.create_task(self._slots.report())
+        tasks = [keeper, stopping, beats, watch, reports, *slots]
         try:
             await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if keeper.done():
@@ -264,6 +266,9 @@ class MinerProgram:
         match hint.get("hint"):
             case "cancel":
                 self._cancel(hint)
+            case "progress":
+                if isinstance(hint.get("attempt"), int):
+                    self._slots.send_progress(str(hint.get("job_id")), hint["attempt"])
             case "drain" if hint.get("session_id", self._session_id) == self._session_id:
                 # One for an earlier session may have lain in the queue since that ended.
                 self.drain()
@@ -302,7 +307,9 @@ class MinerProgram:
     async def _beat(self) -> None:
         session_id = self._session_id
         held = [attempt for attempt in self._slots.inflight.values() if attempt.held]
-        progress = {a.offer.job_id: round(a.progress, 3) for a in held[:MAX_REPORTED_PROGRESS] if a.progress}
+        progress = {
+            a.offer.job_id: round(a.said.fraction, 3) for a in held[:MAX_REPORTED_PROGRESS] if a.said.fraction
+        }
         beat = {
             "miner_id": self._config.miner_id,
             "session_id": session_id,

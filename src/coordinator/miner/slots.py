@@ -19,6 +19,7 @@ from coordinator.crypto.refs import blob_refs
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
+from coordinator.miner.progress import Report, Reporter
 from coordinator.miner.transport import NOT_LIVE, Answer, HeldOffer, Offer, Transport
 
 REMEMBERED_OFFERS = 10_000
@@ -56,6 +57,8 @@ class Slots:
         self._on_session_lost = on_session_lost
         self._on_drain = on_drain
         self._still_offers = still_offers
+        self._reporter = Reporter(self._report_progress)
+        self._sending: set[asyncio.Task[None]] = set()
         self._over: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._log = structlog.get_logger().bind(miner=miner_id)
         self.inflight: dict[tuple[str, int], Attempt] = {}
@@ -73,6 +76,22 @@ class Slots:
         found = self.inflight.get((job_id, attempt))
         if found is not None:
             found.stop(Stopped.CANCELED)
+
+    def send_progress(self, job_id: str, attempt: int) -> None:
+        """Somebody begins to watch this attempt: send what it has said so far."""
+        found = self.inflight.get((job_id, attempt))
+        if found is not None and found.held:
+            task = asyncio.ensure_future(self._reporter.send_whole(found.said))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def report(self) -> None:
+        """Send what attempts say of themselves; runs beside the slots."""
+        await self._reporter.run()
+
+    async def _report_progress(self, report: Report) -> bool:
+        attempt = self.inflight.get((report["job_id"], report["attempt"]))
+        return attempt is None or await self._transport.report(attempt.offer, report)
 
     def stop_all(self, reason: Stopped) -> None:
         """Stop whatever runs; what is being reported goes on."""
@@ -106,19 +125,30 @@ class Slots:
         if (self.ending or self.resting) and not held.claimed:
             held.back()
             return
+        session_id = self._session_id()
+        instant = _is_instant(executor, offer)
+        names = {
+            "job_id": offer.job_id,
+            "attempt": offer.attempt,
+            "miner_id": self._miner_id,
+            "session_id": session_id,
+        }
+        # Before it is claimed nobody would believe it.
+        heard = held.claimed or not instant
         attempt = Attempt(
             offer,
             executor,
             miner_id=self._miner_id,
-            session_id=self._session_id(),
+            session_id=session_id,
             key=self._key,
             blobs=self._blobs.of_job(offer.job_id),
             folder=self._folder,
+            said=self._reporter.attempt(names) if heard else None,
         )
         self.inflight[offer.key] = attempt
         self.idle.clear()
         try:
-            await self._serve_attempt(attempt, held, instant=_is_instant(executor, offer))
+            await self._serve_attempt(attempt, held, instant=instant)
         finally:
             del self.inflight[offer.key]
             if not self.inflight:
@@ -134,6 +164,7 @@ class Slots:
             attempt.stop(Stopped.HANDED_BACK)
         # 2. Do the work.
         report = await attempt.run(inline=instant)
+        await self._reporter.finish(attempt.said)
         # 3. Say what came of it.
         if report is None:
             held.done()

@@ -32,12 +32,14 @@ class Offer:
     payload_salt: bytes
     payload_digest: str
     timeout_seconds: float
+    client: str | None = None
+    """Whose job it is, for the routing key of its progress."""
 
     @classmethod
     def parse(cls, value: Any) -> Self:
         """An offer from its JSON; fields that a newer coordinator adds are ignored. Raises BadOffer."""
         try:
-            payload, blob = value.get("payload"), value.get("payload_blob")
+            payload, blob, client = (value.get(name) for name in ("payload", "payload_blob", "client"))
             if not isinstance(payload, dict) and not isinstance(blob, str):
                 raise BadOffer("an offer without a payload")
             return cls(
@@ -49,6 +51,7 @@ class Offer:
                 bytes.fromhex(value["payload_salt"]),
                 str(value["payload_digest"]),
                 float(value["timeout_seconds"]),
+                client if isinstance(client, str) else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadOffer(f"not an offer: {type(error).__name__}") from None
@@ -80,8 +83,8 @@ class Inbox(Protocol):
     """What a transport tells the program without being asked. Both return at once."""
 
     def on_hint(self, hint: Mapping[str, Any]) -> None:
-        """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain", "session_id"}` or
-        `{"hint": "register"}`.
+        """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "progress", "job_id", "attempt"}`,
+        `{"hint": "drain", "session_id"}` or `{"hint": "register"}`.
         """
 
     def on_session_lost(self, session_id: str) -> None:
@@ -102,6 +105,12 @@ class Transport(Protocol):
 
     async def heartbeat(self, beat: Mapping[str, Any], timeout_seconds: float) -> Answer | None:
         """Send a heartbeat once; None where no answer came in time."""
+
+    async def report(self, offer: Offer, report: Mapping[str, Any]) -> bool:
+        """Send a `job.progress` once, without an answer; False where it certainly did not arrive.
+
+        Never raises, and never takes long.
+        """
 
     async def take(self) -> HeldOffer | None:
         """Wait for an offer: the caller has a free slot. None once `stop_taking` was called."""
