@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.bootstrap import Coordinator, build
@@ -61,6 +62,25 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def configure(app: FastAPI) -> uvicorn.Config:
+    """How the edge is served."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ws="websockets-sansio",
+        ws_max_size=MAX_BODY_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        # Some 40 KiB a socket, and messages are small.
+        ws_per_message_deflate=False,
+        lifespan="on",
+    )
+
+
 class _Server(uvicorn.Server):
     """uvicorn, with our own handling of signals: the coordinator stops after its edge, in order."""
 
@@ -79,22 +99,7 @@ class _Server(uvicorn.Server):
 async def _serve(
     coordinator: Coordinator, listener: socket.socket, on_ready: Callable[[Coordinator, int], None]
 ) -> None:
-    config = uvicorn.Config(
-        coordinator.app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
-        ws="websockets-sansio",
-        ws_max_size=MAX_BODY_BYTES,
-        ws_ping_interval=PING_SECONDS,
-        ws_ping_timeout=PING_SECONDS,
-        # Some 40 KiB a socket, and messages are small.
-        ws_per_message_deflate=False,
-        lifespan="on",
-    )
-    server = _Server(config)
+    server = _Server(configure(coordinator.app))
 
     def stop() -> None:
         coordinator.let_go()

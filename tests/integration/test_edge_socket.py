@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.edge import EdgeLimits
-from coordinator.server import listen
+from coordinator.server import configure, listen
 from tests.integration.edge_bench import Bench, an_edge, key_of
 
 
@@ -38,8 +38,7 @@ class Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[int]:
     """Serve `app`; the port."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="on")
-    server = Server(config)
+    server = Server(configure(app))
     with contextlib.closing(listen("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await server.up.wait()

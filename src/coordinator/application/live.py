@@ -178,6 +178,11 @@ class LiveEvents:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    @property
+    def readers(self) -> int:
+        """How many topics are followed, each once a reader."""
+        return sum(map(len, self._readers.values()))
+
     def reader(self, on_news: Callable[[], None] = lambda: None) -> EventReader:
         """A reader of nothing yet; close it in the end."""
         return EventReader(self, on_news)

@@ -278,6 +278,11 @@ class ProgressHub:
         self._bound: dict[Topic, int] = {}
         self._asked: dict[UUID, asyncio.Event] = {}
 
+    @property
+    def readers(self) -> int:
+        """How many topics are watched, each once a reader."""
+        return sum(map(len, self._readers.values()))
+
     # --- publishing ----------------------------------------------------------------------------------------
     def publish(self, client: str, *items: Progress, relay: bool = False) -> None:
         """Tell whoever watches. The caller has made sure that the sender holds the attempt.

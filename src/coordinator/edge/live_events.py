@@ -26,7 +26,7 @@ from coordinator.edge.auth import Client
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.live_messages import JobMessage, LiveMessage, Subscribed
 from coordinator.edge.problems import describe_problems
-from coordinator.edge.reading import may_read
+from coordinator.edge.reading import POSITION_HEADER, may_read
 from coordinator.edge.watching import Watch, watching
 
 router = APIRouter(tags=["live"])
@@ -117,7 +117,7 @@ async def job_events(
     def begin(watch: Watch) -> AsyncGenerator[LiveMessage]:
         return watch.follow_jobs([job_id], since, progress=progress)
 
-    return EventStream(_sse(context, principal, begin, until_final=True), headers=_HEADERS)
+    return EventStream(_sse(context, principal, begin, until_final=True), headers=_headers(context))
 
 
 @router.get(
@@ -149,7 +149,11 @@ async def all_events(
                 yield message
         yield Subscribed(jobs="all", position=watch.position)
 
-    return EventStream(_sse(context, principal, begin, until_final=False), headers=_HEADERS)
+    return EventStream(_sse(context, principal, begin, until_final=False), headers=_headers(context))
+
+
+def _headers(context: EdgeContext) -> dict[str, str]:
+    return {**_HEADERS, POSITION_HEADER: str(context.live.events.position)}
 
 
 async def _sse(
