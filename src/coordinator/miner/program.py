@@ -128,9 +128,8 @@ class MinerProgram:
         slots = [asyncio.create_task(self._slots.serve()) for _ in range(self._config.concurrency)]
         watch = asyncio.create_task(self._slots.watch())
         abilities = asyncio.create_task(self._keep_abilities())
-        tasks = [keeper, stopping, beats, watch, abilities, *slots]
         reports = asyncio.create_task(self._slots.report())
-        tasks = [keeper, stopping, beats, watch, reports, *slots]
+        tasks = [keeper, stopping, beats, watch, abilities, reports, *slots]
         try:
             await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if keeper.done():
