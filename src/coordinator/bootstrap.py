@@ -16,9 +16,10 @@ from coordinator.application.dispatch import Dispatcher
 from coordinator.application.feed import Feed
 from coordinator.application.figures import Figures, FollowerFigures
 from coordinator.application.follow import Follower, FollowerRunner, LocalWatermarks
-from coordinator.application.front import CoordinatorFront, Welcome
+from coordinator.application.front import CoordinatorFront, KeyDesk, Welcome
 from coordinator.application.holders import Holders
 from coordinator.application.intents import Intent, Refused
+from coordinator.application.keys import KeyFollower
 from coordinator.application.live import Live, LiveEvents
 from coordinator.application.payload_schemas import PayloadSchemas
 from coordinator.application.ports import Clock, Database, LogUnavailable
@@ -29,6 +30,7 @@ from coordinator.application.publish import Publisher
 from coordinator.application.timers import Timers
 from coordinator.blobs import open_blob_store
 from coordinator.catalog import load_catalog
+from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import SYSTEM
@@ -93,15 +95,19 @@ class Coordinator:
         hub = ProgressHub()
         self.live = Live(LiveEvents(self.feed, parts.log, hub, holders), hub, holders)
         timeout = settings.heartbeat_timeout_seconds
+        secrets = KeySecrets.of(key)
+        self.watermarks = LocalWatermarks(parts.database)
+        self.keyring = settings.new_keyring(secrets, clock.now)
+        self._keys = KeyFollower(self.feed, parts.log, parts.database, self.keyring, self.watermarks)
         presence = Presence(parts.database, self.bus.state, lambda: self.feed.head, clock, timeout)
         self.front = CoordinatorFront(
             self.bus,
-            Preparation(self.blobs, fingerprint_secret(key)),
+            Preparation(self.blobs, fingerprint_secret(key), secrets),
             presence,
             parts.queues,
             Welcome(settings.heartbeat_interval_seconds, timeout),
+            KeyDesk(secrets, self._keys.reached),
         )
-        self.watermarks = LocalWatermarks(parts.database)
         timers = Timers(parts.database, self.front.handle, clock, timeout, self._hears)
         parts.on_reconnect(timers.listen_anew)
         self._dispatcher = Dispatcher(
@@ -121,7 +127,7 @@ class Coordinator:
         self.runners = [
             FollowerRunner(f, self.feed, parts.database, parts.leadership, self.watermarks) for f in followers
         ]
-        self._inbox = parts.inbox(self.front, settings.keyring)
+        self._inbox = parts.inbox(self.front, self.keyring)
         self._started = False
         self._stopping = asyncio.Event()
 
@@ -134,20 +140,28 @@ class Coordinator:
         """The HTTP edge, made anew at each call."""
         from coordinator.edge.app import create_app
         from coordinator.edge.context import EdgeContext
+        from coordinator.edge.rates import Rates, redis_storage
 
+        redis_url = self.settings.rate_limit_redis_url
+        rates = Rates(
+            self.settings.rate_limits,
+            self.settings.rate_limit_window_seconds,
+            None if redis_url is None else lambda: redis_storage(redis_url.get_secret_value()),
+        )
         return create_app(
             EdgeContext(
                 front=self.front,
                 log=self.parts.log,
                 database=self.parts.reads,
                 queues=self.parts.queues,
-                keyring=self.settings.keyring,
+                keyring=self.keyring,
                 blobs=self.blobs,
                 settings=self.settings,
                 watermarks=self.watermarks,
                 live=self.live,
                 health=self.health,
                 figures=self.figures,
+                rates=rates,
                 stopping=self._stopping,
             )
         )
@@ -160,6 +174,7 @@ class Coordinator:
         await self.parts.start()
         await self.feed.start()
         await self.live.events.start()
+        await self._keys.start()
         await self.bus.start()
         await self._seed()
         if self._inbox is not None:
@@ -179,6 +194,7 @@ class Coordinator:
         for runner in self.runners:
             await runner.stop()
         await self.live.events.stop()
+        await self._keys.stop()
         await self.feed.stop()
         await self.parts.stop()
         stats = self.bus.stats

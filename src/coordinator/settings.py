@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,13 +12,22 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from coordinator.application.keyring import BadKey, Keyring
-from coordinator.domain.messages import Role
+from coordinator.crypto.api_keys import KeySecrets
+from coordinator.domain.messages import Millis, Role
 from coordinator.domain.urls import parse_allowed
 
 DEVELOPMENT_PREFIX = "dev-only-"
 """How the secrets begin that the container files ship for trying things out."""
 Mode = Literal["embedded", "standard"]
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
+RateLimit = Annotated[int, Field(ge=0, le=10_000_000)] | None
+"""Requests in a window; 0 for any number, None for what APP_ENV makes of it."""
+RATE_LIMITS = {"client": 60, "miner": 6000, "admin": 600, "failures": 30}
+"""What is allowed in a window with APP_ENV=prod; elsewhere nothing is limited unless the settings say so.
+
+A miner's key may serve many nodes, each of which polls, reports and sends heartbeats; a failure is a request
+whose key is not valid, counted by its address.
+"""
 
 
 class BadSettings(Exception):
@@ -41,7 +51,16 @@ class Settings(BaseSettings):
     client_api_keys: Keys = ()
     miner_api_keys: Keys = ()
     admin_api_keys: Keys = ()
+    hmac_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
+    hmac_window_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
     allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    rate_limit_requests: RateLimit = None
+    rate_limit_miner_requests: RateLimit = None
+    rate_limit_admin_requests: RateLimit = None
+    rate_limit_failures: RateLimit = None
+    rate_limit_window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    rate_limit_redis_url: SecretStr | None = None
 
     job_ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
     heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=600)] = 10
@@ -88,13 +107,34 @@ class Settings(BaseSettings):
 
     @cached_property
     def keyring(self) -> Keyring:
-        return Keyring(
-            {
-                Role.CLIENT: [k.get_secret_value() for k in self.client_api_keys],
-                Role.MINER: [k.get_secret_value() for k in self.miner_api_keys],
-                Role.ADMIN: [k.get_secret_value() for k in self.admin_api_keys],
-            }
-        )
+        """The keys of the settings alone."""
+        return self.new_keyring()
+
+    @property
+    def rate_limits(self) -> dict[str, int]:
+        """By role, and for failures: how many requests in a window; 0 for any number."""
+        given = {
+            "client": self.rate_limit_requests,
+            "miner": self.rate_limit_miner_requests,
+            "admin": self.rate_limit_admin_requests,
+            "failures": self.rate_limit_failures,
+        }
+        usual = RATE_LIMITS if self.app_env == "prod" else dict.fromkeys(RATE_LIMITS, 0)
+        return {name: usual[name] if value is None else value for name, value in given.items()}
+
+    def new_keyring(
+        self, secrets: KeySecrets | None = None, now: Callable[[], Millis] | None = None
+    ) -> Keyring:
+        """A keyring of its own with the keys of the settings, which others may join. Raises BadKey."""
+        keys = {
+            Role.CLIENT: self.client_api_keys,
+            Role.MINER: self.miner_api_keys,
+            Role.ADMIN: self.admin_api_keys,
+        }
+        plain = {role: [key.get_secret_value() for key in those] for role, those in keys.items()}
+        hmac_secret = self.hmac_secret.get_secret_value() if self.hmac_secret else None
+        clock = {} if now is None else {"now": now}
+        return Keyring(plain, hmac_secret=hmac_secret, secrets=secrets, **clock)
 
 
 def load_settings(**overrides: object) -> Settings:

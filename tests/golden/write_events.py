@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from coordinator.domain.aggregates import fold, job_stream
+from coordinator.domain.aggregates import fold, job_stream, key_stream
 from coordinator.domain.job import (
     JobAttemptEnded,
     JobCanceled,
@@ -24,6 +25,7 @@ from coordinator.domain.job import (
     JobStarted,
     JobSubmitted,
 )
+from coordinator.domain.key import KeyCreated, KeyRevoked, KeyRotated
 from coordinator.domain.matching import Capabilities, Constraints, Gpu
 from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, miner_stream
@@ -161,6 +163,24 @@ def streams() -> list[tuple[UUID, list[Event]]]:
     retired = ServiceRetired(**by, at=NOON + 2, service="whisper")
     registered_service = ServiceRegistered(**by, at=NOON, spec=SPEC)
     all_streams.append((service_stream("whisper"), [registered_service, revised, retired]))
+
+    key_id = key_stream("root", "laptop")
+    about: dict[str, Any] = {"by": "root", "key_id": key_id, "name": "alice"}
+    created = KeyCreated(
+        **about,
+        at=NOON,
+        role="client",
+        label="Alice’s laptop",
+        expires_at=NOON + 90 * 86_400_000,
+        signed=True,
+        salt="0f" * 16,
+        digest="ab" * 32,
+    )
+    rotated = KeyRotated(
+        **about, at=NOON + 1, generation=2, salt="1e" * 16, digest="cd" * 32, old_until=NOON + 60_001
+    )
+    revoked = KeyRevoked(**about, at=NOON + 2, reason="lost")
+    all_streams.append((key_id, [created, rotated, revoked]))
     return all_streams
 
 

@@ -39,6 +39,11 @@ GUARDED = [
     ("GET", "/v1/registry/services"),
     ("GET", "/v1/registry/services/checksum"),
     ("GET", "/metrics"),
+    ("GET", "/v1/admin/keys"),
+    ("POST", "/v1/admin/keys"),
+    ("GET", "/v1/admin/keys/01890a5d-ac96-774b-bcce-b302099a8057"),
+    ("POST", "/v1/admin/keys/01890a5d-ac96-774b-bcce-b302099a8057/rotate"),
+    ("POST", "/v1/admin/keys/01890a5d-ac96-774b-bcce-b302099a8057/revoke"),
 ]
 
 

@@ -13,6 +13,7 @@ from coordinator.crypto.receipt import receipt_id, sign_receipt
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.facts import Facts, WorkDone
 from coordinator.domain.job import JobComplete, JobFail, JobStart, JobState, JobSubmit, Queued, Running
+from coordinator.domain.key import KeyCreate, KeyRotate
 from coordinator.domain.messages import Millis
 from coordinator.domain.service import ServiceRegister, ServiceRevise
 
@@ -68,6 +69,14 @@ class Deciding:
                 known = state is not None and state.spec == command.spec
                 fault = None if known else check_spec(command.spec)
                 return Facts(now, principal, prepared.stream, fault=fault)
+            case KeyCreate() | KeyRotate():
+                return Facts(
+                    now,
+                    principal,
+                    prepared.stream,
+                    key_salt=prepared.key_salt,
+                    key_digest=prepared.key_digest,
+                )
         return Facts(now, principal, prepared.stream)
 
     def seal(self, work: WorkDone) -> dict[str, Any]:

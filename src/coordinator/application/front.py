@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,11 +15,15 @@ from coordinator.application.intents import Accepted, Answer, Intent, Refused
 from coordinator.application.ports import Heartbeat, WorkQueues
 from coordinator.application.preparation import Preparation, Prepared
 from coordinator.application.presence import Presence
-from coordinator.domain.errors import Code
+from coordinator.crypto.api_keys import KeySecrets
+from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import AttemptCommand, JobSubmit
+from coordinator.domain.key import Active, KeyCreate, KeyRevoke, KeyRotate
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegister
 from coordinator.domain.service import ServiceRegister
+
+KEYRING_SECONDS = 5.0  # how long an answer about a key may wait for this process's own keyring
 
 log = structlog.get_logger("commands")
 
@@ -32,6 +36,15 @@ class Welcome:
     heartbeat_timeout: float
 
 
+@dataclass(frozen=True, slots=True)
+class KeyDesk:
+    """What answers about API keys need."""
+
+    secrets: KeySecrets
+    reached: Callable[[int, float], Awaitable[bool]]
+    """Wait until the keyring of this process is as the log was at a position."""
+
+
 class CoordinatorFront:
     """Implements `ports.Front`."""
 
@@ -42,12 +55,14 @@ class CoordinatorFront:
         presence: Presence,
         queues: WorkQueues,
         welcome: Welcome,
+        key_desk: KeyDesk | None = None,
     ) -> None:
         self._bus = bus
         self._preparation = preparation
         self._presence = presence
         self._queues = queues
         self._welcome = welcome
+        self._key_desk = key_desk
 
     async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
         try:
@@ -57,6 +72,8 @@ class CoordinatorFront:
             for place, (intent, answer) in enumerate(zip(intents, told, strict=True)):
                 if isinstance(intent.command, MinerRegister) and isinstance(answer, Accepted):
                     told[place] = await self._welcomed(answer)
+                elif isinstance(intent.command, KeyCreate | KeyRotate | KeyRevoke):
+                    told[place] = await self._about_key(prepared[place], answer)
                 _log(intent, answer)
         except Exception:
             log.exception("commands could not be handled", count=len(intents))
@@ -72,6 +89,23 @@ class CoordinatorFront:
 
     async def state(self, stream: UUID) -> Any:
         return await self._bus.state(stream)
+
+    async def _about_key(self, prepared: Prepared | Refusal, answer: Answer) -> Answer:
+        """The answer once it holds in this process, with the secret if this very command made it."""
+        desk = self._key_desk
+        if desk is None or not isinstance(prepared, Prepared) or not isinstance(answer, Accepted):
+            return answer
+        await desk.reached(answer.position, KEYRING_SECONDS)
+        if not prepared.key_salt:
+            return answer
+        state = await self._bus.state(prepared.stream)
+        if not isinstance(state, Active) or all(s.salt != prepared.key_salt for s in state.secrets):
+            return answer  # a repeat: a secret is told once
+        secret = desk.secrets.secret(prepared.stream, prepared.key_salt)
+        body = {**answer.body, "key": f"{state.created.name}:{secret}"}
+        if state.created.signed:
+            body["hmac_secret"] = desk.secrets.hmac_secret(prepared.stream, prepared.key_salt)
+        return Accepted(answer.position, body)
 
     async def _welcomed(self, answer: Accepted) -> Answer:
         profile, miner_id = answer.body["profile"], answer.body["miner_id"]
@@ -98,7 +132,7 @@ def _log(intent: Intent, answer: Answer) -> None:
     if usual and not log.is_enabled_for(logging.DEBUG):
         return  # this is called for every command: it must cost nothing where nobody looks
     facts: dict[str, Any] = {"command": command.topic, "by": intent.principal.name}
-    for name in ("job_id", "attempt", "miner_id", "session_id"):
+    for name in ("job_id", "attempt", "miner_id", "session_id", "key_id"):
         value = getattr(command, name, None)
         if value is not None:
             facts[name] = str(value) if isinstance(value, UUID) else value
@@ -107,6 +141,5 @@ def _log(intent: Intent, answer: Answer) -> None:
     if isinstance(answer, Refused):
         log.info("refused", **facts, code=answer.code.value, detail=answer.detail)
         return
-    if "job_id" in answer.body:
-        facts["job_id"] = answer.body["job_id"]
+    facts |= {name: answer.body[name] for name in ("job_id", "key_id") if name in answer.body}
     (log.debug if usual else log.info)("accepted", **facts, position=answer.position)

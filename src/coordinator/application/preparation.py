@@ -20,11 +20,12 @@ import structlog
 
 from coordinator.application.intents import Intent, check_sender
 from coordinator.application.ports import BlobSink, StoredPayload
+from coordinator.crypto.api_keys import KeySecrets, digest_of, new_salt
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import VerificationFailed, verify_statement
 from coordinator.crypto.refs import blob_ref, blob_refs
-from coordinator.domain.aggregates import job_stream
+from coordinator.domain.aggregates import job_stream, key_stream
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import (
     AttemptCommand,
@@ -36,6 +37,7 @@ from coordinator.domain.job import (
     JobStart,
     JobSubmit,
 )
+from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
 from coordinator.domain.matching import class_of
 from coordinator.domain.messages import Command
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerLose, MinerRegister, miner_stream
@@ -65,6 +67,9 @@ class Prepared:
     fingerprint: str = ""
     blobs: frozenset[str] = field(default_factory=frozenset)
     """Blobs that the payload or result refers to; the sender must own them."""
+    key_salt: str = ""
+    key_digest: str = ""
+    """Of the secret that a key is given; the secret itself is derived again where it is needed."""
 
     @property
     def command(self) -> Command:
@@ -74,9 +79,11 @@ class Prepared:
 class Preparation:
     """Prepares commands. `secret` keys the fingerprints of requests; it never leaves the process."""
 
-    def __init__(self, blobs: BlobSink, secret: bytes) -> None:
+    def __init__(self, blobs: BlobSink, secret: bytes, keys: KeySecrets | None = None) -> None:
+        """Without `keys` no API keys are made."""
         self._blobs = blobs
         self._secret = secret
+        self._keys = keys
         self._salts = _Salts()
 
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared | Refusal]:
@@ -118,6 +125,14 @@ class Preparation:
                 return Prepared(intent, service_stream(intent.command.spec.id))
             case ServiceRetire():
                 return Prepared(intent, service_stream(intent.command.service))
+            case KeyCreate():
+                key = intent.command.idempotency_key
+                made = key_stream(intent.principal.name, key) if key is not None else _uuid7()
+                return self._with_secret(intent, made)
+            case KeyRotate():
+                return self._with_secret(intent, intent.command.key_id)
+            case KeyRevoke():
+                return Prepared(intent, intent.command.key_id)
         raise Refusal(Code.UNKNOWN_COMMAND, f"{intent.command.topic} can't be sent")
 
     def _submit(self, intent: Intent, command: JobSubmit) -> Prepared:
@@ -154,6 +169,13 @@ class Preparation:
             payload=StoredPayload(command.job_id, "result", salt, body),
             blobs=_refs(command.result, body),
         )
+
+    def _with_secret(self, intent: Intent, key_id: UUID) -> Prepared:
+        if self._keys is None:
+            raise Refusal(Code.UNKNOWN_COMMAND, "no keys are made here")
+        salt = new_salt()
+        digest = digest_of(salt, self._keys.secret(key_id, salt).encode())
+        return Prepared(intent, key_id, key_salt=salt, key_digest=digest)
 
     def _fingerprint(self, stream: UUID, command: JobSubmit, body: bytes) -> str:
         """Tells a repeated request from another one with the same key, and tells a reader of the log nothing.

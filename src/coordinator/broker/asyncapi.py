@@ -43,9 +43,13 @@ _OUTSIDE: Final = frozenset({Role.CLIENT, Role.MINER, Role.ADMIN})
 Json = dict[str, Any]
 
 
+def _comes_over_amqp(command: type[Command]) -> bool:
+    return bool(command.senders & _OUTSIDE) and not command.discloses
+
+
 def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
     """The document, from the coordinator's point of view: it receives commands and sends offers."""
-    commands = {t: c for t, c in aggregates.COMMANDS.items() if c.senders & _OUTSIDE}
+    commands = {t: c for t, c in aggregates.COMMANDS.items() if _comes_over_amqp(c)}
     messages = {
         **{topic: _command(topic, command) for topic, command in commands.items()},
         HEARTBEAT: _signed(HEARTBEAT, "Heartbeat", "A miner says that a session is alive."),
@@ -286,7 +290,7 @@ _DEAD_LETTER: Final[Json] = {
 # --- schemas -----------------------------------------------------------------------------------------------
 def _schemas(generator: type[GenerateJsonSchema]) -> Json:
     models: list[type[BaseModel]] = [
-        *(c for c in aggregates.COMMANDS.values() if c.senders & _OUTSIDE),
+        *(c for c in aggregates.COMMANDS.values() if _comes_over_amqp(c)),
         *aggregates.EVENTS.values(),
         Heartbeat,
         Offer,

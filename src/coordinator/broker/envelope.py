@@ -149,8 +149,11 @@ def authenticate(envelope: Envelope, keyring: Keyring) -> Principal:
 
 def read_commands(envelope: Envelope, principal: Principal) -> Batch[Intent]:
     """The commands in a body. Raises Refusal where the whole body can't be handled."""
-    if envelope.kind not in COMMANDS:
+    kind = COMMANDS.get(envelope.kind)
+    if kind is None:
         raise Refusal(Code.UNKNOWN_COMMAND, "no such command type; see the protocol page for what there is")
+    if kind.discloses:
+        raise Refusal(Code.FORBIDDEN, "its answer is a secret, which no queue may hold: send it over HTTP")
 
     def read(value: Any, message_id: str | None) -> Intent:
         command = parse_command(envelope.kind, value)

@@ -12,6 +12,7 @@ from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
 from coordinator.broker.topology import EVENTS
 from coordinator.domain.job import JobEvent
+from coordinator.domain.key import KeyEvent
 from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerEvent
 from coordinator.domain.service import ServiceRegistered, ServiceRetired, ServiceRevised
@@ -34,6 +35,8 @@ def owner_and_subject(event: Event) -> tuple[str, str]:
             return NOBODY, event.spec.id
         case ServiceRetired():
             return NOBODY, event.service
+        case KeyEvent():
+            return NOBODY, str(event.key_id)
     return NOBODY, NOBODY
 
 

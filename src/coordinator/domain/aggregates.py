@@ -10,11 +10,23 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from coordinator.domain import job, job_decisions, miner, service
+from coordinator.domain import job, job_decisions, key, miner, service
 from coordinator.domain.facts import Facts
 from coordinator.domain.messages import COMMANDS, EVENTS, Command, Event, stream_id
 
-__all__ = ["AGGREGATE_OF", "COMMANDS", "EVENTS", "JOB", "MINER", "SERVICE", "Aggregate", "fold", "job_stream"]
+__all__ = [
+    "AGGREGATE_OF",
+    "COMMANDS",
+    "EVENTS",
+    "JOB",
+    "KEY",
+    "MINER",
+    "SERVICE",
+    "Aggregate",
+    "fold",
+    "job_stream",
+    "key_stream",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +42,8 @@ class Aggregate:
 JOB = Aggregate("job", job_decisions.decide, job.evolve, job.answer)
 MINER = Aggregate("miner", miner.decide, miner.evolve, miner.answer)
 SERVICE = Aggregate("service", service.decide, service.evolve, service.answer)
-_BY_NAME = {a.name: a for a in (JOB, MINER, SERVICE)}
+KEY = Aggregate("key", key.decide, key.evolve, key.answer)
+_BY_NAME = {a.name: a for a in (JOB, MINER, SERVICE, KEY)}
 
 for _registry in (COMMANDS, EVENTS):
     # The modules register theirs in whatever order they are imported; documents are made of these tables.
@@ -54,3 +67,8 @@ def fold(events: list[Event], state: Any = None) -> Any:
 def job_stream(client: str, key: str) -> UUID:
     """The id of the job that `client` submitted under the idempotency key `key`: a repeat meets itself."""
     return stream_id("job", client, key)
+
+
+def key_stream(admin: str, idempotency_key: str) -> UUID:
+    """The id of the API key that `admin` made under this idempotency key."""
+    return stream_id("key", admin, idempotency_key)

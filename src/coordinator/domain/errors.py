@@ -20,6 +20,7 @@ class Code(StrEnum):
     JOB_NOT_FOUND = "JOB_NOT_FOUND"  # no such job, or not the sender's
     JOB_NOT_READY = "JOB_NOT_READY"  # the job is not final yet
     MINER_NOT_FOUND = "MINER_NOT_FOUND"
+    KEY_NOT_FOUND = "KEY_NOT_FOUND"  # no API key with this id
     SESSION_NOT_LIVE = "SESSION_NOT_LIVE"  # register again, with a new session id
     MINER_DRAINING = "MINER_DRAINING"  # finishes what it holds, gets nothing new
     NOT_CAPABLE = "NOT_CAPABLE"  # this miner's capabilities do not satisfy the job

@@ -64,6 +64,10 @@ class Facts:
     """job.submit: keyed digest of the request, to tell a repeat from another request with the same key;
     computed from the command, never stale."""
 
+    key_salt: str = ""
+    key_digest: str = ""
+    """key.create, key.rotate: what an event holds of the new secret; made with the command, never stale."""
+
     fault: Refusal | None = None
     """What checking the command's content against the lookups found wrong (the payload against the
     service's schema, the signed statement against the miner's key)."""

@@ -80,11 +80,16 @@ class Command(Message):
 
     senders: ClassVar[frozenset[Role]] = frozenset()
     """The roles that may send this command at all; `decide` checks what is whose."""
+    discloses: ClassVar[bool] = False
+    """Whether its answer holds a secret: such a command goes over HTTP only, never through a queue."""
 
-    def __init_subclass__(cls, topic: str = "", senders: set[Role] | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(
+        cls, topic: str = "", senders: set[Role] | None = None, *, discloses: bool = False, **kwargs: Any
+    ) -> None:
         super().__init_subclass__(**kwargs)
         cls.topic = topic
         cls.senders = frozenset(senders or ())
+        cls.discloses = discloses
         if topic:
             _register(COMMANDS, topic, cls)
 

@@ -20,6 +20,7 @@ from coordinator.edge import (
     errors,
     health,
     jobs,
+    keys,
     live_client,
     live_events,
     metrics,
@@ -31,11 +32,13 @@ from coordinator.edge import (
 )
 from coordinator.edge.auth import allow
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.entrance import REQUEST_ID_HEADER, Entrance
+from coordinator.edge.entrance import REQUEST_ID_HEADER, Entrance, LastCatch
+from coordinator.edge.gate import Gate
 from coordinator.edge.meter import HttpMeter
 from coordinator.edge.metrics import Backlogs
 from coordinator.edge.openapi import describe
 from coordinator.edge.problems import install_problem_handlers
+from coordinator.edge.rates import RATE_HEADERS
 from coordinator.edge.reading import POSITION_HEADER
 from coordinator.edge.waiting import JobWatch
 
@@ -50,6 +53,7 @@ ROUTERS: Final = (
     progress.router,
     services.router,
     live_events.router,
+    keys.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
 
@@ -65,6 +69,8 @@ def create_app(context: EdgeContext) -> FastAPI:
         letting_go.cancel()
         await asyncio.gather(letting_go, return_exceptions=True)
         await watch.stop()
+        if context.rates is not None:
+            await context.rates.close()
 
     app = FastAPI(
         title="coordinator",
@@ -91,13 +97,15 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.include_router(docs.router)
     app.include_router(live_client.router)
     install_problem_handlers(app)
+    app.add_middleware(Gate)
+    app.add_middleware(LastCatch)
     if context.settings.allow_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=context.settings.allow_origins,
             allow_methods=["GET", "HEAD", "POST", "PUT"],
             allow_headers=["*"],
-            expose_headers=[POSITION_HEADER, REQUEST_ID_HEADER, "Location", "Retry-After"],
+            expose_headers=[POSITION_HEADER, REQUEST_ID_HEADER, "Location", "Retry-After", *RATE_HEADERS],
         )
     app.add_middleware(Entrance, meter=app.state.http_meter)
     describe(app)

@@ -62,6 +62,14 @@ def fill(body: Mapping[str, Any], **values: Any) -> dict[str, Any]:
     return {**body, **values}
 
 
+def header_text(name: str, value: str) -> str:
+    """A header's text: bytes that the server read as Latin-1, and clients mean as UTF-8. Raises Refusal."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise Refusal(Code.INVALID_PAYLOAD, f"{name}: should be UTF-8") from None
+
+
 def take_text(body: dict[str, Any], name: str) -> str | None:
     """Remove an optional text from the body. Raises Refusal."""
     value = body.pop(name, None)

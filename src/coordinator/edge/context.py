@@ -16,6 +16,8 @@ from coordinator.application.keyring import Keyring
 from coordinator.application.live import Live
 from coordinator.application.ports import Database, EventLog, Front, Row, Watermarks, WorkQueues
 from coordinator.blobs import BlobStore
+from coordinator.edge.rates import Rates
+from coordinator.edge.replays import Replays
 from coordinator.settings import Settings
 
 T = TypeVar("T")
@@ -59,6 +61,10 @@ class EdgeContext:
     figures: Callable[[], Figures] = Figures
     """What the parts count, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
+    rates: Rates | None = None
+    """How often keys may call; None for as often as they like."""
+    replays: Replays = field(default_factory=Replays)
+    """The signatures of requests that were used."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: what waits is answered then, with what there is."""
 

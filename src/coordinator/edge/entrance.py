@@ -1,4 +1,8 @@
-"""What every request passes on its way in and out: its id, its log line, security headers, the last catch."""
+"""What every request passes on its way in and out: its id, its log line, security headers, the last catch.
+
+From the outside in: `Entrance`, CORS (where the settings allow other origins), `LastCatch`, the gate. So
+whatever is answered, a failure or a 429 among it, has the headers of all that stand before.
+"""
 
 from __future__ import annotations
 
@@ -74,17 +78,40 @@ class Entrance:
                 await self._app(scope, receive_and_note, send_with_headers)
             except ClientDisconnect:
                 status = CLIENT_GONE
-            except Exception as error:
-                # As text: renderers that walk through local variables would show keys and payloads.
-                log.error("a request failed", exception="".join(traceback.format_exception(error)))
-                if status:
-                    raise  # the answer has begun: cutting the connection is all that tells
-                await internal_problem().response()(scope, receive, send_with_headers)
             finally:
                 self._meter.under_way -= 1
                 seconds = time.monotonic() - began
                 self._meter.count(scope, status or CLIENT_GONE, seconds)
                 _log_access(scope, status or CLIENT_GONE, seconds)
+
+
+class LastCatch:
+    """ASGI middleware: what nobody expected is answered with a problem that says nothing about it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            # As text: renderers that walk through local variables would show keys and payloads.
+            log.error("a request failed", exception="".join(traceback.format_exception(error)))
+            if started:
+                raise  # the answer has begun: cutting the connection is all that tells
+            await internal_problem().response()(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

@@ -11,11 +11,11 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.errors import Code
 from coordinator.domain.job import JobCancel, JobSubmit
 from coordinator.domain.messages import Role, ServiceId
 from coordinator.edge.auth import Client
-from coordinator.edge.bodies import command_body, fill, read_object
+from coordinator.edge.bodies import command_body, fill, header_text, read_object
 from coordinator.edge.context import Context
 from coordinator.edge.models import JobCancelAnswer, JobPage, JobState, JobSubmitAnswer, JobView
 from coordinator.edge.problems import describe_problems
@@ -74,7 +74,7 @@ async def submit_job(
 ) -> Response:
     fields = await read_object(request, context.limits)
     if idempotency_key is not None:
-        fields = fill(fields, idempotency_key=_header_text(idempotency_key))
+        fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
     fields.setdefault("ttl_seconds", context.settings.job_ttl_seconds)
     answer = await send(context, principal, JobSubmit.topic, fields, request)
     submitted = JobSubmitAnswer.model_validate(answer.to_wire())
@@ -165,11 +165,3 @@ def view(row: dict[str, Any]) -> JobView:
             "error": error,
         }
     )
-
-
-def _header_text(value: str) -> str:
-    """A header's text: bytes that the server read as Latin-1, and clients mean as UTF-8."""
-    try:
-        return value.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        raise Refusal(Code.INVALID_PAYLOAD, "Idempotency-Key: should be UTF-8") from None

@@ -207,6 +207,50 @@ class MinerPage(View):
     next_cursor: str | None
 
 
+# --- keys --------------------------------------------------------------------------------------------------
+class KeyAnswer(Answer):
+    key_id: UUID
+    name: str
+    role: str
+    state: Literal["ACTIVE", "REVOKED"]
+    generation: int
+    expires_at: Moment | None
+    signed: bool
+
+
+class NewSecretAnswer(KeyAnswer):
+    """`key` is shown this once: it is stored nowhere, and a repeat does not show it again."""
+
+    key: str | None = Field(None, description="`name:secret`, as `X-Api-Key` takes it.")
+    hmac_secret: str | None = Field(None, description="What requests are signed with, if they have to be.")
+
+
+class KeyView(View):
+    """An API key that was made at run time; `old_until` is when the secrets before its newest end."""
+
+    key_id: UUID
+    name: str
+    role: str
+    label: str
+    state: Literal["ACTIVE", "EXPIRED", "REVOKED"]
+    signed: bool
+    generation: int
+    created_at: Moment
+    created_by: str
+    expires_at: Moment | None
+    rotated_at: Moment | None
+    old_until: Moment | None
+    revoked_at: Moment | None
+    revoked_by: str | None
+    reason: str | None
+    position: int
+
+
+class KeyPage(View):
+    items: list[KeyView]
+    next_cursor: str | None
+
+
 # --- blobs, services, health -------------------------------------------------------------------------------
 class BlobView(View):
     """A stored file; `blob` is how a payload or result names it."""

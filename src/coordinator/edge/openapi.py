@@ -15,10 +15,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from coordinator.domain.errors import Code
+from coordinator.edge.auth import KEY_SCHEME
 from coordinator.edge.bodies import SCHEMA_REF
 from coordinator.edge.models import ProblemDetails
 from coordinator.edge.problems import describe_problem
+from coordinator.edge.rates import LIMIT_HEADER, POLICY_HEADER, REMAINING_HEADER, RESET_HEADER
 from coordinator.edge.reading import POSITION_HEADER
+from coordinator.edge.signatures import SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 SUMMARY: Final = "An event-sourced coordinator for GPU miners."
 DESCRIPTION_FILE: Final = "introduction.md"
@@ -36,10 +39,10 @@ TAGS: Final = {
     "errors": "What each code means, and what to do.",
 }
 """In the order in which the page shows them; those that no endpoint has are left out."""
-WITHOUT_POSITION: Final = frozenset({"blobs", "health", "errors", "keys", "openai"})
+WITHOUT_POSITION: Final = frozenset({"blobs", "health", "errors", "openai"})
 """Tags whose answers have no place in the log."""
 _EVERYWHERE: Final = (Code.INTERNAL, Code.UNAVAILABLE)
-_WITH_A_KEY: Final = (Code.UNAUTHORIZED_KEY, *_EVERYWHERE)
+_WITH_A_KEY: Final = (Code.UNAUTHORIZED_KEY, Code.RATE_LIMITED, *_EVERYWHERE)
 
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "RequestId": {
@@ -62,11 +65,41 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     },
+    "RateLimitLimit": {
+        "description": "How many requests this key's name may send in a window, where that is limited.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimitRemaining": {
+        "description": "How many of them are left.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "RateLimitReset": {
+        "description": "Seconds until all of them are there again.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "RateLimitPolicy": {
+        "description": "The limit and its window: `60;w=60` is 60 requests in 60 seconds.",
+        "schema": {"type": "string"},
+    },
     "Authenticate": {
         "description": "How to prove who you are.",
         "required": True,
         "schema": {"type": "string"},
     },
+}
+_RATE_HEADERS: Final = {
+    LIMIT_HEADER: "RateLimitLimit",
+    REMAINING_HEADER: "RateLimitRemaining",
+    RESET_HEADER: "RateLimitReset",
+    POLICY_HEADER: "RateLimitPolicy",
+}
+_SIGNATURE_SCHEME: Final = {
+    "type": "apiKey",
+    "in": "header",
+    "name": SIGNATURE_HEADER,
+    "description": "Beside the key, where it asks for signed requests: HMAC-SHA256 in hex, under the key's "
+    f"second secret, over method, path, query, `{TIMESTAMP_HEADER}` (Unix seconds, sent too) and the body's "
+    "SHA-256 in hex, joined by line feeds. Each signature is good once.",
 }
 _SUBMITTED: Final = "#/components/schemas/JobSubmitAnswer"
 _NEXT: Final = {
@@ -104,6 +137,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     schemas["ProblemDetails"] = ProblemDetails.model_json_schema(ref_template=SCHEMA_REF)
     components["headers"] = _HEADERS
+    components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
     used = set()
     for operation in _operations(document):
         used.update(operation["tags"])
@@ -112,6 +146,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 schemas.setdefault(name, schema)
         _add_problems(operation)
         _add_headers(operation)
+        if operation["security"]:
+            operation["security"].append({KEY_SCHEME: [], "Signature": []})
     for operations in document["paths"].values():
         for response in operations.get("head", {}).get("responses", {}).values():
             response.pop("content", None)  # FastAPI does not know that there is no body
@@ -159,6 +195,8 @@ def _add_headers(operation: dict[str, Any]) -> None:
         # The health of what fails is not something to wait for.
         if status in ("425", "429", "503") and operation["security"]:
             headers["Retry-After"] = _ref("RetryAfter")
+        if operation["security"]:
+            headers.update({name: _ref(ref) for name, ref in _RATE_HEADERS.items()})
         if status == "401":
             headers["WWW-Authenticate"] = _ref("Authenticate")
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from coordinator.application.follow import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
 from coordinator.domain.messages import Event
-from coordinator.projections import jobs, miners, receipts, services
+from coordinator.projections import jobs, keys, miners, receipts, services
 
 CACHED_ROWS = 4000  # the rows that the next events are most likely about
 READ_EVENTS = 1000
@@ -32,7 +32,7 @@ def _read_model(module: ModuleType) -> ReadModel:
     return ReadModel(module.TABLE, module.KEY, module.key_of, module.evolve, module.BORN_WHOLE)
 
 
-READ_MODELS = tuple(_read_model(m) for m in (jobs, receipts, miners, services))
+READ_MODELS = tuple(_read_model(m) for m in (jobs, receipts, miners, services, keys))
 
 
 class Projector(FollowerBase):

@@ -45,3 +45,15 @@ SELECT * FROM services;
 -- name: projector_clear_services
 -- Before a rebuild.
 DELETE FROM services;
+
+-- name: projector_api_keys
+-- Rows by key.
+SELECT * FROM api_keys WHERE key_id IN (:keys);
+
+-- name: projector_all_api_keys
+-- Every row, for the comparison with the log.
+SELECT * FROM api_keys;
+
+-- name: projector_clear_api_keys
+-- Before a rebuild.
+DELETE FROM api_keys;

@@ -1,0 +1,56 @@
+"""The read model `api_keys`: the API keys that were made at run time, without what proves them."""
+
+from __future__ import annotations
+
+from coordinator.application.ports import Recorded, Row
+from coordinator.domain.key import KeyCreated, KeyEvent, KeyRevoked, KeyRotated
+from coordinator.domain.messages import Event
+
+TABLE = "api_keys"
+KEY = "key_id"
+BORN_WHOLE = False
+
+
+def key_of(event: Event) -> str | None:
+    """Which row this event changes, if any."""
+    return str(event.key_id) if isinstance(event, KeyEvent) else None
+
+
+def evolve(row: Row | None, recorded: Recorded) -> Row:
+    """The row after this event."""
+    event = recorded.event
+    if isinstance(event, KeyCreated):
+        return {
+            "key_id": str(event.key_id),
+            "name": event.name,
+            "role": event.role,
+            "label": event.label,
+            "signed": int(event.signed),
+            "generation": 1,
+            "created_at": event.at,
+            "created_by": event.by,
+            "expires_at": event.expires_at,
+            "rotated_at": None,
+            "old_until": None,
+            "revoked_at": None,
+            "revoked_by": None,
+            "reason": None,
+            "position": recorded.position,
+        }
+    assert row is not None, f"{event.topic} before key.created"
+    if isinstance(event, KeyRotated):
+        return {
+            **row,
+            "generation": event.generation,
+            "rotated_at": event.at,
+            "old_until": event.old_until,
+            "position": recorded.position,
+        }
+    assert isinstance(event, KeyRevoked)
+    return {
+        **row,
+        "revoked_at": event.at,
+        "revoked_by": event.by,
+        "reason": event.reason,
+        "position": recorded.position,
+    }
