@@ -128,13 +128,15 @@ async def an_edge(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
     """A coordinator that runs in `directory`."""
     coordinator = build(
         load_settings(
-            data_dir=directory,
-            database_url=None,
-            amqp_url=None,
-            client_api_keys=",".join(key_of(name) for name in CLIENTS),
-            miner_api_keys=",".join(key_of(name) for name in MINERS),
-            admin_api_keys=key_of("root"),
-            **settings,
+            **{
+                "data_dir": directory,
+                "database_url": None,
+                "amqp_url": None,
+                "client_api_keys": ",".join(key_of(name) for name in CLIENTS),
+                "miner_api_keys": ",".join(key_of(name) for name in MINERS),
+                "admin_api_keys": key_of("root"),
+                **settings,
+            }
         )
     )
     async with AsyncExitStack() as stack:

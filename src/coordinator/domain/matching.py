@@ -237,3 +237,28 @@ def _plain(number: str | None) -> str | None:
     if number is None:
         return None
     return number.rstrip("0").rstrip(".") if "." in number else number
+
+
+def stronger(needs: Constraints, wishes: Constraints) -> Constraints:
+    """What satisfies both: what the work needs, and what its client wishes besides.
+
+    Raises ValueError where no miner could: another GPU is wished for than is needed.
+    """
+    return Constraints(
+        gpu=_stronger_gpu(needs.gpu, wishes.gpu),
+        cuda=max(filter(None, (needs.cuda, wishes.cuda)), key=_version, default=None),
+        min_vram_gb=max(filter(None, (needs.min_vram_gb, wishes.min_vram_gb)), default=None),
+        models=tuple(dict.fromkeys((*needs.models, *wishes.models))),
+        region=wishes.region or needs.region,
+        max_price=wishes.max_price or needs.max_price,
+    )
+
+
+def _stronger_gpu(needed: str | None, wished: str | None) -> str | None:
+    if needed is None or wished is None:
+        return wished or needed
+    if _words(wished) == ["any"] or _words(wished) == _words(needed):
+        return needed
+    if _words(needed) != ["any"] and _vendor(_words(wished)) != needed:
+        raise ValueError(f"gpu: this needs one of {needed}")
+    return wished

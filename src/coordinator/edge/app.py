@@ -29,6 +29,7 @@ from coordinator.edge import (
     progress,
     results,
     services,
+    typed,
 )
 from coordinator.edge.auth import allow
 from coordinator.edge.context import EdgeContext
@@ -54,6 +55,7 @@ ROUTERS: Final = (
     services.router,
     live_events.router,
     keys.router,
+    typed.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
 

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.application.ports import PayloadKind
-from coordinator.blobs import BlobTooLarge
+from coordinator.blobs import BlobInfo, BlobTooLarge
 from coordinator.crypto.refs import SHA256_HEX, blob_ref, blob_refs
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import Canceled, Completed, Expired, Failed, Queued, Running
@@ -58,14 +58,7 @@ async def put_blob(request: Request, context: Context, principal: Anyone, sha256
         raise BlobTooLarge
     content = incoming(request, context.limits)
     info = await context.blobs.put(content, expected_sha256=sha256, max_bytes=limit)
-    row = {
-        "key": _owner_key(sha256, principal),
-        "digest": sha256,
-        "principal": principal.name,
-        "size": info.size,
-        "at": time.time_ns() // 1_000_000,
-    }
-    await context.put("blob_owners", row)
+    await own(context, principal, info)
     return reply(BlobView(blob=blob_ref(sha256), sha256=sha256, size=info.size), status=201)
 
 
@@ -114,6 +107,18 @@ async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sh
             "ETag": f'"{sha256}"',
         },
     )
+
+
+async def own(context: EdgeContext, principal: Principal, info: BlobInfo) -> None:
+    """Note that this principal uploaded a blob: it may refer to it from now on."""
+    row = {
+        "key": _owner_key(info.sha256, principal),
+        "digest": info.sha256,
+        "principal": principal.name,
+        "size": info.size,
+        "at": time.time_ns() // 1_000_000,
+    }
+    await context.put("blob_owners", row)
 
 
 async def _refers(context: EdgeContext, principal: Principal, job: Job, ref: str) -> bool:

@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,12 +15,13 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import JobCancel, JobSubmit
 from coordinator.domain.messages import Role, ServiceId
 from coordinator.edge.auth import Client
-from coordinator.edge.bodies import command_body, fill, header_text, read_object
+from coordinator.edge.bodies import command_body, read_object
 from coordinator.edge.context import Context
 from coordinator.edge.models import JobCancelAnswer, JobPage, JobState, JobSubmitAnswer, JobView
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import PageQuery, Position, cursor_after, find_job, read_cursor, reply
 from coordinator.edge.sending import same_job, send
+from coordinator.edge.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer, submit
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -40,19 +41,8 @@ class JobsQuery(PageQuery):
     status_code=201,
     response_model=JobSubmitAnswer,
     summary="Submit a job",
-    description="With an `Idempotency-Key` a repeat returns the first job, and 201 again; without one it is "
-    "another job. The job is in the log once this answers.",
-    responses=describe_problems(
-        Code.INVALID_PAYLOAD,
-        Code.UNAUTHORIZED_KEY,
-        Code.FORBIDDEN,
-        Code.SERVICE_NOT_FOUND,
-        Code.BLOB_NOT_FOUND,
-        Code.IDEMPOTENCY_MISMATCH,
-        Code.TOO_LARGE,
-        Code.UNAVAILABLE,
-        Code.INTERNAL,
-    ),
+    description=SUBMIT_TEXT,
+    responses=SUBMIT_PROBLEMS,
     openapi_extra=command_body(
         JobSubmit,
         example={
@@ -67,18 +57,11 @@ async def submit_job(
     request: Request,
     context: Context,
     principal: Client,
-    idempotency_key: Annotated[
-        str | None,
-        Header(alias="Idempotency-Key", description="1 to 200 characters; the same key means the same job."),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
 ) -> Response:
     fields = await read_object(request, context.limits)
-    if idempotency_key is not None:
-        fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
-    fields.setdefault("ttl_seconds", context.settings.job_ttl_seconds)
-    answer = await send(context, principal, JobSubmit.topic, fields, request)
-    submitted = JobSubmitAnswer.model_validate(answer.to_wire())
-    return reply(submitted, answer.position, 201, Location=f"/v1/jobs/{submitted.job_id}")
+    return await submit(request, context, principal, fields, idempotency_key, prefer)
 
 
 @router.get(

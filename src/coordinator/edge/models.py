@@ -70,20 +70,24 @@ class ProblemDetails(View):
 
 
 # --- jobs --------------------------------------------------------------------------------------------------
+class JobError(View):
+    code: str
+    message: str
+
+
 class JobSubmitAnswer(Answer):
+    """A job that was submitted; its result or error, where the request waited for the end."""
+
     job_id: UUID
     state: JobState
     expires_at: Moment
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
 
 
 class JobCancelAnswer(Answer):
     job_id: UUID
     state: JobState
-
-
-class JobError(View):
-    code: str
-    message: str
 
 
 class JobView(View):

@@ -6,7 +6,7 @@ it: the problems that any request may meet, the headers of answers, links from a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from importlib import resources
 from typing import Any, Final
@@ -101,7 +101,7 @@ _SIGNATURE_SCHEME: Final = {
     f"second secret, over method, path, query, `{TIMESTAMP_HEADER}` (Unix seconds, sent too) and the body's "
     "SHA-256 in hex, joined by line feeds. Each signature is good once.",
 }
-_SUBMITTED: Final = "#/components/schemas/JobSubmitAnswer"
+_SCHEMAS: Final = "#/components/schemas/"
 _NEXT: Final = {
     "result": ("get_result", "Its result, waited for"),
     "job": ("show_job", "The job as it is"),
@@ -152,7 +152,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for response in operations.get("head", {}).get("responses", {}).values():
             response.pop("content", None)  # FastAPI does not know that there is no body
         if "post" in operations:
-            _add_links(operations["post"])
+            _add_links(operations["post"], schemas)
     document["tags"] = [{"name": n, "description": text} for n, text in TAGS.items() if n in used]
     # FastAPI's own shape of a refused request, which is never what we answer.
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -201,14 +201,15 @@ def _add_headers(operation: dict[str, Any]) -> None:
             headers["WWW-Authenticate"] = _ref("Authenticate")
 
 
-def _add_links(operation: dict[str, Any]) -> None:
+def _add_links(operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
     """Say where what was made is, and what comes next where that is a job."""
     response = operation["responses"].get("201")
     if response is None:
         return
     response["headers"]["Location"] = _ref("Location")
-    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
-    if schema.get("$ref") == _SUBMITTED:
+    reference = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+    answer = schemas.get(reference.removeprefix(_SCHEMAS), {})
+    if {"job_id", "expires_at"} <= answer.get("properties", {}).keys():
         response["links"] = {
             name: {
                 "operationId": operation_id,

@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from coordinator.application.ports import PayloadKind, StoredPayload
 from coordinator.crypto.refs import parse_blob_ref
-from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.errors import Code
 from coordinator.domain.job import FINAL_STATES
 from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Client
@@ -25,12 +25,10 @@ from coordinator.edge.context import Context, EdgeContext, in_thread
 from coordinator.edge.models import JobResult, Receipt, ReceiptPage, moment, rfc3339
 from coordinator.edge.problems import Problem, describe_problems
 from coordinator.edge.reading import POSITION_HEADER, Position, find_job, reply
-from coordinator.edge.waiting import JobWatch
+from coordinator.edge.waiting import JobWatch, wait_asked
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
-_PREFERRED_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
-_WAIT: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _WRAPPER: Final = re.compile(rb'\{"blob":"(blob:[0-9a-f]{64})"\}')
 _READING_PROBLEMS: Final = (
     Code.INVALID_PAYLOAD,
@@ -61,9 +59,9 @@ async def get_result(
     ] = None,
     wait: Annotated[str | None, Query(description="The same as `Prefer: wait=N`, in seconds.")] = None,
 ) -> Response:
-    seconds, applied = _wait_asked(wait, prefer, context.limits.wait_seconds)
+    seconds, applied = wait_asked(wait, prefer, context.limits.wait_seconds)
     watch: JobWatch = request.app.state.job_watch
-    row = await _final_job(context, watch, principal, job_id, seconds)
+    row = await final_job(context, watch, principal, job_id, seconds)
     headers = {POSITION_HEADER: str(max(position, row["position"])), **applied}
     _check_completed(row, headers)
     stored = await stored_document(context, job_id, "result")
@@ -126,21 +124,31 @@ def blob_behind(stored: StoredPayload, digest: str) -> str | None:
     return parse_blob_ref(reference[1].decode())
 
 
+async def result_pieces(context: EdgeContext, row: dict[str, Any]) -> AsyncIterator[bytes] | None:
+    """The result document of a completed job, as JSON in pieces; None where it was erased."""
+    stored = await stored_document(context, UUID(row["job_id"]), "result")
+    if stored is None:
+        return None
+    blob = blob_behind(stored, row["result_digest"])
+    return _joined(stored.body, None, b"") if blob is None else await begun(context.blobs.get(blob))
+
+
 async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same pieces, the first of them read already: what fails at once still fails as a problem."""
     first = await anext(pieces, b"")
     return _joined(first, pieces, b"")
 
 
-async def _joined(head: bytes, pieces: AsyncIterator[bytes], tail: bytes) -> AsyncIterator[bytes]:
+async def _joined(head: bytes, pieces: AsyncIterator[bytes] | None, tail: bytes) -> AsyncIterator[bytes]:
     yield head
-    async for piece in pieces:
-        yield piece
+    if pieces is not None:
+        async for piece in pieces:
+            yield piece
     yield tail
 
 
 # --- the result --------------------------------------------------------------------------------------------
-async def _final_job(
+async def final_job(
     context: EdgeContext, watch: JobWatch, principal: Principal, job_id: UUID, seconds: float
 ) -> dict[str, Any]:
     """The job's row once it is final, or as it is after so many seconds. Raises Refusal."""
@@ -153,19 +161,6 @@ async def _final_job(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), seconds)
     return await find_job(context, principal, job_id)
-
-
-def _wait_asked(wait: str | None, prefer: str | None, longest: float) -> tuple[float, dict[str, str]]:
-    """How many seconds to wait, and the headers that say so."""
-    if wait is not None:
-        if not _WAIT.fullmatch(wait):
-            raise Refusal(Code.INVALID_PAYLOAD, "wait: should be a number of seconds")
-        return min(float(wait), longest), {}
-    preferred = _PREFERRED_WAIT.search(prefer or "")
-    if preferred is None:
-        return 0.0, {}
-    seconds = min(int(preferred[1]), int(longest))
-    return float(seconds), {"Preference-Applied": f"wait={seconds}"}
 
 
 def _check_completed(row: dict[str, Any], headers: dict[str, str]) -> None:

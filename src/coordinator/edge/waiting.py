@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterator
+from typing import Final
 
 import structlog
 
+from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import PROJECTOR, EdgeContext
 
 MAX_JOBS_IN_QUERY = 500
+_PREFERRED_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
+_WAIT: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 class JobWatch:
@@ -69,3 +74,16 @@ class JobWatch:
         for job_id in job_ids:
             for event in self._waiting.get(job_id, ()):
                 event.set()
+
+
+def wait_asked(wait: str | None, prefer: str | None, longest: float) -> tuple[float, dict[str, str]]:
+    """How many seconds to wait, and the headers that say so."""
+    if wait is not None:
+        if not _WAIT.fullmatch(wait):
+            raise Refusal(Code.INVALID_PAYLOAD, "wait: should be a number of seconds")
+        return min(float(wait), longest), {}
+    preferred = _PREFERRED_WAIT.search(prefer or "")
+    if preferred is None:
+        return 0.0, {}
+    seconds = min(int(preferred[1]), int(longest))
+    return float(seconds), {"Preference-Applied": f"wait={seconds}"}

@@ -1,0 +1,27 @@
+"""The edge of a whole coordinator, in both modes: what is asked of one must be true of the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.edge_bench import Bench, an_edge
+
+
+@pytest.fixture(params=["embedded", "standard"])
+async def any_edge(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Without servers, and on the session's Postgres and RabbitMQ."""
+    urls = {}
+    if request.param == "standard":
+        urls = {name: request.getfixturevalue(name) for name in ("database_url", "amqp_url")}
+    async with an_edge(tmp_path, **urls) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def edge(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Without servers: for what no adapter changes."""
+    async with an_edge(tmp_path) as bench:
+        yield bench
