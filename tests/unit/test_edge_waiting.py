@@ -9,8 +9,7 @@ import pytest
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Refusal
-from coordinator.edge.results import _wait_asked
-from coordinator.edge.waiting import JobWatch
+from coordinator.edge.waiting import JobWatch, wait_asked
 from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
 
 
@@ -115,11 +114,11 @@ def test_how_long_to_wait(
     wait: str | None, prefer: str | None, expected: tuple[float, dict[str, str]]
 ) -> None:
     """A preference that is not understood is ignored (RFC 7240); the longest wait is 30 s."""
-    assert _wait_asked(wait, prefer, 30) == expected
+    assert wait_asked(wait, prefer, 30) == expected
 
 
 @pytest.mark.parametrize("wait", ["", "-1", "nan", "inf", "1e3", "x", "9" * 400, "1.", "٣"])
 def test_a_wait_that_is_no_number_is_refused(wait: str) -> None:
     """The query parameter is ours, so it is checked."""
     with pytest.raises(Refusal):
-        _wait_asked(wait, None, 30)
+        wait_asked(wait, None, 30)
