@@ -44,6 +44,13 @@ GUARDED = [
     ("GET", "/v1/admin/keys/01890a5d-ac96-774b-bcce-b302099a8057"),
     ("POST", "/v1/admin/keys/01890a5d-ac96-774b-bcce-b302099a8057/rotate"),
     ("POST", "/v1/admin/keys/01890a5d-ac96-774b-bcce-b302099a8057/revoke"),
+    ("POST", "/v1/services/whisper/transcribe"),
+    ("POST", "/v1/services/whisper/translate"),
+    ("POST", "/v1/services/stable-diffusion/generate"),
+    ("POST", "/v1/services/stable-diffusion/img2img"),
+    ("POST", "/v1/services/llm/inference"),
+    ("POST", "/v1/services/ffmpeg/transcode"),
+    ("POST", "/v1/services/blender/render"),
 ]
 
 
