@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,8 +21,9 @@ from coordinator.application.holders import Holders
 from coordinator.application.intents import Intent, Refused
 from coordinator.application.keys import KeyFollower
 from coordinator.application.live import Live, LiveEvents
+from coordinator.application.names import Names
 from coordinator.application.payload_schemas import PayloadSchemas
-from coordinator.application.ports import Clock, Database, LogUnavailable
+from coordinator.application.ports import Clock, Database, LogUnavailable, Recorded
 from coordinator.application.preparation import Preparation, fingerprint_secret
 from coordinator.application.presence import Presence
 from coordinator.application.progress import ProgressHub
@@ -88,12 +89,13 @@ class Coordinator:
             Deciding(key, PayloadSchemas(settings.fetch_allow_hosts)),
             clock,
             unowned_blobs=lambda pairs: unowned_blobs(parts.database, pairs),
-            on_committed=self.feed.offer,
+            on_committed=self._committed,
         )
-        self.feed.on_foreign(self.bus.forget)
         holders = Holders(self.bus.state)
         hub = ProgressHub()
         self.live = Live(LiveEvents(self.feed, parts.log, hub, holders), hub, holders)
+        self._names = Names(self.bus.state)
+        self.feed.on_foreign(self._foreign)
         timeout = settings.heartbeat_timeout_seconds
         secrets = KeySecrets.of(key)
         self.watermarks = LocalWatermarks(parts.database)
@@ -102,9 +104,10 @@ class Coordinator:
         presence = Presence(parts.database, self.bus.state, lambda: self.feed.head, clock, timeout)
         self.front = CoordinatorFront(
             self.bus,
-            Preparation(self.blobs, fingerprint_secret(key), secrets),
+            Preparation(self.blobs, fingerprint_secret(key), self._names, secrets),
             presence,
             parts.queues,
+            self._names,
             Welcome(settings.heartbeat_interval_seconds, timeout),
             KeyDesk(secrets, self._keys.reached),
         )
@@ -130,6 +133,14 @@ class Coordinator:
         self._inbox = parts.inbox(self.front, self.keyring)
         self._started = False
         self._stopping = asyncio.Event()
+
+    def _committed(self, previous: int, events: Sequence[Recorded]) -> None:
+        self._names.note(events)
+        self.feed.offer(previous, events)
+
+    def _foreign(self, events: Sequence[Recorded]) -> None:
+        self._names.note(events)
+        self.bus.forget(events)
 
     def let_go(self) -> None:
         """The edge is about to stop: answer at once whoever waits for work or for a result."""
@@ -249,7 +260,10 @@ class Coordinator:
         return {"bus": dataclasses.asdict(self.bus.stats)}
 
     async def _seed(self) -> None:
-        """Register the catalogue's services; what is registered already stays as it is."""
+        """Register the catalogue's services, and bring what an older catalogue registered up to date.
+
+        What an admin has revised or retired stays as it is.
+        """
         specs = [ServiceSpec.model_validate(entry) for entry in load_catalog()]
         intents = [Intent(ServiceRegister(spec=spec), SYSTEM) for spec in specs]
         async with asyncio.timeout(START_SECONDS):

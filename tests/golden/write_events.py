@@ -29,6 +29,7 @@ from coordinator.domain.key import KeyCreated, KeyRevoked, KeyRotated
 from coordinator.domain.matching import Capabilities, Constraints, Gpu
 from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, miner_stream
+from coordinator.domain.name import NameClaimed, NameReleased, name_stream
 from coordinator.domain.service import (
     Pricing,
     Requirements,
@@ -181,6 +182,9 @@ def streams() -> list[tuple[UUID, list[Event]]]:
     )
     revoked = KeyRevoked(**about, at=NOON + 2, reason="lost")
     all_streams.append((key_id, [created, rotated, revoked]))
+    name = {"name": "speech_to_text", "service": "whisper"}
+    named: list[Event] = [NameClaimed(**by, **name, at=NOON), NameReleased(**by, **name, at=NOON + 1)]
+    all_streams.append((name_stream("speech_to_text"), named))
     return all_streams
 
 

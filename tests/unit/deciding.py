@@ -25,6 +25,7 @@ from coordinator.domain.matching import (
     profile_of,
 )
 from coordinator.domain.messages import SYSTEM, Command, Event, Principal, Role
+from coordinator.domain.name import Held
 
 JOB_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 ALICE = Principal("alice", Role.CLIENT)
@@ -122,6 +123,9 @@ def usual_facts(command: Command) -> dict[str, Any]:
             "payload_digest": PAYLOAD_DIGEST,
             "fingerprint": FINGERPRINT,
         }
+    if isinstance(command, service.ServiceRegister | service.ServiceRevise):
+        # Its names are its own already; what happens to names has tests of its own.
+        return {"names": {n: Held(n, command.spec.id) for n in service.names_of(command.spec)}}
     if isinstance(command, job.AttemptCommand):
         return {"miner": online(), "seal": seal}
     return {}

@@ -95,6 +95,9 @@ class FakeFront:
     async def state(self, stream: UUID) -> Any:
         return self.states.get(stream)
 
+    async def canonical(self, service: str) -> str:
+        return service
+
 
 class FakeTaken:
     def __init__(self, offer: Offer, settled: list[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from coordinator.application.bus import CommandBus, StateCache
 from coordinator.application.deciding import Deciding
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
+from coordinator.application.names import Names
 from coordinator.application.ports import (
     Appended,
     Clock,
@@ -71,9 +72,14 @@ class Bench:
             Deciding(SigningKey(bytes(32))),
             CLOCK,
             unowned_blobs=lambda pairs: unowned or set(),
-            on_committed=lambda previous, events: self.committed.append((previous, events)),
+            on_committed=self._on_committed,
         )
-        self._preparation = Preparation(NoBlobs(), b"secret")
+        self.names = Names(self.bus.state)
+        self._preparation = Preparation(NoBlobs(), b"secret", self.names)
+
+    def _on_committed(self, previous: int, events: Sequence[Recorded]) -> None:
+        self.committed.append((previous, events))
+        self.names.note(events)
 
     async def prepare(self, *commands: Command, by: Principal = ALICE) -> list[Prepared]:
         prepared = await self._preparation.prepare([Intent(c, by) for c in commands])
@@ -127,8 +133,9 @@ async def test_answers_carry_positions_and_come_in_the_order_of_the_commands(ben
     """Each accepted command is told where its own effect is in the log."""
     answers = await bench.send(*(submit(str(n)) for n in range(5)))
     positions = [a.position for a in answers if isinstance(a, Accepted)]
-    assert positions == [2, 3, 4, 5, 6]
-    assert [previous for previous, _ in bench.committed] == [0, 1]
+    # The service and its name came first.
+    assert positions == [3, 4, 5, 6, 7]
+    assert [previous for previous, _ in bench.committed] == [0, 2]
 
 
 async def test_a_refusal_fails_its_own_command_only(bench: Bench) -> None:
@@ -186,8 +193,8 @@ async def test_a_new_submit_reads_nothing_and_a_repeat_is_found_by_its_conflict(
     [repeat, new] = await bench.send(submit("theirs"), submit("new"))
     assert first == repeat
     assert isinstance(new, Accepted)
-    # The other bus looked the service up; this one looked once, after the conflict.
-    assert bench.log.loads == loads + 2
+    # The other bus looked up the name and the service; this one looked once, after the conflict.
+    assert bench.log.loads == loads + 3
 
 
 async def test_a_conflict_decides_the_whole_batch_again(bench: Bench) -> None:
@@ -238,8 +245,9 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_not_repeated(bench: Be
         return appended
 
     bench.log.append = append  # type: ignore[method-assign]
+    before = bench.log.head()
     assert codes(await bench.send(submit("job"))) == ["accepted"]
-    assert bench.log.head() == 2
+    assert bench.log.head() == before + 1
 
 
 async def test_a_stop_answers_what_waits_and_refuses_what_comes_later(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import COMMANDS, SYSTEM, Role
+from coordinator.domain.name import Free, Held, NameClaimed, NameReleased
 from coordinator.domain.service import (
     CATEGORIES,
     RegisteredService,
@@ -83,7 +84,7 @@ def test_revise_with_what_is_there_changes_nothing():
 def test_revise_brings_a_retired_entry_back():
     """Also where the entry is as it was: the revision is what makes it live."""
     decided = given(registered(), retired()).when(ServiceRevise(spec=SPEC), now=T0).then(revised(2, SPEC))
-    assert RegisteredService(SPEC, version=2) == decided.state
+    assert RegisteredService(SPEC, version=2, by="root") == decided.state
 
 
 # --- retire ------------------------------------------------------------------------------------------------
@@ -178,3 +179,62 @@ def test_an_event_that_does_not_fit_the_state_names_both():
     """A log that no decision could have written is an error, not a state."""
     with pytest.raises(ValueError, match=r"service\.retired\.v1 can't follow NoneType"):
         given(retired())
+
+
+# --- names -------------------------------------------------------------------------------------------------
+NAMED = a_spec(aliases=("speech", "asr"))
+
+
+def claimed(name: str, service: str = "whisper", by: str = "root") -> NameClaimed:
+    return NameClaimed(at=T0, by=by, name=name, service=service)
+
+
+def test_an_entry_takes_its_names():
+    """Its id and its aliases, in the decision that registers it; a repeat takes nothing twice."""
+    free = {"whisper": None, "speech": Free("speech"), "asr": None}
+    register = ServiceRegister(spec=NAMED)
+    given().when(register, now=T0, names=free).then(
+        claimed("whisper"), claimed("speech"), claimed("asr"), registered(NAMED)
+    )
+    given(registered(NAMED)).when(register, now=T0).then()
+    # One that is older than names takes them when it is registered again.
+    given(registered(NAMED)).when(register, now=T0, names=free).then(
+        claimed("whisper"), claimed("speech"), claimed("asr")
+    )
+
+
+@pytest.mark.parametrize("taken", ["whisper", "speech"])
+def test_a_name_is_one_entrys(taken: str):
+    """An id may be nobody's alias, and an alias nobody's id or alias."""
+    names = {"whisper": None, "speech": None, "asr": None} | {taken: Held(taken, "other")}
+    decided = given().when(ServiceRegister(spec=NAMED), names=names).then(Code.CONFLICT_STATE)
+    assert f"the name {taken} is other's" in decided.detail
+    entry = registered(a_spec())
+    given(entry).when(ServiceRevise(spec=NAMED), names=names).then(Code.CONFLICT_STATE)
+
+
+def test_a_revision_gives_up_names():
+    """What is no alias any more is free for others, and what is one now is taken."""
+    held = {name: Held(name, "whisper") for name in ("whisper", "speech", "asr")}
+    new = a_spec(aliases=("asr", "stt"))
+    given(registered(NAMED)).when(ServiceRevise(spec=new), now=T0, names={**held, "stt": None}).then(
+        claimed("stt"), NameReleased(at=T0, by="root", name="speech", service="whisper"), revised(2, new)
+    )
+
+
+def test_a_revision_that_does_not_know_all_names_is_sent_again():
+    """Somebody gave the entry another alias meanwhile: which name that is, was not looked up."""
+    held = {name: Held(name, "whisper") for name in ("whisper", "speech")}
+    given(registered(NAMED)).when(ServiceRevise(spec=a_spec(aliases=("speech",))), names=held).then(
+        Code.UNAVAILABLE
+    )
+
+
+def test_a_newer_catalogue_revises_what_is_its_own():
+    """At a start, an entry that only we have touched is brought up to date; an admin's is left alone."""
+    ours = registered(by="coordinator")
+    register = ServiceRegister(spec=BETTER)
+    newer = ServiceRevised(at=T0, by="coordinator", spec=BETTER, version=2)
+    given(ours).when(register, by=SYSTEM, now=T0).then(newer)
+    given(ours, revised()).when(REGISTER, by=SYSTEM).then(Code.CONFLICT_STATE)
+    given(ours, retired()).when(register, by=SYSTEM).then(Code.CONFLICT_STATE)

@@ -403,7 +403,7 @@ def test_the_random_lives_reach_every_state():
 
     case = Watched.TestCase
     case.settings = settings(
-        max_examples=100,
+        max_examples=300,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,

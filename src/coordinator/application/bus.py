@@ -42,10 +42,11 @@ from coordinator.application.ports import (
 )
 from coordinator.application.preparation import Prepared
 from coordinator.crypto.refs import blob_refs
-from coordinator.domain.aggregates import AGGREGATE_OF
+from coordinator.domain.aggregates import AGGREGATE_OF, NAME
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobComplete, JobSubmit
 from coordinator.domain.messages import Event
+from coordinator.domain.name import NameEvent, name_stream
 
 MAX_BATCH = 400  # commands a transaction; more only makes the ones before wait longer
 MAX_TRIES = 3
@@ -326,6 +327,10 @@ class CommandBus:
                 lacking = unowned.get(id(prepared), ())
                 facts = self._deciding.facts(prepared, state, state_of, now, lacking)
                 events = aggregate.decide(state, prepared.command, facts)
+                others: list[NameEvent] = []
+                if prepared.names:
+                    others = [e for e in events if isinstance(e, NameEvent)]
+                    events = [e for e in events if not isinstance(e, NameEvent)]
                 after = state
                 for event in events:
                     after = aggregate.evolve(after, event)
@@ -337,6 +342,10 @@ class CommandBus:
                 log.exception("a decision failed", command=prepared.command.topic, stream=str(stream))
                 decided.answers.append(_INTERNAL)
             else:
+                for other in others:  # before the command's own: what it is answered is the last position
+                    place = name_stream(other.name)
+                    named = NAME.evolve(state_of(place), other)
+                    _append(decided, place, [other], named, known[place])
                 self._note(decided, prepared, events, after, known[stream])
             decided.bodies.append(body)
         return decided
@@ -345,7 +354,6 @@ class CommandBus:
     def _note(decided: _Decided, prepared: Prepared, events: list[Event], after: Any, before: Entry) -> None:
         stream = prepared.stream
         touched = decided.touched.get(stream)
-        version = touched[1] if touched else before.version
         if not events:
             # A repeat: its effect is at the stream's end, which may be in this very batch.
             last = next(
@@ -358,10 +366,7 @@ class CommandBus:
             )
             decided.answers.append(Accepted(before.position) if last is None else last)
             return
-        for event in events:
-            version += 1
-            decided.events.append(NewEvent(stream, version, event))
-        decided.touched[stream] = (after, version)
+        _append(decided, stream, events, after, before)
         decided.answers.append(len(decided.events) - 1)
         if prepared.payload is not None:
             decided.payloads.append(prepared.payload)
@@ -426,6 +431,15 @@ class CommandBus:
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _append(decided: _Decided, stream: UUID, events: Sequence[Event], after: Any, before: Entry) -> None:
+    touched = decided.touched.get(stream)
+    version = touched[1] if touched else before.version
+    for event in events:
+        version += 1
+        decided.events.append(NewEvent(stream, version, event))
+    decided.touched[stream] = (after, version)
 
 
 def _count(counts: dict[str, int], keys: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from coordinator.domain.facts import Facts, WorkDone
 from coordinator.domain.job import JobComplete, JobFail, JobStart, JobState, JobSubmit, Queued, Running
 from coordinator.domain.key import KeyCreate, KeyRotate
 from coordinator.domain.messages import Millis
+from coordinator.domain.name import name_stream
 from coordinator.domain.service import ServiceRegister, ServiceRevise
 
 
@@ -68,7 +69,8 @@ class Deciding:
                 # What is registered already was checked then; each start registers the whole catalogue.
                 known = state is not None and state.spec == command.spec
                 fault = None if known else check_spec(command.spec)
-                return Facts(now, principal, prepared.stream, fault=fault)
+                names = {name: lookup(name_stream(name)) for name in prepared.names}
+                return Facts(now, principal, prepared.stream, names=names, fault=fault)
             case KeyCreate() | KeyRotate():
                 return Facts(
                     now,

@@ -12,6 +12,7 @@ import structlog
 
 from coordinator.application.bus import CommandBus
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
+from coordinator.application.names import Names
 from coordinator.application.ports import Heartbeat, WorkQueues
 from coordinator.application.preparation import Preparation, Prepared
 from coordinator.application.presence import Presence
@@ -54,6 +55,7 @@ class CoordinatorFront:
         preparation: Preparation,
         presence: Presence,
         queues: WorkQueues,
+        names: Names,
         welcome: Welcome,
         key_desk: KeyDesk | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class CoordinatorFront:
         self._preparation = preparation
         self._presence = presence
         self._queues = queues
+        self._names = names
         self._welcome = welcome
         self._key_desk = key_desk
 
@@ -106,6 +109,9 @@ class CoordinatorFront:
         if state.created.signed:
             body["hmac_secret"] = desk.secrets.hmac_secret(prepared.stream, prepared.key_salt)
         return Accepted(answer.position, body)
+
+    async def canonical(self, service: str) -> str:
+        return await self._names.canonical(service)
 
     async def _welcomed(self, answer: Accepted) -> Answer:
         profile, miner_id = answer.body["profile"], answer.body["miner_id"]

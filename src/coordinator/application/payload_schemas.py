@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import jsonschema_rs
 
+from coordinator.application.schema_bounds import check_bounded
 from coordinator.crypto.refs import BLOB_REF
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.service import RegisteredService, ServiceSpec
@@ -19,6 +20,8 @@ from coordinator.domain.urls import check_url
 
 MAX_COMPILED_SCHEMAS: Final = 256
 MAX_PROBLEMS_TOLD: Final = 3
+MAX_PATTERN_BYTES: Final = 2**20
+"""Of one compiled pattern."""
 FILE_FORMAT: Final = "uri"
 
 Validator = jsonschema_rs.Draft202012Validator
@@ -68,9 +71,10 @@ def check_spec(spec: ServiceSpec) -> Refusal | None:
     """What is wrong with a registry entry's schemas."""
     for name, schema in (("input", spec.input_schema), ("output", spec.output_schema)):
         try:
+            check_bounded(schema)
             compile_schema(schema)
         except (ValueError, jsonschema_rs.ReferencingError) as error:
-            return Refusal(Code.INVALID_PAYLOAD, f"{name}_schema is not a JSON Schema: {str(error)[:200]}")
+            return Refusal(Code.INVALID_PAYLOAD, f"{name}_schema can't be used: {str(error)[:200]}")
     return None
 
 
@@ -92,6 +96,8 @@ def compile_schema(schema: dict[str, Any], allow_hosts: Collection[str] = ()) ->
         json.loads(json.dumps(schema)),
         # No retriever: a schema that points elsewhere is refused instead of fetched.
         retriever=_refuse,
+        # Linear in the text, whatever the pattern: look-around and back references are refused.
+        pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES),
         keywords={"format": Format},
     )
 

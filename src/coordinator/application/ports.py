@@ -292,6 +292,9 @@ class Front(Protocol):
     async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
         """Note these heartbeats; each answer repeats the state that we want (see the protocol page)."""
 
+    async def canonical(self, service: str) -> str:
+        """The id of the registry entry with this id or alias; the text itself where there is none."""
+
     async def state(self, stream: UUID) -> Any:
         """The state of one aggregate, fresh from the log (None where there is no such stream)."""
 

@@ -19,7 +19,8 @@ from uuid import UUID
 import structlog
 
 from coordinator.application.intents import Intent, check_sender
-from coordinator.application.ports import BlobSink, StoredPayload
+from coordinator.application.names import Names
+from coordinator.application.ports import BlobSink, LogUnavailable, StoredPayload
 from coordinator.crypto.api_keys import KeySecrets, digest_of, new_salt
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
@@ -41,7 +42,15 @@ from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
 from coordinator.domain.matching import class_of
 from coordinator.domain.messages import Command
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerLose, MinerRegister, miner_stream
-from coordinator.domain.service import ServiceRegister, ServiceRetire, ServiceRevise, service_stream
+from coordinator.domain.name import name_stream
+from coordinator.domain.service import (
+    ServiceRegister,
+    ServiceRetire,
+    ServiceRevise,
+    ServiceSpec,
+    names_of,
+    service_stream,
+)
 
 MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
@@ -65,6 +74,8 @@ class Prepared:
     """Stored in the transaction of the events that the command leads to."""
     payload_digest: str = ""
     fingerprint: str = ""
+    names: tuple[str, ...] = ()
+    """Names of the registry that the decision may change; `name_stream` of each is among `lookups`."""
     blobs: frozenset[str] = field(default_factory=frozenset)
     """Blobs that the payload or result refers to; the sender must own them."""
     key_salt: str = ""
@@ -79,9 +90,10 @@ class Prepared:
 class Preparation:
     """Prepares commands. `secret` keys the fingerprints of requests; it never leaves the process."""
 
-    def __init__(self, blobs: BlobSink, secret: bytes, keys: KeySecrets | None = None) -> None:
+    def __init__(self, blobs: BlobSink, secret: bytes, names: Names, keys: KeySecrets | None = None) -> None:
         """Without `keys` no API keys are made."""
         self._blobs = blobs
+        self._names = names
         self._secret = secret
         self._keys = keys
         self._salts = _Salts()
@@ -99,7 +111,13 @@ class Preparation:
                 check_sender(intent.command, intent.principal)
                 if isinstance(intent.command, JobComplete) and (fault := faults.get(id(intent.command))):
                     raise fault
-                ready = self._prepare(intent)
+                match intent.command:
+                    case JobSubmit():
+                        ready = self._submit(intent, await self._by_id(intent.command))
+                    case ServiceRegister() | ServiceRevise():
+                        ready = await self._entry(intent, intent.command.spec)
+                    case _:
+                        ready = self._prepare(intent)
                 if len(ready.blobs) > MAX_BLOBS:
                     raise Refusal(Code.TOO_LARGE, f"it refers to more than {MAX_BLOBS} blobs")
                 if ready.payload and len(ready.payload.body) > MAX_INLINE_BYTES:
@@ -111,8 +129,6 @@ class Preparation:
 
     def _prepare(self, intent: Intent) -> Prepared:
         match intent.command:
-            case JobSubmit():
-                return self._submit(intent, intent.command)
             case JobComplete():
                 return self._complete(intent, intent.command)
             case JobStart() | JobFail():
@@ -121,8 +137,6 @@ class Preparation:
                 return Prepared(intent, intent.command.job_id)
             case MinerRegister() | MinerDrain() | MinerLeave() | MinerLose():
                 return Prepared(intent, miner_stream(intent.command.miner_id))
-            case ServiceRegister() | ServiceRevise():
-                return Prepared(intent, service_stream(intent.command.spec.id))
             case ServiceRetire():
                 return Prepared(intent, service_stream(intent.command.service))
             case KeyCreate():
@@ -135,6 +149,22 @@ class Preparation:
                 return Prepared(intent, intent.command.key_id)
         raise Refusal(Code.UNKNOWN_COMMAND, f"{intent.command.topic} can't be sent")
 
+    async def _by_id(self, command: JobSubmit) -> JobSubmit:
+        """The same submit, with the service's id where it was named by an alias."""
+        try:
+            service = await self._names.canonical(command.service)
+        except LogUnavailable:
+            raise Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later") from None
+        return command if service == command.service else command.model_copy(update={"service": service})
+
+    async def _entry(self, intent: Intent, spec: ServiceSpec) -> Prepared:
+        try:
+            had = await self._names.of(spec.id)
+        except LogUnavailable:
+            raise Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later") from None
+        names = tuple(dict.fromkeys((*names_of(spec), *had)))
+        return Prepared(intent, service_stream(spec.id), tuple(map(name_stream, names)), names=names)
+
     def _submit(self, intent: Intent, command: JobSubmit) -> Prepared:
         body = _canonical(command.payload)
         salt = self._salts.next()
@@ -145,7 +175,7 @@ class Preparation:
             key = f"\x1fmessage\x1f{intent.message_id}"
         stream = job_stream(intent.principal.name, key) if key is not None else _uuid7()
         return Prepared(
-            intent,
+            intent if command is intent.command else replace(intent, command=command),
             stream,
             (service_stream(command.service),),
             payload=StoredPayload(stream, "payload", salt, body),

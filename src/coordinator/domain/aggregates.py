@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from coordinator.domain import job, job_decisions, key, miner, service
+from coordinator.domain import job, job_decisions, key, miner, name, service
 from coordinator.domain.facts import Facts
 from coordinator.domain.messages import COMMANDS, EVENTS, Command, Event, stream_id
 
@@ -43,7 +43,8 @@ JOB = Aggregate("job", job_decisions.decide, job.evolve, job.answer)
 MINER = Aggregate("miner", miner.decide, miner.evolve, miner.answer)
 SERVICE = Aggregate("service", service.decide, service.evolve, service.answer)
 KEY = Aggregate("key", key.decide, key.evolve, key.answer)
-_BY_NAME = {a.name: a for a in (JOB, MINER, SERVICE, KEY)}
+NAME = Aggregate("name", name.decide, name.evolve, name.answer)
+_BY_NAME = {a.name: a for a in (JOB, MINER, SERVICE, KEY, NAME)}
 
 for _registry in (COMMANDS, EVENTS):
     # The modules register theirs in whatever order they are imported; documents are made of these tables.

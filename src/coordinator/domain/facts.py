@@ -7,7 +7,7 @@ needs is looked up before and handed in here, and each field says what happens w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from coordinator.domain.messages import SYSTEM, Millis, Principal
 
 if TYPE_CHECKING:
     from coordinator.domain.miner import MinerState
+    from coordinator.domain.name import NameState
     from coordinator.domain.service import ServiceState
 
 _NO_STREAM = UUID(int=0)
@@ -56,6 +57,10 @@ class Facts:
     miner: MinerState | None = None
     """job.start, job.complete: the miner's own stream. Stale: a session that was lost a moment ago gets a
     lease that no heartbeat extends, so that the timers end it; nothing is paid twice, the attempt fences."""
+
+    names: Mapping[str, NameState] = field(default_factory=dict)
+    """service.register, service.revise: the names that the entry is to have, and those it had. Not stale: the
+    decision appends to the streams of those that it changes."""
 
     payload_digest: str = ""
     """job.submit: SHA-256 over salt and payload; computed from the command, never stale."""

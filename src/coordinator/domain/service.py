@@ -17,6 +17,8 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.facts import Facts
 from coordinator.domain.matching import Constraints
 from coordinator.domain.messages import Command, Decimal, Event, Message, Role, ServiceId, Text, stream_id
+from coordinator.domain.name import NameEvent
+from coordinator.domain.name import changes as name_changes
 
 CATEGORIES = (
     "ai_ml",
@@ -62,7 +64,7 @@ class ServiceSpec(Message):
     pricing: Pricing
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
-    aliases: tuple[ServiceId, ...] = ()
+    aliases: Annotated[tuple[ServiceId, ...], Field(max_length=32)] = ()
     max_concurrent: Annotated[int, Field(ge=1, le=100_000)] = 100
     timeout_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3600
 
@@ -107,6 +109,13 @@ class RegisteredService:
     spec: ServiceSpec
     version: int
     retired: bool = False
+    by: str = ""
+    """Who changed it last."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called by."""
+        return names_of(self.spec)
 
 
 ServiceState = RegisteredService | None
@@ -124,11 +133,11 @@ def evolve(state: ServiceState, event: Event) -> ServiceState:
     """The state after one event."""
     match state, event:
         case None, ServiceRegistered():
-            return RegisteredService(event.spec, version=1)
+            return RegisteredService(event.spec, version=1, by=event.by)
         case RegisteredService(), ServiceRevised():
-            return RegisteredService(event.spec, event.version)
+            return RegisteredService(event.spec, event.version, by=event.by)
         case RegisteredService(), ServiceRetired():
-            return RegisteredService(state.spec, state.version, retired=True)
+            return RegisteredService(state.spec, state.version, retired=True, by=event.by)
     raise ValueError(f"{event.topic} can't follow {type(state).__name__}")
 
 
@@ -140,23 +149,49 @@ def decide(state: ServiceState, command: Command, facts: Facts) -> list[Event]:
             if state is None:
                 if facts.fault:
                     raise facts.fault
-                return [ServiceRegistered(**common, spec=command.spec)]
+                registered = ServiceRegistered(**common, spec=command.spec)
+                return [*_named(state, command.spec, facts, common), registered]
             if state.spec == command.spec and not state.retired:
-                return []
+                return [*_named(state, command.spec, facts, common)]
+            if facts.principal.role is Role.SYSTEM and state.by == facts.principal.name and not state.retired:
+                # An entry of the catalogue that nobody but us has touched: a newer catalogue has a newer one.
+                return _revised(state, command.spec, facts, common)
             raise Refusal(Code.CONFLICT_STATE, f"{command.spec.id} is registered already; revise it instead")
         case ServiceRevise():
             if state is None:
                 raise _not_found(command.spec.id)
             if state.spec == command.spec and not state.retired:
                 return []
-            if facts.fault:
-                raise facts.fault
-            return [ServiceRevised(**common, spec=command.spec, version=state.version + 1)]
+            return _revised(state, command.spec, facts, common)
         case ServiceRetire():
             if state is None:
                 raise _not_found(command.service)
             return [] if state.retired else [ServiceRetired(**common, service=command.service)]
     raise Refusal(Code.UNKNOWN_COMMAND, f"a service does not know {command.topic}")
+
+
+def names_of(spec: ServiceSpec) -> tuple[str, ...]:
+    """What an entry may be called by: its id and its aliases, each once."""
+    return tuple(dict.fromkeys((spec.id, *spec.aliases)))
+
+
+def _revised(
+    state: RegisteredService, spec: ServiceSpec, facts: Facts, common: dict[str, Any]
+) -> list[Event]:
+    if facts.fault:
+        raise facts.fault
+    revised = ServiceRevised(**common, spec=spec, version=state.version + 1)
+    return [*_named(state, spec, facts, common), revised]
+
+
+def _named(state: ServiceState, spec: ServiceSpec, facts: Facts, common: dict[str, Any]) -> list[NameEvent]:
+    """What happens to names, so that the entry has those of `spec` and no others."""
+    wanted = names_of(spec)
+    had = () if state is None else state.names
+    if not facts.names.keys() >= {*wanted, *had}:
+        # Which names it had was looked up a moment ago, and somebody revised it since.
+        raise Refusal(Code.UNAVAILABLE, "others change this at the same time; send it again")
+    return name_changes(spec.id, wanted, facts.names, common)
 
 
 def answer(state: ServiceState, command: Command) -> dict[str, Any]:

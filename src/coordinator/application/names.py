@@ -1,0 +1,55 @@
+"""Which registry entry a name means; known in memory, so that a submit by id or alias reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from coordinator.application.ports import Recorded
+from coordinator.domain.name import Held, NameClaimed, NameReleased, name_stream
+from coordinator.domain.service import RegisteredService, service_stream
+
+
+class Names:
+    """Resolves ids and aliases. `state` gives an aggregate's state, fresh from the log.
+
+    Stale for a moment after another process moved an alias: a job is then one of the entry that had it, and
+    says so.
+    """
+
+    def __init__(self, state: Callable[[UUID], Awaitable[Any]]) -> None:
+        self._state = state
+        self._known: dict[str, str] = {}
+
+    def note(self, events: Sequence[Recorded]) -> None:
+        """What was committed, here or elsewhere."""
+        for recorded in events:
+            match recorded.event:
+                case NameClaimed(name=name, service=service):
+                    self._known[name] = service
+                case NameReleased(name=name):
+                    self._known.pop(name, None)
+
+    async def canonical(self, name: str) -> str:
+        """The id of the entry with this id or alias; the name itself where there is none.
+
+        Raises LogUnavailable.
+        """
+        found = self._known.get(name)
+        if found is not None:
+            return found
+        state = await self._state(name_stream(name))
+        if isinstance(state, Held):
+            self._known[name] = state.service
+            return state.service
+        if isinstance(await self._state(service_stream(name)), RegisteredService):
+            self._known[name] = name  # an entry that is older than names
+        return name
+
+    async def of(self, service: str) -> tuple[str, ...]:
+        """The names that an entry has now. Raises LogUnavailable."""
+        state = await self._state(service_stream(service))
+        if not isinstance(state, RegisteredService):
+            return ()
+        return (service, *state.spec.aliases)
