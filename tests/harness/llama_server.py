@@ -31,6 +31,8 @@ def main() -> None:
     if given.get("key"):
         params.api_keys = [given["key"]]
     if given.get("embedding"):
+        # Two texts in one batch changed each other's mean with this build: one at a time.
+        params.n_parallel = 1
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(params)

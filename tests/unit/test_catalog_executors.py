@@ -1,23 +1,36 @@
 """A service's schema accepts exactly what its executor accepts."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from coordinator.catalog import load_catalog
+from coordinator.miner.executors.audio_arguments import AudioPayload
 from coordinator.miner.executors.checksum import ChecksumPayload
+from coordinator.miner.executors.data_payload import DataPayload
+from coordinator.miner.executors.embedding import EmbeddingPayload
 from coordinator.miner.executors.ffmpeg_arguments import PAYLOAD
+from coordinator.miner.executors.image_generation import ImagePayload
+from coordinator.miner.executors.image_payload import ImagesPayload
 from coordinator.miner.executors.llm_payload import LlmPayload
+from coordinator.miner.executors.speech import SpeechPayload
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 PARSERS: dict[str, Callable[[Any], object]] = {
     "checksum": ChecksumPayload.model_validate,
     "llm_inference": LlmPayload.model_validate,
+    "text_embedding": EmbeddingPayload.model_validate,
+    "speech_recognition": SpeechPayload.model_validate,
+    "image_generation": ImagePayload.model_validate,
+    "image_processing": ImagesPayload.model_validate,
+    "audio_processing": AudioPayload.model_validate,
+    "data_processing": DataPayload.model_validate,
     "video_transcoding": PAYLOAD.validate_python,
 }
 VALIDATORS = {name: jsonschema_rs.Draft202012Validator(ENTRIES[name]["input_schema"]) for name in PARSERS}
@@ -168,3 +181,118 @@ def test_examples_are_decided_alike(service: str, payload: Any, accepted: bool) 
     """Typical and hostile payloads, decided as a reader of the schema expects."""
     assert accepted == VALIDATORS[service].is_valid(payload)
     assert accepted == accepted_by_executor(service, payload)
+
+
+# --- the other services: their examples, changed in a few places at random ----------------------------------
+AUDIO = [
+    {"operation": "trim", "start_seconds": 1, "end_seconds": 2.5},
+    {"operation": "fade", "in_seconds": 1, "out_seconds": 60},
+    {"operation": "reduce_noise", "strength": 1},
+    {"operation": "normalize", "loudness_lufs": -23},
+    {"operation": "remove_silence", "threshold_db": -40, "min_seconds": 0.1},
+    {"operation": "change_speed", "factor": 0.25},
+    {"operation": "change_pitch", "semitones": -24},
+    {"operation": "separate", "stems": "vocals_and_rest"},
+]
+IMAGE = [
+    {"operation": "resize", "width": 1, "height": 16_384, "fit": "cover"},
+    {"operation": "crop", "left": 0, "top": 65_535, "width": 1, "height": 65_536},
+    {"operation": "rotate", "degrees": -90.5},
+    {"operation": "flip", "direction": "vertical"},
+    {"operation": "upscale", "factor": 4, "faces": True},
+    {"operation": "denoise", "strength": 0},
+    {"operation": "sharpen"},
+    {"operation": "blur", "radius": 250},
+    {"operation": "adjust", "brightness": 4, "contrast": 0, "saturation": 1},
+    {"operation": "remove_background", "soft_edges": False},
+]
+DATA = [
+    {"step": "select", "columns": ["a", "b c"]},
+    {"step": "drop_duplicates", "columns": ["a"]},
+    {"step": "drop_missing"},
+    {"step": "fill_missing", "columns": ["a"], "with": "constant", "value": 1.5},
+    {"step": "cast", "columns": ["a"], "to": "date", "on_error": "null"},
+    {"step": "scale", "columns": ["a"], "method": "robust"},
+    {"step": "one_hot", "columns": ["a"], "max_categories": 2},
+    {"step": "clean_text", "columns": ["a"], "unicode": "NFKC", "lower_case": True, "strip_html": False},
+    {"step": "tokenize", "column": "a", "model": "m", "max_length": 1},
+    {"step": "deduplicate_text", "column": "a", "similarity": 1},
+    {"step": "sample", "fraction": 0.5},
+    {"step": "shuffle"},
+]
+MORE: dict[str, list[Any]] = {
+    "audio_processing": [
+        {"input_url": REF, "operations": AUDIO[:4]},
+        {"input_url": REF, "operations": AUDIO[4:]},
+    ],
+    "image_processing": [{"images": [REF], "operations": [one]} for one in IMAGE],
+    "data_processing": [
+        {"inputs": [REF], "steps": [one], "split": {"train": 1, "validation": 0, "test": 0}} for one in DATA
+    ],
+    "image_generation": [
+        {"prompt": "x", "seed": 5},
+        {"prompt": "x", "lora": "a/b", "lora_scale": 2, "scheduler": None},
+    ],
+    "speech_recognition": [
+        {"audio_url": REF, "suppress_tokens": [-1, 7], "best_of": 10, "temperature": 1, "fp16": False}
+    ],
+    "text_embedding": [{"texts": ["x"] * 64, "normalize": False, "truncate": False, "model": "org/m:1"}],
+}
+STRANGE: list[Any] = [
+    *(None, True, False, 0, 1, -1, 2, 2.0, 0.5, 1.5, 4, 100, 101, 44_100, 1e6, 1e7, 2**53),
+    *("", "a", "m", "x" * 1001, "x" * 8193, "constant", "resize", "trim", "a; b", "\n", "base", "512x512"),
+    *(REF, "https://example.org/a", "http://x y", "file:///x", [], {}, [[]], ["a", "a"], ["a"] * 300),
+]
+
+
+@st.composite
+def changed(draw: st.DrawFn, service: str) -> Any:
+    """An example of the service's with up to three places removed, replaced or added to."""
+    payload = copy.deepcopy(
+        draw(st.sampled_from([*ENTRIES[service]["input_schema"]["examples"], *MORE[service]]))
+    )
+    for _ in range(draw(st.integers(0, 3))):
+        places = list(_places(payload))
+        if not places:
+            break
+        holder, key = draw(st.sampled_from(places))
+        match draw(st.sampled_from(["replace", "remove", "add"])):
+            case "replace":
+                holder[key] = copy.deepcopy(draw(st.sampled_from(STRANGE)))
+            case "remove":
+                del holder[key]
+            case _ if isinstance(holder, dict):
+                name = draw(
+                    st.sampled_from(["unknown", "value", "model", "columns", "seed", "strength", "kind"])
+                )
+                holder[name] = copy.deepcopy(draw(st.sampled_from(STRANGE)))
+            case _:
+                holder.append(copy.deepcopy(draw(st.sampled_from(STRANGE))))
+    return payload
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a document: what holds it, and its key or index there."""
+    for key in (
+        list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    ):
+        yield value, key
+        yield from _places(value[key])
+
+
+@pytest.mark.parametrize("service", sorted(MORE))
+def test_schema_and_executor_agree(service: str) -> None:
+    """What the registry lets in, the executor runs, and what it refuses, the executor would refuse."""
+
+    def check(payload: Any) -> None:
+        assert VALIDATORS[service].is_valid(payload) == accepted_by_executor(service, payload), payload
+
+    for example in [*ENTRIES[service]["input_schema"]["examples"], *MORE[service]]:
+        assert accepted_by_executor(service, example)
+        payload = copy.deepcopy(example)
+        for holder, key in list(_places(payload)):
+            kept = holder[key]
+            for holder[key] in STRANGE:
+                check(payload)
+            holder[key] = kept
+    settings(max_examples=500, suppress_health_check=list(HealthCheck))(given(changed(service))(check))()

@@ -20,12 +20,12 @@ from coordinator.miner.executors import (
     load_executors,
 )
 from coordinator.miner.executors.checksum import ChecksumExecutor
-from coordinator.miner.executors.ffmpeg import FfmpegExecutor, _find_program
+from coordinator.miner.executors.ffmpeg import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.ffmpeg_arguments import ENCODERS, PAYLOAD, build_arguments
 from coordinator.miner.executors.process import run_program
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
-FFMPEG = _find_program() or "ffmpeg"
+FFMPEG = find_ffmpeg() or "ffmpeg"
 
 
 @pytest.fixture

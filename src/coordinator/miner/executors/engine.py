@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
@@ -35,6 +35,8 @@ MAX_ANSWER_BYTES: Final = 64 << 20
 MAX_STREAM_BYTES: Final = 32 << 20
 MAX_LINE_BYTES: Final = 1 << 20
 _REFUSAL_CHARACTERS: Final = 300
+_AWAY: Final = (429, 502, 503, 504)
+"""Answers of one that is overloaded, still loading, or not there behind its proxy."""
 _LABEL: Final = re.compile(r"[^\x00-\x1f]{1,100}")
 
 
@@ -75,13 +77,27 @@ class EngineSettings(BaseSettings):
 
 
 class Engine:
-    """One OpenAI-compatible server. `kind` is the settings' prefix: LLM, EMBEDDING, SPEECH or IMAGE."""
+    """One OpenAI-compatible server. `kind` is the settings' prefix: LLM, EMBEDDING, SPEECH or IMAGE.
 
-    def __init__(self, kind: str, settings: EngineSettings | None = None) -> None:
+    `recognise` gives the catalogue's name of one of the engine's models, or None. Where a service knows only
+    the catalogue's names (`closed`), models with no such name are not offered.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        settings: EngineSettings | None = None,
+        *,
+        recognise: Callable[[str], str | None] = lambda _: None,
+        closed: bool = False,
+    ) -> None:
         self.kind = kind
+        self._recognise = recognise
+        self._closed = closed
         self.setting = f"{kind}_ENGINE_URL"
         self.models: tuple[str, ...] = ()
         """The engine's own names; empty before `check`."""
+        self._names: dict[str, str] = {}
         self._settings = settings
         self._client: httpx.AsyncClient | None = None
 
@@ -113,26 +129,46 @@ class Engine:
                 if "in time" not in problem:
                     break
             else:
-                self.models = _models_in(answer)
-                return None if self.models else "the engine has no model"
-        self.models = ()
+                self._keep(_models_in(answer))
+                return None if self._names else self._nothing()
+        self.forget()
         return problem
+
+    def forget(self) -> None:
+        """Offer nothing until the next check."""
+        self._keep(())
+
+    def _keep(self, models: tuple[str, ...]) -> None:
+        """Work out what jobs may call these models: later ones of these win."""
+        self.models = models
+        names: dict[str, str] = {}
+        for model in models:
+            if known := self._recognise(model):
+                names[known.lower()] = model
+        if not self._closed:
+            names |= {model.lower(): model for model in models}
+        here = {model.lower(): model for model in models}
+        for name, target in self.settings().models.items():
+            if target.lower() in here:
+                names[name.lower()] = here[target.lower()]
+        self._names = names
+
+    def _nothing(self) -> str:
+        if not self.models:
+            return "the engine has no model"
+        return f"none of the engine's models is known here; map one with {self.kind}_ENGINE_MODELS"
 
     def name_of(self, model: str) -> str:
         """The engine's name for a job's model. Raises ExecutorError: UNSUPPORTED if it has none such."""
-        mapped = self.settings().models.get(model)
-        wanted = (mapped or model).lower()
-        for name in self.models:
-            if name.lower() == wanted:
-                return name
-        raise ExecutorError(UNSUPPORTED, f"the model {model} is not here", retryable=True)
+        name = self._names.get(model.lower())
+        if name is None:
+            raise ExecutorError(UNSUPPORTED, f"the model {model} is not here", retryable=True)
+        return name
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """Names to advertise: the engine's own, and those that are mapped to a model which it has."""
-        here = {name.lower() for name in self.models}
-        mapped = [name for name, target in self.settings().models.items() if target.lower() in here]
-        return tuple(sorted({*self.models, *mapped}))
+        """Names to advertise, in lower case as models are compared."""
+        return tuple(sorted(self._names))
 
     async def post(
         self,
@@ -224,7 +260,7 @@ class Engine:
             raise _unavailable(f"the engine does not take this miner's {self.kind}_ENGINE_KEY")
         if status == httpx.codes.NOT_FOUND:
             raise ExecutorError(UNSUPPORTED, "the engine has no such model or function", retryable=True)
-        if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500 or status < 400:
+        if status in _AWAY or status < 400:
             raise _unavailable(f"the engine answers with status {status}")
         content = b""
         async for chunk in response.aiter_bytes():
@@ -235,6 +271,8 @@ class Engine:
             words = self._words_of(json.loads(content))
         except ValueError:
             words = f"status {status}"
+        if status >= 500:
+            raise ExecutorError(EXECUTOR_FAILED, f"the engine failed: {words}", retryable=True)
         raise ExecutorError(INVALID_PAYLOAD, f"the engine refuses this: {words}")
 
     def _words_of(self, answer: Any) -> str:

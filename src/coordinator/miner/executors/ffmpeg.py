@@ -67,7 +67,7 @@ class FfmpegExecutor:
 
     async def check(self) -> str | None:
         """Finds ffmpeg and which encoders it has; tries those that need hardware on one frame."""
-        program = self._program or _find_program()
+        program = self._program or find_ffmpeg()
         if program is None:
             return "ffmpeg is not installed: put it on PATH, or install coordinator[ffmpeg]"
         with TemporaryDirectory(prefix="ffmpeg-check-") as folder:
@@ -192,7 +192,8 @@ def _parse(work: Work) -> Job:
         refuse_payload(error)
 
 
-def _find_program() -> str | None:
+def find_ffmpeg() -> str | None:
+    """The ffmpeg on PATH, or the one that imageio-ffmpeg brings; None where there is none."""
     program = shutil.which("ffmpeg")
     if program is not None:
         return program

@@ -178,6 +178,11 @@ DEMUXERS: Final = (
 )
 MAX_PIXELS: Final = 9998 * 9998
 """Larger frames are refused while decoding, before memory is taken for them."""
+SAFE_INPUT: Final = (
+    *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS),
+    *("-max_pixels", str(MAX_PIXELS)),
+)
+"""Before every `-i`: an input can't name other files to read, nor take all the memory."""
 
 
 def codecs_of(job: Job) -> tuple[str, ...]:
@@ -204,8 +209,7 @@ def build_arguments(
     return [
         program,
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "info", "-nostats", "-progress", "pipe:1"),
-        *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS),
-        *("-max_pixels", str(MAX_PIXELS)),
+        *SAFE_INPUT,
         *seek,
         *("-i", f"file:{source}"),
         *_output_arguments(job, chosen),

@@ -18,7 +18,15 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _given(value: object) -> object:
+    if value is None:
+        raise ValueError("can't be null; leave it out")
+    return value
+
+
 Whole = BeforeValidator(_whole)
+GIVEN = BeforeValidator(_given)
+"""For a field that may be left out, and whose schema knows no null."""
 ModelName = Annotated[str, Field(max_length=100, pattern=MODEL_PATTERN)]
 Content = Annotated[str, Field(max_length=MAX_CONTENT_CHARACTERS)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=16)]

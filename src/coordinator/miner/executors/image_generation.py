@@ -1,0 +1,259 @@
+"""The service `image_generation`: images from an engine with OpenAI's images API (IMAGE_ENGINE_URL).
+
+One request an image, each with a seed of its own: so a cancelled job ends after the image in work, and every
+image can be made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import secrets
+import struct
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from coordinator.miner.executors.base import (
+    ENGINE_UNAVAILABLE,
+    EXECUTOR_FAILED,
+    INVALID_PAYLOAD,
+    UNSUPPORTED,
+    ExecutorError,
+    FileRef,
+    Outcome,
+    Work,
+    refuse_payload,
+)
+from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.llm_payload import MODEL_PATTERN, Seed, Strict, Whole
+
+MAX_INPUT_BYTES: Final = 64 << 20
+Size = Literal[
+    "512x512",
+    "512x768",
+    "768x512",
+    "768x768",
+    "768x1024",
+    "1024x768",
+    "1024x1024",
+    "1024x1536",
+    "1536x1024",
+]
+Scheduler = Literal[
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+    "dpmpp_2m_karras",
+    "dpmpp_sde",
+    "euler",
+    "euler_a",
+    "heun",
+    "lms",
+    "pndm",
+    "unipc",
+]
+# The last words of the models' usual addresses, and the catalogue's names.
+KNOWN: Final = {
+    "stable-diffusion-v1-5": "stable-diffusion-1.5",
+    "stable-diffusion-2-1": "stable-diffusion-2.1",
+    "stable-diffusion-xl-base-1.0": "stable-diffusion-xl",
+    "stable-diffusion-xl-refiner-1.0": "sdxl-refiner",
+}
+MODELS: Final = (
+    "stable-diffusion-1.5",
+    "stable-diffusion-2.1",
+    "stable-diffusion-xl",
+    "sdxl-turbo",
+    "sdxl-refiner",
+)
+
+
+class ImagePayload(Strict):
+    """What the catalogue's schema says."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=1000)]
+    negative_prompt: Annotated[str, Field(max_length=1000)] | None = None
+    model: Literal[
+        "stable-diffusion-1.5", "stable-diffusion-2.1", "stable-diffusion-xl", "sdxl-turbo", "sdxl-refiner"
+    ] = "stable-diffusion-1.5"
+    size: Size = "512x512"
+    num_images: Annotated[int, Field(ge=1, le=4), Whole] = 1
+    num_inference_steps: Annotated[int, Field(ge=1, le=100), Whole] = 20
+    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 7.5
+    seed: Seed | Annotated[list[Seed], Field(min_length=1, max_length=4)] | None = None
+    scheduler: Scheduler | None = None
+    enable_safety_checker: bool = True
+    lora: Annotated[str, Field(max_length=100, pattern=MODEL_PATTERN)] | None = None
+    lora_scale: Annotated[float, Field(ge=0, le=2)] = 1.0
+    image_url: FileRef | None = None
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.75
+
+    @model_validator(mode="after")
+    def _strength_of_an_image(self) -> Self:
+        if "strength" in self.model_fields_set and "image_url" not in self.model_fields_set:
+            raise ValueError("strength is of image_url, which is missing")
+        return self
+
+    def seeds(self) -> list[int]:
+        """One for each image: those given, counting up from the last, or random ones."""
+        given = [self.seed] if isinstance(self.seed, int) else list(self.seed or [secrets.randbelow(2**31)])
+        while len(given) < self.num_images:
+            given.append((given[-1] + 1) % 2**53)
+        return given[: self.num_images]
+
+
+def recognise(name: str) -> str | None:
+    """The catalogue's name of a model, by the last word of its address."""
+    last = name.rpartition("/")[2].lower().removesuffix(":latest")
+    return KNOWN.get(last) or (last if last in MODELS else None)
+
+
+class ImageGenerationExecutor:
+    """Text to image, and image to image where the engine has `images/edits`."""
+
+    services = ("image_generation",)
+    watched = True
+
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        self._engine = Engine("IMAGE", settings, recognise=recognise, closed=True)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What the engine has."""
+        return self._engine.offered
+
+    async def check(self) -> str | None:
+        """Whether there is an engine with a known model."""
+        return await self._engine.check()
+
+    async def run(self, work: Work) -> Outcome:
+        """The result is `{model, images: [{blob, width, height, seed?, name, size, media_type}]}`.
+
+        Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (no such model, a LoRA, or no image to image),
+        ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and what downloading and uploading raise.
+        """
+        try:
+            payload = ImagePayload.model_validate(work.payload)
+        except ValidationError as error:
+            refuse_payload(error)
+        if payload.lora is not None:
+            raise ExecutorError(
+                UNSUPPORTED, "lora: engines have no common way to ask for one", retryable=True
+            )
+        started = time.monotonic()
+        if not self._engine.models and (problem := await self.check()):
+            raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
+        model = self._engine.name_of(payload.model)
+
+        source: bytes | None = None
+        if payload.image_url is not None:
+            path = work.folder / "input"
+            await work.blobs.download(payload.image_url, path, max_bytes=MAX_INPUT_BYTES)
+            source = await asyncio.to_thread(path.read_bytes)
+            if kind_of(source) is None:
+                raise ExecutorError(INVALID_PAYLOAD, "image_url: not a PNG or JPEG image")
+        images = []
+        for number, seed in enumerate(payload.seeds()):
+            work.progress(number / payload.num_images, "painting")
+            content, seeded = await self._paint(payload, model, seed, source)
+            image = await self._store(work, number, content)
+            images.append(image | ({"seed": seed} if seeded else {}))
+        metrics: dict[str, int | str] = {
+            "wall_ms": round((time.monotonic() - started) * 1000),
+            "images": len(images),
+        }
+        return Outcome({"model": payload.model, "images": images}, metrics)
+
+    async def _paint(
+        self, payload: ImagePayload, model: str, seed: int, source: bytes | None
+    ) -> tuple[bytes, bool]:
+        """One image, and whether its seed reached the engine."""
+        plain = {
+            "model": model,
+            "prompt": payload.prompt,
+            "n": 1,
+            "size": payload.size,
+            "response_format": "b64_json",
+        }
+        try:
+            return await self._ask(plain | beyond_openai(payload, seed), source), True
+        except ExecutorError as error:
+            # An engine with OpenAI's fields alone does a job that asks for no more than those can say.
+            if error.code != INVALID_PAYLOAD or not says_openai(payload):
+                raise
+        return await self._ask(plain, source), False
+
+    async def _ask(self, request: dict[str, Any], source: bytes | None) -> bytes:
+        if source is None:
+            answer = await self._engine.post("images/generations", request)
+        else:
+            kind = kind_of(source)
+            assert kind is not None
+            form = {name: str(value) for name, value in request.items()}
+            file = (f"input.{kind[0]}", source, kind[1])
+            answer = await self._engine.post("images/edits", data=form, files={"image": file})
+        try:
+            return base64.b64decode(answer["data"][0]["b64_json"], validate=True)
+        except (KeyError, IndexError, TypeError, binascii.Error, ValueError):
+            raise ExecutorError(
+                EXECUTOR_FAILED, "the engine's answer holds no image", retryable=True
+            ) from None
+
+    async def _store(self, work: Work, number: int, content: bytes) -> dict[str, Any]:
+        kind, size = kind_of(content), size_of(content)
+        if kind is None or size is None:
+            raise ExecutorError(EXECUTOR_FAILED, "the engine's image is no PNG or JPEG", retryable=True)
+        path = Path(work.folder / f"image-{number + 1}.{kind[0]}")
+        await asyncio.to_thread(path.write_bytes, content)
+        output = await work.blobs.upload(path, media_type=kind[1])
+        return {**output, "width": size[0], "height": size[1]}
+
+
+def beyond_openai(payload: ImagePayload, seed: int) -> dict[str, Any]:
+    """What engines for Stable Diffusion take besides; by the names that most of them share."""
+    fields: dict[str, Any] = {
+        "num_inference_steps": payload.num_inference_steps,
+        "guidance_scale": payload.guidance_scale,
+        "seed": seed,
+    }
+    if payload.negative_prompt:
+        fields["negative_prompt"] = payload.negative_prompt
+    if payload.scheduler:
+        fields["scheduler"] = payload.scheduler
+    if payload.image_url is not None:
+        fields["strength"] = payload.strength
+    return fields
+
+
+def says_openai(payload: ImagePayload) -> bool:
+    """Whether nothing is asked for that OpenAI's own fields can't say."""
+    asked = payload.model_dump(exclude_defaults=True).keys()
+    return asked.isdisjoint(
+        {"negative_prompt", "num_inference_steps", "guidance_scale", "seed", "scheduler", "strength"}
+    )
+
+
+def kind_of(content: bytes) -> tuple[str, str] | None:
+    """File ending and media type, by the first bytes; None for what is neither PNG nor JPEG."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ("png", "image/png")
+    return ("jpg", "image/jpeg") if content.startswith(b"\xff\xd8\xff") else None
+
+
+def size_of(content: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels, from the header alone: nothing is decoded here."""
+    if content.startswith(b"\x89PNG") and len(content) >= 24:
+        width, height = struct.unpack(">II", content[16:24])
+        return (width, height) if 0 < width < 2**16 and 0 < height < 2**16 else None
+    place = 2
+    while place + 9 <= len(content) and content[place] == 0xFF:
+        marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", content[place + 5 : place + 9])
+            return (width, height) if width and height else None
+        place += 2 + length
+    return None

@@ -1,0 +1,226 @@
+"""The service `speech_recognition`: what is said in a recording, by an engine (SPEECH_ENGINE_URL).
+
+The recording is decoded here, by ffmpeg within its limits: engines get plain sound, never a stranger's file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import wave
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from coordinator.miner.executors.base import (
+    ENGINE_UNAVAILABLE,
+    EXECUTOR_FAILED,
+    INVALID_PAYLOAD,
+    ExecutorError,
+    FileRef,
+    Outcome,
+    Work,
+    refuse_payload,
+)
+from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.ffmpeg import find_ffmpeg
+from coordinator.miner.executors.ffmpeg_arguments import SAFE_INPUT
+from coordinator.miner.executors.llm_payload import Strict, Whole
+from coordinator.miner.executors.process import run_program
+
+SAMPLES_PER_SECOND: Final = 16_000
+"""What Whisper hears, whatever it is given."""
+MAX_INPUT_BYTES: Final = 2 * 2**30
+MAX_SECONDS: Final = 6 * 3600
+DECODE_SECONDS: Final = 600.0
+MAX_SEGMENTS: Final = 50_000
+MODELS: Final = ("tiny", "base", "small", "medium", "large", "large-v2", "large-v3")
+# Engines write languages by name; the job's own are these, and what is none of them is "und" (ISO 639-2).
+LANGUAGES: Final = {
+    "english": "en",
+    "spanish": "es",
+    "french": "fr",
+    "german": "de",
+    "italian": "it",
+    "portuguese": "pt",
+    "russian": "ru",
+    "japanese": "ja",
+    "korean": "ko",
+    "chinese": "zh",
+}
+UNDETERMINED: Final = "und"
+
+
+class SpeechPayload(Strict):
+    """What the catalogue's schema says."""
+
+    audio_url: FileRef
+    model: Literal["tiny", "base", "small", "medium", "large", "large-v2", "large-v3"] = "base"
+    language: Literal["auto", "en", "es", "fr", "de", "it", "pt", "ru", "ja", "ko", "zh"] = "auto"
+    task: Literal["transcribe", "translate"] = "transcribe"
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    best_of: Annotated[int, Field(ge=1, le=10), Whole] = 5
+    beam_size: Annotated[int, Field(ge=1, le=10), Whole] = 5
+    patience: Annotated[float, Field(ge=0, le=2)] = 1.0
+    suppress_tokens: (
+        Annotated[list[Annotated[int, Field(ge=-1, le=51_865), Whole]], Field(max_length=1000)] | None
+    ) = None
+    initial_prompt: Annotated[str, Field(max_length=1000)] | None = None
+    condition_on_previous_text: bool = True
+    fp16: bool = True
+
+
+def recognise(name: str) -> str | None:
+    """Whisper's size in names such as `Systran/faster-whisper-large-v3` and `ggml-tiny.bin`."""
+    last = name.rpartition("/")[2].lower()
+    size = re.sub(r"^(faster-)?(distil-)?(whisper|ggml)-|\.(bin|gguf)$|:latest$", "", last)
+    return size if size in MODELS else None
+
+
+class SpeechExecutor:
+    """Decodes with ffmpeg, and asks the engine for the text."""
+
+    services = ("speech_recognition",)
+    watched = True
+
+    def __init__(
+        self,
+        settings: EngineSettings | None = None,
+        *,
+        max_input_bytes: int = MAX_INPUT_BYTES,
+        max_seconds: float = MAX_SECONDS,
+    ) -> None:
+        self._engine = Engine("SPEECH", settings, recognise=recognise, closed=True)
+        self._max_input_bytes = max_input_bytes
+        self._max_seconds = max_seconds
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Whisper's sizes that the engine has."""
+        return self._engine.offered
+
+    async def check(self) -> str | None:
+        """Whether there is an engine with a known model, and ffmpeg."""
+        if problem := await self._engine.check():
+            return problem
+        if find_ffmpeg() is None:
+            return "ffmpeg is not installed: put it on PATH, or install coordinator[ffmpeg]"
+        return None
+
+    async def run(self, work: Work) -> Outcome:
+        """The result is `{text, language, duration_seconds, segments}`; segments where the engine has them.
+
+        Raises ExecutorError: INVALID_PAYLOAD (also a file without sound, or with too much), UNSUPPORTED,
+        ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and what downloading raises.
+        """
+        try:
+            payload = SpeechPayload.model_validate(work.payload)
+        except ValidationError as error:
+            refuse_payload(error)
+        started = time.monotonic()
+        if not self._engine.models and (problem := await self.check()):
+            raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
+        model = self._engine.name_of(payload.model)
+
+        source, sound = work.folder / "input", work.folder / "sound.wav"
+        await work.blobs.download(payload.audio_url, source, max_bytes=self._max_input_bytes)
+        work.progress(0.0, "decoding")
+        await self._decode(work.folder, source, sound)
+        source.unlink()
+        seconds = await asyncio.to_thread(_seconds_of, sound)
+        if seconds > self._max_seconds:
+            raise ExecutorError(INVALID_PAYLOAD, f"audio_url: longer than {self._max_seconds:g} s")
+
+        work.progress(0.1, "listening")
+        result = await self._listen(payload, model, sound) | {"duration_seconds": round(seconds, 3)}
+        work.emit(result["text"])
+        metrics: dict[str, int | str] = {
+            "wall_ms": round((time.monotonic() - started) * 1000),
+            "audio_ms": round(seconds * 1000),
+        }
+        return Outcome(result, metrics)
+
+    async def _decode(self, folder: Path, source: Path, sound: Path) -> None:
+        program = find_ffmpeg()
+        assert program is not None
+        # A second more than is allowed, so that too long can be told from just long enough.
+        arguments = [
+            program,
+            *("-hide_banner", "-nostdin", "-y", "-loglevel", "error", *SAFE_INPUT),
+            *("-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
+            *("-t", f"{self._max_seconds + 1:g}", "-ac", "1", "-ar", str(SAMPLES_PER_SECOND)),
+            *("-c:a", "pcm_s16le", "-f", "wav", f"file:{sound.name}"),
+        ]
+        finished = await run_program(
+            arguments,
+            folder=folder,
+            timeout_seconds=DECODE_SECONDS,
+            max_file_bytes=int((self._max_seconds + 2) * SAMPLES_PER_SECOND * 2) + 4096,
+        )
+        if finished.returncode != 0:
+            raise ExecutorError(INVALID_PAYLOAD, "audio_url: there is no sound in it that can be decoded")
+
+    async def _listen(self, payload: SpeechPayload, model: str, sound: Path) -> dict[str, Any]:
+        translates = payload.task == "translate"
+        form: dict[str, Any] = {"model": model, "response_format": "verbose_json"}
+        form["temperature"] = f"{payload.temperature:g}"
+        if payload.initial_prompt:
+            form["prompt"] = payload.initial_prompt
+        if payload.language != "auto":
+            form["language"] = payload.language
+        if not translates:
+            form["timestamp_granularities[]"] = "segment"
+        # Not OpenAI's, and taken by some engines; others skip form fields that they do not know.
+        form |= {"best_of": str(payload.best_of), "beam_size": str(payload.beam_size)}
+        with await asyncio.to_thread(sound.open, "rb") as file:
+            answer = await self._engine.post(
+                "audio/translations" if translates else "audio/transcriptions",
+                data=form,
+                files={"file": ("sound.wav", file, "audio/wav")},
+            )
+        return parse_transcript(answer, payload.language)
+
+
+def parse_transcript(answer: Any, asked: str) -> dict[str, Any]:
+    """`{text, language, segments}` of an engine's answer. Raises ExecutorError where there is no text."""
+    text = answer.get("text") if isinstance(answer, dict) else None
+    if not isinstance(text, str):
+        raise ExecutorError(EXECUTOR_FAILED, "the engine's answer holds no text", retryable=True)
+    heard = answer.get("language")
+    language = LANGUAGES.get(heard.lower(), heard.lower()) if isinstance(heard, str) else ""
+    if not re.fullmatch("[a-z]{2,3}", language):
+        language = UNDETERMINED if asked == "auto" else asked
+    given = answer.get("segments")
+    segments = [_segment(one) for one in given[:MAX_SEGMENTS]] if isinstance(given, list) else []
+    return {
+        "text": _clean(text).strip(),
+        "language": language,
+        "segments": [segment for segment in segments if segment is not None],
+    }
+
+
+def _segment(given: Any) -> dict[str, Any] | None:
+    try:
+        start, end, text = float(given["start"]), float(given["end"]), given["text"]
+        if not (0 <= start <= end < 1e7) or not isinstance(text, str):
+            return None
+    except (KeyError, TypeError, ValueError):
+        return None
+    segment = {"start": round(start, 3), "end": round(end, 3), "text": _clean(text).strip()}
+    certainty, silence = given.get("avg_logprob"), given.get("no_speech_prob")
+    if isinstance(certainty, float) and -1e6 < certainty <= 0:
+        segment["average_log_probability"] = round(certainty, 4)
+    if isinstance(silence, float) and 0 <= silence <= 1:
+        segment["no_speech_probability"] = round(silence, 4)
+    return segment
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _seconds_of(sound: Path) -> float:
+    with wave.open(str(sound), "rb") as file:
+        return file.getnframes() / file.getframerate()

@@ -1,0 +1,158 @@
+"""`speech_recognition`: real decoding by ffmpeg, and a stand-in for the engine that pins the wire format."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import AsyncIterator, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED
+from coordinator.miner.executors.speech import SpeechExecutor, parse_transcript, recognise
+from tests.harness.stand_in import StandIn
+from tests.harness.works import Bench, FolderBlobs, check_output, failure
+from tests.integration.test_executor_audio import tone
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench("speech_recognition", tmp_path, FolderBlobs(tmp_path / "blobs"))
+    with made.workspace:
+        yield made
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[StandIn]:
+    async with StandIn("Systran/faster-whisper-base", "llama3:8b").serving() as made:
+        yield made
+
+
+async def test_only_models_that_are_known_are_offered(engine: StandIn) -> None:
+    """Of a server with all kinds of models Whisper's sizes are found, and others by the mapping."""
+    executor = SpeechExecutor(engine.settings())
+    assert (None, ("base",)) == (await executor.check(), executor.models)
+    mapped = SpeechExecutor(engine.settings(models={"large": "llama3:8b"}))
+    assert (None, ("base", "large")) == (await mapped.check(), mapped.models)
+    engine.models = ("llama3:8b",)
+    told = await executor.check()
+    assert "none of the engine's models is known here; map one with SPEECH_ENGINE_MODELS" == told
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("openai/whisper-large-v3", "large-v3"),
+        ("ggml-tiny.bin", "tiny"),
+        ("Systran/faster-whisper-small", "small"),
+        ("base", "base"),
+        ("whisper-1", None),
+        ("tinyllama", None),
+    ],
+)
+def test_names_of_models(name: str, size: str | None) -> None:
+    """Whisper's sizes are found in what engines call them, and nowhere else."""
+    assert size == recognise(name)
+
+
+async def test_a_recording_is_sent_as_plain_sound(engine: StandIn, bench: Bench) -> None:
+    """Whatever the file was, the engine gets 16 kHz mono samples; its text and segments are the result."""
+    payload = {"audio_url": bench.blobs.add(tone(1.5)), "initial_prompt": "RabbitMQ", "language": "de"}
+    outcome = await SpeechExecutor(engine.settings()).run(bench.work(payload))
+    expected = {
+        "text": "Hello.",
+        "language": "de",
+        "duration_seconds": 1.5,
+        "segments": [
+            {
+                "start": 0,
+                "end": 1.25,
+                "text": "Hello.",
+                "average_log_probability": -0.25,
+                "no_speech_probability": 0.01,
+            }
+        ],
+    }
+    assert expected == check_output("speech_recognition", outcome).result
+    assert ("Hello.", 1500) == (bench.text, outcome.metrics["audio_ms"])
+    [(path, fields)] = engine.received
+    sound = fields.pop("file")
+    with wave.open(BytesIO(sound)) as reader:
+        assert (16_000, 1, 2, 24_000) == (
+            reader.getframerate(),
+            reader.getnchannels(),
+            reader.getsampwidth(),
+            reader.getnframes(),
+        )
+    assert "audio/transcriptions" == path
+    assert {
+        "model": "Systran/faster-whisper-base",
+        "response_format": "verbose_json",
+        "temperature": "0",
+        "prompt": "RabbitMQ",
+        "language": "de",
+        "timestamp_granularities[]": "segment",
+        "best_of": "5",
+        "beam_size": "5",
+    } == fields
+
+
+async def test_a_translation_has_its_own_address(engine: StandIn, bench: Bench) -> None:
+    """`translate` asks for English, and lets the engine find out the language."""
+    payload = {"audio_url": bench.blobs.add(tone(0.2)), "task": "translate"}
+    await SpeechExecutor(engine.settings()).run(bench.work(payload))
+    [(path, fields)] = engine.received
+    assert ("audio/translations", False) == (path, "language" in fields)
+
+
+@pytest.mark.parametrize(
+    ("content", "payload", "answer", "expected"),
+    [
+        (b"no sound", {}, None, (INVALID_PAYLOAD, False)),
+        (b"#EXTM3U\n/etc/passwd\n", {}, None, (INVALID_PAYLOAD, False)),
+        (tone(3), {}, None, (INVALID_PAYLOAD, False)),
+        (tone(0.2), {"model": "large"}, None, (UNSUPPORTED, True)),
+        (tone(0.2), {"language": "tlh"}, None, (INVALID_PAYLOAD, False)),
+        (tone(0.2), {}, (200, {"segments": []}), ("EXECUTOR_FAILED", True)),
+        (tone(0.2), {}, (200, ["text"]), ("EXECUTOR_FAILED", True)),
+        (tone(0.2), {}, (503, {}), (ENGINE_UNAVAILABLE, True)),
+        (tone(0.2), {}, (500, {"detail": "at /srv/whisper.py"}), ("EXECUTOR_FAILED", True)),
+        (tone(0.2), {}, (400, {"error": "too quiet"}), (INVALID_PAYLOAD, False)),
+    ],
+)
+async def test_what_can_not_be_done(
+    engine: StandIn,
+    bench: Bench,
+    content: bytes,
+    payload: dict[str, Any],
+    answer: tuple[int, Any] | None,
+    expected: tuple[str, bool],
+) -> None:
+    """Files without sound, models that are not here and engines that fail end with their code."""
+    if answer:
+        engine.answers["audio/transcriptions"] = answer
+    work = bench.work({"audio_url": bench.blobs.add(content), **payload})
+    assert expected == await failure(SpeechExecutor(engine.settings(), max_seconds=2), work)
+
+
+@pytest.mark.parametrize(
+    ("given", "language", "segments"),
+    [
+        ({"text": "x"}, "und", 0),
+        ({"text": "x", "language": "Japanese"}, "ja", 0),
+        ({"text": "x", "language": "yo ho"}, "und", 0),
+        (
+            {"text": "x", "segments": [None, {}, {"start": 2, "end": 1, "text": "x"}, {"start": "nan"}]},
+            "und",
+            0,
+        ),
+        ({"text": "x", "segments": [{"start": 0, "end": 1, "text": "a\0", "avg_logprob": 7.0}]}, "und", 1),
+    ],
+)
+def test_answers_of_all_kinds(given: Any, language: str, segments: int) -> None:
+    """What is missing or impossible in an answer is left out, never handed on."""
+    result = parse_transcript(given, "auto")
+    assert (language, segments) == (result["language"], len(result["segments"]))
+    assert all({"start", "end", "text"} == set(segment) for segment in result["segments"])
