@@ -23,7 +23,7 @@ START_SECONDS = 60.0
 class Stage:
     """Standard mode with one miner for checksum jobs. fsync is on, queues are what the mode says."""
 
-    def __init__(self, *, concurrency: int = 256, work_queue_type: str = "classic") -> None:
+    def __init__(self, *, concurrency: int = 1000, work_queue_type: str = "classic") -> None:
         self._stack = ExitStack()
         self._concurrency = concurrency
         self._work_queue_type = work_queue_type

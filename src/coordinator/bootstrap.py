@@ -23,7 +23,15 @@ from coordinator.application.keys import KeyFollower
 from coordinator.application.live import Live, LiveEvents
 from coordinator.application.names import Names
 from coordinator.application.payload_schemas import PayloadSchemas
-from coordinator.application.ports import Clock, Database, LogUnavailable, Recorded
+from coordinator.application.payloads import Payloads
+from coordinator.application.ports import (
+    Appended,
+    Clock,
+    Database,
+    LogUnavailable,
+    Recorded,
+    StoredPayload,
+)
 from coordinator.application.preparation import Preparation, fingerprint_secret
 from coordinator.application.presence import Presence
 from coordinator.application.progress import ProgressHub
@@ -84,6 +92,7 @@ class Coordinator:
         self.parts = parts
         self.blobs = open_blob_store(settings.blob_store or str(settings.data_dir / "blobs"))
         self.feed = Feed(parts.log)
+        self._payloads = Payloads(parts.log)
         self.bus = CommandBus(
             parts.log,
             Deciding(key, PayloadSchemas(settings.fetch_allow_hosts)),
@@ -114,7 +123,7 @@ class Coordinator:
         timers = Timers(parts.database, self.front.handle, clock, timeout, self._hears)
         parts.on_reconnect(timers.listen_anew)
         self._dispatcher = Dispatcher(
-            parts.log,
+            self._payloads,
             parts.database,
             parts.queues,
             parts.hints,
@@ -134,9 +143,10 @@ class Coordinator:
         self._started = False
         self._stopping = asyncio.Event()
 
-    def _committed(self, previous: int, events: Sequence[Recorded]) -> None:
-        self._names.note(events)
-        self.feed.offer(previous, events)
+    def _committed(self, appended: Appended, stored: Sequence[StoredPayload]) -> None:
+        self._payloads.note(stored)
+        self._names.note(appended.events)
+        self.feed.offer(appended.previous, appended.events)
 
     def _foreign(self, events: Sequence[Recorded]) -> None:
         self._names.note(events)

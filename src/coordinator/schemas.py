@@ -26,7 +26,8 @@ from pydantic_core import core_schema
 
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Heartbeat, Offer
-from coordinator.crypto.receipt import Receipt, SignedStatement
+from coordinator.crypto.receipt import Receipt
+from coordinator.crypto.statement import SignedStatement
 from coordinator.domain.aggregates import COMMANDS, EVENTS
 
 DEFAULT_FOLDER = Path("schemas")

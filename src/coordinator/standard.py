@@ -36,7 +36,7 @@ def open_standard(settings: Settings) -> Parts:
     database_url = settings.database_url.get_secret_value()
     queue_type = settings.work_queue_type
     migrate(database_url)
-    log, database = PostgresEventLog(database_url), PostgresDatabase(database_url)
+    log, database = PostgresEventLog(database_url), PostgresDatabase(database_url, durable=False)
     reads = PostgresDatabase(database_url)
     leadership = PostgresLeadership(database_url)
     broker = Broker(settings.amqp_url.get_secret_value())

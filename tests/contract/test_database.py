@@ -144,6 +144,28 @@ def test_rows_come_back_as_they_were(database: AnyDatabase) -> None:
     assert [str, int, float, bytes, str] == [type(value) for value in all_things(database)[0].values()]
 
 
+def test_change_sets_some_columns_of_the_rows_that_are_there(database: AnyDatabase) -> None:
+    """Other columns and other rows stay; a key that is not there stays away; nothing to change is nothing."""
+    with database.transaction() as tables:
+        tables.put("things", [a_thing("a", 1, note="old"), a_thing("b", 2), a_thing("c", 3)])
+        tables.change("things", {"a": {"note": "new", "size": 7}, "gone": {"note": "x", "size": 8}})
+        tables.change("things", {"b": {"note": None}})
+        tables.change("things", {})
+    expected = [a_thing("a", 7, note="new"), a_thing("b", 2, note=None), a_thing("c", 3)]
+    assert expected == all_things(database)
+
+
+def test_changes_must_fit_the_table(database: AnyDatabase) -> None:
+    """Rows with different columns, unknown columns and tables with a longer key are refused."""
+    with database.transaction() as tables:
+        with pytest.raises(BadRow):
+            tables.change("things", {"a": {"note": "x"}, "b": {"size": 1}})
+        with pytest.raises(BadRow):
+            tables.change("things", {"a": {"colour": "red"}})
+        with pytest.raises(BadRow):
+            tables.change("pairs", {"x": {"b": 2}})
+
+
 def test_put_replaces_by_key(database: AnyDatabase) -> None:
     """A row with a key that is there replaces the old one whole; within one put the last one counts."""
     with database.transaction() as tables:

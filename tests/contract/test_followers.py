@@ -19,6 +19,7 @@ from coordinator.application.feed import Feed
 from coordinator.application.follow import FollowerBase, FollowerRunner, LocalWatermarks
 from coordinator.application.intents import Accepted, Answer, Intent
 from coordinator.application.local_queues import LocalHints, LocalWorkQueues
+from coordinator.application.payloads import Payloads
 from coordinator.application.ports import (
     Clock,
     Database,
@@ -83,8 +84,7 @@ class Stores:
             new.append(NewEvent(stream, self.versions[stream], event))
             if isinstance(event, JobSubmitted) and payload:
                 payloads.append(StoredPayload(event.job_id, "payload", SALT, PAYLOAD))
-        appended = self.log.append(new, payloads)
-        return [Recorded(p, *e) for p, e in zip(appended.positions, new, strict=True)]
+        return list(self.log.append(new, payloads).events)
 
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
         key = {m.table: m.key for m in projector.READ_MODELS}[table]
@@ -203,7 +203,7 @@ def test_a_table_that_was_tampered_with_is_named(stores: Stores) -> None:
     jobs = sorted((uuid4() for _ in range(3)), key=str)
     lead(stores, Projector(), stores.append(*(submitted(job) for job in jobs)))
     with stores.database.transaction() as tables:
-        [row] = tables.query("projector_jobs", keys=[str(jobs[0])])
+        [row] = tables.query("read_job", job_id=str(jobs[0]))
         tables.put("jobs", [{**row, "state": "COMPLETED"}, {**row, "job_id": "forged"}])
         tables.remove("jobs", [str(jobs[1])])
     assert list(projector.differences(stores.log, stores.database)) == sorted(
@@ -306,7 +306,7 @@ async def test_a_leader_that_was_replaced_writes_nothing(
     follower = Recording()
     running = await run(follower)
     assert await running.watermarks.reached("recording", first[0].position, PATIENCE)
-    skipped = [Recorded(first[0].position + 1, uuid4(), 1, submitted(uuid4()))]
+    skipped = [first[0]._replace(position=first[0].position + 1)]
     with stores.database.transaction() as tables:  # a usurper has done the next event already
         tables.move("recording", first[0].position, skipped[0].position)
     done, own = stores.append(submitted(uuid4()), submitted(uuid4()))
@@ -339,7 +339,8 @@ class Dispatching:
 
 def dispatching(stores: Stores, queues: LocalWorkQueues | None = None) -> Dispatching:
     queues, hints = queues or LocalWorkQueues(), LocalHints()
-    dispatcher = Dispatcher(stores.log, stores.database, queues, hints, stores.clock, offer_timeout=10)
+    payloads = Payloads(stores.log)
+    dispatcher = Dispatcher(payloads, stores.database, queues, hints, stores.clock, offer_timeout=10)
     with stores.database.transaction() as tables:
         dispatcher.take_over(tables)
     return Dispatching(stores, dispatcher, queues, hints)
@@ -381,8 +382,7 @@ async def test_a_payload_that_looks_like_our_reference_to_a_blob_is_a_payload(st
         NewEvent(miner_stream("rig"), 1, deciding.registered(concurrency=2)),
     ]
     rows = [StoredPayload(mine, "payload", b"s" * 16, body), StoredPayload(ours, "payload", b"s" * 16, ref)]
-    appended = stores.log.append(events, rows)
-    recorded = [Recorded(p, *e) for p, e in zip(appended.positions, events, strict=True)]
+    recorded = stores.log.append(events, rows).events
     await asyncio.to_thread(lead, stores, d.dispatcher, recorded)
     await d.dispatcher.after(recorded)
     await d.dispatcher.tick()
@@ -493,10 +493,15 @@ async def test_a_draining_miner_is_told_and_gets_nothing_new(stores: Stores) -> 
 class Timing:
     stores: Stores
     timers: Timers
+    dispatcher: Dispatcher
+    """Its table says how long jobs may live and run."""
     sent: list[Command]
 
     def see(self, *events: Event) -> None:
-        lead(self.stores, self.timers, self.stores.append(*events))
+        recorded = self.stores.append(*events)
+        lead(self.stores, self.dispatcher, recorded)
+        self.dispatcher.work.note(recorded, self.stores.monotonic)
+        lead(self.stores, self.timers, recorded)
 
     async def wait(self, seconds: float) -> list[Command]:
         """Let this much time pass in small steps, as it does; the commands that came of it."""
@@ -518,7 +523,7 @@ def timing(stores: Stores) -> Timing:
     timers = Timers(stores.database, handle, stores.clock, heartbeat_timeout=30)
     with stores.database.transaction() as tables:
         timers.take_over(tables)
-    return Timing(stores, timers, sent)
+    return Timing(stores, timers, dispatching(stores).dispatcher, sent)
 
 
 def beat(stores: Stores, *jobs: UUID) -> None:

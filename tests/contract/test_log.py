@@ -33,7 +33,7 @@ from coordinator.database.migrate import migrate
 from coordinator.database.postgres_pool import APPEND_LOCK, LOCK_CLASS
 from coordinator.domain.job import JobCanceled, JobCompleted
 from coordinator.log.listener import LISTEN_APPLICATION
-from coordinator.log.mapping import UnreadableEvent
+from coordinator.log.mapping import UnreadableEvent, encode
 from coordinator.log.memory import MemoryEventLog
 from coordinator.log.postgres import PostgresEventLog
 from coordinator.log.postgres_recorder import PostgresRecorder
@@ -133,8 +133,14 @@ def payload(job: UUID, body: bytes = b"{}", kind: Any = "payload") -> StoredPayl
     return StoredPayload(job, kind, b"salt" * 8, body)
 
 
+def positions(appended: Appended) -> list[int]:
+    return [e.position for e in appended.events]
+
+
 def recorded(appended: Appended, events: list[NewEvent]) -> list[Recorded]:
-    return [Recorded(p, *event) for p, event in zip(appended.positions, events, strict=True)]
+    """What was appended, as it was asked for."""
+    places = positions(appended)
+    return [Recorded(p, *new, encode(new.event)[1]) for p, new in zip(places, events, strict=True)]
 
 
 def conflict(log: EventLog, *streams: UUID) -> None:
@@ -174,9 +180,9 @@ def test_many_streams_in_one_append(log: EventLog) -> None:
     a, b = uuid4(), uuid4()
     events = [new(a, 1), new(b, 1), new(a, 2)]
     appended = log.append(events)
-    assert appended.positions == sorted(set(appended.positions))
+    assert positions(appended) == sorted(set(positions(appended)))
     assert recorded(appended, events) == log.read(0, 10)
-    assert appended.positions[-1] == log.head()
+    assert positions(appended)[-1] == log.head()
 
 
 def test_load_many(log: EventLog) -> None:
@@ -240,10 +246,10 @@ def test_reading_one_clients_events_in_pages(log: EventLog) -> None:
         [mine[0], *others[:3], NewEvent(trap, 1, hostile), *mine[1:4], *others[3:], mine[4]]
     )
     own = [r for r in log.read(0, 100) if r.event in [n.event for n in mine]]
-    end = appended.positions[-1]
+    end = positions(appended)[-1]
     assert Page(own, end) == log.read_of("alice", 0, end, 100)
-    assert Page(own[:1], appended.positions[4]) == log.read_of("alice", 0, end, 2)
-    assert Page(own[1:3], own[2].position) == log.read_of("alice", appended.positions[4], end, 2)
+    assert Page(own[:1], positions(appended)[4]) == log.read_of("alice", 0, end, 2)
+    assert Page(own[1:3], own[2].position) == log.read_of("alice", positions(appended)[4], end, 2)
     assert Page([], end) == log.read_of("ali", 0, end, 100)
     assert Page(own[4:], end) == log.read_of("alice", own[3].position, end, 100)
     assert Page(own[:1], own[1].position - 1) == log.read_of("alice", 0, own[1].position - 1, 100)
@@ -257,7 +263,7 @@ def test_previous_is_exact(logs: Logs) -> None:
     b = second.append([new(stream), new(uuid4())])
     conflict(first, stream)
     c = first.append([new(uuid4())])
-    assert (0, a.positions[-1], b.positions[-1]) == (a.previous, b.previous, c.previous)
+    assert (0, positions(a)[-1], positions(b)[-1]) == (a.previous, b.previous, c.previous)
 
 
 def test_reading_over_gaps(log: EventLog) -> None:
@@ -267,7 +273,7 @@ def test_reading_over_gaps(log: EventLog) -> None:
     conflict(log, uuid4(), uuid4(), taken)
     events = [new(uuid4()), new(uuid4())]
     second = log.append(events)
-    after = range(first.positions[-1], second.positions[0])
+    after = range(positions(first)[-1], positions(second)[0])
     assert [recorded(second, events)] * len(after) == [log.read(position, 10) for position in after]
 
 
@@ -378,7 +384,7 @@ def test_wait_for_what_is_there(log: EventLog) -> None:
 
 def test_wait_gives_up(log: EventLog) -> None:
     """Waiting for an event that does not come ends after the timeout."""
-    position = log.append([new(uuid4())]).positions[-1]
+    position = positions(log.append([new(uuid4())]))[-1]
     assert [log.wait(position, 0.05), log.wait(position, 0)] == [False, False]
 
 
@@ -416,7 +422,7 @@ def test_close_wakes_no_others(logs: Logs) -> None:
         assert [w.result(PATIENCE) for w in woken] == [False] * 3
     log.close()
     if other is not log:
-        assert len(other.append([new(uuid4())]).positions) == 1
+        assert len(positions(other.append([new(uuid4())]))) == 1
 
 
 # --- Postgres alone ----------------------------------------------------------------------------------------
@@ -488,7 +494,7 @@ def test_a_held_lock_is_unavailability(on_postgres: Logs) -> None:
         holder.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, APPEND_LOCK))
         with pytest.raises(LogUnavailable, match="lock timeout"):
             log.append([new(uuid4())])
-    assert len(log.append([new(uuid4())]).positions) == 1
+    assert len(positions(log.append([new(uuid4())]))) == 1
 
 
 def test_surviving_a_restart_of_the_server(breakable_postgres: PostgresServer) -> None:
@@ -509,7 +515,7 @@ def test_surviving_a_restart_of_the_server(breakable_postgres: PostgresServer) -
             breakable_postgres.start()
             second = _when_available(lambda: log.append([new(uuid4())]))
             assert [w.result(PATIENCE) for w in woken] == [True] * 3
-        assert [*first.positions, *second.positions] == [r.position for r in log.read(0, 10)]
+        assert [*positions(first), *positions(second)] == [r.position for r in log.read(0, 10)]
         # And the listener, not only our own append, works again.
         with waiting(log, log.head()) as woken, append_elsewhere(url):
             assert woken[0].result(PATIENCE)

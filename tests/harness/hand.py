@@ -8,7 +8,7 @@ from typing import Any
 from coordinator.client.amqp_rpc import AmqpRpc
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.receipt import sign_statement
+from coordinator.crypto.statement import sign_statement
 from tests.harness.executor import SERVICE
 
 SALT = "ab" * 16

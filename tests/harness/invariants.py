@@ -20,7 +20,8 @@ from typing import Any
 
 import aio_pika
 
-from coordinator.crypto.receipt import VerificationFailed, verify_receipt
+from coordinator.crypto.receipt import verify_receipt
+from coordinator.crypto.signature import VerificationFailed
 from coordinator.database.postgres import PostgresDatabase
 from coordinator.database.sqlite import SqliteDatabase
 from coordinator.log.postgres import PostgresEventLog
@@ -260,7 +261,7 @@ def _tables(book: Logbook, jobs: Mapping[str, JobSeen], all_final: bool) -> Iter
             yield f"{job_id}: the table's receipt is not the log's one"
     still_open = {j.job_id for j in jobs.values() if j.state in ("QUEUED", "RUNNING")}
     leased = {j.job_id for j in jobs.values() if j.state == "RUNNING"}
-    for table, wanted in (("open_work", still_open), ("deadlines", still_open), ("leases", leased)):
+    for table, wanted in (("open_work", still_open), ("leases", leased)):
         found = set(book.column(f"SELECT job_id FROM {table}"))
         if found != wanted:
             yield f"{table}: {len(found - wanted)} too many, {len(wanted - found)} missing"

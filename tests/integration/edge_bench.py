@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from coordinator.bootstrap import Coordinator, build
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.receipt import sign_statement
+from coordinator.crypto.statement import sign_statement
 from coordinator.edge import create_app
 from coordinator.settings import load_settings
 

@@ -24,6 +24,7 @@ from coordinator.broker.topology import COMMANDS_QUEUE, TopologyMismatch, declar
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetired
+from coordinator.log.mapping import encode
 from coordinator.servers import RabbitMQServer
 
 SOON = 60.0
@@ -269,7 +270,7 @@ async def test_events_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     """Publishing raises while the broker is away, and works again when it is back."""
     sink = RabbitEventSink(broker)
     event = ServiceRetired(at=1, by="root", service="whisper")
-    events = [Recorded(1, uuid4(), 1, event)]
+    events = [Recorded(1, uuid4(), 1, event, encode(event)[1])]
     await sink.publish(events)
     await in_thread(lambda: power_cut(breakable_rabbitmq))
 

@@ -20,7 +20,7 @@ from coordinator.client.amqp_rpc import AmqpRpc, Backoff, Closed
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.mac import message_to_sign, sign_message
-from coordinator.crypto.receipt import verify_statement
+from coordinator.crypto.statement import verify_statement
 from coordinator.miner.amqp import AmqpTransport
 from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work

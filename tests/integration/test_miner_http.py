@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from coordinator.client.amqp_batching import Backoff
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.receipt import verify_statement
+from coordinator.crypto.statement import verify_statement
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work

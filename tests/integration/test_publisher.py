@@ -20,6 +20,7 @@ from coordinator.domain.job import JobCanceled, JobExpired
 from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained
 from coordinator.domain.service import ServiceRetired
+from coordinator.log.mapping import encode
 
 SOON = 10.0
 AT = 1_800_000_000_000
@@ -36,7 +37,7 @@ def expired(client: str, job: UUID) -> JobExpired:
 def recorded(events: Sequence[Event], streams: Sequence[UUID] | None = None) -> list[Recorded]:
     """The events at positions with gaps, each in its stream."""
     places = streams or [getattr(event, "job_id", None) or uuid4() for event in events]
-    return [Recorded(10 + 3 * i, places[i], i + 1, event) for i, event in enumerate(events)]
+    return [Recorded(10 + 3 * i, places[i], i + 1, e, encode(e)[1]) for i, e in enumerate(events)]
 
 
 class Reader:

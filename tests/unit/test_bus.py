@@ -66,7 +66,7 @@ class Bench:
 
     def __init__(self, log: WatchedLog, unowned: set[tuple[str, str]] | None = None) -> None:
         self.log = log
-        self.committed: list[tuple[int, Sequence[Recorded]]] = []
+        self.committed: list[Appended] = []
         self.bus = CommandBus(
             log,
             Deciding(SigningKey(bytes(32))),
@@ -77,9 +77,9 @@ class Bench:
         self.names = Names(self.bus.state)
         self._preparation = Preparation(NoBlobs(), b"secret", self.names)
 
-    def _on_committed(self, previous: int, events: Sequence[Recorded]) -> None:
-        self.committed.append((previous, events))
-        self.names.note(events)
+    def _on_committed(self, appended: Appended, _: Sequence[StoredPayload]) -> None:
+        self.committed.append(appended)
+        self.names.note(appended.events)
 
     async def prepare(self, *commands: Command, by: Principal = ALICE) -> list[Prepared]:
         prepared = await self._preparation.prepare([Intent(c, by) for c in commands])
@@ -135,7 +135,7 @@ async def test_answers_carry_positions_and_come_in_the_order_of_the_commands(ben
     positions = [a.position for a in answers if isinstance(a, Accepted)]
     # The service and its name came first.
     assert positions == [3, 4, 5, 6, 7]
-    assert [previous for previous, _ in bench.committed] == [0, 2]
+    assert [appended.previous for appended in bench.committed] == [0, 2]
 
 
 async def test_a_refusal_fails_its_own_command_only(bench: Bench) -> None:

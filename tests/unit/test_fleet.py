@@ -73,6 +73,13 @@ def test_offers_travel_alone_while_slots_are_free_and_packed_when_backlogged() -
     assert [len(b) for b in profile.bundles(many)] == [4, 4, 4, 1]
 
 
+def test_offers_to_the_only_miner_are_packed() -> None:
+    """Nobody could idle beside what it has in hand; still no message holds more than it can run."""
+    _, profile = fleet_of(session("a", 8))
+    assert [len(b) for b in profile.bundles([work(n) for n in range(5)])] == [5]
+    assert [len(b) for b in profile.bundles([work(n) for n in range(20)])] == [8, 8, 4]
+
+
 def test_one_slot_miners_never_get_bundles() -> None:
     """A miner with one slot in the profile keeps every message at one offer."""
     _, profile = fleet_of(session("a", 1), session("b", 64))

@@ -54,6 +54,8 @@ def nested(levels: int, inside: str = "") -> bytes:
         (b'{"a": 1, "a": 2}', {"a": 2}),  # the last one counts, as in every JSON reader of Python
         (nested(MAX_DEPTH), json.loads(nested(MAX_DEPTH))),
         (nested(MAX_DEPTH, "1"), json.loads(nested(MAX_DEPTH, "1"))),
+        (b'["' + b"[" * 40 + b'"]', ["[" * 40]),
+        (b"[" + b"[{}]," * 40 + b"1]", [[{}]] * 40 + [1]),
         (b'"' + b"[" * 1000 + b'"', "[" * 1000),  # brackets in text are text
     ],
     ids=lambda v: str(v)[:30],
@@ -102,6 +104,8 @@ def test_json_that_can_be_kept_is_read(body: bytes, value: Any):
         (rb'{"a\u0000b": 1}', "NUL"),
         (rb'[{"a": {"b": ["\u0000"]}}]', "NUL"),
         (nested(MAX_DEPTH + 1), "deeper than 32"),
+        (b"[" + b"[]," * 40 + nested(MAX_DEPTH) + b"]", "deeper than 32"),
+        (b'["' + b"}" * 40 + b'",' + nested(MAX_DEPTH) + b"]", "deeper than 32"),
         (nested(MAX_DEPTH + 1, "1"), "deeper than 32"),
         (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), "deeper than 32"),
         (b"9223372036854775808", "64 bits"),

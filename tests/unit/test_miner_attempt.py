@@ -14,7 +14,7 @@ import pytest
 from coordinator.client.amqp_batching import MAX_BODY_BYTES
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.receipt import verify_statement
+from coordinator.crypto.statement import verify_statement
 from coordinator.domain.job import JobComplete, JobFail
 from coordinator.domain.matching import Gpu
 from coordinator.miner.attempt import ENVELOPE_BYTES, Attempt, Stopped
@@ -28,6 +28,7 @@ from coordinator.miner.config import (
     parse_gpus,
 )
 from coordinator.miner.executors.base import ExecutorError, Outcome, OutputFile, Work
+from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import Offer
 
 JOB = "0191b0a2-0000-7000-8000-000000000001"
@@ -80,7 +81,13 @@ def make(run: Any, *, payload: Any = None, timeout: float = 30.0, **options: Any
     )
     blobs = options.pop("blobs", NoBlobs())
     return Attempt(
-        offer, Runs(run), miner_id="node@alice", session_id="session-1", key=KEY, blobs=blobs, **options
+        offer,
+        Runs(run),
+        miner_id="node@alice",
+        session_id="session-1",
+        signer=StatementSigner(KEY),
+        blobs=blobs,
+        **options,
     )
 
 

@@ -16,14 +16,16 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import (
     Attested,
     Receipt,
-    SignedStatement,
-    Statement,
-    VerificationFailed,
     attest_receipt,
     receipt_id,
     sign_receipt,
-    sign_statement,
     verify_receipt,
+)
+from coordinator.crypto.signature import VerificationFailed
+from coordinator.crypto.statement import (
+    SignedStatement,
+    Statement,
+    sign_statement,
     verify_statement,
 )
 

@@ -160,11 +160,11 @@ class CommandBus:
         clock: Clock,
         *,
         unowned_blobs: Callable[[Collection[tuple[str, str]]], set[tuple[str, str]]],
-        on_committed: Callable[[int, Sequence[Recorded]], None],
+        on_committed: Callable[[Appended, Sequence[StoredPayload]], None],
     ) -> None:
         """`unowned_blobs`: which of these (digest, principal) pairs are not owned (called in a thread).
 
-        `on_committed(previous, events)`: called on the event loop after each commit, in log order.
+        `on_committed(appended, payloads)`: called on the event loop after each commit, in log order.
         """
         self._log = event_log
         self._deciding = deciding
@@ -382,14 +382,10 @@ class CommandBus:
             self.stats.slowest_commit_seconds = max(took, self.stats.slowest_commit_seconds)
             self.stats.events += len(decided.events)
             _count(self.stats.topics, [e.event.topic for e in decided.events])
-            recorded = [
-                Recorded(position, e.stream, e.version, e.event)
-                for position, e in zip(appended.positions, decided.events, strict=True)
-            ]
-            last = {r.stream: r.position for r in recorded}
+            last = {r.stream: r.position for r in appended.events}
             for stream, (state, version) in decided.touched.items():
                 self.cache.put(stream, Entry(state, version, last[stream]))
-            self._on_committed(appended.previous, recorded)
+            self._on_committed(appended, decided.payloads)
         answers: list[Answer] = []
         for answer, body in zip(decided.answers, decided.bodies, strict=True):
             if isinstance(answer, Refused):
@@ -398,7 +394,7 @@ class CommandBus:
                 answers.append(Accepted(answer.position, body))
             else:
                 assert appended is not None
-                answers.append(Accepted(appended.positions[answer], body))
+                answers.append(Accepted(appended.events[answer].position, body))
         return answers
 
     async def _drop_stale(self, streams: Collection[UUID], known: dict[UUID, Entry]) -> bool:

@@ -19,10 +19,10 @@ import structlog
 from coordinator.application.fleet import Profile, Session
 from coordinator.application.follow import FollowerBase
 from coordinator.application.open_work import Hint, OpenWork, Running
+from coordinator.application.payloads import Payloads
 from coordinator.application.ports import (
     Clock,
     Database,
-    EventLog,
     Hints,
     Offer,
     Recorded,
@@ -49,7 +49,7 @@ class Dispatcher(FollowerBase):
 
     def __init__(
         self,
-        event_log: EventLog,
+        payloads: Payloads,
         database: Database,
         queues: WorkQueues,
         hints: Hints,
@@ -57,7 +57,7 @@ class Dispatcher(FollowerBase):
         offer_timeout: float,
     ) -> None:
         """`offer_timeout`: seconds."""
-        self._log = event_log
+        self._payloads = payloads
         self._database = database
         self._queues = queues
         self._hints = hints
@@ -130,7 +130,7 @@ class Dispatcher(FollowerBase):
         self.work.offer(profile, works, now)
         missed: set[str] = {work.job_id for work in works}
         try:
-            payloads = await asyncio.to_thread(self._log.payloads, "payload", [UUID(w.job_id) for w in works])
+            payloads = await self._payloads.of([UUID(w.job_id) for w in works])
             offers = [[_offer(w, payloads) for w in bundle] for bundle in bundles]
             known = [[o for o in bundle if o is not None] for bundle in offers]
             unsent = await self._queues.publish(profile.id, [bundle for bundle in known if bundle])

@@ -60,7 +60,7 @@ class Profile:
 
     @property
     def bundle(self) -> int:
-        """The most offers in one message to a backlogged profile: no miner gets more than it can run."""
+        """The most offers in one message: no miner gets more than it can run."""
         return min((s.concurrency for s in self.sessions.values()), default=1)
 
     def count_ended(self, attempts: int, now: float) -> None:
@@ -74,10 +74,11 @@ class Profile:
         return max(0, self.free_slots + self.ended_sum - len(self.offered)) if self.sessions else 0
 
     def bundles(self, works: list[Work]) -> list[list[Work]]:
-        """These offers as messages: one each while slots are free, packed once the profile is backlogged."""
+        """These offers as messages: one each while several miners have slots free, else packed."""
         free = max(0, self.free_slots - len(self.offered))
         size = min(MAX_BUNDLE, self.bundle)
-        if size == 1 or len(works) <= free:
+        # Where there is one miner, nobody idles beside what it has in hand.
+        if size == 1 or (len(works) <= free and len(self.sessions) > 1):
             return [[work] for work in works]
         return [works[i : i + size] for i in range(0, len(works), size)]
 

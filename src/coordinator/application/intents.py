@@ -31,6 +31,7 @@ for _bytes, _shape in ((b"0123456789.", b"0"), (b"eE", b"e"), (b":[, \t\r\n", b"
     for _byte in _bytes:
         _SHAPE[_byte] = _shape[0]
 _RISKY_NUMBER = re.compile(rb":0(?:0{%d}|0*e000)" % MAX_INTEGER_DIGITS)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
 
 
@@ -86,13 +87,27 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
     # These are rare and cheap to rule out over the raw bytes; only then is the value walked.
     if _UNSTORABLE.search(body) or _RISKY_NUMBER.search(b":" + body.translate(_SHAPE, b"+-")):
         _check_storable(value, MAX_DEPTH)
-    elif body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    elif body.count(b"[") + body.count(b"{") > MAX_DEPTH and _may_be_deep(body):
         _check_depth(value, MAX_DEPTH)
     return value
 
 
+def _may_be_deep(body: bytes) -> bool:
+    """Whether the brackets alone allow for too many levels: most large bodies are arrays, wide and not deep.
+
+    Each pass takes away the innermost pairs, which is far quicker than a walk through the value. Brackets
+    within strings can only make it say yes.
+    """
+    brackets = body.translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    return bool(brackets)
+
+
 def _check_depth(value: Any, depth: int) -> None:
-    """As `_check_storable`, for its depth alone: most large bodies are arrays, wide and not deep."""
+    """As `_check_storable`, for its depth alone."""
     if depth == 0:
         raise Refusal(Code.INVALID_PAYLOAD, f"the body is nested deeper than {MAX_DEPTH} levels")
     for item in value.values() if isinstance(value, dict) else value:

@@ -34,6 +34,8 @@ class Recorded(NamedTuple):
     stream: UUID
     version: int
     event: Event
+    data: bytes
+    """The event as JSON, as the log holds it (in today's shape)."""
 
 
 class Page(NamedTuple):
@@ -59,14 +61,14 @@ class StoredPayload(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """What an append was given: the positions in order, and the log's last position before them.
+    """What an append came to: the events with their positions, in order, and the log's last position before.
 
     `previous` is exact (it is read under the append lock), so that a reader at `previous` may go on to these
-    positions without reading.
+    events without reading.
     """
 
     previous: int
-    positions: Sequence[int]
+    events: Sequence[Recorded]
 
 
 class LogError(Exception):
@@ -137,6 +139,12 @@ class Tables(Protocol):
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
         """Insert these whole rows, or replace those with the same key; one statement for all."""
+
+    def change(self, table: str, rows: Mapping[str, Row]) -> None:
+        """Set these columns (the same in all rows) of the rows with these keys; one statement for all.
+
+        For tables whose key is one text column, which the rows leave out. A key that is not there is nothing.
+        """
 
     def remove(self, table: str, keys: Collection[str]) -> None:
         """Delete the rows with these keys (tables whose key is one text column); one statement for all."""

@@ -24,8 +24,9 @@ from coordinator.application.ports import BlobSink, LogUnavailable, StoredPayloa
 from coordinator.crypto.api_keys import KeySecrets, digest_of, new_salt
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.receipt import VerificationFailed, verify_statement
 from coordinator.crypto.refs import blob_ref, blob_refs
+from coordinator.crypto.signature import VerificationFailed
+from coordinator.crypto.statement import StatementVerifier
 from coordinator.domain.aggregates import job_stream, key_stream
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import (
@@ -250,9 +251,10 @@ def fingerprint_secret(key: SigningKey) -> bytes:
 def _verify_all(commands: Sequence[JobComplete]) -> dict[int, Refusal]:
     """Which of these carry a statement that its own key did not sign. Whose key it is, is decided later."""
     faults: dict[int, Refusal] = {}
+    verifier = StatementVerifier()
     for command in commands:
         try:
-            verify_statement(command.statement, str(command.statement.get("signature", {}).get("key_id")))
+            verifier.verify(command.statement, str(command.statement.get("signature", {}).get("key_id")))
         except VerificationFailed as failure:
             faults[id(command)] = Refusal(Code.INVALID_STATEMENT, failure.detail)
         except AttributeError:

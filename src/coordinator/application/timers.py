@@ -28,7 +28,6 @@ from coordinator.domain.job import (
     JobFailed,
     JobLose,
     JobStarted,
-    JobSubmitted,
 )
 from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.miner import MinerLeft, MinerLose, MinerLost, MinerRegistered
@@ -40,7 +39,7 @@ log = structlog.get_logger("timers")
 
 
 class Timers(FollowerBase):
-    """Its tables: leases, live_sessions, deadlines."""
+    """Its tables: leases, live_sessions. How long a job may live and run is in the dispatcher's open_work."""
 
     name = "timers"
     tick_seconds = 0.5
@@ -78,11 +77,8 @@ class Timers(FollowerBase):
         self._last_now = self._clock.now()
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
-        deadlines: dict[str, Row | None] = {}
         leases: dict[str, Row | None] = {}
         sessions: dict[str, Row | None] = {}
-        timeouts: dict[str, int] = {}
-        born: set[str] = set()
         unleased: set[str] = set()
         """Jobs that had no lease before this batch: a lease begins only once the one before is over."""
         # Not the event's own moment: before its row was here, no heartbeat could extend it.
@@ -90,15 +86,6 @@ class Timers(FollowerBase):
         for recorded in events:
             event = recorded.event
             match event:
-                case JobSubmitted():
-                    job_id = str(event.job_id)
-                    born.add(job_id)
-                    timeouts[job_id] = event.timeout_seconds
-                    deadlines[job_id] = {
-                        "job_id": job_id,
-                        "expires_at": event.expires_at,
-                        "timeout_seconds": event.timeout_seconds,
-                    }
                 case JobStarted():
                     job_id = str(event.job_id)
                     if job_id not in leases:
@@ -109,13 +96,12 @@ class Timers(FollowerBase):
                         "miner_id": event.miner_id,
                         "session_id": event.session_id,
                         "lease_until": now + self._timeout_ms,
-                        "run_until": event.at,
+                        "started_at": event.at,
                     }
                 case JobAttemptEnded():
                     leases[str(event.job_id)] = None
                 case JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
                     leases[str(event.job_id)] = None
-                    deadlines[str(event.job_id)] = None
                 case MinerRegistered():
                     sessions[event.miner_id] = {
                         "miner_id": event.miner_id,
@@ -124,22 +110,8 @@ class Timers(FollowerBase):
                     }
                 case MinerLeft() | MinerLost():
                     sessions[event.miner_id] = None
-        self._limit_runs(tables, leases, timeouts)
-        _write(tables, "deadlines", deadlines, born)
-        _write(tables, "leases", leases, unleased | born)
+        _write(tables, "leases", leases, unleased)
         _write(tables, "live_sessions", sessions, set())
-
-    @staticmethod
-    def _limit_runs(tables: Tables, leases: dict[str, Row | None], timeouts: dict[str, int]) -> None:
-        """How long an attempt may run is the job's; jobs of earlier batches are looked up, in one query."""
-        started: dict[str, Row] = {job_id: row for job_id, row in leases.items() if row is not None}
-        unknown = [job_id for job_id in started if job_id not in timeouts]
-        if unknown:
-            for found in tables.query("timers_deadlines", job_ids=unknown):
-                timeouts[found["job_id"]] = found["timeout_seconds"]
-        for job_id, row in started.items():
-            run_until = row["run_until"] + timeouts.get(job_id, 0) * 1000
-            leases[job_id] = {**row, "run_until": run_until}
 
     # --- what is due ----------------------------------------------------------------------------------------
     async def tick(self) -> None:

@@ -30,7 +30,8 @@ from coordinator.broker.topology import (
     control_queue_name,
     work_queue_name,
 )
-from coordinator.crypto.receipt import Receipt, SignedStatement
+from coordinator.crypto.receipt import Receipt
+from coordinator.crypto.statement import SignedStatement
 from coordinator.domain import aggregates
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import Command, Role

@@ -79,7 +79,7 @@ def explain(error: Exception) -> CommandError:
     from coordinator.application.ports import LogError, LogUnavailable
     from coordinator.client.errors import CoordinatorError
     from coordinator.crypto.keys import KeyFileError
-    from coordinator.crypto.receipt import VerificationFailed
+    from coordinator.crypto.signature import VerificationFailed
     from coordinator.database.datadir import DataDirectoryInUse
     from coordinator.settings import BadSettings
 

@@ -15,51 +15,26 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical, canonical_lenient
-from coordinator.crypto.keys import (
-    ALGORITHM,
-    SIGNATURE_BYTES,
-    EncodingError,
-    SigningKey,
-    decode_base64url,
-    encode_base64url,
-    verify,
+from coordinator.crypto.canonical import CanonicalError, canonical, canonical_lenient
+from coordinator.crypto.keys import ALGORITHM, SigningKey, encode_base64url
+from coordinator.crypto.signature import Signature, StrictModel, VerificationFailed, matches, sign
+from coordinator.crypto.statement import (
+    Attempt,
+    Digest,
+    Instant,
+    Name,
+    SignedStatement,
+    verify_statement,
 )
 
 RECEIPT_VERSION: Final = "1.0"
-STATEMENT_VERSION: Final = "1"
 STATEMENT_MEMBER: Final = "statement"
 """The member of a receipt's metadata that holds the miner's signed statement."""
 _UNSIGNED: Final = frozenset({"signature", "attestations"})
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 in lowercase hex")]
 DecimalText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$")]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
-Attempt = Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER)]
-Instant = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
-
-
-class VerificationFailed(ValueError):
-    """A signature, or what it covers, is not what it should be. `code` is stable, `detail` is for people."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Signature(_Model):
-    """`key_id` (32 bytes) and `sig` (64 bytes) are base64url without padding."""
-
-    alg: Literal["Ed25519"] = "Ed25519"
-    key_id: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$")
-    sig: str = Field(pattern=r"^[A-Za-z0-9_-]{86}$")
 
 
 class Attestation(Signature):
@@ -68,28 +43,7 @@ class Attestation(Signature):
     receipt_sig: str = Field(pattern=r"^[A-Za-z0-9_-]{86}$")
 
 
-class Statement(_Model):
-    """What a miner signs about one attempt. Times are Unix milliseconds by the miner's clock."""
-
-    version: Literal["1"] = "1"
-    job_id: Name
-    attempt: Attempt
-    miner_id: Name
-    session_id: Name
-    service: Name
-    payload_digest: Digest
-    result_digest: Digest
-    started_at_ms: Instant
-    completed_at_ms: Instant
-
-
-class SignedStatement(Statement):
-    """A statement and the miner's signature over the canonical bytes of everything but `signature`."""
-
-    signature: Signature
-
-
-class Metadata(_Model):
+class Metadata(StrictModel):
     """What our receipts add to AITBC's fields. Digests only: payloads and results stay out of receipts."""
 
     attempt: Attempt
@@ -99,7 +53,7 @@ class Metadata(_Model):
     statement: SignedStatement | None = None
 
 
-class Receipt(_Model):
+class Receipt(StrictModel):
     """A statement of work done. Quantities are decimal strings, times Unix seconds.
 
     `provider` and `client` are principals' names, never API keys. Members that are null are left out of
@@ -118,7 +72,7 @@ class Receipt(_Model):
     completed_at: Instant
     metadata: Metadata
     signature: Signature | None = None
-    attestations: list[Attestation] = []
+    attestations: list[Attestation] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,40 +106,14 @@ def receipt_id(job_id: str, attempt: int) -> str:
     return hashlib.sha256(f"coordinator receipt 1\n{job_id}\n{attempt}".encode()).hexdigest()[:32]
 
 
-def sign_statement(key: SigningKey, statement: Statement | Mapping[str, Any]) -> dict[str, Any]:
-    """A `SignedStatement` as a dictionary. Raises CanonicalError for what cannot be signed."""
-    content = statement.model_dump() if isinstance(statement, Statement) else dict(statement)
-    content.pop("signature", None)
-    return {**content, "signature": _sign(key, canonical(content))}
-
-
-def verify_statement(signed: Mapping[str, Any], key_id: str) -> None:
-    """Check a miner's signed statement against the key that this miner registered.
-
-    Raises VerificationFailed: STATEMENT_MALFORMED, STATEMENT_KEY (signed with another key),
-    STATEMENT_SIGNATURE.
-    """
-    try:
-        named = SignedStatement.model_validate(signed).signature.key_id
-        message = canonical({name: value for name, value in signed.items() if name != "signature"})
-    except ValidationError as error:
-        raise VerificationFailed("STATEMENT_MALFORMED", _first_problem(error)) from None
-    except CanonicalError as error:
-        raise VerificationFailed("STATEMENT_MALFORMED", str(error)) from None
-    if named != key_id:
-        raise VerificationFailed("STATEMENT_KEY", f"signed with {named}, expected {key_id}")
-    if not _verify(key_id, signed["signature"]["sig"], message):
-        raise VerificationFailed("STATEMENT_SIGNATURE", "the miner's signature does not match the statement")
-
-
 def sign_receipt(key: SigningKey, receipt: Receipt | Mapping[str, Any]) -> dict[str, Any]:
     """The receipt as a dictionary without nulls, signed; earlier signatures and attestations are replaced.
 
     Raises CanonicalError for what cannot be signed.
     """
-    content = receipt.model_dump() if isinstance(receipt, Receipt) else receipt
+    content = receipt.model_dump(exclude_none=True) if isinstance(receipt, Receipt) else receipt
     signed = {name: value for name, value in content.items() if name not in _UNSIGNED and value is not None}
-    signed["signature"] = _sign(key, canonical(signed))
+    signed["signature"] = sign(key, canonical(signed))
     signed["attestations"] = []
     return signed
 
@@ -193,7 +121,7 @@ def sign_receipt(key: SigningKey, receipt: Receipt | Mapping[str, Any]) -> dict[
 def attest_receipt(key: SigningKey, receipt: Mapping[str, Any]) -> dict[str, Any]:
     """A signed receipt with one more attestation, by this key."""
     attestation = {
-        **_sign(key, canonical(_without(receipt, _UNSIGNED))),
+        **sign(key, canonical(_without(receipt, _UNSIGNED))),
         "receipt_sig": encode_base64url(key.sign(canonical(_without(receipt, {"attestations"})))),
     }
     return {**receipt, "attestations": [*receipt.get("attestations", ()), attestation]}
@@ -224,7 +152,7 @@ def verify_receipt(
         message = canonical_lenient(_without(receipt, _UNSIGNED))
     except CanonicalError as error:
         raise VerificationFailed("RECEIPT_MALFORMED", str(error)) from None
-    if not _verify(named, signature, message):
+    if not matches(named, signature, message):
         raise VerificationFailed("RECEIPT_SIGNATURE", "the signature does not match the receipt")
 
     # 2. Attestations, if any: one that does not match is worse than none.
@@ -263,13 +191,13 @@ def _verify_attestations(receipt: Mapping[str, Any], message: bytes) -> tuple[At
     whole: bytes | None = None
     for attestation in attestations:
         key_id, over_receipt = _text_member(attestation, "key_id"), attestation.get("receipt_sig")
-        matches = attestation.get("alg") == ALGORITHM and _verify(
+        good = attestation.get("alg") == ALGORITHM and matches(
             key_id, _text_member(attestation, "sig"), message
         )
-        if matches and over_receipt is not None:
+        if good and over_receipt is not None:
             whole = whole or canonical_lenient(_without(receipt, {"attestations"}))
-            matches = isinstance(over_receipt, str) and _verify(key_id, over_receipt, whole)
-        if not matches:
+            good = isinstance(over_receipt, str) and matches(key_id, over_receipt, whole)
+        if not good:
             raise VerificationFailed("ATTESTATION_SIGNATURE", f"the attestation by {key_id} does not match")
         found.append(Attested(key_id, over_receipt is not None))
     return tuple(found)
@@ -317,17 +245,6 @@ def _verify_inner_statement(
     return statement, key_id
 
 
-def _sign(key: SigningKey, message: bytes) -> dict[str, str]:
-    return {"alg": ALGORITHM, "key_id": key.key_id, "sig": encode_base64url(key.sign(message))}
-
-
-def _verify(key_id: str, signature: str, message: bytes) -> bool:
-    try:
-        return verify(key_id, decode_base64url(signature, SIGNATURE_BYTES), message)
-    except EncodingError:
-        return False
-
-
 def _without(content: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in names}
 
@@ -337,9 +254,3 @@ def _text_member(content: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise VerificationFailed("RECEIPT_MALFORMED", f"{name} must be a string")
     return value
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, problem["loc"])) or "statement"
-    return f"{where}: {problem['msg']}"

@@ -36,12 +36,20 @@ ORDER BY c.relname, a.attnum
 
 
 class PostgresDatabase:
-    """A `Database` at `url`; `migrate` has made its tables."""
+    """A `Database` at `url`; `migrate` has made its tables.
 
-    def __init__(self, url: str, sql: Path = SQL_DIRECTORY) -> None:
+    Unless `durable`, a crash of the server may lose the last transactions, whole and last first: right for
+    followers, whose positions are lost with them, so that they read the same events again.
+    """
+
+    def __init__(self, url: str, sql: Path = SQL_DIRECTORY, *, durable: bool = True) -> None:
         self._statements = load_statements(sql)
         self._pool = new_pool(
-            url, DATABASE_APPLICATION, max_size=POOL_SIZE, configure=_set_up, row_factory=dict_row
+            url,
+            DATABASE_APPLICATION,
+            max_size=POOL_SIZE,
+            configure=_set_up if durable else _set_up_derived,
+            row_factory=dict_row,
         )
         self._shapes = Shapes()
         self._closed = False
@@ -89,12 +97,22 @@ class PostgresTables:
         if not rows:
             return
         shape = self._shape(table)
-        values = [
-            [_CONVERT[kind](v) for v in column] if kind in _CONVERT else column
-            for kind, column in zip(shape.types.values(), shape.by_column(rows), strict=True)
-        ]
-        arrays = ", ".join(f"%b::{kind}[]" for kind in shape.types.values())
+        arrays, values = _arrays(shape, dict(zip(shape.types, shape.by_column(rows), strict=True)))
         sql = shape.upsert(f"SELECT * FROM unnest({arrays})")  # noqa: S608 - types from the catalogue
+        self._writing().execute(cast("Any", sql), values, prepare=True)
+
+    def change(self, table: str, rows: Mapping[str, Row]) -> None:
+        if not rows:
+            return
+        shape = self._shape(table)
+        columns = shape.changes_by_column(rows)
+        arrays, values = _arrays(shape, columns)
+        key, *others = columns
+        updates = ", ".join(f"{c} = changed.{c}" for c in others)
+        sql = (
+            f"UPDATE {table} SET {updates} "  # noqa: S608 - names from the catalogue
+            f"FROM unnest({arrays}) AS changed ({', '.join(columns)}) WHERE {table}.{key} = changed.{key}"
+        )
         self._writing().execute(cast("Any", sql), values, prepare=True)
 
     def remove(self, table: str, keys: Collection[str]) -> None:
@@ -140,6 +158,16 @@ class PostgresTables:
         return self._shapes.of(table, lambda: read_shapes(self._connection))
 
 
+def _arrays(shape: Shape, columns: Mapping[str, Sequence[Any]]) -> tuple[str, list[Sequence[Any]]]:
+    """Arguments of `unnest`, and their values."""
+    kinds = [shape.types[column] for column in columns]
+    values = [
+        [_CONVERT[kind](v) for v in column] if kind in _CONVERT else column
+        for kind, column in zip(kinds, columns.values(), strict=True)
+    ]
+    return ", ".join(f"%b::{kind}[]" for kind in kinds), values
+
+
 def read_shapes(connection: Connection[DictRow]) -> Mapping[str, Shape]:
     """All tables that have a key."""
     columns: dict[str, list[DictRow]] = {}
@@ -164,6 +192,13 @@ def _set_up(connection: Connection[Any]) -> None:
     set_up(connection)
     connection.adapters.register_dumper(int, Int8Dumper)  # by default the type depends on the value
     connection.adapters.register_loader("numeric", _NumberLoader)
+
+
+def _set_up_derived(connection: Connection[Any]) -> None:
+    _set_up(connection)
+    # Tables that grow from nothing to a million rows within minutes are otherwise read by plans that were
+    # made while they were empty: rows by key, with a walk over all of them (seen: 107 µs a job).
+    connection.execute("SET synchronous_commit = off; SET enable_seqscan = off")
 
 
 def _whole(value: Any) -> int | None:

@@ -34,6 +34,13 @@ class Shape:
         latest: dict[Any, Row] = {tuple(row[k] for k in self.key): row for row in self._checked(rows)}
         return [[row[column] for row in latest.values()] for column in self.types]
 
+    def changes_by_column(self, rows: Mapping[str, Row]) -> dict[str, list[Any]]:
+        """The key's column and then the others, as lists of values. Raises BadRow."""
+        columns = next(iter(rows.values())).keys()
+        if any(row.keys() != columns for row in rows.values()) or not columns <= self.types.keys():
+            raise BadRow(f"changes of {self.name} must have the same columns, and only its own")
+        return {self.one_key(): list(rows), **{c: [row[c] for row in rows.values()] for c in columns}}
+
     def upsert(self, values: str) -> str:
         """INSERT these values (`VALUES (…)` or `SELECT …`), or replace the row with the same key."""
         columns = ", ".join(self.types)

@@ -62,6 +62,17 @@ class SqliteTables:
         values = zip(*shape.by_column(rows), strict=True)
         self._writing().executemany(shape.upsert(f"VALUES ({marks})"), values)
 
+    def change(self, table: str, rows: Mapping[str, Row]) -> None:
+        if not rows:
+            return
+        columns = self._shape(table).changes_by_column(rows)
+        key, *others = columns
+        updates = ", ".join(f"{c} = :{c}" for c in others)
+        self._writing().executemany(
+            f"UPDATE {table} SET {updates} WHERE {key} = :{key}",  # noqa: S608 - names from the catalogue
+            [{key: value, **row} for value, row in rows.items()],
+        )
+
     def remove(self, table: str, keys: Collection[str]) -> None:
         if not keys:
             return

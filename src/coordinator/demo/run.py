@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from coordinator.cli import output
 from coordinator.client import AsyncCoordinator, CoordinatorError
-from coordinator.crypto.receipt import VerificationFailed, verify_receipt
+from coordinator.crypto.receipt import verify_receipt
+from coordinator.crypto.signature import VerificationFailed
 from coordinator.demo import work
 from coordinator.demo.batch import SOURCE
 from coordinator.demo.media import NoVideo, make_video

@@ -12,7 +12,15 @@ from uuid import UUID
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from coordinator.application.ports import LogError, NewEvent, Page, PayloadKind, Recorded, StoredPayload
+from coordinator.application.ports import (
+    Appended,
+    LogError,
+    NewEvent,
+    Page,
+    PayloadKind,
+    Recorded,
+    StoredPayload,
+)
 from coordinator.domain.aggregates import EVENTS
 from coordinator.domain.job import JobEvent
 from coordinator.domain.messages import Event
@@ -76,12 +84,25 @@ def to_columns(events: Iterable[NewEvent]) -> Columns:
     return Columns(streams, versions, topics, states)
 
 
+def to_appended(
+    previous: int, positions: Sequence[int], events: Sequence[NewEvent], columns: Columns
+) -> Appended:
+    """What an append of these events came to."""
+    recorded = [
+        Recorded(position, *event, data)
+        for position, event, data in zip(positions, events, columns.states, strict=True)
+    ]
+    return Appended(previous, recorded)
+
+
 def to_recorded(rows: Iterable[StoredRow]) -> list[Recorded]:
     """What was stored. Raises UnreadableEvent, which says where."""
     recorded: list[Recorded] = []
     for position, stream, version, topic, state in rows:
         try:
-            recorded.append(Recorded(position, stream, version, decode(topic, state)))
+            event = decode(topic, state)
+            data = state if topic == event.topic else encode(event)[1]
+            recorded.append(Recorded(position, stream, version, event, data))
         except UnreadableEvent as error:
             where = f"position {position}, stream {stream}, version {version}"
             raise UnreadableEvent(f"{where}: {error}") from None

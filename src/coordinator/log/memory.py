@@ -19,7 +19,15 @@ from coordinator.application.ports import (
     VersionConflict,
 )
 from coordinator.log.head import Head
-from coordinator.log.mapping import StoredRow, by_stream, client_mark, encode, page_of, to_recorded
+from coordinator.log.mapping import (
+    StoredRow,
+    by_stream,
+    client_mark,
+    page_of,
+    to_appended,
+    to_columns,
+    to_recorded,
+)
 
 
 class MemoryEventLog:
@@ -32,7 +40,8 @@ class MemoryEventLog:
         self._head = Head()
 
     def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
-        stored = [StoredEvent(stream, version, *encode(event)) for stream, version, event in events]
+        columns = to_columns(events)
+        stored = [StoredEvent(*row) for row in zip(*columns, strict=True)]
         with self._lock:
             previous = self.head()
             try:
@@ -42,7 +51,7 @@ class MemoryEventLog:
             assert positions is not None
             self._payloads.update({(p.job_id, p.kind): p for p in payloads})
         self._head.moved(positions[-1])
-        return Appended(previous, positions)
+        return to_appended(previous, positions, events, columns)
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
         wanted = set(streams)

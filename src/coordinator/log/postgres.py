@@ -25,7 +25,15 @@ from coordinator.application.ports import (
 from coordinator.database.postgres_pool import CHECKOUT_SECONDS
 from coordinator.log.head import Head
 from coordinator.log.listener import Listener
-from coordinator.log.mapping import by_job, by_stream, client_mark, page_of, to_columns, to_recorded
+from coordinator.log.mapping import (
+    by_job,
+    by_stream,
+    client_mark,
+    page_of,
+    to_appended,
+    to_columns,
+    to_recorded,
+)
 from coordinator.log.postgres_recorder import PostgresLogDatastore, PostgresRecorder
 
 RETRY_SECONDS = 2.0  # in all, the wait for a connection included: the bus repeats commands itself
@@ -73,9 +81,9 @@ class PostgresEventLog:
         columns = to_columns(events)
         # After a commit whose acknowledgement was lost, the second try conflicts with the first: the caller
         # folds again, and finds its own events.
-        appended = self._trying(lambda: self.recorder.append(columns, payloads))
-        self._head.moved(appended.positions[-1])
-        return appended
+        previous, positions = self._trying(lambda: self.recorder.append(columns, payloads))
+        self._head.moved(positions[-1])
+        return to_appended(previous, positions, events, columns)
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
         return by_stream(self._select(_LOAD, list(streams)))

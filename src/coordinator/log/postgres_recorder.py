@@ -20,7 +20,7 @@ from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastor
 from psycopg.rows import dict_row, tuple_row
 from psycopg.sql import SQL, Identifier, Literal
 
-from coordinator.application.ports import Appended, StoredPayload
+from coordinator.application.ports import StoredPayload
 from coordinator.database.postgres_pool import APPEND_LOCK, LOCK_CLASS, new_pool
 from coordinator.log.mapping import Columns, last_of_each
 
@@ -99,8 +99,10 @@ class PostgresRecorder(PostgresApplicationRecorder):
         ]
         self.append_statement = SQL(_APPEND).format(**names)
 
-    def append(self, columns: Columns, payloads: Sequence[StoredPayload] = ()) -> Appended:
+    def append(self, columns: Columns, payloads: Sequence[StoredPayload] = ()) -> tuple[int, Sequence[int]]:
         """Append events and store payloads in one transaction and one round trip.
+
+        Returns the log's last position before them, and their positions.
 
         Raises the library's IntegrityError, OperationalError and InterfaceError.
         """
@@ -119,7 +121,8 @@ class PostgresRecorder(PostgresApplicationRecorder):
             cursor.execute(self.append_statement, values, prepare=True)
             row = cursor.fetchone()
             assert row is not None
-            return Appended(*row)
+            previous, positions = row
+            return previous, positions
 
     def select(self, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         """The rows of one prepared statement, binary and as tuples."""
@@ -134,7 +137,7 @@ class PostgresRecorder(PostgresApplicationRecorder):
         if not stored_events:
             return []
         rows = ((_uuid(e), e.originator_version, e.topic, e.state) for e in stored_events)
-        return self.append(Columns(*zip(*rows, strict=True))).positions
+        return self.append(Columns(*zip(*rows, strict=True)))[1]
 
 
 def _uuid(event: StoredEvent) -> UUID:

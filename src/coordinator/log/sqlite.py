@@ -32,6 +32,7 @@ from coordinator.log.mapping import (
     client_mark,
     last_of_each,
     page_of,
+    to_appended,
     to_columns,
     to_recorded,
 )
@@ -116,8 +117,11 @@ class SqliteRecorder(SQLiteApplicationRecorder):
     def construct_create_table_statements(self) -> list[str]:
         return [_CREATE_EVENTS, _CREATE_PAYLOADS]
 
-    def append(self, columns: Columns, payloads: Sequence[StoredPayload] = ()) -> Appended:
-        """Append events and store payloads in one durable transaction. Raises sqlite3.IntegrityError."""
+    def append(self, columns: Columns, payloads: Sequence[StoredPayload] = ()) -> tuple[int, Sequence[int]]:
+        """Append events and store payloads in one durable transaction; the position before, and the new ones.
+
+        Raises sqlite3.IntegrityError.
+        """
         positions: list[int] = []
         with self.file.writing(durable=True) as connection:
             (previous,) = connection.execute(_HEAD).fetchone()
@@ -130,7 +134,7 @@ class SqliteRecorder(SQLiteApplicationRecorder):
             )
         for moved in tuple(self.file.on_append):
             moved(positions[-1])
-        return Appended(previous, positions)
+        return previous, positions
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: object) -> Sequence[int]:
         if not stored_events:
@@ -139,7 +143,7 @@ class SqliteRecorder(SQLiteApplicationRecorder):
             *zip(*((_uuid(e), e.originator_version, e.topic, e.state) for e in stored_events), strict=True)
         )
         try:
-            return self.append(columns).positions
+            return self.append(columns)[1]
         except sqlite3.IntegrityError as error:
             raise IntegrityError(error) from error
 
@@ -154,10 +158,12 @@ class SqliteEventLog:
         self._file.on_append.add(self._head.moved)
 
     def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        columns = to_columns(events)
         try:
-            return self.recorder.append(to_columns(events), payloads)
+            previous, positions = self.recorder.append(columns, payloads)
         except sqlite3.IntegrityError as error:
             raise VersionConflict("another append took one of these stream versions") from error
+        return to_appended(previous, positions, events, columns)
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
         return by_stream(self._rows(_LOAD, _hexes(streams)))

@@ -15,8 +15,7 @@ from pydantic_core import from_json
 
 from coordinator.client.amqp_batching import MAX_BODY_BYTES, encode
 from coordinator.crypto.canonical import CanonicalError, canonical_json, salted_digest
-from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.receipt import STATEMENT_VERSION, sign_statement
+from coordinator.crypto.statement import STATEMENT_VERSION
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_TIMEOUT,
@@ -29,6 +28,7 @@ from coordinator.miner.executors.base import (
     Workspace,
 )
 from coordinator.miner.progress import AttemptProgress
+from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import Offer
 
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
@@ -67,7 +67,7 @@ class Attempt:
         "_expired",
         "_folder",
         "_inline_in",
-        "_key",
+        "_signer",
         "_task",
         "crash",
         "held",
@@ -86,7 +86,7 @@ class Attempt:
         *,
         miner_id: str,
         session_id: str,
-        key: SigningKey,
+        signer: StatementSigner,
         blobs: BlobAccess,
         folder: Path | None = None,
         said: AttemptProgress | None = None,
@@ -102,7 +102,7 @@ class Attempt:
         self.crash: Exception | None = None
         """What the executor raised against its contract."""
         self._executor = executor
-        self._key = key
+        self._signer = signer
         self._blobs = blobs
         self._folder = folder
         self._task: asyncio.Task[Outcome] | None = None
@@ -141,7 +141,7 @@ class Attempt:
             outcome = await self._execute(workspace, inline=inline)
             if self.stopped and self.stopped is not Stopped.HANDED_BACK:
                 return None
-            report = self._completion(outcome, started)
+            report = await self._completion(outcome, started)
         except ExecutorError as error:
             report = self.failure(error.code, error.detail, retryable=error.retryable)
         except _StoppedError:
@@ -249,7 +249,7 @@ class Attempt:
             )
         return payload
 
-    def _completion(self, outcome: Outcome, started: int) -> tuple[str, dict[str, Any]]:
+    async def _completion(self, outcome: Outcome, started: int) -> tuple[str, dict[str, Any]]:
         salt = secrets.token_bytes(16)
         try:
             measured = canonical_json(outcome.result)
@@ -281,7 +281,7 @@ class Attempt:
             **self.names,
             "result": outcome.result,
             "result_salt": salt.hex(),
-            "statement": sign_statement(self._key, statement),
+            "statement": await self._signer.sign(statement),
             "metrics": outcome.metrics,
         }
         return "job.complete", fields

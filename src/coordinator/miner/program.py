@@ -21,6 +21,7 @@ from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import Hardware, MinerConfig, detect_hardware, new_session_id
 from coordinator.miner.executors.base import Executor
 from coordinator.miner.fetch import WebFiles
+from coordinator.miner.signing import StatementSigner
 from coordinator.miner.slots import Slots
 from coordinator.miner.transport import NOT_LIVE, Transport
 
@@ -56,7 +57,7 @@ class MinerProgram:
             self._abilities.executors,
             miner_id=config.miner_id,
             session_id=lambda: self._session_id,
-            signing_key=self._key,
+            signer=StatementSigner(self._key),
             blobs=self._blobs,
             folder=config.work_folder,
             on_session_lost=self.on_session_lost,

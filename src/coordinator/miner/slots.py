@@ -14,12 +14,12 @@ from typing import Any
 
 import structlog
 
-from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.refs import blob_refs
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
 from coordinator.miner.progress import Report, Reporter
+from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import NOT_LIVE, Answer, HeldOffer, Offer, Transport
 
 REMEMBERED_OFFERS = 10_000
@@ -39,7 +39,7 @@ class Slots:
         *,
         miner_id: str,
         session_id: Callable[[], str],
-        signing_key: SigningKey,
+        signer: StatementSigner,
         blobs: HttpBlobs,
         folder: Path | None,
         on_session_lost: Callable[[str], None],
@@ -51,7 +51,7 @@ class Slots:
         self._executors = executors
         self._miner_id = miner_id
         self._session_id = session_id
-        self._key = signing_key
+        self._signer = signer
         self._blobs = blobs
         self._folder = folder
         self._on_session_lost = on_session_lost
@@ -140,7 +140,7 @@ class Slots:
             executor,
             miner_id=self._miner_id,
             session_id=session_id,
-            key=self._key,
+            signer=self._signer,
             blobs=self._blobs.of_job(offer.job_id),
             folder=self._folder,
             said=self._reporter.attempt(names) if heard else None,

@@ -19,7 +19,6 @@ from coordinator.domain.messages import Event
 
 TABLE = "jobs"
 KEY = "job_id"
-BORN_WHOLE = False
 
 
 def key_of(event: Event) -> str | None:
@@ -27,8 +26,8 @@ def key_of(event: Event) -> str | None:
     return str(event.job_id) if isinstance(event, JobEvent) else None
 
 
-def evolve(row: Row | None, recorded: Recorded) -> Row:
-    """The row after this event."""
+def columns(recorded: Recorded) -> Row:
+    """The columns that this event sets; all of them, the key included, where it makes the row."""
     event = recorded.event
     if isinstance(event, JobSubmitted):
         return {
@@ -52,8 +51,7 @@ def evolve(row: Row | None, recorded: Recorded) -> Row:
             "result_digest": None,
             "position": recorded.position,
         }
-    assert row is not None, f"{event.topic} before job.submitted"
-    return {**row, **_change(event), "position": recorded.position}
+    return {**_change(event), "position": recorded.position}
 
 
 def _change(event: Event) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from coordinator.domain.messages import Event
 
 TABLE = "api_keys"
 KEY = "key_id"
-BORN_WHOLE = False
 
 
 def key_of(event: Event) -> str | None:
@@ -16,8 +15,8 @@ def key_of(event: Event) -> str | None:
     return str(event.key_id) if isinstance(event, KeyEvent) else None
 
 
-def evolve(row: Row | None, recorded: Recorded) -> Row:
-    """The row after this event."""
+def columns(recorded: Recorded) -> Row:
+    """The columns that this event sets; all of them, the key included, where it makes the row."""
     event = recorded.event
     if isinstance(event, KeyCreated):
         return {
@@ -37,10 +36,8 @@ def evolve(row: Row | None, recorded: Recorded) -> Row:
             "reason": None,
             "position": recorded.position,
         }
-    assert row is not None, f"{event.topic} before key.created"
     if isinstance(event, KeyRotated):
         return {
-            **row,
             "generation": event.generation,
             "rotated_at": event.at,
             "old_until": event.old_until,
@@ -48,7 +45,6 @@ def evolve(row: Row | None, recorded: Recorded) -> Row:
         }
     assert isinstance(event, KeyRevoked)
     return {
-        **row,
         "revoked_at": event.at,
         "revoked_by": event.by,
         "reason": event.reason,

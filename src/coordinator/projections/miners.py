@@ -8,7 +8,6 @@ from coordinator.domain.miner import MinerDrained, MinerEvent, MinerRegistered
 
 TABLE = "miners"
 KEY = "miner_id"
-BORN_WHOLE = False
 
 
 def key_of(event: Event) -> str | None:
@@ -16,8 +15,8 @@ def key_of(event: Event) -> str | None:
     return event.miner_id if isinstance(event, MinerEvent) else None
 
 
-def evolve(row: Row | None, recorded: Recorded) -> Row:
-    """The row after this event."""
+def columns(recorded: Recorded) -> Row:
+    """The columns that this event sets; all of them, the key included, where it makes the row anew."""
     event = recorded.event
     assert isinstance(event, MinerEvent)
     if isinstance(event, MinerRegistered):
@@ -33,6 +32,5 @@ def evolve(row: Row | None, recorded: Recorded) -> Row:
             "changed_at": event.at,
             "position": recorded.position,
         }
-    assert row is not None, f"{event.topic} before miner.registered"
     state = "DRAINING" if isinstance(event, MinerDrained) else "OFFLINE"
-    return {**row, "state": state, "changed_at": event.at, "position": recorded.position}
+    return {"state": state, "changed_at": event.at, "position": recorded.position}

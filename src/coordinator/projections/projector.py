@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from coordinator.application.follow import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
 from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, receipts, services
 
-CACHED_ROWS = 4000  # the rows that the next events are most likely about
 READ_EVENTS = 1000
 
 
@@ -23,62 +22,44 @@ class ReadModel:
     table: str
     key: str
     key_of: Callable[[Event], str | None]
-    evolve: Callable[[Row | None, Recorded], Row]
-    born_whole: bool
-    """Every event gives a whole row, so that no row is ever read."""
+    """Which row an event changes, if any."""
+    columns: Callable[[Recorded], Row]
+    """What it sets there: whole rows have their key, changes of a row leave it out. So no row is read."""
+
+    def fold(self, rows: dict[str, dict[str, Any]], events: Iterable[Recorded]) -> None:
+        """Take events into rows (or changes of rows), by key."""
+        for recorded in events:
+            key = self.key_of(recorded.event)
+            if key is not None:
+                rows[key] = {**rows.get(key, {}), **self.columns(recorded)}
 
 
 def _read_model(module: ModuleType) -> ReadModel:
-    return ReadModel(module.TABLE, module.KEY, module.key_of, module.evolve, module.BORN_WHOLE)
+    return ReadModel(module.TABLE, module.KEY, module.key_of, module.columns)
 
 
 READ_MODELS = tuple(_read_model(m) for m in (jobs, receipts, miners, services, keys))
 
 
 class Projector(FollowerBase):
-    """Evolves the rows that a batch touches, and writes each once."""
+    """Folds a batch's changes of each row, and writes each row once."""
 
     name = "projector"
 
-    def __init__(self) -> None:
-        self._rows: OrderedDict[tuple[str, str], Row] = OrderedDict()
-
-    def take_over(self, tables: Tables) -> None:
-        self._rows.clear()
-
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
-        # If the transaction fails, `take_over` clears the cache before anything is applied again.
         for model in READ_MODELS:
-            touched = [(key, e) for e in events if (key := model.key_of(e.event)) is not None]
-            if touched:
-                rows = self._evolve(tables, model, touched)
-                tables.put(model.table, list(rows.values()))
-
-    def _evolve(
-        self, tables: Tables, model: ReadModel, touched: list[tuple[str, Recorded]]
-    ) -> dict[str, Row]:
-        rows: dict[str, Row] = {}
-        missing = []
-        for key in {key for key, _ in touched}:
-            cached = self._rows.get((model.table, key))
-            if cached is not None:
-                rows[key] = cached
-            else:
-                missing.append(key)
-        # A row that an event creates is not there yet: only the others are worth a query.
-        created = {key for key, e in touched if e.version == 1}
-        wanted = [] if model.born_whole else [key for key in missing if key not in created]
-        if wanted:
-            found = tables.query(f"projector_{model.table}", keys=wanted)
-            rows |= {row[model.key]: row for row in found}
-        for key, recorded in touched:
-            rows[key] = model.evolve(rows.get(key), recorded)
-        for key, row in rows.items():
-            self._rows[model.table, key] = row
-            self._rows.move_to_end((model.table, key))
-        while len(self._rows) > CACHED_ROWS:
-            self._rows.popitem(last=False)
-        return rows
+            rows: dict[str, dict[str, Any]] = {}
+            model.fold(rows, events)
+            changes: dict[frozenset[str], dict[str, Row]] = {}
+            whole: list[Row] = []
+            for key, row in rows.items():
+                if model.key in row:
+                    whole.append(row)
+                else:
+                    changes.setdefault(frozenset(row), {})[key] = row
+            tables.put(model.table, whole)
+            for alike in changes.values():
+                tables.change(model.table, alike)
 
 
 def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, int], None]) -> int:
@@ -113,16 +94,12 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
         stored = {
             m.table: {r[m.key]: r for r in tables.query(f"projector_all_{m.table}")} for m in READ_MODELS
         }
-    folded: dict[str, dict[str, Row]] = {m.table: {} for m in READ_MODELS}
+    folded: dict[str, dict[str, dict[str, Any]]] = {m.table: {} for m in READ_MODELS}
     position = 0
     while events := [e for e in event_log.read(position, READ_EVENTS) if e.position <= upto]:
         position = events[-1].position
-        for recorded in events:
-            for model in READ_MODELS:
-                key = model.key_of(recorded.event)
-                if key is not None:
-                    rows = folded[model.table]
-                    rows[key] = model.evolve(rows.get(key), recorded)
+        for model in READ_MODELS:
+            model.fold(folded[model.table], events)
     for model in READ_MODELS:
         have, want = stored[model.table], folded[model.table]
         for key in sorted(have.keys() | want.keys()):

@@ -10,7 +10,6 @@ from coordinator.domain.messages import Event
 
 TABLE = "receipts"
 KEY = "job_id"
-BORN_WHOLE = True
 
 
 def key_of(event: Event) -> str | None:
@@ -18,8 +17,8 @@ def key_of(event: Event) -> str | None:
     return str(event.job_id) if isinstance(event, JobCompleted) else None
 
 
-def evolve(row: Row | None, recorded: Recorded) -> Row:
-    """The row after this event."""
+def columns(recorded: Recorded) -> Row:
+    """The whole row: a receipt is made once."""
     event = recorded.event
     assert isinstance(event, JobCompleted)
     return {

@@ -8,7 +8,6 @@ from coordinator.domain.service import ServiceRegistered, ServiceRetired, Servic
 
 TABLE = "services"
 KEY = "service"
-BORN_WHOLE = False
 
 
 def key_of(event: Event) -> str | None:
@@ -21,8 +20,8 @@ def key_of(event: Event) -> str | None:
     return None
 
 
-def evolve(row: Row | None, recorded: Recorded) -> Row:
-    """The row after this event."""
+def columns(recorded: Recorded) -> Row:
+    """The columns that this event sets; all of them, the key included, where it makes the row anew."""
     event = recorded.event
     if isinstance(event, ServiceRegistered | ServiceRevised):
         return {
@@ -33,5 +32,4 @@ def evolve(row: Row | None, recorded: Recorded) -> Row:
             "spec_json": event.spec.model_dump_json(),
             "position": recorded.position,
         }
-    assert row is not None, f"{event.topic} before service.registered"
-    return {**row, "retired": 1, "position": recorded.position}
+    return {"retired": 1, "position": recorded.position}

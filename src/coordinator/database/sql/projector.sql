@@ -1,7 +1,3 @@
--- name: projector_jobs
--- Rows by key.
-SELECT * FROM jobs WHERE job_id IN (:keys);
-
 -- name: projector_all_jobs
 -- Every row, for the comparison with the log.
 SELECT * FROM jobs;
@@ -9,10 +5,6 @@ SELECT * FROM jobs;
 -- name: projector_clear_jobs
 -- Before a rebuild.
 DELETE FROM jobs;
-
--- name: projector_receipts
--- Rows by key.
-SELECT * FROM receipts WHERE job_id IN (:keys);
 
 -- name: projector_all_receipts
 -- Every row, for the comparison with the log.
@@ -22,10 +14,6 @@ SELECT * FROM receipts;
 -- Before a rebuild.
 DELETE FROM receipts;
 
--- name: projector_miners
--- Rows by key.
-SELECT * FROM miners WHERE miner_id IN (:keys);
-
 -- name: projector_all_miners
 -- Every row, for the comparison with the log.
 SELECT * FROM miners;
@@ -34,10 +22,6 @@ SELECT * FROM miners;
 -- Before a rebuild.
 DELETE FROM miners;
 
--- name: projector_services
--- Rows by key.
-SELECT * FROM services WHERE service IN (:keys);
-
 -- name: projector_all_services
 -- Every row, for the comparison with the log.
 SELECT * FROM services;
@@ -45,10 +29,6 @@ SELECT * FROM services;
 -- name: projector_clear_services
 -- Before a rebuild.
 DELETE FROM services;
-
--- name: projector_api_keys
--- Rows by key.
-SELECT * FROM api_keys WHERE key_id IN (:keys);
 
 -- name: projector_all_api_keys
 -- Every row, for the comparison with the log.

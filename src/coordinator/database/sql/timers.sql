@@ -1,14 +1,13 @@
--- name: timers_deadlines
--- How long attempts of these jobs may run.
-SELECT job_id, timeout_seconds FROM deadlines WHERE job_id IN (:job_ids);
-
 -- name: timers_expired
 -- Jobs whose time to live is over.
-SELECT job_id FROM deadlines WHERE expires_at <= :now ORDER BY expires_at LIMIT :count;
+SELECT job_id FROM open_work WHERE expires_at <= :now ORDER BY expires_at LIMIT :count;
 
 -- name: timers_overrun
 -- Attempts that run longer than their service allows.
-SELECT job_id, attempt FROM leases WHERE run_until <= :now LIMIT :count;
+SELECT leases.job_id, leases.attempt
+FROM leases JOIN open_work ON open_work.job_id = leases.job_id
+WHERE leases.started_at + open_work.timeout_seconds * 1000 <= :now
+LIMIT :count;
 
 -- name: timers_unextended
 -- Attempts whose lease no heartbeat extended.

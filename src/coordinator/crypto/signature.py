@@ -1,0 +1,60 @@
+"""What receipts and statements share: the shape of a signature, making one, and what is wrong with one."""
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coordinator.crypto.keys import (
+    ALGORITHM,
+    SIGNATURE_BYTES,
+    EncodingError,
+    SigningKey,
+    decode_base64url,
+    encode_base64url,
+    verify,
+)
+
+SIGNATURE_MEMBER: Final = "signature"
+
+
+class VerificationFailed(ValueError):
+    """A signature, or what it covers, is not what it should be. `code` is stable, `detail` is for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class StrictModel(BaseModel):
+    """Something signed: no member that is not known, no value that is converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Signature(StrictModel):
+    """`key_id` (32 bytes) and `sig` (64 bytes) are base64url without padding."""
+
+    alg: Literal["Ed25519"] = "Ed25519"
+    key_id: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$")
+    sig: str = Field(pattern=r"^[A-Za-z0-9_-]{86}$")
+
+
+def sign(key: SigningKey, message: bytes) -> dict[str, str]:
+    """A `Signature` of these bytes, as a dictionary."""
+    return {"alg": ALGORITHM, "key_id": key.key_id, "sig": encode_base64url(key.sign(message))}
+
+
+def matches(key_id: str, signature: str, message: bytes) -> bool:
+    """Whether this signature (base64url) over these bytes is by this key; malformed ones are not."""
+    try:
+        return verify(key_id, decode_base64url(signature, SIGNATURE_BYTES), message)
+    except EncodingError:
+        return False
+
+
+def first_problem(error: ValidationError) -> str:
+    """What is wrong with which member, without showing a value."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "statement"
+    return f"{where}: {problem['msg']}"

@@ -1,0 +1,164 @@
+"""The miner's statement: what it ran, for whom it claims it, and the digests of both ends, signed.
+
+Statements that are ready at the same time may share one signature, which then costs a fraction each to make
+and to check. They are the leaves of a Merkle tree; what is signed is the tree's root, and each statement's
+signature says where in the tree it stands (`tree`). Each still proves itself, without the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical
+from coordinator.crypto.keys import EncodingError, SigningKey, decode_base64url, encode_base64url
+from coordinator.crypto.merkle import HASH_BYTES, leaf_hash, root_and_paths, root_of_path
+from coordinator.crypto.signature import (
+    SIGNATURE_MEMBER,
+    Signature,
+    StrictModel,
+    VerificationFailed,
+    first_problem,
+    matches,
+    sign,
+)
+
+STATEMENT_VERSION: Final = "1"
+MAX_SHARED: Final = 16
+"""Statements that we sign together: the path grows with more of them, and there is little left to save."""
+MAX_PATH: Final = 20
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 in lowercase hex")]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Attempt = Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER)]
+Instant = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+Hash = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$", description="32 bytes in base64url")]
+
+
+class Statement(StrictModel):
+    """What a miner signs about one attempt. Times are Unix milliseconds by the miner's clock."""
+
+    version: Literal["1"] = "1"
+    job_id: Name
+    attempt: Attempt
+    miner_id: Name
+    session_id: Name
+    service: Name
+    payload_digest: Digest
+    result_digest: Digest
+    started_at_ms: Instant
+    completed_at_ms: Instant
+
+
+class Place(StrictModel):
+    """Where a statement stands in the tree whose root was signed: the `index`-th of `size`.
+
+    `path` are the hashes that lead from it to the root, from the bottom up (RFC 6962, section 2.1.1).
+    """
+
+    index: Annotated[int, Field(ge=0, lt=2**MAX_PATH)]
+    size: Annotated[int, Field(ge=1, le=2**MAX_PATH)]
+    path: Annotated[list[Hash], Field(max_length=MAX_PATH)]
+
+
+class StatementSignature(Signature):
+    """Over the statement alone, or over the root of a tree that it is in."""
+
+    tree: Place | None = None
+
+
+class SignedStatement(Statement):
+    """A statement and the miner's signature over the canonical bytes of everything but `signature`."""
+
+    signature: StatementSignature
+
+
+def sign_statement(key: SigningKey, statement: Statement | Mapping[str, Any]) -> dict[str, Any]:
+    """A `SignedStatement` as a dictionary. Raises CanonicalError for what cannot be signed."""
+    content = _content(statement.model_dump() if isinstance(statement, Statement) else statement)
+    return {**content, SIGNATURE_MEMBER: sign(key, canonical(content))}
+
+
+def sign_statements(key: SigningKey, statements: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each as a `SignedStatement`, under one signature; alone, as `sign_statement` does it.
+
+    Raises CanonicalError if any of them cannot be signed.
+    """
+    if len(statements) == 1:
+        return [sign_statement(key, statements[0])]
+    contents = [_content(statement) for statement in statements]
+    root, paths = root_and_paths([leaf_hash(canonical(content)) for content in contents])
+    signature = sign(key, tree_message(root, len(contents)))
+    return [
+        {
+            **content,
+            SIGNATURE_MEMBER: {
+                **signature,
+                "tree": {
+                    "index": index,
+                    "size": len(contents),
+                    "path": [encode_base64url(sibling) for sibling in path],
+                },
+            },
+        }
+        for index, (content, path) in enumerate(zip(contents, paths, strict=True))
+    ]
+
+
+def tree_message(root: bytes, size: int) -> bytes:
+    """What a signature over a tree of statements covers; no statement has this form."""
+    return canonical({"root": root.hex(), "statements": size, "version": STATEMENT_VERSION})
+
+
+def verify_statement(signed: Mapping[str, Any], key_id: str) -> None:
+    """Check a miner's signed statement against the key that this miner registered.
+
+    Raises VerificationFailed: STATEMENT_MALFORMED, STATEMENT_KEY (signed with another key),
+    STATEMENT_SIGNATURE.
+    """
+    StatementVerifier().verify(signed, key_id)
+
+
+class StatementVerifier:
+    """Checks statements that come together: a signature that several share is checked once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, bytes], bool] = {}
+
+    def verify(self, signed: Mapping[str, Any], key_id: str) -> None:
+        """See `verify_statement`."""
+        try:
+            SignedStatement.__pydantic_validator__.validate_python(signed)
+            message = canonical(_content(signed))
+        except ValidationError as error:
+            raise VerificationFailed("STATEMENT_MALFORMED", first_problem(error)) from None
+        except CanonicalError as error:
+            raise VerificationFailed("STATEMENT_MALFORMED", str(error)) from None
+        signature = signed[SIGNATURE_MEMBER]
+        if signature["key_id"] != key_id:
+            raise VerificationFailed("STATEMENT_KEY", f"signed with {signature['key_id']}, expected {key_id}")
+        if (tree := signature.get("tree")) is not None:
+            message = _signed_of(message, tree)
+        place = (key_id, signature["sig"], message)
+        if place not in self._known:
+            self._known[place] = matches(key_id, signature["sig"], message)
+        if not self._known[place]:
+            raise VerificationFailed(
+                "STATEMENT_SIGNATURE", "the miner's signature does not match the statement"
+            )
+
+
+def _signed_of(statement: bytes, tree: Mapping[str, Any]) -> bytes:
+    """What the signature covers, if the statement stands where it says. Raises VerificationFailed."""
+    try:
+        path = [decode_base64url(sibling, HASH_BYTES) for sibling in tree["path"]]
+    except EncodingError as error:
+        raise VerificationFailed("STATEMENT_MALFORMED", f"signature.tree.path: {error}") from None
+    root = root_of_path(leaf_hash(statement), tree["index"], tree["size"], path)
+    if root is None:
+        raise VerificationFailed("STATEMENT_SIGNATURE", "no such place in a tree of this size")
+    return tree_message(root, tree["size"])
+
+
+def _content(statement: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in statement.items() if name != SIGNATURE_MEMBER}
