@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -100,9 +101,6 @@ class Coordinator:
             unowned_blobs=lambda pairs: unowned_blobs(parts.database, pairs),
             on_committed=self._committed,
         )
-        holders = Holders(self.bus.state)
-        hub = ProgressHub()
-        self.live = Live(LiveEvents(self.feed, parts.log, hub, holders), hub, holders)
         self._names = Names(self.bus.state)
         self.feed.on_foreign(self._foreign)
         timeout = settings.heartbeat_timeout_seconds
@@ -110,6 +108,9 @@ class Coordinator:
         self.watermarks = LocalWatermarks(parts.database)
         self.keyring = settings.new_keyring(secrets, clock.now)
         self._keys = KeyFollower(self.feed, parts.log, parts.database, self.keyring, self.watermarks)
+        holders = Holders(self.bus.state)
+        hub = ProgressHub(parts.progress(holders, self.keyring, _shared_secret(key)))
+        self.live = Live(LiveEvents(self.feed, parts.log, hub, holders), hub, holders)
         presence = Presence(parts.database, self.bus.state, lambda: self.feed.head, clock, timeout)
         self.front = CoordinatorFront(
             self.bus,
@@ -196,6 +197,7 @@ class Coordinator:
         await self.feed.start()
         await self.live.events.start()
         await self._keys.start()
+        await self.live.progress.start()
         await self.bus.start()
         await self._seed()
         if self._inbox is not None:
@@ -214,6 +216,7 @@ class Coordinator:
         await self.bus.stop()
         for runner in self.runners:
             await runner.stop()
+        await self.live.progress.stop()
         await self.live.events.stop()
         await self._keys.stop()
         await self.feed.stop()
@@ -280,6 +283,11 @@ class Coordinator:
             for spec, answer in zip(specs, await self.front.handle(intents), strict=True):
                 if isinstance(answer, Refused) and answer.code in (Code.UNAVAILABLE, Code.INTERNAL):
                     raise LogUnavailable(f"{spec.id} could not be registered: {answer.detail}")
+
+
+def _shared_secret(key: SigningKey) -> str:
+    """What the processes of one coordinator have in common, to know each other's messages by."""
+    return hashlib.sha256(b"coordinator progress 1\n" + key.sign(b"coordinator progress 1")).hexdigest()
 
 
 def unowned_blobs(database: Database, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:

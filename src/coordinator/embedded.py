@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.application.local_queues import LocalHints, LocalWorkQueues, NullEventSink
+from coordinator.application.progress import NoWire
 from coordinator.database.datadir import DataDirectory
 from coordinator.database.leadership import LocalLeadership
 from coordinator.database.migrate import migrate
@@ -44,6 +45,7 @@ def open_embedded(settings: Settings) -> Parts:
         start=start,
         stop=stop,
         inbox=lambda front, keyring: None,
+        progress=lambda holders, keyring, secret: NoWire(),
         connected=lambda: True,
         on_reconnect=lambda callback: None,
     )

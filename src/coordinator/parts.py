@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from coordinator.application.holders import Holders
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import (
     Database,
@@ -16,6 +17,7 @@ from coordinator.application.ports import (
     Leadership,
     WorkQueues,
 )
+from coordinator.application.progress import ProgressWire
 
 
 class Edge(Protocol):
@@ -47,6 +49,8 @@ class Parts:
     stop: Callable[[], Coroutine[Any, Any, None]]
     inbox: Callable[[Front, Keyring], Edge | None]
     """The AMQP way in, where there is one."""
+    progress: Callable[[Holders, Keyring, str], ProgressWire]
+    """How progress gets to the processes where it is watched; they have the secret in common."""
     connected: Callable[[], bool]
     on_reconnect: Callable[[Callable[[], None]], None]
     """Call back when the broker is there again after it was away."""

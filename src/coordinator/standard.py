@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import structlog
 
+from coordinator.application.holders import Holders
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Front
 from coordinator.broker.connection import Broker
 from coordinator.broker.inbox import Inbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
+from coordinator.broker.progress import RabbitProgress
 from coordinator.broker.publisher import RabbitEventSink
 from coordinator.broker.topology import TopologyMismatch, declare_topology
 from coordinator.database.leadership import PostgresLeadership
@@ -77,6 +79,11 @@ def open_standard(settings: Settings) -> Parts:
     def inbox(front: Front, keyring: Keyring) -> Inbox:
         return Inbox(broker, front, keyring, queue_type=queue_type)
 
+    hints = RabbitHints(broker, queue_type)
+
+    def progress(holders: Holders, keyring: Keyring, secret: str) -> RabbitProgress:
+        return RabbitProgress(broker, keyring, holders, hints, secret)
+
     def on_reconnect(callback: Callable[[], None]) -> None:
         broker.on_reconnect(callback)
 
@@ -86,11 +93,12 @@ def open_standard(settings: Settings) -> Parts:
         reads=reads,
         leadership=leadership,
         queues=queues,
-        hints=RabbitHints(broker, queue_type),
+        hints=hints,
         sink=RabbitEventSink(broker),
         start=start,
         stop=stop,
         inbox=inbox,
+        progress=progress,
         connected=lambda: broker.connected,
         on_reconnect=on_reconnect,
     )

@@ -36,6 +36,12 @@ class Wire:
         self.asked: list[UUID] = []
         self.answer: Any = None
 
+    async def start(self, hub: ProgressHub) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
     async def bind(self, topic: Topic) -> None:
         self.bound.append(topic)
 

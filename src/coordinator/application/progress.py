@@ -91,9 +91,21 @@ class ProgressWire(Protocol):
     def relay(self, client: str, items: Sequence[Progress]) -> None:
         """Pass on to other processes what a miner said to this one. Never blocks; may be lost."""
 
+    async def start(self, hub: ProgressHub) -> None:
+        """Begin to bring progress to this hub. A second start does nothing."""
+
+    async def stop(self) -> None:
+        """May be called twice, or without a start."""
+
 
 class NoWire:
     """A `ProgressWire` for a process that is alone: all miners speak to it."""
+
+    async def start(self, hub: ProgressHub) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
 
     async def bind(self, topic: Topic) -> None:
         return None
@@ -278,29 +290,38 @@ class ProgressHub:
         self._bound: dict[Topic, int] = {}
         self._asked: dict[UUID, asyncio.Event] = {}
 
+    async def start(self) -> None:
+        """Hear other processes, too."""
+        await self._wire.start(self)
+
+    async def stop(self) -> None:
+        await self._wire.stop()
+
     @property
     def readers(self) -> int:
         """How many topics are watched, each once a reader."""
         return sum(map(len, self._readers.values()))
 
     # --- publishing ----------------------------------------------------------------------------------------
-    def publish(self, client: str, *items: Progress, relay: bool = False) -> None:
+    def publish(self, client: str, *items: Progress, relay: bool = False, whole: bool = False) -> None:
         """Tell whoever watches. The caller has made sure that the sender holds the attempt.
 
-        `relay`: it was said to this process alone, so tell the others, too.
+        `relay`: it was said to this process alone, so tell the others, too. `whole`: the text so far, as it
+        was asked for.
         """
         if relay:
             self._wire.relay(client, items)
         for item in items:
             self._publish(client, item)
             asked = self._asked.get(item.job_id)
-            if asked is not None and isinstance(item, ProgressReport) and item.whole:
+            if asked is not None and (whole or (isinstance(item, ProgressReport) and item.whole)):
                 asked.set()
 
-    def whole(self, job_id: UUID) -> Progress | None:
-        """A job's present progress with the text so far, for another process that asks."""
+    def whole(self, job_id: UUID) -> tuple[str, Progress] | None:
+        """The client, and the present progress with the text so far, for another process that asks."""
         tail = self._tails.get(job_id)
-        return None if tail is None else tail.after(job_id, _Place())[0]
+        item = None if tail is None else tail.after(job_id, _Place())[0]
+        return None if tail is None or item is None else (tail.client, item)
 
     def end(self, job_id: UUID) -> None:
         """The job is final: what is known of it goes once its readers had time to fetch it."""

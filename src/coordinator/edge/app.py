@@ -23,6 +23,7 @@ from coordinator.edge import (
     keys,
     live_client,
     live_events,
+    live_miner,
     metrics,
     miners,
     polling,
@@ -98,6 +99,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.include_router(errors.router)
     app.include_router(docs.router)
     app.include_router(live_client.router)
+    app.include_router(live_miner.router)
     install_problem_handlers(app)
     app.add_middleware(Gate)
     app.add_middleware(LastCatch)

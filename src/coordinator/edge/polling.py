@@ -40,6 +40,8 @@ MAX_STALE_OFFERS: Final = 100
 _THE_SESSION: Final = frozenset({Code.SESSION_NOT_LIVE, Code.MINER_DRAINING})
 _UNKNOWN: Final = frozenset({Code.UNAVAILABLE, Code.INTERNAL})
 """Refused for a reason that lies with us: the offer is still good."""
+STILL_GOOD: Final = _THE_SESSION | _UNKNOWN
+"""A claim that is refused so says nothing of the offer: another miner may take it."""
 
 
 class Poll(BaseModel):
@@ -84,10 +86,10 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
     async with _watching(request) as gone, _until_stop(context) as stopping:
         for _ in range(MAX_STALE_OFFERS):
             wait = max(0.0, until - monotonic())
-            taken = await _take(context, session.registered.profile, wait, gone, stopping)
+            taken = await take_offer(context, session.registered.profile, wait, gone, stopping)
             if taken is None:
                 break
-            if not await _is_queued(context, taken.offer):
+            if not await is_queued(context, taken.offer):
                 await taken.done()
                 continue
             claimed = await _claim(context, principal, session, taken, trace_of(request))
@@ -148,7 +150,7 @@ async def _until_stop(context: EdgeContext) -> AsyncIterator[asyncio.Future[Any]
         await asyncio.gather(stopping, return_exceptions=True)
 
 
-async def _take(
+async def take_offer(
     context: EdgeContext, profile: str, wait: float, *ends: asyncio.Future[Any]
 ) -> TakenOffer | None:
     """One offer; None where none came in time or one of `ends` is done. Never loses one in between."""
@@ -173,7 +175,7 @@ async def _give_back(taking: asyncio.Future[TakenOffer | None]) -> None:
         await outcome.back()
 
 
-async def _is_queued(context: EdgeContext, offer: Offer) -> bool:
+async def is_queued(context: EdgeContext, offer: Offer) -> bool:
     """Whether the offer is still for the taking. A copy of one that this very session has claimed is not,
     though its claim would be accepted, as a repeat."""
     state = await context.front.state(offer.job_id)
@@ -197,13 +199,13 @@ async def _claim(
         answer = await decide(context, Intent(command, principal, trace=trace))
     finally:
         # Also where we are cancelled: whether it was claimed is unknown then, and another taker finds out.
-        if answer is None or (isinstance(answer, Refused) and answer.code in _THE_SESSION | _UNKNOWN):
+        if answer is None or (isinstance(answer, Refused) and answer.code in STILL_GOOD):
             await taken.back()
         else:
             await taken.done()
     if isinstance(answer, Accepted):
         return answer
-    if answer.code in _THE_SESSION | _UNKNOWN:
+    if answer.code in STILL_GOOD:
         raise Refusal(answer.code, answer.detail)
     return None
 

@@ -1,0 +1,332 @@
+"""Progress over RabbitMQ: from miners to the processes that have watchers, and between processes.
+
+Each process has one queue of its own, bound to what is watched here and to nothing else; what nobody watches,
+the broker drops. The queue is bounded and forgets its oldest: progress is worth nothing later.
+
+Three kinds of messages come in, each signed: `job.progress` from miners (with their keys), and, between
+processes, `progress.relay` (what a miner said over HTTP to one of them) and `progress.ask` (send the text of
+this job so far). Processes sign with what they have in common, the key that signs receipts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, cast
+from uuid import UUID
+
+import aio_pika
+import structlog
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
+
+from coordinator.application.holders import Holders
+from coordinator.application.intents import MAX_ARRAY_LENGTH, parse_json
+from coordinator.application.keyring import Keyring
+from coordinator.application.ports import Hints, LogError
+from coordinator.application.progress import Progress, ProgressHub, ProgressReport, Topic
+from coordinator.broker.connection import Broker, named_url, retry_seconds
+from coordinator.broker.envelope import Envelope, authenticate
+from coordinator.broker.tolerance import read_tolerantly
+from coordinator.broker.topology import PROGRESS
+from coordinator.crypto.mac import message_to_sign, sign_message
+from coordinator.domain.errors import Refusal
+from coordinator.domain.messages import Name, Principal
+
+KIND: Final = "job.progress"
+RELAY: Final = "progress.relay"
+ASK: Final = "progress.ask"
+ASK_KEY: Final = "coordinator.ask"
+"""Three words with the job's id: no binding for progress, which has two, matches it."""
+QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
+    "x-max-length": 20_000,
+    "x-max-length-bytes": 32 * 2**20,
+    "x-overflow": "drop-head",
+    "x-message-ttl": 10_000,
+}
+CONNECT_SECONDS: Final = 10.0
+BIND_SECONDS: Final = 1.0
+"""How long a watcher waits until what it watches is bound; then it goes on, and may miss the beginning."""
+SEND_SECONDS: Final = 1.0
+MAX_SENDING: Final = 64
+"""Messages under way to the broker; what comes while so many are is dropped."""
+MAX_CHECKING: Final = 1000
+"""Jobs of which it is just being found out who holds them."""
+MAX_WAITING: Final = 100
+"""Reports of one of these that wait meanwhile."""
+MAX_RELAYED: Final = 20_000
+_LOST: Final = (TimeoutError, *CONNECTION_EXCEPTIONS)
+
+log = structlog.get_logger(__name__)
+
+
+class _Relay(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    sender: str
+    client: Name
+    items: tuple[Progress, ...] = Field(max_length=MAX_ARRAY_LENGTH)
+    whole: bool = False
+
+
+class _Ask(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    sender: str
+    job_id: UUID
+
+
+def binding_key(topic: Topic) -> str:
+    """Which routing keys, `<client>.<job>`, a topic takes."""
+    client, job_id = topic
+    return f"{client or '*'}.{job_id or '*'}"
+
+
+class RabbitProgress:
+    """A `ProgressWire` over RabbitMQ. Nothing here raises for the broker's sake, or waits for long."""
+
+    def __init__(
+        self, broker: Broker, keyring: Keyring, holders: Holders, hints: Hints, shared_secret: str
+    ) -> None:
+        """`broker` publishes; this consumes on a connection of its own."""
+        read_tolerantly()
+        self._broker = broker
+        self._keyring = keyring
+        self._holders = holders
+        self._hints = hints
+        self._secret = shared_secret
+        self._name = secrets.token_hex(8)
+        self._hub: ProgressHub | None = None
+        self._wanted: set[Topic] = set()
+        self._bound: set[Topic] = set()
+        self._changed = asyncio.Event()
+        self._binding = asyncio.Event()
+        """Set, and replaced, each time that something was bound."""
+        self._connected = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._relayed: OrderedDict[UUID, None] = OrderedDict()
+        """Jobs whose miners speak to this process."""
+        self._waiting: dict[UUID, deque[tuple[Principal, ProgressReport]]] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+        self._checking: set[asyncio.Task[None]] = set()
+
+    async def start(self, hub: ProgressHub) -> None:
+        """Begin to consume for this hub; does not wait for the broker. A second start does nothing."""
+        if self._keeper is None:
+            self._hub = hub
+            self._keeper = asyncio.create_task(self._keep(), name="progress")
+
+    async def stop(self) -> None:
+        """May be called twice, or without a start."""
+        keeper, self._keeper = self._keeper, None
+        tasks = [*self._sending, *self._checking, *([keeper] if keeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- the port ------------------------------------------------------------------------------------------
+    async def bind(self, topic: Topic) -> None:
+        self._wanted.add(topic)
+        self._changed.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BIND_SECONDS):
+                while topic not in self._bound and topic in self._wanted:
+                    await self._binding.wait()
+
+    async def unbind(self, topic: Topic) -> None:
+        self._wanted.discard(topic)
+        self._changed.set()
+
+    async def ask(self, job_id: UUID) -> bool:
+        if job_id in self._relayed:
+            return False  # what there is, is here
+        try:
+            holder = await self._holders.holder(job_id)
+        except LogError:
+            return False
+        if holder is None or not holder.running:
+            return False
+        hint = {"hint": "progress", "job_id": str(job_id), "attempt": holder.attempt}
+        # Over AMQP the miner itself has it; over HTTP, the process that it speaks to.
+        self._spawn(self._hints.send(holder.miner_id, hint))
+        self._send(f"{ASK_KEY}.{job_id}", ASK, to_json({"sender": self._name, "job_id": str(job_id)}))
+        return True
+
+    def relay(self, client: str, items: Sequence[Progress]) -> None:
+        for item in items:
+            self._relayed[item.job_id] = None
+            self._relayed.move_to_end(item.job_id)
+            self._publish(client, item, whole=False)
+        while len(self._relayed) > MAX_RELAYED:
+            self._relayed.popitem(last=False)
+
+    def _publish(self, client: str, item: Progress, *, whole: bool) -> None:
+        members = {name: getattr(item, name) for name in Progress.model_fields}
+        body = {"sender": self._name, "client": client, "items": [members], "whole": whole}
+        self._send(f"{client}.{item.job_id}", RELAY, to_json(body))
+
+    def _send(self, routing_key: str, kind: str, body: bytes) -> None:
+        message_id = secrets.token_hex(8)
+        signature = sign_message(self._secret, message_to_sign(kind, message_id, "", "", body))
+        properties = Basic.Properties(
+            content_type="application/json",
+            message_type=kind,
+            message_id=message_id,
+            delivery_mode=1,
+            headers={"signature": signature},
+        )
+        self._spawn(self._broker.publish_careless(PROGRESS.name, routing_key, body, properties))
+
+    def _spawn(self, sending: Coroutine[Any, Any, object]) -> None:
+        if len(self._sending) >= MAX_SENDING:
+            sending.close()
+            return
+
+        async def send() -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SEND_SECONDS):
+                    await sending
+
+        task = asyncio.create_task(send())
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    # --- consuming -----------------------------------------------------------------------------------------
+    async def _keep(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._consume()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                # A dying connection cancels what waits on it.
+            except _LOST as error:
+                if failures == 0:
+                    log.warning("progress.interrupted", reason=f"{type(error).__name__}: {error}")
+            except Exception:
+                log.exception("progress.failed")
+            failures = 0 if self._connected else failures + 1
+            self._connected = False
+            self._bound.clear()
+            await asyncio.sleep(retry_seconds(failures))
+
+    async def _consume(self) -> None:
+        """Until the channel is gone."""
+        async with asyncio.timeout(CONNECT_SECONDS):
+            connection = await aio_pika.connect(named_url(self._broker.url, "coordinator progress"))
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
+                # Named by the broker, for this connection only: a dead one would hold on to a name of ours.
+                declared = await channel.queue_declare(exclusive=True, arguments=QUEUE_ARGUMENTS)
+                queue = cast(str, declared.queue)
+                await channel.queue_bind(queue, PROGRESS.name, f"{ASK_KEY}.*")
+                await channel.basic_consume(queue, self._on_message, no_ack=True)
+            channel.closing.add_done_callback(lambda _: self._changed.set())
+            self._connected = True
+            watched = [job_id for _, job_id in self._wanted if job_id is not None]
+            while not channel.is_closed:
+                self._changed.clear()
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await self._rebind(channel, queue)
+                # What was said while we were away is asked for.
+                for job_id in watched:
+                    await self.ask(job_id)
+                watched.clear()
+                await self._changed.wait()
+        finally:
+            with contextlib.suppress(*_LOST):
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await connection.close()
+
+    async def _rebind(self, channel: AbstractChannel, queue: str) -> None:
+        more, less = self._wanted - self._bound, self._bound - self._wanted
+        for topic in less:
+            await channel.queue_unbind(queue, PROGRESS.name, binding_key(topic))
+        # Only the last one is waited for: a channel's methods are carried out in order.
+        keys = [binding_key(topic) for topic in more]
+        for key in keys[:-1]:
+            await channel.queue_bind(queue, PROGRESS.name, key, nowait=True)
+        for key in keys[-1:]:
+            await channel.queue_bind(queue, PROGRESS.name, key)
+        self._bound |= more
+        self._bound -= less
+        if more:
+            told, self._binding = self._binding, asyncio.Event()
+            told.set()
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        envelope = Envelope.of(aio_pika.IncomingMessage(message, no_ack=True))
+        try:
+            self._take(envelope)
+        except (Refusal, ValidationError) as error:
+            reason = error.code.value if isinstance(error, Refusal) else "INVALID_PAYLOAD"
+            log.debug("progress.refused", kind=envelope.kind[:100], reason=reason)
+        except Exception:
+            log.exception("progress.unreadable")
+
+    def _take(self, envelope: Envelope) -> None:
+        if envelope.kind in (RELAY, ASK):
+            self._take_own(envelope)
+            return
+        if envelope.kind != KIND:
+            return
+        principal = authenticate(envelope, self._keyring)
+        value = parse_json(envelope.body)
+        values = value if isinstance(value, list) else [value]
+        job = envelope.routing_key.rpartition(".")[2]
+        for element in values[:MAX_ARRAY_LENGTH]:
+            report = ProgressReport.model_validate(element)
+            if str(report.job_id) == job:
+                self._check(principal, report)
+
+    def _take_own(self, envelope: Envelope) -> None:
+        assert self._hub is not None
+        signed = message_to_sign(envelope.kind, envelope.message_id, "", "", envelope.body)
+        if not hmac.compare_digest(sign_message(self._secret, signed).encode(), envelope.signature.encode()):
+            log.debug("progress.refused", kind=envelope.kind, reason="signed with another key")
+            return
+        if envelope.kind == ASK:
+            ask = _Ask.model_validate_json(envelope.body)
+            tail = self._hub.whole(ask.job_id) if ask.job_id in self._relayed else None
+            if tail is not None and ask.sender != self._name:
+                client, item = tail
+                self._publish(client, item, whole=True)
+            return
+        relay = _Relay.model_validate_json(envelope.body)
+        if relay.sender != self._name:
+            self._hub.publish(relay.client, *relay.items, whole=relay.whole)
+
+    # --- who may -------------------------------------------------------------------------------------------
+    def _check(self, principal: Principal, report: ProgressReport) -> None:
+        """Pass it on if the sender holds the attempt. Meanwhile reports of the same job wait, in order."""
+        waiting = self._waiting.get(report.job_id)
+        if waiting is None:
+            if len(self._checking) >= MAX_CHECKING:
+                return
+            waiting = self._waiting[report.job_id] = deque(maxlen=MAX_WAITING)
+            task = asyncio.create_task(self._pass_on(report.job_id, waiting))
+            self._checking.add(task)
+            task.add_done_callback(self._checking.discard)
+        waiting.append((principal, report))
+
+    async def _pass_on(self, job_id: UUID, waiting: deque[tuple[Principal, ProgressReport]]) -> None:
+        assert self._hub is not None
+        try:
+            while waiting:
+                principal, report = waiting.popleft()
+                try:
+                    client = await self._holders.check(principal, report)
+                except (Refusal, LogError) as error:
+                    log.debug("progress.refused", job=str(job_id), by=principal.name, reason=str(error))
+                else:
+                    self._hub.publish(client, report)
+        finally:
+            del self._waiting[job_id]
