@@ -14,6 +14,7 @@ import structlog
 from coordinator.application.bus import CommandBus
 from coordinator.application.deciding import Deciding
 from coordinator.application.dispatch import Dispatcher
+from coordinator.application.endings import Endings
 from coordinator.application.feed import Feed
 from coordinator.application.figures import Figures, FollowerFigures
 from coordinator.application.follow import Follower, FollowerRunner, LocalWatermarks
@@ -110,7 +111,8 @@ class Coordinator:
         self._keys = KeyFollower(self.feed, parts.log, parts.database, self.keyring, self.watermarks)
         holders = Holders(self.bus.state)
         hub = ProgressHub(parts.progress(holders, self.keyring, _shared_secret(key)))
-        self.live = Live(LiveEvents(self.feed, parts.log, hub, holders), hub, holders)
+        events = LiveEvents(self.feed, parts.log, hub, holders)
+        self.live = Live(events, hub, holders, Endings(self.keyring))
         presence = Presence(parts.database, self.bus.state, lambda: self.feed.head, clock, timeout)
         self.front = CoordinatorFront(
             self.bus,

@@ -435,3 +435,48 @@ async def test_a_connection_that_is_cut_leaves_nothing(scene: Scene) -> None:
             await ws.subscribe()
             ws.connection.transport.abort()
     await eventually(lambda: not live.events.readers and not live.progress.readers, "no readers left")
+
+
+async def test_a_revoked_key_ends_its_connections(scene: Scene) -> None:
+    """Sockets and streams that were opened with a key end when it is revoked, and nobody else's."""
+    made = await scene.admin.post("/v1/admin/keys", json={"name": "carol", "role": "client"})
+    assert 201 == made.status_code, made.text
+    key, key_id = made.json()["key"], made.json()["key_id"]
+    async with (
+        live_socket(scene.url, key) as carol,
+        live_socket(scene.url, ALICE) as alice,
+        event_stream(scene.url, key, "/v1/events") as events,
+    ):
+        await carol.next()
+        await anext(events)
+        revoked = await scene.admin.post(f"/v1/admin/keys/{key_id}/revoke", json={})
+        assert 200 == revoked.status_code, revoked.text
+        with pytest.raises(ConnectionClosed) as closed:
+            await carol.next()
+        assert closed.value.rcvd is not None
+        assert 4401 == closed.value.rcvd.code
+        async with asyncio.timeout(20):
+            assert [] == [event async for event in events]
+        await alice.say("ping")
+        await alice.until_type("pong")
+
+
+async def test_messages_count_as_requests(tmp_path: Path) -> None:
+    """Opening sockets and subscribing come out of the key's budget, and wrong keys out of the address's."""
+    limits = {"rate_limit_requests": 4, "rate_limit_failures": 2, "rate_limit_window_seconds": 600}
+    async with an_edge(tmp_path, **limits) as bench, served(bench) as scene:
+        async with live_socket(scene.url, ALICE) as ws:
+            for _ in range(3):
+                await ws.subscribe()
+                await ws.say("unsubscribe", jobs="all")
+            await ws.say("ping")
+            await ws.until_type("pong")
+        codes = [m["code"] for m in ws.got if m["type"] == "refused"]
+        assert ["RATE_LIMITED"] * 3 == codes
+        for status in (4401, 4401, 4429):
+            async with live_socket(scene.url) as ws:
+                await ws.say("hello", key="bob:a-guess-of-mine")
+                with pytest.raises(ConnectionClosed) as closed:
+                    await ws.next()
+            assert closed.value.rcvd is not None
+            assert status == closed.value.rcvd.code

@@ -12,9 +12,11 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
+from coordinator.application.endings import Endings
 from coordinator.application.feed import Feed
 from coordinator.application.holders import Holders
 from coordinator.application.intents import Accepted, Answer, Intent
+from coordinator.application.keyring import Keyring
 from coordinator.application.live import Live, LiveEvents
 from coordinator.application.ports import Heartbeat, Offer, TakenOffer
 from coordinator.application.progress import ProgressHub
@@ -213,7 +215,7 @@ class FakeLog:
 def a_live(front: FakeFront, log: Any) -> Live:
     """Live ports over this front's states and this log; nothing runs."""
     hub, holders = ProgressHub(), Holders(front.state)
-    return Live(LiveEvents(Feed(log), log, hub, holders), hub, holders)
+    return Live(LiveEvents(Feed(log), log, hub, holders), hub, holders, Endings(Keyring({})))
 
 
 def a_context(**ports: Any) -> EdgeContext:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import structlog
 
+from coordinator.application.endings import Endings
 from coordinator.application.feed import Feed
 from coordinator.application.holders import Holders
 from coordinator.application.ports import EventLog, LogError, LogUnavailable, Page, Recorded
@@ -145,6 +146,7 @@ class Live:
     events: LiveEvents
     progress: ProgressHub
     holders: Holders
+    endings: Endings
 
     async def report(self, principal: Principal, report: ProgressReport) -> None:
         """Take what a miner says to this process. Raises Refusal, LogUnavailable."""

@@ -117,8 +117,9 @@ def create_app(context: EdgeContext) -> FastAPI:
 
 
 async def _let_go(context: EdgeContext, watch: JobWatch) -> None:
-    """Answer who waits for a result once the server begins to stop."""
+    """Answer who waits, and let go who watches, once the server begins to stop."""
     await context.stopping.wait()
+    context.live.endings.stop()
     await watch.stop()
 
 

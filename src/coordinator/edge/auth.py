@@ -58,20 +58,30 @@ def authenticate(headers: Headers, keyring: Keyring, *roles: Role) -> Principal:
     key = key_in(headers)
     if key is None:
         raise missing_key()
+    return principal_of(grants_alone(key, keyring), *roles)
+
+
+def grants_alone(key: str, keyring: Keyring) -> Sequence[Grant]:
+    """What a key gives without a signature. Raises Problem."""
     grants = keyring.grants(key)
     if not grants:
         raise unknown_key()
     free = [grant for grant in grants if not grant.hmac_secret and not grant.locked]
     if not free:
         raise Problem(Code.UNAUTHORIZED_KEY, "requests with this key must be signed; see the protocol page")
-    return principal_of(free, *roles)
+    return free
 
 
 def principal_of(grants: Sequence[Grant], *roles: Role) -> Principal:
     """Who speaks with these grants, in one of `roles`. Raises Problem (FORBIDDEN)."""
+    return grant_for(grants, *roles).principal
+
+
+def grant_for(grants: Sequence[Grant], *roles: Role) -> Grant:
+    """The first of these grants in one of `roles`. Raises Problem (FORBIDDEN)."""
     for grant in grants:
         if not roles or grant.principal.role in roles:
-            return grant.principal
+            return grant
     raise Problem(Code.FORBIDDEN, f"a {grants[0].principal.role.value} key can't do this")
 
 

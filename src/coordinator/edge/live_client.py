@@ -15,10 +15,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket
 
+from coordinator.application.endings import Ending
 from coordinator.application.intents import describe
 from coordinator.application.ports import LogError
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import Principal, Role
+from coordinator.domain.messages import Role
 from coordinator.edge.context import EdgeContext, context_of
 from coordinator.edge.live_messages import (
     LiveMessage,
@@ -28,7 +29,7 @@ from coordinator.edge.live_messages import (
     Unsubscribed,
     Welcome,
 )
-from coordinator.edge.sockets import CLOSE_STOPPING, CLOSE_UNAVAILABLE, Closed, Socket
+from coordinator.edge.sockets import CLOSE_UNAVAILABLE, Closed, Socket, check_over, spend
 from coordinator.edge.watching import MAX_JOBS, Watch, watching
 
 router = APIRouter()
@@ -82,19 +83,21 @@ async def client_socket(websocket: WebSocket) -> None:
     context = await context_of(websocket)
     socket = Socket(websocket)
     try:
-        principal = await socket.open(context, Role.CLIENT, Role.ADMIN)
+        grant = await socket.open(context, Role.CLIENT, Role.ADMIN)
         first = _from_query(websocket)
-        async with watching(context.live, principal) as watch:
-            await _Conversation(context, socket, principal, watch).run(first)
+        async with watching(context.live, grant.principal) as watch:
+            with context.live.endings.watch(grant, watch.woken.set) as ending:
+                await _Conversation(context, socket, watch, ending).run(first)
     except Closed as closed:
         await socket.close(closed.code, closed.reason)
 
 
 class _Conversation:
-    def __init__(self, context: EdgeContext, socket: Socket, principal: Principal, watch: Watch) -> None:
+    def __init__(self, context: EdgeContext, socket: Socket, watch: Watch, ending: Ending) -> None:
         self._context = context
         self._socket = socket
-        self._principal = principal
+        self._principal = ending.grant.principal
+        self._ending = ending
         self._watch = watch
         self._requests: asyncio.Queue[_Waiting] = asyncio.Queue(WAITING_REQUESTS)
 
@@ -109,21 +112,15 @@ class _Conversation:
         )
         if first is not None:
             self._requests.put_nowait(first)
-            self._watch.woken.set()
+        # The watch is woken by whatever there is to do, so that an idle socket costs one task more.
         receiving = asyncio.create_task(self._receive())
-        stopping = asyncio.create_task(self._context.stopping.wait())
-        sending = asyncio.create_task(self._send())
-        tasks: set[asyncio.Task[Any]] = {receiving, stopping, sending}
+        receiving.add_done_callback(lambda _: self._watch.woken.set())
+        self._watch.woken.set()
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in (receiving, sending):
-                if task.done():
-                    task.result()
-            raise Closed(CLOSE_STOPPING, "the coordinator stops; come back and resume")
+            await self._send(receiving)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
     async def _receive(self) -> None:
         while True:
@@ -137,11 +134,14 @@ class _Conversation:
             await self._requests.put((request, message_id))
             self._watch.woken.set()
 
-    async def _send(self) -> None:
+    async def _send(self, receiving: asyncio.Task[None]) -> None:
         watch = self._watch
         while True:
             await watch.woken.wait()
             watch.woken.clear()
+            check_over(self._ending)
+            if receiving.done():
+                receiving.result()
             try:
                 while not self._requests.empty():
                     await self._answer(*self._requests.get_nowait())
@@ -165,9 +165,13 @@ class _Conversation:
                 raise request
             case Ping():
                 await self._say(Pong(id=message_id, position=watch.position))
+            case Subscribe() | Unsubscribe():
+                await spend(self._context, self._principal)
+        match request:
             case Subscribe(jobs="all"):
                 await watch.follow_all(request.after, progress=request.progress)
                 while watch.catching_up:
+                    check_over(self._ending)
                     for message in await watch.news():
                         await self._say(message)
                 await self._say(Subscribed(id=message_id, jobs="all", position=watch.position))

@@ -15,14 +15,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
+from coordinator.application.keyring import Grant
 from coordinator.application.live import FINAL_EVENTS
 from coordinator.application.ports import LogError
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import Principal
-from coordinator.edge.auth import Client
+from coordinator.domain.messages import Role
+from coordinator.edge.auth import Client, grant_for, grants_of
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.live_messages import JobMessage, LiveMessage, Subscribed
 from coordinator.edge.problems import describe_problems
@@ -98,6 +100,7 @@ class EventStream(StreamingResponse):
     },
 )
 async def job_events(
+    request: Request,
     context: Context,
     principal: Client,
     job_id: UUID,
@@ -117,7 +120,7 @@ async def job_events(
     def begin(watch: Watch) -> AsyncGenerator[LiveMessage]:
         return watch.follow_jobs([job_id], since, progress=progress)
 
-    return EventStream(_sse(context, principal, begin, until_final=True), headers=_headers(context))
+    return EventStream(_sse(context, _grant(request), begin, until_final=True), headers=_headers(context))
 
 
 @router.get(
@@ -132,6 +135,7 @@ async def job_events(
     },
 )
 async def all_events(
+    request: Request,
     context: Context,
     principal: Client,
     after: After = None,
@@ -149,51 +153,50 @@ async def all_events(
                 yield message
         yield Subscribed(jobs="all", position=watch.position)
 
-    return EventStream(_sse(context, principal, begin, until_final=False), headers=_headers(context))
+    return EventStream(_sse(context, _grant(request), begin, until_final=False), headers=_headers(context))
 
 
 def _headers(context: EdgeContext) -> dict[str, str]:
     return {**_HEADERS, POSITION_HEADER: str(context.live.events.position)}
 
 
+def _grant(request: Request) -> Grant:
+    return grant_for(grants_of(request), Role.CLIENT, Role.ADMIN)
+
+
 async def _sse(
     context: EdgeContext,
-    principal: Principal,
+    grant: Grant,
     begin: Callable[[Watch], AsyncGenerator[LiveMessage]],
     *,
     until_final: bool,
 ) -> AsyncIterator[bytes]:
-    """The stream's bytes. A log that is out of reach ends it: the reader comes back."""
+    """The stream's bytes. A log that is out of reach, or a revoked key, ends it: the reader comes back."""
     yield format_sse_event(retry=RETRY_MS)
-    with contextlib.suppress(LogError):
-        async with watching(context.live, principal) as watch:
+    async with watching(context.live, grant.principal) as watch:
+        with contextlib.suppress(LogError), context.live.endings.watch(grant, watch.woken.set) as ending:
             async with contextlib.aclosing(begin(watch)) as first:
                 over = False
                 async for message in first:
                     yield _event(message)
                     over = over or _is_final(message)
-            while not (over and until_final) and not context.stopping.is_set():
-                if not await _woken(context, watch):
+            while not ((over and until_final) or ending.over):
+                if not await _set_in_time(watch.woken):
                     yield KEEPALIVE_COMMENT
                     continue
+                watch.woken.clear()
                 for message in await watch.news():
                     yield _event(message)
                     over = over or _is_final(message)
 
 
-async def _woken(context: EdgeContext, watch: Watch) -> bool:
-    """Whether there may be news, or the server stops; False where it is time for a sign of life."""
-    stopping = asyncio.create_task(context.stopping.wait())
-    waking = asyncio.create_task(watch.woken.wait())
+async def _set_in_time(event: asyncio.Event) -> bool:
     try:
-        done, _ = await asyncio.wait(
-            (stopping, waking), timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-    finally:
-        stopping.cancel()
-        waking.cancel()
-    watch.woken.clear()
-    return bool(done)
+        async with asyncio.timeout(HEARTBEAT_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _event(message: LiveMessage) -> bytes:

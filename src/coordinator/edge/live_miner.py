@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.websockets import WebSocket
 
+from coordinator.application.endings import Ending
 from coordinator.application.intents import (
     Accepted,
     Answer,
@@ -46,7 +47,7 @@ from coordinator.edge.context import EdgeContext, context_of
 from coordinator.edge.polling import STILL_GOOD, is_queued, take_offer
 from coordinator.edge.progress import parse_report
 from coordinator.edge.sending import decide, miner_of, session_of
-from coordinator.edge.sockets import CLOSE_STOPPING, CLOSE_UNAVAILABLE, Closed, Socket
+from coordinator.edge.sockets import CLOSE_UNAVAILABLE, Closed, Socket, check_over, spend
 
 router = APIRouter()
 
@@ -87,8 +88,10 @@ async def miner_socket(websocket: WebSocket) -> None:
     context = await context_of(websocket)
     socket = Socket(websocket)
     try:
-        principal = await socket.open(context, Role.MINER)
-        await _Conversation(context, socket, principal).run()
+        grant = await socket.open(context, Role.MINER)
+        over = asyncio.Event()
+        with context.live.endings.watch(grant, over.set) as ending:
+            await _Conversation(context, socket, grant.principal).run(ending, over)
     except Closed as closed:
         await socket.close(closed.code, closed.reason)
 
@@ -113,7 +116,7 @@ class _Conversation:
         self._held: dict[UUID, int] = {}
         """Jobs that this miner runs, and the attempts."""
 
-    async def run(self) -> None:
+    async def run(self, ending: Ending, over: asyncio.Event) -> None:
         """Until either side closes. Raises Closed."""
         await self._say(
             "welcome",
@@ -121,10 +124,11 @@ class _Conversation:
             role=self._principal.role.value,
             position=self._context.live.events.position,
         )
-        parts = (self._receive(), self._send(), self._assign(), self._hint(), self._stop())
-        tasks = [asyncio.create_task(part) for part in parts]
+        parts = (self._receive(), self._send(), self._assign(), self._hint(), over.wait())
+        tasks = [asyncio.ensure_future(part) for part in parts]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            check_over(ending)
             for task in tasks:
                 if task.done():
                     task.result()
@@ -135,10 +139,6 @@ class _Conversation:
             self._reader.close()
             for taken in self._assigned.values():
                 await taken.back()
-
-    async def _stop(self) -> None:
-        await self._context.stopping.wait()
-        raise Closed(CLOSE_STOPPING, "the coordinator stops; come back and go on")
 
     async def _send(self) -> None:
         while True:
@@ -180,6 +180,7 @@ class _Conversation:
 
     async def _begin(self, message_id: str | None, work: Callable[[], Awaitable[Answer]]) -> None:
         """Have it done beside what else comes in, so that many commands can be committed together."""
+        await spend(self._context, self._principal)
         await self._free.acquire()
 
         async def answer() -> None:

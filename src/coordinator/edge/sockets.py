@@ -16,11 +16,21 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from coordinator.application.endings import Ending
 from coordinator.application.intents import parse_json
+from coordinator.application.keyring import Grant
 from coordinator.crypto.keys import EncodingError, decode_base64url
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, Role
-from coordinator.edge.auth import HEADER, authenticate
+from coordinator.edge.auth import (
+    HEADER,
+    MAX_KEY_BYTES,
+    grant_for,
+    grants_alone,
+    grants_of,
+    key_in,
+    unknown_key,
+)
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.problems import Problem
 
@@ -35,11 +45,10 @@ _ENDS: Final = (WebSocketDisconnect, RuntimeError, TimeoutError)
 """What sending on a socket that is going, or stuck, raises."""
 
 CLOSE_UNAUTHORIZED: Final = 4401
-CLOSE_FORBIDDEN: Final = 4403
+"""4000 and the status that HTTP would answer: 4403 and 4429 likewise."""
 CLOSE_TIMEOUT: Final = 4408
 CLOSE_UNAVAILABLE: Final = 4503
 CLOSE_STOPPING: Final = 1012
-_CLOSE_OF: Final = {Code.UNAUTHORIZED_KEY: CLOSE_UNAUTHORIZED, Code.FORBIDDEN: CLOSE_FORBIDDEN}
 
 log = structlog.get_logger("coordinator.access")
 
@@ -59,21 +68,21 @@ class Socket:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
 
-    async def open(self, context: EdgeContext, *roles: Role) -> Principal:
-        """Accept it, and say who opened it. Raises Closed; a wrong header is answered with a problem."""
+    async def open(self, context: EdgeContext, *roles: Role) -> Grant:
+        """Accept it, and say what its key gives. Raises Closed; a wrong header is answered with a problem."""
         websocket = self._websocket
         try:
             _check_origin(websocket.headers, context.settings.allow_origins)
-            principal = _introduced(websocket, context, roles)
+            grant = await _introduced(websocket, context, roles)
         except Problem as problem:
             await websocket.send_denial_response(problem.response())
             raise Closed from None
         offered = websocket.scope.get("subprotocols", ())
         await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
-        if principal is None:
-            principal = await self._hello(context, roles)
-        log.info("websocket", path=websocket.url.path, principal=principal.name)
-        return principal
+        if grant is None:
+            grant = await self._hello(context, roles)
+        log.info("websocket", path=websocket.url.path, principal=grant.principal.name)
+        return grant
 
     async def receive(self) -> tuple[dict[str, Any], str | None]:
         """The next message, an object, and its `id`. Raises Closed; Refusal for what is no message."""
@@ -117,7 +126,7 @@ class Socket:
         except _ENDS:
             pass
 
-    async def _hello(self, context: EdgeContext, roles: Collection[Role]) -> Principal:
+    async def _hello(self, context: EdgeContext, roles: Collection[Role]) -> Grant:
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 message, _ = await self.receive()
@@ -131,15 +140,30 @@ class Socket:
                 CLOSE_UNAUTHORIZED, f'send a header {HEADER}, or {{"type": "hello", "key": …}} first'
             )
         try:
-            return _by_key(key, context, roles)
+            return await _by_key(self._websocket, key, context, roles)
         except Problem as problem:
-            raise Closed(_CLOSE_OF[problem.code], problem.detail[:100]) from None
+            raise Closed(4000 + problem.status, problem.detail[:100]) from None
 
 
-def _introduced(websocket: WebSocket, context: EdgeContext, roles: Collection[Role]) -> Principal | None:
-    """Who it is by header or subprotocol; None where neither is there. Raises Problem."""
-    if HEADER in websocket.headers:
-        return authenticate(websocket.headers, context.keyring, *roles)
+def check_over(ending: Ending) -> None:
+    """Raises Closed where the server stops, or the key is no longer valid."""
+    if ending.revoked:
+        raise Closed(CLOSE_UNAUTHORIZED, "this API key is no longer valid")
+    if ending.stopping:
+        raise Closed(CLOSE_STOPPING, "the coordinator stops; come back and resume")
+
+
+async def spend(context: EdgeContext, principal: Principal) -> None:
+    """Count a message as a request. Raises Refusal (RATE_LIMITED)."""
+    spent = await context.rates.spend(principal.role.value, principal.name) if context.rates else None
+    if spent is not None and not spent.allowed:
+        raise Refusal(Code.RATE_LIMITED, f"this key says too much; wait for {max(1, int(spent.reset))} s")
+
+
+async def _introduced(websocket: WebSocket, context: EdgeContext, roles: Collection[Role]) -> Grant | None:
+    """What the key in header or subprotocol gives; None where there is none. Raises Problem."""
+    if key_in(websocket.headers) is not None:
+        return grant_for(grants_of(websocket), *roles)
     offered = [p for p in websocket.scope.get("subprotocols", ()) if p.startswith(KEY_PROTOCOL)]
     if not offered:
         return None
@@ -147,12 +171,31 @@ def _introduced(websocket: WebSocket, context: EdgeContext, roles: Collection[Ro
         key = decode_base64url(offered[0].removeprefix(KEY_PROTOCOL)).decode()
     except (EncodingError, UnicodeDecodeError):
         key = ""
-    return _by_key(key, context, roles)
+    return await _by_key(websocket, key, context, roles)
 
 
-def _by_key(key: str, context: EdgeContext, roles: Collection[Role]) -> Principal:
-    raw = [(HEADER.lower().encode(), key.encode(errors="replace"))]
-    return authenticate(Headers(raw=raw), context.keyring, *roles)
+async def _by_key(websocket: WebSocket, key: str, context: EdgeContext, roles: Collection[Role]) -> Grant:
+    """As the gate does for keys in headers: failures are counted by address and name, and opened sockets by
+    key. Raises Problem."""
+    rates, name = context.rates, key.partition(":")[0]
+    address = websocket.client.host if websocket.client else ""
+    failed = await rates.failures(address, name, count=False) if rates else None
+    if failed is not None and failed.count >= failed.limit:
+        raise failed.problem("too many requests without a valid key came from this address")
+    try:
+        if len(key) > MAX_KEY_BYTES:
+            raise unknown_key()
+        grants = grants_alone(key, context.keyring)
+    except Problem:
+        if rates is not None:
+            await rates.failures(address, name, count=True)
+        raise
+    grant = grant_for(grants, *roles)
+    principal = grant.principal
+    spent = await rates.spend(principal.role.value, principal.name) if rates else None
+    if spent is not None and not spent.allowed:
+        raise spent.problem("this key has made too many requests; wait as long as Retry-After says")
+    return grant
 
 
 def _check_origin(headers: Headers, allowed: Collection[str]) -> None:
