@@ -199,3 +199,33 @@ def test_exit_codes(coordinator: Coordinator, arguments: tuple[str, ...], code: 
     assert (code, "") == (as_text.code, as_text.out)
     cause, *_ = as_text.err.splitlines()
     assert f"{problem}: {told['detail'].splitlines()[0]}" == cause
+
+
+def test_a_service_is_registered_revised_and_retired(idle: Coordinator) -> None:
+    """Its jobs are accepted between the two; a payload can be checked before; its versions are listed."""
+    spec = {
+        "id": "echo",
+        "name": "Echo",
+        "category": "development_tools",
+        "description": "Says it again.",
+        "input_schema": {"type": "object", "required": ["text"]},
+        "output_schema": {"type": "object"},
+        "pricing": {"unit": "second", "amount": "1"},
+        "aliases": ["parrot"],
+    }
+    (idle.folder / "spec.json").write_text(json.dumps(spec))
+    made = idle.run("service", "register", "@spec.json", "--json")
+    assert (made.code, made.json()["version"]) == (0, 1)
+    revised = idle.run("service", "revise", json.dumps({**spec, "description": "Again."}), "--json")
+    assert (revised.code, revised.json()["version"]) == (0, 2)
+    good = idle.run("service", "check", "parrot", "--payload", '{"text": "x"}')
+    bad = idle.run("service", "check", "parrot", "--json")
+    assert (good.code, bad.code, bad.json()["faults"][0]["keyword"]) == (0, 1, "required")
+    job = idle.run("job", "submit", "parrot", "--payload", '{"text": "x"}', "--json")
+    assert job.code == 0, job.err
+    retired = idle.run("service", "retire", "echo", "--json")
+    assert (retired.code, retired.json()["retired"]) == (0, True)
+    assert idle.run("job", "submit", "echo", "--payload", '{"text": "x"}').code != 0
+    listed = idle.run("service", "versions", "echo", "--json").json()["items"]
+    assert [item["change"] for item in listed] == ["registered", "revised", "retired"]
+    assert idle.run("service", "revise", "{}").code == 2

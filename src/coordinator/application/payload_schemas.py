@@ -57,6 +57,10 @@ class PayloadSchemas:
         texts = [f"{problem.place or 'payload'} {problem.text}" for problem in told]
         return Refusal(Code.INVALID_PAYLOAD, f"{service.spec.id}: " + "; ".join(texts))
 
+    def problems(self, service: RegisteredService, payload: dict[str, Any]) -> Iterator[Problem]:
+        """Everything that is wrong with a payload."""
+        return problems(self._of(service), payload)
+
     def _of(self, service: RegisteredService) -> Validator:
         key = (service.spec.id, service.version)
         found = self._compiled.get(key)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from coordinator.cli import output
-from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
+from coordinator.cli.errors import Exit, usage
+from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, json_object, talk
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
+
+SpecText = Annotated[
+    str, typer.Argument(metavar="SPEC", help="The registry entry: a JSON object, @FILE, or - for stdin.")
+]
 
 app = typer.Typer(help="The registry: what can be asked for, and what it costs.", no_args_is_help=True)
 
@@ -67,6 +73,101 @@ def show(
             if isinstance(spec, dict)
         ]
         output.table(("FIELD", "", "TYPE", "DESCRIPTION"), rows, "Takes no payload.")
+
+
+@app.command()
+def register(spec: SpecText, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+    """Register a service: it takes jobs at once. For admins."""
+    body = json_object(spec, "SPEC")
+    _tell(_ask(url, api_key, "POST", "", body), as_json)
+
+
+@app.command()
+def revise(spec: SpecText, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+    """Give a service its next version; a retired one takes jobs again. For admins."""
+    body = json_object(spec, "SPEC")
+    name = body.get("id")
+    if not isinstance(name, str):
+        raise usage("SPEC names no service", "Its member id says which service is revised.")
+    _tell(_ask(url, api_key, "PUT", f"/{_part(name)}", body), as_json)
+
+
+@app.command()
+def retire(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its id.")],
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Let a service take no new jobs. For admins."""
+    _tell(_ask(url, api_key, "POST", f"/{_part(service)}/retire", {}), as_json)
+
+
+@app.command()
+def versions(
+    service: Annotated[str, typer.Argument(metavar="SERVICE")],
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Every change of a service, oldest first."""
+    page = _ask(url, api_key, "GET", f"/{_part(service)}/versions", role="client")
+    if as_json:
+        output.document(page)
+        return
+    rows = [(i.get("version"), i.get("change"), i.get("at"), i.get("by")) for i in page["items"]]
+    output.table(("VERSION", "CHANGE", "AT", "BY"), rows, "No versions.")
+
+
+@app.command()
+def check(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its id, or an alias.")],
+    payload: Annotated[
+        str, typer.Option("--payload", help="The input: a JSON object, @FILE, or - for stdin.")
+    ] = "{}",
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Check a payload without submitting it; ends with an error where something is wrong with it."""
+    body = {"service": service, "payload": json_object(payload, "--payload")}
+    told = _ask(url, api_key, "POST", "/validate", body, role="client")
+    if as_json:
+        output.document(told)
+    elif told["valid"]:
+        output.write(f"{told['service']} takes this payload.")
+    else:
+        rows = [(fault["place"] or "payload", fault["message"]) for fault in told["faults"]]
+        output.table(("WHERE", "WHAT"), rows, "")
+    if not told["valid"]:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _ask(
+    url: str,
+    api_key: str | None,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    role: str = "admin",
+) -> dict[str, Any]:
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        options = {} if body is None else {"json": body}
+        return await client.http.ask_json(method, f"/v1/registry/services{path}", **options)
+
+    return talk(url, api_key, role, work)
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
+
+
+def _tell(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.document(told)
+    else:
+        output.fields(told)
 
 
 def _price(service: dict[str, Any]) -> str:

@@ -12,8 +12,10 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from coordinator import __version__
+from coordinator.application.payload_schemas import PayloadSchemas
 from coordinator.domain.messages import Role
 from coordinator.edge import (
+    admin,
     attempts,
     blobs,
     docs,
@@ -28,8 +30,9 @@ from coordinator.edge import (
     miners,
     polling,
     progress,
+    registry,
+    registry_changes,
     results,
-    services,
     typed,
 )
 from coordinator.edge.auth import allow
@@ -53,7 +56,9 @@ ROUTERS: Final = (
     miners.router,
     attempts.router,
     progress.router,
-    services.router,
+    registry.router,
+    registry_changes.router,
+    admin.router,
     live_events.router,
     keys.router,
     typed.router,
@@ -89,6 +94,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     )
     app.state.context = context
     app.state.job_watch = watch
+    app.state.payload_schemas = PayloadSchemas(context.settings.fetch_allow_hosts)
     app.state.http_meter = HttpMeter()
     app.state.backlogs = Backlogs()
     for router in ROUTERS:

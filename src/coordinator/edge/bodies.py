@@ -108,6 +108,12 @@ def command_body(
     }
 
 
+def model_body(model: type[BaseModel], *, example: Mapping[str, Any]) -> dict[str, Any]:
+    """The `openapi_extra` of an endpoint that takes these fields."""
+    content = {"schema": model.model_json_schema(ref_template=SCHEMA_REF), "example": dict(example)}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
 async def _read(request: Request, limits: EdgeLimits) -> bytes:
     if declared_length(request) > MAX_BODY_BYTES:
         raise _too_large()

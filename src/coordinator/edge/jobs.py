@@ -7,33 +7,24 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobCancel, JobSubmit
-from coordinator.domain.messages import Role, ServiceId
+from coordinator.domain.messages import Role
 from coordinator.edge.auth import Client
 from coordinator.edge.bodies import command_body, read_object
+from coordinator.edge.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.context import Context
-from coordinator.edge.models import JobCancelAnswer, JobPage, JobState, JobSubmitAnswer, JobView
+from coordinator.edge.listing import JobsQuery, read_jobs
+from coordinator.edge.models import JobCancelAnswer, JobPage, JobSubmitAnswer, JobView
 from coordinator.edge.problems import describe_problems
-from coordinator.edge.reading import PageQuery, Position, cursor_after, find_job, read_cursor, reply
+from coordinator.edge.reading import Position, find_job, reply
 from coordinator.edge.sending import same_job, send
 from coordinator.edge.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer, submit
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-
-_AFTER_ALL = (str(2**62), "")  # a key that every job's comes before, newest first
-_CURSOR = (r"[0-9]{1,16}", r"[0-9a-f-]{36}")
-
-
-class JobsQuery(PageQuery):
-    """Which jobs."""
-
-    state: JobState | None = Field(None, description="Only those in this state.")
-    service: ServiceId | None = Field(None, description="A registry entry's id.")
 
 
 @router.post(
@@ -67,8 +58,9 @@ async def submit_job(
 @router.get(
     "",
     response_model=JobPage,
-    summary="List jobs, newest first",
-    description="A client's own jobs; everybody's for an admin.",
+    summary="List jobs",
+    description="A client's own jobs; everybody's for an admin. With `service` a page may have few jobs, or "
+    "none, and still a `next_cursor`: it looks at a bounded number of jobs.",
     responses=describe_problems(
         Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.FORBIDDEN, Code.UNAVAILABLE
     ),
@@ -76,42 +68,34 @@ async def submit_job(
 async def list_jobs(
     context: Context, principal: Client, position: Position, query: Annotated[JobsQuery, Query()]
 ) -> Response:
-    requested_at, job_id = read_cursor(query.cursor, *_CURSOR) or _AFTER_ALL
-    statement = "read_jobs"
-    asked: dict[str, Any] = {
-        "requested_at": int(requested_at),
-        "job_id": job_id,
-        "service": query.service or "",
-        # One more than is shown tells whether there is another page.
-        "page_size": query.limit + 1,
-    }
-    if principal.role is not Role.ADMIN:
-        statement += "_of_client"
-        asked["client"] = principal.name
-    if query.state:
-        statement += "_in_state"
-        asked["state"] = query.state
-    rows = await context.read(statement, **asked)
-    shown = rows[: query.limit]
-    more = len(rows) > len(shown)
-    cursor = cursor_after(str(shown[-1]["requested_at"]), shown[-1]["job_id"]) if more else None
-    return reply(JobPage(items=[view(row) for row in shown], next_cursor=cursor), position)
+    client = None if principal.role is Role.ADMIN else principal.name
+    rows, cursor = await read_jobs(context, query, client)
+    return reply(JobPage(items=[view(row) for row in rows], next_cursor=cursor), position)
 
 
 @router.get(
     "/{job_id}",
     response_model=JobView,
     summary="Show a job",
-    responses=describe_problems(
-        Code.INVALID_PAYLOAD,
-        Code.UNAUTHORIZED_KEY,
-        Code.FORBIDDEN,
-        Code.JOB_NOT_FOUND,
-        Code.UNAVAILABLE,
-    ),
+    responses={
+        **NOT_MODIFIED,
+        **describe_problems(
+            Code.INVALID_PAYLOAD,
+            Code.UNAUTHORIZED_KEY,
+            Code.FORBIDDEN,
+            Code.JOB_NOT_FOUND,
+            Code.UNAVAILABLE,
+        ),
+    },
 )
-async def show_job(context: Context, principal: Client, position: Position, job_id: UUID) -> Response:
-    return reply(view(await find_job(context, principal, job_id)), position)
+async def show_job(
+    context: Context,
+    principal: Client,
+    position: Position,
+    job_id: UUID,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    return answer_with_tag(view(await find_job(context, principal, job_id)), position, if_none_match)
 
 
 @router.post(

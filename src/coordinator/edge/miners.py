@@ -34,6 +34,7 @@ from coordinator.edge.sending import accepted, checked_miner_id, miner_of, send,
 router = APIRouter(prefix="/miners", tags=["miners"])
 
 SESSION_BYTES: Final = 16
+MINER_CURSOR: Final = f"({NAME}@)?{NAME}"
 _WHO: Final = ("miner_id", "session_id")
 _SENDING_PROBLEMS: Final = (
     Code.INVALID_PAYLOAD,
@@ -160,11 +161,11 @@ async def leave_miner(request: Request, context: Context, principal: Miner) -> R
 async def list_miners(
     context: Context, _: Admin, position: Position, query: Annotated[MinersQuery, Query()]
 ) -> Response:
-    [after] = read_cursor(query.cursor, f"({NAME}@)?{NAME}") or [""]
+    [after] = read_cursor(query.cursor, MINER_CURSOR) or [""]
     rows = await context.read("read_miners", after=after, state=query.state or "", page_size=query.limit + 1)
     shown = rows[: query.limit]
     cursor = cursor_after(shown[-1]["miner_id"]) if len(rows) > len(shown) else None
-    return reply(MinerPage(items=[_view(row) for row in shown], next_cursor=cursor), position)
+    return reply(MinerPage(items=[view(row) for row in shown], next_cursor=cursor), position)
 
 
 @router.get(
@@ -184,7 +185,7 @@ async def show_miner(
     rows = await context.read("read_miner", miner_id=miner_id) if seen else []
     if not rows:
         raise Refusal(Code.MINER_NOT_FOUND, "no such miner")
-    return reply(_view(rows[0]), position)
+    return reply(view(rows[0]), position)
 
 
 async def _with_session(context: EdgeContext, principal: Principal, body: dict[str, Any]) -> dict[str, Any]:
@@ -205,5 +206,6 @@ def _take_region(fields: dict[str, Any]) -> None:
     fields["capabilities"] = {**capabilities, "region": region}
 
 
-def _view(row: dict[str, Any]) -> MinerView:
+def view(row: dict[str, Any]) -> MinerView:
+    """A row of the read model as it is shown."""
     return MinerView.model_validate({**row, "capabilities": json.loads(row["capabilities_json"])})

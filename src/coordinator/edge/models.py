@@ -10,12 +10,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 
+from coordinator.application.intents import describe
 from coordinator.application.ports import HeldAttempt, Offer
+from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching import Capabilities, Constraints
-from coordinator.domain.messages import Millis
-from coordinator.domain.service import Pricing, ServiceSpec
+from coordinator.domain.messages import Millis, ServiceId
+from coordinator.domain.service import Pricing, Requirements, ServiceSpec
 
 JobState = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
 MinerState = Literal["ONLINE", "DRAINING", "OFFLINE"]
@@ -276,6 +286,14 @@ class ServiceSummary(View):
     retired: bool
 
 
+class ServiceAnswer(Answer):
+    """A registry entry was changed."""
+
+    service: str
+    version: int
+    retired: bool
+
+
 class ServicePage(View):
     items: list[ServiceSummary]
     next_cursor: str | None
@@ -286,6 +304,118 @@ class ServiceView(ServiceSpec):
 
     version: int
     retired: bool
+
+
+class ServiceSchema(View):
+    """JSON Schema 2020-12 of what a service takes and gives."""
+
+    service: str
+    version: int
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+
+
+class ServiceRequirements(View):
+    """What a miner needs for a service, at least and better; and how a job may be bounded."""
+
+    service: str
+    version: int
+    requirements: Requirements
+    capabilities: tuple[str, ...]
+    max_concurrent: int
+    timeout_seconds: int
+
+
+class ServicePricing(View):
+    """The list price; a miner may ask for less or more."""
+
+    service: str
+    version: int
+    pricing: Pricing
+
+
+class ServiceVersion(View):
+    version: int
+    change: Literal["registered", "revised", "retired"]
+    at: Moment
+    by: str
+    position: int
+
+
+class ServiceVersionPage(View):
+    items: list[ServiceVersion]
+    next_cursor: str | None
+
+
+class CategoryView(View):
+    """A kind of service, and how many of them take jobs."""
+
+    id: str
+    services: int
+
+
+class CategoryPage(View):
+    items: list[CategoryView]
+    next_cursor: str | None
+
+
+class ValidateAsk(BaseModel):
+    """A payload, and the service that it is for (an id or an alias)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    service: ServiceId
+    payload: dict[str, Any]
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> ValidateAsk:
+        """Raises Refusal."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+
+
+class FaultView(View):
+    """One thing that is wrong with a payload: where, by which keyword of the schema, and what; no values."""
+
+    place: str
+    keyword: str
+    message: str
+
+
+class ValidateAnswer(View):
+    """Whether a service would take this payload as it is now."""
+
+    valid: bool
+    service: str
+    version: int
+    faults: list[FaultView]
+
+
+class FollowerView(View):
+    status: str
+    position: int
+
+
+class StatsView(View):
+    """Figures of this process and of the tables. Counters begin with the process."""
+
+    mode: str
+    position: int
+    broker_up: bool
+    jobs_queued: int | None
+    oldest_queued_at: Moment | None
+    jobs_running: int | None
+    offers: int | None
+    slots: int | None
+    busy_slots: int | None
+    miners: dict[str, int]
+    services: int
+    commands: int
+    refusals: dict[str, int]
+    events: dict[str, int]
+    followers: dict[str, FollowerView]
 
 
 class HealthView(View):

@@ -21,6 +21,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import FINAL_STATES
 from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Client
+from coordinator.edge.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.context import Context, EdgeContext, in_thread
 from coordinator.edge.models import JobResult, Receipt, ReceiptPage, moment, rfc3339
 from coordinator.edge.problems import Problem, describe_problems
@@ -82,14 +83,19 @@ async def get_result(
     response_model=Receipt,
     summary="Get a job's receipt",
     description="Verify it offline, with public keys alone.",
-    responses=describe_problems(*_COMPLETED_PROBLEMS),
+    responses={**NOT_MODIFIED, **describe_problems(*_COMPLETED_PROBLEMS)},
 )
-async def get_receipt(context: Context, principal: Client, position: Position, job_id: UUID) -> Response:
+async def get_receipt(
+    context: Context,
+    principal: Client,
+    position: Position,
+    job_id: UUID,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
     row = await find_job(context, principal, job_id)
-    headers = {POSITION_HEADER: str(position)}
-    _check_completed(row, headers)
+    _check_completed(row, {POSITION_HEADER: str(position)})
     [receipt] = await context.read("read_receipt", job_id=str(job_id))
-    return Response(receipt["receipt_json"], headers=headers, media_type="application/json")
+    return answer_with_tag(receipt["receipt_json"].encode(), position, if_none_match)
 
 
 @router.get(

@@ -6,40 +6,164 @@
 SELECT * FROM jobs WHERE job_id = :job_id
 
 -- name: read_jobs
--- A page of everybody's jobs, newest first.
+-- A page of everybody's jobs between two keys, newest first.
 SELECT * FROM jobs
-WHERE (requested_at, job_id) < (:requested_at, :job_id)
+WHERE (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
   AND (:service = '' OR service = :service)
+  AND (:miner = '' OR miner_id = :miner)
 ORDER BY requested_at DESC, job_id DESC
 LIMIT :page_size
+
+-- name: read_jobs_reach
+-- The key as many rows further as may be looked at for one page: reads an index alone.
+SELECT requested_at, job_id FROM jobs
+WHERE (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+ORDER BY requested_at DESC, job_id DESC
+LIMIT 1 OFFSET :skip
+
+-- name: read_jobs_oldest
+-- A page of everybody's jobs between two keys, oldest first.
+SELECT * FROM jobs
+WHERE (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+  AND (:service = '' OR service = :service)
+  AND (:miner = '' OR miner_id = :miner)
+ORDER BY requested_at ASC, job_id ASC
+LIMIT :page_size
+
+-- name: read_jobs_oldest_reach
+-- The key as many rows further as may be looked at for one page: reads an index alone.
+SELECT requested_at, job_id FROM jobs
+WHERE (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+ORDER BY requested_at ASC, job_id ASC
+LIMIT 1 OFFSET :skip
 
 -- name: read_jobs_in_state
--- A page of everybody's jobs in one state, newest first.
+-- A page of everybody's jobs in one state between two keys, newest first.
 SELECT * FROM jobs
 WHERE state = :state
-  AND (requested_at, job_id) < (:requested_at, :job_id)
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
   AND (:service = '' OR service = :service)
+  AND (:miner = '' OR miner_id = :miner)
 ORDER BY requested_at DESC, job_id DESC
 LIMIT :page_size
+
+-- name: read_jobs_in_state_reach
+-- The key as many rows further as may be looked at for one page: reads an index alone.
+SELECT requested_at, job_id FROM jobs
+WHERE state = :state
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+ORDER BY requested_at DESC, job_id DESC
+LIMIT 1 OFFSET :skip
+
+-- name: read_jobs_in_state_oldest
+-- A page of everybody's jobs in one state between two keys, oldest first.
+SELECT * FROM jobs
+WHERE state = :state
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+  AND (:service = '' OR service = :service)
+  AND (:miner = '' OR miner_id = :miner)
+ORDER BY requested_at ASC, job_id ASC
+LIMIT :page_size
+
+-- name: read_jobs_in_state_oldest_reach
+-- The key as many rows further as may be looked at for one page: reads an index alone.
+SELECT requested_at, job_id FROM jobs
+WHERE state = :state
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+ORDER BY requested_at ASC, job_id ASC
+LIMIT 1 OFFSET :skip
 
 -- name: read_jobs_of_client
--- A page of one client's jobs, newest first.
+-- A page of one client's jobs between two keys, newest first.
 SELECT * FROM jobs
 WHERE client = :client
-  AND (requested_at, job_id) < (:requested_at, :job_id)
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
   AND (:service = '' OR service = :service)
+  AND (:miner = '' OR miner_id = :miner)
 ORDER BY requested_at DESC, job_id DESC
 LIMIT :page_size
 
+-- name: read_jobs_of_client_reach
+-- The key as many rows further as may be looked at for one page: reads an index alone.
+SELECT requested_at, job_id FROM jobs
+WHERE client = :client
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+ORDER BY requested_at DESC, job_id DESC
+LIMIT 1 OFFSET :skip
+
+-- name: read_jobs_of_client_oldest
+-- A page of one client's jobs between two keys, oldest first.
+SELECT * FROM jobs
+WHERE client = :client
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+  AND (:service = '' OR service = :service)
+  AND (:miner = '' OR miner_id = :miner)
+ORDER BY requested_at ASC, job_id ASC
+LIMIT :page_size
+
+-- name: read_jobs_of_client_oldest_reach
+-- The key as many rows further as may be looked at for one page: reads an index alone.
+SELECT requested_at, job_id FROM jobs
+WHERE client = :client
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+ORDER BY requested_at ASC, job_id ASC
+LIMIT 1 OFFSET :skip
+
 -- name: read_jobs_of_client_in_state
--- A page of one client's jobs in one state, newest first.
+-- A page of one client's jobs in one state between two keys, newest first.
 SELECT * FROM jobs
 WHERE client = :client
   AND state = :state
-  AND (requested_at, job_id) < (:requested_at, :job_id)
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
   AND (:service = '' OR service = :service)
+  AND (:miner = '' OR miner_id = :miner)
 ORDER BY requested_at DESC, job_id DESC
 LIMIT :page_size
+
+-- name: read_jobs_of_client_in_state_reach
+-- The key as many rows further as may be looked at for one page: reads an index alone.
+SELECT requested_at, job_id FROM jobs
+WHERE client = :client
+  AND state = :state
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+ORDER BY requested_at DESC, job_id DESC
+LIMIT 1 OFFSET :skip
+
+-- name: read_jobs_of_client_in_state_oldest
+-- A page of one client's jobs in one state between two keys, oldest first.
+SELECT * FROM jobs
+WHERE client = :client
+  AND state = :state
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+  AND (:service = '' OR service = :service)
+  AND (:miner = '' OR miner_id = :miner)
+ORDER BY requested_at ASC, job_id ASC
+LIMIT :page_size
+
+-- name: read_jobs_of_client_in_state_oldest_reach
+-- The key as many rows further as may be looked at for one page: reads an index alone.
+SELECT requested_at, job_id FROM jobs
+WHERE client = :client
+  AND state = :state
+  AND (requested_at, job_id) >= (:from_at, :from_id)
+  AND (requested_at, job_id) < (:to_at, :to_id)
+ORDER BY requested_at ASC, job_id ASC
+LIMIT 1 OFFSET :skip
 
 -- name: read_final_jobs
 -- Which of these jobs are final.
@@ -75,6 +199,14 @@ WHERE service > :after
   AND (:category = '' OR category = :category)
 ORDER BY service
 LIMIT :page_size
+
+-- name: read_categories
+-- How many entries of the registry take jobs, by category.
+SELECT category, COUNT(*) AS services FROM services WHERE retired = 0 GROUP BY category
+
+-- name: read_miner_counts
+-- How many miners there are, by state.
+SELECT state, COUNT(*) AS miners FROM miners GROUP BY state
 
 -- name: read_blob_owners
 -- Which of these keys (digest, a slash, principal) say that the principal uploaded the blob, and its size.
