@@ -32,8 +32,12 @@ $(BIN)/.check: $(INPUTS) | $(BIN)/python
 servers: ## Install RabbitMQ and Postgres where they are missing (apt as root; says what to do otherwise)
 	@sh scripts/install-servers.sh
 
+# All the tests go to two workers, and to one process what T chooses (where -s and --pdb work) and what has to
+# share the one virtual host of TEST_AMQP_URL.
+WORKERS = $(if $(T)$(TEST_AMQP_URL),0,2)
+
 test: $(BIN)/.test servers ## Run the tests, with real servers; T="tests/unit -k name" chooses some
-	$(BIN)/python -m pytest $(T)
+	$(BIN)/python -m pytest -n $(WORKERS) $(T)
 
 check: $(BIN)/.check ## Formatting, lint, types, layering
 	$(BIN)/ruff format --check .

@@ -1,12 +1,16 @@
-"""Servers for tests: one RabbitMQ and one Postgres per session, and private ones that a test may break.
+"""Servers for tests: a RabbitMQ and a Postgres for all of them, and others that a test may break.
 
 Where they come from, in this order: TEST_AMQP_URL and TEST_DATABASE_URL; this machine's programs; Docker.
 Where there is none of these the test fails and says what to install; it is never skipped.
 
 Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database" asks
 for `amqp_url` or `database_url` and gets an empty one. A test that kills, pauses or restarts a server asks
-for `breakable_rabbitmq` or `breakable_postgres` (one node per module, running when the test begins), or makes
-its own with `private_rabbitmq` or `private_postgres` (a node boots in 5 to 10 s, Postgres in 1 s).
+for `breakable_rabbitmq` or `breakable_postgres` (a second one of each, running and empty when the test
+begins), or makes its own with `private_rabbitmq` or `private_postgres` (a node boots in 5 to 10 s, 4 s of
+them a processor's, Postgres in 1 s).
+
+`make test` runs the tests on two workers (pytest-xdist), whole files at a time. Workers share nothing: each
+has servers of its own, and they end with the worker's process, however it ends.
 """
 
 from __future__ import annotations
@@ -21,6 +25,12 @@ import pytest
 from coordinator import servers
 from coordinator.servers import PostgresServer, RabbitMQServer, ServersMissing
 from tests.harness.llama_engine import LlamaEngine
+from tests.harness.workers import end_with_parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # as pytest-xdist tells its workers from the process that started them
+        end_with_parent()
 
 
 def make_rabbitmq(**options: Any) -> RabbitMQServer:
@@ -41,6 +51,10 @@ def make_postgres(**options: Any) -> PostgresServer:
 def rabbitmq() -> Iterator[RabbitMQServer]:
     """The session's broker, shared by all tests: do not stop, kill or pause it."""
     url = os.environ.get("TEST_AMQP_URL")
+    if url and "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.fail(
+            "TEST_AMQP_URL is one virtual host, which workers can't share: leave -n out", pytrace=False
+        )
     with servers.ExternalRabbitMQ(url) if url else make_rabbitmq() as server:
         yield server
 
@@ -96,29 +110,31 @@ def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
         yield lambda **options: stack.enter_context(make_postgres(**options))
 
 
-@pytest.fixture(scope="module")
-def _module_rabbitmq() -> Iterator[RabbitMQServer]:
+@pytest.fixture(scope="session")
+def _second_rabbitmq() -> Iterator[RabbitMQServer]:
     with make_rabbitmq() as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def _module_postgres() -> Iterator[PostgresServer]:
+@pytest.fixture(scope="session")
+def _second_postgres() -> Iterator[PostgresServer]:
     with make_postgres() as server:
         yield server
 
 
 @pytest.fixture
-def breakable_rabbitmq(_module_rabbitmq: RabbitMQServer) -> RabbitMQServer:
-    """A running broker that this module's tests may kill, pause and restart; take a `new_vhost()`."""
-    _module_rabbitmq.resume()
-    _module_rabbitmq.start()
-    return _module_rabbitmq
+def breakable_rabbitmq(_second_rabbitmq: RabbitMQServer) -> RabbitMQServer:
+    """A running broker that the test may kill, pause and restart; take a `new_vhost()`."""
+    _second_rabbitmq.resume()
+    _second_rabbitmq.start()
+    _second_rabbitmq.drop_vhosts()
+    return _second_rabbitmq
 
 
 @pytest.fixture
-def breakable_postgres(_module_postgres: PostgresServer) -> PostgresServer:
-    """A running server that this module's tests may kill, pause and restart; take a `new_database()`."""
-    _module_postgres.resume()
-    _module_postgres.start()
-    return _module_postgres
+def breakable_postgres(_second_postgres: PostgresServer) -> PostgresServer:
+    """A running server that the test may kill, pause and restart; take a `new_database()`."""
+    _second_postgres.resume()
+    _second_postgres.start()
+    _second_postgres.drop_databases()
+    return _second_postgres

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from coordinator.cli import main
+from coordinator.demo import lifeline
 from coordinator.settings import Settings
 
 PROGRAM = (sys.executable, "-m", "coordinator")
@@ -77,13 +78,13 @@ def call(folder: Path, *arguments: str, text: str = "", **variables: str) -> Ran
 
 @contextmanager
 def running(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A command that runs beside the test; ended by SIGKILL if the test does not end it."""
+    """A command that runs beside the test; ended by SIGKILL if the test does not, or is no more itself."""
     with (folder / "stderr.log").open("ab") as log:
         process = subprocess.Popen(
             [*PROGRAM, *arguments],
             cwd=folder,
-            env=environment(**variables),
-            stdin=subprocess.DEVNULL,
+            env=environment(**variables, **{lifeline.VARIABLE: "1"}),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -95,7 +96,9 @@ def running(folder: Path, *arguments: str, **variables: str) -> Iterator[subproc
         process.kill()
         process.wait()
         assert process.stdout is not None
+        assert process.stdin is not None
         process.stdout.close()
+        process.stdin.close()
 
 
 class Coordinator(NamedTuple):

@@ -262,6 +262,7 @@ def coordinator(amqp_url: str, database_url: str, tmp_path: Path) -> Iterator[Co
         "AMQP_URL": amqp_url,
         "CLIENT_API_KEYS": f"{ALICE},{BOB}",
         "MINER_API_KEYS": MINER,
+        "COORDINATOR_STOP_WITH_STDIN": "1",  # it ends if the tests are killed
     }
     log = (tmp_path / "coordinator.log").open("w")
     with (
@@ -270,6 +271,7 @@ def coordinator(amqp_url: str, database_url: str, tmp_path: Path) -> Iterator[Co
             [sys.executable, "-m", "coordinator", "serve", "--json"],
             cwd=tmp_path,
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

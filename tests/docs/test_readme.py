@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
+from coordinator.demo import lifeline
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 START_SECONDS = 60.0
@@ -104,7 +106,8 @@ def running(commands: str, place: Path, port: int) -> Iterator[None]:
         process = subprocess.Popen(
             ["bash", "-euc", commands.replace("coordinator dev", f"exec coordinator dev --port {port}")],
             cwd=place,
-            env=environment(place, port),
+            env=environment(place, port) | {lifeline.VARIABLE: "1"},  # it ends if the tests are killed
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=file,
             text=True,
