@@ -32,12 +32,14 @@ $(BIN)/.check: $(INPUTS) | $(BIN)/python
 servers: ## Install RabbitMQ and Postgres where they are missing (apt as root; says what to do otherwise)
 	@sh scripts/install-servers.sh
 
-# All the tests go to two workers, and to one process what T chooses (where -s and --pdb work) and what has to
-# share the one virtual host of TEST_AMQP_URL.
-WORKERS = $(if $(T)$(TEST_AMQP_URL),0,2)
+# All the tests are shared out among workers: whole files, in the order of their names, by which the long ones
+# come first; the end of a worker is the end of the run. What T chooses runs in one process, where -s and --pdb
+# work, and so does what has to share the one virtual host of TEST_AMQP_URL.
+WORKERS := 2
+SHARED_OUT := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: $(BIN)/.test servers ## Run the tests, with real servers; T="tests/unit -k name" chooses some
-	$(BIN)/python -m pytest -n $(WORKERS) $(T)
+	$(BIN)/python -m pytest $(if $(T)$(TEST_AMQP_URL),,$(SHARED_OUT)) $(T)
 
 check: $(BIN)/.check ## Formatting, lint, types, layering
 	$(BIN)/ruff format --check .

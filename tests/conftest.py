@@ -5,9 +5,9 @@ Where there is none of these the test fails and says what to install; it is neve
 
 Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database" asks
 for `amqp_url` or `database_url` and gets an empty one. A test that kills, pauses or restarts a server asks
-for `breakable_rabbitmq` or `breakable_postgres` (a second one of each, running and empty when the test
-begins), or makes its own with `private_rabbitmq` or `private_postgres` (a node boots in 5 to 10 s, 4 s of
-them a processor's, Postgres in 1 s).
+for `breakable_rabbitmq` or `breakable_postgres` (a second one of each, running when the test begins), or
+makes its own with `private_rabbitmq` or `private_postgres` (a node boots in 5 to 10 s, of which a processor works
+4 s; Postgres in 1 s).
 
 `make test` runs the tests on two workers (pytest-xdist), whole files at a time. Workers share nothing: each
 has servers of its own, and they end with the worker's process, however it ends.
@@ -15,6 +15,7 @@ has servers of its own, and they end with the worker's process, however it ends.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,10 +28,28 @@ from coordinator.servers import PostgresServer, RabbitMQServer, ServersMissing
 from tests.harness.llama_engine import LlamaEngine
 from tests.harness.workers import end_with_parent
 
+TEARDOWN_LIMIT_S = 120.0
+_stderr = pytest.StashKey[int]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_stderr] = os.dup(2)  # the true one, before tests' output is captured
     if hasattr(config, "workerinput"):  # as pytest-xdist tells its workers from the process that started them
         end_with_parent()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Bound what pytest-timeout does not: tearing down a test whose time is over.
+
+    What hangs is often an event loop with a task that can't be cancelled. A watchdog outside it then prints
+    where every thread is and ends the process: a run that fails is better than one that never ends.
+    """
+    faulthandler.dump_traceback_later(TEARDOWN_LIMIT_S, file=item.config.stash[_stderr], exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def make_rabbitmq(**options: Any) -> RabbitMQServer:
@@ -124,10 +143,13 @@ def _second_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def breakable_rabbitmq(_second_rabbitmq: RabbitMQServer) -> RabbitMQServer:
-    """A running broker that the test may kill, pause and restart; take a `new_vhost()`."""
+    """A running broker that the test may kill, pause and restart; take a `new_vhost()`.
+
+    What tests leave in it stays until its end: many virtual hosts with quorum queues that are deleted at once
+    take the supervisor of RabbitMQ 3.10's dead-letter workers with them.
+    """
     _second_rabbitmq.resume()
     _second_rabbitmq.start()
-    _second_rabbitmq.drop_vhosts()
     return _second_rabbitmq
 
 
@@ -136,5 +158,4 @@ def breakable_postgres(_second_postgres: PostgresServer) -> PostgresServer:
     """A running server that the test may kill, pause and restart; take a `new_database()`."""
     _second_postgres.resume()
     _second_postgres.start()
-    _second_postgres.drop_databases()
     return _second_postgres

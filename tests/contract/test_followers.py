@@ -53,7 +53,7 @@ from coordinator.projections import projector
 from coordinator.projections.projector import Projector
 from tests.unit import deciding
 
-PATIENCE = 20.0  # seconds before a test gives up on something that should happen
+PATIENCE = 60.0  # seconds before a test gives up on something that should happen
 T0 = deciding.T0
 PROFILE = deciding.registered().profile
 

@@ -16,7 +16,7 @@ from coordinator.broker.connection import Broker
 from coordinator.broker.offers import RabbitWorkQueues
 from coordinator.broker.topology import declare_topology
 
-SOON = 5.0
+SOON = 30.0
 """Seconds in which what must happen has happened, on a slow machine too."""
 A_MOMENT = 0.2
 """Seconds after which what has not happened is taken for not happening."""

@@ -34,7 +34,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 ALICE, BOB, MINER = "alice:alices-secret", "bob:bobs-secret", "rack:the-racks-secret"
 PAYLOAD = {"text": "Grüße, 世界", "algorithm": "sha256"}
 

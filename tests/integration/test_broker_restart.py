@@ -16,6 +16,7 @@ from pamqp.commands import Basic
 from coordinator.application.intents import Accepted, Answer, Intent
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Heartbeat, Offer, Recorded
+from coordinator.broker import connection
 from coordinator.broker.connection import Broker, BrokerRefused, BrokerUnreachable, PublishFailed
 from coordinator.broker.inbox import Inbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
@@ -84,6 +85,12 @@ async def reconnected(broker: Broker, inbox: Inbox) -> None:
         return broker.connected and inbox.connected
 
     await until(both)
+
+
+@pytest.fixture(autouse=True)
+def _back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a node boots, the pause between two attempts grows to 5 s, and each test would wait that long."""
+    monkeypatch.setattr(connection, "LAST_RETRY_SECONDS", 0.5)
 
 
 @pytest.fixture

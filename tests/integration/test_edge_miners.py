@@ -141,7 +141,7 @@ async def test_a_poll_waits_for_work_and_claims_it(edge: Bench) -> None:
     await edge.register()
     poll = asyncio.create_task(edge.poll())
     job = await edge.submit(edge.alice, constraints={})
-    offer = await asyncio.wait_for(poll, 20)
+    offer = await asyncio.wait_for(poll, 60)
     assert PolledOffer.model_validate(offer).payload == {"text": "hello"}
     assert (offer["job_id"], offer["attempt"]) == (job["job_id"], 1)
     shown = await edge.alice.get(f"/v1/jobs/{job['job_id']}", headers={"X-At-Least": str(offer["position"])})
@@ -154,7 +154,7 @@ async def test_each_job_goes_to_one_of_those_who_poll(edge: Bench) -> None:
     await edge.register("other-rig", concurrency=10)
     polls = [asyncio.create_task(edge.poll(name)) for name in ("rig", "other-rig") for _ in range(5)]
     jobs = [(await edge.submit(edge.alice))["job_id"] for _ in range(10)]
-    offers = await asyncio.wait_for(asyncio.gather(*polls), 30)
+    offers = await asyncio.wait_for(asyncio.gather(*polls), 60)
     assert sorted(offer["job_id"] for offer in offers) == sorted(jobs)
 
 

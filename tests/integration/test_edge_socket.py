@@ -61,12 +61,12 @@ class Wire:
 
     async def status(self) -> int:
         """The status of the next answer."""
-        line = await asyncio.wait_for(self.reader.readline(), 20)
+        line = await asyncio.wait_for(self.reader.readline(), 60)
         return int(line.split()[1])
 
     async def rest(self) -> bytes:
         """Everything until the server closes the connection."""
-        return await asyncio.wait_for(self.reader.read(), 20)
+        return await asyncio.wait_for(self.reader.read(), 60)
 
 
 @contextlib.asynccontextmanager

@@ -34,7 +34,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal, Role
 
-SOON = 10.0
+SOON = 60.0
 SECRETS = {"alice": "alice-secret", "gpu": "gpu-secret-1"}
 SUBMIT = {"service": "checksum", "payload": {"text": "hello"}}
 

@@ -29,7 +29,7 @@ from coordinator.miner.program import MinerProgram
 KEY = "alice:a-secret-of-alice"
 SALT = bytes(range(16))
 QUICK = Backoff(first_seconds=0.01, longest_seconds=0.1)
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 class Stub:

@@ -22,7 +22,7 @@ from coordinator.domain.miner import MinerDrained
 from coordinator.domain.service import ServiceRetired
 from coordinator.log.mapping import encode
 
-SOON = 10.0
+SOON = 60.0
 AT = 1_800_000_000_000
 
 

@@ -111,7 +111,7 @@ async def test_a_miner_that_leaves_while_it_waits_claims_nothing() -> None:
     poll = talk.begin()
     await queues.waiting.wait()
     talk.hang_up()
-    await asyncio.wait_for(poll, 5)
+    await asyncio.wait_for(poll, 30)
     assert front.intents == []
     assert queues.settled == []
 
@@ -125,7 +125,7 @@ async def test_an_offer_that_comes_as_the_miner_leaves_goes_back() -> None:
     poll = talk.begin()
     await queues.waiting.wait()
     talk.hang_up()
-    await asyncio.wait_for(poll, 5)
+    await asyncio.wait_for(poll, 30)
     assert front.intents == []
     assert queues.settled == ["back"]
 
@@ -141,7 +141,7 @@ async def test_a_claim_for_a_miner_that_left_meanwhile_is_released() -> None:
     await front.asked.wait()
     talk.hang_up()
     front.hold.set()
-    await asyncio.wait_for(poll, 5)
+    await asyncio.wait_for(poll, 30)
     assert [i.command for i in front.intents] == [
         JobStart(job_id=JOB, attempt=1, miner_id="rig", session_id=SESSION),
         JobRelease(job_id=JOB, attempt=1, miner_id="rig", session_id=SESSION),

@@ -62,6 +62,3 @@ class ExternalRabbitMQ(_External, RabbitMQServer):
 
 class ExternalPostgres(_External, PostgresServer):
     """A Postgres server at a given url, whose account may create databases."""
-
-    def drop_databases(self) -> None:
-        raise ServerFailed("the postgres at a given url may hold databases of others: drop them one by one")

@@ -52,15 +52,6 @@ class PostgresServer(Server):
             raise ValueError(f"not a database of new_database(): {database!r}")
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
-    def drop_databases(self) -> None:
-        """Remove all that `new_database` made."""
-        with psycopg.connect(self.url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
-            names = connection.execute("SELECT datname FROM pg_database WHERE datname ~ '^d[0-9a-f]{12}$'")
-            for (name,) in names.fetchall():
-                connection.execute(
-                    sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-                )
-
     def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
             connection.execute(statement)

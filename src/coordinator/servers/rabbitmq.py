@@ -82,13 +82,6 @@ class RabbitMQServer(Server):
             raise ValueError(f"not a virtual host of new_vhost(): {vhost!r}")
         self.evaluate(f'rabbit_vhost:delete(<<"{vhost}">>, <<"coordinator">>), ok')
 
-    def drop_vhosts(self) -> None:
-        """Remove all that `new_vhost` made: each one makes the node's next start slower."""
-        self.evaluate(
-            '[rabbit_vhost:delete(Name, <<"coordinator">>) || '
-            'Name = <<"v", _:12/binary>> <- rabbit_vhost:list_names()], ok'
-        )
-
 
 class RabbitMQ(RabbitMQServer, LocalServer):
     """A node of its own: own ports, own epmd, own cookie, own data, nothing outside loopback.
