@@ -6,8 +6,8 @@ Where there is none of these the test fails and says what to install; it is neve
 Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database" asks
 for `amqp_url` or `database_url` and gets an empty one. A test that kills, pauses or restarts a server asks
 for `breakable_rabbitmq` or `breakable_postgres` (a second one of each, running when the test begins), or
-makes its own with `private_rabbitmq` or `private_postgres` (a node boots in 5 to 10 s, of which a processor works
-4 s; Postgres in 1 s).
+makes its own with `private_rabbitmq` or `private_postgres`. A node boots in 5 to 10 s, of which a processor
+works 4; Postgres in 1 s.
 
 `make test` runs the tests on two workers (pytest-xdist), whole files at a time. Workers share nothing: each
 has servers of its own, and they end with the worker's process, however it ends.
