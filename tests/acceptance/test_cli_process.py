@@ -189,7 +189,7 @@ def test_doctor(tmp_path: Path) -> None:
     ill = call(tmp_path, "doctor", "--json", **servers)
     status = {check["name"]: check["status"] for check in ill.json()["checks"]}
     assert (0, True) == (well.code, well.json()["ok"])
-    assert {"database", "migrations", "blob store", "coordinator", "ffmpeg"} <= {
+    assert {"database", "migrations", "blob store", "coordinator", "video_transcoding"} <= {
         check["name"] for check in well.json()["checks"] if check["status"] == "ok"
     }
     assert (1, "failed", "failed") == (ill.code, status["database"], status["broker"])

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from coordinator.catalog import load_catalog
 from coordinator.miner.executors.audio_arguments import AudioPayload
+from coordinator.miner.executors.blender import RenderPayload
 from coordinator.miner.executors.checksum import ChecksumPayload
 from coordinator.miner.executors.data_payload import DataPayload
 from coordinator.miner.executors.embedding import EmbeddingPayload
@@ -31,6 +32,7 @@ PARSERS: dict[str, Callable[[Any], object]] = {
     "image_processing": ImagesPayload.model_validate,
     "audio_processing": AudioPayload.model_validate,
     "data_processing": DataPayload.model_validate,
+    "3d_rendering": RenderPayload.model_validate,
     "video_transcoding": PAYLOAD.validate_python,
 }
 VALIDATORS = {name: jsonschema_rs.Draft202012Validator(ENTRIES[name]["input_schema"]) for name in PARSERS}
@@ -221,6 +223,9 @@ DATA = [
     {"step": "shuffle"},
 ]
 MORE: dict[str, list[Any]] = {
+    "3d_rendering": [
+        {"blend_file_url": REF, "frame_start": 0, "frame_end": None, "samples": 1, "denoise": False}
+    ],
     "audio_processing": [
         {"input_url": REF, "operations": AUDIO[:4]},
         {"input_url": REF, "operations": AUDIO[4:]},

@@ -18,6 +18,7 @@ from coordinator.cli.errors import Exit
 from coordinator.cli.options import DataDir, Json, settings_with
 
 if TYPE_CHECKING:
+    from coordinator.miner.executors import Executor
     from coordinator.settings import Settings
 
 OLDEST_PYTHON = (3, 11)
@@ -68,7 +69,7 @@ async def _look(data_dir: Path | None) -> list[Check]:
         settings = settings_with(data_dir)
     except BadSettings as error:
         hint = "Correct it in the environment or in .env; .env.example explains every setting."
-        return [*checks, Check("settings", "failed", str(error), hint), await _ffmpeg()]
+        return [*checks, Check("settings", "failed", str(error), hint), *await _executors()]
     checks += [_settings(settings), _data_dir(settings)]
     looks: list[tuple[str, Callable[[Settings], Awaitable[list[Check]]]]] = [
         ("database", _database),
@@ -85,7 +86,7 @@ async def _look(data_dir: Path | None) -> list[Check]:
         except Exception as error:
             # Whatever a library raises about something that does not work is what the user has to know.
             checks.append(Check(name, "failed", f"{type(error).__name__}: {str(error).strip()}"))
-    return [*checks, _clock(), await _ffmpeg()]
+    return [*checks, _clock(), *await _executors()]
 
 
 def _python() -> Check:
@@ -255,12 +256,33 @@ def _clock() -> Check:
     return Check("clock", "ok", output.moment(int(time.time() * 1000)))
 
 
-async def _ffmpeg() -> Check:
-    from coordinator.miner.executors.ffmpeg import FfmpegExecutor
+async def _executors() -> list[Check]:
+    """What a miner here could run. Engines that nobody has set up are not missing: they are off."""
+    import asyncio
 
-    executor = FfmpegExecutor()
-    problem = await executor.check()
-    if problem:
-        hint = "Miners here can't transcode: put ffmpeg on PATH, or `pip install 'coordinator[ffmpeg]'`."
-        return Check("ffmpeg", "warning", problem, hint)
-    return Check("ffmpeg", "ok", f"{len(executor.encoders)} encoders")
+    from coordinator.miner.executors import discover_executors
+
+    found = discover_executors()
+    by_executor: dict[int, list[str]] = {}
+    for service, executor in found.executors.items():
+        by_executor.setdefault(id(executor), []).append(service)
+    executors = {id(executor): executor for executor in found.executors.values()}
+    problems = await asyncio.gather(*(_ask(executor) for executor in executors.values()))
+    checks = [Check(name, "failed", problem) for name, problem in found.broken.items()]
+    for (key, executor), problem in zip(executors.items(), problems, strict=True):
+        name = ", ".join(sorted(by_executor[key]))
+        if problem is None:
+            models = tuple(getattr(executor, "models", ()))
+            checks.append(Check(name, "ok", f"runs; models: {', '.join(models)}" if models else "runs"))
+        elif problem.endswith("is not set"):
+            checks.append(Check(name, "ok", f"off: {problem}"))
+        else:
+            checks.append(Check(name, "warning", problem, "Miners here can't run this service."))
+    return sorted(checks)
+
+
+async def _ask(executor: Executor) -> str | None:
+    try:
+        return await executor.check()
+    except Exception as error:
+        return f"its check failed ({type(error).__name__})"

@@ -49,6 +49,9 @@ def run(
     grace: Annotated[
         float, typer.Option("--grace", min=0, help="Seconds that a stop waits for what runs.")
     ] = 30.0,
+    recheck: Annotated[
+        float, typer.Option("--recheck", min=1, help="Seconds between two looks at the engines.")
+    ] = 30.0,
     work_dir: Annotated[
         Path | None, typer.Option("--work-dir", help="For the temporary files of jobs.")
     ] = None,
@@ -93,6 +96,7 @@ def run(
             region=region,
             price=price,
             grace_seconds=grace,
+            recheck_seconds=recheck,
             work_folder=work_dir,
             fetch_allow_hosts=tuple(host.strip() for host in fetch_allow_hosts.split(",") if host.strip()),
         )

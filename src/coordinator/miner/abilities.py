@@ -27,6 +27,7 @@ class Abilities:
         self._own_models = tuple(models)
         self._models: dict[int, tuple[str, ...]] = {}
         self._checking = asyncio.Lock()
+        self._checked = False
         self._log = structlog.get_logger()
 
     @property
@@ -51,6 +52,7 @@ class Abilities:
         """Look at every executor."""
         async with self._checking:
             await self._check(self._installed)
+            self._checked = True
 
     async def check_again(self) -> bool:
         """Look at the watched ones again: whether services or models are others than before."""
@@ -73,7 +75,8 @@ class Abilities:
                 self.executors[service] = executor
             else:
                 self.executors.pop(service, None)
-                if self.problems.get(service) != problem:
+                # At the start the program tells all of them at once.
+                if self._checked and self.problems.get(service) != problem:
                     self._log.warning("service_unavailable", service=service, reason=problem)
                 self.problems[service] = problem
 

@@ -115,6 +115,7 @@ class MinerProgram:
     async def _run(self) -> int:
         # 1. What this machine can do.
         await self._abilities.check()
+        self._log.info("services_checked", on=self._abilities.services, off=self._abilities.problems)
         if not self._abilities.executors:
             self._log.error("no_executor")
             return EXIT_NO_EXECUTOR
