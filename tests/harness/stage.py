@@ -120,16 +120,26 @@ class Stage:
         }
         return self._start(name, "tests.harness.miner_main", json.dumps(given))
 
-    def program_miner(self, name: str, *, transport: str, coordinator: str = "main") -> Process:
-        """Start the product's own `coordinator miner run`: it can do checksums."""
+    def program_miner(
+        self,
+        name: str,
+        *,
+        transport: str,
+        coordinator: str = "main",
+        recheck_seconds: int = 30,
+        **settings: object,
+    ) -> Process:
+        """Start the product's own `coordinator miner run`; `settings` name engines, without it has none."""
         key_file = self.folder / f"{name}.key"
         given: dict[str, object] = {
             "coordinator_api_key": key_of(name),
             "coordinator_url": self.urls[coordinator],
+            **settings,
         }
         if self.amqp_url:
             given["amqp_url"] = self.amqp_url
         arguments = ("miner", "run", "--transport", transport, "--key-file", str(key_file))
+        arguments += ("--recheck", str(recheck_seconds))
         return self._start(name, "coordinator", *arguments, **as_settings(given))
 
     def miner_key(self, name: str) -> str:

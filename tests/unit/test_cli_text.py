@@ -16,6 +16,8 @@ from coordinator.cli.main import app
 from coordinator.cli.options import json_object
 from coordinator.client.errors import refusal
 from coordinator.domain.errors import Code
+from coordinator.miner.executors.embedding import FOLDER_SETTING
+from coordinator.miner.executors.engine import EngineSettings
 from coordinator.settings import Settings
 
 ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -47,7 +49,13 @@ def test_env_example_has_every_setting() -> None:
     text = ENV_EXAMPLE.read_text()
     given = dict(re.findall(r"^#? ?([A-Z_]+)=(.*)$", text, re.MULTILINE))
     shown = {name: value for name, value in given.items() if re.search(rf"^{name}=", text, re.MULTILINE)}
-    assert sorted(name.upper() for name in Settings.model_fields) == sorted(given)
+    engines = [
+        f"{kind}_ENGINE_{name.upper()}"
+        for kind in ("LLM", "EMBEDDING", "SPEECH", "IMAGE")
+        for name in EngineSettings.model_fields
+    ]
+    every = [*(name.upper() for name in Settings.model_fields), *engines, FOLDER_SETTING]
+    assert sorted(every) == sorted(given)
     assert Settings(_env_file=None) == Settings(_env_file=ENV_EXAMPLE)  # type: ignore[call-arg]
     assert all(Settings.model_fields[name.lower()].default is not None for name in shown)
 

@@ -128,9 +128,10 @@ class BlenderExecutor:
         self._max_output_bytes = max_output_bytes
         self.engines: dict[str, str] = {}
         """The engines that have rendered a frame here; empty before `check`."""
+        self._known: dict[str, str] = {}
 
     async def check(self) -> str | None:
-        """Finds Blender, and lets each of its engines render a tiny frame: some need a display or a GPU."""
+        """Finds Blender, and lets Cycles render a tiny frame; other engines do so before their first job."""
         program = self._program or shutil.which("blender")
         if program is None:
             return "blender is not installed: put it on PATH"
@@ -148,16 +149,19 @@ class BlenderExecutor:
             version = next((found for line in lines if (found := _VERSION.match(line))), None)
             if version is None:
                 return "blender does not run: it does not tell its version"
-            engines = engines_of((int(version[1]), int(version[2])))
-            self.engines = {
-                name: engine
-                for name, engine in engines.items()
-                if await _renders(program, Path(folder), engine)
-            }
+            self._known = engines_of((int(version[1]), int(version[2])))
+            self._program = program
+            self.engines = {}
+            await self._try("cycles", Path(folder))
         if "cycles" not in self.engines:
             return "blender does not render: Cycles made no frame"
-        self._program = program
         return None
+
+    async def _try(self, name: str, folder: Path) -> None:
+        """Keep an engine that makes a frame of Blender's own cube: some need a display, or a GPU."""
+        assert self._program is not None
+        if name in self._known and await _renders(self._program, folder, self._known[name]):
+            self.engines[name] = self._known[name]
 
     async def run(self, work: Work) -> Outcome:
         """The result is `{engine, format, width, height, frames, outputs, render_seconds}`.
@@ -170,6 +174,9 @@ class BlenderExecutor:
         payload = _parse(work)
         if not self.engines and (problem := await self.check()):
             raise ExecutorError(UNSUPPORTED, problem, retryable=True)
+        if payload.engine not in self.engines:
+            with TemporaryDirectory(prefix="blender-check-") as folder:
+                await self._try(payload.engine, Path(folder))
         if payload.engine not in self.engines:
             raise ExecutorError(UNSUPPORTED, f"{payload.engine} does not run here", retryable=True)
         assert self._program is not None
