@@ -9,7 +9,7 @@ The builders below make one of each, equal to the next one made with the same ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -367,5 +367,5 @@ def completed(
         **_attempt(attempt, session, miner_id),
         result_digest=RESULT_DIGEST,
         metrics=dict(metrics or {}),
-        receipt=seal(replace(done, **work)),
+        receipt=seal(done._replace(**work)),
     )

@@ -147,9 +147,9 @@ async def test_a_refusal_fails_its_own_command_only(bench: Bench) -> None:
 
 async def test_an_unexpected_exception_fails_its_own_command_only(bench: Bench) -> None:
     """A decision that breaks is answered INTERNAL, and recorded nowhere."""
-    broken = (await bench.prepare(submit("broken")))[0]
+    good = (await bench.prepare(submit("broken")))[0]
+    broken = good._replace(lookups=())  # what the decision needs is not there
     whole = (await bench.prepare(submit("whole")))[0]
-    object.__setattr__(broken, "lookups", ())  # what the decision needs is not there
     answers = await bench.bus.submit([broken, whole])
     assert codes(answers) == ["INTERNAL", "accepted"]
 

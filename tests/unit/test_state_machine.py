@@ -273,7 +273,7 @@ class JobLife(RuleBasedStateMachine):
 
     @staticmethod
     def _at(facts: Facts, later: int) -> Facts:
-        return Facts(**{n: getattr(facts, n) for n in Facts.__slots__} | {"now": facts.now + later})
+        return facts._replace(now=facts.now + later)
 
     # -- deciding, and what must hold of every decision
     def _ask(self, command: Command, facts: Facts) -> None:

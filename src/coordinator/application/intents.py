@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -35,8 +35,7 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """A command, and who sent it."""
 
     command: Command
@@ -47,19 +46,17 @@ class Intent:
     """A W3C traceparent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The command's effect is in the log at `position` (an earlier one for a repeat)."""
 
     position: int
-    body: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = MappingProxyType({})
 
     def to_wire(self) -> dict[str, Any]:
         return {"status": "accepted", **self.body, "position": self.position}
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """The command did nothing, and this is why."""
 
     code: Code

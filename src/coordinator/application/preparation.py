@@ -13,7 +13,7 @@ import os
 import struct
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -63,8 +63,7 @@ VERIFY_IN_THREAD = 4
 log = structlog.get_logger("preparation")
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A command that is ready to be decided."""
 
     intent: Intent
@@ -77,7 +76,7 @@ class Prepared:
     fingerprint: str = ""
     names: tuple[str, ...] = ()
     """Names of the registry that the decision may change; `name_stream` of each is among `lookups`."""
-    blobs: frozenset[str] = field(default_factory=frozenset)
+    blobs: frozenset[str] = frozenset()
     """Blobs that the payload or result refers to; the sender must own them."""
     key_salt: str = ""
     key_digest: str = ""
@@ -122,7 +121,7 @@ class Preparation:
                 if len(ready.blobs) > MAX_BLOBS:
                     raise Refusal(Code.TOO_LARGE, f"it refers to more than {MAX_BLOBS} blobs")
                 if ready.payload and len(ready.payload.body) > MAX_INLINE_BYTES:
-                    ready = replace(ready, payload=await self._as_blob(ready.payload))
+                    ready = ready._replace(payload=await self._as_blob(ready.payload))
                 prepared.append(ready)
             except Refusal as refusal:
                 prepared.append(refusal)
@@ -176,7 +175,7 @@ class Preparation:
             key = f"\x1fmessage\x1f{intent.message_id}"
         stream = job_stream(intent.principal.name, key) if key is not None else _uuid7()
         return Prepared(
-            intent if command is intent.command else replace(intent, command=command),
+            intent if command is intent.command else intent._replace(command=command),
             stream,
             (service_stream(command.service),),
             payload=StoredPayload(stream, "payload", salt, body),

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-HASH_BYTES: Final = 32
 _LEAF: Final = b"\x00"
 _NODE: Final = b"\x01"
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical
-from coordinator.crypto.keys import EncodingError, SigningKey, decode_base64url, encode_base64url
-from coordinator.crypto.merkle import HASH_BYTES, leaf_hash, root_and_paths, root_of_path
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.merkle import leaf_hash, root_and_paths, root_of_path
 from coordinator.crypto.signature import (
     SIGNATURE_MEMBER,
     Signature,
@@ -32,7 +32,6 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 in
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Attempt = Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER)]
 Instant = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
-Hash = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$", description="32 bytes in base64url")]
 
 
 class Statement(StrictModel):
@@ -58,7 +57,7 @@ class Place(StrictModel):
 
     index: Annotated[int, Field(ge=0, lt=2**MAX_PATH)]
     size: Annotated[int, Field(ge=1, le=2**MAX_PATH)]
-    path: Annotated[list[Hash], Field(max_length=MAX_PATH)]
+    path: Annotated[list[Digest], Field(max_length=MAX_PATH)]
 
 
 class StatementSignature(Signature):
@@ -97,7 +96,7 @@ def sign_statements(key: SigningKey, statements: Sequence[Mapping[str, Any]]) ->
                 "tree": {
                     "index": index,
                     "size": len(contents),
-                    "path": [encode_base64url(sibling) for sibling in path],
+                    "path": [sibling.hex() for sibling in path],
                 },
             },
         }
@@ -150,10 +149,7 @@ class StatementVerifier:
 
 def _signed_of(statement: bytes, tree: Mapping[str, Any]) -> bytes:
     """What the signature covers, if the statement stands where it says. Raises VerificationFailed."""
-    try:
-        path = [decode_base64url(sibling, HASH_BYTES) for sibling in tree["path"]]
-    except EncodingError as error:
-        raise VerificationFailed("STATEMENT_MALFORMED", f"signature.tree.path: {error}") from None
+    path = [bytes.fromhex(sibling) for sibling in tree["path"]]
     root = root_of_path(leaf_hash(statement), tree["index"], tree["size"], path)
     if root is None:
         raise VerificationFailed("STATEMENT_SIGNATURE", "no such place in a tree of this size")

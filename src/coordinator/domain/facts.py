@@ -7,8 +7,8 @@ needs is looked up before and handed in here, and each field says what happens w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from coordinator.domain.errors import Refusal
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 _NO_STREAM = UUID(int=0)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkDone:
+class WorkDone(NamedTuple):
     """The content of a receipt, before it is signed."""
 
     job_id: str
@@ -41,9 +40,8 @@ class WorkDone:
     statement: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """One decision's surroundings."""
+class Facts(NamedTuple):
+    """One decision's surroundings. A tuple, as one is made for every command."""
 
     now: Millis
     principal: Principal = SYSTEM
@@ -58,7 +56,7 @@ class Facts:
     """job.start, job.complete: the miner's own stream. Stale: a session that was lost a moment ago gets a
     lease that no heartbeat extends, so that the timers end it; nothing is paid twice, the attempt fences."""
 
-    names: Mapping[str, NameState] = field(default_factory=dict)
+    names: Mapping[str, NameState] = MappingProxyType({})
     """service.register, service.revise: the names that the entry is to have, and those it had. Not stale: the
     decision appends to the streams of those that it changes."""
 
