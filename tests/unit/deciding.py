@@ -133,7 +133,7 @@ def usual_facts(command: Command) -> dict[str, Any]:
 
 def seal(work: WorkDone) -> dict[str, Any]:
     """A receipt that shows the work; signing is tested elsewhere."""
-    fields = {name: getattr(work, name) for name in WorkDone.__slots__ if name != "statement"}
+    fields = {name: getattr(work, name) for name in WorkDone._fields if name != "statement"}
     return {"receipt": True, **fields}
 
 
