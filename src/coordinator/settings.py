@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     rate_limit_redis_url: SecretStr | None = None
 
     job_ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
+    openai_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
     heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=600)] = 10
     heartbeat_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     offer_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10

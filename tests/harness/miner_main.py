@@ -19,6 +19,7 @@ from coordinator.miner.http import HttpTransport
 from coordinator.miner.program import MinerProgram
 from coordinator.miner.transport import Transport
 from tests.harness.executor import Rehearsal
+from tests.harness.studio import studio
 
 QUICK = Backoff(first_seconds=0.05, longest_seconds=0.5)
 ANSWER_SECONDS = 1.0
@@ -44,6 +45,8 @@ async def mine(given: dict[str, Any]) -> int:
     executors: dict[str, Executor] = {"checksum": load_executors()["checksum"]}
     rehearsal = Rehearsal(Path(given["notes"]), config.miner_id)
     executors |= dict.fromkeys(rehearsal.services, rehearsal)
+    if given["studio"]:
+        executors |= studio(Path(given["notes"]))
     return await MinerProgram(config, transport, executors).run()
 
 

@@ -105,8 +105,9 @@ class Stage:
         region: str | None = None,
         coordinator: str = "main",
         grace_seconds: float = 20.0,
+        studio: bool = False,
     ) -> Process:
-        """Start one; `region` makes it another profile."""
+        """Start one; `region` makes it another profile. With `studio` it runs what is in `studio`, too."""
         given = {
             "key": key_of(name),
             "concurrency": concurrency,
@@ -117,6 +118,7 @@ class Stage:
             "region": region,
             "grace_seconds": grace_seconds,
             "notes": str(self.notes),
+            "studio": studio,
         }
         return self._start(name, "tests.harness.miner_main", json.dumps(given))
 

@@ -24,6 +24,7 @@ from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
 from coordinator.edge import EdgeContext, EdgeLimits, create_app
+from coordinator.edge.openai.offered import Offered
 from coordinator.edge.waiting import JobWatch
 from coordinator.settings import load_settings
 
@@ -259,6 +260,7 @@ def an_app(**ports: Any) -> FastAPI:
     """An app over these ports. Making one takes a fifth of a second, so it is one app with other ports."""
     app, context = _one_app(), a_context(**ports)
     app.state.context, app.state.job_watch = context, JobWatch(context)
+    app.state.offered = Offered(context)
     return app
 
 

@@ -21,6 +21,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.matching import Constraints
 from coordinator.edge.bodies import SCHEMA_REF
+from coordinator.edge.openai.errors import TAG as OPENAI
 from coordinator.edge.openapi import TAGS, WITHOUT_POSITION
 from coordinator.edge.problems import STATUS_OF
 from tests.unit.edge_fakes import WITHOUT_KEY, an_app, browsing
@@ -35,8 +36,13 @@ def document() -> dict[str, Any]:
     return made
 
 
-def operations() -> list[tuple[str, str]]:
-    return [(method, path) for path, those in document()["paths"].items() for method in those]
+def operations(*, of_openai: bool | None = None) -> list[tuple[str, str]]:
+    return [
+        (method, path)
+        for path, those in document()["paths"].items()
+        for method, operation in those.items()
+        if of_openai in (None, OPENAI in operation["tags"])
+    ]
 
 
 def operation_of(method: str, path: str) -> dict[str, Any]:
@@ -64,6 +70,8 @@ def whole(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 every_operation = pytest.mark.parametrize(("method", "path"), operations())
+every_openai_operation = pytest.mark.parametrize(("method", "path"), operations(of_openai=True))
+every_own_operation = pytest.mark.parametrize(("method", "path"), operations(of_openai=False))
 every_body = pytest.mark.parametrize(("method", "path"), with_body())
 
 
@@ -151,7 +159,26 @@ def test_an_operation_says_what_it_answers(method: str, path: str) -> None:
             assert resolved.get("type") != "object" or resolved.get("properties")
 
 
-@every_operation
+@every_openai_operation
+def test_an_operation_of_openai_says_how_it_fails(method: str, path: str) -> None:
+    """Errors in OpenAI's shape and under its statuses, each with an example."""
+    errors = {s: r for s, r in operation_of(method, path)["responses"].items() if s[0] in "45"}
+    assert {"401", "403", "429", "500", "503"} <= errors.keys()
+    assert ("400" in errors) == (method == "post")
+    assert "422" not in errors
+    schema = whole({"$ref": "#/components/schemas/OpenAIError"})
+    for response in errors.values():
+        [(media_type, content)] = response["content"].items()
+        assert ("application/json", "#/components/schemas/OpenAIError") == (
+            media_type,
+            content["schema"]["$ref"],
+        )
+        for code, example in content["examples"].items():
+            assert code == example["value"]["error"]["code"]
+            jsonschema_rs.validate(schema, example["value"])
+
+
+@every_own_operation
 def test_an_operation_says_how_it_fails(method: str, path: str) -> None:
     """Problems in the one shape there is, each with its codes as examples that lead to their pages."""
     operation = operation_of(method, path)
@@ -181,7 +208,8 @@ def test_an_operation_names_its_headers(method: str, path: str) -> None:
     for status, response in operation["responses"].items():
         headers = response["headers"]
         assert "X-Request-Id" in headers
-        problem = PROBLEM in response.get("content", {}) or method == "head"
+        openai = OPENAI in operation["tags"] and status[0] in "45"
+        problem = PROBLEM in response.get("content", {}) or method == "head" or openai
         assert ("Retry-After" in headers) == (problem and status in ("425", "429", "503"))
         assert ("WWW-Authenticate" in headers) == (status == "401")
         if status[0] == "2" and status != "204":

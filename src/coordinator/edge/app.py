@@ -41,6 +41,9 @@ from coordinator.edge.entrance import REQUEST_ID_HEADER, Entrance, LastCatch
 from coordinator.edge.gate import Gate
 from coordinator.edge.meter import HttpMeter
 from coordinator.edge.metrics import Backlogs
+from coordinator.edge.openai import ROUTERS as OPENAI_ROUTERS
+from coordinator.edge.openai.errors import OpenAIErrors
+from coordinator.edge.openai.offered import Offered
 from coordinator.edge.openapi import describe
 from coordinator.edge.problems import install_problem_handlers
 from coordinator.edge.rates import RATE_HEADERS
@@ -51,6 +54,7 @@ PREFIX: Final = "/v1"
 ROUTERS: Final = (
     jobs.router,
     results.router,
+    *OPENAI_ROUTERS,
     blobs.router,
     polling.router,
     miners.router,
@@ -95,6 +99,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.state.context = context
     app.state.job_watch = watch
     app.state.payload_schemas = PayloadSchemas(context.settings.fetch_allow_hosts)
+    app.state.offered = Offered(context)
     app.state.http_meter = HttpMeter()
     app.state.backlogs = Backlogs()
     for router in ROUTERS:
@@ -117,6 +122,7 @@ def create_app(context: EdgeContext) -> FastAPI:
             allow_headers=["*"],
             expose_headers=[POSITION_HEADER, REQUEST_ID_HEADER, "Location", "Retry-After", *RATE_HEADERS],
         )
+    app.add_middleware(OpenAIErrors)
     app.add_middleware(Entrance, meter=app.state.http_meter)
     describe(app)
     return app

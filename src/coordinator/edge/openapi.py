@@ -18,6 +18,8 @@ from coordinator.domain.errors import Code
 from coordinator.edge.auth import KEY_SCHEME
 from coordinator.edge.bodies import SCHEMA_REF
 from coordinator.edge.models import ProblemDetails
+from coordinator.edge.openai import describing
+from coordinator.edge.openai.errors import TAG as OPENAI
 from coordinator.edge.problems import describe_problem
 from coordinator.edge.rates import LIMIT_HEADER, POLICY_HEADER, REMAINING_HEADER, RESET_HEADER
 from coordinator.edge.reading import POSITION_HEADER
@@ -136,6 +138,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["ProblemDetails"] = ProblemDetails.model_json_schema(ref_template=SCHEMA_REF)
+    schemas.update(describing.error_schemas())
     components["headers"] = _HEADERS
     components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
     used = set()
@@ -144,7 +147,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for content in operation.get("requestBody", {}).get("content", {}).values():
             for name, schema in content["schema"].pop("$defs", {}).items():
                 schemas.setdefault(name, schema)
-        _add_problems(operation)
+        if OPENAI in operation["tags"]:
+            describing.errors_of(operation)
+        else:
+            _add_problems(operation)
         _add_headers(operation)
         if operation["security"]:
             operation["security"].append({KEY_SCHEME: [], "Signature": []})

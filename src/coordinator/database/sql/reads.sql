@@ -187,6 +187,14 @@ WHERE miner_id > :after
 ORDER BY miner_id
 LIMIT :page_size
 
+-- name: read_offerings
+-- What the miners that are online can do: one row for each profile, and since when.
+SELECT profile, MIN(capabilities_json) AS capabilities_json, MIN(registered_at) AS since
+FROM miners
+WHERE state = 'ONLINE'
+GROUP BY profile
+ORDER BY profile
+
 -- name: read_service
 -- One entry of the registry, retired or not.
 SELECT * FROM services WHERE service = :service

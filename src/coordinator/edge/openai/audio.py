@@ -1,0 +1,211 @@
+"""Audio: speech as text, in its own language or in English."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.edge.auth import Client
+from coordinator.edge.multipart import MEDIA_TYPE, is_form, read_form
+from coordinator.edge.openai.answers import answer, job_header
+from coordinator.edge.openai.describing import describe
+from coordinator.edge.openai.errors import TAG, bad_request
+from coordinator.edge.openai.requests import Model, OpenAIRequest
+from coordinator.edge.openai.runs import Done, Runner, Running
+from coordinator.edge.openai.subtitles import Segment, as_srt, as_vtt
+from coordinator.edge.problems import Problem
+
+SERVICE: Final = "speech_recognition"
+WHISPER_1: Final = ("large-v3", "large-v2", "large", "medium", "small", "base", "tiny")
+"""What OpenAI's one name for Whisper stands for here: the best of these that a live miner offers."""
+
+router = APIRouter(prefix="/audio", tags=[TAG])
+
+
+class TranslationRequest(OpenAIRequest):
+    """What is to be translated into English. Texts of a form are read as what they should be."""
+
+    model_config = ConfigDict(strict=False)
+
+    file: Annotated[str, Field(json_schema_extra={"format": "binary"}, description="The recording.")]
+    model: Model
+    prompt: Annotated[str, Field(max_length=1000)] | None = None
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @classmethod
+    def read_form(cls, form: Mapping[str, list[str]]) -> Self:
+        """The request in these parts of a form. Raises Problem."""
+        fields: dict[str, Any] = {}
+        for name, texts in form.items():
+            if name.endswith("[]"):
+                fields[name.removesuffix("[]")] = texts
+            elif len(texts) > 1:
+                raise bad_request(None, "a part is there more than once")
+            elif texts[0]:
+                fields[name] = texts[0]
+        return cls.read(fields)
+
+    @classmethod
+    def form_body(cls) -> dict[str, Any]:
+        """The `openapi_extra` of an endpoint that takes this form."""
+        return {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": cls.schema_of()}}}}
+
+    def job_payload(self, model: str, task: str) -> dict[str, Any]:
+        """What the miner is given."""
+        sent: dict[str, Any] = {
+            "audio_url": self.file,
+            "model": model,
+            "task": task,
+            "temperature": self.temperature,
+        }
+        if self.prompt:
+            sent["initial_prompt"] = self.prompt
+        return sent
+
+
+class TranscriptionRequest(TranslationRequest):
+    """What is to be written down. As with OpenAI's Whisper, `stream` is ignored."""
+
+    IGNORED: ClassVar = frozenset({"user", "stream"})
+    ONLY: ClassVar = {
+        "chunking_strategy": ("auto",),
+        "include": ([],),
+        "timestamp_granularities": (["segment"],),
+    }
+
+    language: Annotated[str, Field(pattern=r"^[a-z]{2}$")] | None = None
+
+    def job_payload(self, model: str, task: str) -> dict[str, Any]:
+        """What the miner is given."""
+        sent = super().job_payload(model, task)
+        return sent if self.language is None else {**sent, "language": self.language}
+
+
+class Transcription(BaseModel):
+    """The text."""
+
+    text: str
+
+
+class SpokenSegment(BaseModel):
+    """A piece of the recording, in seconds. What the engine does not tell is 0."""
+
+    id: int
+    start: float
+    end: float
+    text: str
+    avg_logprob: float = 0.0
+    no_speech_prob: float = 0.0
+    compression_ratio: float = 0.0
+    seek: int = 0
+    temperature: float
+    tokens: list[int] = []
+
+
+class VerboseTranscription(BaseModel):
+    """The text with its pieces. `language` is a code such as `de`; `duration` is in seconds."""
+
+    task: Literal["transcribe", "translate"]
+    language: str
+    duration: float
+    text: str
+    segments: list[SpokenSegment]
+
+
+@router.post(
+    "/transcriptions",
+    response_model=Transcription | VerboseTranscription,
+    summary="Write down speech",
+    description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
+    responses=describe(texts=True),
+    openapi_extra=TranscriptionRequest.form_body(),
+)
+async def create_transcription(request: Request, runner: Running, principal: Client) -> Response:
+    asked = TranscriptionRequest.read_form(await _form(request, runner, principal))
+    return await _heard(runner, asked, "transcribe")
+
+
+@router.post(
+    "/translations",
+    response_model=Transcription | VerboseTranscription,
+    summary="Translate speech into English",
+    description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
+    responses=describe(texts=True),
+    openapi_extra=TranslationRequest.form_body(),
+)
+async def create_translation(request: Request, runner: Running, principal: Client) -> Response:
+    asked = TranslationRequest.read_form(await _form(request, runner, principal))
+    return await _heard(runner, asked, "translate")
+
+
+async def _form(request: Request, runner: Runner, principal: Client) -> dict[str, list[str]]:
+    if not is_form(request):
+        raise bad_request(None, f"the body must be {MEDIA_TYPE}")
+    return await read_form(request, runner.context, principal, "file")
+
+
+async def _heard(
+    runner: Runner, asked: TranslationRequest, task: Literal["transcribe", "translate"]
+) -> Response:
+    if not asked.file.startswith("blob:"):
+        raise bad_request("file", "file: should be the recording itself")
+    model = await _model(runner, asked.model)
+    done = await runner.run(SERVICE, model, asked.job_payload(model, task))
+    match asked.response_format:
+        case "json":
+            return answer(Transcription(text=done.result["text"]), done.job_id)
+        case "verbose_json":
+            return answer(_verbose(done, asked, task), done.job_id)
+        case "text":
+            text = done.result["text"] + "\n"
+        case "srt":
+            text = as_srt(_segments(done))
+        case "vtt":
+            text = as_vtt(_segments(done))
+    return Response(text, headers=job_header(done.job_id), media_type="text/plain")
+
+
+async def _model(runner: Runner, name: str) -> str:
+    if name != "whisper-1":
+        return name
+    for model in WHISPER_1:
+        try:
+            await runner.check_model(SERVICE, model)
+        except Problem:
+            continue
+        return model
+    return name
+
+
+def _segments(done: Done) -> list[Segment]:
+    return [Segment(s["start"], s["end"], s["text"].strip()) for s in done.result["segments"]]
+
+
+def _verbose(
+    done: Done, asked: TranslationRequest, task: Literal["transcribe", "translate"]
+) -> VerboseTranscription:
+    segments = [
+        SpokenSegment(
+            id=number,
+            start=segment["start"],
+            end=segment["end"],
+            text=segment["text"],
+            avg_logprob=segment.get("average_log_probability", 0.0),
+            no_speech_prob=segment.get("no_speech_probability", 0.0),
+            temperature=asked.temperature,
+        )
+        for number, segment in enumerate(done.result["segments"])
+    ]
+    return VerboseTranscription(
+        task=task,
+        language=done.result["language"],
+        duration=done.result.get("duration_seconds", segments[-1].end if segments else 0.0),
+        text=done.result["text"],
+        segments=segments,
+    )

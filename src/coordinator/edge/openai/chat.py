@@ -1,0 +1,179 @@
+"""Chat completions: a conversation that a language model goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.edge.bodies import read_object
+from coordinator.edge.openai.answers import Usage, answer, usage_of
+from coordinator.edge.openai.describing import describe
+from coordinator.edge.openai.errors import TAG
+from coordinator.edge.openai.requests import Generation
+from coordinator.edge.openai.runs import Done, Running
+from coordinator.edge.openai.streaming import follow, respond
+
+SERVICE: Final = "llm_inference"
+DEFAULT_TOKENS: Final = 1024
+MAX_TOKENS: Final = 4096
+MAX_TEXT: Final = 100_000
+
+router = APIRouter(prefix="/chat/completions", tags=[TAG])
+
+
+def _only_text(content: Any) -> Any:
+    if isinstance(content, list) and any(isinstance(p, dict) and p.get("type") != "text" for p in content):
+        raise ValueError("only parts of the type text are supported")
+    return content
+
+
+class TextPart(BaseModel):
+    """A piece of a message."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    type: Literal["text"]
+    text: Annotated[str, Field(max_length=MAX_TEXT)]
+
+
+class ChatMessage(BaseModel):
+    """One message of the conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        Annotated[str, Field(max_length=MAX_TEXT)]
+        | Annotated[list[TextPart], Field(min_length=1, max_length=64)],
+        BeforeValidator(_only_text),
+    ]
+    name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_answered(cls, message: Any) -> Any:
+        # Clients send back what they were answered, with all that it did not have.
+        if not isinstance(message, dict):
+            return message
+        return {name: value for name, value in message.items() if value is not None and value != []}
+
+
+class ChatRequest(Generation):
+    """What a chat asks for."""
+
+    ONLY: ClassVar = {
+        **Generation.ONLY,
+        "function_call": ("none",),
+        "functions": ([],),
+        "logprobs": (False,),
+        "modalities": (["text"],),
+        "parallel_tool_calls": (True, False),
+        "response_format": ({"type": "text"},),
+        "tool_choice": ("none", "auto"),
+        "tools": ([],),
+        "top_logprobs": (0,),
+    }
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=256)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+
+    def job_payload(self) -> dict[str, Any]:
+        """What the miner is given."""
+        messages = [message.model_dump(exclude_none=True) for message in self.messages]
+        most = self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS
+        return {**self.payload(most), "messages": messages}
+
+
+class AnsweredMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    index: int = 0
+    message: AnsweredMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(BaseModel):
+    """What the model answered."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+@router.post(
+    "",
+    response_model=ChatCompletion,
+    summary="Answer a chat",
+    description="With `stream`, server-sent events of chunks as the tokens are made. Hanging up cancels it.",
+    responses=describe(events=True),
+    openapi_extra=ChatRequest.body(
+        model="llama-7b",
+        messages=[{"role": "user", "content": "What is a GPU good for?"}],
+        max_completion_tokens=100,
+    ),
+)
+async def create_chat_completion(request: Request, runner: Running) -> Response:
+    asked = ChatRequest.read(await read_object(request, runner.context.limits))
+    payload = asked.job_payload()
+    if asked.stream:
+        pieces = follow(runner, SERVICE, asked.model, payload)
+        return await respond(runner, pieces, chunks_of(asked, runner.id_of("chatcmpl"), runner.created))
+    done = await runner.run(SERVICE, asked.model, payload)
+    completion = ChatCompletion(
+        id=runner.id_of("chatcmpl"),
+        created=runner.created,
+        model=asked.model,
+        choices=[
+            ChatChoice(
+                message=AnsweredMessage(content=done.result["text"]), finish_reason=finish_reason(done)
+            )
+        ],
+        usage=usage_of(done),
+    )
+    return answer(completion, done.job_id)
+
+
+def finish_reason(done: Done) -> Literal["stop", "length"]:
+    """Why the model stopped, in OpenAI's words."""
+    return "length" if done.result["finish_reason"] == "length" else "stop"
+
+
+def chunks_of(
+    asked: ChatRequest, completion_id: str, created: int
+) -> Callable[[str | Done], list[dict[str, Any]]]:
+    """How pieces of text, and the end, become chunks of this chat."""
+    head = {"id": completion_id, "object": "chat.completion.chunk", "created": created, "model": asked.model}
+    if asked.with_usage:
+        head = {**head, "usage": None}
+    begun = False
+
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**head, "choices": [choice]}
+
+    def chunks(piece: str | Done) -> list[dict[str, Any]]:
+        nonlocal begun
+        first = [] if begun else [chunk({"role": "assistant", "content": ""})]
+        begun = True
+        if isinstance(piece, str):
+            return [*first, chunk({"content": piece})]
+        last = [chunk({}, finish_reason(piece))]
+        if asked.with_usage:
+            last.append({**head, "choices": [], "usage": usage_of(piece).model_dump()})
+        return [*first, *last]
+
+    return chunks

@@ -1,0 +1,130 @@
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+A piece of ASGI middleware rewrites the problems of these paths, whoever answered them: the endpoint, the
+check of the key, the rate limit, or the last catch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from coordinator.domain.errors import Code
+from coordinator.edge.problems import MEDIA_TYPE, Problem
+
+TAG: Final = "openai"
+PREFIXES: Final = (
+    "/v1/chat/",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/audio/",
+    "/v1/images/",
+    "/v1/models",
+)
+NO_RETRY: Final = {"X-Should-Retry": "false"}
+"""OpenAI's own clients look at this header before they send a request again."""
+_STATUS: Final = {409: 400, 422: 400, 425: 400}
+"""OpenAI refuses whatever is wrong with a request with 400."""
+_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CODES: Final[Mapping[str, str]] = {
+    Code.UNAUTHORIZED_KEY: "invalid_api_key",
+    Code.RATE_LIMITED: "rate_limit_exceeded",
+    Code.INVALID_PAYLOAD: "invalid_value",
+    Code.NO_ELIGIBLE_MINER: "model_not_found",
+}
+
+
+class OpenAIErrorDetail(BaseModel):
+    """What went wrong; `param` names the member of the request that it is about."""
+
+    message: str
+    type: Literal[
+        "invalid_request_error",
+        "authentication_error",
+        "permission_error",
+        "rate_limit_error",
+        "server_error",
+    ]
+    param: str | None = None
+    code: str | None = None
+
+
+class OpenAIError(BaseModel):
+    """An error as the OpenAI API has them."""
+
+    error: OpenAIErrorDetail
+
+
+class OpenAIErrors:
+    """ASGI middleware: problems on the facade's paths leave in OpenAI's shape, under OpenAI's status."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIXES):
+            await self._app(scope, receive, send)
+            return
+        held: Message | None = None
+        body = bytearray()
+
+        async def rewrite(message: Message) -> None:
+            nonlocal held
+            if message["type"] == "http.response.start":
+                if MutableHeaders(scope=message).get("content-type") == MEDIA_TYPE:
+                    held = message
+                    return
+            elif held is not None:
+                body.extend(message.get("body", b""))
+                if message.get("more_body", False):
+                    return
+                content = await _start(held, bytes(body), send)
+                message = {"type": "http.response.body", "body": content}
+            await send(message)
+
+        await self._app(scope, receive, rewrite)
+
+
+def bad_request(param: str | None, detail: str, code: str = "invalid_value") -> Problem:
+    """Something in the request is not as it should be, or not supported here."""
+    return Problem(Code.INVALID_PAYLOAD, detail, status=400, members={"param": param, "openai_code": code})
+
+
+def as_openai(problem: Mapping[str, Any]) -> OpenAIError:
+    """A problem document as OpenAI writes it."""
+    status = status_of(int(problem["status"]))
+    kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
+    code = str(problem.get("code", ""))
+    return OpenAIError.model_validate(
+        {
+            "error": {
+                "message": problem.get("detail", ""),
+                "type": kind,
+                "param": problem.get("param"),
+                "code": problem.get("openai_code") or _CODES.get(code, code.lower()),
+            }
+        }
+    )
+
+
+def status_of(status: int) -> int:
+    """The status under which OpenAI answers what we answer under this one."""
+    return _STATUS.get(status, status)
+
+
+async def _start(held: Message, body: bytes, send: Send) -> bytes:
+    error = as_openai(json.loads(body))
+    content = error.model_dump_json().encode()
+    headers = MutableHeaders(scope=held)
+    headers["content-type"] = "application/json"
+    headers["content-length"] = str(len(content))
+    if held["status"] in _STATUS:
+        headers.setdefault("X-Should-Retry", "false")
+    held["status"] = status_of(held["status"])
+    await send(held)
+    return content

@@ -1,0 +1,91 @@
+"""Images: a text as pictures."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, ClassVar, Final
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.edge.bodies import read_object
+from coordinator.edge.openai.answers import answer
+from coordinator.edge.openai.describing import describe
+from coordinator.edge.openai.errors import TAG
+from coordinator.edge.openai.requests import FOR_THE_PROVIDER, Model, OpenAIRequest
+from coordinator.edge.openai.runs import Running
+
+SERVICE: Final = "image_generation"
+DEFAULT_MODEL: Final = "stable-diffusion-1.5"
+
+router = APIRouter(prefix="/images", tags=[TAG])
+
+
+class ImageRequest(OpenAIRequest):
+    """What the pictures show. The last four members are not of OpenAI's API."""
+
+    IGNORED: ClassVar = FOR_THE_PROVIDER | {"moderation"}
+    ONLY: ClassVar = {
+        "background": ("auto",),
+        "output_compression": (100,),
+        "output_format": ("png",),
+        "partial_images": (0,),
+        "quality": ("auto", "standard"),
+        "response_format": ("b64_json",),
+        "stream": (False,),
+        "style": ("vivid",),
+    }
+
+    prompt: Annotated[str, Field(min_length=1, max_length=1000)]
+    model: Model = DEFAULT_MODEL
+    n: Annotated[int, Field(ge=1, le=4)] = 1
+    size: Annotated[str, Field(pattern=r"^(auto|[0-9]{2,5}x[0-9]{2,5})$")] = "auto"
+    negative_prompt: Annotated[str, Field(max_length=1000)] | None = None
+    num_inference_steps: Annotated[int, Field(ge=1, le=100)] | None = None
+    guidance_scale: Annotated[float, Field(ge=1, le=20)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+
+    def job_payload(self) -> dict[str, Any]:
+        """What the miner is given."""
+        sent: dict[str, Any] = {"prompt": self.prompt, "model": self.model, "num_images": self.n}
+        if self.size != "auto":
+            sent["size"] = self.size
+        for name in ("negative_prompt", "num_inference_steps", "guidance_scale", "seed"):
+            if (value := getattr(self, name)) is not None:
+                sent[name] = value
+        return sent
+
+
+class Image(BaseModel):
+    """One picture: the base64 of its file."""
+
+    b64_json: str
+    revised_prompt: None = None
+
+
+class Images(BaseModel):
+    """The pictures."""
+
+    created: int
+    data: list[Image]
+
+
+@router.post(
+    "/generations",
+    response_model=Images,
+    summary="Make images",
+    description="The files themselves are in the answer. As blobs of the job they can be fetched again.",
+    responses=describe(),
+    openapi_extra=ImageRequest.body(prompt="a lighthouse at dusk, oil painting", size="512x512"),
+)
+async def create_image(request: Request, runner: Running) -> Response:
+    asked = ImageRequest.read(await read_object(request, runner.context.limits))
+    done = await runner.run(SERVICE, asked.model, asked.job_payload())
+    files = [await runner.blob(image["blob"]) for image in done.result["images"]]
+    images = Images(
+        created=runner.created,
+        data=[Image(b64_json=base64.b64encode(content).decode()) for content in files],
+    )
+    return answer(images, done.job_id)

@@ -1,0 +1,152 @@
+"""Reading requests: what is supported is checked, what is not is refused by name, some is ignored.
+
+As in the OpenAI API, a member that is null is one that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from coordinator.edge.bodies import SCHEMA_REF
+from coordinator.edge.openai.errors import bad_request
+
+Model = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+FOR_THE_PROVIDER: Final = frozenset(
+    {
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""What tells OpenAI how to keep, bill and route a request, and changes nothing of what it gives."""
+
+
+NULL: Final = {"type": "null"}
+
+
+class OpenAIRequest(BaseModel):
+    """The members of a request that are supported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"user"})
+    """Taken, and without effect."""
+    ONLY: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Members of which only these values are taken: those that ask for nothing."""
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Self:
+        """The request in this JSON object. Raises Problem, which quotes no value."""
+        known = {
+            name: value for name, value in fields.items() if value is not None and name not in cls.IGNORED
+        }
+        for name, allowed in cls.ONLY.items():
+            # JSON's true is no 1.
+            value = known.pop(name, allowed[0])
+            if not any(type(value) is type(a) and value == a for a in allowed):
+                raise bad_request(name, _only(name, allowed), "unsupported_parameter")
+        try:
+            return cls.model_validate(known)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])[:80]
+            if problem["type"] == "extra_forbidden":
+                detail = f"{where}: is not supported; docs/openai.md lists what is"
+                raise bad_request(where, detail, "unsupported_parameter") from None
+            code = "missing_required_parameter" if problem["type"] == "missing" else "invalid_value"
+            text = problem["msg"].removeprefix("Value error, ")
+            raise bad_request(where or None, f"{where}: {text}" if where else text, code) from None
+
+    @classmethod
+    def schema_of(cls) -> dict[str, Any]:
+        """The request for OpenAPI, with what is ignored and what is limited."""
+        schema = cls.model_json_schema(ref_template=SCHEMA_REF)
+        required = schema.get("required", ())
+        properties: dict[str, Any] = {
+            name: spec if name in required or NULL in spec.get("anyOf", ()) else {"anyOf": [spec, NULL]}
+            for name, spec in schema["properties"].items()
+        }
+        for name, allowed in sorted(cls.ONLY.items()):
+            properties[name] = {"enum": [*allowed, None], "description": "Nothing else is supported."}
+        for name in sorted(cls.IGNORED):
+            properties[name] = {"description": "Ignored."}
+        return {**schema, "properties": properties}
+
+    @classmethod
+    def body(cls, **example: Any) -> dict[str, Any]:
+        """The `openapi_extra` of an endpoint that takes this request."""
+        content = {"application/json": {"schema": cls.schema_of(), "example": example}}
+        return {"requestBody": {"required": True, "content": content}}
+
+
+class StreamOptions(BaseModel):
+    """How to stream. Obfuscation hides the sizes of tokens from who watches the wire; we have none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class Generation(OpenAIRequest):
+    """What chats and completions have in common."""
+
+    IGNORED: ClassVar = FOR_THE_PROVIDER
+    ONLY: ClassVar = {"n": (1,), "logit_bias": ({},)}
+
+    model: Model
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    stop: (
+        Annotated[str, Field(min_length=1, max_length=100)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=16)]
+    ) = Field(default_factory=list)
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    top_k: Annotated[int, Field(ge=0, le=100, description="Not of OpenAI: 0 samples from all.")] = 0
+    repetition_penalty: Annotated[float, Field(ge=0, le=2, description="Not of OpenAI: 1 is none.")] = 1.0
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with a chunk that counts the tokens."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def payload(self, max_tokens: int) -> dict[str, Any]:
+        """The payload of `llm_inference`, without what the model is asked. OpenAI's defaults are not ours."""
+        sent: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "repetition_penalty": self.repetition_penalty,
+            "stream": self.stream,
+        }
+        if self.frequency_penalty:
+            sent["frequency_penalty"] = self.frequency_penalty
+        if self.presence_penalty:
+            sent["presence_penalty"] = self.presence_penalty
+        if self.stop:
+            sent["stop_sequences"] = [self.stop] if isinstance(self.stop, str) else self.stop
+        if self.seed is not None:
+            sent["seed"] = self.seed & (2**53 - 1)
+        return sent
+
+
+def _only(name: str, allowed: tuple[Any, ...]) -> str:
+    first = allowed[0]
+    if isinstance(first, (dict, list)) and not first:
+        return f"{name}: is not supported"
+    text = " or ".join("true" if a is True else "false" if a is False else str(a) for a in allowed)
+    return f"{name}: only {text} is supported"

@@ -1,0 +1,303 @@
+"""A request as a job: submitted with the constraints that follow from it, waited for, cancelled if left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from uuid import UUID, uuid4
+
+from fastapi import Depends, Header
+from starlette.requests import ClientDisconnect, Request
+
+from coordinator.application.progress import ProgressStream
+from coordinator.crypto.refs import parse_blob_ref
+from coordinator.domain.aggregates import job_stream
+from coordinator.domain.errors import Code
+from coordinator.domain.job import FINAL_STATES, JobCancel, JobSubmit
+from coordinator.domain.messages import Principal
+from coordinator.edge.auth import Client
+from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.openai.errors import NO_RETRY
+from coordinator.edge.openai.offered import Offered
+from coordinator.edge.problems import Problem
+from coordinator.edge.reading import find_job
+from coordinator.edge.results import blob_behind, stored_document
+from coordinator.edge.sending import send
+from coordinator.edge.waiting import JobWatch
+
+JOB_HEADER: Final = "X-Job-Id"
+GRACE_S: Final = 30.0
+"""On top of a job's time to live, for the timers to end it."""
+MAX_RESULT_BYTES: Final = 64 * 2**20
+"""Of a result document, or of the files in it."""
+_OF_THE_CLIENT: Final = frozenset({"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "UNSUPPORTED", "BLOB_NOT_FOUND"})
+"""What a miner fails a job with where the request is to blame."""
+T = TypeVar("T")
+
+_cancelling: set[asyncio.Task[None]] = set()
+"""Kept from the collector until they are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A completed job and its result."""
+
+    job_id: UUID
+    result: dict[str, Any]
+
+
+class Followed(NamedTuple):
+    """A job under way."""
+
+    job_id: UUID
+    ended: asyncio.Event
+    progress: ProgressStream
+
+
+class Runner:
+    """Runs jobs in the name of one request. With an idempotency key a repeat meets the same job."""
+
+    def __init__(
+        self, request: Request, context: EdgeContext, principal: Principal, idempotency_key: str | None
+    ) -> None:
+        self.context = context
+        self.created = int(time.time())
+        """Unix seconds."""
+        self._request = request
+        self._principal = principal
+        self._key = idempotency_key or uuid4().hex
+        self._may_come_back = idempotency_key is not None
+        self._final: set[UUID] = set()
+        self._offered: Offered = request.app.state.offered
+        self._watch: JobWatch = request.app.state.job_watch
+
+    async def check_model(self, service: str, model: str) -> None:
+        """Return at once if a live miner offers it. Raises Problem."""
+        await self._offered.check(service, model)
+
+    @property
+    def job_id(self) -> UUID:
+        """The id that the request's job has, or its first one: known before it is submitted."""
+        return self._id_of(0)
+
+    def id_of(self, kind: str) -> str:
+        """The id of an answer of this kind: the job's, in OpenAI's form."""
+        return f"{kind}-{self.job_id.hex}"
+
+    async def run(self, service: str, model: str, payload: Mapping[str, Any]) -> Done:
+        """A job from its submit to its result.
+
+        Raises Problem, Refusal; ClientDisconnect where the client went away, and then the job is cancelled.
+        """
+        [done] = await self.run_all(service, model, [payload])
+        return done
+
+    async def run_all(self, service: str, model: str, payloads: Sequence[Mapping[str, Any]]) -> list[Done]:
+        """Several jobs side by side, for one answer; if one fails, all are cancelled. Raises as `run`."""
+        await self.check_model(service, model)
+
+        async def all_of_them() -> list[Done]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._run(service, model, payload, part))
+                    for part, payload in enumerate(payloads)
+                ]
+            return [task.result() for task in tasks]
+
+        try:
+            return await self.unless_gone(all_of_them())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    @asynccontextmanager
+    async def followed(
+        self, service: str, model: str, payload: Mapping[str, Any], woken: asyncio.Event
+    ) -> AsyncIterator[Followed]:
+        """The same for who follows the job meanwhile. `woken` is set by news, and by the job's end."""
+        await self.check_model(service, model)
+        with self._ended(0) as (job_id, ended):
+            # Watched before it is there: nothing of it has to be asked for afterwards.
+            async with self.context.live.progress.watch(job_id, on_news=woken.set) as progress:
+                telling = asyncio.ensure_future(_tell(ended, woken))
+                try:
+                    async with self._running(service, model, payload, 0):
+                        yield Followed(job_id, ended, progress)
+                finally:
+                    telling.cancel()
+                    await asyncio.gather(telling, return_exceptions=True)
+
+    async def finish(self, job_id: UUID) -> Done:
+        """The result of a job that is final. Raises Problem where it has none, or is not final."""
+        row = await find_job(self.context, self._principal, job_id)
+        if row["state"] in FINAL_STATES:
+            self._final.add(job_id)
+        if row["state"] != "COMPLETED":
+            raise _failure(row)
+        stored = await stored_document(self.context, job_id, "result")
+        if stored is None:
+            raise Problem(Code.BLOB_NOT_FOUND, "the result was erased", headers=NO_RETRY)
+        blob = blob_behind(stored, row["result_digest"])
+        body = stored.body if blob is None else await self.blob(blob)
+        return Done(job_id, json.loads(body))
+
+    async def blob(self, ref: str) -> bytes:
+        """A file of a result. Raises Problem where it is too large for an answer, BlobError."""
+        sha256 = parse_blob_ref(ref) if ref.startswith("blob:") else ref
+        content = bytearray()
+        async for piece in self.context.blobs.get(sha256):
+            content += piece
+            if len(content) > MAX_RESULT_BYTES:
+                raise Problem(
+                    Code.TOO_LARGE, "the result is too large for this answer", status=500, headers=NO_RETRY
+                )
+        return bytes(content)
+
+    async def unless_gone(self, work: Awaitable[T]) -> T:
+        """What this gives; ClientDisconnect instead once the client has gone, and then it is cancelled."""
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(_gone(self._request))
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientDisconnect
+            return task.result()
+        finally:
+            for one in (task, gone):
+                one.cancel()
+            await asyncio.gather(task, gone, return_exceptions=True)
+
+    # --- one job -------------------------------------------------------------------------------------------
+    async def _run(self, service: str, model: str, payload: Mapping[str, Any], part: int) -> Done:
+        with self._ended(part) as (job_id, ended):
+            async with self._running(service, model, payload, part):
+                await self._wait(ended)
+                return await self.finish(job_id)
+
+    @contextmanager
+    def _ended(self, part: int) -> Iterator[tuple[UUID, asyncio.Event]]:
+        """The id of the job that will be, and its end: watched from before it begins."""
+        job_id = self._id_of(part)
+        with self._watch.ended(str(job_id)) as ended:
+            yield job_id, ended
+
+    def _key_of(self, part: int) -> str:
+        return f"{self._key}:{part}" if part else self._key
+
+    def _id_of(self, part: int) -> UUID:
+        return job_stream(self._principal.name, self._key_of(part))
+
+    @asynccontextmanager
+    async def _running(
+        self, service: str, model: str, payload: Mapping[str, Any], part: int
+    ) -> AsyncIterator[None]:
+        fields = {
+            "service": service,
+            "payload": dict(payload),
+            "constraints": {"models": [model]},
+            "ttl_seconds": self.context.settings.openai_timeout_seconds,
+            "idempotency_key": self._key_of(part),
+        }
+        job_id = self._id_of(part)
+        submitting = asyncio.ensure_future(
+            send(self.context, self._principal, JobSubmit.topic, fields, self._request)
+        )
+        try:
+            # Also where we are interrupted: what was begun to be submitted is in the log, or is not.
+            await asyncio.shield(submitting)
+            yield
+        except BaseException:
+            if job_id not in self._final and not self._may_come_back:
+                self._cancel(job_id, submitting)
+            raise
+
+    def _cancel(self, job_id: UUID, submitting: asyncio.Future[Any]) -> None:
+        """Cancel the job beside whatever happens to this request."""
+
+        async def cancel() -> None:
+            fields = {"job_id": str(job_id), "reason": "nobody waits for it any more"}
+            # It was not submitted, or is final already; or it can't be done now, and the job expires.
+            with suppress(Exception):
+                await submitting
+                await send(self.context, self._principal, JobCancel.topic, fields, self._request)
+
+        task = asyncio.create_task(cancel(), name="openai-cancel")
+        _cancelling.add(task)
+        task.add_done_callback(_cancelling.discard)
+
+    async def _wait(self, ended: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(self.context.settings.openai_timeout_seconds + GRACE_S):
+                await ended.wait()
+        except TimeoutError:
+            raise timed_out() from None
+
+
+async def runner_of(
+    request: Request,
+    context: Context,
+    principal: Client,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=150,
+            description="The same key means the same job, which is then not cancelled when you hang up.",
+        ),
+    ] = None,
+) -> Runner:
+    """The request's runner."""
+    return Runner(request, context, principal, idempotency_key)
+
+
+Running = Annotated[Runner, Depends(runner_of)]
+
+
+def _failure(row: Mapping[str, Any]) -> Problem:
+    """Why there is no result, and whether sending the same again may help."""
+    state = row["state"]
+    if state not in FINAL_STATES:
+        # We were woken without an end: this process stops.
+        return Problem(Code.UNAVAILABLE, "the coordinator is restarting; send it again")
+    if state == "EXPIRED":
+        return timed_out()
+    if state == "CANCELED":
+        return Problem(
+            Code.CONFLICT_STATE,
+            "the job was cancelled",
+            status=400,
+            headers=NO_RETRY,
+            members={"openai_code": "canceled"},
+        )
+    code, detail = row["error_code"] or "FAILED", row["error_message"] or "the job failed"
+    members = {"openai_code": str(code).lower()}
+    if code in _OF_THE_CLIENT:
+        return Problem(Code.INVALID_PAYLOAD, detail, status=400, headers=NO_RETRY, members=members)
+    # It was tried as often as a job may be; who sends it again makes it as many times more.
+    return Problem(Code.INTERNAL, detail, headers=NO_RETRY, members=members)
+
+
+def timed_out() -> Problem:
+    """Nothing came of it within the time limit."""
+    return Problem(
+        Code.UNAVAILABLE,
+        "no miner finished this in time",
+        status=504,
+        headers=NO_RETRY,
+        members={"openai_code": "timeout"},
+    )
+
+
+async def _tell(ended: asyncio.Event, woken: asyncio.Event) -> None:
+    await ended.wait()
+    woken.set()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

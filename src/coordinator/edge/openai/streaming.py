@@ -1,0 +1,171 @@
+"""A job's text as server-sent events, while it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from coordinator.application.progress import Progress
+from coordinator.domain.errors import Code, Refusal
+from coordinator.edge.context import monotonic
+from coordinator.edge.openai.errors import NO_RETRY, as_openai
+from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, timed_out
+from coordinator.edge.problems import Problem, internal_problem
+
+KEEP_ALIVE_S: Final = 5.0
+"""Of silence, after which a comment says that we are still here. Before the first it is not decided whether
+the answer is a stream or an error."""
+_COMMENT: Final = b": waiting\n\n"
+_DONE: Final = b"data: [DONE]\n\n"
+
+log = structlog.get_logger("edge")
+
+
+class Growing:
+    """The text of one job as far as it was sent on."""
+
+    def __init__(self) -> None:
+        self.sent = ""
+        self._attempt: int | None = None
+        self._broken = False
+        """What comes does not continue what was sent: the rest is in the result, if anywhere."""
+
+    def take(self, item: Progress | None) -> str:
+        """What this adds."""
+        if item is None or not item.text or self._broken:
+            return ""
+        if self._attempt is None:
+            self._attempt = item.attempt
+        offset = item.offset or 0
+        if item.attempt != self._attempt or offset > len(self.sent):
+            self._broken = bool(self.sent) or offset > 0
+            if self._broken:
+                return ""
+            self._attempt = item.attempt
+        text = item.text[len(self.sent) - offset :]
+        self.sent += text
+        return text
+
+    def finish(self, whole: str) -> str:
+        """What is left of the whole text. Raises Problem where another text was begun than this one."""
+        if not whole.startswith(self.sent):
+            raise Problem(
+                Code.INTERNAL,
+                "the miner was lost, and the next one began anew; send it again",
+                headers=NO_RETRY,
+                members={"openai_code": "answer_interrupted"},
+            )
+        return whole[len(self.sent) :]
+
+
+async def follow(
+    runner: Runner, service: str, model: str, payload: Mapping[str, Any]
+) -> AsyncGenerator[str | Done, None]:
+    """The job's text in pieces ("" where nothing came for a while), and then its result.
+
+    Raises what `Runner.run` raises. Leaving it early cancels the job.
+    """
+    woken = asyncio.Event()
+    async with runner.followed(service, model, payload, woken) as (job_id, ended, progress):
+        growing = Growing()
+        until = monotonic() + runner.context.settings.openai_timeout_seconds + GRACE_S
+        while not ended.is_set():
+            woken.clear()
+            if text := growing.take(progress.take_of(job_id)):
+                yield text
+                continue
+            if ended.is_set():
+                break
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_S):
+                    await woken.wait()
+            except TimeoutError:
+                if monotonic() > until:
+                    raise timed_out() from None
+                yield ""
+        done = await runner.finish(job_id)
+        if text := growing.finish(done.result["text"]):
+            yield text
+        yield done
+
+
+async def respond(
+    runner: Runner,
+    pieces: AsyncGenerator[str | Done, None],
+    chunks: Callable[[str | Done], list[dict[str, Any]]],
+) -> Response:
+    """The stream; `chunks` are what a piece of text, and the end, are told as.
+
+    Whatever fails before the first piece is an error with its own status, raised here.
+    """
+    events = _events(pieces, chunks)
+    first = await runner.unless_gone(anext(events))
+    return EventStream(first, events, runner.job_id)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. However it ends, the events' source is closed."""
+
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], job_id: UUID) -> None:
+        async def all_of_them() -> AsyncIterator[bytes]:
+            yield first
+            async for event in events:
+                yield event
+
+        self._events = events
+        # Proxies that gather answers would hold tokens back.
+        headers = {"X-Accel-Buffering": "no", JOB_HEADER: str(job_id)}
+        super().__init__(all_of_them(), media_type="text/event-stream", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()
+
+
+async def _events(
+    pieces: AsyncGenerator[str | Done, None], chunks: Callable[[str | Done], list[dict[str, Any]]]
+) -> AsyncGenerator[bytes, None]:
+    begun = False
+    try:
+        async for piece in pieces:
+            if piece == "":
+                begun = True
+                yield _COMMENT
+                continue
+            for chunk in chunks(piece):
+                begun = True
+                yield _data(chunk)
+        yield _DONE
+    except Problem as problem:
+        if not begun:
+            raise
+        yield _failure(problem)
+    except Refusal as refusal:
+        if not begun:
+            raise
+        yield _failure(Problem(refusal.code, refusal.detail))
+    except Exception as error:
+        if not begun:
+            raise
+        # The answer has begun: this is the only way to say that it will not end well.
+        log.error("a stream failed", error=type(error).__name__)
+        yield _failure(internal_problem())
+    finally:
+        await pieces.aclose()
+
+
+def _failure(problem: Problem) -> bytes:
+    return _data(as_openai(problem.document()).model_dump())
+
+
+def _data(document: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
