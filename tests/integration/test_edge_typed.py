@@ -13,7 +13,9 @@ import pytest
 
 from coordinator.catalog import load_catalog
 from coordinator.edge.typed.whisper import WhisperJob
-from tests.integration.edge_bench import Bench
+from tests.harness.live import read_events
+from tests.integration.edge_bench import Bench, key_of
+from tests.integration.test_edge_socket import serving
 
 SOUND = bytes(range(256)) * 999
 URL = "https://example.com/some.file"
@@ -356,3 +358,45 @@ async def test_services_are_for_clients(edge: Bench) -> None:
     """A miner's key, or none, asks for nothing."""
     refused(await ask(edge.rig, "llm/inference", json={"model": "m", "prompt": "x"}), 403, "FORBIDDEN")
     refused(await ask(edge.anyone, "llm/inference", json={}), 401, "UNAUTHORIZED_KEY")
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+async def test_a_text_is_watched_while_it_is_made(any_edge: Bench, ends: str) -> None:
+    """One request: the job's states, its tokens, and at last what it gave, or why it gave nothing."""
+    edge = any_edge
+    await edge.register(capabilities=ABLE)
+    result = {**RESULTS["llm_inference"], "text": "Once upon"}
+    asked = {"model": "own/model", "prompt": "x"}
+    got: list[dict[str, Any]] = []
+    async with (
+        serving(edge.app) as port,
+        httpx.AsyncClient(headers={"X-Api-Key": key_of("alice")}, timeout=30) as http,
+        http.stream("POST", f"http://127.0.0.1:{port}/v1/services/llm/stream", json=asked) as answer,
+    ):
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        offer = await edge.poll()
+        assert offer["payload"] == {**asked, "stream": True}
+        assert answer.headers["location"] == f"/v1/jobs/{offer['job_id']}"
+        said = {"attempt": 1, "seq": 1, "text": "Once upon", "offset": 0}
+        told = await edge.rig.post(f"/v1/miners/{offer['job_id']}/progress", json=said)
+        assert told.status_code == 204
+        async for _, message in read_events(answer.aiter_lines()):
+            got.append(message)
+            if message["type"] == "tokens":
+                if ends == "well":
+                    await edge.complete(offer, result)
+                else:
+                    await edge.alice.post(f"/v1/jobs/{offer['job_id']}/cancel", json={})
+    last = got[-1]
+    assert (last["type"], last["job_id"]) == ("result", offer["job_id"])
+    assert [message["text"] for message in got if message["type"] == "tokens"] == ["Once upon"]
+    if ends == "well":
+        assert (last["state"], last["result"]) == ("COMPLETED", result)
+    else:
+        assert (last["state"], last["error"]["code"]) == ("CANCELED", "CANCELED")
+
+
+async def test_a_stream_that_is_refused_is_a_problem(edge: Bench) -> None:
+    """What can't become a job is answered as ever, before a stream begins."""
+    refused(await ask(edge.alice, "llm/stream", json={"model": "m", "prompt": ""}))
+    refused(await ask(edge.alice, "llm/stream", json={"model": "m", "prompt": "x", "stream": False}))

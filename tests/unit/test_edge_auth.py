@@ -62,6 +62,7 @@ GUARDED = [
     ("POST", "/v1/services/stable-diffusion/generate"),
     ("POST", "/v1/services/stable-diffusion/img2img"),
     ("POST", "/v1/services/llm/inference"),
+    ("POST", "/v1/services/llm/stream"),
     ("POST", "/v1/services/ffmpeg/transcode"),
     ("POST", "/v1/services/blender/render"),
     ("POST", "/v1/chat/completions"),

@@ -40,7 +40,7 @@ SEND_SECONDS: Final = 30.0
 RETRY_MS: Final = 2000
 """How long a browser waits before it comes back."""
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
-_HEADERS: Final = {
+STREAM_HEADERS: Final = {
     "Cache-Control": "no-cache, no-store",
     "X-Accel-Buffering": "no",  # nginx would keep it all until the end
 }
@@ -156,8 +156,17 @@ async def all_events(
     return EventStream(_sse(context, _grant(request), begin, until_final=False), headers=_headers(context))
 
 
+def follow_job(request: Request, context: EdgeContext, job_id: UUID) -> AsyncIterator[bytes]:
+    """The stream of one job from its beginning to its end, for endpoints that have submitted it."""
+
+    def begin(watch: Watch) -> AsyncGenerator[LiveMessage]:
+        return watch.follow_jobs([job_id])
+
+    return _sse(context, _grant(request), begin, until_final=True)
+
+
 def _headers(context: EdgeContext) -> dict[str, str]:
-    return {**_HEADERS, POSITION_HEADER: str(context.live.events.position)}
+    return {**STREAM_HEADERS, POSITION_HEADER: str(context.live.events.position)}
 
 
 def _grant(request: Request) -> Grant:

@@ -58,18 +58,14 @@ async def submit(
 ) -> Response:
     """Submit a job with these fields of the command; 201, once it is in the log, or final. Raises Refusal."""
     seconds, applied = wait_asked(None, prefer, context.limits.wait_seconds)
-    if idempotency_key is not None:
-        fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
-    fields.setdefault("ttl_seconds", context.settings.job_ttl_seconds)
-    answer = await send(context, principal, JobSubmit.topic, fields, request)
-    submitted = JobSubmitAnswer.model_validate(answer.to_wire())
-    headers = {"Location": f"/v1/jobs/{submitted.job_id}", POSITION_HEADER: str(answer.position), **applied}
+    submitted = await accept(request, context, principal, fields, idempotency_key)
+    headers = {**headers_of(submitted), **applied}
     body = submitted.model_dump(mode="json", exclude_unset=True)
     if not seconds:
         return Response(json.dumps(body), 201, headers, "application/json")
     watch: JobWatch = request.app.state.job_watch
     row = await final_job(context, watch, principal, submitted.job_id, seconds)
-    headers[POSITION_HEADER] = str(max(answer.position, row["position"]))
+    headers[POSITION_HEADER] = str(max(submitted.position, row["position"]))
     body["state"] = row["state"]
     if row["state"] in FINAL_STATES and row["state"] != "COMPLETED":
         body["error"] = {"code": row["error_code"] or row["state"], "message": row["error_message"] or ""}
@@ -77,6 +73,26 @@ async def submit(
     if pieces is None:
         return Response(json.dumps(body), 201, headers, "application/json")
     return StreamingResponse(_with_result(body, pieces), 201, headers, "application/json")
+
+
+async def accept(
+    request: Request,
+    context: EdgeContext,
+    principal: Principal,
+    fields: dict[str, Any],
+    idempotency_key: str | None,
+) -> JobSubmitAnswer:
+    """Submit a job with these fields of the command; it is in the log once this returns. Raises Refusal."""
+    if idempotency_key is not None:
+        fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
+    fields.setdefault("ttl_seconds", context.settings.job_ttl_seconds)
+    answer = await send(context, principal, JobSubmit.topic, fields, request)
+    return JobSubmitAnswer.model_validate(answer.to_wire())
+
+
+def headers_of(submitted: JobSubmitAnswer) -> dict[str, str]:
+    """Where the job is, and its place in the log."""
+    return {"Location": f"/v1/jobs/{submitted.job_id}", POSITION_HEADER: str(submitted.position)}
 
 
 async def _with_result(body: dict[str, Any], pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, ClassVar, Final
+from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from coordinator.domain.job import FINAL_STATES
 from coordinator.domain.matching import Constraints
+from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Client
-from coordinator.edge.context import Context
+from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.live_events import STREAM_HEADERS, EventStream, follow_job
 from coordinator.edge.models import JobSubmitAnswer, View
-from coordinator.edge.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer
-from coordinator.edge.typed.asking import Ask, ask_body, read_ask, submit_ask
+from coordinator.edge.results import final_job, result_pieces
+from coordinator.edge.submitting import (
+    SUBMIT_PROBLEMS,
+    SUBMIT_TEXT,
+    IdempotencyKey,
+    Prefer,
+    accept,
+    headers_of,
+)
+from coordinator.edge.typed.asking import Ask, ask_body, job_fields, read_ask, submit_ask
 
 router = APIRouter(prefix="/llm")
 
@@ -32,8 +46,8 @@ VRAM_GB: Final[dict[str, int]] = {
 """Of the models whose needs are known; for others it is the miner's affair which it offers."""
 
 
-class InferenceAsk(Ask):
-    """How a model goes on with a text."""
+class StreamAsk(Ask):
+    """How a model goes on with a text, told while it does."""
 
     SERVICE: ClassVar = "llm_inference"
 
@@ -52,11 +66,16 @@ class InferenceAsk(Ask):
     stop_sequences: (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=16)] | None
     ) = None
-    stream: bool = Field(False, description="Also send tokens as progress while they are made.")
 
     def needs(self) -> Constraints:
         known = VRAM_GB.get(self.model)
         return Constraints(models=(self.model,), min_vram_gb=known, cuda=CUDA if known else None)
+
+
+class InferenceAsk(StreamAsk):
+    """How a model goes on with a text."""
+
+    stream: bool = Field(False, description="Also send tokens as progress while they are made.")
 
 
 class Generated(View):
@@ -95,3 +114,54 @@ async def infer(
 ) -> Response:
     ask = await read_ask(request, context, principal, InferenceAsk)
     return await submit_ask(request, context, principal, ask, idempotency_key, prefer)
+
+
+@router.post(
+    "/stream",
+    response_class=EventStream,
+    summary="Watch a language model go on with a text",
+    description="Submits the job, and answers with server-sent events: those of `GET /v1/jobs/{id}/events`, "
+    "the text in `tokens`, and last of all `result`, with the job's `result` or its `error`. A reader that "
+    "leaves does not stop the job; with the same `Idempotency-Key` it is watched again.",
+    responses={
+        200: {
+            "description": "`event:` is the message's type, `data:` the message.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **SUBMIT_PROBLEMS,
+    },
+    openapi_extra=ask_body(
+        StreamAsk, one={"model": "mistral-7b", "prompt": "Three uses for a retired mining rig:"}
+    ),
+)
+async def stream_inference(
+    request: Request, context: Context, principal: Client, idempotency_key: IdempotencyKey = None
+) -> Response:
+    ask = await read_ask(request, context, principal, StreamAsk)
+    fields = job_fields(ask, stream=True)
+    submitted = await accept(request, context, principal, fields, idempotency_key)
+    pieces = _stream(request, context, principal, submitted.job_id)
+    return EventStream(pieces, headers={**STREAM_HEADERS, **headers_of(submitted)})
+
+
+async def _stream(
+    request: Request, context: EdgeContext, principal: Principal, job_id: UUID
+) -> AsyncIterator[bytes]:
+    async for event in follow_job(request, context, job_id):
+        yield event
+    # The end is in the log; the read models have it a moment later.
+    watch = request.app.state.job_watch
+    row = await final_job(context, watch, principal, job_id, context.limits.at_least_seconds)
+    if row["state"] not in FINAL_STATES:
+        return  # the stream was ended before the job: the server stops, or the key is revoked
+    told: dict[str, Any] = {"type": "result", "job_id": str(job_id), "state": row["state"]}
+    found = await result_pieces(context, row) if row["state"] == "COMPLETED" else None
+    if found is None:
+        told["error"] = {"code": row["error_code"] or row["state"], "message": row["error_message"] or ""}
+        yield b"event: result\ndata: " + json.dumps(told).encode() + b"\n\n"
+        return
+    # The stored document is one line, which is what an event's data has to be.
+    yield b"event: result\ndata: " + json.dumps(told)[:-1].encode() + b', "result": '
+    async for piece in found:
+        yield piece
+    yield b"}\n\n"
