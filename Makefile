@@ -29,7 +29,7 @@ $(BIN)/.check: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[test,check]'
 	@touch $@
 
-servers: ## Install RabbitMQ and Postgres where they are missing (apt as root; says what to do otherwise)
+servers: ## Install RabbitMQ, Postgres and Redis where they are missing (apt as root; says what to do otherwise)
 	@sh scripts/install-servers.sh
 
 # All the tests are shared out among workers: whole files, in the order of their names, by which the long ones

@@ -1,6 +1,7 @@
-"""Servers for tests: a RabbitMQ and a Postgres for all of them, and others that a test may break.
+"""Servers for tests: a RabbitMQ, a Postgres and a Redis for all of them, and others that a test may break.
 
-Where they come from, in this order: TEST_AMQP_URL and TEST_DATABASE_URL; this machine's programs; Docker.
+Where they come from, in this order: TEST_AMQP_URL, TEST_DATABASE_URL and TEST_REDIS_URL; this machine's
+programs; Docker.
 Where there is none of these the test fails and says what to install; it is never skipped.
 
 Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database" asks
@@ -24,7 +25,7 @@ from typing import Any
 import pytest
 
 from coordinator import servers
-from coordinator.servers import PostgresServer, RabbitMQServer, ServersMissing
+from coordinator.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
 from tests.harness.llama_engine import LlamaEngine
 from tests.harness.workers import end_with_parent
 
@@ -66,6 +67,13 @@ def make_postgres(**options: Any) -> PostgresServer:
         pytest.fail(str(missing), pytrace=False)
 
 
+def make_redis(**options: Any) -> RedisServer:
+    try:
+        return servers.private_redis(**options)
+    except ServersMissing as missing:
+        pytest.fail(str(missing), pytrace=False)
+
+
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQServer]:
     """The session's broker, shared by all tests: do not stop, kill or pause it."""
@@ -91,6 +99,14 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
     """The session's language model, served by llama.cpp, also for embeddings: do not stop it."""
     with LlamaEngine(tmp_path_factory.mktemp("llama"), embedding=True) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """The session's Redis, shared by all tests: do not stop, kill or pause it; take keys of your own."""
+    url = os.environ.get("TEST_REDIS_URL")
+    with servers.ExternalRedis(url) if url else make_redis() as server:
+        yield server
 
 
 @pytest.fixture
@@ -159,3 +175,17 @@ def breakable_postgres(_second_postgres: PostgresServer) -> PostgresServer:
     _second_postgres.resume()
     _second_postgres.start()
     return _second_postgres
+
+
+@pytest.fixture(scope="module")
+def _module_redis() -> Iterator[RedisServer]:
+    with make_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def breakable_redis(_module_redis: RedisServer) -> RedisServer:
+    """A running server that this module's tests may kill, pause and restart."""
+    _module_redis.resume()
+    _module_redis.start()
+    return _module_redis

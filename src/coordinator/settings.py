@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -100,6 +101,16 @@ class Settings(BaseSettings):
     @classmethod
     def _hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(parse_allowed(entries)))
+
+    @field_validator("rate_limit_redis_url")
+    @classmethod
+    def _redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            if not url.get_secret_value().startswith(("redis://", "rediss://")):
+                raise ValueError("must begin with redis:// or rediss://")
+            if find_spec("redis") is None:
+                raise ValueError("needs the package redis: install coordinator[redis]")
+        return url
 
     @property
     def mode(self) -> Mode:

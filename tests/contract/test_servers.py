@@ -26,6 +26,8 @@ from coordinator.servers import (
     PostgresServer,
     RabbitMQ,
     RabbitMQServer,
+    Redis,
+    RedisServer,
     Server,
     ServerFailed,
     ServersMissing,
@@ -33,14 +35,19 @@ from coordinator.servers import (
 from coordinator.servers.node import LocalServer
 from coordinator.servers.processes import free_port, wait_until_gone
 
-LOCAL_SERVERS = [pytest.param(Postgres, id="postgres"), pytest.param(RabbitMQ, id="rabbitmq")]
+LOCAL_SERVERS = [
+    pytest.param(Postgres, id="postgres"),
+    pytest.param(RabbitMQ, id="rabbitmq"),
+    pytest.param(Redis, id="redis"),
+]
 TEARDOWN_TIMEOUT_S = 30
 SILENCE_S = 0.3  # how long a paused server is watched; a running one answers within 10 ms
 AMQP_HELLO = b"AMQP\x00\x00\x09\x01"
 POSTGRES_HELLO = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # "do you speak TLS?", answered by one byte
+REDIS_HELLO = b"PING\r\n"  # answered with a refusal: there is a password
 
 
-@pytest.fixture(params=["breakable_postgres", "breakable_rabbitmq"])
+@pytest.fixture(params=["breakable_postgres", "breakable_rabbitmq", "breakable_redis"])
 def server(request: pytest.FixtureRequest) -> Server:
     """A running server of each kind."""
     server: Server = request.getfixturevalue(request.param)
@@ -48,6 +55,8 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 
 def can_connect(server: Server) -> bool:
+    if isinstance(server, RedisServer):
+        return servers.redis.accepts_connections(server.url)
     try:
         if isinstance(server, RabbitMQServer):
             pika.BlockingConnection(pika.URLParameters(server.url)).close()
@@ -91,7 +100,7 @@ def wait_until_removed(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", LOCAL_SERVERS)
-def test_stop_without_start(kind: type[Postgres | RabbitMQ]) -> None:
+def test_stop_without_start(kind: type[Postgres | RabbitMQ | Redis]) -> None:
     """Everything but start may be called on a server that never ran, and then does nothing."""
     server = kind()
     for call in (server.stop, server.kill, server.pause, server.resume, server.close, server.close):
@@ -166,7 +175,7 @@ def test_a_lost_process_is_noticed(server: Server) -> None:
     assert can_connect(server)
 
 
-@pytest.mark.parametrize("name", ["postgres", "rabbitmq"])
+@pytest.mark.parametrize("name", ["postgres", "rabbitmq", "redis"])
 def test_listens_on_loopback_only(name: str, request: pytest.FixtureRequest) -> None:
     """No process of a node listens outside loopback, epmd and Erlang's distribution included."""
     server: Server = request.getfixturevalue(name)
@@ -180,7 +189,8 @@ def test_pause_and_resume(server: Server) -> None:
     assert can_connect(server)
     server.pause()
     assert server.running
-    hello = AMQP_HELLO if isinstance(server, RabbitMQServer) else POSTGRES_HELLO
+    hellos = {"rabbitmq": AMQP_HELLO, "postgres": POSTGRES_HELLO, "redis": REDIS_HELLO}
+    hello = hellos[server.name]
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname or "", address.port or 0), 30) as connection:
         connection.sendall(hello)
@@ -294,11 +304,14 @@ def test_missing_programs_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> Non
     """Without programs and without Docker the error names the command that installs them."""
     monkeypatch.setattr(servers.rabbitmq, "_places", tuple)
     monkeypatch.setattr(servers.postgres, "_places", tuple)
+    monkeypatch.setattr(servers.redis, "PROGRAMS", ())
     monkeypatch.setattr(servers, "docker_answers", lambda: False)
     with pytest.raises(ServersMissing, match="make servers"):
         servers.private_rabbitmq()
     with pytest.raises(ServersMissing, match="make servers"):
         servers.private_postgres()
+    with pytest.raises(ServersMissing, match="make servers"):
+        servers.private_redis()
 
 
 def test_failed_start_shows_the_log() -> None:

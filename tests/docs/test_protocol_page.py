@@ -307,6 +307,15 @@ def test_the_example_of_a_signature() -> None:
     assert mac("correct horse", "job.cancel", "m-1", "", "c-1", body) == expected
 
 
+def test_the_example_of_a_signed_request() -> None:
+    """The page's worked example of a signed request over HTTP is right."""
+    [expected] = re.findall(r"```http-hmac-example\n([0-9a-f]+)\n```", PAGE)
+    assert "`POST /v1/jobs?a=1` at `1700000000.25` with the body `{}`" in PAGE
+    lines = ("POST", "/v1/jobs", "a=1", "1700000000.25", hashlib.sha256(b"{}").hexdigest())
+    made = hmac.new(b"correct horse battery", "\n".join(lines).encode(), hashlib.sha256)
+    assert made.hexdigest() == expected
+
+
 def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
     """Register, submit, offer, start, complete, and a receipt that verifies; every command repeated."""
     health = coordinator.request("GET", "/health")[1]

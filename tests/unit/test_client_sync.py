@@ -15,6 +15,8 @@ import httpx
 import pytest
 
 from coordinator.client import AsyncCoordinator, AsyncJob, Coordinator, Job, NotFound
+from coordinator.client.keys import AsyncKeys
+from coordinator.client.sync import Keys
 from tests.unit.test_client import JOB, RESULT, SUBMITTED, VIEW, Server, ok, problem
 
 
@@ -30,7 +32,9 @@ def surface(kind: type) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("asynchronous", "blocking"), [(AsyncCoordinator, Coordinator), (AsyncJob, Job)])
+@pytest.mark.parametrize(
+    ("asynchronous", "blocking"), [(AsyncCoordinator, Coordinator), (AsyncJob, Job), (AsyncKeys, Keys)]
+)
 def test_same_surface(asynchronous: type, blocking: type) -> None:
     """Every public member of the asynchronous class is there, with the same parameters and docstring."""
     assert surface(asynchronous) == surface(blocking)

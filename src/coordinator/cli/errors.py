@@ -57,6 +57,7 @@ _NEXT_STEPS = {
     "JOB_NOT_FOUND": "`coordinator job list` shows your jobs; another client's are not shown.",
     "SERVICE_NOT_FOUND": "`coordinator service list` shows what there is.",
     "MINER_NOT_FOUND": "`coordinator miner list` shows who is there.",
+    "KEY_NOT_FOUND": "`coordinator key list --revoked` shows them; those in the settings are changed there.",
     "INVALID_PAYLOAD": "`coordinator service show SERVICE` says what a payload may hold.",
     "IDEMPOTENCY_MISMATCH": "Use another --key for another request.",
     "CONFLICT_STATE": "`coordinator job show` says how it ended.",

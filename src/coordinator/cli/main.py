@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from coordinator import __version__
-from coordinator.cli import demo, doctor, job, log, miner, projections, receipt, run, service
+from coordinator.cli import demo, doctor, job, key, log, miner, projections, receipt, run, service
 from coordinator.cli.errors import Exit, PipeClosed, explain, report
 from coordinator.demo.lifeline import hold_on
 
@@ -32,6 +32,7 @@ app.add_typer(job.app, name="job")
 app.add_typer(miner.app, name="miner")
 app.add_typer(service.app, name="service")
 app.add_typer(receipt.app, name="receipt")
+app.add_typer(key.app, name="key")
 app.add_typer(log.app, name="log")
 app.add_typer(projections.app, name="projections")
 

@@ -15,6 +15,7 @@ from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer, CoordinatorError
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool
 from coordinator.client.job import AsyncJob
+from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Blob, JobView, Submitted, typed
 
 if TYPE_CHECKING:
@@ -38,19 +39,23 @@ class AsyncCoordinator:
         api_key: str | None = None,
         *,
         amqp_url: str | None = None,
+        hmac_secret: str | None = None,
         timeout: float = ANSWER_TIMEOUT_S,
         tries: int = TRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """`url` and `api_key` (`name:secret`) default to COORDINATOR_URL and COORDINATOR_API_KEY.
 
+        `hmac_secret` signs requests over HTTP, for keys that ask for it (COORDINATOR_HMAC_SECRET).
         With `amqp_url` commands go over RabbitMQ, many of them in one message, and reads over HTTP.
         `timeout` is in seconds of silence; `tries` counts each request; `transport` replaces the network
         (in tests).
         """
         url = os.environ.get("COORDINATOR_URL", DEFAULT_URL) if url is None else url
         api_key = os.environ.get("COORDINATOR_API_KEY") if api_key is None else api_key
-        self.http = HttpPool(url, api_key, timeout=timeout, tries=tries, transport=transport)
+        self.http = HttpPool(
+            url, api_key, hmac_secret=hmac_secret, timeout=timeout, tries=tries, transport=transport
+        )
         self.commands: Commands
         if amqp_url is None:
             self.commands = HttpCommands(self.http)
@@ -191,9 +196,15 @@ class AsyncCoordinator:
         """What the coordinator says of itself, its public signing key (`signing_key_id`) among it."""
         return await self.http.ask_json("GET", "/health")
 
+    @property
+    def keys(self) -> AsyncKeys:
+        """API keys, for admins."""
+        return AsyncKeys(self.http, self._items)
+
     async def _items(
         self, path: str, limit: int | None, **filters: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
+        """The items of a list, page by page, up to `limit`."""
         cursor: str | None = None
         left = limit
         while left is None or left > 0:

@@ -16,6 +16,7 @@ import httpx
 
 from coordinator.client.backoff import Backoff
 from coordinator.client.errors import BadAnswer, CoordinatorError, RateLimited, TryAgain, Unreachable, refusal
+from coordinator.client.signing import signing
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -40,6 +41,7 @@ class HttpPool:
         url: str,
         api_key: str | None,
         *,
+        hmac_secret: str | None = None,
         timeout: float = ANSWER_TIMEOUT_S,
         tries: int = TRIES,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -55,6 +57,7 @@ class HttpPool:
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S, pool=None),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
             transport=transport,
+            auth=signing(hmac_secret),
         )
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from coordinator.client.blocking import Facade, LoopThread, blocking, iterating
 from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
 from coordinator.client.job import AsyncJob
+from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Submitted
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ def _jobs(thread: LoopThread, jobs: list[AsyncJob]) -> list[Job]:
     return [Job(thread, job) for job in jobs]
 
 
+class Keys(Facade[AsyncKeys]):
+    """The API keys of a coordinator (`client.keys`), for admins."""
+
+    create = blocking(AsyncKeys.create)
+    list = iterating(AsyncKeys.list)
+    rotate = blocking(AsyncKeys.rotate)
+    revoke = blocking(AsyncKeys.revoke)
+
+
 class Coordinator(Facade[AsyncCoordinator]):
     """A client of one coordinator. Use it with `with`, or call `close()`; any thread may use it.
 
@@ -57,13 +67,20 @@ class Coordinator(Facade[AsyncCoordinator]):
         api_key: str | None = None,
         *,
         amqp_url: str | None = None,
+        hmac_secret: str | None = None,
         timeout: float = ANSWER_TIMEOUT_S,
         tries: int = TRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """As of AsyncCoordinator."""
         inner = AsyncCoordinator(
-            url, api_key, amqp_url=amqp_url, timeout=timeout, tries=tries, transport=transport
+            url,
+            api_key,
+            amqp_url=amqp_url,
+            hmac_secret=hmac_secret,
+            timeout=timeout,
+            tries=tries,
+            transport=transport,
         )
         super().__init__(LoopThread(), inner)
 
@@ -77,6 +94,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     miner = blocking(AsyncCoordinator.miner)
     drain = blocking(AsyncCoordinator.drain)
     health = blocking(AsyncCoordinator.health)
+
+    @property
+    def keys(self) -> Keys:
+        """API keys, for admins."""
+        return Keys(self._thread, self._inner.keys)
 
     def job(self, job_id: str) -> Job:
         """A handle on a job by its id; asks nothing yet."""

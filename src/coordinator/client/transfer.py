@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 from coordinator.client.errors import CoordinatorError, DamagedBlob, NotFound
 from coordinator.client.http import HttpPool
 from coordinator.client.models import Blob
+from coordinator.client.signing import DIGEST_HEADER, content_digest
 from coordinator.crypto.refs import blob_ref, parse_blob_ref
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -33,6 +34,8 @@ async def upload(http: HttpPool, path: Path, progress: Progress | None) -> Blob:
 
         # With its length, so that the server can refuse one that is too large before it reads it.
         headers = {b"Content-Length": b"%d" % size, b"Content-Type": b"application/octet-stream"}
+        # Where requests are signed, this is: without it the whole file would have to be read first.
+        headers[DIGEST_HEADER.encode()] = content_digest(sha256).encode()
         await http.ask("PUT", address, body=body, headers=headers)
     if progress:
         progress(size, size)

@@ -12,10 +12,14 @@ from typing import Final
 from limits.aio.storage import Storage
 
 SWEEP_CALLS: Final = 4096
+MAX_COUNTERS: Final = 200_000
 
 
 class LocalStorage(Storage):
-    """The counters of this process. Used on the event loop only."""
+    """The counters of this process. Used on the event loop only.
+
+    Beyond MAX_COUNTERS all are forgotten: a flood of strangers costs a bounded amount of memory, and no more.
+    """
 
     STORAGE_SCHEME: list[str] | None = None  # made by us, never from a url
 
@@ -37,6 +41,8 @@ class LocalStorage(Storage):
         self._calls += 1
         if self._calls % SWEEP_CALLS == 0:
             self._counters = {k: c for k, c in self._counters.items() if c[1] > now}
+            if len(self._counters) > MAX_COUNTERS:
+                self._counters.clear()
         count, ends = self._counters.get(key, (0, 0.0))
         if ends <= now:
             count, ends = 0, now + expiry

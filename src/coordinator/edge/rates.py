@@ -7,6 +7,7 @@ counts for itself: the limits become looser by the number of processes, and nobo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 import zlib
@@ -17,7 +18,7 @@ from typing import Final, TypeVar
 
 import structlog
 from limits import RateLimitItem, RateLimitItemPerSecond
-from limits.aio.storage import Storage
+from limits.aio.storage import RedisStorage, Storage
 
 from coordinator.domain.errors import Code
 from coordinator.edge.problems import Problem
@@ -33,8 +34,9 @@ REDIS_SECONDS: Final = 0.25
 """The longest that a request waits for Redis."""
 REDIS_PAUSE_SECONDS: Final = 5.0
 """How long it is left alone after it failed."""
-NAME_BUCKETS: Final = 64
+NAME_BUCKETS: Final = 256
 """Failures are counted by address and name; so many names are told apart, whatever is made up."""
+NO_KEY: Final = "-"
 IPV6_NETWORK: Final = 64  # bits: one customer has at least as many addresses as fit behind them
 MAX_REMEMBERED_WINDOWS: Final = 10_000
 
@@ -76,7 +78,7 @@ class Rates:
     """The limits, and what was spent of them."""
 
     def __init__(
-        self, limits: Mapping[str, int], window: int, shared: Callable[[], Storage] | None = None
+        self, limits: Mapping[str, int], window: int, shared: Callable[[], RedisStorage] | None = None
     ) -> None:
         """`limits`: requests in a window of so many seconds, by role and for `failures`; 0 for any number.
 
@@ -85,8 +87,9 @@ class Rates:
         self._items = {name: RateLimitItemPerSecond(n, window, name) for name, n in limits.items() if n > 0}
         self._window = window
         self._local = LocalStorage()
+        self._strangers = LocalStorage()
         self._make_shared = shared
-        self._shared: Storage | None = None
+        self._shared: RedisStorage | None = None
         self._shared_again = 0.0
         self._resets: dict[str, float] = {}
 
@@ -94,7 +97,9 @@ class Rates:
         """Give back the connection to Redis, if there is one."""
         shared, self._shared = self._shared, None
         if shared is not None:
-            await shared.get_connection().aclose()  # type: ignore[attr-defined]
+            with contextlib.suppress(Exception):  # it may be as frozen as ever
+                async with asyncio.timeout(REDIS_SECONDS):
+                    await shared.bridge.get_connection().aclose()  # type: ignore[attr-defined]
 
     async def spend(self, role: str, name: str) -> Spent | None:
         """Count a request; None where this role is not limited."""
@@ -109,19 +114,22 @@ class Rates:
         return spent
 
     async def failures(self, address: str, name: str, *, count: bool) -> Spent | None:
-        """What this address has left of failing under this name, counting one or not; None: not limited.
+        """What this address has left of failing under this name ("" without a key), counting one or not.
+
+        None where failures are not limited.
 
         Counted in this process alone: it stands before anything else is done for a stranger.
         """
         item = self._items.get("failures")
         if item is None:
             return None
-        key = item.key_for(_network(address), str(zlib.crc32(name.encode(errors="replace")) % NAME_BUCKETS))
+        bucket = str(zlib.crc32(name.encode(errors="replace")) % NAME_BUCKETS) if name else NO_KEY
+        key = item.key_for(_network(address), bucket)
         if count:
-            failed = await self._local.incr(key, item.get_expiry())
+            failed = await self._strangers.incr(key, item.get_expiry())
         else:
-            failed = await self._local.get(key)
-        return self._spent(item, failed, await self._local.get_expiry(key))
+            failed = await self._strangers.get(key)
+        return self._spent(item, failed, await self._strangers.get_expiry(key))
 
     async def is_first_use(self, token: str, seconds: int) -> bool | None:
         """Whether no process has seen this token for so long; None where there is nobody to ask."""
@@ -165,10 +173,8 @@ class Rates:
         return told
 
 
-def redis_storage(url: str) -> Storage:
+def redis_storage(url: str) -> RedisStorage:
     """A storage in the Redis at `url` (`redis://` or `rediss://`). Connects with its first use."""
-    from limits.aio.storage import RedisStorage
-
     return RedisStorage(f"async+{url}", implementation="redispy", key_prefix="coordinator")
 
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import httpx
 
 from coordinator.client.amqp_batching import Backoff, Clock
+from coordinator.client.signing import DIGEST_HEADER, content_digest, signing
 from coordinator.crypto.canonical import sha256_file
 from coordinator.crypto.refs import BlobRefError, blob_ref, parse_blob_ref
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError, OutputFile
@@ -37,7 +38,9 @@ class HttpBlobs:
         backoff: Backoff | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._client = httpx.AsyncClient(base_url=base_url, headers={"X-Api-Key": key}, timeout=TIMEOUT)
+        self._client = httpx.AsyncClient(
+            base_url=base_url, headers={"X-Api-Key": key}, timeout=TIMEOUT, auth=signing()
+        )
         self._web = web or WebFiles()
         self._backoff = backoff or Backoff()
         self._clock = clock or Clock()
@@ -117,7 +120,11 @@ class HttpBlobs:
         response = await self._client.put(
             f"/v1/blobs/{digest}",
             content=_chunks(path),
-            headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+            headers={
+                "Content-Length": str(size),
+                "Content-Type": "application/octet-stream",
+                DIGEST_HEADER: content_digest(digest),
+            },
         )
         _check(response, UPLOAD_FAILED)
 

@@ -12,6 +12,7 @@ import httpx
 import structlog
 
 from coordinator.client.amqp_batching import AGAIN_LATER, Answer, Backoff, Clock, refused
+from coordinator.client.signing import signing
 from coordinator.miner.transport import NOT_LIVE, BadOffer, HeldOffer, Inbox, Offer
 
 POLL_WAIT_SECONDS = 15
@@ -59,7 +60,10 @@ class HttpTransport:
         clock: Clock | None = None,
     ) -> None:
         self._client = httpx.AsyncClient(
-            base_url=base_url, headers={"X-Api-Key": key}, timeout=REQUEST_TIMEOUT_SECONDS
+            base_url=base_url,
+            headers={"X-Api-Key": key},
+            timeout=REQUEST_TIMEOUT_SECONDS,
+            auth=signing(),
         )
         self._poll_wait = poll_wait_seconds
         self._backoff = backoff or Backoff()

@@ -1,4 +1,4 @@
-"""Private RabbitMQ and Postgres servers for tests, benchmarks and the demo.
+"""Private RabbitMQ, Postgres and Redis servers for tests, benchmarks and the demo.
 
     with private_rabbitmq() as broker, private_postgres() as database:
         run(broker.new_vhost(), database.new_database())
@@ -12,27 +12,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import postgres, rabbitmq
-from .docker import DockerPostgres, DockerRabbitMQ, docker_answers
-from .external import ExternalPostgres, ExternalRabbitMQ
+from . import postgres, rabbitmq, redis
+from .docker import DockerPostgres, DockerRabbitMQ, DockerRedis, docker_answers
+from .external import ExternalPostgres, ExternalRabbitMQ, ExternalRedis
 from .node import Server, ServerFailed, ServersMissing
 from .postgres import Postgres, PostgresServer
 from .rabbitmq import DEFAULT_PLUGINS, RabbitMQ, RabbitMQServer
+from .redis import Redis, RedisServer
 
 __all__ = [
     "DockerPostgres",
     "DockerRabbitMQ",
+    "DockerRedis",
     "ExternalPostgres",
     "ExternalRabbitMQ",
+    "ExternalRedis",
     "Postgres",
     "PostgresServer",
     "RabbitMQ",
     "RabbitMQServer",
+    "Redis",
+    "RedisServer",
     "Server",
     "ServerFailed",
     "ServersMissing",
     "private_postgres",
     "private_rabbitmq",
+    "private_redis",
 ]
 
 
@@ -71,3 +77,14 @@ def private_postgres(
             raise
         return DockerPostgres(settings=settings)
     return Postgres(directory, settings=settings)
+
+
+def private_redis(directory: Path | None = None, *, settings: Mapping[str, str] | None = None) -> RedisServer:
+    """A Redis server that is the caller's alone, not started yet. It keeps nothing. Raises ServersMissing."""
+    try:
+        redis.find_program()
+    except ServersMissing:
+        if not docker_answers():
+            raise
+        return DockerRedis(settings=settings)
+    return Redis(directory, settings=settings)

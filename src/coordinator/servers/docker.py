@@ -12,17 +12,19 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from . import postgres, rabbitmq
+from . import postgres, rabbitmq, redis
 from .node import POLL_S, READY_TIMEOUT_S, Server, ServerFailed
 from .postgres import SUPERUSER, PostgresServer
 from .processes import free_port
 from .rabbitmq import DEFAULT_PLUGINS, RabbitMQServer
+from .redis import RedisServer
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
 RABBITMQ_IMAGE = "rabbitmq:4"
 POSTGRES_IMAGE = "postgres:17"
+REDIS_IMAGE = "redis:7"
 LOG_TAIL_LINES = 50
 
 
@@ -186,3 +188,25 @@ class DockerPostgres(_DockerServer, PostgresServer):
 
     def _accepts_connections(self) -> bool:
         return postgres.accepts_connections(self.url)
+
+
+class DockerRedis(_DockerServer, RedisServer):
+    """Redis in a container."""
+
+    def __init__(self, *, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(REDIS_IMAGE, 6379)
+        self._password = secrets.token_hex(16)
+        self.settings = {"requirepass": self._password, "save": "", **(settings or {})}
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+
+    def _configure(self, made: DockerContainer) -> None:
+        command = ["redis-server"]
+        for key, value in self.settings.items():
+            command += [f"--{key}", value]
+        made.with_command(command)
+
+    def _accepts_connections(self) -> bool:
+        return redis.accepts_connections(self.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .node import Server, ServerFailed
 from .postgres import PostgresServer
 from .rabbitmq import RabbitMQServer
+from .redis import RedisServer
 
 
 class _External(Server):
@@ -62,3 +63,7 @@ class ExternalRabbitMQ(_External, RabbitMQServer):
 
 class ExternalPostgres(_External, PostgresServer):
     """A Postgres server at a given url, whose account may create databases."""
+
+
+class ExternalRedis(_External, RedisServer):
+    """A Redis server at a given url; the keys that we leave there end by themselves."""

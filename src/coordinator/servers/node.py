@@ -32,7 +32,7 @@ _open_servers: set[Server] = set()
 
 
 class ServersMissing(RuntimeError):
-    """No RabbitMQ or no Postgres to start here: run `make servers`, or start Docker."""
+    """No RabbitMQ, Postgres or Redis to start here: run `make servers`, or start Docker."""
 
 
 class ServerFailed(RuntimeError):
