@@ -15,7 +15,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from coordinator.client import Coordinator
+from coordinator.client import Coordinator, StateChanged, Tokens
 from coordinator.servers import PostgresServer, RabbitMQServer
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stage import ALICE, BOB, Stage
@@ -40,7 +40,8 @@ def stage(
         eventually_now(lambda: made.health()["ready"], "ready", 90)
         made.miner("rig1", concurrency=4, studio=True)
         transport = "amqp" if urls else "http"
-        made.program_miner("rig2", transport=transport, llm_engine_url=f"{llama.url}/v1")
+        engine = f"{llama.url}/v1"
+        made.program_miner("rig2", transport=transport, llm_engine_url=engine, embedding_engine_url=engine)
         eventually_now(lambda: {PARROT, MODEL} <= models(made), "both miners", 90)
         yield made
 
@@ -181,6 +182,23 @@ def test_a_stream_begins_before_the_job_ends(stage: Stage) -> None:
     assert "stop" == rest[-1].finish_reason
 
 
+def test_the_sdk_streams_the_same(stage: Stage) -> None:
+    """A job's states and its words come to the SDK while the miner works, and end with the job."""
+    with Coordinator(stage.urls["main"], ALICE) as coordinator:
+        payload = {"model": PARROT, "prompt": "a b hold:sdk c", "max_tokens": 9, "stream": True}
+        job = coordinator.submit("llm_inference", payload, constraints={"models": [PARROT]})
+        text, states = "", []
+        for update in job.stream():
+            if isinstance(update, Tokens):
+                text += update.text
+                if text == "a b ":
+                    stage.release("sdk")
+            elif isinstance(update, StateChanged):
+                states.append(update.state)
+        assert ["QUEUED", "RUNNING", "COMPLETED"] == states
+        assert "a b c " == text == job.result().result["text"]
+
+
 def test_an_answer_that_begins_anew(stage: Stage) -> None:
     """Words can't be taken back: where the next attempt says others, the stream ends in an error."""
     with client(stage) as openai_client:
@@ -249,6 +267,18 @@ def test_embeddings(stage: Stage) -> None:
     assert list(range(150)) == [item.index for item in many.data]
     assert (2, 300) == (one.usage.prompt_tokens, many.usage.total_tokens)
     assert 3 == len(raw.headers[JOB].split(", "))
+
+
+def test_embeddings_with_a_real_engine(stage: Stage) -> None:
+    """llama.cpp behind a miner makes vectors of length 1; one text has one vector in either encoding."""
+    with client(stage) as openai_client:
+        made = openai_client.embeddings.create(model=MODEL, input=["kil mar", "sa", "kil mar"])
+        plain = openai_client.embeddings.create(model=MODEL, input="sa", encoding_format="float")
+    first, second, third = (item.embedding for item in made.data)
+    assert pytest.approx(first, abs=1e-5) == third
+    assert pytest.approx(second, abs=1e-5) == plain.data[0].embedding
+    assert pytest.approx(1, abs=1e-3) == sum(x * x for x in second)
+    assert made.usage.total_tokens > 0
 
 
 # --- images ------------------------------------------------------------------------------------------------

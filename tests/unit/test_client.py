@@ -26,6 +26,8 @@ from coordinator.client import (
     NotReady,
     RateLimited,
     Refused,
+    StateChanged,
+    Tokens,
     TryAgain,
     Unreachable,
 )
@@ -343,3 +345,81 @@ def test_a_url_or_key_that_can_not_be_used() -> None:
     for url in ("http://c:port", "127.0.0.1:8011", "localhost", "ftp://c", ""):
         with pytest.raises(CoordinatorError, match="INVALID_ARGUMENT"):
             AsyncCoordinator(url)
+
+
+# --- streams -----------------------------------------------------------------------------------------------
+def sse(*messages: dict[str, Any], cut: bytes = b"") -> httpx.Response:
+    """A stream of events as a coordinator sends it, in chunks of three bytes; `cut` is how it ends."""
+    lines = ["retry: 2000\n\n", ": keep alive\n\n"]
+    lines += [f"event: {m['type']}\ndata: {json.dumps(m, ensure_ascii=False)}\n\n" for m in messages]
+    body = "".join(lines).encode() + cut
+
+    async def chunks() -> Any:
+        for start in range(0, len(body), 3):
+            yield body[start : start + 3]
+        if cut:
+            raise httpx.ReadError("lost")
+
+    return httpx.Response(200, content=chunks(), headers={"Content-Type": "text/event-stream"})
+
+
+def changed(state: str, position: int) -> dict[str, Any]:
+    kind = "result.ready" if state == "COMPLETED" else "state.changed"
+    return {"type": kind, "job_id": JOB, "client": "alice", "at": AT, "state": state, "position": position}
+
+
+def tokens(text: str, offset: int, attempt: int = 1) -> dict[str, Any]:
+    return {"type": "tokens", "job_id": JOB, "attempt": attempt, "seq": 1, "text": text, "offset": offset}
+
+
+async def test_a_stream_goes_on_where_it_was_lost() -> None:
+    """States come once, text without doubles; the next request begins behind the last state."""
+    server = Server(
+        sse(changed("QUEUED", 5), changed("RUNNING", 7), tokens("one\u2028 ", 0), cut=b'data: {"ty'),
+        sse(changed("RUNNING", 7), tokens("one\u2028 two ", 0), tokens("three", 9)),
+        sse(tokens("other", 0, 2), tokens("late", 0, 1), {"type": "new"}, changed("COMPLETED", 9)),
+    )
+    async with server.client() as client:
+        updates = [update async for update in client.job(JOB).stream()]
+    states = [u.state for u in updates if isinstance(u, StateChanged)]
+    texts = [(u.text, u.offset, u.attempt) for u in updates if isinstance(u, Tokens)]
+    assert ["QUEUED", "RUNNING", "COMPLETED"] == states
+    assert [("one\u2028 ", 0, 1), ("two ", 5, 1), ("three", 9, 1), ("other", 0, 2)] == texts
+    assert [None, "7", "7"] == [request.url.params.get("from") for request in server.asked]
+
+
+async def test_a_stream_of_a_job_that_is_over() -> None:
+    """The past is told, and the stream ends; where all of it was told before, there is nothing."""
+    async with Server(sse(changed("QUEUED", 5), changed("FAILED", 6))).client() as client:
+        assert 2 == len([update async for update in client.job(JOB).stream(progress=False)])
+    async with Server(httpx.Response(204)).client() as client:
+        assert [] == [update async for update in client.job(JOB).stream()]
+
+
+@pytest.mark.parametrize("answer", [httpx.ConnectError("refused"), problem(503, "UNAVAILABLE"), "ends"])
+async def test_a_stream_that_can_not_be_taken_up_again(answer: Any) -> None:
+    """After as many tries as there are in vain, the failure is raised."""
+
+    def ends(_: httpx.Request) -> httpx.Response:
+        return sse()
+
+    server = Server(ends if answer == "ends" else answer)
+    async with server.client(tries=2) as client:
+        with pytest.raises((Unreachable, TryAgain)):
+            [update async for update in client.job(JOB).stream()]
+
+
+async def test_a_stream_of_something_else() -> None:
+    """What is refused is raised at once; events that are no objects, or have no end, are bad answers."""
+    for answer, kind in (
+        (problem(404, "JOB_NOT_FOUND"), NotFound),
+        (httpx.Response(200, content=b"data: [1]\n\n"), BadAnswer),
+        (httpx.Response(200, content=b"data: {\n\n"), BadAnswer),
+        (httpx.Response(200, content=b"data: " + b"x" * 5_000_000), BadAnswer),
+        (sse({"type": "state.changed"}), BadAnswer),
+    ):
+        server = Server(answer)
+        async with server.client() as client:
+            with pytest.raises(kind):
+                [update async for update in client.job(JOB).stream()]
+        assert 1 == len(server.asked)

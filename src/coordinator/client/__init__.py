@@ -24,20 +24,26 @@ from coordinator.client.errors import (
 )
 from coordinator.client.job import AsyncJob
 from coordinator.client.models import (
+    AttemptEnded,
     Blob,
     Canceled,
     JobError,
     JobResult,
     JobView,
+    ProgressMade,
     Receipt,
     ResultFile,
+    StateChanged,
     Submitted,
+    Tokens,
+    Update,
 )
 from coordinator.client.sync import Coordinator, Job
 
 __all__ = [
     "AsyncCoordinator",
     "AsyncJob",
+    "AttemptEnded",
     "BadAnswer",
     "Blob",
     "Canceled",
@@ -53,11 +59,15 @@ __all__ = [
     "NotAuthorised",
     "NotFound",
     "NotReady",
+    "ProgressMade",
     "RateLimited",
     "Receipt",
     "Refused",
     "ResultFile",
+    "StateChanged",
     "Submitted",
+    "Tokens",
     "TryAgain",
     "Unreachable",
+    "Update",
 ]

@@ -48,8 +48,8 @@ class HttpPool:
     ) -> None:
         """`timeout` is in seconds of silence; `transport` replaces the network (an ASGI app in tests)."""
         self.url = url.rstrip("/")
+        self.tries = tries
         self._timeout = timeout
-        self._tries = tries
         self._seen = 0
         self._http = httpx.AsyncClient(
             base_url=_address(self.url),
@@ -111,11 +111,13 @@ class HttpPool:
         return document
 
     @asynccontextmanager
-    async def stream(self, path: str) -> AsyncIterator[httpx.Response]:
+    async def stream(
+        self, path: str, params: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[httpx.Response]:
         """An answer whose body is still to be read. Raises Refused, Unreachable."""
 
         async def once() -> httpx.Response:
-            request = self._request("GET", path, None, None, None, None, 0.0)
+            request = self._request("GET", path, None, None, params, None, 0.0)
             response = await self._http.send(request, stream=True)
             if response.is_success:
                 return response
@@ -167,12 +169,12 @@ class HttpPool:
             try:
                 return await once()
             except httpx.RequestError as error:
-                if tried + 1 >= self._tries:
+                if tried + 1 >= self.tries:
                     raise self._unreachable(error) from error
                 asked = 0.0
             except (TryAgain, RateLimited) as error:
                 asked = error.retry_after or 0.0
-                if tried + 1 >= self._tries or asked > LONGEST_RETRY_AFTER_S:
+                if tried + 1 >= self.tries or asked > LONGEST_RETRY_AFTER_S:
                     raise
             # What was asked for, and then not all at the same moment.
             await asyncio.sleep(asked + BACKOFF.delay(tried))

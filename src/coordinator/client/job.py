@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coordinator.client import transfer
 from coordinator.client.commands import path_part
 from coordinator.client.errors import Conflict, JobFailed, NotFound, NotReady
-from coordinator.client.models import Canceled, JobResult, JobView, Receipt, Submitted, typed
+from coordinator.client.models import Canceled, JobResult, JobView, Receipt, Submitted, Update, typed
+from coordinator.client.streaming import follow
 
 if TYPE_CHECKING:
     from coordinator.client.coordinator import AsyncCoordinator
@@ -69,6 +72,17 @@ class AsyncJob:
         if found is None:
             raise JobFailed(await self._final_view())
         return found
+
+    async def stream(self, *, progress: bool = True) -> AsyncGenerator[Update, None]:
+        """What happened to the job and what happens, until it is final.
+
+        States and ends of attempts (StateChanged, AttemptEnded) come each once and in order, also over a
+        lost connection. Without `progress`, only they. With it there are ProgressMade and Tokens, too: these
+        begin with the text so far, and are lost where nobody listens; the result has the whole text.
+        """
+        async with aclosing(follow(self._coordinator.http, self._path, progress=progress)) as updates:
+            async for update in updates:
+                yield update
 
     async def cancel(self, reason: str = "") -> Canceled:
         """Stop it, queued or running. Raises Conflict where it is final already."""

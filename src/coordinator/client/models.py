@@ -113,6 +113,66 @@ class JobResult(Answer):
                 yield ResultFile(_harmless(name), parse_blob_ref(value))
 
 
+class Update(Answer):
+    """Something that happened to a job, from its `stream`. `attempt` is the one that it is about."""
+
+    job_id: str
+    attempt: int | None = None
+
+
+class StateChanged(Update):
+    """The job is in another state. `position` is the event's place in the log."""
+
+    state: str
+    position: int
+    at: datetime
+    miner_id: str | None = None
+    error: JobError | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether the job's state will never change again."""
+        from coordinator.domain.job import FINAL_STATES
+
+        return self.state in FINAL_STATES
+
+
+class AttemptEnded(Update):
+    """An attempt ended without a result: it `failed`, was `lost` or `released`."""
+
+    outcome: str
+    position: int
+    at: datetime
+    miner_id: str
+    error: JobError
+
+
+class ProgressMade(Update):
+    """How far the attempt is (0 to 1), and a word for what is being done. The newest counts."""
+
+    attempt: int
+    fraction: float | None = None
+    note: str | None = None
+
+
+class Tokens(Update):
+    """What the attempt's text grew by. `offset` characters came before: more than you have had is a gap."""
+
+    attempt: int
+    text: str
+    offset: int
+
+
+UPDATES: dict[str, type[Update]] = {
+    "state.changed": StateChanged,
+    "result.ready": StateChanged,
+    "attempt.ended": AttemptEnded,
+    "progress": ProgressMade,
+    "tokens": Tokens,
+}
+"""By the type of what a coordinator sends."""
+
+
 class Canceled(Answer):
     """A job was cancelled (or, for a repeat, had been)."""
 

@@ -22,6 +22,7 @@ class Job(Facade[AsyncJob]):
     view = blocking(AsyncJob.view)
     wait = blocking(AsyncJob.wait)
     result = blocking(AsyncJob.result)
+    stream = iterating(AsyncJob.stream)
     cancel = blocking(AsyncJob.cancel)
     receipt = blocking(AsyncJob.receipt)
     download = blocking(AsyncJob.download)
