@@ -29,6 +29,7 @@ from coordinator.application.ports import (
     StoredPayload,
     Tables,
 )
+from coordinator.application.shelf import LANE_HEAD
 from coordinator.application.timers import Timers
 from coordinator.database.leadership import LocalLeadership
 from coordinator.database.migrate import migrate
@@ -324,7 +325,11 @@ class Dispatching:
     hints: LocalHints
 
     async def see(self, *events: Event) -> None:
-        recorded = self.stores.append(*events)
+        await self.lead(self.stores.append(*events))
+
+    async def lead(self, recorded: Sequence[Recorded]) -> None:
+        """One batch, as the runner does it."""
+        await self.dispatcher.before(recorded)
         await asyncio.to_thread(lead, self.stores, self.dispatcher, recorded)
         await self.dispatcher.after(recorded)
         await self.dispatcher.tick()
@@ -383,14 +388,44 @@ async def test_a_payload_that_looks_like_our_reference_to_a_blob_is_a_payload(st
     ]
     rows = [StoredPayload(mine, "payload", b"s" * 16, body), StoredPayload(ours, "payload", b"s" * 16, ref)]
     recorded = stores.log.append(events, rows).events
-    await asyncio.to_thread(lead, stores, d.dispatcher, recorded)
-    await d.dispatcher.after(recorded)
-    await d.dispatcher.tick()
+    await d.lead(recorded)
     first, second = await d.queues.take(PROFILE, 0), await d.queues.take(PROFILE, 0)
     assert first is not None
     assert second is not None
     assert (first.offer.payload, first.offer.payload_blob) == ({"blob": "hello"}, None)
     assert (second.offer.payload, second.offer.payload_blob) == (None, f"blob:{'a' * 64}")
+
+
+async def test_offers_do_not_wait_for_the_table(stores: Stores) -> None:
+    """What the table then fails to keep is offered again after the takeover: nothing is lost."""
+    job = uuid4()
+    d = dispatching(stores)
+    await d.see(deciding.registered(concurrency=2))
+    recorded = stores.append(submitted(job))
+    await d.dispatcher.before(recorded)
+    taken = await d.queues.take(PROFILE, PATIENCE)
+    assert taken is not None
+    assert taken.offer.job_id == job
+    with stores.database.transaction() as tables:  # the transaction failed: whoever leads now reads anew
+        d.dispatcher.take_over(tables)
+    assert await d.offers() == []
+    await d.lead(recorded)
+    assert await d.offers() == [(str(job), 1)]
+
+
+async def test_lanes_are_read_only_behind_the_commit(stores: Stores) -> None:
+    """Jobs beyond a lane's head that are still being written are not taken for the lane's end."""
+    jobs = [uuid4() for _ in range(LANE_HEAD + 5)]
+    d = dispatching(stores)
+    await d.see(deciding.registered(concurrency=2 * LANE_HEAD))
+    await d.lead(stores.append(*(submitted(job) for job in jobs)))
+    seen = [job for job, _ in await d.offers()]
+    while len(seen) < len(jobs):
+        await d.dispatcher.tick()
+        more = [job for job, _ in await d.offers()]
+        assert more, "the rest was forgotten"
+        seen += more
+    assert sorted(seen) == sorted(map(str, jobs))
 
 
 async def test_a_job_that_is_over_is_not_offered_again(stores: Stores) -> None:
@@ -493,14 +528,13 @@ async def test_a_draining_miner_is_told_and_gets_nothing_new(stores: Stores) -> 
 class Timing:
     stores: Stores
     timers: Timers
-    dispatcher: Dispatcher
-    """Its table says how long jobs may live and run."""
+    dispatching: Dispatching
+    """The dispatcher's table says how long jobs may live and run."""
     sent: list[Command]
 
-    def see(self, *events: Event) -> None:
+    async def see(self, *events: Event) -> None:
         recorded = self.stores.append(*events)
-        lead(self.stores, self.dispatcher, recorded)
-        self.dispatcher.work.note(recorded, self.stores.monotonic)
+        await self.dispatching.lead(recorded)
         lead(self.stores, self.timers, recorded)
 
     async def wait(self, seconds: float) -> list[Command]:
@@ -523,7 +557,7 @@ def timing(stores: Stores) -> Timing:
     timers = Timers(stores.database, handle, stores.clock, heartbeat_timeout=30)
     with stores.database.transaction() as tables:
         timers.take_over(tables)
-    return Timing(stores, timers, dispatching(stores).dispatcher, sent)
+    return Timing(stores, timers, dispatching(stores), sent)
 
 
 def beat(stores: Stores, *jobs: UUID) -> None:
@@ -541,7 +575,9 @@ def beat(stores: Stores, *jobs: UUID) -> None:
 async def test_a_silent_miner_loses_its_leases_and_its_session(timing: Timing) -> None:
     """After one timeout without a heartbeat the attempt and the session are over."""
     job = uuid4()
-    timing.see(deciding.registered(at=timing.stores.now), submitted(job), started(job, at=timing.stores.now))
+    await timing.see(
+        deciding.registered(at=timing.stores.now), submitted(job), started(job, at=timing.stores.now)
+    )
     assert await timing.wait(29) == []
     due = await timing.wait(3)
     assert {type(c) for c in due} == {JobLose, MinerLose}
@@ -552,8 +588,8 @@ async def test_heartbeats_keep_what_they_name(timing: Timing) -> None:
     """A lease that a heartbeat names lives on; one that the miner forgot ends, the session does not."""
     kept, forgotten = uuid4(), uuid4()
     now = timing.stores.now
-    timing.see(deciding.registered(at=now), submitted(kept), submitted(forgotten))
-    timing.see(started(kept, at=now), started(forgotten, at=now))
+    await timing.see(deciding.registered(at=now), submitted(kept), submitted(forgotten))
+    await timing.see(started(kept, at=now), started(forgotten, at=now))
     due: list[Command] = []
     for _ in range(5):
         beat(timing.stores, kept)
@@ -565,7 +601,9 @@ async def test_heartbeats_keep_what_they_name(timing: Timing) -> None:
 async def test_silence_counts_only_while_we_were_listening(timing: Timing) -> None:
     """After a start, a reconnect or a standstill nothing ends for one full timeout."""
     job = uuid4()
-    timing.see(deciding.registered(at=timing.stores.now), submitted(job), started(job, at=timing.stores.now))
+    await timing.see(
+        deciding.registered(at=timing.stores.now), submitted(job), started(job, at=timing.stores.now)
+    )
     for interruption in ("reconnect", "takeover", "standstill"):
         timing.stores.pass_time(25)
         if interruption == "reconnect":
@@ -581,13 +619,13 @@ async def test_a_session_that_is_over_leaves_no_leases(timing: Timing) -> None:
     """A miner that left, or came back as another session, loses what the old one held, at once."""
     left, replaced = uuid4(), uuid4()
     now = timing.stores.now
-    timing.see(deciding.registered(at=now), submitted(left), started(left, at=now))
-    timing.see(MinerLeft(at=now, by="rig", miner_id="rig", session_id=deciding.SESSION))
+    await timing.see(deciding.registered(at=now), submitted(left), started(left, at=now))
+    await timing.see(MinerLeft(at=now, by="rig", miner_id="rig", session_id=deciding.SESSION))
     assert {c.job_id for c in await timing.wait(2) if isinstance(c, JobLose)} == {left}
-    timing.see(lost(left))
-    timing.see(deciding.registered("session-2", at=now), submitted(replaced))
-    timing.see(started(replaced, at=now, session="session-2"))
-    timing.see(deciding.registered("session-3", at=now))
+    await timing.see(lost(left))
+    await timing.see(deciding.registered("session-2", at=now), submitted(replaced))
+    await timing.see(started(replaced, at=now, session="session-2"))
+    await timing.see(deciding.registered("session-3", at=now))
     assert {c.job_id for c in await timing.wait(2) if isinstance(c, JobLose)} == {replaced}
 
 
@@ -595,9 +633,9 @@ async def test_time_to_live_and_run_time_are_limited_whatever_the_heartbeats_say
     """A job expires at its time, and an attempt that runs longer than its service allows is lost."""
     queued, running = uuid4(), uuid4()
     now = timing.stores.now
-    timing.see(deciding.registered(at=now), submitted(queued, expires_at=now + 20_000))
-    timing.see(submitted(running, timeout_seconds=60))
-    timing.see(started(running, at=now))
+    await timing.see(deciding.registered(at=now), submitted(queued, expires_at=now + 20_000))
+    await timing.see(submitted(running, timeout_seconds=60))
+    await timing.see(started(running, at=now))
     due: list[Command] = []
     for _ in range(7):
         beat(timing.stores, running)
@@ -610,11 +648,11 @@ async def test_what_is_final_needs_no_timer(timing: Timing) -> None:
     """Jobs that came to an end, in the same batch or later, never come due."""
     jobs = [uuid4() for _ in range(3)]
     now = timing.stores.now
-    timing.see(
+    await timing.see(
         deciding.registered(at=now), *itertools.chain(*((submitted(j), started(j, at=now)) for j in jobs))
     )
-    timing.see(completed(jobs[0]), after(jobs[1], JobCanceled, attempt=1, reason=""), lost(jobs[2]))
-    timing.see(after(jobs[2], JobFailed, attempt=1, error_code="LEASE_LOST", error_message=""))
+    await timing.see(completed(jobs[0]), after(jobs[1], JobCanceled, attempt=1, reason=""), lost(jobs[2]))
+    await timing.see(after(jobs[2], JobFailed, attempt=1, error_code="LEASE_LOST", error_message=""))
     due: list[Command] = []
     for _ in range(10):
         beat(timing.stores)

@@ -1,9 +1,10 @@
 """The dispatcher: keeps a window of offers on each profile's work queue, driven by its table of queued work.
 
-Publishing follows the commit. What is offered is known in memory only: a process that takes over offers
-everything anew, and so does the one whose broker comes back; an offer is not the job, repeating one is
-harmless. An offer that nobody claims within `offer_timeout` goes back to the shelf and is offered again,
-elsewhere where it can be.
+Publishing follows the commit of the events, not that of the table, which is written meanwhile: no job waits
+for our bookkeeping. What is offered is known in memory only: a process that takes over offers everything
+anew, and so does the one whose broker comes back; an offer is not the job, repeating one is harmless. An
+offer that nobody claims within `offer_timeout` goes back to the shelf and is offered again, elsewhere where
+it can be.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import structlog
 
 from coordinator.application.fleet import Profile, Session
 from coordinator.application.follow import FollowerBase
-from coordinator.application.open_work import Hint, OpenWork, Running
+from coordinator.application.open_work import NO_CHANGES, Hint, OpenWork, Running
 from coordinator.application.payloads import Payloads
 from coordinator.application.ports import (
     Clock,
@@ -65,6 +66,8 @@ class Dispatcher(FollowerBase):
         self._offer_timeout = offer_timeout
         self._reset = False
         self._hinting: set[asyncio.Task[None]] = set()
+        self._changes = NO_CHANGES
+        self._refilling: asyncio.Task[None] | None = None
         self.work = OpenWork()
         queues.on_reset(self._note_reset)
 
@@ -86,10 +89,17 @@ class Dispatcher(FollowerBase):
             lane = self.work.shelf.lane((row["job_class"], row["priority"], row["client"]))
             self._load_lane(tables, lane)
 
-    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+    async def before(self, events: Sequence[Recorded]) -> None:
+        await self._refilled()  # where the round before this one failed in between
         unknown = self.work.unknown(events)
-        found = tables.query("dispatch_open_work", job_ids=unknown) if unknown else []
-        changes = self.work.changes(events, [_from_row(row) for row in found])
+        found = await asyncio.to_thread(self._find, unknown) if unknown else []
+        self._changes = self.work.changes(events, found)
+        for hint in self.work.note(events, self._clock.monotonic()):
+            self._hint(hint)
+        self._refilling = asyncio.create_task(self._refill_all(from_table=False))
+
+    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        changes = self._changes
         if changes.rows:
             tables.put("open_work", changes.rows)
         if changes.gone:
@@ -99,25 +109,41 @@ class Dispatcher(FollowerBase):
         _apply_sessions(tables, events)
 
     async def after(self, events: Sequence[Recorded]) -> None:
-        for hint in self.work.note(events, self._clock.monotonic()):
-            self._hint(hint)
+        await self._refilled()
+
+    async def _refilled(self) -> None:
+        refilling, self._refilling = self._refilling, None
+        if refilling is not None:
+            await refilling
+
+    def _find(self, job_ids: Sequence[str]) -> list[Work]:
+        with self._database.transaction() as tables:
+            return [_from_row(row) for row in tables.query("dispatch_open_work", job_ids=job_ids)]
 
     # --- offers ---------------------------------------------------------------------------------------------
     async def tick(self) -> None:
-        now = self._clock.monotonic()
         if self._reset:
             self._reset = False
             self._take_back_all()
-        await self._reoffer_late(now)
-        for profile in self.work.fleet.tightest_first():
-            room = min(MAX_REFILL, profile.room(now))
-            if room:
-                await self._refill(profile, room)
+        await self._reoffer_late(self._clock.monotonic())
+        await self._refill_all(from_table=True)
         self.work.fleet.forget_idle()
         self.work.forget_classes()
 
-    async def _refill(self, profile: Profile, room: int) -> None:
-        drained = list(self.work.shelf.drained_lanes(profile.classes))
+    async def _refill_all(self, *, from_table: bool) -> None:
+        """Offer what there is room for.
+
+        `from_table`: the table has whatever was noted, so that lanes may be read from it. Before its commit a
+        lane that is read would seem to end where the new jobs begin.
+        """
+        now = self._clock.monotonic()
+        for profile in list(self.work.fleet.tightest_first()):
+            room = min(MAX_REFILL, profile.room(now))
+            if room:
+                await self._refill(profile, room, from_table=from_table)
+
+    async def _refill(self, profile: Profile, room: int, *, from_table: bool) -> None:
+        drained = list(self.work.shelf.drained_lanes(profile.classes)) if from_table else []
         if drained:
             await asyncio.to_thread(self._load_lanes, drained)
         works = self.work.shelf.take(profile.classes, room)
@@ -125,9 +151,10 @@ class Dispatcher(FollowerBase):
             await self._publish(profile, works)
 
     async def _publish(self, profile: Profile, works: list[Work]) -> None:
+        known_work = self.work  # a takeover may put another in its place while we wait
         bundles = profile.bundles(works)
         now = self._clock.monotonic()
-        self.work.offer(profile, works, now)
+        known_work.offer(profile, works, now)
         missed: set[str] = {work.job_id for work in works}
         try:
             payloads = await self._payloads.of([UUID(w.job_id) for w in works])
@@ -140,8 +167,8 @@ class Dispatcher(FollowerBase):
         finally:
             # Also when this is cancelled: what did not arrive is on the shelf, not in between.
             for work in reversed(works):
-                if work.job_id in missed and self.work.is_offered(work, profile):
-                    self.work.take_back(work)
+                if work.job_id in missed and known_work.is_offered(work, profile):
+                    known_work.take_back(work)
 
     async def _reoffer_late(self, now: float) -> None:
         """Offer anew what nobody claimed in time, elsewhere where it can be; at a bounded rate."""

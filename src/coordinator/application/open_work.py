@@ -45,6 +45,9 @@ class Changes:
     """Of work_classes."""
 
 
+NO_CHANGES = Changes([], set(), [])
+
+
 class Hint(NamedTuple):
     miner_id: str
     body: Mapping[str, Any]
