@@ -27,7 +27,7 @@ $(BIN)/.test: $(INPUTS) | $(BIN)/python
 
 $(BIN)/.check: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[test,check]'
-	@touch $@
+	@touch $@ $(BIN)/.test
 
 servers: ## Install RabbitMQ, Postgres and Redis where they are missing (apt as root; says what to do otherwise)
 	@sh scripts/install-servers.sh
