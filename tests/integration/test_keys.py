@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -15,6 +14,8 @@ from coordinator.domain.key import KeyCreated
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
+# Fixed, as they are in names of tests, which must be the same on each worker.
+NO_KEY, NOR_THIS = "7d1f0c52-3a0e-4a57-9d53-2f5c7a1b8e01", "7d1f0c52-3a0e-4a57-9d53-2f5c7a1b8e02"
 JOB = {"service": SERVICE, "payload": {"text": "hello"}}
 
 
@@ -189,13 +190,13 @@ async def test_keys_are_listed_by_name(edge: Bench) -> None:
         ("POST", "", {"name": "carol\u0000", "role": "client"}, 422),
         ("POST", "", {"name": "carol", "role": "client", "label": "x" * 10_000}, 422),
         ("POST", "", [], 422),
-        ("POST", f"/{uuid4()}/rotate", {}, 404),
-        ("POST", f"/{uuid4()}/revoke", {}, 404),
-        ("POST", f"/{uuid4()}/rotate", {"key_id": str(uuid4())}, 422),
-        ("POST", f"/{uuid4()}/rotate", {"grace_seconds": -1}, 422),
-        ("POST", f"/{uuid4()}/rotate", {"grace_seconds": 10**9}, 422),
+        ("POST", f"/{NO_KEY}/rotate", {}, 404),
+        ("POST", f"/{NO_KEY}/revoke", {}, 404),
+        ("POST", f"/{NO_KEY}/rotate", {"key_id": NOR_THIS}, 422),
+        ("POST", f"/{NO_KEY}/rotate", {"grace_seconds": -1}, 422),
+        ("POST", f"/{NO_KEY}/rotate", {"grace_seconds": 10**9}, 422),
         ("POST", "/not-a-key/revoke", {}, 422),
-        ("GET", f"/{uuid4()}", None, 404),
+        ("GET", f"/{NO_KEY}", None, 404),
         ("GET", "?cursor=AAAA", None, 422),
         ("GET", "?name=%27%3B--", None, 422),
         ("GET", "?role=system", None, 422),

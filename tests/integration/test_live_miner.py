@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.receipt import sign_statement
+from coordinator.crypto.statement import sign_statement
 from tests.harness.live import LiveSocket, Message, live_socket, text_of
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench, an_edge, key_of
