@@ -222,3 +222,40 @@ def test_production_refuses_the_secrets_that_are_shipped_for_trying_it_out(monke
     with pytest.raises(BadSettings, match=r"^CLIENT_API_KEYS: with APP_ENV=prod") as refused:
         load_settings(_env_file=None, app_env="prod", client_api_keys=key)
     assert "client-secret" not in str(refused.value)
+
+
+# --- limits and signatures ---------------------------------------------------------------------------------
+def test_limits_hold_in_production_only():
+    """What nobody set limits nobody on a laptop; in production it does, each role by its own measure."""
+    assert {0} == set(load_settings().rate_limits.values())
+    prod = load_settings(app_env="prod")
+    assert (60, 60) == (prod.rate_limits["client"], prod.rate_limit_window_seconds)
+    assert prod.rate_limits["client"] < prod.rate_limits["admin"] < prod.rate_limits["miner"]
+    assert prod.rate_limits["failures"] > 0
+
+
+def test_limits_are_what_is_set(environment: Environment):
+    """In either environment; 0 is any number."""
+    environment(RATE_LIMIT_REQUESTS="5", RATE_LIMIT_MINER_REQUESTS="0")
+    for app_env in ("dev", "prod"):
+        limits = load_settings(app_env=app_env).rate_limits
+        assert (5, 0) == (limits["client"], limits["miner"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RATE_LIMIT_REQUESTS", "-1"),
+        ("RATE_LIMIT_WINDOW_SECONDS", "0"),
+        ("RATE_LIMIT_REDIS_URL", f"http://:{SECRET}@redis/"),
+        ("HMAC_SECRET", "too-short"),
+        ("HMAC_WINDOW_SECONDS", "0"),
+    ],
+)
+def test_a_bad_limit_stops_the_start(environment: Environment, name: str, value: str):
+    """With its name, and without its value."""
+    environment(**{name: value})
+    with pytest.raises(BadSettings, match=name) as bad:
+        load_settings()
+    assert SECRET not in str(bad.value)
+    assert "too-short" not in str(bad.value)
