@@ -16,7 +16,7 @@ from coordinator.edge.context import EdgeContext
 from coordinator.edge.models import JobState, moment
 from coordinator.edge.reading import PageQuery, cursor_after, read_cursor
 
-MAX_LOOKED_AT: Final = 5000
+MAX_LOOKED_AT: Final = 2000
 _CURSOR: Final = (r"[0-9]{1,16}", r"[0-9a-f-]{36}")
 _FIRST: Final = (-1, "")
 _LAST: Final = (2**62, "")
