@@ -195,6 +195,46 @@ async def test_a_refused_submit_is_a_bad_request() -> None:
     assert ["job.submit"] == [intent.command.topic for intent in front.intents]
 
 
+@pytest.mark.parametrize(
+    ("row", "status", "code", "again"),
+    [
+        ({"state": "EXPIRED"}, 504, "timeout", "false"),
+        ({"state": "CANCELED"}, 400, "canceled", "false"),
+        (
+            {"state": "FAILED", "error_code": "OUT_OF_MEMORY", "error_message": "why"},
+            500,
+            "out_of_memory",
+            "false",
+        ),
+        (
+            {"state": "FAILED", "error_code": "UNSUPPORTED", "error_message": "why"},
+            400,
+            "unsupported",
+            "false",
+        ),
+        ({"state": "RUNNING"}, 503, "unavailable", None),
+    ],
+)
+async def test_how_a_job_without_a_result_is_answered(
+    row: dict[str, Any], status: int, code: str, again: str | None
+) -> None:
+    """Each end has its status and code; only what passes by itself is to be sent again."""
+    front = FakeFront()
+    found = {"client": "alice", "error_code": None, "error_message": None, **row}
+    app = an_app(
+        front=front,
+        database=FakeDatabase(
+            read_offerings=lambda: [OFFERING],
+            read_job=lambda job_id: [found],
+            read_final_jobs=lambda job_ids: [{"job_id": job_id} for job_id in job_ids],
+        ),
+    )
+    async with browsing(app, ALICE) as http:
+        answer = await http.post("/v1/chat/completions", json=CHAT)
+    assert (status, code) == (answer.status_code, answer.json()["error"]["code"])
+    assert again == answer.headers.get("x-should-retry")
+
+
 async def test_hanging_up_while_it_is_submitted() -> None:
     """A client that goes away before its job is in the log has it cancelled once it is."""
 

@@ -44,6 +44,7 @@ from coordinator.edge.metrics import Backlogs
 from coordinator.edge.openai import ROUTERS as OPENAI_ROUTERS
 from coordinator.edge.openai.errors import OpenAIErrors
 from coordinator.edge.openai.offered import Offered
+from coordinator.edge.openai.runs import JOB_HEADER
 from coordinator.edge.openapi import describe
 from coordinator.edge.problems import install_problem_handlers
 from coordinator.edge.rates import RATE_HEADERS
@@ -119,7 +120,14 @@ def create_app(context: EdgeContext) -> FastAPI:
             allow_origins=context.settings.allow_origins,
             allow_methods=["GET", "HEAD", "POST", "PUT"],
             allow_headers=["*"],
-            expose_headers=[POSITION_HEADER, REQUEST_ID_HEADER, "Location", "Retry-After", *RATE_HEADERS],
+            expose_headers=[
+                POSITION_HEADER,
+                REQUEST_ID_HEADER,
+                JOB_HEADER,
+                "Location",
+                "Retry-After",
+                *RATE_HEADERS,
+            ],
         )
     app.add_middleware(OpenAIErrors)
     app.add_middleware(Entrance, meter=app.state.http_meter)
