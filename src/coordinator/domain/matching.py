@@ -24,6 +24,10 @@ NOMINAL_SHARE = 0.98  # with error correction on, a card's driver reports a litt
 MAX_LABEL = 100  # characters
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f]+$")]
+GpuLabel = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f]*[A-Za-z0-9][^\x00-\x1f]*$"),
+]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")]
 
@@ -33,11 +37,11 @@ class Constraints(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gpu: Label | None = None
+    gpu: GpuLabel | None = None
     """A vendor ("nvidia"), a model ("rtx-4090") or "any" (some GPU)."""
     cuda: Version | None = None
     """The least CUDA version, compared as a version: 12.10 is newer than 12.9."""
-    min_vram_gb: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    min_vram_gb: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
     """Memory of one single GPU, in GB of 10^9 bytes."""
     models: Annotated[tuple[Label, ...], Field(max_length=32)] = ()
     """Models that the miner must have, all of them; letter case does not count."""
@@ -60,7 +64,7 @@ class Gpu(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Label
-    memory_mb: Annotated[int, Field(ge=1, le=10_000_000)]
+    memory_mb: Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
 
 class Capabilities(BaseModel):
