@@ -24,10 +24,6 @@ NOMINAL_SHARE = 0.98  # with error correction on, a card's driver reports a litt
 MAX_LABEL = 100  # characters
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f]+$")]
-GpuLabel = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f]*[A-Za-z0-9][^\x00-\x1f]*$"),
-]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")]
 
@@ -37,7 +33,7 @@ class Constraints(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gpu: GpuLabel | None = None
+    gpu: Label | None = Field(None, json_schema_extra={"pattern": "[A-Za-z0-9]"})
     """A vendor ("nvidia"), a model ("rtx-4090") or "any" (some GPU)."""
     cuda: Version | None = None
     """The least CUDA version, compared as a version: 12.10 is newer than 12.9."""

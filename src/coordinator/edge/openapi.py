@@ -196,7 +196,8 @@ def _tidy(parameter: dict[str, Any]) -> None:
     for noise in ("title", "description"):
         schema.pop(noise, None)
     _take_null_away(schema)
-    schema.update(_CHECKED_BY_US.get(parameter["name"], {}))
+    for name, value in _CHECKED_BY_US.get(parameter["name"], {}).items():
+        schema.setdefault(name, value)
 
 
 def _take_null_away(schema: dict[str, Any]) -> None:
