@@ -10,20 +10,15 @@ Nothing is read but the code, so that the same code gives the same bytes everywh
 from __future__ import annotations
 
 import argparse
-import ast
-import functools
-import inspect
 import json
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel, RootModel
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import core_schema
+from pydantic import BaseModel
 
+from coordinator.application.described import Described
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Heartbeat, Offer
 from coordinator.application.progress import ProgressReport
@@ -44,59 +39,6 @@ DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "receipt": Receipt,
     "statement": SignedStatement,
 }
-SEE_ALSO = {
-    ("JobComplete", "statement"): "The miner's signed statement; its shape is in documents/statement.json.",
-    ("JobCompleted", "receipt"): "The signed receipt; its shape is in documents/receipt.json.",
-}
-"""What the code types as any object, because it is checked elsewhere."""
-
-
-class Described(GenerateJsonSchema):
-    """JSON Schema with the docstrings of fields as their descriptions, and without made-up titles."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
-
-    def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
-        made = super().model_schema(schema)
-        if "description" in made:
-            made["description"] = _one_line(made["description"])
-        model: type[BaseModel] = schema["cls"]
-        docs = field_docs(model)
-        for name, member in made.get("properties", {}).items():
-            text = docs.get(name) or SEE_ALSO.get((model.__name__, name))
-            if text:
-                member.setdefault("description", text)
-        return made
-
-    def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
-        made = super().dict_schema(schema)
-        if "patternProperties" in made:  # the names are restricted: others are refused
-            made["additionalProperties"] = False
-        return made
-
-
-@functools.cache
-def field_docs(model: type[BaseModel]) -> Mapping[str, str]:
-    """The docstrings below a model's fields, its base classes' included."""
-    docs: dict[str, str] = {}
-    for cls in reversed(model.__mro__):
-        if not issubclass(cls, BaseModel) or cls is BaseModel or issubclass(RootModel, cls):
-            continue
-        if cls.__pydantic_generic_metadata__["origin"] is not None:
-            continue  # made by a subscript: it has no source
-        [definition] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-        assert isinstance(definition, ast.ClassDef)
-        for field, text in zip(definition.body, definition.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-                and isinstance(text.value.value, str)
-            ):
-                docs[field.target.id] = _one_line(text.value.value)
-    return docs
 
 
 def json_schema(model: type[BaseModel], kind: str, name: str) -> dict[str, Any]:
@@ -186,10 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if found:
         sys.stderr.write(f"Run `{REGENERATE}` and commit what it writes.\n")
     return 1 if found else 0
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ RUN_SECONDS = 120.0
 MARK = "--- end of block ---"
 # What the page asks of curl, for machines that have none.
 STAND_IN_CURL = """#!/usr/bin/env python3
-import argparse, sys, urllib.request
+import argparse, sys, urllib.error, urllib.request
 parser = argparse.ArgumentParser()
 parser.add_argument("--silent", action="store_true")
 parser.add_argument("--header", action="append", default=[])
@@ -35,7 +35,11 @@ parser.add_argument("url")
 asked = parser.parse_args()
 headers = dict(header.split(": ", 1) for header in asked.header)
 request = urllib.request.Request(asked.url, asked.data and asked.data.encode(), headers)
-sys.stdout.write(urllib.request.urlopen(request).read().decode())
+try:
+    answer = urllib.request.urlopen(request)
+except urllib.error.HTTPError as refusal:  # to curl that is an answer, too
+    answer = refusal
+sys.stdout.write(answer.read().decode())
 """
 
 

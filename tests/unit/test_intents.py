@@ -429,3 +429,19 @@ def test_answers_look_the_same_over_both_edges():
     refused = Refused(Code.STALE_ATTEMPT, "drop the work")
     assert {"status": "refused", "code": "STALE_ATTEMPT", "detail": "drop the work"} == refused.to_wire()
     assert json.dumps(refused.to_wire())
+
+
+@pytest.mark.parametrize("wrong", [True, "5", 5.0, 5.5, None])
+@pytest.mark.parametrize("field", ["ttl_seconds", "priority", "max_attempts"])
+def test_a_number_is_a_number(field: str, wrong: object) -> None:
+    """JSON has types of its own: true or "5" in the place of a number is a mistake, and refused as one."""
+    with pytest.raises(Refusal, match=f"INVALID_PAYLOAD: {field}: "):
+        parse_command("job.submit", {"service": "checksum", "payload": {}, field: wrong})
+
+
+@pytest.mark.parametrize("wrong", [1, 0, "true", None])
+def test_a_truth_value_is_a_truth_value(wrong: object) -> None:
+    """Only true and false are."""
+    said = {"job_id": ID, "attempt": 1, "miner_id": "rig", "session_id": "session-1"}
+    with pytest.raises(Refusal, match="INVALID_PAYLOAD: retryable: "):
+        parse_command("job.fail", {**said, "error_code": "BROKEN", "retryable": wrong})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from coordinator.domain.matching import Constraints
 from coordinator.domain.messages import (
@@ -46,7 +46,8 @@ MAX_FREE_RELEASES = 10
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 ErrorCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
 MetricName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-Metrics = Annotated[dict[MetricName, int | Text], Field(max_length=32)]
+Number = Annotated[int, Field(strict=True, gt=-(2**63), lt=2**63)]
+Metrics = Annotated[dict[MetricName, Number | Text], Field(max_length=32)]
 
 
 # --- commands ----------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ class JobFail(AttemptCommand, topic="job.fail", senders={Role.MINER}):
 
     error_code: ErrorCode
     error_message: Text = ""
-    retryable: bool = True
+    retryable: StrictBool = True
     metrics: Metrics = Field(default_factory=dict)
 
 

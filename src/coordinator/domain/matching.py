@@ -33,11 +33,11 @@ class Constraints(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gpu: Label | None = None
+    gpu: Label | None = Field(None, json_schema_extra={"pattern": "[A-Za-z0-9]"})
     """A vendor ("nvidia"), a model ("rtx-4090") or "any" (some GPU)."""
     cuda: Version | None = None
     """The least CUDA version, compared as a version: 12.10 is newer than 12.9."""
-    min_vram_gb: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    min_vram_gb: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
     """Memory of one single GPU, in GB of 10^9 bytes."""
     models: Annotated[tuple[Label, ...], Field(max_length=32)] = ()
     """Models that the miner must have, all of them; letter case does not count."""
@@ -60,7 +60,7 @@ class Gpu(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Label
-    memory_mb: Annotated[int, Field(ge=1, le=10_000_000)]
+    memory_mb: Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
 
 class Capabilities(BaseModel):

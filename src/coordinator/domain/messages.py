@@ -123,7 +123,8 @@ def _register(registry: dict[str, Any], topic: str, cls: type[Message]) -> None:
     registry[topic] = cls
 
 
-TtlSeconds = Annotated[int, Field(ge=1, le=604_800)]
-Priority = Annotated[int, Field(ge=0, le=9)]
-MaxAttempts = Annotated[int, Field(ge=1, le=10)]
-Attempt = Annotated[int, Field(ge=1, le=1_000_000)]
+# Strict: JSON has numbers and truth values of its own, and "5" or true for a number is a mistake.
+TtlSeconds = Annotated[int, Field(strict=True, ge=1, le=604_800)]
+Priority = Annotated[int, Field(strict=True, ge=0, le=9)]
+MaxAttempts = Annotated[int, Field(strict=True, ge=1, le=10)]
+Attempt = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]

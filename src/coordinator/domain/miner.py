@@ -39,7 +39,7 @@ class MinerRegister(Command, topic="miner.register", senders={Role.MINER}):
     miner_id: MinerId
     session_id: SessionId
     capabilities: Capabilities
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 1
+    concurrency: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
     """Jobs at the same time."""
     public_key: PublicKey
     """Signs this miner's statements of work done."""

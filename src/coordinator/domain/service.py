@@ -65,8 +65,8 @@ class ServiceSpec(Message):
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     aliases: Annotated[tuple[ServiceId, ...], Field(max_length=32)] = ()
-    max_concurrent: Annotated[int, Field(ge=1, le=100_000)] = 100
-    timeout_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3600
+    max_concurrent: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 100
+    timeout_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] = 3600
 
     def list_price(self) -> str:
         """The price of one second as a decimal string; "0" where the entry is not priced by time."""

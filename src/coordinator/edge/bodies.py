@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from coordinator.application.described import Described
 from coordinator.application.intents import MAX_BODY_BYTES, parse_json
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import EdgeLimits
@@ -85,17 +86,25 @@ def command_body(
     omit: Collection[str] = (),
     optional: Collection[str] = (),
     extra: Mapping[str, Mapping[str, Any]] | None = None,
+    typed: Mapping[str, type[BaseModel]] | None = None,
 ) -> dict[str, Any]:
     """The `openapi_extra` of an endpoint that takes a command's fields.
 
     `omit`: what comes from the path or a header; `optional`: what has a default over HTTP; `extra`: schemas
-    of members that only HTTP has.
+    of members that only HTTP has; `typed`: models of members that the command takes as any object.
     """
-    schema = command.model_json_schema(ref_template=SCHEMA_REF)
+    schema = command.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
     schema["properties"] = {
         **{name: field for name, field in schema["properties"].items() if name not in omit},
         **(extra or {}),
     }
+    for name, model in (typed or {}).items():
+        described = model.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
+        definitions = {**described.pop("$defs", {}), model.__name__: described}
+        schema.setdefault("$defs", {}).update(definitions)
+        schema["properties"][name] = {"$ref": SCHEMA_REF.format(model=model.__name__)}
+    for name in optional:  # null is nothing, as if it were left out
+        schema["properties"][name] = {"anyOf": [schema["properties"][name], {"type": "null"}]}
     required = [name for name in schema.get("required", ()) if name not in {*omit, *optional}]
     schema["required"] = required
     if not required:

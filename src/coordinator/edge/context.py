@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
-import anyio.to_thread
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
@@ -21,6 +21,7 @@ from coordinator.edge.replays import Replays
 from coordinator.settings import Settings
 
 T = TypeVar("T")
+_THREADS = ThreadPoolExecutor(32, thread_name_prefix="edge")
 PROJECTOR = "projector"
 """The follower that fills the read models."""
 
@@ -88,8 +89,12 @@ class EdgeContext:
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Run something that blocks, beside the event loop."""
-    return await anyio.to_thread.run_sync(call)
+    """Run something that blocks, beside the event loop.
+
+    In threads of the edge's own: uploads and whatever else waits on the framework's hold up no read. A caller
+    that is cancelled does not wait for the end.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, call)
 
 
 async def context_of(connection: HTTPConnection) -> EdgeContext:

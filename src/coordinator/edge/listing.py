@@ -6,10 +6,11 @@ that come next; a page may therefore have few jobs, or none, and still a cursor 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from coordinator.domain.messages import MinerId, Name, ServiceId
 from coordinator.edge.context import EdgeContext
@@ -23,13 +24,23 @@ _LAST: Final = (2**62, "")
 Key = tuple[int, str]
 
 
+def _is_written_out(value: object) -> object:
+    """A number would be taken for seconds since 1970, which nobody has meant."""
+    if isinstance(value, str) and not re.match("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("should be a moment such as 2026-01-31T12:00:00Z")
+    return value
+
+
+Rfc3339 = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
+
+
 class JobsQuery(PageQuery):
     """Which jobs, in which order."""
 
     state: JobState | None = Field(None, description="Only those in this state.")
     service: ServiceId | None = Field(None, description="Only those of this service: its id, or an alias.")
-    since: AwareDatetime | None = Field(None, description="Only those asked for at or after this moment.")
-    until: AwareDatetime | None = Field(None, description="Only those asked for before this moment.")
+    since: Rfc3339 | None = Field(None, description="Only those asked for at or after this moment.")
+    until: Rfc3339 | None = Field(None, description="Only those asked for before this moment.")
     order: Literal["newest", "oldest"] = Field("newest", description="Which come first.")
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from coordinator.application.intents import describe
 from coordinator.application.ports import Heartbeat
 from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import NAME, Principal, Role
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerRegister
 from coordinator.edge.auth import Admin, Miner, MinerOrAdmin
@@ -35,6 +36,7 @@ router = APIRouter(prefix="/miners", tags=["miners"])
 
 SESSION_BYTES: Final = 16
 MINER_CURSOR: Final = f"({NAME}@)?{NAME}"
+_REGION: Final = Capabilities.model_json_schema()["properties"]["region"]
 _WHO: Final = ("miner_id", "session_id")
 _SENDING_PROBLEMS: Final = (
     Code.INVALID_PAYLOAD,
@@ -63,7 +65,7 @@ class MinersQuery(PageQuery):
     openapi_extra=command_body(
         MinerRegister,
         optional=_WHO,
-        extra={"region": {"type": "string", "description": "The same as capabilities.region."}},
+        extra={"region": {**_REGION, "description": "The same as capabilities.region."}},
         example={
             "capabilities": {
                 "services": ["checksum"],

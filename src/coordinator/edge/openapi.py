@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from coordinator.domain.errors import Code
+from coordinator.domain.messages import NAME
 from coordinator.edge.auth import KEY_SCHEME
 from coordinator.edge.bodies import SCHEMA_REF
 from coordinator.edge.models import ProblemDetails
@@ -103,6 +104,14 @@ _SIGNATURE_SCHEME: Final = {
     f"second secret, over method, path, query, `{TIMESTAMP_HEADER}` (Unix seconds, sent too) and the body's "
     "SHA-256 in hex, joined by line feeds. Each signature is good once.",
 }
+_CHECKED_BY_US: Final[dict[str, dict[str, Any]]] = {
+    "Idempotency-Key": {"minLength": 1, "maxLength": 200},
+    "miner_id": {"pattern": f"^({NAME}@)?{NAME}$"},
+    "wait": {"pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$", "examples": ["30"]},
+    "at_least": {"pattern": "^[0-9]{1,18}$"},
+    "X-At-Least": {"pattern": "^[0-9]{1,18}$"},
+}
+"""Parameters that endpoints take as any text and check themselves, so that a refusal is in our own words."""
 _SCHEMAS: Final = "#/components/schemas/"
 _NEXT: Final = {
     "result": ("get_result", "Its result, waited for"),
@@ -144,9 +153,14 @@ def _document(app: FastAPI) -> dict[str, Any]:
     used = set()
     for operation in _operations(document):
         used.update(operation["tags"])
-        for content in operation.get("requestBody", {}).get("content", {}).values():
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+            if media_type == "multipart/form-data":  # texts, and none of them is null
+                for field in content["schema"]["properties"].values():
+                    _take_null_away(field)
             for name, schema in content["schema"].pop("$defs", {}).items():
                 schemas.setdefault(name, schema)
+        for parameter in operation.get("parameters", ()):
+            _tidy(parameter)
         if OPENAI in operation["tags"]:
             describing.errors_of(operation)
         else:
@@ -174,6 +188,23 @@ def _introduction() -> str:
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for operations in document["paths"].values():
         yield from operations.values()
+
+
+def _tidy(parameter: dict[str, Any]) -> None:
+    """What may be left out is not what may be null: there is no null in a query or a header."""
+    schema = parameter["schema"]
+    for noise in ("title", "description"):
+        schema.pop(noise, None)
+    _take_null_away(schema)
+    for name, value in _CHECKED_BY_US.get(parameter["name"], {}).items():
+        schema.setdefault(name, value)
+
+
+def _take_null_away(schema: dict[str, Any]) -> None:
+    choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    if len(choices) == 1:
+        del schema["anyOf"]
+        schema.update(choices[0])
 
 
 def _add_problems(operation: dict[str, Any]) -> None:

@@ -49,7 +49,9 @@ class Poll(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_wait_seconds: Annotated[float, Field(ge=0, le=LONGEST_WAIT_SECONDS)] = DEFAULT_WAIT_SECONDS
+    max_wait_seconds: Annotated[float, Field(strict=True, ge=0, le=LONGEST_WAIT_SECONDS)] = (
+        DEFAULT_WAIT_SECONDS
+    )
     miner_id: MinerId | None = None
     session_id: SessionId | None = None
 

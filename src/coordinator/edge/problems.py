@@ -21,6 +21,7 @@ from coordinator.application.ports import LogUnavailable
 from coordinator.blobs import BlobError, BlobNotFound, BlobStoreUnavailable, BlobTooLarge, DigestMismatch
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.error_pages import error_page, path_of
+from coordinator.edge.methods import allowed_methods
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
@@ -176,13 +177,17 @@ async def _on_refusal(_: Request, error: Exception) -> Response:
     return Problem(error.code, error.detail).response()
 
 
-async def _on_http_exception(_: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
     default = Code.INVALID_PAYLOAD if status < 500 else Code.INTERNAL
     detail = _DETAIL_OF_STATUS.get(status, HTTPStatus(status).description or HTTPStatus(status).phrase)
     code = _CODE_OF_STATUS.get(status, default)
-    return Problem(code, detail, status=status, headers=error.headers).response()
+    headers = dict(error.headers or {})
+    if status == 405:
+        allowed = allowed_methods(request.app, request.scope["path"])
+        headers["Allow"] = ", ".join(allowed) or headers.get("Allow", "")
+    return Problem(code, detail, status=status, headers=headers).response()
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:

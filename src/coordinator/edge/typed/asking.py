@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
@@ -29,6 +30,7 @@ FileName = Annotated[
     ),
 ]
 Asked = TypeVar("Asked", bound="Ask")
+_INTEGER: Final = re.compile("-?[0-9]{1,18}")
 _OF_THE_JOB: Final = ("constraints", "ttl_seconds", "priority", "max_attempts")
 
 
@@ -133,6 +135,8 @@ def _values(model: type[Ask], form: Mapping[str, list[str]]) -> dict[str, Any]:
             raise Refusal(Code.INVALID_PAYLOAD, f"{_shown(name)}: is there more than once")
         elif known & {"object", "array"}:
             values[name] = _json(texts[0])
+        elif "integer" in known and _INTEGER.fullmatch(texts[0]):
+            values[name] = int(texts[0])
         else:
             values[name] = texts[0]
     return values
