@@ -1,109 +1,117 @@
-"""Many jobs, made the way that all jobs are: commands through the bus, and the followers behind it."""
+"""Fill a log with completed jobs, through the append that the bus uses.
+
+A few real jobs are run first. Their events and documents are then appended again and again under new ids, a
+thousand jobs a transaction: so many jobs as they are, without the time that the work itself would take. (A
+receipt's signature is that of its model; nothing here looks at it.)
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-from uuid import UUID
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
-from coordinator.application.intents import Accepted, Intent
-from coordinator.bootstrap import Coordinator, build
-from coordinator.crypto.canonical import salted_digest
-from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.statement import sign_statement
-from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
-from coordinator.domain.messages import Command, Principal, Role
-from coordinator.domain.miner import MinerRegister
-from coordinator.settings import Settings
+import psycopg
 
-CLIENT: Final = "bench"
-MINER: Final = "rig"
-SESSION: Final = "bench-session"
-BATCH: Final = 400
-COMPLETED, CANCELED = 0.1, 0.8
-"""Of all jobs; the rest is queued."""
-TTL_SECONDS: Final = 604_800
-CATCH_UP_SECONDS: Final = 300.0
+from bench.servers import Servers
+from bench.systems import OURS
+from coordinator.application.ports import NewEvent, Recorded, StoredPayload
+from coordinator.database.postgres import PostgresDatabase
+from coordinator.domain.job import JobCompleted, JobSubmitted
+from coordinator.log.postgres import PostgresEventLog
+from coordinator.projections import projector
+
+MODELS = 50
+JOBS_AT_ONCE = 1000
+READ_EVENTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """Ids of what is there."""
+    """What it took to fill a log, and to fold it."""
 
-    jobs: list[str]
-    completed: list[str]
+    jobs: int
+    events: int
+    append_seconds: float
+    rebuild_seconds: float
+    database_mib: float
 
 
-async def fill(settings: Settings, jobs: int) -> Filled:
-    """Make so many jobs in an empty coordinator, and stop it again."""
-    coordinator = build(settings)
-    await coordinator.start()
+def fill(servers: Servers, database_url: str, jobs: int) -> Filled:
+    """Have `jobs` completed jobs in the log, and every follower at its end."""
+    run_models(servers, database_url)
+    log = PostgresEventLog(database_url)
+    database = PostgresDatabase(database_url, durable=False)
     try:
-        client, miner = Principal(CLIENT, Role.CLIENT), Principal(MINER, Role.MINER)
-        ids = []
-        for numbers in _batches(range(jobs)):
-            submits = [
-                JobSubmit(service="checksum", payload={"text": str(n)}, ttl_seconds=TTL_SECONDS)
-                for n in numbers
-            ]
-            answers = await _handle(coordinator, client, submits)
-            ids += [str(answer.body["job_id"]) for answer in answers]
-        canceled = ids[: int(jobs * CANCELED)]
-        completed = ids[len(canceled) : len(canceled) + int(jobs * COMPLETED)]
-        for some in _batches(canceled):
-            await _handle(coordinator, client, [JobCancel(job_id=UUID(job)) for job in some])
-        key = SigningKey.generate()
-        register = {
-            "miner_id": MINER,
-            "session_id": SESSION,
-            "capabilities": {"services": ["checksum"]},
-            "public_key": key.key_id,
-        }
-        await _handle(coordinator, miner, [MinerRegister.model_validate(register)])
-        for some in _batches(completed):
-            payloads = coordinator.parts.log.payloads("payload", [UUID(job) for job in some])
-            completions = [
-                _completion(key, job, hashlib.sha256(stored.salt + stored.body).hexdigest())
-                for job in some
-                if (stored := payloads[UUID(job)])
-            ]
-            await _handle(coordinator, miner, completions)
-        if not await coordinator.watermarks.reached("projector", coordinator.feed.head, CATCH_UP_SECONDS):
-            raise SystemExit("bench: the projector does not keep up")
-        return Filled(ids, completed)
+        models = read_models(log)
+        begun = time.perf_counter()
+        for start in range(len(models), jobs, JOBS_AT_ONCE):
+            append_copies(log, models, min(JOBS_AT_ONCE, jobs - start))
+        appended = time.perf_counter()
+        events = projector.rebuild(log, database, lambda position, head: None)
+        rebuilt = time.perf_counter()
+        skip_to_head(database, log.head())
     finally:
-        await coordinator.stop()
+        log.close()
+        database.close()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")  # as the server would do by itself, later
+        size = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+    assert size is not None
+    return Filled(jobs, events, appended - begun, rebuilt - appended, size[0] / 2**20)
 
 
-async def _handle(coordinator: Coordinator, who: Principal, commands: Sequence[Command]) -> list[Accepted]:
-    answers = await coordinator.front.handle([Intent(command, who) for command in commands])
-    refused = [answer for answer in answers if not isinstance(answer, Accepted)]
-    if refused:
-        raise SystemExit(f"bench: {refused[0]}")
-    return [answer for answer in answers if isinstance(answer, Accepted)]
+def run_models(servers: Servers, database_url: str) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="coordinator-bench-") as folder,
+        servers.place(database_url) as place,
+        OURS.run(place, Path(folder)) as running,
+    ):
+        running.client.burst(MODELS)
 
 
-def _batches(items: Any) -> Iterator[Any]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One real job."""
+
+    events: Sequence[Recorded]
+    documents: Sequence[StoredPayload]
 
 
-def _completion(key: SigningKey, job: str, payload_digest: str) -> JobComplete:
-    """A claim and a result in one, as a miner may send for work that ends at once."""
-    result = {"algorithm": "sha256", "digests": [{"input": "text", "digest": "0" * 64, "size": 1}]}
-    salt, now = os.urandom(16), time.time_ns() // 1_000_000
-    who = {"job_id": job, "attempt": 1, "miner_id": MINER, "session_id": SESSION}
-    statement = {
-        "version": "1",
-        **who,
-        "service": "checksum",
-        "payload_digest": payload_digest,
-        "result_digest": salted_digest(salt, result),
-        "started_at_ms": now,
-        "completed_at_ms": now,
-    }
-    said = {**who, "result": result, "result_salt": salt.hex(), "statement": sign_statement(key, statement)}
-    return JobComplete.model_validate(said)
+def read_models(log: PostgresEventLog) -> list[Model]:
+    recorded: list[Recorded] = []
+    while page := log.read(recorded[-1].position if recorded else 0, READ_EVENTS):
+        recorded += page
+    job_ids = [r.stream for r in recorded if isinstance(r.event, JobSubmitted)]
+    streams = log.load(job_ids)
+    kinds = [log.payloads("payload", job_ids), log.payloads("result", job_ids)]
+    return [Model(streams[job_id], [kind[job_id] for kind in kinds]) for job_id in job_ids]
+
+
+def append_copies(log: PostgresEventLog, models: Sequence[Model], count: int) -> None:
+    events: list[NewEvent] = []
+    documents: list[StoredPayload] = []
+    for number in range(count):
+        model, job_id = models[number % len(models)], uuid4()
+        events += [NewEvent(job_id, r.version, renamed(r, job_id)) for r in model.events]
+        documents += [document._replace(job_id=job_id) for document in model.documents]
+    log.append(events, documents)
+
+
+def renamed(recorded: Recorded, job_id: UUID) -> Any:
+    changes: dict[str, Any] = {"job_id": job_id}
+    if isinstance(recorded.event, JobCompleted):
+        receipt = {**recorded.event.receipt, "job_id": str(job_id), "receipt_id": uuid4().hex}
+        changes["receipt"] = receipt
+    return recorded.event.model_copy(update=changes)
+
+
+def skip_to_head(database: PostgresDatabase, head: int) -> None:
+    """The other followers have nothing to do for jobs that are over: they would only read past them."""
+    with database.transaction() as tables:
+        for name in ("dispatcher", "publisher", "timers"):
+            tables.move(name, tables.position(name), head)

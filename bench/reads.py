@@ -26,7 +26,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench.fill import CLIENT, Filled, fill
+from bench.reads_fill import CLIENT, Filled, fill
 from bench.meter import Meter
 from coordinator.demo.processes import Children, bare_environment
 from coordinator.logs import configure_logs
