@@ -48,6 +48,7 @@ from coordinator.domain.miner import Draining, Online
 
 Outcome = Literal["failed", "lost", "released"]
 
+PRICE_STEP = Exact("0.000001")
 CLAIMLESS_MILLIS = 10_000
 """A result without a claim is for work that finishes at once: no more than this is paid for it."""
 
@@ -148,8 +149,8 @@ def _complete(state: JobState, command: JobComplete, facts: Facts) -> list[Event
     # 3. What is paid for is the time that the miner states, within the time that we saw.
     begun = _clip(command.statement["started_at_ms"], since, facts.now)
     ended = _clip(command.statement["completed_at_ms"], begun, facts.now)
-    units = (Exact(ended - begun) / 1000).quantize(Exact("0.001"))
-    price = (units * Exact(started.unit_price)).quantize(Exact("0.000001"), ROUND_HALF_UP)
+    millis = ended - begun
+    price = (millis * Exact(started.unit_price) / 1000).quantize(PRICE_STEP, ROUND_HALF_UP)
     assert facts.seal is not None
     result_digest = command.statement["result_digest"]
     receipt = facts.seal(
@@ -161,7 +162,7 @@ def _complete(state: JobState, command: JobComplete, facts: Facts) -> list[Event
             miner_id=command.miner_id,
             payload_digest=state.job.payload_digest,
             result_digest=result_digest,
-            units=format(units, "f"),
+            units=f"{millis // 1000}.{millis % 1000:03d}",
             unit_price=started.unit_price,
             price=format(price, "f"),
             started_at=begun,
