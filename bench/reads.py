@@ -26,8 +26,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench.reads_fill import CLIENT, Filled, fill
 from bench.meter import Meter
+from bench.reads_fill import CLIENT, Filled, fill
 from coordinator.demo.processes import Children, bare_environment
 from coordinator.logs import configure_logs
 from coordinator.servers import private_postgres, private_rabbitmq
