@@ -4,6 +4,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
+PEERS := bench/.venv
 
 .NOTPARALLEL:
 .PHONY: help servers test check format demo bench schemas clean
@@ -28,6 +29,13 @@ $(BIN)/.test: $(INPUTS) | $(BIN)/python
 $(BIN)/.check: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[test,check]'
 	@touch $@ $(BIN)/.test
+
+# The peers have an environment of their own: what they need is nothing that ours should depend on.
+$(PEERS)/.installed: bench/peers/requirements.txt bench/peers/constraints.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c bench/peers/constraints.txt -r bench/peers/requirements.txt
+	@touch $@
 
 servers: ## Install RabbitMQ, Postgres and Redis where they are missing (apt as root; says what to do otherwise)
 	@sh scripts/install-servers.sh
@@ -54,12 +62,12 @@ format: $(BIN)/.check ## Format the code and fix what lint can fix
 demo: $(BIN)/.demo $(if $(AMQP),servers) ## Watch jobs run, in one process; AMQP=1 with RabbitMQ and Postgres
 	$(BIN)/coordinator demo $(if $(AMQP),--amqp)
 
-bench: $(BIN)/.test servers ## Measure throughput and latency; B="arguments" goes to the benchmark
-	$(BIN)/python -m bench $(B)
+bench: $(BIN)/.demo $(PEERS)/.installed servers ## Compare with other task queues; QUICK=1, SCALE=1, B="arguments"
+	$(BIN)/python -m bench $(if $(SCALE),scale) $(if $(QUICK),--quick) $(B)
 
 schemas: $(BIN)/.demo ## Write schemas/ anew from the code
 	$(BIN)/python -m coordinator.schemas
 
 clean: ## Remove .venv and everything made by the tools
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	rm -rf .venv $(PEERS) bench/results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,82 +1,109 @@
-"""`python -m bench`: jobs/s until all results are readable, CPU per job, and latency at a steady rate."""
+"""`python -m bench`: ours and the task queues that people use, on the same machine in the same run."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from rich.console import Console
-from rich.table import Table
 
-from bench.ours import Burst, Steady, as_dict, burst, steady
-from bench.stage import Stage
+from bench import compare, report, scale
+from bench.publish import publish
+from bench.servers import Servers, missing
+from bench.systems import FOLDER, OURS, OURS_QUORUM, PEER_BIN, PEER_SYSTEMS, System
 from coordinator.logs import configure_logs
 
-RESULTS = Path(__file__).parent / "results" / "latest.json"
+RESULTS = FOLDER / "results"
+SYSTEMS: dict[str, System] = {s.name: s for s in (OURS, OURS_QUORUM, *PEER_SYSTEMS)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=20_000, help="jobs in a burst")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one round of 4,000 jobs")
-    parser.add_argument("--work-queues", choices=["classic", "quorum"], default="classic")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("compare", "scale", "publish"),
+        default="compare",
+        help="with the peers; with ever longer logs; or put the last results into BENCHMARKS.md",
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round, under two minutes in all")
+    parser.add_argument("--rounds", type=int, help="how often each system has its turn")
+    parser.add_argument("--jobs", type=int, help="jobs in a burst of ours")
+    parser.add_argument("--only", help=f"some of {', '.join(SYSTEMS)}; separated by commas")
+    parser.add_argument("--levels", default="0,100000,1000000", help="scale: jobs in the log")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     options = parser.parse_args()
-    jobs, rounds = (4_000, 1) if options.quick else (options.jobs, options.rounds)
     console = Console(stderr=options.json)
     configure_logs(level="warning")
-    with Stage(work_queue_type=options.work_queues) as stage:
-        console.print("warming up …")
-        uvloop.run(burst(stage, 500))
-        bursts: list[Burst] = []
-        for number in range(rounds):
-            bursts.append(uvloop.run(burst(stage, jobs)))
-            console.print(f"round {number + 1}: {bursts[-1].jobs_per_second:,.0f} jobs/s")
-        latency = uvloop.run(steady(stage))
-    report = summarise(bursts, latency)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-    if options.json:
-        print(json.dumps(report))
-    else:
-        show(console, report)
+    if options.what == "publish":
+        raise SystemExit(publish(RESULTS))
+    names = options.only.split(",") if options.only else quick_or_all(options.quick)
+    if unknown := [name for name in names if name not in SYSTEMS]:
+        parser.error(f"no such system: {', '.join(unknown)}")
+    if lacking := missing():
+        raise SystemExit(f"bench: {', '.join(lacking)} not installed here; `make servers` does it")
+    plan = compare.QUICK if options.quick else compare.FULL
+    plan = replace(plan, rounds=options.rounds or plan.rounds, jobs=options.jobs or plan.jobs)
+    if options.what == "scale":
+        levels = [int(level) for level in options.levels.split(",")]
+        raise SystemExit(run_scale(console, levels, plan, as_json=options.json))
+    systems = [SYSTEMS[name] for name in names]
+    if any(s in PEER_SYSTEMS for s in systems) and not (PEER_BIN / "python").exists():
+        raise SystemExit("bench: the peers are not installed; `make bench` does it, or --only ours")
+    raise SystemExit(run(console, systems, plan, as_json=options.json))
 
 
-def summarise(bursts: list[Burst], latency: Steady) -> dict[str, Any]:
-    """Medians over the rounds, and the rounds themselves."""
-    middle = sorted(bursts, key=lambda b: b.jobs_per_second)[len(bursts) // 2]
-    return {
-        "ours": {
-            "jobs_per_second": statistics.median(b.jobs_per_second for b in bursts),
-            "cpu_us_per_job": statistics.median(b.cpu_us_total for b in bursts),
-            "cpu_us_by_process": middle.cpu_us_per_job,
-            "rss_mib": middle.rss_mib,
-            "p50_ms": latency.p50_ms,
-            "p99_ms": latency.p99_ms,
-        },
-        "rounds": [as_dict(b) for b in bursts],
-        "latency": as_dict(latency),
-    }
+def quick_or_all(quick: bool) -> list[str]:
+    return [name for name in SYSTEMS if not (quick and name == OURS_QUORUM.name)]
 
 
-def show(console: Console, report: dict[str, Any]) -> None:
-    ours = report["ours"]
-    table = Table(title="standard mode, one client, one miner, checksum jobs of a few bytes")
-    for heading in ("process", "CPU µs per job", "RSS MiB"):
-        table.add_column(heading, justify="left" if heading == "process" else "right")
-    for name, cpu in ours["cpu_us_by_process"].items():
-        table.add_row(name, f"{cpu:,.0f}", f"{ours['rss_mib'][name]:,.0f}")
-    table.add_row("all", f"{ours['cpu_us_per_job']:,.0f}", "", style="bold")
-    console.print(table)
-    console.print(
-        f"{ours['jobs_per_second']:,.0f} jobs/s; at {report['latency']['rate']} jobs/s "
-        f"p50 {ours['p50_ms']:.1f} ms, p99 {ours['p99_ms']:.1f} ms"
-    )
+def run(console: Console, systems: Sequence[System], plan: compare.Plan, *, as_json: bool) -> int:
+    console.print("starting RabbitMQ, Postgres and Redis …")
+    with Servers() as servers:
+        turns, failed = compare.compare(servers, systems, plan, console.print)
+        found = report.summarise(systems, turns, failed, plan, servers.versions())
+    save("latest", found)
+    draw(RESULTS / "latest.json", RESULTS / "latest")
+    for table in report.tables(found):
+        console.print(table)
+    for name, ratio in found.get("ratios", {}).items():
+        console.print(f"{name}: {ratio:.2f}")
+    if as_json:
+        print(json.dumps(found))
+    for name, reason in failed.items():
+        console.print(f"{name} failed: {reason}", style="red", markup=False)
+    return 1 if failed else 0
+
+
+def run_scale(console: Console, levels: Sequence[int], plan: compare.Plan, *, as_json: bool) -> int:
+    console.print("starting RabbitMQ, Postgres and Redis …")
+    with Servers() as servers:
+        found = scale.scale(servers, levels, plan, console.print)
+        found |= {"plan": asdict(plan), "machine": report.machine(servers.versions())}
+    save("scale", found)
+    console.print(scale.table(found))
+    if as_json:
+        print(json.dumps(found))
+    return 0
+
+
+def save(name: str, found: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def draw(document: Path, target: Path) -> None:
+    """PNG and SVG, where there is something to draw with."""
+    if (PEER_BIN / "python").exists():
+        plot = [PEER_BIN / "python", FOLDER / "plot.py", document, target]
+        if subprocess.run(plot, check=False).returncode:
+            print("bench: no plot was made", file=sys.stderr)
 
 
 if __name__ == "__main__":

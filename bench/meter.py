@@ -1,54 +1,62 @@
-"""CPU time and memory of process trees, from /proc."""
+"""CPU time and peak memory of process trees, from /proc."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from coordinator.servers.processes import family
 
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def _members(pids: Iterable[int]) -> Iterable[int]:
-    """These processes and their descendants; of this very process, which started the others, only it."""
-    return [pid for given in pids for pid in ([given] if given == os.getpid() else family([given]))]
-
-
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of these processes and their descendants."""
-    ticks = 0
-    for pid in _members(pids):
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            continue  # it ended meanwhile
-        fields = stat[stat.rindex(")") + 2 :].split()
-        ticks += sum(int(fields[i]) for i in ((11, 12) if pid == os.getpid() else (11, 12, 13, 14)))
-    return ticks / TICKS
-
-
-def rss_mib(pids: Iterable[int]) -> float:
-    """Resident memory of these processes and their descendants; shared pages count in each."""
-    pages = 0
-    for pid in _members(pids):
-        try:
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        except OSError:
-            continue
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+KIB_PER_MIB = 1024
 
 
 class Meter:
-    """CPU seconds by name since it was made."""
+    """What each process tree used since the meter was made."""
 
-    def __init__(self, trees: Mapping[str, Iterable[int]]) -> None:
-        self._trees = {name: tuple(pids) for name, pids in trees.items()}
-        self._before = {name: cpu_seconds(pids) for name, pids in self._trees.items()}
+    def __init__(self, trees: Mapping[str, int]) -> None:
+        """`trees`: the process at the root of each, by name."""
+        self._trees = dict(trees)
+        for root in self._trees.values():
+            for pid in family([root]):
+                # The peak begins anew (see proc(5)); where that is not ours to do, it is that of its life.
+                with contextlib.suppress(OSError):
+                    Path(f"/proc/{pid}/clear_refs").write_text("5")
+        self._before = {name: cpu_seconds(root) for name, root in self._trees.items()}
 
-    def spent(self) -> dict[str, float]:
-        return {name: cpu_seconds(pids) - self._before[name] for name, pids in self._trees.items()}
+    def cpu_seconds(self) -> dict[str, float]:
+        return {name: cpu_seconds(root) - self._before[name] for name, root in self._trees.items()}
 
-    def rss(self) -> dict[str, float]:
-        return {name: rss_mib(pids) for name, pids in self._trees.items()}
+    def peak_mib(self) -> dict[str, float]:
+        return {name: peak_mib(root) for name, root in self._trees.items()}
+
+
+def cpu_seconds(root: int) -> float:
+    """User and system time of a process and its descendants; also of those that ended and were waited for."""
+    ticks = 0
+    for pid in family([root]):
+        with contextlib.suppress(OSError):  # it ended meanwhile, and is in its parent's sum
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / TICKS
+
+
+def peak_mib(root: int) -> float:
+    """Peak resident memory of a process and its descendants.
+
+    Each one's own peak; memory that they share (Postgres' buffers) counts once, as large as anyone has it.
+    """
+    own, shared = 0, 0
+    for pid in family([root]):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{pid}/status").read_text()
+            sizes = {
+                line.partition(":")[0]: int(line.split()[1])
+                for line in status.splitlines()
+                if line.startswith(("VmHWM:", "RssShmem:"))
+            }
+            own += sizes.get("VmHWM", 0) - sizes.get("RssShmem", 0)
+            shared = max(shared, sizes.get("RssShmem", 0))
+    return (own + shared) / KIB_PER_MIB

@@ -1,0 +1,142 @@
+"""The one client process of a system: submits jobs and reads their results, as it is told line by line.
+
+    python bench/client.py bench/peers/taskiq_app.py
+
+The module's `Client` knows the system. This file knows none of them, so that all are timed by the same code,
+and imports nothing but the standard library: peers have an environment of their own.
+
+Each line of the standard input is an order, JSON; each is answered with a line on the standard output.
+`{"do": "burst", "jobs": 500}` submits so many at once, and reads until every result is there.
+`{"do": "steady", "jobs": 400, "rate": 50}` submits one at a time, so many a second.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import queue
+import sys
+import time
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+PAGE = 500  # results asked for at once
+BURST_PAUSE_SECONDS = 0.02  # between looks at a page that is not whole
+STEADY_PAUSE_SECONDS = 0.001
+SILENCE_SECONDS = 60.0  # without one more result, something is broken
+
+
+class Client(Protocol):
+    """What a system's module offers."""
+
+    def submit_many(self, numbers: Sequence[int]) -> list[str]:
+        """Submit one job per number, as fast as the system's documentation knows how; their ids in order."""
+
+    def submit_one(self, number: int) -> str:
+        """Submit one job and return its id when the system has acknowledged it."""
+
+    def read(self, ids: Collection[str]) -> dict[str, Any]:
+        """The results, by id, of those that can be read from the system's storage now."""
+
+    def expected(self, number: int) -> Any:
+        """What a job for this number gives."""
+
+    def close(self) -> None: ...
+
+
+class NotDone(Exception):
+    """Results are missing or wrong."""
+
+
+def burst(client: Client, jobs: int) -> dict[str, Any]:
+    """Seconds from the first submit until every result was read by its id."""
+    begun = time.perf_counter()
+    ids = client.submit_many(range(jobs))
+    submitted = time.perf_counter()
+    results = read_all(client, ids)
+    ended = time.perf_counter()
+    wrong = sum(results[job_id] != client.expected(number) for number, job_id in enumerate(ids))
+    if wrong or len(results) != jobs:
+        raise NotDone(f"{len(results)} results for {jobs} jobs, {wrong} of them wrong")
+    return {"jobs": jobs, "seconds": ended - begun, "submit_seconds": submitted - begun}
+
+
+def read_all(client: Client, ids: Sequence[str]) -> dict[str, Any]:
+    """All results, page by page; a page is asked for again until it is whole."""
+    results: dict[str, Any] = {}
+    for start in range(0, len(ids), PAGE):
+        missing = set(ids[start : start + PAGE])
+        last = time.monotonic()
+        while True:
+            found = client.read(missing)
+            results |= found
+            missing -= found.keys()
+            if not missing:
+                break
+            if found:
+                last = time.monotonic()
+            elif time.monotonic() - last > SILENCE_SECONDS:
+                raise NotDone(f"no more results; {len(results)} of {len(ids)} were read")
+            time.sleep(BURST_PAUSE_SECONDS)
+    return results
+
+
+def steady(client: Client, jobs: int, rate: int) -> dict[str, Any]:
+    """Milliseconds from the begin of each submit until the job's result was read by its id."""
+    submitted: queue.SimpleQueue[tuple[str, int, float]] = queue.SimpleQueue()
+    with ThreadPoolExecutor(1) as threads:
+        # Beside the submits, so that a slow one does not hold up the reading of the job before.
+        reading = threads.submit(read_each, client, submitted, jobs)
+        next_at = time.perf_counter()
+        for number in range(jobs):
+            time.sleep(max(0.0, next_at - time.perf_counter()))
+            next_at += 1 / rate
+            begun = time.perf_counter()
+            submitted.put((client.submit_one(number), number, begun))
+        took = sorted(reading.result())
+    return {"p50_ms": took[len(took) // 2], "p99_ms": took[int(len(took) * 0.99)], "jobs": jobs}
+
+
+def read_each(client: Client, submitted: queue.SimpleQueue[tuple[str, int, float]], jobs: int) -> list[float]:
+    """Ask for every job that is not done, again and again; how long each took."""
+    waiting: dict[str, tuple[int, float]] = {}
+    took: list[float] = []
+    while len(took) < jobs:
+        while not waiting or not submitted.empty():
+            job_id, number, begun = submitted.get(timeout=SILENCE_SECONDS)
+            waiting[job_id] = (number, begun)
+        found = client.read(list(waiting))
+        now = time.perf_counter()
+        for job_id, result in found.items():
+            number, begun = waiting.pop(job_id)
+            took.append((now - begun) * 1000)
+            if result != client.expected(number):
+                raise NotDone(f"job {number} gave {result!r}")
+        if waiting and now - min(begun for _, begun in waiting.values()) > SILENCE_SECONDS:
+            raise NotDone(f"no more results; {len(took)} of {jobs} were read")
+        time.sleep(STEADY_PAUSE_SECONDS)
+    return took
+
+
+def main() -> None:
+    module = Path(sys.argv[1])
+    sys.path.insert(0, str(module.parent))
+    client: Client = importlib.import_module(module.stem).Client()
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            if order["do"] == "burst":
+                answer = burst(client, order["jobs"])
+            else:
+                answer = steady(client, order["jobs"], order["rate"])
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+    client.close()
+
+
+if __name__ == "__main__":
+    main()

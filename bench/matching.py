@@ -1,0 +1,159 @@
+"""What matching costs the dispatcher, by the number of miners, profiles and classes.
+
+The dispatcher itself, fed with events; nothing but time is measured, so what it would read and publish goes
+nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from coordinator.application.dispatch import Dispatcher
+from coordinator.application.payloads import Payloads
+from coordinator.application.ports import (
+    Clock,
+    Database,
+    Hints,
+    Offer,
+    Recorded,
+    Row,
+    StoredPayload,
+    Tables,
+    WorkQueues,
+)
+from coordinator.domain.job import JobSubmitted
+from coordinator.domain.matching import Capabilities, Constraints, class_of, profile_of
+from coordinator.domain.messages import SYSTEM, Event
+from coordinator.domain.miner import MinerRegistered
+
+FLEETS = ((10, 1), (10, 10), (1_000, 1), (1_000, 1_000), (100_000, 1), (100_000, 1_000))
+"""(miners, profiles)"""
+CLASSES = (10, 1_000)
+MORE_JOBS = 2_000
+LOOKS = 20
+
+
+def matching(tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    found = []
+    for miners, profiles in FLEETS:
+        for classes in CLASSES:
+            found.append(asyncio.run(measure(miners, profiles, classes)))
+            shown = ", ".join(f"{name} {value:,}" for name, value in found[-1].items())
+            tell(f"matching: {shown}")
+    return found
+
+
+async def measure(miners: int, profiles: int, classes: int) -> dict[str, Any]:
+    dispatcher = Dispatcher(
+        cast(Payloads, _NoPayloads()),
+        cast(Database, _NoDatabase()),
+        cast(WorkQueues, _NoQueues()),
+        cast(Hints, None),
+        Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic),
+        offer_timeout=3600.0,
+    )
+    capabilities = [_capabilities(number) for number in range(profiles)]
+    registered = _recorded([_registered(capabilities[n % profiles]) for n in range(miners)])
+    wants = [_wants(number, profiles) for number in range(classes)]
+    first_of_class = _recorded([_submitted(w) for w in wants])
+    more = _recorded([_submitted(wants[n % classes]) for n in range(MORE_JOBS)])
+
+    async def note(events: Sequence[Recorded]) -> float:
+        begun = time.perf_counter()
+        await dispatcher.after(events)
+        return time.perf_counter() - begun
+
+    async def look() -> float:
+        begun = time.perf_counter()
+        await dispatcher.tick()
+        return time.perf_counter() - begun
+
+    registering = await note(registered)
+    comparing = await note(first_of_class)
+    noting = await note(more)
+    offering = await look()
+    looks = sorted([await look() for _ in range(LOOKS)])
+    return {
+        "miners": miners,
+        "profiles": profiles,
+        "classes": classes,
+        "us_per_miner": round(registering / miners * 1e6, 1),
+        "us_per_pair": round(comparing / (classes * profiles) * 1e6, 2),
+        "us_per_job_of_a_known_class": round(noting / MORE_JOBS * 1e6, 1),
+        "ms_first_look": round(offering * 1e3, 2),
+        "ms_look": round(looks[LOOKS // 2] * 1e3, 2),
+    }
+
+
+def _capabilities(number: int) -> Capabilities:
+    return Capabilities(services=("checksum",), models=(f"model-{number}",), region=f"region-{number % 10}")
+
+
+def _wants(number: int, profiles: int) -> Constraints:
+    return Constraints(models=(f"model-{number % profiles}",), max_price=str(1 + number // profiles))
+
+
+def _registered(has: Capabilities) -> MinerRegistered:
+    return MinerRegistered(
+        at=0,
+        by=SYSTEM.name,
+        miner_id=uuid4().hex,
+        session_id=uuid4().hex,
+        capabilities=has,
+        profile=profile_of(has),
+        concurrency=1,
+        public_key="A" * 43,
+    )
+
+
+def _submitted(wants: Constraints) -> JobSubmitted:
+    return JobSubmitted(
+        at=0,
+        by=SYSTEM.name,
+        job_id=uuid4(),
+        client="bench",
+        service="checksum",
+        service_version=1,
+        constraints=wants,
+        job_class=class_of("checksum", wants),
+        priority=0,
+        max_attempts=1,
+        payload_digest="0" * 64,
+        fingerprint="0" * 64,
+        timeout_seconds=60,
+        list_price="1",
+        expires_at=2**40,
+    )
+
+
+def _recorded(events: Sequence[Event]) -> list[Recorded]:
+    return [Recorded(number, uuid4(), 1, event, b"") for number, event in enumerate(events, 1)]
+
+
+class _NoPayloads:
+    async def of(self, job_ids: Sequence[UUID]) -> dict[UUID, StoredPayload]:
+        return {}
+
+
+class _NoQueues:
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        pass
+
+    async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
+        return []
+
+
+class _NoTables:
+    def query(self, statement: str, **params: Any) -> list[Row]:
+        return []
+
+
+class _NoDatabase:
+    @contextmanager
+    def transaction(self) -> Iterator[Tables]:
+        yield cast(Tables, _NoTables())

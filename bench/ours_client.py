@@ -1,0 +1,52 @@
+"""Our client: the SDK over AMQP, and results read from the database where the HTTP edge reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import psycopg
+import uvloop
+from pydantic_core import from_json
+
+from coordinator.client import AsyncCoordinator
+from coordinator.logs import configure_logs
+
+# A receipt stands for a job that the read tables call completed; the result was committed with its event.
+READ = (
+    "SELECT receipts.job_id, payloads.body FROM receipts JOIN payloads "
+    "ON payloads.job_id = receipts.job_id::uuid AND payloads.kind = 'result' WHERE receipts.job_id = ANY(%s)"
+)
+
+
+class Client:
+    def __init__(self) -> None:
+        configure_logs(level="warning")
+        self._loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._coordinator = AsyncCoordinator(
+            os.environ["BENCH_URL"], os.environ["BENCH_API_KEY"], amqp_url=os.environ["BENCH_AMQP_URL"]
+        )
+        self._database = psycopg.connect(os.environ["BENCH_DATABASE_URL"], autocommit=True)
+
+    def submit_many(self, numbers: Sequence[int]) -> list[str]:
+        payloads = ({"text": str(number)} for number in numbers)
+        jobs = self._loop.run_until_complete(self._coordinator.submit_many("checksum", payloads))
+        return [job.job_id for job in jobs]
+
+    def submit_one(self, number: int) -> str:
+        submit = self._coordinator.submit("checksum", {"text": str(number)})
+        return self._loop.run_until_complete(submit).job_id
+
+    def read(self, ids: Collection[str]) -> dict[str, Any]:
+        rows = self._database.execute(READ, [list(ids)]).fetchall()
+        return {job_id: from_json(body)["digests"][0]["digest"] for job_id, body in rows}
+
+    def expected(self, number: int) -> Any:
+        return hashlib.sha256(str(number).encode()).hexdigest()
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._coordinator.close())
