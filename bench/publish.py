@@ -25,7 +25,7 @@ Document = Mapping[str, Any]
 def publish(results: Path) -> int:
     """Returns the exit code: 1 where there is nothing to publish."""
     page, done = PAGE.read_text(), 0
-    SHOWN.mkdir(exist_ok=True)
+    SHOWN.mkdir(parents=True, exist_ok=True)
     for name, blocks in BLOCKS.items():
         document = results / f"{name}.json"
         if not document.exists():
@@ -33,8 +33,9 @@ def publish(results: Path) -> int:
         found = json.loads(document.read_text())
         for block, write in blocks.items():
             page = put(page, block, write(found))
-        for file in results.glob(f"{name}.*"):
-            shutil.copy(file, SHOWN / file.name)
+        for file in (document, results / f"{name}.svg"):
+            if file.exists():
+                shutil.copy(file, SHOWN / file.name)
         done += 1
     PAGE.write_text(page)
     return 0 if done else 1
@@ -130,9 +131,10 @@ def matching(found: Document) -> str:
         "miners": "miners",
         "profiles": "profiles",
         "classes": "classes",
-        "us_per_pair": "µs a pair",
         "us_per_miner": "µs a registration",
         "us_per_job_of_a_known_class": "µs a job of a known class",
+        "us_per_job_of_a_new_class": "of a new one",
+        "us_per_pair": "µs a pair",
         "ms_look": "ms a look at nothing new",
     }
     return markdown(
