@@ -65,7 +65,7 @@ def cost(axes: Any, systems: list[tuple[str, dict[str, Any]]]) -> None:
             spent = found["cpu_us_by_process"].get(process, 0.0)
             axes.barh(place, spent, left=left, color=COLOURS[process], edgecolor="white", linewidth=0.4)
             left += spent
-        axes.annotate(f" {left:,.0f}", (left, place), va="center")
+        axes.annotate(f" {found['cpu_us_per_job']:,.0f}", (left, place), va="center")
     names = {"miner": None, "worker": "worker, miner"}
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour, label=names.get(process, process))
