@@ -1,7 +1,8 @@
 """The service `rehearsal`: work that the tests control, and what it says of its runs in files.
 
 Payload: `{"seconds": s}` takes so long; `{"until": "name"}` runs until the file `name` is there;
-`{"fail": "final" | "retryable"}` fails. Whatever it does it first notes `begun-<job>-<attempt>-<miner>`, and
+`{"fail": "final" | "retryable"}` fails; `{"tokens": n, "pause": s}` emits n tokens, so long apart, every
+other one from another thread. Whatever it does it first notes `begun-<job>-<attempt>-<miner>`, and
 `stopped-…` when it is cancelled.
 """
 
@@ -51,6 +52,14 @@ class Rehearsal:
         payload = work.payload
         if "seconds" in payload:
             await asyncio.sleep(payload["seconds"])
+        for number in range(payload.get("tokens", 0)):
+            token = f"token {number} \N{SNOWMAN}\n"
+            if number % 2:
+                await asyncio.to_thread(work.emit, token)
+            else:
+                work.emit(token)
+            work.progress((number + 1) / payload["tokens"], f"token {number}")
+            await asyncio.sleep(payload["pause"])
         if "until" in payload:
             awaited = self._folder / payload["until"]
             while not awaited.exists():  # noqa: ASYNC110 - it stands for work that takes its time

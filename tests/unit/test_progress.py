@@ -173,7 +173,26 @@ async def test_a_text_that_nobody_sends_is_not_waited_for_for_long(monkeypatch: 
     hub = ProgressHub(wire)
     async with asyncio.timeout(5), hub.watch(JOB) as stream:
         hub.publish("alice", said("z", 500))
-        assert [(500, "z")] == texts(stream.take())
+        assert [(500, "z")] == texts([await anext(stream)])
+
+
+async def test_a_job_that_is_heard_of_in_the_middle() -> None:
+    """Who watches all of a client's jobs has each text from its beginning, which is asked for first."""
+    wire = Wire()
+    hub = ProgressHub(wire)
+    asked = asyncio.Event()
+    wire.answer = asked.set
+    async with asyncio.timeout(20), hub.watch(client="alice") as stream:
+        hub.publish("alice", said("cd", 2))
+        await asked.wait()
+        hub.publish("alice", said("ef", 4))
+        assert [] == stream.take()
+        hub.publish("alice", said("abcdef", 0, seq=9), whole=True)
+        item = await anext(stream)
+        assert (0, "abcdef") == (item.offset, item.text)
+        hub.publish("alice", said("g", 6, seq=10))
+        assert (6, "g") == texts([await anext(stream)])[0]
+    assert [JOB] == wire.asked
 
 
 async def test_a_topic_is_bound_as_long_as_anyone_watches() -> None:

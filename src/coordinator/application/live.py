@@ -8,7 +8,6 @@ event costs a query.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -60,7 +59,7 @@ class EventReader:
     def __init__(self, live: LiveEvents, on_news: Callable[[], None]) -> None:
         self._live = live
         self._on_news = on_news
-        self._pending: deque[Recorded] = deque()
+        self._pending: list[Recorded] = []
         self._since: dict[Topic, int] = {}
         """Its topics, and the position after which each counts."""
         self.position = live.position
@@ -108,8 +107,7 @@ class EventReader:
         """What is there now, in order; empty where nothing is. Raises LogError."""
         if self.behind:
             return await self._catch_up()
-        taken = list(self._pending)
-        self._pending.clear()
+        taken, self._pending = self._pending, []
         if taken:
             self.position = taken[-1].position
         return taken
@@ -148,10 +146,15 @@ class Live:
     holders: Holders
     endings: Endings
 
-    async def report(self, principal: Principal, report: ProgressReport) -> None:
-        """Take what a miner says to this process. Raises Refusal, LogUnavailable."""
+    async def report(self, principal: Principal, report: ProgressReport) -> bool:
+        """Take what a miner says to this process; whether it is to send its whole text.
+
+        Raises Refusal, LogUnavailable.
+        """
         client = await self.holders.check(principal, report)
         self.progress.publish(client, report, relay=True)
+        # Another process was told the beginning, or this one before it was started again.
+        return not report.whole and self.progress.lacks_beginning(report.job_id)
 
 
 class LiveEvents:

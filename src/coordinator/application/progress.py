@@ -210,7 +210,8 @@ class ProgressStream:
         self._on_news = on_news
         self._news: dict[UUID, None] = {}
         self._places: dict[UUID, _Place] = {}
-        self._woken = asyncio.Event()
+        self._woken: asyncio.Event | None = None
+        """Made by who iterates; a thousand idle readers need none."""
         self.topics: set[Topic] = set()
 
     async def add(self, job_id: UUID) -> None:
@@ -251,7 +252,7 @@ class ProgressStream:
     async def __anext__(self) -> Progress:
         while True:
             while not self._news:
-                self._woken.clear()
+                self._woken = asyncio.Event()
                 await self._woken.wait()
             item = self.take_of(next(iter(self._news)))
             if item is not None:
@@ -260,7 +261,8 @@ class ProgressStream:
     def tell(self, job_id: UUID) -> None:
         """The hub: there is something new of this job."""
         self._news[job_id] = None
-        self._woken.set()
+        if self._woken is not None:
+            self._woken.set()
         self._on_news()
 
     def forget(self, job_id: UUID) -> None:
@@ -289,12 +291,18 @@ class ProgressHub:
         self._readers: dict[Topic, set[ProgressStream]] = {}
         self._bound: dict[Topic, int] = {}
         self._asked: dict[UUID, asyncio.Event] = {}
+        self._held: dict[UUID, asyncio.Task[None]] = {}
+        """Jobs whose readers wait for the beginning of the text."""
 
     async def start(self) -> None:
         """Hear other processes, too."""
         await self._wire.start(self)
 
     async def stop(self) -> None:
+        tasks = list(self._held.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._wire.stop()
 
     @property
@@ -323,6 +331,11 @@ class ProgressHub:
         item = None if tail is None else tail.after(job_id, _Place())[0]
         return None if tail is None or item is None else (tail.client, item)
 
+    def lacks_beginning(self, job_id: UUID) -> bool:
+        """Whether the text that is known begins in the middle, and not because the rest was too long ago."""
+        tail = self._tails.get(job_id)
+        return tail is not None and tail.offset > 0 and len(tail.text) < MAX_TEXT
+
     def end(self, job_id: UUID) -> None:
         """The job is final: what is known of it goes once its readers had time to fetch it."""
         if job_id in self._tails:
@@ -338,16 +351,35 @@ class ProgressHub:
             tail = self._tails[job_id] = _Tail(client, item.attempt)
         elif tail.attempt > item.attempt:
             return
-        before = len(tail.text)
+        first, before = tail.seq < 0, len(tail.text)
         news = tail.take_in(item)
         self._characters += len(tail.text) - before
         self._tails.move_to_end(job_id)
         if news:
-            for reader in self._readers_of(job_id, tail.client):
-                reader.tell(job_id)
+            readers = self._readers_of(job_id, tail.client)
+            if first and readers and tail.offset > 0:
+                self._complete(job_id)
+            if job_id not in self._held:
+                for reader in readers:
+                    reader.tell(job_id)
         while len(self._tails) > MAX_JOBS or self._characters > MAX_ALL_TEXT:
             self._drop(next(iter(self._tails)))
         self._bury()
+
+    def _complete(self, job_id: UUID) -> None:
+        """A job is heard of in the middle of its text, by those who watch: ask for the beginning first."""
+
+        async def ask() -> None:
+            try:
+                await self._ask(job_id, anyway=True)
+            finally:
+                self._held.pop(job_id, None)
+                tail = self._tails.get(job_id)
+                if tail is not None:
+                    for reader in self._readers_of(job_id, tail.client):
+                        reader.tell(job_id)
+
+        self._held[job_id] = asyncio.create_task(ask())
 
     def _bury(self) -> None:
         now = self._monotonic()
@@ -439,13 +471,19 @@ class ProgressHub:
         tail = self._tails.get(job_id)
         if tail is not None and tail.text and (tail.offset == 0 or len(tail.text) >= MAX_TEXT):
             return
+        await self._ask(job_id, anyway=self.lacks_beginning(job_id))
+
+    async def _ask(self, job_id: UUID, *, anyway: bool) -> None:
+        """Ask for the text so far, and wait for it. `anyway`: a miner that speaks to this process is asked in
+        the answer to its next report, where nobody else can be.
+        """
         asked = self._asked.get(job_id)
         if asked is not None:
             await asked.wait()
             return
         asked = self._asked[job_id] = asyncio.Event()
         try:
-            if await self._wire.ask(job_id):
+            if await self._wire.ask(job_id) or anyway:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await asked.wait()

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Submit jobs, and see what became of them.", no_args_is_help=True)
 
-WATCH_INTERVAL_S = 0.5
 Timeout = Annotated[
     float | None, typer.Option("--timeout", min=0, help="With waiting: give up after so many seconds.")
 ]
@@ -145,30 +144,28 @@ def watch(
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Follow jobs until they are final: a line for every change. Ends with 1 if one did not complete."""
+    """Follow jobs until they are final: states, progress, and text as it is written.
+
+    Ends with 1 if one did not complete. With --json every message is a line.
+    """
 
     import asyncio
 
+    from coordinator.cli.watching import Watching
+
     async def work(client: AsyncCoordinator) -> list[JobView]:
+        jobs = list(dict.fromkeys(job_ids))
         with output.progress(quiet=as_json) as bars:
-            bar = bars.add_task("jobs", total=len(job_ids), said="")
+            watching = Watching(bars, jobs, as_json=as_json)
 
             async def follow(job_id: str) -> JobView:
                 handle = client.job(job_id)
-                seen: tuple[object, ...] = ()
-                while True:
-                    job = await handle.view()
-                    now = (job.state, job.attempt, job.assigned_miner_id)
-                    if now != seen:
-                        seen = now
-                        _tell_change(job, as_json)
-                    if job.final:
-                        bars.update(bar, advance=1, said=f"{job.job_id} {job.state}")
-                        return job
-                    await asyncio.sleep(WATCH_INTERVAL_S)
+                async for update in handle.stream():
+                    watching.tell(update)
+                return await handle.view()
 
             async with asyncio.TaskGroup() as group:
-                followed = [group.create_task(follow(job_id)) for job_id in dict.fromkeys(job_ids)]
+                followed = [group.create_task(follow(job_id)) for job_id in jobs]
             return [task.result() for task in followed]
 
     for job in talk(url, api_key, "client", work):
@@ -292,20 +289,6 @@ def _named_path(text: str) -> tuple[str, Path]:
 
 def _show(told: dict[str, Any]) -> None:
     output.fields({name: value for name, value in told.items() if name != "status"})
-
-
-def _tell_change(job: JobView, as_json: bool) -> None:
-    if as_json:
-        output.line(job.document())
-        return
-    parts = [job.job_id, job.state]
-    if job.attempt:
-        parts.append(f"attempt {job.attempt}")
-    if job.assigned_miner_id:
-        parts.append(f"on {job.assigned_miner_id}")
-    if job.problem:
-        parts.append(job.problem)
-    output.write(output.plain("  ".join(parts)))
 
 
 def _exit_by_state(job: JobView) -> None:

@@ -31,8 +31,13 @@ def moment(millis: int) -> str:
 
 def write(text: str) -> None:
     """A line of data, out at once: somebody may be following."""
+    piece(text + "\n")
+
+
+def piece(text: str) -> None:
+    """Part of a line of data, out at once."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         raise PipeClosed from None

@@ -110,8 +110,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.include_router(metrics.router, dependencies=guards)
     app.include_router(errors.router)
     app.include_router(docs.router)
-    app.include_router(live_client.router)
-    app.include_router(live_miner.router)
+    app.router.routes += [live_client.route, live_miner.route]
     install_problem_handlers(app)
     app.add_middleware(Gate)
     app.add_middleware(LastCatch)

@@ -11,8 +11,8 @@ import contextlib
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from coordinator.application.endings import Ending
@@ -31,8 +31,6 @@ from coordinator.edge.live_messages import (
 )
 from coordinator.edge.sockets import CLOSE_UNAVAILABLE, Closed, Socket, check_over, spend
 from coordinator.edge.watching import MAX_JOBS, Watch, watching
-
-router = APIRouter()
 
 WAITING_REQUESTS: Final = 16
 Position = Annotated[int, Field(ge=0, lt=2**63)]
@@ -77,7 +75,6 @@ _REQUEST: TypeAdapter[Subscribe | Unsubscribe | Ping] = TypeAdapter(AnyRequest)
 _Waiting = tuple[Subscribe | Unsubscribe | Ping | Refusal, str | None]
 
 
-@router.websocket("/ws/client")
 async def client_socket(websocket: WebSocket) -> None:
     """See docs/protocol.md."""
     context = await context_of(websocket)
@@ -92,6 +89,10 @@ async def client_socket(websocket: WebSocket) -> None:
         await socket.close(closed.code, closed.reason)
 
 
+# Starlette's own: FastAPI's has stacks and dependencies, which cost every idle socket some KiB.
+route = WebSocketRoute("/ws/client", client_socket)
+
+
 class _Conversation:
     def __init__(self, context: EdgeContext, socket: Socket, watch: Watch, ending: Ending) -> None:
         self._context = context
@@ -99,7 +100,10 @@ class _Conversation:
         self._principal = ending.grant.principal
         self._ending = ending
         self._watch = watch
-        self._requests: asyncio.Queue[_Waiting] = asyncio.Queue(WAITING_REQUESTS)
+        # A list rather than a queue: a thousand idle sockets have a thousand of them.
+        self._requests: list[_Waiting] = []
+        self._room: asyncio.Event | None = None
+        """What the receiver waits for while too many requests wait."""
 
     async def run(self, first: _Waiting | None) -> None:
         """Until either side closes. Raises Closed."""
@@ -111,7 +115,7 @@ class _Conversation:
             )
         )
         if first is not None:
-            self._requests.put_nowait(first)
+            self._requests.append(first)
         # The watch is woken by whatever there is to do, so that an idle socket costs one task more.
         receiving = asyncio.create_task(self._receive())
         receiving.add_done_callback(lambda _: self._watch.woken.set())
@@ -131,8 +135,11 @@ class _Conversation:
                 request = _parse(message)
             except Refusal as refusal:
                 request = refusal
-            await self._requests.put((request, message_id))
+            self._requests.append((request, message_id))
             self._watch.woken.set()
+            if len(self._requests) >= WAITING_REQUESTS:
+                self._room = asyncio.Event()
+                await self._room.wait()
 
     async def _send(self, receiving: asyncio.Task[None]) -> None:
         watch = self._watch
@@ -143,8 +150,10 @@ class _Conversation:
             if receiving.done():
                 receiving.result()
             try:
-                while not self._requests.empty():
-                    await self._answer(*self._requests.get_nowait())
+                while self._requests:
+                    await self._answer(*self._requests.pop(0))
+                    if self._room is not None:
+                        self._room.set()
                 for message in await watch.news():
                     await self._say(message)
             except LogError:

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from coordinator.application.endings import Ending
@@ -49,8 +49,6 @@ from coordinator.edge.progress import parse_report
 from coordinator.edge.sending import decide, miner_of, session_of
 from coordinator.edge.sockets import CLOSE_UNAVAILABLE, Closed, Socket, check_over, spend
 
-router = APIRouter()
-
 HEARTBEAT: Final = "miner.heartbeat"
 PROGRESS: Final = "job.progress"
 COMMANDS_AT_A_TIME: Final = 32
@@ -82,7 +80,6 @@ _HEARTBEAT: Final[TypeAdapter[Heartbeat]] = TypeAdapter(Heartbeat)
 _Key = tuple[UUID, int]
 
 
-@router.websocket("/ws/miner")
 async def miner_socket(websocket: WebSocket) -> None:
     """See docs/protocol.md."""
     context = await context_of(websocket)
@@ -94,6 +91,9 @@ async def miner_socket(websocket: WebSocket) -> None:
             await _Conversation(context, socket, grant.principal).run(ending, over)
     except Closed as closed:
         await socket.close(closed.code, closed.reason)
+
+
+route = WebSocketRoute("/ws/miner", miner_socket)
 
 
 class _Conversation:
@@ -172,7 +172,9 @@ class _Conversation:
             case "job.progress":
                 # In order, one after the other; it is not answered.
                 report = await parse_report(self._context, self._principal, fields)
-                await self._context.live.report(self._principal, report)
+                if await self._context.live.report(self._principal, report):
+                    job_id = str(report.job_id)
+                    await self._say("hint", hint="progress", job_id=job_id, attempt=report.attempt)
             case "miner.heartbeat":
                 await self._begin(message_id, await self._heartbeat(fields))
             case _:

@@ -197,6 +197,13 @@ class AttemptAnswer(Answer):
     attempt: int
 
 
+class ProgressAnswer(Answer):
+    """A report was passed on. `position`: what this process knows of the log; a report is not in it."""
+
+    whole: bool
+    """Send the whole text so far, with `whole`: its beginning is not known here."""
+
+
 class ResultAnswer(AttemptAnswer):
     receipt: Receipt
 

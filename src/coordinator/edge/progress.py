@@ -17,7 +17,9 @@ from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Miner
 from coordinator.edge.bodies import command_body, read_object, take_text
 from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.models import ProgressAnswer
 from coordinator.edge.problems import describe_problems
+from coordinator.edge.reading import reply
 from coordinator.edge.sending import miner_of, same_job
 
 router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
@@ -25,11 +27,11 @@ router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
 
 @router.post(
     "/progress",
-    status_code=204,
-    response_class=Response,
+    response_model=ProgressAnswer,
     summary="Say how far an attempt is",
     description="And what its text output grew by: `text`, after `offset` characters. At most one request "
-    "at a time for an attempt: gather meanwhile what comes. Where it fails, the next one may say it again.",
+    "at a time for an attempt: gather meanwhile what comes. Where it fails, the next one may say it again. "
+    "`whole` in the answer asks for all of the text, from `offset` 0, as somebody may begin to watch.",
     responses=describe_problems(
         Code.INVALID_PAYLOAD,
         Code.UNAUTHORIZED_KEY,
@@ -47,8 +49,9 @@ router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
 )
 async def report_progress(request: Request, context: Context, principal: Miner, job_id: UUID) -> Response:
     fields = same_job(await read_object(request, context.limits), job_id)
-    await context.live.report(principal, await parse_report(context, principal, fields))
-    return Response(status_code=204)
+    whole = await context.live.report(principal, await parse_report(context, principal, fields))
+    position = context.live.events.position
+    return reply(ProgressAnswer(status="accepted", position=position, whole=whole), position)
 
 
 async def parse_report(context: EdgeContext, principal: Principal, fields: dict[str, Any]) -> ProgressReport:

@@ -122,6 +122,9 @@ class HttpTransport:
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             self._quiet_until = loop.time() + max(1.0, _retry_after(response))
             return False
+        if response.is_success and self._inbox is not None and self._answer(response).get("whole"):
+            hint = {"hint": "progress", "job_id": offer.job_id, "attempt": offer.attempt}
+            self._inbox.on_hint(hint)
         # What is refused now would be refused again: the attempt is not ours, or an older coordinator.
         return not response.is_server_error
 

@@ -1,0 +1,87 @@
+"""What `coordinator job watch` shows: changes as lines, progress as bars, text as it comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.cli import output
+from coordinator.client.models import AttemptEnded, ProgressMade, StateChanged, Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.progress import Progress
+
+    from coordinator.client.models import JobError, Update
+
+LONGEST_LINE = 4000
+"""Characters of text without a line's end that are kept back where several jobs are watched."""
+
+
+class Watching:
+    """One job's text is written as it comes; of several jobs whole lines, each after its job's id."""
+
+    def __init__(self, bars: Progress, job_ids: Sequence[str], *, as_json: bool) -> None:
+        self._bars = bars
+        self._tasks = {job_id: bars.add_task(job_id, total=None, said="") for job_id in job_ids}
+        self._as_json = as_json
+        self._alone = len(job_ids) == 1
+        self._lines = dict.fromkeys(job_ids, "")
+        self._open = False
+        """Whether the last thing on the screen is text without a line's end."""
+
+    def tell(self, update: Update) -> None:
+        """Show what happened."""
+        if self._as_json:
+            output.line(update.document())
+            return
+        match update:
+            case Tokens():
+                self._text(update)
+            case ProgressMade():
+                self._progress(update)
+            case StateChanged():
+                self._change(update, update.state, update.miner_id, update.error)
+                self._bars.update(self._tasks[update.job_id], said=update.state, visible=not update.final)
+            case AttemptEnded():
+                self._change(update, f"attempt {update.outcome}", update.miner_id, update.error)
+
+    def _change(self, update: Update, what: str, miner_id: str | None, error: JobError | None) -> None:
+        self._flush(update.job_id)
+        parts = [update.job_id, what]
+        if update.attempt:
+            parts.append(f"attempt {update.attempt}")
+        if miner_id:
+            parts.append(f"on {miner_id}")
+        if error is not None:
+            parts.append(": ".join(filter(None, (error.code, error.message))))
+        output.write(output.plain("  ".join(parts)))
+
+    def _progress(self, made: ProgressMade) -> None:
+        task = self._tasks[made.job_id]
+        if made.fraction is not None:
+            self._bars.update(task, completed=made.fraction, total=1.0)
+        if made.note is not None:
+            self._bars.update(task, said=output.plain(made.note))
+
+    def _text(self, tokens: Tokens) -> None:
+        text = output.plain(tokens.text)
+        if self._alone:
+            output.piece(text)
+            self._open = not text.endswith("\n")
+            return
+        *whole, rest = (self._lines[tokens.job_id] + text).split("\n")
+        if len(rest) > LONGEST_LINE:
+            whole, rest = [*whole, rest], ""
+        for line in whole:
+            output.write(f"{tokens.job_id}  {line}")
+        self._lines[tokens.job_id] = rest
+
+    def _flush(self, job_id: str) -> None:
+        """End the line that text has begun."""
+        if self._open:
+            output.piece("\n")
+            self._open = False
+        if self._lines[job_id]:
+            output.write(f"{job_id}  {self._lines[job_id]}")
+            self._lines[job_id] = ""
