@@ -20,21 +20,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Heartbeat, Offer
+from coordinator.application.progress import ProgressReport
 from coordinator.crypto.receipt import Receipt
 from coordinator.crypto.statement import SignedStatement
 from coordinator.domain.aggregates import COMMANDS, EVENTS
+from coordinator.edge.live_client import AnyClientRequest
+from coordinator.edge.live_messages import AnyClientMessage
 
 DEFAULT_FOLDER = Path("schemas")
 REGENERATE = "make schemas"
 DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "heartbeat": Heartbeat,
+    "live_message": AnyClientMessage,
+    "live_request": AnyClientRequest,
     "offer": Offer,
+    "progress": ProgressReport,
     "receipt": Receipt,
     "statement": SignedStatement,
 }
@@ -75,8 +81,10 @@ def field_docs(model: type[BaseModel]) -> Mapping[str, str]:
     """The docstrings below a model's fields, its base classes' included."""
     docs: dict[str, str] = {}
     for cls in reversed(model.__mro__):
-        if not issubclass(cls, BaseModel) or cls is BaseModel:
+        if not issubclass(cls, BaseModel) or cls is BaseModel or issubclass(RootModel, cls):
             continue
+        if cls.__pydantic_generic_metadata__["origin"] is not None:
+            continue  # made by a subscript: it has no source
         [definition] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(definition, ast.ClassDef)
         for field, text in zip(definition.body, definition.body[1:], strict=False):

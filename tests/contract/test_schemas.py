@@ -162,13 +162,13 @@ def test_asyncapi_is_well_formed(asyncapi: dict[str, Any]) -> None:
 
 
 def test_asyncapi_covers_the_topology(asyncapi: dict[str, Any]) -> None:
-    """Its exchanges and queues are the declared ones, and all of them but the one for progress."""
+    """Its exchanges and queues are the declared ones, and all of them."""
     bindings = [channel["bindings"]["amqp"] for channel in asyncapi["channels"].values()]
     exchanges = {b["exchange"]["name"]: b["exchange"]["type"] for b in bindings if "exchange" in b}
     queues = {b["queue"]["name"] for b in bindings if "queue" in b}
 
-    # Progress is not published yet; dead letters, offers and hints are described by their queues.
-    described = {topology.COMMANDS, topology.EVENTS}
+    # Dead letters, offers and hints are described by their queues.
+    described = {topology.COMMANDS, topology.EVENTS, topology.PROGRESS}
     assert exchanges == {exchange.name: exchange.kind for exchange in described}
     declared = {queue.name for queue in topology.QUEUES} | {topology.HEARTBEATS_QUEUE}
     made_on_demand = {topology.work_queue_name("{profile}"), topology.control_queue_name("{miner_id}")}

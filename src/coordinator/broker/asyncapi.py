@@ -15,7 +15,9 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from coordinator import __version__
 from coordinator.application.intents import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 from coordinator.application.ports import Heartbeat, Offer
+from coordinator.application.progress import ProgressReport
 from coordinator.broker.envelope import HEARTBEAT
+from coordinator.broker.progress import KIND as PROGRESS_KIND
 from coordinator.broker.topology import (
     COMMANDS,
     CONTROL,
@@ -24,6 +26,7 @@ from coordinator.broker.topology import (
     EVENTS_STREAM,
     HEARTBEAT_TTL_MS,
     HEARTBEATS_QUEUE,
+    PROGRESS,
     WORK,
     WORK_EXPIRES_MS,
     ExchangeSpec,
@@ -56,6 +59,10 @@ def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
         HEARTBEAT: _signed(HEARTBEAT, "Heartbeat", "A miner says that a session is alive."),
         "offer": _message("offer", _array(_ref("Offer")), "Attempts that are for the taking."),
         "hint": _message("hint", _HINT, "A nudge to one miner. A lost one costs time, never correctness."),
+        PROGRESS_KIND: _message(
+            PROGRESS_KIND, _one_or_many(_ref("ProgressReport")), "How far an attempt is, and its text so far."
+        )
+        | {"headers": _ref("SignedHeaders")},
         **{topic: _event(topic, event.__name__) for topic, event in aggregates.EVENTS.items()},
         "reply": _message(None, _one_or_many(_ref("Reply")), "The answer to a command or a heartbeat."),
         "dead_letter": _DEAD_LETTER,
@@ -121,6 +128,14 @@ def _channels(commands: Iterable[str], events: Iterable[str]) -> Json:
                 "description": "The job (miner, service) that the array is about; `many` if several, "
                 "so bind `job.completed.<client>.*` and look inside."
             },
+        ),
+        "progress": _channel(
+            "{client}.{job_id}",
+            "Progress and text of running jobs. What nobody watches is dropped; nothing is kept.",
+            [PROGRESS_KIND],
+            _exchange(PROGRESS),
+            client={"description": "Whose job it is: `client` in the offer."},
+            job_id={"description": "The job that all of the message is about."},
         ),
         "event_log": _channel(
             EVENTS_STREAM,
@@ -202,6 +217,9 @@ def _operations(commands: Iterable[str], events: Iterable[str]) -> Json:
             **operation("receive", "heartbeats", "Note signs of life.", [HEARTBEAT], {"ack": True}),
             "reply": reply,
         },
+        "hear_progress": operation(
+            "receive", "progress", "Pass on progress to who watches.", [PROGRESS_KIND], {"ack": False}
+        ),
         "offer_work": operation("send", "offers", "Offer work.", ["offer"], {"deliveryMode": 1}),
         "hint": operation("send", "hints", "Nudge a miner.", ["hint"], {"deliveryMode": 1}),
         "publish_events": operation("send", "events", "Publish events.", events, {"deliveryMode": 2}),
@@ -258,7 +276,7 @@ _HINT: Final[Json] = {
         {
             "type": "object",
             "properties": {
-                "hint": {"const": "cancel"},
+                "hint": {"enum": ["cancel", "progress"]},
                 "job_id": {"type": "string", "format": "uuid"},
                 "attempt": {"type": "integer"},
             },
@@ -295,6 +313,7 @@ def _schemas(generator: type[GenerateJsonSchema]) -> Json:
         *aggregates.EVENTS.values(),
         Heartbeat,
         Offer,
+        ProgressReport,
         Receipt,
         SignedStatement,
     ]

@@ -11,7 +11,7 @@ import contextlib
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -71,7 +71,12 @@ class Ping(Request):
 
 
 AnyRequest = Annotated[Subscribe | Unsubscribe | Ping, Field(discriminator="type")]
-_REQUEST: TypeAdapter[Subscribe | Unsubscribe | Ping] = TypeAdapter(AnyRequest)
+
+
+class AnyClientRequest(RootModel[AnyRequest]):
+    """All that may be said on `/ws/client`."""
+
+
 _Waiting = tuple[Subscribe | Unsubscribe | Ping | Refusal, str | None]
 
 
@@ -205,7 +210,7 @@ class _Conversation:
 
 def _parse(message: dict[str, Any]) -> Subscribe | Unsubscribe | Ping:
     try:
-        return _REQUEST.validate_python(message)
+        return AnyClientRequest.model_validate(message).root
     except ValidationError as error:
         raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
 

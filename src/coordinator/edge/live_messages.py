@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from coordinator.application.ports import Recorded
 from coordinator.application.progress import Progress
@@ -167,7 +167,10 @@ ClientMessage = Annotated[
     | RefusedMessage,
     Field(discriminator="type"),
 ]
-"""All that `/ws/client` says."""
+
+
+class AnyClientMessage(RootModel[ClientMessage]):
+    """All that `/ws/client` and the streams of server-sent events say."""
 
 
 def of_event(recorded: Recorded) -> StateChanged | AttemptOver | None:
