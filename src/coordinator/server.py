@@ -18,6 +18,7 @@ from coordinator.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
 PING_SECONDS = 20.0  # between pings on a WebSocket, and until it is given up without an answer
+STUCK_SECONDS = 120  # how long a connection may take none of what is sent to it
 STOP_SECONDS = 10  # how long requests under way may take once we stop
 
 
@@ -52,6 +53,9 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections have it from here
+        # A peer that is there and takes nothing keeps what was written to it in memory for ever.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_SECONDS * 1000)
     try:
         listener.bind((host, port))
         listener.listen(2048)

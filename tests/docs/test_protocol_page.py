@@ -31,6 +31,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
+from websockets.sync.client import connect
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -220,6 +221,22 @@ class Miner(Party):
     def next_offers(self) -> tuple[int, list[Json]]:
         self.wait_for(lambda: self.offers)
         return self.offers.pop(0)
+
+    def progress(self, offer: Json, report: Json) -> None:
+        content, message_id = json.dumps(report).encode(), secrets.token_hex(8)
+        signature = mac(self.secret, "job.progress", message_id, "", "", content)
+        assert self.work is not None
+        self.work.basic_publish(
+            "coordinator.progress",
+            f"{offer['client']}.{offer['job_id']}",
+            content,
+            pika.BasicProperties(
+                content_type="application/json",
+                type="job.progress",
+                message_id=message_id,
+                headers={"principal": self.name, "signature": signature},
+            ),
+        )
 
     def acknowledge(self, tag: int) -> None:
         assert self.work is not None
@@ -556,6 +573,79 @@ def test_a_whole_job_over_http(coordinator: Coordinator) -> None:
     assert ask("POST", "/miners/leave", MINER, {})["state"] == "OFFLINE"
 
 
+def test_live_from_the_page_alone(amqp_url: str, coordinator: Coordinator) -> None:
+    """A miner over AMQP reports progress and text; its client follows by WebSocket and server-sent events,
+    and resumes without a gap or a double."""
+    base, _, netloc = coordinator.url.partition("://")
+    assert base == "http"
+    key_protocol = f"key.{encode(ALICE.encode())}"
+    with (
+        closing(Miner(amqp_url, "rack", Ed25519PrivateKey.generate())) as miner,
+        connect(f"ws://{netloc}/ws/client", subprotocols=["coordinator.v1", key_protocol]) as socket,
+    ):
+        registered = miner.register()
+
+        def say(**message: Any) -> None:
+            socket.send(json.dumps(message))
+
+        def heard(until: str) -> list[Json]:
+            messages: list[Json] = []
+            while not messages or messages[-1]["type"] != until:
+                messages.append(json.loads(socket.recv(WAIT_SECONDS)))
+            return messages
+
+        assert heard("welcome")[0]["name"] == "alice"
+        say(type="subscribe", jobs="all", id="1")
+        assert heard("subscribed")[-1]["id"] == "1"
+
+        # 1. A job, an offer, a claim.
+        payload = {"service": "checksum", "payload": {"text": "hello"}}
+        _, submitted = coordinator.request("POST", "/v1/jobs", ALICE, payload)
+        miner.consume(registered)
+        tag, [offer] = miner.next_offers()
+        assert offer["client"] == "alice"
+        started_ms = time.time_ns() // 1_000_000
+        assert miner.ask("job.start", miner.held(offer))["state"] == "RUNNING"
+        miner.acknowledge(tag)
+
+        # 2. Progress and text.
+        text = "tick \N{SNOWMAN} tock"
+        said = {"seq": 1, "fraction": 0.5, "note": "half", "text": text, "offset": 0}
+        miner.progress(offer, {**miner.held(offer), **said})
+        told = heard("tokens")
+        states = [(m["type"], m["state"]) for m in told if "state" in m]
+        assert states == [("state.changed", "QUEUED"), ("state.changed", "RUNNING")]
+        assert (told[-2]["type"], told[-2]["fraction"], told[-2]["note"]) == ("progress", 0.5, "half")
+        assert (told[-1]["text"], told[-1]["offset"], told[-1]["attempt"]) == (text, 0, 1)
+
+        # 3. The result, and its event.
+        assert miner.ask("job.complete", miner.completion(offer, started_ms))["state"] == "COMPLETED"
+        ready = heard("result.ready")[-1]
+        assert (ready["job_id"], ready["state"]) == (submitted["job_id"], "COMPLETED")
+
+        # 4. Resumed from each position: what came after it, in order, once.
+        positions = [m["position"] for m in [*told, ready] if "state" in m]
+        for cut, position in enumerate(positions):
+            with connect(
+                f"ws://{netloc}/ws/client?from={position}", additional_headers={"X-Api-Key": ALICE}
+            ) as again:
+                after = []
+                while (message := json.loads(again.recv(WAIT_SECONDS)))["type"] != "subscribed":
+                    after.append(message)
+                assert [m["position"] for m in after if "state" in m] == positions[cut + 1 :]
+
+    # 5. The same as server-sent events, until the job's end; then 204.
+    connection = http.client.HTTPConnection(netloc, timeout=WAIT_SECONDS)
+    with contextlib.closing(connection):
+        path = f"/v1/jobs/{submitted['job_id']}/events"
+        connection.request("GET", path, headers={"X-Api-Key": ALICE, "Last-Event-ID": str(positions[0])})
+        body = connection.getresponse().read().decode()
+        ids = [int(line[4:]) for line in body.splitlines() if line.startswith("id: ")]
+        assert sorted(set(ids)) == positions[1:]
+        connection.request("GET", path, headers={"X-Api-Key": ALICE, "Last-Event-ID": str(positions[-1])})
+        assert connection.getresponse().status == 204
+
+
 def test_every_code_and_every_command_is_on_the_page() -> None:
     """The tables name each refusal code and each command with its senders, as the schemas have them."""
     asyncapi = json.loads((ROOT / "schemas" / "asyncapi.json").read_text())
@@ -569,6 +659,17 @@ def test_every_code_and_every_command_is_on_the_page() -> None:
     }
     told = {name: sorted(cells[1].split(", ")) for cells in table("Commands") for name in names(cells[0])}
     assert told == commands
+
+
+def test_every_live_message_is_on_the_page() -> None:
+    """The page's table of what is told has the types of the schema, but for those that the text explains."""
+    schema = json.loads((ROOT / "schemas" / "documents" / "live_message.json").read_text())
+    types = set(schema["discriminator"]["mapping"])
+    first = [names(cells[0]) for cells in table("Live, for clients")]
+    told = {name for row in first for name in row if not name.startswith("{")}
+    assert told == types - {"welcome", "unsubscribed", "pong", "refused"}
+    for name in types:
+        assert name in PAGE
 
 
 def table(heading: str) -> list[list[str]]:

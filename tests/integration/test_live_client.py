@@ -206,6 +206,27 @@ async def test_a_reader_that_never_reads_delays_nobody(scene: Scene) -> None:
         await deaf.until(lambda m: m["type"] == "tokens" and m["offset"] + len(m["text"]) == length)
 
 
+async def test_a_reader_that_never_reads_is_let_go(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its buffers are full and stay so, the socket is closed and forgotten; resuming loses no event."""
+    monkeypatch.setattr(sockets, "SEND_SECONDS", 0.3)
+    monkeypatch.setattr(sockets, "CLOSE_SECONDS", 0.1)
+    job = await scene.submit(scene.alice)
+    offer = await scene.poll()
+    async with live_socket(scene.url, ALICE, max_queue=1) as deaf:
+        await deaf.subscribe()
+        deaf.connection.transport.pause_reading()
+        length = 0
+        while scene.coordinator.live.events.readers:
+            await scene.say(job["job_id"], seq=length + 1, text="x" * 60_000, offset=length)
+            length += 60_000
+            await asyncio.sleep(0)  # a request without a network lets nobody else run
+            assert length < 2**28, "it takes everything"
+        await scene.complete(offer, RESULT)
+    async with live_socket(scene.url, ALICE) as back:
+        past = await back.subscribe(**{"from": deaf.got[-1]["position"]})
+    assert "COMPLETED" == told(past)[-1][1]
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
