@@ -9,17 +9,20 @@ import pytest
 
 from coordinator.cli import output
 from coordinator.cli.watching import Watching
-from coordinator.client.live import LiveEvent
+from coordinator.client.models import UPDATES, Update
+
+AT = "2026-11-28T13:30:28.422Z"
 
 
-def event(kind: str, job_id: str = "a", **members: Any) -> LiveEvent:
-    return LiveEvent.of({"type": kind, "job_id": job_id, **members})
+def event(kind: str, job_id: str = "a", **members: Any) -> Update:
+    moment = {"position": 4, "at": AT} if kind not in ("progress", "tokens") else {}
+    return UPDATES[kind].of({"type": kind, "job_id": job_id, "attempt": 1, **moment, **members})
 
 
-RUNNING: dict[str, Any] = {"state": "RUNNING", "attempt": 1, "miner_id": "rig", "position": 4}
+RUNNING: dict[str, Any] = {"state": "RUNNING", "miner_id": "rig"}
 
 
-def shown(capsys: pytest.CaptureFixture[str], *events: LiveEvent, jobs: str = "a", **options: Any) -> str:
+def shown(capsys: pytest.CaptureFixture[str], *events: Update, jobs: str = "a", **options: Any) -> str:
     with output.progress(quiet=True) as bars:
         watching = Watching(bars, list(jobs), **{"as_json": False, **options})
         for one in events:
@@ -35,13 +38,13 @@ def test_one_jobs_text_is_written_as_it_comes(capsys: pytest.CaptureFixture[str]
         event("progress", fraction=0.5, note="half\x1b[2J"),
         event("tokens", text="Once ", offset=0),
         event("tokens", text="upon\x1b[31m", offset=5),
-        event("attempt.ended", outcome="failed", attempt=1, error={"code": "OOM", "message": "12 GB"}),
+        event("attempt.ended", outcome="failed", miner_id="rig", error={"code": "OOM", "message": "12 GB"}),
         event("result.ready", state="COMPLETED", attempt=2, miner_id="rig"),
     )
     assert [
         "a  RUNNING  attempt 1  on rig",
         "Once upon\ufffd[31m",
-        "a  attempt failed  attempt 1  OOM: 12 GB",
+        "a  attempt failed  attempt 1  on rig  OOM: 12 GB",
         "a  COMPLETED  attempt 2  on rig",
     ] == told.splitlines()
 
@@ -57,15 +60,11 @@ def test_several_jobs_text_is_written_in_whole_lines(capsys: pytest.CaptureFixtu
         event("tokens", "b", text="x" * 5000, offset=5),
         jobs="ab",
     )
-    assert ["a  one", "b  eins", "a  two", "a  COMPLETED", f"b  {'x' * 5000}"] == told.splitlines()
+    assert ["a  one", "b  eins", "a  two", "a  COMPLETED  attempt 1", f"b  {'x' * 5000}"] == told.splitlines()
 
 
 def test_as_json_each_message_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every message as it came, and text as far as it is new."""
-    first = event("state.changed", **RUNNING)
-    cut = event("tokens", text="Once upon", offset=0, seq=2).model_copy(update={"text": "upon", "offset": 5})
-    told = [json.loads(line) for line in shown(capsys, first, cut, as_json=True).splitlines()]
-    assert [
-        {"type": "state.changed", "job_id": "a", **RUNNING},
-        {"type": "tokens", "job_id": "a", "text": "upon", "offset": 5, "seq": 2},
-    ] == told
+    """Every message as it came."""
+    told = [event("state.changed", **RUNNING), event("tokens", text="Once upon", offset=0, seq=2)]
+    lines = shown(capsys, *told, as_json=True).splitlines()
+    assert [one.document() for one in told] == [json.loads(line) for line in lines]
