@@ -145,7 +145,7 @@ ALICES, QUEUED = {"client": "alice"}, {"state": "QUEUED"}
 def test_jobs_are_filtered(
     database: Database, statement: str, asked: dict[str, str], expected: list[str]
 ) -> None:
-    """By client and state in the index, by service and miner beside it; how far a page may look is counted."""
+    """By client and state in the index, by service and miner beside it; its reach is counted in rows."""
     of_other = {**FIRST, **asked, "service": "other"}
     assert rows(database, statement, "job_id", **FIRST, **asked) == expected
     assert rows(database, statement, "job_id", **of_other) == ["job-3"]
