@@ -180,7 +180,11 @@ async def test_a_restart_in_the_middle_of_a_stream_of_commands(
     await front.until(lambda: len(front.seen) >= 100)
 
     await in_thread(lambda: power_cut(breakable_rabbitmq))
-    assert broker.state == "reconnecting"
+
+    async def noticed() -> bool:
+        return broker.state == "reconnecting"
+
+    await until(noticed)
     await in_thread(breakable_rabbitmq.start)
     async with asyncio.timeout(SOON):
         await sending

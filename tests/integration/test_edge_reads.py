@@ -15,7 +15,8 @@ from coordinator.database.migrate import migrate
 from coordinator.database.postgres import PostgresDatabase
 from coordinator.database.sqlite import SqliteDatabase
 
-FIRST: dict[str, Any] = {"requested_at": 2**62, "job_id": "", "service": "", "page_size": 10}
+BETWEEN: dict[str, Any] = {"from_at": -1, "from_id": "", "to_at": 2**62, "to_id": ""}
+FIRST: dict[str, Any] = {**BETWEEN, "service": "", "miner": "", "page_size": 10}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -111,21 +112,48 @@ def test_jobs_come_newest_first_and_pages_join(database: Database) -> None:
     """Equal times are ordered by id, and a page goes on exactly after the last row of the one before."""
     everything = rows(database, "read_jobs", "job_id", **FIRST)
     assert everything == ["job-4", "job-3", "job-2", "job-1", "job-0"]
-    after = {**FIRST, "requested_at": 200, "job_id": "job-2"}
+    after = {**FIRST, "to_at": 200, "to_id": "job-2"}
     assert rows(database, "read_jobs", "job_id", **after) == ["job-1", "job-0"]
     assert rows(database, "read_jobs", "job_id", **{**FIRST, "page_size": 2}) == ["job-4", "job-3"]
 
 
-def test_jobs_are_filtered(database: Database) -> None:
-    """By client, state and service, alone and together."""
-    of_alice = {**FIRST, "client": "alice"}
-    queued = {"state": "QUEUED"}
-    assert rows(database, "read_jobs_of_client", "job_id", **of_alice) == ["job-4", "job-3", "job-2", "job-0"]
-    assert rows(database, "read_jobs_in_state", "job_id", **FIRST, **queued) == ["job-3", "job-0"]
-    statement = "read_jobs_of_client_in_state"
-    assert rows(database, statement, "job_id", **of_alice, **queued) == ["job-3", "job-0"]
-    assert rows(database, statement, "job_id", **{**of_alice, **queued, "service": "other"}) == ["job-3"]
-    assert rows(database, "read_jobs", "job_id", **{**FIRST, "service": "nothing"}) == []
+def test_jobs_come_oldest_first_and_pages_join(database: Database) -> None:
+    """The same the other way round; where a page begins belongs to it, where it ends does not."""
+    everything = rows(database, "read_jobs_oldest", "job_id", **FIRST)
+    assert everything == ["job-0", "job-1", "job-2", "job-3", "job-4"]
+    between = {**FIRST, "from_at": 200, "from_id": "job-2", "to_at": 300, "to_id": "job-4"}
+    assert rows(database, "read_jobs_oldest", "job_id", **between) == ["job-2", "job-3"]
+    assert rows(database, "read_jobs_oldest", "job_id", **{**between, "page_size": 1}) == ["job-2"]
+
+
+ALICES, QUEUED = {"client": "alice"}, {"state": "QUEUED"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "asked", "expected"),
+    [
+        ("read_jobs", {}, ["job-4", "job-3", "job-2", "job-1", "job-0"]),
+        ("read_jobs_in_state", QUEUED, ["job-3", "job-0"]),
+        ("read_jobs_of_client", ALICES, ["job-4", "job-3", "job-2", "job-0"]),
+        ("read_jobs_of_client_in_state", {**ALICES, **QUEUED}, ["job-3", "job-0"]),
+        ("read_jobs_oldest", {}, ["job-0", "job-1", "job-2", "job-3", "job-4"]),
+        ("read_jobs_in_state_oldest", QUEUED, ["job-0", "job-3"]),
+        ("read_jobs_of_client_oldest", ALICES, ["job-0", "job-2", "job-3", "job-4"]),
+        ("read_jobs_of_client_in_state_oldest", {**ALICES, **QUEUED}, ["job-0", "job-3"]),
+    ],
+)
+def test_jobs_are_filtered(
+    database: Database, statement: str, asked: dict[str, str], expected: list[str]
+) -> None:
+    """By client and state in the index, by service and miner beside it; its reach is counted in rows."""
+    of_other = {**FIRST, **asked, "service": "other"}
+    assert rows(database, statement, "job_id", **FIRST, **asked) == expected
+    assert rows(database, statement, "job_id", **of_other) == ["job-3"]
+    assert rows(database, statement, "job_id", **{**FIRST, **asked, "service": "nothing"}) == []
+    assert rows(database, statement, "job_id", **{**FIRST, **asked, "miner": "nobody"}) == []
+    for skip in (0, 1, len(expected)):
+        reached = rows(database, f"{statement}_reach", "job_id", **BETWEEN, **asked, skip=skip)
+        assert reached == expected[skip : skip + 1]
 
 
 def test_one_job_and_final_ones(database: Database) -> None:
@@ -160,6 +188,17 @@ def test_services_with_and_without_the_retired(database: Database) -> None:
     assert rows(database, "read_service", "retired", service="blender") == [1]
 
 
+def test_what_there_is_is_counted(database: Database) -> None:
+    """Services that take jobs by category, miners by state, and those online by what they can do."""
+    with database.transaction() as tables:
+        categories = {row["category"]: row["services"] for row in tables.query("read_categories")}
+        miners = {row["state"]: row["miners"] for row in tables.query("read_miner_counts")}
+        offerings = tables.query("read_offerings")
+    assert offerings == [{"profile": "p", "capabilities_json": "{}", "since": 1}]
+    assert categories == {"media": 1, "tools": 1}
+    assert miners == {"ONLINE": 2, "OFFLINE": 1, "DRAINING": 1}
+
+
 def test_owners_of_blobs(database: Database) -> None:
     """A key is digest and principal: another's upload of the same content is no key of mine."""
     keys = ["d1/bob", "d2/bob", "d2/alice"]
@@ -172,7 +211,8 @@ def test_every_statement_is_tested_here() -> None:
     ours = re.findall(r"^-- name: (\w+)$", sql, re.MULTILINE)
     text = Path(__file__).read_text()
     assert ours
-    assert [name for name in sorted(ours) if f'"{name}"' not in text] == []
+    # The reach of a page is asked for in the test of the page.
+    assert [name for name in sorted(ours) if f'"{name.removesuffix("_reach")}"' not in text] == []
 
 
 def test_the_backlog_is_what_waits(database: Database) -> None:

@@ -62,7 +62,7 @@ async def submit(
     headers = {**headers_of(submitted), **applied}
     body = submitted.model_dump(mode="json", exclude_unset=True)
     if not seconds:
-        return Response(json.dumps(body), 201, headers, "application/json")
+        return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
     watch: JobWatch = request.app.state.job_watch
     row = await final_job(context, watch, principal, submitted.job_id, seconds)
     headers[POSITION_HEADER] = str(max(submitted.position, row["position"]))
@@ -71,7 +71,7 @@ async def submit(
         body["error"] = {"code": row["error_code"] or row["state"], "message": row["error_message"] or ""}
     pieces = await result_pieces(context, row) if row["state"] == "COMPLETED" else None
     if pieces is None:
-        return Response(json.dumps(body), 201, headers, "application/json")
+        return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
     return StreamingResponse(_with_result(body, pieces), 201, headers, "application/json")
 
 
