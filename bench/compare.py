@@ -35,7 +35,7 @@ class Plan:
 
 
 FULL = Plan(rounds=3, jobs=20_000, peer_seconds=12.0, warm_up=500, steady_jobs=400)
-QUICK = Plan(rounds=1, jobs=6_000, peer_seconds=2.5, warm_up=150, steady_jobs=100)
+QUICK = Plan(rounds=1, jobs=5_000, peer_seconds=2.0, warm_up=100, steady_jobs=100)
 
 
 @dataclass(frozen=True, slots=True)

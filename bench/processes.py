@@ -15,7 +15,7 @@ from typing import Any, Self
 from coordinator.servers.processes import Keeper, family, send, wait_until_gone
 
 ANSWER_SECONDS = 300.0
-STOP_SECONDS = 5.0
+STOP_SECONDS = 2.0  # nothing is kept of what they would still write
 TAIL_CHARS = 2000
 
 

@@ -53,8 +53,8 @@ def run(found: Document) -> str:
     m = found["machine"]
     return (
         f"{m['at'][:10]}, commit {m['commit']}: {m['cores']} cores ({m['processor']}), {m['system']}, "
-        f"Python {m['python']}, RabbitMQ {m['rabbitmq']}, Postgres {m['postgres']}, Redis {m['redis']}; load "
-        f"average {m['load_average'][0]} at the end; {found['plan']['rounds']} rounds."
+        f"Python {m['python']}, RabbitMQ {m['rabbitmq']}, Postgres {m['postgres']}, Redis {m['redis']}; "
+        f"load average {m['load_average'][0]} at the end; {found['plan']['rounds']} rounds."
     )
 
 
