@@ -47,7 +47,7 @@ class Round:
 
     latencies: dict[str, list[float]]
     cpu_us_per_request: float
-    rss_mib: float
+    peak_mib: float
 
     @property
     def all(self) -> list[float]:
@@ -119,7 +119,7 @@ async def run_round(url: str, key: str, filled: Filled, pid: int, rate: int, sec
     for _ in range(CONNECTIONS):
         free.put_nowait(await Connection.open(url, key))
     latencies: dict[str, list[float]] = {kind: [] for kind in MIX}
-    meter = Meter({"coordinator": [pid]})
+    meter = Meter({"coordinator": pid})
     start = time.perf_counter() + 0.1
 
     async def send(kind: str, path: str, due: float) -> None:
@@ -135,10 +135,10 @@ async def run_round(url: str, key: str, filled: Filled, pid: int, rate: int, sec
             due = start + number / rate
             await asyncio.sleep(due - time.perf_counter())
             group.create_task(send(kind, path, due))
-    spent = meter.spent()["coordinator"]
+    spent = meter.cpu_seconds()["coordinator"]
     while not free.empty():
         free.get_nowait().close()
-    return Round(latencies, spent / len(requests) * 1e6, meter.rss()["coordinator"])
+    return Round(latencies, spent / len(requests) * 1e6, meter.peak_mib()["coordinator"])
 
 
 class Connection:
@@ -209,8 +209,8 @@ def show(console: Console, mode: str, options: argparse.Namespace, best: Round) 
         table.add_row(name, str(len(values)), *(f"{number:.1f}" for number in numbers))
         kept[name] = dict(zip(("p50_ms", "p99_ms", "max_ms"), numbers, strict=True))
     console.print(table)
-    console.print(f"{best.cpu_us_per_request:.0f} µs of CPU a request, {best.rss_mib:.0f} MiB")
-    return {**kept, "cpu_us_per_request": best.cpu_us_per_request, "rss_mib": best.rss_mib}
+    console.print(f"{best.cpu_us_per_request:.0f} µs of CPU a request, {best.peak_mib:.0f} MiB")
+    return {**kept, "cpu_us_per_request": best.cpu_us_per_request, "peak_mib": best.peak_mib}
 
 
 if __name__ == "__main__":

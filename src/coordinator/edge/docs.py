@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from coordinator.domain.errors import Code
 from coordinator.edge.assets import PATH, asset
+from coordinator.edge.context import in_thread
 from coordinator.edge.problems import Problem
 
 router = APIRouter(include_in_schema=False)
@@ -52,8 +53,10 @@ _PAGE: Final = f"""<!doctype html>
 async def get_document(request: Request) -> Response:
     """The OpenAPI document."""
     app = request.app
-    if not hasattr(app.state, "openapi_body"):  # some tenths of a second, once
-        app.state.openapi_body = json.dumps(app.openapi(), separators=(",", ":")).encode()
+    if not hasattr(app.state, "openapi_body"):  # some tenths of a second, once, while others are served
+        app.state.openapi_body = await in_thread(
+            lambda: json.dumps(app.openapi(), separators=(",", ":")).encode()
+        )
     return Response(app.state.openapi_body, media_type="application/json")
 
 
