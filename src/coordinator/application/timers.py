@@ -43,6 +43,7 @@ class Timers(FollowerBase):
 
     name = "timers"
     tick_seconds = 0.5
+    linger_seconds = 0.2  # nothing here is due so soon
 
     def __init__(
         self,

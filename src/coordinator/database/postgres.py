@@ -99,7 +99,7 @@ class PostgresTables:
         shape = self._shape(table)
         arrays, values = _arrays(shape, dict(zip(shape.types, shape.by_column(rows), strict=True)))
         sql = shape.upsert(f"SELECT * FROM unnest({arrays})")  # noqa: S608 - types from the catalogue
-        self._writing().execute(cast("Any", sql), values, prepare=True)
+        self._send(sql, values)
 
     def change(self, table: str, rows: Mapping[str, Row]) -> None:
         if not rows:
@@ -113,14 +113,14 @@ class PostgresTables:
             f"UPDATE {table} SET {updates} "  # noqa: S608 - names from the catalogue
             f"FROM unnest({arrays}) AS changed ({', '.join(columns)}) WHERE {table}.{key} = changed.{key}"
         )
-        self._writing().execute(cast("Any", sql), values, prepare=True)
+        self._send(sql, values)
 
     def remove(self, table: str, keys: Collection[str]) -> None:
         if not keys:
             return
         key = self._shape(table).one_key()
         sql = f"DELETE FROM {table} WHERE {key} = ANY(%s::text[])"  # noqa: S608 - names from the catalogue
-        self._writing().execute(cast("Any", sql), (list(keys),), prepare=True)
+        self._send(sql, (list(keys),))
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         named = self._statements[statement]
@@ -141,6 +141,13 @@ class PostgresTables:
             moved = self._write(_START, (follower, after))
         if not moved:
             raise PositionMoved(f"{follower} is not at {before} any more")
+
+    def _send(self, sql: str, values: Sequence[Any]) -> None:
+        self._writing().execute(cast("Any", sql), values, prepare=True)
+        assert self._pipeline is not None
+        # Otherwise the server takes the statement for one that is still being sent: a process that stands
+        # still just then would keep its row locks for ever, out of reach of every timeout.
+        self._pipeline.sync()
 
     def _write(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> int:
         cursor = self._writing().execute(cast("Any", sql), params)
