@@ -2,19 +2,21 @@
 
 Payload: `{"seconds": s}` takes so long; `{"until": "name"}` runs until the file `name` is there;
 `{"fail": "final" | "retryable"}` fails; `{"tokens": n, "pause": s}` emits n tokens, so long apart, every
-other one from another thread. Whatever it does it first notes `begun-<job>-<attempt>-<miner>`, and
-`stopped-…` when it is cancelled.
+other one from another thread, and goes on slowly while it waits for `until`. Whatever it does it first
+notes `begun-<job>-<attempt>-<miner>`, and `stopped-…` when it is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work
 
 SERVICE = "rehearsal"
+SLOW_SECONDS = 0.5
 SPEC: dict[str, Any] = {
     "id": SERVICE,
     "name": "Rehearsal",
@@ -62,8 +64,12 @@ class Rehearsal:
             await asyncio.sleep(payload["pause"])
         if "until" in payload:
             awaited = self._folder / payload["until"]
-            while not awaited.exists():  # noqa: ASYNC110 - it stands for work that takes its time
+            began, number = time.monotonic(), payload.get("tokens", 0)
+            while not awaited.exists():
                 await asyncio.sleep(0.02)
+                if "tokens" in payload and time.monotonic() > began + SLOW_SECONDS:
+                    work.emit(f"token {number} \N{SNOWMAN}\n")
+                    began, number = time.monotonic(), number + 1
         if "fail" in payload:
             raise ExecutorError("REHEARSED", "as asked for", retryable=payload["fail"] == "retryable")
 

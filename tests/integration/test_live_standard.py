@@ -207,19 +207,20 @@ async def test_only_what_is_watched_is_bound(both: Both) -> None:
     """Bindings come with watchers and go with them; a process without watchers hears nothing."""
     job = await both.a.bench.submit(both.a.bench.alice)
 
-    async def bound(url: str) -> set[str]:
-        wire: Any = both.a.bench.coordinator.live.progress._wire
+    wire: Any = both.a.bench.coordinator.live.progress._wire
+
+    def bound() -> set[str]:
         return {".".join(str(word or "*") for word in topic) for topic in wire._bound}
 
     async with live_socket(both.a.url, ALICE) as ws, live_socket(both.a.url, ALICE) as other:
         await ws.subscribe()
         await other.subscribe([job["job_id"]])
-        assert {"alice.*", f"*.{job['job_id']}"} == await bound(both.a.url)
+        single = f"*.{job['job_id']}"
+        await eventually(lambda: bound() == {"alice.*", single}, "both bound")
         await ws.say("unsubscribe", jobs="all")
         await ws.until_type("unsubscribed")
-        wire: Any = both.a.bench.coordinator.live.progress._wire
-        await eventually(lambda: len(wire._bound) == 1, "one binding")
-    await eventually(lambda: not wire._bound, "no binding")
+        await eventually(lambda: bound() == {single}, "one binding")
+    await eventually(lambda: not bound(), "no binding")
 
 
 async def test_the_same_events_at_both(both: Both) -> None:
