@@ -41,6 +41,29 @@ def test_the_window_grows_with_what_has_lately_ended() -> None:
     assert profile.room(WINDOW_SECONDS + 2) == 0
 
 
+def test_the_free_slots_are_those_of_the_sessions_that_take_work() -> None:
+    """Whatever begins, ends, drains, comes back or exceeds its slots: the sum is what it would be."""
+    fleet, profile = fleet_of(session("a", 2), session("b", 3, running=1))
+    steps = [
+        lambda: fleet.count_running("a", "session-of-a", +1),
+        lambda: fleet.count_running("a", "session-of-a", +2),  # more than its slots
+        lambda: fleet.count_running("a", "session-of-a", -2),
+        lambda: fleet.drain("b"),
+        lambda: fleet.count_running("b", "session-of-b", -1),  # what it still holds
+        lambda: fleet.end("b"),
+        lambda: fleet.register("p", CPU, Session("a", "session-new", 5, "ONLINE")),
+        lambda: fleet.count_running("a", "session-of-a", -1),  # late news of the old one
+        lambda: fleet.count_running("a", "session-new", +1),
+        lambda: fleet.end("a"),
+    ]
+    seen = []
+    for step in steps:
+        step()
+        seen.append(profile.free_slots)
+        assert sum(s.free_slots for s in profile.sessions.values()) == profile.free_slots
+    assert [3, 2, 3, 1, 1, 1, 5, 5, 4, 0] == seen
+
+
 def test_slots_that_end_together_do_not_look_like_quick_ones() -> None:
     """A moment's completions are counted and not extrapolated: slow work never hoards offers."""
     _, profile = fleet_of(session("a", 20))

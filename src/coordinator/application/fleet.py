@@ -29,6 +29,10 @@ class Session:
     state: Literal["ONLINE", "DRAINING", "OFFLINE"]
     running: int = 0
 
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.concurrency - self.running)
+
 
 @dataclass(slots=True)
 class Offered:
@@ -53,15 +57,30 @@ class Profile:
     ended: deque[tuple[float, int]] = field(default_factory=deque)
     """(moment, attempts) that these miners ended within the last WINDOW_SECONDS."""
     ended_sum: int = 0
-
-    @property
-    def free_slots(self) -> int:
-        return sum(max(0, s.concurrency - s.running) for s in self.sessions.values())
+    free_slots: int = 0
+    """Of all sessions; kept rather than summed, because it is asked for after every batch of events."""
 
     @property
     def bundle(self) -> int:
         """The most offers in one message: no miner gets more than it can run."""
         return min((s.concurrency for s in self.sessions.values()), default=1)
+
+    def join(self, session: Session) -> None:
+        """A session takes new work from now on."""
+        self.sessions[session.session_id] = session
+        self.free_slots += session.free_slots
+
+    def leave(self, session: Session) -> None:
+        """A session takes no new work any more, if it did."""
+        if self.sessions.pop(session.session_id, None) is not None:
+            self.free_slots -= session.free_slots
+
+    def count_running(self, session: Session, change: int) -> None:
+        """A session begins or ends attempts."""
+        before = session.free_slots
+        session.running += change
+        if session.session_id in self.sessions:
+            self.free_slots += session.free_slots - before
 
     def count_ended(self, attempts: int, now: float) -> None:
         self.ended.append((now, attempts))
@@ -126,25 +145,27 @@ class Fleet:
             self._order = None
         self._by_miner[session.miner_id] = (profile, session)
         if session.state == "ONLINE":
-            profile.sessions[session.session_id] = session
+            profile.join(session)
 
     def drain(self, miner_id: str) -> None:
         """The miner takes nothing new."""
         if miner_id in self._by_miner:
             profile, session = self._by_miner[miner_id]
             session.state = "DRAINING"
-            profile.sessions.pop(session.session_id, None)
+            profile.leave(session)
 
     def end(self, miner_id: str) -> None:
         """The miner's session is over. A profile without miners goes once nothing is offered to it."""
         known = self._by_miner.pop(miner_id, None)
         if known:
             profile, session = known
-            profile.sessions.pop(session.session_id, None)
+            profile.leave(session)
 
     def forget_idle(self) -> None:
         """Drop profiles that nobody has any more; one that comes back is made anew."""
         idle = [p for p in self.profiles.values() if not p.sessions and not p.offered]
+        if not idle:
+            return
         used = {id(profile) for profile, _ in self._by_miner.values()}
         for profile in idle:
             if id(profile) not in used:
@@ -154,7 +175,7 @@ class Fleet:
     def count_running(self, miner_id: str, session_id: str, change: int) -> None:
         known = self._by_miner.get(miner_id)
         if known and known[1].session_id == session_id:
-            known[1].running += change
+            known[0].count_running(known[1], change)
 
     def tightest_first(self) -> list[Profile]:
         """Profiles, the least able first: work goes to the smallest miner that can do it."""
