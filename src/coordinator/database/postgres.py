@@ -80,8 +80,8 @@ class PostgresTables:
     """The tables in one transaction.
 
     It begins with the first write: a read alone costs one round trip rather than three, and under READ
-    COMMITTED sees the same. Writes are pipelined: they cost no round trip of their own, and whatever is wrong
-    with one is raised at the next read, at `move`, or at the end.
+    COMMITTED sees the same. The beginning travels with the first write, in one round trip; each write is one,
+    so that what is wrong with it is raised there, and is over before the next (see `_send`).
     """
 
     def __init__(
