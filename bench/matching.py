@@ -72,14 +72,15 @@ async def measure(miners: int, profiles: int, classes: int) -> dict[str, Any]:
         begun = time.perf_counter()
         for start in range(0, len(events), dispatcher.batch):
             batch = events[start : start + dispatcher.batch]
-            await dispatcher.before(batch)
+            await dispatcher.act(batch)
+            dispatcher.gather()
             dispatcher.apply(cast(Tables, _NoTables()), batch)
-            await dispatcher.after(batch)
+            await dispatcher.tick(stored=True)
         return time.perf_counter() - begun
 
     async def look() -> float:
         begun = time.perf_counter()
-        await dispatcher.tick()
+        await dispatcher.tick(stored=True)
         return time.perf_counter() - begun
 
     registering = await note(registered)

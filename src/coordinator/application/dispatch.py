@@ -1,7 +1,7 @@
 """The dispatcher: keeps a window of offers on each profile's work queue, driven by its table of queued work.
 
-Publishing follows the commit of the events, not that of the table, which is written meanwhile: no job waits
-for our bookkeeping. What is offered is known in memory only: a process that takes over offers everything
+Publishing follows the commit of the events, not that of the table, which is written later: no job waits for
+our bookkeeping. What is offered is known in memory only: a process that takes over offers everything
 anew, and so does the one whose broker comes back; an offer is not the job, repeating one is harmless. An
 offer that nobody claims within `offer_timeout` goes back to the shelf and is offered again, elsewhere where
 it can be.
@@ -19,7 +19,7 @@ import structlog
 
 from coordinator.application.fleet import Profile, Session
 from coordinator.application.follow import FollowerBase
-from coordinator.application.open_work import NO_CHANGES, Hint, OpenWork, Running
+from coordinator.application.open_work import Changes, Hint, OpenWork, Running
 from coordinator.application.payloads import Payloads
 from coordinator.application.ports import (
     Clock,
@@ -47,6 +47,7 @@ class Dispatcher(FollowerBase):
 
     name = "dispatcher"
     tick_seconds = 0.25
+    linger_seconds = 0.25
 
     def __init__(
         self,
@@ -66,8 +67,7 @@ class Dispatcher(FollowerBase):
         self._offer_timeout = offer_timeout
         self._reset = False
         self._hinting: set[asyncio.Task[None]] = set()
-        self._changes = NO_CHANGES
-        self._refilling: asyncio.Task[None] | None = None
+        self._changes = Changes([], set(), [])
         self.work = OpenWork()
         queues.on_reset(self._note_reset)
 
@@ -89,14 +89,15 @@ class Dispatcher(FollowerBase):
             lane = self.work.shelf.lane((row["job_class"], row["priority"], row["client"]))
             self._load_lane(tables, lane)
 
-    async def before(self, events: Sequence[Recorded]) -> None:
-        await self._refilled()  # where the round before this one failed in between
+    async def act(self, events: Sequence[Recorded]) -> None:
         unknown = self.work.unknown(events)
         found = await asyncio.to_thread(self._find, unknown) if unknown else []
-        self._changes = self.work.changes(events, found)
-        for hint in self.work.note(events, self._clock.monotonic()):
+        for hint in self.work.note(events, found, self._clock.monotonic()):
             self._hint(hint)
-        self._refilling = asyncio.create_task(self._refill_all(from_table=False))
+
+    def gather(self) -> None:
+        self.hurried = False
+        self._changes = self.work.gather()
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         changes = self._changes
@@ -108,44 +109,31 @@ class Dispatcher(FollowerBase):
             tables.put("work_classes", changes.classes)
         _apply_sessions(tables, events)
 
-    async def after(self, events: Sequence[Recorded]) -> None:
-        await self._refilled()
-
-    async def _refilled(self) -> None:
-        refilling, self._refilling = self._refilling, None
-        if refilling is not None:
-            await refilling
-
     def _find(self, job_ids: Sequence[str]) -> list[Work]:
         with self._database.transaction() as tables:
             return [_from_row(row) for row in tables.query("dispatch_open_work", job_ids=job_ids)]
 
     # --- offers ---------------------------------------------------------------------------------------------
-    async def tick(self) -> None:
+    async def tick(self, *, stored: bool) -> None:
         if self._reset:
             self._reset = False
             self._take_back_all()
-        await self._reoffer_late(self._clock.monotonic())
-        await self._refill_all(from_table=True)
-        self.work.fleet.forget_idle()
-        self.work.forget_classes()
-
-    async def _refill_all(self, *, from_table: bool) -> None:
-        """Offer what there is room for.
-
-        `from_table`: the table has whatever was noted, so that lanes may be read from it. Before its commit a
-        lane that is read would seem to end where the new jobs begin.
-        """
         now = self._clock.monotonic()
+        await self._reoffer_late(now)
         for profile in list(self.work.fleet.tightest_first()):
             room = min(MAX_REFILL, profile.room(now))
             if room:
-                await self._refill(profile, room, from_table=from_table)
+                await self._refill(profile, room, stored)
+        self.work.fleet.forget_idle()
+        self.work.forget_classes()
 
-    async def _refill(self, profile: Profile, room: int, *, from_table: bool) -> None:
-        drained = list(self.work.shelf.drained_lanes(profile.classes)) if from_table else []
-        if drained:
+    async def _refill(self, profile: Profile, room: int, stored: bool) -> None:
+        drained = list(self.work.shelf.drained_lanes(profile.classes))
+        if drained and stored:
             await asyncio.to_thread(self._load_lanes, drained)
+        elif drained:
+            # A lane that is read before what is known of it is in the table would seem to end too soon.
+            self.hurried = True
         works = self.work.shelf.take(profile.classes, room)
         if works:
             await self._publish(profile, works)

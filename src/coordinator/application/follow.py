@@ -8,6 +8,7 @@ writing. A follower that can't apply an event stops and alarms; it never skips.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Protocol
@@ -33,7 +34,7 @@ log = structlog.get_logger("follower")
 
 
 class Follower(Protocol):
-    """What one follower does with events."""
+    """What one follower does with events: it acts on them at once, and stores what they mean in batches."""
 
     name: str
     batch: int
@@ -41,22 +42,30 @@ class Follower(Protocol):
     tick_seconds: float
     """`tick` is called at least this often."""
     linger_seconds: float
-    """How long the first event of a batch waits for more: a transaction costs a thousand times an event."""
+    """How long events that were acted on wait for more before they are stored: a transaction costs a
+    thousand times an event."""
+
+    @property
+    def hurried(self) -> bool:
+        """Whether what waits to be stored is needed in the tables now."""
 
     def take_over(self, tables: Tables) -> None:
         """This process leads now: read into memory what is needed. In a transaction, in a thread."""
 
-    async def before(self, events: Sequence[Recorded]) -> None:
-        """Act outside before the position moves (at least once)."""
+    async def act(self, events: Sequence[Recorded]) -> None:
+        """Act outside, before the position moves: at least once. The events are committed."""
+
+    def gather(self) -> None:
+        """All that was acted on is about to be applied. On the event loop."""
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         """Write what the events mean, in the transaction that moves the position. In a thread."""
 
-    async def after(self, events: Sequence[Recorded]) -> None:
-        """Act on the event loop after the commit."""
+    async def tick(self, *, stored: bool) -> None:
+        """Called after events and after a commit, and when nothing came for `tick_seconds`.
 
-    async def tick(self) -> None:
-        """Called after each batch, and when nothing came for `tick_seconds`."""
+        `stored`: the tables have everything that was acted on.
+        """
 
 
 class FollowerBase:
@@ -65,20 +74,21 @@ class FollowerBase:
     batch = 500
     tick_seconds = 1.0
     linger_seconds = 0.0
+    hurried = False
 
     def take_over(self, tables: Tables) -> None:
         return None
 
-    async def before(self, events: Sequence[Recorded]) -> None:
+    async def act(self, events: Sequence[Recorded]) -> None:
+        return None
+
+    def gather(self) -> None:
         return None
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         return None
 
-    async def after(self, events: Sequence[Recorded]) -> None:
-        return None
-
-    async def tick(self) -> None:
+    async def tick(self, *, stored: bool) -> None:
         return None
 
 
@@ -205,18 +215,58 @@ class FollowerRunner:
         follower, name = self.follower, self.follower.name
         self._watermarks.leads(name, here=True)
         self._watermarks.moved(name, self.position)
-        while self._leadership.holds(name):
-            events = await self._feed.next(self.position, follower.batch, follower.tick_seconds)
-            if events and follower.linger_seconds and len(events) < follower.batch:
-                await asyncio.sleep(follower.linger_seconds)
-                events = await self._feed.next(self.position, follower.batch, 0)
-            if events:
-                await follower.before(events)
-                await self._in_thread(self._apply, events)
-                self.position = events[-1].position
-                self._watermarks.moved(name, self.position)
-                await follower.after(events)
-            await follower.tick()
+        loop = asyncio.get_running_loop()
+        acted, unstored, due = self.position, list[Recorded](), 0.0
+        coming: asyncio.Task[Sequence[Recorded]] | None = None
+        storing: asyncio.Task[None] | None = None
+        try:
+            while self._leadership.holds(name):
+                full = len(unstored) >= follower.batch
+                if storing and storing.done():
+                    done, storing = storing, None
+                    done.result()
+                if unstored and not storing and (full or follower.hurried or loop.time() >= due):
+                    follower.gather()
+                    storing, unstored = asyncio.create_task(self._store(unstored)), []
+                    full = False
+                if not coming and not full:  # else the tables are behind: let them come along
+                    coming = asyncio.create_task(
+                        self._feed.next(acted, follower.batch, follower.tick_seconds)
+                    )
+                patience = max(0.0, due - loop.time()) if unstored and not storing else None
+                await asyncio.wait(
+                    [task for task in (coming, storing) if task],
+                    timeout=patience,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if coming and coming.done():
+                    events, coming = coming.result(), None
+                    if events:
+                        await follower.act(events)
+                        acted = events[-1].position
+                        due = due if unstored else loop.time() + follower.linger_seconds
+                        unstored += events
+                await follower.tick(stored=not unstored and not storing)
+        except asyncio.CancelledError:
+            # What was acted on would be acted on again.
+            if unstored:
+                with contextlib.suppress(PositionMoved, LogUnavailable):
+                    if storing:
+                        await storing
+                        storing = None
+                    follower.gather()
+                    await self._store(unstored)
+            raise
+        finally:
+            if coming:
+                coming.cancel()
+            if storing:
+                await asyncio.gather(storing, return_exceptions=True)
+
+    async def _store(self, events: Sequence[Recorded]) -> None:
+        await self._in_thread(self._apply, events)
+        self.position = events[-1].position
+        self._watermarks.moved(self.follower.name, self.position)
 
     def _take_over(self) -> int:
         with self._database.transaction() as tables:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from coordinator.application.figures import WorkFigures
@@ -36,7 +36,7 @@ class Running(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a batch of events changes in the tables: only what is left at its end."""
+    """What events change in the tables: only what is left at their end."""
 
     rows: list[Row]
     """Of open_work."""
@@ -45,7 +45,30 @@ class Changes:
     """Of work_classes."""
 
 
-NO_CHANGES = Changes([], set(), [])
+@dataclass(slots=True)
+class Unstored:
+    """What events that were taken in, and not stored yet, change in the tables."""
+
+    work: dict[str, Work] = field(default_factory=dict)
+    """Open jobs that changed, by id: for those that nothing else in memory has, this is where they are."""
+    holders: dict[str, tuple[str, str]] = field(default_factory=dict)
+    born: set[str] = field(default_factory=set)
+    """Jobs that the tables never saw: one that is over before it is stored costs no row."""
+    gone: set[str] = field(default_factory=set)
+    classes: dict[str, Row] = field(default_factory=dict)
+
+    def end(self, job_id: str) -> None:
+        """The job is final."""
+        self.work.pop(job_id, None)
+        if job_id not in self.born:
+            self.gone.add(job_id)
+
+    def changes(self) -> Changes:
+        rows: list[Row] = []
+        for job_id, work in self.work.items():
+            miner_id, session_id = self.holders.get(job_id, (None, None))
+            rows.append({**work._asdict(), "miner_id": miner_id, "session_id": session_id})
+        return Changes(rows, self.gone, list(self.classes.values()))
 
 
 class Hint(NamedTuple):
@@ -62,59 +85,27 @@ class OpenWork:
         self._running: dict[str, Running] = {}
         self._offered_to: dict[str, str] = {}
         """The profile that a job is offered to."""
-        self._strays: dict[str, Work] = {}
-        """Open jobs of the current batch that may be nowhere else in memory."""
+        self._unstored = Unstored()
+        self._storing = Unstored()
 
     # --- a batch of events ----------------------------------------------------------------------------------
     def unknown(self, events: Sequence[Recorded]) -> list[str]:
-        """Jobs of these events that must be read from the table before `changes`."""
+        """Jobs of these events that must be read from the table before `note`."""
+        born = {str(e.event.job_id) for e in events if isinstance(e.event, JobSubmitted)}
         return [
-            str(e.event.job_id)
+            job_id
             for e in events
-            if isinstance(e.event, JobStarted | JobRequeued) and not self._knows(str(e.event.job_id))
+            if isinstance(e.event, JobStarted | JobRequeued)
+            and (job_id := str(e.event.job_id)) not in born
+            and not self._knows(job_id)
         ]
 
-    def changes(self, events: Sequence[Recorded], found: Sequence[Work]) -> Changes:
-        """What to write; `found`: the unknown as the table has them. What came and went costs no row."""
-        self._strays = {work.job_id: work for work in found}
-        work: dict[str, Work] = {}
-        holders: dict[str, tuple[str, str]] = {}
-        born: set[str] = set()
-        final: set[str] = set()
-        classes: dict[str, Row] = {}
-        for recorded in events:
-            event = recorded.event
-            match event:
-                case JobSubmitted():
-                    job_id = str(event.job_id)
-                    born.add(job_id)
-                    work[job_id] = _submitted(event, recorded.position)
-                    if not self.fleet.knows_class(event.job_class):
-                        classes[event.job_class] = {
-                            "job_class": event.job_class,
-                            "service": event.service,
-                            "constraints_json": event.constraints.model_dump_json(exclude_none=True),
-                        }
-                case JobStarted():
-                    job_id = str(event.job_id)
-                    work[job_id] = work.get(job_id) or self._find(job_id)
-                    holders[job_id] = (event.miner_id, event.session_id)
-                case JobRequeued():
-                    job_id = str(event.job_id)
-                    known = work.get(job_id) or self._find(job_id)
-                    work[job_id] = known._replace(attempt=event.attempt, position=recorded.position)
-                    holders.pop(job_id, None)
-                case JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
-                    final.add(str(event.job_id))
-        self._strays |= work
-        rows: list[Row] = []
-        for job_id in work.keys() - final:
-            miner_id, session_id = holders.get(job_id, (None, None))
-            rows.append({**work[job_id]._asdict(), "miner_id": miner_id, "session_id": session_id})
-        return Changes(rows, final - born, list(classes.values()))
+    def note(self, events: Sequence[Recorded], found: Sequence[Work], now: float) -> list[Hint]:
+        """Take these events in, after they are committed; what to tell which miner.
 
-    def note(self, events: Sequence[Recorded], now: float) -> list[Hint]:
-        """Take these events in, after they are committed; what to tell which miner. `now`: monotonic."""
+        `found`: the unknown as the table has them; `now`: monotonic.
+        """
+        self._unstored.work |= {work.job_id: work for work in found}
         ended: dict[str, int] = {}
         hints = [hint for recorded in events for hint in self._note(recorded, ended)]
         for profile_id, count in ended.items():
@@ -122,30 +113,49 @@ class OpenWork:
                 self.fleet.profiles[profile_id].count_ended(count, now)
         return hints
 
+    def gather(self) -> Changes:
+        """What has changed since the last time. What was given out then is in the tables by now."""
+        self._storing, self._unstored = self._unstored, Unstored()
+        return self._storing.changes()
+
     def _note(self, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
-        event = recorded.event
+        event, unstored = recorded.event, self._unstored
         match event:
             case JobSubmitted():
-                self.fleet.add_class(event.job_class, event.service, event.constraints)
-                self.shelf.add(_submitted(event, recorded.position))
+                work = _submitted(event, recorded.position)
+                if not self.fleet.knows_class(event.job_class):
+                    unstored.classes[event.job_class] = {
+                        "job_class": event.job_class,
+                        "service": event.service,
+                        "constraints_json": event.constraints.model_dump_json(exclude_none=True),
+                    }
+                    self.fleet.add_class(event.job_class, event.service, event.constraints)
+                unstored.born.add(work.job_id)
+                unstored.work[work.job_id] = work
+                self.shelf.add(work)
             case JobStarted():
                 job_id = str(event.job_id)
-                work = self._find(job_id)
+                work = unstored.work[job_id] = self._find(job_id)
+                unstored.holders[job_id] = (event.miner_id, event.session_id)
                 self.withdraw(job_id)
                 self.start(Running(work, event.miner_id, event.session_id))
             case JobRequeued():
                 job_id = str(event.job_id)
-                work = self._find(job_id)
+                work = self._find(job_id)._replace(attempt=event.attempt, position=recorded.position)
+                unstored.work[job_id] = work
+                unstored.holders.pop(job_id, None)
                 self._end(job_id, ended)
-                self.shelf.add(work._replace(attempt=event.attempt, position=recorded.position))
+                self.shelf.add(work)
             case JobAttemptEnded():
                 if event.outcome == "lost":
                     yield from self._cancel_hint(str(event.job_id))
             case JobCompleted() | JobFailed():
+                unstored.end(str(event.job_id))
                 self._end(str(event.job_id), ended)
             case JobCanceled() | JobExpired():
                 job_id = str(event.job_id)
                 yield from self._cancel_hint(job_id)
+                unstored.end(job_id)
                 self._end(job_id, ended)
                 self.withdraw(job_id)
             case MinerRegistered():
@@ -221,7 +231,12 @@ class OpenWork:
                 ended[profile.id] = ended.get(profile.id, 0) + 1
 
     def _knows(self, job_id: str) -> bool:
-        return job_id in self.shelf or self.is_out(job_id)
+        return (
+            job_id in self.shelf
+            or self.is_out(job_id)
+            or job_id in self._unstored.work
+            or job_id in self._storing.work
+        )
 
     def _find(self, job_id: str) -> Work:
         """What is known of an open job, wherever it is."""
@@ -231,7 +246,7 @@ class OpenWork:
         offered = self._offer_of(job_id)
         if offered:
             return offered[1].work
-        return self.shelf.get(job_id) or self._strays[job_id]
+        return self.shelf.get(job_id) or self._unstored.work.get(job_id) or self._storing.work[job_id]
 
     def _offer_of(self, job_id: str) -> tuple[Profile, Offered] | None:
         profile = self.fleet.profiles.get(self._offered_to.get(job_id, ""))

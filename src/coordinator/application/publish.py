@@ -12,9 +12,10 @@ class Publisher(FollowerBase):
     """Publishes before its position moves: a crash in between repeats events, each with the same id."""
 
     name = "publisher"
+    linger_seconds = 0.25
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink
 
-    async def before(self, events: Sequence[Recorded]) -> None:
+    async def act(self, events: Sequence[Recorded]) -> None:
         await self._sink.publish(events)

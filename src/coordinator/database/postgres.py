@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import psycopg
-from psycopg import Connection, Pipeline
+from psycopg import Connection
 from psycopg.adapt import Loader
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.numeric import Int8Dumper
@@ -22,8 +22,14 @@ POOL_SIZE = 10
 DATABASE_APPLICATION = "coordinator-tables"
 
 _POSITION = "SELECT position FROM positions WHERE follower = %s"
-_MOVE = "UPDATE positions SET position = %s WHERE follower = %s AND position = %s"
-_START = "INSERT INTO positions (follower, position) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+_MOVE = (
+    "UPDATE positions SET position = %b::bigint "
+    "WHERE follower = %b::text AND position = %b::bigint RETURNING 1"
+)
+_START = (
+    "INSERT INTO positions (position, follower) VALUES (%b::bigint, %b::text) ON CONFLICT (follower) "
+    "DO UPDATE SET position = excluded.position WHERE positions.position = %b::bigint RETURNING 1"
+)
 _READ_SHAPES = """
 SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, NULL) AS type,
        array_position(i.indkey::smallint[], a.attnum) AS place
@@ -61,7 +67,9 @@ class PostgresDatabase:
         try:
             self._pool.open()
             with self._pool.connection() as connection, ExitStack() as stack:
-                yield PostgresTables(connection, self._shapes, self._statements, stack)
+                tables = PostgresTables(connection, self._shapes, self._statements, stack)
+                yield tables
+                tables.finish()
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise LogUnavailable(f"the database can't be reached: {error}") from error
         except psycopg.InternalError as error:
@@ -79,9 +87,11 @@ class PostgresDatabase:
 class PostgresTables:
     """The tables in one transaction.
 
-    It begins with the first write: a read alone costs one round trip rather than three, and under READ
-    COMMITTED sees the same. The beginning travels with the first write, in one round trip; each write is one,
-    so that what is wrong with it is raised there, and is over before the next (see `_send`).
+    Writes are gathered, and sent as one statement: a follower's batch is one round trip, and one transaction
+    by itself. Only what has to see them (a query, another write of the same row) sends them sooner, and opens
+    a transaction around what is left. A reader alone sees, under READ COMMITTED, the same without one.
+
+    It also keeps a process that is frozen half-way from holding locks: the server begins once it has all.
     """
 
     def __init__(
@@ -91,7 +101,11 @@ class PostgresTables:
         self._shapes = shapes
         self._statements = statements
         self._stack = stack
-        self._pipeline: Pipeline | None = None
+        self._open = False
+        self._gathered: list[tuple[str, Sequence[Any]]] = []
+        self._touched: dict[str, set[Any]] = {}
+        """Keys of the rows that are written by what is gathered."""
+        self._move: tuple[str, int] | None = None
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -99,7 +113,7 @@ class PostgresTables:
         shape = self._shape(table)
         arrays, values = _arrays(shape, dict(zip(shape.types, shape.by_column(rows), strict=True)))
         sql = shape.upsert(f"SELECT * FROM unnest({arrays})")  # noqa: S608 - types from the catalogue
-        self._send(sql, values)
+        self._gather(table, {tuple(row[k] for k in shape.key) for row in rows}, sql, values)
 
     def change(self, table: str, rows: Mapping[str, Row]) -> None:
         if not rows:
@@ -113,51 +127,68 @@ class PostgresTables:
             f"UPDATE {table} SET {updates} "  # noqa: S608 - names from the catalogue
             f"FROM unnest({arrays}) AS changed ({', '.join(columns)}) WHERE {table}.{key} = changed.{key}"
         )
-        self._send(sql, values)
+        self._gather(table, {(key,) for key in rows}, sql, values)
 
     def remove(self, table: str, keys: Collection[str]) -> None:
         if not keys:
             return
         key = self._shape(table).one_key()
-        sql = f"DELETE FROM {table} WHERE {key} = ANY(%s::text[])"  # noqa: S608 - names from the catalogue
-        self._send(sql, (list(keys),))
+        sql = f"DELETE FROM {table} WHERE {key} = ANY(%b::text[])"  # noqa: S608 - names from the catalogue
+        self._gather(table, {(key,) for key in keys}, sql, (list(keys),))
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         named = self._statements[statement]
+        self._send()
         connection = self._writing() if named.writes else self._connection
         return connection.execute(cast("Any", named.postgres), named.postgres_parameters(params)).fetchall()
 
     def execute(self, statement: str, **params: Any) -> int:
         named = self._statements[statement]
-        return self._write(named.postgres, named.postgres_parameters(params))
+        self._send()
+        cursor = self._writing().execute(cast("Any", named.postgres), named.postgres_parameters(params))
+        return cursor.rowcount
 
     def position(self, follower: str) -> int:
+        self._send()
         row = self._connection.execute(_POSITION, (follower,)).fetchone()
         return row["position"] if row else 0
 
     def move(self, follower: str, before: int, after: int) -> None:
-        moved = self._write(_MOVE, (after, follower, before))
-        if not moved and before == 0:
-            moved = self._write(_START, (follower, after))
-        if not moved:
-            raise PositionMoved(f"{follower} is not at {before} any more")
+        if self._move:
+            self._send()
+        self._move = (follower, before)
+        self._gathered.insert(0, (_MOVE if before else _START, (after, follower, before)))
 
-    def _send(self, sql: str, values: Sequence[Any]) -> None:
-        self._writing().execute(cast("Any", sql), values, prepare=True)
-        assert self._pipeline is not None
-        # Otherwise the server takes the statement for one that is still being sent: a process that stands
-        # still just then would keep its row locks for ever, out of reach of every timeout.
-        self._pipeline.sync()
+    def finish(self) -> None:
+        """Send what is left; the end of the `with` commits it. Raises PositionMoved, too."""
+        self._send(last=True)
 
-    def _write(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> int:
-        cursor = self._writing().execute(cast("Any", sql), params)
-        assert self._pipeline is not None
-        self._pipeline.sync()  # the count is known once the answer is here
-        return cursor.rowcount
+    def _gather(self, table: str, keys: set[Any], sql: str, values: Sequence[Any]) -> None:
+        touched = self._touched.setdefault(table, set())
+        if not touched.isdisjoint(keys):  # parts of one statement do not see each other
+            self._send()
+            touched = self._touched.setdefault(table, set())
+        touched |= keys
+        self._gathered.append((sql, values))
+
+    def _send(self, *, last: bool = False) -> None:
+        gathered, move = self._gathered, self._move
+        self._gathered, self._touched, self._move = [], {}, None
+        if not gathered:
+            return
+        # A division by zero undoes everything where the position has moved under us.
+        result = "1 / count(*) FROM part0" if move else "1"
+        parts = ", ".join(f"part{n} AS ({sql})" for n, (sql, _) in enumerate(gathered))
+        sql = f"WITH {parts} SELECT {result}"
+        connection = self._connection if last and not self._open else self._writing()
+        try:
+            connection.execute(cast("Any", sql), [v for _, vs in gathered for v in vs], prepare=True)
+        except psycopg.errors.DivisionByZero:
+            raise PositionMoved("{} is not at {} any more".format(*(move or ()))) from None
 
     def _writing(self) -> Connection[DictRow]:
-        if self._pipeline is None:
-            self._pipeline = self._stack.enter_context(self._connection.pipeline())
+        if not self._open:
+            self._open = True
             self._stack.enter_context(self._connection.transaction())
         return self._connection
 
