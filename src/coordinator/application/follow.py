@@ -222,9 +222,6 @@ class FollowerRunner:
         try:
             while self._leadership.holds(name):
                 full = len(unstored) >= follower.batch
-                if storing and storing.done():
-                    done, storing = storing, None
-                    done.result()
                 if unstored and not storing and (full or follower.hurried or loop.time() >= due):
                     follower.gather()
                     storing, unstored = asyncio.create_task(self._store(unstored)), []
@@ -239,6 +236,9 @@ class FollowerRunner:
                     timeout=patience,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
+                if storing and storing.done():
+                    stored, storing = storing, None
+                    stored.result()
                 if coming and coming.done():
                     events, coming = coming.result(), None
                     if events:
