@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 PAGE = 500  # results asked for at once
-BURST_PAUSE_SECONDS = 0.02  # between looks at a page that is not whole
+BURST_PAUSE_SECONDS = 0.05  # between looks at a page that is not whole
 STEADY_PAUSE_SECONDS = 0.001
 SILENCE_SECONDS = 60.0  # without one more result, something is broken
 

@@ -31,7 +31,7 @@ from coordinator.application.ports import (
     Tables,
     WorkQueues,
 )
-from coordinator.domain.job import JobSubmitted
+from coordinator.domain.job import JobEvent, JobSubmitted
 from coordinator.domain.matching import Capabilities, Constraints, class_of, profile_of
 from coordinator.domain.messages import SYSTEM, Event
 from coordinator.domain.miner import MinerRegistered
@@ -147,7 +147,11 @@ def _submitted(wants: Constraints) -> JobSubmitted:
 
 
 def _recorded(events: Sequence[Event]) -> list[Recorded]:
-    return [Recorded(number, uuid4(), 1, event, b"") for number, event in enumerate(events, 1)]
+    streams = [event.job_id if isinstance(event, JobEvent) else uuid4() for event in events]
+    return [
+        Recorded(number, stream, 1, event, b"", str(stream))
+        for number, (stream, event) in enumerate(zip(streams, events, strict=True), 1)
+    ]
 
 
 class _NoPayloads:

@@ -140,7 +140,10 @@ def positions(appended: Appended) -> list[int]:
 def recorded(appended: Appended, events: list[NewEvent]) -> list[Recorded]:
     """What was appended, as it was asked for."""
     places = positions(appended)
-    return [Recorded(p, *new, encode(new.event)[1]) for p, new in zip(places, events, strict=True)]
+    return [
+        Recorded(p, *new, encode(new.event)[1], str(new.stream))
+        for p, new in zip(places, events, strict=True)
+    ]
 
 
 def conflict(log: EventLog, *streams: UUID) -> None:

@@ -281,7 +281,7 @@ async def test_events_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     """Publishing raises while the broker is away, and works again when it is back."""
     sink = RabbitEventSink(broker)
     event = ServiceRetired(at=1, by="root", service="whisper")
-    events = [Recorded(1, uuid4(), 1, event, encode(event)[1])]
+    events = [Recorded(1, uuid4(), 1, event, encode(event)[1], "")]
     await sink.publish(events)
     await in_thread(lambda: power_cut(breakable_rabbitmq))
 

@@ -37,7 +37,9 @@ def expired(client: str, job: UUID) -> JobExpired:
 def recorded(events: Sequence[Event], streams: Sequence[UUID] | None = None) -> list[Recorded]:
     """The events at positions with gaps, each in its stream."""
     places = streams or [getattr(event, "job_id", None) or uuid4() for event in events]
-    return [Recorded(10 + 3 * i, places[i], i + 1, e, encode(e)[1]) for i, e in enumerate(events)]
+    return [
+        Recorded(10 + 3 * i, places[i], i + 1, e, encode(e)[1], str(places[i])) for i, e in enumerate(events)
+    ]
 
 
 class Reader:

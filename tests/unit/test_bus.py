@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.application.bus import CommandBus, StateCache
+from coordinator.application.bus import CommandBus
+from coordinator.application.cache import Entry, StateCache
 from coordinator.application.deciding import Deciding
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
 from coordinator.application.names import Names
@@ -25,7 +26,7 @@ from coordinator.application.ports import (
 from coordinator.application.preparation import Preparation, Prepared
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.errors import Code
-from coordinator.domain.job import JobCancel, JobSubmit
+from coordinator.domain.job import Expired, JobCancel, JobSubmit
 from coordinator.domain.messages import SYSTEM, Command, Principal, Role
 from coordinator.domain.service import ServiceRegister
 from coordinator.log.memory import MemoryEventLog
@@ -286,11 +287,25 @@ def test_the_cache_is_bounded_and_drops_what_was_used_least_lately() -> None:
     cache = StateCache(max_bytes=0)
     streams = [_uuid(n) for n in range(40)]
     for stream in streams:
-        cache.put(stream, (stream, 1, 1))  # type: ignore[arg-type]
+        cache.put(stream, Entry(None, 1, 1))
         cache.get(streams[0])
     assert cache.get(streams[0]) is not None
     assert cache.get(streams[1]) is None
     assert cache.get(streams[39]) is not None
+
+
+def test_jobs_that_are_over_leave_the_cache_first() -> None:
+    """What still has commands to come is not pushed out by what is done."""
+    cache = StateCache(max_bytes=0)
+    live, over = [_uuid(n) for n in range(20)], [_uuid(n) for n in range(100, 140)]
+    for stream in live:
+        cache.put(stream, Entry(None, 1, 1))
+    for stream in over:
+        cache.put(stream, Entry(None, 1, 1))
+        cache.put(stream, Entry(Expired(None, ()), 2, 2))  # type: ignore[arg-type]
+    assert all(cache.get(stream) is not None for stream in live)
+    assert cache.get(over[0]) is None
+    assert cache.get(over[-1]) == Entry(Expired(None, ()), 2, 2)  # type: ignore[arg-type]
 
 
 def _uuid(number: int) -> Any:

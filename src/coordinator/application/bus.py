@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ from uuid import UUID
 
 import structlog
 
+from coordinator.application.cache import ABSENT, Entry, StateCache
 from coordinator.application.deciding import Deciding
 from coordinator.application.figures import BusFigures
 from coordinator.application.intents import Accepted, Answer, Refused
@@ -48,56 +49,12 @@ from coordinator.domain.job import JobComplete, JobSubmit
 from coordinator.domain.messages import Event
 from coordinator.domain.name import NameEvent, name_stream
 
-MAX_BATCH = 400  # commands a transaction; more only makes the ones before wait longer
+MAX_BATCH = 200  # commands a transaction; more only makes the ones before wait longer
 MAX_TRIES = 3
-CACHE_BYTES = 64 * 2**20
-ENTRY_BYTES = 6 * 1024  # a finished job with its receipt, measured with its Python objects
 _UNAVAILABLE = Refused(Code.UNAVAILABLE, "the log is out of reach; send it again later")
 _INTERNAL = Refused(Code.INTERNAL, "this is our fault and nothing was recorded; it may be sent again")
 
 log = structlog.get_logger("bus")
-
-
-class Entry(NamedTuple):
-    """One aggregate as this process knows it."""
-
-    state: Any
-    version: int
-    position: int
-
-
-ABSENT = Entry(None, 0, 0)
-
-
-class StateCache:
-    """The states of hot aggregates, the least recently used one dropped first; bounded in bytes."""
-
-    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
-        self._entries: OrderedDict[UUID, Entry] = OrderedDict()
-        self._max_entries = max(16, max_bytes // ENTRY_BYTES)
-
-    def get(self, stream: UUID) -> Entry | None:
-        entry = self._entries.get(stream)
-        if entry is not None:
-            self._entries.move_to_end(stream)
-        return entry
-
-    def put(self, stream: UUID, entry: Entry) -> None:
-        self._entries[stream] = entry
-        self._entries.move_to_end(stream)
-        if len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
-
-    def drop(self, streams: Iterable[UUID]) -> None:
-        for stream in streams:
-            self._entries.pop(stream, None)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def outdated(self, stream: UUID, version: int) -> bool:
-        entry = self._entries.get(stream)
-        return entry is not None and entry.version != version
 
 
 @dataclass(slots=True)
@@ -272,11 +229,13 @@ class CommandBus:
             for _ in range(MAX_TRIES):
                 known = await self._load(streams, new)
                 new = set()
-                decided = self._decide(batch, known, unowned)
-                if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
-                    continue
                 try:
-                    return await self._commit(decided, known)
+                    decided, appended = await self._in_thread(self._decide_and_append, batch, known, unowned)
+                    if decided.refused_on and not appended:
+                        if await self._drop_stale(decided.refused_on & streams, known):
+                            continue
+                        appended = await self._in_thread(self._append, decided)
+                    return self._committed(decided, appended)
                 except VersionConflict:
                     self.stats.conflicts += 1
                     await self._drop_stale(streams, known)
@@ -308,6 +267,16 @@ class CommandBus:
                 if known[stream] is not ABSENT:
                     self.cache.put(stream, known[stream])
         return known
+
+    def _decide_and_append(
+        self, batch: Sequence[Prepared], known: dict[UUID, Entry], unowned: Mapping[int, Collection[str]]
+    ) -> tuple[_Decided, Appended | None]:
+        """In the writer's thread, so that signatures are made beside what comes in.
+
+        Nothing is appended yet where a refusal may come from a stale state.
+        """
+        decided = self._decide(batch, known, unowned)
+        return decided, None if decided.refused_on else self._append(decided)
 
     def _decide(
         self, batch: Sequence[Prepared], known: dict[UUID, Entry], unowned: Mapping[int, Collection[str]]
@@ -371,15 +340,19 @@ class CommandBus:
         if prepared.payload is not None:
             decided.payloads.append(prepared.payload)
 
-    async def _commit(self, decided: _Decided, known: dict[UUID, Entry]) -> list[Answer]:
-        appended: Appended | None = None
-        if decided.events:
-            begun = time.perf_counter()
-            appended = await self._in_thread(self._log.append, decided.events, decided.payloads)
-            took = time.perf_counter() - begun
-            self.stats.commits += 1
-            self.stats.commit_seconds += took
-            self.stats.slowest_commit_seconds = max(took, self.stats.slowest_commit_seconds)
+    def _append(self, decided: _Decided) -> Appended | None:
+        if not decided.events:
+            return None
+        begun = time.perf_counter()
+        appended = self._log.append(decided.events, decided.payloads)
+        took = time.perf_counter() - begun
+        self.stats.commits += 1
+        self.stats.commit_seconds += took
+        self.stats.slowest_commit_seconds = max(took, self.stats.slowest_commit_seconds)
+        return appended
+
+    def _committed(self, decided: _Decided, appended: Appended | None) -> list[Answer]:
+        if appended is not None:
             self.stats.events += len(decided.events)
             _count(self.stats.topics, [e.event.topic for e in decided.events])
             last = {r.stream: r.position for r in appended.events}

@@ -34,7 +34,7 @@ from coordinator.application.ports import (
 )
 from coordinator.application.shelf import LANE_HEAD, Lane, Work
 from coordinator.domain.matching import Capabilities, Constraints
-from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered
+from coordinator.domain.miner import MinerDrained, MinerEvent, MinerLeft, MinerLost, MinerRegistered
 
 MAX_REFILL = 500  # offers a profile gets in one go
 MAX_REOFFERS = 200  # late offers taken back in one tick
@@ -232,6 +232,8 @@ class Dispatcher(FollowerBase):
 def _apply_sessions(tables: Tables, events: Sequence[Recorded]) -> None:
     for recorded in events:
         event = recorded.event
+        if not isinstance(event, MinerEvent):
+            continue
         match event:
             case MinerRegistered():
                 row = {

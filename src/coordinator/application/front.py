@@ -131,10 +131,13 @@ class CoordinatorFront:
         return Accepted(answer.position, body)
 
 
+_USUAL = (AttemptCommand, JobSubmit, ServiceRegister)
+
+
 def _log(intent: Intent, answer: Answer) -> None:
     """One line per fact that an operator needs; the usual course of a job only at level debug."""
     command = intent.command
-    usual = isinstance(answer, Accepted) and isinstance(command, AttemptCommand | JobSubmit | ServiceRegister)
+    usual = isinstance(answer, Accepted) and isinstance(command, _USUAL)
     if usual and not log.is_enabled_for(logging.DEBUG):
         return  # this is called for every command: it must cost nothing where nobody looks
     facts: dict[str, Any] = {"command": command.topic, "by": intent.principal.name}

@@ -22,6 +22,7 @@ from coordinator.domain.job import (
 )
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered
 
+_NEED_WORK = (JobStarted, JobRequeued)
 MAX_CLASSES = 5000
 """Classes in memory before those are dropped that no open job has."""
 
@@ -91,13 +92,11 @@ class OpenWork:
     # --- a batch of events ----------------------------------------------------------------------------------
     def unknown(self, events: Sequence[Recorded]) -> list[str]:
         """Jobs of these events that must be read from the table before `note`."""
-        born = {str(e.event.job_id) for e in events if isinstance(e.event, JobSubmitted)}
+        born = {e.key for e in events if isinstance(e.event, JobSubmitted)}
         return [
-            job_id
+            e.key
             for e in events
-            if isinstance(e.event, JobStarted | JobRequeued)
-            and (job_id := str(e.event.job_id)) not in born
-            and not self._knows(job_id)
+            if isinstance(e.event, _NEED_WORK) and e.key not in born and not self._knows(e.key)
         ]
 
     def note(self, events: Sequence[Recorded], found: Sequence[Work], now: float) -> list[Hint]:
@@ -119,10 +118,10 @@ class OpenWork:
         return self._storing.changes()
 
     def _note(self, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
-        event, unstored = recorded.event, self._unstored
+        event, job_id, unstored = recorded.event, recorded.key, self._unstored
         match event:
             case JobSubmitted():
-                work = _submitted(event, recorded.position)
+                work = _submitted(event, recorded)
                 if not self.fleet.knows_class(event.job_class):
                     unstored.classes[event.job_class] = {
                         "job_class": event.job_class,
@@ -130,17 +129,15 @@ class OpenWork:
                         "constraints_json": event.constraints.model_dump_json(exclude_none=True),
                     }
                     self.fleet.add_class(event.job_class, event.service, event.constraints)
-                unstored.born.add(work.job_id)
-                unstored.work[work.job_id] = work
+                unstored.born.add(job_id)
+                unstored.work[job_id] = work
                 self.shelf.add(work)
             case JobStarted():
-                job_id = str(event.job_id)
                 work = unstored.work[job_id] = self._find(job_id)
                 unstored.holders[job_id] = (event.miner_id, event.session_id)
                 self.withdraw(job_id)
                 self.start(Running(work, event.miner_id, event.session_id))
             case JobRequeued():
-                job_id = str(event.job_id)
                 work = self._find(job_id)._replace(attempt=event.attempt, position=recorded.position)
                 unstored.work[job_id] = work
                 unstored.holders.pop(job_id, None)
@@ -148,12 +145,11 @@ class OpenWork:
                 self.shelf.add(work)
             case JobAttemptEnded():
                 if event.outcome == "lost":
-                    yield from self._cancel_hint(str(event.job_id))
+                    yield from self._cancel_hint(job_id)
             case JobCompleted() | JobFailed():
-                unstored.end(str(event.job_id))
-                self._end(str(event.job_id), ended)
+                unstored.end(job_id)
+                self._end(job_id, ended)
             case JobCanceled() | JobExpired():
-                job_id = str(event.job_id)
                 yield from self._cancel_hint(job_id)
                 unstored.end(job_id)
                 self._end(job_id, ended)
@@ -259,14 +255,14 @@ class OpenWork:
             yield Hint(running.miner_id, body)
 
 
-def _submitted(event: JobSubmitted, position: int) -> Work:
+def _submitted(event: JobSubmitted, recorded: Recorded) -> Work:
     return Work(
-        job_id=str(event.job_id),
+        job_id=recorded.key,
         attempt=1,
         job_class=event.job_class,
         client=event.client,
         priority=event.priority,
-        position=position,
+        position=recorded.position,
         service=event.service,
         payload_digest=event.payload_digest,
         timeout_seconds=event.timeout_seconds,

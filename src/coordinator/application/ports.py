@@ -36,6 +36,8 @@ class Recorded(NamedTuple):
     event: Event
     data: bytes
     """The event as JSON, as the log holds it (in today's shape)."""
+    key: str
+    """The stream as text, for everybody who needs it: that of a job is the job's id."""
 
 
 class Page(NamedTuple):

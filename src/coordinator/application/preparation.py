@@ -215,7 +215,7 @@ class Preparation:
         wants = class_of(command.service, command.constraints)
         request = f"{wants}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
         message = stream.bytes + request.encode() + body
-        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]
+        return hmac.digest(self._secret, message, "sha256").hex()[:32]
 
     async def _as_blob(self, payload: StoredPayload) -> StoredPayload:
         async def whole() -> AsyncIterator[bytes]:

@@ -88,7 +88,7 @@ class Timers(FollowerBase):
             event = recorded.event
             match event:
                 case JobStarted():
-                    job_id = str(event.job_id)
+                    job_id = recorded.key
                     if job_id not in leases:
                         unleased.add(job_id)
                     leases[job_id] = {
@@ -100,9 +100,9 @@ class Timers(FollowerBase):
                         "started_at": event.at,
                     }
                 case JobAttemptEnded():
-                    leases[str(event.job_id)] = None
+                    leases[recorded.key] = None
                 case JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
-                    leases[str(event.job_id)] = None
+                    leases[recorded.key] = None
                 case MinerRegistered():
                     sessions[event.miner_id] = {
                         "miner_id": event.miner_id,

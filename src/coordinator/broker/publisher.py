@@ -13,7 +13,6 @@ from coordinator.broker.connection import Broker, PublishFailed
 from coordinator.broker.topology import EVENTS
 from coordinator.domain.job import JobEvent
 from coordinator.domain.key import KeyEvent
-from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerEvent
 from coordinator.domain.service import ServiceRegistered, ServiceRetired, ServiceRevised
 
@@ -24,11 +23,11 @@ MANY = "many"
 """In the place of the job (miner, service), where an array is about more than one."""
 
 
-def owner_and_subject(event: Event) -> tuple[str, str]:
+def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
     """Whose event it is, and which job, miner or service it is about: the last words of its routing key."""
-    match event:
+    match event := recorded.event:
         case JobEvent():
-            return event.client, str(event.job_id)
+            return event.client, recorded.key
         case MinerEvent():
             return NOBODY, event.miner_id
         case ServiceRegistered() | ServiceRevised():
@@ -47,7 +46,7 @@ class _Array:
         self.topic = topic
         self.owner = owner
         self.subject = subject
-        self.message_id = f"{first.stream}-{first.version}"
+        self.message_id = f"{first.key}-{first.version}"
         self.parts: list[bytes] = []
         self.size = 1
 
@@ -77,7 +76,7 @@ def arrays_of(events: Sequence[Recorded]) -> Iterator[_Array]:
     open_arrays: dict[tuple[str, str], _Array] = {}
     for recorded in events:
         topic = recorded.event.topic
-        owner, subject = owner_and_subject(recorded.event)
+        owner, subject = owner_and_subject(recorded)
         part = _element(recorded)
         array = open_arrays.get((topic, owner))
         if array is not None and not array.fits(part):
@@ -92,7 +91,7 @@ def arrays_of(events: Sequence[Recorded]) -> Iterator[_Array]:
 def _element(recorded: Recorded) -> bytes:
     # The head is plain ASCII, and the event is JSON already.
     head = (
-        f'{{"position":{recorded.position},"stream":"{recorded.stream}","version":{recorded.version},'
+        f'{{"position":{recorded.position},"stream":"{recorded.key}","version":{recorded.version},'
         f'"topic":"{recorded.event.topic}","event":'
     )
     return head.encode() + recorded.data + b"}"

@@ -152,7 +152,7 @@ def _tell_json(recorded: Recorded) -> None:
     output.line(
         {
             "position": recorded.position,
-            "stream": str(recorded.stream),
+            "stream": recorded.key,
             "version": recorded.version,
             "topic": recorded.event.topic,
             "event": recorded.event.model_dump(mode="json"),

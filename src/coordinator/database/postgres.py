@@ -14,6 +14,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.numeric import Int8Dumper
 
 from coordinator.application.ports import LogUnavailable, PositionMoved, Row
+from coordinator.database.arrays import Column
 from coordinator.database.postgres_pool import new_pool, set_up
 from coordinator.database.shapes import Shape, Shapes
 from coordinator.database.statements import SQL_DIRECTORY, Statements, load_statements
@@ -134,7 +135,7 @@ class PostgresTables:
             return
         key = self._shape(table).one_key()
         sql = f"DELETE FROM {table} WHERE {key} = ANY(%b::text[])"  # noqa: S608 - names from the catalogue
-        self._gather(table, {(key,) for key in keys}, sql, (list(keys),))
+        self._gather(table, {(key,) for key in keys}, sql, [Column("text", list(keys))])
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         named = self._statements[statement]
@@ -196,13 +197,10 @@ class PostgresTables:
         return self._shapes.of(table, lambda: read_shapes(self._connection))
 
 
-def _arrays(shape: Shape, columns: Mapping[str, Sequence[Any]]) -> tuple[str, list[Sequence[Any]]]:
+def _arrays(shape: Shape, columns: Mapping[str, Sequence[Any]]) -> tuple[str, list[Column]]:
     """Arguments of `unnest`, and their values."""
     kinds = [shape.types[column] for column in columns]
-    values = [
-        [_CONVERT[kind](v) for v in column] if kind in _CONVERT else column
-        for kind, column in zip(kinds, columns.values(), strict=True)
-    ]
+    values = [Column(kind, column) for kind, column in zip(kinds, columns.values(), strict=True)]
     return ", ".join(f"%b::{kind}[]" for kind in kinds), values
 
 
@@ -237,15 +235,3 @@ def _set_up_derived(connection: Connection[Any]) -> None:
     # Tables that grow from nothing to a million rows within minutes are otherwise read by plans that were
     # made while they were empty: rows by key, with a walk over all of them (seen: 107 µs a job).
     connection.execute("SET synchronous_commit = off; SET enable_seqscan = off")
-
-
-def _whole(value: Any) -> int | None:
-    return value if value is None else int(value)
-
-
-def _fraction(value: Any) -> float | None:
-    return value if value is None else float(value)
-
-
-# SQLite takes True and 1 for the same, an array of Postgres does not.
-_CONVERT = {"bigint": _whole, "double precision": _fraction}

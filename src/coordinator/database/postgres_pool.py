@@ -11,6 +11,8 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
 
+from coordinator.database.arrays import know_columns
+
 CHECKOUT_SECONDS = 1.5
 RECONNECT_SECONDS = 1.0  # how long the pool tries by itself; after that the next checkout tries again
 # The two halves of our advisory locks' keys.
@@ -44,7 +46,8 @@ def connection_arguments(url: str, application_name: str) -> dict[str, Any]:
 
 
 def set_up(connection: Connection[Any]) -> None:
-    """Autocommit, timeouts, isolation."""
+    """Autocommit, timeouts, isolation; columns of values as parameters."""
+    know_columns(connection)
     connection.autocommit = True
     connection.execute(_SETUP)
 

@@ -274,6 +274,15 @@ STATE_NAMES: dict[type, str] = {
 }
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELED", "EXPIRED"})
 
+
+_FINAL = (Completed, Failed, Canceled, Expired)
+
+
+def is_final(state: object) -> bool:
+    """Whether this is the state of a job that is over."""
+    return isinstance(state, _FINAL)
+
+
 initial: JobState = None
 
 

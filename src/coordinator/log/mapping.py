@@ -88,9 +88,10 @@ def to_appended(
     previous: int, positions: Sequence[int], events: Sequence[NewEvent], columns: Columns
 ) -> Appended:
     """What an append of these events came to."""
+    keys = {stream: str(stream) for stream in columns.streams}
     recorded = [
-        Recorded(position, *event, data)
-        for position, event, data in zip(positions, events, columns.states, strict=True)
+        Recorded(position, stream, version, event, data, keys[stream])
+        for position, (stream, version, event), data in zip(positions, events, columns.states, strict=True)
     ]
     return Appended(previous, recorded)
 
@@ -102,7 +103,7 @@ def to_recorded(rows: Iterable[StoredRow]) -> list[Recorded]:
         try:
             event = decode(topic, state)
             data = state if topic == event.topic else encode(event)[1]
-            recorded.append(Recorded(position, stream, version, event, data))
+            recorded.append(Recorded(position, stream, version, event, data, str(stream)))
         except UnreadableEvent as error:
             where = f"position {position}, stream {stream}, version {version}"
             raise UnreadableEvent(f"{where}: {error}") from None

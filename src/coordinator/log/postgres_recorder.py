@@ -21,6 +21,7 @@ from psycopg.rows import dict_row, tuple_row
 from psycopg.sql import SQL, Identifier, Literal
 
 from coordinator.application.ports import StoredPayload
+from coordinator.database.arrays import Column
 from coordinator.database.postgres_pool import APPEND_LOCK, LOCK_CLASS, new_pool
 from coordinator.log.mapping import Columns, last_of_each
 
@@ -108,11 +109,14 @@ class PostgresRecorder(PostgresApplicationRecorder):
         """
         rows = last_of_each(payloads) if payloads else ()
         values = (
-            *map(list, columns),
-            [p.job_id for p in rows],
-            [p.kind for p in rows],
-            [p.salt for p in rows],
-            [p.body for p in rows],
+            Column("uuid", columns.streams),
+            Column("bigint", columns.versions),
+            Column("text", columns.topics),
+            Column("bytea", columns.states),
+            Column("uuid", [p.job_id for p in rows]),
+            Column("text", [p.kind for p in rows]),
+            Column("bytea", [p.salt for p in rows]),
+            Column("bytea", [p.body for p in rows]),
         )
         with (
             self.datastore.get_connection() as connection,

@@ -21,9 +21,9 @@ TABLE = "jobs"
 KEY = "job_id"
 
 
-def key_of(event: Event) -> str | None:
+def key_of(recorded: Recorded) -> str | None:
     """Which row this event changes, if any."""
-    return str(event.job_id) if isinstance(event, JobEvent) else None
+    return recorded.key if isinstance(recorded.event, JobEvent) else None
 
 
 def columns(recorded: Recorded) -> Row:
@@ -31,7 +31,7 @@ def columns(recorded: Recorded) -> Row:
     event = recorded.event
     if isinstance(event, JobSubmitted):
         return {
-            "job_id": str(event.job_id),
+            "job_id": recorded.key,
             "client": event.client,
             "service": event.service,
             "service_version": event.service_version,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from coordinator.application.ports import Recorded, Row
 from coordinator.domain.key import KeyCreated, KeyEvent, KeyRevoked, KeyRotated
-from coordinator.domain.messages import Event
 
 TABLE = "api_keys"
 KEY = "key_id"
 
 
-def key_of(event: Event) -> str | None:
+def key_of(recorded: Recorded) -> str | None:
     """Which row this event changes, if any."""
-    return str(event.key_id) if isinstance(event, KeyEvent) else None
+    return str(recorded.event.key_id) if isinstance(recorded.event, KeyEvent) else None
 
 
 def columns(recorded: Recorded) -> Row:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from coordinator.application.ports import Recorded, Row
-from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained, MinerEvent, MinerRegistered
 
 TABLE = "miners"
 KEY = "miner_id"
 
 
-def key_of(event: Event) -> str | None:
+def key_of(recorded: Recorded) -> str | None:
     """Which row this event changes, if any."""
+    event = recorded.event
     return event.miner_id if isinstance(event, MinerEvent) else None
 
 

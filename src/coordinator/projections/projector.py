@@ -9,7 +9,6 @@ from typing import Any
 
 from coordinator.application.follow import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
-from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, receipts, services
 
 READ_EVENTS = 1000
@@ -21,7 +20,7 @@ class ReadModel:
 
     table: str
     key: str
-    key_of: Callable[[Event], str | None]
+    key_of: Callable[[Recorded], str | None]
     """Which row an event changes, if any."""
     columns: Callable[[Recorded], Row]
     """What it sets there: whole rows have their key, changes of a row leave it out. So no row is read."""
@@ -29,9 +28,10 @@ class ReadModel:
     def fold(self, rows: dict[str, dict[str, Any]], events: Iterable[Recorded]) -> None:
         """Take events into rows (or changes of rows), by key."""
         for recorded in events:
-            key = self.key_of(recorded.event)
+            key = self.key_of(recorded)
             if key is not None:
-                rows[key] = {**rows.get(key, {}), **self.columns(recorded)}
+                row, columns = rows.get(key), self.columns(recorded)
+                rows[key] = {**row, **columns} if row else {**columns}
 
 
 def _read_model(module: ModuleType) -> ReadModel:
@@ -45,6 +45,7 @@ class Projector(FollowerBase):
     """Folds a batch's changes of each row, and writes each row once."""
 
     name = "projector"
+    batch = 2000
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         for model in READ_MODELS:

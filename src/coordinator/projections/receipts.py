@@ -6,15 +6,14 @@ from pydantic_core import to_json
 
 from coordinator.application.ports import Recorded, Row
 from coordinator.domain.job import JobCompleted
-from coordinator.domain.messages import Event
 
 TABLE = "receipts"
 KEY = "job_id"
 
 
-def key_of(event: Event) -> str | None:
+def key_of(recorded: Recorded) -> str | None:
     """Which row this event changes, if any."""
-    return str(event.job_id) if isinstance(event, JobCompleted) else None
+    return recorded.key if isinstance(recorded.event, JobCompleted) else None
 
 
 def columns(recorded: Recorded) -> Row:
@@ -22,7 +21,7 @@ def columns(recorded: Recorded) -> Row:
     event = recorded.event
     assert isinstance(event, JobCompleted)
     return {
-        "job_id": str(event.job_id),
+        "job_id": recorded.key,
         "receipt_id": event.receipt["receipt_id"],
         "attempt": event.attempt,
         "client": event.client,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from coordinator.application.ports import Recorded, Row
-from coordinator.domain.messages import Event
 from coordinator.domain.service import ServiceRegistered, ServiceRetired, ServiceRevised
 
 TABLE = "services"
 KEY = "service"
 
 
-def key_of(event: Event) -> str | None:
+def key_of(recorded: Recorded) -> str | None:
     """Which row this event changes, if any."""
-    match event:
+    match event := recorded.event:
         case ServiceRegistered() | ServiceRevised():
             return event.spec.id
         case ServiceRetired():

@@ -1,0 +1,65 @@
+"""The states of hot aggregates: what a command is decided from without reading the log."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from coordinator.domain.job import is_final
+
+CACHE_BYTES = 64 * 2**20
+LIVE_BYTES = 3 * 1024  # a queued job, measured with its Python objects
+FINAL_BYTES = 6 * 1024  # a completed one with its receipt
+
+
+class Entry(NamedTuple):
+    """One aggregate as this process knows it."""
+
+    state: Any
+    version: int
+    position: int
+
+
+ABSENT = Entry(None, 0, 0)
+
+
+class StateCache:
+    """Bounded in bytes. Jobs that are over go first: they are asked for only where a message came twice."""
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self._live: OrderedDict[UUID, Entry] = OrderedDict()
+        """The least recently used first; and so in …"""
+        self._final: OrderedDict[UUID, Entry] = OrderedDict()
+        self._max_bytes = max(16 * FINAL_BYTES, max_bytes)
+
+    def get(self, stream: UUID) -> Entry | None:
+        entry = self._live.get(stream)
+        if entry is not None:
+            self._live.move_to_end(stream)
+            return entry
+        return self._final.get(stream)
+
+    def put(self, stream: UUID, entry: Entry) -> None:
+        if is_final(entry.state):
+            self._live.pop(stream, None)
+            self._final[stream] = entry
+        else:
+            self._live[stream] = entry
+            self._live.move_to_end(stream)
+        over = len(self._live) * LIVE_BYTES + len(self._final) * FINAL_BYTES - self._max_bytes
+        if over > 0:
+            (self._final or self._live).popitem(last=False)
+
+    def drop(self, streams: Iterable[UUID]) -> None:
+        for stream in streams:
+            self._live.pop(stream, None)
+            self._final.pop(stream, None)
+
+    def __len__(self) -> int:
+        return len(self._live) + len(self._final)
+
+    def outdated(self, stream: UUID, version: int) -> bool:
+        entry = self._live.get(stream) or self._final.get(stream)
+        return entry is not None and entry.version != version
