@@ -334,10 +334,10 @@ class Dispatching:
     async def lead(self, recorded: Sequence[Recorded]) -> None:
         """One batch, as the runner does it."""
         await self.dispatcher.act(recorded)
-        await self.dispatcher.tick(stored=False)
+        await self.dispatcher.tick(0)
         self.dispatcher.gather()
         await asyncio.to_thread(lead, self.stores, self.dispatcher, recorded)
-        await self.dispatcher.tick(stored=True)
+        await self.dispatcher.tick(10**9)
 
     async def offers(self, profile: str = PROFILE) -> list[tuple[str, int]]:
         found = []
@@ -408,7 +408,7 @@ async def test_offers_do_not_wait_for_the_table(stores: Stores) -> None:
     await d.see(deciding.registered(concurrency=2))
     recorded = stores.append(submitted(job))
     await d.dispatcher.act(recorded)
-    await d.dispatcher.tick(stored=False)
+    await d.dispatcher.tick(0)
     taken = await d.queues.take(PROFILE, PATIENCE)
     assert taken is not None
     assert taken.offer.job_id == job
@@ -427,7 +427,7 @@ async def test_lanes_are_read_only_behind_the_commit(stores: Stores) -> None:
     await d.lead(stores.append(*(submitted(job) for job in jobs)))
     seen = [job for job, _ in await d.offers()]
     while len(seen) < len(jobs):
-        await d.dispatcher.tick(stored=True)
+        await d.dispatcher.tick(10**9)
         more = [job for job, _ in await d.offers()]
         assert more, "the rest was forgotten"
         seen += more
@@ -470,11 +470,11 @@ async def test_an_offer_that_nobody_claims_is_made_again_elsewhere_if_it_can_be(
     await d.see(deciding.registered(), submitted(job))
     assert await d.offers() == [(str(job), 1)]
     stores.pass_time(11)
-    await d.dispatcher.tick(stored=True)
+    await d.dispatcher.tick(10**9)
     assert await d.offers() == [(str(job), 1)]
     await d.see(other)
     stores.pass_time(11)
-    await d.dispatcher.tick(stored=True)
+    await d.dispatcher.tick(10**9)
     assert (await d.offers(), await d.offers(other.profile)) == ([], [(str(job), 1)])
 
 
@@ -485,7 +485,7 @@ async def test_who_takes_over_offers_everything_anew(stores: Stores) -> None:
     await first.see(deciding.registered(concurrency=3), *(submitted(job) for job in jobs))
     await first.see(started(jobs[0]))
     second = dispatching(stores)
-    await second.dispatcher.tick(stored=True)
+    await second.dispatcher.tick(10**9)
     assert await second.offers() == [(str(job), 1) for job in jobs[1:]]
     await second.see(lost(jobs[0]), after(jobs[0], JobRequeued, attempt=2))
     assert await second.offers() == [(str(jobs[0]), 2)]
@@ -498,7 +498,7 @@ async def test_a_broker_that_came_back_gets_everything_anew(stores: Stores) -> N
     await d.see(deciding.registered(), submitted(job))
     await d.offers()
     d.dispatcher._note_reset()
-    await d.dispatcher.tick(stored=True)
+    await d.dispatcher.tick(10**9)
     assert await d.offers() == [(str(job), 1)]
 
 
@@ -548,7 +548,7 @@ class Timing:
         self.sent.clear()
         for _ in range(int(seconds)):
             self.stores.pass_time(1)
-            await self.timers.tick(stored=True)
+            await self.timers.tick(10**9)
         return list({repr(c): c for c in self.sent}.values())
 
 

@@ -60,10 +60,14 @@ def test_what_is_offered_is_not_loaded_again() -> None:
         shelf.put_back(item)
     shelf.add(work(LANE_HEAD))
     taken = {w.job_id for w in shelf.take({"c"}, LANE_HEAD)}
-    [lane] = shelf.drained_lanes({"c"})
+    [lane] = shelf.low_lanes({"c"}, 1)
     table = [work(number) for number in range(LANE_HEAD + 1)]
-    shelf.load(lane, table[lane.cursor :][:LANE_HEAD], complete=False, out=taken.__contains__)
-    shelf.load(lane, table[lane.cursor + 1 :], complete=True, out=taken.__contains__)
+
+    def away(work: Work) -> bool:
+        return work.job_id in taken
+
+    shelf.load(lane, table[lane.cursor :][:LANE_HEAD], 1, complete=True, away=away)
+    shelf.load(lane, table[lane.cursor + 1 :], 1, complete=True, away=away)
     assert numbers(shelf.take({"c"}, 10)) == [LANE_HEAD]
 
 
@@ -120,10 +124,25 @@ def test_a_long_lane_leaves_its_tail_in_the_table_and_skips_nothing() -> None:
     assert taken == list(range(len(table)))
 
 
+def test_a_lane_is_not_over_before_what_happened_is_in_the_table() -> None:
+    """What the table has is taken at once; the rest when it is there, and not asked for before."""
+    shelf, jobs = Shelf(), [work(n) for n in range(LANE_HEAD + 10)]
+    for item in jobs:
+        shelf.add(item)
+    shelf.take({"c"}, LANE_HEAD)
+    [lane] = shelf.low_lanes({"c"}, LANE_HEAD + 4)
+    shelf.load(lane, jobs[LANE_HEAD : LANE_HEAD + 4], LANE_HEAD + 4, complete=False)
+    assert len(shelf.take({"c"}, 100)) == 4
+    assert list(shelf.low_lanes({"c"}, LANE_HEAD + 4)) == []
+    assert list(shelf.low_lanes({"c"}, LANE_HEAD + 9)) == [lane]
+    shelf.load(lane, jobs[LANE_HEAD + 4 :], LANE_HEAD + 9, complete=True)
+    assert len(shelf.take({"c"}, 100)) == 6
+
+
 def _reload(shelf: Shelf, table: list[Work]) -> list[Work]:
-    for lane in list(shelf.drained_lanes({"c"})):
+    for lane in list(shelf.low_lanes({"c"}, len(table))):
         more = [w for w in table if w.position > lane.cursor][:LANE_HEAD]
-        shelf.load(lane, more, complete=len(more) < LANE_HEAD)
+        shelf.load(lane, more, len(table), complete=True)
     return shelf.take({"c"}, 100)
 
 

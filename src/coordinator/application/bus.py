@@ -1,7 +1,8 @@
 """The command bus: group commit.
 
 Whatever commands wait are decided together and appended in one transaction. At one command this adds no
-wait; at a thousand it costs one fsync. Nobody is answered before the commit.
+wait; at a thousand it costs one fsync. Nobody is answered before the commit. While one batch is written the
+next is decided, if they have nothing to do with each other.
 
 One batch goes through these steps:
 1. Load the streams that it needs and that are not cached, in one query; a submit's own is taken for new.
@@ -50,6 +51,7 @@ from coordinator.domain.messages import Event
 from coordinator.domain.name import NameEvent, name_stream
 
 MAX_BATCH = 200  # commands a transaction; more only makes the ones before wait longer
+MAX_AT_ONCE = 2  # batches: while one is written, the next is decided
 MAX_TRIES = 3
 _UNAVAILABLE = Refused(Code.UNAVAILABLE, "the log is out of reach; send it again later")
 _INTERNAL = Refused(Code.INTERNAL, "this is our fault and nothing was recorded; it may be sent again")
@@ -90,6 +92,30 @@ class _Waiting(NamedTuple):
     prepared: Prepared
     ticket: _Ticket
     place: int
+
+
+class _Scope(NamedTuple):
+    """The streams of a batch's commands."""
+
+    reads: frozenset[UUID]
+    writes: frozenset[UUID]
+
+    @classmethod
+    def of(cls, batch: Iterable[Prepared]) -> _Scope:
+        reads: set[UUID] = set()
+        writes: set[UUID] = set()
+        for prepared in batch:
+            (writes if prepared.names else reads).update(prepared.lookups)
+            writes.add(prepared.stream)
+        return cls(frozenset(reads), frozenset(writes))
+
+    def meets(self, other: _Scope) -> bool:
+        """Whether one of them may write what the other one reads or writes."""
+        return not (
+            self.writes.isdisjoint(other.writes)
+            and self.writes.isdisjoint(other.reads)
+            and self.reads.isdisjoint(other.writes)
+        )
 
 
 @dataclass(slots=True)
@@ -199,26 +225,39 @@ class CommandBus:
 
     # --- the loop -------------------------------------------------------------------------------------------
     async def _run(self) -> None:
-        while self._waiting or not self._stopping:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-                try:
-                    answers = await self._process([w.prepared for w in batch])
-                except asyncio.CancelledError:
-                    _answer(batch, [_UNAVAILABLE] * len(batch))
-                    raise
-                except Exception:
-                    log.exception("a batch failed", commands=len(batch))
-                    answers = [_INTERNAL] * len(batch)
-                self.stats.batches += 1
-                self.stats.commands += len(batch)
-                refusals = [a.code for a in answers if isinstance(a, Refused)]
-                self.stats.refused += len(refusals)
-                _count(self.stats.refusals, refusals)
-                self.stats.batch_sizes[min(11, (len(batch) - 1).bit_length())] += 1
-                _answer(batch, answers)
+        ahead: dict[asyncio.Task[None], _Scope] = {}
+        try:
+            while self._waiting or not self._stopping:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting:
+                    while len(ahead) >= MAX_AT_ONCE:
+                        await _one_of(ahead)
+                    batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+                    scope = _Scope.of(w.prepared for w in batch)
+                    while any(scope.meets(other) for other in ahead.values()):
+                        await _one_of(ahead)
+                    ahead[asyncio.create_task(self._answer(batch))] = scope
+        finally:
+            while ahead:
+                await _one_of(ahead)
+
+    async def _answer(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            answers = await self._process([w.prepared for w in batch])
+        except asyncio.CancelledError:
+            _hand_out(batch, [_UNAVAILABLE] * len(batch))
+            raise
+        except Exception:
+            log.exception("a batch failed", commands=len(batch))
+            answers = [_INTERNAL] * len(batch)
+        self.stats.batches += 1
+        self.stats.commands += len(batch)
+        refusals = [a.code for a in answers if isinstance(a, Refused)]
+        self.stats.refused += len(refusals)
+        _count(self.stats.refusals, refusals)
+        self.stats.batch_sizes[min(11, (len(batch) - 1).bit_length())] += 1
+        _hand_out(batch, answers)
 
     async def _process(self, batch: Sequence[Prepared]) -> list[Answer]:
         streams = {s for p in batch for s in (p.stream, *p.lookups)}
@@ -230,7 +269,8 @@ class CommandBus:
                 known = await self._load(streams, new)
                 new = set()
                 try:
-                    decided, appended = await self._in_thread(self._decide_and_append, batch, known, unowned)
+                    decided = self._decide(batch, known, unowned)
+                    appended = None if decided.refused_on else await self._in_thread(self._append, decided)
                     if decided.refused_on and not appended:
                         if await self._drop_stale(decided.refused_on & streams, known):
                             continue
@@ -411,6 +451,13 @@ def _append(decided: _Decided, stream: UUID, events: Sequence[Event], after: Any
     decided.touched[stream] = (after, version)
 
 
+async def _one_of(tasks: dict[asyncio.Task[None], _Scope]) -> None:
+    """Wait until at least one is done, and take it out."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        del tasks[task]
+
+
 def _count(counts: dict[str, int], keys: Iterable[str]) -> None:
     for key in keys:
         counts[key] = counts.get(key, 0) + 1
@@ -425,7 +472,7 @@ def _fold(events: Sequence[Recorded] | None) -> Entry:
     return Entry(state, events[-1].version, events[-1].position)
 
 
-def _answer(batch: Sequence[_Waiting], answers: Sequence[Answer]) -> None:
+def _hand_out(batch: Sequence[_Waiting], answers: Sequence[Answer]) -> None:
     for waiting, answer in zip(batch, answers, strict=True):
         ticket = waiting.ticket
         ticket.answers[waiting.place] = answer

@@ -66,6 +66,8 @@ class Dispatcher(FollowerBase):
         self._clock = clock
         self._offer_timeout = offer_timeout
         self._reset = False
+        self._acted = 0
+        """The position of the last event that is noted."""
         self._hinting: set[asyncio.Task[None]] = set()
         self._changes = Changes([], set(), [])
         self.work = OpenWork()
@@ -73,7 +75,7 @@ class Dispatcher(FollowerBase):
 
     # --- tables ---------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
-        self.work = OpenWork()
+        self.work, self._acted = OpenWork(), 0
         fleet = self.work.fleet
         for row in tables.query("dispatch_classes"):
             wants = Constraints.model_validate_json(row["constraints_json"])
@@ -87,11 +89,12 @@ class Dispatcher(FollowerBase):
             self.work.start(Running(_from_row(row), row["miner_id"], row["session_id"]))
         for row in tables.query("dispatch_lanes"):
             lane = self.work.shelf.lane((row["job_class"], row["priority"], row["client"]))
-            self._load_lane(tables, lane)
+            self._load_lane(tables, lane, 0)
 
     async def act(self, events: Sequence[Recorded]) -> None:
         unknown = self.work.unknown(events)
         found = await asyncio.to_thread(self._find, unknown) if unknown else []
+        self._acted = events[-1].position
         for hint in self.work.note(events, found, self._clock.monotonic()):
             self._hint(hint)
 
@@ -114,7 +117,7 @@ class Dispatcher(FollowerBase):
             return [_from_row(row) for row in tables.query("dispatch_open_work", job_ids=job_ids)]
 
     # --- offers ---------------------------------------------------------------------------------------------
-    async def tick(self, *, stored: bool) -> None:
+    async def tick(self, stored_to: int) -> None:
         if self._reset:
             self._reset = False
             self._take_back_all()
@@ -123,20 +126,24 @@ class Dispatcher(FollowerBase):
         for profile in list(self.work.fleet.tightest_first()):
             room = min(MAX_REFILL, profile.room(now))
             if room:
-                await self._refill(profile, room, stored)
+                await self._refill(profile, room, stored_to)
         self.work.fleet.forget_idle()
         self.work.forget_classes()
 
-    async def _refill(self, profile: Profile, room: int, stored: bool) -> None:
-        drained = list(self.work.shelf.drained_lanes(profile.classes))
-        if drained and stored:
-            await asyncio.to_thread(self._load_lanes, drained)
-        elif drained:
-            # A lane that is read before what is known of it is in the table would seem to end too soon.
-            self.hurried = True
-        works = self.work.shelf.take(profile.classes, room)
+    async def _refill(self, profile: Profile, room: int, stored_to: int) -> None:
+        shelf = self.work.shelf
+        works = shelf.take(profile.classes, room)
         if works:
             await self._publish(profile, works)
+        low = list(shelf.low_lanes(profile.classes, stored_to))
+        if not low:
+            return
+        await asyncio.to_thread(self._load_lanes, low, stored_to)
+        # Where a lane has more than the table has yet, it is wanted there.
+        self.hurried = self.hurried or any(lane.spilled and lane.read_to == stored_to for lane in low)
+        more = shelf.take(profile.classes, room - len(works))
+        if more:
+            await self._publish(profile, more)
 
     async def _publish(self, profile: Profile, works: list[Work]) -> None:
         known_work = self.work  # a takeover may put another in its place while we wait
@@ -196,12 +203,12 @@ class Dispatcher(FollowerBase):
     def _note_reset(self) -> None:
         self._reset = True
 
-    def _load_lanes(self, lanes: Sequence[Lane]) -> None:
+    def _load_lanes(self, lanes: Sequence[Lane], stored_to: int) -> None:
         with self._database.transaction() as tables:
             for lane in lanes:
-                self._load_lane(tables, lane)
+                self._load_lane(tables, lane, stored_to)
 
-    def _load_lane(self, tables: Tables, lane: Lane) -> None:
+    def _load_lane(self, tables: Tables, lane: Lane, stored_to: int) -> None:
         job_class, priority, client = lane.key
         rows = tables.query(
             "dispatch_lane_work",
@@ -211,8 +218,9 @@ class Dispatcher(FollowerBase):
             position=lane.cursor,
             count=LANE_HEAD,
         )
-        works, complete = map(_from_row, rows), len(rows) < LANE_HEAD
-        self.work.shelf.load(lane, works, complete=complete, out=self.work.is_out)
+        complete = stored_to >= self._acted
+        works = [_from_row(row) for row in rows]
+        self.work.shelf.load(lane, works, stored_to, complete=complete, away=self.work.is_away)
 
     # --- hints ----------------------------------------------------------------------------------------------
     def _hint(self, hint: Hint) -> None:

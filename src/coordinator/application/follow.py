@@ -61,17 +61,17 @@ class Follower(Protocol):
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         """Write what the events mean, in the transaction that moves the position. In a thread."""
 
-    async def tick(self, *, stored: bool) -> None:
+    async def tick(self, stored_to: int) -> None:
         """Called after events and after a commit, and when nothing came for `tick_seconds`.
 
-        `stored`: the tables have everything that was acted on.
+        `stored_to`: up to which position the tables have what was acted on.
         """
 
 
 class FollowerBase:
     """Does nothing at every step; followers override what they need."""
 
-    batch = 500
+    batch = 2000
     tick_seconds = 1.0
     linger_seconds = 0.0
     hurried = False
@@ -88,7 +88,7 @@ class FollowerBase:
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         return None
 
-    async def tick(self, *, stored: bool) -> None:
+    async def tick(self, stored_to: int) -> None:
         return None
 
 
@@ -246,7 +246,7 @@ class FollowerRunner:
                         acted = events[-1].position
                         due = due if unstored else loop.time() + follower.linger_seconds
                         unstored += events
-                await follower.tick(stored=not unstored and not storing)
+                await follower.tick(self.position)
         except asyncio.CancelledError:
             # What was acted on would be acted on again.
             if unstored:

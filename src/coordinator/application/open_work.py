@@ -64,6 +64,11 @@ class Unstored:
         if job_id not in self.born:
             self.gone.add(job_id)
 
+    def outdates(self, work: Work) -> bool:
+        """Whether this, read from the table, is no more so."""
+        known = self.work.get(work.job_id)
+        return work.job_id in self.gone or (known is not None and known.position != work.position)
+
     def changes(self) -> Changes:
         rows: list[Row] = []
         for job_id, work in self.work.items():
@@ -199,6 +204,11 @@ class OpenWork:
         """Whether this very offer still stands: the job may have been started or cancelled meanwhile."""
         offered = profile.offered.get(work.job_id)
         return offered is not None and offered.work is work
+
+    def is_away(self, work: Work) -> bool:
+        """Whether what the table has as queued is offered or running by now, or over, or queued anew."""
+        outdated = self._unstored.outdates(work) or self._storing.outdates(work)
+        return outdated or self.is_out(work.job_id)
 
     def is_out(self, job_id: str) -> bool:
         """Whether the job is offered or running."""

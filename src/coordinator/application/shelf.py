@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 LANE_HEAD = 500  # queued jobs a lane keeps in memory
+LANE_LOW = LANE_HEAD // 2  # fewer are left, and the next are read: nobody waits for them
 
 
 class Work(NamedTuple):
@@ -37,7 +38,7 @@ LaneKey = tuple[str, int, str]
 class Lane:
     """The queued jobs of one class, priority and client, oldest first."""
 
-    __slots__ = ("cursor", "jobs", "key", "spilled")
+    __slots__ = ("cursor", "jobs", "key", "read_to", "spilled")
 
     def __init__(self, key: LaneKey) -> None:
         self.key = key
@@ -46,6 +47,8 @@ class Lane:
         """Whether more is in the table, behind `cursor`."""
         self.cursor = 0
         """The position of the youngest job that was ever put here."""
+        self.read_to = -1
+        """The table as it is at this position has nothing more for the lane."""
 
 
 class Shelf:
@@ -91,32 +94,41 @@ class Shelf:
             if lane is not None and not self._prune(lane) and not lane.spilled:
                 self._drop(lane)
 
-    def drained_lanes(self, classes: Collection[str]) -> Iterator[Lane]:
-        """Lanes of these classes whose head is used up while the table has more; see `load`."""
+    def low_lanes(self, classes: Collection[str], stored_to: int) -> Iterator[Lane]:
+        """Lanes of these classes whose head is nearly used up while the table may have more; see `load`.
+
+        `stored_to`: up to which position the table has what happened.
+        """
         for job_class in self._waiting(classes):
             for lane in self._lanes[job_class].values():
-                if lane.spilled and not self._prune(lane):
+                if not lane.spilled or stored_to <= lane.read_to:
+                    continue
+                if len(lane.jobs) < LANE_LOW or not self._prune(lane):
                     yield lane
 
     def load(
         self,
         lane: Lane,
-        more: Iterable[Work],
+        more: Sequence[Work],
+        stored_to: int,
         *,
         complete: bool,
-        out: Callable[[str], bool] = lambda _: False,
+        away: Callable[[Work], bool] = lambda _: False,
     ) -> None:
-        """The next jobs of a lane, read from the table behind its cursor; `complete`: these are the last.
+        """The next LANE_HEAD jobs of a lane, read from the table behind its cursor, or as many as there are.
 
-        `out`: whether a job was taken off the shelf and is still away. A lane that ran empty and was begun
+        `stored_to`: up to which position the table has what happened; `complete`: nothing happened since.
+        `away`: whether a job was taken off the shelf since it was stored. A lane that ran empty and was begun
         anew has forgotten how far it had come.
         """
         for work in more:
-            if out(work.job_id):
+            if away(work):
                 lane.cursor = max(lane.cursor, work.position)
             else:
                 self._put(lane, work)
-        lane.spilled = not complete
+        if len(more) < LANE_HEAD:
+            lane.read_to = stored_to
+            lane.spilled = not complete
 
     def lane(self, key: LaneKey) -> Lane:
         """The lane with this key, made if it is not there."""

@@ -115,7 +115,7 @@ class Timers(FollowerBase):
         _write(tables, "live_sessions", sessions, set())
 
     # --- what is due ----------------------------------------------------------------------------------------
-    async def tick(self, *, stored: bool) -> None:
+    async def tick(self, stored_to: int) -> None:
         now = self._clock.monotonic()
         passed = now - self._last_tick
         if passed < self.tick_seconds:

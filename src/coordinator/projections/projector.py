@@ -45,7 +45,6 @@ class Projector(FollowerBase):
     """Folds a batch's changes of each row, and writes each row once."""
 
     name = "projector"
-    batch = 2000
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         for model in READ_MODELS:
