@@ -114,7 +114,7 @@ class PostgresTables:
         shape = self._shape(table)
         arrays, values = _arrays(shape, dict(zip(shape.types, shape.by_column(rows), strict=True)))
         sql = shape.upsert(f"SELECT * FROM unnest({arrays})")  # noqa: S608 - types from the catalogue
-        self._gather(table, {tuple(row[k] for k in shape.key) for row in rows}, sql, values)
+        self._gather(table, set(shape.keys_of(rows)), sql, values)
 
     def change(self, table: str, rows: Mapping[str, Row]) -> None:
         if not rows:
@@ -128,14 +128,14 @@ class PostgresTables:
             f"UPDATE {table} SET {updates} "  # noqa: S608 - names from the catalogue
             f"FROM unnest({arrays}) AS changed ({', '.join(columns)}) WHERE {table}.{key} = changed.{key}"
         )
-        self._gather(table, {(key,) for key in rows}, sql, values)
+        self._gather(table, set(rows), sql, values)
 
     def remove(self, table: str, keys: Collection[str]) -> None:
         if not keys:
             return
         key = self._shape(table).one_key()
         sql = f"DELETE FROM {table} WHERE {key} = ANY(%b::text[])"  # noqa: S608 - names from the catalogue
-        self._gather(table, {(key,) for key in keys}, sql, [Column("text", list(keys))])
+        self._gather(table, set(keys), sql, [Column("text", list(keys))])
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         named = self._statements[statement]

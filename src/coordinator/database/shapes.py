@@ -31,8 +31,17 @@ class Shape:
 
     def by_column(self, rows: Sequence[Row]) -> list[list[Any]]:
         """One list of values per column. Where a key comes twice, the last row counts."""
-        latest: dict[Any, Row] = {tuple(row[k] for k in self.key): row for row in self._checked(rows)}
-        return [[row[column] for row in latest.values()] for column in self.types]
+        keys = self.keys_of(self._checked(rows))
+        if len(set(keys)) < len(keys):
+            rows = list(dict(zip(keys, rows, strict=True)).values())
+        return [[row[column] for row in rows] for column in self.types]
+
+    def keys_of(self, rows: Sequence[Row]) -> list[Any]:
+        """What tells these rows apart: values where the key is one column, else tuples of them."""
+        if len(self.key) == 1:
+            key = self.key[0]
+            return [row[key] for row in rows]
+        return [tuple(row[k] for k in self.key) for row in rows]
 
     def changes_by_column(self, rows: Mapping[str, Row]) -> dict[str, list[Any]]:
         """The key's column and then the others, as lists of values. Raises BadRow."""

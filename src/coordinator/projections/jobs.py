@@ -19,11 +19,12 @@ from coordinator.domain.messages import Event
 
 TABLE = "jobs"
 KEY = "job_id"
+EVENTS = (JobEvent,)
 
 
-def key_of(recorded: Recorded) -> str | None:
-    """Which row this event changes, if any."""
-    return recorded.key if isinstance(recorded.event, JobEvent) else None
+def key_of(recorded: Recorded) -> str:
+    """Which row this event changes."""
+    return recorded.key
 
 
 def columns(recorded: Recorded) -> Row:

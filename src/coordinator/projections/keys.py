@@ -7,11 +7,13 @@ from coordinator.domain.key import KeyCreated, KeyEvent, KeyRevoked, KeyRotated
 
 TABLE = "api_keys"
 KEY = "key_id"
+EVENTS = (KeyEvent,)
 
 
-def key_of(recorded: Recorded) -> str | None:
-    """Which row this event changes, if any."""
-    return str(recorded.event.key_id) if isinstance(recorded.event, KeyEvent) else None
+def key_of(recorded: Recorded) -> str:
+    """Which row this event changes."""
+    assert isinstance(recorded.event, KeyEvent)
+    return str(recorded.event.key_id)
 
 
 def columns(recorded: Recorded) -> Row:

@@ -7,12 +7,13 @@ from coordinator.domain.miner import MinerDrained, MinerEvent, MinerRegistered
 
 TABLE = "miners"
 KEY = "miner_id"
+EVENTS = (MinerEvent,)
 
 
-def key_of(recorded: Recorded) -> str | None:
-    """Which row this event changes, if any."""
-    event = recorded.event
-    return event.miner_id if isinstance(event, MinerEvent) else None
+def key_of(recorded: Recorded) -> str:
+    """Which row this event changes."""
+    assert isinstance(recorded.event, MinerEvent)
+    return recorded.event.miner_id
 
 
 def columns(recorded: Recorded) -> Row:

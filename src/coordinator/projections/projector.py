@@ -3,42 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 from coordinator.application.follow import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
+from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, receipts, services
 
-READ_EVENTS = 1000
+READ_EVENTS = 4000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ReadModel:
     """One read model: its table, and two pure functions."""
 
     table: str
     key: str
-    key_of: Callable[[Recorded], str | None]
-    """Which row an event changes, if any."""
+    events: tuple[type[Event], ...]
+    """The events that it is made of."""
+    key_of: Callable[[Recorded], str]
+    """Which row such an event changes."""
     columns: Callable[[Recorded], Row]
     """What it sets there: whole rows have their key, changes of a row leave it out. So no row is read."""
 
-    def fold(self, rows: dict[str, dict[str, Any]], events: Iterable[Recorded]) -> None:
-        """Take events into rows (or changes of rows), by key."""
-        for recorded in events:
-            key = self.key_of(recorded)
-            if key is not None:
-                row, columns = rows.get(key), self.columns(recorded)
-                rows[key] = {**row, **columns} if row else {**columns}
-
 
 def _read_model(module: ModuleType) -> ReadModel:
-    return ReadModel(module.TABLE, module.KEY, module.key_of, module.columns)
+    return ReadModel(module.TABLE, module.KEY, module.EVENTS, module.key_of, module.columns)
 
 
 READ_MODELS = tuple(_read_model(m) for m in (jobs, receipts, miners, services, keys))
+
+
+@cache
+def _models_of(event: type[Event]) -> tuple[ReadModel, ...]:
+    return tuple(model for model in READ_MODELS if issubclass(event, model.events))
+
+
+class Fold:
+    """Rows, or changes of rows, by table and key: what events set, the last one last."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, dict[str, Any]]] = {model.table: {} for model in READ_MODELS}
+
+    def take(self, events: Iterable[Recorded]) -> None:
+        for recorded in events:
+            for model in _models_of(type(recorded.event)):
+                rows, key = self.rows[model.table], model.key_of(recorded)
+                row = rows.get(key)
+                if row is None:
+                    rows[key] = dict(model.columns(recorded))
+                else:
+                    row.update(model.columns(recorded))
 
 
 class Projector(FollowerBase):
@@ -47,12 +66,12 @@ class Projector(FollowerBase):
     name = "projector"
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        fold = Fold()
+        fold.take(events)
         for model in READ_MODELS:
-            rows: dict[str, dict[str, Any]] = {}
-            model.fold(rows, events)
             changes: dict[frozenset[str], dict[str, Row]] = {}
             whole: list[Row] = []
-            for key, row in rows.items():
+            for key, row in fold.rows[model.table].items():
                 if model.key in row:
                     whole.append(row)
                 else:
@@ -74,7 +93,7 @@ def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, in
             tables.execute(f"projector_clear_{model.table}")
         before = tables.position(projector.name)
         tables.move(projector.name, before, 0)
-    while events := event_log.read(position, READ_EVENTS):
+    for events in _read_ahead(event_log):
         with database.transaction() as tables:
             projector.apply(tables, events)
             tables.move(projector.name, position, events[-1].position)
@@ -82,6 +101,15 @@ def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, in
         count += len(events)
         progress(position, max(head, position))
     return count
+
+
+def _read_ahead(event_log: EventLog) -> Iterator[Sequence[Recorded]]:
+    """The whole log, in order; the next events are read while those before are worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        coming = thread.submit(event_log.read, 0, READ_EVENTS)
+        while events := coming.result():
+            coming = thread.submit(event_log.read, events[-1].position, READ_EVENTS)
+            yield events
 
 
 def differences(event_log: EventLog, database: Database) -> Iterator[str]:
@@ -94,14 +122,14 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
         stored = {
             m.table: {r[m.key]: r for r in tables.query(f"projector_all_{m.table}")} for m in READ_MODELS
         }
-    folded: dict[str, dict[str, dict[str, Any]]] = {m.table: {} for m in READ_MODELS}
-    position = 0
-    while events := [e for e in event_log.read(position, READ_EVENTS) if e.position <= upto]:
-        position = events[-1].position
-        for model in READ_MODELS:
-            model.fold(folded[model.table], events)
+    fold = Fold()
+    for events in _read_ahead(event_log):
+        known = [e for e in events if e.position <= upto]
+        fold.take(known)
+        if len(known) < len(events):
+            break
     for model in READ_MODELS:
-        have, want = stored[model.table], folded[model.table]
+        have, want = stored[model.table], fold.rows[model.table]
         for key in sorted(have.keys() | want.keys()):
             if key not in want:
                 yield f"{model.table} {key}: the table has it, the log does not"

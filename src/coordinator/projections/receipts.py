@@ -9,11 +9,12 @@ from coordinator.domain.job import JobCompleted
 
 TABLE = "receipts"
 KEY = "job_id"
+EVENTS = (JobCompleted,)
 
 
-def key_of(recorded: Recorded) -> str | None:
-    """Which row this event changes, if any."""
-    return recorded.key if isinstance(recorded.event, JobCompleted) else None
+def key_of(recorded: Recorded) -> str:
+    """Which row this event changes."""
+    return recorded.key
 
 
 def columns(recorded: Recorded) -> Row:

@@ -7,16 +7,14 @@ from coordinator.domain.service import ServiceRegistered, ServiceRetired, Servic
 
 TABLE = "services"
 KEY = "service"
+EVENTS = (ServiceRegistered, ServiceRevised, ServiceRetired)
 
 
-def key_of(recorded: Recorded) -> str | None:
-    """Which row this event changes, if any."""
-    match event := recorded.event:
-        case ServiceRegistered() | ServiceRevised():
-            return event.spec.id
-        case ServiceRetired():
-            return event.service
-    return None
+def key_of(recorded: Recorded) -> str:
+    """Which row this event changes."""
+    event = recorded.event
+    assert isinstance(event, EVENTS)
+    return event.service if isinstance(event, ServiceRetired) else event.spec.id
 
 
 def columns(recorded: Recorded) -> Row:
