@@ -36,6 +36,7 @@ class Feed:
         self._gap = False
         self._unreadable: LogError | None = None
         self._more = asyncio.Event()
+        self._callbacks: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -46,6 +47,11 @@ class Feed:
     def on_foreign(self, callback: Callable[[Sequence[Recorded]], None]) -> None:
         """Call back with events that this process did not append itself."""
         self._on_foreign = callback
+
+    def on_more(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever there is more to read; calling what is returned ends it."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
 
     async def start(self) -> None:
         """Begin at the log's end. Raises LogUnavailable."""
@@ -71,15 +77,21 @@ class Feed:
 
         Raises LogUnavailable, or another LogError for an event that can't be read.
         """
-        if after >= self._to:
-            if self._unreadable is not None:
-                raise self._unreadable
+        if after >= self._to and self._unreadable is None:
             more = self._more
             try:
                 async with asyncio.timeout(timeout):
                     await more.wait()
             except TimeoutError:
                 return ()
+        return await self.read(after, limit)
+
+    async def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        """As `next`, without a wait."""
+        if after >= self._to:
+            if self._unreadable is not None:
+                raise self._unreadable
+            return ()
         if after >= self._from:
             start = bisect_right(self._recent, after, key=_position)
             return self._recent[start : start + limit]
@@ -98,6 +110,8 @@ class Feed:
     def _wake(self) -> None:
         woken, self._more = self._more, asyncio.Event()
         woken.set()
+        for callback in self._callbacks:
+            callback()
 
     async def _tail(self) -> None:
         while True:

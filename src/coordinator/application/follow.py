@@ -217,36 +217,33 @@ class FollowerRunner:
         self._watermarks.moved(name, self.position)
         loop = asyncio.get_running_loop()
         acted, unstored, due = self.position, list[Recorded](), 0.0
-        coming: asyncio.Task[Sequence[Recorded]] | None = None
         storing: asyncio.Task[None] | None = None
+        woken = asyncio.Event()
+        unsubscribe = self._feed.on_more(woken.set)
         try:
             while self._leadership.holds(name):
-                full = len(unstored) >= follower.batch
-                if unstored and not storing and (full or follower.hurried or loop.time() >= due):
-                    follower.gather()
-                    storing, unstored = asyncio.create_task(self._store(unstored)), []
-                    full = False
-                if not coming and not full:  # else the tables are behind: let them come along
-                    coming = asyncio.create_task(
-                        self._feed.next(acted, follower.batch, follower.tick_seconds)
-                    )
-                patience = max(0.0, due - loop.time()) if unstored and not storing else None
-                await asyncio.wait(
-                    [task for task in (coming, storing) if task],
-                    timeout=patience,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                woken.clear()
                 if storing and storing.done():
                     stored, storing = storing, None
                     stored.result()
-                if coming and coming.done():
-                    events, coming = coming.result(), None
-                    if events:
-                        await follower.act(events)
-                        acted = events[-1].position
-                        due = due if unstored else loop.time() + follower.linger_seconds
-                        unstored += events
+                full = len(unstored) >= follower.batch
+                if unstored and not storing and (full or follower.hurried or loop.time() >= due):
+                    follower.gather()
+                    storing, unstored, full = asyncio.create_task(self._store(unstored)), [], False
+                    storing.add_done_callback(lambda _: woken.set())
+                # Where the tables are behind, let them come along.
+                events = () if full else await self._feed.read(acted, follower.batch)
+                if events:
+                    await follower.act(events)
+                    acted = events[-1].position
+                    due = due if unstored else loop.time() + follower.linger_seconds
+                    unstored += events
                 await follower.tick(self.position)
+                if not events:
+                    waits = due - loop.time() if unstored and not storing else follower.tick_seconds
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(max(0.0, waits)):
+                            await woken.wait()
         except asyncio.CancelledError:
             # What was acted on would be acted on again.
             if unstored:
@@ -258,8 +255,7 @@ class FollowerRunner:
                     await self._store(unstored)
             raise
         finally:
-            if coming:
-                coming.cancel()
+            unsubscribe()
             if storing:
                 await asyncio.gather(storing, return_exceptions=True)
 
