@@ -29,6 +29,8 @@ class Feed:
         self._log = event_log
         self._on_foreign: Callable[[Sequence[Recorded]], None] = lambda events: None
         self._recent: list[Recorded] = []
+        self._positions: list[int] = []
+        """Those of `_recent`."""
         self._from = 0
         """What is in memory follows this position …"""
         self._to = 0
@@ -93,17 +95,18 @@ class Feed:
                 raise self._unreadable
             return ()
         if after >= self._from:
-            start = bisect_right(self._recent, after, key=_position)
+            start = bisect_right(self._positions, after)
             return self._recent[start : start + limit]
         return await asyncio.to_thread(self._log.read, after, limit)
 
     def _extend(self, events: Sequence[Recorded]) -> None:
         self._recent.extend(events)
+        self._positions.extend([event.position for event in events])
         self._to = events[-1].position
         if len(self._recent) > 2 * KEEP_EVENTS:  # trim seldom: each trim copies
             dropped = len(self._recent) - KEEP_EVENTS
-            self._from = self._recent[dropped - 1].position
-            del self._recent[:dropped]
+            self._from = self._positions[dropped - 1]
+            del self._recent[:dropped], self._positions[:dropped]
         self._unreadable = None
         self._wake()
 
@@ -142,7 +145,3 @@ class Feed:
             except Exception:
                 log.exception("reading the log failed")
                 await asyncio.sleep(POLL_SECONDS)
-
-
-def _position(event: Recorded) -> int:
-    return event.position
