@@ -27,6 +27,7 @@ import pytest
 from coordinator import servers
 from coordinator.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
 from tests.harness.llama_engine import LlamaEngine
+from tests.harness.whisper_engine import WhisperEngine
 from tests.harness.workers import end_with_parent
 
 TEARDOWN_LIMIT_S = 120.0
@@ -98,6 +99,13 @@ def postgres() -> Iterator[PostgresServer]:
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
     """The session's language model, served by llama.cpp, also for embeddings: do not stop it."""
     with LlamaEngine(tmp_path_factory.mktemp("llama"), embedding=True) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WhisperEngine]:
+    """The session's ears, whisper.cpp with a tiny model: do not stop it."""
+    with WhisperEngine(tmp_path_factory.mktemp("whisper")) as engine:
         yield engine
 
 

@@ -21,15 +21,20 @@ from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stage import ALICE, BOB, Stage
 from tests.harness.studio import EARS, PARROT, PICTURES, VECTORS, png, vector_of
 from tests.harness.waiting import eventually, eventually_now
+from tests.harness.whisper_engine import MODEL as WHISPER
+from tests.harness.whisper_engine import WhisperEngine
 
 JOB = "X-Job-Id"
 
 
 @pytest.fixture(scope="module", params=["embedded", "standard"])
 def stage(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, llama: LlamaEngine
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    llama: LlamaEngine,
+    whisper: WhisperEngine,
 ) -> Iterator[Stage]:
-    """A coordinator, a miner with the executors of `studio`, and the product's own with a language model."""
+    """A coordinator, a miner with the executors of `studio`, and the product's own with real engines."""
     urls: dict[str, str] = {}
     if request.param == "standard":
         rabbitmq: RabbitMQServer = request.getfixturevalue("rabbitmq")
@@ -41,7 +46,13 @@ def stage(
         made.miner("rig1", concurrency=4, studio=True)
         transport = "amqp" if urls else "http"
         engine = f"{llama.url}/v1"
-        made.program_miner("rig2", transport=transport, llm_engine_url=engine, embedding_engine_url=engine)
+        made.program_miner(
+            "rig2",
+            transport=transport,
+            llm_engine_url=engine,
+            embedding_engine_url=engine,
+            speech_engine_url=f"{whisper.url}/v1",
+        )
         eventually_now(lambda: {PARROT, MODEL} <= models(made), "both miners", 90)
         yield made
 
@@ -293,6 +304,25 @@ def test_images(stage: Stage) -> None:
 
 
 # --- audio -------------------------------------------------------------------------------------------------
+def test_a_transcription_with_a_real_engine(stage: Stage) -> None:
+    """A recording is heard by whisper.cpp behind a miner: the answer is the job's result, with a receipt."""
+    with client(stage) as openai_client:
+        raw = openai_client.audio.transcriptions.with_raw_response.create(
+            model=WHISPER, file=("a.wav", recording(2.0)), response_format="verbose_json", language="de"
+        )
+    heard = raw.parse()
+    with Coordinator(stage.urls["main"], ALICE) as coordinator:
+        job = coordinator.job(raw.headers[JOB])
+        result = job.result().result
+        assert ("COMPLETED", "rig2") == ((view := job.view()).state, view.assigned_miner_id)
+        assert job.receipt().verify([stage.coordinator_key]).key_trusted
+    assert (2.0, "de", result["text"]) == (heard.duration, heard.language, heard.text)
+    assert heard.text
+    assert [s["average_log_probability"] for s in result["segments"]] == [
+        s.avg_logprob for s in heard.segments
+    ]
+
+
 def test_transcriptions(stage: Stage) -> None:
     """A recording is uploaded and heard; the text comes in each format that there is."""
     file = ("a.wav", recording(3.0))

@@ -1,7 +1,7 @@
-"""A stand-in for engines that no test can install: it speaks OpenAI's wire format, and understands nothing.
+"""A stand-in for an engine: it speaks OpenAI's wire format, and understands nothing.
 
-No Whisper and no Stable Diffusion comes with weights small enough for tests. So this is no engine: it pins
-what is sent (every request is kept) and answers as the engines' documentation says that they do.
+It pins what is sent (every request is kept), answers as the engines' documentation says that they do, and
+fails as real ones can't be made to. For images there is nothing else: no Stable Diffusion is small enough.
 """
 
 from __future__ import annotations

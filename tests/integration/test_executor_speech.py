@@ -1,7 +1,9 @@
-"""`speech_recognition`: real decoding by ffmpeg, and a stand-in for the engine that pins the wire format."""
+"""`speech_recognition`: ffmpeg and whisper.cpp themselves, and a stand-in that pins the wire format."""
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 import wave
 from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
@@ -10,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED
+from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
+from coordinator.miner.executors.ffmpeg import find_ffmpeg
 from coordinator.miner.executors.speech import SpeechExecutor, parse_transcript, recognise
 from tests.harness.stand_in import StandIn
+from tests.harness.whisper_engine import MODEL, WhisperEngine
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 from tests.integration.test_executor_audio import tone
 
@@ -30,6 +34,86 @@ async def engine() -> AsyncIterator[StandIn]:
         yield made
 
 
+# --- a real engine -----------------------------------------------------------------------------------------
+def as_video(sound: bytes, folder: Path) -> bytes:
+    """The sound as the track of a video: stereo AAC at 44.1 kHz."""
+    program = find_ffmpeg()
+    assert program is not None
+    (folder / "sound.wav").write_bytes(sound)
+    sources = ("-f", "lavfi", "-i", "color=size=32x32:rate=5", "-i", "sound.wav", "-shortest")
+    form = ("-c:a", "aac", "-ac", "2", "-ar", "44100", "video.mp4")
+    subprocess.run([program, "-loglevel", "error", *sources, *form], cwd=folder, check=True)
+    return (folder / "video.mp4").read_bytes()
+
+
+async def hear(whisper: WhisperEngine, bench: Bench, sound: bytes, **payload: Any) -> Outcome:
+    work = bench.work({"model": MODEL, "audio_url": bench.blobs.add(sound), **payload})
+    outcome = await SpeechExecutor(whisper.settings()).run(work)
+    return check_output("speech_recognition", outcome)
+
+
+async def test_whisper_hears_what_is_in_a_video(whisper: WhisperEngine, bench: Bench, tmp_path: Path) -> None:
+    """The sound of a video reaches whisper.cpp; its words, times and certainty are the result."""
+    executor = SpeechExecutor(whisper.settings())
+    assert (None, (MODEL,)) == (await executor.check(), executor.models)
+    outcome = await hear(whisper, bench, as_video(tone(1.5), tmp_path))
+    result = outcome.result
+    assert bench.text == result["text"] == " ".join(one["text"] for one in result["segments"]) != ""
+    assert 1.5 == pytest.approx(result["duration_seconds"], abs=0.2)
+    assert "und" != result["language"]  # which one is heard is the weights' secret
+    for segment in result["segments"]:
+        assert segment["start"] < segment["end"]
+        assert -10 < segment["average_log_probability"] < 0
+
+
+async def test_whisper_hears_the_same_again_and_not_elsewhere(whisper: WhisperEngine, bench: Bench) -> None:
+    """At temperature 0 the same sound gives the same, another sound something else: it does listen."""
+    low, again, high = [
+        (await hear(whisper, bench, tone(1.5, hertz=hertz))).result for hertz in (440, 440, 1200)
+    ]
+    assert low == again
+    assert low["segments"] != high["segments"]
+
+
+async def test_whisper_is_told_what_to_do(whisper: WhisperEngine, bench: Bench) -> None:
+    """The language, the task and the words to begin with reach the engine, and change what it hears."""
+    plain, german, english, prompted = [
+        (await hear(whisper, bench, tone(1.0), **more)).result
+        for more in ({}, {"language": "de"}, {"task": "translate"}, {"initial_prompt": "bafe kilo"})
+    ]
+    assert ("de", plain["language"]) == (german["language"], english["language"])
+    assert plain["segments"] != english["segments"]
+    assert plain["segments"] != prompted["segments"]
+
+
+async def test_whisper_hears_to_the_end(whisper: WhisperEngine, bench: Bench) -> None:
+    """Of a recording longer than what Whisper hears at once, segments come in their order to its end."""
+    result = (await hear(whisper, bench, tone(20.0, silence=50.0))).result
+    starts = [segment["start"] for segment in result["segments"]]
+    assert starts == sorted(starts)
+    assert starts[-1] > 30
+
+
+@pytest.fixture
+def mortal_whisper(tmp_path: Path) -> Iterator[WhisperEngine]:
+    with WhisperEngine(tmp_path) as engine:
+        yield engine
+
+
+async def test_whisper_that_crashed(mortal_whisper: WhisperEngine, bench: Bench) -> None:
+    """Without the engine the attempt ends so that another miner may try; once it is back, all is well."""
+    executor = SpeechExecutor(mortal_whisper.settings())
+    assert await executor.check() is None
+    work = bench.work({"model": MODEL, "audio_url": bench.blobs.add(tone(0.5))})
+    mortal_whisper.kill()
+    assert (ENGINE_UNAVAILABLE, True) == await failure(executor, work)
+    assert "can't be reached" in (await executor.check() or "")
+    await asyncio.to_thread(mortal_whisper.start)
+    assert await executor.check() is None
+    check_output("speech_recognition", await executor.run(work))
+
+
+# --- the wire ----------------------------------------------------------------------------------------------
 async def test_only_models_that_are_known_are_offered(engine: StandIn) -> None:
     """Of a server with all kinds of models Whisper's sizes are found, and others by the mapping."""
     executor = SpeechExecutor(engine.settings())
