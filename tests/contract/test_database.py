@@ -74,6 +74,14 @@ UPDATE things SET size = size + :by WHERE thing IN (:names)
 -- Remove things, and say which.
 DELETE FROM things WHERE size < :below RETURNING thing
 
+-- name: things_by_size[_large][_down]
+-- The names of things in order of size.
+SELECT thing FROM things
+WHERE size >= 0
+  AND size > 1 -- [_large]
+ORDER BY size DESC -- [_down]
+ORDER BY size -- [no _down]
+
 -- name: all_pairs
 -- Every pair.
 SELECT a, b FROM pairs ORDER BY a, b
@@ -231,6 +239,19 @@ def test_parameters_and_lists(database: AnyDatabase) -> None:
         assert ask("some_things", names=[], sizes=[1, 2], least=0) == []
 
 
+def test_one_text_with_options_is_several_statements(database: AnyDatabase) -> None:
+    """Each option in a statement's name stands for it with the marked lines and without them."""
+    with database.transaction() as tables:
+        tables.put("things", [a_thing("a", 1), a_thing("b", 3), a_thing("c", 2)])
+
+        def names(statement: str) -> str:
+            return "".join(row["thing"] for row in tables.query(statement))
+
+        expected = ["acb", "bca", "cb", "bc"]
+        named = ["things_by_size", "things_by_size_down", "things_by_size_large", "things_by_size_large_down"]
+        assert expected == [names(statement) for statement in named]
+
+
 def test_a_parameter_may_be_nothing(database: AnyDatabase) -> None:
     """`CAST(:x AS text) IS NULL` works for a value and for none."""
     with database.transaction() as tables:
@@ -274,6 +295,7 @@ def test_wrong_calls(database: AnyDatabase, statement: str, params: dict[str, An
         ("SELECT 1", "there is SQL before the first"),
         ("-- name: a\nSELECT 1", "a has no description"),
         ("-- name: a\n-- One.\n", "a has no SQL"),
+        ("-- name: a[_b]\n-- One.\nSELECT 1 -- [no _c]", r"a\[_b\] has no option _c"),
         ("-- name: a\n-- One.\nSELECT :x WHERE 1 IN (:x)", "a uses x as a value and as a list"),
     ],
 )

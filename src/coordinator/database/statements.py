@@ -4,6 +4,8 @@
     -- The oldest queued jobs of these classes.
     SELECT job_id FROM queued_work WHERE job_class IN (:classes) AND priority >= :priority
 
+- `-- name: jobs[_of_client]` is two statements, `jobs` and `jobs_of_client`: a line that ends in
+  `-- [_of_client]` belongs to the second alone, one that ends in `-- [no _of_client]` to the first.
 - `:param` stands for one value. Where Postgres can't tell its type (`:x IS NULL`), write `CAST(:x AS text)`.
 - `IN (:param)` and `NOT IN (:param)` take a list, which may be empty. For SQLite it becomes
   `IN (SELECT value FROM json_each(:param))`, for Postgres `= ANY(:param)` and `<> ALL(:param)`.
@@ -17,12 +19,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 SQL_DIRECTORY = Path(__file__).parent / "sql"
 
 _NAME = re.compile(r"^-- name: *(\S+) *$", re.MULTILINE)
+_OPTION = re.compile(r"\[(\w+)\]")
+_ONLY = re.compile(r" *-- \[(?P<no>no )?(?P<option>\w+)\]$")
 _WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b", re.IGNORECASE)
 _DESCRIPTION = re.compile(r"\A(?:[ \t]*--[^\n]*(?:\n|\Z)|\s+)*")
 _TOKEN = re.compile(
@@ -99,7 +104,23 @@ def _parse(file: str, text: str) -> Iterator[Statement]:
             raise BadStatement(f"{file}: {name} has no SQL")
         if not description.strip():
             raise BadStatement(f"{file}: {name} has no description")
-        yield _translate(name, description.strip(), sql)
+        for variant, lines in _variants(name, sql):
+            yield _translate(variant, description.strip(), lines)
+
+
+def _variants(name: str, sql: str) -> Iterator[tuple[str, str]]:
+    """The statements that a name with `[options]` stands for: with and without each of them."""
+    options = _OPTION.findall(name)
+    marked = [(_ONLY.sub("", line), _ONLY.search(line)) for line in sql.splitlines()]
+    if unknown := {m["option"] for _, m in marked if m} - set(options):
+        raise BadStatement(f"{name} has no option {', '.join(sorted(unknown))}")
+    for chosen in product((True, False), repeat=len(options)):
+        on = dict(zip(options, chosen, strict=True))
+        variant = name
+        for option, is_on in on.items():
+            variant = variant.replace(f"[{option}]", option if is_on else "")
+        lines = [line for line, m in marked if m is None or on[m["option"]] is not bool(m["no"])]
+        yield variant, "\n".join(lines)
 
 
 def _translate(name: str, description: str, sql: str) -> Statement:

@@ -5,164 +5,28 @@
 -- One job.
 SELECT * FROM jobs WHERE job_id = :job_id
 
--- name: read_jobs
--- A page of everybody's jobs between two keys, newest first.
+-- name: read_jobs[_of_client][_in_state][_oldest]
+-- A page of jobs between two keys, newest first unless the oldest are asked for.
 SELECT * FROM jobs
 WHERE (requested_at, job_id) >= (:from_at, :from_id)
   AND (requested_at, job_id) < (:to_at, :to_id)
+  AND client = :client -- [_of_client]
+  AND state = :state -- [_in_state]
   AND (:service = '' OR service = :service)
   AND (:miner = '' OR miner_id = :miner)
-ORDER BY requested_at DESC, job_id DESC
+ORDER BY requested_at ASC, job_id ASC -- [_oldest]
+ORDER BY requested_at DESC, job_id DESC -- [no _oldest]
 LIMIT :page_size
 
--- name: read_jobs_reach
--- The key as many rows further as may be looked at for one page: reads an index alone.
-SELECT requested_at, job_id FROM jobs
-WHERE (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-ORDER BY requested_at DESC, job_id DESC
-LIMIT 1 OFFSET :skip
-
--- name: read_jobs_oldest
--- A page of everybody's jobs between two keys, oldest first.
-SELECT * FROM jobs
-WHERE (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-  AND (:service = '' OR service = :service)
-  AND (:miner = '' OR miner_id = :miner)
-ORDER BY requested_at ASC, job_id ASC
-LIMIT :page_size
-
--- name: read_jobs_oldest_reach
+-- name: read_jobs[_of_client][_in_state][_oldest]_reach
 -- The key as many rows further as may be looked at for one page: reads an index alone.
 SELECT requested_at, job_id FROM jobs
 WHERE (requested_at, job_id) >= (:from_at, :from_id)
   AND (requested_at, job_id) < (:to_at, :to_id)
-ORDER BY requested_at ASC, job_id ASC
-LIMIT 1 OFFSET :skip
-
--- name: read_jobs_in_state
--- A page of everybody's jobs in one state between two keys, newest first.
-SELECT * FROM jobs
-WHERE state = :state
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-  AND (:service = '' OR service = :service)
-  AND (:miner = '' OR miner_id = :miner)
-ORDER BY requested_at DESC, job_id DESC
-LIMIT :page_size
-
--- name: read_jobs_in_state_reach
--- The key as many rows further as may be looked at for one page: reads an index alone.
-SELECT requested_at, job_id FROM jobs
-WHERE state = :state
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-ORDER BY requested_at DESC, job_id DESC
-LIMIT 1 OFFSET :skip
-
--- name: read_jobs_in_state_oldest
--- A page of everybody's jobs in one state between two keys, oldest first.
-SELECT * FROM jobs
-WHERE state = :state
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-  AND (:service = '' OR service = :service)
-  AND (:miner = '' OR miner_id = :miner)
-ORDER BY requested_at ASC, job_id ASC
-LIMIT :page_size
-
--- name: read_jobs_in_state_oldest_reach
--- The key as many rows further as may be looked at for one page: reads an index alone.
-SELECT requested_at, job_id FROM jobs
-WHERE state = :state
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-ORDER BY requested_at ASC, job_id ASC
-LIMIT 1 OFFSET :skip
-
--- name: read_jobs_of_client
--- A page of one client's jobs between two keys, newest first.
-SELECT * FROM jobs
-WHERE client = :client
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-  AND (:service = '' OR service = :service)
-  AND (:miner = '' OR miner_id = :miner)
-ORDER BY requested_at DESC, job_id DESC
-LIMIT :page_size
-
--- name: read_jobs_of_client_reach
--- The key as many rows further as may be looked at for one page: reads an index alone.
-SELECT requested_at, job_id FROM jobs
-WHERE client = :client
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-ORDER BY requested_at DESC, job_id DESC
-LIMIT 1 OFFSET :skip
-
--- name: read_jobs_of_client_oldest
--- A page of one client's jobs between two keys, oldest first.
-SELECT * FROM jobs
-WHERE client = :client
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-  AND (:service = '' OR service = :service)
-  AND (:miner = '' OR miner_id = :miner)
-ORDER BY requested_at ASC, job_id ASC
-LIMIT :page_size
-
--- name: read_jobs_of_client_oldest_reach
--- The key as many rows further as may be looked at for one page: reads an index alone.
-SELECT requested_at, job_id FROM jobs
-WHERE client = :client
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-ORDER BY requested_at ASC, job_id ASC
-LIMIT 1 OFFSET :skip
-
--- name: read_jobs_of_client_in_state
--- A page of one client's jobs in one state between two keys, newest first.
-SELECT * FROM jobs
-WHERE client = :client
-  AND state = :state
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-  AND (:service = '' OR service = :service)
-  AND (:miner = '' OR miner_id = :miner)
-ORDER BY requested_at DESC, job_id DESC
-LIMIT :page_size
-
--- name: read_jobs_of_client_in_state_reach
--- The key as many rows further as may be looked at for one page: reads an index alone.
-SELECT requested_at, job_id FROM jobs
-WHERE client = :client
-  AND state = :state
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-ORDER BY requested_at DESC, job_id DESC
-LIMIT 1 OFFSET :skip
-
--- name: read_jobs_of_client_in_state_oldest
--- A page of one client's jobs in one state between two keys, oldest first.
-SELECT * FROM jobs
-WHERE client = :client
-  AND state = :state
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-  AND (:service = '' OR service = :service)
-  AND (:miner = '' OR miner_id = :miner)
-ORDER BY requested_at ASC, job_id ASC
-LIMIT :page_size
-
--- name: read_jobs_of_client_in_state_oldest_reach
--- The key as many rows further as may be looked at for one page: reads an index alone.
-SELECT requested_at, job_id FROM jobs
-WHERE client = :client
-  AND state = :state
-  AND (requested_at, job_id) >= (:from_at, :from_id)
-  AND (requested_at, job_id) < (:to_at, :to_id)
-ORDER BY requested_at ASC, job_id ASC
+  AND client = :client -- [_of_client]
+  AND state = :state -- [_in_state]
+ORDER BY requested_at ASC, job_id ASC -- [_oldest]
+ORDER BY requested_at DESC, job_id DESC -- [no _oldest]
 LIMIT 1 OFFSET :skip
 
 -- name: read_final_jobs
@@ -222,5 +86,4 @@ SELECT key, size FROM blob_owners WHERE key IN (:keys)
 
 -- name: read_backlog
 -- How many jobs wait for a miner, and when the oldest queued one was asked for.
-SELECT (SELECT COUNT(*) FROM open_work WHERE miner_id IS NULL) AS queued,
-       (SELECT MIN(requested_at) FROM jobs WHERE state = 'QUEUED') AS oldest_at
+SELECT COUNT(*) AS queued, MIN(requested_at) AS oldest_at FROM jobs WHERE state = 'QUEUED'
