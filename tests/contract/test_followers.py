@@ -519,6 +519,26 @@ async def test_a_backlog_beyond_memory_is_offered_whole(stores: Stores, monkeypa
     assert seen == [str(job) for job in jobs]
 
 
+async def test_who_takes_over_a_backlog_beyond_memory_offers_it_whole(
+    stores: Stores, monkeypatch: Any
+) -> None:
+    """What the new leader left in the table is no less queued than what it read first."""
+    monkeypatch.setattr("coordinator.application.shelf.LANE_HEAD", 5)
+    monkeypatch.setattr("coordinator.application.dispatch.LANE_HEAD", 5)
+    jobs = [uuid4() for _ in range(23)]
+    await dispatching(stores).see(deciding.registered(concurrency=1), *(submitted(job) for job in jobs[:22]))
+    d = dispatching(stores)
+    await d.dispatcher.tick(10**9)
+    seen = [job for job, _ in await d.offers()]
+    await d.see(started(UUID(seen[0])), submitted(jobs[22]), completed(UUID(seen[0])))
+    while offers := await d.offers():
+        seen += [job for job, _ in offers]
+        for job, _ in offers:
+            await d.see(started(UUID(job)), completed(UUID(job)))
+            stores.pass_time(0.2)
+    assert seen == [str(job) for job in jobs]
+
+
 async def test_a_draining_miner_is_told_and_gets_nothing_new(stores: Stores) -> None:
     """Offers stop with the drain; the hint says so at once."""
     d = dispatching(stores)
