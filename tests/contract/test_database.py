@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import runpy
 import sqlite3
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -447,6 +448,69 @@ def test_terminated_connections_are_not_noticed(database_url: str, migrations: P
         assert all_things(database) == []
     finally:
         database.close()
+
+
+# --- a transaction's writes are gathered --------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(8))
+def test_writes_of_the_same_rows_take_effect_in_their_order(database: AnyDatabase, seed: int) -> None:
+    """Whatever is put, changed, removed and looked at in one transaction: as if one came after the other."""
+    chance, expected = random.Random(seed), dict[str, dict[str, Any]]()
+    for number in range(12):
+        with database.transaction() as tables:
+            for _ in range(chance.randint(1, 12)):
+                names = chance.sample("abcd", chance.randint(1, 3))
+                size = chance.randint(0, 99)
+                match chance.choice(("put", "put", "change", "remove", "grow", "look", "pairs")):
+                    case "put":
+                        tables.put("things", [a_thing(name, size) for name in names])
+                        expected |= {name: a_thing(name, size) for name in names}
+                    case "change":
+                        tables.change("things", {name: {"size": size} for name in names})
+                        expected |= {n: {**expected[n], "size": size} for n in names if n in expected}
+                    case "remove":
+                        tables.remove("things", names)
+                        expected = {n: row for n, row in expected.items() if n not in names}
+                    case "grow":
+                        there = [n for n in names if n in expected]
+                        assert len(there) == tables.execute("grow", by=1, names=names)
+                        expected |= {n: {**expected[n], "size": expected[n]["size"] + 1} for n in there}
+                    case "pairs":
+                        tables.put("pairs", [{"a": name, "b": size} for name in names])
+                    case "look":
+                        assert sorted(expected) == [row["thing"] for row in tables.query("all_things")]
+            tables.move("projector", number, number + 1)
+        assert [expected[name] for name in sorted(expected)] == all_things(database)
+
+
+def test_a_transaction_that_only_writes_is_one_statement(
+    database_url: str, migrations: Path, sql: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower's batch is one round trip, however many tables it writes; another write of a row is two."""
+    migrate(database_url, migrations)
+    sent: list[str] = []
+    execute = psycopg.Connection.execute
+
+    def counted(self: Any, query: Any, *arguments: Any, **named: Any) -> Any:
+        sent.append(str(query).split()[0])
+        return execute(self, query, *arguments, **named)
+
+    with closing(PostgresDatabase(database_url, sql)) as database:
+        all_things(database)
+        with database.transaction() as tables:
+            tables.put("things", [a_thing("shapes are read")])
+        monkeypatch.setattr(psycopg.Connection, "execute", counted)
+        with database.transaction() as tables:
+            tables.put("things", [a_thing("a"), a_thing("b")])
+            tables.put("pairs", [{"a": "a", "b": 1}])
+            tables.change("things", {"shapes are read": {"size": 2}})
+            tables.remove("things", ["c"])
+            tables.move("projector", 0, 1)
+        assert ["WITH"] == sent
+        sent.clear()
+        with database.transaction() as tables:
+            tables.put("things", [a_thing("a")])
+            tables.remove("things", ["a"])
+        assert ["WITH", "WITH"] == sent
 
 
 # --- positions ---------------------------------------------------------------------------------------------

@@ -31,6 +31,10 @@ _double = struct.Struct(">id").pack
 _NULL = _length(-1)
 
 
+class BadValue(ValueError):
+    """A value does not fit the type of its column; nothing was sent."""
+
+
 class Column(NamedTuple):
     """Values of one type (`bigint`, `bytea`, `double precision`, `text` or `uuid`), or None."""
 
@@ -39,7 +43,7 @@ class Column(NamedTuple):
 
 
 def to_binary(column: Column) -> bytes:
-    """The array as Postgres receives it. Raises struct.error, AttributeError for values of another type."""
+    """The array as Postgres receives it. Raises BadValue; NUL characters in a text are left to the server."""
     kind, values = column
     element, _ = _OIDS[kind]
     if not values:
@@ -48,25 +52,32 @@ def to_binary(column: Column) -> bytes:
     nulls = None in values
     if nulls:
         there = [value for value in values if value is not None]
-    packed: list[bytes]
-    match kind:
-        case "bigint":
-            packed = list(map(_bigint, repeat(8), there))
-        case "double precision":
-            packed = list(map(_double, repeat(8), there))
-        case _:
-            items = list(map(_BYTES[kind], there))
-            packed = list(chain.from_iterable(zip(map(_length, map(len, items)), items, strict=True)))
-            if nulls:
-                packed = [head + body for head, body in zip(packed[::2], packed[1::2], strict=True)]
+    try:
+        packed = _packed(kind, there, apart=nulls)
+    except (struct.error, TypeError, AttributeError, UnicodeEncodeError) as error:
+        raise BadValue(f"a column of {kind} can't hold this: {error}") from None
     if nulls:
         left = iter(packed)
         packed = [_NULL if value is None else next(left) for value in values]
     return _HEAD.pack(1, int(nulls), element, len(values), 1) + b"".join(packed)
 
 
+def _packed(kind: str, values: Sequence[Any], *, apart: bool) -> list[bytes]:
+    """Each value behind its length; `apart`: one item a value, else lengths and values may be items each."""
+    match kind:
+        case "bigint":
+            return list(map(_bigint, repeat(8), values))
+        case "double precision":
+            return list(map(_double, repeat(8), values))
+    items = list(map(_BYTES[kind], values))
+    lengths = map(_length, map(len, items))
+    if apart:
+        return [length + item for length, item in zip(lengths, items, strict=True)]
+    return list(chain.from_iterable(zip(lengths, items, strict=True)))
+
+
 _BYTES: dict[str, Callable[[Any], bytes]] = {
-    "bytea": bytes,
+    "bytea": b"".__add__,  # `bytes` would make five zeros of a 5
     "text": str.encode,
     "uuid": lambda value: value.bytes,
 }
