@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.bootstrap import Coordinator, build
 from coordinator.collector import spare_the_collector
+from coordinator.loop import run_loop
 from coordinator.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
@@ -27,12 +28,7 @@ def run(settings: Settings, on_ready: Callable[[Coordinator, int], None] = lambd
 
     Raises OSError (the port is taken), LogUnavailable, ConnectionError, DataDirectoryInUse.
     """
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(serve(settings, on_ready))
-    else:
-        uvloop.run(serve(settings, on_ready))
+    run_loop(serve(settings, on_ready))
 
 
 async def serve(settings: Settings, on_ready: Callable[[Coordinator, int], None]) -> None:

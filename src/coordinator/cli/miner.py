@@ -11,6 +11,7 @@ import typer
 from coordinator.cli import output
 from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
+from coordinator.loop import run_loop
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -71,7 +72,6 @@ def run(
 
     Ctrl-C finishes what runs (see --grace); a second one hands it back at once.
     """
-    import asyncio
 
     from coordinator.cli.devkeys import find_key
     from coordinator.logs import configure_logs
@@ -103,7 +103,7 @@ def run(
     except BadConfig as error:
         raise usage(str(error)) from None
     configure_logs("json" if as_json else "console")
-    code = asyncio.run(_mine(config, as_json))
+    code = run_loop(_mine(config, as_json))
     if code != Exit.OK:
         raise typer.Exit(code)
 
