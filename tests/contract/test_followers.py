@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from coordinator.application.ports import (
     Clock,
     Database,
     EventLog,
+    LogUnavailable,
     NewEvent,
     Recorded,
     StoredPayload,
@@ -318,6 +320,118 @@ async def test_a_leader_that_was_replaced_writes_nothing(
     assert follower.applied == [[first[0].position], [done.position, own.position], [own.position]]
     with stores.database.transaction() as tables:
         assert tables.position("recording") == own.position
+
+
+class Witness(FollowerBase):
+    """Moves a second position from event to event: whoever skips or repeats one fails."""
+
+    name = "witness"
+    batch = 4
+    tick_seconds = 0.02
+
+    def __init__(self, stores: Stores, chance: random.Random) -> None:
+        self.linger_seconds = chance.choice((0.0, 0.01))
+        self.acted: list[int] = []
+        self.gathered = 0
+        self._chance = chance
+        self._previous = {event.position: before for before, event in _pairs(stores)}
+
+    @property
+    def hurried(self) -> bool:  # type: ignore[override]
+        return self._chance.random() < 0.3
+
+    async def act(self, events: Sequence[Recorded]) -> None:
+        if self._chance.random() < 0.1:
+            raise ConnectionError("nobody hears it")
+        self.acted += [event.position for event in events]
+
+    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        for event in events:
+            tables.move("witnessed", self._previous[event.position], event.position)
+
+
+def _pairs(stores: Stores) -> Iterator[tuple[int, Recorded]]:
+    before = 0
+    for event in stores.log.read(0, 10_000):
+        yield before, event
+        before = event.position
+
+
+class Moody:
+    """A database that is out of reach at times: before a transaction, or once it is committed."""
+
+    def __init__(self, database: Database, chance: random.Random) -> None:
+        self._database = database
+        self._chance = chance
+
+    @contextmanager
+    def transaction(self) -> Iterator[Tables]:
+        if self._chance.random() < 0.1:
+            raise LogUnavailable("not now")
+        with self._database.transaction() as tables:
+            yield tables
+        if self._chance.random() < 0.1:
+            raise LogUnavailable("the answer was lost")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_two_that_both_believe_to_lead_store_each_event_once(
+    stores: Stores, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that comes and goes, acts that fail, stops half-way: no event twice, none skipped."""
+    monkeypatch.setattr("coordinator.application.feed.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("coordinator.application.follow.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("coordinator.application.follow.LONGEST_RETRY_SECONDS", 0.002)
+    chance = random.Random(seed)
+    events = stores.append(*(submitted(uuid4()) for _ in range(60)))
+    database, watermarks = Moody(stores.database, chance), LocalWatermarks(stores.database)
+    feed = Feed(stores.log)
+    await feed.start()
+    leaders = [
+        FollowerRunner(Witness(stores, chance), feed, database, LocalLeadership(), watermarks)
+        for _ in range(2)
+    ]
+    for leader in leaders:
+        await leader.start()
+    async with asyncio.timeout(PATIENCE):
+        while not await watermarks.reached("witness", events[-1].position, 0.02):
+            restarted = chance.choice(leaders)
+            await restarted.stop()
+            assert restarted.status == "stopped"
+            await restarted.start()
+    for leader in leaders:
+        await leader.stop()
+    await feed.stop()
+    assert [leader.error for leader in leaders] == [None, None]
+    with stores.database.transaction() as tables:
+        assert tables.position("witnessed") == tables.position("witness") == events[-1].position
+    acted = {position for leader in leaders for position in leader.follower.acted}  # type: ignore[attr-defined]
+    assert acted == {event.position for event in events}
+
+
+async def test_a_stop_stores_what_was_acted_on(stores: Stores, run: Callable[[FollowerBase], Any]) -> None:
+    """What lingers is not thrown away, so that nobody acts on it again."""
+    follower = Recording()
+    follower.linger_seconds = PATIENCE
+    seen = asyncio.Event()
+
+    async def act(events: Sequence[Recorded]) -> None:
+        await Recording.act(follower, events)
+        seen.set()
+
+    follower.act = act  # type: ignore[method-assign]
+    events = stores.append(submitted(uuid4()), submitted(uuid4()))
+    running = await run(follower)
+    async with asyncio.timeout(PATIENCE):
+        await seen.wait()
+    assert follower.applied == []
+    await running.runner.stop()
+    assert follower.applied == [[event.position for event in events]]
+    with stores.database.transaction() as tables:
+        assert tables.position("recording") == events[-1].position
 
 
 # --- dispatcher --------------------------------------------------------------------------------------------

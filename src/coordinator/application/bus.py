@@ -270,11 +270,9 @@ class CommandBus:
                 new = set()
                 try:
                     decided = self._decide(batch, known, unowned)
-                    appended = None if decided.refused_on else await self._in_thread(self._append, decided)
-                    if decided.refused_on and not appended:
-                        if await self._drop_stale(decided.refused_on & streams, known):
-                            continue
-                        appended = await self._in_thread(self._append, decided)
+                    if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
+                        continue
+                    appended = await self._in_thread(self._append, decided) if decided.events else None
                     return self._committed(decided, appended)
                 except VersionConflict:
                     self.stats.conflicts += 1
@@ -307,16 +305,6 @@ class CommandBus:
                 if known[stream] is not ABSENT:
                     self.cache.put(stream, known[stream])
         return known
-
-    def _decide_and_append(
-        self, batch: Sequence[Prepared], known: dict[UUID, Entry], unowned: Mapping[int, Collection[str]]
-    ) -> tuple[_Decided, Appended | None]:
-        """In the writer's thread, so that signatures are made beside what comes in.
-
-        Nothing is appended yet where a refusal may come from a stale state.
-        """
-        decided = self._decide(batch, known, unowned)
-        return decided, None if decided.refused_on else self._append(decided)
 
     def _decide(
         self, batch: Sequence[Prepared], known: dict[UUID, Entry], unowned: Mapping[int, Collection[str]]
@@ -380,9 +368,8 @@ class CommandBus:
         if prepared.payload is not None:
             decided.payloads.append(prepared.payload)
 
-    def _append(self, decided: _Decided) -> Appended | None:
-        if not decided.events:
-            return None
+    def _append(self, decided: _Decided) -> Appended:
+        """In the writer's thread, one after the other: what is committed first is heard of first."""
         begun = time.perf_counter()
         appended = self._log.append(decided.events, decided.payloads)
         took = time.perf_counter() - begun
