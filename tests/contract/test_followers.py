@@ -434,6 +434,52 @@ async def test_a_stop_stores_what_was_acted_on(stores: Stores, run: Callable[[Fo
         assert tables.position("recording") == events[-1].position
 
 
+async def test_what_was_acted_on_is_stored_before_a_pause(
+    stores: Stores, run: Callable[[FollowerBase], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that went away is told again what it may not have heard, and nothing from before that."""
+    monkeypatch.setattr("coordinator.application.follow.RETRY_SECONDS", 0.001)
+    follower, told, more = Recording(), list[int](), asyncio.Event()
+    follower.linger_seconds = PATIENCE
+
+    async def act(events: Sequence[Recorded]) -> None:
+        told.extend(event.position for event in events)
+        more.set()
+        if len(told) == 2:
+            raise ConnectionError("it is away")
+
+    follower.act = act  # type: ignore[method-assign]
+    [first] = stores.append(submitted(uuid4()))
+    running = await run(follower)
+    async with asyncio.timeout(PATIENCE):
+        await more.wait()
+        [second] = stores.append(submitted(uuid4()))
+        while len(told) < 3:
+            more.clear()
+            await more.wait()
+    assert told == [first.position, second.position, second.position]
+    await running.runner.stop()
+    assert follower.applied == [[first.position], [second.position]]
+
+
+async def test_a_hurried_follower_stores_at_once_and_ticks_as_often_as_it_wants(
+    stores: Stores, run: Callable[[FollowerBase], Any]
+) -> None:
+    """However long it lingers: ticks come, and what a tick finds to be needed in the tables is stored."""
+    follower, ticks = Recording(), list[int]()
+    follower.linger_seconds = 2 * PATIENCE
+
+    async def tick(stored_to: int) -> None:
+        ticks.append(stored_to)
+        follower.hurried = len(follower.seen) > 0 and len(ticks) > 5
+
+    follower.tick = tick  # type: ignore[method-assign]
+    [event] = stores.append(submitted(uuid4()))
+    running = await run(follower)
+    assert await running.watermarks.reached("recording", event.position, PATIENCE)
+    assert follower.applied == [[event.position]]
+
+
 # --- dispatcher --------------------------------------------------------------------------------------------
 @dataclass
 class Dispatching:

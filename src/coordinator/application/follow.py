@@ -1,8 +1,9 @@
 """Followers: what is derived from the log, each led by one process at a time.
 
-A follower reads in order from its stored position, in batches. Its tables and its position change in one
-transaction, `WHERE position = <what I read>`, so that a leader that has been replaced fails instead of
-writing. A follower that can't apply an event stops and alarms; it never skips.
+A follower reads in order from its stored position, in batches. It acts on events at once, and stores what
+they mean a little later, beside that. Its tables and its position change in one transaction,
+`WHERE position = <what I read>`, so that a leader that has been replaced fails instead of writing. A follower
+that can't apply an event stops and alarms; it never skips.
 """
 
 from __future__ import annotations
@@ -224,8 +225,8 @@ class FollowerRunner:
             while self._leadership.holds(name):
                 woken.clear()
                 if storing and storing.done():
-                    stored, storing = storing, None
-                    stored.result()
+                    await storing
+                    storing = None
                 full = len(unstored) >= follower.batch
                 if unstored and not storing and (full or follower.hurried or loop.time() >= due):
                     follower.gather()
@@ -240,17 +241,18 @@ class FollowerRunner:
                     unstored += events
                 await follower.tick(self.position)
                 if not events:
-                    waits = due - loop.time() if unstored and not storing else follower.tick_seconds
+                    waits = follower.tick_seconds
+                    if unstored and not storing:
+                        waits = 0.0 if follower.hurried else max(0.0, min(waits, due - loop.time()))
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(max(0.0, waits)):
+                        async with asyncio.timeout(waits):
                             await woken.wait()
-        except asyncio.CancelledError:
-            # What was acted on would be acted on again.
-            if unstored:
-                with contextlib.suppress(PositionMoved, LogUnavailable):
-                    if storing:
-                        await storing
-                        storing = None
+        except (asyncio.CancelledError, ConnectionError):
+            # What was acted on and is not stored would be acted on again. Not past what could not be stored.
+            with contextlib.suppress(PositionMoved, LogUnavailable, ConnectionError):
+                if storing:
+                    await storing
+                if unstored:
                     follower.gather()
                     await self._store(unstored)
             raise

@@ -137,7 +137,10 @@ class PositionMoved(Exception):
 
 
 class Tables(Protocol):
-    """The derived tables, inside one transaction. Columns hold str, int, float, bytes or None."""
+    """The derived tables, inside one transaction. Columns hold str, int, float, bytes or None.
+
+    A write may be sent only when something has to see it, at the latest at the end: errors may come then.
+    """
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
         """Insert these whole rows, or replace those with the same key; one statement for all."""
