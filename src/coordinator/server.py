@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.bootstrap import Coordinator, build
 from coordinator.collector import spare_the_collector
+from coordinator.edge.heads import BoundedHeads
 from coordinator.loop import run_loop
 from coordinator.settings import Settings
 
@@ -66,6 +67,7 @@ def configure(app: FastAPI) -> uvicorn.Config:
     """How the edge is served."""
     return uvicorn.Config(
         app,
+        http=BoundedHeads,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.edge import EdgeLimits
+from coordinator.edge.heads import MAX_HEAD_BYTES, BoundedHeads
 from coordinator.server import configure, listen
 from tests.integration.edge_bench import Bench, an_edge, key_of
 
@@ -36,9 +37,11 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[int]:
+async def serving(app: FastAPI, heads: type[BoundedHeads] | None = None) -> AsyncIterator[int]:
     """Serve `app`; the port."""
-    server = Server(configure(app))
+    config = configure(app)
+    config.http = heads or config.http
+    server = Server(config)
     with contextlib.closing(listen("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await server.up.wait()
@@ -202,3 +205,110 @@ async def test_odd_bytes_in_a_target_are_refused(edge: Bench) -> None:
                 await wire.send(head("GET", target, "alice", "Connection: close"))
                 assert await wire.status() in (404, 422)
                 assert b"application/problem+json" in await wire.rest()
+
+
+# --- heads -------------------------------------------------------------------------------------------------
+class HastyHeads(BoundedHeads):
+    """Gives heads up that take longer than a moment."""
+
+    head_seconds = 0.3
+
+
+LINE = b"X-A: " + b"a" * 1000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: edge\r\n", LINE * 10),
+        (b"GET /health HTTP/1.1\r\nX-A: ", b"a" * 10_000),
+        (b"GET /health HTTP/1.1\r\nX-", b"a" * 10_000),
+        (b"GET /health?a=", b"a" * 10_000),
+        (b"GET /health HTTP/1.1\r\nHost: edge\r\n", b"a:\r\n" * 2500),
+    ],
+)
+async def test_a_head_without_end_is_cut_off(edge: Bench, begin: bytes, more: bytes) -> None:
+    """Strangers can't fill our memory with a head: 431, and the connection is closed."""
+    async with serving(edge.app) as port, connected(port) as wire:
+        await wire.send(begin)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while not wire.reader.at_eof() and sent < 100 * MAX_HEAD_BYTES:
+                await wire.send(more)
+                sent += len(more)
+                await asyncio.sleep(0)  # so that the answer can arrive
+        assert sent < 100 * MAX_HEAD_BYTES
+
+
+async def test_a_head_that_is_too_large_is_told_so(edge: Bench) -> None:
+    """In one piece, too: 431 with a problem document; one just within the limit is answered."""
+    async with serving(edge.app) as port:
+        async with connected(port) as wire:
+            await wire.send(head("GET", "/health", "alice", "X-A: " + "a" * MAX_HEAD_BYTES))
+            assert await wire.status() == 431
+            rest = await wire.rest()
+        assert b"application/problem+json" in rest
+        assert b'"TOO_LARGE"' in rest
+        async with connected(port) as wire:
+            large = "X-A: " + "a" * (MAX_HEAD_BYTES - 1000)
+            whole = head("GET", "/health", "alice", large, "Connection: close")
+            for start in range(0, len(whole), 1000):
+                await wire.send(whole[start : start + 1000])
+                await asyncio.sleep(0)  # so that it is read piece by piece
+            assert await wire.status() == 200
+
+
+async def test_a_trailer_without_end_is_cut_off(edge: Bench) -> None:
+    """What follows a body in chunks is bounded as the head is, also while its answer is on the way."""
+    async with serving(edge.app) as port, connected(port) as wire:
+        await wire.send(head("POST", "/v1/jobs", "alice", "Transfer-Encoding: chunked"))
+        await wire.send(b"2\r\n{}\r\n0\r\nX-A: ")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while not wire.reader.at_eof() and sent < 100 * MAX_HEAD_BYTES:
+                await wire.send(b"a" * 10_000)
+                sent += 10_000
+                await asyncio.sleep(0)  # so that the answer can arrive
+        assert sent < 100 * MAX_HEAD_BYTES
+
+
+async def test_small_chunks_are_no_trailer(edge: Bench) -> None:
+    """A body of thousands of chunks is taken, though their sizes alone are longer than a head may be."""
+    content = b"z" * 40_000
+    chunked = b"".join(b"1\r\nz\r\n" for _ in range(20_000)) + b"4e20\r\n" + content[20_000:] + b"\r\n"
+    path = f"/v1/blobs/{sha256(content).hexdigest()}"
+    async with serving(edge.app) as port, connected(port) as wire:
+        await wire.send(head("PUT", path, "alice", "Transfer-Encoding: chunked"))
+        for start in range(0, len(chunked), 777):
+            await wire.send(chunked[start : start + 777])
+        await wire.send(b"0\r\nX-Checked: yes\r\n\r\n")
+        assert await wire.status() == 201
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET /health HTTP/1.1\r\nHost:"])
+async def test_a_head_that_trickles_is_given_up(edge: Bench, begin: bytes) -> None:
+    """A connection that sends no request, or not the whole of one, is closed: 408 where one has begun."""
+    async with serving(edge.app, HastyHeads) as port, connected(port) as wire:
+        await wire.send(begin)
+        rest = await wire.rest()
+    assert (b"HTTP/1.1 408" in rest) == bool(begin)
+
+
+async def test_waits_are_longer_than_heads(edge: Bench) -> None:
+    """The limit is the head's alone: a connection that waits for an answer, or between requests, is kept."""
+    job = (await edge.submit(edge.alice))["job_id"]
+    async with serving(edge.app, HastyHeads) as port, connected(port) as wire:
+        await wire.send(head("GET", f"/v1/jobs/{job}/result?wait=1", "alice"))
+        assert await wire.status() == 425
+        await wire.reader.readuntil(b"}")
+        await asyncio.sleep(3 * HastyHeads.head_seconds)  # nothing happens, which is what is looked for
+        await wire.send(head("GET", "/health", "alice"))
+        assert await wire.status() == 200
+
+
+async def test_what_is_no_http_is_told_so(edge: Bench) -> None:
+    """Bytes that are no request get 400 and a problem document like any other refusal."""
+    async with serving(edge.app) as port, connected(port) as wire:
+        await wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+        assert await wire.status() == 400
+        assert b"application/problem+json" in await wire.rest()
