@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.bootstrap import Coordinator, build
 from coordinator.collector import spare_the_collector
+from coordinator.edge.denials import QuietDenials
 from coordinator.edge.heads import BoundedHeads
 from coordinator.loop import run_loop
 from coordinator.settings import Settings
@@ -73,7 +74,7 @@ def configure(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        ws="websockets-sansio",
+        ws=QuietDenials,
         ws_max_size=MAX_BODY_BYTES,
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=PING_SECONDS,

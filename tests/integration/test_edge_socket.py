@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -12,11 +14,13 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from websockets.exceptions import InvalidStatus
 
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.edge import EdgeLimits
 from coordinator.edge.heads import MAX_HEAD_BYTES, BoundedHeads
 from coordinator.server import configure, listen
+from tests.harness.live import live_socket
 from tests.integration.edge_bench import Bench, an_edge, key_of
 
 
@@ -312,3 +316,27 @@ async def test_what_is_no_http_is_told_so(edge: Bench) -> None:
         await wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
         assert await wire.status() == 400
         assert b"application/problem+json" in await wire.rest()
+
+
+# --- sockets that are refused ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("path", "key", "expected"),
+    [
+        ("/ws/client", "alice:wrong", (401, "UNAUTHORIZED_KEY")),
+        ("/ws/miner", key_of("alice"), (403, "FORBIDDEN")),
+        ("/ws/nowhere", key_of("alice"), (404, "UNKNOWN_COMMAND")),
+        ("/v1/jobs", key_of("alice"), (404, "UNKNOWN_COMMAND")),
+    ],
+)
+async def test_a_refused_socket_is_told_why_and_alarms_nobody(
+    edge: Bench, caplog: pytest.LogCaptureFixture, path: str, key: str, expected: tuple[int, str]
+) -> None:
+    """What a socket is refused for is its problem document, and no error in our log."""
+    async with serving(edge.app) as port:
+        with caplog.at_level(logging.WARNING), pytest.raises(InvalidStatus) as refused:
+            async with live_socket(f"http://127.0.0.1:{port}", key, path):
+                pass
+    answer = refused.value.response
+    assert answer.body is not None
+    assert expected == (answer.status_code, json.loads(answer.body)["code"])
+    assert [] == [record for record in caplog.records if record.name.startswith("uvicorn")]

@@ -37,6 +37,7 @@ from coordinator.edge import (
 )
 from coordinator.edge.auth import allow
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.denials import answer_unknown_sockets
 from coordinator.edge.entrance import REQUEST_ID_HEADER, Entrance, LastCatch
 from coordinator.edge.gate import Gate
 from coordinator.edge.meter import HttpMeter
@@ -111,6 +112,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.include_router(errors.router)
     app.include_router(docs.router)
     app.router.routes += [live_client.route, live_miner.route]
+    answer_unknown_sockets(app)
     install_problem_handlers(app)
     app.add_middleware(Gate)
     app.add_middleware(LastCatch)
