@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,13 @@ import pytest
 
 from coordinator.application.intents import Accepted, Answer
 from coordinator.application.ports import Appended, LogUnavailable, NewEvent, StoredPayload
+from coordinator.domain.aggregates import job_stream
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobCancel
 from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.service import ServiceRegister
 from tests.unit.deciding import a_spec
-from tests.unit.test_bus import Bench, WatchedLog, submit
+from tests.unit.test_bus import Bench, WatchedLog, codes, submit
 
 SEEDS = 12
 PATIENCE = 20.0
@@ -103,3 +105,67 @@ async def test_whatever_is_at_once_each_job_has_one_history(
     for key, found in jobs.items():
         states = [type(await bench.bus.state(UUID(key))).__name__ for bench in benches]
         assert states == [("Queued", "Canceled")[len(found) - 1]] * 2
+
+
+class HeldLog(WatchedLog):
+    """Appends wait until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.begun = threading.Semaphore(0)
+
+    def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        self.begun.release()
+        assert self.go_on.wait(PATIENCE)
+        return super().append(events, payloads)
+
+
+@pytest.fixture
+async def held() -> AsyncIterator[tuple[Bench, HeldLog]]:
+    log = HeldLog()
+    bench = Bench(log)
+    await bench.bus.start()
+    await bench.send(ServiceRegister(spec=a_spec()), by=SYSTEM)
+    assert log.begun.acquire(timeout=PATIENCE)
+    log.go_on.clear()
+    yield bench, log
+    log.go_on.set()
+    await bench.bus.stop()
+
+
+async def test_what_the_batch_ahead_may_change_is_decided_behind_it(held: tuple[Bench, HeldLog]) -> None:
+    """A cancel that comes while its job is written finds the job, without a conflict and without a look."""
+    bench, log = held
+    loads = log.loads
+    submitting = asyncio.create_task(bench.send(submit("job")))
+    assert await asyncio.to_thread(log.begun.acquire, timeout=PATIENCE)
+    canceling = asyncio.create_task(bench.send(JobCancel(job_id=job_stream("alice", "job"))))
+    for _ in range(20):  # by now it is decided, if it is not held back
+        await asyncio.sleep(0)
+    log.go_on.set()
+    async with asyncio.timeout(PATIENCE):
+        assert codes([*await submitting, *await canceling]) == ["accepted"] * 2
+    assert (bench.bus.stats.conflicts, log.loads - loads) == (0, 0)
+
+
+async def test_a_stop_finishes_the_batches_under_way(held: tuple[Bench, HeldLog]) -> None:
+    """Written, decided or waiting: each command is answered, in the order of the line."""
+    bench, log = held
+    sending = [asyncio.create_task(bench.send(submit("first")))]
+    assert await asyncio.to_thread(log.begun.acquire, timeout=PATIENCE)
+    for number in range(3):
+        sending.append(asyncio.create_task(bench.send(submit(f"later {number}"))))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(bench.bus.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    log.go_on.set()
+    async with asyncio.timeout(PATIENCE):
+        await stopping
+        answers = [answer for task in sending for answer in await task]
+    positions = [answer.position for answer in answers if isinstance(answer, Accepted)]
+    assert positions == [3, 4, 5, 6]
+    assert codes(await bench.send(submit("too late"))) == ["UNAVAILABLE"]
