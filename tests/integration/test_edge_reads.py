@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from coordinator.application.ports import Database
 from coordinator.database.migrate import migrate
 from coordinator.database.postgres import PostgresDatabase
 from coordinator.database.sqlite import SqliteDatabase
+from coordinator.database.statements import load_statements
 
 BETWEEN: dict[str, Any] = {"from_at": -1, "from_id": "", "to_at": 2**62, "to_id": ""}
 FIRST: dict[str, Any] = {**BETWEEN, "service": "", "miner": "", "page_size": 10}
@@ -207,8 +206,7 @@ def test_owners_of_blobs(database: Database) -> None:
 
 def test_every_statement_is_tested_here() -> None:
     """A new statement of the edge is added to these tests, so that it has met Postgres."""
-    sql = (resources.files("coordinator.database") / "sql" / "reads.sql").read_text()
-    ours = re.findall(r"^-- name: (\w+)$", sql, re.MULTILINE)
+    ours = [name for name in load_statements() if name.startswith("read_")]
     text = Path(__file__).read_text()
     assert ours
     # The reach of a page is asked for in the test of the page.
@@ -216,26 +214,9 @@ def test_every_statement_is_tested_here() -> None:
 
 
 def test_the_backlog_is_what_waits(database: Database) -> None:
-    """Jobs without a miner, and the age of the oldest queued one; none at all is nothing and null."""
+    """How many jobs are queued, and the age of the oldest; none at all is nothing and null."""
     with database.transaction() as tables:
-        assert tables.query("read_backlog") == [{"queued": 0, "oldest_at": 100}]
-        rows = [open_work(n, miner_id=miner) for n, miner in enumerate([None, "rig", None])]
-        tables.put("open_work", rows)
         assert tables.query("read_backlog") == [{"queued": 2, "oldest_at": 100}]
-
-
-def open_work(number: int, **fields: Any) -> dict[str, Any]:
-    return {
-        "job_id": f"job-{number}",
-        "attempt": 1,
-        "job_class": "c",
-        "client": "alice",
-        "priority": 0,
-        "position": number,
-        "service": "checksum",
-        "payload_digest": "d",
-        "timeout_seconds": 1,
-        "expires_at": 1,
-        "session_id": None,
-        **fields,
-    }
+        queued = [f"job-{n}" for n, job in enumerate(JOBS) if job["state"] == "QUEUED"]
+        tables.change("jobs", {job: {"state": "RUNNING"} for job in queued})
+        assert tables.query("read_backlog") == [{"queued": 0, "oldest_at": None}]
