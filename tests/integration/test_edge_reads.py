@@ -204,6 +204,40 @@ def test_owners_of_blobs(database: Database) -> None:
     assert sorted(rows(database, "read_blob_owners", "key", keys=keys)) == ["d1/bob", "d2/alice"]
 
 
+def test_keys_by_name_and_the_revoked_where_they_are_asked_for(database: Database) -> None:
+    """Pages of keys go on behind a name and an id; filters by name and role."""
+    keys = [("k1", "bob", None), ("k2", "alice", None), ("k3", "alice", 5)]
+    with database.transaction() as tables:
+        tables.put("api_keys", [a_key(*key) for key in keys])
+    asked = {"after_name": "", "after_id": "", "name": "", "role": "", "page_size": 9}
+    assert rows(database, "read_keys", "key_id", **asked, revoked=0) == ["k2", "k1"]
+    assert rows(database, "read_keys", "key_id", **asked, revoked=1) == ["k2", "k3", "k1"]
+    behind = {**asked, "after_name": "alice", "after_id": "k2"}
+    assert rows(database, "read_keys", "key_id", **behind, revoked=1) == ["k3", "k1"]
+    assert rows(database, "read_keys", "key_id", **{**asked, "role": "miner"}, revoked=1) == []
+    assert rows(database, "read_key", "name", key_id="k1") == ["bob"]
+
+
+def a_key(key_id: str, name: str, revoked_at: int | None) -> dict[str, Any]:
+    return {
+        "key_id": key_id,
+        "name": name,
+        "role": "client",
+        "label": "",
+        "signed": 0,
+        "generation": 1,
+        "created_at": 1,
+        "created_by": "root",
+        "expires_at": None,
+        "rotated_at": None,
+        "old_until": None,
+        "revoked_at": revoked_at,
+        "revoked_by": None,
+        "reason": None,
+        "position": 1,
+    }
+
+
 def test_every_statement_is_tested_here() -> None:
     """A new statement of the edge is added to these tests, so that it has met Postgres."""
     ours = [name for name in load_statements() if name.startswith("read_")]
