@@ -22,6 +22,8 @@ WRONG_REGISTERS: list[dict[str, Any]] = [
     {"concurrency": 10**6},
     {"public_key": "short"},
     {"public_key": "k" * 42 + "\n"},
+    {"public_key": "A" * 43},  # of small order: one signature would fit many messages
+    {"public_key": "x" * 43},  # in a spelling of its own
     {"session_id": "short"},
     {"session_id": "a/../../../b"},
     {"session_id": "session-1\u0000"},

@@ -16,7 +16,8 @@ import pytest
 
 from coordinator.client import AsyncCoordinator, AsyncJob, Coordinator, Job, NotFound
 from coordinator.client.keys import AsyncKeys
-from coordinator.client.sync import Keys
+from coordinator.client.registry import AsyncRegistry
+from coordinator.client.sync import Keys, Registry
 from tests.unit.test_client import JOB, RESULT, SUBMITTED, VIEW, Server, ok, problem
 
 
@@ -33,7 +34,13 @@ def surface(kind: type) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("asynchronous", "blocking"), [(AsyncCoordinator, Coordinator), (AsyncJob, Job), (AsyncKeys, Keys)]
+    ("asynchronous", "blocking"),
+    [
+        (AsyncCoordinator, Coordinator),
+        (AsyncJob, Job),
+        (AsyncKeys, Keys),
+        (AsyncRegistry, Registry),
+    ],
 )
 def test_same_surface(asynchronous: type, blocking: type) -> None:
     """Every public member of the asynchronous class is there, with the same parameters and docstring."""

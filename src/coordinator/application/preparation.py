@@ -23,7 +23,7 @@ from coordinator.application.names import Names
 from coordinator.application.ports import BlobSink, LogUnavailable, StoredPayload
 from coordinator.crypto.api_keys import KeySecrets, digest_of, new_salt
 from coordinator.crypto.canonical import CanonicalError, canonical_json
-from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.keys import EncodingError, SigningKey, check_key_id
 from coordinator.crypto.refs import blob_ref, blob_refs
 from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import StatementVerifier
@@ -135,7 +135,10 @@ class Preparation:
                 return Prepared(intent, intent.command.job_id, (miner_stream(intent.command.miner_id),))
             case AttemptCommand() | JobCancel() | JobLose() | JobExpire():
                 return Prepared(intent, intent.command.job_id)
-            case MinerRegister() | MinerDrain() | MinerLeave() | MinerLose():
+            case MinerRegister():
+                _check_key(intent.command.public_key)
+                return Prepared(intent, miner_stream(intent.command.miner_id))
+            case MinerDrain() | MinerLeave() | MinerLose():
                 return Prepared(intent, miner_stream(intent.command.miner_id))
             case ServiceRetire():
                 return Prepared(intent, service_stream(intent.command.service))
@@ -245,6 +248,14 @@ class _Salts:
 def fingerprint_secret(key: SigningKey) -> bytes:
     """A secret of its own, derived from the signing key (deterministic: a restart must know its repeats)."""
     return hashlib.sha256(b"coordinator fingerprint 1\n" + key.sign(b"coordinator fingerprint 1")).digest()
+
+
+def _check_key(key_id: str) -> None:
+    """Raise Refusal for a key that verifies nothing: all results of its miner would be refused."""
+    try:
+        check_key_id(key_id)
+    except EncodingError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, f"public_key: {error}") from None
 
 
 def _verify_all(commands: Sequence[JobComplete]) -> dict[int, Refusal]:

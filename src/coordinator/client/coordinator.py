@@ -17,6 +17,7 @@ from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Blob, JobView, Submitted, typed
+from coordinator.client.registry import AsyncRegistry
 
 if TYPE_CHECKING:
     import httpx
@@ -195,6 +196,11 @@ class AsyncCoordinator:
     async def health(self) -> dict[str, Any]:
         """What the coordinator says of itself, its public signing key (`signing_key_id`) among it."""
         return await self.http.ask_json("GET", "/health")
+
+    @property
+    def registry(self) -> AsyncRegistry:
+        """The registry, typed; admins change it."""
+        return AsyncRegistry(self.http, self._items)
 
     @property
     def keys(self) -> AsyncKeys:

@@ -234,6 +234,54 @@ def _harmless(name: str) -> str:
     return kept or "file"
 
 
+class ServiceSummary(Answer):
+    """A service of the registry, as lists show it."""
+
+    id: str
+    name: str
+    category: str
+    description: str
+    pricing: dict[str, Any]
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    version: int
+    retired: bool
+
+
+class ServiceEntry(ServiceSummary):
+    """A service of the registry, in full. The schemas are JSON Schema 2020-12."""
+
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    requirements: dict[str, Any]
+    capabilities: tuple[str, ...]
+    max_concurrent: int
+    timeout_seconds: int
+
+    def spec(self) -> dict[str, Any]:
+        """The entry as `register` and `revise` take it."""
+        return {name: value for name, value in self.document().items() if name not in ("version", "retired")}
+
+
+class ServiceChanged(Answer):
+    """A service was registered, revised or retired (or, for a repeat, had been)."""
+
+    service: str
+    version: int
+    retired: bool
+    position: int
+
+
+class ServiceVersion(Answer):
+    """One change of a service."""
+
+    version: int
+    change: str
+    at: datetime
+    by: str
+    position: int
+
+
 def typed(kind: type[AnyAnswer], document: dict[str, Any]) -> AnyAnswer:
     """The typed form of an answer. Raises BadAnswer."""
     try:

@@ -11,6 +11,7 @@ from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Submitted
+from coordinator.client.registry import AsyncRegistry
 
 if TYPE_CHECKING:
     import httpx
@@ -54,6 +55,17 @@ class Keys(Facade[AsyncKeys]):
     revoke = blocking(AsyncKeys.revoke)
 
 
+class Registry(Facade[AsyncRegistry]):
+    """The registered services of a coordinator (`client.registry`)."""
+
+    list = iterating(AsyncRegistry.list)
+    show = blocking(AsyncRegistry.show)
+    versions = iterating(AsyncRegistry.versions)
+    register = blocking(AsyncRegistry.register)
+    revise = blocking(AsyncRegistry.revise)
+    retire = blocking(AsyncRegistry.retire)
+
+
 class Coordinator(Facade[AsyncCoordinator]):
     """A client of one coordinator. Use it with `with`, or call `close()`; any thread may use it.
 
@@ -95,6 +107,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     miner = blocking(AsyncCoordinator.miner)
     drain = blocking(AsyncCoordinator.drain)
     health = blocking(AsyncCoordinator.health)
+
+    @property
+    def registry(self) -> Registry:
+        """The registry, typed; admins change it."""
+        return Registry(self._thread, self._inner.registry)
 
     @property
     def keys(self) -> Keys:
