@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -216,6 +216,43 @@ def test_a_table_that_was_tampered_with_is_named(stores: Stores) -> None:
             "jobs forged: the table has it, the log does not",
         ]
     )
+
+
+def test_a_check_beside_a_live_projector_finds_nothing(database_url: str) -> None:
+    """What is written between two of the check's looks is no difference; what was wrong before still is."""
+    migrate(database_url)
+    with closing(PostgresEventLog(database_url)) as log, closing(PostgresDatabase(database_url)) as database:
+        stores, follower = Stores(log, database), Projector()
+        old, changed, new = (uuid4() for _ in range(3))
+        lead(stores, follower, stores.append(submitted(old), submitted(changed)))
+        with database.transaction() as tables:
+            [row] = tables.query("read_job", job_id=str(old))
+            tables.put("jobs", [{**row, "state": "COMPLETED"}])
+
+        class Busy:
+            """The projector commits once after the first look."""
+
+            more: ClassVar = [started(changed), submitted(new)]
+
+            @contextmanager
+            def transaction(self) -> Iterator[Tables]:
+                with database.transaction() as tables:
+                    position = tables.position
+
+                    def then_more(follower_name: str) -> int:
+                        found = position(follower_name)
+                        if self.more:
+                            lead(stores, follower, stores.append(*self.more))
+                            self.more.clear()
+                        return found
+
+                    tables.position = then_more  # type: ignore[method-assign]
+                    yield tables
+
+            def close(self) -> None: ...
+
+        assert list(projector.differences(log, Busy())) == [f"jobs {old}: differs in state"]
+        assert stores.rows("jobs").keys() == {str(old), str(changed), str(new)}
 
 
 # --- runner ------------------------------------------------------------------------------------------------
