@@ -112,10 +112,15 @@ async def test_an_idempotency_key_that_is_none_is_refused(edge: Bench) -> None:
 
 
 async def test_two_keys_in_one_request_must_agree(edge: Bench) -> None:
-    """A key in the header and another one in the body is a mistake, and is said to be one."""
-    body = {"service": SERVICE, "payload": {"text": "hello"}, "idempotency_key": "one"}
-    answer = await edge.alice.post("/v1/jobs", json=body, headers={"Idempotency-Key": "two"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PAYLOAD")
+    """A key in the header and another one in the body, or in a second header, is a mistake and told so."""
+    body = {"service": SERVICE, "payload": {"text": "hello"}}
+    header = ("Idempotency-Key", "two")
+    for asked, headers in (
+        ({**body, "idempotency_key": "one"}, [header]),
+        (body, [("Idempotency-Key", "one"), header]),
+    ):
+        answer = await edge.alice.post("/v1/jobs", json=asked, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PAYLOAD")
 
 
 async def test_a_service_that_is_not_there_takes_no_job(edge: Bench) -> None:

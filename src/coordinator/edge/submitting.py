@@ -10,7 +10,7 @@ from fastapi import Header
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from coordinator.domain.errors import Code
+from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import FINAL_STATES, JobSubmit
 from coordinator.domain.messages import Principal
 from coordinator.edge.bodies import fill, header_text
@@ -83,6 +83,8 @@ async def accept(
     idempotency_key: str | None,
 ) -> JobSubmitAnswer:
     """Submit a job with these fields of the command; it is in the log once this returns. Raises Refusal."""
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise Refusal(Code.INVALID_PAYLOAD, "Idempotency-Key: is there more than once")
     if idempotency_key is not None:
         fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
     fields.setdefault("ttl_seconds", context.settings.job_ttl_seconds)
