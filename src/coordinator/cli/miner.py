@@ -11,7 +11,6 @@ import typer
 from coordinator.cli import output
 from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
-from coordinator.loop import run_loop
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -103,6 +102,8 @@ def run(
     except BadConfig as error:
         raise usage(str(error)) from None
     configure_logs("json" if as_json else "console")
+    from coordinator.loop import run_loop
+
     code = run_loop(_mine(config, as_json))
     if code != Exit.OK:
         raise typer.Exit(code)
