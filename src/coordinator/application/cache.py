@@ -12,6 +12,7 @@ from coordinator.domain.job import is_final
 CACHE_BYTES = 64 * 2**20
 LIVE_BYTES = 3 * 1024  # a queued job, measured with its Python objects
 FINAL_BYTES = 6 * 1024  # a completed one with its receipt
+FINAL_SHARE = 0.2
 
 
 class Entry(NamedTuple):
@@ -26,7 +27,8 @@ ABSENT = Entry(None, 0, 0)
 
 
 class StateCache:
-    """Bounded in bytes. Jobs that are over go first: they are asked for only where a message came twice."""
+    """Bounded in bytes, of which jobs that are over have FINAL_SHARE at the most: they are asked for only where
+    a message came twice."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._live: OrderedDict[UUID, Entry] = OrderedDict()
@@ -48,8 +50,10 @@ class StateCache:
         else:
             self._live[stream] = entry
             self._live.move_to_end(stream)
-        over = len(self._live) * LIVE_BYTES + len(self._final) * FINAL_BYTES - self._max_bytes
-        if over > 0:
+        final_bytes = len(self._final) * FINAL_BYTES
+        if final_bytes > self._max_bytes * FINAL_SHARE:
+            self._final.popitem(last=False)
+        elif len(self._live) * LIVE_BYTES + final_bytes > self._max_bytes:
             (self._final or self._live).popitem(last=False)
 
     def drop(self, streams: Iterable[UUID]) -> None:
