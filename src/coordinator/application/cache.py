@@ -27,8 +27,10 @@ ABSENT = Entry(None, 0, 0)
 
 
 class StateCache:
-    """Bounded in bytes, of which jobs that are over have FINAL_SHARE at the most: they are asked for only where
-    a message came twice."""
+    """Bounded in bytes.
+
+    Jobs that are over have FINAL_SHARE of them at the most: they are asked for only where a message came twice.
+    """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._live: OrderedDict[UUID, Entry] = OrderedDict()

@@ -14,7 +14,7 @@ import structlog
 
 from coordinator.application.ports import EventLog, LogError, LogUnavailable, Recorded
 
-KEEP_EVENTS = 4000  # the recent past that followers read from memory; behind it they read the log
+KEEP_EVENTS = 3000  # the recent past that followers read from memory; behind it they read the log
 READ_EVENTS = 1000
 POLL_SECONDS = 1.0  # behind the notifications, for one that is lost
 SETTLE_SECONDS = 0.005  # how long the bus of this process has to hand on what it has committed
