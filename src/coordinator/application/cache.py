@@ -29,7 +29,8 @@ ABSENT = Entry(None, 0, 0)
 class StateCache:
     """Bounded in bytes.
 
-    Jobs that are over have FINAL_SHARE of them at the most: they are asked for only where a message came twice.
+    Jobs that are over have FINAL_SHARE of them at the most: they are asked for only where a message came
+    twice.
     """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
