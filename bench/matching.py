@@ -32,7 +32,7 @@ from coordinator.application.ports import (
     WorkQueues,
 )
 from coordinator.domain.job import JobEvent, JobSubmitted
-from coordinator.domain.matching import Capabilities, Constraints, class_of, profile_of
+from coordinator.domain.matching import Capabilities, Constraints, profile_of, wanted
 from coordinator.domain.messages import SYSTEM, Event
 from coordinator.domain.miner import MinerRegistered
 
@@ -135,7 +135,7 @@ def _submitted(wants: Constraints) -> JobSubmitted:
         service="checksum",
         service_version=1,
         constraints=wants,
-        job_class=class_of("checksum", wants),
+        job_class=wanted("checksum", wants).job_class,
         priority=0,
         max_attempts=1,
         payload_digest="0" * 64,

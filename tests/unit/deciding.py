@@ -20,9 +20,9 @@ from coordinator.domain.matching import (
     Capabilities,
     Constraints,
     Gpu,
-    class_of,
     normalise_capabilities,
     profile_of,
+    wanted,
 )
 from coordinator.domain.messages import SYSTEM, Command, Event, Principal, Role
 from coordinator.domain.name import Held
@@ -120,6 +120,7 @@ def usual_facts(command: Command) -> dict[str, Any]:
         return {
             "stream": JOB_ID,
             "service": service.RegisteredService(a_spec(), version=1),
+            "wanted": wanted(command.service, command.constraints),
             "payload_digest": PAYLOAD_DIGEST,
             "fingerprint": FINGERPRINT,
         }
@@ -270,7 +271,7 @@ def submitted(**changes: Any) -> job.JobSubmitted:
 
 
 def job_class(**constraints: Any) -> str:
-    return class_of("whisper", Constraints(**constraints))
+    return wanted("whisper", Constraints(**constraints)).job_class
 
 
 def started(

@@ -57,7 +57,7 @@ async def test_whatever_is_at_once_each_job_has_one_history(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes submit, repeat and cancel the same jobs at once: nothing twice, nothing lost."""
-    monkeypatch.setattr("coordinator.application.bus.MAX_BATCH", 3)
+    monkeypatch.setattr("coordinator.application.batches.MAX_BATCH", 3)
     log, chance = MoodyLog(seed), random.Random(seed)
     benches = [Bench(log), Bench(log)]
     for bench in benches:

@@ -15,7 +15,6 @@ from coordinator.domain.matching import (
     Capabilities,
     Constraints,
     Gpu,
-    class_of,
     matches_gpu,
     normalise_capabilities,
     normalise_constraints,
@@ -23,6 +22,7 @@ from coordinator.domain.matching import (
     satisfies,
     tightness,
     unmet,
+    wanted,
 )
 
 # --- names of cards ----------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ def test_normalising_needs_twice_is_once(wants: Constraints):
     """The normal form is a fixed point, and so is the class."""
     normal = normalise_constraints(wants)
     assert normal == normalise_constraints(normal)
-    assert class_of("whisper", wants) == class_of("whisper", normal)
+    assert wanted("whisper", wants).job_class == wanted("whisper", normal).job_class
 
 
 @given(CAPABILITIES)
@@ -426,7 +426,7 @@ def test_the_order_of_lists_means_nothing(wants: Constraints, has: Capabilities,
             "gpus": shuffled(has.gpus, repeat=False),
         }
     )
-    assert class_of("whisper", wants) == class_of("whisper", wants_too)
+    assert wanted("whisper", wants).job_class == wanted("whisper", wants_too).job_class
     assert profile_of(has) == profile_of(has_too)
     assert satisfies("whisper", wants, has) == satisfies("whisper", wants_too, has_too)
 
@@ -442,7 +442,7 @@ def test_equal_classes_give_equal_answers(wants: Constraints, has: Capabilities)
         region=wants.region and wants.region.upper(),
         max_price=wants.max_price and (wants.max_price + ("0" if "." in wants.max_price else ".0")),
     )
-    assert class_of("whisper", wants) == class_of("whisper", respelt)
+    assert wanted("whisper", wants).job_class == wanted("whisper", respelt).job_class
     assert satisfies("whisper", wants, has) == satisfies("whisper", respelt, has)
 
 
@@ -462,14 +462,16 @@ def test_equal_classes_give_equal_answers(wants: Constraints, has: Capabilities)
 )
 def test_spellings_of_one_need_are_one_class(one: Any, other: Any):
     """A class is about what is needed, not about how it is written."""
-    assert class_of("whisper", Constraints(**one)) == class_of("whisper", Constraints(**other))
+    assert (
+        wanted("whisper", Constraints(**one)).job_class == wanted("whisper", Constraints(**other)).job_class
+    )
 
 
 def test_other_needs_are_other_classes():
     """Any difference that could change an answer makes a class of its own."""
     needs = [{}, {"gpu": "any"}, {"gpu": "nvidia"}, {"cuda": "12"}, {"cuda": "12.10"}, {"cuda": "12.1"}]
     more = [{"min_vram_gb": 1}, {"models": ["a"]}, {"region": "eu"}, {"max_price": "0"}, {"max_price": "10"}]
-    classes = {class_of(s, Constraints(**n)) for s in ("whisper", "ffmpeg") for n in [*needs, *more]}
+    classes = {wanted(s, Constraints(**n)).job_class for s in ("whisper", "ffmpeg") for n in [*needs, *more]}
     assert 2 * len([*needs, *more]) == len(classes)
 
 
@@ -484,7 +486,8 @@ def test_class_and_profile_are_the_same_in_every_process():
     """They name queues and rows that outlive a process, so that nothing of a process may be in them."""
     program = (
         "from coordinator.domain.matching import *\n"
-        "print(class_of('whisper', Constraints(gpu='RTX4090', models=('b', 'A', 'c'), max_price='0.50')))\n"
+        "wants = Constraints(gpu='RTX4090', models=('b', 'A', 'c'), max_price='0.50')\n"
+        "print(wanted('whisper', wants).job_class)\n"
         "print(profile_of(Capabilities(services=('b', 'a'), models=('x', 'Y', 'z'), region='EU')))\n"
     )
     printed = {
@@ -503,5 +506,5 @@ def test_class_and_profile_are_the_same_in_every_process():
 
 def test_a_class_is_a_word_that_queues_and_routing_keys_can_have():
     """20 hex digits."""
-    for name in (class_of("whisper", Constraints()), profile_of(able())):
+    for name in (wanted("whisper", Constraints()).job_class, profile_of(able())):
         assert 20 == len(bytes.fromhex(name).hex())

@@ -2,7 +2,7 @@
 
 Whatever commands wait are decided together and appended in one transaction. At one command this adds no
 wait; at a thousand it costs one fsync. Nobody is answered before the commit. While one batch is written the
-next is decided, if they have nothing to do with each other.
+next is decided, if they have nothing to do with each other (`Batches`).
 
 One batch goes through these steps:
 1. Load the streams that it needs and that are not cached, in one query; a submit's own is taken for new.
@@ -19,8 +19,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from uuid import UUID
 
 import structlog
 
+from coordinator.application.batches import Batch, Batches
 from coordinator.application.cache import ABSENT, Entry, StateCache
 from coordinator.application.deciding import Deciding
 from coordinator.application.figures import BusFigures
@@ -50,8 +51,6 @@ from coordinator.domain.job import JobComplete, JobSubmit
 from coordinator.domain.messages import Event
 from coordinator.domain.name import NameEvent, name_stream
 
-MAX_BATCH = 200  # commands a transaction; more only makes the ones before wait longer
-MAX_AT_ONCE = 2  # batches: while one is written, the next is decided
 MAX_TRIES = 3
 _UNAVAILABLE = Refused(Code.UNAVAILABLE, "the log is out of reach; send it again later")
 _INTERNAL = Refused(Code.INTERNAL, "this is our fault and nothing was recorded; it may be sent again")
@@ -67,9 +66,9 @@ class BusStats:
     batches: int = 0
     events: int = 0
     refused: int = 0
-    refusals: dict[str, int] = field(default_factory=dict)
+    refusals: Counter[str] = field(default_factory=Counter)
     """By code."""
-    topics: dict[str, int] = field(default_factory=dict)
+    topics: Counter[str] = field(default_factory=Counter)
     """Events by topic."""
     commits: int = 0
     conflicts: int = 0
@@ -79,58 +78,42 @@ class BusStats:
     batch_sizes: list[int] = field(default_factory=lambda: [0] * 12)
 
 
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """One call of `submit`: its answers are due together."""
+class _Effect(NamedTuple):
+    """What an accepted command came to: the `event`-th of the batch, or nothing new after `position`."""
 
-    answers: list[Answer | None]
-    missing: int
-    done: asyncio.Future[None]
-
-
-class _Waiting(NamedTuple):
-    prepared: Prepared
-    ticket: _Ticket
-    place: int
-
-
-class _Scope(NamedTuple):
-    """The streams of a batch's commands."""
-
-    reads: frozenset[UUID]
-    writes: frozenset[UUID]
-
-    @classmethod
-    def of(cls, batch: Iterable[Prepared]) -> _Scope:
-        reads: set[UUID] = set()
-        writes: set[UUID] = set()
-        for prepared in batch:
-            (writes if prepared.names else reads).update(prepared.lookups)
-            writes.add(prepared.stream)
-        return cls(frozenset(reads), frozenset(writes))
-
-    def meets(self, other: _Scope) -> bool:
-        """Whether one of them may write what the other one reads or writes."""
-        return not (
-            self.writes.isdisjoint(other.writes)
-            and self.writes.isdisjoint(other.reads)
-            and self.reads.isdisjoint(other.writes)
-        )
+    body: Mapping[str, Any]
+    position: int
+    event: int | None
 
 
 @dataclass(slots=True)
 class _Decided:
     """What one pass over a batch came to."""
 
-    events: list[NewEvent]
-    payloads: list[StoredPayload]
-    answers: list[Answer | int]
-    """An answer that is ready, or the index of the last event of the command."""
-    bodies: list[dict[str, Any]]
-    touched: dict[UUID, tuple[Any, int]]
-    """The new state and version of each stream that got events."""
-    refused_on: set[UUID]
+    states: dict[UUID, Entry]
+    """Each stream as the commands so far leave it; `position` is where it was before them."""
+    events: list[NewEvent] = field(default_factory=list)
+    payloads: list[StoredPayload] = field(default_factory=list)
+    answers: list[Refused | _Effect] = field(default_factory=list)
+    last: dict[UUID, int] = field(default_factory=dict)
+    """By stream, which of `events` is its last."""
+    refused_on: set[UUID] = field(default_factory=set)
     """Streams whose states a refusal was decided from."""
+
+    def state(self, stream: UUID) -> Any:
+        return self.states[stream].state
+
+    def add(self, stream: UUID, events: Sequence[Event], after: Any) -> None:
+        _, version, position = self.states[stream]
+        for event in events:
+            version += 1
+            self.events.append(NewEvent(stream, version, event))
+        self.states[stream] = Entry(after, version, position)
+        self.last[stream] = len(self.events) - 1
+
+    def accept(self, stream: UUID, body: Mapping[str, Any]) -> None:
+        """The effect of a command is at the stream's end (a repeat's too): in this very batch, or before."""
+        self.answers.append(_Effect(body, self.states[stream].position, self.last.get(stream)))
 
 
 class CommandBus:
@@ -154,40 +137,22 @@ class CommandBus:
         self._clock = clock
         self._unowned_blobs = unowned_blobs
         self._on_committed = on_committed
-        self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()
+        self._batches = Batches(self._answer, _UNAVAILABLE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
-        self._task: asyncio.Task[None] | None = None
-        self._stopping = False
         self.cache = StateCache()
         self.stats = BusStats()
 
-    # --- life cycle -----------------------------------------------------------------------------------------
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="command-bus")
+        await self._batches.start()
 
     async def stop(self) -> None:
         """Finish what waits, then stop. May be called twice, or without a start."""
-        task, self._task = self._task, None
-        if task is not None:
-            self._stopping = True
-            self._wake.set()
-            await task
+        await self._batches.stop()
         self._thread.shutdown(wait=True)
 
-    # --- the way in -----------------------------------------------------------------------------------------
     async def submit(self, commands: Sequence[Prepared]) -> list[Answer]:
         """Decide these commands, in this order; returns their answers after the commit."""
-        if not commands:
-            return []
-        if self._stopping:
-            return [_UNAVAILABLE] * len(commands)
-        ticket = _Ticket([None] * len(commands), len(commands), asyncio.get_running_loop().create_future())
-        self._waiting.extend(_Waiting(p, ticket, i) for i, p in enumerate(commands))
-        self._wake.set()
-        await ticket.done
-        return [answer for answer in ticket.answers if answer is not None]
+        return await self._batches.submit(commands)
 
     async def state(self, stream: UUID) -> Any:
         """The state of one aggregate, fresh from the log; None where there is none."""
@@ -219,57 +184,38 @@ class CommandBus:
             commits=stats.commits,
             commit_seconds=stats.commit_seconds,
             slowest_commit_seconds=stats.slowest_commit_seconds,
-            waiting=len(self._waiting),
+            waiting=len(self._batches),
             cached=len(self.cache),
         )
 
-    # --- the loop -------------------------------------------------------------------------------------------
-    async def _run(self) -> None:
-        ahead: dict[asyncio.Task[None], _Scope] = {}
+    # --- one batch ------------------------------------------------------------------------------------------
+    async def _answer(self, batch: Batch) -> Sequence[Answer]:
+        size = len(batch.commands)
         try:
-            while self._waiting or not self._stopping:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._waiting:
-                    while len(ahead) >= MAX_AT_ONCE:
-                        await _one_of(ahead)
-                    batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-                    scope = _Scope.of(w.prepared for w in batch)
-                    while any(scope.meets(other) for other in ahead.values()):
-                        await _one_of(ahead)
-                    ahead[asyncio.create_task(self._answer(batch))] = scope
-        finally:
-            while ahead:
-                await _one_of(ahead)
-
-    async def _answer(self, batch: Sequence[_Waiting]) -> None:
-        try:
-            answers = await self._process([w.prepared for w in batch])
-        except asyncio.CancelledError:
-            _hand_out(batch, [_UNAVAILABLE] * len(batch))
-            raise
+            answers: Sequence[Answer] = await self._process(batch)
         except Exception:
-            log.exception("a batch failed", commands=len(batch))
-            answers = [_INTERNAL] * len(batch)
-        self.stats.batches += 1
-        self.stats.commands += len(batch)
+            log.exception("a batch failed", commands=size)
+            answers = [_INTERNAL] * size
         refusals = [a.code for a in answers if isinstance(a, Refused)]
-        self.stats.refused += len(refusals)
-        _count(self.stats.refusals, refusals)
-        self.stats.batch_sizes[min(11, (len(batch) - 1).bit_length())] += 1
-        _hand_out(batch, answers)
+        stats = self.stats
+        stats.batches += 1
+        stats.commands += size
+        stats.refused += len(refusals)
+        stats.refusals.update(refusals)
+        stats.batch_sizes[min(11, (size - 1).bit_length())] += 1
+        return answers
 
-    async def _process(self, batch: Sequence[Prepared]) -> list[Answer]:
-        streams = {s for p in batch for s in (p.stream, *p.lookups)}
+    async def _process(self, batch: Batch) -> list[Answer]:
+        commands, streams = batch.commands, batch.streams
         # A submit's stream is nearly always new: it is taken for that, and a repeat is found by the conflict.
-        new = {p.stream for p in batch if isinstance(p.command, JobSubmit)}
+        new = {p.stream for p in commands if isinstance(p.command, JobSubmit)}
         try:
-            unowned = await self._unowned(batch)
+            unowned = await self._unowned(commands)
             for _ in range(MAX_TRIES):
                 known = await self._load(streams, new)
                 new = set()
                 try:
-                    decided = self._decide(batch, known, unowned)
+                    decided = self._decide(commands, known, unowned)
                     if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
                         continue
                     appended = await self._in_thread(self._append, decided) if decided.events else None
@@ -280,12 +226,12 @@ class CommandBus:
         except LogUnavailable as error:
             # Whether a commit in flight took place is unknown, so nothing cached of these streams is sure.
             self.cache.drop(streams)
-            log.warning("the log is out of reach", error=str(error), commands=len(batch))
-            return [_UNAVAILABLE] * len(batch)
-        if len(batch) == 1:
+            log.warning("the log is out of reach", error=str(error), commands=len(commands))
+            return [_UNAVAILABLE] * len(commands)
+        if len(commands) == 1:
             return [Refused(Code.UNAVAILABLE, "others change this at the same time; send it again")]
-        self.stats.singled_out += len(batch)
-        return [answer for prepared in batch for answer in await self._process([prepared])]
+        self.stats.singled_out += len(commands)
+        return [answer for prepared in commands for answer in await self._process(Batch.of([prepared]))]
 
     async def _load(self, streams: Collection[UUID], assumed_new: Collection[UUID] = ()) -> dict[UUID, Entry]:
         known: dict[UUID, Entry] = {}
@@ -307,66 +253,41 @@ class CommandBus:
         return known
 
     def _decide(
-        self, batch: Sequence[Prepared], known: dict[UUID, Entry], unowned: Mapping[int, Collection[str]]
+        self, commands: Sequence[Prepared], known: dict[UUID, Entry], unowned: Mapping[int, Collection[str]]
     ) -> _Decided:
-        decided = _Decided([], [], [], [], {}, set())
+        decided = _Decided(dict(known))
         now = self._clock.now()
-
-        def state_of(stream: UUID) -> Any:
-            touched = decided.touched.get(stream)
-            return touched[0] if touched else known[stream].state
-
-        for prepared in batch:
-            aggregate = AGGREGATE_OF[prepared.command.topic]
-            stream, body = prepared.stream, {}
-            state = state_of(stream)
+        for prepared in commands:
+            command, stream = prepared.intent.command, prepared.stream
+            aggregate = AGGREGATE_OF[command.topic]
+            after = state = decided.state(stream)
             try:
                 lacking = unowned.get(id(prepared), ())
-                facts = self._deciding.facts(prepared, state, state_of, now, lacking)
-                events = aggregate.decide(state, prepared.command, facts)
+                facts = self._deciding.facts(prepared, state, decided.state, now, lacking)
+                events = aggregate.decide(state, command, facts)
                 others: list[NameEvent] = []
                 if prepared.names:
                     others = [e for e in events if isinstance(e, NameEvent)]
                     events = [e for e in events if not isinstance(e, NameEvent)]
-                after = state
                 for event in events:
                     after = aggregate.evolve(after, event)
-                body = aggregate.answer(after, prepared.command)
+                body = aggregate.answer(after, command)
             except Refusal as refusal:
                 decided.refused_on.update((stream, *prepared.lookups))
                 decided.answers.append(Refused(refusal.code, refusal.detail))
             except Exception:
-                log.exception("a decision failed", command=prepared.command.topic, stream=str(stream))
+                log.exception("a decision failed", command=command.topic, stream=str(stream))
                 decided.answers.append(_INTERNAL)
             else:
                 for other in others:  # before the command's own: what it is answered is the last position
                     place = name_stream(other.name)
-                    named = NAME.evolve(state_of(place), other)
-                    _append(decided, place, [other], named, known[place])
-                self._note(decided, prepared, events, after, known[stream])
-            decided.bodies.append(body)
+                    decided.add(place, [other], NAME.evolve(decided.state(place), other))
+                if events:
+                    decided.add(stream, events, after)
+                    if prepared.payload is not None:
+                        decided.payloads.append(prepared.payload)
+                decided.accept(stream, body)
         return decided
-
-    @staticmethod
-    def _note(decided: _Decided, prepared: Prepared, events: list[Event], after: Any, before: Entry) -> None:
-        stream = prepared.stream
-        touched = decided.touched.get(stream)
-        if not events:
-            # A repeat: its effect is at the stream's end, which may be in this very batch.
-            last = next(
-                (
-                    i
-                    for i in range(len(decided.events) - 1, -1, -1)
-                    if touched and decided.events[i].stream == stream
-                ),
-                None,
-            )
-            decided.answers.append(Accepted(before.position) if last is None else last)
-            return
-        _append(decided, stream, events, after, before)
-        decided.answers.append(len(decided.events) - 1)
-        if prepared.payload is not None:
-            decided.payloads.append(prepared.payload)
 
     def _append(self, decided: _Decided) -> Appended:
         """In the writer's thread, one after the other: what is committed first is heard of first."""
@@ -379,23 +300,22 @@ class CommandBus:
         return appended
 
     def _committed(self, decided: _Decided, appended: Appended | None) -> list[Answer]:
+        recorded = appended.events if appended else ()
         if appended is not None:
-            self.stats.events += len(decided.events)
-            _count(self.stats.topics, [e.event.topic for e in decided.events])
-            last = {r.stream: r.position for r in appended.events}
-            for stream, (state, version) in decided.touched.items():
-                self.cache.put(stream, Entry(state, version, last[stream]))
+            self.stats.events += len(recorded)
+            self.stats.topics.update([e.event.topic for e in recorded])
+            for stream, last in decided.last.items():
+                state, version, _ = decided.states[stream]
+                self.cache.put(stream, Entry(state, version, recorded[last].position))
             self._on_committed(appended, decided.payloads)
-        answers: list[Answer] = []
-        for answer, body in zip(decided.answers, decided.bodies, strict=True):
-            if isinstance(answer, Refused):
-                answers.append(answer)
-            elif isinstance(answer, Accepted):
-                answers.append(Accepted(answer.position, body))
-            else:
-                assert appended is not None
-                answers.append(Accepted(appended.events[answer].position, body))
-        return answers
+        return [
+            answer
+            if isinstance(answer, Refused)
+            else Accepted(
+                answer.position if answer.event is None else recorded[answer.event].position, answer.body
+            )
+            for answer in decided.answers
+        ]
 
     async def _drop_stale(self, streams: Collection[UUID], known: dict[UUID, Entry]) -> bool:
         """Drop from the cache what another process moved; whether there was any."""
@@ -429,27 +349,6 @@ class CommandBus:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 
-def _append(decided: _Decided, stream: UUID, events: Sequence[Event], after: Any, before: Entry) -> None:
-    touched = decided.touched.get(stream)
-    version = touched[1] if touched else before.version
-    for event in events:
-        version += 1
-        decided.events.append(NewEvent(stream, version, event))
-    decided.touched[stream] = (after, version)
-
-
-async def _one_of(tasks: dict[asyncio.Task[None], _Scope]) -> None:
-    """Wait until at least one is done, and take it out."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        del tasks[task]
-
-
-def _count(counts: dict[str, int], keys: Iterable[str]) -> None:
-    for key in keys:
-        counts[key] = counts.get(key, 0) + 1
-
-
 def _fold(events: Sequence[Recorded] | None) -> Entry:
     if not events:
         return ABSENT
@@ -457,12 +356,3 @@ def _fold(events: Sequence[Recorded] | None) -> Entry:
     for recorded in events:
         state = AGGREGATE_OF[recorded.event.topic].evolve(state, recorded.event)
     return Entry(state, events[-1].version, events[-1].position)
-
-
-def _hand_out(batch: Sequence[_Waiting], answers: Sequence[Answer]) -> None:
-    for waiting, answer in zip(batch, answers, strict=True):
-        ticket = waiting.ticket
-        ticket.answers[waiting.place] = answer
-        ticket.missing -= 1
-        if not ticket.missing and not ticket.done.done():
-            ticket.done.set_result(None)

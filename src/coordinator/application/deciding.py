@@ -50,6 +50,7 @@ class Deciding:
                     principal,
                     prepared.stream,
                     service=service,
+                    wanted=prepared.wanted,
                     payload_digest=prepared.payload_digest,
                     fingerprint=prepared.fingerprint,
                     fault=fault,

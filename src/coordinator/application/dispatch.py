@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import structlog
+from pydantic_core import from_json
 
 from coordinator.application.fleet import Profile, Session
 from coordinator.application.follow import FollowerBase
@@ -152,8 +152,9 @@ class Dispatcher(FollowerBase):
         known_work.offer(profile, works, now)
         missed: set[str] = {work.job_id for work in works}
         try:
-            payloads = await self._payloads.of([UUID(w.job_id) for w in works])
-            offers = [[_offer(w, payloads) for w in bundle] for bundle in bundles]
+            ids = {w.job_id: UUID(w.job_id) for w in works}
+            payloads = await self._payloads.of(ids.values())
+            offers = [[_offer(w, payloads.get(ids[w.job_id])) for w in bundle] for bundle in bundles]
             known = [[o for o in bundle if o is not None] for bundle in offers]
             unsent = await self._queues.publish(profile.id, [bundle for bundle in known if bundle])
             missed = {str(o.job_id) for o in unsent}
@@ -263,18 +264,17 @@ def _from_row(row: Row) -> Work:
     return Work(*(row[name] for name in Work._fields))
 
 
-def _offer(work: Work, payloads: Mapping[UUID, StoredPayload]) -> Offer | None:
+def _offer(work: Work, stored: StoredPayload | None) -> Offer | None:
     """None where the payload was erased: nobody can do this job any more; it expires."""
-    stored = payloads.get(UUID(work.job_id))
     if stored is None:
         return None
-    body = json.loads(stored.body)
+    body = from_json(stored.body)
     # A stored document that is not what was digested stands for one that is in a blob. What it looks like
     # says nothing: a client may send a payload of the same form.
     is_payload = hashlib.sha256(stored.salt + stored.body).hexdigest() == work.payload_digest
     blob = None if is_payload else body["blob"]
     return Offer(
-        job_id=UUID(work.job_id),
+        job_id=stored.job_id,
         attempt=work.attempt,
         service=work.service,
         payload=None if blob else body,

@@ -72,12 +72,14 @@ class CoordinatorFront:
             prepared = await self._preparation.prepare(intents)
             answers = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
             told = [next(answers) if isinstance(p, Prepared) else Refused(p.code, p.detail) for p in prepared]
+            everything = log.is_enabled_for(logging.DEBUG)
             for place, (intent, answer) in enumerate(zip(intents, told, strict=True)):
                 if isinstance(intent.command, MinerRegister) and isinstance(answer, Accepted):
                     told[place] = await self._welcomed(answer)
                 elif isinstance(intent.command, KeyCreate | KeyRotate | KeyRevoke):
                     told[place] = await self._about_key(prepared[place], answer)
-                _log(intent, answer)
+                if everything or not _is_usual(intent, answer):  # most are, and must cost nothing
+                    _log(intent, answer)
         except Exception:
             log.exception("commands could not be handled", count=len(intents))
             return [Refused(Code.INTERNAL, "this is our fault; send it again later")] * len(intents)
@@ -134,12 +136,13 @@ class CoordinatorFront:
 _USUAL = (AttemptCommand, JobSubmit, ServiceRegister)
 
 
+def _is_usual(intent: Intent, answer: Answer) -> bool:
+    return isinstance(answer, Accepted) and isinstance(intent.command, _USUAL)
+
+
 def _log(intent: Intent, answer: Answer) -> None:
     """One line per fact that an operator needs; the usual course of a job only at level debug."""
     command = intent.command
-    usual = isinstance(answer, Accepted) and isinstance(command, _USUAL)
-    if usual and not log.is_enabled_for(logging.DEBUG):
-        return  # this is called for every command: it must cost nothing where nobody looks
     facts: dict[str, Any] = {"command": command.topic, "by": intent.principal.name}
     for name in ("job_id", "attempt", "miner_id", "session_id", "key_id"):
         value = getattr(command, name, None)
@@ -151,4 +154,4 @@ def _log(intent: Intent, answer: Answer) -> None:
         log.info("refused", **facts, code=answer.code.value, detail=answer.detail)
         return
     facts |= {name: answer.body[name] for name in ("job_id", "key_id") if name in answer.body}
-    (log.debug if usual else log.info)("accepted", **facts, position=answer.position)
+    (log.debug if _is_usual(intent, answer) else log.info)("accepted", **facts, position=answer.position)

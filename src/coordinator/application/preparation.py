@@ -40,7 +40,7 @@ from coordinator.domain.job import (
     JobSubmit,
 )
 from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
-from coordinator.domain.matching import class_of
+from coordinator.domain.matching import Wanted, wanted
 from coordinator.domain.messages import Command
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerLose, MinerRegister, miner_stream
 from coordinator.domain.name import name_stream
@@ -73,6 +73,7 @@ class Prepared(NamedTuple):
     """Other streams that the decision looks at, read only."""
     payload: StoredPayload | None = None
     """Stored in the transaction of the events that the command leads to."""
+    wanted: Wanted | None = None
     payload_digest: str = ""
     fingerprint: str = ""
     names: tuple[str, ...] = ()
@@ -175,13 +176,15 @@ class Preparation:
         if key is None and intent.message_id:
             key = f"\x1fmessage\x1f{intent.message_id}"
         stream = job_stream(intent.principal.name, key) if key is not None else _uuid7()
+        wants = wanted(command.service, command.constraints)
         return Prepared(
             intent if command is intent.command else intent._replace(command=command),
             stream,
             (service_stream(command.service),),
             payload=StoredPayload(stream, "payload", salt, body),
+            wanted=wants,
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
-            fingerprint=self._fingerprint(stream, command, body),
+            fingerprint=self._fingerprint(stream, command, wants.job_class, body),
             blobs=_refs(command.payload, body),
         )
 
@@ -208,13 +211,12 @@ class Preparation:
         digest = digest_of(salt, self._keys.secret(key_id, salt).encode())
         return Prepared(intent, key_id, key_salt=salt, key_digest=digest)
 
-    def _fingerprint(self, stream: UUID, command: JobSubmit, body: bytes) -> str:
+    def _fingerprint(self, stream: UUID, command: JobSubmit, job_class: str, body: bytes) -> str:
         """Tells a repeated request from another one with the same key, and tells a reader of the log nothing.
 
         Keyed, because a plain digest in an event would let anybody test guesses of a short payload.
         """
-        wants = class_of(command.service, command.constraints)
-        request = f"{wants}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
+        request = f"{job_class}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
         message = stream.bytes + request.encode() + body
         return hmac.digest(self._secret, message, "sha256").hex()[:32]
 

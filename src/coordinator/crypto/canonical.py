@@ -157,8 +157,11 @@ def _check_signed(value: Any, depth: int) -> bool:
         if None in value:
             # AITBC drops these, RFC 8785 keeps them: refused, so that both read the same bytes.
             raise CanonicalError("an array holds null; leave the element out")
-        # Not any(): every element has to be checked, also after the first null member is found.
-        return bool(sum([_check_signed(element, depth + 1) for element in value]))
+        nulls = False
+        for element in value:
+            if type(element) is not str:
+                nulls |= _check_signed(element, depth + 1)
+        return nulls
     if isinstance(value, str | bool):
         return False
     if isinstance(value, int):

@@ -15,6 +15,7 @@ from coordinator.domain.errors import Refusal
 from coordinator.domain.messages import SYSTEM, Millis, Principal
 
 if TYPE_CHECKING:
+    from coordinator.domain.matching import Wanted
     from coordinator.domain.miner import MinerState
     from coordinator.domain.name import NameState
     from coordinator.domain.service import ServiceState
@@ -51,6 +52,9 @@ class Facts(NamedTuple):
     service: ServiceState | None = None
     """job.submit: the registry entry. Stale: a job is accepted under the entry that was current a moment
     ago; the job records which version that was."""
+
+    wanted: Wanted | None = None
+    """job.submit: the job's class; computed from the command, never stale."""
 
     miner: MinerState | None = None
     """job.start, job.complete: the miner's own stream. Stale: a session that was lost a moment ago gets a

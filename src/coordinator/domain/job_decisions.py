@@ -42,7 +42,7 @@ from coordinator.domain.job import (
     Running,
     evolve,
 )
-from coordinator.domain.matching import class_of, normalise_constraints, unmet
+from coordinator.domain.matching import unmet
 from coordinator.domain.messages import Command, Event, Millis, Role
 from coordinator.domain.miner import Draining, Online
 
@@ -95,6 +95,7 @@ def _submit(state: JobState, command: JobSubmit, facts: Facts) -> list[Event]:
         )
     if facts.fault:
         raise facts.fault
+    assert facts.wanted is not None
     return [
         JobSubmitted(
             at=facts.now,
@@ -103,8 +104,8 @@ def _submit(state: JobState, command: JobSubmit, facts: Facts) -> list[Event]:
             client=facts.principal.name,
             service=command.service,
             service_version=service.version,
-            constraints=normalise_constraints(command.constraints),
-            job_class=class_of(command.service, command.constraints),
+            constraints=facts.wanted.constraints,
+            job_class=facts.wanted.job_class,
             priority=command.priority,
             max_attempts=command.max_attempts,
             payload_digest=facts.payload_digest,

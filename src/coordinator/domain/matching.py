@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from decimal import Decimal as Exact
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
@@ -83,7 +83,6 @@ def _short_hash(value: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
-@functools.lru_cache(4096)
 def normalise_constraints(constraints: Constraints) -> Constraints:
     """The same needs in one spelling, so that equal needs give equal classes."""
     gpu = "-".join(_words(constraints.gpu)) if constraints.gpu else None
@@ -112,10 +111,20 @@ def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
     )
 
 
+class Wanted(NamedTuple):
+    """What a job asks of a miner."""
+
+    job_class: str
+    """20 hex digits over the service and the constraints."""
+    constraints: Constraints
+    """In their one spelling."""
+
+
 @functools.lru_cache(4096)
-def class_of(service: str, constraints: Constraints) -> str:
-    """The class of a job: 20 hex digits over (service, normalised constraints)."""
-    return _short_hash([service, normalise_constraints(constraints).model_dump(exclude_none=True)])
+def wanted(service: str, constraints: Constraints) -> Wanted:
+    """What a job for this service with these constraints asks for; equal needs give equal classes."""
+    normal = normalise_constraints(constraints)
+    return Wanted(_short_hash([service, normal.model_dump(exclude_none=True)]), normal)
 
 
 def profile_of(capabilities: Capabilities) -> str:
