@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -254,10 +253,10 @@ def _tables(book: Logbook, jobs: Mapping[str, JobSeen], all_final: bool) -> Iter
     for job_id in sorted(rows.keys() | expected.keys()):
         if rows.get(job_id) != expected.get(job_id):
             yield f"{job_id}: the table says {rows.get(job_id)}, the log {expected.get(job_id)}"
-    receipts = dict(book.rows("SELECT job_id, receipt_json FROM receipts"))
+    receipts = dict(book.rows("SELECT job_id, receipt_id FROM receipts"))
     paid = {j.job_id: j.receipts for j in jobs.values() if j.receipts}
     for job_id in sorted(receipts.keys() | paid.keys()):
-        if [json.loads(receipts.get(job_id, "null"))] != paid.get(job_id, []):
+        if [receipts.get(job_id)] != [receipt["receipt_id"] for receipt in paid.get(job_id, [])]:
             yield f"{job_id}: the table's receipt is not the log's one"
     still_open = {j.job_id for j in jobs.values() if j.state in ("QUEUED", "RUNNING")}
     leased = {j.job_id for j in jobs.values() if j.state == "RUNNING"}

@@ -161,7 +161,7 @@ def test_one_job_and_final_ones(database: Database) -> None:
     assert rows(database, "read_job", "client", job_id="job-9") == []
     asked = [f"job-{n}" for n in range(9)]
     assert sorted(rows(database, "read_final_jobs", "job_id", job_ids=asked)) == ["job-2", "job-4"]
-    assert rows(database, "read_receipt", "receipt_json", job_id="job-2") == []
+    assert rows(database, "read_receipt", "position", job_id="job-2") == []
 
 
 def test_miners_in_pages_and_by_state(database: Database) -> None:

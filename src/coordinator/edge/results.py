@@ -12,13 +12,14 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from coordinator.application.ports import PayloadKind, StoredPayload
 from coordinator.crypto.refs import parse_blob_ref
 from coordinator.domain.errors import Code
-from coordinator.domain.job import FINAL_STATES
+from coordinator.domain.job import FINAL_STATES, JobCompleted
 from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Client
 from coordinator.edge.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
@@ -94,8 +95,8 @@ async def get_receipt(
 ) -> Response:
     row = await find_job(context, principal, job_id)
     _check_completed(row, {POSITION_HEADER: str(position)})
-    [receipt] = await context.read("read_receipt", job_id=str(job_id))
-    return answer_with_tag(receipt["receipt_json"].encode(), position, if_none_match)
+    [receipt] = await _receipts_of(context, job_id)
+    return answer_with_tag(to_json(receipt), position, if_none_match)
 
 
 @router.get(
@@ -107,9 +108,15 @@ async def get_receipt(
 )
 async def list_receipts(context: Context, principal: Client, position: Position, job_id: UUID) -> Response:
     await find_job(context, principal, job_id)
-    rows = await context.read("read_receipt", job_id=str(job_id))
-    receipts = [Receipt.model_validate_json(row["receipt_json"]) for row in rows]
+    receipts = [Receipt.model_validate(receipt) for receipt in await _receipts_of(context, job_id)]
     return reply(ReceiptPage(items=receipts, next_cursor=None), position)
+
+
+async def _receipts_of(context: EdgeContext, job_id: UUID) -> list[dict[str, Any]]:
+    """The signed receipts of a job, as the log has them."""
+    rows = await context.read("read_receipt", job_id=str(job_id))
+    found = await in_thread(lambda: [e for row in rows for e in context.log.read(row["position"] - 1, 1)])
+    return [recorded.event.receipt for recorded in found if isinstance(recorded.event, JobCompleted)]
 
 
 # --- documents beside the log ------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ WHERE job_id IN (:job_ids)
   AND state IN ('COMPLETED', 'FAILED', 'CANCELED', 'EXPIRED')
 
 -- name: read_receipt
--- The receipt of one job.
-SELECT receipt_json FROM receipts WHERE job_id = :job_id
+-- Where in the log the receipt of one job is.
+SELECT position FROM receipts WHERE job_id = :job_id
 
 -- name: read_miner
 -- One miner.
