@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -126,13 +127,15 @@ class AsyncCoordinator:
         may be in the log: with an `idempotency_key` (of the whole list) the same call again returns those.
         """
         key = idempotency_key or uuid4().hex
-        at_a_time = asyncio.Semaphore(self.commands.at_a_time)
+        waiting = enumerate(payloads)
+        jobs: dict[int, AsyncJob] = {}
 
-        async def one(index: int, payload: Mapping[str, Any]) -> AsyncJob:
-            async with at_a_time:
-                return await self.submit(
+        async def lane(number: int, payload: Mapping[str, Any]) -> None:
+            """One after the other, this one first."""
+            for index, asked in chain([(number, payload)], waiting):
+                jobs[index] = await self.submit(
                     service,
-                    payload,
+                    asked,
                     constraints=constraints,
                     ttl_seconds=ttl_seconds,
                     priority=priority,
@@ -142,12 +145,13 @@ class AsyncCoordinator:
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(index, payload)) for index, payload in enumerate(payloads)]
+                for first in islice(waiting, self.commands.at_a_time):
+                    group.create_task(lane(*first))
         except* CoordinatorError as errors:
-            first = errors.exceptions[0]
-            assert isinstance(first, CoordinatorError)
-            raise first from None
-        return [task.result() for task in tasks]
+            refused = errors.exceptions[0]
+            assert isinstance(refused, CoordinatorError)
+            raise refused from None
+        return [jobs[index] for index in range(len(jobs))]
 
     def job(self, job_id: str) -> AsyncJob:
         """A handle on a job by its id; asks nothing yet."""
