@@ -11,6 +11,7 @@ from typing import Any
 
 from coordinator.application.follow import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
+from coordinator.collector import collected_rarely
 from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, receipts, services
 
@@ -53,11 +54,11 @@ class Fold:
         for recorded in events:
             for model in _models_of(type(recorded.event)):
                 rows, key = self.rows[model.table], model.key_of(recorded)
-                row = rows.get(key)
+                row, columns = rows.get(key), model.columns(recorded)
                 if row is None:
-                    rows[key] = dict(model.columns(recorded))
+                    rows[key] = dict(columns)
                 else:
-                    row.update(model.columns(recorded))
+                    row.update(columns)
 
 
 class Projector(FollowerBase):
@@ -105,7 +106,7 @@ def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, in
 
 def _read_ahead(event_log: EventLog) -> Iterator[Sequence[Recorded]]:
     """The whole log, in order; the next events are read while those before are worked on."""
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+    with collected_rarely(), ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
         coming = thread.submit(event_log.read, 0, READ_EVENTS)
         while events := coming.result():
             coming = thread.submit(event_log.read, events[-1].position, READ_EVENTS)
