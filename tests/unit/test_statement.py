@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.crypto.canonical import CanonicalError
+from coordinator.crypto.canonical import CanonicalError, canonical
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import (
@@ -14,6 +14,7 @@ from coordinator.crypto.statement import (
     StatementVerifier,
     sign_statement,
     sign_statements,
+    tree_message,
     verify_statement,
 )
 from coordinator.miner.signing import StatementSigner
@@ -58,6 +59,13 @@ def test_each_of_several_proves_itself_alone(count: int) -> None:
 def test_one_alone_is_signed_as_ever() -> None:
     """A batch of one has no tree: older verifiers read it."""
     assert [sign_statement(MINER, a_statement())] == sign_statements(MINER, [a_statement()])
+
+
+def test_what_a_tree_is_signed_as_is_canonical() -> None:
+    """Written by hand for its cost; the bytes are those that the protocol page says."""
+    root = bytes(range(224, 256))
+    told = {"statements": 16, "version": "1", "root": root.hex()}
+    assert canonical(told) == tree_message(root, 16)
 
 
 def test_a_shared_signature_covers_nothing_else() -> None:
