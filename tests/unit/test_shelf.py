@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +84,32 @@ def test_fair_shares_span_the_classes_of_a_client() -> None:
         shelf.add(work(1000 + number, client="plain", job_class="c0"))
     classes = {f"c{n}" for n in range(6)}
     assert Counter(w.client for w in shelf.take(classes, 20)) == {"spread": 10, "plain": 10}
+
+
+def test_a_turn_moves_one_queue_however_many_classes_a_clients_jobs_are_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What taking a job costs does not grow with the lanes: at the most three moves in a heap for each."""
+    moves = Counter[str]()
+
+    def counted(name: str) -> Callable[..., Any]:
+        function = getattr(heapq, name)
+
+        def call(*arguments: Any) -> Any:
+            moves[name] += 1
+            return function(*arguments)
+
+        return call
+
+    shelf = Shelf()
+    classes = {f"class-{number}" for number in range(300)}
+    for number, job_class in enumerate([*classes, *classes]):
+        shelf.add(work(number, job_class=job_class))
+    names = ("heappush", "heappop", "heapreplace", "heapify")
+    stand_in = SimpleNamespace(**{name: counted(name) for name in names})
+    monkeypatch.setattr("coordinator.application.shelf.heapq", stand_in)
+    assert numbers(shelf.take(classes, 200)) == list(range(200))
+    assert moves.total() <= 3 * 200 + 2
 
 
 def test_only_the_classes_asked_for_are_taken() -> None:

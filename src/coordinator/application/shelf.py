@@ -143,31 +143,37 @@ class Shelf:
 
     def take(self, classes: Collection[str], count: int) -> list[Work]:
         """Take up to `count` jobs of these classes off the shelf, in order."""
-        heap: list[tuple[int, float, int, Lane]] = []
+        # Lanes of one priority and client have their turns together; among them age alone decides. So a turn
+        # moves one queue, however many classes a client's jobs are of.
+        queues: dict[tuple[int, str], list[tuple[int, Lane]]] = {}
         for job_class in self._waiting(classes):
             for lane in list(self._lanes[job_class].values()):
                 if self._prune(lane):
-                    heap.append(self._rank(lane))
+                    queues.setdefault(lane.key[1:], []).append((lane.jobs[0].position, lane))
                 elif not lane.spilled:
                     self._drop(lane)
+        heap: list[tuple[int, float, int, tuple[int, str]]] = []
+        for key, queue in queues.items():
+            heapq.heapify(queue)
+            heap.append(self._rank(key, queue))
         heapq.heapify(heap)
         taken: list[Work] = []
         while heap and len(taken) < count:
-            rank = heapq.heappop(heap)
-            lane = rank[-1]
-            if not self._prune(lane):
-                continue
-            current = self._rank(lane)
-            if current > rank:  # this client was served since: its lanes move back
-                heapq.heappush(heap, current)
-                continue
-            work = lane.jobs.popleft()
-            del self._there[work.job_id]
-            self._now = self._turn[work.client]
-            self._turn[work.client] += 1.0
-            taken.append(work)
-            if self._prune(lane):
-                heapq.heappush(heap, self._rank(lane))
+            _, turn, _, key = heapq.heappop(heap)
+            queue, client = queues[key], key[1]
+            if turn == self._turn[client]:  # else it was served since, by another priority: it moves back
+                lane = queue[0][1]
+                work = lane.jobs.popleft()
+                del self._there[work.job_id]
+                self._now = turn
+                self._turn[client] += 1.0
+                taken.append(work)
+                if self._prune(lane):
+                    heapq.heapreplace(queue, (lane.jobs[0].position, lane))
+                else:
+                    heapq.heappop(queue)
+            if queue:
+                heapq.heappush(heap, self._rank(key, queue))
         return taken
 
     def classes(self) -> set[str]:
@@ -199,6 +205,8 @@ class Shelf:
             lane.jobs.popleft()
         return bool(lane.jobs)
 
-    def _rank(self, lane: Lane) -> tuple[int, float, int, Lane]:
-        head = lane.jobs[0]
-        return (-head.priority, self._turn[head.client], head.position, lane)
+    def _rank(
+        self, key: tuple[int, str], queue: list[tuple[int, Lane]]
+    ) -> tuple[int, float, int, tuple[int, str]]:
+        priority, client = key
+        return (-priority, self._turn[client], queue[0][0], key)
