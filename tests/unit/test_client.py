@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,64 @@ async def test_one_refusal_among_many() -> None:
     async with Server(problem(422, "INVALID_PAYLOAD")).client() as client:
         with pytest.raises(Refused, match="INVALID_PAYLOAD"):
             await client.submit_many("s", [{}, {}])
+
+
+async def test_payloads_are_taken_as_they_are_sent() -> None:
+    """An iterator of any length is read no further than its jobs are under way; none at all are no jobs."""
+    taken = 0
+    ahead: list[int] = []
+
+    def submitted(request: httpx.Request) -> httpx.Response:
+        ahead.append(taken - len(ahead))
+        number = json.loads(request.content)["payload"]["n"]
+        return ok({**SUBMITTED, "job_id": f"job-{number}"}, 201)
+
+    def payloads(count: int) -> Iterator[dict[str, Any]]:
+        nonlocal taken
+        for n in range(count):
+            taken += 1
+            yield {"n": n}
+
+    server = Server(submitted)
+    async with server.client() as client:
+        assert [] == await client.submit_many("s", payloads(0))
+        assert 300 == len(await client.submit_many("s", payloads(300)))
+        assert max(ahead) <= client.commands.at_a_time
+
+
+@pytest.mark.parametrize("at", [0, 3, 100])
+async def test_an_error_of_the_payloads_is_raised_as_itself(at: int) -> None:
+    """What the caller's own iterator raises comes out as it went in; nothing behind it is sent."""
+
+    def payloads() -> Iterator[dict[str, Any]]:
+        for n in range(200):
+            if n == at:
+                raise OSError("the disk is gone")
+            yield {"n": n}
+
+    server = Server(ok(SUBMITTED, 201))
+    async with server.client() as client:
+        with pytest.raises(OSError, match="the disk is gone"):
+            await client.submit_many("s", payloads(), idempotency_key="list")
+    assert {r.headers["Idempotency-Key"] for r in server.asked} <= {f"list:{n}" for n in range(at)}
+
+
+async def test_many_jobs_again_are_the_same_ones() -> None:
+    """After a refusal in the middle the same call sends the same keys: what was accepted is no second job."""
+    broken = True
+
+    def submitted(request: httpx.Request) -> httpx.Response:
+        if broken and json.loads(request.content)["payload"]["n"] == 150:
+            return problem(422, "INVALID_PAYLOAD")
+        return ok({**SUBMITTED, "job_id": request.headers["Idempotency-Key"]}, 201)
+
+    server = Server(submitted)
+    async with server.client() as client:
+        with pytest.raises(Refused, match="INVALID_PAYLOAD"):
+            await client.submit_many("s", [{"n": n} for n in range(300)], idempotency_key="list")
+        broken = False
+        jobs = await client.submit_many("s", [{"n": n} for n in range(300)], idempotency_key="list")
+    assert [f"list:{n}" for n in range(300)] == [job.job_id for job in jobs]
 
 
 async def test_wait_asks_until_the_job_is_final() -> None:

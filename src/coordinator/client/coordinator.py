@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from coordinator.client import transfer
 from coordinator.client.commands import Commands, HttpCommands, path_part
-from coordinator.client.errors import BadAnswer, CoordinatorError
+from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
@@ -123,8 +123,9 @@ class AsyncCoordinator:
     ) -> list[AsyncJob]:
         """Ask for many units of work of one kind, side by side; over AMQP they travel in arrays.
 
-        The jobs are in the order of the payloads. If one is refused the first refusal is raised, and others
-        may be in the log: with an `idempotency_key` (of the whole list) the same call again returns those.
+        The jobs are in the order of the payloads, which are taken as they are sent. The first error is raised
+        as it is, be it a refusal or what `payloads` itself raises, and others may be in the log by then: with
+        an `idempotency_key` (of the whole list) the same call again returns those.
         """
         key = idempotency_key or uuid4().hex
         waiting = enumerate(payloads)
@@ -147,10 +148,8 @@ class AsyncCoordinator:
             async with asyncio.TaskGroup() as group:
                 for first in islice(waiting, self.commands.at_a_time):
                     group.create_task(lane(*first))
-        except* CoordinatorError as errors:
-            refused = errors.exceptions[0]
-            assert isinstance(refused, CoordinatorError)
-            raise refused from None
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         return [jobs[index] for index in range(len(jobs))]
 
     def job(self, job_id: str) -> AsyncJob:
