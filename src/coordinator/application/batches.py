@@ -86,12 +86,11 @@ class Batches:
             self._task = asyncio.create_task(self._run(), name="command-batches")
 
     async def stop(self) -> None:
-        """Finish what waits, then stop. May be called twice, or without a start."""
-        task, self._task = self._task, None
-        if task is not None:
+        """Finish what waits, then stop. May be called twice (each returns at the end), or without a start."""
+        if self._task is not None:
             self._stopping = True
             self._wake.set()
-            await task
+            await asyncio.shield(self._task)  # whoever gives up waiting for the end does not hasten it
 
     async def submit(self, commands: Collection[Prepared]) -> list[Answer]:
         """The answers to these commands, in their order."""

@@ -1,0 +1,189 @@
+"""What waits goes in batches: in order, two at once at most, never two that have to do with each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
+
+import pytest
+
+from coordinator.application.batches import MAX_BATCH, Batch, Batches
+from coordinator.application.intents import Accepted, Answer, Intent, Refused
+from coordinator.application.preparation import Prepared
+from coordinator.domain.errors import Code
+from coordinator.domain.job import JobExpire
+from coordinator.domain.messages import SYSTEM
+
+STOPPED = Refused(Code.UNAVAILABLE, "stopped")
+PATIENCE = 20.0
+
+
+def command(writes: int, *reads: int, names: tuple[str, ...] = ()) -> Prepared:
+    stream = UUID(int=writes)
+    return Prepared(Intent(JobExpire(job_id=stream), SYSTEM), stream, tuple(map(_uuid, reads)), names=names)
+
+
+def _uuid(number: int) -> UUID:
+    return UUID(int=number)
+
+
+class Line:
+    """Batches that a test lets go on, one by one; a command is answered with its stream's number."""
+
+    def __init__(self) -> None:
+        self.batches = Batches(self._process, STOPPED)
+        self.begun: list[list[int]] = []
+        self._let_go: list[asyncio.Event] = []
+        self._moved = asyncio.Event()
+
+    async def _process(self, batch: Batch) -> Sequence[Answer]:
+        self.begun.append([prepared.stream.int for prepared in batch.commands])
+        self._let_go.append(asyncio.Event())
+        self._moved.set()
+        await self._let_go[-1].wait()
+        return [Accepted(prepared.stream.int, {}) for prepared in batch.commands]
+
+    def submit(self, *commands: Prepared) -> asyncio.Task[list[Answer]]:
+        return asyncio.create_task(self.batches.submit(commands))
+
+    def let_go(self, number: int) -> None:
+        self._let_go[number].set()
+
+    async def until_begun(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while len(self.begun) < count:
+                self._moved.clear()
+                await self._moved.wait()
+
+    async def settle(self) -> None:
+        """By now everything that does not have to wait has been done."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def line() -> AsyncIterator[Line]:
+    line = Line()
+    await line.batches.start()
+    yield line
+    async with asyncio.timeout(PATIENCE):
+        await line.batches.stop()
+
+
+def positions(answers: Sequence[Answer]) -> list[int]:
+    return [answer.position for answer in answers if isinstance(answer, Accepted)]
+
+
+async def test_two_are_under_way_and_what_comes_then_goes_together(line: Line) -> None:
+    """The third batch is whatever gathered until one of the first two was done; each call has its answers."""
+    calls = []
+    for number in (1, 2, 3, 4, 5):
+        calls.append(line.submit(command(number)))
+        await line.settle()
+    assert [[1], [2]] == line.begun
+    assert 3 == len(line.batches)
+    line.let_go(0)
+    await line.until_begun(3)
+    assert [[1], [2], [3, 4, 5]] == line.begun
+    line.let_go(1)
+    line.let_go(2)
+    async with asyncio.timeout(PATIENCE):
+        assert [[1], [2], [3], [4], [5]] == [positions(await call) for call in calls]
+
+
+async def test_a_call_of_many_is_answered_whole_and_in_order(line: Line) -> None:
+    """More than a batch holds go in several; the call gets all its answers at the end, in its own order."""
+    numbers = list(range(1, MAX_BATCH + 8))
+    call = line.submit(*map(command, numbers))
+    await line.until_begun(2)
+    assert [MAX_BATCH, 7] == [len(batch) for batch in line.begun]
+    line.let_go(1)
+    await line.settle()
+    assert not call.done()
+    line.let_go(0)
+    assert numbers == positions(await call)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "behind", "waits"),
+    [
+        (command(1, 9), command(2, 9), False),  # both only read it: a service that many jobs are for
+        (command(1), command(1), True),
+        (command(1), command(2, 1), True),
+        (command(1, 2), command(2), True),
+        (command(1, 9, names=("n",)), command(2, 9), True),  # names are written where they are looked up
+        (command(1, 9), command(2, 9, names=("n",)), True),
+    ],
+)
+async def test_what_may_be_written_ahead_is_waited_for(
+    line: Line, ahead: Prepared, behind: Prepared, waits: bool
+) -> None:
+    """Reads of one stream go side by side; a write of it waits, and is waited for."""
+    first = line.submit(ahead)
+    await line.until_begun(1)
+    second = line.submit(behind)
+    await line.settle()
+    assert (1 if waits else 2) == len(line.begun)
+    line.let_go(0)
+    await line.until_begun(2)
+    line.let_go(1)
+    assert [1] == positions(await first)
+    assert [behind.stream.int] == positions(await second)
+
+
+async def test_a_caller_who_is_gone_keeps_nobody_else_waiting(line: Line) -> None:
+    """A cancelled call is processed all the same, and who is in the same batch is answered."""
+    first = line.submit(command(1))
+    await line.until_begun(1)
+    gone, other = line.submit(command(2)), line.submit(command(3))
+    await line.until_begun(2)
+    assert [2, 3] == line.begun[1]
+    gone.cancel()
+    line.let_go(0)
+    line.let_go(1)
+    assert [[1], [3]] == [positions(await first), positions(await other)]
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def test_a_stop_that_is_given_up_or_asked_for_twice_ends_after_the_last_answer(line: Line) -> None:
+    """Every stop returns when all are answered; one whose caller gives up does not cut off what waits."""
+    calls = []
+    for _ in range(3):  # one under way, one that waits for it, one in the line
+        calls.append(line.submit(command(1)))
+        await line.settle()
+    stops = [asyncio.create_task(line.batches.stop()) for _ in range(3)]
+    await line.settle()
+    stops[0].cancel()
+    await line.settle()
+    assert [True, False, False] == [stop.done() for stop in stops]
+    assert [STOPPED] == await line.batches.submit([command(2)])
+    for number in range(3):
+        await line.until_begun(number + 1)
+        assert not any(stop.done() for stop in stops[1:])
+        line.let_go(number)
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*stops[1:])
+    assert [True] * 3 == [call.done() for call in calls]
+    assert [[1]] * 3 == [positions(await call) for call in calls]
+
+
+async def test_what_is_cancelled_is_answered_as_stopped() -> None:
+    """When the loop ends under a batch, who asked is told to send it again rather than left waiting."""
+    begun: asyncio.Queue[asyncio.Task[None] | None] = asyncio.Queue()
+
+    async def process(batch: Batch) -> Sequence[Answer]:
+        begun.put_nowait(asyncio.current_task())
+        await asyncio.Event().wait()
+        return []
+
+    line = Batches(process, STOPPED)
+    await line.start()
+    call = asyncio.create_task(line.submit([command(1), command(2)]))
+    async with asyncio.timeout(PATIENCE):
+        task = await begun.get()
+        assert task is not None
+        task.cancel()
+        assert [STOPPED, STOPPED] == await call
+        await line.stop()
