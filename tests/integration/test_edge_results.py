@@ -92,6 +92,21 @@ async def test_a_result_that_was_erased_is_gone(edge: Bench) -> None:
     assert (await edge.alice.get(f"/v1/jobs/{job}/receipt")).status_code == 200
 
 
+async def test_a_receipt_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    """It is read from the log: the same bytes and the same ETag, from a process that did not make it."""
+    async with an_edge(tmp_path) as edge:
+        await edge.register()
+        job = await edge.finish(edge.alice, {"text": "ünïcode"})
+        first = await edge.alice.get(f"/v1/jobs/{job}/receipt")
+        listed = await edge.alice.get(f"/v1/jobs/{job}/receipts")
+        await edge.finish(edge.alice, {"another": True})
+    async with an_edge(tmp_path) as edge:
+        again = await edge.alice.get(f"/v1/jobs/{job}/receipt")
+        assert (first.content, first.headers["etag"]) == (again.content, again.headers["etag"])
+        assert listed.content == (await edge.alice.get(f"/v1/jobs/{job}/receipts")).content
+        assert job == again.json()["job_id"]
+
+
 async def test_a_job_without_a_result_says_why(edge: Bench) -> None:
     """409 CONFLICT_STATE with the job's own error, for a failed and for a cancelled job."""
     await edge.register()

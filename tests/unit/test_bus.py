@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.application.bus import CommandBus
+from coordinator.application.bus import MAX_TRIES, CommandBus
 from coordinator.application.cache import Entry, StateCache
 from coordinator.application.deciding import Deciding
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
@@ -25,6 +25,7 @@ from coordinator.application.ports import (
 )
 from coordinator.application.preparation import Preparation, Prepared
 from coordinator.crypto.keys import SigningKey
+from coordinator.domain.aggregates import fold, job_stream
 from coordinator.domain.errors import Code
 from coordinator.domain.job import Expired, JobCancel, JobSubmit
 from coordinator.domain.messages import SYSTEM, Command, Principal, Role
@@ -160,6 +161,66 @@ async def test_commands_of_one_batch_see_each_other(bench: Bench) -> None:
     first, repeat = await bench.send(submit("same"), submit("same"))
     assert first == repeat
     assert bench.log.appends == [1]
+
+
+async def test_each_command_of_a_batch_is_told_the_end_of_its_stream_so_far(bench: Bench) -> None:
+    """A repeat's position is where its effect is, before the batch or in it: as if they came one by one."""
+    await bench.send(submit("early"))
+    early, job = (JobCancel(job_id=job_stream("alice", key)) for key in ("early", "job"))
+    together = [
+        submit("early"),
+        submit("job"),
+        submit("job"),
+        early,
+        job,
+        submit("job"),
+        early,
+        submit("early"),
+    ]
+    answers = await bench.send(*together)
+    assert [3, 4, 4, 5, 6, 6, 5, 5] == [a.position for a in answers if isinstance(a, Accepted)]
+    states = [a.body["state"] for a in answers if isinstance(a, Accepted)]
+    assert ["QUEUED"] * 3 + ["CANCELED"] * 5 == states
+
+
+async def test_a_payload_is_stored_for_the_command_that_had_an_effect(bench: Bench) -> None:
+    """A repeat has a salt of its own: were its payload stored, the job's digest would fit no more."""
+    first, repeat = await bench.prepare(submit("job"), submit("job"))
+    late, refused = await bench.prepare(submit("job"), submit("job", payload={"text": "other"}))
+    answers = await bench.bus.submit([first, repeat])
+    answers += await bench.bus.submit([late, refused])
+    assert ["accepted"] * 3 + ["IDEMPOTENCY_MISMATCH"] == codes(answers)
+    assert first.payload is not None
+    assert len({p.payload.salt for p in (first, repeat, late) if p.payload}) == 3
+    assert {first.stream: first.payload} == bench.log.payloads("payload", [first.stream])
+
+
+async def test_what_was_committed_is_known_without_a_look(bench: Bench) -> None:
+    """After a batch the cache has each stream as the log has it: its state, its last version and position."""
+    job = job_stream("alice", "job")
+    await bench.send(submit("job"), submit("other"), JobCancel(job_id=job), submit("bad", service="unknown"))
+    streams = {recorded.stream for recorded in bench.log.read(0, 100)}
+    for stream, events in bench.log.load(streams).items():
+        known = Entry(fold([e.event for e in events]), events[-1].version, events[-1].position)
+        assert known == bench.bus.cache.get(stream)
+    assert bench.bus.cache.get(job_stream("alice", "bad")) is None
+
+
+async def test_what_keeps_a_batch_from_being_appended_is_singled_out(bench: Bench) -> None:
+    """After MAX_TRIES each is decided by itself: the one that always conflicts is refused, no other is."""
+    unlucky = job_stream("alice", "unlucky")
+    original = bench.log.append
+
+    def append(events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        if any(event.stream == unlucky for event in events):
+            raise VersionConflict("again")
+        return original(events, payloads)
+
+    bench.log.append = append  # type: ignore[method-assign]
+    answers = await bench.send(submit("a"), submit("unlucky"), submit("b"), submit("a"))
+    assert ["accepted", "UNAVAILABLE", "accepted", "accepted"] == codes(answers)
+    assert [3, 4, 3] == [a.position for a in answers if isinstance(a, Accepted)]
+    assert (2 * MAX_TRIES, 4) == (bench.bus.stats.conflicts, bench.bus.stats.singled_out)
 
 
 async def test_the_same_key_with_another_request_is_refused(bench: Bench) -> None:
