@@ -8,17 +8,13 @@ from pathlib import Path
 import pytest
 
 from bench.sockets import MIB, measure
-from tests.harness.executor import SERVICE
+from tests.harness.executor import SERVICE, text_of_tokens
 from tests.harness.live import event_stream, live_socket, text_of, told
 from tests.harness.stage import ALICE, BOB, Stage
 
 TOKENS = 400
 SOCKETS = 1000
 MOST_MIB = 50
-
-
-def expected(count: int) -> str:
-    return "".join(f"token {n} \N{SNOWMAN}\n" for n in range(count))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +47,7 @@ async def test_tokens_reach_their_client(
                 messages = []
                 async for _, message in events:
                     messages.append(message)
-                    if len(text_of(messages, job.job_id)) >= len(expected(TOKENS)):
+                    if len(text_of(messages, job.job_id)) >= len(text_of_tokens(TOKENS)):
                         stage.release("go")
                 await late.until_type("result.ready")
             await ws.until_type("result.ready")
@@ -60,8 +56,8 @@ async def test_tokens_reach_their_client(
         for got in (ws.got, messages, late.got):
             text = text_of(got, job.job_id)
             assert text == text_of(ws.got, job.job_id)
-            assert len(text) >= len(expected(TOKENS))
-            assert expected(2 * TOKENS).startswith(text)
+            assert len(text) >= len(text_of_tokens(TOKENS))
+            assert text_of_tokens(2 * TOKENS).startswith(text)
             assert ["QUEUED", "RUNNING", "COMPLETED"] == [said for _, said in told(got)]
             fractions = [m["fraction"] for m in got if m["type"] == "progress"]
             assert sorted(fractions) == fractions

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.harness.executor import SERVICE
+from tests.harness.executor import SERVICE, text_of_tokens
 from tests.harness.live import LiveSocket, Message, live_socket, told
 from tests.harness.stage import ALICE, Stage
 from tests.harness.waiting import eventually
@@ -95,11 +95,7 @@ async def test_resumed_after_a_kill(request: pytest.FixtureRequest, tmp_path: Pa
         assert watcher.connections >= 2
         assert [position for position, _ in await the_log(stage)] == [p for p, _ in told(watcher.messages)]
         whole = _joined(watcher.messages, long.job_id)
-        assert _text(2 * TOKENS).startswith(whole)
-
-
-def _text(count: int) -> str:
-    return "".join(f"token {n} \N{SNOWMAN}\n" for n in range(count))
+        assert text_of_tokens(2 * TOKENS).startswith(whole)
 
 
 def _joined(messages: list[Message], job_id: str) -> str:

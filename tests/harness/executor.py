@@ -29,6 +29,15 @@ SPEC: dict[str, Any] = {
 }
 
 
+def token_of(number: int) -> str:
+    return f"token {number} \N{SNOWMAN}\n"
+
+
+def text_of_tokens(count: int) -> str:
+    """What a run has emitted with its first `count` tokens."""
+    return "".join(map(token_of, range(count)))
+
+
 class Rehearsal:
     """Notes are files in `folder`."""
 
@@ -55,7 +64,7 @@ class Rehearsal:
         if "seconds" in payload:
             await asyncio.sleep(payload["seconds"])
         for number in range(payload.get("tokens", 0)):
-            token = f"token {number} \N{SNOWMAN}\n"
+            token = token_of(number)
             if number % 2:
                 await asyncio.to_thread(work.emit, token)
             else:
@@ -68,7 +77,7 @@ class Rehearsal:
             while not awaited.exists():
                 await asyncio.sleep(0.02)
                 if "tokens" in payload and time.monotonic() > began + SLOW_SECONDS:
-                    work.emit(f"token {number} \N{SNOWMAN}\n")
+                    work.emit(token_of(number))
                     began, number = time.monotonic(), number + 1
         if "fail" in payload:
             raise ExecutorError("REHEARSED", "as asked for", retryable=payload["fail"] == "retryable")
