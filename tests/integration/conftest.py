@@ -1,4 +1,4 @@
-"""The edge of a whole coordinator, in both modes: what is asked of one must be true of the other."""
+"""The edge of a whole coordinator, in both modes (what one answers the other must, too), and a broker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.broker.connection import Broker
+from coordinator.broker.topology import declare_topology
 from tests.integration.edge_bench import Bench, an_edge
 
 
@@ -25,3 +27,13 @@ async def edge(tmp_path: Path) -> AsyncIterator[Bench]:
     """Without servers: for what no adapter changes."""
     async with an_edge(tmp_path) as bench:
         yield bench
+
+
+@pytest.fixture
+async def broker(amqp_url: str) -> AsyncIterator[Broker]:
+    """Connected to a virtual host of the test's own that has our exchanges and queues."""
+    broker = Broker(amqp_url)
+    await broker.start()
+    await declare_topology(broker.connection)
+    yield broker
+    await broker.stop()

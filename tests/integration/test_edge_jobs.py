@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -32,12 +31,6 @@ NO_JOBS: list[str] = [
 ]
 
 NO_KEYS: list[bytes] = [b"", b"\xff", b"x" * 201, b"a\tb", b"\xc2\x80" * 201]
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with an_edge(tmp_path) as bench:
-        yield bench
 
 
 async def test_a_submitted_job_can_be_read(edge: Bench) -> None:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.integration.edge_bench import Bench, an_edge
+from tests.integration.edge_bench import Bench
 
 FILE = b"a file of alice's"
 DIGEST = sha256(FILE).hexdigest()
 VARYING = {"x-request-id"}
 BODIES: dict[str, Any] = {"cancel": {"reason": "not mine"}}
 """What is sent to an endpoint whose path ends so; an empty object to others."""
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with an_edge(tmp_path) as bench:
-        yield bench
 
 
 @pytest.fixture

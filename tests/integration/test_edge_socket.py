@@ -21,7 +21,7 @@ from coordinator.edge import EdgeLimits
 from coordinator.edge.heads import MAX_HEAD_BYTES, BoundedHeads
 from coordinator.server import configure, listen
 from tests.harness.live import live_socket
-from tests.integration.edge_bench import Bench, an_edge, key_of
+from tests.integration.edge_bench import Bench, key_of
 
 
 class Server(uvicorn.Server):
@@ -100,12 +100,6 @@ ODD_TARGETS: list[str] = [
     "/v1/jobs?service=" + "%25" * 5000,
     "/v1/jobs?%00=1",
 ]
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with an_edge(tmp_path) as bench:
-        yield bench
 
 
 async def test_a_chunked_body_is_cut_off_at_the_limit(edge: Bench) -> None:

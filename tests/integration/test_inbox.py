@@ -27,7 +27,6 @@ from coordinator.broker.topology import (
     COMMANDS_QUEUE,
     DEAD_QUEUE,
     HEARTBEATS_QUEUE,
-    declare_topology,
 )
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.errors import Code
@@ -186,15 +185,6 @@ async def next_message(queue: AbstractQueue) -> AbstractIncomingMessage:
             await message.ack()
             return message
     raise AssertionError("the queue was closed")
-
-
-@pytest.fixture
-async def broker(amqp_url: str) -> AsyncIterator[Broker]:
-    broker = Broker(amqp_url)
-    await broker.start()
-    await declare_topology(broker.connection)
-    yield broker
-    await broker.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ from tests.integration.edge_bench import SERVICE, Bench, an_edge
 # Fixed, as they are in names of tests, which must be the same on each worker.
 NO_KEY, NOR_THIS = "7d1f0c52-3a0e-4a57-9d53-2f5c7a1b8e01", "7d1f0c52-3a0e-4a57-9d53-2f5c7a1b8e02"
 JOB = {"service": SERVICE, "payload": {"text": "hello"}}
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with an_edge(tmp_path) as bench:
-        yield bench
 
 
 async def make(edge: Bench, key: str | None = None, **fields: Any) -> dict[str, Any]:

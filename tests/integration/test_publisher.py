@@ -9,13 +9,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from aio_pika import connect
+from aio_pika import Message, connect
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
 from coordinator.broker.publisher import MAX_ARRAY_BYTES, RabbitEventSink
-from coordinator.broker.topology import EVENTS_STREAM, declare_topology
+from coordinator.broker.topology import EVENTS_STREAM
 from coordinator.domain.job import JobCanceled, JobExpired
 from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained
@@ -50,26 +50,18 @@ class Reader:
         self.messages: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
 
     async def bind(self, key: str) -> None:
-        queue = await self.channel.declare_queue(exclusive=True)
-        await queue.bind("coordinator.events", key)
-        await queue.consume(self.messages.put, no_ack=True)
+        self.queue = await self.channel.declare_queue(exclusive=True)
+        await self.queue.bind("coordinator.events", key)
+        await self.queue.consume(self.messages.put, no_ack=True)
 
     async def read(self, count: int) -> list[AbstractIncomingMessage]:
         async with asyncio.timeout(SOON):
             return [await self.messages.get() for _ in range(count)]
 
     async def nothing_more(self) -> bool:
-        await asyncio.sleep(0.1)
-        return self.messages.empty()
-
-
-@pytest.fixture
-async def broker(amqp_url: str) -> AsyncIterator[Broker]:
-    broker = Broker(amqp_url)
-    await broker.start()
-    await declare_topology(broker.connection)
-    yield broker
-    await broker.stop()
+        """What was confirmed is on the queue by now, ahead of a last word that is put there directly."""
+        await self.channel.default_exchange.publish(Message(b"the last word"), self.queue.name)
+        return [b"the last word"] == [message.body for message in await self.read(1)]
 
 
 @pytest.fixture
