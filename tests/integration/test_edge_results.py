@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import pytest
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.receipt import verify_receipt
 from coordinator.edge.models import JobResult
-from tests.integration.edge_bench import Bench
+from tests.integration.edge_bench import Bench, an_edge
 
 
 async def test_a_result_is_not_ready_until_the_job_is_final(edge: Bench) -> None:
