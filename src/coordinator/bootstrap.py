@@ -36,7 +36,7 @@ from coordinator.application.ports import (
 )
 from coordinator.application.preparation import Preparation, fingerprint_secret
 from coordinator.application.presence import Presence
-from coordinator.application.progress import ProgressHub
+from coordinator.application.progress_hub import ProgressHub
 from coordinator.application.publish import Publisher
 from coordinator.application.timers import Timers
 from coordinator.blobs import open_blob_store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.application.local_queues import LocalHints, LocalWorkQueues, NullEventSink
-from coordinator.application.progress import NoWire
+from coordinator.application.progress_hub import NoWire
 from coordinator.database.datadir import DataDirectory
 from coordinator.database.leadership import LocalLeadership
 from coordinator.database.migrate import migrate

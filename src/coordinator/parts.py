@@ -17,7 +17,7 @@ from coordinator.application.ports import (
     Leadership,
     WorkQueues,
 )
-from coordinator.application.progress import ProgressWire
+from coordinator.application.progress_hub import ProgressWire
 
 
 class Edge(Protocol):

@@ -19,7 +19,7 @@ from coordinator.application.intents import Accepted, Answer, Intent
 from coordinator.application.keyring import Keyring
 from coordinator.application.live import Live, LiveEvents
 from coordinator.application.ports import Heartbeat, Offer, TakenOffer
-from coordinator.application.progress import ProgressHub
+from coordinator.application.progress_hub import ProgressHub
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream

@@ -9,8 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import ValidationError
 
-from coordinator.application import progress
-from coordinator.application.progress import MAX_TEXT, Progress, ProgressHub, ProgressReport, Topic
+from coordinator.application import progress_hub
+from coordinator.application.progress import MAX_TEXT, Progress, ProgressReport
+from coordinator.application.progress_hub import ProgressHub
+from coordinator.application.progress_stream import Topic
 
 JOB, OTHER = uuid4(), uuid4()
 
@@ -168,7 +170,7 @@ async def test_text_that_another_process_has_comes_before_what_is_new() -> None:
 
 async def test_a_text_that_nobody_sends_is_not_waited_for_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an answer a late reader begins with what comes."""
-    monkeypatch.setattr(progress, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(progress_hub, "ANSWER_SECONDS", 0.01)
     wire = Wire()
     hub = ProgressHub(wire)
     async with asyncio.timeout(5), hub.watch(JOB) as stream:
@@ -214,7 +216,7 @@ async def test_ended_jobs_are_forgotten_after_a_while() -> None:
         hub.publish("alice", said("the end", 0))
         hub.end(JOB)
         assert [(0, "the end")] == texts(stream.take())
-        now[0] += progress.AFTERLIFE_SECONDS + 1
+        now[0] += progress_hub.AFTERLIFE_SECONDS + 1
         hub.publish("bob", said("b", 0, job=OTHER))
         assert hub.whole(JOB) is None
         assert hub.whole(OTHER) is not None
@@ -222,8 +224,8 @@ async def test_ended_jobs_are_forgotten_after_a_while() -> None:
 
 async def test_memory_is_bounded_by_characters_and_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The job that said nothing for longest is dropped first, whether somebody watches it or not."""
-    monkeypatch.setattr(progress, "MAX_ALL_TEXT", 100)
-    monkeypatch.setattr(progress, "MAX_JOBS", 3)
+    monkeypatch.setattr(progress_hub, "MAX_ALL_TEXT", 100)
+    monkeypatch.setattr(progress_hub, "MAX_JOBS", 3)
     hub = ProgressHub()
     jobs = [uuid4() for _ in range(6)]
     async with hub.watch(everybody=True) as stream:

@@ -19,7 +19,8 @@ from coordinator.application.endings import Endings
 from coordinator.application.feed import Feed
 from coordinator.application.holders import Holders
 from coordinator.application.ports import EventLog, LogError, LogUnavailable, Page, Recorded
-from coordinator.application.progress import ProgressHub, ProgressReport
+from coordinator.application.progress import ProgressReport
+from coordinator.application.progress_hub import ProgressHub
 from coordinator.domain.job import JobCanceled, JobCompleted, JobEvent, JobExpired, JobFailed
 from coordinator.domain.messages import Event, Principal
 from coordinator.domain.miner import MinerEvent

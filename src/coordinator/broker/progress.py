@@ -31,7 +31,9 @@ from coordinator.application.holders import Holders
 from coordinator.application.intents import MAX_ARRAY_LENGTH, parse_json
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Hints, LogError
-from coordinator.application.progress import Progress, ProgressHub, ProgressReport, Topic
+from coordinator.application.progress import Progress, ProgressReport
+from coordinator.application.progress_hub import ProgressHub
+from coordinator.application.progress_stream import Topic
 from coordinator.broker.connection import Broker, named_url, retry_seconds
 from coordinator.broker.envelope import Envelope, authenticate
 from coordinator.broker.tolerance import read_tolerantly

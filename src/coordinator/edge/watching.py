@@ -14,7 +14,7 @@ from uuid import UUID
 
 from coordinator.application.live import EVERYTHING, FINAL_EVENTS, EventReader, Live, Topic
 from coordinator.application.ports import Recorded
-from coordinator.application.progress import ProgressStream
+from coordinator.application.progress_stream import ProgressStream
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobAttemptEnded, JobEvent
 from coordinator.domain.messages import Principal, Role

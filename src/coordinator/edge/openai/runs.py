@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from fastapi import Depends, Header
 from starlette.requests import ClientDisconnect, Request
 
-from coordinator.application.progress import ProgressStream
+from coordinator.application.progress_stream import ProgressStream
 from coordinator.crypto.refs import parse_blob_ref
 from coordinator.domain.aggregates import job_stream
 from coordinator.domain.errors import Code
