@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.edge import models
+from coordinator.edge.models.jobs import JobCancelAnswer, JobPage, JobResult, JobView
+from coordinator.edge.models.miners import MinerPage, MinerView
+from coordinator.edge.models.services import ServicePage, ServiceView
 from tests.acceptance.cli_process import Coordinator, Ran, call, dev, run
 
 NO_JOB = "0190163d-8694-739b-aea5-966c26f8ad91"
@@ -32,7 +34,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
 def test_submit_and_wait_prints_the_result(coordinator: Coordinator) -> None:
     """`job submit --wait --json` prints the result as GET /jobs/{id}/result does, and ends with 0."""
     ran = coordinator.run("job", "submit", "checksum", "--payload", '{"text": "hello"}', "--wait", "--json")
-    told = models.JobResult.model_validate(ran.json())
+    told = JobResult.model_validate(ran.json())
     assert (0, hashlib.sha256(b"hello").hexdigest()) == (ran.code, told.result["digests"][0]["digest"])
 
 
@@ -74,8 +76,8 @@ def test_shows_lists_and_watches(coordinator: Coordinator) -> None:
     watched = coordinator.run("job", "watch", job_id, "--json")
     shown = coordinator.run("job", "show", job_id, "--json")
     listed = coordinator.run("job", "list", "--state", "completed", "--json")
-    view = models.JobView.model_validate(shown.json())
-    page = models.JobPage.model_validate(listed.json())
+    view = JobView.model_validate(shown.json())
+    page = JobPage.model_validate(listed.json())
     assert (0, "COMPLETED") == (watched.code, watched.lines()[-1]["state"])
     assert "COMPLETED" == view.state
     assert view.job_id in {item.job_id for item in page.items}
@@ -99,10 +101,10 @@ def test_cancel_and_a_job_without_a_result(idle: Coordinator) -> None:
     canceled = idle.run("job", "cancel", job_id, "--reason", "changed my mind", "--json")
     late = idle.run("job", "result", job_id, "--wait", "--json")
     assert (3, "JOB_NOT_READY") == (early.code, json.loads(early.err)["code"])
-    assert (0, "CANCELED") == (canceled.code, models.JobCancelAnswer.model_validate(canceled.json()).state)
+    assert (0, "CANCELED") == (canceled.code, JobCancelAnswer.model_validate(canceled.json()).state)
     assert (1, "CANCELED", "JOB_CANCELED") == (
         late.code,
-        models.JobView.model_validate(late.json()).state,
+        JobView.model_validate(late.json()).state,
         json.loads(late.err)["code"],
     )
 
@@ -125,18 +127,18 @@ def test_services(coordinator: Coordinator) -> None:
     """The registry is listed and shown in the HTTP API's shapes."""
     listed = coordinator.run("service", "list", "--json")
     shown = coordinator.run("service", "show", "checksum", "--json")
-    page = models.ServicePage.model_validate(listed.json())
+    page = ServicePage.model_validate(listed.json())
     assert {"checksum", "video_transcoding"} <= {item.id for item in page.items}
-    assert "checksum" == models.ServiceView.model_validate(shown.json()).id
+    assert "checksum" == ServiceView.model_validate(shown.json()).id
 
 
 def test_miners(coordinator: Coordinator) -> None:
     """The miner that `dev --miners 1` started is listed and shown."""
     coordinator.run("job", "watch", coordinator.submit("so that it has registered"))
-    page = models.MinerPage.model_validate(coordinator.run("miner", "list", "--json").json())
+    page = MinerPage.model_validate(coordinator.run("miner", "list", "--json").json())
     shown = coordinator.run("miner", "show", "miner-1@dev-miner", "--json")
     assert ["miner-1@dev-miner"] == [item.miner_id for item in page.items]
-    assert "ONLINE" == models.MinerView.model_validate(shown.json()).state
+    assert "ONLINE" == MinerView.model_validate(shown.json()).state
 
 
 def test_receipts_verify_offline(coordinator: Coordinator, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.edge import models
+from coordinator.edge.models.keys import KeyView, NewSecretAnswer
 from tests.acceptance.cli_process import Coordinator, dev
 
 NO_KEY = "0190163d-8694-739b-aea5-966c26f8ad91"
@@ -24,7 +24,7 @@ def create(coordinator: Coordinator, *arguments: str) -> dict[str, Any]:
     ran = coordinator.run("key", "create", *arguments, "--json")
     assert ran.code == 0, ran.err
     told: dict[str, Any] = ran.json()
-    assert models.NewSecretAnswer.model_validate(told)
+    assert NewSecretAnswer.model_validate(told)
     return told
 
 
@@ -46,7 +46,7 @@ def test_a_key_from_its_making_to_its_end(coordinator: Coordinator) -> None:
     assert 5 == works(coordinator, last["key"])
     assert [] == coordinator.run("key", "list", "--name", "carol", "--json").json()["items"]
     [item] = coordinator.run("key", "list", "--name", "carol", "--revoked", "--json").json()["items"]
-    shown = models.KeyView.model_validate(item)
+    shown = KeyView.model_validate(item)
     assert ("REVOKED", "laptop", 3, "left") == (shown.state, shown.label, shown.generation, shown.reason)
     table = coordinator.run("key", "list", "--revoked").out
     assert table.splitlines()[0].split()[:3] == ["NAME", "ROLE", "STATE"]

@@ -13,7 +13,7 @@ import pytest
 from coordinator.domain.miner import miner_stream
 from coordinator.domain.service import service_stream
 from coordinator.edge import EdgeLimits
-from coordinator.edge.models import JobView
+from coordinator.edge.models.jobs import JobView
 from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from coordinator.edge import listing
-from coordinator.edge.models import StatsView
+from coordinator.edge.models.health import StatsView
 from tests.integration.edge_bench import Bench
 
 

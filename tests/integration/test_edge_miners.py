@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from coordinator.edge.models import MinerView, PolledOffer
+from coordinator.edge.models.miners import MinerView, PolledOffer
 from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 WRONG_REGISTERS: list[dict[str, Any]] = [

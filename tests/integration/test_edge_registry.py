@@ -14,7 +14,7 @@ from coordinator.application.intents import Accepted, Intent
 from coordinator.catalog import load_catalog
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetire
-from coordinator.edge.models import ServiceView
+from coordinator.edge.models.services import ServiceView
 from tests.integration.edge_bench import SERVICE, Bench
 
 NOT_THERE: list[str] = ["no_such", "a" * 63]

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.receipt import verify_receipt
-from coordinator.edge.models import JobResult
+from coordinator.edge.models.jobs import JobResult
 from tests.integration.edge_bench import Bench, an_edge
 
 

@@ -18,7 +18,9 @@ from coordinator.edge.jobs import view as job_view
 from coordinator.edge.listing import AllJobsQuery, read_jobs
 from coordinator.edge.miners import MINER_CURSOR, MinersQuery
 from coordinator.edge.miners import view as miner_view
-from coordinator.edge.models import FollowerView, JobPage, MinerPage, StatsView
+from coordinator.edge.models.health import FollowerView, StatsView
+from coordinator.edge.models.jobs import JobPage
+from coordinator.edge.models.miners import MinerPage
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import Position, cursor_after, read_cursor, reply
 

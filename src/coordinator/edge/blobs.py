@@ -21,7 +21,7 @@ from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Anyone
 from coordinator.edge.bodies import declared_length, incoming
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.models import BlobView
+from coordinator.edge.models.jobs import BlobView
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import may_read, reply
 from coordinator.edge.results import begun, blob_behind, stored_document

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from coordinator.edge.context import Context
-from coordinator.edge.models import HealthView
+from coordinator.edge.models.health import HealthView
 from coordinator.edge.reading import reply
 
 router = APIRouter(tags=["health"])

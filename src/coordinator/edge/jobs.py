@@ -18,7 +18,7 @@ from coordinator.edge.bodies import command_body, read_object
 from coordinator.edge.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.context import Context
 from coordinator.edge.listing import JobsQuery, read_jobs
-from coordinator.edge.models import JobCancelAnswer, JobPage, JobSubmitAnswer, JobView
+from coordinator.edge.models.jobs import JobCancelAnswer, JobPage, JobSubmitAnswer, JobView
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import Position, find_job, reply
 from coordinator.edge.sending import same_job, send

@@ -18,7 +18,7 @@ from coordinator.domain.messages import NAME, Name, Principal
 from coordinator.edge.auth import Admin
 from coordinator.edge.bodies import command_body, fill, header_text, read_object
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.models import KeyAnswer, KeyPage, KeyView, NewSecretAnswer
+from coordinator.edge.models.keys import KeyAnswer, KeyPage, KeyView, NewSecretAnswer
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import PageQuery, Position, cursor_after, read_cursor, reply
 from coordinator.edge.sending import send

@@ -14,7 +14,8 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 
 from coordinator.domain.messages import MinerId, Name, ServiceId
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.models import JobState, moment
+from coordinator.edge.models.base import moment
+from coordinator.edge.models.jobs import JobState
 from coordinator.edge.reading import PageQuery, cursor_after, read_cursor
 
 MAX_LOOKED_AT: Final = 2000

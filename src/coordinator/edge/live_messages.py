@@ -27,7 +27,7 @@ from coordinator.domain.job import (
     JobSubmitted,
 )
 from coordinator.domain.messages import Event
-from coordinator.edge.models import Moment, moment
+from coordinator.edge.models.base import Moment, moment
 
 
 class LiveMessage(BaseModel):

@@ -20,7 +20,7 @@ from coordinator.domain.miner import MinerDrain, MinerLeave, MinerRegister
 from coordinator.edge.auth import Admin, Miner, MinerOrAdmin
 from coordinator.edge.bodies import command_body, read_object, take_text
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.models import (
+from coordinator.edge.models.miners import (
     HeartbeatAnswer,
     MinerAnswer,
     MinerPage,

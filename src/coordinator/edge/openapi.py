@@ -18,7 +18,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.messages import NAME
 from coordinator.edge.auth import KEY_SCHEME
 from coordinator.edge.bodies import SCHEMA_REF
-from coordinator.edge.models import ProblemDetails
+from coordinator.edge.models.base import ProblemDetails
 from coordinator.edge.openai import describing
 from coordinator.edge.openai.errors import TAG as OPENAI
 from coordinator.edge.problems import describe_problem

@@ -25,7 +25,7 @@ from coordinator.domain.miner import Draining, Online
 from coordinator.edge.auth import Miner
 from coordinator.edge.bodies import command_body, read_object
 from coordinator.edge.context import Context, EdgeContext, monotonic
-from coordinator.edge.models import PolledOffer
+from coordinator.edge.models.miners import PolledOffer
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import reply
 from coordinator.edge.sending import decide, miner_of, miner_state, trace_of

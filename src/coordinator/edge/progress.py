@@ -17,7 +17,7 @@ from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Miner
 from coordinator.edge.bodies import command_body, read_object, take_text
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.models import ProgressAnswer
+from coordinator.edge.models.miners import ProgressAnswer
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import reply
 from coordinator.edge.sending import miner_of, same_job

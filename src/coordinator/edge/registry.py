@@ -26,7 +26,7 @@ from coordinator.edge.auth import Anyone
 from coordinator.edge.bodies import model_body, read_object
 from coordinator.edge.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.context import Context, EdgeContext, in_thread
-from coordinator.edge.models import (
+from coordinator.edge.models.services import (
     CategoryPage,
     CategoryView,
     FaultView,

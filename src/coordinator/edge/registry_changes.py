@@ -14,7 +14,7 @@ from coordinator.domain.service import ServiceRegister, ServiceRetire, ServiceRe
 from coordinator.edge.auth import Admin
 from coordinator.edge.bodies import fill, model_body, read_object
 from coordinator.edge.context import Context
-from coordinator.edge.models import ServiceAnswer
+from coordinator.edge.models.services import ServiceAnswer
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import reply
 from coordinator.edge.sending import send

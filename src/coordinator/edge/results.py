@@ -24,7 +24,8 @@ from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Client
 from coordinator.edge.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.context import Context, EdgeContext, in_thread
-from coordinator.edge.models import JobResult, Receipt, ReceiptPage, moment, rfc3339
+from coordinator.edge.models.base import moment, rfc3339
+from coordinator.edge.models.jobs import JobResult, Receipt, ReceiptPage
 from coordinator.edge.problems import Problem, describe_problems
 from coordinator.edge.reading import POSITION_HEADER, Position, find_job, reply
 from coordinator.edge.waiting import JobWatch, wait_asked

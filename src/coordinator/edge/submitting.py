@@ -15,7 +15,7 @@ from coordinator.domain.job import FINAL_STATES, JobSubmit
 from coordinator.domain.messages import Principal
 from coordinator.edge.bodies import fill, header_text
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.models import JobSubmitAnswer
+from coordinator.edge.models.jobs import JobSubmitAnswer
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import POSITION_HEADER
 from coordinator.edge.results import final_job, result_pieces

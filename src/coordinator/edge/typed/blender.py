@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from coordinator.edge.auth import Client
 from coordinator.edge.context import Context
-from coordinator.edge.models import JobSubmitAnswer, View
+from coordinator.edge.models.base import View
+from coordinator.edge.models.jobs import JobSubmitAnswer
 from coordinator.edge.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer
 from coordinator.edge.typed.asking import Ask, FileName, ask_body, read_ask, submit_ask
 from coordinator.edge.typed.ffmpeg import MediaFile

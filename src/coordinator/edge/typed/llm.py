@@ -18,7 +18,8 @@ from coordinator.domain.messages import Principal
 from coordinator.edge.auth import Client
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.live_events import STREAM_HEADERS, EventStream, follow_job
-from coordinator.edge.models import JobSubmitAnswer, View
+from coordinator.edge.models.base import View
+from coordinator.edge.models.jobs import JobSubmitAnswer
 from coordinator.edge.results import final_job, result_pieces
 from coordinator.edge.submitting import (
     SUBMIT_PROBLEMS,

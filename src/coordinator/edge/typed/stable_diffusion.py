@@ -12,7 +12,8 @@ from starlette.responses import Response
 from coordinator.domain.matching import Constraints
 from coordinator.edge.auth import Client
 from coordinator.edge.context import Context
-from coordinator.edge.models import JobSubmitAnswer, View
+from coordinator.edge.models.base import View
+from coordinator.edge.models.jobs import JobSubmitAnswer
 from coordinator.edge.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer
 from coordinator.edge.typed.asking import Ask, FileName, ask_body, read_ask, submit_ask
 

@@ -1,0 +1,43 @@
+"""How the coordinator is, and its figures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from coordinator.edge.models.base import Moment, View
+
+
+class FollowerView(View):
+    status: str
+    position: int
+
+
+class StatsView(View):
+    """Figures of this process and of the tables. Counters begin with the process."""
+
+    mode: str
+    position: int
+    broker_up: bool
+    jobs_queued: int | None
+    oldest_queued_at: Moment | None
+    jobs_running: int | None
+    offers: int | None
+    slots: int | None
+    busy_slots: int | None
+    miners: dict[str, int]
+    services: int
+    commands: int
+    refusals: dict[str, int]
+    events: dict[str, int]
+    followers: dict[str, FollowerView]
+
+
+class HealthView(View):
+    """How the coordinator is; `reasons` says what is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    status: Literal["ok", "failing"]
+    reasons: list[str]

@@ -1,0 +1,97 @@
+"""Jobs, what came of them, the receipts for them, and the files that they name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import ConfigDict
+
+from coordinator.domain.matching import Constraints
+from coordinator.edge.models.base import Answer, Moment, View
+
+JobState = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
+
+
+class JobError(View):
+    code: str
+    message: str
+
+
+class JobSubmitAnswer(Answer):
+    """A job that was submitted; its result or error, where the request waited for the end."""
+
+    job_id: UUID
+    state: JobState
+    expires_at: Moment
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+
+
+class JobCancelAnswer(Answer):
+    job_id: UUID
+    state: JobState
+
+
+class JobView(View):
+    """One job."""
+
+    job_id: UUID
+    service: str
+    service_version: int
+    state: JobState
+    client: str
+    assigned_miner_id: str | None
+    attempt: int
+    max_attempts: int
+    priority: int
+    constraints: Constraints
+    requested_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    expires_at: Moment
+    error: JobError | None
+    payload_digest: str
+    result_digest: str | None
+    position: int
+
+
+class JobPage(View):
+    items: list[JobView]
+    next_cursor: str | None
+
+
+class JobResult(View):
+    """What a completed job gave. `result_digest` is SHA-256 over the salt (hex) and the canonical result."""
+
+    job_id: UUID
+    state: Literal["COMPLETED"]
+    attempt: int
+    miner_id: str
+    finished_at: Moment
+    result_digest: str
+    result_salt: str
+    result: dict[str, Any]
+
+
+class Receipt(View):
+    """A signed receipt, AITBC receipt 1.0; see the page on auditing for how to verify one."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: str
+    receipt_id: str
+    job_id: str
+
+
+class ReceiptPage(View):
+    items: list[Receipt]
+    next_cursor: str | None
+
+
+class BlobView(View):
+    """A stored file; `blob` is how a payload or result names it."""
+
+    blob: str
+    sha256: str
+    size: int

@@ -1,0 +1,86 @@
+"""Miners: their sessions, what they are offered over HTTP, and what their reports are answered."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from coordinator.application.ports import HeldAttempt, Offer
+from coordinator.domain.matching import Capabilities
+from coordinator.edge.models.base import Answer, Moment, View
+from coordinator.edge.models.jobs import JobState, Receipt
+
+MinerState = Literal["ONLINE", "DRAINING", "OFFLINE"]
+
+
+class MinerRegisterAnswer(Answer):
+    """A session has begun. `session_token` is the session id under the name that AITBC's miners look for."""
+
+    miner_id: str
+    session_id: str
+    session_token: str
+    profile: str
+    state: MinerState
+    queue: str
+    control_queue: str
+    heartbeat_interval_seconds: float
+    heartbeat_timeout_seconds: float
+
+
+class HeartbeatAnswer(Answer):
+    """Stop the attempts in `cancel`: they are no longer yours."""
+
+    state: MinerState
+    cancel: list[HeldAttempt] = Field(default_factory=list)
+
+
+class MinerAnswer(Answer):
+    miner_id: str
+    session_id: str
+    profile: str
+    state: MinerState
+
+
+class PolledOffer(Offer):
+    """An offer that is claimed already: run it, send its result. `expires_at` is in Unix milliseconds."""
+
+    position: int
+
+
+class AttemptAnswer(Answer):
+    job_id: UUID
+    state: JobState
+    attempt: int
+
+
+class ProgressAnswer(Answer):
+    """A report was passed on. `position`: what this process knows of the log; a report is not in it."""
+
+    whole: bool
+    """Send the whole text so far, with `whole`: its beginning is not known here."""
+
+
+class ResultAnswer(AttemptAnswer):
+    receipt: Receipt
+
+
+class MinerView(View):
+    """One miner."""
+
+    miner_id: str
+    session_id: str
+    state: MinerState
+    profile: str
+    capabilities: Capabilities
+    concurrency: int
+    public_key: str
+    registered_at: Moment
+    changed_at: Moment
+    position: int
+
+
+class MinerPage(View):
+    items: list[MinerView]
+    next_cursor: str | None
