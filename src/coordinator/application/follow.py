@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
@@ -143,6 +144,75 @@ class LocalWatermarks:
             return tables.position(follower)
 
 
+class _Acted:
+    """Up to where a leader has acted, and what of that the tables do not have: the batch that is being stored
+    now, one at a time, and the events behind it, which gather until they are due.
+    """
+
+    def __init__(
+        self,
+        follower: Follower,
+        position: int,
+        store: Callable[[Sequence[Recorded]], Coroutine[Any, Any, None]],
+        on_stored: Callable[[], None],
+    ) -> None:
+        """`on_stored` is called when a batch is stored, or failed: then it is time for `note_stored`."""
+        self.position = position
+        self._follower = follower
+        self._store = store
+        self._on_stored = on_stored
+        self._now = asyncio.get_running_loop().time
+        self._waiting: list[Recorded] = []
+        self._due = 0.0
+        self._storing: asyncio.Task[None] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether a whole batch waits to be stored."""
+        return len(self._waiting) >= self._follower.batch
+
+    def take(self, events: Sequence[Recorded]) -> None:
+        """These were acted on. The first that waits says when all are due."""
+        if not self._waiting:
+            self._due = self._now() + self._follower.linger_seconds
+        self._waiting += events
+        self.position = events[-1].position
+
+    def due_in(self) -> float:
+        """Seconds until what waits is to be stored; for ever, where nothing waits or a batch is under way."""
+        if not self._waiting or self._storing:
+            return math.inf
+        if self.full or self._follower.hurried:
+            return 0.0
+        return max(0.0, self._due - self._now())
+
+    def begin_to_store(self) -> None:
+        """Store what waits, beside what is acted on meanwhile."""
+        self._follower.gather()
+        self._storing = asyncio.create_task(self._store(self._waiting))
+        self._storing.add_done_callback(lambda _: self._on_stored())
+        self._waiting = []
+
+    def note_stored(self) -> None:
+        """If a batch is stored, the next one may be. Raises what it failed with, and then keeps the batch."""
+        if self._storing and self._storing.done():
+            self._storing.result()
+            self._storing = None
+
+    async def store_all(self) -> None:
+        """Store everything, in order. Raises what the first batch that could not be stored failed with."""
+        if self._storing:
+            await self._storing
+        if self._waiting:
+            self._follower.gather()
+            await self._store(self._waiting)
+
+    async def join(self) -> None:
+        """Wait for what is being stored, however it ends."""
+        if self._storing:
+            await asyncio.gather(self._storing, return_exceptions=True)
+
+
 class FollowerRunner:
     """The life of one follower in this process: standby, leading, standby …"""
 
@@ -216,50 +286,33 @@ class FollowerRunner:
         follower, name = self.follower, self.follower.name
         self._watermarks.leads(name, here=True)
         self._watermarks.moved(name, self.position)
-        loop = asyncio.get_running_loop()
-        acted, unstored, due = self.position, list[Recorded](), 0.0
-        storing: asyncio.Task[None] | None = None
         woken = asyncio.Event()
+        acted = _Acted(follower, self.position, self._store, on_stored=woken.set)
         unsubscribe = self._feed.on_more(woken.set)
         try:
             while self._leadership.holds(name):
                 woken.clear()
-                if storing and storing.done():
-                    await storing
-                    storing = None
-                full = len(unstored) >= follower.batch
-                if unstored and not storing and (full or follower.hurried or loop.time() >= due):
-                    follower.gather()
-                    storing, unstored, full = asyncio.create_task(self._store(unstored)), [], False
-                    storing.add_done_callback(lambda _: woken.set())
+                acted.note_stored()
+                if acted.due_in() <= 0:
+                    acted.begin_to_store()
                 # Where the tables are behind, let them come along.
-                events = () if full else await self._feed.read(acted, follower.batch)
+                events = () if acted.full else await self._feed.read(acted.position, follower.batch)
                 if events:
                     await follower.act(events)
-                    acted = events[-1].position
-                    due = due if unstored else loop.time() + follower.linger_seconds
-                    unstored += events
+                    acted.take(events)
                 await follower.tick(self.position)
                 if not events:
-                    waits = follower.tick_seconds
-                    if unstored and not storing:
-                        waits = 0.0 if follower.hurried else max(0.0, min(waits, due - loop.time()))
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(waits):
+                        async with asyncio.timeout(min(follower.tick_seconds, acted.due_in())):
                             await woken.wait()
         except (asyncio.CancelledError, ConnectionError):
             # What was acted on and is not stored would be acted on again. Not past what could not be stored.
             with contextlib.suppress(PositionMoved, LogUnavailable, ConnectionError):
-                if storing:
-                    await storing
-                if unstored:
-                    follower.gather()
-                    await self._store(unstored)
+                await acted.store_all()
             raise
         finally:
             unsubscribe()
-            if storing:
-                await asyncio.gather(storing, return_exceptions=True)
+            await acted.join()
 
     async def _store(self, events: Sequence[Recorded]) -> None:
         await self._in_thread(self._apply, events)
