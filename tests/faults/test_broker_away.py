@@ -79,6 +79,7 @@ async def test_an_absent_broker_is_not_a_silent_miner(
             await asyncio.to_thread(breakable_rabbitmq.settle)
             await asyncio.to_thread(breakable_rabbitmq.kill)
             killed_at = time.monotonic()
+            await eventually(lambda: not stage.health()["ready"], "the coordinator to see that it is away")
             while time.monotonic() < killed_at + TIMEOUT_SECONDS * 2:
                 assert not stage.health()["ready"]
                 await asyncio.sleep(0.5)  # an outage of this length is what is tested
