@@ -14,6 +14,7 @@ from coordinator.client.errors import NotAuthorised
 from coordinator.servers import PostgresServer, RabbitMQServer
 from tests.harness.executor import SERVICE
 from tests.harness.stage import ROOT, Stage
+from tests.harness.waiting import eventually
 
 BOTH = ("one", "other")
 MOMENTS = 10.0
@@ -50,9 +51,10 @@ async def lets_in(stage: Stage, at: str, key: str) -> bool:
 
 
 async def until(stage: Stage, at: str, key: str, expected: bool) -> None:
-    async with asyncio.timeout(MOMENTS):
-        while await lets_in(stage, at, key) is not expected:  # noqa: ASYNC110 - it is another process that changes
-            await asyncio.sleep(0.02)
+    async def so() -> bool:
+        return await lets_in(stage, at, key) is expected
+
+    await eventually(so, timeout=MOMENTS, tolerate=False)
 
 
 async def answers(rpc: AmqpRpc, number: int) -> list[str]:

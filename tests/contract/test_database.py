@@ -8,11 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import psycopg
@@ -28,6 +27,7 @@ from coordinator.domain.job import JobCanceled
 from coordinator.domain.messages import stream_id
 from coordinator.log.sqlite import SqliteEventLog
 from coordinator.servers import PostgresServer
+from tests.harness.waiting import eventually_now
 
 PATIENCE = 30.0  # seconds before a test gives up on something that should happen
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -419,18 +419,9 @@ def test_surviving_a_restart_of_the_server(
             with pytest.raises(LogUnavailable):
                 use()
         breakable_postgres.start()
-        assert [a_thing("a")] == _when_available(lambda: all_things(database))
+        assert [a_thing("a")] == eventually_now(lambda: all_things(database))
     finally:
         database.close()
-
-
-def _when_available(ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    deadline = monotonic() + PATIENCE
-    while True:
-        try:
-            return ask()
-        except LogUnavailable:
-            assert monotonic() < deadline
 
 
 def test_terminated_connections_are_not_noticed(database_url: str, migrations: Path, sql: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Protocol
@@ -20,6 +20,7 @@ from coordinator.database import leadership as module
 from coordinator.database.datadir import DataDirectory, DataDirectoryInUse
 from coordinator.database.leadership import LEADER_APPLICATION, LocalLeadership, PostgresLeadership
 from coordinator.servers import PostgresServer
+from tests.harness.waiting import eventually
 
 PATIENCE = 30.0  # seconds before a test gives up on something that should happen
 
@@ -67,13 +68,6 @@ async def candidate(database_url: str) -> AsyncIterator[Opener]:
 async def acquired(leadership: Leadership, name: str = "projector") -> None:
     async with asyncio.timeout(PATIENCE):
         await leadership.acquire(name)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Ask again until it is so."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - `holds` tells nobody when it changes
-            await asyncio.sleep(0.01)
 
 
 def terminate(url: str) -> None:
@@ -156,7 +150,7 @@ async def test_a_lost_connection_loses_all(candidate: Opener, database_url: str)
     await acquired(first, "projector")
     await acquired(first, "notary")
     terminate(database_url)
-    await until(lambda: not first.holds("projector"))
+    await eventually(lambda: not first.holds("projector"))
     assert not first.holds("notary")
     await acquired(first, "projector")
     assert (first.holds("projector"), first.holds("notary")) == (True, False)
@@ -202,7 +196,7 @@ async def test_a_server_that_is_away(breakable_postgres: PostgresServer, candida
     first = candidate(url)
     await acquired(first)
     await asyncio.to_thread(breakable_postgres.kill)
-    await until(lambda: not first.holds("projector"))
+    await eventually(lambda: not first.holds("projector"))
     waiting = asyncio.create_task(first.acquire("projector"))
     await asyncio.to_thread(breakable_postgres.start)
     await asyncio.wait_for(waiting, PATIENCE)

@@ -39,6 +39,7 @@ from coordinator.log.postgres import PostgresEventLog
 from coordinator.log.postgres_recorder import PostgresRecorder
 from coordinator.log.sqlite import SqliteEventLog
 from coordinator.servers import PostgresServer
+from tests.harness.waiting import eventually_now
 
 PATIENCE = 30.0  # seconds before a test gives up on something that should happen
 
@@ -150,13 +151,6 @@ def conflict(log: EventLog, *streams: UUID) -> None:
     """Fail to append: every stream's first version again."""
     with pytest.raises(VersionConflict):
         log.append([new(stream) for stream in streams], [payload(stream, b"lost") for stream in streams])
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Ask again until it is so."""
-    deadline = monotonic() + PATIENCE
-    while not condition():
-        assert monotonic() < deadline, "it never came to be"
 
 
 @contextmanager
@@ -445,13 +439,13 @@ def test_the_listener_is_started_again(on_postgres: Logs) -> None:
     url = on_postgres.target
     assert url is not None
     with waiting(log, 0, count=3) as woken:
-        eventually(lambda: listeners(url))
+        eventually_now(lambda: listeners(url))
         (killed,) = listeners(url)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(%s)", (killed,))
         other.append([new(uuid4())])
         assert [w.result(PATIENCE) for w in woken] == [True] * 3
-    eventually(lambda: listeners(url) not in ([], [killed]))
+    eventually_now(lambda: listeners(url) not in ([], [killed]))
 
 
 def test_the_librarys_own_append_wakes(on_postgres: Logs) -> None:
@@ -467,7 +461,7 @@ def test_the_librarys_own_append_wakes(on_postgres: Logs) -> None:
         holder.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, APPEND_LOCK))
         event = StoredEvent(uuid4(), 1, *_encoded(canceled(uuid4())))
         appending = threads.submit(PostgresApplicationRecorder.insert_events, other.recorder, [event])
-        eventually(lambda: _waits_for_a_lock(holder))
+        eventually_now(lambda: _waits_for_a_lock(holder))
         holder.rollback()
         assert appending.result(PATIENCE) == [2]
 
@@ -516,7 +510,7 @@ def test_surviving_a_restart_of_the_server(breakable_postgres: PostgresServer) -
                     use()
             assert monotonic() - started < PATIENCE
             breakable_postgres.start()
-            second = _when_available(lambda: log.append([new(uuid4())]))
+            second = eventually_now(lambda: log.append([new(uuid4())]))
             assert [w.result(PATIENCE) for w in woken] == [True] * 3
         assert [*positions(first), *positions(second)] == [r.position for r in log.read(0, 10)]
         # And the listener, not only our own append, works again.
@@ -524,15 +518,6 @@ def test_surviving_a_restart_of_the_server(breakable_postgres: PostgresServer) -
             assert woken[0].result(PATIENCE)
     finally:
         log.close()
-
-
-def _when_available(append: Callable[[], Appended]) -> Appended:
-    deadline = monotonic() + PATIENCE
-    while True:
-        try:
-            return append()
-        except LogUnavailable:
-            assert monotonic() < deadline
 
 
 # --- nothing is ever skipped -------------------------------------------------------------------------------

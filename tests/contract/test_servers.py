@@ -151,7 +151,7 @@ def test_rabbitmq_keeps_messages_through_a_kill(breakable_rabbitmq: RabbitMQServ
         for kind in ("classic", "quorum"):
             channel.queue_declare(kind, durable=True, arguments={"x-queue-type": kind})
             channel.basic_publish("", kind, b"42", persistent, mandatory=True)
-    breakable_rabbitmq.settle()  # the queue is younger than old versions need to note its name
+    breakable_rabbitmq.settle()
     pids = pids_of(breakable_rabbitmq)
     breakable_rabbitmq.kill()
     assert_gone(pids)

@@ -51,7 +51,7 @@ async def test_jobs_outlive_the_broker(
             )
             await eventually(lambda: has_ended(stage.log, BEFORE_THE_FAULT), "some jobs done")
             if how == "kill":
-                await asyncio.to_thread(breakable_rabbitmq.kill)
+                await asyncio.to_thread(breakable_rabbitmq.cut_power)
             await asyncio.to_thread(breakable_rabbitmq.restart)
             jobs = await submitting
             await stage.ended(jobs)
@@ -76,8 +76,7 @@ async def test_an_absent_broker_is_not_a_silent_miner(
         async with stage.rpc() as rpc:
             job_id = await stage.submit(rpc, "long", payload={"until": "enough"})
             await stage.noted(f"begun-{job_id}-1")
-            await asyncio.to_thread(breakable_rabbitmq.settle)
-            await asyncio.to_thread(breakable_rabbitmq.kill)
+            await asyncio.to_thread(breakable_rabbitmq.cut_power)
             killed_at = time.monotonic()
             await eventually(lambda: not stage.health()["ready"], "the coordinator to see that it is away")
             while time.monotonic() < killed_at + TIMEOUT_SECONDS * 2:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import TypeVar, cast
 
 LOOK_EVERY_SECONDS = 0.03
 PATIENCE_SECONDS = 90.0
@@ -19,15 +20,24 @@ def _describe(condition: Callable[[], object]) -> str:
 
 
 async def eventually(
-    condition: Callable[[], T], what: str = "", timeout: float = PATIENCE_SECONDS, *, tolerate: bool = True
+    condition: Callable[[], T | Awaitable[T]],
+    what: str = "",
+    timeout: float = PATIENCE_SECONDS,
+    *,
+    tolerate: bool = True,
 ) -> T:
-    """The first true value of `condition()`. `tolerate`: an exception means "not yet"."""
+    """The first true value of `condition()`, awaited if need be. `tolerate`: an exception means "not yet"."""
     deadline = time.monotonic() + timeout
     error: Exception | None = None
     value: T | None = None
     while True:
         try:
-            value = condition()
+            asked = condition()
+            if isawaitable(asked):
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    value = await asked
+            else:
+                value = cast(T, asked)
             if value:
                 return value
         except Exception as failure:

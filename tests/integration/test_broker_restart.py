@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,6 +27,7 @@ from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetired
 from coordinator.log.mapping import encode
 from coordinator.servers import RabbitMQServer
+from tests.harness.waiting import eventually
 
 SOON = 60.0
 KEYS = Keyring({Role.CLIENT: ["alice:alice-secret"]})
@@ -63,28 +64,8 @@ async def in_thread(work: Callable[[], None]) -> None:
     await asyncio.to_thread(work)
 
 
-def power_cut(server: RabbitMQServer) -> None:
-    """Kill the node, as far in its life as a node in use is.
-
-    RabbitMQ 3.10 writes the directory of its quorum queues up to three seconds after a declaration; killed
-    before that, the queue comes back without its log and never finds a leader.
-    """
-    server.evaluate("dets:sync(ra_directory_reverse), dets:sync(ra_log_meta), ok")
-    server.kill()
-
-
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    """Wait for what only the broker knows, and tells only who asks."""
-    async with asyncio.timeout(SOON):
-        while not await condition():  # noqa: ASYNC110 - AMQP has no event to wait for
-            await asyncio.sleep(0.02)
-
-
 async def reconnected(broker: Broker, inbox: Inbox) -> None:
-    async def both() -> bool:
-        return broker.connected and inbox.connected
-
-    await until(both)
+    await eventually(lambda: broker.connected and inbox.connected, "both are connected")
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +137,7 @@ async def test_commands_in_flight_come_again(
     await front.until(lambda: len(front.seen) == 16)
 
     if how == "kill":
-        await in_thread(lambda: power_cut(breakable_rabbitmq))
+        await in_thread(breakable_rabbitmq.cut_power)
         await in_thread(breakable_rabbitmq.start)
     else:
         await in_thread(breakable_rabbitmq.restart)
@@ -176,12 +157,9 @@ async def test_a_restart_in_the_middle_of_a_stream_of_commands(
     sending = asyncio.create_task(send(url, ids))
     await front.until(lambda: len(front.seen) >= 100)
 
-    await in_thread(lambda: power_cut(breakable_rabbitmq))
+    await in_thread(breakable_rabbitmq.cut_power)
 
-    async def noticed() -> bool:
-        return broker.state == "reconnecting"
-
-    await until(noticed)
+    await eventually(lambda: broker.state == "reconnecting")
     await in_thread(breakable_rabbitmq.start)
     async with asyncio.timeout(SOON):
         await sending
@@ -230,8 +208,7 @@ async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     async def arrived() -> bool:
         return not await queues.publish("p", [[published]])
 
-    await until(arrived)
-
+    await eventually(arrived)
     taken = await asyncio.wait_for(waiting, SOON)
     assert taken is not None
     assert taken.offer == published
@@ -251,7 +228,7 @@ async def test_a_work_queue_that_was_deleted(broker: Broker) -> None:
     async def consumers() -> int:
         return (await channel.queue_declare("work.p", passive=True)).consumer_count or 0
 
-    await until(consumers)
+    await eventually(consumers)
     await channel.queue_delete("work.p")
     published = offer()
     assert await queues.publish("p", [[published]]) == []
@@ -266,7 +243,7 @@ async def test_hints_need_no_broker(broker: Broker, breakable_rabbitmq: RabbitMQ
     """A hint to nobody, and a hint while the broker is away, are lost without an error."""
     hints = RabbitHints(broker)
     await hints.send("nobody", {"hint": "drain"})
-    await in_thread(lambda: power_cut(breakable_rabbitmq))
+    await in_thread(breakable_rabbitmq.cut_power)
 
     async with asyncio.timeout(SOON):
         await hints.send("nobody", {"hint": "drain"})
@@ -280,7 +257,7 @@ async def test_events_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     event = ServiceRetired(at=1, by="root", service="whisper")
     events = [Recorded(1, uuid4(), 1, event, encode(event)[1], "")]
     await sink.publish(events)
-    await in_thread(lambda: power_cut(breakable_rabbitmq))
+    await in_thread(breakable_rabbitmq.cut_power)
 
     async with asyncio.timeout(SOON):
         with pytest.raises(PublishFailed):
@@ -289,13 +266,10 @@ async def test_events_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     await in_thread(breakable_rabbitmq.start)
 
     async def published() -> bool:
-        try:
-            await sink.publish(events)
-        except PublishFailed:
-            return False
+        await sink.publish(events)
         return True
 
-    await until(published)
+    await eventually(published)
 
 
 async def test_a_frozen_broker_confirms_nothing(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:

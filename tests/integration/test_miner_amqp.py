@@ -26,6 +26,7 @@ from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work
 from coordinator.miner.program import MinerProgram
 from coordinator.servers import RabbitMQServer
+from tests.harness.waiting import eventually
 
 KEY = "alice:a-secret-of-alice"
 SALT = bytes(range(16))
@@ -100,6 +101,12 @@ class Stub:
         await self.channel.default_exchange.publish(
             aio_pika.Message(json.dumps(hint).encode()), f"miner.{miner}"
         )
+
+    async def until_depth(self, expected: int) -> None:
+        async def so() -> bool:
+            return await self.depth() == expected
+
+        await eventually(so, f"{expected} offers wait")
 
     async def depth(self) -> int:
         """Messages that are ready on the work queue."""
@@ -387,7 +394,7 @@ async def test_busy_miner_leaves_offers_to_an_idle_one(stub: Stub, miners: Miner
     first = await idle.next_started()
     assert first.payload in ({"n": 2}, {"n": 3})
     # Both are busy now: nobody may sit on the third.
-    await _until(stub.depth, 1)
+    await stub.until_depth(1)
     assert len(busy.runs) == 1
     busy.finish.set()
     third = await busy.next_started()
@@ -427,7 +434,7 @@ async def test_copies_of_an_offer_run_once(stub: Stub, miners: Miners) -> None:
     await stub.offer(other)
     await stub.until(lambda: stub.states() == ["COMPLETED"] * 2)
     assert hands.runs == [(offer["job_id"], 1), (other["job_id"], 1)]
-    await _until(stub.depth, 0)
+    await stub.until_depth(0)
 
 
 async def test_claim_of_a_completed_attempt_is_not_run(stub: Stub, miners: Miners) -> None:
@@ -462,7 +469,7 @@ async def test_stale_offers_are_dropped(stub: Stub, miners: Miners) -> None:
     await stub.offer(last)
     await stub.until(lambda: stub.jobs[last["job_id"]]["state"] == "COMPLETED")
     assert hands.runs == [(last["job_id"], 1)]
-    await _until(stub.depth, 0)
+    await stub.until_depth(0)
 
 
 async def test_commands_are_repeated_until_answered(stub: Stub, miners: Miners) -> None:
@@ -570,7 +577,7 @@ async def test_first_stop_finishes_what_runs(stub: Stub, miners: Miners) -> None
     assert await miners.exit_code(program) == 0
     assert stub.states() == ["COMPLETED", "QUEUED"]
     assert [kind for kind, _ in stub.received][-2:] == ["job.complete", "miner.leave"]
-    await _until(stub.depth, 1)
+    await stub.until_depth(1)
 
 
 async def test_second_stop_hands_back(stub: Stub, miners: Miners) -> None:
@@ -667,7 +674,7 @@ async def test_broker_restart_loses_no_result(
         await stub.offer(stub.add(n=1))
         await hands.next_started()
         await stub.close()
-        await asyncio.to_thread(breakable_rabbitmq.stop if how == "restart" else breakable_rabbitmq.kill)
+        await asyncio.to_thread(breakable_rabbitmq.stop if how == "restart" else breakable_rabbitmq.cut_power)
         hands.finish.set()
         await asyncio.to_thread(breakable_rabbitmq.start)
         await stub.start()
@@ -679,10 +686,3 @@ async def test_broker_restart_loses_no_result(
         await miners.close()
         await stub.close()
         breakable_rabbitmq.drop_vhost(url)
-
-
-async def _until(ask: Callable[[], Any], expected: object) -> None:
-    """Ask the broker until it says so: there is no signal for what lies in a queue."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await ask() != expected:  # noqa: ASYNC110 - a broker sets no event of ours
-            await asyncio.sleep(0.02)

@@ -67,13 +67,20 @@ class RabbitMQServer(Server):
         return f"{self.url}{vhost}"
 
     def settle(self) -> None:
-        """Have the broker write down which quorum queues it has; call it before a `kill()` that follows soon.
+        """Have the broker write down which queues it has; call it before a `kill()` that follows soon.
 
-        Up to RabbitMQ 3.13.2 the names of new quorum queues reach the disk only after some seconds. A queue
-        declared just before a kill then comes back without its confirmed messages and without a leader, and
-        stays so (seen on 3.10.8; later versions write the name at once).
+        What is declared reaches the disk some seconds later (seen on 3.10.8). After a kill just before that,
+        a queue is gone although its declaration was answered (Mnesia's log); or it is a quorum queue without
+        its confirmed messages and without a leader, and stays so (Ra's directory, up to 3.13.2).
         """
-        self.evaluate("dets:sync(ra_directory_reverse)")
+        # Later versions keep these elsewhere, and at once.
+        writes = ("mnesia:sync_log()", "dets:sync(ra_directory_reverse)", "dets:sync(ra_log_meta)")
+        self.evaluate(", ".join(f"(catch {write})" for write in writes))
+
+    def cut_power(self) -> None:
+        """Kill the broker, as far in its life as one in use is: see `settle()`."""
+        self.settle()
+        self.kill()
 
     def drop_vhost(self, url: str) -> None:
         """Remove a virtual host that `new_vhost` made, with all that is in it; its connections are closed."""
