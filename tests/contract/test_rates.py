@@ -18,6 +18,7 @@ from coordinator.edge.rates import Rates, Spent, redis_storage
 from coordinator.servers import RedisServer
 from coordinator.servers.processes import free_port
 
+SOON = 30.0
 LIMITS = {"client": 3, "miner": 0, "admin": 2, "failures": 2}
 Make = Callable[..., Rates]
 _names = (f"name-{uuid4().hex}" for _ in count())
@@ -36,6 +37,12 @@ def shared(request: pytest.FixtureRequest) -> str | None:
         return None
     server: RedisServer = request.getfixturevalue("redis")
     return server.url
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that runs is waited for, however busy the machine: what it misses is counted elsewhere."""
+    monkeypatch.setattr(module, "REDIS_SECONDS", SOON)
 
 
 @pytest.fixture
@@ -85,9 +92,8 @@ async def test_each_name_in_each_role_has_its_own(make: Make, name: str) -> None
 async def test_a_window_ends(make: Make, name: str) -> None:
     """Then the whole budget is there again."""
     rates = make(window=1, client=1)
-    await spend(rates, "client", name)
-    over = await spend(rates, "client", name)
-    assert not over.allowed
+    while (over := await spend(rates, "client", name)).allowed:
+        pass  # the second in a window is refused; on a busy machine a window may end between the two
     await asyncio.sleep(over.reset)
     for _ in range(200):  # Redis tells whole seconds
         spent = await spend(rates, "client", name)
@@ -152,20 +158,27 @@ async def test_a_frozen_redis_costs_one_request_a_moment(
 ) -> None:
     """One request waits for it, at most REDIS_SECONDS; the others do not even ask."""
     await spend(breakable, "client", name)
+    monkeypatch.setattr(module, "REDIS_SECONDS", 0.25)
     monkeypatch.setattr(module, "REDIS_PAUSE_SECONDS", 3600.0)
     breakable_redis.pause()
-    asked: list[Any] = []
-    loop = asyncio.get_running_loop()
-    for _ in range(50):
-        began = loop.time()
-        assert await breakable.spend("client", name) is not None
-        asked.append(loop.time() - began)
-    assert asked[0] < 10 * module.REDIS_SECONDS
-    assert max(asked[1:]) < module.REDIS_SECONDS
+    asked = 0
+    ask = breakable._count_shared
+
+    async def counted(*what: Any) -> Spent:
+        nonlocal asked
+        asked += 1
+        return await ask(*what)
+
+    monkeypatch.setattr(breakable, "_count_shared", counted)
+    async with asyncio.timeout(SOON):
+        for _ in range(50):
+            await spend(breakable, "client", name)
+    assert 1 == asked
 
 
-async def test_a_redis_that_was_never_there(name: str) -> None:
+async def test_a_redis_that_was_never_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong url is a warning in the log, and limits that each process keeps."""
+    monkeypatch.setattr(module, "REDIS_SECONDS", 0.25)  # asking for a name may take long
     for url in (f"redis://127.0.0.1:{free_port()}/0", "redis://no-such-host.invalid/0"):
         rates = Rates(LIMITS, 60, lambda url=url: redis_storage(url))  # type: ignore[misc]
         told = [(await spend(rates, "client", name)).allowed for _ in range(4)]
