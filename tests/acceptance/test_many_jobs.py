@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.harness.executor import SERVICE
@@ -24,6 +25,11 @@ async def test_every_job_once(tmp_path: Path, database_url: str, amqp_url: str) 
         stage.miner("rig2", concurrency=4, region="eu")
         stage.miner("rig3", concurrency=4)
         async with stage.rpc() as alice, stage.rpc(BOB) as bob:
+            # More than two miners have slots for: all three are at work before the rest comes.
+            long = [await stage.submit(alice, f"long-{n}", payload={"until": "all work"}) for n in range(10)]
+            for job_id in long:
+                await stage.noted(f"begun-{job_id}-1")
+            stage.release("all work")
             jobs = await asyncio.gather(
                 *(
                     stage.submit(
@@ -37,9 +43,14 @@ async def test_every_job_once(tmp_path: Path, database_url: str, amqp_url: str) 
                     for n in range(JOBS)
                 )
             )
+            jobs += long
             await stage.ended(jobs)
         checked = await stage.check()
-        assert (JOBS, {"COMPLETED": JOBS}, {1: JOBS}) == (len(set(jobs)), checked.states(), checked.starts())
+        assert (JOBS + 10, {"COMPLETED": JOBS + 10}, {1: JOBS + 10}) == (
+            len(set(jobs)),
+            checked.states(),
+            checked.starts(),
+        )
         done_by = Counter(
             (e.data["miner_id"], bool(checked.jobs[e.data["job_id"]].submitted["constraints"]["region"]))
             for e in stage.log.entries("job.completed.v1")
@@ -67,15 +78,27 @@ async def test_no_slot_holds_two_offers_while_another_idles(
                     await stage.noted(f"begun-{job_id}-1")
                 stage.release(f"round-{number}")
                 await stage.ended(pair)
-            # More jobs than slots, each a while: nobody idles while the other has two.
+            # More jobs than slots, and a slot that is free gets the next at once: nobody has two.
             jobs = await asyncio.gather(
-                *(stage.submit(rpc, f"while-{n}", payload={"seconds": 0.5}) for n in range(8))
+                *(stage.submit(rpc, f"more-{n}", payload={"until": f"more-{n}"}) for n in range(8))
             )
+            waiting = {job_id: f"more-{n}" for n, job_id in enumerate(jobs)}
+            while waiting:
+                begun = await eventually(lambda: begun_of(stage, waiting, 2), "both miners at work")
+                for job_id in begun:
+                    stage.release(waiting.pop(job_id))
             await stage.ended(jobs)
         checked = await stage.check()
         assert {1: 16} == checked.starts()
         shares = Counter(e.data["miner_id"] for e in stage.log.entries("job.completed.v1"))
         assert {"rig1": 8, "rig2": 8} == shares
+
+
+def begun_of(stage: Stage, jobs: Collection[str], count: int) -> list[str] | None:
+    """Those of the jobs that have begun, when they are so many."""
+    begun = [job_id for job_id in jobs if list(stage.notes.glob(f"begun-{job_id}-*"))]
+    assert len(begun) <= count
+    return begun if len(begun) == count else None
 
 
 async def test_priority_holds_behind_slow_work(tmp_path: Path, database_url: str, amqp_url: str) -> None:
