@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from coordinator.demo import lifeline
+from coordinator.servers.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,10 +86,7 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def port() -> int:
     """In the place of the page's port, which another program may have here."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        chosen: int = probe.getsockname()[1]
-        return chosen
+    return free_port()
 
 
 def environment(place: Path, port: int) -> dict[str, str]:

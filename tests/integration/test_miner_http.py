@@ -25,6 +25,7 @@ from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work
 from coordinator.miner.http import HttpTransport
 from coordinator.miner.program import MinerProgram
+from coordinator.servers.processes import free_port
 
 KEY = "alice:a-secret-of-alice"
 SALT = bytes(range(16))
@@ -283,8 +284,7 @@ async def test_failing_server_is_asked_again(name: str, stub: Stub, url: str, tm
 async def test_server_that_comes_later_is_waited_for(tmp_path: Path) -> None:
     """A miner that starts before its coordinator registers once that is there."""
     stub = Stub()
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
+    port = free_port()
     hands = Hands()
     async with running(f"http://127.0.0.1:{port}", hands, tmp_path):
         server = uvicorn.Server(uvicorn.Config(stub.app, port=port, log_level="critical"))
@@ -301,8 +301,9 @@ async def test_heartbeat_cancels_and_drains(stub: Stub, url: str, tmp_path: Path
         await stub.until(lambda: bool(stub.session))
         job_id = await stub.add(n=1)
         await hands.started.get()
-        await stub.until(lambda: stub.beats[-1]["inflight"] == [{"job_id": job_id, "attempt": 1}])
-        stub.cancel = [{"job_id": job_id, "attempt": 1}]
+        names = {"job_id": job_id, "attempt": 1}
+        await stub.until(lambda: [names] in [beat["inflight"] for beat in stub.beats])
+        stub.cancel = [names]
         await asyncio.wait_for(hands.killed.wait(), PATIENCE_SECONDS)
         stub.state = "DRAINING"
         await stub.until(lambda: bool(stub.sent("leave")))
