@@ -225,7 +225,7 @@ def test_colours_on_a_terminal_only(tmp_path: Path, variables: dict[str, str], c
         [*PROGRAM, *arguments], cwd=tmp_path, env=environment(**variables), stderr=theirs, timeout=TIMEOUT_S
     )
     os.close(theirs)
-    said = os.read(ours, 65536)
+    said = read_all(ours)
     os.close(ours)
     assert coloured == (b"\x1b[31m" in said)
     assert b"UNREACHABLE" in said
@@ -236,13 +236,8 @@ def test_progress_stays_out_of_the_data(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     drawn = bytearray()
 
-    def look() -> None:
-        # As it comes: a terminal that nobody reads holds up who draws on it.
-        with contextlib.suppress(OSError):  # the other end is closed
-            while piece := os.read(ours, 65536):
-                drawn.extend(piece)
-
-    looking = threading.Thread(target=look)
+    # As it comes: a terminal that nobody reads holds up who draws on it.
+    looking = threading.Thread(target=lambda: drawn.extend(read_all(ours)))
     looking.start()
     with dev(tmp_path, "--miners", "1") as coordinator:
         job_id = coordinator.submit("watched")
@@ -275,6 +270,15 @@ def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
             assert 130 == stop(watch, signal.SIGINT)
         assert "QUEUED" == coordinator.run("job", "show", job_id, "--json").json()["state"]
     assert "Traceback" not in (tmp_path / "stderr.log").read_text()
+
+
+def read_all(terminal: int) -> bytes:
+    """What was written on the other end of a terminal, until that is closed; it comes in pieces."""
+    pieces = []
+    with contextlib.suppress(OSError):  # which is how a terminal says so
+        while piece := os.read(terminal, 65536):
+            pieces.append(piece)
+    return b"".join(pieces)
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> int:
