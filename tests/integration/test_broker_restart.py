@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from aio_pika import Message, connect_robust
-from aio_pika.exceptions import AMQPError
 from pamqp.commands import Basic
 
 from coordinator.application.intents import Accepted, Answer, Intent
@@ -22,6 +21,7 @@ from coordinator.broker.inbox import Inbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.publisher import RabbitEventSink
 from coordinator.broker.topology import COMMANDS_QUEUE, TopologyMismatch, declare_topology
+from coordinator.client.amqp_rpc import LINK_ERRORS, on_link
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetired
@@ -112,9 +112,9 @@ async def send(url: str, ids: Sequence[str]) -> None:
             try:
                 await channel.ready()
                 exchange = await channel.get_exchange("coordinator.commands", ensure=False)
-                await exchange.publish(message, "job.submit", timeout=5)
+                await on_link(exchange.publish(message, "job.submit", timeout=5))
                 break
-            except (AMQPError, TimeoutError, OSError):
+            except LINK_ERRORS:
                 await asyncio.sleep(0.1)
     await connection.close()
 
