@@ -33,7 +33,7 @@ from coordinator.servers import (
     ServersMissing,
 )
 from coordinator.servers.node import LocalServer
-from coordinator.servers.processes import free_port, wait_until_gone
+from coordinator.servers.processes import LOWEST_PORT, free_port, wait_until_gone
 
 LOCAL_SERVERS = [
     pytest.param(Postgres, id="postgres"),
@@ -328,3 +328,20 @@ def test_free_ports_differ_and_are_not_ephemeral() -> None:
     assert len(set(ports)) == 50
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert max(ports) < lowest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where there are no abstract sockets")
+def test_a_port_is_one_processs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that another process was given is not given out here, though nobody listens on it yet."""
+    ask = "from coordinator.servers.processes import free_port; print(free_port(), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", ask], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        theirs = int(other.stdout.readline())
+        choices = iter([theirs, theirs, theirs + 1, theirs + 2])
+        monkeypatch.setattr(
+            "coordinator.servers.processes.secrets.randbelow", lambda _: next(choices) - LOWEST_PORT
+        )
+        assert free_port() in (theirs + 1, theirs + 2)
+        other.communicate("")

@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,8 @@ from pathlib import Path
 LOWEST_PORT = 10_000
 GONE_TIMEOUT_S = 30.0
 
-_ports_given: set[int] = set()
+_claims: dict[int, socket.socket | None] = {}
+"""The ports that this process was given, and what tells other processes so."""
 
 
 class Keeper:
@@ -81,19 +83,40 @@ class Keeper:
 def free_port() -> int:
     """A loopback port that nobody uses now, and that no outgoing connection will be given later.
 
+    Nor is it given to another process that asks here, as long as this one lives: a server that starts, or is
+    down for a while, finds its port free.
+
     Ports of the ephemeral range will not do: while a server is down, a client that keeps connecting to one
     can be given the same port as its own end, and then it talks to itself.
     """
     highest = _lowest_ephemeral_port()
     for _ in range(1_000):
         port = LOWEST_PORT + secrets.randbelow(highest - LOWEST_PORT)
-        if port in _ports_given:
+        if port in _claims:
             continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            _ports_given.add(port)
+            _claims[port] = _claim(port)
             return port
     raise OSError(errno.EADDRINUSE, "no free port on 127.0.0.1")
+
+
+def _claim(port: int) -> socket.socket | None:
+    """Claim the port among the processes here; None where there is no way. Raises OSError if it is taken.
+
+    By a name in Linux's abstract namespace: it is in no file system, and goes with whoever holds it.
+    """
+    if sys.platform != "linux":
+        return None
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0coordinator-port-{port}")
+    except OSError as error:
+        claim.close()
+        if error.errno == errno.EADDRINUSE:
+            raise
+        return None
+    return claim
 
 
 def _lowest_ephemeral_port() -> int:
