@@ -106,7 +106,7 @@ async def test_a_cancel_stops_the_engine(llama: LlamaEngine, bench: Bench) -> No
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await eventually(lambda: llama.busy() == 0, "the engine at rest", timeout=15)
+    await eventually(lambda: llama.busy() == 0, "the engine at rest")
     async with httpx.AsyncClient() as client:
         slots = (await client.get(f"{llama.url}/slots")).json()
     decoded = [t["n_decoded"] for slot in slots for t in slot.get("next_token", ())]
