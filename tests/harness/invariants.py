@@ -32,6 +32,7 @@ from tests.harness.waiting import eventually
 FOLLOWERS = {"projector", "dispatcher", "publisher", "timers"}
 MAX_TOLD = 12
 SETTLED_QUEUES = ("coordinator.commands", "coordinator.dead")
+SETTLED_SECONDS = 60.0
 
 
 @dataclass
@@ -290,13 +291,13 @@ async def _queues(amqp_url: str) -> list[str]:
         channel = await connection.channel()
         left = []
         for name in SETTLED_QUEUES:
-            count = -1
-            for _ in range(100):
+
+            async def empty(name: str = name) -> bool:
                 queue = await channel.declare_queue(name, passive=True)
-                count = queue.declaration_result.message_count or 0
-                if not count:
-                    break
-                await asyncio.sleep(0.05)
-            if count:
-                left.append(f"{count} messages are left in {name}")
+                return queue.declaration_result.message_count == 0
+
+            try:
+                await eventually(empty, f"nothing left in {name}", SETTLED_SECONDS)
+            except AssertionError as error:
+                left.append(str(error))
         return left

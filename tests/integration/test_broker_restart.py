@@ -314,7 +314,7 @@ async def test_wrong_credentials(breakable_rabbitmq: RabbitMQServer) -> None:
     assert "wrong" not in str(error.value)
 
     with pytest.raises(BrokerRefused, match="virtual host"):
-        await Broker(breakable_rabbitmq.url + "nowhere").start(timeout=0.5)
+        await Broker(breakable_rabbitmq.url + "nowhere").start(timeout=SOON)
 
 
 async def test_declaring_again_and_otherwise(broker: Broker) -> None:
