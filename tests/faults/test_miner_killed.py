@@ -8,7 +8,7 @@ from tests.harness.hand import HandMiner
 from tests.harness.stage import Stage, key_of
 from tests.harness.waiting import eventually
 
-QUICK = {"heartbeat_interval_seconds": 0.5, "heartbeat_timeout_seconds": 3}
+QUICK = {"heartbeat_interval_seconds": 0.5, "heartbeat_timeout_seconds": 5}
 
 
 async def test_a_dead_miners_job_is_anothers(tmp_path: Path, database_url: str, amqp_url: str) -> None:
