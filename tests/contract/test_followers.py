@@ -201,6 +201,51 @@ def test_a_rebuild_gives_the_same_rows(stores: Stores, batch: int) -> None:
     assert before == {table: stores.rows(table) for table in ("jobs", "receipts", "miners")}
 
 
+def test_who_reads_while_a_rebuild_runs_reads_what_was_there(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two batches of a rebuild no row is missing: rows and position are those from before it."""
+    monkeypatch.setattr(projector, "READ_EVENTS", 2)
+    jobs = [uuid4() for _ in range(3)]
+    events = [submitted(job) for job in jobs] + [started(job) for job in jobs] + [completed(jobs[0])]
+    last = stores.append(deciding.registered(), *events)
+    lead(stores, Projector(), last)
+    before = {table: stores.rows(table) for table in ("jobs", "receipts", "miners")}
+    seen: list[bool] = []
+
+    def look(_: int, head: int) -> None:
+        now = {table: stores.rows(table) for table in before}
+        with stores.database.transaction() as tables:
+            seen.append((now, tables.position("projector")) == (before, head))
+
+    assert projector.rebuild(stores.log, stores.database, look) == len(last)
+    assert [True] * 4 == seen
+    assert list(projector.differences(stores.log, stores.database)) == []
+
+
+def test_a_rebuild_that_is_broken_off_has_changed_nothing(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows and position are what they were, and the next rebuild does it all."""
+    monkeypatch.setattr(projector, "READ_EVENTS", 1)
+    jobs = [uuid4() for _ in range(2)]
+    last = stores.append(*(submitted(job) for job in jobs), completed(jobs[0]))
+    lead(stores, Projector(), last)
+    before = {table: stores.rows(table) for table in ("jobs", "receipts")}
+
+    def break_off(at: int, _: int) -> None:
+        if at == last[1].position:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        projector.rebuild(stores.log, stores.database, break_off)
+    assert before == {table: stores.rows(table) for table in before}
+    with stores.database.transaction() as tables:
+        assert last[-1].position == tables.position("projector")
+    assert len(last) == projector.rebuild(stores.log, stores.database, lambda *_: None)
+    assert before == {table: stores.rows(table) for table in before}
+
+
 def test_a_table_that_was_tampered_with_is_named(stores: Stores) -> None:
     """A row changed, one gone and one too many are each found, with their key."""
     jobs = sorted((uuid4() for _ in range(3)), key=str)

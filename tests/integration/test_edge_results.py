@@ -75,6 +75,17 @@ async def test_a_result_that_looks_like_a_reference_is_shown_as_it_is(edge: Benc
     assert told["result"] == {"blob": f"blob:{digest}"}
 
 
+async def test_a_receipt_that_the_tables_lack_is_asked_for_again(edge: Bench) -> None:
+    """Where a completed job's receipt is missing from the read models, that is 503 UNAVAILABLE, never 500."""
+    await edge.register()
+    job = await edge.finish(edge.alice, {"text": "hello"})
+    with edge.coordinator.parts.database.transaction() as tables:
+        tables.execute("projector_clear_receipts")
+    answer = await edge.alice.get(f"/v1/jobs/{job}/receipt")
+    assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
+    assert "Retry-After" in answer.headers
+
+
 async def test_a_result_that_was_erased_is_gone(edge: Bench) -> None:
     """After an erasure the result is 404 and the receipt still there."""
     await edge.register()

@@ -14,7 +14,7 @@ app = typer.Typer(help="Tables that are derived from the log.", no_args_is_help=
 
 @app.command()
 def rebuild(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Throw the derived tables away, and make them again from the log. Stop the coordinator first."""
+    """Throw the derived tables away, and make them again from the log. Stop an embedded coordinator first."""
     settings = settings_with(data_dir)
     open_log(settings).close()  # refuses where there is none, instead of making an empty one
     from coordinator.bootstrap import rebuild_projections

@@ -85,22 +85,21 @@ class Projector(FollowerBase):
 def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, int], None]) -> int:
     """Throw every read model away and fold the log again; the number of events.
 
-    `progress(position, head)` is called after each batch. The projector must not run meanwhile: the first
-    batch moves its position, so that one that does fails and takes over from the new one.
+    `progress(position, head)` is called after each batch. All of it is one transaction: whoever reads
+    meanwhile reads what was there before, and a rebuild that is broken off has changed nothing. Its position
+    is taken first, so that a projector elsewhere waits, and goes on from where the rebuild ends.
     """
     projector, count, position, head = Projector(), 0, 0, event_log.head()
     with database.transaction() as tables:
+        tables.move(projector.name, tables.position(projector.name), 0)
         for model in READ_MODELS:
             tables.execute(f"projector_clear_{model.table}")
-        before = tables.position(projector.name)
-        tables.move(projector.name, before, 0)
-    for events in _read_ahead(event_log):
-        with database.transaction() as tables:
+        for events in _read_ahead(event_log):
             projector.apply(tables, events)
             tables.move(projector.name, position, events[-1].position)
-        position = events[-1].position
-        count += len(events)
-        progress(position, max(head, position))
+            position = events[-1].position
+            count += len(events)
+            progress(position, max(head, position))
     return count
 
 
