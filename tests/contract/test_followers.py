@@ -720,6 +720,25 @@ async def test_an_offer_that_nobody_claims_is_made_again_elsewhere_if_it_can_be(
     assert (await d.offers(), await d.offers(other.profile)) == ([], [(str(job), 1)])
 
 
+async def test_offers_that_nobody_claims_keep_their_order(stores: Stores) -> None:
+    """The oldest job comes first again, however many profiles' offers were in vain."""
+    other = deciding.registered(
+        session="session-of-other",
+        miner_id="other",
+        capabilities=deciding.capabilities(region="eu"),
+        concurrency=3,
+    )
+    jobs = [uuid4() for _ in range(6)]
+    d = dispatching(stores)
+    await d.see(deciding.registered(concurrency=3), other, *(submitted(job) for job in jobs))
+    assert len(await d.offers()) == len(await d.offers(other.profile)) == 3
+    for late in range(2):
+        stores.pass_time(11)
+        await d.dispatcher.tick(10**9)
+        offered = [await d.offers(), await d.offers(other.profile)]
+        assert sorted(offered) == sorted([[(str(j), 1) for j in jobs[:3]], [(str(j), 1) for j in jobs[3:]]]), late
+
+
 async def test_who_takes_over_offers_everything_anew(stores: Stores) -> None:
     """A crash between commit and publish loses nothing: the next leader reads its table and offers."""
     jobs = [uuid4() for _ in range(3)]

@@ -162,14 +162,14 @@ class Dispatcher(FollowerBase):
             log.warning("offers were not published", profile=profile.id, offers=len(works), error=str(error))
         finally:
             # Also when this is cancelled: what did not arrive is on the shelf, not in between.
-            for work in reversed(works):
-                if work.job_id in missed and known_work.is_offered(work, profile):
-                    known_work.take_back(work)
+            in_vain = [work for work in works if work.job_id in missed]
+            known_work.take_back([work for work in in_vain if known_work.is_offered(work, profile)])
 
     async def _reoffer_late(self, now: float) -> None:
         """Offer anew what nobody claimed in time, elsewhere where it can be; at a bounded rate."""
         left = MAX_REOFFERS
         elsewhere: dict[str, list[Work]] = {}
+        nowhere: list[Work] = []
         for profile in self.work.fleet.tightest_first():
             late: list[Work] = []
             for offered in profile.offered.values():  # oldest first
@@ -183,7 +183,8 @@ class Dispatcher(FollowerBase):
                 if other:
                     elsewhere.setdefault(other.id, []).append(work)
                 else:
-                    self.work.shelf.put_back(work)
+                    nowhere.append(work)
+        self.work.take_back(nowhere)
         for profile_id, works in elsewhere.items():
             await self._publish(self.work.fleet.profiles[profile_id], works)
 
@@ -197,9 +198,8 @@ class Dispatcher(FollowerBase):
         return None
 
     def _take_back_all(self) -> None:
-        for profile in self.work.fleet.tightest_first():
-            for offered in reversed(list(profile.offered.values())):
-                self.work.take_back(offered.work)
+        profiles = self.work.fleet.tightest_first()
+        self.work.take_back([offered.work for profile in profiles for offered in profile.offered.values()])
 
     def _note_reset(self) -> None:
         self._reset = True

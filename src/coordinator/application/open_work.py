@@ -195,10 +195,11 @@ class OpenWork:
         if found:
             del found[0].offered[job_id]
 
-    def take_back(self, work: Work) -> None:
-        """An offer in vain: back to the head of its lane."""
-        self.withdraw(work.job_id)
-        self.shelf.put_back(work)
+    def take_back(self, works: Sequence[Work]) -> None:
+        """Offers in vain: back to the heads of their lanes, where the oldest comes first again."""
+        for work in sorted(works, key=lambda work: work.position, reverse=True):
+            self.withdraw(work.job_id)
+            self.shelf.put_back(work)
 
     def is_offered(self, work: Work, profile: Profile) -> bool:
         """Whether this very offer still stands: the job may have been started or cancelled meanwhile."""
