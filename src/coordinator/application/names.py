@@ -21,6 +21,8 @@ class Names:
     def __init__(self, state: Callable[[UUID], Awaitable[Any]]) -> None:
         self._state = state
         self._known: dict[str, str] = {}
+        self._moves = 0
+        """Names that changed hands, so that a look at the log knows whether it is old by its end."""
 
     def note(self, events: Sequence[Recorded]) -> None:
         """What was committed, here or elsewhere."""
@@ -28,8 +30,10 @@ class Names:
             match recorded.event:
                 case NameClaimed(name=name, service=service):
                     self._known[name] = service
+                    self._moves += 1
                 case NameReleased(name=name):
                     self._known.pop(name, None)
+                    self._moves += 1
 
     async def canonical(self, name: str) -> str:
         """The id of the entry with this id or alias; the name itself where there is none.
@@ -39,13 +43,15 @@ class Names:
         found = self._known.get(name)
         if found is not None:
             return found
+        moves = self._moves
         state = await self._state(name_stream(name))
         if isinstance(state, Held):
-            self._known[name] = state.service
-            return state.service
-        if isinstance(await self._state(service_stream(name)), RegisteredService):
-            self._known[name] = name  # an entry that is older than names
-        return name
+            found = state.service
+        elif isinstance(await self._state(service_stream(name)), RegisteredService):
+            found = name  # an entry that is older than names
+        if found is not None and moves == self._moves:
+            self._known[name] = found
+        return found or name
 
     async def of(self, service: str) -> tuple[str, ...]:
         """The names that an entry has now. Raises LogUnavailable."""
