@@ -79,6 +79,8 @@ class FakeFront:
         self.intents: list[Intent] = []
         self.beats: list[Heartbeat] = []
         self.states: dict[UUID, Any] = {miner_stream("rig"): Online(registered())}
+        self.unreadable: dict[UUID, Exception] = {}
+        """What asking for these states raises."""
         self.answer: Callable[[Intent], Answer] = lambda _: Accepted(7, {"job_id": str(JOB)})
         self.hold: asyncio.Event | None = None
         """Where it is set, answers wait for it."""
@@ -96,6 +98,8 @@ class FakeFront:
         return [Accepted(7, {"state": "ONLINE", "cancel": []}) for _ in beats]
 
     async def state(self, stream: UUID) -> Any:
+        if stream in self.unreadable:
+            raise self.unreadable[stream]
         return self.states.get(stream)
 
     async def canonical(self, service: str) -> str:

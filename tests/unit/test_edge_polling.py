@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from coordinator.application.intents import Accepted, Answer, Intent, Refused
+from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobRelease, JobStart
 from coordinator.domain.miner import Draining, Offline, Online, miner_stream
@@ -160,6 +161,16 @@ async def test_a_poll_that_is_cancelled_gives_back_what_it_took() -> None:
     poll.cancel()
     with pytest.raises(asyncio.CancelledError):
         await poll
+    assert queues.settled == ["back"]
+
+
+async def test_an_offer_goes_back_where_the_log_can_not_be_asked_about_it() -> None:
+    """An outage between taking an offer and claiming it does not keep the offer from other miners."""
+    front, queues = FakeFront(), FakeQueues(an_offer())
+    front.unreadable = {JOB: LogUnavailable("the database can't be reached")}
+    async with browsing(polling(front, queues), RIG) as http:
+        answer = await http.post("/v1/miners/poll", json={})
+    assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
     assert queues.settled == ["back"]
 
 

@@ -290,13 +290,9 @@ class _Conversation:
             if taken is None:
                 continue
             try:
-                wanted = await is_queued(self._context, taken.offer)
+                wanted = await is_queued(self._context, taken)
             except LogError:
-                await taken.back()
                 raise Closed(CLOSE_UNAVAILABLE, "the log is out of reach; come back and go on") from None
-            except asyncio.CancelledError:
-                await taken.back()
-                raise
             key = (taken.offer.job_id, taken.offer.attempt)
             if not wanted or key in self._assigned:
                 await taken.done()

@@ -91,7 +91,7 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
             taken = await take_offer(context, session.registered.profile, wait, gone, stopping)
             if taken is None:
                 break
-            if not await is_queued(context, taken.offer):
+            if not await is_queued(context, taken):
                 await taken.done()
                 continue
             claimed = await _claim(context, principal, session, taken, trace_of(request))
@@ -177,12 +177,16 @@ async def _give_back(taking: asyncio.Future[TakenOffer | None]) -> None:
         await outcome.back()
 
 
-async def is_queued(context: EdgeContext, offer: Offer) -> bool:
+async def is_queued(context: EdgeContext, taken: TakenOffer) -> bool:
     """Whether the offer is still for the taking. A copy of one that this very session has claimed is not,
-    though its claim would be accepted, as a repeat."""
-    state = await context.front.state(offer.job_id)
+    though its claim would be accepted, as a repeat. Where that can't be found out, the offer goes back."""
+    try:
+        state = await context.front.state(taken.offer.job_id)
+    except BaseException:  # the log is out of reach, or we are cancelled
+        await taken.back()
+        raise
     if isinstance(state, Queued):
-        return state.attempt == offer.attempt
+        return state.attempt == taken.offer.attempt
     return type(state) not in STATE_NAMES  # then the claim finds out what is wrong
 
 
