@@ -184,6 +184,14 @@ def test_no_key_is_trusted_only_because_the_receipt_names_it() -> None:
     assert (unpinned.key_trusted, unpinned.miner_key_trusted) == (False, False)
 
 
+def test_what_no_signature_can_cover_is_told_as_malformed() -> None:
+    """Also where it stands in the part that an attestation alone covers: the verifier says what is wrong."""
+    receipt = attest_receipt(ATTESTER, sign_receipt(COORDINATOR, a_receipt()))
+    receipt["signature"]["more"] = float("nan")
+
+    assert failure(lambda: verify_receipt(receipt, TRUSTED, MINER_KEYS)) == "RECEIPT_MALFORMED"
+
+
 def test_models_and_dictionaries_sign_alike() -> None:
     """The parsed forms give the same signatures as plain dictionaries, and parse what was signed."""
     statement = sign_statement(MINER, Statement.model_validate(a_statement()))

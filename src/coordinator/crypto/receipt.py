@@ -29,7 +29,6 @@ from coordinator.crypto.statement import (
     verify_statement,
 )
 
-RECEIPT_VERSION: Final = "1.0"
 STATEMENT_MEMBER: Final = "statement"
 """The member of a receipt's metadata that holds the miner's signed statement."""
 _UNSIGNED: Final = frozenset({"signature", "attestations"})
@@ -148,10 +147,7 @@ def verify_receipt(
     named, signature = _signature_of(receipt)
     if trusted is not None and named not in trusted:
         raise VerificationFailed("RECEIPT_KEY", f"signed with {named}, which is not among the trusted keys")
-    try:
-        message = canonical_lenient(_without(receipt, _UNSIGNED))
-    except CanonicalError as error:
-        raise VerificationFailed("RECEIPT_MALFORMED", str(error)) from None
+    message = _signed_bytes(receipt, _UNSIGNED)
     if not matches(named, signature, message):
         raise VerificationFailed("RECEIPT_SIGNATURE", "the signature does not match the receipt")
 
@@ -195,7 +191,7 @@ def _verify_attestations(receipt: Mapping[str, Any], message: bytes) -> tuple[At
             key_id, _text_member(attestation, "sig"), message
         )
         if good and over_receipt is not None:
-            whole = whole or canonical_lenient(_without(receipt, {"attestations"}))
+            whole = whole or _signed_bytes(receipt, {"attestations"})
             good = isinstance(over_receipt, str) and matches(key_id, over_receipt, whole)
         if not good:
             raise VerificationFailed("ATTESTATION_SIGNATURE", f"the attestation by {key_id} does not match")
@@ -243,6 +239,14 @@ def _verify_inner_statement(
                 "STATEMENT_MISMATCH", f"{name} is {said!r}; the miner's word: {stated!r}"
             )
     return statement, key_id
+
+
+def _signed_bytes(receipt: Mapping[str, Any], without: Collection[str]) -> bytes:
+    """What a signature over a receipt without these members covers. Raises VerificationFailed."""
+    try:
+        return canonical_lenient(_without(receipt, without))
+    except CanonicalError as error:
+        raise VerificationFailed("RECEIPT_MALFORMED", str(error)) from None
 
 
 def _without(content: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
