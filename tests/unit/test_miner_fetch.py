@@ -127,6 +127,7 @@ async def test_redirects_are_followed(tmp_path: Path) -> None:
         "ftp://example.com/a",
         "data:text/plain,secret",
         "http://user@127.0.0.1:{port}/file",
+        "http://[1",
         "",
     ],
 )

@@ -83,7 +83,10 @@ class WebFiles:
                     _check(response, max_bytes)
                     await _save(response.aiter_stream(), to, max_bytes)
                     return
-                text = urljoin(text, _header(response, b"location"))
+                try:
+                    text = urljoin(text, _header(response, b"location"))
+                except ValueError:
+                    raise UnsafeUrl("it redirects to what is no URL") from None
             target = check_url(text, self._allowed)
             if url.scheme == "https" and target.scheme != "https":
                 raise UnsafeUrl("it redirects from https to http")
