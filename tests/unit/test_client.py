@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,41 @@ async def test_upload_only_what_is_not_there(tmp_path: Path) -> None:
     assert (b"x" * 600_000, "600000") == (server.asked[1].content, server.asked[1].headers["Content-Length"])
     assert (600_000, 600_000) == seen[-1]
     assert sorted(seen) == seen
+
+
+async def test_downloads_to_one_place_do_not_meet(tmp_path: Path) -> None:
+    """What stands at the target is whole at any time, also while another download to it is under way."""
+    content = b"y" * 600_000
+    digest = hashlib.sha256(content).hexdigest()
+    target = tmp_path / "target"
+    held, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield content[:100_000]
+        held.set()
+        await go_on.wait()
+        yield content[100_000:]
+
+    server = Server(httpx.Response(200, content=slow()), httpx.Response(200, content=content))
+    async with server.client() as client:
+        first = asyncio.create_task(client.job(JOB).download(digest, target))
+        await held.wait()
+        await client.job(JOB).download(digest, target)
+        seen = target.read_bytes()
+        go_on.set()
+        await first
+    assert content == seen == target.read_bytes()
+    assert ["target"] == os.listdir(tmp_path)
+
+
+async def test_a_closed_client_does_not_connect_again() -> None:
+    """Over AMQP, too, a call after the close says so, and begins nothing."""
+    client = AsyncCoordinator("http://127.0.0.1:9", "alice:secret-of-alice", amqp_url="amqp://127.0.0.1:9")
+    await client.close()
+    before = asyncio.all_tasks()
+    with pytest.raises(Unreachable, match="closed"):
+        await client.submit("checksum", {})
+    assert before == asyncio.all_tasks()
 
 
 async def test_download_is_checked(tmp_path: Path) -> None:

@@ -109,15 +109,20 @@ class AmqpRpc:
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
         self._log = structlog.get_logger().bind()
 
     async def start(self) -> None:
-        """Begin to connect, and keep connected; does not wait for the broker. May be called twice."""
-        if self._keeper is None:
+        """Begin to connect, and keep connected; does not wait for the broker. May be called twice.
+
+        After `close` it does nothing.
+        """
+        if self._keeper is None and not self._closed:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def close(self) -> None:
         """Disconnect. Calls without an answer raise Closed. May be called twice, and without start."""
+        self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

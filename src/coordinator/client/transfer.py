@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
+import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -51,7 +51,8 @@ async def download(http: HttpPool, blobs: str, ref: str, target: Path, progress:
         sha256 = parse_blob_ref(ref if ref.startswith("blob:") else blob_ref(ref))
     except ValueError:
         raise CoordinatorError("INVALID_ARGUMENT", "a file is named by blob:<sha256>") from None
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    # Of this download alone: a second one to the same place must not write into what the first has put there.
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     digest = hashlib.sha256()
     done = 0
     try:
