@@ -79,7 +79,7 @@ def open_standard(settings: Settings) -> Parts:
     def inbox(front: Front, keyring: Keyring) -> Inbox:
         return Inbox(broker, front, keyring, queue_type=queue_type)
 
-    hints = RabbitHints(broker, queue_type)
+    hints = RabbitHints(broker)
 
     def progress(holders: Holders, keyring: Keyring, secret: str) -> RabbitProgress:
         return RabbitProgress(broker, keyring, holders, hints, secret)

@@ -17,10 +17,11 @@ from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Heartbeat, Offer, Recorded
 from coordinator.broker import connection
 from coordinator.broker.connection import Broker, BrokerRefused, BrokerUnreachable, PublishFailed
+from coordinator.broker.declarer import Declarer
 from coordinator.broker.inbox import Inbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.publisher import RabbitEventSink
-from coordinator.broker.topology import COMMANDS_QUEUE, TopologyMismatch, declare_topology
+from coordinator.broker.topology import COMMANDS_QUEUE, TopologyMismatch, control_queue, declare_topology
 from coordinator.client.amqp_rpc import LINK_ERRORS, on_link
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.messages import Principal, Role
@@ -330,8 +331,8 @@ async def test_quorum_queues_everywhere(url: str) -> None:
     broker = Broker(url)
     await broker.start()
     await declare_topology(broker.connection, "quorum")
-    queues, hints = RabbitWorkQueues(broker, "quorum"), RabbitHints(broker, "quorum")
-    await hints.ensure("gpu")
+    queues = RabbitWorkQueues(broker, "quorum")
+    await Declarer(broker).declare(control_queue("gpu", "quorum"))
     published = offer()
 
     assert await queues.publish("p", [[published]]) == []

@@ -19,7 +19,6 @@ from coordinator.broker.topology import (
     WORK,
     TopologyMismatch,
     WorkQueueType,
-    control_queue,
     work_queue,
 )
 
@@ -105,12 +104,12 @@ def _messages(bundle: Sequence[Offer]) -> Iterable[tuple[Sequence[Offer], bytes]
     """A bundle as one message; as several where one would be over a MiB."""
     offers: list[Offer] = []
     parts: list[bytes] = []
-    size = 0
+    size = 1  # the brackets, and a comma for each but the last
     for offer in bundle:
         part = to_json(offer, exclude_none=True)
-        if offers and size + len(part) >= MAX_MESSAGE_BYTES:
+        if offers and size + len(part) + 1 > MAX_MESSAGE_BYTES:
             yield offers, b"[" + b",".join(parts) + b"]"
-            offers, parts, size = [], [], 0
+            offers, parts, size = [], [], 1
         offers.append(offer)
         parts.append(part)
         size += len(part) + 1
@@ -119,16 +118,13 @@ def _messages(bundle: Sequence[Offer]) -> Iterable[tuple[Sequence[Offer], bytes]
 
 
 class RabbitHints:
-    """`Hints` over RabbitMQ: a short-lived queue per miner. Nothing here raises for the broker's sake."""
+    """`Hints` over RabbitMQ: a short-lived queue per miner, which the inbox makes when the miner registers.
 
-    def __init__(self, broker: Broker, queue_type: WorkQueueType = "classic") -> None:
+    Nothing here raises for the broker's sake.
+    """
+
+    def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._queue_type: WorkQueueType = queue_type
-        self._declarer = Declarer(broker)
-
-    async def ensure(self, miner_id: str) -> None:
-        """Make the miner's control queue if it is not there. Raises TopologyMismatch, BrokerUnreachable."""
-        await self._declarer.declare(control_queue(miner_id, self._queue_type))
 
     async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
         properties = Basic.Properties(content_type="application/json", message_type="hint", delivery_mode=1)
