@@ -736,7 +736,9 @@ async def test_offers_that_nobody_claims_keep_their_order(stores: Stores) -> Non
         stores.pass_time(11)
         await d.dispatcher.tick(10**9)
         offered = [await d.offers(), await d.offers(other.profile)]
-        assert sorted(offered) == sorted([[(str(j), 1) for j in jobs[:3]], [(str(j), 1) for j in jobs[3:]]]), late
+        assert sorted(offered) == sorted(
+            [[(str(j), 1) for j in jobs[:3]], [(str(j), 1) for j in jobs[3:]]]
+        ), late
 
 
 async def test_who_takes_over_offers_everything_anew(stores: Stores) -> None:

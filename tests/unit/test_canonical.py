@@ -22,7 +22,6 @@ from coordinator.crypto.canonical import (
     canonical_json,
     canonical_lenient,
     salted_digest,
-    sha256_chunks,
     sha256_file,
 )
 from coordinator.crypto.keys import (
@@ -242,14 +241,12 @@ def test_salted_digest_is_sha256_of_salt_and_canonical_bytes() -> None:
     assert salted_digest(b"another salt 123", payload) != salted_digest(b"0123456789abcdef", payload)
 
 
-def test_files_and_streams_digest_alike(tmp_path: Path) -> None:
-    """A file and the chunks of it have the same SHA-256."""
+def test_a_file_has_the_digest_of_its_bytes(tmp_path: Path) -> None:
+    """A file has the SHA-256 of what is in it."""
     content = os.urandom(300_000)
     (tmp_path / "file").write_bytes(content)
 
-    expected = hashlib.sha256(content).hexdigest()
-    assert expected == sha256_file(tmp_path / "file")
-    assert (expected, 300_000) == sha256_chunks([content[:7], content[7:]])
+    assert hashlib.sha256(content).hexdigest() == sha256_file(tmp_path / "file")
 
 
 # --- keys -------------------------------------------------------------------------------------------

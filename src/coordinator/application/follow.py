@@ -13,7 +13,7 @@ import contextlib
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
 
@@ -31,6 +31,7 @@ RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 4.0  # doubled up to this while nothing gets through
 POLL_SECONDS = 0.05  # between looks at the position of a follower that leads elsewhere
 Status = Literal["stopped", "standby", "leading", "failed"]
+T = TypeVar("T")
 
 log = structlog.get_logger("follower")
 
@@ -332,11 +333,8 @@ class FollowerRunner:
             self.follower.apply(tables, events)
             tables.move(self.follower.name, self.position, events[-1].position)
 
-    async def _in_thread(self, function: object, *arguments: object) -> int:
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         assert self._thread is not None
-        assert callable(function)
         loop = asyncio.get_running_loop()
         # A transaction under way is finished also when this task is cancelled: shielded, then joined.
-        running = loop.run_in_executor(self._thread, function, *arguments)
-        result: int = await asyncio.shield(running)
-        return result
+        return await asyncio.shield(loop.run_in_executor(self._thread, function, *arguments))

@@ -32,6 +32,7 @@ for _bytes, _shape in ((b"0123456789.", b"0"), (b"eE", b"e"), (b":[, \t\r\n", b"
         _SHAPE[_byte] = _shape[0]
 _RISKY_NUMBER = re.compile(rb":0(?:0{%d}|0*e000)" % MAX_INTEGER_DIGITS)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
 
 
@@ -178,6 +179,11 @@ def _field(part: int | str) -> str:
     # The sender chose the names of unknown fields: show them, unless they would spoil the line.
     text = str(part)
     return text if text.isprintable() and len(text) <= MAX_FIELD_NAME else "?"
+
+
+def read_trace(text: str) -> str | None:
+    """The W3C traceparent that this is; one that is malformed is none."""
+    return text if _TRACEPARENT.fullmatch(text) else None
 
 
 def check_sender(command: Command, principal: Principal) -> None:

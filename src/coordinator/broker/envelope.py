@@ -5,7 +5,6 @@ Pure functions over the message; nothing here talks to the broker.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -23,6 +22,7 @@ from coordinator.application.intents import (
     describe,
     parse_command,
     parse_json,
+    read_trace,
 )
 from coordinator.application.keyring import Keyring
 from coordinator.application.ports import Heartbeat
@@ -36,8 +36,6 @@ from coordinator.domain.messages import Principal, Role
 HEARTBEAT = "miner.heartbeat"
 DELIVERY_COUNT = "x-delivery-count"
 DIRECT_REPLY = "amq.rabbitmq.reply-to"
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Item = TypeVar("Item")
 
@@ -63,7 +61,6 @@ class Envelope:
     @classmethod
     def of(cls, message: AbstractIncomingMessage) -> Envelope:
         headers = message.headers
-        trace = _text(headers.get("traceparent"))
         deliveries = headers.get(DELIVERY_COUNT)
         routing_key = message.routing_key or ""
         return cls(
@@ -73,7 +70,7 @@ class Envelope:
             reply_to=message.reply_to or "",
             principal=_text(headers.get("principal")),
             signature=_text(headers.get("signature")),
-            trace=trace if _TRACEPARENT.fullmatch(trace) else None,
+            trace=read_trace(_text(headers.get("traceparent"))),
             routing_key=routing_key,
             deliveries=deliveries if isinstance(deliveries, int) else 0,
             body=message.body,

@@ -112,15 +112,6 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_chunks(chunks: Iterable[bytes]) -> tuple[str, int]:
-    """Hex SHA-256 and total length in bytes of a stream of chunks."""
-    digest, size = hashlib.sha256(), 0
-    for chunk in chunks:
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.hexdigest(), size
-
-
 def _sorted_json(value: Any) -> bytes | None:
     """The sorted, compact JSON of a checked value, ten times sooner than by `json`.
 

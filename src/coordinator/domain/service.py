@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from decimal import Decimal as Exact
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
 from pydantic import Field
@@ -20,14 +20,15 @@ from coordinator.domain.messages import Command, Decimal, Event, Message, Role, 
 from coordinator.domain.name import NameEvent
 from coordinator.domain.name import changes as name_changes
 
-CATEGORIES = (
+Category = Literal[
     "ai_ml",
     "media_processing",
     "scientific_computing",
     "data_analytics",
     "gaming_entertainment",
     "development_tools",
-)
+]
+CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 
 class Pricing(Message):
@@ -48,14 +49,7 @@ class ServiceSpec(Message):
 
     id: ServiceId
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    category: Literal[
-        "ai_ml",
-        "media_processing",
-        "scientific_computing",
-        "data_analytics",
-        "gaming_entertainment",
-        "development_tools",
-    ]
+    category: Category
     description: Text
     input_schema: dict[str, Any]
     """JSON Schema 2020-12 of a job's payload."""

@@ -4,8 +4,7 @@ What is found is left in the connection's state, for the endpoints to ask (`auth
 everybody is answered whatever the key. Steps of one request:
 
 1. Read the key. A stranger's failures are counted by address and name, and beyond its budget no key of that
-name
-   is even looked at from there.
+   name is even looked at from there.
 2. Find what the key gives, and check the request's signature where the key asks for one.
 3. Count the request. Beyond the budget of its role and name it ends here, with 429.
 4. Let it through; every answer says what is left.

@@ -16,6 +16,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import ServiceId
 from coordinator.domain.service import (
     CATEGORIES,
+    Category,
     RegisteredService,
     ServiceRegistered,
     ServiceRetired,
@@ -63,17 +64,7 @@ Version = Annotated[
 class ServicesQuery(PageQuery):
     """Which services."""
 
-    category: (
-        Literal[
-            "ai_ml",
-            "media_processing",
-            "scientific_computing",
-            "data_analytics",
-            "gaming_entertainment",
-            "development_tools",
-        ]
-        | None
-    ) = Field(None, description="Only those of this kind.")
+    category: Category | None = Field(None, description="Only those of this kind.")
     tag: Annotated[str, Field(max_length=100)] | None = Field(None, description="Only those with this tag.")
     include_retired: bool = Field(False, description="Also those that take no new jobs.")
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from coordinator.application.intents import Accepted, Answer, Intent, Refused, check_sender, parse_command
+from coordinator.application.intents import (
+    Accepted,
+    Answer,
+    Intent,
+    Refused,
+    check_sender,
+    parse_command,
+    read_trace,
+)
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import MinerId, Principal, Role, SessionId
 from coordinator.domain.miner import Draining, Offline, Online, miner_stream
 from coordinator.edge.context import EdgeContext
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MINER_ID: TypeAdapter[str] = TypeAdapter(MinerId)
 _SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
 
@@ -44,9 +50,8 @@ def accepted(answer: Answer) -> Accepted:
 
 
 def trace_of(request: Request) -> str | None:
-    """The W3C trace that the request belongs to; one that is malformed is none."""
-    trace = request.headers.get("traceparent", "")
-    return trace if _TRACEPARENT.fullmatch(trace) else None
+    """The trace that the request belongs to."""
+    return read_trace(request.headers.get("traceparent", ""))
 
 
 def miner_of(principal: Principal, named: str | None) -> str:
