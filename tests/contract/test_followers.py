@@ -676,6 +676,17 @@ async def test_lanes_are_read_only_behind_the_commit(stores: Stores) -> None:
     assert sorted(seen) == sorted(map(str, jobs))
 
 
+async def test_short_heads_give_as_many_offers(stores: Stores, monkeypatch: Any) -> None:
+    """Where lanes keep few jobs in memory, a miner with many slots has them all filled in one go."""
+    monkeypatch.setattr("coordinator.application.shelf.LANE_LEAST", 2)
+    monkeypatch.setattr("coordinator.application.shelf.SHELF_JOBS", 0)
+    jobs = [uuid4() for _ in range(23)]
+    d = dispatching(stores)
+    await d.see(*(submitted(job) for job in jobs))
+    await d.see(deciding.registered(concurrency=20))
+    assert [job for job, _ in await d.offers()] == [str(job) for job in jobs[:20]]
+
+
 async def test_a_job_that_is_over_is_not_offered_again(stores: Stores) -> None:
     """Started, completed and cancelled jobs leave the window; the next ones take their place."""
     jobs = [uuid4() for _ in range(4)]
@@ -768,7 +779,6 @@ async def test_a_broker_that_came_back_gets_everything_anew(stores: Stores) -> N
 async def test_a_backlog_beyond_memory_is_offered_whole(stores: Stores, monkeypatch: Any) -> None:
     """Jobs that were left in the table come when their time has come, in order, each once."""
     monkeypatch.setattr("coordinator.application.shelf.LANE_HEAD", 5)
-    monkeypatch.setattr("coordinator.application.dispatch.LANE_HEAD", 5)
     jobs = [uuid4() for _ in range(23)]
     d = dispatching(stores)
     await d.see(*(submitted(job) for job in jobs))
@@ -787,7 +797,6 @@ async def test_who_takes_over_a_backlog_beyond_memory_offers_it_whole(
 ) -> None:
     """What the new leader left in the table is no less queued than what it read first."""
     monkeypatch.setattr("coordinator.application.shelf.LANE_HEAD", 5)
-    monkeypatch.setattr("coordinator.application.dispatch.LANE_HEAD", 5)
     jobs = [uuid4() for _ in range(23)]
     await dispatching(stores).see(deciding.registered(concurrency=1), *(submitted(job) for job in jobs[:22]))
     d = dispatching(stores)

@@ -252,8 +252,8 @@ class World:
 @pytest.fixture(autouse=True)
 def short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.application.shelf.LANE_HEAD", LANE_HEAD)
-    monkeypatch.setattr("coordinator.application.shelf.LANE_LOW", LANE_HEAD // 2)
-    monkeypatch.setattr("coordinator.application.dispatch.LANE_HEAD", LANE_HEAD)
+    monkeypatch.setattr("coordinator.application.shelf.LANE_LEAST", 1)
+    monkeypatch.setattr("coordinator.application.shelf.SHELF_JOBS", 3 * LANE_HEAD)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

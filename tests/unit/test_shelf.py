@@ -155,6 +155,30 @@ def test_a_long_lane_leaves_its_tail_in_the_table_and_skips_nothing() -> None:
     assert taken == list(range(len(table)))
 
 
+@pytest.mark.parametrize("kind", ["clients", "classes"])
+def test_many_lanes_share_what_is_kept_in_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients or classes there are, the shelf keeps so many jobs, and none is skipped."""
+    monkeypatch.setattr("coordinator.application.shelf.SHELF_JOBS", 400)
+    shelf = Shelf()
+    table = [
+        work(n, **{"client" if kind == "clients" else "job_class": f"name-{n % 40}"}) for n in range(2000)
+    ]
+    for item in table:
+        shelf.add(item)
+    assert len(shelf) == 400
+    classes = {item.job_class for item in table}
+    taken = numbers(shelf.take(classes, 100))
+    while True:
+        for lane in list(shelf.low_lanes(classes, len(table))):
+            more = [w for w in table if (w.job_class, w.priority, w.client) == lane.key]
+            more = [w for w in more if w.position > lane.cursor][: shelf.head]
+            shelf.load(lane, more, len(table), complete=True)
+        if not (batch := shelf.take(classes, 100)):
+            break
+        taken += numbers(batch)
+    assert sorted(taken) == list(range(len(table)))
+
+
 def test_a_lane_is_not_over_before_what_happened_is_in_the_table() -> None:
     """What the table has is taken at once; the rest when it is there, and not asked for before."""
     shelf, jobs = Shelf(), [work(n) for n in range(LANE_HEAD + 10)]

@@ -32,7 +32,7 @@ from coordinator.application.ports import (
     Tables,
     WorkQueues,
 )
-from coordinator.application.shelf import LANE_HEAD, Lane, Work
+from coordinator.application.shelf import Lane, Work
 from coordinator.domain.matching import Capabilities, Constraints
 from coordinator.domain.miner import MinerDrained, MinerEvent, MinerLeft, MinerLost, MinerRegistered
 
@@ -87,8 +87,8 @@ class Dispatcher(FollowerBase):
                 fleet.register(row["profile"], capabilities, session)
         for row in tables.query("dispatch_running"):
             self.work.start(Running(_from_row(row), row["miner_id"], row["session_id"]))
-        for row in tables.query("dispatch_lanes"):
-            lane = self.work.shelf.lane((row["job_class"], row["priority"], row["client"]))
+        keys = [(r["job_class"], r["priority"], r["client"]) for r in tables.query("dispatch_lanes")]
+        for lane in [self.work.shelf.lane(key) for key in keys]:  # all of them first: they share the room
             self._load_lane(tables, lane, 0)
 
     async def act(self, events: Sequence[Recorded]) -> None:
@@ -135,15 +135,17 @@ class Dispatcher(FollowerBase):
         works = shelf.take(profile.classes, room)
         if works:
             await self._publish(profile, works)
-        low = list(shelf.low_lanes(profile.classes, stored_to))
-        if not low:
-            return
-        await asyncio.to_thread(self._load_lanes, low, stored_to)
-        # Where a lane has more than the table has yet, it is wanted there.
-        self.hurried = self.hurried or any(lane.spilled and lane.read_to == stored_to for lane in low)
-        more = shelf.take(profile.classes, room - len(works))
-        if more:
+        room -= len(works)
+        # More than once where heads are short: who has few queued jobs in memory gets as many offers.
+        while low := list(shelf.low_lanes(profile.classes, stored_to)):
+            await asyncio.to_thread(self._load_lanes, low, stored_to)
+            # Where a lane has more than the table has yet, it is wanted there.
+            self.hurried = self.hurried or any(lane.spilled and lane.read_to == stored_to for lane in low)
+            more = shelf.take(profile.classes, room)
+            if not more:
+                return
             await self._publish(profile, more)
+            room -= len(more)
 
     async def _publish(self, profile: Profile, works: list[Work]) -> None:
         known_work = self.work  # a takeover may put another in its place while we wait
@@ -217,7 +219,7 @@ class Dispatcher(FollowerBase):
             priority=priority,
             client=client,
             position=lane.cursor,
-            count=LANE_HEAD,
+            count=self.work.shelf.head,
         )
         complete = stored_to >= self._acted
         works = [_from_row(row) for row in rows]

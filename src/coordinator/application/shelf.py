@@ -1,7 +1,8 @@
 """The order of queued work: priority strictly, then a fair share between clients, then age.
 
 The shelf keeps the head of each lane (one class, priority and client) in memory and leaves the rest in the
-dispatcher's table, so that a million queued jobs cost rows and not memory. It is pure: no I/O, no clock.
+dispatcher's table, so that a million queued jobs cost rows and not memory. Clients make lanes as they like,
+so the more lanes there are, the shorter are their heads. It is pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
-LANE_HEAD = 500  # queued jobs a lane keeps in memory
-LANE_LOW = LANE_HEAD // 2  # fewer are left, and the next are read: nobody waits for them
+LANE_HEAD = 500  # queued jobs a lane keeps in memory, while there are few lanes
+LANE_LEAST = 8  # and however many lanes there are: each reading of a lane brings a few
+SHELF_JOBS = 50_000  # what all lanes share, at about half a KiB each
 
 
 class Work(NamedTuple):
@@ -56,6 +58,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._lanes: dict[str, dict[LaneKey, Lane]] = {}
+        self._lane_count = 0
         self._there: dict[str, Work] = {}
         """What is really on the shelf; a lane may still hold jobs that were taken off."""
         self._turn: dict[str, float] = {}
@@ -71,10 +74,16 @@ class Shelf:
     def get(self, job_id: str) -> Work | None:
         return self._there.get(job_id)
 
+    @property
+    def head(self) -> int:
+        """How many queued jobs each lane keeps in memory, as things are."""
+        share = SHELF_JOBS // max(1, self._lane_count)
+        return min(LANE_HEAD, max(LANE_LEAST, share))
+
     def add(self, work: Work) -> None:
         """A job joins the end of its lane."""
         lane = self._lane(work)
-        if lane.spilled or len(lane.jobs) >= LANE_HEAD:
+        if lane.spilled or len(lane.jobs) >= self.head:
             lane.spilled = True
             return
         self._put(lane, work)
@@ -99,11 +108,12 @@ class Shelf:
 
         `stored_to`: up to which position the table has what happened.
         """
+        low = self.head // 2  # fewer are left, and the next are read: nobody waits for them
         for job_class in self._waiting(classes):
             for lane in self._lanes[job_class].values():
                 if not lane.spilled or stored_to <= lane.read_to:
                     continue
-                if len(lane.jobs) < LANE_LOW or not self._prune(lane):
+                if len(lane.jobs) < low or not self._prune(lane):
                     yield lane
 
     def load(
@@ -115,7 +125,7 @@ class Shelf:
         complete: bool,
         away: Callable[[Work], bool] = lambda _: False,
     ) -> None:
-        """The next LANE_HEAD jobs of a lane, read from the table behind its cursor, or as many as there are.
+        """The next `head` jobs of a lane, read from the table behind its cursor, or as many as there are.
 
         `stored_to`: up to which position the table has what happened; `complete`: nothing happened since.
         `away`: whether a job was taken off the shelf since it was stored. A lane that ran empty and was begun
@@ -126,7 +136,7 @@ class Shelf:
                 lane.cursor = max(lane.cursor, work.position)
             else:
                 self._put(lane, work)
-        if len(more) < LANE_HEAD:
+        if len(more) < self.head:
             lane.read_to = stored_to
             lane.spilled = not complete
         else:
@@ -137,6 +147,7 @@ class Shelf:
         lanes = self._lanes.setdefault(key[0], {})
         if key not in lanes:
             lanes[key] = Lane(key)
+            self._lane_count += 1
             # A client that comes back starts at the present: it has no claim on the past.
             self._turn[key[2]] = max(self._turn.get(key[2], 0.0), self._now)
         return lanes[key]
@@ -187,6 +198,7 @@ class Shelf:
     def _drop(self, lane: Lane) -> None:
         lanes = self._lanes[lane.key[0]]
         del lanes[lane.key]
+        self._lane_count -= 1
         if not lanes:
             del self._lanes[lane.key[0]]
 
