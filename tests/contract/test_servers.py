@@ -41,6 +41,7 @@ LOCAL_SERVERS = [
     pytest.param(Redis, id="redis"),
 ]
 TEARDOWN_TIMEOUT_S = 30
+SEGMENTS = Path("/proc/sysvipc/shm")
 SILENCE_S = 0.3  # how long a paused server is watched; a running one answers within 10 ms
 AMQP_HELLO = b"AMQP\x00\x00\x09\x01"
 POSTGRES_HELLO = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # "do you speak TLS?", answered by one byte
@@ -261,6 +262,31 @@ def test_only_what_was_made_here_is_dropped(postgres: PostgresServer, rabbitmq: 
         postgres.drop_database(postgres.url)
     with pytest.raises(ValueError, match="not a virtual host"):
         rabbitmq.drop_vhost(rabbitmq.url)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").exists(), reason="where shared memory is no file")
+def test_a_killed_postgres_leaves_no_shared_memory() -> None:
+    """What a killed server shared among its processes goes with its directory."""
+    with Postgres() as server:
+        mapped = {line.split()[-1] for line in Path(f"/proc/{server.main_pid}/maps").read_text().splitlines()}
+        server.kill()
+    assert any("pg_dynshmem" in file for file in mapped)
+    assert [] == [file for file in mapped if file.startswith("/dev/shm/") and Path(file).exists()]
+
+
+@pytest.mark.skipif(not SEGMENTS.exists(), reason="where segments are listed elsewhere")
+def test_a_closed_postgres_leaves_no_segment() -> None:
+    """Its System V segment, of which a machine has 4096, is given back, also by one that was paused."""
+    with Postgres() as server:
+        *_, segment = (server.directory / "data" / "postmaster.pid").read_text().splitlines()[6].split()
+        assert segment in segments()
+        server.pause()
+    assert segment not in segments()
+
+
+def segments() -> set[str]:
+    """The ids of the System V shared memory segments that there are."""
+    return {line.split()[1] for line in SEGMENTS.read_text().splitlines()}
 
 
 OWNER = """
