@@ -5,6 +5,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors import (
     Work,
     Workspace,
@@ -23,6 +25,7 @@ from coordinator.miner.executors.checksum import ChecksumExecutor
 from coordinator.miner.executors.ffmpeg import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.ffmpeg_arguments import ENCODERS, PAYLOAD, build_arguments
 from coordinator.miner.executors.process import run_program
+from coordinator.miner.fetch import UNSAFE_URL
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 FFMPEG = find_ffmpeg() or "ffmpeg"
@@ -241,11 +244,28 @@ async def test_hostile_parameters_never_reach_a_command_line(
     assert not video.workspace.used
 
 
-async def test_other_peoples_urls_are_not_fetched(video: Bench) -> None:
-    """A URL of the web is refused with a code of its own: miners are no way into their networks."""
+async def test_a_video_comes_by_url(tmp_path: Path, clip: bytes) -> None:
+    """What the service's schema takes is done: a URL goes to the miner's own way to files, as it is."""
+    url = "https://example.com/clip.mov"
+
+    class Web(FolderBlobs):
+        async def download(self, ref: str, to: Path, *, max_bytes: int) -> None:
+            assert ref == url
+            await super().download(self.add(clip), to, max_bytes=max_bytes)
+
+    bench = Bench("video_transcoding", tmp_path, Web(tmp_path / "web"))
+    with bench.workspace:
+        outcome = await FfmpegExecutor().run(bench.work({"input_url": url, "operation": "thumbnail"}))
+    assert ["image/jpeg"] == [output["media_type"] for output in outcome.result["outputs"]]
+
+
+async def test_other_peoples_urls_do_not_lead_into_the_miners_network(video: Bench) -> None:
+    """A URL that leads inwards is refused with a code of its own, before anything is asked of anybody."""
+    blobs = HttpBlobs("http://127.0.0.1:9", "rig:secret-of-rig")
     work = video.work({"input_url": "http://169.254.169.254/latest/meta-data"})
 
-    assert await failure(FfmpegExecutor(), work) == (base.UNSUPPORTED, False)
+    assert await failure(FfmpegExecutor(), replace(work, blobs=blobs.of_job("job-1"))) == (UNSAFE_URL, False)
+    await blobs.close()
 
 
 DASH = """<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>

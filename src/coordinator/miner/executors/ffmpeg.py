@@ -182,10 +182,6 @@ class _Watch:
 
 
 def _parse(work: Work) -> Job:
-    url = work.payload.get("input_url")
-    if isinstance(url, str) and url.lower().startswith(("http:", "https:")):
-        # Fetching whatever a client names would make miners a way into the networks they stand in.
-        raise ExecutorError(UNSUPPORTED, "input_url: upload the file and send its blob: reference")
     try:
         return PAYLOAD.validate_python(work.payload)
     except ValidationError as error:
