@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from coordinator.client.amqp_rpc import Backoff
+from coordinator.client.backoff import Backoff
 from coordinator.demo.lifeline import hold_on
 from coordinator.logs import configure_logs
 from coordinator.miner.amqp import AmqpTransport

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from coordinator.client import AsyncCoordinator
-from coordinator.client.amqp_rpc import AmqpRpc, Backoff
+from coordinator.client.amqp_rpc import AmqpRpc
+from coordinator.client.backoff import Backoff
 from coordinator.crypto.keys import SigningKey
 from coordinator.servers.processes import free_port
 from tests.harness import invariants

@@ -16,7 +16,8 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from coordinator.client.amqp_rpc import AmqpRpc, Backoff, Closed
+from coordinator.client.amqp_rpc import AmqpRpc, Closed
+from coordinator.client.backoff import Backoff
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.mac import message_to_sign, sign_message

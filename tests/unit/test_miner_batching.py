@@ -12,13 +12,12 @@ import pytest
 from coordinator.client.amqp_batching import (
     MAX_BODY_BYTES,
     MAX_COMMANDS,
-    Backoff,
-    Clock,
     Closed,
     CommandSender,
     Envelope,
     NotSent,
 )
+from coordinator.client.backoff import Backoff, Clock
 
 ANSWER_TIMEOUT_SECONDS = 10.0
 

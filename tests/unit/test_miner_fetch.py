@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from coordinator.client.amqp_batching import Backoff
+from coordinator.client.backoff import Backoff
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.fetch import WebFiles

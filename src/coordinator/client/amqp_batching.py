@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import structlog
 from pydantic_core import from_json, to_json
 
-from coordinator.client.backoff import Backoff as Backoff
-from coordinator.client.backoff import Clock as Clock
+from coordinator.client.backoff import Backoff, Clock
 
 MAX_COMMANDS = 500
 """Commands in one message."""

@@ -27,8 +27,6 @@ from yarl import URL
 
 from coordinator.client.amqp_batching import (
     Answer,
-    Backoff,
-    Clock,
     Closed,
     CommandSender,
     Envelope,
@@ -36,6 +34,7 @@ from coordinator.client.amqp_batching import (
     encode,
     parse_answer,
 )
+from coordinator.client.backoff import Backoff, Clock
 from coordinator.crypto.mac import message_to_sign, sign_message
 
 COMMANDS_EXCHANGE = "coordinator.commands"
@@ -322,4 +321,4 @@ def _answer(body: bytes) -> Answer | None:
         return None
 
 
-__all__ = ["COMMANDS_EXCHANGE", "LINK_ERRORS", "AmqpRpc", "Answer", "Backoff", "Clock", "Closed", "on_link"]
+__all__ = ["COMMANDS_EXCHANGE", "LINK_ERRORS", "AmqpRpc", "Answer", "Closed", "on_link"]

@@ -16,7 +16,8 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pydantic_core import from_json
 
-from coordinator.client.amqp_rpc import LINK_ERRORS, AmqpRpc, Answer, Backoff, Clock, on_link
+from coordinator.client.amqp_rpc import LINK_ERRORS, AmqpRpc, Answer, on_link
+from coordinator.client.backoff import Backoff, Clock
 from coordinator.miner.feed import Bundle, FedOffer, Feed
 from coordinator.miner.transport import NOT_LIVE, BadOffer, Inbox, Offer
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import httpx
 
-from coordinator.client.amqp_batching import Backoff, Clock
+from coordinator.client.backoff import Backoff, Clock
 from coordinator.client.signing import DIGEST_HEADER, content_digest, signing
 from coordinator.crypto.canonical import sha256_file
 from coordinator.crypto.refs import BlobRefError, blob_ref, parse_blob_ref

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import structlog
 
-from coordinator.client.amqp_batching import AGAIN_LATER, Answer, Backoff, Clock, refused
+from coordinator.client.amqp_batching import AGAIN_LATER, Answer, refused
+from coordinator.client.backoff import Backoff, Clock
 from coordinator.client.signing import signing
 from coordinator.miner.transport import NOT_LIVE, BadOffer, HeldOffer, Inbox, Offer
 
