@@ -39,7 +39,7 @@ from coordinator.application.presence import Presence
 from coordinator.application.progress_hub import ProgressHub
 from coordinator.application.publish import Publisher
 from coordinator.application.timers import Timers
-from coordinator.blobs import open_blob_store
+from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.catalog import load_catalog
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
@@ -48,7 +48,7 @@ from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister, ServiceSpec
 from coordinator.parts import Parts
 from coordinator.projections import projector
-from coordinator.settings import Settings
+from coordinator.settings import BadSettings, Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -84,6 +84,14 @@ def signing_key(settings: Settings) -> SigningKey:
     return SigningKey.load_or_create(settings.data_dir / SIGNING_KEY_FILE)
 
 
+def blob_store(settings: Settings) -> BlobStore:
+    """BLOB_STORE, or a directory in the data directory. Raises BadSettings for what names no store."""
+    try:
+        return open_blob_store(settings.blob_store or str(settings.data_dir / "blobs"))
+    except ValueError as error:
+        raise BadSettings(f"BLOB_STORE: {error}") from None
+
+
 class Coordinator:
     """Everything that runs in one process. `start` and `stop` may each be called twice."""
 
@@ -92,7 +100,7 @@ class Coordinator:
         self.settings = settings
         self.signing_key_id = key.key_id
         self.parts = parts
-        self.blobs = open_blob_store(settings.blob_store or str(settings.data_dir / "blobs"))
+        self.blobs = blob_store(settings)
         self.feed = Feed(parts.log)
         self._payloads = Payloads(parts.log)
         self.bus = CommandBus(

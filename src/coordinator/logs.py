@@ -38,7 +38,7 @@ def configure_logs(log_format: LogFormat = "console", level: str = "info") -> No
         plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         processors += [structlog.processors.ExceptionRenderer(plain), structlog.processors.JSONRenderer()]
     else:
-        colors = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         plain_text = structlog.dev.plain_traceback
         processors.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain_text))
     structlog.configure(

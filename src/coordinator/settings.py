@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from coordinator.application.keyring import BadKey, Keyring
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.domain.messages import Millis, Role
-from coordinator.domain.urls import parse_allowed
+from coordinator.domain.urls import check_amqp_url, parse_allowed
 
 DEVELOPMENT_PREFIX = "dev-only-"
 """How the secrets begin that the container files ship for trying things out."""
@@ -31,6 +31,11 @@ whose key is not valid, counted by its address.
 """
 
 
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?"
+)
+
+
 class BadSettings(Exception):
     """The settings can't be used; the text is one line that says which and why, and shows no value."""
 
@@ -41,7 +46,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     app_env: Literal["dev", "test", "prod"] = "dev"
-    app_host: str = "127.0.0.1"
+    app_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]+$")] = "127.0.0.1"
     app_port: Annotated[int, Field(ge=0, le=65535)] = 8011
     data_dir: Path = Path("coordinator-data")
     database_url: SecretStr | None = None
@@ -96,6 +101,37 @@ class Settings(BaseSettings):
         if key is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", key.get_secret_value()):
             raise ValueError("must be 64 hex digits")
         return key
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return url
+
+    @field_validator("amqp_url")
+    @classmethod
+    def _amqp(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            check_amqp_url(url.get_secret_value())
+        return url
+
+    @field_validator("blob_store")
+    @classmethod
+    def _store(cls, where: str | None) -> str | None:
+        if where is not None and "://" in where:
+            if not where.startswith("s3://"):
+                raise ValueError("must be a directory, or s3://bucket/prefix")
+            if find_spec("boto3") is None:
+                raise ValueError("needs the package boto3: install coordinator[s3]")
+        return where
+
+    @field_validator("allow_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("each must be an origin such as https://example.org, without a path")
+        return origins
 
     @field_validator("fetch_allow_hosts")
     @classmethod
@@ -160,6 +196,8 @@ def load_settings(**overrides: object) -> Settings:
         raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
     except BadKey as error:
         raise BadSettings(str(error)) from None
+    except UnicodeDecodeError:
+        raise BadSettings(".env: it is not UTF-8 text") from None
     if bool(settings.database_url) != bool(settings.amqp_url):
         missing = "AMQP_URL" if settings.database_url else "DATABASE_URL"
         raise BadSettings(f"{missing}: set it too, or neither (then everything runs in one process)")

@@ -75,7 +75,7 @@ def test_a_signed_key_needs_its_second_secret(coordinator: Coordinator) -> None:
         (("revoke", NO_KEY), 4, "KEY_NOT_FOUND"),
         (("rotate", NO_KEY), 4, "KEY_NOT_FOUND"),
         (("create", "a.b"), 3, "INVALID_PAYLOAD"),
-        (("create", "a", "--role", "root"), 3, "INVALID_PAYLOAD"),
+        (("create", "a", "--role", "root"), 2, "USAGE"),
         (("create", "a", "--expires-in", "soon"), 2, "USAGE"),
         (("rotate", NO_KEY, "--grace", "-1"), 2, "USAGE"),
     ],

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.servers.processes import free_port
 from tests.acceptance.cli_process import PROGRAM, TIMEOUT_S, call, dev, environment, run, running
 
 HEAVY = {"pydantic", "httpx", "fastapi", "rich", "structlog", "asyncio", "psycopg", "cryptography"}
@@ -89,6 +90,31 @@ def test_port_taken(tmp_path: Path) -> None:
     assert (2, "", True) == (ran.code, ran.out, ran.err.startswith("PORT: "))
 
 
+def test_dev_listens_where_app_port_says(tmp_path: Path) -> None:
+    """`dev` takes APP_PORT, and --port before it; the settings' servers are not for it."""
+    port = free_port()
+    given = {"APP_PORT": str(port), "DATABASE_URL": "postgresql://127.0.0.1:9/c"}
+    with running(tmp_path, "dev", "--json", **given) as process:
+        assert process.stdout is not None
+        about = json.loads(process.stdout.readline())
+        stop(process, signal.SIGTERM)
+    with dev(tmp_path, **given) as chosen:  # --port 0
+        stop(chosen.process, signal.SIGTERM)
+    assert (f"http://127.0.0.1:{port}", "embedded") == (about["url"], about["mode"])
+    assert about["url"] != chosen.url
+
+
+def test_miners_of_dev_know_its_settings(tmp_path: Path) -> None:
+    """Engines in `.env` are for them, too; its servers are for nobody here."""
+    servers = "AMQP_URL=amqp://127.0.0.1:9/\nDATABASE_URL=postgresql://127.0.0.1:9/c\n"
+    (tmp_path / ".env").write_text(f"LLM_ENGINE_URL=http://127.0.0.1:9\n{servers}")
+    with dev(tmp_path, "--miners", "1") as coordinator:
+        assert 0 == coordinator.run("job", "watch", coordinator.submit("so that the miner is there")).code
+        log = (tmp_path / "coordinator-data" / "miners" / "miner-1.log").read_text()
+    assert "IMAGE_ENGINE_URL is not set" in log
+    assert "LLM_ENGINE_URL is not set" not in log
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_dev_stops_in_order(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """Ctrl-C ends `dev` with 130 and SIGTERM with 0, its miners with it, and the data directory is free."""
@@ -132,7 +158,7 @@ def test_settings_that_can_not_be_used(tmp_path: Path) -> None:
 
 
 def test_a_miner_that_is_not_let_in(tmp_path: Path) -> None:
-    """`miner run` with a client's key is refused: 3; without a key it is 5, and nothing is tried."""
+    """`miner run` with a client's key, or a wrong one, ends with 5, and so without one: nothing is tried."""
     with dev(tmp_path) as coordinator:
         key = next(
             line.partition("=")[2]
@@ -141,8 +167,10 @@ def test_a_miner_that_is_not_let_in(tmp_path: Path) -> None:
         )
         arguments = ("miner", "run", "--url", coordinator.url, "--key-file", str(tmp_path / "miner.key"))
         refused = run(tmp_path, *arguments, "--json", COORDINATOR_API_KEY=key)
+        wrong = run(tmp_path, *arguments, "--json", COORDINATOR_API_KEY="dev-miner:wrong-wrong")
     nobody = call(tmp_path, "miner", "run", "--url", "http://192.0.2.1", "--json")
-    assert (3, "REFUSED") == (refused.code, json.loads(refused.err.splitlines()[-1])["code"])
+    assert (5, "FORBIDDEN") == (refused.code, json.loads(refused.err.splitlines()[-1])["code"])
+    assert (5, "UNAUTHORIZED_KEY") == (wrong.code, json.loads(wrong.err.splitlines()[-1])["code"])
     assert (5, "UNAUTHORIZED_KEY") == (nobody.code, json.loads(nobody.err)["code"])
 
 
@@ -194,6 +222,9 @@ def test_doctor(tmp_path: Path) -> None:
     assert {"database", "migrations", "blob store", "coordinator", "video_transcoding"} <= {
         check["name"] for check in well.json()["checks"] if check["status"] == "ok"
     }
+    elsewhere = call(tmp_path, "doctor", "--json", APP_HOST="192.0.2.1", BLOB_STORE="/dev/null/x")
+    failed = {check["name"] for check in elsewhere.json()["checks"] if check["status"] == "failed"}
+    assert (1, {"coordinator", "blob store"}) == (elsewhere.code, failed)
     assert (1, "failed", "failed") == (ill.code, status["database"], status["broker"])
     assert "hunter2" not in ill.out
 
@@ -220,7 +251,7 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
 def test_colours_on_a_terminal_only(tmp_path: Path, variables: dict[str, str], coloured: bool) -> None:
     """Errors are coloured on a terminal, unless NO_COLOR says otherwise."""
     ours, theirs = pty.openpty()
-    arguments = ("job", "show", "x", "--url", "http://127.0.0.1:9")
+    arguments = ("job", "list", "--url", "http://127.0.0.1:9")
     subprocess.run(
         [*PROGRAM, *arguments], cwd=tmp_path, env=environment(**variables), stderr=theirs, timeout=TIMEOUT_S
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,13 @@ import typer
 
 from coordinator.cli import devkeys, output
 from coordinator.cli.errors import CommandError, Exit, explain
-from coordinator.cli.main import app
+from coordinator.cli.main import app, main
 from coordinator.cli.options import json_object
 from coordinator.client.errors import refusal
 from coordinator.domain.errors import Code
-from coordinator.miner.executors.embedding import FOLDER_SETTING
+from coordinator.embedded import DATABASE_FILE
 from coordinator.miner.executors.engine import EngineSettings
+from coordinator.miner.settings import MinerSettings
 from coordinator.settings import Settings
 
 ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -54,8 +56,8 @@ def test_env_example_has_every_setting() -> None:
         for kind in ("LLM", "EMBEDDING", "SPEECH", "IMAGE")
         for name in EngineSettings.model_fields
     ]
-    every = [*(name.upper() for name in Settings.model_fields), *engines, FOLDER_SETTING]
-    assert sorted(every) == sorted(given)
+    every = {name.upper() for name in (*Settings.model_fields, *MinerSettings.model_fields)}.union(engines)
+    assert every == given.keys()
     assert Settings(_env_file=None) == Settings(_env_file=ENV_EXAMPLE)  # type: ignore[call-arg]
     assert all(Settings.model_fields[name.lower()].default is not None for name in shown)
 
@@ -91,6 +93,7 @@ def test_json_objects(tmp_path: Path) -> None:
     for text, cause in (
         ("[]", "--payload must be"),
         ("{", "--payload is not JSON"),
+        ('{"a": ' + "[" * 100_000, "nested too deeply"),
         (f"@{file}", "not UTF-8"),
         (f"@{tmp_path}", "directory"),
         ("@missing", "No such file"),
@@ -106,6 +109,40 @@ def test_every_refusal_has_an_exit_code(code: Code) -> None:
     told = explain(refusal(400, {"code": code.value, "detail": "why"}))
     assert (code.value, "why") == (told.code, told.cause)
     assert told.exit_code in (Exit.REFUSED, Exit.NOT_FOUND, Exit.AUTH, Exit.UNREACHABLE, Exit.UNVERIFIED)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("job", "show", "x"),
+        ("job", "watch", "0190163d-8694-739b-aea5-966c26f8ad91", "../x"),
+        ("receipt", "show", "x"),
+        ("key", "revoke", "x"),
+        ("job", "list", "--state", "x"),
+        ("miner", "list", "--state", "x"),
+        ("key", "list", "--role", "x"),
+        ("job", "list", "--url", "http://127.0.0.1:99999"),
+        ("miner", "run", "--api-key", "m:secret-secret", "--amqp-url", "http://hunter2@mq"),
+        ("miner", "run", "--api-key", "m:secret-secret", "--work-dir", "/dev/null/x"),
+    ],
+)
+def test_what_can_not_be_meant_is_a_usage_error(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is sent: 2, nothing on stdout, a cause and a next step, and no secret."""
+    code = main((*arguments, "--json"))
+    said = capsys.readouterr()
+    told = json.loads(said.err)
+    assert (Exit.USAGE, "") == (code, said.out)
+    assert told["next_step"]
+    assert "hunter2" not in said.err
+
+
+def test_a_file_that_is_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is said to be none, and is no bug of ours."""
+    (tmp_path / DATABASE_FILE).write_text("no database" * 1000)
+    code = main(("log", "show", "--data-dir", str(tmp_path), "--json"))
+    assert (Exit.UNVERIFIED, "DATABASE") == (code, json.loads(capsys.readouterr().err)["code"])
 
 
 def test_unexpected_errors_are_not_swallowed() -> None:

@@ -103,6 +103,23 @@ async def test_a_key_of_ones_own() -> None:
     assert ["größe 1".encode()] == [dict(r.headers.raw)[b"Idempotency-Key"] for r in server.asked]
 
 
+async def test_what_is_too_large_is_not_sent() -> None:
+    """JSON over the limit is refused as the server would, whose answer may be lost while we still send."""
+    server = Server(ok(SUBMITTED, 201))
+    async with server.client() as client:
+        with pytest.raises(Refused, match="TOO_LARGE") as refused:
+            await client.submit("s", {"a": "x" * 2**20})
+        await client.submit("s", {"a": "x" * (2**20 - 1000)})
+    assert (413, 1) == (refused.value.status, len(server.asked))
+
+
+async def test_an_error_without_words_has_its_name() -> None:
+    """Some connections are lost without a message; there is a cause all the same."""
+    async with Server(httpx.ReadError("")).client(tries=1) as client:
+        with pytest.raises(Unreachable, match=r"http://c: ReadError"):
+            await client.health()
+
+
 async def test_reads_show_own_writes() -> None:
     """After a write, reads ask for at least its position."""
     server = Server(ok(VIEW), ok(SUBMITTED, 201), ok(VIEW))

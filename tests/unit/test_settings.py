@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.domain.messages import Principal, Role
+from coordinator.miner.settings import MinerSettings
 from coordinator.settings import BadSettings, Settings, load_settings
 
 SECRET = "hunter2hunter2"
@@ -18,7 +19,7 @@ Environment = Callable[..., None]
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
     """An environment without any of our settings, in a directory without a `.env`; sets those named."""
     monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
+    for name in {*Settings.model_fields, *MinerSettings.model_fields}:
         monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.delenv(name, raising=False)
 
@@ -96,7 +97,7 @@ def test_one_url_alone_is_refused(environment: Environment, there: dict[str, str
         (" https://a.example , https://b.example ,, ", ("https://a.example", "https://b.example")),
         (" , ", ()),
         ("*", ("*",)),
-        ('["a"]', ('["a"]',)),  # a list is comma separated, never JSON
+        ("http://[::1]:3000,chrome-extension://abc", ("http://[::1]:3000", "chrome-extension://abc")),
     ],
 )
 def test_lists_are_comma_separated(environment: Environment, text: str, items: tuple[str, ...]):
@@ -259,3 +260,43 @@ def test_a_bad_limit_stops_the_start(environment: Environment, name: str, value:
         load_settings()
     assert SECRET not in str(bad.value)
     assert "too-short" not in str(bad.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_HOST", f"a b{SECRET}"),
+        ("DATABASE_URL", f"mysql://u:{SECRET}@db/c"),
+        ("AMQP_URL", f"http://u:{SECRET}@mq/"),
+        ("AMQP_URL", f"amqp://u:a/{SECRET}@mq/"),  # a slash in a password ends the host
+        ("BLOB_STORE", f"ftp://u:{SECRET}@host/"),
+        ("ALLOW_ORIGINS", f'["{SECRET}"]'),  # a list is comma separated, never JSON
+        ("ALLOW_ORIGINS", f"https://a.example/{SECRET}"),
+    ],
+)
+def test_a_bad_address_stops_the_start(environment: Environment, name: str, value: str):
+    """With its name, and without its value, which may hold a secret."""
+    environment(**{"DATABASE_URL": DATABASE, "AMQP_URL": AMQP, name: value})
+    with pytest.raises(BadSettings, match=f"^{name}: ") as bad:
+        load_settings()
+    assert SECRET not in str(bad.value)
+
+
+def test_a_dotenv_file_that_is_no_text(tmp_path: Path):
+    """Is a setting that can't be used, and no traceback."""
+    (tmp_path / ".env").write_bytes(b"APP_PORT=\xff")
+    with pytest.raises(BadSettings, match=r"^\.env: "):
+        load_settings()
+
+
+def test_miners_read_dotenv_too(environment: Environment, tmp_path: Path):
+    """The broker, hosts to fetch from and a folder of models may be in `.env`; the environment goes first."""
+    (tmp_path / ".env").write_text(f"AMQP_URL={AMQP}\nFETCH_ALLOW_HOSTS=a,b\nEMBEDDING_MODELS_DIR=models\n")
+    environment(FETCH_ALLOW_HOSTS="c")
+    read = MinerSettings()
+    assert read.amqp_url is not None
+    assert (AMQP, "c", Path("models")) == (
+        read.amqp_url.get_secret_value(),
+        read.fetch_allow_hosts,
+        read.embedding_models_dir,
+    )

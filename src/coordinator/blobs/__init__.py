@@ -36,7 +36,7 @@ def open_blob_store(setting: str) -> BlobStore:
 
         return S3BlobStore.from_url(setting)
     if not setting or "://" in setting:
-        raise ValueError(f"BLOB_STORE must be a directory or s3://bucket/prefix, not {setting!r}")
+        raise ValueError("expected a directory, or s3://bucket/prefix")
     from coordinator.blobs.local import LocalBlobStore
 
     return LocalBlobStore(Path(setting))

@@ -46,6 +46,9 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
     """
     import asyncio
 
+    from coordinator.logs import configure_logs
+
+    configure_logs(level="error")  # what libraries log about a server that is away, is in the table
     checks = asyncio.run(_look(data_dir))
     failed = [check for check in checks if check.status == "failed"]
     if as_json:
@@ -113,7 +116,7 @@ def _settings(settings: Settings) -> Check:
 def _data_dir(settings: Settings) -> Check:
     path = settings.data_dir.resolve()
     existing = next(p for p in (path, *path.parents) if p.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
+    if not _can_be_made(path):
         return Check("data dir", "failed", f"{existing} can't be written", "Choose another with DATA_DIR.")
     free = shutil.disk_usage(existing).free
     if free < LEAST_FREE_BYTES:
@@ -125,6 +128,13 @@ def _data_dir(settings: Settings) -> Check:
         return Check("data dir", "failed", told, f"Run `chmod 600` on them in {path}, and make new keys.")
     made = "" if path.exists() else ", made at the first start"
     return Check("data dir", "ok", f"{path}{made}; {output.size(free)} free")
+
+
+def _can_be_made(path: Path) -> bool:
+    """Whether this directory is there and may be written, or its nearest parent that is."""
+    path = path.resolve()
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _secrets(path: Path) -> Iterator[Path]:
@@ -219,6 +229,9 @@ async def _blobs(settings: Settings) -> list[Check]:
 
     setting = settings.blob_store or str(settings.data_dir / "blobs")
     if "://" not in setting and not await asyncio.to_thread(Path(setting).exists):
+        if not await asyncio.to_thread(_can_be_made, Path(setting)):
+            hint = "Choose another with BLOB_STORE, or DATA_DIR."
+            return [Check("blob store", "failed", f"{setting} can't be made", hint)]
         return [Check("blob store", "ok", f"{setting} is made at the first start")]
     store = open_blob_store(setting)
     content = os.urandom(32)
@@ -243,11 +256,23 @@ async def _coordinator(settings: Settings) -> list[Check]:
         async with AsyncCoordinator(url, tries=1) as client:
             told = await client.health()
     except Unreachable:
-        return [Check("coordinator", "ok", f"none runs on {url}")]
+        return [_address(settings, url)]
     except CoordinatorError as error:
         hint = "Look into the coordinator's log; /health says which part it is."
         return [Check("coordinator", "failed", f"{url}: {error.detail}", hint)]
     return [Check("coordinator", "ok", f"runs on {url}, position {told.get('position', '?')}")]
+
+
+def _address(settings: Settings, url: str) -> Check:
+    """Whether one could be started there."""
+    from coordinator.server import listen
+
+    try:
+        listen(settings.app_host, settings.app_port).close()
+    except OSError as error:
+        hint = "Set APP_HOST and APP_PORT to an address of this machine that is free."
+        return Check("coordinator", "failed", f"none answers on {url}, nor could one: {error.strerror}", hint)
+    return Check("coordinator", "ok", f"none runs on {url}")
 
 
 def _clock() -> Check:

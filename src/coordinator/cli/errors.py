@@ -53,12 +53,15 @@ _NEXT_STEPS = {
     "RATE_LIMITED": "Wait a little, then run the same command again.",
     "UNAVAILABLE": "Run the same command again in a moment; `coordinator doctor` looks for the cause.",
     "INTERNAL": "Run the same command again; if it stays, the coordinator's log says why.",
-    "JOB_NOT_READY": "Add --wait, or follow it with `coordinator job watch`.",
+    "JOB_NOT_READY": "Wait longer (--wait, --timeout), or follow it with `coordinator job watch`.",
     "JOB_NOT_FOUND": "`coordinator job list` shows your jobs; another client's are not shown.",
     "SERVICE_NOT_FOUND": "`coordinator service list` shows what there is.",
     "MINER_NOT_FOUND": "`coordinator miner list` shows who is there.",
     "KEY_NOT_FOUND": "`coordinator key list --revoked` shows them; those in the settings are changed there.",
-    "INVALID_PAYLOAD": "`coordinator service show SERVICE` says what a payload may hold.",
+    "INVALID_PAYLOAD": "Correct what it names; `coordinator service show SERVICE` has a payload's fields.",
+    "TOO_LARGE": "Upload what is large with --file NAME=PATH, and name it in the payload.",
+    "BLOB_TOO_LARGE": "Hand in a smaller file; MAX_BLOB_BYTES of the coordinator is the limit.",
+    "UNKNOWN_COMMAND": "Check --url (or COORDINATOR_URL), and that both sides have the same version.",
     "IDEMPOTENCY_MISMATCH": "Use another --key for another request.",
     "CONFLICT_STATE": "`coordinator job show` says how it ended.",
     "NO_ELIGIBLE_MINER": "Loosen --constraints; `coordinator miner list` shows what miners have.",
@@ -77,6 +80,8 @@ def explain(error: Exception) -> CommandError:
         return _explain_usage(error)
 
     # Imported only now: none of these is needed where nothing went wrong.
+    import sqlite3
+
     from coordinator.application.ports import LogError, LogUnavailable
     from coordinator.client.errors import CoordinatorError
     from coordinator.crypto.keys import KeyFileError
@@ -93,17 +98,24 @@ def explain(error: Exception) -> CommandError:
         hint = "Do not rely on this document; ask whoever gave it to you for the original."
         return CommandError(error.code, error.detail, hint, Exit.UNVERIFIED)
     if isinstance(error, KeyFileError):
-        return CommandError("KEY_FILE", str(error), "", Exit.USAGE)
+        hint = "Name another with --key-file, or DATA_DIR for a coordinator's; a new one is made there."
+        return CommandError("KEY_FILE", str(error), hint, Exit.USAGE)
     if isinstance(error, LogUnavailable | ConnectionError):
         hint = "Check that the database and the broker run; `coordinator doctor` looks at each."
-        return CommandError("UNAVAILABLE", str(error), hint, Exit.UNREACHABLE)
+        # A database's own words are several lines.
+        return CommandError("UNAVAILABLE", " ".join(str(error).split()), hint, Exit.UNREACHABLE)
     if isinstance(error, DataDirectoryInUse):
-        return CommandError("DATA_DIR_IN_USE", str(error), "", Exit.REFUSED)
+        hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
+        return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
     if isinstance(error, LogError):
         hint = "Run the version of the program that wrote this log."
         return CommandError("LOG", str(error), hint, Exit.UNVERIFIED)
+    if isinstance(error, sqlite3.DatabaseError):
+        hint = "`coordinator doctor` looks at the database; where it is damaged, restore a backup."
+        return CommandError("DATABASE", f"the log can't be read: {error}", hint, Exit.UNVERIFIED)
     if isinstance(error, OSError) and error.filename is not None:
-        return CommandError("FILE", f"{error.filename}: {error.strerror}", "", Exit.USAGE)
+        hint = "Check the path and who may use it, or name another."
+        return CommandError("FILE", f"{error.filename}: {error.strerror}", hint, Exit.USAGE)
     hint = "This should not happen. Run it again with COORDINATOR_TRACEBACK=1 and report what it shows."
     return CommandError("BUG", f"{type(error).__name__}: {error}", hint, Exit.BUG)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from coordinator.cli import output
 from coordinator.cli.errors import CommandError, Exit, usage
-from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, json_object, talk
+from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, job_id, json_object, talk
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator, AsyncJob, JobResult, JobView
@@ -90,7 +90,10 @@ def submit(
 
 @app.command("list")
 def list_jobs(
-    state: Annotated[str | None, typer.Option("--state", help="QUEUED, RUNNING, COMPLETED, …")] = None,
+    state: Annotated[
+        Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"] | None,
+        typer.Option("--state", case_sensitive=False, help="Only jobs that are this now."),
+    ] = None,
     service: Annotated[str | None, typer.Option("--service", help="Only of this service.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     url: Url = DEFAULT_URL,
@@ -100,8 +103,7 @@ def list_jobs(
     """Your jobs, newest first."""
 
     async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
-        wanted = state.upper() if state else None
-        found = client.jobs(state=wanted, service=service, limit=limit)
+        found = client.jobs(state=state, service=service, limit=limit)
         return [job.document() async for job in found]
 
     jobs = talk(url, api_key, "client", work)
@@ -154,18 +156,18 @@ def watch(
     from coordinator.cli.watching import Watching
 
     async def work(client: AsyncCoordinator) -> list[JobView]:
-        jobs = list(dict.fromkeys(job_ids))
+        jobs = list(dict.fromkeys(map(job_id, job_ids)))
         with output.progress(quiet=as_json) as bars:
             watching = Watching(bars, jobs, as_json=as_json)
 
-            async def follow(job_id: str) -> JobView:
-                handle = client.job(job_id)
+            async def follow(followed: str) -> JobView:
+                handle = client.job(followed)
                 async for update in handle.stream():
                     watching.tell(update)
                 return await handle.view()
 
             async with asyncio.TaskGroup() as group:
-                followed = [group.create_task(follow(job_id)) for job_id in jobs]
+                followed = [group.create_task(follow(one)) for one in jobs]
             return [task.result() for task in followed]
 
     for job in talk(url, api_key, "client", work):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from coordinator.cli import output
 from coordinator.cli.errors import usage
-from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
+from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, an_id, talk
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -18,14 +18,20 @@ app = typer.Typer(help="API keys: list, create, rotate, revoke. For admins.", no
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 KeyId = Annotated[
-    str, typer.Argument(metavar="KEY_ID", help="The key's id; `coordinator key list` shows it.")
+    str,
+    typer.Argument(
+        metavar="KEY_ID",
+        help="The key's id; `coordinator key list` shows it.",
+        callback=an_id("key", "`coordinator key list` shows the ids of keys."),
+    ),
 ]
+Role = Literal["client", "miner", "admin"]
 
 
 @app.command("list")
 def list_keys(
     name: Annotated[str | None, typer.Option("--name", help="Only this name's.")] = None,
-    role: Annotated[str | None, typer.Option("--role", help="Only client, miner or admin keys.")] = None,
+    role: Annotated[Role | None, typer.Option("--role", help="Only keys of this role.")] = None,
     revoked: Annotated[bool, typer.Option("--revoked", help="Also those that are revoked.")] = False,
     url: Url = DEFAULT_URL,
     api_key: Key = None,
@@ -48,7 +54,7 @@ def list_keys(
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who speaks with it, in events and receipts.")],
-    role: Annotated[str, typer.Option("--role", help="client, miner or admin.")] = "client",
+    role: Annotated[Role, typer.Option("--role", help="What it may do.")] = "client",
     label: Annotated[str, typer.Option("--label", help="What it is for; for people.")] = "",
     expires_in: Annotated[
         str | None, typer.Option("--expires-in", help="When it ends by itself, such as 90d or 12h.")

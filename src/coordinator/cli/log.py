@@ -45,7 +45,8 @@ def show(
 ) -> None:
     """Events of a job (or miner, service, stream), or of the whole log from a position."""
     chosen = _stream(job, miner, service, stream)
-    with closing(open_log(settings_with(data_dir))) as log:
+    settings = settings_with(data_dir)
+    with closing(open_log(settings)) as log:
         if chosen is None:
             events = _read(log, after or 0, limit or 100)
         else:
@@ -54,7 +55,9 @@ def show(
             )
         found = _print_all(events, as_json)
     if chosen is not None and not found and not after:
-        raise CommandError("NOT_FOUND", f"the log has no events of stream {chosen}", "", Exit.NOT_FOUND)
+        named = job or miner or service or stream
+        hint = f"Check the id, and that {settings.data_dir} (or DATABASE_URL) is that coordinator's."
+        raise CommandError("NOT_FOUND", f"the log has no events of {named}", hint, Exit.NOT_FOUND)
 
 
 @app.command()
@@ -125,7 +128,8 @@ def _stream(job: str | None, miner: str | None, service: str | None, stream: str
         try:
             return UUID(named)
         except ValueError:
-            raise usage(f"{named!r} is no id of a {'job' if job else 'stream'}") from None
+            hint = "`coordinator log show` prints the events of all, with their ids."
+            raise usage(f"{named!r} is no id of a {'job' if job else 'stream'}", hint) from None
     if miner is not None:
         from coordinator.domain.miner import miner_stream
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from coordinator.miner.transport import Transport
 
 app = typer.Typer(help="Run a miner, and look at the ones that are there.", no_args_is_help=True)
+_HELP = "`coordinator miner run --help` shows what it takes."
 MinerId = Annotated[str, typer.Argument(metavar="MINER_ID")]
 
 
@@ -53,16 +55,17 @@ def run(
         float, typer.Option("--recheck", min=1, help="Seconds between two looks at the engines.")
     ] = 30.0,
     work_dir: Annotated[
-        Path | None, typer.Option("--work-dir", help="For the temporary files of jobs.")
+        Path | None,
+        typer.Option("--work-dir", help="For the temporary files of jobs. [default: the system's]"),
     ] = None,
     fetch_allow_hosts: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--fetch-allow-hosts",
             envvar="FETCH_ALLOW_HOSTS",
             help="Hosts (host or host:port, comma-separated) that files may come from though not public.",
         ),
-    ] = "",
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: Key = None,
     as_json: Json = False,
@@ -75,7 +78,15 @@ def run(
     from coordinator.cli.devkeys import find_key
     from coordinator.logs import configure_logs
     from coordinator.miner.config import DEFAULT_KEY_FILE, BadConfig, MinerConfig
+    from coordinator.miner.settings import MinerSettings
 
+    try:
+        settings = MinerSettings()
+    except ValueError:
+        raise usage(".env can't be read: it is not UTF-8 text", "Write it anew, like .env.example.") from None
+    if amqp_url is None and settings.amqp_url is not None:
+        amqp_url = settings.amqp_url.get_secret_value()
+    hosts = settings.fetch_allow_hosts if fetch_allow_hosts is None else fetch_allow_hosts
     broker = None if transport == "http" else amqp_url
     if transport == "amqp" and not broker:
         raise usage("--transport amqp needs a broker", "Name it with AMQP_URL or --amqp-url.")
@@ -97,10 +108,15 @@ def run(
             grace_seconds=grace,
             recheck_seconds=recheck,
             work_folder=work_dir,
-            fetch_allow_hosts=tuple(host.strip() for host in fetch_allow_hosts.split(",") if host.strip()),
+            fetch_allow_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
         )
     except BadConfig as error:
-        raise usage(str(error)) from None
+        raise usage(str(error), _HELP) from None
+    if work_dir is not None:
+        # Now rather than at the first job, which would be handed back, and the next one, too.
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=work_dir):
+            pass
     configure_logs("json" if as_json else "console")
     from coordinator.loop import run_loop
 
@@ -111,7 +127,10 @@ def run(
 
 @app.command("list")
 def list_miners(
-    state: Annotated[str | None, typer.Option("--state", help="ONLINE, DRAINING or OFFLINE.")] = None,
+    state: Annotated[
+        Literal["ONLINE", "DRAINING", "OFFLINE"] | None,
+        typer.Option("--state", case_sensitive=False, help="Only miners that are this now."),
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: Key = None,
     as_json: Json = False,
@@ -119,8 +138,7 @@ def list_miners(
     """The miners that this key may see: an admin's key sees all."""
 
     async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
-        wanted = state.upper() if state else None
-        return [item async for item in client.miners() if wanted in (None, item.get("state"))]
+        return [item async for item in client.miners() if state in (None, item.get("state"))]
 
     miners = talk(url, api_key, "admin", work)
     if as_json:
@@ -209,13 +227,15 @@ async def _mine(config: MinerConfig, as_json: bool) -> Exit:
     try:
         code = await program.run(handle_signals=False)
     except BadConfig as error:
-        raise usage(str(error)) from None
+        raise usage(str(error), _HELP) from None
     if code == EXIT_NO_EXECUTOR:
         hint = "The lines above say what each is lacking; `coordinator doctor` looks for more."
         raise CommandError("NO_EXECUTOR", "nothing that this machine could run is installed", hint)
     if code != EXIT_OK:
-        hint = "The last line above says why; check the API key (it must be a miner's) and --name."
-        raise CommandError("REFUSED", "the coordinator does not take this miner", hint, Exit.REFUSED)
+        refused, why = program.refusal or ("REFUSED", "the coordinator does not take this miner")
+        hint = "Check the API key (it must be a miner's), --name, and that both sides have the same version."
+        auth = refused in ("UNAUTHORIZED_KEY", "FORBIDDEN")
+        raise CommandError(refused, why, hint, Exit.AUTH if auth else Exit.REFUSED)
     return Exit.INTERRUPTED if interrupted else Exit.OK
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from uuid import UUID
 
 import typer
 
@@ -33,7 +34,22 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Where an embedded coordinator keeps everything (DATA_DIR)."),
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="The job's id.")]
+
+
+def an_id(what: str, hint: str) -> Callable[[str], str]:
+    """A callback that lets ids through as they are usually written, and calls all else a usage error."""
+
+    def checked(text: str) -> str:
+        try:
+            return str(UUID(text))
+        except ValueError:
+            raise usage(f"{text!r} is no id of a {what}", hint) from None
+
+    return checked
+
+
+job_id = an_id("job", "`coordinator job list` shows the ids of your jobs.")
+JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="The job's id.", callback=job_id)]
 
 
 def talk(url: str, key: str | None, role: str, work: Callable[[AsyncCoordinator], Awaitable[T]]) -> T:
@@ -57,13 +73,17 @@ def json_object(text: str, option: str) -> dict[str, Any]:
             raise usage(
                 f"{option} - reads stdin, and stdin is this terminal", f"Use {option} @FILE, or a pipe."
             )
-        text, where = sys.stdin.read(), "stdin"
+        try:
+            text, where = sys.stdin.read(), "stdin"
+        except UnicodeDecodeError as error:
+            raise usage(f"{option}: can't read stdin: {_why(error)}", "It takes JSON, as UTF-8.") from None
     elif text.startswith("@"):
         path = Path(text[1:])
         try:
             text, where = path.read_text(), str(path)
         except (OSError, UnicodeDecodeError) as error:
-            raise usage(f"{option}: can't read {path}: {_why(error)}") from None
+            hint = "Paths are relative to this directory; the file holds one JSON object, as UTF-8."
+            raise usage(f"{option}: can't read {path}: {_why(error)}", hint) from None
     else:
         where = option
     try:
@@ -72,6 +92,8 @@ def json_object(text: str, option: str) -> dict[str, Any]:
         raise usage(
             f"{where} is not JSON: {error}", f"""Write it like {option} '{{"name": "value"}}'."""
         ) from None
+    except RecursionError:
+        raise usage(f"{where} is nested too deeply", "A payload may be 32 levels deep.") from None
     if not isinstance(value, dict):
         raise usage(f"{where} must be a JSON object", f"""Write it like {option} '{{"name": "value"}}'.""")
     return value
@@ -82,10 +104,9 @@ def _why(error: Exception) -> str:
 
 
 def settings_with(data_dir: Path | None, **overrides: object) -> Any:
-    """The settings from the environment, with these instead where given."""
+    """The settings from the environment, with these instead; None is "not set", whatever it says there."""
     from coordinator.settings import load_settings
 
-    chosen = {name: value for name, value in overrides.items() if value is not None}
     if data_dir is not None:
-        chosen["data_dir"] = data_dir
-    return load_settings(**chosen)
+        overrides["data_dir"] = data_dir
+    return load_settings(**overrides)

@@ -87,7 +87,8 @@ def _read(source: str, url: str, api_key: str | None) -> dict[str, Any]:
     if path.is_file():
         return json_object(f"@{source}", source)
     if not _is_job_id(source):
-        raise usage(f"there is no file {source}, and it is no job's id either")
+        hint = "Paths are relative to this directory; `coordinator job list` shows the ids of your jobs."
+        raise usage(f"there is no file {source}, and it is no job's id either", hint)
     return _fetch(source, url, api_key)
 
 
@@ -109,5 +110,5 @@ def _is_job_id(text: str) -> bool:
 def _named_key(text: str) -> tuple[str, str]:
     miner, found, key = text.partition("=")
     if not (miner and found and key):
-        raise usage(f"--miner-key takes MINER=KEY, not {text!r}")
+        raise usage(f"--miner-key takes MINER=KEY, not {text!r}", "MINER is `provider` in the receipt.")
     return miner, key

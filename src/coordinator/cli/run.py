@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,8 +27,11 @@ DEFAULT_PORT = 8011
 
 def dev(
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Another one if it is taken.")
-    ] = DEFAULT_PORT,
+        int | None,
+        typer.Option(
+            "--port", min=0, max=65535, help="Another one if it is taken. [default: APP_PORT, which is 8011]"
+        ),
+    ] = None,
     data_dir: DataDir = None,
     miners: Annotated[
         int, typer.Option("--miners", min=0, max=16, help="Start so many miner processes, too.")
@@ -39,13 +43,17 @@ def dev(
     Without a database server and a broker: for trying out and for development.
     """
     # Without a database and a broker, whatever the environment or a .env file says.
-    settings = settings_with(data_dir, database_url=None, amqp_url=None)
+    chosen: dict[str, Any] = {"database_url": None, "amqp_url": None}
+    if port is not None:
+        chosen["app_port"] = port
+    settings = settings_with(data_dir, **chosen)
     keys = devkeys.load_or_create(settings.data_dir)
     made: dict[str, Any] = {
         f"{role}_api_keys": [key] for role, key in keys.items() if not getattr(settings, f"{role}_api_keys")
     }
-    free = _free_port(settings.app_host, port)
-    settings = settings_with(data_dir, database_url=None, amqp_url=None, app_port=free, **made)
+    wanted = settings.app_port
+    free = _free_port(settings.app_host, wanted)
+    settings = settings_with(data_dir, **{**chosen, **made, "app_port": free})
     with ExitStack() as stack:
 
         def ready(coordinator: Coordinator, port_now: int) -> None:
@@ -55,8 +63,8 @@ def dev(
             if as_json:
                 output.line(_about(coordinator, url, miners))
             else:
-                if free != port:
-                    output.note(f"Port {port} is taken, so it is {port_now} this time.")
+                if free != wanted:
+                    output.note(f"Port {wanted} is taken, so it is {port_now} this time.")
                 output.write(_welcome(settings, url, bool(made), miners, default=port_now == DEFAULT_PORT))
 
         # Miners first, while there still is somebody whom they can tell that they leave.
@@ -121,7 +129,10 @@ def _run(
     try:
         server.run(settings, on_ready)
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+        cannot_listen = (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
+        if error.filename is not None or not (
+            error.errno in cannot_listen or isinstance(error, socket.gaierror)
+        ):
             raise
         where = f"{settings.app_host}:{settings.app_port}"
         hint = "Set APP_HOST and APP_PORT to an address that is free."
@@ -139,8 +150,9 @@ def _free_port(host: str, port: int) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return 0
+        hint = "Set APP_HOST to an address of this machine, and --port to one that you may use."
         raise CommandError(
-            "PORT", f"can't listen on {host}:{port}: {error.strerror}", "", Exit.USAGE
+            "PORT", f"can't listen on {host}:{port}: {error.strerror}", hint, Exit.USAGE
         ) from None
     return port
 
@@ -151,11 +163,16 @@ def _start_miners(stack: ExitStack, settings: Settings, url: str, number: int) -
     folder = settings.data_dir.resolve() / "miners"
     folder.mkdir(parents=True, exist_ok=True)
     secret = settings.miner_api_keys[0].get_secret_value()
-    environment = bare_environment({"COORDINATOR_URL": url, "COORDINATOR_API_KEY": secret})
-    children = stack.enter_context(Children(environment, folder))
+    hosts = ",".join(settings.fetch_allow_hosts)
+    environment = bare_environment(
+        {"COORDINATOR_URL": url, "COORDINATOR_API_KEY": secret, "FETCH_ALLOW_HOSTS": hosts}
+    )
+    # Here, where a .env file may name engines; its AMQP_URL is not for us, and so not for them.
+    children = stack.enter_context(Children(environment, folder, Path.cwd()))
     for index in range(1, number + 1):
         name = f"miner-{index}"
-        children.start(name, "miner", "run", "--name", name, "--key-file", str(folder / f"{name}.key"))
+        key_file = str(folder / f"{name}.key")
+        children.start(name, *("miner", "run", "--name", name, "--key-file", key_file, "--transport", "http"))
 
 
 def _about(coordinator: Coordinator, url: str, miners: int) -> dict[str, Any]:

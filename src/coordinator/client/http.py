@@ -22,6 +22,8 @@ CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 TRIES: Final = 4
 BACKOFF: Final = Backoff(first_seconds=0.4, longest_seconds=10.0)
+MAX_JSON_BYTES: Final = 2**20
+"""Of a request with JSON; files go another way."""
 LONGEST_RETRY_AFTER_S: Final = 65.0
 """A `Retry-After` beyond this is the caller's to wait for. Rate limits count by the minute."""
 _AT_LEAST: Final = b"X-At-Least"
@@ -151,7 +153,7 @@ class HttpPool:
         wait = httpx.Timeout(self._timeout + patience, connect=CONNECT_TIMEOUT_S, pool=None)
         known = {name: value for name, value in (params or {}).items() if value is not None}
         try:
-            return self._http.build_request(
+            request = self._http.build_request(
                 method,
                 path,
                 json=json,
@@ -162,6 +164,11 @@ class HttpPool:
             )
         except (TypeError, ValueError) as error:
             raise CoordinatorError("INVALID_ARGUMENT", f"the request is not JSON: {error}") from None
+        if json is not None and len(request.content) > MAX_JSON_BYTES:
+            # The server answers the same, and hangs up while we still send: not every answer is seen.
+            detail = f"the request has {len(request.content)} bytes, and may have {MAX_JSON_BYTES}"
+            raise refusal(413, {"code": "TOO_LARGE", "detail": detail})
+        return request
 
     async def _repeating(self, once: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         tried = 0
@@ -192,7 +199,7 @@ class HttpPool:
     def _unreachable(self, error: httpx.RequestError) -> Unreachable:
         if isinstance(error, httpx.TimeoutException):
             return Unreachable(f"{self.url} did not answer in time")
-        return Unreachable(f"{self.url}: {error or type(error).__name__}")
+        return Unreachable(f"{self.url}: {str(error) or type(error).__name__}")
 
 
 def _address(url: str) -> httpx.URL:
@@ -202,6 +209,8 @@ def _address(url: str) -> httpx.URL:
         raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url: {error}") from None
     if address.scheme not in ("http", "https") or not address.host:
         raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url like http://host:port")
+    if not 0 < (address.port or 1) < 65_536:
+        raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} has a port that is none: 1 to 65535")
     return address
 
 

@@ -38,9 +38,14 @@ class Child:
     """One `coordinator …` process in a process group of its own, with its output in a file."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        place: Path | None = None,
     ) -> None:
-        """`folder` is its working directory, so that it finds no `.env` of somebody else's."""
+        """Its working directory is `place`; `folder` unless given, where it finds no `.env`."""
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as output:
@@ -51,7 +56,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**environment, lifeline.VARIABLE: "1"},
-                cwd=folder,
+                cwd=place or folder,
                 start_new_session=True,  # Ctrl-C is for us; we then stop the child
             )
 
@@ -96,13 +101,15 @@ class Child:
 class Children:
     """Several of them, stopped together in the reverse order of their start."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], folder: Path, place: Path | None = None) -> None:
+        """What they print is in `folder`; `place` is where they run, if not there."""
         self._environment = dict(environment)
         self._folder = folder
+        self._place = place
         self.all: list[Child] = []
 
     def start(self, name: str, *arguments: str, **settings: str) -> Child:
-        child = Child(name, arguments, {**self._environment, **settings}, self._folder)
+        child = Child(name, arguments, {**self._environment, **settings}, self._folder, self._place)
         self.all.append(child)
         return child
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 MAX_URL_LENGTH: Final = 2048
 MAX_HOST_LENGTH: Final = 253
@@ -163,3 +164,14 @@ def _check_host(host: str) -> None:
         raise UnsafeUrl("the host is not a name")
     if len(labels) == 1 or host.removesuffix(".").endswith(tuple(f".{name}" for name in _INNER_NAMES)):
         raise UnsafeUrl("the host's name is one of a private network")
+
+
+def check_amqp_url(url: str) -> None:
+    """Raise ValueError, which shows nothing of it, for what can't be a broker's address."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("must be amqp://user:password@host:port/vhost (or amqps), with other signs as %XX")

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from coordinator.domain.matching import Capabilities, Gpu
 from coordinator.domain.messages import NAME
-from coordinator.domain.urls import parse_allowed
+from coordinator.domain.urls import check_amqp_url, parse_allowed
 
 DEFAULT_KEY_FILE = Path.home() / ".config" / "coordinator" / "miner.key"
 DEFAULT_GRACE_SECONDS = 30.0
@@ -74,6 +76,11 @@ class MinerConfig:
             raise BadConfig("the time between checks must be positive")
         if self.grace_seconds < 0:
             raise BadConfig("the grace period can't be negative")
+        if self.amqp_url is not None:
+            try:
+                check_amqp_url(self.amqp_url)
+            except ValueError as error:
+                raise BadConfig(f"the broker's address (AMQP_URL) {error}") from None
         try:
             parse_allowed(self.fetch_allow_hosts)
         except ValueError as error:
@@ -101,8 +108,10 @@ class MinerConfig:
                 region=self.region,
                 price=self.price,
             )
-        except ValueError as error:
-            raise BadConfig(f"these capabilities can't be registered: {error}") from None
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise BadConfig(f"these capabilities can't be registered: {where}: {first['msg']}") from None
 
 
 def new_session_id() -> str:

@@ -66,6 +66,8 @@ class MinerProgram:
         )
         self._log = structlog.get_logger().bind(miner=config.miner_id)
 
+        self.refusal: tuple[str, str] | None = None
+        """Code and detail of what the coordinator said, where that ended the program."""
         self._session_id = new_session_id()
         self._registered = asyncio.Event()
         self._lost = asyncio.Event()
@@ -219,6 +221,7 @@ class MinerProgram:
             if answer["status"] == "accepted":
                 break
             if answer.get("code") != "SESSION_NOT_LIVE":
+                self.refusal = str(answer.get("code")), str(answer.get("detail"))
                 self._log.error("refused", code=answer.get("code"), detail=answer.get("detail"))
                 return False
             self._session_id = new_session_id()

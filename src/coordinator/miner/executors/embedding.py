@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from coordinator.miner.executors.engine import Engine, EngineSettings
 from coordinator.miner.executors.llm_payload import ModelName, Strict
 from coordinator.miner.executors.static_models import Embedded, StaticModels
 from coordinator.miner.executors.vectors import VectorFile
+from coordinator.miner.settings import MinerSettings
 
 MAX_TEXTS: Final = 64
 MAX_TEXT_CHARACTERS: Final = 8192
@@ -38,7 +38,6 @@ MAX_ROWS: Final = 2_000_000
 BATCH: Final = 64
 SHORTENINGS: Final = 8
 """Halvings of a text that is too long for an engine: enough for the longest and the smallest model."""
-FOLDER_SETTING: Final = "EMBEDDING_MODELS_DIR"
 # What a model's card tells to put before a text, by the kind of text. Others take texts as they are.
 _BGE: Final = {"query": "Represent this sentence for searching relevant passages: "}
 PREFIXES: Final[dict[str, dict[str, str]]] = {
@@ -99,8 +98,8 @@ class EmbeddingExecutor:
 
     async def check(self) -> str | None:
         """Whether there is an engine that embeds, or a model in the folder."""
-        if self._static.folder is None and (given := os.environ.get(FOLDER_SETTING)):
-            self._static.folder = Path(given)
+        if self._static.folder is None:
+            self._static.folder = MinerSettings().embedding_models_dir
         here = await asyncio.to_thread(self._static.check)
         there = await self._check_engine()
         if here is None or there is None:
