@@ -105,11 +105,14 @@ def test_dev_listens_where_app_port_says(tmp_path: Path) -> None:
 
 
 def test_miners_of_dev_know_its_settings(tmp_path: Path) -> None:
-    """Engines in `.env` are for them, too; its servers are for nobody here."""
+    """Engines in `.env` are for them, too, and they sign where they must; servers are for nobody here."""
     servers = "AMQP_URL=amqp://127.0.0.1:9/\nDATABASE_URL=postgresql://127.0.0.1:9/c\n"
     (tmp_path / ".env").write_text(f"LLM_ENGINE_URL=http://127.0.0.1:9\n{servers}")
-    with dev(tmp_path, "--miners", "1") as coordinator:
-        assert 0 == coordinator.run("job", "watch", coordinator.submit("so that the miner is there")).code
+    secret = "sixteen-characters"
+    with dev(tmp_path, "--miners", "1", HMAC_SECRET=secret) as coordinator:
+        submit = ("job", "submit", "checksum", "--payload", '{"text": "signed"}', "--wait")
+        assert 5 == coordinator.run(*submit).code
+        assert 0 == coordinator.run(*submit, COORDINATOR_HMAC_SECRET=secret).code
         log = (tmp_path / "coordinator-data" / "miners" / "miner-1.log").read_text()
     assert "IMAGE_ENGINE_URL is not set" in log
     assert "LLM_ENGINE_URL is not set" not in log

@@ -48,7 +48,8 @@ def usage(cause: str, next_step: str = "") -> CommandError:
 _NEXT_STEPS = {
     "UNREACHABLE": "Start one with `coordinator dev`, or name another with --url or COORDINATOR_URL.",
     "BAD_ANSWER": "Check --url (or COORDINATOR_URL), and that both sides have the same version.",
-    "UNAUTHORIZED_KEY": "Give a key as name:secret in COORDINATOR_API_KEY, or with --api-key.",
+    "UNAUTHORIZED_KEY": "Give a key as name:secret in COORDINATOR_API_KEY, or with --api-key;"
+    " COORDINATOR_HMAC_SECRET signs where it must.",
     "FORBIDDEN": "Use a key of the right kind: a client's for jobs, a miner's for mining, else an admin's.",
     "RATE_LIMITED": "Wait a little, then run the same command again.",
     "UNAVAILABLE": "Run the same command again in a moment; `coordinator doctor` looks for the cause.",

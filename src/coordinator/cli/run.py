@@ -164,9 +164,10 @@ def _start_miners(stack: ExitStack, settings: Settings, url: str, number: int) -
     folder.mkdir(parents=True, exist_ok=True)
     secret = settings.miner_api_keys[0].get_secret_value()
     hosts = ",".join(settings.fetch_allow_hosts)
-    environment = bare_environment(
-        {"COORDINATOR_URL": url, "COORDINATOR_API_KEY": secret, "FETCH_ALLOW_HOSTS": hosts}
-    )
+    given = {"COORDINATOR_URL": url, "COORDINATOR_API_KEY": secret, "FETCH_ALLOW_HOSTS": hosts}
+    if settings.hmac_secret is not None:
+        given["COORDINATOR_HMAC_SECRET"] = settings.hmac_secret.get_secret_value()
+    environment = bare_environment(given)
     # Here, where a .env file may name engines; its AMQP_URL is not for us, and so not for them.
     children = stack.enter_context(Children(environment, folder, Path.cwd()))
     for index in range(1, number + 1):
