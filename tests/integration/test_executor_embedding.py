@@ -122,9 +122,9 @@ async def test_models_and_sizes_that_are_not_here(folder: Path, bench: Bench) ->
 
 async def test_neither_engine_nor_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The check names what is missing; a folder without models is said to be one."""
-    monkeypatch.delenv(embedding.FOLDER_SETTING, raising=False)
+    monkeypatch.delenv("EMBEDDING_MODELS_DIR", raising=False)
     assert "EMBEDDING_ENGINE_URL is not set" == await EmbeddingExecutor(NO_ENGINE).check()
-    monkeypatch.setenv(embedding.FOLDER_SETTING, str(tmp_path))
+    monkeypatch.setenv("EMBEDDING_MODELS_DIR", str(tmp_path))
     told = await EmbeddingExecutor(NO_ENGINE).check()
     assert "there is no model in EMBEDDING_MODELS_DIR; EMBEDDING_ENGINE_URL is not set" == told
 
