@@ -16,7 +16,7 @@ from rich.console import Console
 from bench import compare, report, scale
 from bench.publish import publish
 from bench.servers import Servers, missing
-from bench.systems import FOLDER, OURS, OURS_QUORUM, PEER_BIN, PEER_SYSTEMS, System
+from bench.systems import FOLDER, OURS, OURS_QUORUM, PEER_BIN, PEER_SYSTEMS, Peer, System
 from coordinator.logs import configure_logs
 
 RESULTS = FOLDER / "results"
@@ -54,7 +54,7 @@ def main() -> None:
         levels = [int(level) for level in options.levels.split(",")]
         raise SystemExit(run_scale(console, levels, plan, as_json=options.json))
     systems = [SYSTEMS[name] for name in names]
-    if any(s in PEER_SYSTEMS for s in systems) and not (PEER_BIN / "python").exists():
+    if any(isinstance(s, Peer) for s in systems) and not (PEER_BIN / "python").exists():
         raise SystemExit("bench: the peers are not installed; `make bench` does it, or --only ours")
     raise SystemExit(run(console, systems, plan, as_json=options.json))
 

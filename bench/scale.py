@@ -19,9 +19,10 @@ from bench.compare import Plan, Turn, take_turn
 from bench.fill import Filled, fill
 from bench.matching import matching
 from bench.meter import peak_mib
+from bench.processes import Failed
 from bench.report import medians, rounded
 from bench.servers import Servers
-from bench.systems import OURS, START_SECONDS, Failed, start_coordinator
+from bench.systems import OURS, START_SECONDS, start_coordinator
 
 STARTS = 3
 

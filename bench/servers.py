@@ -11,7 +11,7 @@ from typing import Self
 
 import psycopg
 
-from coordinator.servers import postgres, private_postgres, private_rabbitmq, private_redis, rabbitmq
+from coordinator.servers import Postgres, RabbitMQ, Redis, postgres, rabbitmq
 from coordinator.servers.redis import find_program
 
 # What Redis' own documentation recommends for data that matters: the append-only file, synced every second.
@@ -29,16 +29,16 @@ class Place:
 
 
 class Servers:
-    """All three, running. `trees` says whose CPU time and memory is whose."""
+    """All three, running: processes of this machine, since their cost is read from them."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         enter = self._stack.enter_context
-        self._rabbitmq = enter(private_rabbitmq())
-        self._postgres = enter(private_postgres(settings=POSTGRES_SETTINGS))
-        self._redis = enter(private_redis(settings=REDIS_SETTINGS))
+        self._rabbitmq = enter(RabbitMQ())
+        self._postgres = enter(Postgres(settings=POSTGRES_SETTINGS))
+        self._redis = enter(Redis(settings=REDIS_SETTINGS))
         return self
 
     def __exit__(self, *_: object) -> None:

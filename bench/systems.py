@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -53,8 +53,8 @@ class System(Protocol):
     def settings(self) -> str:
         """What the report says of its configuration."""
 
-    def run(self, place: Place, folder: Path) -> Iterator[Running]:
-        """As a context: running, with its client connected."""
+    def run(self, place: Place, folder: Path) -> AbstractContextManager[Running]:
+        """Running, with its client connected."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from coordinator.client.amqp_batching import Answer
 from coordinator.servers import PostgresServer, RabbitMQServer
 from tests.harness.hand import HandMiner
 from tests.harness.stage import BOB, ROOT, Stage, key_of
@@ -169,11 +170,13 @@ async def test_repeats_get_the_first_answer(stage: Stage) -> None:
         [job] = [e.data for e in stage.log.entries("job.submitted.v1", job_id=job_id)]
         other = await rpc.call("job.submit", {**command, "payload": {"n": 2}})
         assert "IDEMPOTENCY_MISMATCH" == other["code"]
-        for does in (miner.start, miner.release):
-            answers = [await does(job_id) for _ in range(2)]
-            assert answers[0] == answers[1]
-            assert "accepted" == answers[0]["status"]
-        for does in (lambda j: miner.start(j, 2), lambda j: miner.fail(j, 2)):
+        steps: list[Callable[[str], Awaitable[Answer]]] = [
+            miner.start,
+            miner.release,
+            lambda job_id: miner.start(job_id, 2),
+            lambda job_id: miner.fail(job_id, 2),
+        ]
+        for does in steps:
             answers = [await does(job_id) for _ in range(2)]
             assert answers[0] == answers[1]
             assert "accepted" == answers[0]["status"]

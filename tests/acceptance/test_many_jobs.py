@@ -94,11 +94,11 @@ async def test_no_slot_holds_two_offers_while_another_idles(
         assert {"rig1": 8, "rig2": 8} == shares
 
 
-def begun_of(stage: Stage, jobs: Collection[str], count: int) -> list[str] | None:
+def begun_of(stage: Stage, jobs: Collection[str], count: int) -> list[str]:
     """Those of the jobs that have begun, when they are so many."""
     begun = [job_id for job_id in jobs if list(stage.notes.glob(f"begun-{job_id}-*"))]
     assert len(begun) <= count
-    return begun if len(begun) == count else None
+    return begun if len(begun) == count else []
 
 
 async def test_priority_holds_behind_slow_work(tmp_path: Path, database_url: str, amqp_url: str) -> None:

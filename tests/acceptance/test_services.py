@@ -50,7 +50,7 @@ def stand_in() -> Iterator[StandIn]:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, llama: LlamaEngine, stand_in: StandIn) -> Iterator[Stage]:
     """An embedded coordinator and one miner that is told of every engine."""
-    engines = {
+    engines: dict[str, Any] = {
         "llm_engine_url": llama.url,
         "embedding_engine_url": llama.url,
         "speech_engine_url": stand_in.url,

@@ -12,6 +12,7 @@ from typing import Any
 
 import schemathesis
 
+Case = schemathesis.Case[Any]
 LONGEST_WAIT_SECONDS = 0.05
 FOR_ADMINS = ("list_miners", "metrics")
 NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
@@ -21,11 +22,11 @@ NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 class Key:
     """Sends a key of the role that an operation is for; schemathesis leaves it out to see what happens."""
 
-    def get(self, case: schemathesis.Case, context: schemathesis.AuthContext) -> str:
+    def get(self, case: Case, context: schemathesis.AuthContext) -> str:
         return os.environ[_role_of(context.operation)]
 
-    def set(self, case: schemathesis.Case, data: str, context: schemathesis.AuthContext) -> None:
-        case.headers = {**(case.headers or {}), "X-Api-Key": data}
+    def set(self, case: Case, data: str, context: schemathesis.AuthContext) -> None:
+        case.headers["X-Api-Key"] = data
 
 
 def _role_of(operation: Any) -> str:
@@ -37,7 +38,7 @@ def _role_of(operation: Any) -> str:
 
 
 @schemathesis.hook
-def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+def before_call(context: schemathesis.HookContext, case: Case, kwargs: dict[str, Any]) -> None:
     """Correct one request."""
     _correct_parameters(case)
     if isinstance(case.body, dict):
@@ -45,8 +46,8 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
         _correct_body(case)
 
 
-def _correct_parameters(case: schemathesis.Case) -> None:
-    query, headers = case.query or {}, case.headers or {}
+def _correct_parameters(case: Case) -> None:
+    query, headers = case.query, case.headers
     wait = query.get("wait")
     if isinstance(wait, int | float | str) and NUMBER.fullmatch(str(wait)):
         query["wait"] = str(min(float(wait), LONGEST_WAIT_SECONDS))
@@ -58,15 +59,15 @@ def _correct_parameters(case: schemathesis.Case) -> None:
             values[name] = "1"
 
 
-def _correct_body(case: schemathesis.Case) -> None:
-    body, headers = case.body, case.headers or {}
+def _correct_body(case: Case) -> None:
+    body: Any = case.body
     if case.operation.label == "POST /v1/miners/poll":
         wait = body.setdefault("max_wait_seconds", 0)
         if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait <= 60:
             body["max_wait_seconds"] = min(wait, LONGEST_WAIT_SECONDS)
     if case.operation.label.endswith("/progress") and body.get("text") and body.get("offset") is None:
         body["offset"] = 0
-    if "Idempotency-Key" in headers:  # the two must be the same
+    if "Idempotency-Key" in case.headers:  # the two must be the same
         body.pop("idempotency_key", None)
     if isinstance(body.get("capabilities"), dict) and "region" in body:  # these, too
         body["capabilities"].pop("region", None)

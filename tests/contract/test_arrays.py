@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 from coordinator.database.arrays import BadValue, Column
 from coordinator.database.postgres_pool import set_up
 
-COLUMNS = {
+COLUMNS: dict[str, list[Any]] = {
     "bigint": [0, None, -(2**63), 2**63 - 1],
     "bytea": [b"", None, b"\0\xff", bytes(300_000)],
     "double precision": [0.0, None, -1.5, 3.0, float("inf"), 5e-324],
@@ -31,7 +31,7 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 def sent(connection: psycopg.Connection[Any], kind: str, values: list[Any]) -> list[Any]:
     """What the server makes of a column."""
-    found = connection.execute(f"SELECT v FROM unnest(%b::{kind}[]) AS v", [Column(kind, values)])  # type: ignore[arg-type]
+    found = connection.execute(f"SELECT v FROM unnest(%b::{kind}[]) AS v", [Column(kind, values)])
     return [value for (value,) in found.fetchall()]
 
 

@@ -130,7 +130,7 @@ def completed(job_id: UUID, attempt: int = 1) -> JobCompleted:
     return made.model_copy(update={"job_id": job_id, "receipt": receipt})
 
 
-def after(job_id: UUID, kind: type[Event], **fields: Any) -> Any:
+def after(job_id: UUID, kind: Callable[..., Event], **fields: Any) -> Any:
     return kind(at=T0, by="rig", job_id=job_id, client="alice", **fields)
 
 
@@ -284,14 +284,14 @@ def test_a_check_beside_a_live_projector_finds_nothing(database_url: str) -> Non
                 with database.transaction() as tables:
                     position = tables.position
 
-                    def then_more(follower_name: str) -> int:
-                        found = position(follower_name)
+                    def then_more(named: str) -> int:
+                        found = position(named)
                         if self.more:
                             lead(stores, follower, stores.append(*self.more))
                             self.more.clear()
                         return found
 
-                    tables.position = then_more  # type: ignore[method-assign]
+                    tables.position = then_more  # type: ignore[method-assign,assignment]
                     yield tables
 
             def close(self) -> None: ...
@@ -878,7 +878,7 @@ async def test_a_silent_miner_loses_its_leases_and_its_session(timing: Timing) -
     )
     assert await timing.wait(29) == []
     due = await timing.wait(3)
-    assert {type(c) for c in due} == {JobLose, MinerLose}
+    assert {type(c).__name__ for c in due} == {"JobLose", "MinerLose"}
     assert [c.attempt for c in due if isinstance(c, JobLose)] == [1]
 
 

@@ -31,6 +31,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
+from websockets import Subprotocol
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).parents[2]
@@ -578,10 +579,13 @@ def test_live_from_the_page_alone(amqp_url: str, coordinator: Coordinator) -> No
     and resumes without a gap or a double."""
     base, _, netloc = coordinator.url.partition("://")
     assert base == "http"
-    key_protocol = f"key.{encode(ALICE.encode())}"
+    protocols = [Subprotocol("coordinator.v1"), Subprotocol(f"key.{encode(ALICE.encode())}")]
     with (
         closing(Miner(amqp_url, "rack", Ed25519PrivateKey.generate())) as miner,
-        connect(f"ws://{netloc}/ws/client", subprotocols=["coordinator.v1", key_protocol]) as socket,
+        connect(
+            f"ws://{netloc}/ws/client",
+            subprotocols=protocols,
+        ) as socket,
     ):
         registered = miner.register()
 

@@ -117,7 +117,7 @@ def running(commands: str, place: Path, port: int) -> Iterator[None]:
     too_long.start()
     try:
         assert process.stdout is not None
-        said = []
+        said: list[str] = []
         while not said or said[-1] not in ("", "Ctrl-C stops it.\n"):  # "" is the end
             said.append(process.stdout.readline())
         assert said[-1], f"{''.join(said)}\n{log.read_text()}"

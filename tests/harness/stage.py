@@ -141,7 +141,7 @@ class Stage:
         }
         if self.amqp_url:
             given["amqp_url"] = self.amqp_url
-        arguments = ("miner", "run", "--transport", transport, "--key-file", str(key_file))
+        arguments: tuple[str, ...] = ("miner", "run", "--transport", transport, "--key-file", str(key_file))
         arguments += ("--recheck", str(recheck_seconds))
         return self._start(name, "coordinator", *arguments, **as_settings(given))
 

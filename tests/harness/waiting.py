@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, overload
 
 LOOK_EVERY_SECONDS = 0.03
 PATIENCE_SECONDS = 90.0
@@ -19,17 +19,29 @@ def _describe(condition: Callable[[], object]) -> str:
     return getattr(condition, "__name__", repr(condition))
 
 
+@overload
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], Awaitable[T]], what: str = ..., timeout: float = ..., *, tolerate: bool = ...
+) -> T: ...
+
+
+@overload
+async def eventually(
+    condition: Callable[[], T], what: str = ..., timeout: float = ..., *, tolerate: bool = ...
+) -> T: ...
+
+
+async def eventually(
+    condition: Callable[[], Any],
     what: str = "",
     timeout: float = PATIENCE_SECONDS,
     *,
     tolerate: bool = True,
-) -> T:
+) -> Any:
     """The first true value of `condition()`, awaited if need be. `tolerate`: an exception means "not yet"."""
     deadline = time.monotonic() + timeout
     error: Exception | None = None
-    value: T | None = None
+    value: object = None
     while True:
         try:
             asked = condition()
@@ -37,7 +49,7 @@ async def eventually(
                 async with asyncio.timeout(deadline - time.monotonic()):
                     value = await asked
             else:
-                value = cast(T, asked)
+                value = asked
             if value:
                 return value
         except Exception as failure:

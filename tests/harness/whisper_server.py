@@ -37,7 +37,7 @@ class Listener:
         """What OpenAI calls verbose JSON. All `params` are given each time: the model keeps the last."""
         with self._lock:
             heard = self._model.transcribe(samples, extract_probability=True, **params)
-            language = whisper.whisper_lang_str(whisper.whisper_full_lang_id(self._model._ctx))
+            language = whisper.whisper_lang_str(whisper.whisper_full_lang_id(vars(self._model)["_ctx"]))
         segments = [
             {
                 "id": number,
@@ -51,7 +51,7 @@ class Listener:
         return {
             "language": language,
             "duration": len(samples) / whisper.WHISPER_SAMPLE_RATE,
-            "text": "".join(segment["text"] for segment in segments),
+            "text": "".join(f" {segment.text}" for segment in heard),
             "segments": segments,
         }
 

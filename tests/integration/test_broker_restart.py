@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from aio_pika import Message, connect_robust
+from aio_pika.abc import HeadersType
 from pamqp.commands import Basic
 
 from coordinator.application.intents import Accepted, Answer, Intent
@@ -52,6 +53,9 @@ class Front:
 
     async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
         return [Accepted(1) for _ in beats]
+
+    async def canonical(self, service: str) -> str:
+        return service
 
     async def state(self, stream: UUID) -> Any:
         return None
@@ -107,7 +111,7 @@ async def send(url: str, ids: Sequence[str]) -> None:
     body = json.dumps({"service": "checksum", "payload": {}}).encode()
     for message_id in ids:
         signed = message_to_sign("job.submit", message_id, "", "", body)
-        headers = {"principal": "alice", "signature": sign_message("alice-secret", signed)}
+        headers: HeadersType = {"principal": "alice", "signature": sign_message("alice-secret", signed)}
         message = Message(body, type="job.submit", message_id=message_id, headers=headers, delivery_mode=2)
         while True:
             try:

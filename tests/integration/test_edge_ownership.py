@@ -31,7 +31,7 @@ async def jobs(edge: Bench) -> dict[str, str]:
     canceled = await edge.submit(edge.alice, **nowhere)
     assert (await edge.alice.post(f"/v1/jobs/{canceled['job_id']}/cancel")).status_code == 200
     await edge.reached(edge.coordinator.feed.head)
-    found = {"done": done, "running": running, "queued": queued, "canceled": canceled}
+    found: dict[str, Any] = {"done": done, "running": running, "queued": queued, "canceled": canceled}
     return {state: job if isinstance(job, str) else job["job_id"] for state, job in found.items()}
 
 

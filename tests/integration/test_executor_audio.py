@@ -47,7 +47,7 @@ def crossings(content: bytes) -> float:
         rate, frames = reader.getframerate(), reader.getnframes()
         samples = struct.unpack(f"<{frames}h", reader.readframes(frames))[frames // 2 :]
     ups = sum(1 for before, after in itertools.pairwise(samples) if before < 0 <= after)
-    return ups * rate / len(samples)
+    return float(ups * rate / len(samples))
 
 
 @pytest.fixture

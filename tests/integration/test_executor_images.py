@@ -54,7 +54,7 @@ def edit(folder: Path, contents: list[bytes], *operations: dict[str, Any], **mor
     plan |= payload.model_dump(mode="json", exclude={"images"})
     with warnings.catch_warnings():
         done = child_images.work(plan, lambda *_: None)
-    made = [Image.open(path) for path in outputs]
+    made: list[Image.Image] = [Image.open(path) for path in outputs]
     assert done["sizes"] == [list(image.size) for image in made]
     return made
 

@@ -79,6 +79,9 @@ class RecordingFront:
             raise self.error
         return [Accepted(8, {"state": "ONLINE", "cancel": []}) for _ in beats]
 
+    async def canonical(self, service: str) -> str:
+        return service
+
     async def state(self, stream: UUID) -> Any:
         return None
 
@@ -382,7 +385,7 @@ BEAT = {"miner_id": "gpu", "session_id": "session-1"}
 
 async def test_heartbeats_are_answered(sender: Sender, front: RecordingFront) -> None:
     """One heartbeat, an array of them, and one with a bad element."""
-    send = {"kind": "miner.heartbeat", "who": "gpu", "queue": HEARTBEATS_QUEUE}
+    send: dict[str, Any] = {"kind": "miner.heartbeat", "who": "gpu", "queue": HEARTBEATS_QUEUE}
     inflight = [{"job_id": str(uuid4()), "attempt": 2}]
 
     one = await sender.ask({**BEAT, "inflight": inflight}, **send)
@@ -408,7 +411,7 @@ async def test_a_heartbeat_that_fails_is_forgotten(
 ) -> None:
     """A heartbeat means nothing later: it is neither kept nor buried when the front fails."""
     front.error = RuntimeError("no")
-    send = {"kind": "miner.heartbeat", "who": "gpu", "queue": HEARTBEATS_QUEUE}
+    send: dict[str, Any] = {"kind": "miner.heartbeat", "who": "gpu", "queue": HEARTBEATS_QUEUE}
 
     answer = await sender.ask(BEAT, **send)
     await sender.send(BEAT, reply=False, **send)

@@ -51,12 +51,13 @@ async def both(tmp_path: Path, database_url: str, amqp_url: str) -> AsyncIterato
         "blob_store": str(tmp_path / "blobs"),
     }
     async with AsyncExitStack() as stack:
-        places = []
+        places: list[Place] = []
         for name in "ab":
             bench = await stack.enter_async_context(an_edge(tmp_path / name, **settings))
             port = await stack.enter_async_context(serving(bench.app))
             places.append(Place(bench, f"http://127.0.0.1:{port}"))
-        yield Both(*places, amqp_url)
+        a, b = places
+        yield Both(a, b, amqp_url)
 
 
 @asynccontextmanager
@@ -131,7 +132,7 @@ async def test_nothing_is_believed_of_who_does_not_hold_the_attempt(both: Both) 
     ):
         await ws.subscribe()
         job_id = await running(both, voice)
-        lie = {"text": "lie", "offset": 0}
+        lie: dict[str, Any] = {"text": "lie", "offset": 0}
         await other.say(job_id, **lie)
         await other.say(job_id, **lie, miner_id="rig", session_id=voice.miner.session)
         await voice.say(job_id, attempt=2, **lie)
@@ -140,7 +141,8 @@ async def test_nothing_is_believed_of_who_does_not_hold_the_attempt(both: Both) 
         await voice.say(job_id, text="lie")
         await voice.say(job_id, fraction=7)
         await voice.say(job_id, text="x" * (MAX_TEXT + 1), offset=0)
-        await voice.rpc.tell("job.progress", ["no", 1, {}], exchange=EXCHANGE, routing_key=f"alice.{job_id}")
+        no_mapping: Any = ["no", 1, {}]
+        await voice.rpc.tell("job.progress", no_mapping, exchange=EXCHANGE, routing_key=f"alice.{job_id}")
         forged = {
             "sender": "x",
             "client": "alice",

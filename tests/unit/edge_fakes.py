@@ -273,7 +273,7 @@ class Conversation:
 
     def __init__(
         self, app: FastAPI, method: str, path: str, key: str, headers: Mapping[str, str] | None = None
-    ):
+    ) -> None:
         self._scope = {
             "type": "http",
             "asgi": {"version": "3.0"},

@@ -13,20 +13,20 @@ SEED = "5a" * 32
 SECRETS = KeySecrets.of(SigningKey.from_hex(SEED))
 
 
-def test_a_secret_is_the_same_everywhere():
+def test_a_secret_is_the_same_everywhere() -> None:
     """Every process with the same signing key, and every version of us, derives the same secret."""
     again = KeySecrets.of(SigningKey.from_hex(SEED))
     assert SECRETS.secret(ONE, SALT) == again.secret(ONE, SALT)
     assert "zzeDCm0w5a73GEUaZOKnCc33RA6tWgJUJIaW2TDymn8" == SECRETS.secret(ONE, SALT)
 
 
-def test_a_secret_fits_a_header():
+def test_a_secret_fits_a_header() -> None:
     """256 bits as 43 characters that need no escaping anywhere."""
     for secret in (SECRETS.secret(ONE, SALT), SECRETS.hmac_secret(ONE, SALT)):
         assert re.fullmatch(r"[A-Za-z0-9_-]{43}", secret)
 
 
-def test_each_secret_is_its_own():
+def test_each_secret_is_its_own() -> None:
     """Another key, another salt, another master, the other use: another secret."""
     others = KeySecrets.of(SigningKey.from_hex("5b" * 32))
     all_of_them = {
@@ -40,14 +40,14 @@ def test_each_secret_is_its_own():
     assert 6 == len(all_of_them)
 
 
-def test_salts_are_new_each_time():
+def test_salts_are_new_each_time() -> None:
     """Two rotations never give the same secret."""
     salts = {new_salt() for _ in range(100)}
     assert 100 == len(salts)
     assert all(re.fullmatch(r"[0-9a-f]{32}", salt) for salt in salts)
 
 
-def test_the_digest_is_sha256_over_salt_and_secret():
+def test_the_digest_is_sha256_over_salt_and_secret() -> None:
     """What an event holds; the same secret under another salt has another digest."""
     assert hashlib.sha256(bytes.fromhex(SALT) + b"secret").hexdigest() == digest_of(SALT, b"secret")
     assert digest_of(SALT, b"secret") != digest_of("0e" * 16, b"secret")

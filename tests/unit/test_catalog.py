@@ -359,7 +359,7 @@ def test_typed_services_have_their_fields(service: str) -> None:
     """The typed services have exactly the fields, bounds and defaults that their endpoints promise."""
     schema = ENTRIES[service]["input_schema"]
     fields = schema["properties"]
-    found = {}
+    found: dict[str, tuple[Any, ...]] = {}
     for name, expected in TYPED[service].items():
         field = fields[name]
         if len(expected) == 2:

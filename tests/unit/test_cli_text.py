@@ -58,7 +58,7 @@ def test_env_example_has_every_setting() -> None:
     ]
     every = {name.upper() for name in (*Settings.model_fields, *MinerSettings.model_fields)}.union(engines)
     assert every == given.keys()
-    assert Settings(_env_file=None) == Settings(_env_file=ENV_EXAMPLE)  # type: ignore[call-arg]
+    assert Settings(_env_file=None) == Settings(_env_file=ENV_EXAMPLE)
     assert all(Settings.model_fields[name.lower()].default is not None for name in shown)
 
 

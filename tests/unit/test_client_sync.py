@@ -99,8 +99,9 @@ def test_many_threads_share_one_client() -> None:
 def test_a_callback_can_not_wait_for_its_own_client(tmp_path: Path) -> None:
     """A blocking call out of a progress callback is an error, where it would have waited for ever."""
     (tmp_path / "file").write_bytes(b"x")
+    asked: list[object] = []
     with coordinator(Server(httpx.Response(200))) as client, pytest.raises(RuntimeError, match="callback"):
-        client.upload(tmp_path / "file", lambda done, total: client.health())
+        client.upload(tmp_path / "file", lambda done, total: asked.append(client.health()))
 
 
 def test_an_iterator_that_is_left_early() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from coordinator.application.fleet import WINDOW_SECONDS, Fleet, Offered, Profile, Session
 from coordinator.application.shelf import Work
 from coordinator.domain.matching import Capabilities, Constraints, Gpu
@@ -44,7 +46,7 @@ def test_the_window_grows_with_what_has_lately_ended() -> None:
 def test_the_free_slots_are_those_of_the_sessions_that_take_work() -> None:
     """Whatever begins, ends, drains, comes back or exceeds its slots: the sum is what it would be."""
     fleet, profile = fleet_of(session("a", 2), session("b", 3, running=1))
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: fleet.count_running("a", "session-of-a", +1),
         lambda: fleet.count_running("a", "session-of-a", +2),  # more than its slots
         lambda: fleet.count_running("a", "session-of-a", -2),
@@ -56,7 +58,7 @@ def test_the_free_slots_are_those_of_the_sessions_that_take_work() -> None:
         lambda: fleet.count_running("a", "session-new", +1),
         lambda: fleet.end("a"),
     ]
-    seen = []
+    seen: list[int] = []
     for step in steps:
         step()
         seen.append(profile.free_slots)

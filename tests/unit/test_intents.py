@@ -60,7 +60,7 @@ def nested(levels: int, inside: str = "") -> bytes:
     ],
     ids=lambda v: str(v)[:30],
 )
-def test_json_that_can_be_kept_is_read(body: bytes, value: Any):
+def test_json_that_can_be_kept_is_read(body: bytes, value: Any) -> None:
     """Ordinary JSON, and what only looks dangerous, comes through as it is."""
     assert value == parse_json(body)
 
@@ -121,14 +121,14 @@ def test_json_that_can_be_kept_is_read(body: bytes, value: Any):
     ],
     ids=lambda v: str(v)[:30],
 )
-def test_json_that_some_store_can_not_keep_is_refused(body: bytes, says: str):
+def test_json_that_some_store_can_not_keep_is_refused(body: bytes, says: str) -> None:
     """The refusal names the kind of fault, and shows nothing of the body."""
     refused = refusal_of(body)
     assert Code.INVALID_PAYLOAD == refused.code
     assert says in refused.detail
 
 
-def test_a_body_over_the_limit_is_refused_before_it_is_read():
+def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
     """One byte more than the limit is too large; the limit itself is not."""
     body = b'"' + b"a" * 10 + b'"'
     assert "a" * 10 == parse_json(body, max_bytes=len(body))
@@ -137,7 +137,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read():
     assert Code.TOO_LARGE == refusal_of(b"[" * (2**20 + 1)).code
 
 
-def test_a_fault_shows_nothing_of_the_body():
+def test_a_fault_shows_nothing_of_the_body() -> None:
     """Where a body breaks off in a secret, the refusal has a place, not the secret."""
     for body in (b'{"key": "hunter2', b'{"key": hunter2}', b'"hunter2 \xff"', rb'"hunter2 \u0000"'):
         assert "hunter" not in refusal_of(body).detail
@@ -208,7 +208,7 @@ def accepted(body: bytes) -> Any:
 
 @given(HOSTILE)
 @settings(max_examples=500)
-def test_what_is_accepted_can_be_stored(value: Any):
+def test_what_is_accepted_can_be_stored(value: Any) -> None:
     """Whatever Python itself would write as JSON is either refused or can be kept by Postgres."""
     body = json.dumps(value).encode()
     got = accepted(body)
@@ -220,7 +220,7 @@ def test_what_is_accepted_can_be_stored(value: Any):
 
 
 @given(HOSTILE)
-def test_what_can_be_stored_is_accepted(value: Any):
+def test_what_can_be_stored_is_accepted(value: Any) -> None:
     """Nothing is refused that every store could have kept."""
     try:
         check_storable(value)
@@ -242,7 +242,7 @@ def _integers(value: Any) -> set[int]:
 @example(b'"\\u0000"')
 @example(b"9" * 310)
 @settings(max_examples=500)
-def test_no_bytes_break_the_reader(body: bytes):
+def test_no_bytes_break_the_reader(body: bytes) -> None:
     """Any bytes are read or refused; nothing else is raised, and nothing unstorable comes through."""
     check_storable(accepted(body))
 
@@ -250,7 +250,7 @@ def test_no_bytes_break_the_reader(body: bytes):
 @given(
     st.integers(0, 400), st.integers(1, 25), st.sampled_from(["e", "E", "e+", "E+", "e-"]), st.integers(0, 2)
 )
-def test_no_number_becomes_infinite(exponent: int, digits: int, mark: str, zeros: int):
+def test_no_number_becomes_infinite(exponent: int, digits: int, mark: str, zeros: int) -> None:
     """However a number beyond all floats is spelt, it is refused."""
     check_storable(accepted(f"{'9' * digits}{mark}{'0' * zeros}{exponent}".encode()))
     check_storable(accepted(f"0.{'0' * zeros}{'9' * digits}{mark}{exponent}".encode()))
@@ -264,7 +264,7 @@ def details_of(topic: str, value: Any, code: Code = Code.INVALID_PAYLOAD) -> str
     return refused.value.detail
 
 
-def test_a_command_is_made_of_its_type_and_its_fields():
+def test_a_command_is_made_of_its_type_and_its_fields() -> None:
     """A message's type and body make one command, with the defaults filled in."""
     actual = parse_command("job.submit", {"service": "whisper", "payload": {"a": [1, None]}})
     assert JobSubmit(service="whisper", payload={"a": [1, None]}) == actual
@@ -273,14 +273,14 @@ def test_a_command_is_made_of_its_type_and_its_fields():
 
 
 @pytest.mark.parametrize("topic", ["", "job", "job.submitted.v1", "job.submit ", "__class__", "hunter2"])
-def test_a_type_that_is_none_is_refused(topic: str):
+def test_a_type_that_is_none_is_refused(topic: str) -> None:
     """Events are no commands, and the refusal does not repeat what was sent."""
     assert "hunter" not in details_of(topic, {}, Code.UNKNOWN_COMMAND)
 
 
 @pytest.mark.parametrize("value", [None, 1, "hunter2", [], [{}], True], ids=str)
 @pytest.mark.parametrize("topic", sorted(COMMANDS))
-def test_a_body_that_is_no_object_is_refused(topic: str, value: Any):
+def test_a_body_that_is_no_object_is_refused(topic: str, value: Any) -> None:
     """Every command is an object."""
     detail = details_of(topic, value)
     assert detail.startswith("body: ")
@@ -321,7 +321,7 @@ def test_a_body_that_is_no_object_is_refused(topic: str, value: Any):
         ),
     ],
 )
-def test_a_refusal_names_the_fields_and_shows_no_values(topic: str, value: Any, says: list[str]):
+def test_a_refusal_names_the_fields_and_shows_no_values(topic: str, value: Any, says: list[str]) -> None:
     """The sender is told where and what, and nothing that it sent."""
     detail = details_of(topic, value)
     for text in says:
@@ -330,14 +330,14 @@ def test_a_refusal_names_the_fields_and_shows_no_values(topic: str, value: Any, 
     assert "\n" not in detail
 
 
-def test_a_refusal_with_many_faults_stays_short():
+def test_a_refusal_with_many_faults_stays_short() -> None:
     """Five faults are shown, the rest are counted."""
     detail = details_of("job.cancel", {f"x{n}": n for n in range(10_000)})
     assert detail.endswith("; and 9996 more")
     assert len(detail) < 1000
 
 
-def test_a_field_name_that_would_spoil_the_line_is_not_shown():
+def test_a_field_name_that_would_spoil_the_line_is_not_shown() -> None:
     """Names of unknown fields are the sender's words: long ones and control characters stay out."""
     detail = details_of("job.cancel", {"job_id": ID, "a\nb": 1, "c" * 5000: 2, "\x1b[31m": 3, "resaon": 4})
     assert ["?", "?", "?", "resaon"] == [part.partition(":")[0] for part in detail.split("; ")]
@@ -359,7 +359,7 @@ FIELDS += ["gpu", "cuda", "models", "gpus", "name", "services", "id", "pricing",
 
 @given(st.sampled_from(sorted(COMMANDS)), st.recursive(st.just({}), _with_secrets, max_leaves=6))
 @settings(max_examples=300)
-def test_no_refusal_ever_shows_a_value(topic: str, value: Any):
+def test_no_refusal_ever_shows_a_value(topic: str, value: Any) -> None:
     """Whatever is wrong with whichever command, the detail has names of fields only."""
     detail = _refused(topic, value)
     assert SECRET not in detail
@@ -375,7 +375,7 @@ def _refused(topic: str, value: Any) -> str:
 
 
 @pytest.mark.parametrize("number", ["9223372036854775807", "9.3e18", "1e300", "1.5"])
-def test_metrics_are_small_integers_or_text(number: str):
+def test_metrics_are_small_integers_or_text(number: str) -> None:
     """A metric that JSON can say and a 64-bit column can't keep does not get into an event."""
     body = {
         "job_id": ID,
@@ -396,7 +396,7 @@ def test_metrics_are_small_integers_or_text(number: str):
 # --- senders and answers -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("topic", sorted(COMMANDS))
 @pytest.mark.parametrize("role", list(Role))
-def test_a_role_sends_its_own_commands_only(topic: str, role: Role):
+def test_a_role_sends_its_own_commands_only(topic: str, role: Role) -> None:
     """Who may send a command at all is part of the command; the rest is refused before any rule is asked."""
     command = COMMANDS[topic].model_construct()
     if role in command.senders:
@@ -410,19 +410,19 @@ def test_a_role_sends_its_own_commands_only(topic: str, role: Role):
         )
 
 
-def test_timers_commands_are_the_systems_alone():
+def test_timers_commands_are_the_systems_alone() -> None:
     """No key loses leases or sessions, or expires jobs."""
     alone = {topic for topic, command in COMMANDS.items() if command.senders == {Role.SYSTEM}}
     assert {"job.lose", "job.expire", "miner.lose"} == alone
     assert SYSTEM.role is Role.SYSTEM
 
 
-def test_every_command_has_a_sender():
+def test_every_command_has_a_sender() -> None:
     """A command that nobody may send is a mistake."""
     assert [] == [topic for topic, command in COMMANDS.items() if not command.senders]
 
 
-def test_answers_look_the_same_over_both_edges():
+def test_answers_look_the_same_over_both_edges() -> None:
     """Accepted says where in the log; refused says why."""
     accepted = Accepted(7, {"job_id": ID, "state": "QUEUED"})
     assert {"status": "accepted", "job_id": ID, "state": "QUEUED", "position": 7} == accepted.to_wire()

@@ -1,5 +1,6 @@
 """The rules of a job, by example."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,13 +59,13 @@ REQUEUED = [submitted(), started(), attempt_ended("failed"), requeued()]
 
 
 # --- submit ------------------------------------------------------------------------------------------------
-def test_submit_is_accepted_with_what_it_left_open_filled_in():
+def test_submit_is_accepted_with_what_it_left_open_filled_in() -> None:
     """A submit becomes a queued job of the sender's, with the defaults and the registry's terms."""
     decided = given().when(submit()).then(submitted())
     assert {"job_id": str(JOB_ID), "state": "QUEUED", "expires_at": EXPIRES} == decided.answer
 
 
-def test_submit_normalises_the_constraints():
+def test_submit_normalises_the_constraints() -> None:
     """Equal needs in two spellings give the same event."""
     wanted = {
         "gpu": "RTX4090",
@@ -79,7 +80,7 @@ def test_submit_normalises_the_constraints():
     )
 
 
-def test_submit_records_the_terms_of_the_service_as_they_are_now():
+def test_submit_records_the_terms_of_the_service_as_they_are_now() -> None:
     """A job carries its service's version, time limit and price: a later revision does not change them."""
     service = RegisteredService(
         a_spec(timeout_seconds=60, pricing={"unit": "hour", "amount": "3.6"}), version=7
@@ -89,50 +90,50 @@ def test_submit_records_the_terms_of_the_service_as_they_are_now():
     )
 
 
-def test_submit_repeated_gives_the_first_answer():
+def test_submit_repeated_gives_the_first_answer() -> None:
     """A repeat of a submit, at any later time and in any state, does nothing and is told the job as it is."""
     repeat = given(*COMPLETED).when(submit(), now=EXPIRES + 1).then()
     assert {"job_id": str(JOB_ID), "state": "COMPLETED", "expires_at": EXPIRES} == repeat.answer
 
 
-def test_submit_repeated_is_accepted_after_its_service_was_retired():
+def test_submit_repeated_is_accepted_after_its_service_was_retired() -> None:
     """What was accepted stays accepted: a repeat does not look at the registry again."""
     given(submitted()).when(submit(), service=None, fault=Refusal(Code.INVALID_PAYLOAD, "no")).then()
 
 
-def test_submit_with_a_used_key_and_another_request_is_refused():
+def test_submit_with_a_used_key_and_another_request_is_refused() -> None:
     """An idempotency key stands for one request."""
     given(submitted()).when(submit(priority=3), fingerprint="other").then(Code.IDEMPOTENCY_MISMATCH)
 
 
 @pytest.mark.parametrize("service", [None, RegisteredService(a_spec(), version=1, retired=True)])
-def test_submit_to_an_unknown_or_retired_service_is_refused(service: Any):
+def test_submit_to_an_unknown_or_retired_service_is_refused(service: Any) -> None:
     """A job needs a service that takes jobs."""
     given().when(submit(), service=service).then(Code.SERVICE_NOT_FOUND)
 
 
-def test_submit_with_a_faulty_payload_is_refused_as_the_check_said():
+def test_submit_with_a_faulty_payload_is_refused_as_the_check_said() -> None:
     """What the schema check found wrong is the refusal."""
     fault = Refusal(Code.INVALID_PAYLOAD, "audio: is missing")
     decided = given().when(submit(), fault=fault).then(Code.INVALID_PAYLOAD)
     assert "audio: is missing" == decided.detail
 
 
-def test_two_clients_may_use_the_same_key():
+def test_two_clients_may_use_the_same_key() -> None:
     """A job's id is made of the client and its key, so that keys of two clients never meet."""
     assert job_stream("alice", "k") == job_stream("alice", "k")
     assert 4 == len({job_stream(c, k) for c in ("alice", "bob") for k in ("k", "l")})
 
 
 @pytest.mark.parametrize("topic", sorted(t for t in COMMANDS if t.startswith("job.") and t != "job.submit"))
-def test_every_command_but_submit_needs_a_job(topic: str):
+def test_every_command_but_submit_needs_a_job(topic: str) -> None:
     """A job that was never submitted is not found, whatever is asked of it."""
     commands = [start(), complete(), fail(), release(), lose(), cancel(), expire()]
     command = next(c for c in commands if c.topic == topic)
     given().when(command).then(Code.JOB_NOT_FOUND)
 
 
-def test_the_id_of_another_kind_of_stream_looks_like_a_job_that_is_not_there():
+def test_the_id_of_another_kind_of_stream_looks_like_a_job_that_is_not_there() -> None:
     """A job id is the sender's word: one that names a miner or a service finds no job, with the same text."""
     for command in (start(), complete(), fail(), release(), lose(), cancel(), expire()):
         missing = given().when(command).then(Code.JOB_NOT_FOUND)
@@ -141,25 +142,25 @@ def test_the_id_of_another_kind_of_stream_looks_like_a_job_that_is_not_there():
 
 
 # --- start -------------------------------------------------------------------------------------------------
-def test_start_claims_the_offered_attempt():
+def test_start_claims_the_offered_attempt() -> None:
     """An accepted start gives this session the lease, under the key that it registered."""
     decided = given(submitted()).when(start()).then(started())
     assert {"job_id": str(JOB_ID), "state": "RUNNING", "attempt": 1} == decided.answer
 
 
-def test_start_repeated_gives_the_first_answer():
+def test_start_repeated_gives_the_first_answer() -> None:
     """A repeated claim of the holder is accepted again, even once its session is over."""
     decided = given(submitted()).when(start()).then(started())
     repeat = decided.again(miner=None).then()
     assert decided.answer == repeat.answer
 
 
-def test_start_repeated_after_the_result_is_accepted():
+def test_start_repeated_after_the_result_is_accepted() -> None:
     """A claim that overtook nothing but its answer: the job is done, and it was this session that did it."""
     assert "COMPLETED" == given(*COMPLETED).when(start()).then().answer["state"]
 
 
-def test_a_held_attempt_is_not_given_to_another():
+def test_a_held_attempt_is_not_given_to_another() -> None:
     """One attempt has one holder: another miner, and another session of the same miner, are told so."""
     running = given(submitted(), started())
     running.when(start(miner_id="other-rig"), by=OTHER_RIG, miner=online(miner_id="other-rig")).then(
@@ -169,17 +170,17 @@ def test_a_held_attempt_is_not_given_to_another():
 
 
 @pytest.mark.parametrize("attempt", [1, 3])
-def test_start_of_an_attempt_that_is_not_offered_is_stale(attempt: int):
+def test_start_of_an_attempt_that_is_not_offered_is_stale(attempt: int) -> None:
     """Only the current attempt can be claimed: not one before, and not one that was never offered."""
     given(*REQUEUED).when(start(attempt)).then(Code.STALE_ATTEMPT)
 
 
-def test_start_of_the_next_attempt_after_a_failure():
+def test_start_of_the_next_attempt_after_a_failure() -> None:
     """The attempt that is now for the taking goes to whoever claims it, the one that failed included."""
     given(*REQUEUED).when(start(2)).then(started(2, at=T0 + 3 * SECOND))
 
 
-def test_start_after_the_time_to_live_is_refused():
+def test_start_after_the_time_to_live_is_refused() -> None:
     """A job whose time is over is not begun, even where the timers have not got to it yet."""
     given(submitted()).when(start(), now=EXPIRES).then(Code.CONFLICT_STATE)
     given(submitted()).when(start(), now=EXPIRES - 1).then(started(at=EXPIRES - 1))
@@ -197,12 +198,12 @@ def test_start_after_the_time_to_live_is_refused():
     ids=["never registered", "another session", "offline", "draining", "another session drains"],
 )
 @pytest.mark.parametrize("command", [start(), complete(), fail()], ids=["start", "complete", "fail"])
-def test_only_a_live_session_gets_new_work(command: Any, known: miner.MinerState, code: Code):
+def test_only_a_live_session_gets_new_work(command: Any, known: miner.MinerState, code: Code) -> None:
     """A claim, also one inside a result or a failure, needs a live session that does not drain."""
     given(submitted()).when(command, miner=known).then(code)
 
 
-def test_start_by_a_miner_that_cannot_do_it_is_refused_with_the_reason():
+def test_start_by_a_miner_that_cannot_do_it_is_refused_with_the_reason() -> None:
     """A claim is checked against the needs again: whoever took the offer from the wrong queue is told why."""
     wants = submitted(constraints=Constraints(cuda="12.10"), job_class=job_class(cuda="12.10"))
     decided = given(wants).when(start()).then(Code.NOT_CAPABLE)
@@ -222,20 +223,20 @@ def test_start_by_a_miner_that_cannot_do_it_is_refused_with_the_reason():
 )
 def test_the_price_is_the_miners_own_or_the_list_price_within_the_limit(
     own_price: str | None, limit: str | None, unit_price: str
-):
+) -> None:
     """The price of a unit is fixed when the attempt starts, and never over what the client allows."""
     job = submitted(constraints=Constraints(max_price=limit), job_class=job_class(max_price=limit))
     given(job).when(start(), miner=online(price=own_price)).then(started(unit_price=unit_price))
 
 
 @FINAL
-def test_no_attempt_of_a_final_job_starts(history: Any):
+def test_no_attempt_of_a_final_job_starts(history: Any) -> None:
     """A final job gives nothing to do."""
     given(*history).when(start(2)).then(Code.CONFLICT_STATE)
 
 
 # --- complete ----------------------------------------------------------------------------------------------
-def test_complete_ends_the_job_with_a_receipt():
+def test_complete_ends_the_job_with_a_receipt() -> None:
     """The holder's result completes the job, with a receipt of the stated time at the agreed price."""
     decided = (
         given(submitted(), started())
@@ -246,20 +247,20 @@ def test_complete_ends_the_job_with_a_receipt():
     assert {"job_id": str(JOB_ID), "state": "COMPLETED", "attempt": 1, "receipt": receipt} == decided.answer
 
 
-def test_complete_repeated_gives_the_first_receipt():
+def test_complete_repeated_gives_the_first_receipt() -> None:
     """A repeated result changes nothing, seals nothing and gets the first receipt."""
     decided = given(submitted(), started()).when(complete()).then(completed())
     repeat = decided.again(complete(result={"text": "another"}, begun=T0), seal=None).then()
     assert decided.answer == repeat.answer
 
 
-def test_complete_without_a_claim_claims_and_completes_in_one_decision():
+def test_complete_without_a_claim_claims_and_completes_in_one_decision() -> None:
     """For work that finishes at once the claim may be left out: one decision, both events."""
     now = T0 + 2 * SECOND
     given(submitted()).when(complete(), now=now).then(started(at=now), completed(at=now))
 
 
-def test_work_without_a_claim_is_paid_from_when_the_attempt_was_queued():
+def test_work_without_a_claim_is_paid_from_when_the_attempt_was_queued() -> None:
     """Nobody saw the work begin: the miner's word counts back to the queueing, and no further."""
     queued_again = requeued(at=T0 + 5 * SECOND)
     history = [submitted(), started(), attempt_ended("failed", at=T0 + 5 * SECOND), queued_again]
@@ -273,25 +274,25 @@ def test_work_without_a_claim_is_paid_from_when_the_attempt_was_queued():
     assert (T0 + 5 * SECOND, "2.000") == (receipt["started_at"], receipt["units"])
 
 
-def test_complete_without_a_claim_needs_what_a_claim_needs():
+def test_complete_without_a_claim_needs_what_a_claim_needs() -> None:
     """A result is no way around the checks of a claim."""
     wants = submitted(constraints=Constraints(gpu="amd"), job_class=job_class(gpu="amd"))
     given(wants).when(complete()).then(Code.NOT_CAPABLE)
     given(submitted()).when(complete(), now=EXPIRES).then(Code.CONFLICT_STATE)
 
 
-def test_complete_by_the_holder_is_accepted_after_its_session_was_lost():
+def test_complete_by_the_holder_is_accepted_after_its_session_was_lost() -> None:
     """The lease counts, not the session: an outage costs no running attempt its result."""
     given(submitted(), started()).when(complete(), miner=None).then(completed())
 
 
-def test_complete_by_the_holder_is_accepted_while_nothing_has_ended_the_lease():
+def test_complete_by_the_holder_is_accepted_while_nothing_has_ended_the_lease() -> None:
     """Past the time to live the job expires when the timers say so; a result that is there first counts."""
     given(submitted(), started()).when(complete(), now=EXPIRES + SECOND).then(completed(at=EXPIRES + SECOND))
 
 
 @pytest.mark.parametrize("history", [[submitted()], [submitted(), started()]], ids=["queued", "running"])
-def test_complete_without_proof_changes_nothing(history: Any):
+def test_complete_without_proof_changes_nothing(history: Any) -> None:
     """A statement that does not prove the result refuses the result, and the claim inside it."""
     fault = Refusal(Code.INVALID_STATEMENT, "the signature is not the miner's")
     given(*history).when(complete(), fault=fault).then(Code.INVALID_STATEMENT)
@@ -308,9 +309,10 @@ def test_complete_without_proof_changes_nothing(history: Any):
     ids=["an earlier attempt", "a later attempt", "another session", "another node"],
 )
 @pytest.mark.parametrize("kind", ["complete", "fail", "release"])
-def test_what_is_not_the_holders_changes_nothing(command: Any, kind: str):
+def test_what_is_not_the_holders_changes_nothing(command: Any, kind: str) -> None:
     """A result, failure or release of another attempt or session than the lease's is stale."""
-    make = {"complete": complete, "fail": fail, "release": release}[kind]
+    makers: dict[str, Callable[..., Any]] = {"complete": complete, "fail": fail, "release": release}
+    make = makers[kind]
     stale = make(command.attempt, command.session_id, command.miner_id)
     # Attempt 1 was another session's, so that no report of it is a repeat.
     history = [submitted(), started(session="session-0"), attempt_ended("lost", session="session-0")]
@@ -318,7 +320,7 @@ def test_what_is_not_the_holders_changes_nothing(command: Any, kind: str):
 
 
 @pytest.mark.parametrize("kind", [complete, fail, release])
-def test_a_lost_attempt_that_reports_is_told_that_it_is_stale(kind: Any):
+def test_a_lost_attempt_that_reports_is_told_that_it_is_stale(kind: Any) -> None:
     """A miner that was silent too long learns that its attempt is over, also while nobody has the next."""
     history = [submitted(), started(), attempt_ended("lost"), requeued(by=SYSTEM)]
     given(*history).when(kind()).then(Code.STALE_ATTEMPT)
@@ -337,7 +339,7 @@ def test_a_lost_attempt_that_reports_is_told_that_it_is_stale(kind: Any):
 )
 def test_paid_is_the_time_that_the_miner_states_within_the_time_that_was_seen(
     begun: int, ended: int, paid: tuple[int, int, str, str]
-):
+) -> None:
     """Units lie between the claim and the result, whatever the miner's clock says, and are never negative."""
     now = T0 + 3 * SECOND
     started_at, completed_at, units, price = paid
@@ -346,20 +348,20 @@ def test_paid_is_the_time_that_the_miner_states_within_the_time_that_was_seen(
     )
 
 
-def test_nothing_is_paid_for_time_that_ran_backwards():
+def test_nothing_is_paid_for_time_that_ran_backwards() -> None:
     """A clock that stepped back between claim and result gives zero units, never less."""
     decided = given(submitted(), started()).when(complete(), now=T0)
     assert ("0.000", "0.000000") == (decided.answer["receipt"]["units"], decided.answer["receipt"]["price"])
 
 
-def test_the_price_is_rounded_half_up_to_six_places():
+def test_the_price_is_rounded_half_up_to_six_places() -> None:
     """0.001 s at 0.0015 a second is 0.0000015, and so 0.000002."""
     history = [submitted(), started(unit_price="0.0015")]
     command = complete(begun=T0 + 1500, ended=T0 + 1501)
     assert "0.000002" == given(*history).when(command).answer["receipt"]["price"]
 
 
-def test_the_price_is_exact_for_the_largest_numbers():
+def test_the_price_is_exact_for_the_largest_numbers() -> None:
     """A week at the highest price that can be written is multiplied without rounding the integer part."""
     week = 604_800 * SECOND
     history = [submitted(expires_at=T0 + week), started(unit_price="999999999999.999999999")]
@@ -368,28 +370,32 @@ def test_the_price_is_exact_for_the_largest_numbers():
 
 
 # --- fail --------------------------------------------------------------------------------------------------
-def test_fail_queues_the_next_attempt():
+def test_fail_queues_the_next_attempt() -> None:
     """A retryable failure ends the attempt and offers the next."""
     decided = given(submitted(), started()).when(fail()).then(attempt_ended("failed"), requeued(2))
     assert {"job_id": str(JOB_ID), "state": "QUEUED", "attempt": 1} == decided.answer
 
 
-def test_fail_keeps_what_the_miner_said():
+def test_fail_keeps_what_the_miner_said() -> None:
     """Code, message and metrics of a failure are on record."""
-    said = {"error_code": "BAD_AUDIO", "error_message": "no such codec", "metrics": {"seconds": 3}}
+    said: dict[str, Any] = {
+        "error_code": "BAD_AUDIO",
+        "error_message": "no such codec",
+        "metrics": {"seconds": 3},
+    }
     given(submitted(), started()).when(fail(**said, retryable=False)).then(
         attempt_ended("failed", **said), failed(code="BAD_AUDIO", message="no such codec")
     )
 
 
-def test_fail_for_good_fails_the_job():
+def test_fail_for_good_fails_the_job() -> None:
     """A failure that no other attempt could mend is the job's end, with attempts left."""
     decided = given(submitted(), started()).when(fail(retryable=False))
     decided.then(attempt_ended("failed"), failed())
     assert "FAILED" == decided.answer["state"]
 
 
-def test_the_last_attempt_that_fails_fails_the_job():
+def test_the_last_attempt_that_fails_fails_the_job() -> None:
     """After `max_attempts` failures there is no other attempt."""
     given(submitted(max_attempts=1), started()).when(fail()).then(attempt_ended("failed"), failed())
     last = started(3, at=T0 + 5 * SECOND)
@@ -398,7 +404,7 @@ def test_the_last_attempt_that_fails_fails_the_job():
     given(*REQUEUED, *second, last).when(fail(3)).then(attempt_ended("failed", 3, at=now), failed(3, at=now))
 
 
-def test_fail_without_a_claim_claims_and_ends_in_one_decision():
+def test_fail_without_a_claim_claims_and_ends_in_one_decision() -> None:
     """Work that fails at once may leave out the claim, as a result may; it counts as an attempt."""
     decided = given(submitted(max_attempts=1)).when(fail(), now=T0 + 2 * SECOND)
     decided.then(started(at=T0 + 2 * SECOND), attempt_ended("failed"), failed())
@@ -408,26 +414,26 @@ def test_fail_without_a_claim_claims_and_ends_in_one_decision():
 
 @pytest.mark.parametrize("history", [[submitted()], [submitted(), started()]], ids=["no claim", "claimed"])
 @pytest.mark.parametrize("retryable", [True, False])
-def test_fail_repeated_gives_the_first_answer(history: Any, retryable: bool):
+def test_fail_repeated_gives_the_first_answer(history: Any, retryable: bool) -> None:
     """A repeated failure does nothing, whatever came of the first."""
     decided = given(*history).when(fail(retryable=retryable))
     assert decided.answer == decided.again().then().answer
 
 
-def test_fail_repeated_after_the_next_attempt_was_done_is_accepted():
+def test_fail_repeated_after_the_next_attempt_was_done_is_accepted() -> None:
     """However late the repeat comes, it is the same report."""
     history = [*REQUEUED, started(2, "session-2", "other-rig"), completed(2, "session-2", "other-rig")]
     given(*history).when(fail(1)).then()
 
 
-def test_a_second_word_of_another_kind_is_stale():
+def test_a_second_word_of_another_kind_is_stale() -> None:
     """An attempt that failed can't also be released, completed or claimed again."""
     given(*REQUEUED).when(release(1)).then(Code.STALE_ATTEMPT)
     given(*REQUEUED).when(complete(1)).then(Code.STALE_ATTEMPT)
     given(*REQUEUED).when(start(1)).then(Code.STALE_ATTEMPT)
 
 
-def test_another_miner_with_the_same_session_id_repeats_nothing():
+def test_another_miner_with_the_same_session_id_repeats_nothing() -> None:
     """Sessions are chosen by miners and may collide: a report of another's attempt is no repeat."""
     for command in (fail(1, miner_id="other-rig"), start(1, miner_id="other-rig")):
         given(*REQUEUED).when(command, by=OTHER_RIG).then(Code.STALE_ATTEMPT)
@@ -435,13 +441,13 @@ def test_another_miner_with_the_same_session_id_repeats_nothing():
 
 @FINAL
 @pytest.mark.parametrize("kind", [complete, fail, release])
-def test_what_a_miner_says_of_a_final_job_changes_nothing(history: Any, kind: Any):
+def test_what_a_miner_says_of_a_final_job_changes_nothing(history: Any, kind: Any) -> None:
     """A final state is never left; its miner is told to drop the work."""
     given(*history).when(kind(1, session="session-9")).then(Code.CONFLICT_STATE)
 
 
 # --- release -----------------------------------------------------------------------------------------------
-def test_release_does_not_count_as_an_attempt():
+def test_release_does_not_count_as_an_attempt() -> None:
     """A miner that stops hands its work back, and the job has as many attempts left as before."""
     decided = given(submitted(max_attempts=1), started()).when(release())
     decided.then(attempt_ended("released"), requeued(2))
@@ -450,7 +456,7 @@ def test_release_does_not_count_as_an_attempt():
     again.then(attempt_ended("failed", 2), failed(2))
 
 
-def test_releases_count_once_there_were_too_many():
+def test_releases_count_once_there_were_too_many() -> None:
     """A miner that claims and hands back for ever ends the job instead of keeping it."""
     history: list[Event] = [submitted(max_attempts=2)]
     for attempt in range(1, MAX_FREE_RELEASES + 1):
@@ -464,32 +470,32 @@ def test_releases_count_once_there_were_too_many():
     assert [type(e) for e in ended] == [JobAttemptEnded, JobFailed]
 
 
-def test_release_still_takes_a_new_attempt_number():
+def test_release_still_takes_a_new_attempt_number() -> None:
     """The fence moves with every hand-over: what was released can't be completed later."""
     history = [submitted(), started(), attempt_ended("released"), requeued(2)]
     given(*history).when(complete(1)).then(Code.STALE_ATTEMPT)
 
 
-def test_release_repeated_gives_the_first_answer():
+def test_release_repeated_gives_the_first_answer() -> None:
     """A repeated release does nothing."""
     decided = given(submitted(), started()).when(release())
     assert decided.answer == decided.again().then().answer
 
 
-def test_release_of_what_was_never_claimed_changes_nothing():
+def test_release_of_what_was_never_claimed_changes_nothing() -> None:
     """There is no lease to give back: the offer itself is simply not taken."""
     given(submitted()).when(release()).then(Code.STALE_ATTEMPT)
 
 
 # --- lose --------------------------------------------------------------------------------------------------
-def test_a_lost_lease_queues_the_next_attempt():
+def test_a_lost_lease_queues_the_next_attempt() -> None:
     """Silence ends an attempt and counts against the limit."""
     decided = given(submitted(), started()).when(lose())
     decided.then(attempt_ended("lost"), requeued(2, by=SYSTEM))
     assert 1 == decided.state.charged
 
 
-def test_the_last_lost_attempt_fails_the_job():
+def test_the_last_lost_attempt_fails_the_job() -> None:
     """A job that takes its miners down does not go on for ever."""
     given(submitted(max_attempts=1), started()).when(lose()).then(
         attempt_ended("lost"), failed(code="LEASE_LOST", message="no heartbeat", by=SYSTEM)
@@ -497,12 +503,12 @@ def test_the_last_lost_attempt_fails_the_job():
 
 
 @pytest.mark.parametrize("max_attempts", [1, 3])
-def test_lose_repeated_gives_nothing_new(max_attempts: int):
+def test_lose_repeated_gives_nothing_new(max_attempts: int) -> None:
     """Two timers that see the same silence are one loss."""
     given(submitted(max_attempts=max_attempts), started()).when(lose()).again().then()
 
 
-def test_lose_of_another_attempt_than_the_running_one_changes_nothing():
+def test_lose_of_another_attempt_than_the_running_one_changes_nothing() -> None:
     """A timer that comes late takes no lease from the attempt after."""
     given(submitted()).when(lose()).then(Code.STALE_ATTEMPT)
     given(*REQUEUED, started(2)).when(lose(1)).then(Code.STALE_ATTEMPT)
@@ -515,20 +521,20 @@ def test_lose_of_another_attempt_than_the_running_one_changes_nothing():
     [([submitted()], 1), ([submitted(), started()], 1), (REQUEUED, 2), ([*REQUEUED, started(2)], 2)],
     ids=["queued", "running", "queued again", "running again"],
 )
-def test_cancel_stops_a_job_that_is_not_final(history: Any, attempt: int):
+def test_cancel_stops_a_job_that_is_not_final(history: Any, attempt: int) -> None:
     """The client may cancel until the job is final; the event says which attempt to stop."""
     decided = given(*history).when(cancel("changed my mind"), now=T0 + 9 * SECOND)
     decided.then(canceled(attempt, "changed my mind", at=T0 + 9 * SECOND))
     assert {"job_id": str(JOB_ID), "state": "CANCELED"} == decided.answer
 
 
-def test_cancel_repeated_gives_the_first_answer():
+def test_cancel_repeated_gives_the_first_answer() -> None:
     """A repeated cancel does nothing, also with another reason."""
     decided = given(submitted()).when(cancel("a"))
     assert decided.answer == decided.again(cancel("b")).then().answer
 
 
-def test_cancel_by_another_client_looks_like_a_job_that_is_not_there():
+def test_cancel_by_another_client_looks_like_a_job_that_is_not_there() -> None:
     """Nobody learns from a cancel that another client's job exists: code and text are the same."""
     missing = given().when(cancel(), by=BOB).then(Code.JOB_NOT_FOUND)
     for history in ([submitted()], [submitted(), started()], COMPLETED, CANCELED):
@@ -536,43 +542,43 @@ def test_cancel_by_another_client_looks_like_a_job_that_is_not_there():
         assert missing.detail == anothers.detail
 
 
-def test_an_admin_may_cancel_any_job():
+def test_an_admin_may_cancel_any_job() -> None:
     """Operators stop what has to be stopped, and the event names them."""
     given(submitted()).when(cancel(), by=ADMIN).then(canceled(by=ADMIN))
 
 
 @pytest.mark.parametrize("history", [COMPLETED, FAILED, EXPIRED], ids=["completed", "failed", "expired"])
-def test_cancel_of_a_final_job_is_refused(history: Any):
+def test_cancel_of_a_final_job_is_refused(history: Any) -> None:
     """It is too late: the refusal says which state the job ended in."""
     decided = given(*history).when(cancel()).then(Code.CONFLICT_STATE)
     assert "which is final" in decided.detail
 
 
 @pytest.mark.parametrize("kind", [complete, fail, release, start])
-def test_the_miner_of_a_canceled_job_is_told_to_drop_it(kind: Any):
+def test_the_miner_of_a_canceled_job_is_told_to_drop_it(kind: Any) -> None:
     """A cancel wins over whatever the holder says afterwards."""
     given(submitted(), started(), canceled()).when(kind()).then(Code.CONFLICT_STATE)
 
 
 # --- expire ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("history", [[submitted()], [submitted(), started()]], ids=["queued", "running"])
-def test_expire_ends_a_job_whose_time_is_over(history: Any):
+def test_expire_ends_a_job_whose_time_is_over(history: Any) -> None:
     """The time to live covers waiting and running."""
     given(*history).when(expire(), now=EXPIRES).then(expired())
 
 
-def test_expire_before_the_time_is_refused():
+def test_expire_before_the_time_is_refused() -> None:
     """A timer's clock that runs ahead ends nothing early."""
     given(submitted()).when(expire(), now=EXPIRES - 1).then(Code.CONFLICT_STATE)
 
 
-def test_expire_repeated_gives_nothing_new():
+def test_expire_repeated_gives_nothing_new() -> None:
     """Two timers are one expiry."""
     given(submitted()).when(expire(), now=EXPIRES).then(expired()).again().then()
 
 
 @pytest.mark.parametrize("history", [COMPLETED, FAILED, CANCELED], ids=["completed", "failed", "canceled"])
-def test_expire_of_a_final_job_is_refused(history: Any):
+def test_expire_of_a_final_job_is_refused(history: Any) -> None:
     """A job that ended otherwise does not expire."""
     given(*history).when(expire(), now=EXPIRES).then(Code.CONFLICT_STATE)
 
@@ -584,14 +590,14 @@ def test_expire_of_a_final_job_is_refused(history: Any):
     ids=str,
 )
 @pytest.mark.parametrize("kind", [start, complete, fail, release])
-def test_nobody_speaks_for_another_miner(kind: Any, speaker: Principal):
+def test_nobody_speaks_for_another_miner(kind: Any, speaker: Principal) -> None:
     """What a message says it comes from must be what the sender proved to be."""
     for history in ([submitted()], [submitted(), started()], REQUEUED, COMPLETED):
         given(*history).when(kind(), by=speaker).then(Code.FORBIDDEN)
 
 
 @pytest.mark.parametrize("kind", [start, complete, fail])
-def test_a_principal_speaks_for_its_nodes(kind: Any):
+def test_a_principal_speaks_for_its_nodes(kind: Any) -> None:
     """`node@principal` is the principal's, and nobody else's."""
     command = kind(miner_id="node-1@rig")
     known = online(miner_id="node-1@rig")
@@ -600,7 +606,7 @@ def test_a_principal_speaks_for_its_nodes(kind: Any):
     given(submitted()).when(command, by=Principal("node-1", Role.MINER), miner=known).then(Code.FORBIDDEN)
 
 
-def test_a_command_of_another_aggregate_is_unknown():
+def test_a_command_of_another_aggregate_is_unknown() -> None:
     """A job is not asked what a miner knows."""
     with pytest.raises(Refusal) as refused:
         JOB.decide(fold([submitted()]), miner.MinerDrain(miner_id="rig"), Facts(now=T0))
@@ -630,13 +636,13 @@ def test_a_command_of_another_aggregate_is_unknown():
     ],
     ids=str,
 )
-def test_a_submit_outside_the_bounds_is_no_submit(changes: Any):
+def test_a_submit_outside_the_bounds_is_no_submit(changes: Any) -> None:
     """What the protocol does not allow can't even be said."""
     with pytest.raises(ValidationError):
         submit(**changes)
 
 
-def test_a_finished_job_does_not_remember_for_ever():
+def test_a_finished_job_does_not_remember_for_ever() -> None:
     """The attempts that a state keeps are bounded, however often a job is handed back."""
     history: list[Any] = [submitted()]
     for attempt in range(1, 40):
@@ -645,7 +651,7 @@ def test_a_finished_job_does_not_remember_for_ever():
     assert (16, 39) == (len(state.ended), state.ended[-1].attempt)
 
 
-def test_an_event_that_does_not_fit_the_state_names_both():
+def test_an_event_that_does_not_fit_the_state_names_both() -> None:
     """A log that no decision could have written is an error, not a state."""
     with pytest.raises(ValueError, match=r"job\.completed\.v1 can't follow Queued"):
         fold([submitted(), completed()])

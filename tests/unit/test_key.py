@@ -72,7 +72,7 @@ def good(decided: Decided, now: int) -> list[int]:
 
 
 # --- create ------------------------------------------------------------------------------------------------
-def test_create():
+def test_create() -> None:
     """A key begins at generation 1, and its answer says what it is, without anything that proves it."""
     decided = given().when(CREATE, **made(1)).then(created())
     assert {
@@ -86,13 +86,13 @@ def test_create():
     } == decided.answer
 
 
-def test_a_key_may_end_by_itself():
+def test_a_key_may_end_by_itself() -> None:
     """Its life is counted from the moment of the decision."""
     command = CREATE.model_copy(update={"expires_in_seconds": 60, "signed": True})
     given().when(command, **made(1)).then(created(expires_at=T0 + 60 * SECOND, signed=True))
 
 
-def test_a_repeated_create_makes_nothing():
+def test_a_repeated_create_makes_nothing() -> None:
     """The same request under the same idempotency key is the first one, whatever secret came with it."""
     given(created()).when(CREATE, **made(2)).then()
     given(created(), revoked()).when(CREATE, **made(2)).then()
@@ -103,12 +103,12 @@ def test_a_repeated_create_makes_nothing():
     [{"name": "bob"}, {"role": "admin"}, {"label": ""}, {"expires_in_seconds": 1}, {"signed": True}],
     ids=str,
 )
-def test_an_idempotency_key_is_for_one_request(change: dict[str, Any]):
+def test_an_idempotency_key_is_for_one_request(change: dict[str, Any]) -> None:
     """Another request under it is refused, so that nobody takes one key for another."""
     given(created()).when(CREATE.model_copy(update=change), **made(2)).then(Code.IDEMPOTENCY_MISMATCH)
 
 
-def test_nobody_is_the_coordinator():
+def test_nobody_is_the_coordinator() -> None:
     """Events by `coordinator` are its own: no key gives that name."""
     given().when(CREATE.model_copy(update={"name": "coordinator"}), **made(1)).then(Code.INVALID_PAYLOAD)
 
@@ -129,35 +129,35 @@ def test_nobody_is_the_coordinator():
     ],
     ids=str,
 )
-def test_a_malformed_create_is_refused(fields: dict[str, Any]):
+def test_a_malformed_create_is_refused(fields: dict[str, Any]) -> None:
     """Also one that brings a secret of its own: we make them."""
     with pytest.raises(ValidationError):
         KeyCreate.model_validate({"name": "alice", "role": "client", **fields})
 
 
 # --- rotate ------------------------------------------------------------------------------------------------
-def test_rotation_without_grace_ends_the_old_secret():
+def test_rotation_without_grace_ends_the_old_secret() -> None:
     """At once, at the moment of the decision."""
     decided = given(created()).when(rotate(), **made(2)).then(rotated(2))
     assert [2] == good(decided, T0 + SECOND)
     assert 2 == decided.answer["generation"]
 
 
-def test_rotation_with_grace_leaves_both_for_a_while():
+def test_rotation_with_grace_leaves_both_for_a_while() -> None:
     """Until exactly then."""
     decided = given(created()).when(rotate(60), **made(2)).then(rotated(2, grace=60))
     ends = T0 + 61 * SECOND
     assert ([1, 2], [2]) == (good(decided, ends - 1), good(decided, ends))
 
 
-def test_rotation_changes_neither_name_nor_role_nor_end():
+def test_rotation_changes_neither_name_nor_role_nor_end() -> None:
     """They are the key's, from its creation on."""
     first = created(role="miner", expires_at=T0 + 3600 * SECOND, signed=True)
     state = given(first).when(rotate(60), **made(2)).state
     assert (Principal("alice", Role.MINER), first) == (state.principal, state.created)
 
 
-def test_a_later_rotation_never_lengthens_an_earlier_grace():
+def test_a_later_rotation_never_lengthens_an_earlier_grace() -> None:
     """And one without grace ends all that came before: the way out once a secret has leaked."""
     history = created(), rotated(2, grace=60)
     longer = given(*history).when(rotate(3600), now=T0 + 2 * SECOND, **made(3))
@@ -166,7 +166,7 @@ def test_a_later_rotation_never_lengthens_an_earlier_grace():
     assert [3] == good(none, T0 + 2 * SECOND)
 
 
-def test_old_secrets_are_bounded():
+def test_old_secrets_are_bounded() -> None:
     """Whoever rotates in a loop does not make a key of a thousand secrets."""
     later = (rotated(n, at=T0 + n * SECOND, grace=MAX_GRACE_SECONDS) for n in range(2, 40))
     state = given(created(), *later).state
@@ -174,13 +174,13 @@ def test_old_secrets_are_bounded():
     assert 39 == state.newest.generation
 
 
-def test_rotation_may_name_what_it_replaces():
+def test_rotation_may_name_what_it_replaces() -> None:
     """A repeat after a lost answer does not rotate again unseen: it is told where the key is."""
     decided = given(created()).when(rotate(60, generation=1), **made(2)).then(rotated(2, grace=60))
     assert "generation 2" in decided.again(**made(3)).then(Code.CONFLICT_STATE).detail
 
 
-def test_what_can_not_be_rotated():
+def test_what_can_not_be_rotated() -> None:
     """No key, a revoked one, and one whose time is up."""
     given().when(rotate(), **made(2)).then(Code.KEY_NOT_FOUND)
     given(created(), revoked()).when(rotate(), **made(2)).then(Code.CONFLICT_STATE)
@@ -190,7 +190,7 @@ def test_what_can_not_be_rotated():
 
 
 # --- revoke ------------------------------------------------------------------------------------------------
-def test_revoking_is_for_good():
+def test_revoking_is_for_good() -> None:
     """It ends every secret; a repeat is told the same, by whomever it comes."""
     decided = given(created(), rotated(2, grace=60)).when(REVOKE, now=T0 + 2 * SECOND)
     decided.then(revoked(at=T0 + 2 * SECOND))
@@ -199,18 +199,18 @@ def test_revoking_is_for_good():
     decided.again(by=OTHER_ADMIN).then()
 
 
-def test_another_admin_may_revoke():
+def test_another_admin_may_revoke() -> None:
     """Keys are the operator's, not of the admin who made them."""
     given(created()).when(REVOKE, by=OTHER_ADMIN).then(revoked(by="ops"))
 
 
-def test_what_is_not_there_can_not_be_revoked():
+def test_what_is_not_there_can_not_be_revoked() -> None:
     """Nothing is said of keys in the settings: they have no ids."""
     given().when(REVOKE).then(Code.KEY_NOT_FOUND)
 
 
 # --- who and how -------------------------------------------------------------------------------------------
-def test_only_admins_and_only_over_http():
+def test_only_admins_and_only_over_http() -> None:
     """Answers that hold a secret go through no queue; a revocation may."""
     topics = {"key.create": True, "key.rotate": True, "key.revoke": False}
     assert topics == {t: c.discloses for t, c in COMMANDS.items() if t.startswith("key.")}

@@ -59,13 +59,13 @@ MESSAGE = message_to_sign("job.submit", "m-1", "reply", "c-1", b"{}")
     ],
     ids=lambda v: repr(v)[:30],
 )
-def test_a_key_proves_the_name_that_it_belongs_to(key: str, principal: Principal | None):
+def test_a_key_proves_the_name_that_it_belongs_to(key: str, principal: Principal | None) -> None:
     """The whole key, and nothing but it, is its principal's; whatever else is sent is nobody's."""
     assert principal == RING.by_key(key)
 
 
 @pytest.mark.parametrize("role", [Role.CLIENT, Role.MINER, Role.ADMIN])
-def test_a_key_counts_in_its_role_only(role: Role):
+def test_a_key_counts_in_its_role_only(role: Role) -> None:
     """A route for one role takes no key of another."""
     for key, principal in (
         (f"alice:{NEW}", ALICE),
@@ -77,7 +77,7 @@ def test_a_key_counts_in_its_role_only(role: Role):
         assert None is RING.by_key(key, Role.SYSTEM)
 
 
-def test_one_name_may_have_keys_in_two_roles():
+def test_one_name_may_have_keys_in_two_roles() -> None:
     """Each key gives the role that it is listed under."""
     ring = Keyring({Role.CLIENT: ["ann:client-secret"], Role.ADMIN: ["ann:admin-secret"]})
     assert Principal("ann", Role.CLIENT) == ring.by_key("ann:client-secret")
@@ -90,7 +90,7 @@ def test_one_name_may_have_keys_in_two_roles():
 
 # --- a message's signature (AMQP) --------------------------------------------------------------------------
 @pytest.mark.parametrize("secret", [OLD, NEW])
-def test_a_signature_proves_the_principal_that_a_message_names(secret: str):
+def test_a_signature_proves_the_principal_that_a_message_names(secret: str) -> None:
     """Either key of a name signs for it, in either letter case of the digits."""
     signature = sign_message(secret, MESSAGE)
     assert ALICE == RING.by_signature("alice", signature, MESSAGE)
@@ -111,25 +111,25 @@ def test_a_signature_proves_the_principal_that_a_message_names(secret: str):
     ],
     ids=["type", "message id", "reply to", "correlation id", "body"],
 )
-def test_a_signature_covers_every_property_and_the_body(fields: Any):
+def test_a_signature_covers_every_property_and_the_body(fields: Any) -> None:
     """A signature taken from one message proves no other."""
     signature = sign_message(OLD, MESSAGE)
     assert None is RING.by_signature("alice", signature, message_to_sign(*fields))
 
 
-def test_a_line_break_in_a_property_is_never_signed():
+def test_a_line_break_in_a_property_is_never_signed() -> None:
     """With one, two different messages would be signed alike."""
     with pytest.raises(ValueError, match="line breaks"):
         message_to_sign("job.submit", "m-1", "", "reply\nc-1", b"{}")
 
 
 @pytest.mark.parametrize("signature", ["", "0" * 64, "zz", "é" * 64, "\ud800" * 64, "0" * 100_000], ids=len)
-def test_a_signature_that_is_none_proves_nothing(signature: str):
+def test_a_signature_that_is_none_proves_nothing(signature: str) -> None:
     """Hostile headers are simply wrong."""
     assert None is RING.by_signature("alice", signature, MESSAGE)
 
 
-def test_the_signature_is_hmac_sha256_over_four_lines_and_the_body():
+def test_the_signature_is_hmac_sha256_over_four_lines_and_the_body() -> None:
     """As the protocol page says it, for those who write a miner in another language."""
     assert b"job.submit\nm-1\nreply\nc-1\n{}" == MESSAGE
     assert hmac.new(OLD.encode(), MESSAGE, "sha256").hexdigest() == sign_message(OLD, MESSAGE)
@@ -137,7 +137,9 @@ def test_the_signature_is_hmac_sha256_over_four_lines_and_the_body():
 
 
 # --- constant time -----------------------------------------------------------------------------------------
-def test_secrets_are_compared_in_constant_time_and_every_key_of_a_name(monkeypatch: pytest.MonkeyPatch):
+def test_secrets_are_compared_in_constant_time_and_every_key_of_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each comparison is hmac's, and the first right key does not end the search early."""
     compared: list[tuple[bytes, bytes]] = []
     compare = hmac.compare_digest
@@ -177,7 +179,7 @@ def test_secrets_are_compared_in_constant_time_and_every_key_of_a_name(monkeypat
     ],
     ids=lambda v: repr(v)[:24],
 )
-def test_a_bad_key_names_the_setting_and_never_the_secret(role: Role, key: str):
+def test_a_bad_key_names_the_setting_and_never_the_secret(role: Role, key: str) -> None:
     """One line says which setting, and what a key looks like."""
     with pytest.raises(BadKey) as bad:
         Keyring({role: ["fine:fine-secret", key]})
@@ -188,13 +190,13 @@ def test_a_bad_key_names_the_setting_and_never_the_secret(role: Role, key: str):
     assert "alice" not in text
 
 
-def test_a_ring_shows_no_secret():
+def test_a_ring_shows_no_secret() -> None:
     """Neither printed nor in a traceback's repr."""
     for text in (repr(RING), str(RING), f"{RING}"):
         assert "secret" not in text
 
 
-def test_an_empty_ring_knows_nobody():
+def test_an_empty_ring_knows_nobody() -> None:
     """No keys, no principals; also not an empty one."""
     ring = Keyring({})
     for key in ("", ":", "alice:", f"alice:{OLD}"):
@@ -207,7 +209,7 @@ SECRETS = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=M
 
 
 @given(NAMES, SECRETS, st.text(st.characters()))
-def test_every_good_key_is_known_and_no_other(name: str, secret: str, other: str):
+def test_every_good_key_is_known_and_no_other(name: str, secret: str, other: str) -> None:
     """Whatever name and secret an operator chooses, that key is let in, and any other string is not."""
     ring = Keyring({Role.MINER: [f"{name}:{secret}"]})
     assert Principal(name, Role.MINER) == ring.by_key(f"{name}:{secret}")

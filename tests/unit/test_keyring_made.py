@@ -72,7 +72,7 @@ def both(ring: Keyring, secret: str) -> tuple[Principal | None, Principal | None
     return by_key, ring.by_signature("alice", sign_message(secret, MESSAGE), MESSAGE)
 
 
-def test_a_key_comes_and_goes(ring: Keyring):
+def test_a_key_comes_and_goes(ring: Keyring) -> None:
     """It opens both ways in, beside the keys of its name in the settings, until it is taken away."""
     assert (None, None) == both(ring, secret_of())
     ring.put(a_key())
@@ -85,7 +85,7 @@ def test_a_key_comes_and_goes(ring: Keyring):
     assert (ALICE, ALICE) == both(ring, "from-the-settings")
 
 
-def test_several_keys_have_one_name(ring: Keyring):
+def test_several_keys_have_one_name(ring: Keyring) -> None:
     """Each has its own secrets; taking one away leaves the other."""
     ring.put(a_key())
     ring.put(a_key(key_id=OTHER_ID, role="admin"))
@@ -96,7 +96,7 @@ def test_several_keys_have_one_name(ring: Keyring):
     assert None is ring.by_key(f"alice:{secret_of(key_id=OTHER_ID)}")
 
 
-def test_old_secrets_end_with_their_grace(ring: Keyring, clock: Clock):
+def test_old_secrets_end_with_their_grace(ring: Keyring, clock: Clock) -> None:
     """To the millisecond; the newest stays."""
     ring.put(a_key(T0 + 60_000, None))
     clock.now = T0 + 59_999
@@ -105,14 +105,14 @@ def test_old_secrets_end_with_their_grace(ring: Keyring, clock: Clock):
     assert [(None, None), (ALICE, ALICE)] == [both(ring, secret_of(n)) for n in (1, 2)]
 
 
-def test_a_key_ends_at_its_time(ring: Keyring, clock: Clock):
+def test_a_key_ends_at_its_time(ring: Keyring, clock: Clock) -> None:
     """All its secrets do, without anybody doing anything."""
     ring.put(a_key(T0 + 60_000, None, expires_at=T0 + 10_000))
     clock.now = T0 + 10_000
     assert [(None, None)] * 2 == [both(ring, secret_of(n)) for n in (1, 2)]
 
 
-def test_what_the_log_says_proves_nothing(ring: Keyring):
+def test_what_the_log_says_proves_nothing(ring: Keyring) -> None:
     """Salt and digest are in events: neither is a secret, and neither signs."""
     ring.put(a_key())
     known = digest_of(salt(1), secret_of().encode())
@@ -120,7 +120,7 @@ def test_what_the_log_says_proves_nothing(ring: Keyring):
         assert (None, None) == both(ring, guess)
 
 
-def test_another_signing_key_can_check_and_not_sign(clock: Clock):
+def test_another_signing_key_can_check_and_not_sign(clock: Clock) -> None:
     """A process that lost the master still lets keys in over HTTP; what needs the secret itself is shut."""
     stranger = Keyring({}, secrets=KeySecrets(b"some other master"), now=clock)
     stranger.put(a_key())
@@ -130,7 +130,7 @@ def test_another_signing_key_can_check_and_not_sign(clock: Clock):
     assert (None, True) == (grant.hmac_secret, grant.locked)
 
 
-def test_a_key_may_have_a_second_secret(ring: Keyring):
+def test_a_key_may_have_a_second_secret(ring: Keyring) -> None:
     """It is in the grant, for the edge to check with; nothing that is printed shows it."""
     ring.put(a_key(signed=True))
     [grant] = ring.grants(f"alice:{secret_of()}")
@@ -140,7 +140,7 @@ def test_a_key_may_have_a_second_secret(ring: Keyring):
     assert None is ring.by_key(f"alice:{grant.hmac_secret}")
 
 
-def test_a_grant_ends_with_its_key(ring: Keyring, clock: Clock):
+def test_a_grant_ends_with_its_key(ring: Keyring, clock: Clock) -> None:
     """Who keeps a connection open is told of changes, and asks whether its grant still holds."""
     told: list[bool] = []
     ring.put(a_key(expires_at=T0 + 10_000))
@@ -155,7 +155,7 @@ def test_a_grant_ends_with_its_key(ring: Keyring, clock: Clock):
     assert (False, True) == (ring.holds(grant), ring.holds(fixed))
 
 
-def test_a_grant_ends_with_its_secret(ring: Keyring, clock: Clock):
+def test_a_grant_ends_with_its_secret(ring: Keyring, clock: Clock) -> None:
     """A connection that was opened with an old secret does not outlive its grace."""
     ring.put(a_key())
     [grant] = ring.grants(f"alice:{secret_of()}")
@@ -165,7 +165,7 @@ def test_a_grant_ends_with_its_secret(ring: Keyring, clock: Clock):
     assert not ring.holds(grant)
 
 
-def test_hostile_keys_are_simply_wrong(ring: Keyring):
+def test_hostile_keys_are_simply_wrong(ring: Keyring) -> None:
     """Whatever bytes an edge made a string of."""
     ring.put(a_key())
     for secret in ("\udc80\ud800", "é", "\0", "a" * 100_000):

@@ -82,7 +82,7 @@ CARDS = {"nvidia": NVIDIA, "amd": AMD, "intel": INTEL, "apple": APPLE}
 
 @pytest.mark.parametrize("vendor", CARDS)
 @pytest.mark.parametrize(("made_by", "card"), [(v, c) for v, cards in CARDS.items() for c in cards])
-def test_a_vendor_matches_its_own_cards_and_no_others(vendor: str, made_by: str, card: str):
+def test_a_vendor_matches_its_own_cards_and_no_others(vendor: str, made_by: str, card: str) -> None:
     """Every card that a driver names belongs to exactly one vendor."""
     assert (vendor == made_by) == matches_gpu(vendor, card)
     assert (vendor == made_by) == matches_gpu(vendor.upper(), card)
@@ -165,7 +165,7 @@ def test_a_vendor_matches_its_own_cards_and_no_others(vendor: str, made_by: str,
         ("m3-max", "Apple M3 Max", True),
     ],
 )
-def test_a_model_matches_that_model_and_no_other(wanted: str, card: str, same: bool):
+def test_a_model_matches_that_model_and_no_other(wanted: str, card: str, same: bool) -> None:
     """A model is the whole name of a model: more digits, another suffix or a laptop's is another card."""
     assert same == matches_gpu(wanted, card)
 
@@ -262,19 +262,19 @@ BIG_AMD_SMALL_NVIDIA = (card("AMD Instinct MI300X OAM", 196_592), card("Tesla T4
         ),
     ],
 )
-def test_what_is_unmet_and_why(wants: Any, has: Any, reasons: list[str]):
+def test_what_is_unmet_and_why(wants: Any, has: Any, reasons: list[str]) -> None:
     """Each need that is not met is one readable reason that names both sides; none means it can serve."""
     actual = unmet("whisper", Constraints(**wants), able(**has))
     assert reasons == actual
     assert (not reasons) == satisfies("whisper", Constraints(**wants), able(**has))
 
 
-def test_a_miner_serves_the_services_that_it_names_and_no_others():
+def test_a_miner_serves_the_services_that_it_names_and_no_others() -> None:
     """The service is the first thing that a job needs."""
     assert ["does not run the service ffmpeg"] == unmet("ffmpeg", Constraints(), able())
 
 
-def test_work_goes_to_the_smallest_miner_that_can_do_it():
+def test_work_goes_to_the_smallest_miner_that_can_do_it() -> None:
     """Less memory, then fewer cards, then fewer services and models: least able first."""
     t4, big = card("Tesla T4", 15_360), card("NVIDIA H200", 143_771)
     sizes = [
@@ -320,7 +320,7 @@ def test_work_goes_to_the_smallest_miner_that_can_do_it():
     ],
     ids=str,
 )
-def test_needs_outside_the_bounds_are_none(wants: Any):
+def test_needs_outside_the_bounds_are_none(wants: Any) -> None:
     """A need that could not be compared, or a misspelt one, is refused, never ignored."""
     with pytest.raises(ValidationError):
         Constraints(**wants)
@@ -377,7 +377,7 @@ CAPABILITIES = st.builds(
 @given(constraints())
 @example(Constraints(gpu="_rtx4090"))
 @example(Constraints(gpu="é4090tié"))
-def test_normalising_needs_twice_is_once(wants: Constraints):
+def test_normalising_needs_twice_is_once(wants: Constraints) -> None:
     """The normal form is a fixed point, and so is the class."""
     normal = normalise_constraints(wants)
     assert normal == normalise_constraints(normal)
@@ -385,7 +385,7 @@ def test_normalising_needs_twice_is_once(wants: Constraints):
 
 
 @given(CAPABILITIES)
-def test_normalising_abilities_twice_is_once(has: Capabilities):
+def test_normalising_abilities_twice_is_once(has: Capabilities) -> None:
     """The normal form is a fixed point, and so is the profile."""
     normal = normalise_capabilities(has)
     assert normal == normalise_capabilities(normal)
@@ -394,7 +394,7 @@ def test_normalising_abilities_twice_is_once(has: Capabilities):
 
 @given(constraints(), CAPABILITIES)
 @settings(max_examples=300)
-def test_normalising_changes_no_answer(wants: Constraints, has: Capabilities):
+def test_normalising_changes_no_answer(wants: Constraints, has: Capabilities) -> None:
     """Both sides may be compared as they were said or in their normal form: the answer is one."""
     answer = satisfies("whisper", wants, has)
     for w in (wants, normalise_constraints(wants)):
@@ -403,7 +403,7 @@ def test_normalising_changes_no_answer(wants: Constraints, has: Capabilities):
 
 
 @given(constraints(), CAPABILITIES)
-def test_what_goes_into_an_event_comes_out_again(wants: Constraints, has: Capabilities):
+def test_what_goes_into_an_event_comes_out_again(wants: Constraints, has: Capabilities) -> None:
     """The normal forms are valid themselves: an event that holds them can always be read back."""
     w, h = normalise_constraints(wants), normalise_capabilities(has)
     assert w == Constraints.model_validate_json(w.model_dump_json())
@@ -411,7 +411,7 @@ def test_what_goes_into_an_event_comes_out_again(wants: Constraints, has: Capabi
 
 
 @given(constraints(), CAPABILITIES, st.randoms(use_true_random=False))
-def test_the_order_of_lists_means_nothing(wants: Constraints, has: Capabilities, rng: random.Random):
+def test_the_order_of_lists_means_nothing(wants: Constraints, has: Capabilities, rng: random.Random) -> None:
     """Models, services and cards in another order, or named twice, are the same class and profile."""
 
     def shuffled(items: tuple[Any, ...], repeat: bool = True) -> tuple[Any, ...]:
@@ -432,7 +432,7 @@ def test_the_order_of_lists_means_nothing(wants: Constraints, has: Capabilities,
 
 
 @given(constraints(), CAPABILITIES)
-def test_equal_classes_give_equal_answers(wants: Constraints, has: Capabilities):
+def test_equal_classes_give_equal_answers(wants: Constraints, has: Capabilities) -> None:
     """Jobs of one class are interchangeable, however their needs are written."""
     respelt = Constraints(
         gpu=wants.gpu and wants.gpu.replace("-", "_").replace("RX", "rx"),
@@ -460,29 +460,30 @@ def test_equal_classes_give_equal_answers(wants: Constraints, has: Capabilities)
         ({"gpu": None}, {}),
     ],
 )
-def test_spellings_of_one_need_are_one_class(one: Any, other: Any):
+def test_spellings_of_one_need_are_one_class(one: Any, other: Any) -> None:
     """A class is about what is needed, not about how it is written."""
     assert (
         wanted("whisper", Constraints(**one)).job_class == wanted("whisper", Constraints(**other)).job_class
     )
 
 
-def test_other_needs_are_other_classes():
+def test_other_needs_are_other_classes() -> None:
     """Any difference that could change an answer makes a class of its own."""
-    needs = [{}, {"gpu": "any"}, {"gpu": "nvidia"}, {"cuda": "12"}, {"cuda": "12.10"}, {"cuda": "12.1"}]
-    more = [{"min_vram_gb": 1}, {"models": ["a"]}, {"region": "eu"}, {"max_price": "0"}, {"max_price": "10"}]
-    classes = {wanted(s, Constraints(**n)).job_class for s in ("whisper", "ffmpeg") for n in [*needs, *more]}
-    assert 2 * len([*needs, *more]) == len(classes)
+    needs: list[dict[str, Any]] = [{}, {"gpu": "any"}, {"gpu": "nvidia"}, {"min_vram_gb": 1}]
+    needs += [{"cuda": "12"}, {"cuda": "12.10"}, {"cuda": "12.1"}, {"region": "eu"}]
+    needs += [{"models": ["a"]}, {"max_price": "0"}, {"max_price": "10"}]
+    classes = {wanted(s, Constraints(**n)).job_class for s in ("whisper", "ffmpeg") for n in needs}
+    assert 2 * len(needs) == len(classes)
 
 
-def test_other_abilities_are_other_profiles():
+def test_other_abilities_are_other_profiles() -> None:
     """Any difference that could change an answer makes a profile of its own."""
     has = [able(), able(cuda="12.5"), able(models=()), able(region=None), able(price=None), able(gpus=())]
     has += [able(gpus=able().gpus * 2), able(services=("whisper",)), able(gpus=(card("Tesla T4", 15_360),))]
     assert len(has) == len({profile_of(h) for h in has})
 
 
-def test_class_and_profile_are_the_same_in_every_process():
+def test_class_and_profile_are_the_same_in_every_process() -> None:
     """They name queues and rows that outlive a process, so that nothing of a process may be in them."""
     program = (
         "from coordinator.domain.matching import *\n"
@@ -504,7 +505,7 @@ def test_class_and_profile_are_the_same_in_every_process():
     assert {"b61776e82b1cad8a14b9\n3fe4770c0cbef74c1179\n"} == printed
 
 
-def test_a_class_is_a_word_that_queues_and_routing_keys_can_have():
+def test_a_class_is_a_word_that_queues_and_routing_keys_can_have() -> None:
     """20 hex digits."""
     for name in (wanted("whisper", Constraints()).job_class, profile_of(able())):
         assert 20 == len(bytes.fromhex(name).hex())

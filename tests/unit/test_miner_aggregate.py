@@ -70,7 +70,7 @@ OVER = pytest.mark.parametrize("end", [left(), lost()], ids=["left", "lost"])
 
 
 # --- register ----------------------------------------------------------------------------------------------
-def test_register_begins_a_session():
+def test_register_begins_a_session() -> None:
     """A miner that registers is online under its new session, and is told which profile it has."""
     decided = given().when(register()).then(registered())
     assert {
@@ -82,7 +82,7 @@ def test_register_begins_a_session():
     assert isinstance(decided.state, Online)
 
 
-def test_register_repeated_gives_the_first_answer():
+def test_register_repeated_gives_the_first_answer() -> None:
     """A repeat, also one that lists the same abilities in another order or spelling, begins nothing."""
     able = capabilities(models=("B", "a"), cuda="12.0", price="0.10")
     same = capabilities(models=("a", "b", "B"), cuda="12", price="0.1")
@@ -101,12 +101,12 @@ def test_register_repeated_gives_the_first_answer():
     ],
     ids=["cuda", "gpus", "concurrency", "key"],
 )
-def test_one_session_has_one_set_of_abilities(changes: Any):
+def test_one_session_has_one_set_of_abilities(changes: Any) -> None:
     """Other abilities, another concurrency or another key need a new session."""
     given(registered()).when(register(**changes)).then(Code.IDEMPOTENCY_MISMATCH)
 
 
-def test_a_new_session_takes_over():
+def test_a_new_session_takes_over() -> None:
     """A miner that starts again registers anew, whatever became of its old session."""
     new = registered("session-2", at=T0 + 2 * SECOND, concurrency=4)
     for history in (
@@ -119,7 +119,7 @@ def test_a_new_session_takes_over():
         assert Online(new, past=(SESSION,)) == decided.state
 
 
-def test_a_late_register_of_an_old_session_is_refused():
+def test_a_late_register_of_an_old_session_is_refused() -> None:
     """A register that was overtaken by the next session's does not bring the old session back."""
     history = [registered(), registered("session-2")]
     given(*history).when(register()).then(Code.SESSION_NOT_LIVE)
@@ -127,25 +127,25 @@ def test_a_late_register_of_an_old_session_is_refused():
 
 
 @OVER
-def test_a_session_that_is_over_does_not_come_back(end: Any):
+def test_a_session_that_is_over_does_not_come_back(end: Any) -> None:
     """A repeated register of a session that left or was lost is told to take a new session id."""
     decided = given(registered(), end).when(register()).then(Code.SESSION_NOT_LIVE)
     assert "new session id" in decided.detail
 
 
-def test_a_register_repeated_while_draining_does_not_undo_the_drain():
+def test_a_register_repeated_while_draining_does_not_undo_the_drain() -> None:
     """The repeat is answered with the state as it is."""
     decided = given(registered(), drained()).when(register()).then()
     assert "DRAINING" == decided.answer["state"]
 
 
-def test_old_sessions_are_remembered_up_to_a_bound():
+def test_old_sessions_are_remembered_up_to_a_bound() -> None:
     """The state of a miner that registers for years stays small."""
     history = [registered(f"session-{n:03}") for n in range(100)]
     assert tuple(f"session-{n:03}" for n in range(99 - REMEMBERED_SESSIONS, 99)) == given(*history).state.past
 
 
-def test_the_profile_leaves_concurrency_and_key_out():
+def test_the_profile_leaves_concurrency_and_key_out() -> None:
     """Miners with equal abilities share one work queue, however many jobs each runs at once."""
     first = given().when(register(concurrency=1)).answer["profile"]
     second = given().when(register(concurrency=9, public_key="x" * 43)).answer["profile"]
@@ -154,7 +154,7 @@ def test_the_profile_leaves_concurrency_and_key_out():
 
 # --- drain -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("session", [SESSION, None], ids=["its session", "whichever session is live"])
-def test_drain_ends_new_work(session: str | None):
+def test_drain_ends_new_work(session: str | None) -> None:
     """A draining miner stays live and gets nothing new; the event names the session that it was."""
     decided = given(registered()).when(drain(session)).then(drained())
     assert Draining(registered()) == decided.state
@@ -162,18 +162,18 @@ def test_drain_ends_new_work(session: str | None):
     assert decided.answer == decided.again().then().answer
 
 
-def test_an_admin_may_drain_any_miner():
+def test_an_admin_may_drain_any_miner() -> None:
     """Operators take machines out, and the event names them."""
     given(registered()).when(drain(None), by=ADMIN).then(drained(by=ADMIN))
 
 
-def test_drain_of_another_session_is_refused():
+def test_drain_of_another_session_is_refused() -> None:
     """A late drain of the session before takes nothing from the session that is live."""
     given(registered(), registered("session-2")).when(drain()).then(Code.SESSION_NOT_LIVE)
 
 
 @OVER
-def test_drain_of_a_session_that_is_over_is_refused(end: Any):
+def test_drain_of_a_session_that_is_over_is_refused(end: Any) -> None:
     """There is nothing to drain."""
     given(registered(), end).when(drain()).then(Code.SESSION_NOT_LIVE)
     given(registered(), end).when(drain(None)).then(Code.SESSION_NOT_LIVE)
@@ -183,7 +183,7 @@ def test_drain_of_a_session_that_is_over_is_refused(end: Any):
 @pytest.mark.parametrize(
     "history", [[registered()], [registered(), drained(at=T0)]], ids=["online", "draining"]
 )
-def test_leave_and_lose_end_the_session(history: Any):
+def test_leave_and_lose_end_the_session(history: Any) -> None:
     """A miner that says goodbye, or says nothing for too long, is offline."""
     for command, event in ((leave(), left()), (lose(), lost())):
         decided = given(*history).when(command).then(event)
@@ -193,19 +193,19 @@ def test_leave_and_lose_end_the_session(history: Any):
 
 @OVER
 @pytest.mark.parametrize("command", [leave(), lose()], ids=["leave", "lose"])
-def test_a_session_ends_once(end: Any, command: Any):
+def test_a_session_ends_once(end: Any, command: Any) -> None:
     """Whichever of the two comes first, the other one, and every repeat, gives nothing new."""
     given(registered(), end).when(command).then()
 
 
 @pytest.mark.parametrize("command", [leave(), lose()], ids=["leave", "lose"])
-def test_the_end_of_the_old_session_leaves_the_new_one_alone(command: Any):
+def test_the_end_of_the_old_session_leaves_the_new_one_alone(command: Any) -> None:
     """A timer or a goodbye that comes late ends nothing but the session that it names."""
     given(registered(), registered("session-2")).when(command).then(Code.SESSION_NOT_LIVE)
 
 
 @pytest.mark.parametrize("command", [drain(), leave(), lose()], ids=["drain", "leave", "lose"])
-def test_a_miner_that_never_registered_is_not_found(command: Any):
+def test_a_miner_that_never_registered_is_not_found(command: Any) -> None:
     """Only register knows what to do with a miner that is not there."""
     given().when(command).then(Code.MINER_NOT_FOUND)
 
@@ -213,13 +213,13 @@ def test_a_miner_that_never_registered_is_not_found(command: Any):
 # --- who speaks --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("speaker", [OTHER_RIG, Principal("ig", Role.MINER)], ids=str)
 @pytest.mark.parametrize("command", [register(), drain(), drain(None), leave()], ids=lambda c: c.topic)
-def test_nobody_speaks_for_another_miner(command: Any, speaker: Principal):
+def test_nobody_speaks_for_another_miner(command: Any, speaker: Principal) -> None:
     """A miner's key registers, drains and ends its own nodes only, and learns nothing of others."""
     given().when(command, by=speaker).then(Code.FORBIDDEN)
     given(registered()).when(command, by=speaker).then(Code.FORBIDDEN)
 
 
-def test_a_principal_speaks_for_its_nodes():
+def test_a_principal_speaks_for_its_nodes() -> None:
     """`node@principal` is the principal's own, with a stream and a session of its own."""
     decided = given().when(register(miner_id="node-1@rig"), by=RIG)
     decided.then(registered(miner_id="node-1@rig"))
@@ -242,7 +242,7 @@ def test_a_principal_speaks_for_its_nodes():
         (SYSTEM, "coordinator", False),
     ],
 )
-def test_who_owns_which_miner(principal: Principal, miner_id: str, owns: bool):
+def test_who_owns_which_miner(principal: Principal, miner_id: str, owns: bool) -> None:
     """A miner's key owns its name and `<node>@<its name>`; other roles own no miner."""
     assert owns == principal.owns_miner(miner_id)
 
@@ -266,19 +266,19 @@ def test_who_owns_which_miner(principal: Principal, miner_id: str, owns: bool):
     ],
     ids=str,
 )
-def test_a_register_outside_the_bounds_is_no_register(changes: Any):
+def test_a_register_outside_the_bounds_is_no_register(changes: Any) -> None:
     """Ids become names of queues and words of routing keys, so that only plain ones are taken."""
     with pytest.raises(ValidationError):
         register(**changes)
 
 
-def test_a_miner_serves_at_least_one_service():
+def test_a_miner_serves_at_least_one_service() -> None:
     """Capabilities without services would never get work."""
     with pytest.raises(ValidationError, match="services"):
         capabilities(services=())
 
 
-def test_an_event_that_does_not_fit_the_state_names_both():
+def test_an_event_that_does_not_fit_the_state_names_both() -> None:
     """A log that no decision could have written is an error, not a state."""
     with pytest.raises(ValueError, match=r"miner\.drained\.v1 can't follow NoneType"):
         given(drained())
@@ -286,6 +286,6 @@ def test_an_event_that_does_not_fit_the_state_names_both():
         given(submitted(), submitted())
 
 
-def test_a_live_miner_in_facts_is_one_that_registered():
+def test_a_live_miner_in_facts_is_one_that_registered() -> None:
     """What the examples of jobs are told of a miner is what its own events lead to."""
     assert online() == given(registered()).state

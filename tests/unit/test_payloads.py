@@ -1,9 +1,10 @@
 """Payloads for offers, from memory where they were just stored and from beside the log where not."""
 
+from collections.abc import Collection
 from uuid import UUID, uuid4
 
 from coordinator.application.payloads import Payloads
-from coordinator.application.ports import NewEvent, StoredPayload
+from coordinator.application.ports import NewEvent, PayloadKind, StoredPayload
 from coordinator.domain.job import JobCanceled
 from coordinator.log.memory import MemoryEventLog
 
@@ -13,10 +14,10 @@ class CountedLog(MemoryEventLog):
 
     def __init__(self) -> None:
         super().__init__()
-        self.read_of: list[UUID] = []
+        self.asked_for: list[UUID] = []
 
-    def payloads(self, kind, job_ids):  # type: ignore[no-untyped-def]
-        self.read_of += job_ids
+    def payloads(self, kind: PayloadKind, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
+        self.asked_for += job_ids
         return super().payloads(kind, job_ids)
 
 
@@ -34,9 +35,9 @@ async def test_what_was_just_stored_is_not_read() -> None:
     payloads, payload = Payloads(log), stored(log)
     payloads.note([payload])
     assert {payload.job_id: payload} == await payloads.of([payload.job_id])
-    assert log.read_of == []
+    assert log.asked_for == []
     assert {payload.job_id: payload} == await payloads.of([payload.job_id])
-    assert log.read_of == [payload.job_id]
+    assert log.asked_for == [payload.job_id]
 
 
 async def test_memory_and_log_together_give_all_that_there_is() -> None:
@@ -48,7 +49,7 @@ async def test_memory_and_log_together_give_all_that_there_is() -> None:
     payloads.note([here])
     asked = [erased.job_id, here.job_id, there.job_id]
     assert {p.job_id: p for p in (here, there)} == await payloads.of(asked)
-    assert log.read_of == [erased.job_id, there.job_id]
+    assert log.asked_for == [erased.job_id, there.job_id]
 
 
 async def test_what_is_kept_is_bounded_in_bytes() -> None:
@@ -58,4 +59,4 @@ async def test_what_is_kept_is_bounded_in_bytes() -> None:
     payloads = Payloads(log, keep_bytes=100)
     payloads.note([old, new, new._replace(job_id=uuid4(), kind="result")])
     assert {p.job_id: p for p in (old, new)} == await payloads.of([old.job_id, new.job_id])
-    assert log.read_of == [old.job_id]
+    assert log.asked_for == [old.job_id]

@@ -47,20 +47,20 @@ REGISTER, REVISE, RETIRE = (
 
 
 # --- register ----------------------------------------------------------------------------------------------
-def test_register_makes_version_one():
+def test_register_makes_version_one() -> None:
     """A new entry takes jobs at once."""
     decided = given().when(REGISTER, now=T0).then(registered())
     assert {"service": "whisper", "version": 1, "retired": False} == decided.answer
     assert decided.answer == decided.again().then().answer
 
 
-def test_the_catalogue_may_be_seeded_by_the_system():
+def test_the_catalogue_may_be_seeded_by_the_system() -> None:
     """The coordinator registers its own catalogue at the first start, and finds it there at the next."""
     given().when(REGISTER, by=SYSTEM, now=T0).then(registered(by="coordinator"))
     given(registered()).when(REGISTER, by=SYSTEM).then()
 
 
-def test_register_of_what_differs_is_refused():
+def test_register_of_what_differs_is_refused() -> None:
     """An entry that is there, or was retired, is revised, not registered again."""
     decided = given(registered()).when(ServiceRegister(spec=BETTER)).then(Code.CONFLICT_STATE)
     assert "revise it instead" in decided.detail
@@ -68,7 +68,7 @@ def test_register_of_what_differs_is_refused():
 
 
 # --- revise ------------------------------------------------------------------------------------------------
-def test_revise_makes_the_next_version():
+def test_revise_makes_the_next_version() -> None:
     """Every change is a version, so that each job can say which one it was accepted under."""
     decided = given(registered()).when(REVISE, now=T0).then(revised())
     assert {"service": "whisper", "version": 2, "retired": False} == decided.answer
@@ -76,19 +76,19 @@ def test_revise_makes_the_next_version():
     given(registered(), revised()).when(ServiceRevise(spec=SPEC), now=T0).then(revised(3, SPEC))
 
 
-def test_revise_with_what_is_there_changes_nothing():
+def test_revise_with_what_is_there_changes_nothing() -> None:
     """No version without a difference."""
     given(registered()).when(ServiceRevise(spec=SPEC)).then()
 
 
-def test_revise_brings_a_retired_entry_back():
+def test_revise_brings_a_retired_entry_back() -> None:
     """Also where the entry is as it was: the revision is what makes it live."""
     decided = given(registered(), retired()).when(ServiceRevise(spec=SPEC), now=T0).then(revised(2, SPEC))
     assert RegisteredService(SPEC, version=2, by="root") == decided.state
 
 
 # --- retire ------------------------------------------------------------------------------------------------
-def test_retire_ends_new_jobs():
+def test_retire_ends_new_jobs() -> None:
     """A retired entry stays known, with its version."""
     decided = given(registered()).when(RETIRE, now=T0).then(retired())
     assert {"service": "whisper", "version": 1, "retired": True} == decided.answer
@@ -97,13 +97,13 @@ def test_retire_ends_new_jobs():
 
 # --- faults and missing ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("command", [REVISE, RETIRE], ids=["revise", "retire"])
-def test_what_was_never_registered_is_not_found(command: Any):
+def test_what_was_never_registered_is_not_found(command: Any) -> None:
     """Only register makes an entry."""
     decided = given().when(command).then(Code.SERVICE_NOT_FOUND)
     assert "no service whisper" == decided.detail
 
 
-def test_a_faulty_schema_is_refused_as_the_check_said():
+def test_a_faulty_schema_is_refused_as_the_check_said() -> None:
     """A spec whose schema is none becomes no version."""
     for decided in (
         given().when(REGISTER, fault=FAULT),
@@ -113,7 +113,7 @@ def test_a_faulty_schema_is_refused_as_the_check_said():
 
 
 @pytest.mark.parametrize("topic", ["service.register", "service.revise", "service.retire"])
-def test_only_operators_and_the_system_change_the_registry(topic: str):
+def test_only_operators_and_the_system_change_the_registry(topic: str) -> None:
     """No client's or miner's key reaches the registry."""
     assert not {Role.CLIENT, Role.MINER} & COMMANDS[topic].senders
     assert ADMIN.role in COMMANDS[topic].senders
@@ -133,7 +133,7 @@ def test_only_operators_and_the_system_change_the_registry(topic: str):
         ("unit", "0.5", "0"),
     ],
 )
-def test_the_list_price_is_for_one_second(unit: str, amount: str, per_second: str):
+def test_the_list_price_is_for_one_second(unit: str, amount: str, per_second: str) -> None:
     """What is priced by time costs so much a second, as a decimal number that an event can hold."""
     assert per_second == a_spec(pricing={"unit": unit, "amount": amount}).list_price()
 
@@ -159,23 +159,23 @@ def test_the_list_price_is_for_one_second(unit: str, amount: str, per_second: st
     ],
     ids=str,
 )
-def test_a_spec_outside_the_bounds_is_no_spec(changes: Any):
+def test_a_spec_outside_the_bounds_is_no_spec(changes: Any) -> None:
     """What the registry can't keep its word on is not taken."""
     with pytest.raises(ValidationError):
         a_spec(**changes)
 
 
-def test_the_categories_are_the_six_of_the_catalogue():
+def test_the_categories_are_the_six_of_the_catalogue() -> None:
     """The list that dashboards show and the type that commands are checked against say the same."""
     assert CATEGORIES == ServiceSpec.model_fields["category"].annotation.__args__  # type: ignore[union-attr]
 
 
-def test_each_entry_has_a_stream_of_its_own():
+def test_each_entry_has_a_stream_of_its_own() -> None:
     """Ids of services, miners and jobs never meet."""
     assert service_stream("whisper") != service_stream("ffmpeg")
 
 
-def test_an_event_that_does_not_fit_the_state_names_both():
+def test_an_event_that_does_not_fit_the_state_names_both() -> None:
     """A log that no decision could have written is an error, not a state."""
     with pytest.raises(ValueError, match=r"service\.retired\.v1 can't follow NoneType"):
         given(retired())
@@ -189,7 +189,7 @@ def claimed(name: str, service: str = "whisper", by: str = "root") -> NameClaime
     return NameClaimed(at=T0, by=by, name=name, service=service)
 
 
-def test_an_entry_takes_its_names():
+def test_an_entry_takes_its_names() -> None:
     """Its id and its aliases, in the decision that registers it; a repeat takes nothing twice."""
     free = {"whisper": None, "speech": Free("speech"), "asr": None}
     register = ServiceRegister(spec=NAMED)
@@ -204,7 +204,7 @@ def test_an_entry_takes_its_names():
 
 
 @pytest.mark.parametrize("taken", ["whisper", "speech"])
-def test_a_name_is_one_entrys(taken: str):
+def test_a_name_is_one_entrys(taken: str) -> None:
     """An id may be nobody's alias, and an alias nobody's id or alias."""
     names = {"whisper": None, "speech": None, "asr": None} | {taken: Held(taken, "other")}
     decided = given().when(ServiceRegister(spec=NAMED), names=names).then(Code.CONFLICT_STATE)
@@ -213,7 +213,7 @@ def test_a_name_is_one_entrys(taken: str):
     given(entry).when(ServiceRevise(spec=NAMED), names=names).then(Code.CONFLICT_STATE)
 
 
-def test_a_revision_gives_up_names():
+def test_a_revision_gives_up_names() -> None:
     """What is no alias any more is free for others, and what is one now is taken."""
     held = {name: Held(name, "whisper") for name in ("whisper", "speech", "asr")}
     new = a_spec(aliases=("asr", "stt"))
@@ -222,7 +222,7 @@ def test_a_revision_gives_up_names():
     )
 
 
-def test_a_revision_that_does_not_know_all_names_is_sent_again():
+def test_a_revision_that_does_not_know_all_names_is_sent_again() -> None:
     """Somebody gave the entry another alias meanwhile: which name that is, was not looked up."""
     held = {name: Held(name, "whisper") for name in ("whisper", "speech")}
     given(registered(NAMED)).when(ServiceRevise(spec=a_spec(aliases=("speech",))), names=held).then(
@@ -230,7 +230,7 @@ def test_a_revision_that_does_not_know_all_names_is_sent_again():
     )
 
 
-def test_a_newer_catalogue_revises_what_is_its_own():
+def test_a_newer_catalogue_revises_what_is_its_own() -> None:
     """At a start, an entry that only we have touched is brought up to date; an admin's is left alone."""
     ours = registered(by="coordinator")
     register = ServiceRegister(spec=BETTER)

@@ -30,7 +30,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
     return put
 
 
-def test_everything_has_a_default():
+def test_everything_has_a_default() -> None:
     """Without any setting it runs in one process, on this machine only."""
     settings = load_settings()
     assert ("embedded", "127.0.0.1", 8011, 900) == (
@@ -43,14 +43,14 @@ def test_everything_has_a_default():
     assert None is settings.keyring.by_key("anybody:anything")
 
 
-def test_the_environment_is_read(environment: Environment):
+def test_the_environment_is_read(environment: Environment) -> None:
     """Names are those of REQUIREMENTS, in either letter case."""
     environment(APP_PORT="9000", app_env="prod", JOB_TTL_SECONDS="60")
     settings = load_settings()
     assert (9000, "prod", 60) == (settings.app_port, settings.app_env, settings.job_ttl_seconds)
 
 
-def test_a_file_is_read_and_the_environment_wins(environment: Environment, tmp_path: Path):
+def test_a_file_is_read_and_the_environment_wins(environment: Environment, tmp_path: Path) -> None:
     """`.env` in the working directory holds what the environment does not say."""
     (tmp_path / ".env").write_text("APP_PORT=9000\nJOB_TTL_SECONDS=60\nUNRELATED=1\n")
     environment(APP_PORT="9001")
@@ -58,20 +58,20 @@ def test_a_file_is_read_and_the_environment_wins(environment: Environment, tmp_p
     assert (9001, 60) == (settings.app_port, settings.job_ttl_seconds)
 
 
-def test_what_the_caller_says_wins(environment: Environment):
+def test_what_the_caller_says_wins(environment: Environment) -> None:
     """The command line and tests may set what the environment set otherwise."""
     environment(APP_PORT="9000")
     assert 1 == load_settings(app_port=1).app_port
 
 
-def test_an_empty_setting_is_one_that_is_not_set(environment: Environment):
+def test_an_empty_setting_is_one_that_is_not_set(environment: Environment) -> None:
     """Compose files and copies of `.env.example` have `NAME=` lines."""
     environment(**{name.upper(): "" for name in Settings.model_fields})
-    assert load_settings() == Settings(_env_file=None)  # type: ignore[call-arg]
+    assert load_settings() == Settings(_env_file=None)
 
 
 # --- modes -------------------------------------------------------------------------------------------------
-def test_both_urls_make_it_standard(environment: Environment):
+def test_both_urls_make_it_standard(environment: Environment) -> None:
     """A database and a broker are asked for together."""
     environment(DATABASE_URL=DATABASE, AMQP_URL=AMQP)
     assert "standard" == load_settings().mode
@@ -82,7 +82,7 @@ def test_both_urls_make_it_standard(environment: Environment):
     [({"DATABASE_URL": DATABASE}, "AMQP_URL"), ({"AMQP_URL": AMQP}, "DATABASE_URL")],
     ids=["no broker", "no database"],
 )
-def test_one_url_alone_is_refused(environment: Environment, there: dict[str, str], missing: str):
+def test_one_url_alone_is_refused(environment: Environment, there: dict[str, str], missing: str) -> None:
     """Half of a set-up is a mistake, never quietly the embedded mode."""
     environment(**there)
     assert complaint().startswith(f"{missing}: set it too")
@@ -100,13 +100,13 @@ def test_one_url_alone_is_refused(environment: Environment, there: dict[str, str
         ("http://[::1]:3000,chrome-extension://abc", ("http://[::1]:3000", "chrome-extension://abc")),
     ],
 )
-def test_lists_are_comma_separated(environment: Environment, text: str, items: tuple[str, ...]):
+def test_lists_are_comma_separated(environment: Environment, text: str, items: tuple[str, ...]) -> None:
     """Blanks around an item and empty items do not count."""
     environment(ALLOW_ORIGINS=text)
     assert items == load_settings().allow_origins
 
 
-def test_keys_are_comma_separated_and_make_the_ring(environment: Environment):
+def test_keys_are_comma_separated_and_make_the_ring(environment: Environment) -> None:
     """Each list gives its own role; a caller may pass a list."""
     environment(
         CLIENT_API_KEYS=f"alice:{SECRET}, alice:another-{SECRET},",
@@ -165,7 +165,9 @@ def complaint(**overrides: Any) -> str:
         ("ADMIN_API_KEYS", f"root:{SECRET}é"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_names_the_setting(environment: Environment, name: str, value: str):
+def test_a_wrong_value_is_one_line_that_names_the_setting(
+    environment: Environment, name: str, value: str
+) -> None:
     """Which setting, and what it must be; never what it was."""
     environment(**{name: value})
     text = complaint()
@@ -175,26 +177,26 @@ def test_a_wrong_value_is_one_line_that_names_the_setting(environment: Environme
 
 
 @pytest.mark.parametrize("key", ["ab" * 32, "AB" * 32], ids=["lower", "upper"])
-def test_a_signing_key_is_64_hex_digits(key: str):
+def test_a_signing_key_is_64_hex_digits(key: str) -> None:
     """In either letter case, as it was given."""
     signing_key = load_settings(receipt_signing_key_hex=key).receipt_signing_key_hex
     assert signing_key is not None
     assert key == signing_key.get_secret_value()
 
 
-def test_several_wrong_values_are_still_one_line(environment: Environment):
+def test_several_wrong_values_are_still_one_line(environment: Environment) -> None:
     """The first is said; the next start says the next."""
     environment(APP_PORT=SECRET, JOB_TTL_SECONDS=SECRET, LOG_LEVEL=SECRET)
     assert "\n" not in complaint()
 
 
-def test_the_timeout_is_at_least_twice_the_interval(environment: Environment):
+def test_the_timeout_is_at_least_twice_the_interval(environment: Environment) -> None:
     """One lost heartbeat ends no session."""
     environment(HEARTBEAT_INTERVAL_SECONDS="15", HEARTBEAT_TIMEOUT_SECONDS="30")
     assert 30 == load_settings().heartbeat_timeout_seconds
 
 
-def test_settings_show_no_secret(environment: Environment):
+def test_settings_show_no_secret(environment: Environment) -> None:
     """Printed or dumped as JSON, keys and urls with passwords are stars."""
     environment(
         DATABASE_URL=DATABASE,
@@ -210,13 +212,15 @@ def test_settings_show_no_secret(environment: Environment):
         assert "deadbeef" not in text
 
 
-def test_settings_do_not_change():
+def test_settings_do_not_change() -> None:
     """A process runs under the settings that it started with."""
     with pytest.raises(ValueError, match="frozen"):
         load_settings().app_port = 1  # type: ignore[misc]
 
 
-def test_production_refuses_the_secrets_that_are_shipped_for_trying_it_out(monkeypatch: pytest.MonkeyPatch):
+def test_production_refuses_the_secrets_that_are_shipped_for_trying_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """APP_ENV=prod names the setting and shows no secret; elsewhere the same key is fine."""
     key = "app:dev-only-client-secret"
     assert Settings(_env_file=None, client_api_keys=key).keyring.by_key(key) is not None
@@ -226,7 +230,7 @@ def test_production_refuses_the_secrets_that_are_shipped_for_trying_it_out(monke
 
 
 # --- limits and signatures ---------------------------------------------------------------------------------
-def test_limits_hold_in_production_only():
+def test_limits_hold_in_production_only() -> None:
     """What nobody set limits nobody on a laptop; in production it does, each role by its own measure."""
     assert {0} == set(load_settings().rate_limits.values())
     prod = load_settings(app_env="prod")
@@ -235,7 +239,7 @@ def test_limits_hold_in_production_only():
     assert prod.rate_limits["failures"] > 0
 
 
-def test_limits_are_what_is_set(environment: Environment):
+def test_limits_are_what_is_set(environment: Environment) -> None:
     """In either environment; 0 is any number."""
     environment(RATE_LIMIT_REQUESTS="5", RATE_LIMIT_MINER_REQUESTS="0")
     for app_env in ("dev", "prod"):
@@ -253,7 +257,7 @@ def test_limits_are_what_is_set(environment: Environment):
         ("HMAC_WINDOW_SECONDS", "0"),
     ],
 )
-def test_a_bad_limit_stops_the_start(environment: Environment, name: str, value: str):
+def test_a_bad_limit_stops_the_start(environment: Environment, name: str, value: str) -> None:
     """With its name, and without its value."""
     environment(**{name: value})
     with pytest.raises(BadSettings, match=name) as bad:
@@ -274,7 +278,7 @@ def test_a_bad_limit_stops_the_start(environment: Environment, name: str, value:
         ("ALLOW_ORIGINS", f"https://a.example/{SECRET}"),
     ],
 )
-def test_a_bad_address_stops_the_start(environment: Environment, name: str, value: str):
+def test_a_bad_address_stops_the_start(environment: Environment, name: str, value: str) -> None:
     """With its name, and without its value, which may hold a secret."""
     environment(**{"DATABASE_URL": DATABASE, "AMQP_URL": AMQP, name: value})
     with pytest.raises(BadSettings, match=f"^{name}: ") as bad:
@@ -282,14 +286,14 @@ def test_a_bad_address_stops_the_start(environment: Environment, name: str, valu
     assert SECRET not in str(bad.value)
 
 
-def test_a_dotenv_file_that_is_no_text(tmp_path: Path):
+def test_a_dotenv_file_that_is_no_text(tmp_path: Path) -> None:
     """Is a setting that can't be used, and no traceback."""
     (tmp_path / ".env").write_bytes(b"APP_PORT=\xff")
     with pytest.raises(BadSettings, match=r"^\.env: "):
         load_settings()
 
 
-def test_miners_read_dotenv_too(environment: Environment, tmp_path: Path):
+def test_miners_read_dotenv_too(environment: Environment, tmp_path: Path) -> None:
     """The broker, hosts to fetch from and a folder of models may be in `.env`; the environment goes first."""
     (tmp_path / ".env").write_text(f"AMQP_URL={AMQP}\nFETCH_ALLOW_HOSTS=a,b\nEMBEDDING_MODELS_DIR=models\n")
     environment(FETCH_ALLOW_HOSTS="c")

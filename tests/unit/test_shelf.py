@@ -59,9 +59,9 @@ def test_what_is_offered_is_not_loaded_again() -> None:
     shelf = Shelf()
     for number in range(LANE_HEAD):
         shelf.add(work(number))
-    away = shelf.take({"c"}, LANE_HEAD)
+    first = shelf.take({"c"}, LANE_HEAD)
     shelf.take({"c"}, 1)  # the lane is empty, and forgotten
-    for item in reversed(away):
+    for item in reversed(first):
         shelf.put_back(item)
     shelf.add(work(LANE_HEAD))
     taken = {w.job_id for w in shelf.take({"c"}, LANE_HEAD)}
@@ -160,9 +160,10 @@ def test_many_lanes_share_what_is_kept_in_memory(kind: str, monkeypatch: pytest.
     """However many clients or classes there are, the shelf keeps so many jobs, and none is skipped."""
     monkeypatch.setattr("coordinator.application.shelf.SHELF_JOBS", 400)
     shelf = Shelf()
-    table = [
-        work(n, **{"client" if kind == "clients" else "job_class": f"name-{n % 40}"}) for n in range(2000)
-    ]
+    table = []
+    for n in range(2000):
+        name = f"name-{n % 40}"
+        table.append(work(n, client=name) if kind == "clients" else work(n, job_class=name))
     for item in table:
         shelf.add(item)
     assert len(shelf) == 400

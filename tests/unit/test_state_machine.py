@@ -396,7 +396,7 @@ class AllSeen(Exception):
     """Every event was seen: no more lives are needed."""
 
 
-def test_the_random_lives_reach_every_state():
+def test_the_random_lives_reach_every_state() -> None:
     """The machine above would prove little if its lives ended early: one seed's worth of them sees it all."""
     awaited = {topic for topic in EVENTS if topic.startswith("job.")}
     seen: set[str] = set()
@@ -535,7 +535,7 @@ def drawn(topic: str) -> str:
     return topic.rpartition(".")[0]  # the drawing leaves versions out
 
 
-def test_the_drawing_shows_what_evolve_does():
+def test_the_drawing_shows_what_evolve_does() -> None:
     """Each arrow of the drawing is a pair of state and event that the code knows, and there are no others."""
     known = set()
     for history in HISTORIES:
@@ -551,13 +551,13 @@ def test_the_drawing_shows_what_evolve_does():
     assert FINAL_STATES == set(re.findall(r"^ +(\S+) --> \[\*\]$", PAGE, re.MULTILINE))
 
 
-def test_the_examples_above_are_all_events_and_all_states():
+def test_the_examples_above_are_all_events_and_all_states() -> None:
     """A new event or state must be drawn too."""
     assert {t for t in EVENTS if t.startswith("job.")} == {e.topic for e in EXAMPLES}
     assert {*STATE_NAMES, AttemptEnded, type(None)} == {type(fold(history)) for history in HISTORIES}
 
 
-def test_the_table_shows_what_decide_does():
+def test_the_table_shows_what_decide_does() -> None:
     """Each row of the table is a decision that the code makes, and there are no others."""
     rows = re.findall(r"^\| `(\S+)`[^|]*\| (\w*) *\| ([^|]*) \| (\w+) \|$", PAGE, re.MULTILINE)
     table = {(c, frm or "[*]", tuple(re.findall(r"`(\S+)`", events)), to) for c, frm, events, to in rows}
@@ -587,7 +587,7 @@ def decisions(first: Command) -> set[tuple[str, str, tuple[str, ...], str]]:
     return found
 
 
-def test_the_page_names_no_event_or_command_that_is_not():
+def test_the_page_names_no_event_or_command_that_is_not() -> None:
     """Prose keeps up with the code as well."""
     from coordinator.domain.aggregates import COMMANDS
 
@@ -595,7 +595,7 @@ def test_the_page_names_no_event_or_command_that_is_not():
     assert set() == set(re.findall(r"\bjob\.[a-z_]+", PAGE)) - known
 
 
-def test_a_log_of_any_life_reads_back_as_it_was_written():
+def test_a_log_of_any_life_reads_back_as_it_was_written() -> None:
     """The examples of the drawing survive the log, byte for byte."""
     for event in [
         *EXAMPLES,

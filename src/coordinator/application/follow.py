@@ -72,8 +72,9 @@ class Follower(Protocol):
 
 
 class FollowerBase:
-    """Does nothing at every step; followers override what they need."""
+    """Does nothing at every step; followers override what they need, and have a name."""
 
+    name: str
     batch = 2000
     tick_seconds = 1.0
     linger_seconds = 0.0

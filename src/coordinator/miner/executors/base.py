@@ -151,7 +151,9 @@ class Executor(Protocol):
     `instant = True` a job takes microseconds, and its result claims it too.
     """
 
-    services: tuple[str, ...]
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Ids of the catalogue's entries whose jobs it runs; a plain class attribute will do."""
 
     async def check(self) -> str | None:
         """None if this machine can run these services, otherwise why not. Called before they are offered.
