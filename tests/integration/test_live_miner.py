@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from coordinator.application.ports import LogUnavailable, Page
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
@@ -207,6 +208,33 @@ async def test_hints_come_at_once(scene: Scene) -> None:
         await scene.submit(scene.alice)
         assert "DRAINING" == (await miner.ask("miner.heartbeat"))["state"]
         assert "job.assigned" not in [m["type"] for m in miner.got[-2:]]
+
+
+async def test_hints_go_on_after_the_log_was_out_of_reach(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that has fallen behind, and then can't read the log for a while, is told once it can."""
+    events = scene.coordinator.live.events
+    read, failed = events.read, asyncio.Event()
+
+    async def read_in_vain(*arguments: Any) -> Page:
+        if not failed.is_set():
+            failed.set()
+            raise LogUnavailable
+        return await read(*arguments)
+
+    async with scene.miner() as miner:
+        await miner.register()
+        job = await scene.submit(scene.alice)
+        await miner.say("ready", slots=1)
+        offer = await miner.assigned()
+        await miner.ask("job.start", **names(offer))
+        monkeypatch.setattr("coordinator.application.live.MAX_PENDING", 0)
+        monkeypatch.setattr(events, "read", read_in_vain)
+        await scene.alice.post(f"/v1/jobs/{job['job_id']}/cancel", json={})
+        hint = (await miner.until_type("hint"))[-1]
+        assert {"type": "hint", "hint": "cancel", **names(offer)} == hint
+        assert failed.is_set()
 
 
 async def test_the_same_refusals_as_elsewhere(scene: Scene) -> None:

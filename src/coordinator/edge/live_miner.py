@@ -28,7 +28,7 @@ from coordinator.application.intents import (
     describe,
     parse_command,
 )
-from coordinator.application.live import EventReader
+from coordinator.application.live import RETRY_SECONDS, EventReader
 from coordinator.application.ports import Heartbeat, LogError, TakenOffer
 from coordinator.domain.aggregates import COMMANDS
 from coordinator.domain.errors import Code, Refusal
@@ -340,7 +340,10 @@ class _Conversation:
             try:
                 events = await self._reader.take()
             except LogError:
-                continue  # the heartbeats say it, too
+                # A reader that is behind is not woken again. Meanwhile the heartbeats say it, too.
+                await asyncio.sleep(RETRY_SECONDS)
+                self._woken.set()
+                continue
             for recorded in events:
                 event = recorded.event
                 if isinstance(event, MinerDrained) and event.session_id == self._names.get("session_id"):
