@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -38,6 +39,7 @@ from coordinator.application.preparation import Preparation, fingerprint_secret
 from coordinator.application.presence import Presence
 from coordinator.application.progress_hub import ProgressHub
 from coordinator.application.publish import Publisher
+from coordinator.application.references import References
 from coordinator.application.timers import Timers
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.catalog import load_catalog
@@ -107,7 +109,7 @@ class Coordinator:
             parts.log,
             Deciding(key, PayloadSchemas(settings.fetch_allow_hosts)),
             clock,
-            unowned_blobs=lambda pairs: unowned_blobs(parts.database, pairs),
+            references=References(parts.log, self.blobs, partial(unowned_blobs, parts.database)),
             on_committed=self._committed,
         )
         self._names = Names(self.bus.state)

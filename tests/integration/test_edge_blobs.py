@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from coordinator.application import preparation
+from coordinator.blobs import BlobStoreUnavailable
 from coordinator.edge import EdgeLimits
 from tests.integration.edge_bench import Bench, an_edge, key_of
 from tests.unit.edge_fakes import Conversation
@@ -189,6 +190,31 @@ async def test_a_large_payload_is_a_blob_with_references_inside(
     assert json.loads(fetched.content) == payload
     assert (await edge.rig.get(f"/v1/jobs/{job}/blobs/{DIGEST}")).content == CONTENT
     assert (await edge.bob.get(f"/v1/jobs/{job}/blobs/{holder}")).status_code == 404
+
+
+async def test_a_result_may_name_what_a_large_payload_names(
+    edge: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inputs inside, the blob that holds them too, and no other; while the store is away, UNAVAILABLE."""
+    ref = f"blob:{await upload(edge.alice)}"
+    hers = f"blob:{await upload(edge.alice, b'of another job')}"
+    monkeypatch.setattr(preparation, "MAX_INLINE_BYTES", 30)
+    await edge.submit(edge.alice, payload={"inputs": [ref]})
+    await edge.register()
+    offer = await edge.poll()
+    refused = await edge.complete(offer, {"input": ref, "other": hers})
+    assert (refused.status_code, refused.json()["code"]) == (404, "BLOB_NOT_FOUND")
+    assert ref not in refused.json()["detail"]
+
+    async def away(_: str) -> AsyncIterator[bytes]:
+        raise BlobStoreUnavailable("as if the store were away")
+        yield b""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(edge.coordinator.blobs, "get", away)
+        unavailable = await edge.complete(offer, {"input": ref})
+        assert (unavailable.status_code, unavailable.json()["code"]) == (503, "UNAVAILABLE")
+    assert (await edge.complete(offer, {"input": ref, "from": offer["payload_blob"]})).status_code == 200
 
 
 async def test_an_erased_payload_opens_no_blob(edge: Bench) -> None:

@@ -24,6 +24,7 @@ from coordinator.application.ports import (
     VersionConflict,
 )
 from coordinator.application.preparation import Preparation, Prepared
+from coordinator.application.references import References
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.aggregates import fold, job_stream
 from coordinator.domain.errors import Code
@@ -59,6 +60,9 @@ class WatchedLog(MemoryEventLog):
 
 
 class NoBlobs:
+    def get(self, sha256: str) -> AsyncIterator[bytes]:
+        raise AssertionError("nothing here is that large")
+
     async def put(self, stream: AsyncIterator[bytes], *, expected_sha256: str | None, max_bytes: int) -> Any:
         raise AssertionError("nothing here is that large")
 
@@ -73,7 +77,7 @@ class Bench:
             log,
             Deciding(SigningKey(bytes(32))),
             CLOCK,
-            unowned_blobs=lambda pairs: unowned or set(),
+            references=References(log, NoBlobs(), lambda pairs: unowned or set()),
             on_committed=self._on_committed,
         )
         self.names = Names(self.bus.state)

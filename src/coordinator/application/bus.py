@@ -17,7 +17,6 @@ One batch goes through these steps:
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,10 +43,10 @@ from coordinator.application.ports import (
     VersionConflict,
 )
 from coordinator.application.preparation import Prepared
-from coordinator.crypto.refs import blob_refs
+from coordinator.application.references import References
 from coordinator.domain.aggregates import AGGREGATE_OF, NAME
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import JobComplete, JobSubmit
+from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Event
 from coordinator.domain.name import NameEvent, name_stream
 
@@ -125,17 +124,14 @@ class CommandBus:
         deciding: Deciding,
         clock: Clock,
         *,
-        unowned_blobs: Callable[[Collection[tuple[str, str]]], set[tuple[str, str]]],
+        references: References,
         on_committed: Callable[[Appended, Sequence[StoredPayload]], None],
     ) -> None:
-        """`unowned_blobs`: which of these (digest, principal) pairs are not owned (called in a thread).
-
-        `on_committed(appended, payloads)`: called on the event loop after each commit, in log order.
-        """
+        """`on_committed(appended, payloads)`: called on the event loop after each commit, in log order."""
         self._log = event_log
         self._deciding = deciding
         self._clock = clock
-        self._unowned_blobs = unowned_blobs
+        self._references = references
         self._on_committed = on_committed
         self._batches = Batches(self._answer, _UNAVAILABLE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
@@ -210,12 +206,12 @@ class CommandBus:
         # A submit's stream is nearly always new: it is taken for that, and a repeat is found by the conflict.
         new = {p.stream for p in commands if isinstance(p.command, JobSubmit)}
         try:
-            unowned = await self._unowned(commands)
+            faults = await self._references.faults(commands)
             for _ in range(MAX_TRIES):
                 known = await self._load(streams, new)
                 new = set()
                 try:
-                    decided = self._decide(commands, known, unowned)
+                    decided = self._decide(commands, known, faults)
                     if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
                         continue
                     appended = await self._in_thread(self._append, decided) if decided.events else None
@@ -253,7 +249,7 @@ class CommandBus:
         return known
 
     def _decide(
-        self, commands: Sequence[Prepared], known: dict[UUID, Entry], unowned: Mapping[int, Collection[str]]
+        self, commands: Sequence[Prepared], known: dict[UUID, Entry], faults: Mapping[int, Refusal]
     ) -> _Decided:
         decided = _Decided(dict(known))
         now = self._clock.now()
@@ -262,8 +258,8 @@ class CommandBus:
             aggregate = AGGREGATE_OF[command.topic]
             after = state = decided.state(stream)
             try:
-                lacking = unowned.get(id(prepared), ())
-                facts = self._deciding.facts(prepared, state, decided.state, now, lacking)
+                fault = faults.get(id(prepared))
+                facts = self._deciding.facts(prepared, state, decided.state, now, fault)
                 events = aggregate.decide(state, command, facts)
                 others: list[NameEvent] = []
                 if prepared.names:
@@ -323,27 +319,6 @@ class CommandBus:
         moved = [s for s in streams if versions.get(s, 0) != known[s].version]
         self.cache.drop(moved)
         return bool(moved)
-
-    async def _unowned(self, batch: Sequence[Prepared]) -> dict[int, set[str]]:
-        """By the id of the command: which blobs it refers to that its sender may not refer to.
-
-        A sender may refer to what it uploaded; a result also to what its job's payload refers to.
-        """
-        pairs = {(b, p.intent.principal.name) for p in batch for b in p.blobs}
-        if not pairs:
-            return {}
-        foreign = await asyncio.to_thread(self._unowned_blobs, pairs)
-        lacking = {
-            id(p): {b for b in p.blobs if (b, p.intent.principal.name) in foreign} for p in batch if p.blobs
-        }
-        results = {p.stream for p in batch if isinstance(p.command, JobComplete) and lacking.get(id(p))}
-        if results:
-            payloads = await self._in_thread(self._log.payloads, "payload", results)
-            inputs = {job_id: blob_refs(json.loads(payload.body)) for job_id, payload in payloads.items()}
-            for prepared in batch:
-                if isinstance(prepared.command, JobComplete) and id(prepared) in lacking:
-                    lacking[id(prepared)] -= inputs.get(prepared.stream, set())
-        return lacking
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -32,17 +32,17 @@ class Deciding:
         state: Any,
         lookup: Callable[[UUID], Any],
         now: Millis,
-        unowned: Collection[str] = (),
+        misreference: Refusal | None = None,
     ) -> Facts:
         """The facts for `decide(state, prepared.command, …)`.
 
-        `unowned`: blobs (of this command) that its sender does not own.
+        `misreference`: what is wrong with the blobs that the command refers to.
         """
         command, principal = prepared.command, prepared.intent.principal
         match command:
             case JobSubmit():
                 service = lookup(prepared.lookups[0])
-                fault = _unowned(unowned) if state is None else None
+                fault = misreference if state is None else None
                 if fault is None and state is None and service is not None:
                     fault = self._schemas.check(service, command.payload)
                 return Facts(
@@ -62,7 +62,7 @@ class Deciding:
                     expected_key = state.started.miner_key
                 elif miner is not None:
                     expected_key = miner.registered.public_key
-                fault = _check_statement(state, command, expected_key) or _unowned(unowned)
+                fault = _check_statement(state, command, expected_key) or misreference
                 return Facts(now, principal, prepared.stream, miner=miner, fault=fault, seal=self.seal)
             case JobStart() | JobFail():
                 return Facts(now, principal, prepared.stream, miner=lookup(prepared.lookups[0]))
@@ -127,11 +127,3 @@ def _check_statement(state: JobState, command: JobComplete, expected_key: str | 
     if wrong:
         return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} is not this job's")
     return None
-
-
-def _unowned(blobs: Collection[str]) -> Refusal | None:
-    if not blobs:
-        return None
-    return Refusal(
-        Code.BLOB_NOT_FOUND, f"no such blob of yours: {', '.join(sorted(blobs)[:3])}; upload it first"
-    )

@@ -266,6 +266,12 @@ class BlobSink(Protocol):
     ) -> BlobName: ...
 
 
+class BlobSource(Protocol):
+    """Where such a document is read from again."""
+
+    def get(self, sha256: str) -> AsyncIterator[bytes]: ...
+
+
 class BlobName(Protocol):
     @property
     def sha256(self) -> str: ...

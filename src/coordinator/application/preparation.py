@@ -18,13 +18,14 @@ from uuid import UUID
 
 import structlog
 
+from coordinator.application.documents import stand_in
 from coordinator.application.intents import Intent, check_sender
 from coordinator.application.names import Names
 from coordinator.application.ports import BlobSink, LogUnavailable, StoredPayload
 from coordinator.crypto.api_keys import KeySecrets, digest_of, new_salt
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import EncodingError, SigningKey, check_key_id
-from coordinator.crypto.refs import blob_ref, blob_refs
+from coordinator.crypto.refs import blob_refs
 from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import StatementVerifier
 from coordinator.domain.aggregates import job_stream, key_stream
@@ -229,7 +230,7 @@ class Preparation:
         except Exception as error:  # whatever the store raises concerns this command alone
             log.warning("the blob store failed", error=type(error).__name__)
             raise Refusal(Code.UNAVAILABLE, "the blob store is out of reach; send it again later") from None
-        return payload._replace(body=canonical_json({"blob": blob_ref(info.sha256)}))
+        return payload._replace(body=stand_in(info.sha256))
 
 
 class _Salts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated, Final
 from uuid import UUID
@@ -11,10 +10,10 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from coordinator.application.intents import MAX_BODY_BYTES
+from coordinator.application.documents import refs_in
 from coordinator.application.ports import PayloadKind
 from coordinator.blobs import BlobInfo, BlobTooLarge
-from coordinator.crypto.refs import SHA256_HEX, blob_ref, blob_refs
+from coordinator.crypto.refs import SHA256_HEX, blob_ref
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import Canceled, Completed, Expired, Failed, Queued, Running
 from coordinator.domain.messages import Principal
@@ -24,12 +23,10 @@ from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.models.jobs import BlobView
 from coordinator.edge.problems import describe_problems
 from coordinator.edge.reading import may_read, reply
-from coordinator.edge.results import begun, blob_behind, stored_document
+from coordinator.edge.results import begun, stored_document
 
 router = APIRouter(tags=["blobs"])
 
-MAX_DOCUMENT_BYTES: Final = 4 * MAX_BODY_BYTES
-"""Of a payload or result in the blob store: its canonical form may be longer than what was sent."""
 _BINARY: Final = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 Sha256 = Annotated[str, Path(pattern=f"^{SHA256_HEX.pattern}$", description="64 lower-case hex digits.")]
@@ -135,20 +132,8 @@ async def _refers(context: EdgeContext, principal: Principal, job: Job, ref: str
 
 
 async def _refs(context: EdgeContext, job_id: UUID, kind: PayloadKind, digest: str) -> set[str]:
-    """The blobs that a document refers to, and the one that holds it, if one does."""
     stored = await stored_document(context, job_id, kind)
-    if stored is None:
-        return set()
-    refs = blob_refs(json.loads(stored.body))
-    holder = blob_behind(stored, digest)
-    if holder is None:
-        return refs
-    document = bytearray()
-    async for piece in context.blobs.get(holder):
-        document += piece
-        if len(document) > MAX_DOCUMENT_BYTES:
-            raise _not_found()
-    return refs | blob_refs(json.loads(document))
+    return set() if stored is None else await refs_in(stored, digest, context.blobs)
 
 
 def _owner_key(sha256: str, principal: Principal) -> str:

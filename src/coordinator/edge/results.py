@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -17,8 +15,8 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from coordinator.application.documents import blob_behind
 from coordinator.application.ports import PayloadKind, StoredPayload
-from coordinator.crypto.refs import parse_blob_ref
 from coordinator.domain.errors import Code
 from coordinator.domain.job import FINAL_STATES, JobCompleted
 from coordinator.domain.messages import Principal
@@ -33,7 +31,6 @@ from coordinator.edge.waiting import JobWatch, wait_asked
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
-_WRAPPER: Final = re.compile(rb'\{"blob":"(blob:[0-9a-f]{64})"\}')
 _READING_PROBLEMS: Final = (
     Code.INVALID_PAYLOAD,
     Code.UNAUTHORIZED_KEY,
@@ -129,17 +126,6 @@ async def stored_document(context: EdgeContext, job_id: UUID, kind: PayloadKind)
     """A job's payload or result as it is stored; None where there is none (any more)."""
     stored = await in_thread(lambda: context.log.payloads(kind, [job_id]))
     return stored.get(job_id)
-
-
-def blob_behind(stored: StoredPayload, digest: str) -> str | None:
-    """The SHA-256 of the blob that holds the document; None where the body is the document itself.
-
-    A document may look like the reference that stands for a large one. What it really is, its digest says.
-    """
-    reference = _WRAPPER.fullmatch(stored.body)
-    if reference is None or hashlib.sha256(stored.salt + stored.body).hexdigest() == digest:
-        return None
-    return parse_blob_ref(reference[1].decode())
 
 
 async def result_pieces(context: EdgeContext, row: dict[str, Any]) -> AsyncIterator[bytes] | None:

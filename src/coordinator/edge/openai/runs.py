@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from fastapi import Depends, Header
 from starlette.requests import ClientDisconnect, Request
 
+from coordinator.application.documents import blob_behind
 from coordinator.application.progress_stream import ProgressStream
 from coordinator.crypto.refs import parse_blob_ref
 from coordinator.domain.aggregates import job_stream
@@ -26,7 +27,7 @@ from coordinator.edge.openai.errors import NO_RETRY
 from coordinator.edge.openai.offered import Offered
 from coordinator.edge.problems import Problem
 from coordinator.edge.reading import find_job
-from coordinator.edge.results import blob_behind, stored_document
+from coordinator.edge.results import stored_document
 from coordinator.edge.sending import send
 from coordinator.edge.waiting import JobWatch
 
