@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import structlog
 
 from coordinator.cli import main
 from coordinator.demo import lifeline
@@ -61,10 +62,26 @@ def run(folder: Path, *arguments: str, text: str = "", **variables: str) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+@contextmanager
+def own_logs() -> Iterator[None]:
+    """Whatever is set up for logs inside ends here: a logger that keeps it would keep it for other tests."""
+    before, configure = structlog.get_config(), structlog.configure
+
+    def without_cache(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", without_cache)
+        try:
+            yield
+        finally:
+            configure(**before)
+
+
 def call(folder: Path, *arguments: str, text: str = "", **variables: str) -> Ran:
     """The same as `run`, in this process: a second faster, and blind to what only a process can show."""
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+    with own_logs(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(folder)
         kept = environment(**variables)
         for name in os.environ.keys() - kept.keys():
