@@ -33,7 +33,7 @@ from coordinator.servers import (
     ServersMissing,
 )
 from coordinator.servers.node import LocalServer
-from coordinator.servers.processes import LOWEST_PORT, free_port, wait_until_gone
+from coordinator.servers.processes import LOWEST_PORT, family, free_port, processes_in, wait_until_gone
 
 LOCAL_SERVERS = [
     pytest.param(Postgres, id="postgres"),
@@ -346,6 +346,21 @@ def test_failed_start_shows_the_log() -> None:
     with pytest.raises(ServerFailed, match="no_such_setting"), server:
         pass
     assert server.pids == ()
+
+
+def test_a_family_is_found_while_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that end between the list of all and the look at each are no error, and hide nobody."""
+    listdir = os.listdir
+    with subprocess.Popen(["sleep", "60"]) as child, subprocess.Popen(["true"]) as ended:
+        ended.wait()
+        monkeypatch.setattr(os, "listdir", lambda path: [str(ended.pid), *listdir(path), str(ended.pid)])
+        try:
+            assert (os.getpid(), child.pid) == (family([os.getpid()])[0], family([child.pid])[0])
+            assert child.pid in family([os.getpid()])
+            assert child.pid in processes_in(Path.cwd())
+            assert ended.pid not in family([os.getpid()])
+        finally:
+            child.kill()
 
 
 def test_free_ports_differ_and_are_not_ephemeral() -> None:

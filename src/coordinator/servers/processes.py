@@ -133,11 +133,12 @@ def family(roots: Iterable[int]) -> tuple[int, ...]:
     Where there is no /proc only the given ones: servers end their own children when they are killed.
     """
     children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for pid in _everybody():
         with contextlib.suppress(OSError):  # it ended while we looked
             # "pid (command) state parent …", where the command may itself hold spaces and brackets
-            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+            parent = int(stat.rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(pid)
     members = list(roots)
     for member in members:  # grows while we go through it
         members.extend(children.get(member, ()))
@@ -147,11 +148,21 @@ def family(roots: Iterable[int]) -> tuple[int, ...]:
 def processes_in(directory: Path) -> tuple[int, ...]:
     """The processes whose working directory this is; none where there is no /proc."""
     found = []
-    for link in Path("/proc").glob("[0-9]*/cwd"):
+    for pid in _everybody():
         with contextlib.suppress(OSError):  # it ended while we looked, or is another account's
-            if link.readlink() == directory:
-                found.append(int(link.parent.name))
+            if Path(f"/proc/{pid}/cwd").readlink() == directory:
+                found.append(pid)
     return tuple(found)
+
+
+def _everybody() -> list[int]:
+    """All processes of this machine; none where there is no /proc.
+
+    Not by `Path.glob`, which raises where one of them ends just then.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return []
 
 
 def send(number: signal.Signals, pids: Iterable[int]) -> None:
