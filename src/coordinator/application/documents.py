@@ -7,14 +7,25 @@ import json
 import re
 from typing import Final
 
+import structlog
+
 from coordinator.application.intents import MAX_BODY_BYTES
 from coordinator.application.ports import BlobSource, StoredPayload
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.refs import blob_ref, blob_refs, parse_blob_ref
+from coordinator.domain.errors import Code, Refusal
 
 MAX_DOCUMENT_BYTES: Final = 4 * MAX_BODY_BYTES
 """What is searched for references: a canonical form may be longer than what was sent."""
 _STAND_IN: Final = re.compile(rb'\{"blob":"(blob:[0-9a-f]{64})"\}')
+
+log = structlog.get_logger("documents")
+
+
+def store_failed(error: Exception) -> Refusal:
+    """What one command is told for whatever the blob store raised."""
+    log.warning("the blob store failed", error=type(error).__name__)
+    return Refusal(Code.UNAVAILABLE, "the blob store is out of reach; send it again later")
 
 
 def stand_in(sha256: str) -> bytes:

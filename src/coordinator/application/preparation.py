@@ -16,9 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-import structlog
-
-from coordinator.application.documents import stand_in
+from coordinator.application.documents import stand_in, store_failed
 from coordinator.application.intents import Intent, check_sender
 from coordinator.application.names import Names
 from coordinator.application.ports import BlobSink, LogUnavailable, StoredPayload
@@ -61,8 +59,6 @@ MAX_BLOBS = 512  # that a payload or a result may refer to; who owns each is loo
 VERIFY_AT_ONCE = 50
 """Signatures that are checked before others have their turn. Not in a thread: each check lets go of the
 interpreter's lock, and under load waits far longer for it to come back than the check takes."""
-
-log = structlog.get_logger("preparation")
 
 
 class Prepared(NamedTuple):
@@ -228,8 +224,7 @@ class Preparation:
         try:
             info = await self._blobs.put(whole(), expected_sha256=None, max_bytes=len(payload.body))
         except Exception as error:  # whatever the store raises concerns this command alone
-            log.warning("the blob store failed", error=type(error).__name__)
-            raise Refusal(Code.UNAVAILABLE, "the blob store is out of reach; send it again later") from None
+            raise store_failed(error) from None
         return payload._replace(body=stand_in(info.sha256))
 
 

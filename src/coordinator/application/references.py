@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 
-import structlog
-
-from coordinator.application.documents import refs_in
+from coordinator.application.documents import refs_in, store_failed
 from coordinator.application.ports import BlobSource, EventLog
 from coordinator.application.preparation import Prepared
 from coordinator.domain.errors import Code, Refusal
@@ -18,8 +16,6 @@ READ_SECONDS = 5.0
 
 Pair = tuple[str, str]
 """A reference, and the name of a principal."""
-
-log = structlog.get_logger("references")
 
 
 class References:
@@ -64,9 +60,7 @@ class References:
                 async with asyncio.timeout(READ_SECONDS):
                     lacking[key] -= await refs_in(payload, digest, self._blobs)
             except Exception as error:  # whatever the store raises concerns this command alone
-                log.warning("the blob store failed", error=type(error).__name__)
-                detail = "the blob store is out of reach; send it again later"
-                faults[key] = Refusal(Code.UNAVAILABLE, detail)
+                faults[key] = store_failed(error)
 
         await asyncio.gather(*(allow(key, command) for key, command in results.items()))
         return faults

@@ -115,8 +115,8 @@ def _settings(settings: Settings) -> Check:
 
 def _data_dir(settings: Settings) -> Check:
     path = settings.data_dir.resolve()
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    if not _can_be_made(path):
+    existing = _nearest(path)
+    if not _can_be_written(existing):
         return Check("data dir", "failed", f"{existing} can't be written", "Choose another with DATA_DIR.")
     free = shutil.disk_usage(existing).free
     if free < LEAST_FREE_BYTES:
@@ -130,11 +130,14 @@ def _data_dir(settings: Settings) -> Check:
     return Check("data dir", "ok", f"{path}{made}; {output.size(free)} free")
 
 
-def _can_be_made(path: Path) -> bool:
-    """Whether this directory is there and may be written, or its nearest parent that is."""
+def _nearest(path: Path) -> Path:
+    """This, or its nearest parent that is there."""
     path = path.resolve()
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def _can_be_written(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
 
 
 def _secrets(path: Path) -> Iterator[Path]:
@@ -229,7 +232,7 @@ async def _blobs(settings: Settings) -> list[Check]:
 
     setting = settings.blob_store or str(settings.data_dir / "blobs")
     if "://" not in setting and not await asyncio.to_thread(Path(setting).exists):
-        if not await asyncio.to_thread(_can_be_made, Path(setting)):
+        if not await asyncio.to_thread(lambda: _can_be_written(_nearest(Path(setting)))):
             hint = "Choose another with BLOB_STORE, or DATA_DIR."
             return [Check("blob store", "failed", f"{setting} can't be made", hint)]
         return [Check("blob store", "ok", f"{setting} is made at the first start")]
