@@ -66,7 +66,7 @@ bench: $(BIN)/.demo $(PEERS)/.installed servers ## Compare with other task queue
 	$(BIN)/python -m bench $(if $(SCALE),scale) $(if $(QUICK),--quick) $(B)
 
 schemas: $(BIN)/.demo ## Write schemas/ anew from the code
-	$(BIN)/python -m coordinator.schemas
+	$(BIN)/python -m coordinator.dev.schemas
 
 clean: ## Remove .venv and everything made by the tools
 	rm -rf .venv $(PEERS) bench/results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

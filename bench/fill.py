@@ -20,10 +20,10 @@ import psycopg
 from bench.servers import Servers
 from bench.systems import OURS
 from coordinator.application.ports import NewEvent, Recorded, StoredPayload
-from coordinator.database.postgres import PostgresDatabase
 from coordinator.domain.job import JobCompleted, JobSubmitted
-from coordinator.log.postgres import PostgresEventLog
 from coordinator.projections import projector
+from coordinator.storage.log.postgres import PostgresEventLog
+from coordinator.storage.tables.postgres import PostgresDatabase
 
 MODELS = 50
 JOBS_AT_ONCE = 1000

@@ -18,8 +18,8 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 from bench.processes import Failed
-from coordinator.application.dispatch import Dispatcher
-from coordinator.application.payloads import Payloads
+from coordinator.application.dispatch.dispatcher import Dispatcher
+from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.ports import (
     Clock,
     Database,
@@ -87,7 +87,7 @@ async def measure(miners: int, profiles: int, classes: int) -> dict[str, Any]:
     of_new = await note(first_of_class) / classes
     of_known = await note(more) / MORE_JOBS
     looks = sorted([await look() for _ in range(LOOKS)])
-    seen = dispatcher.work.figures()
+    seen = dispatcher.work.metrics()
     if (seen.sessions["ONLINE"], seen.profiles, seen.classes) != (miners, profiles, classes):
         raise Failed(f"the dispatcher did not take in what it was given: {seen}")
     fitting = miners * min(profiles, classes) // profiles

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from coordinator.servers.processes import family
+from coordinator.dev.servers.processes import family
 
 TICKS = os.sysconf("SC_CLK_TCK")
 KIB_PER_MIB = 1024

@@ -13,7 +13,7 @@ import uvloop
 from pydantic_core import from_json
 
 from coordinator.client import AsyncCoordinator
-from coordinator.logs import configure_logs
+from coordinator.runtime.logs import configure_logs
 
 # A receipt stands for a job that the read tables call completed; the result was committed with its event. Two
 # statements that go by the keys, whatever is known of the tables: as a join, one of them was walked through.

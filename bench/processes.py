@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from coordinator.servers.processes import Keeper, family, send, wait_until_gone
+from coordinator.dev.servers.processes import Keeper, family, send, wait_until_gone
 
 ANSWER_SECONDS = 300.0
 STOP_SECONDS = 2.0  # nothing is kept of what they would still write

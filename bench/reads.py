@@ -28,11 +28,11 @@ from rich.table import Table
 
 from bench.meter import Meter
 from bench.reads_fill import CLIENT, Filled, fill
-from coordinator.demo.processes import Children, bare_environment
-from coordinator.logs import configure_logs
-from coordinator.servers import private_postgres, private_rabbitmq
-from coordinator.servers.processes import free_port
-from coordinator.settings import load_settings
+from coordinator.dev.demo.processes import Children, bare_environment
+from coordinator.dev.servers import private_postgres, private_rabbitmq
+from coordinator.dev.servers.processes import free_port
+from coordinator.runtime.logs import configure_logs
+from coordinator.runtime.settings import load_settings
 
 RESULTS: Final = Path(__file__).parent / "results" / "reads.json"
 CONNECTIONS: Final = 16

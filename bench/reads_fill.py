@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from coordinator.application.intents import Accepted, Intent
-from coordinator.bootstrap import Coordinator, build
+from coordinator.application.commands.parsing import Accepted, Intent
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
 from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
 from coordinator.domain.messages import Command, Principal, Role
 from coordinator.domain.miner import MinerRegister
-from coordinator.settings import Settings
+from coordinator.runtime.bootstrap import CoordinatorProcess, build
+from coordinator.runtime.settings import Settings
 
 CLIENT: Final = "bench"
 MINER: Final = "rig"
@@ -65,7 +65,7 @@ async def fill(settings: Settings, jobs: int) -> Filled:
         }
         await _handle(coordinator, miner, [MinerRegister.model_validate(register)])
         for some in _batches(completed):
-            payloads = coordinator.parts.log.payloads("payload", [UUID(job) for job in some])
+            payloads = coordinator.adapters.log.payloads("payload", [UUID(job) for job in some])
             completions = [
                 _completion(key, job, hashlib.sha256(stored.salt + stored.body).hexdigest())
                 for job in some
@@ -79,8 +79,10 @@ async def fill(settings: Settings, jobs: int) -> Filled:
         await coordinator.stop()
 
 
-async def _handle(coordinator: Coordinator, who: Principal, commands: Sequence[Command]) -> list[Accepted]:
-    answers = await coordinator.front.handle([Intent(command, who) for command in commands])
+async def _handle(
+    coordinator: CoordinatorProcess, who: Principal, commands: Sequence[Command]
+) -> list[Accepted]:
+    answers = await coordinator.gateway.handle([Intent(command, who) for command in commands])
     refused = [answer for answer in answers if not isinstance(answer, Accepted)]
     if refused:
         raise SystemExit(f"bench: {refused[0]}")

@@ -11,8 +11,8 @@ from typing import Self
 
 import psycopg
 
-from coordinator.servers import Postgres, RabbitMQ, Redis, postgres, rabbitmq
-from coordinator.servers.redis import find_program
+from coordinator.dev.servers import Postgres, RabbitMQ, Redis, postgres, rabbitmq
+from coordinator.dev.servers.redis import find_program
 
 # What Redis' own documentation recommends for data that matters: the append-only file, synced every second.
 REDIS_SETTINGS = {"appendonly": "yes", "appendfsync": "everysec"}

@@ -24,8 +24,8 @@ from pathlib import Path
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
-from coordinator.demo.processes import bare_environment
-from coordinator.servers.processes import free_port
+from coordinator.dev.demo.processes import bare_environment
+from coordinator.dev.servers.processes import free_port
 
 MIB = 2**20
 WARM_UP = 100

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from bench.processes import ClientProcess, Failed, Process, environment
 from bench.servers import Place
-from coordinator.servers.processes import free_port
+from coordinator.dev.servers.processes import free_port
 
 FOLDER = Path(__file__).parent
 PEERS = FOLDER / "peers"

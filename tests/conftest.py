@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 
-from coordinator import servers
-from coordinator.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
+from coordinator.dev import servers
+from coordinator.dev.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
 from tests.harness.llama_engine import LlamaEngine
 from tests.harness.whisper_engine import WhisperEngine
 from tests.harness.workers import end_with_parent

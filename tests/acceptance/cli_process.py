@@ -16,8 +16,8 @@ import pytest
 import structlog
 
 from coordinator.cli import main
-from coordinator.demo import lifeline
-from coordinator.settings import Settings
+from coordinator.runtime import parent_watch
+from coordinator.runtime.settings import Settings
 
 PROGRAM = (sys.executable, "-m", "coordinator")
 TIMEOUT_S = 90
@@ -100,7 +100,7 @@ def running(folder: Path, *arguments: str, **variables: str) -> Iterator[subproc
         process = subprocess.Popen(
             [*PROGRAM, *arguments],
             cwd=folder,
-            env=environment(**variables, **{lifeline.VARIABLE: "1"}),
+            env=environment(**variables, **{parent_watch.VARIABLE: "1"}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.servers.processes import free_port
+from coordinator.dev.servers.processes import free_port
 from tests.acceptance.cli_process import PROGRAM, TIMEOUT_S, call, dev, environment, run, running
 
 HEAVY = {"pydantic", "httpx", "fastapi", "rich", "structlog", "asyncio", "psycopg", "cryptography"}

@@ -14,7 +14,7 @@ from coordinator.client import (
     NotFound,
     Unreachable,
 )
-from coordinator.servers.processes import free_port
+from coordinator.dev.servers.processes import free_port
 from tests.harness.stage import ALICE, Stage
 
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from coordinator.client.amqp_batching import Answer
-from coordinator.servers import PostgresServer, RabbitMQServer
+from coordinator.dev.servers import PostgresServer, RabbitMQServer
+from coordinator.wire.amqp_batching import Answer
 from tests.harness.hand import HandMiner
 from tests.harness.stage import BOB, ROOT, Stage, key_of
 from tests.harness.waiting import eventually

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from coordinator.client.amqp_rpc import AmqpRpc
 from coordinator.client.errors import NotAuthorised
-from coordinator.servers import PostgresServer, RabbitMQServer
+from coordinator.dev.servers import PostgresServer, RabbitMQServer
+from coordinator.wire.amqp_rpc import AmqpRpc
 from tests.harness.executor import SERVICE
 from tests.harness.stage import ROOT, Stage
 from tests.harness.waiting import eventually

@@ -16,7 +16,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from coordinator.client import Coordinator, StateChanged, Tokens
-from coordinator.servers import PostgresServer, RabbitMQServer
+from coordinator.dev.servers import PostgresServer, RabbitMQServer
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stage import ALICE, BOB, Stage
 from tests.harness.studio import EARS, PARROT, PICTURES, VECTORS, png, vector_of

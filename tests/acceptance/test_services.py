@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from coordinator.servers import PostgresServer, RabbitMQServer
+from coordinator.dev.servers import PostgresServer, RabbitMQServer
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stage import Stage
 from tests.harness.stand_in import StandIn

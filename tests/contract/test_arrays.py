@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from coordinator.database.arrays import BadValue, Column
-from coordinator.database.postgres_pool import set_up
+from coordinator.storage.connections.postgres_arrays import BadValue, Column
+from coordinator.storage.connections.postgres_pool import set_up
 
 COLUMNS: dict[str, list[Any]] = {
     "bigint": [0, None, -(2**63), 2**63 - 1],

@@ -18,15 +18,15 @@ import psycopg
 import pytest
 
 from coordinator.application.ports import LogUnavailable, NewEvent, PositionMoved
-from coordinator.database.migrate import MigrationChanged, migrate, read_migrations
-from coordinator.database.postgres import PostgresDatabase
-from coordinator.database.shapes import BadRow
-from coordinator.database.sqlite import SqliteDatabase
-from coordinator.database.statements import SQL_DIRECTORY, BadStatement, load_statements
+from coordinator.dev.servers import PostgresServer
 from coordinator.domain.job import JobCanceled
 from coordinator.domain.messages import stream_id
-from coordinator.log.sqlite import SqliteEventLog
-from coordinator.servers import PostgresServer
+from coordinator.storage.log.sqlite import SqliteEventLog
+from coordinator.storage.migrate import MigrationChanged, migrate, read_migrations
+from coordinator.storage.tables.postgres import PostgresDatabase
+from coordinator.storage.tables.sqlite import SqliteDatabase
+from coordinator.storage.tables.statements import SQL_DIRECTORY, BadStatement, load_statements
+from coordinator.storage.tables.table_schemas import BadRow
 from tests.harness.waiting import eventually_now
 
 PATIENCE = 30.0  # seconds before a test gives up on something that should happen
@@ -87,7 +87,7 @@ ORDER BY size -- [no _down]
 -- Every pair.
 SELECT a, b FROM pairs ORDER BY a, b
 """
-MIGRATE = "import sys; from coordinator.database.migrate import migrate; print(len(migrate(sys.argv[1])))"
+MIGRATE = "import sys; from coordinator.storage.migrate import migrate; print(len(migrate(sys.argv[1])))"
 
 AnyDatabase = SqliteDatabase | PostgresDatabase
 

@@ -15,12 +15,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from coordinator.application.dispatch import Dispatcher
-from coordinator.application.feed import Feed
-from coordinator.application.follow import FollowerBase, FollowerRunner, LocalWatermarks
-from coordinator.application.intents import Accepted, Answer, Intent
-from coordinator.application.local_queues import LocalHints, LocalWorkQueues
-from coordinator.application.payloads import Payloads
+from coordinator.application.commands.parsing import Accepted, Answer, Intent
+from coordinator.application.dispatch.dispatcher import Dispatcher
+from coordinator.application.dispatch.fair_queue import LANE_HEAD
+from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
+from coordinator.application.dispatch.payloads import Payloads
+from coordinator.application.followers.event_feed import EventFeed
+from coordinator.application.followers.runner import FollowerBase, FollowerRunner, LocalWatermarks
+from coordinator.application.followers.timers import Timers
 from coordinator.application.ports import (
     Clock,
     Database,
@@ -31,12 +33,6 @@ from coordinator.application.ports import (
     StoredPayload,
     Tables,
 )
-from coordinator.application.shelf import LANE_HEAD
-from coordinator.application.timers import Timers
-from coordinator.database.leadership import LocalLeadership
-from coordinator.database.migrate import migrate
-from coordinator.database.postgres import PostgresDatabase
-from coordinator.database.sqlite import SqliteDatabase
 from coordinator.domain.job import (
     JobAttemptEnded,
     JobCanceled,
@@ -50,10 +46,14 @@ from coordinator.domain.job import (
 )
 from coordinator.domain.messages import Command, Event
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLose, miner_stream
-from coordinator.log.postgres import PostgresEventLog
-from coordinator.log.sqlite import SqliteEventLog
 from coordinator.projections import projector
 from coordinator.projections.projector import Projector
+from coordinator.storage.log.postgres import PostgresEventLog
+from coordinator.storage.log.sqlite import SqliteEventLog
+from coordinator.storage.migrate import migrate
+from coordinator.storage.tables.leadership import LocalLeadership
+from coordinator.storage.tables.postgres import PostgresDatabase
+from coordinator.storage.tables.sqlite import SqliteDatabase
 from tests.unit import deciding
 
 PATIENCE = 60.0  # seconds before a test gives up on something that should happen
@@ -325,7 +325,7 @@ class Recording(FollowerBase):
 @dataclass
 class Running:
     runner: FollowerRunner
-    feed: Feed
+    feed: EventFeed
     watermarks: LocalWatermarks
 
 
@@ -334,7 +334,7 @@ async def run(stores: Stores) -> AsyncIterator[Callable[[FollowerBase], Any]]:
     running: list[Running] = []
 
     async def start(follower: FollowerBase) -> Running:
-        feed, watermarks = Feed(stores.log), LocalWatermarks(stores.database)
+        feed, watermarks = EventFeed(stores.log), LocalWatermarks(stores.database)
         runner = FollowerRunner(follower, feed, stores.database, LocalLeadership(), watermarks)
         running.append(Running(runner, feed, watermarks))
         await feed.start()
@@ -464,13 +464,13 @@ async def test_two_that_both_believe_to_lead_store_each_event_once(
     stores: Stores, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that comes and goes, acts that fail, stops half-way: no event twice, none skipped."""
-    monkeypatch.setattr("coordinator.application.feed.POLL_SECONDS", 0.05)
-    monkeypatch.setattr("coordinator.application.follow.RETRY_SECONDS", 0.001)
-    monkeypatch.setattr("coordinator.application.follow.LONGEST_RETRY_SECONDS", 0.002)
+    monkeypatch.setattr("coordinator.application.followers.event_feed.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("coordinator.application.followers.runner.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("coordinator.application.followers.runner.LONGEST_RETRY_SECONDS", 0.002)
     chance = random.Random(seed)
     events = stores.append(*(submitted(uuid4()) for _ in range(60)))
     database, watermarks = Moody(stores.database, chance), LocalWatermarks(stores.database)
-    feed = Feed(stores.log)
+    feed = EventFeed(stores.log)
     await feed.start()
     leaders = [
         FollowerRunner(Witness(stores, chance), feed, database, LocalLeadership(), watermarks)
@@ -520,7 +520,7 @@ async def test_what_was_acted_on_is_stored_before_a_pause(
     stores: Stores, run: Callable[[FollowerBase], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that went away is told again what it may not have heard, and nothing from before that."""
-    monkeypatch.setattr("coordinator.application.follow.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("coordinator.application.followers.runner.RETRY_SECONDS", 0.001)
     follower, told, more = Recording(), list[int](), asyncio.Event()
     follower.linger_seconds = PATIENCE
 
@@ -678,8 +678,8 @@ async def test_lanes_are_read_only_behind_the_commit(stores: Stores) -> None:
 
 async def test_short_heads_give_as_many_offers(stores: Stores, monkeypatch: Any) -> None:
     """Where lanes keep few jobs in memory, a miner with many slots has them all filled in one go."""
-    monkeypatch.setattr("coordinator.application.shelf.LANE_LEAST", 2)
-    monkeypatch.setattr("coordinator.application.shelf.SHELF_JOBS", 0)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_LEAST", 2)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.SHELF_JOBS", 0)
     jobs = [uuid4() for _ in range(23)]
     d = dispatching(stores)
     await d.see(*(submitted(job) for job in jobs))
@@ -778,7 +778,7 @@ async def test_a_broker_that_came_back_gets_everything_anew(stores: Stores) -> N
 
 async def test_a_backlog_beyond_memory_is_offered_whole(stores: Stores, monkeypatch: Any) -> None:
     """Jobs that were left in the table come when their time has come, in order, each once."""
-    monkeypatch.setattr("coordinator.application.shelf.LANE_HEAD", 5)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_HEAD", 5)
     jobs = [uuid4() for _ in range(23)]
     d = dispatching(stores)
     await d.see(*(submitted(job) for job in jobs))
@@ -796,7 +796,7 @@ async def test_who_takes_over_a_backlog_beyond_memory_offers_it_whole(
     stores: Stores, monkeypatch: Any
 ) -> None:
     """What the new leader left in the table is no less queued than what it read first."""
-    monkeypatch.setattr("coordinator.application.shelf.LANE_HEAD", 5)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_HEAD", 5)
     jobs = [uuid4() for _ in range(23)]
     await dispatching(stores).see(deciding.registered(concurrency=1), *(submitted(job) for job in jobs[:22]))
     d = dispatching(stores)

@@ -16,10 +16,10 @@ import psycopg
 import pytest
 
 from coordinator.application.ports import Leadership
-from coordinator.database import leadership as module
-from coordinator.database.datadir import DataDirectory, DataDirectoryInUse
-from coordinator.database.leadership import LEADER_APPLICATION, LocalLeadership, PostgresLeadership
-from coordinator.servers import PostgresServer
+from coordinator.dev.servers import PostgresServer
+from coordinator.storage.connections.data_directory import DataDirectory, DataDirectoryInUse
+from coordinator.storage.tables import leadership as module
+from coordinator.storage.tables.leadership import LEADER_APPLICATION, LocalLeadership, PostgresLeadership
 from tests.harness.waiting import eventually
 
 PATIENCE = 30.0  # seconds before a test gives up on something that should happen
@@ -27,7 +27,7 @@ PATIENCE = 30.0  # seconds before a test gives up on something that should happe
 # A process that leads, says so, and answers whenever it is asked whether it still does.
 LEADER = """
 import asyncio, sys
-from coordinator.database.leadership import PostgresLeadership
+from coordinator.storage.tables.leadership import PostgresLeadership
 
 async def main():
     leadership = PostgresLeadership(sys.argv[1])
@@ -40,7 +40,7 @@ asyncio.run(main())
 """
 HOLDER = """
 import sys
-from coordinator.database.datadir import DataDirectory
+from coordinator.storage.connections.data_directory import DataDirectory
 held = DataDirectory(sys.argv[1])
 print("holds", flush=True)
 sys.stdin.readline()

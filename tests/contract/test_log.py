@@ -29,16 +29,16 @@ from coordinator.application.ports import (
     StoredPayload,
     VersionConflict,
 )
-from coordinator.database.migrate import migrate
-from coordinator.database.postgres_pool import APPEND_LOCK, LOCK_CLASS
+from coordinator.dev.servers import PostgresServer
 from coordinator.domain.job import JobCanceled, JobCompleted
-from coordinator.log.listener import LISTEN_APPLICATION
-from coordinator.log.mapping import UnreadableEvent, encode
-from coordinator.log.memory import MemoryEventLog
-from coordinator.log.postgres import PostgresEventLog
-from coordinator.log.postgres_recorder import PostgresRecorder
-from coordinator.log.sqlite import SqliteEventLog
-from coordinator.servers import PostgresServer
+from coordinator.storage.connections.postgres_pool import APPEND_LOCK, LOCK_CLASS
+from coordinator.storage.log.listener import LISTEN_APPLICATION
+from coordinator.storage.log.mapping import UnreadableEvent, encode
+from coordinator.storage.log.postgres import PostgresEventLog
+from coordinator.storage.log.postgres_recorder import PostgresRecorder
+from coordinator.storage.log.sqlite import SqliteEventLog
+from coordinator.storage.migrate import migrate
+from tests.harness.memory_log import MemoryEventLog
 from tests.harness.waiting import eventually_now
 
 PATIENCE = 30.0  # seconds before a test gives up on something that should happen
@@ -48,8 +48,8 @@ import sys
 from uuid import uuid4
 from coordinator.application.ports import NewEvent
 from coordinator.domain.job import JobCanceled
-from coordinator.log.postgres import PostgresEventLog
-from coordinator.log.sqlite import SqliteEventLog
+from coordinator.storage.log.postgres import PostgresEventLog
+from coordinator.storage.log.sqlite import SqliteEventLog
 target, count, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 log = (PostgresEventLog if target.startswith("postgres") else SqliteEventLog)(target)
 for _ in range(count // batch):

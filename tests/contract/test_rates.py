@@ -11,16 +11,16 @@ from uuid import uuid4
 
 import pytest
 
-from coordinator.edge import rate_storage
-from coordinator.edge import rates as module
-from coordinator.edge.rate_storage import SWEEP_CALLS, LocalStorage
-from coordinator.edge.rates import Rates, Spent, redis_storage
-from coordinator.servers import RedisServer
-from coordinator.servers.processes import free_port
+from coordinator.dev.servers import RedisServer
+from coordinator.dev.servers.processes import free_port
+from coordinator.edge.middleware import rate_limits as module
+from coordinator.edge.middleware import rate_storage
+from coordinator.edge.middleware.rate_limits import RateLimits, Spent, redis_storage
+from coordinator.edge.middleware.rate_storage import SWEEP_CALLS, LocalStorage
 
 SOON = 30.0
 LIMITS = {"client": 3, "miner": 0, "admin": 2, "failures": 2}
-Make = Callable[..., Rates]
+Make = Callable[..., RateLimits]
 _names = (f"name-{uuid4().hex}" for _ in count())
 
 
@@ -47,19 +47,19 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def make(shared: str | None) -> AsyncIterator[Make]:
-    """Makes `Rates`, one for each process that a test wants."""
+    """Makes `RateLimits`, one for each process that a test wants."""
     async with AsyncExitStack() as stack:
 
-        def rates(url: str | None = shared, window: int = 60, **limits: int) -> Rates:
+        def rates(url: str | None = shared, window: int = 60, **limits: int) -> RateLimits:
             storage = None if url is None else lambda: redis_storage(url)
-            made = Rates({**LIMITS, **limits}, window, storage)
+            made = RateLimits({**LIMITS, **limits}, window, storage)
             stack.push_async_callback(made.close)
             return made
 
         yield rates
 
 
-async def spend(rates: Rates, role: str, name: str) -> Spent:
+async def spend(rates: RateLimits, role: str, name: str) -> Spent:
     spent = await rates.spend(role, name)
     assert spent is not None
     return spent
@@ -121,16 +121,18 @@ async def test_processes_count_together(make: Make, shared: str | None, name: st
 
 # --- Redis away --------------------------------------------------------------------------------------------
 @pytest.fixture
-async def breakable(breakable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rates]:
+async def breakable(
+    breakable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[RateLimits]:
     monkeypatch.setattr(module, "REDIS_PAUSE_SECONDS", 0.05)
-    rates = Rates(LIMITS, 60, lambda: redis_storage(breakable_redis.url))
+    rates = RateLimits(LIMITS, 60, lambda: redis_storage(breakable_redis.url))
     yield rates
     breakable_redis.start()
     breakable_redis.resume()
     await rates.close()
 
 
-async def until_shared(rates: Rates, name: str) -> None:
+async def until_shared(rates: RateLimits, name: str) -> None:
     """Until Redis is asked again, and answers."""
     for _ in range(1000):
         if await rates.is_first_use(f"{name}-{next(_names)}", 60) is not None:
@@ -140,7 +142,7 @@ async def until_shared(rates: Rates, name: str) -> None:
 
 
 async def test_without_redis_each_process_counts_for_itself(
-    breakable: Rates, breakable_redis: RedisServer, name: str
+    breakable: RateLimits, breakable_redis: RedisServer, name: str
 ) -> None:
     """A Redis that dies shuts nobody out and lets nobody through for ever; back, it is used again."""
     assert (await spend(breakable, "client", name)).allowed
@@ -154,7 +156,7 @@ async def test_without_redis_each_process_counts_for_itself(
 
 
 async def test_a_frozen_redis_costs_one_request_a_moment(
-    breakable: Rates, breakable_redis: RedisServer, name: str, monkeypatch: pytest.MonkeyPatch
+    breakable: RateLimits, breakable_redis: RedisServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One request waits for it, at most REDIS_SECONDS; the others do not even ask."""
     await spend(breakable, "client", name)
@@ -180,7 +182,7 @@ async def test_a_redis_that_was_never_there(name: str, monkeypatch: pytest.Monke
     """A wrong url is a warning in the log, and limits that each process keeps."""
     monkeypatch.setattr(module, "REDIS_SECONDS", 0.25)  # asking for a name may take long
     for url in (f"redis://127.0.0.1:{free_port()}/0", "redis://no-such-host.invalid/0"):
-        rates = Rates(LIMITS, 60, lambda url=url: redis_storage(url))  # type: ignore[misc]
+        rates = RateLimits(LIMITS, 60, lambda url=url: redis_storage(url))  # type: ignore[misc]
         told = [(await spend(rates, "client", name)).allowed for _ in range(4)]
         assert [True, True, True, False] == told
         await rates.close()
@@ -188,13 +190,13 @@ async def test_a_redis_that_was_never_there(name: str, monkeypatch: pytest.Monke
 
 async def test_a_wrong_password(redis: RedisServer, name: str) -> None:
     """The same: nobody is shut out because of a setting."""
-    rates = Rates(LIMITS, 60, lambda: redis_storage(redis.url.replace("://:", "://:not-")))
+    rates = RateLimits(LIMITS, 60, lambda: redis_storage(redis.url.replace("://:", "://:not-")))
     assert 1 == (await spend(rates, "client", name)).count
     await rates.close()
 
 
 # --- strangers ---------------------------------------------------------------------------------------------
-async def failed(rates: Rates, address: str, name: str = "alice") -> int:
+async def failed(rates: RateLimits, address: str, name: str = "alice") -> int:
     spent = await rates.failures(address, name, count=True)
     assert spent is not None
     return spent.count
@@ -202,7 +204,7 @@ async def failed(rates: Rates, address: str, name: str = "alice") -> int:
 
 async def test_failures_count_by_address_and_name() -> None:
     """A stranger shuts nobody else out, and gets no further with other addresses of one net."""
-    rates = Rates(LIMITS, 60)
+    rates = RateLimits(LIMITS, 60)
     assert [1, 2] == [await failed(rates, "192.0.2.1") for _ in range(2)]
     assert 1 == await failed(rates, "192.0.2.2")
     assert 1 == await failed(rates, "192.0.2.1", "bob")
@@ -218,7 +220,7 @@ async def test_failures_count_by_address_and_name() -> None:
 
 async def test_made_up_names_cost_no_memory() -> None:
     """However many names a stranger tries, so many counters there are for one address."""
-    rates = Rates(LIMITS, 60)
+    rates = RateLimits(LIMITS, 60)
     for n in range(2000):
         await rates.failures("192.0.2.1", f"name-{n}\udc80", count=True)
     assert len(rates._strangers) <= module.NAME_BUCKETS

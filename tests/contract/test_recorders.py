@@ -12,11 +12,11 @@ import pytest
 from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, StoredEvent
 from eventsourcing.popo import POPOApplicationRecorder
 
-from coordinator.database.migrate import migrate
-from coordinator.log.memory import MemoryEventLog
-from coordinator.log.postgres import PostgresEventLog
-from coordinator.log.postgres_recorder import PostgresRecorder
-from coordinator.log.sqlite import SqliteEventLog, SqliteRecorder
+from coordinator.storage.log.postgres import PostgresEventLog
+from coordinator.storage.log.postgres_recorder import PostgresRecorder
+from coordinator.storage.log.sqlite import SqliteEventLog, SqliteRecorder
+from coordinator.storage.migrate import migrate
+from tests.harness.memory_log import MemoryEventLog
 
 # The module imports the library's cipher, which needs a package of its own, for tests that are not these.
 sys.modules.setdefault("eventsourcing.cipher", types.SimpleNamespace(AESCipher=None))  # type: ignore[arg-type]

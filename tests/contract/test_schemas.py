@@ -12,8 +12,8 @@ import pytest
 from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema
 from pydantic import ValidationError
 
-from coordinator import schemas
 from coordinator.broker import topology
+from coordinator.dev import schemas
 from coordinator.domain.aggregates import COMMANDS, EVENTS
 from coordinator.domain.errors import Code
 

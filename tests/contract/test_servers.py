@@ -20,8 +20,8 @@ import psutil
 import psycopg
 import pytest
 
-from coordinator import servers
-from coordinator.servers import (
+from coordinator.dev import servers
+from coordinator.dev.servers import (
     Postgres,
     PostgresServer,
     RabbitMQ,
@@ -32,8 +32,8 @@ from coordinator.servers import (
     ServerFailed,
     ServersMissing,
 )
-from coordinator.servers.node import LocalServer
-from coordinator.servers.processes import LOWEST_PORT, family, free_port, processes_in, wait_until_gone
+from coordinator.dev.servers.node import LocalServer
+from coordinator.dev.servers.processes import LOWEST_PORT, family, free_port, processes_in, wait_until_gone
 
 LOCAL_SERVERS = [
     pytest.param(Postgres, id="postgres"),
@@ -291,7 +291,7 @@ def segments() -> set[str]:
 
 OWNER = """
 import sys, threading
-from coordinator.servers import Postgres
+from coordinator.dev.servers import Postgres
 
 server = Postgres()
 starter = threading.Thread(target=server.start)
@@ -373,7 +373,7 @@ def test_free_ports_differ_and_are_not_ephemeral() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="where there are no abstract sockets")
 def test_a_port_is_one_processs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that another process was given is not given out here, though nobody listens on it yet."""
-    ask = "from coordinator.servers.processes import free_port; print(free_port(), flush=True); input()"
+    ask = "from coordinator.dev.servers.processes import free_port; print(free_port(), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", ask], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
@@ -381,7 +381,7 @@ def test_a_port_is_one_processs_own(monkeypatch: pytest.MonkeyPatch) -> None:
         theirs = int(other.stdout.readline())
         choices = iter([theirs, theirs, theirs + 1, theirs + 2])
         monkeypatch.setattr(
-            "coordinator.servers.processes.secrets.randbelow", lambda _: next(choices) - LOWEST_PORT
+            "coordinator.dev.servers.processes.secrets.randbelow", lambda _: next(choices) - LOWEST_PORT
         )
         assert free_port() in (theirs + 1, theirs + 2)
         other.communicate("")

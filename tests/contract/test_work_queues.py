@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from coordinator.application.local_queues import LocalHints, LocalWorkQueues
+from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
 from coordinator.application.ports import Offer, TakenOffer, WorkQueues
-from coordinator.broker import taps
+from coordinator.broker import poll_consumers
 from coordinator.broker.connection import Broker
 from coordinator.broker.offers import RabbitWorkQueues
 from coordinator.broker.topology import declare_topology
@@ -184,7 +184,9 @@ async def test_take_without_waiting(queues: WorkQueues, monkeypatch: pytest.Monk
     assert await queues.take("p", 0) is None
 
     await queues.publish("p", [[offer()]])
-    monkeypatch.setattr(taps, "SHORTEST_WAIT_SECONDS", SOON)  # a busy broker takes longer to be asked
+    monkeypatch.setattr(
+        poll_consumers, "SHORTEST_WAIT_SECONDS", SOON
+    )  # a busy broker takes longer to be asked
 
     assert await queues.take("p", 0) is not None
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from coordinator.servers.docker import POSTGRES_IMAGE, RABBITMQ_IMAGE
-from coordinator.settings import Settings, load_settings
+from coordinator.dev.servers.docker import POSTGRES_IMAGE, RABBITMQ_IMAGE
+from coordinator.runtime.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.settings import Settings
+from coordinator.runtime.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "coordinator"

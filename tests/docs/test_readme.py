@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
-from coordinator.demo import lifeline
-from coordinator.servers.processes import free_port
+from coordinator.dev.servers.processes import free_port
+from coordinator.runtime import parent_watch
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -107,7 +107,7 @@ def running(commands: str, place: Path, port: int) -> Iterator[None]:
         process = subprocess.Popen(
             ["bash", "-euc", commands.replace("coordinator dev", f"exec coordinator dev --port {port}")],
             cwd=place,
-            env=environment(place, port) | {lifeline.VARIABLE: "1"},  # it ends if the tests are killed
+            env=environment(place, port) | {parent_watch.VARIABLE: "1"},  # it ends if the tests are killed
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=file,

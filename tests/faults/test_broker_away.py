@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.servers import RabbitMQServer
+from coordinator.dev.servers import RabbitMQServer
 from tests.harness.executor import SERVICE
 from tests.harness.logbook import Logbook
 from tests.harness.stage import Stage

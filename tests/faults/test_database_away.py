@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from coordinator.servers import PostgresServer
+from coordinator.dev.servers import PostgresServer
 from tests.harness.executor import SERVICE
 from tests.harness.stage import ALICE, Stage
 from tests.harness.waiting import eventually

@@ -39,7 +39,7 @@ from coordinator.domain.service import (
     ServiceSpec,
     service_stream,
 )
-from coordinator.log.mapping import encode
+from coordinator.storage.log.mapping import encode
 
 NOON = 1_780_000_000_000
 KEY = "A" * 43

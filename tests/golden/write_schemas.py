@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psycopg
 
-from coordinator.database.migrate import migrate
-from coordinator.servers import private_postgres
+from coordinator.dev.servers import private_postgres
+from coordinator.storage.migrate import migrate
 
 GOLDEN = Path(__file__).parent
 SQLITE = GOLDEN / "schema-sqlite.txt"

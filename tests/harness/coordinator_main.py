@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from coordinator import bootstrap, server
 from coordinator.application.ports import (
     Appended,
     LogUnavailable,
@@ -24,13 +23,14 @@ from coordinator.application.ports import (
     Recorded,
     StoredPayload,
 )
-from coordinator.bootstrap import Coordinator, open_parts
-from coordinator.catalog import load_catalog
-from coordinator.demo.lifeline import hold_on
 from coordinator.domain.job import JobCompleted, JobSubmitted
-from coordinator.logs import configure_logs
-from coordinator.parts import Parts
-from coordinator.settings import Settings, load_settings
+from coordinator.runtime import bootstrap, server
+from coordinator.runtime.adapters import Adapters
+from coordinator.runtime.bootstrap import CoordinatorProcess, open_adapters
+from coordinator.runtime.logs import configure_logs
+from coordinator.runtime.parent_watch import hold_on
+from coordinator.runtime.settings import Settings, load_settings
+from coordinator.services.catalog import load_catalog
 from tests.harness.executor import SPEC
 
 
@@ -114,7 +114,7 @@ class _AfterPublishing(_Wrapped):
         self._count()
 
 
-STEPS: dict[str, Callable[[Parts, Countdown], Parts]] = {
+STEPS: dict[str, Callable[[Adapters, Countdown], Adapters]] = {
     "never": lambda p, c: p,
     "lost-acknowledgements": lambda p, c: dataclasses.replace(p, log=_LostAcknowledgement(p.log, c)),
     "before-offers": lambda p, c: dataclasses.replace(p, queues=_BeforeOffers(p.queues, c)),
@@ -131,8 +131,8 @@ def main(step: str, n: str) -> None:
     configure_logs(settings.log_format, settings.log_level)
     count = Countdown(int(n))
 
-    def build(given: Settings) -> Coordinator:
-        return Coordinator(given, STEPS[step](open_parts(given), count))
+    def build(given: Settings) -> CoordinatorProcess:
+        return CoordinatorProcess(given, STEPS[step](open_adapters(given), count))
 
     setattr(bootstrap, "load_catalog", lambda: [*load_catalog(), SPEC])  # noqa: B010 - as monkeypatch does it
     setattr(server, "build", build)  # noqa: B010

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import httpx
 
+from coordinator.dev.servers.processes import free_port
 from coordinator.miner.executors.engine import EngineSettings
-from coordinator.servers.processes import free_port
 from tests.harness.processes import Process
 from tests.harness.waiting import eventually_now
 

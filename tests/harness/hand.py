@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from coordinator.client.amqp_rpc import AmqpRpc
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
+from coordinator.wire.amqp_rpc import AmqpRpc
 from tests.harness.executor import SERVICE
 
 SALT = "ab" * 16

@@ -21,11 +21,11 @@ import aio_pika
 
 from coordinator.crypto.receipt import verify_receipt
 from coordinator.crypto.signature import VerificationFailed
-from coordinator.database.postgres import PostgresDatabase
-from coordinator.database.sqlite import SqliteDatabase
-from coordinator.log.postgres import PostgresEventLog
-from coordinator.log.sqlite import SqliteEventLog
 from coordinator.projections import projector
+from coordinator.storage.log.postgres import PostgresEventLog
+from coordinator.storage.log.sqlite import SqliteEventLog
+from coordinator.storage.tables.postgres import PostgresDatabase
+from coordinator.storage.tables.sqlite import SqliteDatabase
 from tests.harness.logbook import FINAL_TOPICS, Entry, Logbook
 from tests.harness.waiting import eventually
 

@@ -12,7 +12,7 @@ import threading
 
 import xllamacpp
 
-from coordinator.demo.lifeline import hold_on
+from coordinator.runtime.parent_watch import hold_on
 
 
 def main() -> None:

@@ -8,9 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from coordinator.client.backoff import Backoff
-from coordinator.demo.lifeline import hold_on
-from coordinator.logs import configure_logs
 from coordinator.miner.amqp import AmqpTransport
 from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors import load_executors
@@ -18,6 +15,9 @@ from coordinator.miner.executors.base import Executor
 from coordinator.miner.http import HttpTransport
 from coordinator.miner.program import MinerProgram
 from coordinator.miner.transport import Transport
+from coordinator.runtime.logs import configure_logs
+from coordinator.runtime.parent_watch import hold_on
+from coordinator.wire.backoff import Backoff
 from tests.harness.executor import Rehearsal
 from tests.harness.studio import studio
 

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from coordinator.demo import lifeline
-from coordinator.demo.processes import bare_environment
-from coordinator.servers.processes import family, send, wait_until_gone
+from coordinator.dev.demo.processes import bare_environment
+from coordinator.dev.servers.processes import family, send, wait_until_gone
+from coordinator.runtime import parent_watch
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 30.0
@@ -33,7 +33,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=bare_environment(
-                    {"PYTHONPATH": os.pathsep.join(paths), lifeline.VARIABLE: "1", **settings}
+                    {"PYTHONPATH": os.pathsep.join(paths), parent_watch.VARIABLE: "1", **settings}
                 ),
                 cwd=folder,
                 start_new_session=True,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from coordinator.client import AsyncCoordinator
-from coordinator.client.amqp_rpc import AmqpRpc
-from coordinator.client.backoff import Backoff
 from coordinator.crypto.keys import SigningKey
-from coordinator.servers.processes import free_port
+from coordinator.dev.servers.processes import free_port
+from coordinator.wire.amqp_rpc import AmqpRpc
+from coordinator.wire.backoff import Backoff
 from tests.harness import invariants
 from tests.harness.executor import SERVICE, SPEC
 from tests.harness.logbook import Logbook

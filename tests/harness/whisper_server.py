@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, Form, HTTPException, UploadFile
 from pywhispercpp.model import Model
 
-from coordinator.demo.lifeline import hold_on
+from coordinator.runtime.parent_watch import hold_on
 
 LONGEST_SEGMENT_TOKENS = 20
 """A model of random weights knows no end."""

@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from coordinator.catalog import load_catalog
 from coordinator.miner.executors import ExecutorError, Outcome, OutputFile, Work, Workspace, base
+from coordinator.services.catalog import load_catalog
 
 OUTPUT_SCHEMAS = {entry["id"]: entry["output_schema"] for entry in load_catalog()}
 

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from coordinator.bootstrap import Coordinator, build
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
 from coordinator.edge import create_app
-from coordinator.settings import load_settings
+from coordinator.runtime.bootstrap import CoordinatorProcess, build
+from coordinator.runtime.settings import load_settings
 
 CLIENTS = ("alice", "bob")
 MINERS = ("rig", "other-rig")
@@ -28,7 +28,7 @@ SERVICE = "checksum"
 class Bench:
     """`bench.alice` and the others are HTTP clients with that principal's key; `anyone` has none."""
 
-    def __init__(self, coordinator: Coordinator, app: FastAPI) -> None:
+    def __init__(self, coordinator: CoordinatorProcess, app: FastAPI) -> None:
         self.coordinator = coordinator
         self.app = app
         self.anyone = self._browse(None)

@@ -13,22 +13,22 @@ from aio_pika import Message, connect_robust
 from aio_pika.abc import HeadersType
 from pamqp.commands import Basic
 
-from coordinator.application.intents import Accepted, Answer, Intent
-from coordinator.application.keyring import Keyring
+from coordinator.application.commands.parsing import Accepted, Answer, Intent
+from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Heartbeat, Offer, Recorded
 from coordinator.broker import connection
 from coordinator.broker.connection import Broker, BrokerRefused, BrokerUnreachable, PublishFailed
 from coordinator.broker.declarer import Declarer
-from coordinator.broker.inbox import Inbox
+from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.publisher import RabbitEventSink
 from coordinator.broker.topology import COMMANDS_QUEUE, TopologyMismatch, control_queue, declare_topology
-from coordinator.client.amqp_rpc import LINK_ERRORS, on_link
 from coordinator.crypto.mac import message_to_sign, sign_message
+from coordinator.dev.servers import RabbitMQServer
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetired
-from coordinator.log.mapping import encode
-from coordinator.servers import RabbitMQServer
+from coordinator.storage.log.mapping import encode
+from coordinator.wire.amqp_rpc import LINK_ERRORS, on_link
 from tests.harness.waiting import eventually
 
 SOON = 60.0
@@ -69,7 +69,7 @@ async def in_thread(work: Callable[[], None]) -> None:
     await asyncio.to_thread(work)
 
 
-async def reconnected(broker: Broker, inbox: Inbox) -> None:
+async def reconnected(broker: Broker, inbox: CommandInbox) -> None:
     await eventually(lambda: broker.connected and inbox.connected, "both are connected")
 
 
@@ -91,16 +91,16 @@ def amqp_url(url: str) -> str:
 
 
 @pytest.fixture
-def front() -> Front:
+def gateway() -> Front:
     return Front()
 
 
 @pytest.fixture
-async def inbox(broker: Broker, front: Front) -> AsyncIterator[Inbox]:
-    inbox = Inbox(broker, front, KEYS, prefetch=16, graceful_timeout=5.0)
+async def inbox(broker: Broker, gateway: Front) -> AsyncIterator[CommandInbox]:
+    inbox = CommandInbox(broker, gateway, KEYS, prefetch=16, graceful_timeout=5.0)
     await inbox.start()
     yield inbox
-    front.gate.set()
+    gateway.gate.set()
     await inbox.stop()
 
 
@@ -133,21 +133,26 @@ async def ready(url: str, queue: str) -> int:
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
 async def test_commands_in_flight_come_again(
-    broker: Broker, inbox: Inbox, front: Front, breakable_rabbitmq: RabbitMQServer, url: str, how: str
+    broker: Broker,
+    inbox: CommandInbox,
+    gateway: Front,
+    breakable_rabbitmq: RabbitMQServer,
+    url: str,
+    how: str,
 ) -> None:
     """Commands that were handed in and not acknowledged when the broker went are handed in again."""
-    front.gate.clear()
+    gateway.gate.clear()
     ids = [f"m{i}" for i in range(40)]
     await send(url, ids)
-    await front.until(lambda: len(front.seen) == 16)
+    await gateway.until(lambda: len(gateway.seen) == 16)
 
     if how == "kill":
         await in_thread(breakable_rabbitmq.cut_power)
         await in_thread(breakable_rabbitmq.start)
     else:
         await in_thread(breakable_rabbitmq.restart)
-    front.gate.set()
-    await front.until(lambda: set(front.seen) == set(ids))
+    gateway.gate.set()
+    await gateway.until(lambda: set(gateway.seen) == set(ids))
     await reconnected(broker, inbox)
     await inbox.stop()
 
@@ -155,12 +160,12 @@ async def test_commands_in_flight_come_again(
 
 
 async def test_a_restart_in_the_middle_of_a_stream_of_commands(
-    broker: Broker, inbox: Inbox, front: Front, breakable_rabbitmq: RabbitMQServer, url: str
+    broker: Broker, inbox: CommandInbox, gateway: Front, breakable_rabbitmq: RabbitMQServer, url: str
 ) -> None:
     """Every command whose publisher saw a confirm is handled, although the broker was killed meanwhile."""
     ids = [f"m{i}" for i in range(400)]
     sending = asyncio.create_task(send(url, ids))
-    await front.until(lambda: len(front.seen) >= 100)
+    await gateway.until(lambda: len(gateway.seen) >= 100)
 
     await in_thread(breakable_rabbitmq.cut_power)
 
@@ -168,7 +173,7 @@ async def test_a_restart_in_the_middle_of_a_stream_of_commands(
     await in_thread(breakable_rabbitmq.start)
     async with asyncio.timeout(SOON):
         await sending
-    await front.until(lambda: set(front.seen) == set(ids))
+    await gateway.until(lambda: set(gateway.seen) == set(ids))
 
     await reconnected(broker, inbox)
     assert broker.state == "connected"

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.edge import listing
+from coordinator.edge.http import listing
 from coordinator.edge.models.health import StatsView
 from tests.integration.edge_bench import Bench
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from coordinator.edge import create_app
-from coordinator.edge.rates import RATE_HEADERS
+from coordinator.edge.middleware.rate_limits import RATE_HEADERS
 from tests.integration.edge_bench import Bench, an_edge, key_of
 from tests.unit.edge_fakes import FakeFront, a_context, browsing
 
@@ -112,7 +112,7 @@ class BrokenFront(FakeFront):
 
 async def test_browsers_may_read_every_answer(edge: Bench) -> None:
     """With ALLOW_ORIGINS also refusals, 429s and failures have the headers that let a page see them."""
-    context = a_context(settings={"allow_origins": ORIGIN, **LIMITS}, front=BrokenFront())
+    context = a_context(settings={"allow_origins": ORIGIN, **LIMITS}, gateway=BrokenFront())
     rates = edge.app.state.context.rates
     async with browsing(create_app(a_context(settings={"allow_origins": ORIGIN}, rates=rates))) as http:
         key = {"X-Api-Key": key_of("alice"), "Origin": ORIGIN}

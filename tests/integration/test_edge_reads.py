@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from coordinator.application.ports import Database
-from coordinator.database.migrate import migrate
-from coordinator.database.postgres import PostgresDatabase
-from coordinator.database.sqlite import SqliteDatabase
-from coordinator.database.statements import load_statements
+from coordinator.storage.migrate import migrate
+from coordinator.storage.tables.postgres import PostgresDatabase
+from coordinator.storage.tables.sqlite import SqliteDatabase
+from coordinator.storage.tables.statements import load_statements
 
 BETWEEN: dict[str, Any] = {"from_at": -1, "from_id": "", "to_at": 2**62, "to_id": ""}
 FIRST: dict[str, Any] = {**BETWEEN, "service": "", "miner": "", "page_size": 10}

@@ -10,11 +10,11 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from coordinator.application.intents import Accepted, Intent
-from coordinator.catalog import load_catalog
+from coordinator.application.commands.parsing import Accepted, Intent
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetire
 from coordinator.edge.models.services import ServiceView
+from coordinator.services.catalog import load_catalog
 from tests.integration.edge_bench import SERVICE, Bench
 
 NOT_THERE: list[str] = ["no_such", "a" * 63]
@@ -54,7 +54,7 @@ async def test_the_registry_is_filtered_by_category(edge: Bench) -> None:
 
 async def test_a_retired_service_leaves_the_list_and_can_still_be_shown(edge: Bench) -> None:
     """Old jobs name it, so it is shown by id, and in lists that ask for it."""
-    [answer] = await edge.coordinator.front.handle(
+    [answer] = await edge.coordinator.gateway.handle(
         [Intent(ServiceRetire(service=SERVICE), Principal("root", Role.ADMIN))]
     )
     assert isinstance(answer, Accepted)

@@ -59,7 +59,7 @@ async def test_a_large_result_comes_from_the_blob_store(edge: Bench) -> None:
     await edge.register()
     result = {"text": "x" * 300_000}
     job = await edge.finish(edge.alice, result)
-    stored = edge.coordinator.parts.log.payloads("result", [UUID(job)])[UUID(job)]
+    stored = edge.coordinator.adapters.log.payloads("result", [UUID(job)])[UUID(job)]
     assert stored.body.startswith(b'{"blob":')
     assert (await edge.alice.get(f"/v1/jobs/{job}/result")).json()["result"] == result
 
@@ -79,7 +79,7 @@ async def test_a_receipt_that_the_tables_lack_is_asked_for_again(edge: Bench) ->
     """Where a completed job's receipt is missing from the read models, that is 503 UNAVAILABLE, never 500."""
     await edge.register()
     job = await edge.finish(edge.alice, {"text": "hello"})
-    with edge.coordinator.parts.database.transaction() as tables:
+    with edge.coordinator.adapters.database.transaction() as tables:
         tables.execute("projector_clear_receipts")
     answer = await edge.alice.get(f"/v1/jobs/{job}/receipt")
     assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
@@ -90,7 +90,7 @@ async def test_a_result_that_was_erased_is_gone(edge: Bench) -> None:
     """After an erasure the result is 404 and the receipt still there."""
     await edge.register()
     job = await edge.finish(edge.alice, {"ok": True})
-    await asyncio.to_thread(edge.coordinator.parts.log.erase, [UUID(job)])
+    await asyncio.to_thread(edge.coordinator.adapters.log.erase, [UUID(job)])
     answer = await edge.alice.get(f"/v1/jobs/{job}/result")
     assert (answer.status_code, answer.json()["code"]) == (404, "BLOB_NOT_FOUND")
     assert (await edge.alice.get(f"/v1/jobs/{job}/receipt")).status_code == 200

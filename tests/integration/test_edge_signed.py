@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from coordinator.client import AsyncCoordinator
-from coordinator.client.signing import SignedRequests, content_digest, signing
-from coordinator.edge import rates as rates_module
-from coordinator.edge import replays
-from coordinator.edge.rates import Rates, redis_storage
-from coordinator.servers import RedisServer
+from coordinator.dev.servers import RedisServer
+from coordinator.edge.middleware import rate_limits as rates_module
+from coordinator.edge.middleware import replays
+from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
+from coordinator.wire.signing import SignedRequests, content_digest, signing
 from tests.integration.edge_bench import SERVICE, Bench, an_edge, key_of
 from tests.integration.test_keys import about, make
 
@@ -266,7 +266,7 @@ async def test_more_than_can_be_remembered_is_refused(
 def test_what_is_too_old_is_forgotten() -> None:
     """Timestamps that would be refused anyway need no memory; those that would not are remembered."""
     now = [1000.0]
-    used = replays.Replays(clock=lambda: now[0])
+    used = replays.UsedSignatures(clock=lambda: now[0])
     for n in range(100):
         now[0] = 1000.0 + n * 60
         assert used.use("alice", now[0], 60, f"{n:064x}")
@@ -282,8 +282,8 @@ async def test_a_replay_at_another_process_is_refused_with_redis(
     """What one process has seen the others know, where they share a Redis."""
     monkeypatch.setattr(rates_module, "REDIS_SECONDS", 30.0)  # it answers, however busy the machine is
     made = await make(edge, signed=True)
-    shared = [Rates({}, 60, lambda: redis_storage(redis.url)) for _ in range(2)]
-    one, other = (edge.again(rates=rates, replays=replays.Replays()) for rates in shared)
+    shared = [RateLimits({}, 60, lambda: redis_storage(redis.url)) for _ in range(2)]
+    one, other = (edge.again(rates=rates, replays=replays.UsedSignatures()) for rates in shared)
     headers = signature(made, "GET", "/v1/jobs")
     assert (await one.anyone.get("/v1/jobs", headers=headers)).status_code == 200
     refused(await other.anyone.get("/v1/jobs", headers=headers), "used already")

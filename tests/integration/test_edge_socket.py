@@ -16,10 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
-from coordinator.application.intents import MAX_BODY_BYTES
+from coordinator.application.commands.parsing import MAX_BODY_BYTES
 from coordinator.edge import EdgeLimits
-from coordinator.edge.heads import MAX_HEAD_BYTES, BoundedHeads
-from coordinator.server import configure, listen
+from coordinator.edge.server.header_limits import MAX_HEAD_BYTES, LimitedHeaders
+from coordinator.runtime.server import configure, listen
 from tests.harness.live import live_socket
 from tests.integration.edge_bench import Bench, key_of
 
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, heads: type[BoundedHeads] | None = None) -> AsyncIterator[int]:
+async def serving(app: FastAPI, heads: type[LimitedHeaders] | None = None) -> AsyncIterator[int]:
     """Serve `app`; the port."""
     config = configure(app)
     config.http = heads or config.http
@@ -206,7 +206,7 @@ async def test_odd_bytes_in_a_target_are_refused(edge: Bench) -> None:
 
 
 # --- heads -------------------------------------------------------------------------------------------------
-class HastyHeads(BoundedHeads):
+class HastyHeads(LimitedHeaders):
     """Gives heads up that take longer than a moment."""
 
     head_seconds = 0.3

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.catalog import load_catalog
-from coordinator.edge.typed.whisper import WhisperJob
+from coordinator.edge.services.whisper import WhisperJob
+from coordinator.services.catalog import load_catalog
 from tests.harness.live import read_events
 from tests.integration.edge_bench import Bench, key_of
 from tests.integration.test_edge_socket import serving

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.miner.executors.audio import AudioExecutor
+from coordinator.miner.executors.audio.executor import AudioExecutor
 from coordinator.miner.executors.base import (
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from coordinator.miner.executors.base import EXECUTOR_TIMEOUT, INVALID_PAYLOAD, UNSUPPORTED
-from coordinator.miner.executors.blender import (
+from coordinator.miner.executors.blender.executor import (
     SETUP,
     BlenderExecutor,
     RenderPayload,

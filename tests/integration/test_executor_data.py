@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from coordinator.miner.executors import data
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
-from coordinator.miner.executors.child_data import work as do_work
-from coordinator.miner.executors.child_data_text import first_of_similar
-from coordinator.miner.executors.data import DataExecutor
-from coordinator.miner.executors.data_payload import DataPayload
+from coordinator.miner.executors.data import executor
+from coordinator.miner.executors.data.child import work as do_work
+from coordinator.miner.executors.data.executor import DataExecutor
+from coordinator.miner.executors.data.payload import DataPayload
+from coordinator.miner.executors.data.text import first_of_similar
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 PEOPLE = """\
@@ -228,7 +228,7 @@ async def test_payloads_that_can_not_be_done(
 
 async def test_a_bomb_ends_its_child_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small file that unpacks to more than the memory allowed is an error of the job's."""
-    monkeypatch.setattr(data, "MAX_MEMORY_BYTES", 1 << 30)
+    monkeypatch.setattr(executor, "MAX_MEMORY_BYTES", 1 << 30)
     file = BytesIO()
     pl.DataFrame({"name": pl.Series(["x" * 1000]).new_from_index(0, 3_000_000)}).write_parquet(
         file, compression="zstd", use_pyarrow=False

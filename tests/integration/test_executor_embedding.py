@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from coordinator.miner.executors import embedding
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
-from coordinator.miner.executors.embedding import EmbeddingExecutor
+from coordinator.miner.executors.embedding import executor as embedding
+from coordinator.miner.executors.embedding.executor import EmbeddingExecutor
 from coordinator.miner.executors.engine import EngineSettings
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stand_in import StandIn

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from coordinator.miner.executors import child, child_images, images
 from coordinator.miner.executors.base import (
     EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
@@ -21,8 +20,10 @@ from coordinator.miner.executors.base import (
     UNSUPPORTED,
     ExecutorError,
 )
-from coordinator.miner.executors.image_payload import ImagesPayload
-from coordinator.miner.executors.images import MAX_PIXELS, ImagesExecutor
+from coordinator.miner.executors.child import output_of
+from coordinator.miner.executors.images import child, executor
+from coordinator.miner.executors.images.executor import MAX_PIXELS, ImagesExecutor
+from coordinator.miner.executors.images.payload import ImagesPayload
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 
@@ -53,7 +54,7 @@ def edit(folder: Path, contents: list[bytes], *operations: dict[str, Any], **mor
     plan = {"inputs": list(map(str, inputs)), "outputs": list(map(str, outputs)), "max_pixels": MAX_PIXELS}
     plan |= payload.model_dump(mode="json", exclude={"images"})
     with warnings.catch_warnings():
-        done = child_images.work(plan, lambda *_: None)
+        done = child.work(plan, lambda *_: None)
     made: list[Image.Image] = [Image.open(path) for path in outputs]
     assert done["sizes"] == [list(image.size) for image in made]
     return made
@@ -194,7 +195,7 @@ async def test_hostile_images(
 
 async def test_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that fits the pixels and not the memory ends its child alone."""
-    monkeypatch.setattr(images, "MAX_MEMORY_BYTES", 400 << 20)
+    monkeypatch.setattr(executor, "MAX_MEMORY_BYTES", 400 << 20)
     work = bench.work({"images": [bench.blobs.add(picture((9_000, 9_000), "PNG"))]})
     code, retryable = await failure(ImagesExecutor(), work)
     assert code in (INPUT_TOO_LARGE, "EXECUTOR_KILLED")
@@ -212,7 +213,7 @@ def test_what_a_child_leaves_is_a_file_in_the_folder(tmp_path: Path) -> None:
     """Links and names that lead elsewhere are not uploaded."""
     (tmp_path / "link").symlink_to("/etc/passwd")
     (tmp_path / "file").write_text("x")
-    assert tmp_path / "file" == child.output_of(tmp_path, "file")
+    assert tmp_path / "file" == output_of(tmp_path, "file")
     for name in ("link", "../x", "/etc/passwd", "", ".", "missing"):
         with pytest.raises(ExecutorError):
-            child.output_of(tmp_path, name)
+            output_of(tmp_path, name)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
-from coordinator.miner.executors.ffmpeg import find_ffmpeg
+from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.speech import SpeechExecutor, parse_transcript, recognise
 from tests.harness.stand_in import StandIn
 from tests.harness.whisper_engine import MODEL, WhisperEngine

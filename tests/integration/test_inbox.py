@@ -16,12 +16,12 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from pamqp import decode
 from pamqp.commands import Basic
 
-from coordinator.application.intents import Accepted, Answer, Intent, Refused
-from coordinator.application.keyring import Keyring
+from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
+from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Heartbeat
 from coordinator.broker.connection import Broker
-from coordinator.broker.inbox import Inbox, retry_delay
-from coordinator.broker.tolerance import read_tolerantly
+from coordinator.broker.inbox import CommandInbox, retry_delay
+from coordinator.broker.pamqp_patch import read_tolerantly
 from coordinator.broker.topology import (
     COMMAND_DELIVERY_LIMIT,
     COMMANDS_QUEUE,
@@ -193,7 +193,7 @@ async def next_message(queue: AbstractQueue) -> AbstractIncomingMessage:
 
 
 @pytest.fixture
-def front() -> RecordingFront:
+def gateway() -> RecordingFront:
     return RecordingFront()
 
 
@@ -201,15 +201,15 @@ KEYS = Keyring({Role.CLIENT: ["alice:alice-secret"], Role.MINER: ["gpu:gpu-secre
 
 
 @pytest.fixture
-async def inbox(broker: Broker, front: RecordingFront) -> AsyncIterator[Inbox]:
-    inbox = Inbox(broker, front, KEYS, graceful_timeout=1.0)
+async def inbox(broker: Broker, gateway: RecordingFront) -> AsyncIterator[CommandInbox]:
+    inbox = CommandInbox(broker, gateway, KEYS, graceful_timeout=1.0)
     await inbox.start()
     yield inbox
     await inbox.stop()
 
 
 @pytest.fixture
-async def sender(inbox: Inbox, amqp_url: str) -> AsyncIterator[Sender]:
+async def sender(inbox: CommandInbox, amqp_url: str) -> AsyncIterator[Sender]:
     sender = Sender(amqp_url)
     await sender.start()
     yield sender
@@ -217,14 +217,14 @@ async def sender(inbox: Inbox, amqp_url: str) -> AsyncIterator[Sender]:
 
 
 # --- what is meant to work ---------------------------------------------------------------------------------
-async def test_a_command_is_answered(sender: Sender, front: RecordingFront) -> None:
+async def test_a_command_is_answered(sender: Sender, gateway: RecordingFront) -> None:
     """One object: one intent with its sender, id and trace, and one object as the answer."""
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
     answer = await sender.ask(SUBMIT, headers={"traceparent": trace})
 
     assert answer == {"status": "accepted", "job_id": "j", "position": 7}
-    (intent,) = front.intents
+    (intent,) = gateway.intents
     assert intent.principal == Principal("alice", Role.CLIENT)
     assert intent.message_id == "m"
     assert intent.trace == trace
@@ -233,63 +233,63 @@ async def test_a_command_is_answered(sender: Sender, front: RecordingFront) -> N
     assert await sender.count(COMMANDS_QUEUE) == 0
 
 
-async def test_an_array_is_answered_by_an_array(sender: Sender, front: RecordingFront) -> None:
+async def test_an_array_is_answered_by_an_array(sender: Sender, gateway: RecordingFront) -> None:
     """Elements are known by the message's id and their place, and answered in order in one message."""
-    front.answer = lambda intent: Accepted(1, {"job_id": intent.message_id})
+    gateway.answer = lambda intent: Accepted(1, {"job_id": intent.message_id})
 
     answer = await sender.ask([SUBMIT] * 500)
 
     assert [f"m:{i}" for i in range(500)] == [a["job_id"] for a in answer]
-    assert len(front.calls) == 1
+    assert len(gateway.calls) == 1
 
 
-async def test_elements_fail_singly(sender: Sender, front: RecordingFront) -> None:
+async def test_elements_fail_singly(sender: Sender, gateway: RecordingFront) -> None:
     """A bad element of an array is refused in its place; the others are handled."""
-    front.answer = lambda intent: Accepted(1, {"job_id": intent.message_id})
+    gateway.answer = lambda intent: Accepted(1, {"job_id": intent.message_id})
     bad = {**SUBMIT, "typo": 1}
 
     answer = await sender.ask([SUBMIT, bad, 5, SUBMIT, None])
 
     assert [a["status"] for a in answer] == ["accepted", "refused", "refused", "accepted", "refused"]
     assert {"INVALID_PAYLOAD"} == {a["code"] for a in answer if a["status"] == "refused"}
-    assert [i.message_id for i in front.intents] == ["m:0", "m:3"]
+    assert [i.message_id for i in gateway.intents] == ["m:0", "m:3"]
     assert await sender.count(DEAD_QUEUE) == 0
 
 
-async def test_an_array_of_bad_elements_only(sender: Sender, front: RecordingFront) -> None:
+async def test_an_array_of_bad_elements_only(sender: Sender, gateway: RecordingFront) -> None:
     """Nothing is left for the front then, and the answer is an array all the same."""
     answer = await sender.ask([1, 2])
 
     assert [a["code"] for a in answer] == ["INVALID_PAYLOAD", "INVALID_PAYLOAD"]
-    assert front.calls == []
+    assert gateway.calls == []
 
 
 async def test_the_routing_key_names_the_type_where_the_property_is_missing(
-    sender: Sender, front: RecordingFront
+    sender: Sender, gateway: RecordingFront
 ) -> None:
     """Without a `type` the routing key is the type, and is what is signed."""
     answer = await sender.ask(SUBMIT, None, routing_key="job.submit")
 
     assert answer["status"] == "accepted"
-    assert front.intents[0].command.topic == "job.submit"
+    assert gateway.intents[0].command.topic == "job.submit"
 
 
 async def test_a_refusal_by_the_front_is_an_ordinary_answer(
-    sender: Sender, inbox: Inbox, front: RecordingFront
+    sender: Sender, inbox: CommandInbox, gateway: RecordingFront
 ) -> None:
     """What `decide` refuses is answered and is no dead letter, with a reply wanted or not."""
-    front.answer = lambda _: Refused(Code.CONFLICT_STATE, "it is final")
+    gateway.answer = lambda _: Refused(Code.CONFLICT_STATE, "it is final")
 
     answer = await sender.ask(SUBMIT)
     await sender.send(SUBMIT, reply=False)
-    await front.until(lambda: len(front.calls) == 2)
+    await gateway.until(lambda: len(gateway.calls) == 2)
 
     assert answer == {"status": "refused", "code": "CONFLICT_STATE", "detail": "it is final"}
     await nothing_left(sender, inbox)
     assert await sender.count(DEAD_QUEUE) == 0
 
 
-async def test_a_submit_that_could_not_be_recognised_again(sender: Sender, front: RecordingFront) -> None:
+async def test_a_submit_that_could_not_be_recognised_again(sender: Sender, gateway: RecordingFront) -> None:
     """A submit with neither an idempotency key nor a message id is refused; with either it is not."""
     answer = await sender.ask(SUBMIT, message_id=None)
     keyed = await sender.ask({**SUBMIT, "idempotency_key": "k"}, message_id=None)
@@ -297,58 +297,58 @@ async def test_a_submit_that_could_not_be_recognised_again(sender: Sender, front
     assert answer["code"] == "INVALID_PAYLOAD"
     assert "message_id" in answer["detail"]
     assert keyed["status"] == "accepted"
-    assert front.intents[0].message_id is None
+    assert gateway.intents[0].message_id is None
 
 
-async def test_messages_are_handled_together(sender: Sender, front: RecordingFront) -> None:
+async def test_messages_are_handled_together(sender: Sender, gateway: RecordingFront) -> None:
     """While one command waits for its commit the next ones are handed in, so that one commit can have all."""
-    front.gate = asyncio.Event()
+    gateway.gate = asyncio.Event()
     for i in range(40):
         await sender.send(SUBMIT, message_id=f"m{i}")
 
-    await front.until(lambda: front.waiting == 40)
-    front.gate.set()
+    await gateway.until(lambda: gateway.waiting == 40)
+    gateway.gate.set()
 
     answers = [await sender.reply() for _ in range(40)]
     assert {"accepted"} == {a["status"] for a in answers}
-    assert front.most_waiting == 40
+    assert gateway.most_waiting == 40
 
 
 async def test_the_prefetch_bounds_what_is_in_flight(
-    broker: Broker, front: RecordingFront, amqp_url: str
+    broker: Broker, gateway: RecordingFront, amqp_url: str
 ) -> None:
     """No more messages than the prefetch are handled at a time; the rest waits on the broker."""
-    front.gate = asyncio.Event()
-    inbox = Inbox(broker, front, KEYS, prefetch=3, graceful_timeout=1.0)
+    gateway.gate = asyncio.Event()
+    inbox = CommandInbox(broker, gateway, KEYS, prefetch=3, graceful_timeout=1.0)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
     for i in range(10):
         await sender.send(SUBMIT, message_id=f"m{i}")
 
-    await front.until(lambda: front.waiting == 3)
+    await gateway.until(lambda: gateway.waiting == 3)
     assert await sender.count(COMMANDS_QUEUE) == 7
-    front.gate.set()
+    gateway.gate.set()
 
     assert len([await sender.reply() for _ in range(10)]) == 10
-    assert front.most_waiting == 3
+    assert gateway.most_waiting == 3
     await inbox.stop()
     await sender.stop()
 
 
 async def test_what_is_done_is_acknowledged_although_something_before_it_is_not(
-    sender: Sender, inbox: Inbox, front: RecordingFront
+    sender: Sender, inbox: CommandInbox, gateway: RecordingFront
 ) -> None:
     """A command that takes long holds up the acknowledgement of none behind it."""
     slow = asyncio.Event()
-    handle = front.handle
+    handle = gateway.handle
 
     async def handle_slowly(intents: Sequence[Intent]) -> list[Answer]:
         if intents[0].message_id == "m3":
             await slow.wait()
         return await handle(intents)
 
-    front.handle = handle_slowly  # type: ignore[method-assign]
+    gateway.handle = handle_slowly  # type: ignore[method-assign]
     for i in range(8):
         await sender.send(SUBMIT, message_id=f"m{i}")
     assert len([await sender.reply() for _ in range(7)]) == 7
@@ -365,7 +365,7 @@ async def test_what_is_done_is_acknowledged_although_something_before_it_is_not(
     await nothing_left(sender, inbox)
 
 
-async def test_a_registered_miner_finds_its_control_queue(sender: Sender, front: RecordingFront) -> None:
+async def test_a_registered_miner_finds_its_control_queue(sender: Sender, gateway: RecordingFront) -> None:
     """The answer to `miner.register` means that the miner's queue of hints is there."""
     register = {
         "miner_id": "node@gpu",
@@ -383,7 +383,7 @@ async def test_a_registered_miner_finds_its_control_queue(sender: Sender, front:
 BEAT = {"miner_id": "gpu", "session_id": "session-1"}
 
 
-async def test_heartbeats_are_answered(sender: Sender, front: RecordingFront) -> None:
+async def test_heartbeats_are_answered(sender: Sender, gateway: RecordingFront) -> None:
     """One heartbeat, an array of them, and one with a bad element."""
     send: dict[str, Any] = {"kind": "miner.heartbeat", "who": "gpu", "queue": HEARTBEATS_QUEUE}
     inflight = [{"job_id": str(uuid4()), "attempt": 2}]
@@ -393,29 +393,29 @@ async def test_heartbeats_are_answered(sender: Sender, front: RecordingFront) ->
 
     assert one == {"status": "accepted", "state": "ONLINE", "cancel": [], "position": 8}
     assert [a["status"] for a in many] == ["accepted", "refused"]
-    assert front.beats[0][1][0].inflight[0].attempt == 2
+    assert gateway.beats[0][1][0].inflight[0].attempt == 2
 
 
-async def test_heartbeats_of_others(sender: Sender, front: RecordingFront) -> None:
+async def test_heartbeats_of_others(sender: Sender, gateway: RecordingFront) -> None:
     """A client's key and another type of message are refused on the queue of heartbeats."""
     by_client = await sender.ask(BEAT, "miner.heartbeat", queue=HEARTBEATS_QUEUE)
     other = await sender.ask(SUBMIT, "job.submit", queue=HEARTBEATS_QUEUE)
 
     assert by_client["code"] == "FORBIDDEN"
     assert other["code"] == "UNKNOWN_COMMAND"
-    assert front.beats == []
+    assert gateway.beats == []
 
 
 async def test_a_heartbeat_that_fails_is_forgotten(
-    sender: Sender, inbox: Inbox, front: RecordingFront
+    sender: Sender, inbox: CommandInbox, gateway: RecordingFront
 ) -> None:
     """A heartbeat means nothing later: it is neither kept nor buried when the front fails."""
-    front.error = RuntimeError("no")
+    gateway.error = RuntimeError("no")
     send: dict[str, Any] = {"kind": "miner.heartbeat", "who": "gpu", "queue": HEARTBEATS_QUEUE}
 
     answer = await sender.ask(BEAT, **send)
     await sender.send(BEAT, reply=False, **send)
-    await front.until(lambda: len(front.beats) == 2)
+    await gateway.until(lambda: len(gateway.beats) == 2)
     await nothing_left(sender, inbox, HEARTBEATS_QUEUE)
 
     assert answer["code"] == "INTERNAL"
@@ -446,7 +446,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("body", "code"), HOSTILE)
-async def test_hostile_bodies(sender: Sender, front: RecordingFront, body: bytes, code: str) -> None:
+async def test_hostile_bodies(sender: Sender, gateway: RecordingFront, body: bytes, code: str) -> None:
     """What can't be handled is refused with its code, becomes a dead letter, and stops nobody else."""
     answer = await sender.ask(body)
     dead = await sender.dead_letter()
@@ -458,11 +458,13 @@ async def test_hostile_bodies(sender: Sender, front: RecordingFront, body: bytes
     assert dead.headers["principal"] == "alice"
     assert dead.headers["routing_key"] == "job.submit"
     assert "signature" not in dead.headers
-    assert front.calls == []
+    assert gateway.calls == []
     assert (await sender.ask(SUBMIT))["status"] == "accepted"
 
 
-async def test_hostile_bodies_without_a_reply(sender: Sender, inbox: Inbox, front: RecordingFront) -> None:
+async def test_hostile_bodies_without_a_reply(
+    sender: Sender, inbox: CommandInbox, gateway: RecordingFront
+) -> None:
     """Where nobody wants a reply, the dead letters are what there is."""
     await sender.send(b"{", reply=False)
 
@@ -489,17 +491,17 @@ async def test_hostile_bodies_without_a_reply(sender: Sender, inbox: Inbox, fron
     ],
 )
 async def test_hostile_properties(
-    sender: Sender, front: RecordingFront, options: dict[str, Any], code: str
+    sender: Sender, gateway: RecordingFront, options: dict[str, Any], code: str
 ) -> None:
     """Missing, wrong and forged properties are refused with their code and become dead letters."""
     answer = await sender.ask(SUBMIT, **options)
 
     assert (answer["status"], answer["code"]) == ("refused", code)
     assert (await sender.dead_letter()).headers["code"] == code
-    assert front.calls == []
+    assert gateway.calls == []
 
 
-async def test_a_signature_is_good_for_its_message_only(sender: Sender, front: RecordingFront) -> None:
+async def test_a_signature_is_good_for_its_message_only(sender: Sender, gateway: RecordingFront) -> None:
     """Another body, id, type or reply queue under a copied signature is refused."""
     signed = message_to_sign("job.submit", "m", sender.replies.name, "c", json.dumps(SUBMIT).encode())
     headers = {"signature": sign_message(SECRETS["alice"], signed)}
@@ -511,7 +513,7 @@ async def test_a_signature_is_good_for_its_message_only(sender: Sender, front: R
         {"body": SUBMIT, "kind": None, "routing_key": "job.cancel"},
     ):
         assert (await sender.ask(headers=headers, **changed))["code"] == "UNAUTHORIZED_KEY"
-    assert len(front.calls) == 1
+    assert len(gateway.calls) == 1
 
 
 def unreadable(**properties: Any) -> pika.BasicProperties:
@@ -544,7 +546,7 @@ def nested(depth: int) -> list[Any]:
     ],
 )
 async def test_properties_that_can_hardly_be_read(
-    sender: Sender, inbox: Inbox, properties: pika.BasicProperties
+    sender: Sender, inbox: CommandInbox, properties: pika.BasicProperties
 ) -> None:
     """Properties that RabbitMQ lets through and the codec refuses do not cost the connection."""
     await asyncio.to_thread(publish_raw, sender.url, "job.submit", b"{}", properties)
@@ -578,7 +580,7 @@ def test_a_header_table_that_is_nested_without_end() -> None:
     assert decode.METHODS["table"](struct.pack(">I", len(table)) + table) == (len(table) + 4, {})
 
 
-async def test_a_routing_key_that_is_not_text(sender: Sender, inbox: Inbox) -> None:
+async def test_a_routing_key_that_is_not_text(sender: Sender, inbox: CommandInbox) -> None:
     """A routing key that is not UTF-8 does not cost the connection either."""
     await asyncio.to_thread(publish_raw, sender.url, b"\xff" * 255, b"{}", pika.BasicProperties())
 
@@ -590,11 +592,11 @@ async def test_a_routing_key_that_is_not_text(sender: Sender, inbox: Inbox) -> N
     "reply_to", ["gone", "amq.rabbitmq.reply-to.nonsense", "amq.gen-nothing", "x" * 255, "ü" * 127]
 )
 async def test_a_reply_to_a_queue_that_is_gone(
-    sender: Sender, inbox: Inbox, front: RecordingFront, reply_to: str
+    sender: Sender, inbox: CommandInbox, gateway: RecordingFront, reply_to: str
 ) -> None:
     """A departed sender's command counts, and its lost reply hurts nobody."""
     await sender.send(SUBMIT, reply_to=reply_to)
-    await front.until(lambda: len(front.calls) == 1)
+    await gateway.until(lambda: len(gateway.calls) == 1)
 
     await nothing_left(sender, inbox)
     assert (await sender.ask(SUBMIT))["status"] == "accepted"
@@ -618,7 +620,7 @@ async def test_direct_replies(sender: Sender) -> None:
 
 @pytest.mark.parametrize("reply_to", [COMMANDS_QUEUE, HEARTBEATS_QUEUE, "work.p", "miner.gpu"])
 async def test_replies_never_go_to_our_own_queues(
-    sender: Sender, inbox: Inbox, front: RecordingFront, reply_to: str
+    sender: Sender, inbox: CommandInbox, gateway: RecordingFront, reply_to: str
 ) -> None:
     """Nobody can make the coordinator write to a queue of its own by asking for a reply there."""
     work = await sender.channel.declare_queue("work.p", durable=True)
@@ -626,15 +628,15 @@ async def test_replies_never_go_to_our_own_queues(
 
     assert (await sender.dead_letter()).headers["code"] == "INVALID_PAYLOAD"
     await nothing_left(sender, inbox)
-    assert front.calls == []
+    assert gateway.calls == []
     assert await sender.count(DEAD_QUEUE) == 0
     assert await sender.count(work.name) == 0
 
 
 # --- a front that fails ------------------------------------------------------------------------------------
-async def test_a_front_that_raises(sender: Sender, front: RecordingFront) -> None:
+async def test_a_front_that_raises(sender: Sender, gateway: RecordingFront) -> None:
     """A bug behind the front is answered INTERNAL; without a reply the command becomes a dead letter."""
-    front.error = RuntimeError("a bug")
+    gateway.error = RuntimeError("a bug")
 
     assert (await sender.ask(SUBMIT))["code"] == "INTERNAL"
     await sender.send([SUBMIT, SUBMIT], reply=False)
@@ -642,59 +644,61 @@ async def test_a_front_that_raises(sender: Sender, front: RecordingFront) -> Non
 
     assert dead.headers["code"] == "INTERNAL"
     assert json.loads(dead.body) == [SUBMIT, SUBMIT]
-    front.error = None
+    gateway.error = None
     assert (await sender.ask(SUBMIT))["status"] == "accepted"
 
 
-async def test_a_front_that_miscounts(sender: Sender, front: RecordingFront) -> None:
+async def test_a_front_that_miscounts(sender: Sender, gateway: RecordingFront) -> None:
     """Answers that do not fit the questions are never told to anybody."""
-    front.handle = lambda intents: asyncio.sleep(0, [Accepted(1)])  # type: ignore[method-assign]
+    gateway.handle = lambda intents: asyncio.sleep(0, [Accepted(1)])  # type: ignore[method-assign]
 
     answer = await sender.ask([SUBMIT, SUBMIT])
 
     assert [a["code"] for a in answer] == ["INTERNAL", "INTERNAL"]
 
 
-async def test_a_front_that_hangs(broker: Broker, front: RecordingFront, amqp_url: str) -> None:
+async def test_a_front_that_hangs(broker: Broker, gateway: RecordingFront, amqp_url: str) -> None:
     """A front that does not answer is taken for one whose log is out of reach, and others go on."""
-    front.gate = asyncio.Event()
-    inbox = Inbox(broker, front, KEYS, handle_timeout=0.3, graceful_timeout=0.5)
+    gateway.gate = asyncio.Event()
+    inbox = CommandInbox(broker, gateway, KEYS, handle_timeout=0.3, graceful_timeout=0.5)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
 
     assert (await sender.ask(SUBMIT))["code"] == "UNAVAILABLE"
-    front.gate.set()
+    gateway.gate.set()
     assert (await sender.ask(SUBMIT))["status"] == "accepted"
 
     await inbox.stop()
     await sender.stop()
 
 
-async def test_a_stop_while_the_front_hangs(broker: Broker, front: RecordingFront, amqp_url: str) -> None:
+async def test_a_stop_while_the_front_hangs(broker: Broker, gateway: RecordingFront, amqp_url: str) -> None:
     """Stopping waits for the graceful timeout and no longer; the command stays on the queue for the next."""
-    front.gate = asyncio.Event()
-    inbox = Inbox(broker, front, KEYS, graceful_timeout=0.3)
+    gateway.gate = asyncio.Event()
+    inbox = CommandInbox(broker, gateway, KEYS, graceful_timeout=0.3)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
     await sender.send(SUBMIT)
-    await front.until(lambda: front.waiting == 1)
+    await gateway.until(lambda: gateway.waiting == 1)
 
     async with asyncio.timeout(SOON):
         await inbox.stop()
         await inbox.stop()
 
-    front.gate = None
+    gateway.gate = None
     async with asyncio.timeout(SOON):
-        again = Inbox(broker, front, KEYS)
+        again = CommandInbox(broker, gateway, KEYS)
         await again.start()
         assert (await sender.reply())["status"] == "accepted"
     await again.stop()
     await sender.stop()
 
 
-async def test_a_log_out_of_reach_loses_nothing(sender: Sender, inbox: Inbox, front: RecordingFront) -> None:
+async def test_a_log_out_of_reach_loses_nothing(
+    sender: Sender, inbox: CommandInbox, gateway: RecordingFront
+) -> None:
     """UNAVAILABLE is told to who waits; where nobody does, the command comes again until it is handled."""
     tries = 0
 
@@ -703,13 +707,13 @@ async def test_a_log_out_of_reach_loses_nothing(sender: Sender, inbox: Inbox, fr
         tries += 1
         return Accepted(9) if tries > 3 else Refused(Code.UNAVAILABLE, "the log is out of reach")
 
-    front.answer = twice
+    gateway.answer = twice
 
     assert (await sender.ask(SUBMIT))["code"] == "UNAVAILABLE"
     assert tries == 1
     await sender.send(SUBMIT, reply=False)
-    await front.until(lambda: tries == 3)
-    await front.until(lambda: tries == 4)
+    await gateway.until(lambda: tries == 3)
+    await gateway.until(lambda: tries == 4)
     await nothing_left(sender, inbox)
     assert await sender.count(DEAD_QUEUE) == 0
 
@@ -719,7 +723,7 @@ def test_redeliveries_last_longer_than_an_outage() -> None:
     assert 1800 < sum(retry_delay(n) for n in range(COMMAND_DELIVERY_LIMIT)) < 7200
 
 
-async def nothing_left(sender: Sender, inbox: Inbox, queue: str = COMMANDS_QUEUE) -> None:
+async def nothing_left(sender: Sender, inbox: CommandInbox, queue: str = COMMANDS_QUEUE) -> None:
     """Every message that was delivered has been acknowledged: a stopped inbox gives back what is not.
 
     What is given back goes through the queue's log and is counted a moment later: not before a message that

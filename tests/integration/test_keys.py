@@ -60,7 +60,7 @@ async def test_each_role_gets_what_is_its_own(edge: Bench) -> None:
         registered = await edge.anyone.post("/v1/miners/register", json=body, headers=headers)
         assert registered.status_code == registers
         assert await status(edge, made["key"], "/v1/admin/keys") == lists
-    events = [r.event for r in edge.coordinator.parts.log.read(0, 1000)]
+    events = [r.event for r in edge.coordinator.adapters.log.read(0, 1000)]
     assert {"ops": "root", "new-rig": "root"} == {e.name: e.by for e in events if isinstance(e, KeyCreated)}
 
 
@@ -119,7 +119,7 @@ async def test_keys_are_there_while_the_read_models_are_not(tmp_path: Path) -> N
         await about(edge, gone, "revoke")
         await edge.reached(edge.coordinator.feed.head)
         await edge.coordinator.stop()
-    from coordinator.database.sqlite import SqliteDatabase
+    from coordinator.storage.tables.sqlite import SqliteDatabase
 
     database = SqliteDatabase(tmp_path / "coordinator.db")
     with database.transaction() as tables:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from coordinator.edge import sockets
+from coordinator.edge.live import sockets
 from tests.harness.live import event_stream, key_protocol, live_socket, text_of, told
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import Bench, an_edge, key_of
@@ -149,9 +149,9 @@ async def test_resuming_has_neither_gaps_nor_doubles(scene: Scene) -> None:
 
 async def test_a_past_that_is_longer_than_all_buffers(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and buffers that are far too small lose nothing, while more keeps happening."""
-    monkeypatch.setattr("coordinator.application.live.PAGE_EVENTS", 7)
-    monkeypatch.setattr("coordinator.application.live.LOOK_THROUGH", 11)
-    monkeypatch.setattr("coordinator.application.live.MAX_PENDING", 3)
+    monkeypatch.setattr("coordinator.application.live.events.PAGE_EVENTS", 7)
+    monkeypatch.setattr("coordinator.application.live.events.LOOK_THROUGH", 11)
+    monkeypatch.setattr("coordinator.application.live.events.MAX_PENDING", 3)
     body = {"service": "checksum", "payload": {"text": "x"}, "constraints": {"region": "nowhere"}}
 
     async def submit(number: int) -> int:

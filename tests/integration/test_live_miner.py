@@ -229,7 +229,7 @@ async def test_hints_go_on_after_the_log_was_out_of_reach(
         await miner.say("ready", slots=1)
         offer = await miner.assigned()
         await miner.ask("job.start", **names(offer))
-        monkeypatch.setattr("coordinator.application.live.MAX_PENDING", 0)
+        monkeypatch.setattr("coordinator.application.live.events.MAX_PENDING", 0)
         monkeypatch.setattr(events, "read", read_in_vain)
         await scene.alice.post(f"/v1/jobs/{job['job_id']}/cancel", json={})
         hint = (await miner.until_type("hint"))[-1]

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from coordinator.application.progress import MAX_TEXT
-from coordinator.client.amqp_rpc import AmqpRpc
+from coordinator.application.live.progress import MAX_TEXT
+from coordinator.wire.amqp_rpc import AmqpRpc
 from tests.harness.hand import HandMiner
 from tests.harness.live import LiveSocket, event_stream, live_socket, text_of, told
 from tests.harness.waiting import eventually

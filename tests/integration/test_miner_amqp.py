@@ -16,17 +16,17 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from coordinator.client.amqp_rpc import AmqpRpc, Closed
-from coordinator.client.backoff import Backoff
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.crypto.statement import verify_statement
+from coordinator.dev.servers import RabbitMQServer
 from coordinator.miner.amqp import AmqpTransport
 from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work
 from coordinator.miner.program import MinerProgram
-from coordinator.servers import RabbitMQServer
+from coordinator.wire.amqp_rpc import AmqpRpc, SenderClosed
+from coordinator.wire.backoff import Backoff
 from tests.harness.waiting import eventually
 
 KEY = "alice:a-secret-of-alice"
@@ -660,7 +660,7 @@ async def test_connection_has_one_life_cycle(stub: Stub) -> None:
     await asyncio.sleep(0)
     await rpc.close()
     await rpc.close()
-    with pytest.raises(Closed):
+    with pytest.raises(SenderClosed):
         await call
     transport = AmqpTransport(stub.url, KEY)
     await transport.close()

@@ -16,16 +16,16 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from coordinator.client.backoff import Backoff
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import verify_statement
+from coordinator.dev.servers.processes import free_port
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work
 from coordinator.miner.http import HttpTransport
 from coordinator.miner.program import MinerProgram
-from coordinator.servers.processes import free_port
+from coordinator.wire.backoff import Backoff
 
 KEY = "alice:a-secret-of-alice"
 SALT = bytes(range(16))

@@ -20,7 +20,7 @@ from coordinator.domain.job import JobCanceled, JobExpired
 from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained
 from coordinator.domain.service import ServiceRetired
-from coordinator.log.mapping import encode
+from coordinator.storage.log.mapping import encode
 
 SOON = 60.0
 AT = 1_800_000_000_000

@@ -12,21 +12,21 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
-from coordinator.application.endings import Endings
-from coordinator.application.feed import Feed
-from coordinator.application.holders import Holders
-from coordinator.application.intents import Accepted, Answer, Intent
-from coordinator.application.keyring import Keyring
-from coordinator.application.live import Live, LiveEvents
+from coordinator.application.commands.parsing import Accepted, Answer, Intent
+from coordinator.application.followers.event_feed import EventFeed
+from coordinator.application.keys.keyring import Keyring
+from coordinator.application.live.events import Live, LiveEvents
+from coordinator.application.live.lease_holders import LeaseHolders
+from coordinator.application.live.progress_hub import ProgressHub
+from coordinator.application.live.revocation import Revocations
 from coordinator.application.ports import Heartbeat, Offer, TakenOffer
-from coordinator.application.progress_hub import ProgressHub
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
 from coordinator.edge import EdgeContext, EdgeLimits, create_app
-from coordinator.edge.openai.offered import Offered
-from coordinator.edge.waiting import JobWatch
-from coordinator.settings import load_settings
+from coordinator.edge.http.job_watch import JobWatch
+from coordinator.edge.openai.served_models import ServedModels
+from coordinator.runtime.settings import load_settings
 
 ALICE, BOB, RIG, ADMIN = (
     "alice:secret-of-alice",
@@ -217,10 +217,12 @@ class FakeLog:
         return self._head
 
 
-def a_live(front: FakeFront, log: Any) -> Live:
+def a_live(gateway: FakeFront, log: Any) -> Live:
     """Live ports over this front's states and this log; nothing runs."""
-    hub, holders = ProgressHub(), Holders(front.state)
-    return Live(LiveEvents(Feed(log), log, hub, holders), hub, holders, Endings(Keyring({})))
+    hub, lease_holders = ProgressHub(), LeaseHolders(gateway.state)
+    return Live(
+        LiveEvents(EventFeed(log), log, hub, lease_holders), hub, lease_holders, Revocations(Keyring({}))
+    )
 
 
 def a_context(**ports: Any) -> EdgeContext:
@@ -232,7 +234,7 @@ def a_context(**ports: Any) -> EdgeContext:
         **ports.pop("settings", {}),
     )
     given: dict[str, Any] = {
-        "front": FakeFront(),
+        "gateway": FakeFront(),
         "log": FakeLog(),
         "database": FakeDatabase(),
         "queues": FakeQueues(),
@@ -240,7 +242,7 @@ def a_context(**ports: Any) -> EdgeContext:
         "blobs": cast("Any", None),
         "settings": settings,
         "watermarks": FakeWatermarks(),
-        "live": a_live(ports.get("front", FakeFront()), cast("Any", ports.get("log", FakeLog()))),
+        "live": a_live(ports.get("gateway", FakeFront()), cast("Any", ports.get("log", FakeLog()))),
         "health": lambda: {"live": True, "ready": True, "reasons": []},
         "limits": EdgeLimits(),
         **ports,
@@ -264,7 +266,7 @@ def an_app(**ports: Any) -> FastAPI:
     """An app over these ports. Making one takes a fifth of a second, so it is one app with other ports."""
     app, context = _one_app(), a_context(**ports)
     app.state.context, app.state.job_watch = context, JobWatch(context)
-    app.state.offered = Offered(context)
+    app.state.offered = ServedModels(context)
     return app
 
 

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.batches import MAX_BATCH, Batch, Batches
-from coordinator.application.intents import Accepted, Answer, Intent, Refused
-from coordinator.application.preparation import Prepared
+from coordinator.application.commands.batching import MAX_BATCH, Batch, Batches
+from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
+from coordinator.application.commands.preparing import Prepared
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobExpire
 from coordinator.domain.messages import SYSTEM

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from coordinator.application.bus import MAX_TRIES, CommandBus
-from coordinator.application.cache import Entry, StateCache
-from coordinator.application.deciding import Deciding
-from coordinator.application.intents import Accepted, Answer, Intent, Refused
-from coordinator.application.names import Names
+from coordinator.application.commands.bus import MAX_TRIES, CommandBus
+from coordinator.application.commands.cache import Entry, StateCache
+from coordinator.application.commands.context import Deciding
+from coordinator.application.commands.names import Names
+from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
+from coordinator.application.commands.preparing import Preparation, Prepared
+from coordinator.application.commands.references import References
 from coordinator.application.ports import (
     Appended,
     Clock,
@@ -23,15 +25,13 @@ from coordinator.application.ports import (
     StoredPayload,
     VersionConflict,
 )
-from coordinator.application.preparation import Preparation, Prepared
-from coordinator.application.references import References
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.aggregates import fold, job_stream
 from coordinator.domain.errors import Code
 from coordinator.domain.job import Expired, JobCancel, JobSubmit
 from coordinator.domain.messages import SYSTEM, Command, Principal, Role
 from coordinator.domain.service import ServiceRegister
-from coordinator.log.memory import MemoryEventLog
+from tests.harness.memory_log import MemoryEventLog
 from tests.unit.deciding import a_spec
 
 ALICE = Principal("alice", Role.CLIENT)

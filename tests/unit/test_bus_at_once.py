@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.intents import Accepted, Answer
+from coordinator.application.commands.parsing import Accepted, Answer
 from coordinator.application.ports import Appended, LogUnavailable, NewEvent, StoredPayload
 from coordinator.domain.aggregates import job_stream
 from coordinator.domain.errors import Code
@@ -57,7 +57,7 @@ async def test_whatever_is_at_once_each_job_has_one_history(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes submit, repeat and cancel the same jobs at once: nothing twice, nothing lost."""
-    monkeypatch.setattr("coordinator.application.batches.MAX_BATCH", 3)
+    monkeypatch.setattr("coordinator.application.commands.batching.MAX_BATCH", 3)
     log, chance = MoodyLog(seed), random.Random(seed)
     benches = [Bench(log), Bench(log)]
     for bench in benches:

@@ -9,12 +9,12 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from coordinator import catalog
-from coordinator.application.intents import parse_command, parse_json
-from coordinator.application.payload_schemas import compile_schema
-from coordinator.catalog import load_catalog
+from coordinator.application.commands.parsing import parse_command, parse_json
+from coordinator.application.commands.payload_schemas import compile_schema
 from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies
 from coordinator.domain.service import CATEGORIES, ServiceRegister, ServiceSpec
+from coordinator.services import catalog
+from coordinator.services.catalog import load_catalog
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 SIDES = ["input_schema", "output_schema"]

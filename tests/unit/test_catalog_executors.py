@@ -10,17 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from coordinator.catalog import load_catalog
-from coordinator.miner.executors.audio_arguments import AudioPayload
-from coordinator.miner.executors.blender import RenderPayload
+from coordinator.miner.executors.audio.arguments import AudioPayload
+from coordinator.miner.executors.blender.executor import RenderPayload
 from coordinator.miner.executors.checksum import ChecksumPayload
-from coordinator.miner.executors.data_payload import DataPayload
-from coordinator.miner.executors.embedding import EmbeddingPayload
-from coordinator.miner.executors.ffmpeg_arguments import PAYLOAD
+from coordinator.miner.executors.data.payload import DataPayload
+from coordinator.miner.executors.embedding.executor import EmbeddingPayload
+from coordinator.miner.executors.ffmpeg.arguments import PAYLOAD
 from coordinator.miner.executors.image_generation import ImagePayload
-from coordinator.miner.executors.image_payload import ImagesPayload
-from coordinator.miner.executors.llm_payload import LlmPayload
+from coordinator.miner.executors.images.payload import ImagesPayload
+from coordinator.miner.executors.llm.payload import LlmPayload
 from coordinator.miner.executors.speech import SpeechPayload
+from coordinator.services.catalog import load_catalog
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 PARSERS: dict[str, Callable[[Any], object]] = {

@@ -17,10 +17,10 @@ from coordinator.cli.main import app, main
 from coordinator.cli.options import json_object
 from coordinator.client.errors import refusal
 from coordinator.domain.errors import Code
-from coordinator.embedded import DATABASE_FILE
 from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.settings import MinerSettings
-from coordinator.settings import Settings
+from coordinator.runtime.embedded import DATABASE_FILE
+from coordinator.runtime.settings import Settings
 
 ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.collector import THRESHOLDS, collected_rarely
+from coordinator.runtime.garbage_collection import THRESHOLDS, collected_rarely
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.dispatch import Dispatcher
-from coordinator.application.local_queues import LocalHints, LocalWorkQueues
-from coordinator.application.payloads import Payloads
+from coordinator.application.dispatch.dispatcher import Dispatcher
+from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
+from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.ports import Clock, Recorded, Row, StoredPayload
 from coordinator.domain.job import (
     JobCanceled,
@@ -21,7 +21,7 @@ from coordinator.domain.job import (
     JobRequeued,
 )
 from coordinator.domain.messages import Event
-from coordinator.log.memory import MemoryEventLog
+from tests.harness.memory_log import MemoryEventLog
 from tests.unit import deciding
 
 LANE_HEAD = 4  # as many as fit in memory: small, so that most jobs are in the table alone
@@ -251,9 +251,9 @@ class World:
 
 @pytest.fixture(autouse=True)
 def short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.application.shelf.LANE_HEAD", LANE_HEAD)
-    monkeypatch.setattr("coordinator.application.shelf.LANE_LEAST", 1)
-    monkeypatch.setattr("coordinator.application.shelf.SHELF_JOBS", 3 * LANE_HEAD)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_HEAD", LANE_HEAD)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_LEAST", 1)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.SHELF_JOBS", 3 * LANE_HEAD)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -282,5 +282,5 @@ async def test_every_queued_job_is_offered_whatever_the_table_lags(seed: int) ->
             world.end_one(job_id, "done")
     assert world.queued == {}
     assert world.table.rows["open_work"] == {}
-    figures = world.dispatcher.work.figures()
-    assert (figures.offered, figures.running, len(world.dispatcher.work.shelf)) == (0, 0, 0)
+    metrics = world.dispatcher.work.metrics()
+    assert (metrics.offered, metrics.running, len(world.dispatcher.work.fair_queue)) == (0, 0, 0)

@@ -116,7 +116,7 @@ async def test_a_wrong_key_gets_nothing(method: str, path: str, key: str | None)
         told = answer.json()
         code = "UNAUTHORIZED_KEY" if "code" in told else "invalid_api_key"
         assert told.get("error", told)["code"] == code
-    assert app.state.context.front.intents == []
+    assert app.state.context.gateway.intents == []
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ async def test_a_key_of_another_role_is_forbidden(key: str, method: str, path: s
     async with browsing(app, key) as http:
         answer = await http.request(method, path, content=b"{" if method == "POST" else None)
     assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
-    assert app.state.context.front.intents == []
+    assert app.state.context.gateway.intents == []
 
 
 async def test_no_answer_shows_a_secret() -> None:

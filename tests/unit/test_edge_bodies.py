@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coordinator.application.intents import MAX_BODY_BYTES, Accepted, parse_command, parse_json
+from coordinator.application.commands.parsing import MAX_BODY_BYTES, Accepted, parse_command, parse_json
 from coordinator.domain.errors import Refusal
 from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
 from coordinator.edge import EdgeLimits
@@ -79,10 +79,10 @@ async def test_a_chunked_oversized_body_is_cut_off() -> None:
 
 async def test_a_body_of_exactly_the_limit_is_read() -> None:
     """The limit is the largest size that is allowed."""
-    front = FakeFront()
-    front.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "QUEUED", "expires_at": 0})
+    gateway = FakeFront()
+    gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "QUEUED", "expires_at": 0})
     body = b'{"service": "checksum", "payload": {}}'
-    async with browsing(an_app(front=front), ALICE) as http:
+    async with browsing(an_app(gateway=gateway), ALICE) as http:
         answer = await http.post("/v1/jobs", content=body + b" " * (MAX_BODY_BYTES - len(body)))
     assert answer.status_code == 201
 
@@ -101,13 +101,13 @@ async def test_a_body_that_stalls_is_given_up(limits: EdgeLimits) -> None:
 
 async def test_a_client_that_leaves_in_the_middle_of_a_body_sends_nothing() -> None:
     """Half a body is no command."""
-    front = FakeFront()
-    talk = Conversation(an_app(front=front), "POST", "/v1/jobs", ALICE)
+    gateway = FakeFront()
+    talk = Conversation(an_app(gateway=gateway), "POST", "/v1/jobs", ALICE)
     talk.say(b'{"service": "checksum", "payload": {}}', more=True)
     talk.hang_up()
     await talk.begin()
     assert talk.sent == []
-    assert front.intents == []
+    assert gateway.intents == []
 
 
 async def test_a_body_may_come_in_any_number_of_chunks() -> None:
@@ -117,19 +117,19 @@ async def test_a_body_may_come_in_any_number_of_chunks() -> None:
         for byte in b'{"reason": "\xc3\xa9"}':
             yield bytes([byte])
 
-    front = FakeFront()
-    front.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
-    async with browsing(an_app(front=front), ALICE) as http:
+    gateway = FakeFront()
+    gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
+    async with browsing(an_app(gateway=gateway), ALICE) as http:
         answer = await http.post(f"/v1/jobs/{JOB}/cancel", content=chunks())
     assert answer.status_code == 200
-    assert front.intents[0].command == JobCancel(job_id=JOB, reason="é")
+    assert gateway.intents[0].command == JobCancel(job_id=JOB, reason="é")
 
 
 async def test_no_body_is_an_empty_object() -> None:
     """Where nothing has to be said, nothing has to be sent."""
-    front = FakeFront()
-    front.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
-    async with browsing(an_app(front=front), ALICE) as http:
+    gateway = FakeFront()
+    gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
+    async with browsing(an_app(gateway=gateway), ALICE) as http:
         assert (await http.post(f"/v1/jobs/{JOB}/cancel")).status_code == 200
 
 
@@ -146,13 +146,13 @@ async def test_a_body_cannot_speak_for_another_job_than_the_path() -> None:
 
 async def test_a_result_reaches_the_bus_as_it_was_sent() -> None:
     """The result's fields are the command's; the path names the job, and the miner's session is looked up."""
-    front = FakeFront()
+    gateway = FakeFront()
     receipt = {"version": "1.0", "receipt_id": "r", "job_id": str(JOB), "units": "1.000"}
-    front.answer = lambda _: Accepted(
+    gateway.answer = lambda _: Accepted(
         9, {"job_id": str(JOB), "state": "COMPLETED", "attempt": 2, "receipt": receipt}
     )
     body = {"attempt": 2, "result": {"a": [1, None]}, "result_salt": "ab" * 16, "statement": {"x": 1}}
-    async with browsing(an_app(front=front), RIG) as http:
+    async with browsing(an_app(gateway=gateway), RIG) as http:
         answer = await http.post(f"/v1/miners/{JOB}/result", json=body)
     assert answer.status_code == 200
     assert answer.json() == {
@@ -164,15 +164,17 @@ async def test_a_result_reaches_the_bus_as_it_was_sent() -> None:
         "position": 9,
     }
     assert answer.headers["x-position"] == "9"
-    assert front.intents[0].command == JobComplete(job_id=JOB, miner_id="rig", session_id="session-1", **body)
+    assert gateway.intents[0].command == JobComplete(
+        job_id=JOB, miner_id="rig", session_id="session-1", **body
+    )
 
 
 async def test_a_trace_is_passed_on_where_it_is_one() -> None:
     """A W3C traceparent goes with the command; anything else in that header is dropped."""
-    front = FakeFront()
-    front.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
+    gateway = FakeFront()
+    gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
     good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    async with browsing(an_app(front=front), ALICE) as http:
+    async with browsing(an_app(gateway=gateway), ALICE) as http:
         for trace in (good, "no trace", good + "\x7f"):
             await http.post(f"/v1/jobs/{JOB}/cancel", headers={"traceparent": trace})
-    assert [intent.trace for intent in front.intents] == [good, None, None]
+    assert [intent.trace for intent in gateway.intents] == [good, None, None]

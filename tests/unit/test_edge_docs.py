@@ -6,7 +6,7 @@ import gzip
 import re
 from importlib import resources
 
-from coordinator.edge import assets
+from coordinator.edge.pages import assets
 from tests.unit.edge_fakes import an_app, browsing
 
 

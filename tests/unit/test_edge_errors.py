@@ -8,10 +8,10 @@ from importlib import resources
 import pytest
 
 from coordinator.domain.errors import Code
-from coordinator.edge import error_pages
-from coordinator.edge.error_pages import error_page
-from coordinator.edge.errors import to_html
-from coordinator.edge.problems import STATUS_OF, Problem
+from coordinator.edge.http import error_pages
+from coordinator.edge.http.error_pages import error_page
+from coordinator.edge.http.problems import STATUS_OF, Problem
+from coordinator.edge.pages.errors import to_html
 from tests.unit.edge_fakes import an_app, browsing
 
 

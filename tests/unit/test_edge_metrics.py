@@ -11,19 +11,19 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.application.figures import BusFigures, Figures, FollowerFigures, WorkFigures
+from coordinator.application.metrics import BusMetrics, CoordinatorMetrics, FollowerMetrics, WorkMetrics
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.edge import create_app
-from coordinator.edge.meter import BUCKETS, HttpMeter
+from coordinator.edge.middleware.http_metrics import BUCKETS, HttpMetrics
 from tests.unit.edge_fakes import ADMIN, ALICE, RIG, FakeDatabase, a_context, browsing
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
-FIGURES = Figures(
+FIGURES = CoordinatorMetrics(
     mode="standard",
     position=120,
     broker_up=False,
-    bus=BusFigures(
+    bus=BusMetrics(
         commands=10,
         refusals={Code.JOB_NOT_FOUND: 2},
         events={"job.submitted.v1": 7},
@@ -37,8 +37,8 @@ FIGURES = Figures(
         waiting=6,
         cached=8,
     ),
-    followers={"projector": FollowerFigures("leading", 100), "timers": FollowerFigures("standby", 7)},
-    work=WorkFigures(
+    followers={"projector": FollowerMetrics("leading", 100), "timers": FollowerMetrics("standby", 7)},
+    work=WorkMetrics(
         offered=3,
         running=2,
         sessions={"ONLINE": 4, "DRAINING": 1},
@@ -54,7 +54,7 @@ def an_app(**ports: Any) -> FastAPI:
     """An app of its own: its counts begin at nothing."""
     waiting = {"queued": 11, "oldest_at": int((time.time() - 60) * 1000)}
     given: dict[str, Any] = {"database": FakeDatabase(read_backlog=lambda **_: [waiting])}
-    return create_app(a_context(**{"figures": lambda: FIGURES, **given, **ports}))
+    return create_app(a_context(**{"metrics": lambda: FIGURES, **given, **ports}))
 
 
 async def scrape(app: FastAPI, key: str | None = ADMIN) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -190,7 +190,7 @@ def test_counting_a_request_costs_microseconds() -> None:
     class Route:
         name = "show_job"
 
-    meter, scope = HttpMeter(), {"route": Route()}
+    meter, scope = HttpMetrics(), {"route": Route()}
     best = min(_timed(meter, scope) for _ in range(5))
     assert best < 20e-6  # about 1 µs; generous, for busy machines
     durations = meter.durations["show_job"]
@@ -198,7 +198,7 @@ def test_counting_a_request_costs_microseconds() -> None:
     assert durations.counts[BUCKETS.index(0.005)] == 5000
 
 
-def _timed(meter: HttpMeter, scope: dict[str, Any]) -> float:
+def _timed(meter: HttpMetrics, scope: dict[str, Any]) -> float:
     begun = time.perf_counter()
     for _ in range(1000):
         meter.count(scope, 200, 0.004)

@@ -17,14 +17,14 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from coordinator.application.described import Described
+from coordinator.application.json_schema import Described
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.matching import Constraints
-from coordinator.edge.bodies import SCHEMA_REF
+from coordinator.edge.http.bodies import SCHEMA_REF
+from coordinator.edge.http.problems import STATUS_OF
 from coordinator.edge.openai.errors import TAG as OPENAI
-from coordinator.edge.openapi import TAGS, WITHOUT_POSITION
-from coordinator.edge.problems import STATUS_OF
+from coordinator.edge.openapi.document import TAGS, WITHOUT_POSITION
 from tests.unit.edge_fakes import WITHOUT_KEY, an_app, browsing
 
 GOLDEN_IDS = Path(__file__).parents[1] / "golden" / "operations-0.1.txt"
@@ -110,7 +110,7 @@ def test_tags_come_in_the_order_of_the_page() -> None:
     """Each tag in use is described, and in the place that a newcomer should find it in."""
     used = {tag for method, path in operations() for tag in operation_of(method, path)["tags"]}
     told = {tag["name"]: tag["description"] for tag in document()["tags"]}
-    assert used <= TAGS.keys(), "describe the tag in edge/openapi.py"
+    assert used <= TAGS.keys(), "describe the tag in edge/openapi/document.py"
     assert told == {name: text for name, text in TAGS.items() if name in used}
 
 

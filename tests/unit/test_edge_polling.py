@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from fastapi import FastAPI
 
-from coordinator.application.intents import Accepted, Answer, Intent, Refused
+from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobRelease, JobStart
@@ -35,20 +35,20 @@ def in_turn(*answers: Answer) -> Callable[[Intent], Answer]:
     return lambda _: left.pop(0)
 
 
-def polling(front: FakeFront, queues: FakeQueues) -> FastAPI:
-    return an_app(front=front, queues=queues)
+def polling(gateway: FakeFront, queues: FakeQueues) -> FastAPI:
+    return an_app(gateway=gateway, queues=queues)
 
 
 async def test_an_offer_is_claimed_and_answered() -> None:
     """A poll takes from the profile's queue, claims for the miner's session, and answers the offer."""
-    front, queues = FakeFront(), FakeQueues(an_offer())
-    front.answer = in_turn(CLAIMED)
-    async with browsing(polling(front, queues), RIG) as http:
+    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway.answer = in_turn(CLAIMED)
+    async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={})
     assert answer.status_code == 200
     assert answer.json() == {**an_offer().model_dump(mode="json"), "position": 12}
     assert answer.headers["x-position"] == "12"
-    assert [i.command for i in front.intents] == [
+    assert [i.command for i in gateway.intents] == [
         JobStart(job_id=JOB, attempt=1, miner_id="rig", session_id=SESSION)
     ]
     assert queues.profiles == ["a-profile"]
@@ -60,9 +60,9 @@ async def test_an_offer_is_claimed_and_answered() -> None:
 )
 async def test_a_stale_offer_is_dropped_and_the_next_one_taken(code: Code) -> None:
     """What someone else holds, or what is final, is taken off the queue, and the poll goes on."""
-    front, queues = FakeFront(), FakeQueues(an_offer(1), an_offer(2))
-    front.answer = in_turn(Refused(code, "stale"), CLAIMED)
-    async with browsing(polling(front, queues), RIG) as http:
+    gateway, queues = FakeFront(), FakeQueues(an_offer(1), an_offer(2))
+    gateway.answer = in_turn(Refused(code, "stale"), CLAIMED)
+    async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={"max_wait_seconds": 0})
     assert answer.json()["attempt"] == 2
     assert queues.settled == ["done", "done"]
@@ -79,9 +79,9 @@ async def test_a_stale_offer_is_dropped_and_the_next_one_taken(code: Code) -> No
 )
 async def test_an_offer_that_is_still_good_goes_back(code: Code, status: int) -> None:
     """Where the session or we are the reason, the offer is for another miner, and the reason is told."""
-    front, queues = FakeFront(), FakeQueues(an_offer())
-    front.answer = in_turn(Refused(code, "not now"))
-    async with browsing(polling(front, queues), RIG) as http:
+    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway.answer = in_turn(Refused(code, "not now"))
+    async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={})
     assert (answer.status_code, answer.json()["code"]) == (status, code.value)
     assert queues.settled == ["back"]
@@ -97,53 +97,53 @@ async def test_no_work_is_no_content(wait: float) -> None:
 
 async def test_one_poll_does_not_work_through_a_whole_backlog() -> None:
     """After 100 stale offers a poll answers 204: others get their turn."""
-    front, queues = FakeFront(), FakeQueues(*[an_offer()] * 150)
-    front.answer = lambda _: Refused(Code.CONFLICT_STATE, "stale")
-    async with browsing(polling(front, queues), RIG) as http:
+    gateway, queues = FakeFront(), FakeQueues(*[an_offer()] * 150)
+    gateway.answer = lambda _: Refused(Code.CONFLICT_STATE, "stale")
+    async with browsing(polling(gateway, queues), RIG) as http:
         assert (await http.post("/v1/miners/poll", json={})).status_code == 204
     assert queues.settled == ["done"] * 100
 
 
 async def test_a_miner_that_leaves_while_it_waits_claims_nothing() -> None:
     """A disconnect ends the wait at once, and nothing is sent in the miner's name."""
-    front, queues = FakeFront(), FakeQueues()
-    talk = Conversation(polling(front, queues), "POST", "/v1/miners/poll", RIG)
+    gateway, queues = FakeFront(), FakeQueues()
+    talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b'{"max_wait_seconds": 60}')
     poll = talk.begin()
     await queues.waiting.wait()
     talk.hang_up()
     await asyncio.wait_for(poll, 30)
-    assert front.intents == []
+    assert gateway.intents == []
     assert queues.settled == []
 
 
 async def test_an_offer_that_comes_as_the_miner_leaves_goes_back() -> None:
     """An offer that is taken at the moment of the disconnect is not lost."""
-    front, queues = FakeFront(), FakeQueues()
+    gateway, queues = FakeFront(), FakeQueues()
     queues.stubborn = True
-    talk = Conversation(polling(front, queues), "POST", "/v1/miners/poll", RIG)
+    talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b"{}")
     poll = talk.begin()
     await queues.waiting.wait()
     talk.hang_up()
     await asyncio.wait_for(poll, 30)
-    assert front.intents == []
+    assert gateway.intents == []
     assert queues.settled == ["back"]
 
 
 async def test_a_claim_for_a_miner_that_left_meanwhile_is_released() -> None:
     """A miner that is gone when its claim commits has the attempt handed back, not left to run out."""
-    front, queues = FakeFront(), FakeQueues(an_offer())
-    front.answer = in_turn(CLAIMED, Accepted(13, {}))
-    front.hold = asyncio.Event()
-    talk = Conversation(polling(front, queues), "POST", "/v1/miners/poll", RIG)
+    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway.answer = in_turn(CLAIMED, Accepted(13, {}))
+    gateway.hold = asyncio.Event()
+    talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b"{}")
     poll = talk.begin()
-    await front.asked.wait()
+    await gateway.asked.wait()
     talk.hang_up()
-    front.hold.set()
+    gateway.hold.set()
     await asyncio.wait_for(poll, 30)
-    assert [i.command for i in front.intents] == [
+    assert [i.command for i in gateway.intents] == [
         JobStart(job_id=JOB, attempt=1, miner_id="rig", session_id=SESSION),
         JobRelease(job_id=JOB, attempt=1, miner_id="rig", session_id=SESSION),
     ]
@@ -152,12 +152,12 @@ async def test_a_claim_for_a_miner_that_left_meanwhile_is_released() -> None:
 
 async def test_a_poll_that_is_cancelled_gives_back_what_it_took() -> None:
     """A server that stops in the middle of a claim puts the offer back: another taker finds out."""
-    front, queues = FakeFront(), FakeQueues(an_offer())
-    front.hold = asyncio.Event()
-    talk = Conversation(polling(front, queues), "POST", "/v1/miners/poll", RIG)
+    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway.hold = asyncio.Event()
+    talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b"{}")
     poll = talk.begin()
-    await front.asked.wait()
+    await gateway.asked.wait()
     poll.cancel()
     with pytest.raises(asyncio.CancelledError):
         await poll
@@ -166,9 +166,9 @@ async def test_a_poll_that_is_cancelled_gives_back_what_it_took() -> None:
 
 async def test_an_offer_goes_back_where_the_log_can_not_be_asked_about_it() -> None:
     """An outage between taking an offer and claiming it does not keep the offer from other miners."""
-    front, queues = FakeFront(), FakeQueues(an_offer())
-    front.unreadable = {JOB: LogUnavailable("the database can't be reached")}
-    async with browsing(polling(front, queues), RIG) as http:
+    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway.unreadable = {JOB: LogUnavailable("the database can't be reached")}
+    async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={})
     assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
     assert queues.settled == ["back"]
@@ -211,9 +211,9 @@ async def test_who_may_not_poll_gets_no_offer(
     state: object, body: dict[str, object], status: int, code: str
 ) -> None:
     """Only a live session of the principal's own miner is given work; the others are told why not."""
-    front, queues = FakeFront(), FakeQueues(an_offer())
-    front.states = {miner_stream("rig"): state}
-    async with browsing(polling(front, queues), RIG) as http:
+    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway.states = {miner_stream("rig"): state}
+    async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", content=json.dumps(body))
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert queues.profiles == []

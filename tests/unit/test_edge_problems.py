@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import structlog
 
-from coordinator.application.intents import Refused
+from coordinator.application.commands.parsing import Refused
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.edge import create_app
-from coordinator.edge.problems import STATUS_OF, Problem
+from coordinator.edge.http.problems import STATUS_OF, Problem
 from tests.unit.edge_fakes import ALICE, RIG, FakeDatabase, FakeFront, FakeQueues, a_context, an_app, browsing
 
 SECRET = "correct-horse-battery-staple"  # a value that a client sends and never wants to see again
@@ -27,9 +27,9 @@ def test_every_code_has_a_status() -> None:
 @pytest.mark.parametrize("code", list(Code))
 async def test_a_refusal_keeps_its_code_and_detail(code: Code) -> None:
     """What the bus refuses, HTTP says with the same code and detail, as RFC 9457."""
-    front = FakeFront()
-    front.answer = lambda _: Refused(code, "because of this")
-    async with browsing(an_app(front=front), ALICE) as http:
+    gateway = FakeFront()
+    gateway.answer = lambda _: Refused(code, "because of this")
+    async with browsing(an_app(gateway=gateway), ALICE) as http:
         answer = await http.post("/v1/jobs", json={"service": "checksum", "payload": {}})
     assert answer.status_code == STATUS_OF[code]
     assert answer.headers["content-type"] == "application/problem+json"
@@ -55,7 +55,7 @@ async def test_an_unexpected_exception_shows_nothing_of_itself() -> None:
         async def handle(self, intents: Any) -> Any:
             raise RuntimeError(f"the password is {SECRET}")
 
-    app = an_app(front=Broken())
+    app = an_app(gateway=Broken())
     with structlog.testing.capture_logs() as lines:
         async with browsing(app, ALICE) as http:
             answer = await http.post("/v1/jobs", json={"service": "checksum", "payload": {}})
@@ -151,13 +151,13 @@ async def test_no_parameter_comes_back_in_a_problem(path: str) -> None:
 )
 async def test_no_member_of_a_body_comes_back_in_a_problem(body: Any) -> None:
     """A refused body is described by places, never by values."""
-    front = FakeFront()
-    async with browsing(an_app(front=front), ALICE) as http:
+    gateway = FakeFront()
+    async with browsing(an_app(gateway=gateway), ALICE) as http:
         answer = await http.post("/v1/jobs", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PAYLOAD")
     assert SECRET not in answer.text
     assert SECRET.upper() not in answer.text
-    assert front.intents == []
+    assert gateway.intents == []
 
 
 async def test_the_log_of_a_failure_has_no_query() -> None:

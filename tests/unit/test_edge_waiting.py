@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Refusal
-from coordinator.edge.waiting import JobWatch, wait_asked
+from coordinator.edge.http.job_watch import JobWatch, wait_asked
 from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
 
 

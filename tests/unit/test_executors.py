@@ -22,8 +22,8 @@ from coordinator.miner.executors import (
     load_executors,
 )
 from coordinator.miner.executors.checksum import ChecksumExecutor
-from coordinator.miner.executors.ffmpeg import FfmpegExecutor, find_ffmpeg
-from coordinator.miner.executors.ffmpeg_arguments import ENCODERS, PAYLOAD, build_arguments
+from coordinator.miner.executors.ffmpeg.arguments import ENCODERS, PAYLOAD, build_arguments
+from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.process import run_program
 from coordinator.miner.fetch import UNSAFE_URL
 from tests.harness.works import Bench, FolderBlobs, check_output, failure

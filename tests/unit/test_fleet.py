@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordinator.application.fleet import WINDOW_SECONDS, Fleet, Offered, Profile, Session
-from coordinator.application.shelf import Work
+from coordinator.application.dispatch.fair_queue import QueuedWork
+from coordinator.application.dispatch.fleet import WINDOW_SECONDS, Fleet, OutstandingOffer, Profile, Session
 from coordinator.domain.matching import Capabilities, Constraints, Gpu
 
 CPU = Capabilities(services=("checksum",))
 GPU = Capabilities(services=("checksum", "llm_inference"), gpus=(Gpu(name="RTX 4090", memory_mb=24_564),))
 
 
-def work(number: int) -> Work:
-    return Work(f"job-{number}", 1, "c", "alice", 0, number, "checksum", "d", 60, 10**15)
+def work(number: int) -> QueuedWork:
+    return QueuedWork(f"job-{number}", 1, "c", "alice", 0, number, "checksum", "d", 60, 10**15)
 
 
 def session(miner: str = "m", concurrency: int = 2, running: int = 0) -> Session:
@@ -30,7 +30,7 @@ def fleet_of(*sessions: Session, capabilities: Capabilities = CPU) -> tuple[Flee
 def test_the_window_is_the_free_slots_while_nothing_completes() -> None:
     """Slow work: a profile gets as many offers as it has free slots, and no more."""
     _, profile = fleet_of(session("a", 2, running=1), session("b", 3))
-    profile.offered["job-1"] = Offered(work(1), 0.0)
+    profile.offered["job-1"] = OutstandingOffer(work(1), 0.0)
     assert profile.room(0.0) == 3
 
 
@@ -123,7 +123,7 @@ def test_classes_and_profiles_are_matched_in_whichever_order_they_come() -> None
 
 
 def test_the_least_able_profile_comes_first() -> None:
-    """Work goes to the smallest miner that can do it."""
+    """QueuedWork goes to the smallest miner that can do it."""
     fleet = Fleet()
     fleet.register("gpu", GPU, session("a"))
     fleet.register("cpu", CPU, session("b"))
@@ -133,7 +133,7 @@ def test_the_least_able_profile_comes_first() -> None:
 def test_idle_profiles_are_forgotten_but_not_while_something_is_offered_to_them() -> None:
     """A profile goes when nobody has it and nothing is offered to it."""
     fleet, profile = fleet_of(session("a"))
-    profile.offered["job-1"] = Offered(work(1), 0.0)
+    profile.offered["job-1"] = OutstandingOffer(work(1), 0.0)
     fleet.end("a")
     fleet.forget_idle()
     assert list(fleet.profiles) == ["p"]

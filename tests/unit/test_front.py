@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from coordinator.application import front
-from coordinator.application.front import CoordinatorFront, Welcome
-from coordinator.application.intents import Intent
-from coordinator.application.preparation import Preparation
+from coordinator.application.commands import gateway
+from coordinator.application.commands.gateway import CommandGateway, MinerPeriods
+from coordinator.application.commands.parsing import Intent
+from coordinator.application.commands.preparing import Preparation
 from coordinator.domain.job import JobCancel
 from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister
@@ -47,10 +47,10 @@ async def test_the_usual_course_of_a_job_is_said_at_debug_only(
     logger = structlog.wrap_logger(
         None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(level)
     )
-    monkeypatch.setattr(front, "log", logger)
+    monkeypatch.setattr(gateway, "log", logger)
     nobody = cast("Any", None)  # neither miners nor keys come in here
     preparation = Preparation(NoBlobs(), b"secret", bench.names)
-    desk = CoordinatorFront(bench.bus, preparation, nobody, nobody, bench.names, Welcome(1, 1))
+    desk = CommandGateway(bench.bus, preparation, nobody, nobody, bench.names, MinerPeriods(1, 1))
     [job] = await bench.prepare(submit("job"))
     commands = [submit("job"), submit("b", service="unknown"), JobCancel(job_id=job.stream)]
     await desk.handle([Intent(command, ALICE) for command in commands])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coordinator.application.intents import (
+from coordinator.application.commands.parsing import (
     MAX_DEPTH,
     Accepted,
     Refused,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.application.keyring import MIN_SECRET_LENGTH, BadKey, Keyring
+from coordinator.application.keys.keyring import MIN_SECRET_LENGTH, BadKey, Keyring
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.messages import Principal, Role
 

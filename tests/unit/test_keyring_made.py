@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.keyring import Keyring
+from coordinator.application.keys.keyring import Keyring
 from coordinator.crypto.api_keys import KeySecrets, digest_of
 from coordinator.crypto.mac import sign_message
 from coordinator.domain.key import Active, KeyCreated, Secret

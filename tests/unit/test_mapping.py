@@ -15,8 +15,8 @@ from coordinator.application.ports import NewEvent
 from coordinator.domain.aggregates import EVENTS, fold
 from coordinator.domain.job import JobCanceled
 from coordinator.domain.messages import Event
-from coordinator.log.mapping import UnreadableEvent, decode, encode, to_columns, to_recorded
-from coordinator.log.upcasters import UPCASTERS, Json, upcast, upcaster
+from coordinator.storage.log.mapping import UnreadableEvent, decode, encode, to_columns, to_recorded
+from coordinator.storage.log.upcasters import UPCASTERS, Json, upcast, upcaster
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LOGS = sorted(GOLDEN.glob("events-*.jsonl"))

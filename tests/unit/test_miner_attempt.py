@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from coordinator.client.amqp_batching import MAX_BODY_BYTES
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import verify_statement
@@ -30,6 +29,7 @@ from coordinator.miner.config import (
 from coordinator.miner.executors.base import ExecutorError, Outcome, OutputFile, Work
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import Offer
+from coordinator.wire.amqp_batching import MAX_BODY_BYTES
 
 JOB = "0191b0a2-0000-7000-8000-000000000001"
 SALT = bytes(range(16))

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from coordinator.client.amqp_batching import (
+from coordinator.wire.amqp_batching import (
     MAX_BODY_BYTES,
     MAX_COMMANDS,
-    Closed,
     CommandSender,
-    Envelope,
     NotSent,
+    OutgoingMessage,
+    SenderClosed,
 )
-from coordinator.client.backoff import Backoff, Clock
+from coordinator.wire.backoff import Backoff, BackoffClock
 
 ANSWER_TIMEOUT_SECONDS = 10.0
 
@@ -30,8 +30,8 @@ class Time:
         self.sleepers: list[tuple[float, asyncio.Future[None]]] = []
 
     @property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.seconds, self.sleep)
+    def clock(self) -> BackoffClock:
+        return BackoffClock(lambda: self.seconds, self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -51,12 +51,12 @@ class Broker:
     """What was published; a publish returns when it is confirmed."""
 
     def __init__(self) -> None:
-        self.published: list[Envelope] = []
+        self.published: list[OutgoingMessage] = []
         self.confirms: list[asyncio.Future[None]] = []
         self.confirm_at_once = True
         self.fail_next = 0
 
-    async def publish(self, envelope: Envelope) -> None:
+    async def publish(self, envelope: OutgoingMessage) -> None:
         self.published.append(envelope)
         if self.fail_next:
             self.fail_next -= 1
@@ -105,7 +105,7 @@ def refused(code: str) -> dict[str, Any]:
     return {"status": "refused", "code": code, "detail": ""}
 
 
-def reply(sender: CommandSender, envelope: Envelope, answer: object) -> None:
+def reply(sender: CommandSender, envelope: OutgoingMessage, answer: object) -> None:
     sender.answered(envelope.id, json.dumps(answer).encode())
 
 
@@ -280,7 +280,7 @@ async def test_forsaken_commands_are_not_repeated(sender: CommandSender, broker:
 
 
 async def test_close_ends_every_wait(sender: CommandSender, broker: Broker, time: Time) -> None:
-    """Closing gives Closed to what is sent, what waits to be sent and what waits to be sent again."""
+    """Closing gives SenderClosed to what is sent, what waits to be sent and what waits to be sent again."""
     broker.confirm_at_once = False
     later = call(sender, 0, "job.fail")
     await settle()
@@ -291,7 +291,7 @@ async def test_close_ends_every_wait(sender: CommandSender, broker: Broker, time
     await settle()
     await sender.close()
     outcomes = await asyncio.gather(later, sent, waiting, call(sender, 3), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [Closed] * 4
+    assert [type(outcome) for outcome in outcomes] == [SenderClosed] * 4
 
 
 def test_backoff_doubles_up_to_its_limit() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from coordinator.miner.feed import (
+from coordinator.miner.offer_buffer import (
     PAUSE_AFTER_SECONDS,
     PAUSE_UNANSWERED_AFTER_SECONDS,
+    BufferedOffer,
     Bundle,
-    FedOffer,
-    Feed,
+    OfferBuffer,
 )
 from coordinator.miner.transport import BadOffer, Offer
 
@@ -52,7 +52,9 @@ class Queue:
         self.moments = Moments()
         self.changes = 0
         self.settled: dict[str, bool] = {}
-        self.feed = Feed(self._changed, now=lambda: self.moments.seconds, call_later=self.moments.call_later)
+        self.feed = OfferBuffer(
+            self._changed, now=lambda: self.moments.seconds, call_later=self.moments.call_later
+        )
         self.feed.resume()
 
     def _changed(self) -> None:
@@ -63,7 +65,7 @@ class Queue:
             Bundle([offer(name) for name in names], lambda done: self.settled.update({"+".join(names): done}))
         )
 
-    def take(self) -> asyncio.Task[FedOffer | None]:
+    def take(self) -> asyncio.Task[BufferedOffer | None]:
         return asyncio.create_task(self.feed.take())
 
 

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from coordinator.client.backoff import Backoff
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.fetch import WebFiles
+from coordinator.wire.backoff import Backoff
 
 CONTENT = b"not media, but bytes\n" * 1000
 LIMIT = 1 << 20

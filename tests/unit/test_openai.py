@@ -9,15 +9,15 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.intents import Accepted, Refused
-from coordinator.application.progress import Progress
+from coordinator.application.commands.parsing import Accepted, Refused
+from coordinator.application.live.progress import Progress
 from coordinator.domain.errors import Code
+from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai.chat import ChatRequest
 from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
 from coordinator.edge.openai.streaming import Growing
 from coordinator.edge.openai.subtitles import Segment, as_srt, as_vtt
-from coordinator.edge.problems import Problem
 from tests.unit.edge_fakes import ALICE, Conversation, FakeDatabase, FakeFront, an_app, browsing
 
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -185,14 +185,16 @@ async def test_what_nobody_expected_is_an_error_of_openais_too() -> None:
 
 async def test_a_refused_submit_is_a_bad_request() -> None:
     """What the decision refuses comes back under OpenAI's status, and is not to be sent again."""
-    front = FakeFront()
-    front.answer = lambda _: Refused(Code.IDEMPOTENCY_MISMATCH, "another request")
-    app = an_app(front=front, database=FakeDatabase(read_offerings=lambda: [OFFERING], read_final_jobs=_none))
+    gateway = FakeFront()
+    gateway.answer = lambda _: Refused(Code.IDEMPOTENCY_MISMATCH, "another request")
+    app = an_app(
+        gateway=gateway, database=FakeDatabase(read_offerings=lambda: [OFFERING], read_final_jobs=_none)
+    )
     async with browsing(app, ALICE) as http:
         answer = await http.post("/v1/chat/completions", json=CHAT, headers={"Idempotency-Key": "k"})
     assert (400, "idempotency_mismatch") == (answer.status_code, answer.json()["error"]["code"])
     assert "false" == answer.headers["x-should-retry"]
-    assert ["job.submit"] == [intent.command.topic for intent in front.intents]
+    assert ["job.submit"] == [intent.command.topic for intent in gateway.intents]
 
 
 @pytest.mark.parametrize(
@@ -219,10 +221,10 @@ async def test_how_a_job_without_a_result_is_answered(
     row: dict[str, Any], status: int, code: str, again: str | None
 ) -> None:
     """Each end has its status and code; only what passes by itself is to be sent again."""
-    front = FakeFront()
+    gateway = FakeFront()
     found = {"client": "alice", "error_code": None, "error_message": None, **row}
     app = an_app(
-        front=front,
+        gateway=gateway,
         database=FakeDatabase(
             read_offerings=lambda: [OFFERING],
             read_job=lambda job_id: [found],
@@ -238,20 +240,22 @@ async def test_how_a_job_without_a_result_is_answered(
 async def test_hanging_up_while_it_is_submitted() -> None:
     """A client that goes away before its job is in the log has it cancelled once it is."""
 
-    front = FakeFront()
-    front.hold = asyncio.Event()
-    front.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "QUEUED"})
-    app = an_app(front=front, database=FakeDatabase(read_offerings=lambda: [OFFERING], read_final_jobs=_none))
+    gateway = FakeFront()
+    gateway.hold = asyncio.Event()
+    gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "QUEUED"})
+    app = an_app(
+        gateway=gateway, database=FakeDatabase(read_offerings=lambda: [OFFERING], read_final_jobs=_none)
+    )
     talk = Conversation(app, "POST", "/v1/chat/completions", ALICE)
     talk.say(json.dumps(CHAT).encode())
     request = talk.begin()
-    await front.asked.wait()
+    await gateway.asked.wait()
     talk.hang_up()
     await asyncio.wait([request])
-    front.asked.clear()
-    front.hold.set()
-    await front.asked.wait()
-    assert ["job.submit", "job.cancel"] == [intent.command.topic for intent in front.intents]
+    gateway.asked.clear()
+    gateway.hold.set()
+    await gateway.asked.wait()
+    assert ["job.submit", "job.cancel"] == [intent.command.topic for intent in gateway.intents]
 
 
 def _none(**_: Any) -> list[dict[str, Any]]:

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from uuid import UUID, uuid4
 
-from coordinator.application.payloads import Payloads
+from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.ports import NewEvent, PayloadKind, StoredPayload
 from coordinator.domain.job import JobCanceled
-from coordinator.log.memory import MemoryEventLog
+from tests.harness.memory_log import MemoryEventLog
 
 
 class CountedLog(MemoryEventLog):

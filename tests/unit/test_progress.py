@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import ValidationError
 
-from coordinator.application import progress_hub
-from coordinator.application.progress import MAX_TEXT, Progress, ProgressReport
-from coordinator.application.progress_hub import ProgressHub
-from coordinator.application.progress_stream import Topic
+from coordinator.application.live import progress_hub
+from coordinator.application.live.progress import MAX_TEXT, Progress, ProgressReport
+from coordinator.application.live.progress_hub import ProgressHub
+from coordinator.application.live.progress_stream import Topic
 
 JOB, OTHER = uuid4(), uuid4()
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from coordinator.application.payload_schemas import check_spec, compile_schema
-from coordinator.application.schema_bounds import Unbounded, check_bounded
-from coordinator.catalog import load_catalog
+from coordinator.application.commands.payload_schemas import check_spec, compile_schema
+from coordinator.application.commands.schema_bounds import Unbounded, check_bounded
 from coordinator.domain.errors import Code
 from coordinator.domain.service import ServiceSpec
+from coordinator.services.catalog import load_catalog
 from tests.unit.deciding import a_spec
 
 DOUBLING = {

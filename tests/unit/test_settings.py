@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.domain.messages import Principal, Role
 from coordinator.miner.settings import MinerSettings
-from coordinator.settings import BadSettings, Settings, load_settings
+from coordinator.runtime.settings import BadSettings, Settings, load_settings
 
 SECRET = "hunter2hunter2"
 DATABASE, AMQP = f"postgresql://u:{SECRET}@db/c", f"amqp://u:{SECRET}@mq/"

@@ -12,78 +12,78 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.application.shelf import LANE_HEAD, Shelf, Work
+from coordinator.application.dispatch.fair_queue import LANE_HEAD, FairQueue, QueuedWork
 
 
-def work(number: int, *, client: str = "alice", priority: int = 0, job_class: str = "c") -> Work:
-    return Work(f"job-{number}", 1, job_class, client, priority, number, "checksum", "d", 60, 10**15)
+def work(number: int, *, client: str = "alice", priority: int = 0, job_class: str = "c") -> QueuedWork:
+    return QueuedWork(f"job-{number}", 1, job_class, client, priority, number, "checksum", "d", 60, 10**15)
 
 
-def numbers(works: list[Work]) -> list[int]:
+def numbers(works: list[QueuedWork]) -> list[int]:
     return [w.position for w in works]
 
 
 def test_a_higher_priority_goes_first_whatever_its_age() -> None:
     """Priority is strict: age counts only within one priority."""
-    shelf = Shelf()
+    fair_queue = FairQueue()
     for item in (work(1), work(2, priority=5), work(3, priority=9)):
-        shelf.add(item)
-    assert numbers(shelf.take({"c"}, 3)) == [3, 2, 1]
+        fair_queue.add(item)
+    assert numbers(fair_queue.take({"c"}, 3)) == [3, 2, 1]
 
 
 def test_clients_take_turns_however_much_one_of_them_has_queued() -> None:
     """Of two clients with equal priority, each gets every other place."""
-    shelf = Shelf()
+    fair_queue = FairQueue()
     for number in range(100):
-        shelf.add(work(number, client="greedy"))
+        fair_queue.add(work(number, client="greedy"))
     for number in range(100, 103):
-        shelf.add(work(number, client="modest"))
-    first = shelf.take({"c"}, 6)
+        fair_queue.add(work(number, client="modest"))
+    first = fair_queue.take({"c"}, 6)
     assert Counter(w.client for w in first) == {"greedy": 3, "modest": 3}
 
 
 def test_a_client_that_comes_back_has_no_claim_on_the_past() -> None:
     """Fair shares are of the present: having been away gives no advance."""
-    shelf = Shelf()
+    fair_queue = FairQueue()
     for number in range(50):
-        shelf.add(work(number, client="steady"))
-    shelf.take({"c"}, 40)
+        fair_queue.add(work(number, client="steady"))
+    fair_queue.take({"c"}, 40)
     for number in range(100, 150):
-        shelf.add(work(number, client="late"))
-    following = shelf.take({"c"}, 10)
+        fair_queue.add(work(number, client="late"))
+    following = fair_queue.take({"c"}, 10)
     assert Counter(w.client for w in following) == {"steady": 5, "late": 5}
 
 
 def test_what_is_offered_is_not_loaded_again() -> None:
     """A lane that was emptied, got everything back and spilled anew reads past what is away, once."""
-    shelf = Shelf()
+    fair_queue = FairQueue()
     for number in range(LANE_HEAD):
-        shelf.add(work(number))
-    first = shelf.take({"c"}, LANE_HEAD)
-    shelf.take({"c"}, 1)  # the lane is empty, and forgotten
+        fair_queue.add(work(number))
+    first = fair_queue.take({"c"}, LANE_HEAD)
+    fair_queue.take({"c"}, 1)  # the lane is empty, and forgotten
     for item in reversed(first):
-        shelf.put_back(item)
-    shelf.add(work(LANE_HEAD))
-    taken = {w.job_id for w in shelf.take({"c"}, LANE_HEAD)}
-    [lane] = shelf.low_lanes({"c"}, 1)
+        fair_queue.put_back(item)
+    fair_queue.add(work(LANE_HEAD))
+    taken = {w.job_id for w in fair_queue.take({"c"}, LANE_HEAD)}
+    [lane] = fair_queue.low_lanes({"c"}, 1)
     table = [work(number) for number in range(LANE_HEAD + 1)]
 
-    def away(work: Work) -> bool:
+    def away(work: QueuedWork) -> bool:
         return work.job_id in taken
 
-    shelf.load(lane, table[lane.cursor :][:LANE_HEAD], 1, complete=True, away=away)
-    shelf.load(lane, table[lane.cursor + 1 :], 1, complete=True, away=away)
-    assert numbers(shelf.take({"c"}, 10)) == [LANE_HEAD]
+    fair_queue.load(lane, table[lane.cursor :][:LANE_HEAD], 1, complete=True, away=away)
+    fair_queue.load(lane, table[lane.cursor + 1 :], 1, complete=True, away=away)
+    assert numbers(fair_queue.take({"c"}, 10)) == [LANE_HEAD]
 
 
 def test_fair_shares_span_the_classes_of_a_client() -> None:
     """A client does not get more by spreading its jobs over classes."""
-    shelf = Shelf()
+    fair_queue = FairQueue()
     for number in range(60):
-        shelf.add(work(number, client="spread", job_class=f"c{number % 6}"))
-        shelf.add(work(1000 + number, client="plain", job_class="c0"))
+        fair_queue.add(work(number, client="spread", job_class=f"c{number % 6}"))
+        fair_queue.add(work(1000 + number, client="plain", job_class="c0"))
     classes = {f"c{n}" for n in range(6)}
-    assert Counter(w.client for w in shelf.take(classes, 20)) == {"spread": 10, "plain": 10}
+    assert Counter(w.client for w in fair_queue.take(classes, 20)) == {"spread": 10, "plain": 10}
 
 
 def test_a_turn_moves_one_queue_however_many_classes_a_clients_jobs_are_of(
@@ -101,56 +101,56 @@ def test_a_turn_moves_one_queue_however_many_classes_a_clients_jobs_are_of(
 
         return call
 
-    shelf = Shelf()
+    fair_queue = FairQueue()
     classes = {f"class-{number}" for number in range(300)}
     for number, job_class in enumerate([*classes, *classes]):
-        shelf.add(work(number, job_class=job_class))
+        fair_queue.add(work(number, job_class=job_class))
     names = ("heappush", "heappop", "heapreplace", "heapify")
     stand_in = SimpleNamespace(**{name: counted(name) for name in names})
-    monkeypatch.setattr("coordinator.application.shelf.heapq", stand_in)
-    assert numbers(shelf.take(classes, 200)) == list(range(200))
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.heapq", stand_in)
+    assert numbers(fair_queue.take(classes, 200)) == list(range(200))
     assert moves.total() <= 3 * 200 + 2
 
 
 def test_only_the_classes_asked_for_are_taken() -> None:
     """A profile gets what it can serve and nothing else."""
-    shelf = Shelf()
-    shelf.add(work(1, job_class="gpu"))
-    shelf.add(work(2, job_class="cpu"))
-    assert numbers(shelf.take({"cpu", "unknown"}, 5)) == [2]
-    assert "job-1" in shelf
+    fair_queue = FairQueue()
+    fair_queue.add(work(1, job_class="gpu"))
+    fair_queue.add(work(2, job_class="cpu"))
+    assert numbers(fair_queue.take({"cpu", "unknown"}, 5)) == [2]
+    assert "job-1" in fair_queue
 
 
 def test_what_was_removed_is_not_taken_and_what_came_back_is_first() -> None:
     """A cancelled job leaves the shelf; an offer in vain returns to the head of its lane."""
-    shelf = Shelf()
+    fair_queue = FairQueue()
     for number in (1, 2, 3):
-        shelf.add(work(number))
-    shelf.remove("job-2")
-    [first] = shelf.take({"c"}, 1)
-    shelf.put_back(first)
-    shelf.put_back(first)
-    assert numbers(shelf.take({"c"}, 5)) == [1, 3]
+        fair_queue.add(work(number))
+    fair_queue.remove("job-2")
+    [first] = fair_queue.take({"c"}, 1)
+    fair_queue.put_back(first)
+    fair_queue.put_back(first)
+    assert numbers(fair_queue.take({"c"}, 5)) == [1, 3]
 
 
 def test_a_requeued_job_takes_its_new_place() -> None:
     """The next attempt of a job joins the end of its lane, once."""
-    shelf = Shelf()
+    fair_queue = FairQueue()
     for number in (1, 2):
-        shelf.add(work(number))
-    shelf.remove("job-1")
-    shelf.add(work(1)._replace(attempt=2, position=9))
-    assert [(w.job_id, w.attempt) for w in shelf.take({"c"}, 5)] == [("job-2", 1), ("job-1", 2)]
+        fair_queue.add(work(number))
+    fair_queue.remove("job-1")
+    fair_queue.add(work(1)._replace(attempt=2, position=9))
+    assert [(w.job_id, w.attempt) for w in fair_queue.take({"c"}, 5)] == [("job-2", 1), ("job-1", 2)]
 
 
 def test_a_long_lane_leaves_its_tail_in_the_table_and_skips_nothing() -> None:
     """Beyond its head a lane keeps nothing in memory, and goes on from the table where it stopped."""
-    shelf, table = Shelf(), [work(n) for n in range(3 * LANE_HEAD + 7)]
+    fair_queue, table = FairQueue(), [work(n) for n in range(3 * LANE_HEAD + 7)]
     for item in table:
-        shelf.add(item)
-    assert len(shelf) == LANE_HEAD
+        fair_queue.add(item)
+    assert len(fair_queue) == LANE_HEAD
     taken: list[int] = []
-    while batch := shelf.take({"c"}, 100) or _reload(shelf, table):
+    while batch := fair_queue.take({"c"}, 100) or _reload(fair_queue, table):
         taken += numbers(batch)
     assert taken == list(range(len(table)))
 
@@ -158,23 +158,23 @@ def test_a_long_lane_leaves_its_tail_in_the_table_and_skips_nothing() -> None:
 @pytest.mark.parametrize("kind", ["clients", "classes"])
 def test_many_lanes_share_what_is_kept_in_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many clients or classes there are, the shelf keeps so many jobs, and none is skipped."""
-    monkeypatch.setattr("coordinator.application.shelf.SHELF_JOBS", 400)
-    shelf = Shelf()
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.SHELF_JOBS", 400)
+    fair_queue = FairQueue()
     table = []
     for n in range(2000):
         name = f"name-{n % 40}"
         table.append(work(n, client=name) if kind == "clients" else work(n, job_class=name))
     for item in table:
-        shelf.add(item)
-    assert len(shelf) == 400
+        fair_queue.add(item)
+    assert len(fair_queue) == 400
     classes = {item.job_class for item in table}
-    taken = numbers(shelf.take(classes, 100))
+    taken = numbers(fair_queue.take(classes, 100))
     while True:
-        for lane in list(shelf.low_lanes(classes, len(table))):
+        for lane in list(fair_queue.low_lanes(classes, len(table))):
             more = [w for w in table if (w.job_class, w.priority, w.client) == lane.key]
-            more = [w for w in more if w.position > lane.cursor][: shelf.head]
-            shelf.load(lane, more, len(table), complete=True)
-        if not (batch := shelf.take(classes, 100)):
+            more = [w for w in more if w.position > lane.cursor][: fair_queue.head]
+            fair_queue.load(lane, more, len(table), complete=True)
+        if not (batch := fair_queue.take(classes, 100)):
             break
         taken += numbers(batch)
     assert sorted(taken) == list(range(len(table)))
@@ -182,24 +182,24 @@ def test_many_lanes_share_what_is_kept_in_memory(kind: str, monkeypatch: pytest.
 
 def test_a_lane_is_not_over_before_what_happened_is_in_the_table() -> None:
     """What the table has is taken at once; the rest when it is there, and not asked for before."""
-    shelf, jobs = Shelf(), [work(n) for n in range(LANE_HEAD + 10)]
+    fair_queue, jobs = FairQueue(), [work(n) for n in range(LANE_HEAD + 10)]
     for item in jobs:
-        shelf.add(item)
-    shelf.take({"c"}, LANE_HEAD)
-    [lane] = shelf.low_lanes({"c"}, LANE_HEAD + 4)
-    shelf.load(lane, jobs[LANE_HEAD : LANE_HEAD + 4], LANE_HEAD + 4, complete=False)
-    assert len(shelf.take({"c"}, 100)) == 4
-    assert list(shelf.low_lanes({"c"}, LANE_HEAD + 4)) == []
-    assert list(shelf.low_lanes({"c"}, LANE_HEAD + 9)) == [lane]
-    shelf.load(lane, jobs[LANE_HEAD + 4 :], LANE_HEAD + 9, complete=True)
-    assert len(shelf.take({"c"}, 100)) == 6
+        fair_queue.add(item)
+    fair_queue.take({"c"}, LANE_HEAD)
+    [lane] = fair_queue.low_lanes({"c"}, LANE_HEAD + 4)
+    fair_queue.load(lane, jobs[LANE_HEAD : LANE_HEAD + 4], LANE_HEAD + 4, complete=False)
+    assert len(fair_queue.take({"c"}, 100)) == 4
+    assert list(fair_queue.low_lanes({"c"}, LANE_HEAD + 4)) == []
+    assert list(fair_queue.low_lanes({"c"}, LANE_HEAD + 9)) == [lane]
+    fair_queue.load(lane, jobs[LANE_HEAD + 4 :], LANE_HEAD + 9, complete=True)
+    assert len(fair_queue.take({"c"}, 100)) == 6
 
 
-def _reload(shelf: Shelf, table: list[Work]) -> list[Work]:
-    for lane in list(shelf.low_lanes({"c"}, len(table))):
+def _reload(fair_queue: FairQueue, table: list[QueuedWork]) -> list[QueuedWork]:
+    for lane in list(fair_queue.low_lanes({"c"}, len(table))):
         more = [w for w in table if w.position > lane.cursor][:LANE_HEAD]
-        shelf.load(lane, more, len(table), complete=True)
-    return shelf.take({"c"}, 100)
+        fair_queue.load(lane, more, len(table), complete=True)
+    return fair_queue.take({"c"}, 100)
 
 
 @given(
@@ -210,11 +210,11 @@ def test_everything_is_taken_once_and_priorities_never_rise(
     jobs: list[tuple[str, int, str]], at_once: int
 ) -> None:
     """Whatever is queued: each job is taken exactly once, the higher priorities first."""
-    shelf = Shelf()
+    fair_queue = FairQueue()
     for number, (client, priority, job_class) in enumerate(jobs):
-        shelf.add(work(number, client=client, priority=priority, job_class=job_class))
-    taken: list[Work] = []
-    while batch := shelf.take({"x", "y"}, at_once):
+        fair_queue.add(work(number, client=client, priority=priority, job_class=job_class))
+    taken: list[QueuedWork] = []
+    while batch := fair_queue.take({"x", "y"}, at_once):
         taken += batch
     assert sorted(numbers(taken)) == list(range(len(jobs)))
     priorities = [w.priority for w in taken]

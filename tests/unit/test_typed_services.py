@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.application.payload_schemas import compile_schema
-from coordinator.catalog import load_catalog
+from coordinator.application.commands.payload_schemas import compile_schema
 from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies, stronger
-from coordinator.edge.typed import ffmpeg, llm, stable_diffusion, whisper
-from coordinator.edge.typed.asking import Ask, job_fields
-from coordinator.edge.typed.blender import RenderAsk
-from coordinator.edge.typed.ffmpeg import TranscodeAsk
-from coordinator.edge.typed.llm import InferenceAsk
-from coordinator.edge.typed.stable_diffusion import GenerateAsk, ImageToImageAsk
-from coordinator.edge.typed.whisper import TranscribeAsk, TranslateAsk
+from coordinator.edge.services import ffmpeg, llm, stable_diffusion, whisper
+from coordinator.edge.services.asking import Ask, job_fields
+from coordinator.edge.services.blender import RenderAsk
+from coordinator.edge.services.ffmpeg import TranscodeAsk
+from coordinator.edge.services.llm import InferenceAsk
+from coordinator.edge.services.stable_diffusion import GenerateAsk, ImageToImageAsk
+from coordinator.edge.services.whisper import TranscribeAsk, TranslateAsk
+from coordinator.services.catalog import load_catalog
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 OF_THE_JOB = {"constraints", "ttl_seconds", "priority", "max_attempts"}

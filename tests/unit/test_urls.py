@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.application.payload_schemas import PayloadSchemas, compile_schema, problems
+from coordinator.application.commands.payload_schemas import PayloadSchemas, compile_schema, problems
 from coordinator.domain.errors import Code
 from coordinator.domain.service import Pricing, RegisteredService, ServiceSpec
-from coordinator.domain.urls import UnsafeUrl, Url, check_url, is_public, parse_allowed
+from coordinator.wire.urls import UnsafeUrl, Url, check_url, is_public, parse_allowed
 
 SAFE = [
     "https://example.com/a.wav",

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coordinator.application.intents import Answer, Intent
+from coordinator.application.commands.parsing import Answer, Intent
 from coordinator.domain.messages import Attempt, Event, Millis, MinerId, Principal, SessionId
 
 
@@ -299,7 +299,7 @@ class Heartbeat(BaseModel):
     metadata: Annotated[dict[str, Any], Field(max_length=32)] = Field(default_factory=dict)
 
 
-class Front(Protocol):
+class Gateway(Protocol):
     """What both edges hand their messages to. It answers only after the commit."""
 
     async def handle(self, intents: Sequence[Intent]) -> list[Answer]:

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from coordinator import __version__
-from coordinator.application.intents import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
+from coordinator.application.commands.parsing import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
+from coordinator.application.live.progress import ProgressReport
 from coordinator.application.ports import Heartbeat, Offer
-from coordinator.application.progress import ProgressReport
 from coordinator.broker.envelope import HEARTBEAT
 from coordinator.broker.progress import KIND as PROGRESS_KIND
 from coordinator.broker.topology import (

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from aio_pika.abc import AbstractIncomingMessage
 from pydantic import ValidationError
 
-from coordinator.application.intents import (
+from coordinator.application.commands.parsing import (
     MAX_ARRAY_LENGTH,
     MAX_BODY_BYTES,
     Answer,
@@ -24,7 +24,7 @@ from coordinator.application.intents import (
     parse_json,
     read_trace,
 )
-from coordinator.application.keyring import Keyring
+from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Heartbeat
 from coordinator.broker.topology import RESERVED_PREFIXES
 from coordinator.crypto.mac import message_to_sign
@@ -41,7 +41,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class ReceivedMessage:
     """What a message's properties say; nothing of it is proved yet."""
 
     kind: str
@@ -59,7 +59,7 @@ class Envelope:
     body: bytes = field(repr=False)
 
     @classmethod
-    def of(cls, message: AbstractIncomingMessage) -> Envelope:
+    def of(cls, message: AbstractIncomingMessage) -> ReceivedMessage:
         headers = message.headers
         deliveries = headers.get(DELIVERY_COUNT)
         routing_key = message.routing_key or ""
@@ -92,7 +92,7 @@ def _text(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[Item]):
+class ReceivedBatch(Generic[Item]):
     """The elements of a body: those to hand on, and the answers to those that are refused already."""
 
     items: Sequence[Item]
@@ -109,7 +109,7 @@ class Batch(Generic[Item]):
         return [self.refused[i] if i in self.refused else next(rest) for i in range(total)]
 
 
-def authenticate(envelope: Envelope, keyring: Keyring) -> Principal:
+def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
     """Who sent it. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD)."""
     if len(envelope.body) > MAX_BODY_BYTES:  # before the work of checking a signature over it
         raise Refusal(
@@ -144,7 +144,7 @@ def authenticate(envelope: Envelope, keyring: Keyring) -> Principal:
     return principal
 
 
-def read_commands(envelope: Envelope, principal: Principal) -> Batch[Intent]:
+def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Intent]:
     """The commands in a body. Raises Refusal where the whole body can't be handled."""
     kind = COMMANDS.get(envelope.kind)
     if kind is None:
@@ -165,7 +165,7 @@ def read_commands(envelope: Envelope, principal: Principal) -> Batch[Intent]:
     return _read(envelope, read)
 
 
-def read_heartbeats(envelope: Envelope, principal: Principal) -> Batch[Heartbeat]:
+def read_heartbeats(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Heartbeat]:
     """The heartbeats in a body. Raises Refusal where the whole body can't be handled."""
     if envelope.kind not in (HEARTBEAT, envelope.routing_key):
         raise Refusal(Code.UNKNOWN_COMMAND, f"this queue takes {HEARTBEAT} only")
@@ -181,11 +181,11 @@ def read_heartbeats(envelope: Envelope, principal: Principal) -> Batch[Heartbeat
     return _read(envelope, read)
 
 
-def _read(envelope: Envelope, read: Callable[[Any, str | None], Item]) -> Batch[Item]:
+def _read(envelope: ReceivedMessage, read: Callable[[Any, str | None], Item]) -> ReceivedBatch[Item]:
     value = parse_json(envelope.body)
     message_id = envelope.message_id or None
     if isinstance(value, dict):
-        return Batch([read(value, message_id)], {}, is_array=False)
+        return ReceivedBatch([read(value, message_id)], {}, is_array=False)
     if not isinstance(value, list) or not value:
         raise Refusal(Code.INVALID_PAYLOAD, "the body must be an object, or an array of objects")
     if len(value) > MAX_ARRAY_LENGTH:
@@ -197,4 +197,4 @@ def _read(envelope: Envelope, read: Callable[[Any, str | None], Item]) -> Batch[
             items.append(read(element, message_id and f"{message_id}:{index}"))
         except Refusal as refusal:
             refused[index] = Refused(refusal.code, refusal.detail)
-    return Batch(items, refused, is_array=True)
+    return ReceivedBatch(items, refused, is_array=True)

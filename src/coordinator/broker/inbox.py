@@ -25,9 +25,9 @@ from faststream.rabbit.message import RabbitMessage
 from pamqp.commands import Basic
 from pydantic_core import to_json
 
-from coordinator.application.intents import Accepted, Answer, Intent, Refused
-from coordinator.application.keyring import Keyring
-from coordinator.application.ports import Front
+from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
+from coordinator.application.keys.keyring import Keyring
+from coordinator.application.ports import Gateway
 from coordinator.broker.acks import Acks
 from coordinator.broker.connection import (
     START_TIMEOUT_SECONDS,
@@ -38,13 +38,13 @@ from coordinator.broker.connection import (
 )
 from coordinator.broker.declarer import Declarer
 from coordinator.broker.envelope import (
-    Batch,
-    Envelope,
+    ReceivedBatch,
+    ReceivedMessage,
     authenticate,
     read_commands,
     read_heartbeats,
 )
-from coordinator.broker.tolerance import read_tolerantly
+from coordinator.broker.pamqp_patch import read_tolerantly
 from coordinator.broker.topology import COMMANDS_QUEUE, DEAD, HEARTBEATS_QUEUE, WorkQueueType, control_queue
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
@@ -72,13 +72,13 @@ def retry_delay(deliveries: int) -> float:
     return float(min(FIRST_REDELIVERY_SECONDS * 2.0 ** min(deliveries, 16), LAST_REDELIVERY_SECONDS))
 
 
-class Inbox:
+class CommandInbox:
     """Consumes the commands and the heartbeats queue for a front. Start it when the topology is declared."""
 
     def __init__(
         self,
         broker: Broker,
-        front: Front,
+        gateway: Gateway,
         keyring: Keyring,
         *,
         queue_type: WorkQueueType = "classic",
@@ -93,10 +93,10 @@ class Inbox:
         self._up = False
         self._graceful_timeout = graceful_timeout
         self._connection: RobustConnection | None = None
-        ask = _ask(front, Declarer(broker), queue_type)
+        ask = _ask(gateway, Declarer(broker), queue_type)
         shared = _Shared(broker, keyring, Acks(), self._stopping, handle_timeout)
-        commands = _Lane("commands", shared, read_commands, ask)
-        beats = _Lane("heartbeats", shared, read_heartbeats, front.heartbeat)
+        commands = _InboxQueue("commands", shared, read_commands, ask)
+        beats = _InboxQueue("heartbeats", shared, read_heartbeats, gateway.heartbeat)
         self._consumer = RabbitBroker(
             named_url(broker.url, "coordinator inbox"),
             # The default channel's: FastStream may ignore the one that a subscriber names.
@@ -158,10 +158,10 @@ async def _undecoded(message: RabbitMessage) -> RabbitMessage:
 
 
 def _ask(
-    front: Front, declarer: Declarer, queue_type: WorkQueueType
+    gateway: Gateway, declarer: Declarer, queue_type: WorkQueueType
 ) -> Callable[[Principal, Sequence[Intent]], Awaitable[list[Answer]]]:
     async def ask(_: Principal, intents: Sequence[Intent]) -> list[Answer]:
-        answers = await front.handle(intents)
+        answers = await gateway.handle(intents)
         for place, (intent, answer) in enumerate(zip(intents, answers, strict=False)):
             if isinstance(intent.command, MinerRegister) and isinstance(answer, Accepted):
                 # Only a miner that came over AMQP can consume its hints, so its queue is made here.
@@ -187,14 +187,14 @@ class _Shared:
     handle_timeout: float
 
 
-class _Lane(Generic[Item]):
+class _InboxQueue(Generic[Item]):
     """One kind of message: how its body is read, and whom it is handed to."""
 
     def __init__(
         self,
         name: Literal["commands", "heartbeats"],
         shared: _Shared,
-        read: Callable[[Envelope, Principal], Batch[Item]],
+        read: Callable[[ReceivedMessage, Principal], ReceivedBatch[Item]],
         ask: Callable[[Principal, Sequence[Item]], Awaitable[list[Answer]]],
     ) -> None:
         self._name = name
@@ -204,7 +204,7 @@ class _Lane(Generic[Item]):
 
     async def receive(self, message: RabbitMessage) -> None:
         """Handle one message to its end. Raises nothing but the cancellation of a closing channel."""
-        envelope = Envelope.of(message.raw_message)
+        envelope = ReceivedMessage.of(message.raw_message)
         try:
             await self._handle(message, envelope)
         except (AMQPError, ConnectionError) as error:
@@ -213,7 +213,7 @@ class _Lane(Generic[Item]):
             log.exception("inbox.failed", lane=self._name, kind=envelope.kind)
             await self._give_back(message, envelope)
 
-    async def _handle(self, message: RabbitMessage, envelope: Envelope) -> None:
+    async def _handle(self, message: RabbitMessage, envelope: ReceivedMessage) -> None:
         try:
             principal = authenticate(envelope, self._shared.keyring)
             batch = self._read(envelope, principal)
@@ -238,7 +238,9 @@ class _Lane(Generic[Item]):
                 log.info("inbox.refused_unasked", kind=envelope.kind, by=principal.name, codes=sorted(codes))
             await self._shared.acks.ack(message.raw_message)
 
-    async def _answers(self, envelope: Envelope, principal: Principal, items: Sequence[Item]) -> list[Answer]:
+    async def _answers(
+        self, envelope: ReceivedMessage, principal: Principal, items: Sequence[Item]
+    ) -> list[Answer]:
         if not items:
             return []
         try:
@@ -256,7 +258,7 @@ class _Lane(Generic[Item]):
             return [Refused(Code.INTERNAL, "our fault; send it again later")] * len(items)
         return answers
 
-    async def _reply(self, envelope: Envelope, answers: Sequence[Answer], is_array: bool) -> None:
+    async def _reply(self, envelope: ReceivedMessage, answers: Sequence[Answer], is_array: bool) -> None:
         wire: Any = [answer.to_wire() for answer in answers]
         properties = Basic.Properties(
             content_type="application/json",
@@ -267,7 +269,7 @@ class _Lane(Generic[Item]):
             "", envelope.reply_to, to_json(wire if is_array else wire[0]), properties
         )
 
-    async def _bury(self, message: RabbitMessage, envelope: Envelope, refused: Refused) -> None:
+    async def _bury(self, message: RabbitMessage, envelope: ReceivedMessage, refused: Refused) -> None:
         """Answer, copy to the dead letters, acknowledge: in this order, so that a crash loses nothing."""
         log.warning(
             "inbox.dead_letter",
@@ -301,7 +303,7 @@ class _Lane(Generic[Item]):
         else:
             await self._give_back(message, envelope)
 
-    async def _give_back(self, message: RabbitMessage, envelope: Envelope) -> None:
+    async def _give_back(self, message: RabbitMessage, envelope: ReceivedMessage) -> None:
         """To the queue again, after a while that grows with each delivery; the broker's limit ends it."""
         try:
             async with asyncio.timeout(retry_delay(envelope.deliveries)):

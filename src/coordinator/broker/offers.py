@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from coordinator.application.ports import Offer, TakenOffer
 from coordinator.broker.connection import Broker, BrokerUnreachable
 from coordinator.broker.declarer import Declarer
-from coordinator.broker.taps import Taps
+from coordinator.broker.poll_consumers import PollConsumers
 from coordinator.broker.topology import (
     CONTROL,
     WORK,
@@ -42,7 +42,7 @@ class RabbitWorkQueues:
         self._queue_type: WorkQueueType = queue_type
         self._expiration = None if offer_seconds is None else str(int(offer_seconds * 1000))
         self._declarer = Declarer(broker)
-        self._taps = Taps(broker, self.ensure, self._put_back)
+        self._poll_consumers = PollConsumers(broker, self.ensure, self._put_back)
         self._on_reset: list[Callable[[], None]] = []
         broker.on_reconnect(self._reset)
 
@@ -68,14 +68,14 @@ class RabbitWorkQueues:
         return [offer for offers, _ in failed for offer in offers]
 
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
-        return await self._taps.take(profile, wait)
+        return await self._poll_consumers.take(profile, wait)
 
     def on_reset(self, callback: Callable[[], None]) -> None:
         self._on_reset.append(callback)
 
     async def stop(self) -> None:
         """Wake who waits with nothing, and let the broker have back what is untaken. May be called twice."""
-        await self._taps.stop()
+        await self._poll_consumers.stop()
 
     async def _send(self, profile: str, messages: Sequence[tuple[Sequence[Offer], bytes]]) -> list[str]:
         if len(messages) == 1:

@@ -27,16 +27,16 @@ from pamqp.commands import Basic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
-from coordinator.application.holders import Holders
-from coordinator.application.intents import MAX_ARRAY_LENGTH, parse_json
-from coordinator.application.keyring import Keyring
+from coordinator.application.commands.parsing import MAX_ARRAY_LENGTH, parse_json
+from coordinator.application.keys.keyring import Keyring
+from coordinator.application.live.lease_holders import LeaseHolders
+from coordinator.application.live.progress import Progress, ProgressReport
+from coordinator.application.live.progress_hub import ProgressHub
+from coordinator.application.live.progress_stream import Topic
 from coordinator.application.ports import Hints, LogError
-from coordinator.application.progress import Progress, ProgressReport
-from coordinator.application.progress_hub import ProgressHub
-from coordinator.application.progress_stream import Topic
 from coordinator.broker.connection import Broker, named_url, retry_seconds
-from coordinator.broker.envelope import Envelope, authenticate
-from coordinator.broker.tolerance import read_tolerantly
+from coordinator.broker.envelope import ReceivedMessage, authenticate
+from coordinator.broker.pamqp_patch import read_tolerantly
 from coordinator.broker.topology import PROGRESS
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.errors import Refusal
@@ -93,13 +93,13 @@ class RabbitProgress:
     """A `ProgressWire` over RabbitMQ. Nothing here raises for the broker's sake, or waits for long."""
 
     def __init__(
-        self, broker: Broker, keyring: Keyring, holders: Holders, hints: Hints, shared_secret: str
+        self, broker: Broker, keyring: Keyring, lease_holders: LeaseHolders, hints: Hints, shared_secret: str
     ) -> None:
         """`broker` publishes; this consumes on a connection of its own."""
         read_tolerantly()
         self._broker = broker
         self._keyring = keyring
-        self._holders = holders
+        self._lease_holders = lease_holders
         self._hints = hints
         self._secret = shared_secret
         self._name = secrets.token_hex(8)
@@ -148,7 +148,7 @@ class RabbitProgress:
         if job_id in self._relayed:
             return False  # what there is, is here
         try:
-            holder = await self._holders.holder(job_id)
+            holder = await self._lease_holders.holder(job_id)
         except LogError:
             return False
         if holder is None or not holder.running:
@@ -265,7 +265,7 @@ class RabbitProgress:
             told.set()
 
     async def _on_message(self, message: DeliveredMessage) -> None:
-        envelope = Envelope.of(aio_pika.IncomingMessage(message, no_ack=True))
+        envelope = ReceivedMessage.of(aio_pika.IncomingMessage(message, no_ack=True))
         try:
             self._take(envelope)
         except (Refusal, ValidationError) as error:
@@ -274,7 +274,7 @@ class RabbitProgress:
         except Exception:
             log.exception("progress.unreadable")
 
-    def _take(self, envelope: Envelope) -> None:
+    def _take(self, envelope: ReceivedMessage) -> None:
         if envelope.kind in (RELAY, ASK):
             self._take_own(envelope)
             return
@@ -289,7 +289,7 @@ class RabbitProgress:
             if str(report.job_id) == job:
                 self._check(principal, report)
 
-    def _take_own(self, envelope: Envelope) -> None:
+    def _take_own(self, envelope: ReceivedMessage) -> None:
         assert self._hub is not None
         signed = message_to_sign(envelope.kind, envelope.message_id, "", "", envelope.body)
         if not hmac.compare_digest(sign_message(self._secret, signed).encode(), envelope.signature.encode()):
@@ -325,7 +325,7 @@ class RabbitProgress:
             while waiting:
                 principal, report = waiting.popleft()
                 try:
-                    client = await self._holders.check(principal, report)
+                    client = await self._lease_holders.check(principal, report)
                 except (Refusal, LogError) as error:
                     log.debug("progress.refused", job=str(job_id), by=principal.name, reason=str(error))
                 else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pamqp.commands import Basic
 
-from coordinator.application.intents import MAX_ARRAY_LENGTH
+from coordinator.application.commands.parsing import MAX_ARRAY_LENGTH
 from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
 from coordinator.broker.topology import EVENTS

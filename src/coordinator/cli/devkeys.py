@@ -64,7 +64,7 @@ def find_key(url: str, role: str, data_dir: Path | None = None) -> str | None:
     if not is_loopback(url):
         return None  # never to another machine
     from coordinator.cli.options import settings_with
-    from coordinator.settings import BadSettings
+    from coordinator.runtime.settings import BadSettings
 
     if data_dir is None:
         try:

@@ -87,8 +87,8 @@ def explain(error: Exception) -> CommandError:
     from coordinator.client.errors import CoordinatorError
     from coordinator.crypto.keys import KeyFileError
     from coordinator.crypto.signature import VerificationFailed
-    from coordinator.database.datadir import DataDirectoryInUse
-    from coordinator.settings import BadSettings
+    from coordinator.runtime.settings import BadSettings
+    from coordinator.storage.connections.data_directory import DataDirectoryInUse
 
     if isinstance(error, CoordinatorError):
         return _explain_answer(error)

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from coordinator import __version__
-from coordinator.cli import demo, doctor, job, key, log, miner, projections, receipt, run, service
+from coordinator.cli.commands import demo, doctor, job, key, log, miner, projections, receipt, run, service
 from coordinator.cli.errors import Exit, PipeClosed, explain, report
-from coordinator.demo.lifeline import hold_on
+from coordinator.runtime.parent_watch import hold_on
 
 app = typer.Typer(
     name="coordinator",

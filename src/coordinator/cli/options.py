@@ -105,7 +105,7 @@ def _why(error: Exception) -> str:
 
 def settings_with(data_dir: Path | None, **overrides: object) -> Any:
     """The settings from the environment, with these instead; None is "not set", whatever it says there."""
-    from coordinator.settings import load_settings
+    from coordinator.runtime.settings import load_settings
 
     if data_dir is not None:
         overrides["data_dir"] = data_dir

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.client.amqp_rpc import AmqpRpc, Closed
 from coordinator.client.errors import CoordinatorError, Unreachable, refused_answer
 from coordinator.client.http import HttpPool
+from coordinator.wire.amqp_rpc import AmqpRpc, SenderClosed
 
 
 class AmqpCommands:
@@ -35,7 +35,7 @@ class AmqpCommands:
                 answer = await self._rpc.call(kind, fields)
         except TimeoutError:
             raise Unreachable(f"no answer over AMQP within {self._timeout:g} s") from None
-        except Closed:
+        except SenderClosed:
             raise Unreachable("this client was closed before the answer came") from None
         except (TypeError, ValueError) as error:
             raise CoordinatorError("INVALID_ARGUMENT", f"{kind} is not JSON: {error}") from None

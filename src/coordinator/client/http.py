@@ -14,9 +14,9 @@ from typing import Any, Final, Self
 
 import httpx
 
-from coordinator.client.backoff import Backoff
 from coordinator.client.errors import BadAnswer, CoordinatorError, RateLimited, TryAgain, Unreachable, refusal
-from coordinator.client.signing import signing
+from coordinator.wire.backoff import Backoff
+from coordinator.wire.signing import signing
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0

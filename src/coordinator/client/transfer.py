@@ -12,8 +12,8 @@ from typing import BinaryIO, Final
 from coordinator.client.errors import CoordinatorError, DamagedBlob, NotFound
 from coordinator.client.http import HttpPool
 from coordinator.client.models import Blob
-from coordinator.client.signing import DIGEST_HEADER, content_digest
 from coordinator.crypto.refs import blob_ref, parse_blob_ref
+from coordinator.wire.signing import DIGEST_HEADER, content_digest
 
 CHUNK_BYTES: Final = 256 * 1024
 

@@ -1,7 +1,7 @@
 """What travels: base classes of commands and events, and the value types they share.
 
 Commands and events are frozen pydantic models with a stable topic, never a module path. Events are never
-edited: a changed shape is a new topic version with an upcaster (see `coordinator.log.upcasters`).
+edited: a changed shape is a new topic version with an upcaster (see `coordinator.storage.log.upcasters`).
 """
 
 from __future__ import annotations

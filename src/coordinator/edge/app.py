@@ -12,20 +12,32 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from coordinator import __version__
-from coordinator.application.payload_schemas import PayloadSchemas
+from coordinator.application.commands.payload_schemas import PayloadSchemas
 from coordinator.domain.messages import Role
-from coordinator.edge import (
+from coordinator.edge import services
+from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.job_watch import JobWatch
+from coordinator.edge.http.problems import install_problem_handlers
+from coordinator.edge.http.reading import POSITION_HEADER
+from coordinator.edge.live import client_socket, events_stream, miner_socket
+from coordinator.edge.middleware.access_log import REQUEST_ID_HEADER, AccessLog, UnexpectedErrors
+from coordinator.edge.middleware.authentication import Authentication
+from coordinator.edge.middleware.credentials import allow
+from coordinator.edge.middleware.http_metrics import HttpMetrics
+from coordinator.edge.middleware.rate_limits import RATE_HEADERS
+from coordinator.edge.openai import ROUTERS as OPENAI_ROUTERS
+from coordinator.edge.openai.errors import OpenAIErrors
+from coordinator.edge.openai.runs import JOB_HEADER
+from coordinator.edge.openai.served_models import ServedModels
+from coordinator.edge.openapi.document import describe
+from coordinator.edge.pages import docs, errors
+from coordinator.edge.routes import (
     admin,
     attempts,
     blobs,
-    docs,
-    errors,
     health,
     jobs,
     keys,
-    live_client,
-    live_events,
-    live_miner,
     metrics,
     miners,
     polling,
@@ -33,24 +45,9 @@ from coordinator.edge import (
     registry,
     registry_changes,
     results,
-    typed,
 )
-from coordinator.edge.auth import allow
-from coordinator.edge.context import EdgeContext
-from coordinator.edge.denials import answer_unknown_sockets
-from coordinator.edge.entrance import REQUEST_ID_HEADER, Entrance, LastCatch
-from coordinator.edge.gate import Gate
-from coordinator.edge.meter import HttpMeter
-from coordinator.edge.metrics import Backlogs
-from coordinator.edge.openai import ROUTERS as OPENAI_ROUTERS
-from coordinator.edge.openai.errors import OpenAIErrors
-from coordinator.edge.openai.offered import Offered
-from coordinator.edge.openai.runs import JOB_HEADER
-from coordinator.edge.openapi import describe
-from coordinator.edge.problems import install_problem_handlers
-from coordinator.edge.rates import RATE_HEADERS
-from coordinator.edge.reading import POSITION_HEADER
-from coordinator.edge.waiting import JobWatch
+from coordinator.edge.routes.metrics import Backlogs
+from coordinator.edge.server.websocket_denials import answer_unknown_sockets
 
 PREFIX: Final = "/v1"
 ROUTERS: Final = (
@@ -65,9 +62,9 @@ ROUTERS: Final = (
     registry.router,
     registry_changes.router,
     admin.router,
-    live_events.router,
+    events_stream.router,
     keys.router,
-    typed.router,
+    services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
 
@@ -101,8 +98,8 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.state.context = context
     app.state.job_watch = watch
     app.state.payload_schemas = PayloadSchemas(context.settings.fetch_allow_hosts)
-    app.state.offered = Offered(context)
-    app.state.http_meter = HttpMeter()
+    app.state.offered = ServedModels(context)
+    app.state.http_meter = HttpMetrics()
     app.state.backlogs = Backlogs()
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
@@ -111,11 +108,11 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.include_router(metrics.router, dependencies=guards)
     app.include_router(errors.router)
     app.include_router(docs.router)
-    app.router.routes += [live_client.route, live_miner.route]
+    app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
     install_problem_handlers(app)
-    app.add_middleware(Gate)
-    app.add_middleware(LastCatch)
+    app.add_middleware(Authentication)
+    app.add_middleware(UnexpectedErrors)
     if context.settings.allow_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -132,7 +129,7 @@ def create_app(context: EdgeContext) -> FastAPI:
             ],
         )
     app.add_middleware(OpenAIErrors)
-    app.add_middleware(Entrance, meter=app.state.http_meter)
+    app.add_middleware(AccessLog, meter=app.state.http_meter)
     describe(app)
     return app
 
@@ -140,7 +137,7 @@ def create_app(context: EdgeContext) -> FastAPI:
 async def _let_go(context: EdgeContext, watch: JobWatch) -> None:
     """Answer who waits, and let go who watches, once the server begins to stop."""
     await context.stopping.wait()
-    context.live.endings.stop()
+    context.live.revocations.stop()
     await watch.stop()
 
 

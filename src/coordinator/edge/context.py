@@ -11,14 +11,14 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from coordinator.application.figures import Figures
-from coordinator.application.keyring import Keyring
-from coordinator.application.live import Live
-from coordinator.application.ports import Database, EventLog, Front, Row, Watermarks, WorkQueues
+from coordinator.application.keys.keyring import Keyring
+from coordinator.application.live.events import Live
+from coordinator.application.metrics import CoordinatorMetrics
+from coordinator.application.ports import Database, EventLog, Gateway, Row, Watermarks, WorkQueues
 from coordinator.blobs import BlobStore
-from coordinator.edge.rates import Rates
-from coordinator.edge.replays import Replays
-from coordinator.settings import Settings
+from coordinator.edge.middleware.rate_limits import RateLimits
+from coordinator.edge.middleware.replays import UsedSignatures
+from coordinator.runtime.settings import Settings
 
 T = TypeVar("T")
 _THREADS = ThreadPoolExecutor(32, thread_name_prefix="edge")
@@ -46,7 +46,7 @@ class EdgeLimits:
 class EdgeContext:
     """The ports that the endpoints use."""
 
-    front: Front
+    gateway: Gateway
     log: EventLog
     database: Database
     queues: WorkQueues
@@ -59,12 +59,12 @@ class EdgeContext:
     """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O: it is called on the
     event loop, and whoever can reach the port sees it. Whatever else it holds (the public signing key) is
     shown too."""
-    figures: Callable[[], Figures] = Figures
+    metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
     """What the parts count, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
-    rates: Rates | None = None
+    rates: RateLimits | None = None
     """How often keys may call; None for as often as they like."""
-    replays: Replays = field(default_factory=Replays)
+    replays: UsedSignatures = field(default_factory=UsedSignatures)
     """The signatures of requests that were used."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: what waits is answered then, with what there is."""

@@ -16,14 +16,14 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pydantic_core import from_json
 
-from coordinator.client.amqp_rpc import LINK_ERRORS, AmqpRpc, Answer, on_link
-from coordinator.client.backoff import Backoff, Clock
-from coordinator.miner.feed import Bundle, FedOffer, Feed
-from coordinator.miner.transport import NOT_LIVE, BadOffer, Inbox, Offer
+from coordinator.miner.offer_buffer import BufferedOffer, Bundle, OfferBuffer
+from coordinator.miner.transport import NOT_LIVE, BadOffer, MinerInbox, Offer
+from coordinator.wire.amqp_rpc import LINK_ERRORS, AmqpRpc, Answer, on_link
+from coordinator.wire.backoff import Backoff, BackoffClock
 
 HEARTBEATS_QUEUE = "coordinator.heartbeats"
 PROGRESS_EXCHANGE = "coordinator.progress"
-# Commands whose answer decides about a slot (see `Feed.unanswered`).
+# Commands whose answer decides about a slot (see `OfferBuffer.unanswered`).
 _ABOUT_JOBS = "job."
 
 
@@ -41,10 +41,10 @@ class AmqpTransport:
         *,
         answer_timeout_seconds: float = 10.0,
         backoff: Backoff | None = None,
-        clock: Clock | None = None,
+        clock: BackoffClock | None = None,
     ) -> None:
         self._backoff = backoff or Backoff()
-        self._clock = clock or Clock()
+        self._clock = clock or BackoffClock()
         self._rpc = AmqpRpc(
             url,
             key,
@@ -54,15 +54,15 @@ class AmqpTransport:
             clock=self._clock,
         )
         self._changed = asyncio.Event()
-        self._feed = Feed(self._changed.set)
-        self._inbox: Inbox | None = None
+        self._feed = OfferBuffer(self._changed.set)
+        self._inbox: MinerInbox | None = None
         self._slots = 1
         self._registration: Mapping[str, Any] | None = None
         self._queues = ("", "")
         self._consumer: asyncio.Task[None] | None = None
         self._log = structlog.get_logger().bind()
 
-    async def start(self, inbox: Inbox, slots: int) -> None:
+    async def start(self, inbox: MinerInbox, slots: int) -> None:
         self._inbox, self._slots = inbox, slots
         await self._rpc.start()
 
@@ -104,7 +104,7 @@ class AmqpTransport:
             "job.progress", report, exchange=PROGRESS_EXCHANGE, routing_key=f"{offer.client}.{offer.job_id}"
         )
 
-    async def take(self) -> FedOffer | None:
+    async def take(self) -> BufferedOffer | None:
         return await self._feed.take()
 
     def suspend(self) -> None:

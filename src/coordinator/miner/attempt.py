@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from coordinator.client.amqp_batching import MAX_BODY_BYTES, encode
 from coordinator.crypto.canonical import CanonicalError, canonical_json, salted_digest
 from coordinator.crypto.statement import STATEMENT_VERSION
 from coordinator.miner.executors.base import (
@@ -30,6 +29,7 @@ from coordinator.miner.executors.base import (
 from coordinator.miner.progress import AttemptProgress
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import Offer
+from coordinator.wire.amqp_batching import MAX_BODY_BYTES, encode
 
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
 INVALID_RESULT = "INVALID_RESULT"

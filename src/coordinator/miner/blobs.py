@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 import httpx
 
-from coordinator.client.backoff import Backoff, Clock
-from coordinator.client.signing import DIGEST_HEADER, content_digest, signing
 from coordinator.crypto.canonical import sha256_file
 from coordinator.crypto.refs import BlobRefError, blob_ref, parse_blob_ref
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError, OutputFile
-from coordinator.miner.fetch import DOWNLOAD_FAILED, TryAgain, WebFiles
+from coordinator.miner.fetch import DOWNLOAD_FAILED, FetchFailed, WebFiles
+from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.signing import DIGEST_HEADER, content_digest, signing
 
 CHUNK_BYTES = 1 << 20
 TRIES = 6
@@ -36,14 +36,14 @@ class HttpBlobs:
         *,
         web: WebFiles | None = None,
         backoff: Backoff | None = None,
-        clock: Clock | None = None,
+        clock: BackoffClock | None = None,
     ) -> None:
         self._client = httpx.AsyncClient(
             base_url=base_url, headers={"X-Api-Key": key}, timeout=TIMEOUT, auth=signing()
         )
         self._web = web or WebFiles()
         self._backoff = backoff or Backoff()
-        self._clock = clock or Clock()
+        self._clock = clock or BackoffClock()
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -89,9 +89,9 @@ class HttpBlobs:
         for tries in range(most_tries):
             try:
                 await once()
-            except (TryAgain, httpx.TransportError) as error:
+            except (FetchFailed, httpx.TransportError) as error:
                 if tries == most_tries - 1:
-                    reason = str(error) if isinstance(error, TryAgain) else type(error).__name__
+                    reason = str(error) if isinstance(error, FetchFailed) else type(error).__name__
                     raise ExecutorError(
                         code, f"{whose} can't be reached ({reason})", retryable=True
                     ) from None
@@ -111,7 +111,7 @@ class HttpBlobs:
                     # Hashing and writing a megabyte take a millisecond: not on the event loop.
                     await asyncio.to_thread(_keep, hasher.update, file, chunk)
         if hasher.hexdigest() != digest:
-            raise TryAgain("the bytes do not have the digest they were asked for by")
+            raise FetchFailed("the bytes do not have the digest they were asked for by")
 
     async def _upload_once(self, digest: str, path: Path, size: int) -> None:
         head = await self._client.head(f"/v1/blobs/{digest}")
@@ -164,9 +164,9 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
 
 
 def _check(response: httpx.Response, code: str) -> None:
-    """Raise TryAgain for what may pass, ExecutorError for what will not."""
+    """Raise FetchFailed for what may pass, ExecutorError for what will not."""
     if response.is_success:
         return
     if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        raise TryAgain(f"HTTP status {response.status_code}")
+        raise FetchFailed(f"HTTP status {response.status_code}")
     raise ExecutorError(code, f"the blob store answered {response.status_code}", retryable=True)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from coordinator.domain.matching import Capabilities, Gpu
 from coordinator.domain.messages import NAME
-from coordinator.domain.urls import check_amqp_url, parse_allowed
+from coordinator.wire.urls import check_amqp_url, parse_allowed
 
 DEFAULT_KEY_FILE = Path.home() / ".config" / "coordinator" / "miner.key"
 DEFAULT_GRACE_SECONDS = 30.0

@@ -19,8 +19,8 @@ from urllib.parse import urljoin
 import httpcore
 import httpx
 
-from coordinator.domain.urls import UnsafeUrl, Url, check_url, is_public
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError
+from coordinator.wire.urls import UnsafeUrl, Url, check_url, is_public
 
 DOWNLOAD_FAILED: Final = "DOWNLOAD_FAILED"
 UNSAFE_URL: Final = "UNSAFE_URL"
@@ -39,7 +39,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host name; raises OSError."""
 
 
-class TryAgain(Exception):
+class FetchFailed(Exception):
     """The server, or the way to it, failed in a way that may pass."""
 
 
@@ -62,7 +62,7 @@ class WebFiles:
         self._fetch_seconds = fetch_seconds
 
     async def fetch(self, text: str, to: Path, max_bytes: int) -> None:
-        """One try at fetching a URL into a file. Raises ExecutorError, TryAgain; may leave a partial file."""
+        """One try at a URL, into a file. Raises ExecutorError, FetchFailed; may leave a partial file."""
         try:
             async with asyncio.timeout(self._fetch_seconds):
                 await self._fetch(text, to, max_bytes)
@@ -73,7 +73,7 @@ class WebFiles:
                 DOWNLOAD_FAILED, f"the input did not arrive within {self._fetch_seconds:.0f} seconds"
             ) from None
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-            raise TryAgain(type(error).__name__) from None
+            raise FetchFailed(type(error).__name__) from None
 
     async def _fetch(self, text: str, to: Path, max_bytes: int) -> None:
         url = check_url(text, self._allowed)
@@ -169,10 +169,10 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 
 def _check(response: httpcore.Response, max_bytes: int) -> None:
-    """Raise TryAgain for what may pass, ExecutorError for what will not."""
+    """Raise FetchFailed for what may pass, ExecutorError for what will not."""
     status = response.status
     if status >= 500 or status in _MAY_PASS:
-        raise TryAgain(f"HTTP status {status}")
+        raise FetchFailed(f"HTTP status {status}")
     if status != 200:
         raise ExecutorError(DOWNLOAD_FAILED, f"the input's server answered {status}")
     if _header(response, b"content-encoding").lower() not in ("", "identity"):

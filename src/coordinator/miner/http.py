@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import structlog
 
-from coordinator.client.amqp_batching import AGAIN_LATER, Answer, refused
-from coordinator.client.backoff import Backoff, Clock
-from coordinator.client.signing import signing
-from coordinator.miner.transport import NOT_LIVE, BadOffer, HeldOffer, Inbox, Offer
+from coordinator.miner.transport import NOT_LIVE, BadOffer, HeldOffer, MinerInbox, Offer
+from coordinator.wire.amqp_batching import AGAIN_LATER, Answer, refused
+from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.signing import signing
 
 POLL_WAIT_SECONDS = 15
 REQUEST_TIMEOUT_SECONDS = 30.0
@@ -58,7 +58,7 @@ class HttpTransport:
         *,
         poll_wait_seconds: int = POLL_WAIT_SECONDS,
         backoff: Backoff | None = None,
-        clock: Clock | None = None,
+        clock: BackoffClock | None = None,
     ) -> None:
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -68,8 +68,8 @@ class HttpTransport:
         )
         self._poll_wait = poll_wait_seconds
         self._backoff = backoff or Backoff()
-        self._clock = clock or Clock()
-        self._inbox: Inbox | None = None
+        self._clock = clock or BackoffClock()
+        self._inbox: MinerInbox | None = None
         self._session: dict[str, Any] = {}
         self._live = asyncio.Event()
         self._ended = False
@@ -80,7 +80,7 @@ class HttpTransport:
         self.position = 0
         """The last position in the log that an answer named."""
 
-    async def start(self, inbox: Inbox, slots: int) -> None:
+    async def start(self, inbox: MinerInbox, slots: int) -> None:
         self._inbox = inbox
         self._polling = asyncio.Semaphore(min(slots, POLLS_AT_A_TIME))
 

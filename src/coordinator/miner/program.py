@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 
 from coordinator.crypto.keys import SigningKey
-from coordinator.domain.urls import parse_allowed
 from coordinator.miner.abilities import Abilities
 from coordinator.miner.attempt import Stopped
 from coordinator.miner.blobs import HttpBlobs
@@ -24,6 +23,7 @@ from coordinator.miner.fetch import WebFiles
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.slots import Slots
 from coordinator.miner.transport import NOT_LIVE, Transport
+from coordinator.wire.urls import parse_allowed
 
 EXIT_OK, EXIT_REFUSED, EXIT_NO_EXECUTOR = 0, 1, 2
 FAREWELL_SECONDS = 5.0

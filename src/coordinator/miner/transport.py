@@ -79,7 +79,7 @@ class HeldOffer(Protocol):
         """Put it back for another miner."""
 
 
-class Inbox(Protocol):
+class MinerInbox(Protocol):
     """What a transport tells the program without being asked. Both return at once."""
 
     def on_hint(self, hint: Mapping[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Inbox(Protocol):
 class Transport(Protocol):
     """One miner's connection. Everything here survives restarts of broker and coordinator by itself."""
 
-    async def start(self, inbox: Inbox, slots: int) -> None:
+    async def start(self, inbox: MinerInbox, slots: int) -> None:
         """Begin to connect; does not wait for it. `slots` is the number of `take` calls at a time."""
 
     async def register(self, command: Mapping[str, Any]) -> Answer:

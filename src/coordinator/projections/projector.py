@@ -9,11 +9,11 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from coordinator.application.follow import FollowerBase
+from coordinator.application.followers.runner import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
-from coordinator.collector import collected_rarely
 from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, receipts, services
+from coordinator.runtime.garbage_collection import collected_rarely
 
 READ_EVENTS = 4000
 

@@ -36,7 +36,7 @@ class View(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Answer(BaseModel):
+class CommandAnswer(BaseModel):
     """What an accepted command is answered: its effect is in the log at `position`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict
 
 from coordinator.domain.matching import Constraints
-from coordinator.edge.models.base import Answer, Moment, View
+from coordinator.edge.models.base import CommandAnswer, Moment, View
 
 JobState = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
 
@@ -18,7 +18,7 @@ class JobError(View):
     message: str
 
 
-class JobSubmitAnswer(Answer):
+class JobSubmitAnswer(CommandAnswer):
     """A job that was submitted; its result or error, where the request waited for the end."""
 
     job_id: UUID
@@ -28,7 +28,7 @@ class JobSubmitAnswer(Answer):
     error: JobError | None = None
 
 
-class JobCancelAnswer(Answer):
+class JobCancelAnswer(CommandAnswer):
     job_id: UUID
     state: JobState
 

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from pydantic import Field
 
-from coordinator.edge.models.base import Answer, Moment, View
+from coordinator.edge.models.base import CommandAnswer, Moment, View
 
 
-class KeyAnswer(Answer):
+class KeyAnswer(CommandAnswer):
     key_id: UUID
     name: str
     role: str

@@ -9,13 +9,13 @@ from pydantic import Field
 
 from coordinator.application.ports import HeldAttempt, Offer
 from coordinator.domain.matching import Capabilities
-from coordinator.edge.models.base import Answer, Moment, View
+from coordinator.edge.models.base import CommandAnswer, Moment, View
 from coordinator.edge.models.jobs import JobState, Receipt
 
 MinerState = Literal["ONLINE", "DRAINING", "OFFLINE"]
 
 
-class MinerRegisterAnswer(Answer):
+class MinerRegisterAnswer(CommandAnswer):
     """A session has begun. `session_token` is the session id under the name that AITBC's miners look for."""
 
     miner_id: str
@@ -29,14 +29,14 @@ class MinerRegisterAnswer(Answer):
     heartbeat_timeout_seconds: float
 
 
-class HeartbeatAnswer(Answer):
+class HeartbeatAnswer(CommandAnswer):
     """Stop the attempts in `cancel`: they are no longer yours."""
 
     state: MinerState
     cancel: list[HeldAttempt] = Field(default_factory=list)
 
 
-class MinerAnswer(Answer):
+class MinerAnswer(CommandAnswer):
     miner_id: str
     session_id: str
     profile: str
@@ -49,13 +49,13 @@ class PolledOffer(Offer):
     position: int
 
 
-class AttemptAnswer(Answer):
+class AttemptAnswer(CommandAnswer):
     job_id: UUID
     state: JobState
     attempt: int
 
 
-class ProgressAnswer(Answer):
+class ProgressAnswer(CommandAnswer):
     """A report was passed on. `position`: what this process knows of the log; a report is not in it."""
 
     whole: bool

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from coordinator.application.intents import describe
+from coordinator.application.commands.parsing import describe
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import ServiceId
 from coordinator.domain.service import Pricing, Requirements, ServiceSpec
-from coordinator.edge.models.base import Answer, Moment, View
+from coordinator.edge.models.base import CommandAnswer, Moment, View
 
 
 class ServiceSummary(View):
@@ -25,7 +25,7 @@ class ServiceSummary(View):
     retired: bool
 
 
-class ServiceAnswer(Answer):
+class ServiceAnswer(CommandAnswer):
     """A registry entry was changed."""
 
     service: str

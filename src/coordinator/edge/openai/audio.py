@@ -10,15 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.edge.auth import Client
-from coordinator.edge.multipart import MEDIA_TYPE, is_form, read_form
+from coordinator.edge.http.multipart import MEDIA_TYPE, is_form, read_form
+from coordinator.edge.http.problems import Problem
+from coordinator.edge.middleware.credentials import Client
 from coordinator.edge.openai.answers import answer, job_header
 from coordinator.edge.openai.describing import describe
 from coordinator.edge.openai.errors import TAG, bad_request
 from coordinator.edge.openai.requests import Model, OpenAIRequest
-from coordinator.edge.openai.runs import Done, Runner, Running
+from coordinator.edge.openai.runs import Done, Runner, RunnerOfRequest
 from coordinator.edge.openai.subtitles import Segment, as_srt, as_vtt
-from coordinator.edge.problems import Problem
 
 SERVICE: Final = "speech_recognition"
 WHISPER_1: Final = ("large-v3", "large-v2", "large", "medium", "small", "base", "tiny")
@@ -126,7 +126,7 @@ class VerboseTranscription(BaseModel):
     responses=describe(texts=True),
     openapi_extra=TranscriptionRequest.form_body(),
 )
-async def create_transcription(request: Request, runner: Running, principal: Client) -> Response:
+async def create_transcription(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
     asked = TranscriptionRequest.read_form(await _form(request, runner, principal))
     return await _heard(runner, asked, "transcribe")
 
@@ -139,7 +139,7 @@ async def create_transcription(request: Request, runner: Running, principal: Cli
     responses=describe(texts=True),
     openapi_extra=TranslationRequest.form_body(),
 )
-async def create_translation(request: Request, runner: Running, principal: Client) -> Response:
+async def create_translation(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
     asked = TranslationRequest.read_form(await _form(request, runner, principal))
     return await _heard(runner, asked, "translate")
 

@@ -10,12 +10,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.edge.bodies import read_object
+from coordinator.edge.http.bodies import read_object
 from coordinator.edge.openai.answers import Usage, answer, usage_of
 from coordinator.edge.openai.describing import describe
 from coordinator.edge.openai.errors import TAG
-from coordinator.edge.openai.requests import Generation
-from coordinator.edge.openai.runs import Done, Running
+from coordinator.edge.openai.requests import GenerationRequest
+from coordinator.edge.openai.runs import Done, RunnerOfRequest
 from coordinator.edge.openai.streaming import follow, respond
 
 SERVICE: Final = "llm_inference"
@@ -63,11 +63,11 @@ class ChatMessage(BaseModel):
         return {name: value for name, value in message.items() if value is not None and value != []}
 
 
-class ChatRequest(Generation):
+class ChatRequest(GenerationRequest):
     """What a chat asks for."""
 
     ONLY: ClassVar = {
-        **Generation.ONLY,
+        **GenerationRequest.ONLY,
         "function_call": ("none",),
         "functions": ([],),
         "logprobs": (False,),
@@ -126,7 +126,7 @@ class ChatCompletion(BaseModel):
         max_completion_tokens=100,
     ),
 )
-async def create_chat_completion(request: Request, runner: Running) -> Response:
+async def create_chat_completion(request: Request, runner: RunnerOfRequest) -> Response:
     asked = ChatRequest.read(await read_object(request, runner.context.limits))
     payload = asked.job_payload()
     if asked.stream:

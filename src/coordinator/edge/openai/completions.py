@@ -10,13 +10,13 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.edge.bodies import read_object
+from coordinator.edge.http.bodies import read_object
 from coordinator.edge.openai.answers import Usage, answer, usage_of
 from coordinator.edge.openai.chat import MAX_TOKENS, SERVICE, finish_reason
 from coordinator.edge.openai.describing import describe
 from coordinator.edge.openai.errors import TAG
-from coordinator.edge.openai.requests import Generation
-from coordinator.edge.openai.runs import Done, Running
+from coordinator.edge.openai.requests import GenerationRequest
+from coordinator.edge.openai.runs import Done, RunnerOfRequest
 from coordinator.edge.openai.streaming import follow, respond
 
 DEFAULT_TOKENS: Final = 16
@@ -26,10 +26,10 @@ Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
 router = APIRouter(prefix="/completions", tags=[TAG])
 
 
-class CompletionRequest(Generation):
+class CompletionRequest(GenerationRequest):
     """What a completion asks for."""
 
-    ONLY: ClassVar = {**Generation.ONLY, "best_of": (1,), "echo": (False,), "suffix": ("",)}
+    ONLY: ClassVar = {**GenerationRequest.ONLY, "best_of": (1,), "echo": (False,), "suffix": ("",)}
 
     prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = DEFAULT_TOKENS
@@ -68,7 +68,7 @@ class Completion(BaseModel):
         model="llama-7b", prompt="Three uses for a retired mining rig:", max_tokens=100
     ),
 )
-async def create_completion(request: Request, runner: Running) -> Response:
+async def create_completion(request: Request, runner: RunnerOfRequest) -> Response:
     asked = CompletionRequest.read(await read_object(request, runner.context.limits))
     payload = asked.job_payload()
     if asked.stream:

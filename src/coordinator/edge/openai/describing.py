@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final
 
-from coordinator.edge.bodies import SCHEMA_REF
+from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.openai.errors import OpenAIError
 from coordinator.edge.openai.runs import JOB_HEADER
 

@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.edge.bodies import read_object
+from coordinator.edge.http.bodies import read_object
 from coordinator.edge.openai.answers import answer
 from coordinator.edge.openai.describing import describe
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import FOR_THE_PROVIDER, Model, OpenAIRequest
-from coordinator.edge.openai.runs import Running
+from coordinator.edge.openai.runs import RunnerOfRequest
 
 SERVICE: Final = "text_embedding"
 TEXTS_IN_JOB: Final = 64
@@ -74,7 +74,7 @@ class EmbeddingList(BaseModel):
     responses=describe(),
     openapi_extra=EmbeddingRequest.body(model="all-minilm-l6-v2", input=["a cheap GPU", "an expensive GPU"]),
 )
-async def create_embedding(request: Request, runner: Running) -> Response:
+async def create_embedding(request: Request, runner: RunnerOfRequest) -> Response:
     asked = EmbeddingRequest.read(await read_object(request, runner.context.limits))
     all_done = await runner.run_all(SERVICE, asked.model, asked.job_payloads())
     vectors = [vector for done in all_done for vector in done.result["embeddings"]]

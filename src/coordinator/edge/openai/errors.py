@@ -15,7 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.domain.errors import Code
-from coordinator.edge.problems import MEDIA_TYPE, Problem
+from coordinator.edge.http.problems import MEDIA_TYPE, Problem
 
 TAG: Final = "openai"
 PREFIXES: Final = (

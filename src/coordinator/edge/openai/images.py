@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.edge.bodies import read_object
+from coordinator.edge.http.bodies import read_object
 from coordinator.edge.openai.answers import answer
 from coordinator.edge.openai.describing import describe
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import FOR_THE_PROVIDER, Model, OpenAIRequest
-from coordinator.edge.openai.runs import Running
+from coordinator.edge.openai.runs import RunnerOfRequest
 
 SERVICE: Final = "image_generation"
 DEFAULT_MODEL: Final = "stable-diffusion-1.5"
@@ -80,7 +80,7 @@ class Images(BaseModel):
     responses=describe(),
     openapi_extra=ImageRequest.body(prompt="a lighthouse at dusk, oil painting", size="512x512"),
 )
-async def create_image(request: Request, runner: Running) -> Response:
+async def create_image(request: Request, runner: RunnerOfRequest) -> Response:
     asked = ImageRequest.read(await read_object(request, runner.context.limits))
     done = await runner.run(SERVICE, asked.model, asked.job_payload())
     files = [await runner.blob(image["blob"]) for image in done.result["images"]]

@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.domain.errors import Code
-from coordinator.edge.auth import Client
+from coordinator.edge.http.problems import Problem
+from coordinator.edge.middleware.credentials import Client
 from coordinator.edge.openai import audio, chat, embeddings, images
 from coordinator.edge.openai.answers import answer
 from coordinator.edge.openai.describing import describe
 from coordinator.edge.openai.errors import TAG
-from coordinator.edge.openai.offered import Offered, models_of
-from coordinator.edge.problems import Problem
+from coordinator.edge.openai.served_models import ServedModels, models_of
 
 SERVICES: Final = (chat.SERVICE, embeddings.SERVICE, audio.SERVICE, images.SERVICE)
 
@@ -64,6 +64,6 @@ async def retrieve_model(request: Request, _: Client, model: Annotated[str, Path
 
 
 async def _offered(request: Request) -> list[OfferedModel]:
-    offered: Offered = request.app.state.offered
+    offered: ServedModels = request.app.state.offered
     found = models_of(await offered.now(), SERVICES)
     return [OfferedModel(id=name, created=since // 1000) for name, since in found.items()]

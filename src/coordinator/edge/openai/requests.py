@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from coordinator.edge.bodies import SCHEMA_REF
+from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.openai.errors import bad_request
 
 Model = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -96,7 +96,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class Generation(OpenAIRequest):
+class GenerationRequest(OpenAIRequest):
     """What chats and completions have in common."""
 
     IGNORED: ClassVar = FOR_THE_PROVIDER

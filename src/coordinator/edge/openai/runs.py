@@ -14,22 +14,22 @@ from uuid import UUID, uuid4
 from fastapi import Depends, Header
 from starlette.requests import ClientDisconnect, Request
 
-from coordinator.application.documents import blob_behind
-from coordinator.application.progress_stream import ProgressStream
+from coordinator.application.commands.payload_bodies import blob_behind
+from coordinator.application.live.progress_stream import ProgressStream
 from coordinator.crypto.refs import parse_blob_ref
 from coordinator.domain.aggregates import job_stream
 from coordinator.domain.errors import Code
 from coordinator.domain.job import FINAL_STATES, JobCancel, JobSubmit
 from coordinator.domain.messages import Principal
-from coordinator.edge.auth import Client
 from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.http.commands import send
+from coordinator.edge.http.job_watch import JobWatch
+from coordinator.edge.http.problems import Problem
+from coordinator.edge.http.reading import find_job
+from coordinator.edge.middleware.credentials import Client
 from coordinator.edge.openai.errors import NO_RETRY
-from coordinator.edge.openai.offered import Offered
-from coordinator.edge.problems import Problem
-from coordinator.edge.reading import find_job
-from coordinator.edge.results import stored_document
-from coordinator.edge.sending import send
-from coordinator.edge.waiting import JobWatch
+from coordinator.edge.openai.served_models import ServedModels
+from coordinator.edge.routes.results import stored_document
 
 JOB_HEADER: Final = "X-Job-Id"
 GRACE_S: Final = 30.0
@@ -74,7 +74,7 @@ class Runner:
         self._key = idempotency_key or uuid4().hex
         self._may_come_back = idempotency_key is not None
         self._final: set[UUID] = set()
-        self._offered: Offered = request.app.state.offered
+        self._offered: ServedModels = request.app.state.offered
         self._watch: JobWatch = request.app.state.job_watch
 
     async def check_model(self, service: str, model: str) -> None:
@@ -256,7 +256,7 @@ async def runner_of(
     return Runner(request, context, principal, idempotency_key)
 
 
-Running = Annotated[Runner, Depends(runner_of)]
+RunnerOfRequest = Annotated[Runner, Depends(runner_of)]
 
 
 def _failure(row: Mapping[str, Any]) -> Problem:

@@ -12,12 +12,12 @@ import structlog
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from coordinator.application.progress import Progress
+from coordinator.application.live.progress import Progress
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import monotonic
+from coordinator.edge.http.problems import Problem, internal_problem
 from coordinator.edge.openai.errors import NO_RETRY, as_openai
 from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, timed_out
-from coordinator.edge.problems import Problem, internal_problem
 
 KEEP_ALIVE_S: Final = 5.0
 """Of silence, after which a comment says that we are still here. Before the first it is not decided whether
@@ -107,10 +107,10 @@ async def respond(
     """
     events = _events(pieces, chunks)
     first = await runner.unless_gone(anext(events))
-    return EventStream(first, events, runner.job_id)
+    return CompletionStream(first, events, runner.job_id)
 
 
-class EventStream(StreamingResponse):
+class CompletionStream(StreamingResponse):
     """Server-sent events. However it ends, the events' source is closed."""
 
     def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], job_id: UUID) -> None:

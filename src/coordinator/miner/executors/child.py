@@ -105,7 +105,7 @@ def _main() -> int:
 
     try:
         plan = json.loads(Path(PLAN_FILE).read_text())
-        module = importlib.import_module(f"coordinator.miner.executors.child_{kind}")
+        module = importlib.import_module(f"coordinator.miner.executors.{kind}.child")
         say(done={} if plan == PING else module.work(plan, report))
     except ExecutorError as error:
         say(error=[error.code, error.detail[:_DETAIL_CHARACTERS], error.retryable])

@@ -29,7 +29,7 @@ from coordinator.miner.executors.base import (
     refuse_payload,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.miner.executors.llm_payload import MODEL_PATTERN, Seed, Strict, Whole
+from coordinator.miner.executors.llm.payload import MODEL_PATTERN, Seed, Strict, Whole
 
 MAX_INPUT_BYTES: Final = 64 << 20
 Size = Literal[

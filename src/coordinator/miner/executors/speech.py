@@ -25,9 +25,9 @@ from coordinator.miner.executors.base import (
     refuse_payload,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.miner.executors.ffmpeg import find_ffmpeg
-from coordinator.miner.executors.ffmpeg_arguments import SAFE_INPUT
-from coordinator.miner.executors.llm_payload import Strict, Whole
+from coordinator.miner.executors.ffmpeg.arguments import SAFE_INPUT
+from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
+from coordinator.miner.executors.llm.payload import Strict, Whole
 from coordinator.miner.executors.process import run_program
 
 SAMPLES_PER_SECOND: Final = 16_000

@@ -1,0 +1,333 @@
+"""The command bus: group commit.
+
+Whatever commands wait are decided together and appended in one transaction. At one command this adds no
+wait; at a thousand it costs one fsync. Nobody is answered before the commit. While one batch is written the
+next is decided, if they have nothing to do with each other (`Batches`).
+
+One batch goes through these steps:
+1. Load the streams that it needs and that are not cached, in one query; a submit's own is taken for new.
+2. Decide each command on the states that the commands before it in the batch lead to. A refusal, or an
+   unexpected exception, fails its own command only.
+3. A refusal decided from a cached state is decided again if that state turns out to be stale.
+4. Append all events and payloads at once. On a version conflict, drop from the cache what moved and go back
+   to 1 with the whole batch; one by one only after MAX_TRIES.
+5. Answer, keep the new states, and hand the events to the followers of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import structlog
+
+from coordinator.application.commands.batching import Batch, Batches
+from coordinator.application.commands.cache import ABSENT, Entry, StateCache
+from coordinator.application.commands.context import Deciding
+from coordinator.application.commands.parsing import Accepted, Answer, Refused
+from coordinator.application.commands.preparing import Prepared
+from coordinator.application.commands.references import References
+from coordinator.application.metrics import BusMetrics
+from coordinator.application.ports import (
+    Appended,
+    Clock,
+    EventLog,
+    LogUnavailable,
+    NewEvent,
+    Recorded,
+    StoredPayload,
+    VersionConflict,
+)
+from coordinator.domain.aggregates import AGGREGATE_OF, NAME
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import JobSubmit
+from coordinator.domain.messages import Event
+from coordinator.domain.name import NameEvent, name_stream
+
+MAX_TRIES = 3
+_UNAVAILABLE = Refused(Code.UNAVAILABLE, "the log is out of reach; send it again later")
+_INTERNAL = Refused(Code.INTERNAL, "this is our fault and nothing was recorded; it may be sent again")
+
+log = structlog.get_logger("bus")
+
+
+@dataclass(slots=True)
+class BusStats:
+    """Counted since the start; `batch_sizes[n]` is how many batches had up to 2**n commands."""
+
+    commands: int = 0
+    batches: int = 0
+    events: int = 0
+    refused: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    """By code."""
+    topics: Counter[str] = field(default_factory=Counter)
+    """Events by topic."""
+    commits: int = 0
+    conflicts: int = 0
+    singled_out: int = 0
+    commit_seconds: float = 0.0
+    slowest_commit_seconds: float = 0.0
+    batch_sizes: list[int] = field(default_factory=lambda: [0] * 12)
+
+
+class _Effect(NamedTuple):
+    """What an accepted command came to: the `event`-th of the batch, or nothing new after `position`."""
+
+    body: Mapping[str, Any]
+    position: int
+    event: int | None
+
+
+@dataclass(slots=True)
+class _Decided:
+    """What one pass over a batch came to."""
+
+    states: dict[UUID, Entry]
+    """Each stream as the commands so far leave it; `position` is where it was before them."""
+    events: list[NewEvent] = field(default_factory=list)
+    payloads: list[StoredPayload] = field(default_factory=list)
+    answers: list[Refused | _Effect] = field(default_factory=list)
+    last: dict[UUID, int] = field(default_factory=dict)
+    """By stream, which of `events` is its last."""
+    refused_on: set[UUID] = field(default_factory=set)
+    """Streams whose states a refusal was decided from."""
+
+    def state(self, stream: UUID) -> Any:
+        return self.states[stream].state
+
+    def add(self, stream: UUID, events: Sequence[Event], after: Any) -> None:
+        _, version, position = self.states[stream]
+        for event in events:
+            version += 1
+            self.events.append(NewEvent(stream, version, event))
+        self.states[stream] = Entry(after, version, position)
+        self.last[stream] = len(self.events) - 1
+
+    def accept(self, stream: UUID, body: Mapping[str, Any]) -> None:
+        """The effect of a command is at the stream's end (a repeat's too): in this very batch, or before."""
+        self.answers.append(_Effect(body, self.states[stream].position, self.last.get(stream)))
+
+
+class CommandBus:
+    """Decides and appends. One instance a process; `submit` may be called from any task."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        deciding: Deciding,
+        clock: Clock,
+        *,
+        references: References,
+        on_committed: Callable[[Appended, Sequence[StoredPayload]], None],
+    ) -> None:
+        """`on_committed(appended, payloads)`: called on the event loop after each commit, in log order."""
+        self._log = event_log
+        self._deciding = deciding
+        self._clock = clock
+        self._references = references
+        self._on_committed = on_committed
+        self._batches = Batches(self._answer, _UNAVAILABLE)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+        self.cache = StateCache()
+        self.stats = BusStats()
+
+    async def start(self) -> None:
+        await self._batches.start()
+
+    async def stop(self) -> None:
+        """Finish what waits, then stop. May be called twice, or without a start."""
+        await self._batches.stop()
+        self._thread.shutdown(wait=True)
+
+    async def submit(self, commands: Sequence[Prepared]) -> list[Answer]:
+        """Decide these commands, in this order; returns their answers after the commit."""
+        return await self._batches.submit(commands)
+
+    async def state(self, stream: UUID) -> Any:
+        """The state of one aggregate, fresh from the log; None where there is none."""
+        entry = self.cache.get(stream)
+        if entry is not None:
+            # Not in the writer's thread: somebody's look must not hold up everybody's commands.
+            versions = await asyncio.to_thread(self._log.versions, [stream])
+            if versions.get(stream, 0) == entry.version:
+                return entry.state
+            self.cache.drop([stream])
+        loaded = await asyncio.to_thread(self._log.load, [stream])
+        return _fold(loaded.get(stream)).state
+
+    def forget(self, events: Sequence[Recorded]) -> None:
+        """Events that another process appended: what is cached of their streams is old."""
+        self.cache.drop(e.stream for e in events if self.cache.outdated(e.stream, e.version))
+
+    def metrics(self) -> BusMetrics:
+        """What was counted so far."""
+        stats = self.stats
+        return BusMetrics(
+            commands=stats.commands,
+            refusals=dict(stats.refusals),
+            events=dict(stats.topics),
+            batches=stats.batches,
+            batch_sizes=tuple(stats.batch_sizes),
+            conflicts=stats.conflicts,
+            singled_out=stats.singled_out,
+            commits=stats.commits,
+            commit_seconds=stats.commit_seconds,
+            slowest_commit_seconds=stats.slowest_commit_seconds,
+            waiting=len(self._batches),
+            cached=len(self.cache),
+        )
+
+    # --- one batch ------------------------------------------------------------------------------------------
+    async def _answer(self, batch: Batch) -> Sequence[Answer]:
+        size = len(batch.commands)
+        try:
+            answers: Sequence[Answer] = await self._process(batch)
+        except Exception:
+            log.exception("a batch failed", commands=size)
+            answers = [_INTERNAL] * size
+        refusals = [a.code for a in answers if isinstance(a, Refused)]
+        stats = self.stats
+        stats.batches += 1
+        stats.commands += size
+        stats.refused += len(refusals)
+        stats.refusals.update(refusals)
+        stats.batch_sizes[min(11, (size - 1).bit_length())] += 1
+        return answers
+
+    async def _process(self, batch: Batch) -> list[Answer]:
+        commands, streams = batch.commands, batch.streams
+        # A submit's stream is nearly always new: it is taken for that, and a repeat is found by the conflict.
+        new = {p.stream for p in commands if isinstance(p.command, JobSubmit)}
+        try:
+            faults = await self._references.faults(commands)
+            for _ in range(MAX_TRIES):
+                known = await self._load(streams, new)
+                new = set()
+                try:
+                    decided = self._decide(commands, known, faults)
+                    if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
+                        continue
+                    appended = await self._in_thread(self._append, decided) if decided.events else None
+                    return self._committed(decided, appended)
+                except VersionConflict:
+                    self.stats.conflicts += 1
+                    await self._drop_stale(streams, known)
+        except LogUnavailable as error:
+            # Whether a commit in flight took place is unknown, so nothing cached of these streams is sure.
+            self.cache.drop(streams)
+            log.warning("the log is out of reach", error=str(error), commands=len(commands))
+            return [_UNAVAILABLE] * len(commands)
+        if len(commands) == 1:
+            return [Refused(Code.UNAVAILABLE, "others change this at the same time; send it again")]
+        self.stats.singled_out += len(commands)
+        return [answer for prepared in commands for answer in await self._process(Batch.of([prepared]))]
+
+    async def _load(self, streams: Collection[UUID], assumed_new: Collection[UUID] = ()) -> dict[UUID, Entry]:
+        known: dict[UUID, Entry] = {}
+        missing = []
+        for stream in streams:
+            entry = self.cache.get(stream)
+            if entry is not None:
+                known[stream] = entry
+            elif stream in assumed_new:
+                known[stream] = ABSENT
+            else:
+                missing.append(stream)
+        if missing:
+            loaded = await self._in_thread(self._log.load, missing)
+            for stream in missing:
+                known[stream] = _fold(loaded.get(stream))
+                if known[stream] is not ABSENT:
+                    self.cache.put(stream, known[stream])
+        return known
+
+    def _decide(
+        self, commands: Sequence[Prepared], known: dict[UUID, Entry], faults: Mapping[int, Refusal]
+    ) -> _Decided:
+        decided = _Decided(dict(known))
+        now = self._clock.now()
+        for prepared in commands:
+            command, stream = prepared.intent.command, prepared.stream
+            aggregate = AGGREGATE_OF[command.topic]
+            after = state = decided.state(stream)
+            try:
+                fault = faults.get(id(prepared))
+                facts = self._deciding.facts(prepared, state, decided.state, now, fault)
+                events = aggregate.decide(state, command, facts)
+                others: list[NameEvent] = []
+                if prepared.names:
+                    others = [e for e in events if isinstance(e, NameEvent)]
+                    events = [e for e in events if not isinstance(e, NameEvent)]
+                for event in events:
+                    after = aggregate.evolve(after, event)
+                body = aggregate.answer(after, command)
+            except Refusal as refusal:
+                decided.refused_on.update((stream, *prepared.lookups))
+                decided.answers.append(Refused(refusal.code, refusal.detail))
+            except Exception:
+                log.exception("a decision failed", command=command.topic, stream=str(stream))
+                decided.answers.append(_INTERNAL)
+            else:
+                for other in others:  # before the command's own: what it is answered is the last position
+                    place = name_stream(other.name)
+                    decided.add(place, [other], NAME.evolve(decided.state(place), other))
+                if events:
+                    decided.add(stream, events, after)
+                    if prepared.payload is not None:
+                        decided.payloads.append(prepared.payload)
+                decided.accept(stream, body)
+        return decided
+
+    def _append(self, decided: _Decided) -> Appended:
+        """In the writer's thread, one after the other: what is committed first is heard of first."""
+        begun = time.perf_counter()
+        appended = self._log.append(decided.events, decided.payloads)
+        took = time.perf_counter() - begun
+        self.stats.commits += 1
+        self.stats.commit_seconds += took
+        self.stats.slowest_commit_seconds = max(took, self.stats.slowest_commit_seconds)
+        return appended
+
+    def _committed(self, decided: _Decided, appended: Appended | None) -> list[Answer]:
+        recorded = appended.events if appended else ()
+        if appended is not None:
+            self.stats.events += len(recorded)
+            self.stats.topics.update([e.event.topic for e in recorded])
+            for stream, last in decided.last.items():
+                state, version, _ = decided.states[stream]
+                self.cache.put(stream, Entry(state, version, recorded[last].position))
+            self._on_committed(appended, decided.payloads)
+        return [
+            answer
+            if isinstance(answer, Refused)
+            else Accepted(
+                answer.position if answer.event is None else recorded[answer.event].position, answer.body
+            )
+            for answer in decided.answers
+        ]
+
+    async def _drop_stale(self, streams: Collection[UUID], known: dict[UUID, Entry]) -> bool:
+        """Drop from the cache what another process moved; whether there was any."""
+        versions = await self._in_thread(self._log.versions, list(streams))
+        moved = [s for s in streams if versions.get(s, 0) != known[s].version]
+        self.cache.drop(moved)
+        return bool(moved)
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _fold(events: Sequence[Recorded] | None) -> Entry:
+    if not events:
+        return ABSENT
+    state = None
+    for recorded in events:
+        state = AGGREGATE_OF[recorded.event.topic].evolve(state, recorded.event)
+    return Entry(state, events[-1].version, events[-1].position)

@@ -1,0 +1,1 @@
+"""From queued jobs to offers: the dispatcher, what it knows of jobs and miners, and the order of work."""

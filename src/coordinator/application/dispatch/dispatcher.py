@@ -1,0 +1,291 @@
+"""The dispatcher: keeps a window of offers on each profile's work queue, driven by its table of queued work.
+
+Publishing follows the commit of the events, not that of the table, which is written later: no job waits for
+our bookkeeping. What is offered is known in memory only: a process that takes over offers everything
+anew, and so does the one whose broker comes back; an offer is not the job, repeating one is harmless. An
+offer that nobody claims within `offer_timeout` goes back to the shelf and is offered again, elsewhere where
+it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import structlog
+from pydantic_core import from_json
+
+from coordinator.application.dispatch.fair_queue import Lane, QueuedWork
+from coordinator.application.dispatch.fleet import Profile, Session
+from coordinator.application.dispatch.open_work import Changes, Hint, OpenWork, RunningAttempt
+from coordinator.application.dispatch.payloads import Payloads
+from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.ports import (
+    Clock,
+    Database,
+    Hints,
+    Offer,
+    Recorded,
+    Row,
+    StoredPayload,
+    Tables,
+    WorkQueues,
+)
+from coordinator.domain.matching import Capabilities, Constraints
+from coordinator.domain.miner import MinerDrained, MinerEvent, MinerLeft, MinerLost, MinerRegistered
+
+MAX_REFILL = 500  # offers a profile gets in one go
+MAX_REOFFERS = 200  # late offers taken back in one tick
+
+log = structlog.get_logger("dispatcher")
+
+
+class Dispatcher(FollowerBase):
+    """See the module. Its tables: open_work, work_classes, work_sessions."""
+
+    name = "dispatcher"
+    tick_seconds = 0.25
+    linger_seconds = 0.25
+
+    def __init__(
+        self,
+        payloads: Payloads,
+        database: Database,
+        queues: WorkQueues,
+        hints: Hints,
+        clock: Clock,
+        offer_timeout: float,
+    ) -> None:
+        """`offer_timeout`: seconds."""
+        self._payloads = payloads
+        self._database = database
+        self._queues = queues
+        self._hints = hints
+        self._clock = clock
+        self._offer_timeout = offer_timeout
+        self._reset = False
+        self._acted = 0
+        """The position of the last event that is noted."""
+        self._hinting: set[asyncio.Task[None]] = set()
+        self._changes = Changes([], set(), [])
+        self.work = OpenWork()
+        queues.on_reset(self._note_reset)
+
+    # --- tables ---------------------------------------------------------------------------------------------
+    def take_over(self, tables: Tables) -> None:
+        self.work, self._acted = OpenWork(), 0
+        fleet = self.work.fleet
+        for row in tables.query("dispatch_classes"):
+            wants = Constraints.model_validate_json(row["constraints_json"])
+            fleet.add_class(row["job_class"], row["service"], wants)
+        for row in tables.query("dispatch_sessions"):
+            capabilities = Capabilities.model_validate_json(row["capabilities_json"])
+            session = Session(row["miner_id"], row["session_id"], row["concurrency"], row["state"])
+            if session.state != "OFFLINE":
+                fleet.register(row["profile"], capabilities, session)
+        for row in tables.query("dispatch_running"):
+            self.work.start(RunningAttempt(_from_row(row), row["miner_id"], row["session_id"]))
+        keys = [(r["job_class"], r["priority"], r["client"]) for r in tables.query("dispatch_lanes")]
+        for lane in [
+            self.work.fair_queue.lane(key) for key in keys
+        ]:  # all of them first: they share the room
+            self._load_lane(tables, lane, 0)
+
+    async def act(self, events: Sequence[Recorded]) -> None:
+        unknown = self.work.unknown(events)
+        found = await asyncio.to_thread(self._find, unknown) if unknown else []
+        self._acted = events[-1].position
+        for hint in self.work.note(events, found, self._clock.monotonic()):
+            self._hint(hint)
+
+    def gather(self) -> None:
+        self.hurried = False
+        self._changes = self.work.gather()
+
+    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        changes = self._changes
+        if changes.rows:
+            tables.put("open_work", changes.rows)
+        if changes.gone:
+            tables.remove("open_work", changes.gone)
+        if changes.classes:
+            tables.put("work_classes", changes.classes)
+        _apply_sessions(tables, events)
+
+    def _find(self, job_ids: Sequence[str]) -> list[QueuedWork]:
+        with self._database.transaction() as tables:
+            return [_from_row(row) for row in tables.query("dispatch_open_work", job_ids=job_ids)]
+
+    # --- offers ---------------------------------------------------------------------------------------------
+    async def tick(self, stored_to: int) -> None:
+        if self._reset:
+            self._reset = False
+            self._take_back_all()
+        now = self._clock.monotonic()
+        await self._reoffer_late(now)
+        for profile in list(self.work.fleet.tightest_first()):
+            room = min(MAX_REFILL, profile.room(now))
+            if room:
+                await self._refill(profile, room, stored_to)
+        self.work.fleet.forget_idle()
+        self.work.forget_classes()
+
+    async def _refill(self, profile: Profile, room: int, stored_to: int) -> None:
+        fair_queue = self.work.fair_queue
+        works = fair_queue.take(profile.classes, room)
+        if works:
+            await self._publish(profile, works)
+        room -= len(works)
+        # More than once where heads are short: who has few queued jobs in memory gets as many offers.
+        while low := list(fair_queue.low_lanes(profile.classes, stored_to)):
+            await asyncio.to_thread(self._load_lanes, low, stored_to)
+            # Where a lane has more than the table has yet, it is wanted there.
+            self.hurried = self.hurried or any(lane.spilled and lane.read_to == stored_to for lane in low)
+            more = fair_queue.take(profile.classes, room)
+            if not more:
+                return
+            await self._publish(profile, more)
+            room -= len(more)
+
+    async def _publish(self, profile: Profile, works: list[QueuedWork]) -> None:
+        known_work = self.work  # a takeover may put another in its place while we wait
+        bundles = profile.bundles(works)
+        now = self._clock.monotonic()
+        known_work.offer(profile, works, now)
+        missed: set[str] = {work.job_id for work in works}
+        try:
+            ids = {w.job_id: UUID(w.job_id) for w in works}
+            payloads = await self._payloads.of(ids.values())
+            offers = [[_offer(w, payloads.get(ids[w.job_id])) for w in bundle] for bundle in bundles]
+            known = [[o for o in bundle if o is not None] for bundle in offers]
+            unsent = await self._queues.publish(profile.id, [bundle for bundle in known if bundle])
+            missed = {str(o.job_id) for o in unsent}
+        except ConnectionError as error:
+            log.warning("offers were not published", profile=profile.id, offers=len(works), error=str(error))
+        finally:
+            # Also when this is cancelled: what did not arrive is on the shelf, not in between.
+            in_vain = [work for work in works if work.job_id in missed]
+            known_work.take_back([work for work in in_vain if known_work.is_offered(work, profile)])
+
+    async def _reoffer_late(self, now: float) -> None:
+        """Offer anew what nobody claimed in time, elsewhere where it can be; at a bounded rate."""
+        left = MAX_REOFFERS
+        elsewhere: dict[str, list[QueuedWork]] = {}
+        nowhere: list[QueuedWork] = []
+        for profile in self.work.fleet.tightest_first():
+            late: list[QueuedWork] = []
+            for offered in profile.offered.values():  # oldest first
+                if now - offered.at < self._offer_timeout or len(late) >= left:
+                    break
+                late.append(offered.work)
+            left -= len(late)
+            for work in late:
+                self.work.withdraw(work.job_id)
+                other = self._other_profile(profile, work, now, elsewhere)
+                if other:
+                    elsewhere.setdefault(other.id, []).append(work)
+                else:
+                    nowhere.append(work)
+        self.work.take_back(nowhere)
+        for profile_id, works in elsewhere.items():
+            await self._publish(self.work.fleet.profiles[profile_id], works)
+
+    def _other_profile(
+        self, tried: Profile, work: QueuedWork, now: float, given: Mapping[str, list[QueuedWork]]
+    ) -> Profile | None:
+        for profile in self.work.fleet.tightest_first():
+            fits = profile is not tried and work.job_class in profile.classes
+            if fits and profile.room(now) > len(given.get(profile.id, ())):
+                return profile
+        return None
+
+    def _take_back_all(self) -> None:
+        profiles = self.work.fleet.tightest_first()
+        self.work.take_back([offered.work for profile in profiles for offered in profile.offered.values()])
+
+    def _note_reset(self) -> None:
+        self._reset = True
+
+    def _load_lanes(self, lanes: Sequence[Lane], stored_to: int) -> None:
+        with self._database.transaction() as tables:
+            for lane in lanes:
+                self._load_lane(tables, lane, stored_to)
+
+    def _load_lane(self, tables: Tables, lane: Lane, stored_to: int) -> None:
+        job_class, priority, client = lane.key
+        rows = tables.query(
+            "dispatch_lane_work",
+            job_class=job_class,
+            priority=priority,
+            client=client,
+            position=lane.cursor,
+            count=self.work.fair_queue.head,
+        )
+        complete = stored_to >= self._acted
+        works = [_from_row(row) for row in rows]
+        self.work.fair_queue.load(lane, works, stored_to, complete=complete, away=self.work.is_away)
+
+    # --- hints ----------------------------------------------------------------------------------------------
+    def _hint(self, hint: Hint) -> None:
+        """Send a hint without waiting for it: a lost one costs time, never correctness."""
+
+        async def send() -> None:
+            try:
+                await self._hints.send(hint.miner_id, hint.body)
+            except Exception as error:
+                log.debug("a hint was lost", miner=hint.miner_id, error=str(error))
+
+        task = asyncio.create_task(send())
+        self._hinting.add(task)
+        task.add_done_callback(self._hinting.discard)
+
+
+def _apply_sessions(tables: Tables, events: Sequence[Recorded]) -> None:
+    for recorded in events:
+        event = recorded.event
+        if not isinstance(event, MinerEvent):
+            continue
+        match event:
+            case MinerRegistered():
+                row = {
+                    "miner_id": event.miner_id,
+                    "session_id": event.session_id,
+                    "profile": event.profile,
+                    "capabilities_json": event.capabilities.model_dump_json(exclude_none=True),
+                    "concurrency": event.concurrency,
+                    "state": "ONLINE",
+                }
+                tables.put("work_sessions", [row])
+            case MinerDrained():
+                tables.execute("dispatch_end_session", miner_id=event.miner_id, state="DRAINING")
+            case MinerLeft() | MinerLost():
+                tables.execute("dispatch_end_session", miner_id=event.miner_id, state="OFFLINE")
+
+
+def _from_row(row: Row) -> QueuedWork:
+    return QueuedWork(*(row[name] for name in QueuedWork._fields))
+
+
+def _offer(work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
+    """None where the payload was erased: nobody can do this job any more; it expires."""
+    if stored is None:
+        return None
+    body = from_json(stored.body)
+    # A stored document that is not what was digested stands for one that is in a blob. What it looks like
+    # says nothing: a client may send a payload of the same form.
+    is_payload = hashlib.sha256(stored.salt + stored.body).hexdigest() == work.payload_digest
+    blob = None if is_payload else body["blob"]
+    return Offer(
+        job_id=stored.job_id,
+        attempt=work.attempt,
+        service=work.service,
+        payload=None if blob else body,
+        payload_blob=blob,
+        payload_salt=stored.salt.hex(),
+        payload_digest=work.payload_digest,
+        timeout_seconds=work.timeout_seconds,
+        expires_at=work.expires_at,
+        client=work.client,
+    )

@@ -1,0 +1,224 @@
+"""The order of queued work: priority strictly, then a fair share between clients, then age.
+
+The shelf keeps the head of each lane (one class, priority and client) in memory and leaves the rest in the
+dispatcher's table, so that a million queued jobs cost rows and not memory. Clients make lanes as they like,
+so the more lanes there are, the shorter are their heads. It is pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
+
+LANE_HEAD = 500  # queued jobs a lane keeps in memory, while there are few lanes
+LANE_LEAST = 8  # and however many lanes there are: each reading of a lane brings a few
+SHELF_JOBS = 50_000  # what all lanes share, at about half a KiB each
+
+
+class QueuedWork(NamedTuple):
+    """A job that waits for a miner."""
+
+    job_id: str
+    attempt: int
+    job_class: str
+    client: str
+    priority: int
+    position: int
+    """Of the event that queued it: its age."""
+    service: str
+    payload_digest: str
+    timeout_seconds: int
+    expires_at: int
+
+
+LaneKey = tuple[str, int, str]
+"""(class, priority, client)"""
+
+
+class Lane:
+    """The queued jobs of one class, priority and client, oldest first."""
+
+    __slots__ = ("cursor", "jobs", "key", "read_to", "spilled")
+
+    def __init__(self, key: LaneKey) -> None:
+        self.key = key
+        self.jobs: deque[QueuedWork] = deque()
+        self.spilled = False
+        """Whether more is in the table, behind `cursor`."""
+        self.cursor = 0
+        """The position of the youngest job that was ever put here."""
+        self.read_to = -1
+        """The table as it is at this position has nothing more for the lane."""
+
+
+class FairQueue:
+    """All lanes. A job is on the shelf while it is queued and not offered."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, dict[LaneKey, Lane]] = {}
+        self._lane_count = 0
+        self._there: dict[str, QueuedWork] = {}
+        """What is really on the shelf; a lane may still hold jobs that were taken off."""
+        self._turn: dict[str, float] = {}
+        """How many jobs each client was given, in virtual time."""
+        self._now = 0.0
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._there
+
+    def get(self, job_id: str) -> QueuedWork | None:
+        return self._there.get(job_id)
+
+    @property
+    def head(self) -> int:
+        """How many queued jobs each lane keeps in memory, as things are."""
+        share = SHELF_JOBS // max(1, self._lane_count)
+        return min(LANE_HEAD, max(LANE_LEAST, share))
+
+    def add(self, work: QueuedWork) -> None:
+        """A job joins the end of its lane."""
+        lane = self._lane(work)
+        if lane.spilled or len(lane.jobs) >= self.head:
+            lane.spilled = True
+            return
+        self._put(lane, work)
+
+    def put_back(self, work: QueuedWork) -> None:
+        """A job that was offered in vain returns to the head of its lane."""
+        if work.job_id not in self._there:
+            self._there[work.job_id] = work
+            self._lane(work).jobs.appendleft(work)
+
+    def remove(self, job_id: str) -> None:
+        """The job was started, or is final."""
+        work = self._there.pop(job_id, None)
+        if work is not None:
+            lanes = self._lanes.get(work.job_class, {})
+            lane = lanes.get((work.job_class, work.priority, work.client))
+            if lane is not None and not self._prune(lane) and not lane.spilled:
+                self._drop(lane)
+
+    def low_lanes(self, classes: Collection[str], stored_to: int) -> Iterator[Lane]:
+        """Lanes of these classes whose head is nearly used up while the table may have more; see `load`.
+
+        `stored_to`: up to which position the table has what happened.
+        """
+        low = self.head // 2  # fewer are left, and the next are read: nobody waits for them
+        for job_class in self._waiting(classes):
+            for lane in self._lanes[job_class].values():
+                if not lane.spilled or stored_to <= lane.read_to:
+                    continue
+                if len(lane.jobs) < low or not self._prune(lane):
+                    yield lane
+
+    def load(
+        self,
+        lane: Lane,
+        more: Sequence[QueuedWork],
+        stored_to: int,
+        *,
+        complete: bool,
+        away: Callable[[QueuedWork], bool] = lambda _: False,
+    ) -> None:
+        """The next `head` jobs of a lane, read from the table behind its cursor, or as many as there are.
+
+        `stored_to`: up to which position the table has what happened; `complete`: nothing happened since.
+        `away`: whether a job was taken off the shelf since it was stored. A lane that ran empty and was begun
+        anew has forgotten how far it had come.
+        """
+        for work in more:
+            if away(work):
+                lane.cursor = max(lane.cursor, work.position)
+            else:
+                self._put(lane, work)
+        if len(more) < self.head:
+            lane.read_to = stored_to
+            lane.spilled = not complete
+        else:
+            lane.spilled = True
+
+    def lane(self, key: LaneKey) -> Lane:
+        """The lane with this key, made if it is not there."""
+        lanes = self._lanes.setdefault(key[0], {})
+        if key not in lanes:
+            lanes[key] = Lane(key)
+            self._lane_count += 1
+            # A client that comes back starts at the present: it has no claim on the past.
+            self._turn[key[2]] = max(self._turn.get(key[2], 0.0), self._now)
+        return lanes[key]
+
+    def take(self, classes: Collection[str], count: int) -> list[QueuedWork]:
+        """Take up to `count` jobs of these classes off the shelf, in order."""
+        # Lanes of one priority and client have their turns together; among them age alone decides. So a turn
+        # moves one queue, however many classes a client's jobs are of.
+        queues: dict[tuple[int, str], list[tuple[int, Lane]]] = {}
+        for job_class in self._waiting(classes):
+            for lane in list(self._lanes[job_class].values()):
+                if self._prune(lane):
+                    queues.setdefault(lane.key[1:], []).append((lane.jobs[0].position, lane))
+                elif not lane.spilled:
+                    self._drop(lane)
+        heap: list[tuple[int, float, int, tuple[int, str]]] = []
+        for key, queue in queues.items():
+            heapq.heapify(queue)
+            heap.append(self._rank(key, queue))
+        heapq.heapify(heap)
+        taken: list[QueuedWork] = []
+        while heap and len(taken) < count:
+            _, turn, _, key = heapq.heappop(heap)
+            queue, client = queues[key], key[1]
+            if turn == self._turn[client]:  # else it was served since, by another priority: it moves back
+                lane = queue[0][1]
+                work = lane.jobs.popleft()
+                del self._there[work.job_id]
+                self._now = turn
+                self._turn[client] += 1.0
+                taken.append(work)
+                if self._prune(lane):
+                    heapq.heapreplace(queue, (lane.jobs[0].position, lane))
+                else:
+                    heapq.heappop(queue)
+            if queue:
+                heapq.heappush(heap, self._rank(key, queue))
+        return taken
+
+    def classes(self) -> set[str]:
+        """The classes that any job on the shelf, or left in the table, has."""
+        return set(self._lanes)
+
+    def _waiting(self, classes: Collection[str]) -> list[str]:
+        """Those of `classes` that have lanes: there are far fewer than there ever were classes."""
+        return [job_class for job_class in self._lanes if job_class in classes]
+
+    def _drop(self, lane: Lane) -> None:
+        lanes = self._lanes[lane.key[0]]
+        del lanes[lane.key]
+        self._lane_count -= 1
+        if not lanes:
+            del self._lanes[lane.key[0]]
+
+    def _lane(self, work: QueuedWork) -> Lane:
+        return self.lane((work.job_class, work.priority, work.client))
+
+    def _put(self, lane: Lane, work: QueuedWork) -> None:
+        lane.cursor = max(lane.cursor, work.position)
+        if work.job_id not in self._there:
+            self._there[work.job_id] = work
+            lane.jobs.append(work)
+
+    def _prune(self, lane: Lane) -> bool:
+        """Drop from the lane's head what was taken off the shelf; whether a job is left."""
+        while lane.jobs and self._there.get(lane.jobs[0].job_id) is not lane.jobs[0]:
+            lane.jobs.popleft()
+        return bool(lane.jobs)
+
+    def _rank(
+        self, key: tuple[int, str], queue: list[tuple[int, Lane]]
+    ) -> tuple[int, float, int, tuple[int, str]]:
+        priority, client = key
+        return (-priority, self._turn[client], queue[0][0], key)

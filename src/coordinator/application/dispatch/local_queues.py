@@ -1,0 +1,147 @@
+"""Work queues, hints and event sink inside one process, for embedded mode: no broker, nothing on disk.
+
+What is on these queues is lost with the process, and is made again from the log's tables at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from coordinator.application.ports import Offer, Recorded, TakenOffer
+
+MAILBOX_LENGTH = 100
+"""Hints kept for a miner that does not ask for them; the oldest go first."""
+
+
+class _Queue:
+    """One profile's offers, and who waits for them."""
+
+    def __init__(self) -> None:
+        self.offers: deque[Offer] = deque()
+        self._there: set[tuple[UUID, int]] = set()
+        """What is in `offers`: an offer that is made again while it still lies there is one."""
+        self.waiters: deque[asyncio.Future[Offer]] = deque()
+
+    def put(self, offer: Offer, *, first: bool = False) -> None:
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(offer)
+                return
+        key = (offer.job_id, offer.attempt)
+        if key in self._there:
+            return
+        self._there.add(key)
+        if first:
+            self.offers.appendleft(offer)
+        else:
+            self.offers.append(offer)
+
+    def pop(self) -> Offer:
+        offer = self.offers.popleft()
+        self._there.discard((offer.job_id, offer.attempt))
+        return offer
+
+
+class _LocalOffer:
+    """`TakenOffer` of a local queue: it is off the queue already."""
+
+    def __init__(self, offer: Offer, queue: _Queue) -> None:
+        self._offer = offer
+        self._queue = queue
+        self._settled = False
+
+    @property
+    def offer(self) -> Offer:
+        return self._offer
+
+    async def done(self) -> None:
+        self._settled = True
+
+    async def back(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self._queue.put(self._offer, first=True)
+
+
+class LocalWorkQueues:
+    """`WorkQueues` in memory. Used from one event loop."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, _Queue] = {}
+
+    async def ensure(self, profile: str) -> None:
+        self._queue(profile)
+
+    async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
+        queue = self._queue(profile)
+        for bundle in bundles:
+            for offer in bundle:
+                queue.put(offer)
+        return []
+
+    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+        queue = self._queue(profile)
+        if queue.offers:
+            return _LocalOffer(queue.pop(), queue)
+        if wait <= 0:
+            return None
+        waiter: asyncio.Future[Offer] = asyncio.get_running_loop().create_future()
+        queue.waiters.append(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=wait)
+        except asyncio.CancelledError:
+            if waiter.done():
+                queue.put(waiter.result(), first=True)  # it was ours, and we are gone: the next one's
+            raise
+        finally:
+            if waiter in queue.waiters:
+                queue.waiters.remove(waiter)
+        return _LocalOffer(waiter.result(), queue) if waiter.done() else None
+
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        """These queues are known as long as the process lives: nobody is ever called back."""
+
+    def _queue(self, profile: str) -> _Queue:
+        return self._queues.setdefault(profile, _Queue())
+
+
+class LocalHints:
+    """`Hints` in memory: a bounded mailbox per miner, emptied by whoever speaks to that miner."""
+
+    def __init__(self) -> None:
+        self._mailboxes: dict[str, deque[Mapping[str, Any]]] = {}
+        self._arrivals: dict[str, asyncio.Event] = {}
+
+    async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
+        self._mailboxes.setdefault(miner_id, deque(maxlen=MAILBOX_LENGTH)).append(hint)
+        if arrival := self._arrivals.get(miner_id):
+            arrival.set()
+
+    def collect(self, miner_id: str) -> list[Mapping[str, Any]]:
+        """The miner's hints so far, oldest first; they are gone from here then."""
+        return list(self._mailboxes.pop(miner_id, ()))
+
+    async def wait(self, miner_id: str, timeout: float) -> list[Mapping[str, Any]]:
+        """Like `collect`, waiting up to `timeout` seconds for the first one."""
+        if miner_id not in self._mailboxes:
+            arrival = self._arrivals.setdefault(miner_id, asyncio.Event())
+            try:
+                async with asyncio.timeout(timeout):
+                    await arrival.wait()
+            except TimeoutError:
+                pass
+            finally:
+                self._arrivals.pop(miner_id, None)
+        return self.collect(miner_id)
+
+
+class NullEventSink:
+    """`EventSink` for when nobody listens: readers of embedded mode read the log."""
+
+    async def publish(self, events: Sequence[Recorded]) -> None:
+        pass

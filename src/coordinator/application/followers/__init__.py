@@ -1,0 +1,1 @@
+"""What follows the log: the feed of events, the runner, the publisher, timers, and signs of life."""

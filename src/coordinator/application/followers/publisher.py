@@ -1,0 +1,21 @@
+"""The publisher: every event goes to the events exchange, at least once, in the log's order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.ports import EventSink, Recorded
+
+
+class Publisher(FollowerBase):
+    """Publishes before its position moves: a crash in between repeats events, each with the same id."""
+
+    name = "publisher"
+    linger_seconds = 0.25
+
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+
+    async def act(self, events: Sequence[Recorded]) -> None:
+        await self._sink.publish(events)

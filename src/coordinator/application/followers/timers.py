@@ -1,0 +1,173 @@
+"""Timers: silence and deadlines become commands.
+
+Heartbeats are no events. They move `last_seen` and `lease_until` in the tables here, and when a moment has
+passed, a command says so: `job.lose`, `miner.lose`, `job.expire`. A command that comes too late is refused
+like any other, so an answer that crosses it costs nothing.
+
+Silence counts only while we were listening: not while the broker is out of reach, and after a start, a
+takeover, a reconnect or a pause of this process no lease and no session ends for one full timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from coordinator.application.commands.parsing import Answer, Intent, Refused
+from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.ports import Clock, Database, Recorded, Row, Tables
+from coordinator.domain.errors import Code
+from coordinator.domain.job import (
+    JobAttemptEnded,
+    JobCanceled,
+    JobCompleted,
+    JobExpire,
+    JobExpired,
+    JobFailed,
+    JobLose,
+    JobStarted,
+)
+from coordinator.domain.messages import SYSTEM, Command
+from coordinator.domain.miner import MinerLeft, MinerLose, MinerLost, MinerRegistered
+
+MAX_DUE = 400  # commands a tick
+PAUSE_SECONDS = 3.0  # a tick that comes this much late means that this process stood still
+
+log = structlog.get_logger("timers")
+
+
+class Timers(FollowerBase):
+    """Its tables: leases, live_sessions. How long a job may live and run is in the dispatcher's open_work."""
+
+    name = "timers"
+    tick_seconds = 0.5
+    linger_seconds = 0.2  # nothing here is due so soon
+
+    def __init__(
+        self,
+        database: Database,
+        handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]],
+        clock: Clock,
+        heartbeat_timeout: float,
+        listening: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`heartbeat_timeout`: seconds of silence after which a session or a lease is over.
+
+        `listening`: whether heartbeats could reach us now.
+        """
+        self._database = database
+        self._handle = handle
+        self._clock = clock
+        self._timeout = heartbeat_timeout
+        self._timeout_ms = int(heartbeat_timeout * 1000)
+        self._listening = listening
+        self._listening_since = clock.monotonic()
+        self._last_tick = clock.monotonic()
+        self._last_now = clock.now()
+
+    def listen_anew(self) -> None:
+        """What came in the meantime may not have reached us: start counting silence again."""
+        self._listening_since = self._clock.monotonic()
+
+    # --- tables ---------------------------------------------------------------------------------------------
+    def take_over(self, tables: Tables) -> None:
+        self.listen_anew()
+        self._last_tick = self._clock.monotonic()
+        self._last_now = self._clock.now()
+
+    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
+        leases: dict[str, Row | None] = {}
+        sessions: dict[str, Row | None] = {}
+        unleased: set[str] = set()
+        """Jobs that had no lease before this batch: a lease begins only once the one before is over."""
+        # Not the event's own moment: before its row was here, no heartbeat could extend it.
+        now = self._clock.now()
+        for recorded in events:
+            event = recorded.event
+            match event:
+                case JobStarted():
+                    job_id = recorded.key
+                    if job_id not in leases:
+                        unleased.add(job_id)
+                    leases[job_id] = {
+                        "job_id": job_id,
+                        "attempt": event.attempt,
+                        "miner_id": event.miner_id,
+                        "session_id": event.session_id,
+                        "lease_until": now + self._timeout_ms,
+                        "started_at": event.at,
+                    }
+                case JobAttemptEnded():
+                    leases[recorded.key] = None
+                case JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
+                    leases[recorded.key] = None
+                case MinerRegistered():
+                    sessions[event.miner_id] = {
+                        "miner_id": event.miner_id,
+                        "session_id": event.session_id,
+                        "last_seen": now,
+                    }
+                case MinerLeft() | MinerLost():
+                    sessions[event.miner_id] = None
+        _write(tables, "leases", leases, unleased)
+        _write(tables, "live_sessions", sessions, set())
+
+    # --- what is due ----------------------------------------------------------------------------------------
+    async def tick(self, stored_to: int) -> None:
+        now = self._clock.monotonic()
+        passed = now - self._last_tick
+        if passed < self.tick_seconds:
+            return  # between two batches of a busy log
+        wall_passed = (self._clock.now() - self._last_now) / 1000
+        if max(passed, abs(wall_passed - passed)) > PAUSE_SECONDS:
+            log.warning("this process stood still, or its clock was set", seconds=round(wall_passed, 1))
+            self.listen_anew()
+        if not self._listening():
+            self.listen_anew()
+        self._last_tick, self._last_now = now, self._clock.now()
+        silence_counts = now - self._listening_since > self._timeout
+        due = await asyncio.to_thread(self._due, self._clock.now(), silence_counts)
+        if not due:
+            return
+        answers = await self._handle([Intent(command, SYSTEM) for command in due])
+        for command, answer in zip(due, answers, strict=True):
+            if isinstance(answer, Refused) and answer.code in (Code.INTERNAL, Code.UNAVAILABLE):
+                log.warning("a timer's command failed", command=command.topic, detail=answer.detail)
+            elif isinstance(answer, Refused):
+                log.debug("a timer came too late", command=command.topic, detail=answer.detail)
+
+    def _due(self, now: int, silence_counts: bool) -> list[Command]:
+        with self._database.transaction() as tables:
+            due: list[Command] = [
+                JobExpire(job_id=row["job_id"])
+                for row in tables.query("timers_expired", now=now, count=MAX_DUE)
+            ]
+            orphans = tables.query("timers_orphans", count=MAX_DUE)
+            due += _lose_all(orphans, "the miner's session is over")
+            if silence_counts:
+                overrun = tables.query("timers_overrun", now=now, count=MAX_DUE)
+                due += _lose_all(overrun, "the attempt ran longer than its service allows")
+                unextended = tables.query("timers_unextended", now=now, count=MAX_DUE)
+                due += _lose_all(unextended, "no heartbeat extended the lease")
+                reason = f"silent for {self._timeout:g} seconds"
+                due += [
+                    MinerLose(miner_id=row["miner_id"], session_id=row["session_id"], reason=reason)
+                    for row in tables.query("timers_silent", before=now - self._timeout_ms, count=MAX_DUE)
+                ]
+        return due
+
+
+def _lose_all(rows: Sequence[Row], reason: str) -> list[JobLose]:
+    return [JobLose(job_id=row["job_id"], attempt=row["attempt"], reason=reason) for row in rows]
+
+
+def _write(tables: Tables, table: str, rows: dict[str, Row | None], new: set[str]) -> None:
+    """Put what is left, delete what is gone; what was not there before (`new`) and is gone needs nothing."""
+    left = [row for row in rows.values() if row is not None]
+    gone = [key for key, row in rows.items() if row is None and key not in new]
+    if left:
+        tables.put(table, left)
+    if gone:
+        tables.remove(table, gone)

@@ -1,0 +1,126 @@
+"""The API keys that are in the log, brought into this process's keyring as they come and go.
+
+Every process follows the log for itself, whether or not its followers lead: a revoked key ends everywhere as
+soon as the log's news arrive. Nothing is stored here; at the start the read model says which keys there are,
+and their streams say the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from coordinator.application.followers.event_feed import EventFeed
+from coordinator.application.followers.runner import LocalWatermarks
+from coordinator.application.keys.keyring import Keyring
+from coordinator.application.ports import Database, EventLog, LogError, Recorded
+from coordinator.domain import key
+from coordinator.domain.aggregates import fold
+from coordinator.domain.key import Active, KeyEvent, KeyState
+
+PROJECTOR = "projector"
+BATCH = 1000
+WAIT_SECONDS = 60.0
+RETRY_SECONDS = 1.0
+
+log = structlog.get_logger("keys")
+
+
+class KeyFollower:
+    """Keeps a keyring as the log has it. `start` and `stop` may each be called twice."""
+
+    name = "keyring"
+
+    def __init__(
+        self,
+        feed: EventFeed,
+        event_log: EventLog,
+        database: Database,
+        keyring: Keyring,
+        watermarks: LocalWatermarks,
+    ) -> None:
+        self._feed = feed
+        self._log = event_log
+        self._database = database
+        self._keyring = keyring
+        self._watermarks = watermarks
+        self._keys: dict[UUID, tuple[int, KeyState]] = {}
+        """Version and state of every key that was not revoked at the start."""
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read what there is; the feed has started. Returns once the keyring is up to date.
+
+        Raises LogUnavailable.
+        """
+        if self._task is not None:
+            return
+        position, streams = await asyncio.to_thread(self._read)
+        for stream, events in streams.items():
+            self._note(stream, events[-1].version, fold([e.event for e in events]))
+        # The read model may be behind; a key that was revoked since must not work for a moment.
+        head = self._feed.head
+        while position < head:
+            events = await asyncio.to_thread(self._log.read, position, BATCH)
+            position = self._take_in(events) if events else head
+        self._watermarks.leads(self.name, here=True)
+        self._watermarks.moved(self.name, position)
+        self._task = asyncio.create_task(self._follow(position), name="keyring")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def reached(self, position: int, timeout: float) -> bool:
+        """Wait until this process's keyring is as the log was at `position`."""
+        return await self._watermarks.reached(self.name, position, timeout)
+
+    async def _follow(self, position: int) -> None:
+        while True:
+            try:
+                events = await self._feed.next(position, BATCH, WAIT_SECONDS)
+                if events:
+                    position = self._take_in(events)
+                    self._watermarks.moved(self.name, position)
+            except LogError as error:
+                log.warning("the log can't be read", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("following the keys failed")
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _read(self) -> tuple[int, dict[UUID, list[Recorded]]]:
+        with self._database.transaction() as tables:
+            position = tables.position(PROJECTOR)
+            ids = [UUID(row["key_id"]) for row in tables.query("keys_not_revoked")]
+        return position, self._log.load(ids) if ids else {}
+
+    def _take_in(self, events: Sequence[Recorded]) -> int:
+        for recorded in events:
+            if isinstance(recorded.event, KeyEvent):
+                self._evolve(recorded, recorded.event)
+        return events[-1].position
+
+    def _evolve(self, recorded: Recorded, event: KeyEvent) -> None:
+        version, state = self._keys.get(recorded.stream, (0, None))
+        if recorded.version <= version:
+            return  # read at the start
+        try:
+            self._note(recorded.stream, recorded.version, key.evolve(state, event))
+        except ValueError:
+            # What can't be understood opens nothing.
+            log.exception("a key's event does not fit; the key is out of use", key_id=str(event.key_id))
+            self._keys[recorded.stream] = (recorded.version, None)
+            self._keyring.remove(event.name, event.key_id)
+
+    def _note(self, stream: UUID, version: int, state: KeyState) -> None:
+        self._keys[stream] = (version, state)
+        if isinstance(state, Active):
+            self._keyring.put(state)
+        elif state is not None:
+            self._keyring.remove(state.created.name, state.created.key_id)

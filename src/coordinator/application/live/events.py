@@ -1,0 +1,283 @@
+"""Events for those who watch live: one reader of the feed per process hands each event to whom it concerns.
+
+A reader's buffer is bounded. One that is too slow loses it, and reads on from the log at its own pace, from
+its own position: so nothing is lost or told twice, and nobody else waits. Without readers that are behind, no
+event costs a query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+import structlog
+
+from coordinator.application.followers.event_feed import EventFeed
+from coordinator.application.live.lease_holders import LeaseHolders
+from coordinator.application.live.progress import ProgressReport
+from coordinator.application.live.progress_hub import ProgressHub
+from coordinator.application.live.revocation import Revocations
+from coordinator.application.ports import EventLog, LogError, LogUnavailable, Page, Recorded
+from coordinator.domain.job import JobCanceled, JobCompleted, JobEvent, JobExpired, JobFailed
+from coordinator.domain.messages import Event, Principal
+from coordinator.domain.miner import MinerEvent
+
+MAX_PENDING = 256
+"""Events that wait for one reader."""
+READ_EVENTS = 1000
+PAGE_EVENTS = 200
+LOOK_THROUGH = 20_000
+"""Positions that one query looks through for a client's events: some ten milliseconds of the database."""
+CATCHING_UP = 2
+"""Readers that read from the log at the same time; the others wait for their turn."""
+TICK_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+
+Topic = UUID | tuple[Literal["client", "miner"], str] | Literal["everything"]
+"""One job, all of a client's jobs, one miner, or all jobs."""
+EVERYTHING: Literal["everything"] = "everything"
+FINAL_EVENTS = (JobCompleted, JobFailed, JobCanceled, JobExpired)
+
+log = structlog.get_logger("live")
+
+
+def topics_of(event: Event) -> tuple[Topic, ...]:
+    """Under which topics an event is told."""
+    match event:
+        case JobEvent():
+            return (event.job_id, ("client", event.client), EVERYTHING)
+        case MinerEvent():
+            return (("miner", event.miner_id),)
+    return ()
+
+
+class EventReader:
+    """One reader. `take` gives what is new whenever `on_news` was called; one task at a time takes."""
+
+    def __init__(self, live: LiveEvents, on_news: Callable[[], None]) -> None:
+        self._live = live
+        self._on_news = on_news
+        self._pending: list[Recorded] = []
+        self._since: dict[Topic, int] = {}
+        """Its topics, and the position after which each counts."""
+        self.position = live.position
+        """All up to here was taken, or is no concern of this reader."""
+        self.behind = False
+        """What is new has to be read from the log."""
+
+    @property
+    def topics(self) -> Collection[Topic]:
+        return self._since.keys()
+
+    def follow(self, topic: Topic, after: int | None = None) -> None:
+        """Follow a topic from now on, or from behind position `after`.
+
+        For jobs `after` is not before this reader's creation; a client's jobs, or all, are a new reader's
+        only topic.
+        """
+        if topic in self._since:
+            return
+        now = self._live.position
+        after = now if after is None else after
+        self._since[topic] = after
+        self._live.add(self, topic)
+        if not isinstance(topic, UUID):
+            self.position = after
+        if after < now:
+            # Some of it was handed on already, so it is read from the log with the rest.
+            self._pending.clear()
+            self.behind = True
+            self._on_news()
+
+    def leave(self, topic: Topic) -> None:
+        """No longer follow this topic."""
+        if self._since.pop(topic, None) is not None:
+            self._live.remove(self, topic)
+
+    def close(self) -> None:
+        """Follow nothing. May be called twice."""
+        for topic in list(self._since):
+            self.leave(topic)
+        self._pending.clear()
+        self.behind = False
+
+    async def take(self) -> list[Recorded]:
+        """What is there now, in order; empty where nothing is. Raises LogError."""
+        if self.behind:
+            return await self._catch_up()
+        taken, self._pending = self._pending, []
+        if taken:
+            self.position = taken[-1].position
+        return taken
+
+    def push(self, recorded: Recorded) -> None:
+        """The fan-out: an event of one of this reader's topics."""
+        if self.behind or recorded.position <= max(self.position, self._since.get(recorded.stream, 0)):
+            return
+        if len(self._pending) >= MAX_PENDING:
+            # Too slow: what waits here is in the log, too.
+            self._pending.clear()
+            self.behind = True
+        else:
+            self._pending.append(recorded)
+        self._on_news()
+
+    async def _catch_up(self) -> list[Recorded]:
+        live = self._live
+        while self.position < live.position:
+            page = await live.read(self._since, self.position, live.position)
+            self.position = page.reached
+            if page.events:
+                self._on_news()  # there may be more
+                return list(page.events)
+        # Nothing has been handed on since the last look, as nobody else ran: from here on it is pushed.
+        self.behind = False
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a live edge stands on."""
+
+    events: LiveEvents
+    progress: ProgressHub
+    lease_holders: LeaseHolders
+    revocations: Revocations
+
+    async def report(self, principal: Principal, report: ProgressReport) -> bool:
+        """Take what a miner says to this process; whether it is to send its whole text.
+
+        Raises Refusal, LogUnavailable.
+        """
+        client = await self.lease_holders.check(principal, report)
+        self.progress.publish(client, report, relay=True)
+        # Another process was told the beginning, or this one before it was started again.
+        return not report.whole and self.progress.lacks_beginning(report.job_id)
+
+
+class LiveEvents:
+    """The fan-out of this process. Used on the event loop only."""
+
+    def __init__(
+        self, feed: EventFeed, event_log: EventLog, hub: ProgressHub, lease_holders: LeaseHolders
+    ) -> None:
+        self._feed = feed
+        self._log = event_log
+        self._hub = hub
+        self._lease_holders = lease_holders
+        self._readers: dict[Topic, set[EventReader]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._turns = asyncio.Semaphore(CATCHING_UP)
+        self.position = 0
+        """All up to here was handed on."""
+
+    async def start(self) -> None:
+        """Begin at the feed's end."""
+        if self._task is None:
+            self.position = self._feed.head
+            self._task = asyncio.create_task(self._run(), name="live-events")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    @property
+    def readers(self) -> int:
+        """How many topics are followed, each once a reader."""
+        return sum(map(len, self._readers.values()))
+
+    def reader(self, on_news: Callable[[], None] = lambda: None) -> EventReader:
+        """A reader of nothing yet; close it in the end."""
+        return EventReader(self, on_news)
+
+    def add(self, reader: EventReader, topic: Topic) -> None:
+        self._readers.setdefault(topic, set()).add(reader)
+
+    def remove(self, reader: EventReader, topic: Topic) -> None:
+        readers = self._readers.get(topic, set())
+        readers.discard(reader)
+        if not readers:
+            self._readers.pop(topic, None)
+
+    async def exists(self, position: int) -> bool:
+        """Whether the log has come to this position. Raises LogError."""
+        return position <= self.position or position <= await asyncio.to_thread(self._log.head)
+
+    async def stories(self, job_ids: Collection[UUID]) -> dict[UUID, list[Recorded]]:
+        """All events of these jobs; one that does not exist is absent. Raises LogError."""
+        async with self._turns:
+            return await asyncio.to_thread(self._log.load, job_ids)
+
+    async def read(self, since: dict[Topic, int], after: int, until: int) -> Page:
+        """A page of the past that concerns these topics. Raises LogError."""
+        async with self._turns:
+            return await asyncio.to_thread(_read, self._log, dict(since), after, until)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                events = await self._feed.next(self.position, READ_EVENTS, TICK_SECONDS)
+            except LogUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            except LogError as error:
+                # Whoever reads on meets the same event; those who wait are told nothing past it.
+                log.error("live events stand still", after=self.position, error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                for recorded in events:
+                    self._hand_on(recorded)
+
+    def _hand_on(self, recorded: Recorded) -> None:
+        event = recorded.event
+        self.position = recorded.position
+        if isinstance(event, JobEvent):
+            self._lease_holders.forget(event.job_id)
+        if self._readers:
+            told: set[EventReader] = set()
+            for topic in topics_of(event):
+                for reader in self._readers.get(topic, ()):
+                    if reader not in told:
+                        told.add(reader)
+                        reader.push(recorded)
+        if isinstance(event, FINAL_EVENTS):
+            self._hub.end(event.job_id)
+
+
+def _read(event_log: EventLog, since: dict[Topic, int], after: int, until: int) -> Page:
+    """In a thread. A reader follows jobs (and miners, whose past does not matter), or a client, or all."""
+    if EVERYTHING in since:
+        return _of_all(event_log, after, until)
+    clients = [topic[1] for topic in since if isinstance(topic, tuple) and topic[0] == "client"]
+    if clients:
+        stop = min(until, after + LOOK_THROUGH)
+        return event_log.read_of(clients[0], after, stop, PAGE_EVENTS)
+    jobs = [topic for topic in since if isinstance(topic, UUID)]
+    stories = event_log.load(jobs).values() if jobs else ()
+    return _first_page(_wanted(stories, since, after, until), until)
+
+
+def _of_all(event_log: EventLog, after: int, until: int) -> Page:
+    events = event_log.read(after, PAGE_EVENTS)
+    within = [r for r in events if r.position <= until]
+    whole = len(within) < len(events) or len(events) < PAGE_EVENTS
+    reached = until if whole else within[-1].position
+    return Page([r for r in within if isinstance(r.event, JobEvent)], reached)
+
+
+def _wanted(
+    stories: Iterable[Sequence[Recorded]], since: dict[Topic, int], after: int, until: int
+) -> list[Recorded]:
+    found = [r for story in stories for r in story if max(after, since[r.stream]) < r.position <= until]
+    return sorted(found, key=lambda recorded: recorded.position)
+
+
+def _first_page(events: list[Recorded], until: int) -> Page:
+    if len(events) <= PAGE_EVENTS:
+        return Page(events, until)
+    page = events[:PAGE_EVENTS]
+    return Page(page, page[-1].position)

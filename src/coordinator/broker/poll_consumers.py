@@ -1,0 +1,306 @@
+"""Taking single offers from work queues, for miners that poll over HTTP.
+
+A consumer takes its prefetch away from everybody else, whether it needs it or not. So each waiting poll gets
+a consumer of its own, good for one message: it is started when a poll begins to wait and cancelled when its
+message is there or nobody waits any more. What arrives without a taker goes back to the queue after a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+import structlog
+from aio_pika.abc import AbstractRobustChannel
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from pydantic import TypeAdapter, ValidationError
+
+from coordinator.application.ports import Offer, TakenOffer
+from coordinator.broker.connection import Broker, BrokerError
+from coordinator.broker.topology import WORK_EXPIRES_MS, TopologyMismatch, work_queue_name
+
+SHORTEST_WAIT_SECONDS = 0.1
+"""The broker is asked and answers within this; a shorter wait could find nothing where there is something."""
+SPARE_SECONDS = 0.25
+"""How long the rest of a bundle waits for further polls before it goes back."""
+RETRY_SECONDS = 0.5
+QUEUE_KNOWN_SECONDS = WORK_EXPIRES_MS / 2000
+"""Half the time after which an unused queue vanishes: until then we need not ask for it again."""
+MAX_IDLE_TAPS = 1000
+
+Ensure = Callable[[str], Awaitable[None]]
+PutBack = Callable[[str, Sequence[Offer]], Awaitable[bool]]
+
+_OFFERS = TypeAdapter(tuple[Offer, ...])
+
+log = structlog.get_logger(__name__)
+
+
+class _Delivery:
+    """One message and how many of its offers are still open; acknowledged when none is."""
+
+    def __init__(self, channel: Channel, tag: int, offers: Sequence[Offer], consumer: _PollConsumer) -> None:
+        self.consumer = consumer
+        self.offers = len(offers)
+        self.whole = True
+        """Nobody has had any of its offers yet, so that it can go back as it is."""
+        self._channel = channel
+        self._tag = tag
+        self._open = len(offers)
+        self._lost = False
+
+    async def settle(self, count: int, back: bool) -> None:
+        """`back`: these offers are no longer on any queue, so the message itself must go back in the end."""
+        self._open -= count
+        self._lost = self._lost or back
+        if self._open:
+            return
+        try:
+            if self._lost:
+                await self._channel.basic_reject(self._tag, requeue=True)
+            else:
+                await self._channel.basic_ack(self._tag)
+        except CONNECTION_EXCEPTIONS:
+            pass  # the channel is gone and the broker offers the message again: harmless
+
+
+class _PolledOffer:
+    """`TakenOffer` of a message on a work queue."""
+
+    def __init__(self, offer: Offer, delivery: _Delivery) -> None:
+        self._offer = offer
+        self.delivery = delivery
+        self._settled = False
+
+    @property
+    def offer(self) -> Offer:
+        return self._offer
+
+    async def done(self) -> None:
+        if not self._settled:
+            self._settled = True
+            await self.delivery.settle(1, back=False)
+
+    async def back(self) -> None:
+        if not self._settled:
+            self._settled = True
+            await self.delivery.consumer.put_back(self.delivery, [self._offer])
+
+
+class _PollConsumer:
+    """One profile's waiting polls and the consumers that serve them."""
+
+    def __init__(self, poll_consumers: PollConsumers, profile: str) -> None:
+        self.profile = profile
+        self.consumers: set[str] = set()
+        """Tags of the consumers that wait for their message."""
+        self._poll_consumers = poll_consumers
+        self._used: set[str] = set()
+        """Tags of those that had theirs, to be cancelled."""
+        self._waiters: deque[asyncio.Future[_PolledOffer]] = deque()
+        self._spare: deque[_PolledOffer] = deque()
+        self._ensured_at = -QUEUE_KNOWN_SECONDS
+        self._balancing: asyncio.Task[None] | None = None
+        self._numbers = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self._waiters or self._spare or self.consumers or self._used)
+
+    async def take(self, wait: float) -> TakenOffer | None:
+        if self._spare:
+            return self._hand_out(self._spare.popleft())
+        waiter: asyncio.Future[_PolledOffer] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self.balance()
+        try:
+            await asyncio.wait([waiter], timeout=max(wait, SHORTEST_WAIT_SECONDS))
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._give([waiter.result()])  # it was ours, and we are gone: the next one's
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            self.balance()
+        return self._hand_out(waiter.result()) if waiter.done() and not waiter.cancelled() else None
+
+    def _hand_out(self, taken: _PolledOffer) -> _PolledOffer:
+        taken.delivery.whole = False
+        return taken
+
+    def _give(self, offers: Sequence[_PolledOffer]) -> None:
+        spare = False
+        for taken in offers:
+            while self._waiters and self._waiters[0].done():
+                self._waiters.popleft()
+            if self._waiters:
+                self._waiters.popleft().set_result(taken)
+            else:
+                self._spare.append(taken)
+                spare = True
+        if spare:
+            asyncio.get_running_loop().call_later(SPARE_SECONDS, self._return_spare, list(offers))
+
+    def _return_spare(self, offers: Sequence[_PolledOffer]) -> None:
+        untaken = [taken for taken in offers if taken in self._spare]
+        if untaken:
+            for taken in untaken:
+                self._spare.remove(taken)
+            self._poll_consumers.spawn(self.put_back(untaken[0].delivery, [taken.offer for taken in untaken]))
+
+    async def put_back(self, delivery: _Delivery, offers: Sequence[Offer]) -> None:
+        """Where some of a message's offers are taken, the others become a message of their own."""
+        alone = delivery.whole or delivery.offers == len(offers)
+        sent = not alone and await self._poll_consumers.put_back(self.profile, offers)
+        await delivery.settle(len(offers), back=not sent)
+
+    def arrived(self, channel: Channel, tag: str, message: DeliveredMessage) -> None:
+        self.consumers.discard(tag)
+        self._used.add(tag)
+        assert message.delivery_tag is not None
+        try:
+            offers = _OFFERS.validate_json(message.body)
+        except ValidationError:
+            log.error("offers.unreadable", profile=self.profile)
+            offers = ()
+        delivery = _Delivery(channel, message.delivery_tag, offers, self)
+        if offers:
+            self._give([_PolledOffer(offer, delivery) for offer in offers])
+        else:
+            self._poll_consumers.spawn(delivery.settle(0, back=False))
+        self.balance()
+
+    def lost_consumer(self, tag: str) -> None:
+        """The broker cancelled a consumer: its queue was deleted."""
+        self._ensured_at = -QUEUE_KNOWN_SECONDS
+        self.consumers.discard(tag)
+        self._used.discard(tag)
+        self.balance()
+
+    def reset(self) -> None:
+        """The channel is a new one: the broker has everything back that was not settled."""
+        self._ensured_at = -QUEUE_KNOWN_SECONDS
+        self.consumers.clear()
+        self._used.clear()
+        self._spare.clear()
+        self.balance()
+
+    def release(self) -> None:
+        for waiter in self._waiters:
+            waiter.cancel()
+        self._waiters.clear()
+
+    def balance(self) -> None:
+        """As many consumers as polls that wait: start or cancel some, in one task at a time."""
+        if self._unbalanced and (self._balancing is None or self._balancing.done()):
+            self._balancing = self._poll_consumers.spawn(self._balance())
+
+    @property
+    def _unbalanced(self) -> bool:
+        return bool(self._used) or len(self.consumers) != len(self._waiters)
+
+    async def _balance(self) -> None:
+        while self._unbalanced and not self._poll_consumers.stopped:
+            try:
+                channel = await self._poll_consumers.channel()
+                if self._used:
+                    await channel.basic_cancel(self._used.pop())
+                elif len(self.consumers) > len(self._waiters):
+                    await channel.basic_cancel(self.consumers.pop())
+                else:
+                    await self._start_consumer(channel)
+            except (BrokerError, TopologyMismatch, *CONNECTION_EXCEPTIONS) as error:
+                log.warning("offers.cannot_take", profile=self.profile, reason=str(error))
+                self._ensured_at = -QUEUE_KNOWN_SECONDS
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _start_consumer(self, channel: Channel) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._ensured_at >= QUEUE_KNOWN_SECONDS:
+            await self._poll_consumers.ensure(self.profile)
+            self._ensured_at = now
+        self._numbers += 1
+        tag = f"{self.profile[:40]}.{self._numbers}"
+
+        async def arrived(message: DeliveredMessage) -> None:
+            self.arrived(channel, tag, message)
+
+        self.consumers.add(tag)
+        try:
+            await channel.basic_consume(work_queue_name(self.profile), arrived, consumer_tag=tag)
+        except BaseException:
+            self.consumers.discard(tag)
+            raise
+
+
+class PollConsumers:
+    """All profiles' taps, over one channel."""
+
+    def __init__(self, broker: Broker, ensure: Ensure, put_back: PutBack) -> None:
+        self.ensure = ensure
+        self.put_back = put_back
+        self.stopped = False
+        self._broker = broker
+        self._poll_consumers: dict[str, _PollConsumer] = {}
+        self._robust: AbstractRobustChannel | None = None
+        self._channel: Channel | None = None
+        self._opening = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+        if self.stopped:
+            return None
+        consumer = self._poll_consumers.setdefault(profile, _PollConsumer(self, profile))
+        if len(self._poll_consumers) > MAX_IDLE_TAPS:
+            self._poll_consumers = {
+                name: other
+                for name, other in self._poll_consumers.items()
+                if other is consumer or not other.idle
+            }
+        return await consumer.take(wait)
+
+    def spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def channel(self) -> Channel:
+        """The open channel, with a prefetch of one message per consumer."""
+        async with self._opening:
+            if self._robust is None:
+                robust = await self._broker.channel()
+                await robust.set_qos(prefetch_count=1)
+                robust.reopen_callbacks.add(self._reopened)
+                self._robust = robust
+            channel = cast(Channel, await self._robust.get_underlay_channel())
+            if channel is not self._channel:
+                self._channel = channel
+                channel.on_consumer_cancel_callbacks.add(self._consumer_cancelled)
+            return channel
+
+    async def stop(self) -> None:
+        self.stopped = True
+        for consumer in self._poll_consumers.values():
+            consumer.release()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        robust, self._robust = self._robust, None
+        if robust is not None and self._broker.connected:
+            await robust.close()  # which gives back whatever is not settled
+
+    def _reopened(self, *_: object) -> None:
+        for consumer in list(self._poll_consumers.values()):
+            consumer.reset()
+
+    def _consumer_cancelled(self, frame: Basic.Cancel) -> None:
+        for consumer in self._poll_consumers.values():
+            if frame.consumer_tag in consumer.consumers:
+                consumer.lost_consumer(frame.consumer_tag)

@@ -1,0 +1,50 @@
+"""`coordinator demo`: see it work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordinator.cli import output
+from coordinator.cli.errors import CommandError, Exit
+from coordinator.cli.options import Json
+
+
+def demo(
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="How many jobs to run.")] = 16,
+    amqp: Annotated[
+        bool,
+        typer.Option(
+            "--amqp", help="With RabbitMQ and Postgres: private ones, or AMQP_URL and DATABASE_URL."
+        ),
+    ] = False,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Where results go. [default: ./demo-output/TIME]"),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the log, and what the processes printed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """See it work: real jobs, verified.
+
+    Starts a coordinator and two miners, runs jobs on a video, and verifies every receipt.
+    """
+    from coordinator.dev.demo.run import Options, play, show_table
+    from coordinator.dev.demo.stage import DemoFailed
+
+    try:
+        report = play(Options(jobs, amqp, output_dir, keep, as_json))
+    except DemoFailed as failure:
+        for child, lines in failure.logs:
+            if lines:
+                output.note(output.plain("\n".join([f"--- the end of {child.log}", *lines])))
+        raise CommandError("DEMO", str(failure), "", Exit.FAILED) from failure
+    if as_json:
+        output.document(report.document())
+        return
+    show_table(report)
+    output.write(f"demo: ok jobs={report.jobs} receipts={report.receipts} events={report.events}")

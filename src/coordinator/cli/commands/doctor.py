@@ -1,0 +1,316 @@
+"""`coordinator doctor`: is everything there that a coordinator needs?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import typer
+
+from coordinator.cli import output
+from coordinator.cli.devkeys import FILE_NAME
+from coordinator.cli.errors import Exit
+from coordinator.cli.options import DataDir, Json, settings_with
+
+if TYPE_CHECKING:
+    from coordinator.miner.executors import Executor
+    from coordinator.runtime.settings import Settings
+
+OLDEST_PYTHON = (3, 11)
+LEAST_FREE_BYTES = 2 * 10**9
+LARGEST_DRIFT_S = 1.0
+TIMEOUT_S = 10.0
+RELEASED = 1_767_225_600  # 2026-01-01: a clock before this is wrong
+
+Status = Literal["ok", "warning", "failed"]
+
+
+class Check(NamedTuple):
+    """One look at one thing. `next_step` says what to do about it where it is not ok."""
+
+    name: str
+    status: Status
+    detail: str
+    next_step: str = ""
+
+
+def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Check what is needed here.
+
+    Ends with 1 if something is not in order.
+    """
+    import asyncio
+
+    from coordinator.runtime.logs import configure_logs
+
+    configure_logs(level="error")  # what libraries log about a server that is away, is in the table
+    checks = asyncio.run(_look(data_dir))
+    failed = [check for check in checks if check.status == "failed"]
+    if as_json:
+        output.document({"ok": not failed, "checks": [check._asdict() for check in checks]})
+    else:
+        output.table(("CHECK", "STATUS", "DETAIL"), [check[:3] for check in checks], "Nothing to check.")
+        for check in checks:
+            if check.next_step:
+                output.note(f"{check.name}: {check.next_step}")
+    if failed:
+        raise typer.Exit(Exit.FAILED)
+
+
+async def _look(data_dir: Path | None) -> list[Check]:
+    import asyncio
+
+    from coordinator.runtime.settings import BadSettings
+
+    checks = [_python()]
+    try:
+        settings = settings_with(data_dir)
+    except BadSettings as error:
+        hint = "Correct it in the environment or in .env; .env.example explains every setting."
+        return [*checks, Check("settings", "failed", str(error), hint), *await _executors()]
+    checks += [_settings(settings), _data_dir(settings)]
+    looks: list[tuple[str, Callable[[Settings], Awaitable[list[Check]]]]] = [
+        ("database", _database),
+        ("broker", _broker),
+        ("blob store", _blobs),
+        ("coordinator", _coordinator),
+    ]
+    for name, look in looks:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                checks += await look(settings)
+        except TimeoutError:
+            checks.append(Check(name, "failed", f"no answer in {TIMEOUT_S:.0f} s"))
+        except Exception as error:
+            # Whatever a library raises about something that does not work is what the user has to know.
+            checks.append(Check(name, "failed", f"{type(error).__name__}: {str(error).strip()}"))
+    return [*checks, _clock(), *await _executors()]
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        return Check("python", "failed", version, f"Use Python {'.'.join(map(str, OLDEST_PYTHON))} or newer.")
+    return Check("python", "ok", version)
+
+
+def _settings(settings: Settings) -> Check:
+    missing = [
+        name.upper()
+        for name in ("client_api_keys", "miner_api_keys", "admin_api_keys")
+        if not getattr(settings, name)
+    ]
+    if missing and (settings.data_dir / FILE_NAME).exists():
+        return Check("settings", "ok", f"{settings.mode} mode, with the keys that `coordinator dev` made")
+    if missing:
+        hint = "Set them as name:secret; `coordinator dev` makes keys of its own where there are none."
+        return Check("settings", "warning", f"{settings.mode} mode, without {', '.join(missing)}", hint)
+    return Check("settings", "ok", f"{settings.mode} mode")
+
+
+def _data_dir(settings: Settings) -> Check:
+    path = settings.data_dir.resolve()
+    existing = _nearest(path)
+    if not _can_be_written(existing):
+        return Check("data dir", "failed", f"{existing} can't be written", "Choose another with DATA_DIR.")
+    free = shutil.disk_usage(existing).free
+    if free < LEAST_FREE_BYTES:
+        hint = "Make room, or choose another with DATA_DIR."
+        return Check("data dir", "failed", f"{path}: only {output.size(free)} free", hint)
+    open_to_all = [p.name for p in _secrets(path) if p.stat().st_mode & 0o077]
+    if open_to_all:
+        told = f"others may read {', '.join(open_to_all)} in {path}"
+        return Check("data dir", "failed", told, f"Run `chmod 600` on them in {path}, and make new keys.")
+    made = "" if path.exists() else ", made at the first start"
+    return Check("data dir", "ok", f"{path}{made}; {output.size(free)} free")
+
+
+def _nearest(path: Path) -> Path:
+    """This, or its nearest parent that is there."""
+    path = path.resolve()
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def _can_be_written(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
+
+def _secrets(path: Path) -> Iterator[Path]:
+    for pattern in ("*.key", "*/*.key", "*keys.env"):
+        yield from path.glob(pattern)
+
+
+async def _database(settings: Settings) -> list[Check]:
+    import asyncio
+
+    look = _postgres if settings.mode == "standard" else _sqlite
+    return await asyncio.to_thread(look, settings)
+
+
+def _sqlite(settings: Settings) -> list[Check]:
+    import sqlite3
+
+    from coordinator.runtime.embedded import DATABASE_FILE
+
+    path = settings.data_dir / DATABASE_FILE
+    version = f"SQLite {sqlite3.sqlite_version}"
+    if not path.exists():
+        return [Check("database", "ok", f"{version}; {path} is made at the first start")]
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        [(whole,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
+        applied = dict(connection.execute("SELECT name, digest FROM schema_migrations").fetchall())
+    finally:
+        connection.close()
+    if whole != "ok":
+        hint = "Stop the coordinator, keep a copy of the file, and restore a backup."
+        return [Check("database", "failed", f"{path}: {whole}", hint)]
+    return [Check("database", "ok", f"{version}, {path}"), _migrations(applied)]
+
+
+def _postgres(settings: Settings) -> list[Check]:
+    import psycopg
+
+    assert settings.database_url is not None
+    url = settings.database_url.get_secret_value()
+    with psycopg.connect(url, connect_timeout=int(TIMEOUT_S), autocommit=True) as connection:
+        before = time.time()
+        row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        drift = abs((row[0] if row else 0.0) - (before + time.time()) / 2)
+        version = connection.info.server_version // 10_000
+        row = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
+        rows = connection.execute("SELECT name, digest FROM schema_migrations") if row and row[0] else ()
+        applied = {str(name): str(digest) for name, digest in rows}
+    checks = [Check("database", "ok", f"Postgres {version}")]
+    if drift > LARGEST_DRIFT_S:
+        told = f"the database's clock is {drift:.1f} s away from ours"
+        checks.append(Check("database clock", "failed", told, "Let NTP set both clocks."))
+    return [*checks, _migrations(applied)]
+
+
+def _migrations(applied: dict[str, str]) -> Check:
+    from coordinator.storage.migrate import read_migrations
+
+    known = {migration.name: migration.digest for migration in read_migrations()}
+    changed = [name for name, digest in applied.items() if known.get(name, digest) != digest]
+    newer = sorted(applied.keys() - known.keys())
+    pending = sorted(known.keys() - applied.keys())
+    if changed:
+        return Check("migrations", "failed", f"changed after they were applied: {', '.join(changed)}")
+    if newer:
+        hint = "Run the version of the program that made them, or a newer one."
+        return Check("migrations", "failed", f"unknown to this version: {', '.join(newer)}", hint)
+    told = f"{len(applied)} applied" + (f", {len(pending)} at the next start" if pending else "")
+    return Check("migrations", "ok", told)
+
+
+async def _broker(settings: Settings) -> list[Check]:
+    if settings.mode == "embedded":
+        return [Check("broker", "ok", "none needed: queues are in the coordinator's process")]
+    import aio_pika
+
+    assert settings.amqp_url is not None
+    connection = await aio_pika.connect(settings.amqp_url.get_secret_value(), timeout=TIMEOUT_S)
+    try:
+        under: Any = connection.transport.connection if connection.transport else None
+        version = getattr(under, "server_properties", {}).get("version", "")
+        await (await connection.channel()).close()
+    finally:
+        await connection.close()
+    return [Check("broker", "ok", f"RabbitMQ {version}".strip())]
+
+
+async def _blobs(settings: Settings) -> list[Check]:
+    import asyncio
+
+    from coordinator.blobs import open_blob_store
+
+    setting = settings.blob_store or str(settings.data_dir / "blobs")
+    if "://" not in setting and not await asyncio.to_thread(Path(setting).exists):
+        if not await asyncio.to_thread(lambda: _can_be_written(_nearest(Path(setting)))):
+            hint = "Choose another with BLOB_STORE, or DATA_DIR."
+            return [Check("blob store", "failed", f"{setting} can't be made", hint)]
+        return [Check("blob store", "ok", f"{setting} is made at the first start")]
+    store = open_blob_store(setting)
+    content = os.urandom(32)
+
+    async def stream() -> Any:
+        yield content
+
+    info = await store.put(stream(), expected_sha256=None, max_bytes=len(content))
+    read = b"".join([piece async for piece in store.get(info.sha256)])
+    await store.delete(info.sha256)
+    if read != content:
+        return [Check("blob store", "failed", "it gives back other bytes than it was given")]
+    return [Check("blob store", "ok", f"{setting}: written, read and deleted")]
+
+
+async def _coordinator(settings: Settings) -> list[Check]:
+    from coordinator.client import AsyncCoordinator, Unreachable
+    from coordinator.client.errors import CoordinatorError
+
+    url = f"http://{settings.app_host}:{settings.app_port}"
+    try:
+        async with AsyncCoordinator(url, tries=1) as client:
+            told = await client.health()
+    except Unreachable:
+        return [_address(settings, url)]
+    except CoordinatorError as error:
+        hint = "Look into the coordinator's log; /health says which part it is."
+        return [Check("coordinator", "failed", f"{url}: {error.detail}", hint)]
+    return [Check("coordinator", "ok", f"runs on {url}, position {told.get('position', '?')}")]
+
+
+def _address(settings: Settings, url: str) -> Check:
+    """Whether one could be started there."""
+    from coordinator.runtime.server import listen
+
+    try:
+        listen(settings.app_host, settings.app_port).close()
+    except OSError as error:
+        hint = "Set APP_HOST and APP_PORT to an address of this machine that is free."
+        return Check("coordinator", "failed", f"none answers on {url}, nor could one: {error.strerror}", hint)
+    return Check("coordinator", "ok", f"none runs on {url}")
+
+
+def _clock() -> Check:
+    if time.time() < RELEASED:
+        return Check("clock", "failed", time.strftime("%Y-%m-%d %H:%M"), "Set it; better, let NTP do it.")
+    return Check("clock", "ok", output.moment(int(time.time() * 1000)))
+
+
+async def _executors() -> list[Check]:
+    """What a miner here could run. Engines that nobody has set up are not missing: they are off."""
+    import asyncio
+
+    from coordinator.miner.executors import discover_executors
+
+    found = discover_executors()
+    by_executor: dict[int, list[str]] = {}
+    for service, executor in found.executors.items():
+        by_executor.setdefault(id(executor), []).append(service)
+    executors = {id(executor): executor for executor in found.executors.values()}
+    problems = await asyncio.gather(*(_ask(executor) for executor in executors.values()))
+    checks = [Check(name, "failed", problem) for name, problem in found.broken.items()]
+    for (key, executor), problem in zip(executors.items(), problems, strict=True):
+        name = ", ".join(sorted(by_executor[key]))
+        if problem is None:
+            models = tuple(getattr(executor, "models", ()))
+            checks.append(Check(name, "ok", f"runs; models: {', '.join(models)}" if models else "runs"))
+        elif problem.endswith("is not set"):
+            checks.append(Check(name, "ok", f"off: {problem}"))
+        else:
+            checks.append(Check(name, "warning", problem, "Miners here can't run this service."))
+    return sorted(checks)
+
+
+async def _ask(executor: Executor) -> str | None:
+    try:
+        return await executor.check()
+    except Exception as error:
+        return f"its check failed ({type(error).__name__})"

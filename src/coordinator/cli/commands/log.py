@@ -1,0 +1,177 @@
+"""`coordinator log`: the events themselves, read from the log and not from any copy of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from coordinator.cli import output
+from coordinator.cli.errors import CommandError, Exit, usage
+from coordinator.cli.options import DataDir, Json, settings_with
+
+if TYPE_CHECKING:
+    from coordinator.application.ports import EventLog, Recorded
+    from coordinator.runtime.settings import Settings
+
+app = typer.Typer(help="The event log, read where it is.", no_args_is_help=True)
+
+READ_EVENTS = 1000
+TAIL_WAIT_S = 1.0
+
+From = Annotated[int | None, typer.Option("--from", min=0, metavar="POSITION", help="After this position.")]
+Job = Annotated[str | None, typer.Option("--job", metavar="JOB_ID", help="Only this job's events.")]
+Miner = Annotated[str | None, typer.Option("--miner", metavar="MINER_ID", help="Only this miner's events.")]
+Service = Annotated[str | None, typer.Option("--service", help="Only this registry entry's events.")]
+Stream = Annotated[str | None, typer.Option("--stream", metavar="UUID", help="Only this stream's events.")]
+
+
+@app.command()
+def show(
+    job: Job = None,
+    miner: Miner = None,
+    service: Service = None,
+    stream: Stream = None,
+    after: From = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many. [default: 100, or all of a stream]")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Events of a job (or miner, service, stream), or of the whole log from a position."""
+    chosen = _stream(job, miner, service, stream)
+    settings = settings_with(data_dir)
+    with closing(open_log(settings)) as log:
+        if chosen is None:
+            events = _read(log, after or 0, limit or 100)
+        else:
+            events = iter(
+                [e for e in log.load([chosen]).get(chosen, []) if e.position > (after or 0)][:limit]
+            )
+        found = _print_all(events, as_json)
+    if chosen is not None and not found and not after:
+        named = job or miner or service or stream
+        hint = f"Check the id, and that {settings.data_dir} (or DATABASE_URL) is that coordinator's."
+        raise CommandError("NOT_FOUND", f"the log has no events of {named}", hint, Exit.NOT_FOUND)
+
+
+@app.command()
+def tail(
+    job: Job = None,
+    miner: Miner = None,
+    service: Service = None,
+    stream: Stream = None,
+    after: From = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Events as they come, until Ctrl-C: from now on, or from a position."""
+    chosen = _stream(job, miner, service, stream)
+    with closing(open_log(settings_with(data_dir))) as log:
+        position = log.head() if after is None else after
+        while True:
+            events = log.read(position, READ_EVENTS)
+            _print_all((e for e in events if chosen in (None, e.stream)), as_json)
+            if events:
+                position = events[-1].position
+            else:
+                log.wait(position, TAIL_WAIT_S)
+
+
+def open_log(settings: Settings) -> EventLog:
+    """The log that the settings name, to be read only; nothing is made where there is none."""
+    if settings.mode == "standard":
+        from coordinator.storage.log.postgres import PostgresEventLog
+
+        assert settings.database_url is not None
+        return PostgresEventLog(settings.database_url.get_secret_value())
+    from coordinator.runtime.embedded import DATABASE_FILE
+    from coordinator.storage.log.sqlite import SqliteEventLog
+
+    path = settings.data_dir / DATABASE_FILE
+    if not path.is_file():
+        raise CommandError(
+            "NOT_FOUND",
+            f"there is no log in {settings.data_dir}",
+            "Name the coordinator's data directory with --data-dir, or set DATABASE_URL and AMQP_URL.",
+            Exit.NOT_FOUND,
+        )
+    return SqliteEventLog(path)
+
+
+def count_events(settings: Settings) -> int:
+    """How many events there are; not the last position, since positions may have gaps."""
+    with closing(open_log(settings)) as log:
+        return sum(1 for _ in _read(log, 0, None))
+
+
+def _read(log: EventLog, after: int, limit: int | None) -> Iterator[Recorded]:
+    while limit is None or limit > 0:
+        events = log.read(after, READ_EVENTS if limit is None else min(limit, READ_EVENTS))
+        if not events:
+            return
+        yield from events
+        after = events[-1].position
+        limit = None if limit is None else limit - len(events)
+
+
+def _stream(job: str | None, miner: str | None, service: str | None, stream: str | None) -> UUID | None:
+    if sum(name is not None for name in (job, miner, service, stream)) > 1:
+        raise usage("give only one of --job, --miner, --service and --stream")
+    named = job or stream
+    if named is not None:
+        try:
+            return UUID(named)
+        except ValueError:
+            hint = "`coordinator log show` prints the events of all, with their ids."
+            raise usage(f"{named!r} is no id of a {'job' if job else 'stream'}", hint) from None
+    if miner is not None:
+        from coordinator.domain.miner import miner_stream
+
+        return miner_stream(miner)
+    if service is not None:
+        from coordinator.domain.service import service_stream
+
+        return service_stream(service)
+    return None
+
+
+def _print_all(events: Iterator[Recorded] | Any, as_json: bool) -> int:
+    """Print events as they come, a line each; how many."""
+    tell: Callable[[Recorded], None] = _tell_json if as_json else _tell
+    count = 0
+    for recorded in events:
+        tell(recorded)
+        count += 1
+    return count
+
+
+def _tell_json(recorded: Recorded) -> None:
+    # The same shape as on the exchange `coordinator.events`.
+    output.line(
+        {
+            "position": recorded.position,
+            "stream": recorded.key,
+            "version": recorded.version,
+            "topic": recorded.event.topic,
+            "event": recorded.event.model_dump(mode="json"),
+        }
+    )
+
+
+def _tell(recorded: Recorded) -> None:
+    event = recorded.event.model_dump(mode="json", exclude_none=True, exclude={"at", "by"})
+    event.pop("receipt", None)  # long, and `coordinator receipt show` has it
+    told = " ".join(f"{name}={_short(value)}" for name, value in event.items())
+    at, by = output.moment(recorded.event.at), recorded.event.by
+    output.write(output.plain(f"{recorded.position:>7}  {at}  {recorded.event.topic:<24} by {by}  {told}"))
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return text if len(text) <= 64 else f"{text[:61]}…"

@@ -1,0 +1,249 @@
+"""`coordinator miner`: run one, and look at the ones that are there."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from coordinator.cli import output
+from coordinator.cli.errors import CommandError, Exit, usage
+from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
+
+if TYPE_CHECKING:
+    from coordinator.client import AsyncCoordinator
+    from coordinator.miner.config import MinerConfig
+    from coordinator.miner.transport import Transport
+
+app = typer.Typer(help="Run a miner, and look at the ones that are there.", no_args_is_help=True)
+_HELP = "`coordinator miner run --help` shows what it takes."
+MinerId = Annotated[str, typer.Argument(metavar="MINER_ID")]
+
+
+@app.command()
+def run(
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Names this machine where one key runs several: NAME@KEYNAME."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Jobs at a time.")] = 1,
+    transport: Annotated[
+        Literal["auto", "amqp", "http"],
+        typer.Option("--transport", help="auto is AMQP where AMQP_URL is set, otherwise HTTP."),
+    ] = "auto",
+    amqp_url: Annotated[
+        str | None, typer.Option("--amqp-url", envvar="AMQP_URL", show_envvar=True, help="The broker.")
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", help="Signs what was done; made on first use. [default: in ~/.config]"),
+    ] = None,
+    region: Annotated[str | None, typer.Option("--region", help="Where this machine is.")] = None,
+    price: Annotated[
+        str | None, typer.Option("--price", help="Of one GPU second. [default: the list price]")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="A model that is here; may be repeated.")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option("--grace", min=0, help="Seconds that a stop waits for what runs.")
+    ] = 30.0,
+    recheck: Annotated[
+        float, typer.Option("--recheck", min=1, help="Seconds between two looks at the engines.")
+    ] = 30.0,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option("--work-dir", help="For the temporary files of jobs. [default: the system's]"),
+    ] = None,
+    fetch_allow_hosts: Annotated[
+        str | None,
+        typer.Option(
+            "--fetch-allow-hosts",
+            envvar="FETCH_ALLOW_HOSTS",
+            help="Hosts (host or host:port, comma-separated) that files may come from though not public.",
+        ),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Run a miner: take jobs, run them, and hand back results with signed statements.
+
+    Ctrl-C finishes what runs (see --grace); a second one hands it back at once.
+    """
+
+    from coordinator.cli.devkeys import find_key
+    from coordinator.miner.config import DEFAULT_KEY_FILE, BadConfig, MinerConfig
+    from coordinator.miner.settings import MinerSettings
+    from coordinator.runtime.logs import configure_logs
+
+    try:
+        settings = MinerSettings()
+    except ValueError:
+        raise usage(".env can't be read: it is not UTF-8 text", "Write it anew, like .env.example.") from None
+    if amqp_url is None and settings.amqp_url is not None:
+        amqp_url = settings.amqp_url.get_secret_value()
+    hosts = settings.fetch_allow_hosts if fetch_allow_hosts is None else fetch_allow_hosts
+    broker = None if transport == "http" else amqp_url
+    if transport == "amqp" and not broker:
+        raise usage("--transport amqp needs a broker", "Name it with AMQP_URL or --amqp-url.")
+    key = api_key or find_key(url, "miner")
+    if not key:
+        hint = "Give a miner's key as name:secret in COORDINATOR_API_KEY, or with --api-key."
+        raise CommandError("UNAUTHORIZED_KEY", "a miner needs an API key", hint, Exit.AUTH)
+    try:
+        config = MinerConfig(
+            key=key,
+            node=name,
+            concurrency=concurrency,
+            coordinator_url=url,
+            amqp_url=broker,
+            key_file=key_file or DEFAULT_KEY_FILE,
+            models=tuple(model or ()),
+            region=region,
+            price=price,
+            grace_seconds=grace,
+            recheck_seconds=recheck,
+            work_folder=work_dir,
+            fetch_allow_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
+        )
+    except BadConfig as error:
+        raise usage(str(error), _HELP) from None
+    if work_dir is not None:
+        # Now rather than at the first job, which would be handed back, and the next one, too.
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=work_dir):
+            pass
+    configure_logs("json" if as_json else "console")
+    from coordinator.runtime.event_loop import run_loop
+
+    code = run_loop(_mine(config, as_json))
+    if code != Exit.OK:
+        raise typer.Exit(code)
+
+
+@app.command("list")
+def list_miners(
+    state: Annotated[
+        Literal["ONLINE", "DRAINING", "OFFLINE"] | None,
+        typer.Option("--state", case_sensitive=False, help="Only miners that are this now."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """The miners that this key may see: an admin's key sees all."""
+
+    async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
+        return [item async for item in client.miners() if state in (None, item.get("state"))]
+
+    miners = talk(url, api_key, "admin", work)
+    if as_json:
+        output.document({"items": miners, "next_cursor": None})
+        return
+    rows = [
+        (
+            miner.get("miner_id"),
+            miner.get("state"),
+            miner.get("concurrency"),
+            _cards(miner.get("capabilities")),
+            ", ".join((miner.get("capabilities") or {}).get("services", ())),
+            miner.get("changed_at"),
+        )
+        for miner in miners
+    ]
+    output.table(("MINER", "STATE", "SLOTS", "GPUS", "SERVICES", "SINCE"), rows, "No miners.")
+
+
+@app.command()
+def show(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+    """One miner."""
+
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return await client.miner(miner_id)
+
+    found = talk(url, api_key, "admin", work)
+    if as_json:
+        output.document(found)
+    else:
+        output.fields(found)
+
+
+@app.command()
+def drain(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+    """Let a miner finish what it holds, and give it nothing new."""
+
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return await client.drain(miner_id)
+
+    told = talk(url, api_key, "admin", work)
+    if as_json:
+        output.document(told)
+    else:
+        output.fields({name: value for name, value in told.items() if name != "status"})
+
+
+def _cards(capabilities: Any) -> str:
+    cards = (capabilities or {}).get("gpus", ())
+    return ", ".join(f"{card.get('name')} ({card.get('memory_mb')} MiB)" for card in cards)
+
+
+async def _mine(config: MinerConfig, as_json: bool) -> Exit:
+    import asyncio
+
+    from coordinator.crypto.keys import SigningKey
+    from coordinator.miner.config import BadConfig
+    from coordinator.miner.executors import load_executors
+    from coordinator.miner.program import EXIT_NO_EXECUTOR, EXIT_OK, MinerProgram
+    from coordinator.runtime.garbage_collection import spare_the_collector
+
+    signing_key = SigningKey.load_or_create(config.key_file)
+    told = {
+        "miner_id": config.miner_id,
+        "transport": "amqp" if config.amqp_url else "http",
+        "coordinator": config.coordinator_url,
+        "public_key": signing_key.key_id,
+    }
+    if as_json:
+        output.line(told)
+    else:
+        output.fields(told)
+    program = MinerProgram(config, _transport(config), load_executors(), signing_key=signing_key)
+    spare_the_collector()
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        program.stop()
+
+    # Ours rather than the program's: it is not told which signal it was, and our exit code says so.
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGTERM, program.stop)
+    try:
+        code = await program.run(handle_signals=False)
+    except BadConfig as error:
+        raise usage(str(error), _HELP) from None
+    if code == EXIT_NO_EXECUTOR:
+        hint = "The lines above say what each is lacking; `coordinator doctor` looks for more."
+        raise CommandError("NO_EXECUTOR", "nothing that this machine could run is installed", hint)
+    if code != EXIT_OK:
+        refused, why = program.refusal or ("REFUSED", "the coordinator does not take this miner")
+        hint = "Check the API key (it must be a miner's), --name, and that both sides have the same version."
+        auth = refused in ("UNAUTHORIZED_KEY", "FORBIDDEN")
+        raise CommandError(refused, why, hint, Exit.AUTH if auth else Exit.REFUSED)
+    return Exit.INTERRUPTED if interrupted else Exit.OK
+
+
+def _transport(config: MinerConfig) -> Transport:
+    if config.amqp_url:
+        from coordinator.miner.amqp import AmqpTransport
+
+        return AmqpTransport(config.amqp_url, config.key)
+    from coordinator.miner.http import HttpTransport
+
+    return HttpTransport(config.coordinator_url, config.key)

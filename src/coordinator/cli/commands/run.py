@@ -1,0 +1,212 @@
+"""`coordinator dev` and `coordinator serve`: the coordinator itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coordinator.cli import devkeys, output
+from coordinator.cli.errors import CommandError, Exit
+from coordinator.cli.options import DataDir, Json, settings_with
+
+if TYPE_CHECKING:
+    from coordinator.runtime.bootstrap import CoordinatorProcess
+    from coordinator.runtime.settings import Settings
+
+DEFAULT_PORT = 8011
+
+
+def dev(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=0, max=65535, help="Another one if it is taken. [default: APP_PORT, which is 8011]"
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    miners: Annotated[
+        int, typer.Option("--miners", min=0, max=16, help="Start so many miner processes, too.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Run everything in one process.
+
+    Without a database server and a broker: for trying out and for development.
+    """
+    # Without a database and a broker, whatever the environment or a .env file says.
+    chosen: dict[str, Any] = {"database_url": None, "amqp_url": None}
+    if port is not None:
+        chosen["app_port"] = port
+    settings = settings_with(data_dir, **chosen)
+    keys = devkeys.load_or_create(settings.data_dir)
+    made: dict[str, Any] = {
+        f"{role}_api_keys": [key] for role, key in keys.items() if not getattr(settings, f"{role}_api_keys")
+    }
+    wanted = settings.app_port
+    free = _free_port(settings.app_host, wanted)
+    settings = settings_with(data_dir, **{**chosen, **made, "app_port": free})
+    with ExitStack() as stack:
+
+        def ready(coordinator: CoordinatorProcess, port_now: int) -> None:
+            url = _url(settings.app_host, port_now)
+            if miners:
+                _start_miners(stack, settings, url, miners)
+            if as_json:
+                output.line(_about(coordinator, url, miners))
+            else:
+                if free != wanted:
+                    output.note(f"Port {wanted} is taken, so it is {port_now} this time.")
+                output.write(_welcome(settings, url, bool(made), miners, default=port_now == DEFAULT_PORT))
+
+        # Miners first, while there still is somebody whom they can tell that they leave.
+        _run(settings, ready, before_stop=stack.close)
+
+
+def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Run a coordinator as the settings say.
+
+    DATABASE_URL and AMQP_URL name its servers; without them everything is in this process.
+    """
+    settings = settings_with(data_dir)
+    if not (settings.client_api_keys or settings.miner_api_keys or settings.admin_api_keys):
+        raise CommandError(
+            "SETTINGS",
+            "there are no API keys, so nobody could speak to this coordinator",
+            "Set CLIENT_API_KEYS, MINER_API_KEYS, ADMIN_API_KEYS, or run `coordinator dev`: it makes some.",
+            Exit.USAGE,
+        )
+
+    def ready(coordinator: CoordinatorProcess, port: int) -> None:
+        url = _url(settings.app_host, port)
+        if as_json:
+            output.line(_about(coordinator, url, 0))
+        else:
+            output.write(f"CoordinatorProcess on {url} ({settings.mode} mode)")
+
+    _run(settings, ready)
+
+
+def _run(
+    settings: Settings,
+    ready: Callable[[CoordinatorProcess, int], None],
+    before_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until a signal. `before_stop` is called in a thread after the first Ctrl-C."""
+    from coordinator.runtime import server
+    from coordinator.runtime.logs import configure_logs
+
+    configure_logs(settings.log_format, settings.log_level)
+    interrupted = False
+
+    def on_ready(coordinator: CoordinatorProcess, port: int) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+
+        def stop(_: object = None) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)  # which the server takes as its sign to stop in order
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if interrupted:
+                stop()
+            else:
+                interrupted = True
+                loop.run_in_executor(None, before_stop).add_done_callback(stop)
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        ready(coordinator, port)
+
+    try:
+        server.run(settings, on_ready)
+    except OSError as error:
+        cannot_listen = (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
+        if error.filename is not None or not (
+            error.errno in cannot_listen or isinstance(error, socket.gaierror)
+        ):
+            raise
+        where = f"{settings.app_host}:{settings.app_port}"
+        hint = "Set APP_HOST and APP_PORT to an address that is free."
+        raise CommandError("PORT", f"can't listen on {where}: {error.strerror}", hint, Exit.USAGE) from None
+    if interrupted:
+        raise typer.Exit(Exit.INTERRUPTED)
+
+
+def _free_port(host: str, port: int) -> int:
+    """`port`, or 0 (which lets the system choose) where somebody else has it."""
+    from coordinator.runtime.server import listen
+
+    try:
+        listen(host, port).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return 0
+        hint = "Set APP_HOST to an address of this machine, and --port to one that you may use."
+        raise CommandError(
+            "PORT", f"can't listen on {host}:{port}: {error.strerror}", hint, Exit.USAGE
+        ) from None
+    return port
+
+
+def _start_miners(stack: ExitStack, settings: Settings, url: str, number: int) -> None:
+    from coordinator.dev.demo.processes import Children, bare_environment
+
+    folder = settings.data_dir.resolve() / "miners"
+    folder.mkdir(parents=True, exist_ok=True)
+    secret = settings.miner_api_keys[0].get_secret_value()
+    hosts = ",".join(settings.fetch_allow_hosts)
+    given = {"COORDINATOR_URL": url, "COORDINATOR_API_KEY": secret, "FETCH_ALLOW_HOSTS": hosts}
+    if settings.hmac_secret is not None:
+        given["COORDINATOR_HMAC_SECRET"] = settings.hmac_secret.get_secret_value()
+    environment = bare_environment(given)
+    # Here, where a .env file may name engines; its AMQP_URL is not for us, and so not for them.
+    children = stack.enter_context(Children(environment, folder, Path.cwd()))
+    for index in range(1, number + 1):
+        name = f"miner-{index}"
+        key_file = str(folder / f"{name}.key")
+        children.start(name, *("miner", "run", "--name", name, "--key-file", key_file, "--transport", "http"))
+
+
+def _about(coordinator: CoordinatorProcess, url: str, miners: int) -> dict[str, Any]:
+    return {
+        "url": url,
+        "pid": os.getpid(),
+        "mode": coordinator.settings.mode,
+        "data_dir": str(coordinator.settings.data_dir.resolve()),
+        "signing_key_id": coordinator.signing_key_id,
+        "miners": miners,
+    }
+
+
+def _welcome(settings: Settings, url: str, made_keys: bool, miners: int, default: bool) -> str:
+    place = settings.data_dir.resolve()
+    # What the other commands need to find us and our keys; nothing where both are where they look.
+    prefix = "" if default else f"COORDINATOR_URL={url} "
+    if settings.data_dir != Path("coordinator-data"):
+        prefix += f"DATA_DIR={shlex.quote(str(place))} "
+    lines = [
+        f"CoordinatorProcess on {url}",
+        f"Everything is kept in {place}",
+        *([f"API keys were made: {place / devkeys.FILE_NAME}"] if made_keys else []),
+        "",
+        "In another terminal, in this directory:",
+        *([] if miners else [f"  {prefix}coordinator miner run"]),
+        f"""  {prefix}coordinator job submit checksum --payload '{{"text": "hello"}}' --wait""",
+        "",
+        "Ctrl-C stops it.",
+    ]
+    return "\n".join(lines)
+
+
+def _url(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"

@@ -1,1 +1,0 @@
-"""Where the derived tables are: SQLite and Postgres, migrations, named statements, leadership."""

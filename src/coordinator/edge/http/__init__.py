@@ -1,0 +1,1 @@
+"""What endpoints are made of: problems, bodies, reads, commands, waiting. None of them is an endpoint."""

@@ -1,0 +1,143 @@
+"""Request bodies: read with limits, parsed and refused exactly as over AMQP, and described for OpenAPI.
+
+FastAPI would parse them by itself, with rules of its own; so the endpoints read them here instead, and
+`command_body` says in OpenAPI what they take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from coordinator.application.commands.parsing import MAX_BODY_BYTES, parse_json
+from coordinator.application.json_schema import Described
+from coordinator.domain.errors import Code, Refusal
+from coordinator.edge.context import EdgeLimits
+from coordinator.edge.http.problems import Problem
+
+SCHEMA_REF: Final = "#/components/schemas/{model}"
+
+
+async def read_object(request: Request, limits: EdgeLimits) -> dict[str, Any]:
+    """The JSON object in the body; no body at all is an empty one. Raises Problem, Refusal."""
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            body = await _read(request, limits)
+    except TimeoutError:
+        raise _too_slow() from None
+    value = parse_json(body) if body else {}
+    if not isinstance(value, dict):
+        raise Refusal(Code.INVALID_PAYLOAD, "the body must be a JSON object")
+    return value
+
+
+async def incoming(request: Request, limits: EdgeLimits) -> AsyncIterator[bytes]:
+    """The body in chunks, as they arrive. Raises Problem where nothing arrives for too long."""
+    chunks = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(limits.chunk_seconds):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise _too_slow() from None
+        if chunk is None:
+            return
+        yield chunk
+
+
+def declared_length(request: Request) -> int:
+    """What `Content-Length` says; 0 where it says nothing."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 19 else 0
+
+
+def fill(body: Mapping[str, Any], **values: Any) -> dict[str, Any]:
+    """The body with what the path and the headers say. Raises Refusal where the body says otherwise."""
+    for name, value in values.items():
+        if name in body and body[name] != value:
+            raise Refusal(Code.INVALID_PAYLOAD, f"{name}: is not what the path or the headers say")
+    return {**body, **values}
+
+
+def header_text(name: str, value: str) -> str:
+    """A header's text: bytes that the server read as Latin-1, and clients mean as UTF-8. Raises Refusal."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise Refusal(Code.INVALID_PAYLOAD, f"{name}: should be UTF-8") from None
+
+
+def take_text(body: dict[str, Any], name: str) -> str | None:
+    """Remove an optional text from the body. Raises Refusal."""
+    value = body.pop(name, None)
+    if value is not None and not isinstance(value, str):
+        raise Refusal(Code.INVALID_PAYLOAD, f"{name}: should be a string")
+    return value
+
+
+def command_body(
+    command: type[BaseModel],
+    *,
+    example: Mapping[str, Any],
+    omit: Collection[str] = (),
+    optional: Collection[str] = (),
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
+    typed: Mapping[str, type[BaseModel]] | None = None,
+) -> dict[str, Any]:
+    """The `openapi_extra` of an endpoint that takes a command's fields.
+
+    `omit`: what comes from the path or a header; `optional`: what has a default over HTTP; `extra`: schemas
+    of members that only HTTP has; `typed`: models of members that the command takes as any object.
+    """
+    schema = command.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
+    schema["properties"] = {
+        **{name: field for name, field in schema["properties"].items() if name not in omit},
+        **(extra or {}),
+    }
+    for name, model in (typed or {}).items():
+        described = model.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
+        definitions = {**described.pop("$defs", {}), model.__name__: described}
+        schema.setdefault("$defs", {}).update(definitions)
+        schema["properties"][name] = {"$ref": SCHEMA_REF.format(model=model.__name__)}
+    for name in optional:  # null is nothing, as if it were left out
+        schema["properties"][name] = {"anyOf": [schema["properties"][name], {"type": "null"}]}
+    required = [name for name in schema.get("required", ()) if name not in {*omit, *optional}]
+    schema["required"] = required
+    if not required:
+        del schema["required"]
+    return {
+        "requestBody": {
+            "required": bool(required),
+            "content": {"application/json": {"schema": schema, "example": dict(example)}},
+        }
+    }
+
+
+def model_body(model: type[BaseModel], *, example: Mapping[str, Any]) -> dict[str, Any]:
+    """The `openapi_extra` of an endpoint that takes these fields."""
+    content = {"schema": model.model_json_schema(ref_template=SCHEMA_REF), "example": dict(example)}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+async def _read(request: Request, limits: EdgeLimits) -> bytes:
+    if declared_length(request) > MAX_BODY_BYTES:
+        raise _too_large()
+    body = bytearray()
+    async for chunk in incoming(request, limits):
+        body += chunk
+        # A chunked body declares no length, so it is cut off here.
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large()
+    return bytes(body)
+
+
+def _too_large() -> Problem:
+    return Problem(Code.TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES} bytes")
+
+
+def _too_slow() -> Problem:
+    return Problem(Code.INVALID_PAYLOAD, "the body did not arrive in time; send it again", status=408)

@@ -1,0 +1,100 @@
+"""Commands: from fields to an accepted answer, through the same door as AMQP's."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+
+from coordinator.application.commands.parsing import (
+    Accepted,
+    Answer,
+    Intent,
+    Refused,
+    check_sender,
+    parse_command,
+    read_trace,
+)
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import MinerId, Principal, Role, SessionId
+from coordinator.domain.miner import Draining, Offline, Online, miner_stream
+from coordinator.edge.context import EdgeContext
+
+_MINER_ID: TypeAdapter[str] = TypeAdapter(MinerId)
+_SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
+
+
+async def send(
+    context: EdgeContext, principal: Principal, topic: str, fields: dict[str, Any], request: Request
+) -> Accepted:
+    """Have a command decided. Raises Refusal, by the parser or by the decision."""
+    command = parse_command(topic, fields)
+    check_sender(command, principal)
+    intent = Intent(command, principal, trace=trace_of(request))
+    return accepted(await decide(context, intent))
+
+
+async def decide(context: EdgeContext, intent: Intent) -> Answer:
+    """The answer to one command."""
+    [answer] = await context.gateway.handle([intent])
+    return answer
+
+
+def accepted(answer: Answer) -> Accepted:
+    """The answer, if the command was accepted. Raises Refusal."""
+    if isinstance(answer, Refused):
+        raise Refusal(answer.code, answer.detail)
+    return answer
+
+
+def trace_of(request: Request) -> str | None:
+    """The trace that the request belongs to."""
+    return read_trace(request.headers.get("traceparent", ""))
+
+
+def miner_of(principal: Principal, named: str | None) -> str:
+    """The miner that a request speaks for: the one it names, or the principal's own name. Raises Refusal."""
+    miner_id = checked_miner_id(principal.name if named is None else named)
+    if principal.role is Role.MINER and not principal.owns_miner(miner_id):
+        raise Refusal(Code.FORBIDDEN, f"{principal.name} can't speak for another miner")
+    return miner_id
+
+
+def checked_miner_id(text: str) -> str:
+    """The text, if a miner could be named so. Raises Refusal."""
+    try:
+        return _MINER_ID.validate_python(text)
+    except ValidationError:
+        raise Refusal(Code.INVALID_PAYLOAD, "miner_id: should be a name, or node@name") from None
+
+
+def checked_session_id(text: str) -> str:
+    """The text, if a session could be named so. Raises Refusal."""
+    try:
+        return _SESSION_ID.validate_python(text)
+    except ValidationError:
+        raise Refusal(Code.INVALID_PAYLOAD, "session_id: should be 8 to 64 of A-Z a-z 0-9 - _") from None
+
+
+async def miner_state(context: EdgeContext, miner_id: str) -> Online | Draining | Offline:
+    """What a miner is now, fresh from the log. Raises Refusal where there is no such miner."""
+    state = await context.gateway.state(miner_stream(miner_id))
+    if not isinstance(state, Online | Draining | Offline):
+        raise Refusal(Code.MINER_NOT_FOUND, f"no miner {miner_id}; register first")
+    return state
+
+
+async def session_of(context: EdgeContext, miner_id: str, named: str | None) -> str:
+    """The session that a request speaks for: the one it names, or the miner's current one. Raises Refusal."""
+    if named is not None:
+        return checked_session_id(named)
+    return (await miner_state(context, miner_id)).session_id
+
+
+def same_job(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
+    """The body as the fields of a command about the job in the path."""
+    if body.get("job_id") not in (None, str(job_id)):
+        raise Refusal(Code.INVALID_PAYLOAD, "job_id: is not the one in the path")
+    return {**body, "job_id": str(job_id)}

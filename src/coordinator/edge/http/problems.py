@@ -1,0 +1,239 @@
+"""RFC 9457 problem details: the one place that turns codes into HTTP.
+
+The member `code` is what programs switch on; `detail` is for people, and never shows what was sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.application.ports import LogUnavailable
+from coordinator.blobs import BlobError, BlobNotFound, BlobStoreUnavailable, BlobTooLarge, DigestMismatch
+from coordinator.domain.errors import Code, Refusal
+from coordinator.edge.http.error_pages import error_page, path_of
+from coordinator.edge.http.methods import allowed_methods
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_SECONDS: Final = 1
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+STATUS_OF: Final[Mapping[Code, int]] = {
+    Code.UNAUTHORIZED_KEY: 401,
+    Code.FORBIDDEN: 403,
+    Code.RATE_LIMITED: 429,
+    Code.INVALID_PAYLOAD: 422,
+    Code.TOO_LARGE: 413,
+    Code.UNKNOWN_COMMAND: 404,
+    Code.SERVICE_NOT_FOUND: 404,
+    Code.JOB_NOT_FOUND: 404,
+    Code.JOB_NOT_READY: 425,
+    Code.MINER_NOT_FOUND: 404,
+    Code.KEY_NOT_FOUND: 404,
+    Code.SESSION_NOT_LIVE: 409,
+    Code.MINER_DRAINING: 409,
+    Code.NOT_CAPABLE: 409,
+    Code.NO_ELIGIBLE_MINER: 409,
+    Code.CONFLICT_STATE: 409,
+    Code.STALE_ATTEMPT: 409,
+    Code.IDEMPOTENCY_MISMATCH: 409,
+    Code.INVALID_STATEMENT: 422,
+    Code.BLOB_NOT_FOUND: 404,
+    Code.BLOB_TOO_LARGE: 413,
+    Code.DIGEST_MISMATCH: 422,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+}
+_CODE_OF_STATUS: Final[Mapping[int, Code]] = {
+    404: Code.UNKNOWN_COMMAND,
+    405: Code.UNKNOWN_COMMAND,
+    413: Code.TOO_LARGE,
+    500: Code.INTERNAL,
+    503: Code.UNAVAILABLE,
+}
+_DETAIL_OF_STATUS: Final[Mapping[int, str]] = {
+    404: "there is no such endpoint; /docs shows what there is",
+    405: "this endpoint takes other methods; /docs shows them",
+}
+_INTERNAL_DETAIL: Final = (
+    "this is our fault; the request may be sent again, and the request id helps to find it"
+)
+
+
+class Problem(Exception):
+    """An answer that is no success: a code, a text for people, and whatever else the caller should know."""
+
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`status` where it is not the code's own; `members` extend the problem document."""
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.status = status or STATUS_OF[code]
+        self.headers = dict(headers or {})
+        self.members = dict(members or {})
+
+    def document(self) -> dict[str, Any]:
+        """The problem document, but for the request's id."""
+        return {
+            "type": path_of(self.code),
+            "title": error_page(self.code).title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code.value,
+            **self.members,
+        }
+
+    def response(self) -> Response:
+        """The answer that says so."""
+        headers = dict(self.headers)
+        if self.code is Code.UNAUTHORIZED_KEY:
+            headers.setdefault("WWW-Authenticate", 'ApiKey realm="coordinator"')
+        if self.code in (Code.UNAVAILABLE, Code.JOB_NOT_READY):
+            headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+        document = self.document()
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        if request_id:
+            document["request_id"] = request_id
+        return Response(json.dumps(document), self.status, headers, MEDIA_TYPE)
+
+
+def internal_problem() -> Problem:
+    """What is said of an unexpected exception: nothing about it."""
+    return Problem(Code.INTERNAL, _INTERNAL_DETAIL)
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Let every failure of every endpoint be answered with a problem document."""
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+def describe_problems(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint that may answer with these codes, for OpenAPI."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in sorted(codes, key=STATUS_OF.__getitem__):
+        describe_problem(responses, code, status_key=STATUS_OF[code])
+    return responses
+
+
+def describe_problem(
+    responses: dict[Any, dict[str, Any]], code: Code, status_key: int | str | None = None
+) -> None:
+    """Say in an operation's `responses` that it may be refused with this code; nothing where that is said.
+
+    `status_key`: the key of its status among them, where that is not its text.
+    """
+    status = STATUS_OF[code]
+    response = responses.setdefault(str(status) if status_key is None else status_key, {})
+    content = response.setdefault("content", {}).setdefault(
+        MEDIA_TYPE, {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
+    )
+    examples = content.setdefault("examples", {})
+    if code.value in examples:
+        return
+    examples[code.value] = {"summary": error_page(code).title, "value": _example(code)}
+    listed = ", ".join(f"[{c}]({path_of(Code(c))})" for c in examples)
+    # Where the status has a body of another shape too, the endpoint has described it.
+    if len(response["content"]) == 1 or "description" not in response:
+        response["description"] = f"{HTTPStatus(status).phrase}: {listed}"
+
+
+def _example(code: Code) -> dict[str, Any]:
+    page = error_page(code)
+    return {
+        "type": path_of(code),
+        "title": page.title,
+        "status": STATUS_OF[code],
+        "detail": " ".join(page.meaning.split()),
+        "code": code,
+        "request_id": "0d4f5e6a7b8c9d0e1f2a3b4c5d6e7f80",
+    }
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _on_refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return Problem(error.code, error.detail).response()
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    default = Code.INVALID_PAYLOAD if status < 500 else Code.INTERNAL
+    detail = _DETAIL_OF_STATUS.get(status, HTTPStatus(status).description or HTTPStatus(status).phrase)
+    code = _CODE_OF_STATUS.get(status, default)
+    headers = dict(error.headers or {})
+    if status == 405:
+        allowed = allowed_methods(request.app, request.scope["path"])
+        headers["Allow"] = ", ".join(allowed) or headers.get("Allow", "")
+    return Problem(code, detail, status=status, headers=headers).response()
+
+
+async def _on_invalid_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return Problem(Code.INVALID_PAYLOAD, _describe(error.errors())).response()
+
+
+async def _on_unavailable(_: Request, error: Exception) -> Response:
+    structlog.get_logger("edge").warning("out of reach", error=type(error).__name__)
+    return Problem(
+        Code.UNAVAILABLE, "something that this needs is out of reach; send it again later"
+    ).response()
+
+
+async def _on_blob_error(_: Request, error: Exception) -> Response:
+    match error:
+        case BlobTooLarge():
+            return Problem(Code.BLOB_TOO_LARGE, "the blob is larger than what is allowed").response()
+        case DigestMismatch():
+            return Problem(
+                Code.DIGEST_MISMATCH, "the content does not have the SHA-256 in the path; nothing was kept"
+            ).response()
+        case BlobNotFound():
+            return Problem(Code.BLOB_NOT_FOUND, "no such blob").response()
+        case BlobStoreUnavailable():
+            return Problem(Code.UNAVAILABLE, "the blob store is out of reach; try again later").response()
+    raise error
+
+
+def _describe(errors: Sequence[Any]) -> str:
+    """What is wrong with which parameters, without showing a value."""
+    lines = []
+    for problem in errors[:5]:
+        where = ".".join(str(part) for part in problem["loc"])[:80]
+        # Messages about a format quote the offending character; a plain sentence says as much.
+        text = "should be a UUID" if problem["type"].startswith("uuid") else problem["msg"]
+        lines.append(f"{where}: {text}")
+    return "; ".join(lines)[:1000]
+
+
+_HANDLERS: Final[Mapping[type[Exception], Handler]] = {
+    Problem: _on_problem,
+    Refusal: _on_refusal,
+    HTTPException: _on_http_exception,
+    RequestValidationError: _on_invalid_request,
+    LogUnavailable: _on_unavailable,
+    ConnectionError: _on_unavailable,  # the broker
+    BlobError: _on_blob_error,
+}

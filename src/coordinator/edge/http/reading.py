@@ -1,0 +1,127 @@
+"""Reads: at least as fresh as asked, each with its position, in pages that cursors go through."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import Depends, Header, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from coordinator.crypto.keys import EncodingError, decode_base64url, encode_base64url
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Principal, Role
+from coordinator.edge.context import PROJECTOR, Context, EdgeContext, in_thread
+from coordinator.edge.http.problems import Problem
+
+POSITION_HEADER: Final = "X-Position"
+AT_LEAST_HEADER: Final = "X-At-Least"
+MAX_CURSOR_LENGTH: Final = 400
+_POSITION = re.compile(r"[0-9]{1,18}")
+
+
+async def reach(
+    context: Context,
+    x_at_least: Annotated[
+        str | None,
+        Header(alias=AT_LEAST_HEADER, description="Answer from this position of the log on, or not at all."),
+    ] = None,
+    at_least: Annotated[str | None, Query(description=f"The same as {AT_LEAST_HEADER}.")] = None,
+) -> int:
+    """Wait until the read models have the position that the request asks for; the position they are at.
+
+    Raises Problem (UNAVAILABLE) where that takes too long.
+    """
+    asked = max(_position(AT_LEAST_HEADER, x_at_least), _position("at_least", at_least))
+    if asked > context.watermarks.of(PROJECTOR):
+        # What the log itself has not come to, no wait brings: such a read must not cost one.
+        head = await in_thread(context.log.head)
+        if asked > head:
+            raise Problem(Code.UNAVAILABLE, f"the log is at position {head}, not yet at {asked}")
+        await _catch_up(context, asked)
+    # Taken before the read, so that the answer is at least as fresh as it says.
+    return context.watermarks.of(PROJECTOR)
+
+
+Position = Annotated[int, Depends(reach)]
+
+
+def reply(model: BaseModel, position: int | None = None, status: int = 200, **headers: str) -> Response:
+    """An answer in one of the shapes of `models`. Underscores in the names of `headers` become hyphens."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    if position is not None:
+        named[POSITION_HEADER] = str(position)
+    return Response(model.model_dump_json(), status, named, "application/json")
+
+
+async def find_job(context: EdgeContext, principal: Principal, job_id: UUID) -> dict[str, Any]:
+    """The job's row, where it is this principal's to read. Raises Refusal: another's job does not exist."""
+    rows = await context.read("read_job", job_id=str(job_id))
+    if not rows:
+        # It may be in the log and not yet in the read models: an accepted job is never "not found".
+        head = await in_thread(context.log.head)
+        if context.watermarks.of(PROJECTOR) < head:
+            await _catch_up(context, head)
+        rows = await context.read("read_job", job_id=str(job_id))
+    if not rows or not may_read(principal, rows[0]["client"]):
+        raise Refusal(Code.JOB_NOT_FOUND, "no such job")
+    return rows[0]
+
+
+def may_read(principal: Principal, client: str) -> bool:
+    """Whether what belongs to `client` is this principal's to read."""
+    return principal.role is Role.ADMIN or (principal.role is Role.CLIENT and principal.name == client)
+
+
+# --- pages -------------------------------------------------------------------------------------------------
+class PageQuery(BaseModel):
+    """What every list takes. An unknown parameter is refused, as an unknown member of a body is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=200, description="Items in one page.")] = 50
+    cursor: Annotated[
+        str | None,
+        Field(max_length=MAX_CURSOR_LENGTH, description="`next_cursor` of the page before."),
+    ] = None
+    at_least: Annotated[str | None, Field(description=f"The same as {AT_LEAST_HEADER}.")] = None
+
+
+def cursor_after(*parts: str) -> str:
+    """A cursor that goes on after the row with these keys. Opaque to callers, and not a secret."""
+    return encode_base64url("\n".join(parts).encode())
+
+
+def read_cursor(cursor: str | None, *patterns: str) -> list[str] | None:
+    """The keys in a cursor, each of which must match its pattern. Raises Refusal."""
+    if cursor is None:
+        return None
+    try:
+        parts = decode_base64url(cursor).decode("ascii").split("\n")
+    except (EncodingError, UnicodeDecodeError):
+        raise _bad_cursor() from None
+    if len(parts) != len(patterns):
+        raise _bad_cursor()
+    if not all(re.fullmatch(pattern, part) for pattern, part in zip(patterns, parts, strict=True)):
+        raise _bad_cursor()
+    return parts
+
+
+def _bad_cursor() -> Refusal:
+    return Refusal(Code.INVALID_PAYLOAD, "cursor: is none of ours; take next_cursor of the page before")
+
+
+def _position(name: str, text: str | None) -> int:
+    if text is None:
+        return 0
+    if not _POSITION.fullmatch(text):
+        raise Refusal(Code.INVALID_PAYLOAD, f"{name}: should be a position, a number without a sign")
+    return int(text)
+
+
+async def _catch_up(context: EdgeContext, position: int) -> None:
+    if not await context.watermarks.reached(PROJECTOR, position, context.limits.at_least_seconds):
+        known = context.watermarks.of(PROJECTOR)
+        raise Problem(Code.UNAVAILABLE, f"what can be read is at position {known}, not yet at {position}")

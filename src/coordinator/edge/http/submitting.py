@@ -1,0 +1,105 @@
+"""Submitting a job, and waiting for it where the client prefers that: the one way of every endpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import Header
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import FINAL_STATES, JobSubmit
+from coordinator.domain.messages import Principal
+from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.bodies import fill, header_text
+from coordinator.edge.http.commands import send
+from coordinator.edge.http.job_watch import JobWatch, wait_asked
+from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.http.reading import POSITION_HEADER
+from coordinator.edge.models.jobs import JobSubmitAnswer
+from coordinator.edge.routes.results import final_job, result_pieces
+
+SUBMIT_PROBLEMS: Final = describe_problems(
+    Code.INVALID_PAYLOAD,
+    Code.UNAUTHORIZED_KEY,
+    Code.FORBIDDEN,
+    Code.SERVICE_NOT_FOUND,
+    Code.BLOB_NOT_FOUND,
+    Code.IDEMPOTENCY_MISMATCH,
+    Code.TOO_LARGE,
+    Code.UNAVAILABLE,
+    Code.INTERNAL,
+)
+SUBMIT_TEXT: Final = (
+    "With an `Idempotency-Key` a repeat returns the first job, and 201 again; without one it is another job. "
+    "The job is in the log once this answers. With `Prefer: wait=N` the answer waits up to N seconds (30 at "
+    "most) for the job's end, and has its `result`, or its `error`, where it came in time."
+)
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", description="1 to 200 characters; the same key means the same job."),
+]
+Prefer = Annotated[
+    str | None, Header(description="`wait=N`: wait up to N seconds for the job's end (RFC 7240).")
+]
+
+
+async def submit(
+    request: Request,
+    context: EdgeContext,
+    principal: Principal,
+    fields: dict[str, Any],
+    idempotency_key: str | None,
+    prefer: str | None,
+) -> Response:
+    """Submit a job with these fields of the command; 201, once it is in the log, or final. Raises Refusal."""
+    seconds, applied = wait_asked(None, prefer, context.limits.wait_seconds)
+    submitted = await accept(request, context, principal, fields, idempotency_key)
+    headers = {**headers_of(submitted), **applied}
+    body = submitted.model_dump(mode="json", exclude_unset=True)
+    if not seconds:
+        return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
+    watch: JobWatch = request.app.state.job_watch
+    row = await final_job(context, watch, principal, submitted.job_id, seconds)
+    headers[POSITION_HEADER] = str(max(submitted.position, row["position"]))
+    body["state"] = row["state"]
+    if row["state"] in FINAL_STATES and row["state"] != "COMPLETED":
+        body["error"] = {"code": row["error_code"] or row["state"], "message": row["error_message"] or ""}
+    pieces = await result_pieces(context, row) if row["state"] == "COMPLETED" else None
+    if pieces is None:
+        return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
+    return StreamingResponse(_with_result(body, pieces), 201, headers, "application/json")
+
+
+async def accept(
+    request: Request,
+    context: EdgeContext,
+    principal: Principal,
+    fields: dict[str, Any],
+    idempotency_key: str | None,
+) -> JobSubmitAnswer:
+    """Submit a job with these fields of the command; it is in the log once this returns. Raises Refusal."""
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise Refusal(Code.INVALID_PAYLOAD, "Idempotency-Key: is there more than once")
+    if idempotency_key is not None:
+        fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
+    fields.setdefault("ttl_seconds", context.settings.job_ttl_seconds)
+    answer = await send(context, principal, JobSubmit.topic, fields, request)
+    return JobSubmitAnswer.model_validate(answer.to_wire())
+
+
+def headers_of(submitted: JobSubmitAnswer) -> dict[str, str]:
+    """Where the job is, and its place in the log."""
+    return {"Location": f"/v1/jobs/{submitted.job_id}", POSITION_HEADER: str(submitted.position)}
+
+
+async def _with_result(body: dict[str, Any], pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The answer with the result document in it, which may be too large to be parsed again."""
+    yield json.dumps(body)[:-1].encode() + b', "result": '
+    async for piece in pieces:
+        yield piece
+    yield b"}"

@@ -1,0 +1,1 @@
+"""Live connections: WebSockets of clients and miners, and server-sent events."""

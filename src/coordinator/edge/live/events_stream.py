@@ -1,0 +1,238 @@
+"""Server-sent events: the same messages as on `/ws/client`, for browsers and for `curl`.
+
+`id:` is the position in the log, so a browser that comes back says `Last-Event-ID` and goes on where it was.
+Progress and tokens have no id: they are not in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
+
+from coordinator.application.keys.keyring import Grant
+from coordinator.application.live.events import FINAL_EVENTS
+from coordinator.application.ports import LogError
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Role
+from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.http.reading import POSITION_HEADER, may_read
+from coordinator.edge.live.messages import JobMessage, LiveMessage, Subscribed
+from coordinator.edge.live.subscriptions import Subscriptions, watching
+from coordinator.edge.middleware.credentials import Client, grant_for, grants_of
+
+router = APIRouter(tags=["live"])
+
+HEARTBEAT_SECONDS: Final = 15.0
+"""Between comments where nothing happens: proxies cut connections that are silent for longer."""
+SEND_SECONDS: Final = 30.0
+"""How long what is sent may wait for a reader that does not read."""
+RETRY_MS: Final = 2000
+"""How long a browser waits before it comes back."""
+_POSITION: Final = re.compile(r"[0-9]{1,18}")
+STREAM_HEADERS: Final = {
+    "Cache-Control": "no-cache, no-store",
+    "X-Accel-Buffering": "no",  # nginx would keep it all until the end
+}
+_PROBLEMS: Final = (
+    Code.INVALID_PAYLOAD,
+    Code.UNAUTHORIZED_KEY,
+    Code.FORBIDDEN,
+    Code.UNAVAILABLE,
+)
+After = Annotated[str | None, Query(alias="from", description="Begin after this position of the log.")]
+LastEventId = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", description="The same as `from`, and stronger: browsers send it."),
+]
+WithProgress = Annotated[bool, Query(description="Whether to tell of progress and tokens, too.")]
+
+
+def _stream_of(description: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {
+            "description": description,
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    }
+
+
+class EventStream(StreamingResponse):
+    """A stream that gives up a reader who does not read.
+
+    Not FastAPI's `EventSourceResponse`: that wants an endpoint that is a generator, which has begun to answer
+    when it finds out that there is no such job.
+    """
+
+    media_type = "text/event-stream"
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_in_time(message: Any) -> None:
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                raise OSError("the reader does not read") from None
+
+        await super().stream_response(send_in_time)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=EventStream,
+    summary="Follow a job",
+    description="Server-sent events until the job is final, from its beginning or from behind `from`. Then "
+    "204, so that a browser does not come back for more.",
+    responses={
+        **_stream_of("`event:` is the message's type, `data:` the message, `id:` its position."),
+        204: {"description": "The job is final, and all of it was told before this position."},
+        **describe_problems(*_PROBLEMS, Code.JOB_NOT_FOUND),
+    },
+)
+async def job_events(
+    request: Request,
+    context: Context,
+    principal: Client,
+    job_id: UUID,
+    after: After = None,
+    last_event_id: LastEventId = None,
+    progress: WithProgress = True,
+) -> Response:
+    since = _position(last_event_id, after) or 0
+    story = (await context.live.events.stories([job_id])).get(job_id)
+    if story is None or not may_read(principal, getattr(story[0].event, "client", "")):
+        raise Refusal(Code.JOB_NOT_FOUND, "no such job")
+    last = story[-1]
+    if isinstance(last.event, FINAL_EVENTS) and last.position <= since:
+        return Response(status_code=204)
+    await _check(context, since)
+
+    def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
+        return subscriptions.follow_jobs([job_id], since, progress=progress)
+
+    return EventStream(_sse(context, _grant(request), begin, until_final=True), headers=_headers(context))
+
+
+@router.get(
+    "/events",
+    response_class=EventStream,
+    summary="Follow all jobs",
+    description="Server-sent events of all own jobs (of everybody's, for an admin), from now on or from "
+    "behind `from`. It does not end.",
+    responses={
+        **_stream_of("`event:` is the message's type, `data:` the message, `id:` its position."),
+        **describe_problems(*_PROBLEMS),
+    },
+)
+async def all_events(
+    request: Request,
+    context: Context,
+    principal: Client,
+    after: After = None,
+    last_event_id: LastEventId = None,
+    progress: WithProgress = True,
+) -> Response:
+    since = _position(last_event_id, after)
+    if since is not None:
+        await _check(context, since)
+
+    async def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
+        await subscriptions.follow_all(since, progress=progress)
+        while subscriptions.catching_up:
+            for message in await subscriptions.news():
+                yield message
+        yield Subscribed(jobs="all", position=subscriptions.position)
+
+    return EventStream(_sse(context, _grant(request), begin, until_final=False), headers=_headers(context))
+
+
+def follow_job(request: Request, context: EdgeContext, job_id: UUID) -> AsyncIterator[bytes]:
+    """The stream of one job from its beginning to its end, for endpoints that have submitted it."""
+
+    def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
+        return subscriptions.follow_jobs([job_id])
+
+    return _sse(context, _grant(request), begin, until_final=True)
+
+
+def _headers(context: EdgeContext) -> dict[str, str]:
+    return {**STREAM_HEADERS, POSITION_HEADER: str(context.live.events.position)}
+
+
+def _grant(request: Request) -> Grant:
+    return grant_for(grants_of(request), Role.CLIENT, Role.ADMIN)
+
+
+async def _sse(
+    context: EdgeContext,
+    grant: Grant,
+    begin: Callable[[Subscriptions], AsyncGenerator[LiveMessage]],
+    *,
+    until_final: bool,
+) -> AsyncIterator[bytes]:
+    """The stream's bytes. A log that is out of reach, or a revoked key, ends it: the reader comes back."""
+    yield format_sse_event(retry=RETRY_MS)
+    async with watching(context.live, grant.principal) as subscriptions:
+        with (
+            contextlib.suppress(LogError),
+            context.live.revocations.watch(grant, subscriptions.woken.set) as revocation,
+        ):
+            async with contextlib.aclosing(begin(subscriptions)) as first:
+                over = False
+                async for message in first:
+                    yield _event(message)
+                    over = over or _is_final(message)
+            while not ((over and until_final) or revocation.over):
+                if not await _set_in_time(subscriptions.woken):
+                    yield KEEPALIVE_COMMENT
+                    continue
+                subscriptions.woken.clear()
+                for message in await subscriptions.news():
+                    yield _event(message)
+                    over = over or _is_final(message)
+
+
+async def _set_in_time(event: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(HEARTBEAT_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _event(message: LiveMessage) -> bytes:
+    # Only what is in the log has an id, and the answer that says where a reader without events stands.
+    position = message.position if isinstance(message, JobMessage | Subscribed) else None
+    return format_sse_event(
+        data_str=message.to_json(), event=message.type, id=None if position is None else str(position)
+    )
+
+
+def _is_final(message: LiveMessage) -> bool:
+    state = getattr(message, "state", None)
+    return state in ("COMPLETED", "FAILED", "CANCELED", "EXPIRED")
+
+
+def _position(*texts: str | None) -> int | None:
+    for text in texts:
+        if text is not None and text != "":
+            if not _POSITION.fullmatch(text):
+                raise Refusal(Code.INVALID_PAYLOAD, "from: should be a position, a number without a sign")
+            return int(text)
+    return None
+
+
+async def _check(context: EdgeContext, position: int) -> None:
+    if not await context.live.events.exists(position):
+        raise Refusal(Code.INVALID_PAYLOAD, "from: the log has not come to this position")

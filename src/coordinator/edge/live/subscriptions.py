@@ -1,0 +1,160 @@
+"""What one live connection follows, and what it is told next; the same over WebSocket and server-sent events.
+
+One task at a time uses it. It has no buffer of its own: events wait, bounded, in the reader (or in the log),
+text in the hub. So a connection that does not read costs nothing more, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+from coordinator.application.live.events import EVERYTHING, FINAL_EVENTS, EventReader, Live, Topic
+from coordinator.application.live.progress_stream import ProgressStream
+from coordinator.application.ports import Recorded
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import JobAttemptEnded, JobEvent
+from coordinator.domain.messages import Principal, Role
+from coordinator.edge.http.reading import may_read
+from coordinator.edge.live.messages import JobRefused, LiveMessage, Subscribed, of_event, of_progress
+
+MAX_JOBS: Final = 1000
+"""Jobs that one connection follows by their ids; for more there is "all"."""
+
+
+class Subscriptions:
+    """One connection's subscriptions. `woken` is set whenever `news` may have something."""
+
+    def __init__(
+        self,
+        live: Live,
+        principal: Principal,
+        reader: EventReader,
+        stream: ProgressStream,
+        woken: asyncio.Event,
+    ) -> None:
+        self.woken = woken
+        self._live = live
+        self._principal = principal
+        self._reader = reader
+        self._stream = stream
+        self._all = False
+        self._jobs: set[UUID] = set()
+
+    @property
+    def position(self) -> int:
+        """All up to here is told."""
+        return self._reader.position if self._reader.behind else self._live.events.position
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether the past is still being told."""
+        return self._reader.behind
+
+    async def follow_all(self, after: int | None, *, progress: bool = True) -> None:
+        """Follow all of the principal's jobs (an admin: everybody's). Raises Refusal, LogError."""
+        if self._all or self._jobs:
+            raise Refusal(
+                Code.INVALID_PAYLOAD, "jobs: this connection has subscriptions; end them, or open another"
+            )
+        await self._check(after)
+        admin = self._principal.role is Role.ADMIN
+        topic: Topic = EVERYTHING if admin else ("client", self._principal.name)
+        self._reader.follow(topic, after)
+        self._all = True
+        if progress:
+            await self._stream.follow(None if admin else self._principal.name)
+
+    async def follow_jobs(
+        self, job_ids: Sequence[UUID], after: int = 0, *, progress: bool = True
+    ) -> AsyncGenerator[LiveMessage]:
+        """Follow these jobs: what happened to them after position `after`, and then a `Subscribed`.
+
+        Raises Refusal, LogError.
+        """
+        wanted = [job_id for job_id in dict.fromkeys(job_ids) if job_id not in self._jobs]
+        if self._all:
+            raise Refusal(Code.INVALID_PAYLOAD, 'jobs: this connection follows "all" already')
+        if len(self._jobs) + len(wanted) > MAX_JOBS:
+            raise Refusal(Code.TOO_LARGE, f'jobs: {MAX_JOBS} to a connection; follow "all" instead')
+        await self._check(after)
+        # 1. What is there, and whose it is, before any of it can be told.
+        until = self._live.events.position
+        stories = await self._live.events.stories(wanted) if wanted else {}
+        own = {job_id: story for job_id, story in stories.items() if self._may_read(story)}
+        # 2. Everything after `until` comes by itself.
+        for job_id in own:
+            self._reader.follow(job_id, max(until, after))
+            self._jobs.add(job_id)
+        past = sorted(r for story in own.values() for r in story if after < r.position <= until)
+        for recorded in past:
+            message = of_event(recorded)
+            if message is not None:
+                yield message
+        refused = tuple(
+            JobRefused(job_id=job_id, code=Code.JOB_NOT_FOUND) for job_id in wanted if job_id not in own
+        )
+        followed = tuple(job_id for job_id in dict.fromkeys(job_ids) if job_id in self._jobs)
+        yield Subscribed(jobs=followed, refused=refused or None, position=max(until, after))
+        # 3. Text, so far and from now on; of jobs that are over there is none any more.
+        if progress:
+            running = [
+                job_id for job_id, story in own.items() if not isinstance(story[-1].event, FINAL_EVENTS)
+            ]
+            await asyncio.gather(*(self._stream.add(job_id) for job_id in running))
+
+    async def leave_jobs(self, job_ids: Sequence[UUID]) -> None:
+        """No longer follow these."""
+        for job_id in job_ids:
+            self._jobs.discard(job_id)
+            self._reader.leave(job_id)
+            await self._stream.remove(job_id)
+
+    async def leave_all(self) -> None:
+        """No longer follow anything."""
+        self._all = False
+        self._jobs.clear()
+        self._reader.close()
+        await self._stream.close()
+
+    async def news(self) -> list[LiveMessage]:
+        """What is to be told now; empty where nothing is. Raises LogError."""
+        messages: list[LiveMessage] = []
+        for recorded in await self._reader.take():
+            event = recorded.event
+            if not isinstance(event, JobEvent) or not (self._all or event.job_id in self._jobs):
+                continue
+            if isinstance(event, (*FINAL_EVENTS, JobAttemptEnded)):
+                # The last words come before the end.
+                item = self._stream.take_of(event.job_id, event.attempt)
+                messages += of_progress(item) if item is not None else ()
+            message = of_event(recorded)
+            if message is not None:
+                messages.append(message)
+        if not self._reader.behind:
+            for item in self._stream.take():
+                messages += of_progress(item)
+        return messages
+
+    async def _check(self, after: int | None) -> None:
+        if after is not None and not await self._live.events.exists(after):
+            raise Refusal(Code.INVALID_PAYLOAD, "from: the log has not come to this position")
+
+    def _may_read(self, story: Sequence[Recorded]) -> bool:
+        first = story[0].event
+        return isinstance(first, JobEvent) and may_read(self._principal, first.client)
+
+
+@asynccontextmanager
+async def watching(live: Live, principal: Principal) -> AsyncIterator[Subscriptions]:
+    """A connection that follows nothing yet."""
+    woken = asyncio.Event()
+    reader = live.events.reader(woken.set)
+    try:
+        async with live.progress.watch(on_news=woken.set) as stream:
+            yield Subscriptions(live, principal, reader, stream, woken)
+    finally:
+        reader.close()

@@ -1,0 +1,138 @@
+"""What every request passes on its way in and out: its id, its log line, security headers, the last catch.
+
+From the outside in: `AccessLog`, CORS (where the settings allow other origins), `UnexpectedErrors`,
+`Authentication`. So every answer, a failure or a 429 too, has the headers of all that stand before.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from coordinator.edge.http.problems import internal_problem
+from coordinator.edge.middleware.http_metrics import HttpMetrics
+
+REQUEST_ID_HEADER: Final = "X-Request-Id"
+CLIENT_GONE: Final = 499  # for the log only: nobody is there to be answered
+MAX_LOGGED_PATH: Final = 200
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+access_log = structlog.get_logger("coordinator.access")
+log = structlog.get_logger("coordinator.edge")
+
+
+class AccessLog:
+    """ASGI middleware, outermost. Plain ASGI, so that disconnects reach the endpoints behind it."""
+
+    def __init__(self, app: ASGIApp, meter: HttpMetrics) -> None:
+        self._app = app
+        self._meter = meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        status = 0
+        unread = _has_body(scope)
+
+        async def receive_and_note() -> Message:
+            nonlocal unread
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                unread = False
+            return message
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = request_id
+                if unread and scope["http_version"].startswith("1"):
+                    # We have answered, and the rest of the body is not wanted: it would be read for ever.
+                    headers["Connection"] = "close"
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        began = time.monotonic()
+        self._meter.under_way += 1
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive_and_note, send_with_headers)
+            except ClientDisconnect:
+                status = CLIENT_GONE
+            finally:
+                self._meter.under_way -= 1
+                seconds = time.monotonic() - began
+                self._meter.count(scope, status or CLIENT_GONE, seconds)
+                _log_access(scope, status or CLIENT_GONE, seconds)
+
+
+class UnexpectedErrors:
+    """ASGI middleware: what nobody expected is answered with a problem that says nothing about it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            # As text: renderers that walk through local variables would show keys and payloads.
+            log.error("a request failed", exception="".join(traceback.format_exception(error)))
+            if started:
+                raise  # the answer has begun: cutting the connection is all that tells
+            await internal_problem().response()(scope, receive, send)
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _log_access(scope: Scope, status: int, seconds: float) -> None:
+    # As it was sent, percent-encoded: no line breaks. Without the query, which may hold what is private.
+    path = scope.get("raw_path", b"").partition(b"?")[0].decode("ascii", "backslashreplace")
+    note = access_log.debug if path.startswith("/health") else access_log.info
+    note(
+        "request",
+        method=scope["method"],
+        path=path[:MAX_LOGGED_PATH],
+        status=status,
+        milliseconds=round(seconds * 1000, 1),
+        principal=scope.get("state", {}).get("principal"),
+    )

@@ -1,0 +1,128 @@
+"""Who is speaking (`X-Api-Key: name:secret`, or the same as a bearer token), and whom an endpoint is for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Final
+
+from fastapi import Depends, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+
+from coordinator.application.keys.keyring import Grant, Keyring
+from coordinator.domain.errors import Code
+from coordinator.domain.messages import Principal, Role
+from coordinator.edge.http.problems import Problem
+
+HEADER: Final = "X-Api-Key"
+BEARER: Final = "bearer "
+MAX_KEY_BYTES: Final = 1024
+KEY_SCHEME: Final = "ApiKey"
+_SCHEME = APIKeyHeader(
+    name=HEADER,
+    scheme_name=KEY_SCHEME,
+    description="An API key, `name:secret`. The name is who you are in events, receipts and logs.",
+    auto_error=False,
+)
+_BEARER_SCHEME = HTTPBearer(
+    scheme_name="Bearer",
+    description="The same key as a bearer token, for clients that know no other way.",
+    auto_error=False,
+)
+
+
+def key_in(headers: Headers) -> str | None:
+    """The key that a request carries; None where it carries none. Raises Problem."""
+    keys = [value for name, value in headers.raw if name == b"x-api-key"]
+    for name, value in headers.raw:
+        if name == b"authorization" and value[: len(BEARER)].lower() == BEARER.encode():
+            keys.append(value[len(BEARER) :].strip())
+    if not keys:
+        return None
+    # Two keys could be read differently by whatever stands before us.
+    if len(set(keys)) > 1 or len(keys[0]) > MAX_KEY_BYTES or _twice(headers, b"x-api-key"):
+        raise unknown_key()
+    try:
+        return keys[0].decode()
+    except UnicodeDecodeError:
+        raise unknown_key() from None
+
+
+def authenticate(headers: Headers, keyring: Keyring, *roles: Role) -> Principal:
+    """The principal that these headers alone prove, in one of `roles`. Raises Problem.
+
+    For what does not come through the gate. A key whose requests must be signed proves nothing here.
+    """
+    key = key_in(headers)
+    if key is None:
+        raise missing_key()
+    return principal_of(grants_alone(key, keyring), *roles)
+
+
+def grants_alone(key: str, keyring: Keyring) -> Sequence[Grant]:
+    """What a key gives without a signature. Raises Problem."""
+    grants = keyring.grants(key)
+    if not grants:
+        raise unknown_key()
+    free = [grant for grant in grants if not grant.hmac_secret and not grant.locked]
+    if not free:
+        raise Problem(Code.UNAUTHORIZED_KEY, "requests with this key must be signed; see the protocol page")
+    return free
+
+
+def principal_of(grants: Sequence[Grant], *roles: Role) -> Principal:
+    """Who speaks with these grants, in one of `roles`. Raises Problem (FORBIDDEN)."""
+    return grant_for(grants, *roles).principal
+
+
+def grant_for(grants: Sequence[Grant], *roles: Role) -> Grant:
+    """The first of these grants in one of `roles`. Raises Problem (FORBIDDEN)."""
+    for grant in grants:
+        if not roles or grant.principal.role in roles:
+            return grant
+    raise Problem(Code.FORBIDDEN, f"a {grants[0].principal.role.value} key can't do this")
+
+
+def grants_of(connection: HTTPConnection) -> Sequence[Grant]:
+    """What the gate found this connection's key to give. Raises Problem where there is nothing."""
+    identity: Sequence[Grant] | Problem = connection.scope["state"]["identity"]
+    if isinstance(identity, Problem):
+        raise identity
+    return identity
+
+
+def allow(*roles: Role) -> Callable[..., Awaitable[Principal]]:
+    """A dependency: the request's principal, which must have one of these roles."""
+
+    async def principal(
+        connection: HTTPConnection,
+        _: Annotated[str | None, Security(_SCHEME)],
+        __: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER_SCHEME)],
+    ) -> Principal:
+        found = principal_of(grants_of(connection), *roles)
+        connection.state.principal = found.name  # for the access log
+        return found
+
+    return principal
+
+
+def missing_key() -> Problem:
+    return Problem(Code.UNAUTHORIZED_KEY, f"send an API key: {HEADER}: name:secret")
+
+
+def unknown_key() -> Problem:
+    return Problem(Code.UNAUTHORIZED_KEY, "this API key is not valid")
+
+
+def _twice(headers: Headers, name: bytes) -> bool:
+    return sum(known == name for known, _ in headers.raw) > 1
+
+
+Anyone = Annotated[Principal, Depends(allow(Role.CLIENT, Role.MINER, Role.ADMIN))]
+Client = Annotated[Principal, Depends(allow(Role.CLIENT, Role.ADMIN))]
+"""Clients for what is theirs, admins for everything."""
+Miner = Annotated[Principal, Depends(allow(Role.MINER))]
+MinerOrAdmin = Annotated[Principal, Depends(allow(Role.MINER, Role.ADMIN))]
+Admin = Annotated[Principal, Depends(allow(Role.ADMIN))]

@@ -1,0 +1,191 @@
+"""How often a key may call: so many requests in a window, counted by role and name.
+
+Counted in this process, or in Redis for all processes together. While Redis is out of reach each process
+counts for itself: the limits become looser by the number of processes, and nobody is shut out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Final, TypeVar
+
+import structlog
+from limits import RateLimitItem, RateLimitItemPerSecond
+from limits.aio.storage import RedisStorage, Storage
+
+from coordinator.domain.errors import Code
+from coordinator.edge.http.problems import Problem
+from coordinator.edge.middleware.rate_storage import LocalStorage
+
+LIMIT_HEADER: Final = "RateLimit-Limit"
+REMAINING_HEADER: Final = "RateLimit-Remaining"
+RESET_HEADER: Final = "RateLimit-Reset"
+POLICY_HEADER: Final = "RateLimit-Policy"
+RATE_HEADERS: Final = (LIMIT_HEADER, REMAINING_HEADER, RESET_HEADER, POLICY_HEADER)
+
+REDIS_SECONDS: Final = 0.25
+"""The longest that a request waits for Redis."""
+REDIS_PAUSE_SECONDS: Final = 5.0
+"""How long it is left alone after it failed."""
+NAME_BUCKETS: Final = 256
+"""Failures are counted by address and name; so many names are told apart, whatever is made up."""
+NO_KEY: Final = "-"
+IPV6_NETWORK: Final = 64  # bits: one customer has at least as many addresses as fit behind them
+MAX_REMEMBERED_WINDOWS: Final = 10_000
+
+T = TypeVar("T")
+log = structlog.get_logger("edge")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a request has left of its budget."""
+
+    limit: int
+    count: int
+    window: int
+    """Seconds."""
+    reset: float
+    """Seconds until the budget is whole again."""
+
+    @property
+    def allowed(self) -> bool:
+        return self.count <= self.limit
+
+    def headers(self) -> dict[str, str]:
+        """The fields of draft-ietf-httpapi-ratelimit-headers-06, which is what clients read today."""
+        return {
+            LIMIT_HEADER: str(self.limit),
+            REMAINING_HEADER: str(max(0, self.limit - self.count)),
+            RESET_HEADER: str(max(0, math.ceil(self.reset))),
+            POLICY_HEADER: f"{self.limit};w={self.window}",
+        }
+
+    def problem(self, detail: str) -> Problem:
+        """The refusal of a request that is one too many."""
+        retry = str(max(1, math.ceil(self.reset)))
+        return Problem(Code.RATE_LIMITED, detail, headers={"Retry-After": retry})
+
+
+class RateLimits:
+    """The limits, and what was spent of them."""
+
+    def __init__(
+        self, limits: Mapping[str, int], window: int, shared: Callable[[], RedisStorage] | None = None
+    ) -> None:
+        """`limits`: requests in a window of so many seconds, by role and for `failures`; 0 for any number.
+
+        `shared` makes the storage that all processes count in.
+        """
+        self._items = {name: RateLimitItemPerSecond(n, window, name) for name, n in limits.items() if n > 0}
+        self._window = window
+        self._local = LocalStorage()
+        self._strangers = LocalStorage()
+        self._make_shared = shared
+        self._shared: RedisStorage | None = None
+        self._shared_again = 0.0
+        self._resets: dict[str, float] = {}
+
+    async def close(self) -> None:
+        """Give back the connection to Redis, if there is one."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            with contextlib.suppress(Exception):  # it may be as frozen as ever
+                async with asyncio.timeout(REDIS_SECONDS):
+                    await shared.bridge.get_connection().aclose()  # type: ignore[attr-defined]
+
+    async def spend(self, role: str, name: str) -> Spent | None:
+        """Count a request; None where this role is not limited."""
+        item = self._items.get(role)
+        if item is None:
+            return None
+        key = item.key_for(role, name)
+        spent = await self._with_shared(lambda storage: self._count_shared(storage, item, key))
+        if spent is None:
+            count = await self._local.incr(key, item.get_expiry())
+            spent = self._spent(item, count, await self._local.get_expiry(key))
+        return spent
+
+    async def failures(self, address: str, name: str, *, count: bool) -> Spent | None:
+        """What this address has left of failing under this name ("" without a key), counting one or not.
+
+        None where failures are not limited.
+
+        Counted in this process alone: it stands before anything else is done for a stranger.
+        """
+        item = self._items.get("failures")
+        if item is None:
+            return None
+        bucket = str(zlib.crc32(name.encode(errors="replace")) % NAME_BUCKETS) if name else NO_KEY
+        key = item.key_for(_network(address), bucket)
+        if count:
+            failed = await self._strangers.incr(key, item.get_expiry())
+        else:
+            failed = await self._strangers.get(key)
+        return self._spent(item, failed, await self._strangers.get_expiry(key))
+
+    async def is_first_use(self, token: str, seconds: int) -> bool | None:
+        """Whether no process has seen this token for so long; None where there is nobody to ask."""
+
+        async def use(storage: Storage) -> bool:
+            return await storage.incr(f"once/{token}", seconds) == 1
+
+        return await self._with_shared(use)
+
+    def _spent(self, item: RateLimitItem, count: int, ends: float) -> Spent:
+        return Spent(item.amount, count, self._window, ends - time.time())
+
+    async def _count_shared(self, storage: Storage, item: RateLimitItem, key: str) -> Spent:
+        count = await storage.incr(key, item.get_expiry())
+        ends = self._resets.get(key, 0.0)
+        if count == 1 or ends <= time.time():
+            if len(self._resets) >= MAX_REMEMBERED_WINDOWS:
+                self._resets.clear()
+            ends = self._resets[key] = await storage.get_expiry(key)
+        return self._spent(item, count, ends)
+
+    async def _with_shared(self, use: Callable[[Storage], Awaitable[T]]) -> T | None:
+        """What Redis says; None where there is none, or it does not answer in time."""
+        if self._make_shared is None or time.monotonic() < self._shared_again:
+            return None
+        try:
+            if self._shared is None:
+                self._shared = self._make_shared()
+            async with asyncio.timeout(REDIS_SECONDS):
+                told = await use(self._shared)
+        except Exception as error:  # whatever is wrong with it: it must not be wrong with us
+            if not self._shared_again:
+                log.warning(
+                    "redis is out of reach: each process counts for itself", error=type(error).__name__
+                )
+            self._shared_again = time.monotonic() + REDIS_PAUSE_SECONDS
+            return None
+        if self._shared_again:
+            log.info("redis answers again")
+            self._shared_again = 0.0
+        return told
+
+
+def redis_storage(url: str) -> RedisStorage:
+    """A storage in the Redis at `url` (`redis://` or `rediss://`). Connects with its first use."""
+    return RedisStorage(f"async+{url}", implementation="redispy", key_prefix="coordinator")
+
+
+def _network(address: str) -> str:
+    """Whom an address belongs to: itself, or the network of an IPv6 address."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(int(parsed) >> (128 - IPV6_NETWORK))
+    return address

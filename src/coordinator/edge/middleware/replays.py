@@ -1,0 +1,41 @@
+"""The signatures of requests that were used: each is good once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from coordinator.domain.errors import Code
+from coordinator.edge.http.problems import Problem
+
+MAX_REMEMBERED: Final = 100_000
+"""Signatures of one name in one window; more are refused rather than forgotten."""
+
+
+class UsedSignatures:
+    """The signatures that were used, for as long as their timestamps are good."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._used: dict[tuple[str, int], set[bytes]] = {}
+        """By name, and by timestamp in whole windows."""
+
+    def use(self, name: str, timestamp: float, window: int, signature: str) -> bool:
+        """Whether this is the signature's first use. Raises Problem where there are too many to remember."""
+        now = self._clock()
+        oldest = (now - window) // window
+        if (name, int(timestamp // window)) not in self._used:
+            self._used = {key: used for key, used in self._used.items() if key[1] >= oldest}
+        used = self._used.setdefault((name, int(timestamp // window)), set())
+        token = bytes.fromhex(signature)
+        if token in used:
+            return False
+        if len(used) >= MAX_REMEMBERED:
+            raise Problem(
+                Code.RATE_LIMITED,
+                "too many signed requests at a time",
+                headers={"Retry-After": str(window)},
+            )
+        used.add(token)
+        return True

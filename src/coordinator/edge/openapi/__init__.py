@@ -1,0 +1,1 @@
+"""The OpenAPI documents: of the whole edge, and of one service."""

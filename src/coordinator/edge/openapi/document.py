@@ -1,0 +1,266 @@
+"""The OpenAPI document: what FastAPI makes of the routes, and what it can't see.
+
+Endpoints say what is theirs alone. What holds for all of them is added here, so that no endpoint can forget
+it: the problems that any request may meet, the headers of answers, links from a job to what comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from importlib import resources
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from coordinator.domain.errors import Code
+from coordinator.domain.messages import NAME
+from coordinator.edge.http.bodies import SCHEMA_REF
+from coordinator.edge.http.problems import describe_problem
+from coordinator.edge.http.reading import POSITION_HEADER
+from coordinator.edge.middleware.credentials import KEY_SCHEME
+from coordinator.edge.middleware.rate_limits import (
+    LIMIT_HEADER,
+    POLICY_HEADER,
+    REMAINING_HEADER,
+    RESET_HEADER,
+)
+from coordinator.edge.middleware.signatures import SIGNATURE_HEADER, TIMESTAMP_HEADER
+from coordinator.edge.models.base import ProblemDetails
+from coordinator.edge.openai import describing
+from coordinator.edge.openai.errors import TAG as OPENAI
+
+SUMMARY: Final = "An event-sourced coordinator for GPU miners."
+DESCRIPTION_FILE: Final = "introduction.md"
+TAGS: Final = {
+    "jobs": "Submit work, follow it, get its result and its receipt. For clients.",
+    "services": "The same for well-known kinds of work, with typed bodies; each makes a job.",
+    "openai": "What the OpenAI API calls the same, for programs that speak that.",
+    "registry": "What jobs may ask for: services, the schemas of their payloads and results, prices.",
+    "blobs": "Files, by their SHA-256: uploaded before a payload or result refers to them.",
+    "live": "What happens, as it happens.",
+    "miners": "Register, take work, hand in results. For miners behind a firewall; AMQP does the same.",
+    "keys": "API keys, managed at run time. For admins.",
+    "admin": "All jobs and all miners. For admins.",
+    "health": "How the coordinator is: for probes, and for Prometheus.",
+    "errors": "What each code means, and what to do.",
+}
+"""In the order in which the page shows them; those that no endpoint has are left out."""
+WITHOUT_POSITION: Final = frozenset({"blobs", "health", "errors", "openai"})
+"""Tags whose answers have no place in the log."""
+_EVERYWHERE: Final = (Code.INTERNAL, Code.UNAVAILABLE)
+_WITH_A_KEY: Final = (Code.UNAUTHORIZED_KEY, Code.RATE_LIMITED, *_EVERYWHERE)
+
+_HEADERS: Final[dict[str, dict[str, Any]]] = {
+    "RequestId": {
+        "description": "Names the request in the log: its own `X-Request-Id`, or one that was made up.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Position": {
+        "description": "The place in the log that this is as fresh as, or took effect at.",
+        "required": True,
+        "schema": {"type": "integer"},
+    },
+    "Location": {
+        "description": "Where what was made can be read.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "RetryAfter": {
+        "description": "Seconds after which the same may be sent again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "RateLimitLimit": {
+        "description": "How many requests this key's name may send in a window, where that is limited.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimitRemaining": {
+        "description": "How many of them are left.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "RateLimitReset": {
+        "description": "Seconds until all of them are there again.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "RateLimitPolicy": {
+        "description": "The limit and its window: `60;w=60` is 60 requests in 60 seconds.",
+        "schema": {"type": "string"},
+    },
+    "Authenticate": {
+        "description": "How to prove who you are.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+_RATE_HEADERS: Final = {
+    LIMIT_HEADER: "RateLimitLimit",
+    REMAINING_HEADER: "RateLimitRemaining",
+    RESET_HEADER: "RateLimitReset",
+    POLICY_HEADER: "RateLimitPolicy",
+}
+_SIGNATURE_SCHEME: Final = {
+    "type": "apiKey",
+    "in": "header",
+    "name": SIGNATURE_HEADER,
+    "description": "Beside the key, where it asks for signed requests: HMAC-SHA256 in hex, under the key's "
+    f"second secret, over method, path, query, `{TIMESTAMP_HEADER}` (Unix seconds, sent too) and the body's "
+    "SHA-256 in hex, joined by line feeds. Each signature is good once.",
+}
+_CHECKED_BY_US: Final[dict[str, dict[str, Any]]] = {
+    "Idempotency-Key": {"minLength": 1, "maxLength": 200},
+    "miner_id": {"pattern": f"^({NAME}@)?{NAME}$"},
+    "wait": {"pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$", "examples": ["30"]},
+    "at_least": {"pattern": "^[0-9]{1,18}$"},
+    "X-At-Least": {"pattern": "^[0-9]{1,18}$"},
+}
+"""Parameters that endpoints take as any text and check themselves, so that a refusal is in our own words."""
+_SCHEMAS: Final = "#/components/schemas/"
+_NEXT: Final = {
+    "result": ("get_result", "Its result, waited for"),
+    "job": ("show_job", "The job as it is"),
+    "cancel": ("cancel_job", "Stop it"),
+}
+"""Operations that make sense once a job was submitted."""
+
+
+def describe(app: FastAPI) -> None:
+    """Let the app serve the whole document, made at the first request for it."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=SUMMARY,
+        description=_introduction(),
+        routes=app.routes,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        separate_input_output_schemas=app.separate_input_output_schemas,
+    )
+    # Relative, so that the page works under whatever name the server is reached by.
+    document["servers"] = [{"url": "/", "description": "This server."}]
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["ProblemDetails"] = ProblemDetails.model_json_schema(ref_template=SCHEMA_REF)
+    schemas.update(describing.error_schemas())
+    components["headers"] = _HEADERS
+    components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
+    used = set()
+    for operation in _operations(document):
+        used.update(operation["tags"])
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+            if media_type == "multipart/form-data":  # texts, and none of them is null
+                for field in content["schema"]["properties"].values():
+                    _take_null_away(field)
+            for name, schema in content["schema"].pop("$defs", {}).items():
+                schemas.setdefault(name, schema)
+        for parameter in operation.get("parameters", ()):
+            _tidy(parameter)
+        if OPENAI in operation["tags"]:
+            describing.errors_of(operation)
+        else:
+            _add_problems(operation)
+        _add_headers(operation)
+        if operation["security"]:
+            operation["security"].append({KEY_SCHEME: [], "Signature": []})
+    for operations in document["paths"].values():
+        for response in operations.get("head", {}).get("responses", {}).values():
+            response.pop("content", None)  # FastAPI does not know that there is no body
+        if "post" in operations:
+            _add_links(operations["post"], schemas)
+    document["tags"] = [{"name": n, "description": text} for n, text in TAGS.items() if n in used]
+    # FastAPI's own shape of a refused request, which is never what we answer.
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    return document
+
+
+def _introduction() -> str:
+    """What stands at the top of the page, in Markdown."""
+    return (resources.files(__package__) / DESCRIPTION_FILE).read_text(encoding="utf-8")
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        yield from operations.values()
+
+
+def _tidy(parameter: dict[str, Any]) -> None:
+    """What may be left out is not what may be null: there is no null in a query or a header."""
+    schema = parameter["schema"]
+    for noise in ("title", "description"):
+        schema.pop(noise, None)
+    _take_null_away(schema)
+    for name, value in _CHECKED_BY_US.get(parameter["name"], {}).items():
+        schema.setdefault(name, value)
+
+
+def _take_null_away(schema: dict[str, Any]) -> None:
+    choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    if len(choices) == 1:
+        del schema["anyOf"]
+        schema.update(choices[0])
+
+
+def _add_problems(operation: dict[str, Any]) -> None:
+    """Add what any request may be refused with, to what the endpoint says itself."""
+    responses = operation["responses"]
+    refused = responses.get("422", {}).get("content", {})
+    codes: list[Code] = []
+    if "HTTPValidationError" in str(refused.get("application/json")):
+        del responses["422"]
+        codes.append(Code.INVALID_PAYLOAD)
+    codes += _WITH_A_KEY if operation.setdefault("security", []) else ()
+    for code in codes:
+        describe_problem(responses, code)
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _add_headers(operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
+        if response["description"] == "Successful Response":
+            response["description"] = HTTPStatus(int(status)).phrase
+        headers = response.setdefault("headers", {})
+        headers["X-Request-Id"] = _ref("RequestId")
+        if status[0] == "2" and status != "204" and not WITHOUT_POSITION & set(operation["tags"]):
+            headers[POSITION_HEADER] = _ref("Position")
+        # The health of what fails is not something to wait for.
+        if status in ("425", "429", "503") and operation["security"]:
+            headers["Retry-After"] = _ref("RetryAfter")
+        if operation["security"]:
+            headers.update({name: _ref(ref) for name, ref in _RATE_HEADERS.items()})
+        if status == "401":
+            headers["WWW-Authenticate"] = _ref("Authenticate")
+
+
+def _add_links(operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
+    """Say where what was made is, and what comes next where that is a job."""
+    response = operation["responses"].get("201")
+    if response is None:
+        return
+    response["headers"]["Location"] = _ref("Location")
+    reference = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+    answer = schemas.get(reference.removeprefix(_SCHEMAS), {})
+    if {"job_id", "expires_at"} <= answer.get("properties", {}).keys():
+        response["links"] = {
+            name: {
+                "operationId": operation_id,
+                "parameters": {"job_id": "$response.body#/job_id"},
+                "description": text,
+            }
+            for name, (operation_id, text) in _NEXT.items()
+        }
+
+
+def _ref(header: str) -> dict[str, str]:
+    return {"$ref": f"#/components/headers/{header}"}

@@ -1,0 +1,50 @@
+"""Health, for probes and people; without a key and outside /v1, where orchestrators look for it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from coordinator.edge.context import Context
+from coordinator.edge.http.reading import reply
+from coordinator.edge.models.health import HealthView
+
+router = APIRouter(tags=["health"])
+
+_FAILING: Final[dict[int | str, dict[str, Any]]] = {
+    503: {"model": HealthView, "description": "It is not; `reasons` says why."}
+}
+
+
+@router.get("/health", response_model=HealthView, summary="Whether all is well", responses=_FAILING)
+async def health(context: Context) -> Response:
+    return _answer(context.health(), "live", "ready")
+
+
+@router.get(
+    "/health/live",
+    response_model=HealthView,
+    summary="Whether the process works at all",
+    description="Restart it where this fails.",
+    responses=_FAILING,
+)
+async def live(context: Context) -> Response:
+    return _answer(context.health(), "live")
+
+
+@router.get(
+    "/health/ready",
+    response_model=HealthView,
+    summary="Whether it should get requests",
+    responses=_FAILING,
+)
+async def ready(context: Context) -> Response:
+    return _answer(context.health(), "ready")
+
+
+def _answer(report: Any, *aspects: str) -> Response:
+    well = all(report.get(aspect, True) for aspect in aspects)
+    told = {**report, "status": "ok" if well else "failing", "reasons": list(report.get("reasons", ()))}
+    return reply(HealthView.model_validate(told), status=200 if well else 503)

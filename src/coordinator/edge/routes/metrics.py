@@ -1,0 +1,229 @@
+"""`/metrics`, for Prometheus. Nothing is counted here: it shows what the parts count anyway.
+
+No label has more values than there are codes, topics, states or endpoints: not a name of a client, a miner or
+a job among them. Only two figures are read from the tables, at most every FRESH_SECONDS, however often and by
+how many this is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator import __version__
+from coordinator.application.metrics import BusMetrics, CoordinatorMetrics, WorkMetrics
+from coordinator.application.ports import LogUnavailable
+from coordinator.domain.errors import Code
+from coordinator.edge.context import Context, EdgeContext, in_thread
+from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.middleware.http_metrics import BUCKETS, HttpMetrics
+
+FRESH_SECONDS: Final = 5.0
+READ_SECONDS: Final = 2.0
+"""A scrape waits no longer for the tables: it says that they are out of reach, and has the rest."""
+MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits, as the tables have it."""
+
+    queued: int
+    oldest_at: int | None
+    """When the oldest of them was asked for, in Unix milliseconds."""
+
+
+class Backlogs:
+    """Reads the backlog, once for all who ask within FRESH_SECONDS."""
+
+    def __init__(self) -> None:
+        self._read_at = float("-inf")
+        self._known: Backlog | None = None
+        self._reading = asyncio.Lock()
+
+    async def get(self, context: EdgeContext) -> Backlog | None:
+        """None where the tables are out of reach."""
+        async with self._reading:
+            if time.monotonic() - self._read_at > FRESH_SECONDS:
+                self._known = None
+                with contextlib.suppress(LogUnavailable, TimeoutError):
+                    async with asyncio.timeout(READ_SECONDS):
+                        [row] = await context.read("read_backlog")
+                        self._known = Backlog(row["queued"], row["oldest_at"])
+                self._read_at = time.monotonic()
+            return self._known
+
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    summary="Count, for Prometheus",
+    description="Commands, events, followers, open work, miners, requests and the process, in Prometheus' "
+    "text format. For admins, or with `METRICS_PUBLIC` for whoever can reach the port.",
+    responses={
+        200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **describe_problems(Code.FORBIDDEN),
+    },
+)
+async def metrics(request: Request, context: Context) -> Response:
+    state = request.app.state
+    backlog = await state.backlogs.get(context)
+    # Taken here, where nothing changes meanwhile; made into text beside the event loop.
+    families = [*_of_process(context.metrics(), backlog), *_of_requests(state.http_meter)]
+    return Response(await in_thread(lambda: _text(families)), media_type=MEDIA_TYPE)
+
+
+class _CollectedFamilies(Collector):
+    """Families that were made before."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _text(families: Iterable[Metric]) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_CollectedFamilies(families))
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    return generate_latest(registry)
+
+
+def _of_process(metrics: CoordinatorMetrics, backlog: Backlog | None) -> Iterator[Metric]:
+    yield InfoMetricFamily(
+        "coordinator", "The running version.", value={"version": __version__, "mode": metrics.mode}
+    )
+    yield _gauge("coordinator_log_position", "The last position of the log.", metrics.position)
+    yield _gauge(
+        "coordinator_broker_up", "Whether the broker is connected (1 where there is none).", metrics.broker_up
+    )
+    yield _gauge("coordinator_tables_up", "Whether the tables can be read.", backlog is not None)
+    position = GaugeMetricFamily(
+        "coordinator_follower_position", "How far a follower has come.", labels=["follower"]
+    )
+    lag = GaugeMetricFamily(
+        "coordinator_follower_lag",
+        "Positions between a follower that leads here and the end of the log; positions have gaps.",
+        labels=["follower"],
+    )
+    status = GaugeMetricFamily(
+        "coordinator_follower_status",
+        "1 for what a follower is in this process.",
+        labels=["follower", "status"],
+    )
+    for name, follower in metrics.followers.items():
+        position.add_metric([name], follower.position)
+        status.add_metric([name, follower.status], 1)
+        if follower.status == "leading":
+            lag.add_metric([name], max(0, metrics.position - follower.position))
+    yield from (position, lag, status)
+    if metrics.bus is not None:
+        yield from _of_bus(metrics.bus)
+    if metrics.work is not None:
+        yield from _of_work(metrics.work)
+    if backlog is not None:
+        yield _gauge("coordinator_jobs_queued", "Jobs that wait for a miner.", backlog.queued)
+        age = 0.0 if backlog.oldest_at is None else max(0.0, time.time() - backlog.oldest_at / 1000)
+        yield _gauge("coordinator_oldest_queued_job_seconds", "How long the oldest of them has waited.", age)
+
+
+def _of_bus(bus: BusMetrics) -> Iterator[Metric]:
+    yield CounterMetricFamily("coordinator_commands", "Commands answered.", value=bus.commands)
+    yield _counter(
+        "coordinator_refusals", "Commands refused.", "code", {**dict.fromkeys(Code, 0), **bus.refusals}
+    )
+    yield _counter("coordinator_events", "Events appended by this process.", "topic", bus.events)
+    sizes = [(str(float(2**n)), count) for n, count in enumerate(accumulate(bus.batch_sizes[:-1]))]
+    yield HistogramMetricFamily(
+        "coordinator_batch_commands",
+        "Commands decided together.",
+        buckets=[*sizes, ("+Inf", bus.batches)],
+        sum_value=bus.commands,
+    )
+    yield SummaryMetricFamily(
+        "coordinator_commit_seconds",
+        "Seconds that appends took.",
+        count_value=bus.commits,
+        sum_value=bus.commit_seconds,
+    )
+    yield _gauge(
+        "coordinator_slowest_commit_seconds", "The longest append so far.", bus.slowest_commit_seconds
+    )
+    yield CounterMetricFamily("coordinator_append_conflicts", "Batches decided again.", value=bus.conflicts)
+    yield CounterMetricFamily(
+        "coordinator_commands_singled_out",
+        "Commands decided one by one, after conflicts.",
+        value=bus.singled_out,
+    )
+    yield _gauge("coordinator_commands_waiting", "Commands that are not in a batch yet.", bus.waiting)
+    yield _gauge("coordinator_states_cached", "Aggregates in memory.", bus.cached)
+
+
+def _of_work(work: WorkMetrics) -> Iterator[Metric]:
+    yield _gauge("coordinator_jobs_offered", "Jobs that are on a work queue.", work.offered)
+    yield _gauge("coordinator_jobs_running", "Jobs that miners hold.", work.running)
+    miners = GaugeMetricFamily("coordinator_miners", "Miners with a session.", labels=["state"])
+    for state, count in work.sessions.items():
+        miners.add_metric([state], count)
+    yield miners
+    yield _gauge("coordinator_slots", "Jobs that miners who take work can run at once.", work.slots)
+    yield _gauge("coordinator_slots_busy", "Of these, how many are in use.", work.busy_slots)
+    yield _gauge("coordinator_profiles", "Kinds of miners, by what they are able to do.", work.profiles)
+    yield _gauge("coordinator_classes", "Kinds of jobs in memory, by what they need.", work.classes)
+
+
+def _of_requests(meter: HttpMetrics) -> Iterator[Metric]:
+    yield _gauge(
+        "coordinator_http_requests_under_way", "Requests that are not answered yet.", meter.under_way
+    )
+    ended = CounterMetricFamily(
+        "coordinator_http_requests",
+        "Requests answered; 499: nobody waited for it.",
+        labels=["operation", "status"],
+    )
+    for (operation, status), count in meter.statuses.items():
+        ended.add_metric([operation, str(status)], count)
+    yield ended
+    took = HistogramMetricFamily(
+        "coordinator_http_request_seconds", "How long requests took, waits included.", labels=["operation"]
+    )
+    for operation, durations in meter.durations.items():
+        *within, total = accumulate(durations.counts)
+        buckets = [(str(limit), count) for limit, count in zip(BUCKETS, within, strict=True)]
+        took.add_metric([operation], [*buckets, ("+Inf", total)], sum_value=durations.seconds)
+    yield took
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family

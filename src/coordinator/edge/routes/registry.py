@@ -1,0 +1,316 @@
+"""The registry of services: what jobs may ask for. Registering and revising are in `registry_changes`."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.application.commands.payload_schemas import PayloadSchemas
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import ServiceId
+from coordinator.domain.service import (
+    CATEGORIES,
+    Category,
+    RegisteredService,
+    ServiceRegistered,
+    ServiceRetired,
+    ServiceRevised,
+    service_stream,
+)
+from coordinator.edge.context import Context, EdgeContext, in_thread
+from coordinator.edge.http.bodies import model_body, read_object
+from coordinator.edge.http.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
+from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.http.reading import PageQuery, Position, cursor_after, read_cursor, reply
+from coordinator.edge.middleware.credentials import Anyone
+from coordinator.edge.models.services import (
+    CategoryPage,
+    CategoryView,
+    FaultView,
+    ServicePage,
+    ServicePricing,
+    ServiceRequirements,
+    ServiceSchema,
+    ServiceSummary,
+    ServiceVersion,
+    ServiceVersionPage,
+    ServiceView,
+    ValidateAnswer,
+    ValidateAsk,
+)
+from coordinator.edge.openapi.service import describe_service
+
+router = APIRouter(prefix="/registry", tags=["registry"])
+
+MAX_FAULTS: Final = 100
+READ_AT_A_TIME: Final = 200
+_PROBLEMS: Final = (Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.UNAVAILABLE)
+_ENTRY: Final[dict[int | str, dict[str, Any]]] = {
+    **NOT_MODIFIED,
+    **describe_problems(*_PROBLEMS, Code.SERVICE_NOT_FOUND),
+}
+Name = Annotated[ServiceId, Path(description="A service's id, or an alias.")]
+Version = Annotated[
+    int | None, Query(ge=1, le=1_000_000, description="As it was then; without it, as it is now.")
+]
+
+
+class ServicesQuery(PageQuery):
+    """Which services."""
+
+    category: Category | None = Field(None, description="Only those of this kind.")
+    tag: Annotated[str, Field(max_length=100)] | None = Field(None, description="Only those with this tag.")
+    include_retired: bool = Field(False, description="Also those that take no new jobs.")
+
+
+@router.get(
+    "/services",
+    response_model=ServicePage,
+    summary="List services, by id",
+    responses=describe_problems(*_PROBLEMS),
+)
+async def list_services(
+    context: Context, _: Anyone, position: Position, query: Annotated[ServicesQuery, Query()]
+) -> Response:
+    [after] = read_cursor(query.cursor, r"[a-z0-9_]{1,63}") or [""]
+    entries = await _entries(context, query, after)
+    shown = entries[: query.limit]
+    cursor = cursor_after(shown[-1]["id"]) if len(entries) > len(shown) else None
+    items = [ServiceSummary.model_validate(entry) for entry in shown]
+    return reply(ServicePage(items=items, next_cursor=cursor), position)
+
+
+@router.get(
+    "/categories",
+    response_model=CategoryPage,
+    summary="List categories",
+    description="Each with how many services take jobs in it.",
+    responses={**NOT_MODIFIED, **describe_problems(*_PROBLEMS)},
+)
+async def list_categories(
+    context: Context, _: Anyone, position: Position, if_none_match: IfNoneMatch = None
+) -> Response:
+    rows = await context.read("read_categories")
+    counts = {row["category"]: row["services"] for row in rows}
+    items = [CategoryView(id=category, services=counts.get(category, 0)) for category in CATEGORIES]
+    return answer_with_tag(CategoryPage(items=items, next_cursor=None), position, if_none_match)
+
+
+@router.get(
+    "/services/{service}",
+    response_model=ServiceView,
+    summary="Show a service",
+    description="With the JSON Schemas of what it takes and gives. A retired one is shown too.",
+    responses=_ENTRY,
+)
+async def show_service(
+    context: Context,
+    _: Anyone,
+    position: Position,
+    service: Name,
+    version: Version = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    entry = await _entry(context, service, version)
+    return answer_with_tag(ServiceView.model_validate(entry), position, if_none_match)
+
+
+@router.get(
+    "/services/{service}/schema",
+    response_model=ServiceSchema,
+    summary="Show what a service takes and gives",
+    description="JSON Schema 2020-12 of a job's payload and of its result.",
+    responses=_ENTRY,
+)
+async def show_schema(
+    context: Context,
+    _: Anyone,
+    position: Position,
+    service: Name,
+    version: Version = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    entry = await _entry(context, service, version)
+    return answer_with_tag(ServiceSchema.model_validate(_part(entry)), position, if_none_match)
+
+
+@router.get(
+    "/services/{service}/requirements",
+    response_model=ServiceRequirements,
+    summary="Show what a service needs of a miner",
+    responses=_ENTRY,
+)
+async def show_requirements(
+    context: Context,
+    _: Anyone,
+    position: Position,
+    service: Name,
+    version: Version = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    entry = await _entry(context, service, version)
+    return answer_with_tag(ServiceRequirements.model_validate(_part(entry)), position, if_none_match)
+
+
+@router.get(
+    "/services/{service}/pricing",
+    response_model=ServicePricing,
+    summary="Show what a service costs",
+    responses=_ENTRY,
+)
+async def show_pricing(
+    context: Context,
+    _: Anyone,
+    position: Position,
+    service: Name,
+    version: Version = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    entry = await _entry(context, service, version)
+    return answer_with_tag(ServicePricing.model_validate(_part(entry)), position, if_none_match)
+
+
+@router.get(
+    "/services/{service}/openapi",
+    response_class=Response,
+    summary="Describe a service's jobs in OpenAPI",
+    description="An OpenAPI 3.1 document of the one endpoint that such a job is submitted to, with this "
+    "service's schemas of payload and result; for generators of clients.",
+    responses={
+        200: {
+            "description": "The document.",
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object", "properties": {"openapi": {"type": "string"}}}
+                }
+            },
+        },
+        **_ENTRY,
+    },
+)
+async def show_service_openapi(
+    context: Context,
+    _: Anyone,
+    position: Position,
+    service: Name,
+    version: Version = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    entry = await _entry(context, service, version)
+    document = json.dumps(describe_service(entry)).encode()
+    return answer_with_tag(document, position, if_none_match)
+
+
+@router.get(
+    "/services/{service}/versions",
+    response_model=ServiceVersionPage,
+    summary="List a service's versions",
+    description="Every change, oldest first. A job says which version it was accepted under.",
+    responses=_ENTRY,
+)
+async def list_versions(
+    context: Context, _: Anyone, position: Position, service: Name, if_none_match: IfNoneMatch = None
+) -> Response:
+    versions: list[ServiceVersion] = []
+    for recorded in await _history(context, await context.gateway.canonical(service)):
+        event = recorded.event
+        version = versions[-1].version if versions else 1
+        change: Literal["registered", "revised", "retired"] = "registered"
+        if isinstance(event, ServiceRevised):
+            version, change = event.version, "revised"
+        elif isinstance(event, ServiceRetired):
+            change = "retired"
+        versions.append(
+            ServiceVersion(
+                version=version, change=change, at=event.at, by=event.by, position=recorded.position
+            )
+        )
+    return answer_with_tag(ServiceVersionPage(items=versions, next_cursor=None), position, if_none_match)
+
+
+@router.post(
+    "/services/validate",
+    response_model=ValidateAnswer,
+    summary="Check a payload without submitting it",
+    description="Against the schema as it is now: everything that is wrong with it (the first 100 faults), "
+    "by place; no values are shown.",
+    responses=describe_problems(*_PROBLEMS, Code.SERVICE_NOT_FOUND, Code.TOO_LARGE),
+    openapi_extra=model_body(
+        ValidateAsk, example={"service": "whisper", "payload": {"audio_url": "https://example.com/a.mp3"}}
+    ),
+)
+async def validate_payload(request: Request, context: Context, _: Anyone, position: Position) -> Response:
+    ask = ValidateAsk.of(await read_object(request, context.limits))
+    service = await context.gateway.canonical(ask.service)
+    state = await context.gateway.state(service_stream(service))
+    if not isinstance(state, RegisteredService) or state.retired:
+        raise _not_found()
+    schemas: PayloadSchemas = request.app.state.payload_schemas
+    # A large payload may have as many faults: not on the event loop.
+    found = await in_thread(lambda: list(islice(schemas.problems(state, ask.payload), MAX_FAULTS)))
+    faults = [FaultView(place=f.place, keyword=f.keyword, message=f.text) for f in found]
+    answer = ValidateAnswer(valid=not faults, service=service, version=state.version, faults=faults)
+    return reply(answer, position)
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+async def _entries(context: EdgeContext, query: ServicesQuery, after: str) -> list[dict[str, Any]]:
+    """A page of entries and one more, where there is one. By tag, all are looked at: there are dozens."""
+    entries: list[dict[str, Any]] = []
+    while True:
+        rows = await context.read(
+            "read_services",
+            after=after,
+            retired=int(query.include_retired),
+            category=query.category or "",
+            page_size=READ_AT_A_TIME if query.tag else query.limit + 1,
+        )
+        found = map(_of_row, rows)
+        entries += [entry for entry in found if query.tag is None or query.tag in entry["tags"]]
+        if query.tag is None or len(entries) > query.limit or len(rows) < READ_AT_A_TIME:
+            return entries
+        after = rows[-1]["service"]
+
+
+async def _entry(context: EdgeContext, name: str, version: int | None) -> dict[str, Any]:
+    """An entry by id or alias, as it is or was. Raises Refusal."""
+    service = await context.gateway.canonical(name)
+    if version is not None:
+        for recorded in await _history(context, service):
+            event = recorded.event
+            number = event.version if isinstance(event, ServiceRevised) else 1
+            if isinstance(event, ServiceRegistered | ServiceRevised) and number == version:
+                return {**event.spec.model_dump(mode="json"), "version": version, "retired": False}
+        raise Refusal(Code.SERVICE_NOT_FOUND, "no such version of such a service; /versions lists them")
+    rows = await context.read("read_service", service=service)
+    if not rows:
+        raise _not_found()
+    return _of_row(rows[0])
+
+
+async def _history(context: EdgeContext, service: str) -> list[Any]:
+    """Every event of an entry, from the log: there are few. Raises Refusal."""
+    stream = service_stream(service)
+    found = (await in_thread(lambda: context.log.load([stream]))).get(stream)
+    if not found:
+        raise _not_found()
+    return list(found)
+
+
+def _of_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {**json.loads(row["spec_json"]), "version": row["version"], "retired": bool(row["retired"])}
+
+
+def _part(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry for a view of a part of it, which names it `service`."""
+    return {**entry, "service": entry["id"]}
+
+
+def _not_found() -> Refusal:
+    return Refusal(Code.SERVICE_NOT_FOUND, "no such service; the list shows what there is")

@@ -1,0 +1,41 @@
+"""WebSockets that are refused before they are one: what the server and the router get wrong about them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from coordinator.domain.errors import Code
+from coordinator.edge.http.problems import Problem
+
+_DENIED: Final = "websocket.http.response.body"
+
+
+class RefusedWebSockets(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, which knows that an answer other than 101 ends the handshake, too.
+
+    Its own logs an error for each, so that a stranger with a wrong key could fill the log with alarms.
+    """
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == _DENIED and not message.get("more_body", False):
+            self.handshake_complete = True
+
+
+def answer_unknown_sockets(app: FastAPI) -> None:
+    """404 for sockets at other paths, as for requests; Starlette's 403 would say that the key is wrong."""
+    unknown = app.router.default
+
+    async def default(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            problem = Problem(Code.UNKNOWN_COMMAND, "there is no such socket; try /ws/client or /ws/miner")
+            await WebSocket(scope, receive, send).send_denial_response(problem.response())
+        else:
+            await unknown(scope, receive, send)
+
+    app.router.default = default

@@ -1,0 +1,1 @@
+"""The service `audio_processing`."""

@@ -1,0 +1,199 @@
+"""The service `audio_processing`: ffmpeg's filters, one stage after the other, each measured and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from coordinator.miner.executors.audio.arguments import (
+    FORMATS,
+    LOSSLESS,
+    SILENCE_LUFS,
+    AudioPayload,
+    Sound,
+    check_possible,
+    filters_of,
+    needs_measuring,
+)
+from coordinator.miner.executors.base import (
+    EXECUTOR_FAILED,
+    EXECUTOR_KILLED,
+    INPUT_TOO_LARGE,
+    INVALID_PAYLOAD,
+    OUTPUT_TOO_LARGE,
+    UNSUPPORTED,
+    ExecutorError,
+    Outcome,
+    Work,
+    refuse_payload,
+)
+from coordinator.miner.executors.ffmpeg.arguments import SAFE_INPUT
+from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
+from coordinator.miner.executors.process import run_program
+
+TIMEOUT_SECONDS: Final = 900.0
+"""Of each stage."""
+MAX_INPUT_BYTES: Final = 2 * 2**30
+MAX_SECONDS: Final = 3 * 3600
+"""Of sound, before and after each stage: slowed down four times it may grow beyond its input."""
+MAX_STAGE_BYTES: Final = 8 * 2**30
+_RATE: Final = re.compile(r"Stream #0:\S+ *.*Audio: .*?, (\d{3,6}) Hz")
+_LOUDNESS: Final = re.compile(r"^\s+I:\s+(-?[0-9.]+|-inf|nan) LUFS", re.MULTILINE)
+_WRITTEN: Final = re.compile(r"out_time_us=(\d+)")
+
+
+class AudioExecutor:
+    """Decodes a recording once, applies the operations to that, and encodes the result."""
+
+    services = ("audio_processing",)
+
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        max_input_bytes: int = MAX_INPUT_BYTES,
+        max_seconds: float = MAX_SECONDS,
+    ) -> None:
+        self._ffmpeg = FfmpegExecutor()
+        self._timeout_seconds = timeout_seconds
+        self._max_input_bytes = max_input_bytes
+        self._max_seconds = max_seconds
+
+    async def check(self) -> str | None:
+        """Whether there is an ffmpeg with every encoder that the service promises."""
+        if problem := await self._ffmpeg.check():
+            return problem
+        missing = [name for name, (encoder, _, _) in FORMATS.items() if encoder not in self._ffmpeg.encoders]
+        return f"ffmpeg lacks encoders for {', '.join(missing)}" if missing else None
+
+    async def run(self, work: Work) -> Outcome:
+        """The result is `{output_format, outputs: [OutputFile], duration_seconds, loudness_lufs?}`.
+
+        Raises ExecutorError: INVALID_PAYLOAD (also a file without sound), UNSUPPORTED (`separate`),
+        INPUT_TOO_LARGE, EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED, OUTPUT_TOO_LARGE, and what
+        downloading and uploading raise.
+        """
+        try:
+            payload = AudioPayload.model_validate(work.payload)
+        except ValidationError as error:
+            refuse_payload(error)
+        check_possible(payload)
+        started = time.monotonic()
+        source = work.folder / "input"
+        await work.blobs.download(payload.input_url, source, max_bytes=self._max_input_bytes)
+
+        # 1. Plain samples: from here on nothing reads the client's file.
+        work.progress(0.0, "decoding")
+        stages = _Stages(work.folder, self._timeout_seconds, self._max_seconds)
+        sound = await stages.decode(source)
+        source.unlink()
+        # 2. The operations, as many at a time as need no look at what the ones before have made.
+        pending: list[str] = []
+        for number, operation in enumerate(payload.operations):
+            if pending and needs_measuring(operation):
+                sound = await stages.apply(pending)
+                pending = []
+            pending += filters_of(operation, sound)
+            work.progress(0.1 + 0.6 * number / len(payload.operations), operation.operation)
+        # 3. The output.
+        work.progress(0.7, "encoding")
+        target = work.folder / f"output.{payload.output_format}"
+        made = await stages.encode(pending, payload, target)
+        output = await work.blobs.upload(target, media_type=FORMATS[payload.output_format][2])
+        result = {
+            "output_format": payload.output_format,
+            "outputs": [output],
+            "duration_seconds": round(made.seconds, 3),
+        }
+        if made.loudness > SILENCE_LUFS:
+            result["loudness_lufs"] = made.loudness
+        wall_ms = round((time.monotonic() - started) * 1000)
+        return Outcome(result, {"wall_ms": wall_ms, "output_bytes": output["size"]})
+
+
+class _Stages:
+    """Sound as float samples in a file, from one ffmpeg to the next."""
+
+    def __init__(self, folder: Path, timeout_seconds: float, max_seconds: float) -> None:
+        self._folder = folder
+        self._timeout_seconds = timeout_seconds
+        self._max_seconds = max_seconds
+        self._current = folder / "stage-0.w64"
+        self._number = 0
+        self._rate = 0
+
+    async def decode(self, source: Path) -> Sound:
+        """The client's file to samples. Raises INVALID_PAYLOAD where there is no sound in it."""
+        arguments = [*SAFE_INPUT, "-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"]
+        sound = await self._run([*arguments, *self._samples([])], self._current, hostile=True)
+        if sound.seconds > self._max_seconds:
+            raise ExecutorError(INPUT_TOO_LARGE, f"the sound is longer than {self._max_seconds:g} s")
+        return sound
+
+    async def apply(self, filters: list[str]) -> Sound:
+        """The samples through these filters, to samples."""
+        before = self._current
+        self._number += 1
+        self._current = self._folder / f"stage-{self._number}.w64"
+        sound = await self._run(["-i", f"file:{before.name}", *self._samples(filters)], self._current)
+        before.unlink()
+        return sound
+
+    async def encode(self, filters: list[str], payload: AudioPayload, target: Path) -> Sound:
+        """The samples through these filters, in the format that the client wants."""
+        encoder, muxer, _ = FORMATS[payload.output_format]
+        how = ["-c:a", encoder]
+        if payload.output_format not in LOSSLESS:
+            how += ["-b:a", payload.bitrate]
+        if payload.sample_rate is not None:
+            how += ["-ar", str(payload.sample_rate)]
+        elif payload.output_format in LOSSLESS:
+            how += ["-ar", str(self._rate)]  # the other formats take the nearest rate that they can
+        if payload.channels is not None:
+            how += ["-ac", str(payload.channels)]
+        arguments = ["-i", f"file:{self._current.name}", *self._limited(filters), *how, "-f", muxer]
+        return await self._run([*arguments, f"file:{target.name}"], target)
+
+    def _samples(self, filters: list[str]) -> list[str]:
+        target = f"file:{self._current.name}"
+        return [*self._limited(filters), "-c:a", "pcm_f32le", "-f", "w64", target]
+
+    def _limited(self, filters: list[str]) -> list[str]:
+        # A second more than is allowed, so that too long can be told from just long enough.
+        chain = ",".join([*filters, "ebur128=framelog=quiet"])
+        return ["-af", chain, "-t", f"{self._max_seconds + 1:g}"]
+
+    async def _run(self, arguments: list[str], target: Path, *, hostile: bool = False) -> Sound:
+        program = find_ffmpeg()
+        if program is None:
+            raise ExecutorError(UNSUPPORTED, "there is no ffmpeg here any more", retryable=True)
+        written: list[str] = []
+        finished = await run_program(
+            [program, "-hide_banner", "-nostdin", "-y", "-nostats", "-progress", "pipe:1", *arguments],
+            folder=self._folder,
+            timeout_seconds=self._timeout_seconds,
+            max_file_bytes=MAX_STAGE_BYTES,
+            on_stdout=written.append,
+        )
+        if finished.returncode < 0:
+            raise ExecutorError(
+                EXECUTOR_KILLED, f"ffmpeg was ended by signal {-finished.returncode}", retryable=True
+            )
+        size = await asyncio.to_thread(lambda: target.stat().st_size if target.exists() else 0)
+        times = [int(found[1]) for line in written if (found := _WRITTEN.search(line))]
+        if finished.returncode > 0 or not size or not times or not times[-1]:
+            if hostile:
+                raise ExecutorError(INVALID_PAYLOAD, "input_url: there is no sound in it that can be decoded")
+            raise ExecutorError(EXECUTOR_FAILED, "nothing is left of the sound, or ffmpeg failed")
+        if not hostile and times[-1] > self._max_seconds * 1e6:
+            raise ExecutorError(OUTPUT_TOO_LARGE, f"the sound gets longer than {self._max_seconds:g} s")
+        if rate := _RATE.search(finished.stderr):
+            self._rate = int(rate[1])
+        loudness = _LOUDNESS.findall(finished.stderr)
+        heard = float(loudness[-1]) if loudness else SILENCE_LUFS
+        return Sound(times[-1] / 1e6, self._rate, heard if heard > SILENCE_LUFS else SILENCE_LUFS)

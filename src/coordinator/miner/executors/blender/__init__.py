@@ -1,0 +1,1 @@
+"""The service `3d_rendering`."""

@@ -1,0 +1,314 @@
+"""The service `3d_rendering`: Blender in a process of its own, watched and bounded.
+
+A .blend file may hold scripts, and nodes that write where they like. Scripts are off (`--disable-autoexec`),
+the user's own settings too, and `blender_setup` takes out what reads or writes other files. What it can't
+take out is a library that a file links to by path: that one is read when the file is opened, if it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from coordinator.miner.executors.base import (
+    EXECUTOR_FAILED,
+    EXECUTOR_KILLED,
+    INVALID_PAYLOAD,
+    OUTPUT_TOO_LARGE,
+    UNSUPPORTED,
+    ExecutorError,
+    FileRef,
+    Outcome,
+    OutputFile,
+    Work,
+    refuse_payload,
+)
+from coordinator.miner.executors.llm.payload import Strict, Whole
+from coordinator.miner.executors.process import Finished, run_program
+
+TIMEOUT_SECONDS: Final = 86_400.0
+CHECK_SECONDS: Final = 120.0
+MAX_INPUT_BYTES: Final = 5 * 2**30
+MAX_FRAME_BYTES: Final = 2 * 2**30
+MAX_OUTPUT_BYTES: Final = 50 * 2**30
+MAX_PIXELS: Final = 16_384 * 16_384
+MAX_FRAMES: Final = 100_000
+MAX_SINGLE_FILES: Final = 1000
+"""More frames than this become one ZIP archive."""
+SETUP: Final = Path(__file__).with_name("setup.py")
+_SAID: Final = "COORDINATOR "
+_VERSION: Final = re.compile(r"^Blender (\d+)\.(\d+)")
+FORMATS: Final = {
+    "png": ("PNG", "png", "image/png"),
+    "jpg": ("JPEG", "jpg", "image/jpeg"),
+    "exr": ("OPEN_EXR", "exr", "image/x-exr"),
+    "bmp": ("BMP", "bmp", "image/bmp"),
+    "tiff": ("TIFF", "tif", "image/tiff"),
+}
+"""Blender's name, the ending that it gives, and the media type."""
+Frame = Annotated[int, Field(ge=0, le=1_048_574), Whole]
+Side = Annotated[int, Field(ge=1, le=65_536), Whole]
+
+
+class RenderPayload(Strict):
+    """What the catalogue's schema says."""
+
+    blend_file_url: FileRef
+    engine: Literal["cycles", "eevee", "eevee-next"] = "cycles"
+    format: Literal["png", "jpg", "exr", "bmp", "tiff"] = "png"
+    resolution_x: Side = 1920
+    resolution_y: Side = 1080
+    resolution_percentage: Annotated[int, Field(ge=1, le=100), Whole] = 100
+    samples: Annotated[int, Field(ge=1, le=10_000), Whole] = 128
+    frame_start: Frame | None = None
+    frame_end: Frame | None = None
+    frame_step: Annotated[int, Field(ge=1, le=1_048_574), Whole] = 1
+    denoise: bool = True
+    transparent: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pixels of each frame, as Blender rounds them."""
+        part = self.resolution_percentage
+        return max(1, self.resolution_x * part // 100), max(1, self.resolution_y * part // 100)
+
+
+def engines_of(version: tuple[int, int]) -> dict[str, str]:
+    """Blender's names for the engines that a version has. EEVEE Next came with 4.2 and is EEVEE since 5.0."""
+    engines = {"cycles": "CYCLES"}
+    if version < (4, 2):
+        engines["eevee"] = "BLENDER_EEVEE"
+    elif version < (5, 0):
+        engines["eevee-next"] = "BLENDER_EEVEE_NEXT"
+    else:
+        engines |= {"eevee": "BLENDER_EEVEE", "eevee-next": "BLENDER_EEVEE"}
+    return engines
+
+
+def build_arguments(program: str, file: str | None) -> list[str]:
+    """The whole argument list: nothing in it is a client's. Without a file Blender's own cube is opened."""
+    return [
+        program,
+        *("--background", "--factory-startup", "--disable-autoexec", "-noaudio"),
+        *([file] if file else []),
+        *("--python-exit-code", "4", "--python", str(SETUP)),
+    ]
+
+
+def plan_of(payload: RenderPayload, engine: str) -> dict[str, Any]:
+    """What `blender_setup` reads: words that are ours, and numbers within bounds."""
+    plan = payload.model_dump(mode="json", exclude={"blend_file_url", "engine", "format"})
+    return plan | {"engine": engine, "file_format": FORMATS[payload.format][0], "max_frames": MAX_FRAMES}
+
+
+class BlenderExecutor:
+    """Renders on GPUs where Cycles finds any. Blender is the given program, or the one on PATH."""
+
+    services = ("3d_rendering",)
+
+    def __init__(
+        self,
+        program: str | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> None:
+        self._program = program
+        self._timeout_seconds = timeout_seconds
+        self._max_output_bytes = max_output_bytes
+        self.engines: dict[str, str] = {}
+        """The engines that have rendered a frame here; empty before `check`."""
+        self._known: dict[str, str] = {}
+
+    async def check(self) -> str | None:
+        """Finds Blender, and lets Cycles render a tiny frame; other engines do so before their first job."""
+        program = self._program or shutil.which("blender")
+        if program is None:
+            return "blender is not installed: put it on PATH"
+        with TemporaryDirectory(prefix="blender-check-") as folder:
+            lines: list[str] = []
+            try:
+                await run_program(
+                    [program, "--version"],
+                    folder=Path(folder),
+                    timeout_seconds=CHECK_SECONDS,
+                    on_stdout=lines.append,
+                )
+            except ExecutorError as error:
+                return f"blender does not run: {error.detail}"
+            version = next((found for line in lines if (found := _VERSION.match(line))), None)
+            if version is None:
+                return "blender does not run: it does not tell its version"
+            self._known = engines_of((int(version[1]), int(version[2])))
+            self._program = program
+            self.engines = {}
+            await self._try("cycles", Path(folder))
+        if "cycles" not in self.engines:
+            return "blender does not render: Cycles made no frame"
+        return None
+
+    async def _try(self, name: str, folder: Path) -> None:
+        """Keep an engine that makes a frame of Blender's own cube: some need a display, or a GPU."""
+        assert self._program is not None
+        if name in self._known and await _renders(self._program, folder, self._known[name]):
+            self.engines[name] = self._known[name]
+
+    async def run(self, work: Work) -> Outcome:
+        """The result is `{engine, format, width, height, frames, outputs, render_seconds}`.
+
+        Raises ExecutorError: INVALID_PAYLOAD (also a file that Blender can't open or that has no camera),
+        UNSUPPORTED (no such engine here), EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED,
+        OUTPUT_TOO_LARGE, and what downloading and uploading raise.
+        """
+        # 1. What is asked for, and whether this machine can do it.
+        payload = _parse(work)
+        if not self.engines and (problem := await self.check()):
+            raise ExecutorError(UNSUPPORTED, problem, retryable=True)
+        if payload.engine not in self.engines:
+            with TemporaryDirectory(prefix="blender-check-") as folder:
+                await self._try(payload.engine, Path(folder))
+        if payload.engine not in self.engines:
+            raise ExecutorError(UNSUPPORTED, f"{payload.engine} does not run here", retryable=True)
+        assert self._program is not None
+
+        # 2. The file, under a name of ours.
+        source = work.folder / "input.blend"
+        await work.blobs.download(payload.blend_file_url, source, max_bytes=MAX_INPUT_BYTES)
+        (work.folder / "frames").mkdir()
+        plan = plan_of(payload, self.engines[payload.engine])
+        (work.folder / "plan.json").write_text(json.dumps(plan))
+
+        # 3. The run.
+        started = time.monotonic()
+        watch = _BlenderProgress(work.progress)
+        finished = await run_program(
+            build_arguments(self._program, source.name),
+            folder=work.folder,
+            timeout_seconds=self._timeout_seconds,
+            max_file_bytes=MAX_FRAME_BYTES,
+            on_stdout=watch.line,
+        )
+        seconds = time.monotonic() - started
+        _judge(finished, watch)
+
+        # 4. The frames.
+        ending = FORMATS[payload.format][1]
+        frames = sorted(
+            path
+            for path in (work.folder / "frames").glob(f"*.{ending}")
+            if path.is_file() and not path.is_symlink()
+        )
+        if not frames:
+            raise ExecutorError(EXECUTOR_FAILED, "Blender made no frame")
+        if sum(path.stat().st_size for path in frames) > self._max_output_bytes:
+            raise ExecutorError(
+                OUTPUT_TOO_LARGE, f"the frames have more than {self._max_output_bytes} bytes; render fewer"
+            )
+        outputs = await _store(work, frames, FORMATS[payload.format][2])
+        width, height = payload.size
+        result = {
+            "engine": payload.engine,
+            "format": payload.format,
+            "width": width,
+            "height": height,
+            "frames": len(frames),
+            "outputs": outputs,
+            "render_seconds": round(seconds, 3),
+        }
+        return Outcome(
+            result, {"wall_ms": round(seconds * 1000), "frames": len(frames), "device": watch.device}
+        )
+
+
+class _BlenderProgress:
+    """Reads what `blender_setup` says among Blender's own lines."""
+
+    def __init__(self, progress: Callable[[float, str], None]) -> None:
+        self._progress = progress
+        self._frames = 0
+        self.device = ""
+        self.error = ""
+        self.opened = False
+
+    def line(self, line: str) -> None:
+        if not line.startswith(_SAID):
+            return
+        try:
+            told = json.loads(line.removeprefix(_SAID))
+        except ValueError:
+            return
+        self.opened = True
+        if isinstance(told.get("frames"), int):
+            self._frames = told["frames"]
+            self.device = str(told.get("device", ""))[:20]
+        if isinstance(told.get("done"), int) and self._frames:
+            self._progress(min(told["done"] / self._frames, 0.99), "rendering")
+        self.error = str(told.get("error", self.error))[:200]
+
+
+def _parse(work: Work) -> RenderPayload:
+    try:
+        payload = RenderPayload.model_validate(work.payload)
+    except ValidationError as error:
+        refuse_payload(error)
+    if payload.size[0] * payload.size[1] > MAX_PIXELS:
+        raise ExecutorError(INVALID_PAYLOAD, f"resolution: more than {MAX_PIXELS} pixels")
+    first, last = payload.frame_start, payload.frame_end
+    if first is not None and last is not None and last < first:
+        raise ExecutorError(INVALID_PAYLOAD, "frame_end: before frame_start")
+    return payload
+
+
+def _judge(finished: Finished, watch: _BlenderProgress) -> None:
+    """Raise what a run's end means, if it is not success."""
+    if watch.error:
+        raise ExecutorError(INVALID_PAYLOAD, f"blend_file_url: {watch.error}")
+    if finished.returncode < 0:
+        raise ExecutorError(
+            EXECUTOR_KILLED, f"Blender was ended by signal {-finished.returncode}", retryable=True
+        )
+    if not watch.opened:
+        raise ExecutorError(INVALID_PAYLOAD, "blend_file_url: Blender can't open it")
+    if finished.returncode > 0:
+        raise ExecutorError(EXECUTOR_FAILED, "Blender broke off while rendering", retryable=True)
+
+
+async def _store(work: Work, frames: list[Path], media_type: str) -> list[OutputFile]:
+    if len(frames) <= MAX_SINGLE_FILES:
+        return [await work.blobs.upload(path, media_type=media_type) for path in frames]
+    archive = work.folder / "frames.zip"
+    await asyncio.to_thread(_pack, archive, frames)
+    return [await work.blobs.upload(archive, media_type="application/zip")]
+
+
+def _pack(archive: Path, frames: list[Path]) -> None:
+    # Stored: images are compressed already.
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+        for path in frames:
+            file.write(path, path.name)
+
+
+async def _renders(program: str, folder: Path, engine: str) -> bool:
+    """Whether an engine really makes a frame of Blender's own cube."""
+    tiny = RenderPayload(blend_file_url=f"blob:{'0' * 64}", resolution_x=16, resolution_y=16, samples=1)
+    plan = plan_of(tiny.model_copy(update={"denoise": False, "frame_start": 1}), engine)
+    (folder / "plan.json").write_text(json.dumps(plan))
+    shutil.rmtree(folder / "frames", ignore_errors=True)
+    (folder / "frames").mkdir()
+    try:
+        finished = await run_program(
+            build_arguments(program, None), folder=folder, timeout_seconds=CHECK_SECONDS
+        )
+    except ExecutorError:
+        return False
+    return finished.returncode == 0 and any((folder / "frames").glob("*.png"))

@@ -1,0 +1,1 @@
+"""The service `data_processing`."""

@@ -1,0 +1,84 @@
+"""The service `data_processing`: Polars in a child process with limits."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError, Outcome, Work, refuse_payload
+from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
+from coordinator.miner.executors.data.payload import MEDIA_TYPES, DataPayload, check_possible
+
+TIMEOUT_SECONDS: Final = 1800.0
+MAX_INPUT_BYTES: Final = 2 * 2**30
+"""Of all inputs together."""
+MAX_MEMORY_BYTES: Final = 12 * 2**30
+"""Of address space, of which Polars reserves more than it uses."""
+MAX_OUTPUT_BYTES: Final = 8 * 2**30
+
+
+class DataExecutor:
+    """Prepares tables. `tokenize` is UNSUPPORTED: it takes a model's tokenizer."""
+
+    services = ("data_processing",)
+
+    def __init__(
+        self, *, timeout_seconds: float = TIMEOUT_SECONDS, max_input_bytes: int = MAX_INPUT_BYTES
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._max_input_bytes = max_input_bytes
+
+    async def check(self) -> str | None:
+        """Whether Polars is installed, and runs under the limits."""
+        with TemporaryDirectory(prefix="data-check-") as folder:
+            try:
+                await self._run(PING, Path(folder), CHECK_SECONDS)
+            except ExecutorError as error:
+                return f"{error.detail}: install coordinator[data]"
+        return None
+
+    async def run(self, work: Work) -> Outcome:
+        """The result is `{rows_read, rows_written, steps, columns, outputs}`.
+
+        Raises ExecutorError: INVALID_PAYLOAD (also for files and columns that a step does not fit),
+        UNSUPPORTED (`tokenize`), INPUT_TOO_LARGE (bytes, memory, columns), EXECUTOR_TIMEOUT,
+        EXECUTOR_KILLED, EXECUTOR_FAILED, and what downloading and uploading raise.
+        """
+        try:
+            payload = DataPayload.model_validate(work.payload)
+        except ValidationError as error:
+            refuse_payload(error)
+        check_possible(payload)
+        started = time.monotonic()
+        inputs, left = [f"input-{number}" for number in range(len(payload.inputs))], self._max_input_bytes
+        for ref, name in zip(payload.inputs, inputs, strict=True):
+            if left <= 0:
+                raise ExecutorError(INPUT_TOO_LARGE, f"inputs: more than {self._max_input_bytes} bytes")
+            await work.blobs.download(ref, work.folder / name, max_bytes=left)
+            left -= (work.folder / name).stat().st_size
+        plan = payload.model_dump(mode="json", by_alias=True) | {"inputs": inputs}
+        done = await self._run(plan, work.folder, self._timeout_seconds, work)
+        media_type = MEDIA_TYPES[payload.output_format]
+        done["outputs"] = [
+            await work.blobs.upload(output_of(work.folder, name), media_type=media_type)
+            for name in done.pop("files")
+        ]
+        wall_ms = round((time.monotonic() - started) * 1000)
+        return Outcome(done, {"wall_ms": wall_ms, "rows": done["rows_read"]})
+
+    async def _run(
+        self, plan: dict[str, Any], folder: Path, timeout_seconds: float, work: Work | None = None
+    ) -> dict[str, Any]:
+        return await run_in_child(
+            "data",
+            plan,
+            folder=folder,
+            timeout_seconds=timeout_seconds,
+            max_memory_bytes=MAX_MEMORY_BYTES,
+            max_file_bytes=MAX_OUTPUT_BYTES,
+            **({"on_progress": work.progress} if work else {}),
+        )

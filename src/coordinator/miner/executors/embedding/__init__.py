@@ -1,0 +1,1 @@
+"""The service `text_embedding`."""

@@ -1,0 +1,242 @@
+"""The service `text_embedding`: vectors from an engine (EMBEDDING_ENGINE_URL), or from models in a folder.
+
+The folder (EMBEDDING_MODELS_DIR) holds one static model a subfolder, as model2vec saves them: such models run
+on any CPU, thousands of texts a second. A model that both have is run by the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from coordinator.miner.executors.base import (
+    ENGINE_UNAVAILABLE,
+    EXECUTOR_FAILED,
+    INVALID_PAYLOAD,
+    ExecutorError,
+    FileRef,
+    Outcome,
+    Work,
+    refuse_payload,
+)
+from coordinator.miner.executors.embedding.npy import VectorFile
+from coordinator.miner.executors.embedding.static_models import Embedded, StaticModels
+from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.llm.payload import ModelName, Strict
+from coordinator.miner.settings import MinerSettings
+
+MAX_TEXTS: Final = 64
+MAX_TEXT_CHARACTERS: Final = 8192
+MAX_FILE_BYTES: Final = 2**30
+MAX_ROWS: Final = 2_000_000
+BATCH: Final = 64
+SHORTENINGS: Final = 8
+"""Halvings of a text that is too long for an engine: enough for the longest and the smallest model."""
+# What a model's card tells to put before a text, by the kind of text. Others take texts as they are.
+_BGE: Final = {"query": "Represent this sentence for searching relevant passages: "}
+PREFIXES: Final[dict[str, dict[str, str]]] = {
+    "multilingual-e5-large": {"document": "passage: ", "query": "query: "},
+    "nomic-embed-text-v1.5": {"document": "search_document: ", "query": "search_query: "},
+    "bge-small-en-v1.5": _BGE,
+    "bge-base-en-v1.5": _BGE,
+    "bge-large-en-v1.5": _BGE,
+}
+
+
+class EmbeddingPayload(Strict):
+    """Either `texts`, whose vectors are in the result, or `input_url`, a file with one text a line."""
+
+    texts: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]],
+            Field(min_length=1, max_length=MAX_TEXTS),
+        ]
+        | None
+    ) = None
+    input_url: FileRef | None = None
+    model: ModelName = "all-minilm-l6-v2"
+    kind: Literal["document", "query"] = "document"
+    normalize: bool = True
+    truncate: bool = True
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if ("texts" in self.model_fields_set) == ("input_url" in self.model_fields_set):
+            raise ValueError("give either texts or input_url")
+        if self.texts is None and self.input_url is None:
+            raise ValueError("texts and input_url can't be null")
+        return self
+
+
+def recognise(name: str) -> str | None:
+    """`BAAI/bge-m3`, `sentence-transformers/all-MiniLM-L6-v2` and `bge-m3:latest` by their last word."""
+    return name.rpartition("/")[2].removesuffix(":latest").lower()
+
+
+class EmbeddingExecutor:
+    """Embeds on an engine and on this machine's CPU, whichever has the model."""
+
+    services = ("text_embedding",)
+    watched = True
+
+    def __init__(self, settings: EngineSettings | None = None, folder: Path | None = None) -> None:
+        self._engine = Engine("EMBEDDING", settings, recognise=recognise)
+        self._static = StaticModels(folder)
+        self._proven = False
+        self._max_file_bytes = MAX_FILE_BYTES
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What either of the two has."""
+        return tuple(sorted({*self._engine.offered, *self._static.names}))
+
+    async def check(self) -> str | None:
+        """Whether there is an engine that embeds, or a model in the folder."""
+        if self._static.folder is None:
+            self._static.folder = MinerSettings().embedding_models_dir
+        here = await asyncio.to_thread(self._static.check)
+        there = await self._check_engine()
+        if here is None or there is None:
+            return None
+        return there if self._static.folder is None else f"{here}; {there}"
+
+    async def _check_engine(self) -> str | None:
+        problem = await self._engine.check()
+        if problem is None and not self._proven:
+            # Having models does not mean to embed: many servers answer this with an error. Asked once.
+            try:
+                await self._ask(self._engine.models[0], ["check"])
+            except ExecutorError as error:
+                self._engine.forget()
+                return f"the engine does not embed: {error.detail}"
+            self._proven = True
+        return problem
+
+    async def run(self, work: Work) -> Outcome:
+        """The result is `{model, dimensions, count, tokens, embeddings | outputs}`.
+
+        Raises ExecutorError: INVALID_PAYLOAD (also a line of the file that is empty, too long or not UTF-8),
+        UNSUPPORTED (no such model here), ENGINE_UNAVAILABLE, and what downloading and uploading raise.
+        """
+        try:
+            payload = EmbeddingPayload.model_validate(work.payload)
+        except ValidationError as error:
+            refuse_payload(error)
+        started = time.monotonic()
+        if not self.models and (problem := await self.check()):
+            raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
+        result: dict[str, Any] = {"model": payload.model}
+        if payload.texts is not None:
+            done = await self._embed(payload, payload.texts)
+            result |= {"dimensions": len(done.vectors[0]), "count": len(done.vectors), "tokens": done.tokens}
+            result["embeddings"] = done.vectors
+        else:
+            result |= await self._embed_file(work, payload)
+        metrics: dict[str, int | str] = {"wall_ms": round((time.monotonic() - started) * 1000)}
+        return Outcome(result, metrics | {"tokens": result["tokens"], "count": result["count"]})
+
+    async def _embed_file(self, work: Work, payload: EmbeddingPayload) -> dict[str, Any]:
+        source, target = work.folder / "texts", work.folder / "embeddings.npy"
+        await work.blobs.download(payload.input_url or "", source, max_bytes=self._max_file_bytes)
+        total, read, tokens = max(1, source.stat().st_size), 0, 0
+        with VectorFile(target) as file:
+            async for texts in _batches(source):
+                done = await self._embed(payload, texts)
+                await asyncio.to_thread(file.write, done.vectors)
+                tokens += done.tokens
+                read += sum(len(text.encode()) + 1 for text in texts)
+                work.progress(min(read / total, 0.99), "embedding")
+        if not file.rows:
+            raise ExecutorError(INVALID_PAYLOAD, "input_url: the file is empty")
+        output = await work.blobs.upload(target, media_type="application/octet-stream")
+        return {"dimensions": file.width, "count": file.rows, "tokens": tokens, "outputs": [output]}
+
+    async def _embed(self, payload: EmbeddingPayload, texts: Sequence[str]) -> Embedded:
+        known = recognise(payload.model) or payload.model
+        prefix = PREFIXES.get(known, {}).get(payload.kind, "")
+        texts = [prefix + text for text in texts]
+        if payload.model.lower() in self._static.names and payload.model.lower() not in self._engine.offered:
+            done = await asyncio.to_thread(self._static.embed, payload.model, texts, payload.truncate)
+        else:
+            done = await self._on_engine(self._engine.name_of(payload.model), texts, payload.truncate)
+        if payload.normalize:
+            done = Embedded([_unit(vector) for vector in done.vectors], done.tokens)
+        return done
+
+    async def _on_engine(self, model: str, texts: Sequence[str], truncate: bool) -> Embedded:
+        try:
+            return await self._ask(model, texts)
+        except ExecutorError as error:
+            if not truncate or error.code not in (INVALID_PAYLOAD, EXECUTOR_FAILED):
+                raise
+        # One of them is too long, and only the engine can count its tokens: each by itself, and shorter.
+        vectors, tokens = [], 0
+        for text in texts:
+            for shortening in range(SHORTENINGS + 1):
+                try:
+                    one = await self._ask(model, [text[: max(1, len(text) >> shortening)]])
+                    break
+                except ExecutorError as error:
+                    if shortening == SHORTENINGS or error.code not in (INVALID_PAYLOAD, EXECUTOR_FAILED):
+                        raise
+            vectors += one.vectors
+            tokens += one.tokens
+        return Embedded(vectors, tokens)
+
+    async def _ask(self, model: str, texts: Sequence[str]) -> Embedded:
+        body = {"model": model, "input": list(texts), "encoding_format": "float"}
+        return _parse(await self._engine.post("embeddings", body), len(texts))
+
+
+def _parse(answer: Any, expected: int) -> Embedded:
+    """The vectors in an engine's answer, in the order of the texts; nothing but finite numbers."""
+    try:
+        rows = sorted(answer["data"], key=lambda row: row.get("index", 0))
+        vectors = [[float(number) for number in row["embedding"]] for row in rows]
+        tokens = answer.get("usage", {}).get("prompt_tokens", 0)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ExecutorError(EXECUTOR_FAILED, "the engine's answer holds no vectors", retryable=True) from None
+    whole = len(vectors) == expected and vectors[0] and len({len(vector) for vector in vectors}) == 1
+    if not whole or not all(map(math.isfinite, (n for vector in vectors for n in vector))):
+        raise ExecutorError(EXECUTOR_FAILED, "the engine's vectors can't be used", retryable=True)
+    return Embedded(vectors, tokens if isinstance(tokens, int) and tokens >= 0 else 0)
+
+
+def _unit(vector: list[float]) -> list[float]:
+    length = math.sqrt(math.fsum(number * number for number in vector))
+    return [number / length for number in vector] if length > 0 else vector
+
+
+async def _batches(source: Path) -> AsyncIterator[list[str]]:
+    """The lines of a file, some at a time. Raises ExecutorError: INVALID_PAYLOAD, with the line's number."""
+    limit = 4 * MAX_TEXT_CHARACTERS + 2  # bytes: UTF-8 spells a character in four at most
+    number, batch = 0, []
+    with await asyncio.to_thread(source.open, "rb") as file:
+        while line := file.readline(limit):
+            number += 1
+            try:
+                text = line.rstrip(b"\r\n").decode()
+            except UnicodeDecodeError:
+                raise _bad_line(number, "is not UTF-8") from None
+            if not text:
+                raise _bad_line(number, "is empty")
+            if len(text) > MAX_TEXT_CHARACTERS or len(line) == limit:
+                raise _bad_line(number, f"has more than {MAX_TEXT_CHARACTERS} characters")
+            if number > MAX_ROWS:
+                raise _bad_line(number, f"is one too many: {MAX_ROWS} are allowed")
+            batch.append(text)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _bad_line(number: int, problem: str) -> ExecutorError:
+    return ExecutorError(INVALID_PAYLOAD, f"input_url: line {number} {problem}")

@@ -1,0 +1,235 @@
+"""The service `video_transcoding`: ffmpeg in a process of its own, watched and bounded."""
+
+import asyncio
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from coordinator.miner.executors.base import (
+    EXECUTOR_FAILED,
+    EXECUTOR_KILLED,
+    OUTPUT_TOO_LARGE,
+    UNSUPPORTED,
+    ExecutorError,
+    Outcome,
+    Work,
+    refuse_payload,
+)
+from coordinator.miner.executors.ffmpeg.arguments import (
+    ENCODERS,
+    MEDIA_TYPES,
+    PAYLOAD,
+    Job,
+    build_arguments,
+    codecs_of,
+)
+from coordinator.miner.executors.process import Finished, run_program
+
+TIMEOUT_SECONDS: Final = 600.0
+CHECK_TIMEOUT_SECONDS: Final = 30.0
+MAX_BYTES: Final = 5 * 2**30
+_SLACK_BYTES: Final = 16 * 2**20
+"""ffmpeg's own size limit acts a little late; the operating system's, this much later, for certain."""
+_NEEDED: Final = ("h264", "aac")
+"""Without these the service's default job would fail."""
+_DURATION: Final = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_ENCODER_LINE: Final = re.compile(r"^ [VAS][F.][S.][X.][B.][D.] (\S+)", re.MULTILINE)
+
+
+class FfmpegExecutor:
+    """Transcodes, extracts audio and takes thumbnails.
+
+    ffmpeg is the given program, or the one on PATH, or the one that imageio-ffmpeg brings.
+    """
+
+    services = ("video_transcoding",)
+
+    def __init__(
+        self,
+        program: str | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        max_input_bytes: int = MAX_BYTES,
+        max_output_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._program = program
+        self._timeout_seconds = timeout_seconds
+        self._max_input_bytes = max_input_bytes
+        self._max_output_bytes = max_output_bytes
+        self.encoders: frozenset[str] = frozenset()
+        """The encoders that were found to work; empty before `check`."""
+
+    async def check(self) -> str | None:
+        """Finds ffmpeg and which encoders it has; tries those that need hardware on one frame."""
+        program = self._program or find_ffmpeg()
+        if program is None:
+            return "ffmpeg is not installed: put it on PATH, or install coordinator[ffmpeg]"
+        with TemporaryDirectory(prefix="ffmpeg-check-") as folder:
+            try:
+                version = await _ask(program, Path(folder), "-version")
+                listing = await _ask(program, Path(folder), "-hide_banner", "-encoders")
+            except ExecutorError as error:
+                return f"ffmpeg does not run: {error.detail}"
+            if not version:
+                return "ffmpeg does not run: it fails with -version"
+            wanted = {name for names in ENCODERS.values() for name in names}
+            found = wanted & set(_ENCODER_LINE.findall(listing))
+            for name in sorted(found):
+                if name.endswith("_nvenc") and not await _encodes(program, Path(folder), name):
+                    found.discard(name)
+        missing = [codec for codec in _NEEDED if not found.intersection(ENCODERS[codec])]
+        if missing:
+            return f"ffmpeg lacks encoders for {', '.join(missing)}"
+        self._program, self.encoders = program, frozenset(found)
+        return None
+
+    async def run(self, work: Work) -> Outcome:
+        """The result is `{outputs: [OutputFile], output_format, duration_seconds?}`.
+
+        Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT,
+        EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (something
+        else ended it), OUTPUT_TOO_LARGE, and what downloading and uploading raise.
+        """
+        # 1. What is asked for, and whether this machine can do it.
+        job = _parse(work)
+        if not self.encoders and (problem := await self.check()):
+            raise ExecutorError(UNSUPPORTED, problem, retryable=True)
+        lacking = [codec for codec in codecs_of(job) if not self.encoders.intersection(ENCODERS[codec])]
+        if lacking:
+            raise ExecutorError(UNSUPPORTED, f"no encoder here for {', '.join(lacking)}", retryable=True)
+        assert self._program is not None
+
+        # 2. The input, under a name of ours: names, too, can mean something to ffmpeg.
+        source, target = work.folder / "input", work.folder / f"output.{job.output_format}"
+        await work.blobs.download(job.input_url, source, max_bytes=self._max_input_bytes)
+        work.progress(0.0, "running")
+
+        # 3. The run.
+        started = time.monotonic()
+        watch = _FfmpegProgress(work.progress)
+        arguments = build_arguments(
+            self._program,
+            job,
+            self.encoders,
+            source=source.name,
+            target=target.name,
+            max_output_bytes=self._max_output_bytes,
+        )
+        finished = await run_program(
+            arguments,
+            folder=work.folder,
+            timeout_seconds=self._timeout_seconds,
+            max_file_bytes=self._max_output_bytes + _SLACK_BYTES,
+            on_stdout=watch.progress_line,
+            on_stderr=watch.log_line,
+        )
+        seconds = time.monotonic() - started
+
+        # 4. The output.
+        size = await asyncio.to_thread(_size, target)
+        self._judge(finished, size)
+        output = await work.blobs.upload(target, media_type=MEDIA_TYPES[job.output_format])
+        result: dict[str, Any] = {"outputs": [output], "output_format": job.output_format}
+        if job.operation != "thumbnail" and watch.done_us:
+            result["duration_seconds"] = f"{watch.done_us / 1e6:.3f}"
+        return Outcome(result, {"wall_ms": round(seconds * 1000), "output_bytes": size or 0})
+
+    def _judge(self, finished: Finished, size: int | None) -> None:
+        """Raise what a run's end means, if it is not success."""
+        if size is not None and size > self._max_output_bytes:
+            raise ExecutorError(
+                OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
+            )
+        if finished.returncode < 0:
+            raise ExecutorError(
+                EXECUTOR_KILLED, f"ffmpeg was ended by signal {-finished.returncode}", retryable=True
+            )
+        if finished.returncode > 0:
+            raise ExecutorError(EXECUTOR_FAILED, _last_line(finished.stderr))
+        if not size:
+            raise ExecutorError(EXECUTOR_FAILED, "ffmpeg made no output; is there such a stream or moment?")
+
+
+class _FfmpegProgress:
+    """Reads how far ffmpeg is. Durations are in microseconds; 0 while unknown."""
+
+    def __init__(self, progress: Callable[[float, str], None]) -> None:
+        self._progress = progress
+        self._total_us = 0.0
+        self.done_us = 0
+
+    def log_line(self, line: str) -> None:
+        """A line of stderr: the input's duration is in one of the first."""
+        if not self._total_us and (match := _DURATION.match(line)):
+            hours, minutes, seconds = match.groups()
+            self._total_us = (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1e6
+
+    def progress_line(self, line: str) -> None:
+        """A line of `-progress`: `out_time_us=…` comes about twice a second."""
+        name, _, value = line.partition("=")
+        if name != "out_time_us" or not value.strip().isdigit():
+            return
+        self.done_us = int(value)
+        if self._total_us:
+            # Never 1 before the output is stored.
+            self._progress(min(self.done_us / self._total_us, 0.99), "running")
+
+
+def _parse(work: Work) -> Job:
+    try:
+        return PAYLOAD.validate_python(work.payload)
+    except ValidationError as error:
+        refuse_payload(error)
+
+
+def find_ffmpeg() -> str | None:
+    """The ffmpeg on PATH, or the one that imageio-ffmpeg brings; None where there is none."""
+    program = shutil.which("ffmpeg")
+    if program is not None:
+        return program
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        return None
+
+
+async def _ask(program: str, folder: Path, *arguments: str) -> str:
+    """What ffmpeg prints; empty if it fails. Raises ExecutorError if it does not start or end."""
+    lines: list[str] = []
+    finished = await run_program(
+        [program, *arguments], folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS, on_stdout=lines.append
+    )
+    return "\n".join(lines) if finished.returncode == 0 else ""
+
+
+async def _encodes(program: str, folder: Path, encoder: str) -> bool:
+    """Whether an encoder really works: being listed only means that it was compiled in."""
+    source = ("-f", "lavfi", "-i", "color=size=256x256:rate=1:duration=1")
+    arguments = (program, "-v", "error", "-nostdin", *source, "-c:v", encoder, "-f", "null", "-")
+    try:
+        finished = await run_program(arguments, folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS)
+    except ExecutorError:
+        return False
+    return finished.returncode == 0
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _last_line(stderr: str) -> str:
+    """ffmpeg's own words for what went wrong; file names in them are ours and relative."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if "error" in line.lower() or "invalid" in line.lower()]
+    return ((telling or lines or ["ffmpeg failed without a word"])[-1])[:300]

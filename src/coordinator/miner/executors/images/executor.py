@@ -1,0 +1,86 @@
+"""The service `image_processing`: Pillow in a child process with limits."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from coordinator.miner.executors.base import ExecutorError, Outcome, Work, refuse_payload
+from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
+from coordinator.miner.executors.images.payload import MEDIA_TYPES, ImagesPayload, check_possible
+
+TIMEOUT_SECONDS: Final = 900.0
+MAX_INPUT_BYTES: Final = 256 << 20
+"""Of each image."""
+MAX_PIXELS: Final = 100_000_000
+MAX_MEMORY_BYTES: Final = 3 * 2**30
+"""Of address space: an image of that many pixels, some copies of it, and the program."""
+MAX_OUTPUT_BYTES: Final = 2**30
+
+
+class ImagesExecutor:
+    """Resizes, crops, turns, filters, adjusts and converts. What takes a neural network is UNSUPPORTED."""
+
+    services = ("image_processing",)
+
+    def __init__(self, *, max_pixels: int = MAX_PIXELS, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self._max_pixels = max_pixels
+        self._timeout_seconds = timeout_seconds
+
+    async def check(self) -> str | None:
+        """Whether Pillow is installed, and runs under the limits."""
+        with TemporaryDirectory(prefix="images-check-") as folder:
+            try:
+                await self._run(PING, Path(folder), CHECK_SECONDS)
+            except ExecutorError as error:
+                return f"{error.detail}: install coordinator[images]"
+        return None
+
+    async def run(self, work: Work) -> Outcome:
+        """The result is `{output_format, outputs: [OutputFile], sizes: [[width, height]]}`.
+
+        Raises ExecutorError: INVALID_PAYLOAD (also for a file that is no image), UNSUPPORTED,
+        INPUT_TOO_LARGE (pixels, memory), EXECUTOR_TIMEOUT, EXECUTOR_KILLED, EXECUTOR_FAILED, and what
+        downloading and uploading raise.
+        """
+        try:
+            payload = ImagesPayload.model_validate(work.payload)
+        except ValidationError as error:
+            refuse_payload(error)
+        check_possible(payload)
+        started = time.monotonic()
+        inputs = [f"input-{number}" for number in range(len(payload.images))]
+        outputs = [f"{number + 1:04}.{payload.output_format}" for number in range(len(payload.images))]
+        for ref, name in zip(payload.images, inputs, strict=True):
+            await work.blobs.download(ref, work.folder / name, max_bytes=MAX_INPUT_BYTES)
+        plan = {
+            "inputs": inputs,
+            "outputs": outputs,
+            "max_pixels": self._max_pixels,
+            **payload.model_dump(mode="json", exclude={"images"}),
+        }
+        done = await self._run(plan, work.folder, self._timeout_seconds, work)
+        media_type = MEDIA_TYPES[payload.output_format]
+        stored = [
+            await work.blobs.upload(output_of(work.folder, name), media_type=media_type) for name in outputs
+        ]
+        result = {"output_format": payload.output_format, "outputs": stored, "sizes": done["sizes"]}
+        wall_ms = round((time.monotonic() - started) * 1000)
+        return Outcome(result, {"wall_ms": wall_ms, "images": len(stored)})
+
+    async def _run(
+        self, plan: dict[str, Any], folder: Path, timeout_seconds: float, work: Work | None = None
+    ) -> dict[str, Any]:
+        return await run_in_child(
+            "images",
+            plan,
+            folder=folder,
+            timeout_seconds=timeout_seconds,
+            max_memory_bytes=MAX_MEMORY_BYTES,
+            max_file_bytes=MAX_OUTPUT_BYTES,
+            **({"on_progress": work.progress} if work else {}),
+        )

@@ -1,0 +1,123 @@
+"""Run a coordinator with its HTTP edge until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from coordinator.application.commands.parsing import MAX_BODY_BYTES
+from coordinator.edge.server.header_limits import LimitedHeaders
+from coordinator.edge.server.websocket_denials import RefusedWebSockets
+from coordinator.runtime.bootstrap import CoordinatorProcess, build
+from coordinator.runtime.event_loop import run_loop
+from coordinator.runtime.garbage_collection import spare_the_collector
+from coordinator.runtime.settings import Settings
+
+KEEP_ALIVE_SECONDS = 75
+PING_SECONDS = 20.0  # between pings on a WebSocket, and until it is given up without an answer
+STUCK_SECONDS = 120  # how long a connection may take none of what is sent to it
+STOP_SECONDS = 10  # how long requests under way may take once we stop
+
+
+def run(
+    settings: Settings, on_ready: Callable[[CoordinatorProcess, int], None] = lambda c, port: None
+) -> None:
+    """Serve until SIGTERM or SIGINT. `on_ready(coordinator, port)` is called once requests are answered.
+
+    Raises OSError (the port is taken), LogUnavailable, ConnectionError, DataDirectoryInUse.
+    """
+    run_loop(serve(settings, on_ready))
+
+
+async def serve(settings: Settings, on_ready: Callable[[CoordinatorProcess, int], None]) -> None:
+    """As `run`, on the loop that is there."""
+    listener = listen(settings.app_host, settings.app_port)
+    with contextlib.closing(listener):
+        coordinator = build(settings)
+        try:
+            await coordinator.start()
+            spare_the_collector()
+            await _serve(coordinator, listener, on_ready)
+        finally:
+            await coordinator.stop()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 picks a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections have it from here
+        # A peer that is there and takes nothing keeps what was written to it in memory for ever.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_SECONDS * 1000)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def configure(app: FastAPI) -> uvicorn.Config:
+    """How the edge is served."""
+    return uvicorn.Config(
+        app,
+        http=LimitedHeaders,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ws=RefusedWebSockets,
+        ws_max_size=MAX_BODY_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        # Some 40 KiB a socket, and messages are small.
+        ws_per_message_deflate=False,
+        lifespan="on",
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with our own handling of signals: the coordinator stops after its edge, in order."""
+
+    on_started: Callable[[], None]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(
+    coordinator: CoordinatorProcess,
+    listener: socket.socket,
+    on_ready: Callable[[CoordinatorProcess, int], None],
+) -> None:
+    server = _Server(configure(coordinator.app))
+
+    def stop() -> None:
+        coordinator.let_go()
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    server.on_started = lambda: on_ready(coordinator, listener.getsockname()[1])
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

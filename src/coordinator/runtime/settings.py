@@ -1,0 +1,216 @@
+"""Settings, from the environment (and a `.env` file). A wrong one stops the start with one clear line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from coordinator.application.keys.keyring import BadKey, Keyring
+from coordinator.crypto.api_keys import KeySecrets
+from coordinator.domain.messages import Millis, Role
+from coordinator.wire.urls import check_amqp_url, parse_allowed
+
+DEVELOPMENT_PREFIX = "dev-only-"
+"""How the secrets begin that the container files ship for trying things out."""
+Mode = Literal["embedded", "standard"]
+Keys = Annotated[tuple[SecretStr, ...], NoDecode]
+RateLimit = Annotated[int, Field(ge=0, le=10_000_000)] | None
+"""Requests in a window; 0 for any number, None for what APP_ENV makes of it."""
+RATE_LIMITS = {"client": 60, "miner": 6000, "admin": 600, "failures": 30}
+"""What is allowed in a window with APP_ENV=prod; elsewhere nothing is limited unless the settings say so.
+
+A miner's key may serve many nodes, each of which polls, reports and sends heartbeats; a failure is a request
+whose key is not valid, counted by its address.
+"""
+
+
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?"
+)
+
+
+class BadSettings(Exception):
+    """The settings can't be used; the text is one line that says which and why, and shows no value."""
+
+
+class Settings(BaseSettings):
+    """Every setting there is; `.env.example` lists them with what they mean."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    app_env: Literal["dev", "test", "prod"] = "dev"
+    app_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]+$")] = "127.0.0.1"
+    app_port: Annotated[int, Field(ge=0, le=65535)] = 8011
+    data_dir: Path = Path("coordinator-data")
+    database_url: SecretStr | None = None
+    amqp_url: SecretStr | None = None
+    work_queue_type: Literal["classic", "quorum"] = "classic"
+    blob_store: str | None = None
+
+    client_api_keys: Keys = ()
+    miner_api_keys: Keys = ()
+    admin_api_keys: Keys = ()
+    hmac_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
+    hmac_window_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
+    allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    rate_limit_requests: RateLimit = None
+    rate_limit_miner_requests: RateLimit = None
+    rate_limit_admin_requests: RateLimit = None
+    rate_limit_failures: RateLimit = None
+    rate_limit_window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    rate_limit_redis_url: SecretStr | None = None
+
+    job_ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
+    openai_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=600)] = 10
+    heartbeat_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    offer_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    metrics_public: bool = False
+    max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
+    fetch_allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    receipt_signing_key_hex: SecretStr | None = None
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator(
+        "client_api_keys",
+        "miner_api_keys",
+        "admin_api_keys",
+        "allow_origins",
+        "fetch_allow_hosts",
+        mode="before",
+    )
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+    @field_validator("receipt_signing_key_hex")
+    @classmethod
+    def _key_in_hex(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", key.get_secret_value()):
+            raise ValueError("must be 64 hex digits")
+        return key
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return url
+
+    @field_validator("amqp_url")
+    @classmethod
+    def _amqp(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            check_amqp_url(url.get_secret_value())
+        return url
+
+    @field_validator("blob_store")
+    @classmethod
+    def _store(cls, where: str | None) -> str | None:
+        if where is not None and "://" in where:
+            if not where.startswith("s3://"):
+                raise ValueError("must be a directory, or s3://bucket/prefix")
+            if find_spec("boto3") is None:
+                raise ValueError("needs the package boto3: install coordinator[s3]")
+        return where
+
+    @field_validator("allow_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("each must be an origin such as https://example.org, without a path")
+        return origins
+
+    @field_validator("fetch_allow_hosts")
+    @classmethod
+    def _hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(parse_allowed(entries)))
+
+    @field_validator("rate_limit_redis_url")
+    @classmethod
+    def _redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            if not url.get_secret_value().startswith(("redis://", "rediss://")):
+                raise ValueError("must begin with redis:// or rediss://")
+            if find_spec("redis") is None:
+                raise ValueError("needs the package redis: install coordinator[redis]")
+        return url
+
+    @property
+    def mode(self) -> Mode:
+        """Which of the two: decided by DATABASE_URL and AMQP_URL alone."""
+        return "standard" if self.database_url and self.amqp_url else "embedded"
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The keys of the settings alone."""
+        return self.new_keyring()
+
+    @property
+    def rate_limits(self) -> dict[str, int]:
+        """By role, and for failures: how many requests in a window; 0 for any number."""
+        given = {
+            "client": self.rate_limit_requests,
+            "miner": self.rate_limit_miner_requests,
+            "admin": self.rate_limit_admin_requests,
+            "failures": self.rate_limit_failures,
+        }
+        usual = RATE_LIMITS if self.app_env == "prod" else dict.fromkeys(RATE_LIMITS, 0)
+        return {name: usual[name] if value is None else value for name, value in given.items()}
+
+    def new_keyring(
+        self, secrets: KeySecrets | None = None, now: Callable[[], Millis] | None = None
+    ) -> Keyring:
+        """A keyring of its own with the keys of the settings, which others may join. Raises BadKey."""
+        keys = {
+            Role.CLIENT: self.client_api_keys,
+            Role.MINER: self.miner_api_keys,
+            Role.ADMIN: self.admin_api_keys,
+        }
+        plain = {role: [key.get_secret_value() for key in those] for role, those in keys.items()}
+        hmac_secret = self.hmac_secret.get_secret_value() if self.hmac_secret else None
+        clock = {} if now is None else {"now": now}
+        return Keyring(plain, hmac_secret=hmac_secret, secrets=secrets, **clock)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings from the environment, with these instead where given. Raises BadSettings."""
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+        settings.keyring  # noqa: B018 - read the keys now, so that a bad one stops the start
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]).upper() if first["loc"] else "settings"
+        raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+    except BadKey as error:
+        raise BadSettings(str(error)) from None
+    except UnicodeDecodeError:
+        raise BadSettings(".env: it is not UTF-8 text") from None
+    if bool(settings.database_url) != bool(settings.amqp_url):
+        missing = "AMQP_URL" if settings.database_url else "DATABASE_URL"
+        raise BadSettings(f"{missing}: set it too, or neither (then everything runs in one process)")
+    if settings.app_env == "prod":
+        _check_production(settings)
+    if settings.heartbeat_timeout_seconds < 2 * settings.heartbeat_interval_seconds:
+        raise BadSettings("HEARTBEAT_TIMEOUT_SECONDS: must be at least twice HEARTBEAT_INTERVAL_SECONDS")
+    return settings
+
+
+def _check_production(settings: Settings) -> None:
+    """What is fine on a laptop and not on a server. Raises BadSettings."""
+    for name in ("client_api_keys", "miner_api_keys", "admin_api_keys"):
+        for key in getattr(settings, name):
+            if key.get_secret_value().partition(":")[2].startswith(DEVELOPMENT_PREFIX):
+                raise BadSettings(f"{name.upper()}: with APP_ENV=prod, use a secret of your own")

@@ -1,0 +1,104 @@
+"""The standard mode: Postgres keeps the log and the tables, RabbitMQ the queues."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from coordinator.application.keys.keyring import Keyring
+from coordinator.application.live.lease_holders import LeaseHolders
+from coordinator.application.ports import Gateway
+from coordinator.broker.connection import Broker
+from coordinator.broker.inbox import CommandInbox
+from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
+from coordinator.broker.progress import RabbitProgress
+from coordinator.broker.publisher import RabbitEventSink
+from coordinator.broker.topology import TopologyMismatch, declare_topology
+from coordinator.runtime.adapters import Adapters
+from coordinator.runtime.settings import Settings
+from coordinator.storage.log.postgres import PostgresEventLog
+from coordinator.storage.migrate import migrate
+from coordinator.storage.tables.leadership import PostgresLeadership
+from coordinator.storage.tables.postgres import PostgresDatabase
+
+DECLARE_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+logger = structlog.get_logger("broker")
+
+OFFER_LIFE = 2.0
+"""How many offer timeouts an offer lies on a queue: after one it is made again."""
+
+
+def open_standard(settings: Settings) -> Adapters:
+    """Open what DATABASE_URL and AMQP_URL name. Raises LogUnavailable."""
+    assert settings.database_url is not None
+    assert settings.amqp_url is not None
+    database_url = settings.database_url.get_secret_value()
+    queue_type = settings.work_queue_type
+    migrate(database_url)
+    log, database = PostgresEventLog(database_url), PostgresDatabase(database_url, durable=False)
+    reads = PostgresDatabase(database_url)
+    leadership = PostgresLeadership(database_url)
+    broker = Broker(settings.amqp_url.get_secret_value())
+
+    async def declare() -> None:
+        await declare_topology(broker.connection, queue_type)
+
+    async def declare_again() -> None:
+        # A broker that comes back may have lost everything, its queues included. Just after its start it lets
+        # us in while some queues are not there yet; a connection that is lost again calls us anew.
+        for pause in DECLARE_PAUSES_SECONDS:
+            try:
+                await declare()
+            except TopologyMismatch:
+                raise
+            except Exception as error:
+                logger.warning("broker.not_declared", reason=str(error), again_in=pause)
+                await asyncio.sleep(pause)
+            else:
+                return
+        await declare()
+
+    queues = RabbitWorkQueues(broker, queue_type, OFFER_LIFE * settings.offer_timeout_seconds)
+    broker.on_reconnect(declare_again)
+
+    async def start() -> None:
+        await broker.start()
+        await declare()
+
+    async def stop() -> None:
+        await queues.stop()
+        await broker.stop()
+        await leadership.close()
+        log.close()
+        database.close()
+        reads.close()
+
+    def inbox(gateway: Gateway, keyring: Keyring) -> CommandInbox:
+        return CommandInbox(broker, gateway, keyring, queue_type=queue_type)
+
+    hints = RabbitHints(broker)
+
+    def progress(lease_holders: LeaseHolders, keyring: Keyring, secret: str) -> RabbitProgress:
+        return RabbitProgress(broker, keyring, lease_holders, hints, secret)
+
+    def on_reconnect(callback: Callable[[], None]) -> None:
+        broker.on_reconnect(callback)
+
+    return Adapters(
+        log=log,
+        database=database,
+        reads=reads,
+        leadership=leadership,
+        queues=queues,
+        hints=hints,
+        sink=RabbitEventSink(broker),
+        start=start,
+        stop=stop,
+        inbox=inbox,
+        progress=progress,
+        connected=lambda: broker.connected,
+        on_reconnect=on_reconnect,
+    )

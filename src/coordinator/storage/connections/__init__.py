@@ -1,0 +1,1 @@
+"""Connections to SQLite and Postgres, which the log and the tables share."""

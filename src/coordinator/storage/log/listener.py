@@ -1,0 +1,92 @@
+"""One thread that tells a `HeadPosition` how far a Postgres log goes: notifications, backed by a slow poll.
+
+LISTEN alone has gaps (before it started, while its connection was lost), so the thread asks for the head
+after every LISTEN and every poll period, and starts over when the connection fails.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+from threading import Thread
+
+import psycopg
+import structlog
+
+from coordinator.storage.connections.postgres_pool import connection_arguments
+from coordinator.storage.log.head_position import HeadPosition
+
+LISTEN_APPLICATION = "coordinator-listen"
+POLL_SECONDS = 0.5
+RESTART_SECONDS = 0.25
+
+_logger = structlog.get_logger(__name__)
+
+
+class Listener:
+    """Call `start` once, `stop` any number of times."""
+
+    def __init__(self, url: str, channel: str, head_statement: str, head: HeadPosition) -> None:
+        self._arguments = connection_arguments(url, LISTEN_APPLICATION)
+        self._channel = channel
+        self._head_statement = head_statement
+        self._head = head
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = Thread(target=self._run, name=LISTEN_APPLICATION, daemon=True)
+        self._stopped = False
+        self._away = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        os.write(self._wake_write, b"x")
+        self._thread.join()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            while not self._stopped:
+                try:
+                    with psycopg.connect(**self._arguments, autocommit=True) as connection:
+                        self._listen(connection)
+                except (psycopg.Error, OSError) as error:
+                    if not self._away:
+                        self._away = True  # once per outage
+                        _logger.warning("log_listener_disconnected", reason=str(error).partition("\n")[0])
+                    selector.select(RESTART_SECONDS)
+
+    def _listen(self, connection: psycopg.Connection) -> None:
+        connection.execute("SET statement_timeout = '5s'")
+        connection.execute(f"LISTEN {self._channel}")
+        if self._away:
+            self._away = False
+            _logger.info("log_listener_connected")
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            selector.register(connection.fileno(), selectors.EVENT_READ)
+            ask = True
+            while not self._stopped:
+                if ask:
+                    row = connection.execute(self._head_statement).fetchone()
+                    assert row is not None
+                    self._head.moved(row[0])
+                # Drain before waiting: the answer above may have brought a notification along.
+                ask = self._drain(connection)
+                if not ask and not selector.select(POLL_SECONDS):
+                    ask = True
+
+    def _drain(self, connection: psycopg.Connection) -> bool:
+        """Take the notifications that are there; whether one of them leaves the position to be asked for."""
+        ask = False
+        for notification in connection.notifies(timeout=0):
+            if notification.payload.isdigit():
+                self._head.moved(int(notification.payload))
+            else:
+                ask = True  # the library's own way to append says only that something was appended
+        return ask

@@ -1,0 +1,144 @@
+"""Events to what the log stores, and back: a stable topic, and the event as pydantic's JSON.
+
+Reading validates strictly: what the domain would not write is reported, never guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from coordinator.application.ports import (
+    Appended,
+    LogError,
+    NewEvent,
+    Page,
+    PayloadKind,
+    Recorded,
+    StoredPayload,
+)
+from coordinator.domain.aggregates import EVENTS
+from coordinator.domain.job import JobEvent
+from coordinator.domain.messages import Event
+from coordinator.storage.log.upcasters import UPCASTERS, upcast
+
+StoredRow = tuple[int, UUID, int, str, bytes]
+"""Position, stream, version, topic, state."""
+
+
+class UnreadableEvent(LogError):
+    """The log holds an event that this version of the program can't read; run the version that wrote it."""
+
+
+class Columns(NamedTuple):
+    """Events to append, by column."""
+
+    streams: Sequence[UUID]
+    versions: Sequence[int]
+    topics: Sequence[str]
+    states: Sequence[bytes]
+
+
+def encode(event: Event) -> tuple[str, bytes]:
+    """The topic, and the state as JSON."""
+    topic = event.topic
+    if topic not in EVENTS:
+        raise ValueError(f"{type(event).__name__} has no registered topic: nobody could read it again")
+    # The serializer itself rather than model_dump_json: half the time, and bytes at once.
+    return topic, event.__pydantic_serializer__.to_json(event)
+
+
+def decode(topic: str, state: bytes) -> Event:
+    """The event, in today's shape. Raises UnreadableEvent."""
+    if topic in UPCASTERS:
+        topic, data = upcast(topic, from_json(state))
+        state = to_json(data)
+    event_class = EVENTS.get(topic)
+    if event_class is None:
+        raise UnreadableEvent(f"unknown topic {topic!r}; a newer version of the program may have written it")
+    try:
+        event: Event = event_class.__pydantic_validator__.validate_json(state, strict=True)
+    except ValidationError as error:
+        # Without the input: an event may hold what must not reach a program's log.
+        reason = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+            for e in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+        raise UnreadableEvent(f"{topic} is not as the program knows it: {reason}") from None
+    return event
+
+
+def to_columns(events: Iterable[NewEvent]) -> Columns:
+    """What to store of these events."""
+    streams, versions, topics, states = [], [], [], []
+    for stream, version, event in events:
+        topic, state = encode(event)
+        streams.append(stream)
+        versions.append(version)
+        topics.append(topic)
+        states.append(state)
+    return Columns(streams, versions, topics, states)
+
+
+def to_appended(
+    previous: int, positions: Sequence[int], events: Sequence[NewEvent], columns: Columns
+) -> Appended:
+    """What an append of these events came to."""
+    keys = {stream: str(stream) for stream in columns.streams}
+    recorded = [
+        Recorded(position, stream, version, event, data, keys[stream])
+        for position, (stream, version, event), data in zip(positions, events, columns.states, strict=True)
+    ]
+    return Appended(previous, recorded)
+
+
+def to_recorded(rows: Iterable[StoredRow]) -> list[Recorded]:
+    """What was stored. Raises UnreadableEvent, which says where."""
+    recorded: list[Recorded] = []
+    for position, stream, version, topic, state in rows:
+        try:
+            event = decode(topic, state)
+            data = state if topic == event.topic else encode(event)[1]
+            recorded.append(Recorded(position, stream, version, event, data, str(stream)))
+        except UnreadableEvent as error:
+            where = f"position {position}, stream {stream}, version {version}"
+            raise UnreadableEvent(f"{where}: {error}") from None
+    return recorded
+
+
+def by_stream(rows: Iterable[StoredRow]) -> dict[UUID, list[Recorded]]:
+    """What was stored, by stream; `rows` are in version order within a stream."""
+    streams: dict[UUID, list[Recorded]] = {}
+    for recorded in to_recorded(rows):
+        streams.setdefault(recorded.stream, []).append(recorded)
+    return streams
+
+
+def client_mark(client: str) -> bytes:
+    """What is in the state of every event of this client's jobs, and of hardly any other.
+
+    A quotation mark inside a text is escaped, so no text can look like it; a name needs no escaping.
+    """
+    return f'"client":"{client}"'.encode()
+
+
+def page_of(client: str, recorded: Sequence[Recorded], until: int, limit: int) -> Page:
+    """Those that are of this client's jobs; `recorded` are the first `limit` candidates up to `until`."""
+    # A miner chooses the names of its metrics, so a candidate may be another's.
+    events = [r for r in recorded if isinstance(r.event, JobEvent) and r.event.client == client]
+    return Page(events, until if len(recorded) < limit else recorded[-1].position)
+
+
+def last_of_each(payloads: Iterable[StoredPayload]) -> Sequence[StoredPayload]:
+    """Without those that a later one for the same job and kind replaces (one statement can't do both)."""
+    latest: dict[tuple[UUID, PayloadKind], StoredPayload] = {(p.job_id, p.kind): p for p in payloads}
+    return list(latest.values())
+
+
+def by_job(kind: PayloadKind, rows: Iterable[Sequence[Any]]) -> dict[UUID, StoredPayload]:
+    """Rows of (job, salt, body) as payloads."""
+    return {job: StoredPayload(job, kind, bytes(salt), bytes(body)) for job, salt, body in rows}

@@ -1,0 +1,1 @@
+"""The derived tables: SQLite and Postgres behind one port, named statements, leadership."""

@@ -1,0 +1,1 @@
+"""What coordinators, miners and clients say to each other, and how."""

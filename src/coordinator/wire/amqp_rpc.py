@@ -1,0 +1,324 @@
+"""Commands and their answers over one AMQP connection that comes back by itself.
+
+    async with AmqpRpc(url, "name:secret") as rpc:
+        answer = await rpc.call("job.submit", {…})
+
+Not aio-pika's robust connection: it restores every consumer with its first arguments, and where a queue has
+vanished meanwhile it fails, and starts over for ever. Here each connection begins with nothing, and whoever
+wants more on it than calls (see `on_connected`) sets that up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from aiormq import spec
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pydantic_core import from_json
+from yarl import URL
+
+from coordinator.crypto.mac import message_to_sign, sign_message
+from coordinator.wire.amqp_batching import (
+    Answer,
+    CommandSender,
+    NotSent,
+    OutgoingMessage,
+    SenderClosed,
+    encode,
+    parse_answer,
+)
+from coordinator.wire.backoff import Backoff, BackoffClock
+
+COMMANDS_EXCHANGE = "coordinator.commands"
+CONTENT_TYPE = "application/json"
+CONNECT_TIMEOUT_SECONDS = 15.0
+CONFIRM_TIMEOUT_SECONDS = 30.0
+"""A broker that does not confirm for so long is taken for dead, whatever its socket says."""
+TELL_SECONDS = 1.0
+SLOW_SECONDS = 5.0
+HEARTBEAT_SECONDS = 10
+PERSISTENT, TRANSIENT = 2, 1
+
+LINK_ERRORS: tuple[type[BaseException], ...] = (*CONNECTION_EXCEPTIONS, TimeoutError)
+"""What aio-pika raises when the broker or the network fails."""
+
+T = TypeVar("T")
+
+
+class LinkLost(ConnectionError):
+    """The connection went away while something was waiting on it."""
+
+
+async def on_link(awaitable: Awaitable[T]) -> T:
+    """Await an AMQP operation. A dying connection may cancel what waits on it: that is LinkLost then."""
+    try:
+        return await awaitable
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise LinkLost("the connection was lost") from None
+
+
+class AmqpRpc:
+    """One connection, one reply queue, and the map from replies to who waits for them.
+
+    `key` is `name:secret`; only the name and signatures made with the secret are sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        name: str = "coordinator client",
+        answer_timeout_seconds: float = 10.0,
+        backoff: Backoff | None = None,
+        clock: BackoffClock | None = None,
+    ) -> None:
+        self._url = URL(url)
+        if "heartbeat" not in self._url.query:
+            # A minute's silence, the default, is long for work that waits.
+            self._url = self._url.update_query(heartbeat=HEARTBEAT_SECONDS)
+        self._principal, _, self._secret = key.partition(":")
+        self._name = name
+        self._backoff = backoff or Backoff()
+        self._clock = clock or BackoffClock()
+        self._sender = CommandSender(
+            self._publish,
+            answer_timeout_seconds=answer_timeout_seconds,
+            backoff=self._backoff,
+            clock=self._clock,
+        )
+        self._asked: dict[str, asyncio.Future[Answer]] = {}
+        self._listeners: list[Callable[[AbstractConnection], None]] = []
+        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
+        self._careless: AbstractChannel | None = None
+        self._tell_again_at = 0.0
+        self._reply_to = ""
+        self._up = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
+        self._log = structlog.get_logger().bind()
+
+    async def start(self) -> None:
+        """Begin to connect, and keep connected; does not wait for the broker. May be called twice.
+
+        After `close` it does nothing.
+        """
+        if self._keeper is None and not self._closed:
+            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        """Disconnect. Calls without an answer raise SenderClosed. May be called twice, and without start."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        await self._disconnect()  # it may have been in the middle of connecting
+        await self._sender.close()
+        for future in self._asked.values():
+            future.cancel()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def call(self, kind: str, command: Mapping[str, Any]) -> Answer:
+        """Send a command until it is answered, and return the answer, accepted or refused.
+
+        Goes on through restarts of the broker and the coordinator; bound it with `asyncio.timeout`.
+        Raises SenderClosed; ValueError or TypeError for what is not JSON.
+        """
+        if kind == "job.submit" and command.get("idempotency_key") is None:
+            # Without one a job is known by its message, and what is sent again later is another message.
+            command = {**command, "idempotency_key": secrets.token_hex(16)}
+        return await self._sender.call(kind, command)
+
+    async def ask(
+        self, kind: str, message: Mapping[str, Any], *, queue: str, timeout_seconds: float
+    ) -> Answer | None:
+        """Send a message straight to a queue, once; None where no answer came in time."""
+        body = encode(message)
+        ask_id = secrets.token_hex(16)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._asked[ask_id] = future
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._publish(OutgoingMessage(kind, ask_id, body), queue=queue)
+                return await future
+        except (NotSent, TimeoutError):
+            return None
+        finally:
+            del self._asked[ask_id]
+
+    async def tell(self, kind: str, message: Mapping[str, Any], *, exchange: str, routing_key: str) -> bool:
+        """Publish a message that nobody answers, once, and without a confirm.
+
+        False where it certainly did not leave: there is no connection, or the broker is slow; then no other
+        is tried for a few seconds, so that nothing piles up.
+        """
+        channel, now = self._careless, self._clock.now()
+        if channel is None or channel.is_closed or now < self._tell_again_at:
+            return False
+        body, message_id = encode(message), secrets.token_hex(8)
+        signature = sign_message(self._secret, message_to_sign(kind, message_id, "", "", body))
+        properties = spec.Basic.Properties(
+            content_type=CONTENT_TYPE,
+            headers={"principal": self._principal, "signature": signature},
+            delivery_mode=TRANSIENT,
+            message_id=message_id,
+            message_type=kind,
+        )
+        try:
+            # It waits until the socket has taken it: that is how a slow broker is noticed.
+            async with asyncio.timeout(TELL_SECONDS):
+                await on_link(
+                    channel.basic_publish(
+                        body, exchange=exchange, routing_key=routing_key, properties=properties
+                    )
+                )
+        except TimeoutError:
+            self._tell_again_at = now + TELL_SECONDS + SLOW_SECONDS
+            return False
+        except LINK_ERRORS:
+            return False
+        return True
+
+    async def connection(self) -> AbstractConnection:
+        """The connection that is up now; waits for it."""
+        await self._up.wait()
+        assert self._connection is not None
+        return self._connection
+
+    def on_connected(self, listener: Callable[[AbstractConnection], None]) -> None:
+        """Call back with every new connection."""
+        self._listeners.append(listener)
+
+    # --- the connection ------------------------------------------------------------------------------------
+    async def _keep(self) -> None:
+        tries = 0
+        while True:
+            self._lost.clear()
+            try:
+                await on_link(self._connect())
+            except LINK_ERRORS as error:
+                if tries == 0:
+                    self._log.warning("broker_unreachable", reason=f"{type(error).__name__}: {error}")
+                await self._disconnect()
+                await self._clock.sleep(self._backoff.delay(tries))
+                tries += 1
+                continue
+            tries = 0
+            try:
+                await self._lost.wait()
+                self._log.warning("broker_lost")
+            finally:
+                self._up.clear()
+                await self._disconnect()
+            # A broker that takes connections and drops them at once must not be hammered.
+            await self._clock.sleep(self._backoff.delay(0))
+
+    async def _connect(self) -> None:
+        connection = await aio_pika.connect(
+            self._url,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            client_properties={"connection_name": self._name},
+        )
+        self._connection = connection
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            self._channel = raw = await channel.get_underlay_channel()
+            # Named by the broker, for this connection only: a dead one would hold on to a name of ours.
+            queue = await raw.queue_declare(exclusive=True)
+            assert queue.queue
+            self._reply_to = queue.queue
+            await raw.basic_consume(self._reply_to, self._on_reply, no_ack=True)
+            careless = await connection.channel(publisher_confirms=False)
+            self._careless = await careless.get_underlay_channel()
+        raw.closing.add_done_callback(lambda _: self._lost.set())
+        self._log.debug("broker_connected")
+        self._up.set()
+        self._sender.repeat_now()
+        for listener in self._listeners:
+            listener(connection)
+
+    async def _disconnect(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        self._careless = None
+        if connection is not None:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                    await on_link(connection.close())
+            except LINK_ERRORS:
+                pass  # it is gone, which is all that was wanted
+
+    async def _on_reply(self, message: DeliveredMessage) -> None:
+        correlation_id = message.header.properties.correlation_id
+        asked = self._asked.get(correlation_id or "")
+        if asked is None:
+            self._sender.answered(correlation_id, message.body)
+        elif not asked.done() and (answer := _answer(message.body)) is not None:
+            asked.set_result(answer)
+
+    async def _publish(self, envelope: OutgoingMessage, *, queue: str | None = None) -> None:
+        await self._up.wait()
+        channel = self._channel
+        if channel is None:
+            raise NotSent("not connected")
+        signature = sign_message(
+            self._secret,
+            message_to_sign(envelope.kind, envelope.id, self._reply_to, envelope.id, envelope.body),
+        )
+        properties = spec.Basic.Properties(
+            content_type=CONTENT_TYPE,
+            headers={"principal": self._principal, "signature": signature},
+            delivery_mode=TRANSIENT if queue else PERSISTENT,
+            message_id=envelope.id,
+            correlation_id=envelope.id,
+            reply_to=self._reply_to,
+            message_type=envelope.kind,
+        )
+        try:
+            await on_link(
+                channel.basic_publish(
+                    envelope.body,
+                    exchange="" if queue else COMMANDS_EXCHANGE,
+                    routing_key=queue or envelope.kind,
+                    properties=properties,
+                    mandatory=True,
+                    timeout=CONFIRM_TIMEOUT_SECONDS,
+                )
+            )
+        except TimeoutError:
+            if self._channel is channel:
+                self._lost.set()
+            raise NotSent("the broker does not confirm") from None
+        except LINK_ERRORS as error:
+            raise NotSent(f"{type(error).__name__}: {error}") from None
+
+
+def _answer(body: bytes) -> Answer | None:
+    try:
+        return parse_answer(from_json(body))
+    except ValueError:
+        return None
+
+
+__all__ = ["COMMANDS_EXCHANGE", "LINK_ERRORS", "AmqpRpc", "Answer", "SenderClosed", "on_link"]
