@@ -97,7 +97,7 @@ def append_copies(log: PostgresEventLog, models: Sequence[Model], count: int) ->
     documents: list[StoredPayload] = []
     for number in range(count):
         model, job_id = models[number % len(models)], uuid4()
-        events += [NewEvent(job_id, r.version, renamed(r, job_id)) for r in model.events]
+        events += [NewEvent(job_id, r.version, renamed(r, job_id), r.metadata) for r in model.events]
         documents += [document._replace(job_id=job_id) for document in model.documents]
     log.append(events, documents)
 

@@ -31,9 +31,9 @@ from coordinator.application.ports import (
     Tables,
     WorkQueues,
 )
-from coordinator.domain.job import JobEvent, JobSubmitted
+from coordinator.domain.job import JobSubmitted, is_job_event
 from coordinator.domain.matching import Capabilities, Constraints, profile_of, wanted
-from coordinator.domain.messages import SYSTEM, Event
+from coordinator.domain.messages import SYSTEM, Event, Metadata
 from coordinator.domain.miner import MinerRegistered
 
 FLEETS = ((10, 1), (10, 10), (1_000, 1), (1_000, 1_000), (100_000, 1), (100_000, 1_000))
@@ -147,9 +147,9 @@ def _submitted(wants: Constraints) -> JobSubmitted:
 
 
 def _recorded(events: Sequence[Event]) -> list[Recorded]:
-    streams = [event.job_id if isinstance(event, JobEvent) else uuid4() for event in events]
+    streams = [event.job_id if is_job_event(event) else uuid4() for event in events]
     return [
-        Recorded(number, stream, 1, event, b"", str(stream))
+        Recorded(number, stream, 1, event, b"", Metadata("", ""), str(stream))
         for number, (stream, event) in enumerate(zip(streams, events, strict=True), 1)
     ]
 

@@ -27,6 +27,7 @@ from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
 from coordinator.storage.tables.statements import SQL_DIRECTORY, BadStatement, load_statements
 from coordinator.storage.tables.table_schemas import BadRow
+from tests.harness.metadata import METADATA
 from tests.harness.waiting import eventually_now
 
 PATIENCE = 30.0  # seconds before a test gives up on something that should happen
@@ -382,7 +383,7 @@ def test_log_and_tables_share_the_write_lock(tmp_path: Path, sql: Path, migratio
         for number in range(100):
             job = stream_id("job", str(number))
             event = JobCanceled(at=1, by="alice", job_id=job, client="alice", attempt=1, reason="")
-            log.append([NewEvent(job, 1, event)])
+            log.append([NewEvent(job, 1, event, METADATA)])
 
     def follow() -> None:
         start.wait()

@@ -15,7 +15,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from coordinator.application.commands.parsing import Accepted, Answer, Intent
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.fair_queue import LANE_HEAD
 from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
@@ -24,9 +23,12 @@ from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.runner import FollowerBase, FollowerRunner, LocalWatermarks
 from coordinator.application.followers.timers import Timers
 from coordinator.application.ports import (
+    Accepted,
+    Answer,
     Clock,
     Database,
     EventLog,
+    Intent,
     LogUnavailable,
     NewEvent,
     Recorded,
@@ -54,7 +56,8 @@ from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.leadership import LocalLeadership
 from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
-from tests.unit import deciding
+from tests.harness import deciding
+from tests.harness.metadata import METADATA
 
 PATIENCE = 60.0  # seconds before a test gives up on something that should happen
 T0 = deciding.T0
@@ -84,7 +87,7 @@ class Stores:
         for event in events:
             stream = getattr(event, "job_id", None) or miner_stream(getattr(event, "miner_id", "?"))
             self.versions[stream] = self.versions.get(stream, 0) + 1
-            new.append(NewEvent(stream, self.versions[stream], event))
+            new.append(NewEvent(stream, self.versions[stream], event, METADATA))
             if isinstance(event, JobSubmitted) and payload:
                 payloads.append(StoredPayload(event.job_id, "payload", SALT, PAYLOAD))
         return list(self.log.append(new, payloads).events)
@@ -629,9 +632,9 @@ async def test_a_payload_that_looks_like_our_reference_to_a_blob_is_a_payload(st
     d = dispatching(stores)
     stores.versions |= {mine: 0, ours: 0}
     events = [
-        NewEvent(mine, 1, submitted(mine, payload_digest=digest)),
-        NewEvent(ours, 1, submitted(ours)),
-        NewEvent(miner_stream("rig"), 1, deciding.registered(concurrency=2)),
+        NewEvent(mine, 1, submitted(mine, payload_digest=digest), METADATA),
+        NewEvent(ours, 1, submitted(ours), METADATA),
+        NewEvent(miner_stream("rig"), 1, deciding.registered(concurrency=2), METADATA),
     ]
     rows = [StoredPayload(mine, "payload", b"s" * 16, body), StoredPayload(ours, "payload", b"s" * 16, ref)]
     recorded = stores.log.append(events, rows).events

@@ -39,6 +39,7 @@ from coordinator.storage.log.postgres_recorder import PostgresRecorder
 from coordinator.storage.log.sqlite import SqliteEventLog
 from coordinator.storage.migrate import migrate
 from tests.harness.memory_log import MemoryEventLog
+from tests.harness.metadata import METADATA
 from tests.harness.waiting import eventually_now
 
 PATIENCE = 30.0  # seconds before a test gives up on something that should happen
@@ -47,6 +48,7 @@ APPEND_ONE = """
 import sys
 from uuid import uuid4
 from coordinator.application.ports import NewEvent
+from coordinator.domain.messages import Metadata
 from coordinator.domain.job import JobCanceled
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.log.sqlite import SqliteEventLog
@@ -55,7 +57,7 @@ log = (PostgresEventLog if target.startswith("postgres") else SqliteEventLog)(ta
 for _ in range(count // batch):
     ids = [uuid4() for _ in range(batch)]
     log.append([
-        NewEvent(i, 1, JobCanceled(at=1, by="alice", job_id=i, client="alice", attempt=1, reason=""))
+        NewEvent(i, 1, JobCanceled(at=1, by="alice", job_id=i, client="alice", attempt=1, reason=""), Metadata("command-1", ""))
         for i in ids
     ])
 log.close()
@@ -127,7 +129,7 @@ def canceled(job: UUID, reason: str = "") -> JobCanceled:
 
 
 def new(stream: UUID, version: int = 1, reason: str = "") -> NewEvent:
-    return NewEvent(stream, version, canceled(stream, reason))
+    return NewEvent(stream, version, canceled(stream, reason), METADATA)
 
 
 def payload(job: UUID, body: bytes = b"{}", kind: Any = "payload") -> StoredPayload:
@@ -142,7 +144,7 @@ def recorded(appended: Appended, events: list[NewEvent]) -> list[Recorded]:
     """What was appended, as it was asked for."""
     places = positions(appended)
     return [
-        Recorded(p, *new, encode(new.event)[1], str(new.stream))
+        Recorded(p, *new[:3], encode(new.event)[1], new.metadata, str(new.stream))
         for p, new in zip(places, events, strict=True)
     ]
 
@@ -224,7 +226,8 @@ def test_reading_one_clients_events_in_pages(log: EventLog) -> None:
     metrics; a page says how far it looked."""
     mine = [new(uuid4()) for _ in range(5)]
     others = [
-        NewEvent(i, 1, canceled(i).model_copy(update={"client": "bob"})) for i in (uuid4() for _ in range(6))
+        NewEvent(i, 1, canceled(i).model_copy(update={"client": "bob"}), METADATA)
+        for i in (uuid4() for _ in range(6))
     ]
     trap = uuid4()
     hostile = JobCompleted(
@@ -240,7 +243,7 @@ def test_reading_one_clients_events_in_pages(log: EventLog) -> None:
         receipt={"client": "bob"},
     )
     appended = log.append(
-        [mine[0], *others[:3], NewEvent(trap, 1, hostile), *mine[1:4], *others[3:], mine[4]]
+        [mine[0], *others[:3], NewEvent(trap, 1, hostile, METADATA), *mine[1:4], *others[3:], mine[4]]
     )
     own = [r for r in log.read(0, 100) if r.event in [n.event for n in mine]]
     end = positions(appended)[-1]
@@ -448,31 +451,25 @@ def test_the_listener_is_started_again(on_postgres: Logs) -> None:
     eventually_now(lambda: listeners(url) not in ([], [killed]))
 
 
-def test_the_librarys_own_append_wakes(on_postgres: Logs) -> None:
-    """The library's own way to append wakes too, and waits for our lock rather than the table's."""
+def test_appends_wait_for_each_other_alone(on_postgres: Logs) -> None:
+    """An append waits for another one's lock, and not for the table's, which VACUUM takes."""
     log, other = on_postgres(), PostgresEventLog(on_postgres.target or "")
     on_postgres.opened.callback(other.close)
-    event = StoredEvent(uuid4(), 1, *_encoded(canceled(uuid4())))
     with waiting(log, 0) as woken, ThreadPoolExecutor(1) as threads, psycopg.connect(other._url) as holder:
         holder.execute("LOCK TABLE stored_events IN SHARE UPDATE EXCLUSIVE MODE")  # what VACUUM takes
-        appending = threads.submit(PostgresApplicationRecorder.insert_events, other.recorder, [event])
-        assert appending.result(PATIENCE) == [1]
+        appending = threads.submit(other.append, [new(uuid4())])
+        assert [1] == positions(appending.result(PATIENCE))
         assert woken[0].result(PATIENCE)
         holder.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, APPEND_LOCK))
-        event = StoredEvent(uuid4(), 1, *_encoded(canceled(uuid4())))
-        appending = threads.submit(PostgresApplicationRecorder.insert_events, other.recorder, [event])
+        appending = threads.submit(other.append, [new(uuid4())])
         eventually_now(lambda: _waits_for_a_lock(holder))
         holder.rollback()
-        assert appending.result(PATIENCE) == [2]
+        assert [2] == positions(appending.result(PATIENCE))
 
 
 def _waits_for_a_lock(connection: psycopg.Connection) -> bool:
     waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     return connection.execute(waiting).fetchone() is not None
-
-
-def _encoded(event: JobCanceled) -> tuple[str, bytes]:
-    return event.topic, event.model_dump_json().encode()
 
 
 def test_the_librarys_function_without_a_lock_is_not_there(on_postgres: Logs) -> None:

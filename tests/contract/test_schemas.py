@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from coordinator.broker import topology
 from coordinator.dev import schemas
-from coordinator.domain.aggregates import COMMANDS, EVENTS
 from coordinator.domain.errors import Code
+from coordinator.domain.registry import COMMANDS, EVENTS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "schemas"

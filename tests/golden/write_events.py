@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from coordinator.domain.aggregates import fold, job_stream, key_stream
+from coordinator.domain.decision import fold
 from coordinator.domain.job import (
     JobAttemptEnded,
     JobCanceled,
@@ -24,10 +24,11 @@ from coordinator.domain.job import (
     JobRequeued,
     JobStarted,
     JobSubmitted,
+    job_stream,
 )
-from coordinator.domain.key import KeyCreated, KeyRevoked, KeyRotated
+from coordinator.domain.key import KeyCreated, KeyRevoked, KeyRotated, key_stream
 from coordinator.domain.matching import Capabilities, Constraints, Gpu
-from coordinator.domain.messages import Event
+from coordinator.domain.messages import Event, Metadata
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, miner_stream
 from coordinator.domain.name import NameClaimed, NameReleased, name_stream
 from coordinator.domain.service import (
@@ -188,8 +189,15 @@ def streams() -> list[tuple[UUID, list[Event]]]:
     return all_streams
 
 
+def metadata_of(number: int) -> Metadata:
+    """Of the number-th event: with a message's own id in every other one, else with one made for it."""
+    command = f"message-{number}:0" if number % 2 else str(UUID(int=number))
+    return Metadata(command, f"00-{number + 1:032x}-{number + 1:016x}-{number % 2:02x}")
+
+
 def main(path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
+        number = 0
         for stream, events in streams():
             for version, event in enumerate(events, start=1):
                 topic, state = encode(event)
@@ -198,8 +206,10 @@ def main(path: Path) -> None:
                     "version": version,
                     "topic": topic,
                     "state": state.decode(),
+                    "metadata": metadata_of(number).to_json().decode(),
                     "then": type(fold(events[:version])).__name__,
                 }
+                number += 1
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

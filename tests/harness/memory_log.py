@@ -20,6 +20,7 @@ from coordinator.application.ports import (
 )
 from coordinator.storage.log.head_position import HeadPosition
 from coordinator.storage.log.mapping import (
+    NO_METADATA,
     StoredRow,
     by_stream,
     client_mark,
@@ -36,12 +37,14 @@ class MemoryEventLog:
     def __init__(self) -> None:
         self.recorder = POPOApplicationRecorder()
         self._payloads: dict[tuple[UUID, PayloadKind], StoredPayload] = {}
+        self._metadata: dict[tuple[UUID, int], bytes] = {}
+        """By stream and version: the library's recorder has no place for them."""
         self._lock = RLock()
         self._head = HeadPosition()
 
     def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
         columns = to_columns(events)
-        stored = [StoredEvent(*row) for row in zip(*columns, strict=True)]
+        stored = [StoredEvent(*row) for row in zip(*columns[:4], strict=True)]
         with self._lock:
             previous = self.head()
             try:
@@ -50,6 +53,8 @@ class MemoryEventLog:
                 raise VersionConflict("another append took one of these stream versions") from error
             assert positions is not None
             self._payloads.update({(p.job_id, p.kind): p for p in payloads})
+            keys = zip(columns.streams, columns.versions, strict=True)
+            self._metadata.update(zip(keys, columns.metadata, strict=True))
         self._head.moved(positions[-1])
         return to_appended(previous, positions, events, columns)
 
@@ -59,7 +64,7 @@ class MemoryEventLog:
 
     def versions(self, streams: Collection[UUID]) -> dict[UUID, int]:
         wanted = set(streams)
-        return {stream: version for _, stream, version, _, _ in self._rows(0, None) if stream in wanted}
+        return {stream: version for _, stream, version, *_ in self._rows(0, None) if stream in wanted}
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         return to_recorded(self._rows(after, limit))
@@ -95,7 +100,17 @@ class MemoryEventLog:
             after, limit if limit is not None else -1, inclusive_of_start=False
         )
         return [
-            (n.id, n.originator_id, n.originator_version, n.topic, n.state)
+            (
+                n.id,
+                stream,
+                n.originator_version,
+                n.topic,
+                n.state,
+                self._metadata_of(stream, n.originator_version),
+            )
             for n in notifications
-            if isinstance(n.originator_id, UUID)
+            if isinstance(stream := n.originator_id, UUID)
         ]
+
+    def _metadata_of(self, stream: UUID, version: int) -> bytes:
+        return self._metadata.get((stream, version), NO_METADATA)

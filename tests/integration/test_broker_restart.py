@@ -13,9 +13,8 @@ from aio_pika import Message, connect_robust
 from aio_pika.abc import HeadersType
 from pamqp.commands import Basic
 
-from coordinator.application.commands.parsing import Accepted, Answer, Intent
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Heartbeat, Offer, Recorded
+from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, Offer, Recorded
 from coordinator.broker import connection
 from coordinator.broker.connection import Broker, BrokerRefused, BrokerUnreachable, PublishFailed
 from coordinator.broker.declarer import Declarer
@@ -29,6 +28,7 @@ from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetired
 from coordinator.storage.log.mapping import encode
 from coordinator.wire.amqp_rpc import LINK_ERRORS, on_link
+from tests.harness.metadata import METADATA
 from tests.harness.waiting import eventually
 
 SOON = 60.0
@@ -265,7 +265,7 @@ async def test_events_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     """Publishing raises while the broker is away, and works again when it is back."""
     sink = RabbitEventSink(broker)
     event = ServiceRetired(at=1, by="root", service="whisper")
-    events = [Recorded(1, uuid4(), 1, event, encode(event)[1], "")]
+    events = [Recorded(1, uuid4(), 1, event, encode(event)[1], METADATA, "")]
     await sink.publish(events)
     await in_thread(breakable_rabbitmq.cut_power)
 

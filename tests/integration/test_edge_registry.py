@@ -10,7 +10,7 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from coordinator.application.commands.parsing import Accepted, Intent
+from coordinator.application.ports import Accepted, Intent
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetire
 from coordinator.edge.models.services import ServiceView

@@ -16,9 +16,8 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from pamqp import decode
 from pamqp.commands import Basic
 
-from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Heartbeat
+from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, Refused
 from coordinator.broker.connection import Broker
 from coordinator.broker.inbox import CommandInbox, retry_delay
 from coordinator.broker.pamqp_patch import read_tolerantly
@@ -227,7 +226,7 @@ async def test_a_command_is_answered(sender: Sender, gateway: RecordingFront) ->
     (intent,) = gateway.intents
     assert intent.principal == Principal("alice", Role.CLIENT)
     assert intent.message_id == "m"
-    assert intent.trace == trace
+    assert intent.traceparent == trace
     assert isinstance(intent.command, JobSubmit)
     assert intent.command.payload == SUBMIT["payload"]
     assert await sender.count(COMMANDS_QUEUE) == 0

@@ -21,6 +21,7 @@ from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained
 from coordinator.domain.service import ServiceRetired
 from coordinator.storage.log.mapping import encode
+from tests.harness.metadata import METADATA
 
 SOON = 60.0
 AT = 1_800_000_000_000
@@ -38,7 +39,8 @@ def recorded(events: Sequence[Event], streams: Sequence[UUID] | None = None) -> 
     """The events at positions with gaps, each in its stream."""
     places = streams or [getattr(event, "job_id", None) or uuid4() for event in events]
     return [
-        Recorded(10 + 3 * i, places[i], i + 1, e, encode(e)[1], str(places[i])) for i, e in enumerate(events)
+        Recorded(10 + 3 * i, places[i], i + 1, e, encode(e)[1], METADATA, str(places[i]))
+        for i, e in enumerate(events)
     ]
 
 

@@ -12,14 +12,13 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
-from coordinator.application.commands.parsing import Accepted, Answer, Intent
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
-from coordinator.application.ports import Heartbeat, Offer, TakenOffer
+from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, Offer, TakenOffer
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from coordinator.application.commands.batching import MAX_BATCH, Batch, Batches
-from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
-from coordinator.application.commands.preparing import Prepared
+from coordinator.application.commands.batching import MAX_BATCH, AnyPrepared, Batch, Batches
+from coordinator.application.commands.handler import Prepared
+from coordinator.application.ports import Accepted, Answer, Intent, Refused
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobExpire
 from coordinator.domain.messages import SYSTEM
@@ -19,13 +20,16 @@ STOPPED = Refused(Code.UNAVAILABLE, "stopped")
 PATIENCE = 20.0
 
 
-def command(writes: int, *reads: int, names: tuple[str, ...] = ()) -> Prepared:
-    stream = UUID(int=writes)
-    return Prepared(Intent(JobExpire(job_id=stream), SYSTEM), stream, tuple(map(_uuid, reads)), names=names)
+def command(own: int, *reads: int, writes: tuple[int, ...] = ()) -> AnyPrepared:
+    """A command with these streams: its own, others that it looks at, others that it may append to."""
+    stream, handler = UUID(int=own), cast("Any", None)
+    return Prepared(
+        Intent(JobExpire(job_id=stream), SYSTEM), handler, stream, None, _uuids(reads), _uuids(writes)
+    )
 
 
-def _uuid(number: int) -> UUID:
-    return UUID(int=number)
+def _uuids(numbers: tuple[int, ...]) -> tuple[UUID, ...]:
+    return tuple(UUID(int=number) for number in numbers)
 
 
 class Line:
@@ -44,7 +48,7 @@ class Line:
         await self._let_go[-1].wait()
         return [Accepted(prepared.stream.int, {}) for prepared in batch.commands]
 
-    def submit(self, *commands: Prepared) -> asyncio.Task[list[Answer]]:
+    def submit(self, *commands: AnyPrepared) -> asyncio.Task[list[Answer]]:
         return asyncio.create_task(self.batches.submit(commands))
 
     def let_go(self, number: int) -> None:
@@ -112,12 +116,13 @@ async def test_a_call_of_many_is_answered_whole_and_in_order(line: Line) -> None
         (command(1), command(1), True),
         (command(1), command(2, 1), True),
         (command(1, 2), command(2), True),
-        (command(1, 9, names=("n",)), command(2, 9), True),  # names are written where they are looked up
-        (command(1, 9), command(2, 9, names=("n",)), True),
+        (command(1, writes=(9,)), command(2, 9), True),
+        (command(1, 9), command(2, writes=(9,)), True),
+        (command(1, writes=(8, 9)), command(2, writes=(9,)), True),
     ],
 )
 async def test_what_may_be_written_ahead_is_waited_for(
-    line: Line, ahead: Prepared, behind: Prepared, waits: bool
+    line: Line, ahead: AnyPrepared, behind: AnyPrepared, waits: bool
 ) -> None:
     """Reads of one stream go side by side; a write of it waits, and is waited for."""
     first = line.submit(ahead)

@@ -9,90 +9,34 @@ from typing import Any
 
 import pytest
 
-from coordinator.application.commands.bus import MAX_TRIES, CommandBus
+from coordinator.application.commands.bus import MAX_TRIES
 from coordinator.application.commands.cache import Entry, StateCache
-from coordinator.application.commands.context import Deciding
-from coordinator.application.commands.names import Names
-from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
-from coordinator.application.commands.preparing import Preparation, Prepared
-from coordinator.application.commands.references import References
 from coordinator.application.ports import (
+    Accepted,
     Appended,
-    Clock,
     LogUnavailable,
     NewEvent,
-    Recorded,
+    Refused,
     StoredPayload,
     VersionConflict,
 )
-from coordinator.crypto.keys import SigningKey
-from coordinator.domain.aggregates import fold, job_stream
+from coordinator.domain.decision import fold
 from coordinator.domain.errors import Code
-from coordinator.domain.job import Expired, JobCancel, JobSubmit
-from coordinator.domain.messages import SYSTEM, Command, Principal, Role
-from coordinator.domain.service import ServiceRegister
-from tests.harness.memory_log import MemoryEventLog
-from tests.unit.deciding import a_spec
-
-ALICE = Principal("alice", Role.CLIENT)
-BOB = Principal("bob", Role.CLIENT)
-CLOCK = Clock(now=lambda: 1_700_000_000_000, monotonic=lambda: 0.0)
-
-
-class WatchedLog(MemoryEventLog):
-    """The in-memory log, with a tap on appends: what a test needs to see, and to make fail."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.appends: list[int] = []
-        self.loads = 0
-        self.before_append: Callable[[], None] = lambda: None
-
-    def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
-        self.before_append()
-        appended = super().append(events, payloads)
-        self.appends.append(len(events))
-        return appended
-
-    def load(self, streams: Any) -> dict[Any, list[Recorded]]:
-        self.loads += 1
-        return super().load(streams)
-
-
-class NoBlobs:
-    def get(self, sha256: str) -> AsyncIterator[bytes]:
-        raise AssertionError("nothing here is that large")
-
-    async def put(self, stream: AsyncIterator[bytes], *, expected_sha256: str | None, max_bytes: int) -> Any:
-        raise AssertionError("nothing here is that large")
-
-
-class Bench:
-    """A bus over a log, and the preparation before it."""
-
-    def __init__(self, log: WatchedLog, unowned: set[tuple[str, str]] | None = None) -> None:
-        self.log = log
-        self.committed: list[Appended] = []
-        self.bus = CommandBus(
-            log,
-            Deciding(SigningKey(bytes(32))),
-            CLOCK,
-            references=References(log, NoBlobs(), lambda pairs: unowned or set()),
-            on_committed=self._on_committed,
-        )
-        self.names = Names(self.bus.state)
-        self._preparation = Preparation(NoBlobs(), b"secret", self.names)
-
-    def _on_committed(self, appended: Appended, _: Sequence[StoredPayload]) -> None:
-        self.committed.append(appended)
-        self.names.note(appended.events)
-
-    async def prepare(self, *commands: Command, by: Principal = ALICE) -> list[Prepared]:
-        prepared = await self._preparation.prepare([Intent(c, by) for c in commands])
-        return [p for p in prepared if isinstance(p, Prepared)]
-
-    async def send(self, *commands: Command, by: Principal = ALICE) -> list[Answer]:
-        return await self.bus.submit(await self.prepare(*commands, by=by))
+from coordinator.domain.job import (
+    Expired,
+    JobCancel,
+    JobExpire,
+    JobFail,
+    JobLose,
+    JobRelease,
+    JobStart,
+    is_final,
+    job_stream,
+)
+from coordinator.domain.messages import SYSTEM, Principal
+from coordinator.domain.service import ServiceRegister, service_stream
+from tests.harness.bus import ALICE, BOB, Bench, WatchedLog, codes, submit
+from tests.harness.deciding import RIG, a_spec
 
 
 @pytest.fixture
@@ -103,14 +47,6 @@ async def bench() -> AsyncIterator[Bench]:
     bench.log.appends.clear()
     yield bench
     await bench.bus.stop()
-
-
-def submit(key: str, **fields: Any) -> JobSubmit:
-    return JobSubmit(**{"service": a_spec().id, "payload": {"text": key}, "idempotency_key": key} | fields)
-
-
-def codes(answers: list[Answer]) -> list[str]:
-    return [a.code.value if isinstance(a, Refused) else "accepted" for a in answers]
 
 
 async def test_commands_that_wait_together_are_appended_together(bench: Bench) -> None:
@@ -154,7 +90,7 @@ async def test_a_refusal_fails_its_own_command_only(bench: Bench) -> None:
 async def test_an_unexpected_exception_fails_its_own_command_only(bench: Bench) -> None:
     """A decision that breaks is answered INTERNAL, and recorded nowhere."""
     good = (await bench.prepare(submit("broken")))[0]
-    broken = good._replace(lookups=())  # what the decision needs is not there
+    broken = good._replace(reads=())  # what the decision needs is not there
     whole = (await bench.prepare(submit("whole")))[0]
     answers = await bench.bus.submit([broken, whole])
     assert codes(answers) == ["INTERNAL", "accepted"]
@@ -213,14 +149,14 @@ async def test_what_was_committed_is_known_without_a_look(bench: Bench) -> None:
 async def test_what_keeps_a_batch_from_being_appended_is_singled_out(bench: Bench) -> None:
     """After MAX_TRIES each is decided by itself: the one that always conflicts is refused, no other is."""
     unlucky = job_stream("alice", "unlucky")
-    original = bench.log.append
+    original: Callable[..., Appended] = bench.log.append
 
     def append(events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
         if any(event.stream == unlucky for event in events):
             raise VersionConflict("again")
         return original(events, payloads)
 
-    bench.log.append = append  # type: ignore[method-assign]
+    bench.log.append = append
     answers = await bench.send(submit("a"), submit("unlucky"), submit("b"), submit("a"))
     assert ["accepted", "UNAVAILABLE", "accepted", "accepted"] == codes(answers)
     assert [3, 4, 3] == [a.position for a in answers if isinstance(a, Accepted)]
@@ -301,7 +237,7 @@ async def test_an_unreachable_log_is_answered_unavailable_and_nothing_is_cached(
 
 async def test_a_commit_whose_acknowledgement_was_lost_is_not_repeated(bench: Bench) -> None:
     """The append took place and its answer was lost: the repeated command finds its own effect."""
-    original = bench.log.append
+    original: Callable[..., Appended] = bench.log.append
     lost = iter([True])
 
     def append(events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
@@ -310,7 +246,7 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_not_repeated(bench: Be
             raise VersionConflict("what the retry of a committed insert says")
         return appended
 
-    bench.log.append = append  # type: ignore[method-assign]
+    bench.log.append = append
     before = bench.log.head()
     assert codes(await bench.send(submit("job"))) == ["accepted"]
     assert bench.log.head() == before + 1
@@ -347,9 +283,27 @@ async def test_a_blob_of_somebody_else_is_no_blob() -> None:
     assert codes(answers) == ["BLOB_NOT_FOUND"]
 
 
+async def test_the_id_of_another_kind_of_stream_looks_like_a_job_that_is_not_there(bench: Bench) -> None:
+    """A job id is the sender's word: one that names a service's stream finds no job, with the same text."""
+    entry = service_stream(a_spec().id)
+    attempt = {"attempt": 1, "miner_id": "rig", "session_id": "session-1"}
+    about: list[tuple[Any, dict[str, Any], Principal]] = [
+        (JobStart, attempt, RIG),
+        (JobFail, attempt | {"error_code": "FAILED"}, RIG),
+        (JobRelease, attempt, RIG),
+        (JobCancel, {}, ALICE),
+        (JobLose, {"attempt": 1, "reason": "silent"}, SYSTEM),
+        (JobExpire, {}, SYSTEM),
+    ]
+    for command, fields, by in about:
+        [missing] = await bench.send(command(job_id=_uuid(1), **fields), by=by)
+        [other] = await bench.send(command(job_id=entry, **fields), by=by)
+        assert Refused(Code.JOB_NOT_FOUND, "no such job") == missing == other
+
+
 def test_the_cache_is_bounded_and_drops_what_was_used_least_lately() -> None:
     """Memory does not grow with the number of aggregates."""
-    cache = StateCache(max_bytes=0)
+    cache = StateCache(is_final, max_bytes=0)
     streams = [_uuid(n) for n in range(40)]
     for stream in streams:
         cache.put(stream, Entry(None, 1, 1))
@@ -361,7 +315,7 @@ def test_the_cache_is_bounded_and_drops_what_was_used_least_lately() -> None:
 
 def test_jobs_that_are_over_leave_the_cache_first() -> None:
     """What still has commands to come is not pushed out by what is done."""
-    cache = StateCache(max_bytes=0)
+    cache = StateCache(is_final, max_bytes=0)
     live, over = [_uuid(n) for n in range(20)], [_uuid(n) for n in range(100, 140)]
     for stream in live:
         cache.put(stream, Entry(None, 1, 1))

@@ -12,15 +12,13 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.commands.parsing import Accepted, Answer
-from coordinator.application.ports import Appended, LogUnavailable, NewEvent, StoredPayload
-from coordinator.domain.aggregates import job_stream
+from coordinator.application.ports import Accepted, Answer, Appended, LogUnavailable, NewEvent, StoredPayload
 from coordinator.domain.errors import Code
-from coordinator.domain.job import JobCancel
+from coordinator.domain.job import JobCancel, job_stream
 from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.service import ServiceRegister
-from tests.unit.deciding import a_spec
-from tests.unit.test_bus import Bench, WatchedLog, codes, submit
+from tests.harness.bus import Bench, WatchedLog, codes, submit
+from tests.harness.deciding import a_spec
 
 SEEDS = 12
 PATIENCE = 20.0

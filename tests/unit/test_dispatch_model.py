@@ -21,8 +21,9 @@ from coordinator.domain.job import (
     JobRequeued,
 )
 from coordinator.domain.messages import Event
+from tests.harness import deciding
 from tests.harness.memory_log import MemoryEventLog
-from tests.unit import deciding
+from tests.harness.metadata import METADATA
 
 LANE_HEAD = 4  # as many as fit in memory: small, so that most jobs are in the table alone
 SEEDS = 60
@@ -133,7 +134,7 @@ class World:
     def happened(self, event: Event) -> None:
         position = len(self.log) + 1
         stream = getattr(event, "job_id", UUID(int=0))
-        self.log.append(Recorded(position, stream, position, event, b"", str(stream)))
+        self.log.append(Recorded(position, stream, position, event, b"", METADATA, str(stream)))
 
     def submit(self) -> None:
         for _ in range(self.random.choice((1, 1, 3, 2 * LANE_HEAD))):

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coordinator.application.commands.parsing import MAX_BODY_BYTES, Accepted, parse_command, parse_json
+from coordinator.application.commands.parsing import MAX_BODY_BYTES, parse_command, parse_json
+from coordinator.application.ports import Accepted
 from coordinator.domain.errors import Refusal
 from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
 from coordinator.edge import EdgeLimits
@@ -177,4 +178,4 @@ async def test_a_trace_is_passed_on_where_it_is_one() -> None:
     async with browsing(an_app(gateway=gateway), ALICE) as http:
         for trace in (good, "no trace", good + "\x7f"):
             await http.post(f"/v1/jobs/{JOB}/cancel", headers={"traceparent": trace})
-    assert [intent.trace for intent in gateway.intents] == [good, None, None]
+    assert [intent.traceparent for intent in gateway.intents] == [good, None, None]

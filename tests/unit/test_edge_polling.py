@@ -9,8 +9,7 @@ from collections.abc import Callable
 import pytest
 from fastapi import FastAPI
 
-from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
-from coordinator.application.ports import LogUnavailable
+from coordinator.application.ports import Accepted, Answer, Intent, LogUnavailable, Refused
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobRelease, JobStart
 from coordinator.domain.miner import Draining, Offline, Online, miner_stream

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from coordinator.application.commands.parsing import Refused
-from coordinator.application.ports import LogUnavailable
+from coordinator.application.ports import LogUnavailable, Refused
 from coordinator.domain.errors import Code
 from coordinator.edge import create_app
 from coordinator.edge.http.problems import STATUS_OF, Problem

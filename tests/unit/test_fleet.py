@@ -13,7 +13,7 @@ GPU = Capabilities(services=("checksum", "llm_inference"), gpus=(Gpu(name="RTX 4
 
 
 def work(number: int) -> QueuedWork:
-    return QueuedWork(f"job-{number}", 1, "c", "alice", 0, number, "checksum", "d", 60, 10**15)
+    return QueuedWork(f"job-{number}", 1, "c", "alice", 0, number, "checksum", "d", 60, 10**15, "")
 
 
 def session(miner: str = "m", concurrency: int = 2, running: int = 0) -> Session:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from typing import Any, cast
 
 import pytest
 import structlog
 
 from coordinator.application.commands import gateway
-from coordinator.application.commands.gateway import CommandGateway, MinerPeriods
-from coordinator.application.commands.parsing import Intent
-from coordinator.application.commands.preparing import Preparation
+from coordinator.application.ports import Intent
 from coordinator.domain.job import JobCancel
 from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister
-from tests.unit.deciding import a_spec
-from tests.unit.test_bus import ALICE, Bench, NoBlobs, WatchedLog, submit
+from tests.harness.bus import ALICE, Bench, WatchedLog, submit
+from tests.harness.deciding import a_spec
 
 
 @pytest.fixture
@@ -48,12 +45,9 @@ async def test_the_usual_course_of_a_job_is_said_at_debug_only(
         None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(level)
     )
     monkeypatch.setattr(gateway, "log", logger)
-    nobody = cast("Any", None)  # neither miners nor keys come in here
-    preparation = Preparation(NoBlobs(), b"secret", bench.names)
-    desk = CommandGateway(bench.bus, preparation, nobody, nobody, bench.names, MinerPeriods(1, 1))
     [job] = await bench.prepare(submit("job"))
     commands = [submit("job"), submit("b", service="unknown"), JobCancel(job_id=job.stream)]
-    await desk.handle([Intent(command, ALICE) for command in commands])
+    await bench.gateway.handle([Intent(command, ALICE) for command in commands])
     told = [f"{e['log_level']} {e['event']} {e.get('code', e['command'])}" for e in lines.entries]
     assert expected == told
     assert ["alice"] * len(expected) == [entry["by"] for entry in lines.entries]

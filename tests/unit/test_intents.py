@@ -10,14 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coordinator.application.commands.parsing import (
-    MAX_DEPTH,
-    Accepted,
-    Refused,
-    check_sender,
-    parse_command,
-    parse_json,
-)
+from coordinator.application.commands.parsing import MAX_DEPTH, check_sender, parse_command, parse_json
+from coordinator.application.ports import Accepted, Refused
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobCancel, JobFail, JobSubmit
 from coordinator.domain.messages import COMMANDS, SYSTEM, Principal, Role

@@ -7,14 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from coordinator.domain import miner
-from coordinator.domain.aggregates import JOB, fold, job_stream
+from coordinator.domain.decision import fold
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.facts import Facts
-from coordinator.domain.job import MAX_FREE_RELEASES, JobAttemptEnded, JobFailed
+from coordinator.domain.job import MAX_FREE_RELEASES, JobAttemptEnded, JobFailed, job_stream
 from coordinator.domain.matching import Constraints
 from coordinator.domain.messages import COMMANDS, SYSTEM, Event, Principal, Role
-from coordinator.domain.service import RegisteredService, ServiceRegistered
-from tests.unit.deciding import (
+from coordinator.domain.service import RegisteredService
+from tests.harness.deciding import (
     ADMIN,
     ALICE,
     BOB,
@@ -133,14 +132,6 @@ def test_every_command_but_submit_needs_a_job(topic: str) -> None:
     given().when(command).then(Code.JOB_NOT_FOUND)
 
 
-def test_the_id_of_another_kind_of_stream_looks_like_a_job_that_is_not_there() -> None:
-    """A job id is the sender's word: one that names a miner or a service finds no job, with the same text."""
-    for command in (start(), complete(), fail(), release(), lose(), cancel(), expire()):
-        missing = given().when(command).then(Code.JOB_NOT_FOUND)
-        for events in ([registered()], [ServiceRegistered(at=T0, by="root", spec=a_spec())]):
-            assert missing.detail == given(*events).when(command).then(Code.JOB_NOT_FOUND).detail
-
-
 # --- start -------------------------------------------------------------------------------------------------
 def test_start_claims_the_offered_attempt() -> None:
     """An accepted start gives this session the lease, under the key that it registered."""
@@ -250,7 +241,7 @@ def test_complete_ends_the_job_with_a_receipt() -> None:
 def test_complete_repeated_gives_the_first_receipt() -> None:
     """A repeated result changes nothing, seals nothing and gets the first receipt."""
     decided = given(submitted(), started()).when(complete()).then(completed())
-    repeat = decided.again(complete(result={"text": "another"}, begun=T0), seal=None).then()
+    repeat = decided.again(complete(result={"text": "another"}, begun=T0)).then()
     assert decided.answer == repeat.answer
 
 
@@ -604,13 +595,6 @@ def test_a_principal_speaks_for_its_nodes(kind: Any) -> None:
     assert given(submitted()).when(command, by=RIG, miner=known).events
     given(submitted()).when(command, by=OTHER_RIG, miner=known).then(Code.FORBIDDEN)
     given(submitted()).when(command, by=Principal("node-1", Role.MINER), miner=known).then(Code.FORBIDDEN)
-
-
-def test_a_command_of_another_aggregate_is_unknown() -> None:
-    """A job is not asked what a miner knows."""
-    with pytest.raises(Refusal) as refused:
-        JOB.decide(fold([submitted()]), miner.MinerDrain(miner_id="rig"), Facts(now=T0))
-    assert Code.UNKNOWN_COMMAND == refused.value.code
 
 
 # --- shapes ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from coordinator.domain.key import (
     Revoked,
 )
 from coordinator.domain.messages import COMMANDS, Principal, Role
-from tests.unit.deciding import SECOND, T0, Decided, given
+from tests.harness.deciding import SECOND, T0, Decided, given
 
 KEY_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 OTHER_ADMIN = Principal("ops", Role.ADMIN)
@@ -36,7 +36,7 @@ def secret(generation: int) -> dict[str, str]:
 
 def made(generation: int) -> dict[str, Any]:
     """The facts of a new secret."""
-    return {f"key_{name}": value for name, value in secret(generation).items()} | {"stream": KEY_ID}
+    return {**secret(generation), "key_id": KEY_ID}
 
 
 def created(**changes: Any) -> KeyCreated:

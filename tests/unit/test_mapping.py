@@ -12,11 +12,13 @@ from uuid import UUID
 import pytest
 
 from coordinator.application.ports import NewEvent
-from coordinator.domain.aggregates import EVENTS, fold
+from coordinator.domain.decision import fold
 from coordinator.domain.job import JobCanceled
 from coordinator.domain.messages import Event
+from coordinator.domain.registry import EVENTS
 from coordinator.storage.log.mapping import UnreadableEvent, decode, encode, to_columns, to_recorded
 from coordinator.storage.log.upcasters import UPCASTERS, Json, upcast, upcaster
+from tests.harness.metadata import METADATA
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LOGS = sorted(GOLDEN.glob("events-*.jsonl"))
@@ -75,7 +77,7 @@ def test_unregistered_events_are_not_written() -> None:
 def test_unknown_topics_say_where() -> None:
     """An event of an unknown topic is reported with its place in the log, and not passed over."""
     with pytest.raises(UnreadableEvent) as raised:
-        to_recorded([(7, JOB, 3, "job.teleported.v1", b"{}")])
+        to_recorded([(7, JOB, 3, "job.teleported.v1", b"{}", b"{}")])
     expected = (
         f"position 7, stream {JOB}, version 3: unknown topic 'job.teleported.v1'; "
         "a newer version of the program may have written it"
@@ -115,10 +117,10 @@ def test_garbage_is_reported() -> None:
 
 def test_columns_and_rows() -> None:
     """What `to_columns` takes apart, `to_recorded` puts together."""
-    events = [NewEvent(JOB, version, canceled(str(version))) for version in (1, 2, 3)]
+    events = [NewEvent(JOB, version, canceled(str(version)), METADATA) for version in (1, 2, 3)]
     columns = to_columns(events)
     rows = zip((10, 11, 12), *columns, strict=True)
-    assert events == [NewEvent(r.stream, r.version, r.event) for r in to_recorded(rows)]
+    assert events == [NewEvent(r.stream, r.version, r.event, r.metadata) for r in to_recorded(rows)]
 
 
 # --- upcasters ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from coordinator.domain.miner import (
     Online,
     miner_stream,
 )
-from tests.unit.deciding import (
+from tests.harness.deciding import (
     ADMIN,
     ALICE,
     OTHER_RIG,

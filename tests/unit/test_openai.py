@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.commands.parsing import Accepted, Refused
 from coordinator.application.live.progress import Progress
+from coordinator.application.ports import Accepted, Refused
 from coordinator.domain.errors import Code
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai.chat import ChatRequest

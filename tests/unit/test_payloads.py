@@ -7,6 +7,7 @@ from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.ports import NewEvent, PayloadKind, StoredPayload
 from coordinator.domain.job import JobCanceled
 from tests.harness.memory_log import MemoryEventLog
+from tests.harness.metadata import METADATA
 
 
 class CountedLog(MemoryEventLog):
@@ -25,7 +26,7 @@ def stored(log: MemoryEventLog, size: int = 2) -> StoredPayload:
     job = uuid4()
     payload = StoredPayload(job, "payload", b"salt", b"x" * size)
     event = JobCanceled(at=1, by="alice", job_id=job, client="alice", attempt=1, reason="")
-    log.append([NewEvent(job, 1, event)], [payload])
+    log.append([NewEvent(job, 1, event, METADATA)], [payload])
     return payload
 
 

@@ -12,7 +12,7 @@ from coordinator.application.commands.schema_bounds import Unbounded, check_boun
 from coordinator.domain.errors import Code
 from coordinator.domain.service import ServiceSpec
 from coordinator.services.catalog import load_catalog
-from tests.unit.deciding import a_spec
+from tests.harness.deciding import a_spec
 
 DOUBLING = {
     "$ref": "#/$defs/n40",

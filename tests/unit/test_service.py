@@ -20,7 +20,7 @@ from coordinator.domain.service import (
     ServiceSpec,
     service_stream,
 )
-from tests.unit.deciding import ADMIN, T0, a_spec, given
+from tests.harness.deciding import ADMIN, T0, a_spec, given
 
 SPEC = a_spec()
 BETTER = a_spec(description="Speech to text, and translation")

@@ -16,7 +16,9 @@ from coordinator.application.dispatch.fair_queue import LANE_HEAD, FairQueue, Qu
 
 
 def work(number: int, *, client: str = "alice", priority: int = 0, job_class: str = "c") -> QueuedWork:
-    return QueuedWork(f"job-{number}", 1, job_class, client, priority, number, "checksum", "d", 60, 10**15)
+    return QueuedWork(
+        f"job-{number}", 1, job_class, client, priority, number, "checksum", "d", 60, 10**15, ""
+    )
 
 
 def numbers(works: list[QueuedWork]) -> list[int]:

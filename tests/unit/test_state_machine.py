@@ -18,9 +18,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from coordinator.domain.aggregates import EVENTS, JOB, MINER, fold
+from coordinator.domain.decision import Context, fold
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.facts import Facts
 from coordinator.domain.job import (
     FINAL_STATES,
     STATE_NAMES,
@@ -39,7 +38,6 @@ from coordinator.domain.job import (
     JobStarted,
     JobState,
     JobSubmitted,
-    evolve,
 )
 from coordinator.domain.messages import SYSTEM, Command, Event, Principal, Role
 from coordinator.domain.miner import (
@@ -52,7 +50,8 @@ from coordinator.domain.miner import (
     Offline,
     Online,
 )
-from tests.unit.deciding import (
+from coordinator.domain.registry import COMMANDS, EVENTS
+from tests.harness.deciding import (
     ADMIN,
     ALICE,
     BOB,
@@ -61,12 +60,15 @@ from tests.unit.deciding import (
     JOB_ID,
     SECOND,
     T0,
+    answer,
     attempt_ended,
     cancel,
     canceled,
     capabilities,
     complete,
     completed,
+    context_of,
+    decide,
     expire,
     expired,
     fail,
@@ -77,12 +79,10 @@ from tests.unit.deciding import (
     registered,
     release,
     requeued,
-    seal,
     start,
     started,
     submit,
     submitted,
-    usual_facts,
 )
 
 MINERS = ["rig-0", "rig-1", "node@rig-1"]
@@ -116,8 +116,8 @@ class JobLife(RuleBasedStateMachine):
         self.submit = submit(max_attempts=max_attempts, constraints=needs)
         self.max_attempts = max_attempts
         self.miners: dict[str, list[MinerState]] = {name: [None] for name in MINERS}
-        self.applied: list[tuple[Command, Facts]] = []
-        self.last: tuple[Command, Facts] | None = None
+        self.applied: list[tuple[Command, Any]] = []
+        self.last: tuple[Command, Any] | None = None
         # Written down from the events:
         self.offered = 0
         self.expires = EXPIRES
@@ -163,7 +163,7 @@ class JobLife(RuleBasedStateMachine):
         )
         state = self.miners[name][-1]
         try:
-            events = MINER.decide(state, command, Facts(now=self.now, principal=principal))
+            events = decide(state, command, Context(self.now, principal))
         except Refusal:
             events = []
         self.miners[name].append(fold(events, state))
@@ -171,8 +171,7 @@ class JobLife(RuleBasedStateMachine):
     # -- what is asked of the job
     @rule(fingerprint=st.sampled_from([FINGERPRINT, FINGERPRINT, "other"]))
     def client_submits(self, fingerprint: str) -> None:
-        facts = {**usual_facts(self.submit), "fingerprint": fingerprint}
-        self._ask(self.submit, Facts(now=self.now, principal=ALICE, **facts))
+        self._ask(self.submit, context_of(self.submit, self.now, ALICE, fingerprint=fingerprint))
 
     @rule(session=sessions, kind=st.sampled_from(["start"] * 6 + sorted(ATTEMPT_COMMANDS)))
     def miner_reports(self, session: tuple[str, str], kind: str) -> None:
@@ -229,28 +228,29 @@ class JobLife(RuleBasedStateMachine):
         **changes: Any,
     ) -> None:
         name, session_id = session
-        facts = Facts(
-            now=self.now,
-            principal=Principal(speaker.rpartition("@")[2], Role.MINER),
+        command = ATTEMPT_COMMANDS[kind](attempt, session_id, name, **changes)
+        context = context_of(
+            command,
+            self.now,
+            Principal(speaker.rpartition("@")[2], Role.MINER),
             miner=self.miners[name][max(known, -len(self.miners[name]))],
             fault=Refusal(Code.INVALID_STATEMENT, "no proof") if faulty else None,
-            seal=seal,
         )
-        self._ask(ATTEMPT_COMMANDS[kind](attempt, session_id, name, **changes), facts)
+        self._ask(command, context)
 
     @rule(off=st.sampled_from([-1, 0, 0, 1]))
     def lease_runs_out(self, off: int) -> None:
-        self._ask(lose(max(1, self.offered + off)), Facts(now=self.now))
+        self._ask(lose(max(1, self.offered + off)), Context(self.now))
 
     @rule()
     @precondition(lambda self: self.now >= self.expires - SECOND)
     def timer_expires(self) -> None:
-        self._ask(expire(), Facts(now=self.now))
+        self._ask(expire(), Context(self.now))
 
     @rule(by=st.sampled_from([ALICE, BOB, BOB, ADMIN]))
     @precondition(lambda self: self.offered > 2)
     def somebody_cancels(self, by: Principal) -> None:
-        self._ask(cancel(), Facts(now=self.now, principal=by))
+        self._ask(cancel(), Context(self.now, by))
 
     # -- repeats
     @rule(later=st.sampled_from([0, SECOND, 3600 * SECOND]))
@@ -258,64 +258,64 @@ class JobLife(RuleBasedStateMachine):
     def repeat_the_last_applied(self, later: int) -> None:
         """Repeating the last applied command is accepted, and gives no events."""
         assert self.last
-        command, facts = self.last
-        assert [] == JOB.decide(self.state, command, self._at(facts, later))
+        command, context = self.last
+        assert [] == decide(self.state, command, self._at(context, later))
 
     @rule(data=st.data())
     @precondition(lambda self: self.applied)
     def repeat_one_that_was_applied(self, data: st.DataObject) -> None:
         """However late it comes again, an applied command has no second effect."""
-        command, facts = data.draw(st.sampled_from(self.applied))
+        command, context = data.draw(st.sampled_from(self.applied))
         try:
-            events = JOB.decide(self.state, command, self._at(facts, self.now - facts.now))
+            events = decide(self.state, command, self._at(context, self.now - context.now))
         except Refusal:
             events = []
         assert [] == events
 
     @staticmethod
-    def _at(facts: Facts, later: int) -> Facts:
-        return facts._replace(now=facts.now + later)
+    def _at(context: Any, later: int) -> Any:
+        return context._replace(now=context.now + later)
 
     # -- deciding, and what must hold of every decision
-    def _ask(self, command: Command, facts: Facts) -> None:
+    def _ask(self, command: Command, context: Any) -> None:
         try:
-            events = JOB.decide(self.state, command, facts)
+            events = decide(self.state, command, context)
         except Refusal:
             return
-        assert events == JOB.decide(self.state, command, facts), "the same question, another answer"
+        assert events == decide(self.state, command, context), "the same question, another answer"
         if events:
-            self._check_allowed(command, facts, events)
-            self.applied.append((command, facts))
-            self.last = (command, facts)
+            self._check_allowed(command, context, events)
+            self.applied.append((command, context))
+            self.last = (command, context)
         for event in events:
-            assert facts.now == event.at
-            assert facts.principal.name == event.by
+            assert context.now == event.at
+            assert context.principal.name == event.by
             self._note(event, claimed_alone=len(events) == 1)
             self.history.append(event)
-            self.state = evolve(self.state, event)
+            self.state = fold([event], self.state)
         assert type(self.state) in STATE_NAMES
-        answer = JOB.answer(self.state, command)
-        assert STATE_NAMES[type(self.state)] == answer["state"]
+        told = answer(self.state, command)
+        assert STATE_NAMES[type(self.state)] == told["state"]
 
-    def _check_allowed(self, command: Command, facts: Facts, events: list[Event]) -> None:
+    def _check_allowed(self, command: Command, context: Any, events: list[Event]) -> None:
         """Only these commands may change anything, as the events so far say."""
         if isinstance(command, AttemptCommand):
-            assert facts.principal.owns_miner(command.miner_id)
+            assert context.principal.owns_miner(command.miner_id)
             assert self.offered == command.attempt
             assert self.holder in (None, (command.attempt, command.miner_id, command.session_id))
         if isinstance(command, JobComplete):
-            assert facts.fault is None
+            assert context.fault is None
         if isinstance(command, JobLose):
             assert self.holder is not None
             assert self.offered == command.attempt
         if isinstance(command, JobCancel):
-            assert facts.principal in (ALICE, ADMIN)
+            assert context.principal in (ALICE, ADMIN)
         if isinstance(command, JobExpire):
-            assert facts.now >= self.expires
+            assert context.now >= self.expires
         if isinstance(events[0], JobStarted):
-            assert isinstance(facts.miner, Online)
-            assert events[0].session_id == facts.miner.session_id
-            assert facts.now < self.expires
+            assert isinstance(context.miner, Online)
+            assert events[0].session_id == context.miner.session_id
+            assert context.now < self.expires
             limit = self.submit.constraints.max_price
             assert limit is None or Decimal(events[0].unit_price) <= Decimal(limit)
 
@@ -384,7 +384,7 @@ class JobLife(RuleBasedStateMachine):
         if getattr(self, "history", None):
             self.now = max(self.now, self.expires)
             if not self.final:
-                self._ask(expire(), Facts(now=self.now))
+                self._ask(expire(), Context(self.now))
             assert self.final
 
 
@@ -458,21 +458,21 @@ class MinerLife(RuleBasedStateMachine):
     def repeats_the_last_applied(self) -> None:
         assert self.last
         command, by = self.last
-        assert [] == MINER.decide(self.state, command, Facts(now=self.now, principal=by))
+        assert [] == decide(self.state, command, Context(self.now, by))
 
     def _ask(self, command: Command, by: Principal) -> None:
         self.now += 1
         try:
-            events = MINER.decide(self.state, command, Facts(now=self.now, principal=by))
+            events = decide(self.state, command, Context(self.now, by))
         except Refusal:
             return
         for event in events:
             self._note(event)
             self.history.append(event)
-            self.state = MINER.evolve(self.state, event)
+            self.state = fold([event], self.state)
             self.last = (command, by)
         assert self.state is not None
-        assert MINER.answer(self.state, command)["session_id"] == self.state.session_id
+        assert answer(self.state, command)["session_id"] == self.state.session_id
 
     def _note(self, event: Any) -> None:
         if isinstance(event, MinerRegistered):
@@ -542,7 +542,7 @@ def test_the_drawing_shows_what_evolve_does() -> None:
         state = fold(history)
         for event in EXAMPLES:
             try:
-                known.add((name_of(state), name_of(evolve(state, event)), drawn(event.topic)))
+                known.add((name_of(state), name_of(fold([event], state)), drawn(event.topic)))
             except ValueError:
                 continue
     arrows = re.findall(r"^ +(\S+) --> (\S+): (\S+)$", PAGE, re.MULTILINE)
@@ -589,8 +589,6 @@ def decisions(first: Command) -> set[tuple[str, str, tuple[str, ...], str]]:
 
 def test_the_page_names_no_event_or_command_that_is_not() -> None:
     """Prose keeps up with the code as well."""
-    from coordinator.domain.aggregates import COMMANDS
-
     known = {drawn(t) for t in EVENTS} | set(COMMANDS)
     assert set() == set(re.findall(r"\bjob\.[a-z_]+", PAGE)) - known
 

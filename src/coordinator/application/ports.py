@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coordinator.application.commands.parsing import Answer, Intent
-from coordinator.domain.messages import Attempt, Event, Millis, MinerId, Principal, SessionId
+from coordinator.domain.errors import Code
+from coordinator.domain.messages import (
+    Attempt,
+    Command,
+    Event,
+    Metadata,
+    Millis,
+    MinerId,
+    Principal,
+    SessionId,
+)
 
 
 # --- the log -----------------------------------------------------------------------------------------------
@@ -25,6 +35,7 @@ class NewEvent(NamedTuple):
     stream: UUID
     version: int
     event: Event
+    metadata: Metadata
 
 
 class Recorded(NamedTuple):
@@ -36,6 +47,8 @@ class Recorded(NamedTuple):
     event: Event
     data: bytes
     """The event as JSON, as the log holds it (in today's shape)."""
+    metadata: Metadata
+    """What it carries besides its facts."""
     key: str
     """The stream as text, for everybody who needs it: that of a job is the job's id."""
 
@@ -211,6 +224,8 @@ class Offer(BaseModel):
     expires_at: Millis
     client: str | None = None
     """Whose job it is: the first word of the routing key of its progress."""
+    traceparent: str | None = None
+    """The trace that the job belongs to; a miner's commands about the attempt carry it back."""
 
 
 class TakenOffer(Protocol):
@@ -278,6 +293,40 @@ class BlobName(Protocol):
 
 
 # --- the way in --------------------------------------------------------------------------------------------
+class Intent(NamedTuple):
+    """A command, and who sent it."""
+
+    command: Command
+    principal: Principal
+    message_id: str | None = None
+    """Makes a submit without an idempotency key repeatable: the broker may deliver one message twice."""
+    traceparent: str | None = None
+    """The W3C trace context of the message or request that it came with."""
+
+
+class Accepted(NamedTuple):
+    """The command's effect is in the log at `position` (an earlier one for a repeat)."""
+
+    position: int
+    body: Mapping[str, Any] = MappingProxyType({})
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"status": "accepted", **self.body, "position": self.position}
+
+
+class Refused(NamedTuple):
+    """The command did nothing, and this is why."""
+
+    code: Code
+    detail: str
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"status": "refused", "code": self.code.value, "detail": self.detail}
+
+
+Answer = Accepted | Refused
+
+
 class HeldAttempt(BaseModel):
     """An attempt that a miner is working on."""
 

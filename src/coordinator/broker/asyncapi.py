@@ -35,7 +35,7 @@ from coordinator.broker.topology import (
 )
 from coordinator.crypto.receipt import Receipt
 from coordinator.crypto.statement import SignedStatement
-from coordinator.domain import aggregates
+from coordinator.domain import registry
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import Command, Role
 
@@ -53,7 +53,7 @@ def _comes_over_amqp(command: type[Command]) -> bool:
 
 def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
     """The document, from the coordinator's point of view: it receives commands and sends offers."""
-    commands = {t: c for t, c in aggregates.COMMANDS.items() if _comes_over_amqp(c)}
+    commands = {t: c for t, c in registry.COMMANDS.items() if _comes_over_amqp(c)}
     messages = {
         **{topic: _command(topic, command) for topic, command in commands.items()},
         HEARTBEAT: _signed(HEARTBEAT, "Heartbeat", "A miner says that a session is alive."),
@@ -63,7 +63,7 @@ def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
             PROGRESS_KIND, _one_or_many(_ref("ProgressReport")), "How far an attempt is, and its text so far."
         )
         | {"headers": _ref("SignedHeaders")},
-        **{topic: _event(topic, event.__name__) for topic, event in aggregates.EVENTS.items()},
+        **{topic: _event(topic, event.__name__) for topic, event in registry.EVENTS.items()},
         "reply": _message(None, _one_or_many(_ref("Reply")), "The answer to a command or a heartbeat."),
         "dead_letter": _DEAD_LETTER,
     }
@@ -77,8 +77,8 @@ def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": _JSON,
-        "channels": _channels(commands, aggregates.EVENTS),
-        "operations": _operations(commands, aggregates.EVENTS),
+        "channels": _channels(commands, registry.EVENTS),
+        "operations": _operations(commands, registry.EVENTS),
         "components": {"messages": messages, "schemas": _schemas(generator)},
     }
 
@@ -309,8 +309,8 @@ _DEAD_LETTER: Final[Json] = {
 # --- schemas -----------------------------------------------------------------------------------------------
 def _schemas(generator: type[GenerateJsonSchema]) -> Json:
     models: list[type[BaseModel]] = [
-        *(c for c in aggregates.COMMANDS.values() if _comes_over_amqp(c)),
-        *aggregates.EVENTS.values(),
+        *(c for c in registry.COMMANDS.values() if _comes_over_amqp(c)),
+        *registry.EVENTS.values(),
         Heartbeat,
         Offer,
         ProgressReport,

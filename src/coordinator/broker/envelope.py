@@ -15,23 +15,19 @@ from pydantic import ValidationError
 from coordinator.application.commands.parsing import (
     MAX_ARRAY_LENGTH,
     MAX_BODY_BYTES,
-    Answer,
-    Intent,
-    Refused,
     check_sender,
     describe,
     parse_command,
     parse_json,
-    read_trace,
 )
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Heartbeat
+from coordinator.application.ports import Answer, Heartbeat, Intent, Refused
 from coordinator.broker.topology import RESERVED_PREFIXES
 from coordinator.crypto.mac import message_to_sign
-from coordinator.domain.aggregates import COMMANDS
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit
-from coordinator.domain.messages import Principal, Role
+from coordinator.domain.messages import Principal, Role, read_traceparent
+from coordinator.domain.registry import COMMANDS
 
 HEARTBEAT = "miner.heartbeat"
 DELIVERY_COUNT = "x-delivery-count"
@@ -52,7 +48,7 @@ class ReceivedMessage:
     reply_to: str
     principal: str
     signature: str = field(repr=False)
-    trace: str | None
+    traceparent: str | None
     routing_key: str
     deliveries: int
     """How often it was delivered before, as far as the broker counts (quorum queues do)."""
@@ -70,7 +66,7 @@ class ReceivedMessage:
             reply_to=message.reply_to or "",
             principal=_text(headers.get("principal")),
             signature=_text(headers.get("signature")),
-            trace=read_trace(_text(headers.get("traceparent"))),
+            traceparent=read_traceparent(headers.get("traceparent")),
             routing_key=routing_key,
             deliveries=deliveries if isinstance(deliveries, int) else 0,
             body=message.body,
@@ -160,7 +156,7 @@ def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBa
                 Code.INVALID_PAYLOAD,
                 "a submit needs an idempotency_key or a message_id: the broker may deliver one message twice",
             )
-        return Intent(command, principal, message_id, envelope.trace)
+        return Intent(command, principal, message_id, envelope.traceparent)
 
     return _read(envelope, read)
 

@@ -25,9 +25,8 @@ from faststream.rabbit.message import RabbitMessage
 from pamqp.commands import Basic
 from pydantic_core import to_json
 
-from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Gateway
+from coordinator.application.ports import Accepted, Answer, Gateway, Intent, Refused
 from coordinator.broker.acks import Acks
 from coordinator.broker.connection import (
     START_TIMEOUT_SECONDS,

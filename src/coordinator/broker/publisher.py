@@ -11,10 +11,10 @@ from coordinator.application.commands.parsing import MAX_ARRAY_LENGTH
 from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
 from coordinator.broker.topology import EVENTS
-from coordinator.domain.job import JobEvent
-from coordinator.domain.key import KeyEvent
-from coordinator.domain.miner import MinerEvent
-from coordinator.domain.service import ServiceRegistered, ServiceRetired, ServiceRevised
+from coordinator.domain.job import is_job_event
+from coordinator.domain.key import is_key_event
+from coordinator.domain.miner import is_miner_event
+from coordinator.domain.service import ServiceRetired, is_service_event
 
 MAX_ARRAY_BYTES = 2**20 - 1
 NOBODY = "-"
@@ -25,17 +25,15 @@ MANY = "many"
 
 def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
     """Whose event it is, and which job, miner or service it is about: the last words of its routing key."""
-    match event := recorded.event:
-        case JobEvent():
-            return event.client, recorded.key
-        case MinerEvent():
-            return NOBODY, event.miner_id
-        case ServiceRegistered() | ServiceRevised():
-            return NOBODY, event.spec.id
-        case ServiceRetired():
-            return NOBODY, event.service
-        case KeyEvent():
-            return NOBODY, str(event.key_id)
+    event = recorded.event
+    if is_job_event(event):
+        return event.client, recorded.key
+    if is_miner_event(event):
+        return NOBODY, event.miner_id
+    if is_key_event(event):
+        return NOBODY, str(event.key_id)
+    if is_service_event(event):
+        return NOBODY, event.service if isinstance(event, ServiceRetired) else event.spec.id
     return NOBODY, NOBODY
 
 
@@ -94,7 +92,7 @@ def _element(recorded: Recorded) -> bytes:
         f'{{"position":{recorded.position},"stream":"{recorded.key}","version":{recorded.version},'
         f'"topic":"{recorded.event.topic}","event":'
     )
-    return head.encode() + recorded.data + b"}"
+    return head.encode() + recorded.data + b',"metadata":' + recorded.metadata.to_json() + b"}"
 
 
 class RabbitEventSink:

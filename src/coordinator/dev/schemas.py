@@ -24,7 +24,7 @@ from coordinator.application.live.progress import ProgressReport
 from coordinator.application.ports import Heartbeat, Offer
 from coordinator.crypto.receipt import Receipt
 from coordinator.crypto.statement import SignedStatement
-from coordinator.domain.aggregates import COMMANDS, EVENTS
+from coordinator.domain.registry import COMMANDS, EVENTS
 from coordinator.edge.live.client_socket import AnyClientRequest
 from coordinator.edge.live.messages import AnyClientMessage
 

@@ -10,15 +10,27 @@ holds the coordinator's own signing key derives the secret from the salt (see `c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
+from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.facts import Facts
-from coordinator.domain.job import IdempotencyKey
-from coordinator.domain.messages import SYSTEM, Command, Digest, Event, Millis, Name, Principal, Role, Text
+from coordinator.domain.messages import (
+    SYSTEM,
+    CannotFollow,
+    Command,
+    Digest,
+    Event,
+    IdempotencyKey,
+    Millis,
+    Name,
+    Principal,
+    Role,
+    Text,
+    stream_id,
+)
 
 MAX_GRACE_SECONDS = 30 * 86_400
 MAX_LIFE_SECONDS = 10 * 365 * 86_400
@@ -63,13 +75,19 @@ class KeyRevoke(Command, topic="key.revoke", senders={Role.ADMIN}):
     reason: Text = ""
 
 
+KeyCommand = KeyCreate | KeyRotate | KeyRevoke
+"""Every command about an API key."""
+
+
 # --- events ------------------------------------------------------------------------------------------------
-class KeyEvent(Event):
+class OfKey(Event):
+    """What all events of an API key have."""
+
     key_id: UUID
     name: Name
 
 
-class KeyCreated(KeyEvent, topic="key.created.v1"):
+class KeyCreated(OfKey, topic="key.created.v1"):
     role: KeyRole
     label: Label
     expires_at: Millis | None
@@ -79,7 +97,7 @@ class KeyCreated(KeyEvent, topic="key.created.v1"):
     """SHA-256 over the salt's bytes and the secret."""
 
 
-class KeyRotated(KeyEvent, topic="key.rotated.v1"):
+class KeyRotated(OfKey, topic="key.rotated.v1"):
     generation: Generation
     salt: Salt
     digest: Digest
@@ -87,8 +105,17 @@ class KeyRotated(KeyEvent, topic="key.rotated.v1"):
     """When all secrets before this one end."""
 
 
-class KeyRevoked(KeyEvent, topic="key.revoked.v1"):
+class KeyRevoked(OfKey, topic="key.revoked.v1"):
     reason: Text
+
+
+KeyEvent = KeyCreated | KeyRotated | KeyRevoked
+"""Every event of an API key."""
+
+
+def is_key_event(event: Event) -> TypeGuard[KeyEvent]:
+    """Whether this is an event of an API key."""
+    return isinstance(event, OfKey)
 
 
 # --- states ------------------------------------------------------------------------------------------------
@@ -133,41 +160,64 @@ KeyState = Active | Revoked | None
 initial: KeyState = None
 
 
-def evolve(state: KeyState, event: Event) -> KeyState:
-    """The state after one event."""
-    match state, event:
-        case None, KeyCreated():
-            return Active(event, (Secret(1, event.salt, event.digest, None),))
-        case Active(), KeyRotated():
-            old = tuple(_ending(secret, event.old_until) for secret in state.secrets)
-            kept = tuple(s for s in old if s.until is not None and s.until > event.at)[-MAX_OLD_SECRETS:]
-            return Active(state.created, (*kept, Secret(event.generation, event.salt, event.digest, None)))
-        case Active(), KeyRevoked():
-            return Revoked(state.created, state.newest.generation)
-    raise ValueError(f"{event.topic} can't follow {type(state).__name__}")
+def key_stream(admin: str, idempotency_key: str) -> UUID:
+    """The id of the API key that `admin` made under this idempotency key."""
+    return stream_id("key", admin, idempotency_key)
 
 
-def decide(state: KeyState, command: Command, facts: Facts) -> list[Event]:
+@evolves("key")
+def evolve(state: KeyState, event: KeyEvent) -> KeyState:
+    """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
+    match event:
+        case KeyCreated():
+            if state is None:
+                return Active(event, (Secret(1, event.salt, event.digest, None),))
+        case KeyRotated():
+            if isinstance(state, Active):
+                old = tuple(_ending(secret, event.old_until) for secret in state.secrets)
+                kept = tuple(s for s in old if s.until is not None and s.until > event.at)[-MAX_OLD_SECRETS:]
+                new = Secret(event.generation, event.salt, event.digest, None)
+                return Active(state.created, (*kept, new))
+        case KeyRevoked():
+            if isinstance(state, Active):
+                return Revoked(state.created, state.newest.generation)
+        case _:
+            assert_never(event)
+    raise CannotFollow(state, event)
+
+
+class SecretContext(NamedTuple):
+    """Of a command that gives a key a secret; made with the command, never stale."""
+
+    now: Millis
+    principal: Principal
+    key_id: UUID
+    """The stream that is decided: the id of a new key."""
+    salt: str
+    digest: str
+    """What an event holds of the secret."""
+
+
+def decide(state: KeyState, command: KeyCommand, context: SecretContext | Context) -> Decision:
     """The events that `command` leads to; none for a repeat. Raises `Refusal`."""
     match command:
         case KeyCreate():
-            return _create(state, command, facts)
+            assert isinstance(context, SecretContext)
+            return on(context.key_id, _create(state, command, context))
         case KeyRotate():
-            return _rotate(state, command, facts)
+            assert isinstance(context, SecretContext)
+            return on(command.key_id, _rotate(state, command, context))
         case KeyRevoke():
-            if isinstance(state, Revoked):
-                return []
-            if not isinstance(state, Active):
-                raise _not_found()
-            return [KeyRevoked(**_common(state.created, facts), reason=command.reason)]
-    raise Refusal(Code.UNKNOWN_COMMAND, f"a key does not know {command.topic}")
+            return on(command.key_id, _revoke(state, command, context))
+        case _:
+            assert_never(command)
 
 
-def answer(state: KeyState, command: Command) -> dict[str, Any]:
-    """What the sender of an accepted (or repeated) command is told, from the state after it."""
+def answer(state: KeyState, command: KeyCommand) -> dict[str, Any]:
+    """The body of an accepted (or repeated) command's answer, from the state after it."""
     assert state is not None
     created = state.created
-    told: dict[str, Any] = {
+    return {
         "key_id": str(created.key_id),
         "name": created.name,
         "role": created.role,
@@ -176,10 +226,9 @@ def answer(state: KeyState, command: Command) -> dict[str, Any]:
         "expires_at": created.expires_at,
         "signed": created.signed,
     }
-    return told
 
 
-def _create(state: KeyState, command: KeyCreate, facts: Facts) -> list[Event]:
+def _create(state: KeyState, command: KeyCreate, context: SecretContext) -> list[KeyEvent]:
     if state is not None:
         if _request(command) != _created(state.created):
             raise Refusal(
@@ -191,39 +240,51 @@ def _create(state: KeyState, command: KeyCreate, facts: Facts) -> list[Event]:
     life = command.expires_in_seconds
     return [
         KeyCreated(
-            at=facts.now,
-            by=facts.principal.name,
-            key_id=facts.stream,
+            at=context.now,
+            by=context.principal.name,
+            key_id=context.key_id,
             name=command.name,
             role=command.role,
             label=command.label,
-            expires_at=None if life is None else facts.now + life * 1000,
+            expires_at=None if life is None else context.now + life * 1000,
             signed=command.signed,
-            salt=facts.key_salt,
-            digest=facts.key_digest,
+            salt=context.salt,
+            digest=context.digest,
         )
     ]
 
 
-def _rotate(state: KeyState, command: KeyRotate, facts: Facts) -> list[Event]:
+def _rotate(state: KeyState, command: KeyRotate, context: SecretContext) -> list[KeyEvent]:
     if isinstance(state, Revoked):
         raise Refusal(Code.CONFLICT_STATE, "the key is revoked; create another one")
     if not isinstance(state, Active):  # also where the id is a job's or a miner's
         raise _not_found()
-    if state.over(facts.now):
+    if state.over(context.now):
         raise Refusal(Code.CONFLICT_STATE, "the key's time is up; create another one")
     newest = state.newest.generation
     if command.generation not in (None, newest):
         raise Refusal(Code.CONFLICT_STATE, f"the key is at generation {newest} by now")
     return [
         KeyRotated(
-            **_common(state.created, facts),
+            **_common(state.created, context),
             generation=newest + 1,
-            salt=facts.key_salt,
-            digest=facts.key_digest,
-            old_until=facts.now + command.grace_seconds * 1000,
+            salt=context.salt,
+            digest=context.digest,
+            old_until=context.now + command.grace_seconds * 1000,
         )
     ]
+
+
+def _revoke(state: KeyState, command: KeyRevoke, context: SecretContext | Context) -> list[KeyEvent]:
+    match state:
+        case Active():
+            return [KeyRevoked(**_common(state.created, context), reason=command.reason)]
+        case Revoked():
+            return []
+        case None:
+            raise _not_found()
+        case _:
+            assert_never(state)
 
 
 def _ending(secret: Secret, until: Millis) -> Secret:
@@ -239,8 +300,8 @@ def _created(event: KeyCreated) -> tuple[object, ...]:
     return (event.name, event.role, event.label, life, event.signed)
 
 
-def _common(created: KeyCreated, facts: Facts) -> dict[str, Any]:
-    return {"at": facts.now, "by": facts.principal.name, "key_id": created.key_id, "name": created.name}
+def _common(created: KeyCreated, context: SecretContext | Context) -> dict[str, Any]:
+    return {"at": context.now, "by": context.principal.name, "key_id": created.key_id, "name": created.name}
 
 
 def _not_found() -> Refusal:

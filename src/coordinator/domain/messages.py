@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import to_json
 
 Millis = int
 """A moment: whole milliseconds since the Unix epoch, UTC. Integers keep events canonical."""
@@ -33,6 +34,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
 """An Ed25519 public key: 32 bytes, base64url without padding."""
 Text = Annotated[str, StringConstraints(max_length=2000)]
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "coordinator")
 
@@ -75,11 +77,39 @@ class Message(BaseModel):
     topic: ClassVar[str] = ""
 
 
+TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+Traceparent = str
+"""The trace that a message belongs to, and the span that sent it (W3C Trace Context)."""
+_TRACEPARENT = re.compile(TRACEPARENT)
+
+
+def read_traceparent(text: object) -> Traceparent | None:
+    """The traceparent that this text is; None for anything else, as the W3C asks for."""
+    return text if isinstance(text, str) and _TRACEPARENT.fullmatch(text) else None
+
+
+class Metadata(NamedTuple):
+    """What every event carries besides its facts; stored and hashed with it, and part of no topic's model."""
+
+    command_id: str
+    """The command that the event followed from: the id of its message, or one that was made for it."""
+    traceparent: Traceparent
+    """The trace that the command belongs to; a job's offers carry it on, and its results bring it back."""
+
+    def to_json(self) -> bytes:
+        """As it is stored, hashed and published: its members in this order."""
+        return to_json(self._asdict())
+
+
 class Command(Message):
     """An intent; it may be refused. Its topic is its AMQP type and routing key, such as `job.submit`."""
 
+    traceparent: Annotated[str, Field(max_length=128)] | None = None
+    """The W3C trace context of this command alone; without it, that of the message or request applies."""
     senders: ClassVar[frozenset[Role]] = frozenset()
     """The roles that may send this command at all; `decide` checks what is whose."""
+    noun: ClassVar[str] = ""
+    """What it is about: the first word of its topic."""
     discloses: ClassVar[bool] = False
     """Whether its answer holds a secret: such a command goes over HTTP only, never through a queue."""
 
@@ -88,6 +118,7 @@ class Command(Message):
     ) -> None:
         super().__init_subclass__(**kwargs)
         cls.topic = topic
+        cls.noun = topic.partition(".")[0]
         cls.senders = frozenset(senders or ())
         cls.discloses = discloses
         if topic:
@@ -97,6 +128,8 @@ class Command(Message):
 class Event(Message):
     """A fact in the past tense; it is never refused. Its topic ends in a version: `job.submitted.v1`."""
 
+    noun: ClassVar[str] = ""
+    """What it happened to: the first word of its topic."""
     at: Millis
     """When it was decided."""
     by: str
@@ -105,14 +138,22 @@ class Event(Message):
     def __init_subclass__(cls, topic: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.topic = topic
+        cls.noun = topic.partition(".")[0]
         if topic:
             if not re.fullmatch(r"[a-z]+\.[a-z_]+\.v[0-9]+", topic):
                 raise ValueError(f"an event's topic is noun.fact.vN, not {topic!r}")
             _register(EVENTS, topic, cls)
 
 
+class CannotFollow(ValueError):
+    """An event that can't follow this state: the log is not one that the decisions wrote."""
+
+    def __init__(self, state: object, event: Event) -> None:
+        super().__init__(f"{event.topic} can't follow {type(state).__name__}")
+
+
 COMMANDS: dict[str, type[Command]] = {}
-"""Every command by topic; filled by importing `coordinator.domain.aggregates`."""
+"""Every command by topic; filled by importing `coordinator.domain.registry`."""
 EVENTS: dict[str, type[Event]] = {}
 """Every event by topic, of every version that was ever written."""
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard, assert_never
 from uuid import UUID
 
 from pydantic import Field
 
+from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.facts import Facts
 from coordinator.domain.matching import Capabilities, normalise_capabilities, profile_of
 from coordinator.domain.messages import (
+    CannotFollow,
     Command,
     Event,
     MinerId,
@@ -67,13 +68,19 @@ class MinerLose(Command, topic="miner.lose", senders={Role.SYSTEM}):
     reason: Text
 
 
+MinerCommand = MinerRegister | MinerDrain | MinerLeave | MinerLose
+"""Every command about a miner."""
+
+
 # --- events ------------------------------------------------------------------------------------------------
-class MinerEvent(Event):
+class OfMiner(Event):
+    """What all events of a miner have."""
+
     miner_id: MinerId
     session_id: SessionId
 
 
-class MinerRegistered(MinerEvent, topic="miner.registered.v1"):
+class MinerRegistered(OfMiner, topic="miner.registered.v1"):
     capabilities: Capabilities
     """Normalised."""
     profile: str
@@ -81,16 +88,25 @@ class MinerRegistered(MinerEvent, topic="miner.registered.v1"):
     public_key: PublicKey
 
 
-class MinerDrained(MinerEvent, topic="miner.drained.v1"):
+class MinerDrained(OfMiner, topic="miner.drained.v1"):
     """It gets nothing new from here on."""
 
 
-class MinerLeft(MinerEvent, topic="miner.left.v1"):
+class MinerLeft(OfMiner, topic="miner.left.v1"):
     pass
 
 
-class MinerLost(MinerEvent, topic="miner.lost.v1"):
+class MinerLost(OfMiner, topic="miner.lost.v1"):
     reason: Text
+
+
+MinerEvent = MinerRegistered | MinerDrained | MinerLeft | MinerLost
+"""Every event of a miner."""
+
+
+def is_miner_event(event: Event) -> TypeGuard[MinerEvent]:
+    """Whether this is an event of a miner."""
+    return isinstance(event, OfMiner)
 
 
 # --- states ------------------------------------------------------------------------------------------------
@@ -132,40 +148,47 @@ def miner_stream(miner_id: str) -> UUID:
     return stream_id("miner", miner_id)
 
 
-def evolve(state: MinerState, event: Event) -> MinerState:
-    """The state after one event."""
-    match state, event:
-        case None, MinerRegistered():
-            return Online(event)
-        case _Known(), MinerRegistered():
-            return Online(event, (*state.past, state.session_id)[-REMEMBERED_SESSIONS:])
-        case _Known(), MinerDrained():
-            return Draining(state.registered, state.past)
-        case _Known(), (MinerLeft() | MinerLost()):
-            return Offline(state.registered, state.past)
-    raise ValueError(f"{event.topic} can't follow {type(state).__name__}")
+@evolves("miner")
+def evolve(state: MinerState, event: MinerEvent) -> MinerState:
+    """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
+    match event:
+        case MinerRegistered():
+            past = () if state is None else (*state.past, state.session_id)[-REMEMBERED_SESSIONS:]
+            return Online(event, past)
+        case MinerDrained():
+            if state is not None:
+                return Draining(state.registered, state.past)
+        case MinerLeft() | MinerLost():
+            if state is not None:
+                return Offline(state.registered, state.past)
+        case _:
+            assert_never(event)
+    raise CannotFollow(state, event)
 
 
-def decide(state: MinerState, command: Command, facts: Facts) -> list[Event]:
+def decide(state: MinerState, command: MinerCommand, context: Context) -> Decision:
     """The events that `command` leads to; none for a repeat. Raises `Refusal`."""
     match command:
         case MinerRegister():
-            _check_speaker(command.miner_id, facts)
-            return _register(state, command, facts)
+            _check_speaker(command.miner_id, context)
+            events = _register(state, command, context)
         case MinerDrain():
-            _check_speaker(command.miner_id, facts)
-            return _drain(state, command, facts)
+            _check_speaker(command.miner_id, context)
+            events = _drain(state, command, context)
         case MinerLeave():
-            _check_speaker(command.miner_id, facts)
-            return _end(state, command, MinerLeft(**_common(command.miner_id, command.session_id, facts)))
+            _check_speaker(command.miner_id, context)
+            left = MinerLeft(**_common(command.miner_id, command.session_id, context))
+            events = _end(state, command, left)
         case MinerLose():
-            lost = MinerLost(**_common(command.miner_id, command.session_id, facts), reason=command.reason)
-            return _end(state, command, lost)
-    raise Refusal(Code.UNKNOWN_COMMAND, f"a miner does not know {command.topic}")
+            common = _common(command.miner_id, command.session_id, context)
+            events = _end(state, command, MinerLost(**common, reason=command.reason))
+        case _:
+            assert_never(command)
+    return on(miner_stream(command.miner_id), events)
 
 
-def answer(state: MinerState, command: Command) -> dict[str, Any]:
-    """What the sender of an accepted (or repeated) command is told, from the state after it."""
+def answer(state: MinerState, command: MinerCommand) -> dict[str, Any]:
+    """The body of an accepted (or repeated) command's answer, from the state after it."""
     assert state is not None
     return {
         "miner_id": state.registered.miner_id,
@@ -175,7 +198,7 @@ def answer(state: MinerState, command: Command) -> dict[str, Any]:
     }
 
 
-def _register(state: MinerState, command: MinerRegister, facts: Facts) -> list[Event]:
+def _register(state: MinerState, command: MinerRegister, context: Context) -> list[MinerEvent]:
     if state is not None:
         if state.session_id == command.session_id:
             if isinstance(state, Offline):
@@ -190,7 +213,7 @@ def _register(state: MinerState, command: MinerRegister, facts: Facts) -> list[E
             raise _not_live()
     return [
         MinerRegistered(
-            **_common(command.miner_id, command.session_id, facts),
+            **_common(command.miner_id, command.session_id, context),
             capabilities=normalise_capabilities(command.capabilities),
             profile=profile_of(command.capabilities),
             concurrency=command.concurrency,
@@ -199,17 +222,17 @@ def _register(state: MinerState, command: MinerRegister, facts: Facts) -> list[E
     ]
 
 
-def _drain(state: MinerState, command: MinerDrain, facts: Facts) -> list[Event]:
+def _drain(state: MinerState, command: MinerDrain, context: Context) -> list[MinerEvent]:
     if state is None:
         raise Refusal(Code.MINER_NOT_FOUND, f"no miner {command.miner_id}")
     if command.session_id not in (None, state.session_id) or isinstance(state, Offline):
         raise _not_live()
     if isinstance(state, Draining):
         return []
-    return [MinerDrained(**_common(command.miner_id, state.session_id, facts))]
+    return [MinerDrained(**_common(command.miner_id, state.session_id, context))]
 
 
-def _end(state: MinerState, command: MinerLeave | MinerLose, event: Event) -> list[Event]:
+def _end(state: MinerState, command: MinerLeave | MinerLose, event: MinerEvent) -> list[MinerEvent]:
     if state is None:
         raise Refusal(Code.MINER_NOT_FOUND, f"no miner {command.miner_id}")
     if state.session_id != command.session_id:
@@ -225,13 +248,13 @@ def _registered(event: MinerRegistered) -> tuple[object, ...]:
     return (event.capabilities, event.concurrency, event.public_key)
 
 
-def _common(miner_id: str, session_id: str, facts: Facts) -> dict[str, Any]:
-    return {"at": facts.now, "by": facts.principal.name, "miner_id": miner_id, "session_id": session_id}
+def _common(miner_id: str, session_id: str, context: Context) -> dict[str, Any]:
+    return {"at": context.now, "by": context.principal.name, "miner_id": miner_id, "session_id": session_id}
 
 
-def _check_speaker(miner_id: str, facts: Facts) -> None:
-    if facts.principal.role is Role.MINER and not facts.principal.owns_miner(miner_id):
-        raise Refusal(Code.FORBIDDEN, f"{facts.principal.name} can't speak for miner {miner_id}")
+def _check_speaker(miner_id: str, context: Context) -> None:
+    if context.principal.role is Role.MINER and not context.principal.owns_miner(miner_id):
+        raise Refusal(Code.FORBIDDEN, f"{context.principal.name} can't speak for miner {miner_id}")
 
 
 def _not_live() -> Refusal:

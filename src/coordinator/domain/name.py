@@ -11,28 +11,37 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard, assert_never
 from uuid import UUID
 
+from coordinator.domain.decision import Decision, StreamEvent, evolves
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.facts import Facts
-from coordinator.domain.messages import Command, Event, ServiceId, stream_id
+from coordinator.domain.messages import CannotFollow, Event, ServiceId, stream_id
 
 
-class NameEvent(Event):
-    """Something happened to a name; it is in the name's own stream."""
+class OfName(Event):
+    """What all events of a name have."""
 
     name: ServiceId
     service: ServiceId
     """The entry that has, or had, it."""
 
 
-class NameClaimed(NameEvent, topic="name.claimed.v1"):
+class NameClaimed(OfName, topic="name.claimed.v1"):
     pass
 
 
-class NameReleased(NameEvent, topic="name.released.v1"):
+class NameReleased(OfName, topic="name.released.v1"):
     pass
+
+
+NameEvent = NameClaimed | NameReleased
+"""Every event of a name."""
+
+
+def is_name_event(event: Event) -> TypeGuard[NameEvent]:
+    """Whether this is an event of a name."""
+    return isinstance(event, OfName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +68,41 @@ def name_stream(name: str) -> UUID:
     return stream_id("name", name)
 
 
-def evolve(state: NameState, event: Event) -> NameState:
-    """The state after one event."""
-    match state, event:
-        case None | Free(), NameClaimed():
-            return Held(event.name, event.service)
-        case Held(), NameReleased():
-            return Free(event.name)
-    raise ValueError(f"{event.topic} can't follow {type(state).__name__}")
-
-
-def decide(state: NameState, command: Command, facts: Facts) -> list[Event]:
-    """Names know no commands of their own."""
-    raise Refusal(Code.UNKNOWN_COMMAND, f"a name does not know {command.topic}")
-
-
-def answer(state: NameState, command: Command) -> dict[str, Any]:
-    return {}
+@evolves("name")
+def evolve(state: NameState, event: NameEvent) -> NameState:
+    """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
+    match event:
+        case NameClaimed():
+            if not isinstance(state, Held):
+                return Held(event.name, event.service)
+        case NameReleased():
+            if isinstance(state, Held):
+                return Free(event.name)
+        case _:
+            assert_never(event)
+    raise CannotFollow(state, event)
 
 
 def changes(
     service: str, wanted: Sequence[str], names: Mapping[str, NameState], common: Mapping[str, Any]
-) -> list[NameEvent]:
+) -> Decision:
     """The events after which `service` has these names and no others; `names`: those, and those it had.
 
     Raises Refusal where another entry has one.
     """
-    events: list[NameEvent] = []
+    decision: Decision = []
     for name in wanted:
         match names.get(name):
             case Held(service=holder):
                 if holder != service:
                     raise Refusal(Code.CONFLICT_STATE, f"the name {name} is {holder}'s; choose another")
-            case _:
-                events.append(NameClaimed(**common, name=name, service=service))
+            case Free() | None:
+                claimed = NameClaimed(**common, name=name, service=service)
+                decision.append(StreamEvent(name_stream(name), claimed))
+            case unknown:
+                assert_never(unknown)
     for name, state in names.items():
         if name not in wanted and isinstance(state, Held) and state.service == service:
-            events.append(NameReleased(**common, name=name, service=service))
-    return events
+            released = NameReleased(**common, name=name, service=service)
+            decision.append(StreamEvent(name_stream(name), released))
+    return decision

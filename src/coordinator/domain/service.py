@@ -6,18 +6,31 @@ register -> version 1 --revise--> version 2 … --retire--> retired (takes no ne
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal as Exact
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never, get_args
 from uuid import UUID
 
 from pydantic import Field
 
+from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.facts import Facts
 from coordinator.domain.matching import Constraints
-from coordinator.domain.messages import Command, Decimal, Event, Message, Role, ServiceId, Text, stream_id
-from coordinator.domain.name import NameEvent
+from coordinator.domain.messages import (
+    CannotFollow,
+    Command,
+    Decimal,
+    Event,
+    Message,
+    Millis,
+    Principal,
+    Role,
+    ServiceId,
+    Text,
+    stream_id,
+)
+from coordinator.domain.name import NameState
 from coordinator.domain.name import changes as name_changes
 
 Category = Literal[
@@ -83,6 +96,10 @@ class ServiceRetire(Command, topic="service.retire", senders={Role.ADMIN}):
     service: ServiceId
 
 
+ServiceCommand = ServiceRegister | ServiceRevise | ServiceRetire
+"""Every command about a registry entry."""
+
+
 # --- events ------------------------------------------------------------------------------------------------
 class ServiceRegistered(Event, topic="service.registered.v1"):
     spec: ServiceSpec
@@ -95,6 +112,15 @@ class ServiceRevised(Event, topic="service.revised.v1"):
 
 class ServiceRetired(Event, topic="service.retired.v1"):
     service: ServiceId
+
+
+ServiceEvent = ServiceRegistered | ServiceRevised | ServiceRetired
+"""Every event of a registry entry."""
+
+
+def is_service_event(event: Event) -> TypeGuard[ServiceEvent]:
+    """Whether this is an event of a registry entry."""
+    return isinstance(event, ServiceEvent)
 
 
 # --- state -------------------------------------------------------------------------------------------------
@@ -123,45 +149,72 @@ def service_stream(service: str) -> UUID:
     return stream_id("service", service)
 
 
-def evolve(state: ServiceState, event: Event) -> ServiceState:
-    """The state after one event."""
-    match state, event:
-        case None, ServiceRegistered():
-            return RegisteredService(event.spec, version=1, by=event.by)
-        case RegisteredService(), ServiceRevised():
-            return RegisteredService(event.spec, event.version, by=event.by)
-        case RegisteredService(), ServiceRetired():
-            return RegisteredService(state.spec, state.version, retired=True, by=event.by)
-    raise ValueError(f"{event.topic} can't follow {type(state).__name__}")
+@evolves("service")
+def evolve(state: ServiceState, event: ServiceEvent) -> ServiceState:
+    """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
+    match event:
+        case ServiceRegistered():
+            if state is None:
+                return RegisteredService(event.spec, version=1, by=event.by)
+        case ServiceRevised():
+            if state is not None:
+                return RegisteredService(event.spec, event.version, by=event.by)
+        case ServiceRetired():
+            if state is not None:
+                return RegisteredService(state.spec, state.version, retired=True, by=event.by)
+        case _:
+            assert_never(event)
+    raise CannotFollow(state, event)
 
 
-def decide(state: ServiceState, command: Command, facts: Facts) -> list[Event]:
-    """The events that `command` leads to; none for a repeat. Raises `Refusal`."""
-    common: dict[str, Any] = {"at": facts.now, "by": facts.principal.name}
+class EntryContext(NamedTuple):
+    """Of a command that brings a new version of an entry."""
+
+    now: Millis
+    principal: Principal
+    names: Mapping[str, NameState]
+    """The names that the entry is to have, and those it had. Not stale: the decision appends to the streams
+    of those that it changes."""
+    fault: Refusal | None = None
+    """What is wrong with the entry's schemas."""
+
+
+def decide(state: ServiceState, command: ServiceCommand, context: EntryContext | Context) -> Decision:
+    """The events that `command` leads to; none for a repeat. Raises `Refusal`.
+
+    What happens to the entry's names comes first, each in the name's own stream.
+    """
+    common: dict[str, Any] = {"at": context.now, "by": context.principal.name}
     match command:
         case ServiceRegister():
+            assert isinstance(context, EntryContext)
             if state is None:
-                if facts.fault:
-                    raise facts.fault
+                if context.fault:
+                    raise context.fault
                 registered = ServiceRegistered(**common, spec=command.spec)
-                return [*_named(state, command.spec, facts, common), registered]
+                names = _named(state, command.spec, context, common)
+                return [*names, *on(service_stream(command.spec.id), [registered])]
             if state.spec == command.spec and not state.retired:
-                return [*_named(state, command.spec, facts, common)]
-            if facts.principal.role is Role.SYSTEM and state.by == facts.principal.name and not state.retired:
+                return _named(state, command.spec, context, common)
+            by_us = context.principal.role is Role.SYSTEM and state.by == context.principal.name
+            if by_us and not state.retired:
                 # An entry of the catalogue that nobody but us has touched: a newer catalogue has a newer one.
-                return _revised(state, command.spec, facts, common)
+                return _revised(state, command.spec, context, common)
             raise Refusal(Code.CONFLICT_STATE, f"{command.spec.id} is registered already; revise it instead")
         case ServiceRevise():
+            assert isinstance(context, EntryContext)
             if state is None:
                 raise _not_found(command.spec.id)
             if state.spec == command.spec and not state.retired:
                 return []
-            return _revised(state, command.spec, facts, common)
+            return _revised(state, command.spec, context, common)
         case ServiceRetire():
             if state is None:
                 raise _not_found(command.service)
-            return [] if state.retired else [ServiceRetired(**common, service=command.service)]
-    raise Refusal(Code.UNKNOWN_COMMAND, f"a service does not know {command.topic}")
+            retired = [] if state.retired else [ServiceRetired(**common, service=command.service)]
+            return on(service_stream(command.service), retired)
+        case _:
+            assert_never(command)
 
 
 def names_of(spec: ServiceSpec) -> tuple[str, ...]:
@@ -170,26 +223,26 @@ def names_of(spec: ServiceSpec) -> tuple[str, ...]:
 
 
 def _revised(
-    state: RegisteredService, spec: ServiceSpec, facts: Facts, common: dict[str, Any]
-) -> list[Event]:
-    if facts.fault:
-        raise facts.fault
+    state: RegisteredService, spec: ServiceSpec, context: EntryContext, common: dict[str, Any]
+) -> Decision:
+    if context.fault:
+        raise context.fault
     revised = ServiceRevised(**common, spec=spec, version=state.version + 1)
-    return [*_named(state, spec, facts, common), revised]
+    return [*_named(state, spec, context, common), *on(service_stream(spec.id), [revised])]
 
 
-def _named(state: ServiceState, spec: ServiceSpec, facts: Facts, common: dict[str, Any]) -> list[NameEvent]:
-    """What happens to names, so that the entry has those of `spec` and no others."""
+def _named(state: ServiceState, spec: ServiceSpec, context: EntryContext, common: dict[str, Any]) -> Decision:
+    """The events after which the entry has the names of `spec` and no others."""
     wanted = names_of(spec)
     had = () if state is None else state.names
-    if not facts.names.keys() >= {*wanted, *had}:
-        # Which names it had was looked up a moment ago, and somebody revised it since.
+    if not context.names.keys() >= {*wanted, *had}:
+        # Which names it had was looked up a moment ago, and another command revised it since.
         raise Refusal(Code.UNAVAILABLE, "others change this at the same time; send it again")
-    return name_changes(spec.id, wanted, facts.names, common)
+    return name_changes(spec.id, wanted, context.names, common)
 
 
-def answer(state: ServiceState, command: Command) -> dict[str, Any]:
-    """What the sender of an accepted (or repeated) command is told, from the state after it."""
+def answer(state: ServiceState, command: ServiceCommand) -> dict[str, Any]:
+    """The body of an accepted (or repeated) command's answer, from the state after it."""
     assert state is not None
     return {"service": state.spec.id, "version": state.version, "retired": state.retired}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never, get_args
 
 from coordinator.application.ports import Recorded, Row
 from coordinator.domain.job import (
+    JobAttemptEnded,
     JobCanceled,
     JobCompleted,
     JobEvent,
@@ -14,12 +15,14 @@ from coordinator.domain.job import (
     JobRequeued,
     JobStarted,
     JobSubmitted,
+    error_of,
+    is_job_event,
+    state_after,
 )
-from coordinator.domain.messages import Event
 
 TABLE = "jobs"
 KEY = "job_id"
-EVENTS = (JobEvent,)
+EVENTS = get_args(JobEvent)
 
 
 def key_of(recorded: Recorded) -> str:
@@ -30,63 +33,47 @@ def key_of(recorded: Recorded) -> str:
 def columns(recorded: Recorded) -> Row:
     """The columns that this event sets; all of them, the key included, where it makes the row."""
     event = recorded.event
-    if isinstance(event, JobSubmitted):
-        return {
-            "job_id": recorded.key,
-            "client": event.client,
-            "service": event.service,
-            "service_version": event.service_version,
-            "state": "QUEUED",
-            "constraints_json": event.constraints.model_dump_json(exclude_defaults=True),
-            "priority": event.priority,
-            "attempt": 1,
-            "max_attempts": event.max_attempts,
-            "miner_id": None,
-            "requested_at": event.at,
-            "started_at": None,
-            "finished_at": None,
-            "expires_at": event.expires_at,
-            "error_code": None,
-            "error_message": None,
-            "payload_digest": event.payload_digest,
-            "result_digest": None,
-            "position": recorded.position,
-        }
-    return {**_change(event), "position": recorded.position}
+    assert is_job_event(event)
+    state = state_after(event)
+    moved = {} if state is None else {"state": state}
+    return {**_change(recorded, event), **moved, "position": recorded.position}
 
 
-def _change(event: Event) -> dict[str, Any]:
+def _change(recorded: Recorded, event: JobEvent) -> dict[str, Any]:
     match event:
+        case JobSubmitted():
+            return {
+                "job_id": recorded.key,
+                "client": event.client,
+                "service": event.service,
+                "service_version": event.service_version,
+                "constraints_json": event.constraints.model_dump_json(exclude_defaults=True),
+                "priority": event.priority,
+                "attempt": 1,
+                "max_attempts": event.max_attempts,
+                "miner_id": None,
+                "requested_at": event.at,
+                "started_at": None,
+                "finished_at": None,
+                "expires_at": event.expires_at,
+                "error_code": None,
+                "error_message": None,
+                "payload_digest": event.payload_digest,
+                "result_digest": None,
+            }
         case JobStarted():
-            return {
-                "state": "RUNNING",
-                "attempt": event.attempt,
-                "miner_id": event.miner_id,
-                "started_at": event.at,
-            }
+            return {"attempt": event.attempt, "miner_id": event.miner_id, "started_at": event.at}
         case JobRequeued():
-            return {"state": "QUEUED", "attempt": event.attempt, "miner_id": None, "started_at": None}
+            return {"attempt": event.attempt, "miner_id": None, "started_at": None}
         case JobCompleted():
-            return {"state": "COMPLETED", "finished_at": event.at, "result_digest": event.result_digest}
-        case JobFailed():
-            return {
-                "state": "FAILED",
-                "finished_at": event.at,
-                "error_code": event.error_code,
-                "error_message": event.error_message,
-            }
+            return {"finished_at": event.at, "result_digest": event.result_digest}
+        case JobFailed() | JobExpired():
+            error = error_of(event)
+            return {"finished_at": event.at, "error_code": error.code, "error_message": error.message}
         case JobCanceled():
-            return {
-                "state": "CANCELED",
-                "finished_at": event.at,
-                "error_code": "CANCELED",
-                "error_message": event.reason or None,
-            }
-        case JobExpired():
-            return {
-                "state": "EXPIRED",
-                "finished_at": event.at,
-                "error_code": "EXPIRED",
-                "error_message": "its time to live was over",
-            }
-    return {}
+            error = error_of(event)
+            return {"finished_at": event.at, "error_code": error.code, "error_message": error.message or None}
+        case JobAttemptEnded():
+            return {}
+        case _:
+            assert_never(event)

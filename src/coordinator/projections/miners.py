@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+from typing import assert_never, get_args
+
 from coordinator.application.ports import Recorded, Row
-from coordinator.domain.miner import MinerDrained, MinerEvent, MinerRegistered
+from coordinator.domain.miner import (
+    STATE_NAMES,
+    Draining,
+    MinerDrained,
+    MinerEvent,
+    MinerLeft,
+    MinerLost,
+    MinerRegistered,
+    Offline,
+    Online,
+    is_miner_event,
+)
 
 TABLE = "miners"
 KEY = "miner_id"
-EVENTS = (MinerEvent,)
+EVENTS = get_args(MinerEvent)
 
 
 def key_of(recorded: Recorded) -> str:
     """Which row this event changes."""
-    assert isinstance(recorded.event, MinerEvent)
+    assert is_miner_event(recorded.event)
     return recorded.event.miner_id
 
 
 def columns(recorded: Recorded) -> Row:
     """The columns that this event sets; all of them, the key included, where it makes the row anew."""
     event = recorded.event
-    assert isinstance(event, MinerEvent)
-    if isinstance(event, MinerRegistered):
-        return {
-            "miner_id": event.miner_id,
-            "session_id": event.session_id,
-            "state": "ONLINE",
-            "profile": event.profile,
-            "capabilities_json": event.capabilities.model_dump_json(exclude_defaults=True),
-            "concurrency": event.concurrency,
-            "public_key": event.public_key,
-            "registered_at": event.at,
-            "changed_at": event.at,
-            "position": recorded.position,
-        }
-    state = "DRAINING" if isinstance(event, MinerDrained) else "OFFLINE"
-    return {"state": state, "changed_at": event.at, "position": recorded.position}
+    assert is_miner_event(event)
+    changed = {"changed_at": event.at, "position": recorded.position}
+    match event:
+        case MinerRegistered():
+            return {
+                "miner_id": event.miner_id,
+                "session_id": event.session_id,
+                "state": STATE_NAMES[Online],
+                "profile": event.profile,
+                "capabilities_json": event.capabilities.model_dump_json(exclude_defaults=True),
+                "concurrency": event.concurrency,
+                "public_key": event.public_key,
+                "registered_at": event.at,
+                **changed,
+            }
+        case MinerDrained():
+            return {"state": STATE_NAMES[Draining], **changed}
+        case MinerLeft() | MinerLost():
+            return {"state": STATE_NAMES[Offline], **changed}
+        case _:
+            assert_never(event)

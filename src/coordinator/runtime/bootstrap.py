@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from coordinator.application.commands.bus import CommandBus
-from coordinator.application.commands.context import Deciding
-from coordinator.application.commands.gateway import CommandGateway, KeyIssuing, MinerPeriods
+from coordinator.application.commands.cache import StateCache
+from coordinator.application.commands.gateway import CommandGateway
+from coordinator.application.commands.ids import Ids
+from coordinator.application.commands.jobs import JobCommands
+from coordinator.application.commands.keys import KeyCommands
+from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.names import Names
-from coordinator.application.commands.parsing import Intent, Refused
 from coordinator.application.commands.payload_schemas import PayloadSchemas
-from coordinator.application.commands.preparing import Preparation, fingerprint_secret
 from coordinator.application.commands.references import References
+from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.followers.event_feed import EventFeed
@@ -37,14 +40,17 @@ from coordinator.application.ports import (
     Appended,
     Clock,
     Database,
+    Intent,
     LogUnavailable,
     Recorded,
+    Refused,
     StoredPayload,
 )
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.errors import Code
+from coordinator.domain.job import is_final
 from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister, ServiceSpec
 from coordinator.projections import projector
@@ -105,13 +111,9 @@ class CoordinatorProcess:
         self.blobs = blob_store(settings)
         self.feed = EventFeed(adapters.log)
         self._payloads = Payloads(adapters.log)
-        self.bus = CommandBus(
-            adapters.log,
-            Deciding(key, PayloadSchemas(settings.fetch_allow_hosts)),
-            clock,
-            references=References(adapters.log, self.blobs, partial(unowned_blobs, adapters.database)),
-            on_committed=self._committed,
-        )
+        ids = Ids(clock.now)
+        cache = StateCache(is_final)
+        self.bus = CommandBus(adapters.log, clock, cache, ids, on_committed=self._committed)
         self._names = Names(self.bus.state)
         self.feed.on_foreign(self._foreign)
         timeout = settings.heartbeat_timeout_seconds
@@ -124,15 +126,16 @@ class CoordinatorProcess:
         events = LiveEvents(self.feed, adapters.log, hub, lease_holders)
         self.live = Live(events, hub, lease_holders, Revocations(self.keyring))
         presence = Presence(adapters.database, self.bus.state, lambda: self.feed.head, clock, timeout)
-        self.gateway = CommandGateway(
-            self.bus,
-            Preparation(self.blobs, fingerprint_secret(key), self._names, secrets),
-            presence,
-            adapters.queues,
-            self._names,
-            MinerPeriods(settings.heartbeat_interval_seconds, timeout),
-            KeyIssuing(secrets, self._keys.reached),
+        references = References(adapters.log, self.blobs, partial(unowned_blobs, adapters.database))
+        schemas = PayloadSchemas(settings.fetch_allow_hosts)
+        # One handler for each noun that there are commands about.
+        handlers = (
+            JobCommands(key, self._names, self.blobs, references, schemas, ids),
+            MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
+            ServiceCommands(self._names),
+            KeyCommands(secrets, self.bus.state, self._keys.reached, ids),
         )
+        self.gateway = CommandGateway(self.bus, handlers, presence, self._names)
         timers = Timers(adapters.database, self.gateway.handle, clock, timeout, self._hears)
         adapters.on_reconnect(timers.listen_anew)
         self._dispatcher = Dispatcher(

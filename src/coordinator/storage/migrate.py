@@ -32,6 +32,11 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )
 """
 _READ_APPLIED = "SELECT name, digest FROM schema_migrations"
+_LOOK_AT_LOG = "SELECT metadata FROM stored_events LIMIT 0"
+_OLD_LOG = (
+    "this log was begun by a version before 0.1, which kept no metadata with events; "
+    "start with an empty data directory or database"
+)
 
 
 class MigrationChanged(Exception):
@@ -89,6 +94,10 @@ def _migrate_sqlite(path: Path, migrations: list[Migration]) -> list[str]:
         with file.writing(durable=True) as connection:
             for create in SqliteRecorder(SqliteDatastore(file)).create_table_statements:
                 connection.execute(create)
+            try:
+                connection.execute(_LOOK_AT_LOG)
+            except sqlite3.OperationalError:
+                raise MigrationChanged(_OLD_LOG) from None
             connection.execute(_CREATE_APPLIED)
             for migration in _pending(migrations, dict(connection.execute(_READ_APPLIED).fetchall())):
                 for statement in _split(migration.sql):
@@ -114,6 +123,10 @@ def _migrate_postgres(url: str, migrations: list[Migration]) -> list[str]:
             PostgresRecorder(datastore).create_table()
         finally:
             datastore.close()
+        try:
+            connection.execute(_LOOK_AT_LOG)
+        except psycopg.errors.UndefinedColumn:
+            raise MigrationChanged(_OLD_LOG) from None
         connection.execute(_CREATE_APPLIED)
         for migration in _pending(migrations, dict(connection.execute(_READ_APPLIED).fetchall())):
             with connection.transaction():

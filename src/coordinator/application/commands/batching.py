@@ -10,11 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from coordinator.application.commands.parsing import Answer
-from coordinator.application.commands.preparing import Prepared
+from coordinator.application.commands.handler import Prepared
+from coordinator.application.ports import Answer
+
+AnyPrepared = Prepared[Any]
 
 MAX_BATCH = 200  # commands a transaction; more only makes the ones before wait longer
 MAX_AT_ONCE = 2  # batches: while one is written, the next is decided
@@ -24,16 +26,17 @@ MAX_AT_ONCE = 2  # batches: while one is written, the next is decided
 class Batch:
     """Commands that are decided and appended together, and the streams that they have to do with."""
 
-    commands: Sequence[Prepared]
+    commands: Sequence[AnyPrepared]
     reads: frozenset[UUID]
     writes: frozenset[UUID]
 
     @classmethod
-    def of(cls, commands: Sequence[Prepared]) -> Batch:
+    def of(cls, commands: Sequence[AnyPrepared]) -> Batch:
         reads: set[UUID] = set()
         writes: set[UUID] = set()
         for prepared in commands:
-            (writes if prepared.names else reads).update(prepared.lookups)
+            reads.update(prepared.reads)
+            writes.update(prepared.writes)
             writes.add(prepared.stream)
         return cls(commands, frozenset(reads), frozenset(writes))
 
@@ -60,7 +63,7 @@ class _Ticket:
 
 
 class _Waiting(NamedTuple):
-    prepared: Prepared
+    prepared: AnyPrepared
     ticket: _Ticket
     place: int
 
@@ -92,7 +95,7 @@ class Batches:
             self._wake.set()
             await asyncio.shield(self._task)  # whoever gives up waiting for the end does not hasten it
 
-    async def submit(self, commands: Collection[Prepared]) -> list[Answer]:
+    async def submit(self, commands: Collection[AnyPrepared]) -> list[Answer]:
         """The answers to these commands, in their order."""
         if not commands:
             return []

@@ -5,13 +5,15 @@ wait; at a thousand it costs one fsync. Nobody is answered before the commit. Wh
 next is decided, if they have nothing to do with each other (`Batches`).
 
 One batch goes through these steps:
-1. Load the streams that it needs and that are not cached, in one query; a submit's own is taken for new.
-2. Decide each command on the states that the commands before it in the batch lead to. A refusal, or an
-   unexpected exception, fails its own command only.
+1. Load the streams that it needs and that are not cached, in one query; a new job's own is taken for empty.
+2. Decide each command on the states that the commands before it in the batch lead to. A decision may append
+   to several streams. A refusal, or an unexpected exception, fails its own command only.
 3. A refusal decided from a cached state is decided again if that state turns out to be stale.
 4. Append all events and payloads at once. On a version conflict, drop from the cache what moved and go back
    to 1 with the whole batch; one by one only after MAX_TRIES.
 5. Answer, keep the new states, and hand the events to the followers of this process.
+
+It knows no noun by name: what is particular about a command is its handler's affair.
 """
 
 from __future__ import annotations
@@ -27,28 +29,28 @@ from uuid import UUID
 
 import structlog
 
-from coordinator.application.commands.batching import Batch, Batches
+from coordinator.application.commands.batching import AnyPrepared, Batch, Batches
 from coordinator.application.commands.cache import ABSENT, Entry, StateCache
-from coordinator.application.commands.context import Deciding
-from coordinator.application.commands.parsing import Accepted, Answer, Refused
-from coordinator.application.commands.preparing import Prepared
-from coordinator.application.commands.references import References
+from coordinator.application.commands.handler import StateOf
+from coordinator.application.commands.ids import Ids
 from coordinator.application.metrics import BusMetrics
 from coordinator.application.ports import (
+    Accepted,
+    Answer,
     Appended,
     Clock,
     EventLog,
+    Intent,
     LogUnavailable,
     NewEvent,
     Recorded,
+    Refused,
     StoredPayload,
     VersionConflict,
 )
-from coordinator.domain.aggregates import AGGREGATE_OF, NAME
+from coordinator.domain.decision import EVOLVE, Decision, fold
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import JobSubmit
-from coordinator.domain.messages import Event
-from coordinator.domain.name import NameEvent, name_stream
+from coordinator.domain.messages import Metadata, read_traceparent
 
 MAX_TRIES = 3
 _UNAVAILABLE = Refused(Code.UNAVAILABLE, "the log is out of reach; send it again later")
@@ -102,17 +104,18 @@ class _Decided:
     def state(self, stream: UUID) -> Any:
         return self.states[stream].state
 
-    def add(self, stream: UUID, events: Sequence[Event], after: Any) -> None:
-        _, version, position = self.states[stream]
-        for event in events:
-            version += 1
-            self.events.append(NewEvent(stream, version, event))
-        self.states[stream] = Entry(after, version, position)
-        self.last[stream] = len(self.events) - 1
+    def add(self, decision: Decision, after: Mapping[UUID, Any], metadata: Metadata) -> None:
+        """Take in a decision; `after`: the states that it leads to."""
+        for stream, event in decision:
+            _, version, position = self.states[stream]
+            self.states[stream] = Entry(after[stream], version + 1, position)
+            self.last[stream] = len(self.events)
+            self.events.append(NewEvent(stream, version + 1, event, metadata))
 
-    def accept(self, stream: UUID, body: Mapping[str, Any]) -> None:
-        """The effect of a command is at the stream's end (a repeat's too): in this very batch, or before."""
-        self.answers.append(_Effect(body, self.states[stream].position, self.last.get(stream)))
+    def accept(self, stream: UUID, body: Mapping[str, Any], *, repeat: bool) -> None:
+        """The command's effect is at the end of its decision, or for a repeat at the end of its stream."""
+        last = self.last.get(stream) if repeat else len(self.events) - 1
+        self.answers.append(_Effect(body, self.states[stream].position, last))
 
 
 class CommandBus:
@@ -121,21 +124,20 @@ class CommandBus:
     def __init__(
         self,
         event_log: EventLog,
-        deciding: Deciding,
         clock: Clock,
+        cache: StateCache,
+        ids: Ids,
         *,
-        references: References,
         on_committed: Callable[[Appended, Sequence[StoredPayload]], None],
     ) -> None:
         """`on_committed(appended, payloads)`: called on the event loop after each commit, in log order."""
         self._log = event_log
-        self._deciding = deciding
         self._clock = clock
-        self._references = references
+        self._ids = ids
         self._on_committed = on_committed
         self._batches = Batches(self._answer, _UNAVAILABLE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
-        self.cache = StateCache()
+        self.cache = cache
         self.stats = BusStats()
 
     async def start(self) -> None:
@@ -146,7 +148,7 @@ class CommandBus:
         await self._batches.stop()
         self._thread.shutdown(wait=True)
 
-    async def submit(self, commands: Sequence[Prepared]) -> list[Answer]:
+    async def submit(self, commands: Sequence[AnyPrepared]) -> list[Answer]:
         """Decide these commands, in this order; returns their answers after the commit."""
         return await self._batches.submit(commands)
 
@@ -203,15 +205,13 @@ class CommandBus:
 
     async def _process(self, batch: Batch) -> list[Answer]:
         commands, streams = batch.commands, batch.streams
-        # A submit's stream is nearly always new: it is taken for that, and a repeat is found by the conflict.
-        new = {p.stream for p in commands if isinstance(p.command, JobSubmit)}
+        new = {p.stream for p in commands if p.assume_new}
         try:
-            faults = await self._references.faults(commands)
             for _ in range(MAX_TRIES):
                 known = await self._load(streams, new)
                 new = set()
                 try:
-                    decided = self._decide(commands, known, faults)
+                    decided = self._decide(commands, known)
                     if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
                         continue
                     appended = await self._in_thread(self._append, decided) if decided.events else None
@@ -248,42 +248,34 @@ class CommandBus:
                     self.cache.put(stream, known[stream])
         return known
 
-    def _decide(
-        self, commands: Sequence[Prepared], known: dict[UUID, Entry], faults: Mapping[int, Refusal]
-    ) -> _Decided:
+    def _decide(self, commands: Sequence[AnyPrepared], known: dict[UUID, Entry]) -> _Decided:
         decided = _Decided(dict(known))
         now = self._clock.now()
         for prepared in commands:
-            command, stream = prepared.intent.command, prepared.stream
-            aggregate = AGGREGATE_OF[command.topic]
-            after = state = decided.state(stream)
+            stream, handler, command = prepared.stream, prepared.handler, prepared.intent.command
             try:
-                fault = faults.get(id(prepared))
-                facts = self._deciding.facts(prepared, state, decided.state, now, fault)
-                events = aggregate.decide(state, command, facts)
-                others: list[NameEvent] = []
-                if prepared.names:
-                    others = [e for e in events if isinstance(e, NameEvent)]
-                    events = [e for e in events if not isinstance(e, NameEvent)]
-                for event in events:
-                    after = aggregate.evolve(after, event)
-                body = aggregate.answer(after, command)
+                decision = handler.decide(prepared, decided.state, now)
+                after = _evolve(prepared, decision, decided.state)
+                body = handler.answer(after[stream] if stream in after else decided.state(stream), command)
             except Refusal as refusal:
-                decided.refused_on.update((stream, *prepared.lookups))
+                decided.refused_on.update((stream, *prepared.reads, *prepared.writes))
                 decided.answers.append(Refused(refusal.code, refusal.detail))
             except Exception:
                 log.exception("a decision failed", command=command.topic, stream=str(stream))
                 decided.answers.append(_INTERNAL)
             else:
-                for other in others:  # before the command's own: what it is answered is the last position
-                    place = name_stream(other.name)
-                    decided.add(place, [other], NAME.evolve(decided.state(place), other))
-                if events:
-                    decided.add(stream, events, after)
+                if decision:
+                    decided.add(decision, after, self._metadata(prepared.intent))
                     if prepared.payload is not None:
                         decided.payloads.append(prepared.payload)
-                decided.accept(stream, body)
+                decided.accept(stream, body, repeat=not decision)
         return decided
+
+    def _metadata(self, intent: Intent) -> Metadata:
+        return Metadata(
+            intent.message_id or str(self._ids.uuid7()),
+            read_traceparent(intent.command.traceparent) or intent.traceparent or self._ids.traceparent(),
+        )
 
     def _append(self, decided: _Decided) -> Appended:
         """In the writer's thread, one after the other: what is committed first is heard of first."""
@@ -327,7 +319,15 @@ class CommandBus:
 def _fold(events: Sequence[Recorded] | None) -> Entry:
     if not events:
         return ABSENT
-    state = None
-    for recorded in events:
-        state = AGGREGATE_OF[recorded.event.topic].evolve(state, recorded.event)
-    return Entry(state, events[-1].version, events[-1].position)
+    return Entry(fold(e.event for e in events), events[-1].version, events[-1].position)
+
+
+def _evolve(prepared: AnyPrepared, decision: Decision, state_of: StateOf) -> dict[UUID, Any]:
+    """The states of the streams that a decision appends to, after it."""
+    after: dict[UUID, Any] = {}
+    for stream, event in decision:
+        if stream != prepared.stream and stream not in prepared.writes:
+            raise ValueError(f"the decision appends to a stream that its command did not name: {event.topic}")
+        before = after[stream] if stream in after else state_of(stream)
+        after[stream] = EVOLVE[event.noun](before, event)
+    return after

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
-
-from coordinator.domain.job import is_final
 
 CACHE_BYTES = 64 * 2**20
 LIVE_BYTES = 3 * 1024  # a queued job, measured with its Python objects
@@ -33,7 +31,9 @@ class StateCache:
     twice.
     """
 
-    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, is_final: Callable[[Any], bool], max_bytes: int = CACHE_BYTES) -> None:
+        """`is_final`: whether this is the state of a job that is over."""
+        self._is_final = is_final
         self._live: OrderedDict[UUID, Entry] = OrderedDict()
         """The least recently used first; and so in …"""
         self._final: OrderedDict[UUID, Entry] = OrderedDict()
@@ -47,7 +47,7 @@ class StateCache:
         return self._final.get(stream)
 
     def put(self, stream: UUID, entry: Entry) -> None:
-        if is_final(entry.state):
+        if self._is_final(entry.state):
             self._live.pop(stream, None)
             self._final[stream] = entry
         else:

@@ -1,146 +1,99 @@
-"""The one way in for both edges: prepares, decides, and makes a registered miner's queues."""
+"""The one way in for both edges: hands each command to its noun's handler and to the bus."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import structlog
 
 from coordinator.application.commands.bus import CommandBus
+from coordinator.application.commands.handler import Handler, Prepared
 from coordinator.application.commands.names import Names
-from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused
-from coordinator.application.commands.preparing import Preparation, Prepared
+from coordinator.application.commands.parsing import check_sender
 from coordinator.application.followers.presence import Presence
-from coordinator.application.ports import Heartbeat, WorkQueues
-from coordinator.crypto.api_keys import KeySecrets
+from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, Refused
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import AttemptCommand, JobSubmit
-from coordinator.domain.key import Active, KeyCreate, KeyRevoke, KeyRotate
 from coordinator.domain.messages import Principal
-from coordinator.domain.miner import MinerRegister
-from coordinator.domain.service import ServiceRegister
-
-KEYRING_SECONDS = 5.0  # how long an answer about a key may wait for this process's own keyring
 
 log = structlog.get_logger("commands")
 
-
-@dataclass(frozen=True, slots=True)
-class MinerPeriods:
-    """What a registered miner is told besides."""
-
-    heartbeat_interval: float
-    heartbeat_timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class KeyIssuing:
-    """What answers about API keys need."""
-
-    secrets: KeySecrets
-    reached: Callable[[int, float], Awaitable[bool]]
-    """Wait until the keyring of this process is as the log was at a position."""
+_INTERNAL = Refused(Code.INTERNAL, "this is our fault; send it again later")
 
 
 class CommandGateway:
     """Implements `ports.Gateway`."""
 
     def __init__(
-        self,
-        bus: CommandBus,
-        preparation: Preparation,
-        presence: Presence,
-        queues: WorkQueues,
-        names: Names,
-        welcome: MinerPeriods,
-        key_desk: KeyIssuing | None = None,
+        self, bus: CommandBus, handlers: Sequence[Handler[Any]], presence: Presence, names: Names
     ) -> None:
+        """`handlers`: one for each noun that there are commands about."""
         self._bus = bus
-        self._preparation = preparation
+        self._handlers = {handler.noun: handler for handler in handlers}
         self._presence = presence
-        self._queues = queues
         self._names = names
-        self._welcome = welcome
-        self._key_desk = key_desk
 
     async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
         try:
-            prepared = await self._preparation.prepare(intents)
-            answers = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
-            told = [next(answers) if isinstance(p, Prepared) else Refused(p.code, p.detail) for p in prepared]
+            prepared = await self._prepare(intents)
+            decided = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
+            answers = [next(decided) if isinstance(p, Prepared) else p for p in prepared]
             everything = log.is_enabled_for(logging.DEBUG)
-            for place, (intent, answer) in enumerate(zip(intents, told, strict=True)):
-                if isinstance(intent.command, MinerRegister) and isinstance(answer, Accepted):
-                    told[place] = await self._welcomed(answer)
-                elif isinstance(intent.command, KeyCreate | KeyRotate | KeyRevoke):
-                    told[place] = await self._about_key(prepared[place], answer)
-                if everything or not _is_usual(intent, answer):  # most are, and must cost nothing
-                    _log(intent, answer)
+            for place, (intent, ready) in enumerate(zip(intents, prepared, strict=True)):
+                answer = answers[place]
+                if isinstance(ready, Prepared) and isinstance(answer, Accepted):
+                    if isinstance(intent.command, ready.handler.extended):
+                        answer = answers[place] = await ready.handler.extend(ready, answer)
+                    elif not everything and isinstance(intent.command, ready.handler.routine):
+                        continue  # most are, and must cost nothing
+                _log(intent, answer, routine=isinstance(answer, Accepted) and self._is_routine(intent))
         except Exception:
             log.exception("commands could not be handled", count=len(intents))
-            return [Refused(Code.INTERNAL, "this is our fault; send it again later")] * len(intents)
-        return told
+            return [_INTERNAL] * len(intents)
+        return answers
+
+    async def _prepare(self, intents: Sequence[Intent]) -> list[Prepared[Any] | Refused]:
+        """Each command as its noun's handler prepared it, or why it is refused; in the same order."""
+        prepared: list[Prepared[Any] | Refused | None] = [None] * len(intents)
+        places: dict[str, list[int]] = {}
+        for place, intent in enumerate(intents):
+            try:
+                check_sender(intent.command, intent.principal)
+            except Refusal as refusal:
+                prepared[place] = Refused(refusal.code, refusal.detail)
+            else:
+                places.setdefault(intent.command.noun, []).append(place)
+        for noun, own in places.items():
+            handler = self._handlers.get(noun)
+            if handler is None:
+                unknown = Refused(Code.UNKNOWN_COMMAND, f"commands about a {noun} can't be sent here")
+                ready: Sequence[Prepared[Any] | Refused] = [unknown] * len(own)
+            else:
+                ready = await handler.prepare([intents[place] for place in own])
+            for place, one in zip(own, ready, strict=True):
+                prepared[place] = one
+        return [one for one in prepared if one is not None]
+
+    def _is_routine(self, intent: Intent) -> bool:
+        return isinstance(intent.command, self._handlers[intent.command.noun].routine)
 
     async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
         try:
             return await self._presence.note(principal, beats)
         except Exception:
             log.exception("heartbeats could not be handled", count=len(beats))
-            return [Refused(Code.INTERNAL, "this is our fault; send it again later")] * len(beats)
+            return [_INTERNAL] * len(beats)
 
     async def state(self, stream: UUID) -> Any:
         return await self._bus.state(stream)
 
-    async def _about_key(self, prepared: Prepared | Refusal, answer: Answer) -> Answer:
-        """The answer once it holds in this process, with the secret if this very command made it."""
-        desk = self._key_desk
-        if desk is None or not isinstance(prepared, Prepared) or not isinstance(answer, Accepted):
-            return answer
-        await desk.reached(answer.position, KEYRING_SECONDS)
-        if not prepared.key_salt:
-            return answer
-        state = await self._bus.state(prepared.stream)
-        if not isinstance(state, Active) or all(s.salt != prepared.key_salt for s in state.secrets):
-            return answer  # a repeat: a secret is told once
-        secret = desk.secrets.secret(prepared.stream, prepared.key_salt)
-        body = {**answer.body, "key": f"{state.created.name}:{secret}"}
-        if state.created.signed:
-            body["hmac_secret"] = desk.secrets.hmac_secret(prepared.stream, prepared.key_salt)
-        return Accepted(answer.position, body)
-
     async def canonical(self, service: str) -> str:
         return await self._names.canonical(service)
 
-    async def _welcomed(self, answer: Accepted) -> Answer:
-        profile, miner_id = answer.body["profile"], answer.body["miner_id"]
-        try:
-            await self._queues.ensure(profile)
-        except ConnectionError as error:
-            # The session is in the log; the miner asks again, which is a repeat, and gets its queue then.
-            log.warning("a miner's queues could not be made", miner=miner_id, error=str(error))
-            return Refused(Code.UNAVAILABLE, "the broker is out of reach; register again with this session")
-        body = {
-            **answer.body,
-            "queue": f"work.{profile}",
-            "control_queue": f"miner.{miner_id}",
-            "heartbeat_interval_seconds": self._welcome.heartbeat_interval,
-            "heartbeat_timeout_seconds": self._welcome.heartbeat_timeout,
-        }
-        return Accepted(answer.position, body)
 
-
-_USUAL = (AttemptCommand, JobSubmit, ServiceRegister)
-
-
-def _is_usual(intent: Intent, answer: Answer) -> bool:
-    return isinstance(answer, Accepted) and isinstance(intent.command, _USUAL)
-
-
-def _log(intent: Intent, answer: Answer) -> None:
+def _log(intent: Intent, answer: Answer, *, routine: bool) -> None:
     """One line per fact that an operator needs; the usual course of a job only at level debug."""
     command = intent.command
     facts: dict[str, Any] = {"command": command.topic, "by": intent.principal.name}
@@ -148,10 +101,10 @@ def _log(intent: Intent, answer: Answer) -> None:
         value = getattr(command, name, None)
         if value is not None:
             facts[name] = str(value) if isinstance(value, UUID) else value
-    if intent.trace:
-        facts["trace"] = intent.trace
+    if traceparent := command.traceparent or intent.traceparent:
+        facts["traceparent"] = traceparent
     if isinstance(answer, Refused):
         log.info("refused", **facts, code=answer.code.value, detail=answer.detail)
         return
     facts |= {name: answer.body[name] for name in ("job_id", "key_id") if name in answer.body}
-    (log.debug if _is_usual(intent, answer) else log.info)("accepted", **facts, position=answer.position)
+    (log.debug if routine else log.info)("accepted", **facts, position=answer.position)

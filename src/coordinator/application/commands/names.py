@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, assert_never
 from uuid import UUID
 
 from coordinator.application.ports import Recorded
-from coordinator.domain.name import Held, NameClaimed, NameReleased, name_stream
+from coordinator.domain.name import Held, NameClaimed, NameReleased, is_name_event, name_stream
 from coordinator.domain.service import RegisteredService, service_stream
 
 
@@ -22,18 +22,22 @@ class Names:
         self._state = state
         self._known: dict[str, str] = {}
         self._moves = 0
-        """Names that changed hands, so that a look at the log knows whether it is old by its end."""
+        """Counts changes, so that one during a look at the log is detected."""
 
     def note(self, events: Sequence[Recorded]) -> None:
         """What was committed, here or elsewhere."""
         for recorded in events:
-            match recorded.event:
-                case NameClaimed(name=name, service=service):
-                    self._known[name] = service
-                    self._moves += 1
-                case NameReleased(name=name):
-                    self._known.pop(name, None)
-                    self._moves += 1
+            event = recorded.event
+            if not is_name_event(event):
+                continue
+            self._moves += 1
+            match event:
+                case NameClaimed():
+                    self._known[event.name] = event.service
+                case NameReleased():
+                    self._known.pop(event.name, None)
+                case _:
+                    assert_never(event)
 
     async def canonical(self, name: str) -> str:
         """The id of the entry with this id or alias; the name itself where there is none.

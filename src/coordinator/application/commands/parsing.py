@@ -1,4 +1,4 @@
-"""What the edges hand to the command bus, and what they get back.
+"""From a message's bytes to a command.
 
 Both edges use these functions, so that a command means the same over AMQP and HTTP, and is refused alike.
 """
@@ -6,16 +6,14 @@ Both edges use these functions, so that a command means the same over AMQP and H
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from coordinator.domain.aggregates import COMMANDS
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Principal
+from coordinator.domain.registry import COMMANDS
 
 MAX_BODY_BYTES = 2**20
 MAX_ARRAY_LENGTH = 500
@@ -32,42 +30,7 @@ for _bytes, _shape in ((b"0123456789.", b"0"), (b"eE", b"e"), (b":[, \t\r\n", b"
         _SHAPE[_byte] = _shape[0]
 _RISKY_NUMBER = re.compile(rb":0(?:0{%d}|0*e000)" % MAX_INTEGER_DIGITS)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
-
-
-class Intent(NamedTuple):
-    """A command, and who sent it."""
-
-    command: Command
-    principal: Principal
-    message_id: str | None = None
-    """Makes a submit without an idempotency key repeatable: the broker may deliver one message twice."""
-    trace: str | None = None
-    """A W3C traceparent."""
-
-
-class Accepted(NamedTuple):
-    """The command's effect is in the log at `position` (an earlier one for a repeat)."""
-
-    position: int
-    body: Mapping[str, Any] = MappingProxyType({})
-
-    def to_wire(self) -> dict[str, Any]:
-        return {"status": "accepted", **self.body, "position": self.position}
-
-
-class Refused(NamedTuple):
-    """The command did nothing, and this is why."""
-
-    code: Code
-    detail: str
-
-    def to_wire(self) -> dict[str, Any]:
-        return {"status": "refused", "code": self.code.value, "detail": self.detail}
-
-
-Answer = Accepted | Refused
 
 
 def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
@@ -179,11 +142,6 @@ def _field(part: int | str) -> str:
     # The sender chose the names of unknown fields: show them, unless they would spoil the line.
     text = str(part)
     return text if text.isprintable() and len(text) <= MAX_FIELD_NAME else "?"
-
-
-def read_trace(text: str) -> str | None:
-    """The W3C traceparent that this is; one that is malformed is none."""
-    return text if _TRACEPARENT.fullmatch(text) else None
 
 
 def check_sender(command: Command, principal: Principal) -> None:

@@ -6,20 +6,19 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from coordinator.application.commands.payload_bodies import refs_in, store_failed
-from coordinator.application.commands.preparing import Prepared
-from coordinator.application.ports import BlobSource, EventLog
+from coordinator.application.ports import BlobSource, EventLog, Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobComplete
 
 READ_SECONDS = 5.0
-"""For a large payload: all that was sent at the same time waits for it."""
+"""For a large payload that a result's references are looked for in."""
 
 Pair = tuple[str, str]
 """A reference, and the name of a principal."""
 
 
 class References:
-    """Finds the references that commands may not have."""
+    """Finds the references that commands may not have. Used on the event loop only."""
 
     def __init__(
         self, event_log: EventLog, blobs: BlobSource, unowned: Callable[[Collection[Pair]], set[Pair]]
@@ -28,44 +27,57 @@ class References:
         self._log = event_log
         self._blobs = blobs
         self._unowned = unowned
+        self._asked: set[Pair] = set()
+        self._asking: asyncio.Task[set[Pair]] | None = None
 
-    async def faults(self, batch: Sequence[Prepared]) -> dict[int, Refusal]:
-        """By the id of the command: why it is refused for what it refers to. Raises LogUnavailable."""
-        pairs = {(ref, p.intent.principal.name) for p in batch for ref in p.blobs}
-        if not pairs:
-            return {}
-        foreign = await asyncio.to_thread(self._unowned, pairs)
-        lacking = {
-            id(p): {ref for ref in p.blobs if (ref, p.intent.principal.name) in foreign} for p in batch
-        }
-        faults = await self._allow_inputs(batch, lacking)
-        return {key: _no_such_blob(refs) for key, refs in lacking.items() if refs} | faults
+    async def faults(self, asks: Sequence[tuple[Intent, Collection[str]]]) -> list[Refusal | None]:
+        """Why each command with these references is refused; in the same order. Raises LogUnavailable."""
+        foreign = await self._foreign({(ref, i.principal.name) for i, refs in asks for ref in refs})
+        return await asyncio.gather(
+            *(
+                self._fault(intent, {ref for ref in refs if (ref, intent.principal.name) in foreign})
+                for intent, refs in asks
+            )
+        )
 
-    async def _allow_inputs(
-        self, batch: Sequence[Prepared], lacking: dict[int, set[str]]
-    ) -> dict[int, Refusal]:
-        """Take from what results lack all that their jobs' payloads refer to."""
-        faults: dict[int, Refusal] = {}
-        results = {id(p): p.command for p in batch if isinstance(p.command, JobComplete) and lacking[id(p)]}
-        jobs = {command.job_id for command in results.values()}
-        payloads = await asyncio.to_thread(self._log.payloads, "payload", jobs) if jobs else {}
-
-        async def allow(key: int, command: JobComplete) -> None:
-            payload = payloads.get(command.job_id)
-            if payload is None:
-                return
-            # As the statement has it: where that is not the job's digest, the result is refused for it.
-            digest = str(command.statement.get("payload_digest"))
+    async def _fault(self, intent: Intent, lacking: set[str]) -> Refusal | None:
+        if lacking and isinstance(intent.command, JobComplete):
             try:
-                async with asyncio.timeout(READ_SECONDS):
-                    lacking[key] -= await refs_in(payload, digest, self._blobs)
-            except Exception as error:  # whatever the store raises concerns this command alone
-                faults[key] = store_failed(error)
+                lacking -= await self._inputs_of(intent.command)
+            except _StoreFailed as failure:
+                return failure.refusal
+        if not lacking:
+            return None
+        shown = ", ".join(sorted(lacking)[:3])
+        return Refusal(Code.BLOB_NOT_FOUND, f"no such blob of yours: {shown}; upload it first")
 
-        await asyncio.gather(*(allow(key, command) for key, command in results.items()))
-        return faults
+    async def _foreign(self, pairs: set[Pair]) -> set[Pair]:
+        """Those of the pairs that are no upload: one query for all that ask before it begins."""
+        self._asked |= pairs
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> set[Pair]:
+        await asyncio.sleep(0)  # others that wait at this moment ask too
+        pairs, self._asked, self._asking = self._asked, set(), None
+        return await asyncio.to_thread(self._unowned, pairs)
+
+    async def _inputs_of(self, command: JobComplete) -> set[str]:
+        """What the job's payload refers to. Raises LogUnavailable, _StoreFailed."""
+        found = await asyncio.to_thread(self._log.payloads, "payload", {command.job_id})
+        payload = found.get(command.job_id)
+        if payload is None:
+            return set()
+        # As the statement has it: where that is not the job's digest, the result is refused for it.
+        digest = str(command.statement.get("payload_digest"))
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                return await refs_in(payload, digest, self._blobs)
+        except Exception as error:  # whatever the store raises concerns this command alone
+            raise _StoreFailed(store_failed(error)) from None
 
 
-def _no_such_blob(refs: Collection[str]) -> Refusal:
-    shown = ", ".join(sorted(refs)[:3])
-    return Refusal(Code.BLOB_NOT_FOUND, f"no such blob of yours: {shown}; upload it first")
+class _StoreFailed(Exception):
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 from uuid import UUID
 
 import structlog
@@ -34,7 +35,7 @@ from coordinator.application.ports import (
     WorkQueues,
 )
 from coordinator.domain.matching import Capabilities, Constraints
-from coordinator.domain.miner import MinerDrained, MinerEvent, MinerLeft, MinerLost, MinerRegistered
+from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
 
 MAX_REFILL = 500  # offers a profile gets in one go
 MAX_REOFFERS = 200  # late offers taken back in one tick
@@ -245,7 +246,7 @@ class Dispatcher(FollowerBase):
 def _apply_sessions(tables: Tables, events: Sequence[Recorded]) -> None:
     for recorded in events:
         event = recorded.event
-        if not isinstance(event, MinerEvent):
+        if not is_miner_event(event):
             continue
         match event:
             case MinerRegistered():
@@ -262,6 +263,8 @@ def _apply_sessions(tables: Tables, events: Sequence[Recorded]) -> None:
                 tables.execute("dispatch_end_session", miner_id=event.miner_id, state="DRAINING")
             case MinerLeft() | MinerLost():
                 tables.execute("dispatch_end_session", miner_id=event.miner_id, state="OFFLINE")
+            case _:
+                assert_never(event)
 
 
 def _from_row(row: Row) -> QueuedWork:
@@ -288,4 +291,5 @@ def _offer(work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
         timeout_seconds=work.timeout_seconds,
         expires_at=work.expires_at,
         client=work.client,
+        traceparent=work.traceparent or None,
     )

@@ -31,6 +31,8 @@ class QueuedWork(NamedTuple):
     payload_digest: str
     timeout_seconds: int
     expires_at: int
+    traceparent: str
+    """The trace that it was submitted in."""
 
 
 LaneKey = tuple[str, int, str]

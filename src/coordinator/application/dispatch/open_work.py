@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from coordinator.application.dispatch.fair_queue import FairQueue, QueuedWork
 from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Session
@@ -14,13 +14,22 @@ from coordinator.domain.job import (
     JobAttemptEnded,
     JobCanceled,
     JobCompleted,
+    JobEvent,
     JobExpired,
     JobFailed,
     JobRequeued,
     JobStarted,
     JobSubmitted,
+    is_job_event,
 )
-from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered
+from coordinator.domain.miner import (
+    MinerDrained,
+    MinerEvent,
+    MinerLeft,
+    MinerLost,
+    MinerRegistered,
+    is_miner_event,
+)
 
 _NEED_WORK = (JobStarted, JobRequeued)
 MAX_CLASSES = 5000
@@ -123,7 +132,14 @@ class OpenWork:
         return self._storing.changes()
 
     def _note(self, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
-        event, job_id, unstored = recorded.event, recorded.key, self._unstored
+        event = recorded.event
+        if is_job_event(event):
+            yield from self._note_job(event, recorded, ended)
+        elif is_miner_event(event):
+            yield from self._note_miner(event)
+
+    def _note_job(self, event: JobEvent, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
+        job_id, unstored = recorded.key, self._unstored
         match event:
             case JobSubmitted():
                 work = _submitted(event, recorded)
@@ -159,6 +175,11 @@ class OpenWork:
                 unstored.end(job_id)
                 self._end(job_id, ended)
                 self.withdraw(job_id)
+            case _:
+                assert_never(event)
+
+    def _note_miner(self, event: MinerEvent) -> Iterator[Hint]:
+        match event:
             case MinerRegistered():
                 session = Session(event.miner_id, event.session_id, event.concurrency, "ONLINE")
                 self.fleet.register(event.profile, event.capabilities, session)
@@ -167,6 +188,8 @@ class OpenWork:
                 yield Hint(event.miner_id, {"hint": "drain", "session_id": event.session_id})
             case MinerLeft() | MinerLost():
                 self.fleet.end(event.miner_id)
+            case _:
+                assert_never(event)
 
     def forget_classes(self) -> None:
         """Drop the classes of jobs that are over, once there are many: any client can make new ones."""
@@ -278,4 +301,5 @@ def _submitted(event: JobSubmitted, recorded: Recorded) -> QueuedWork:
         payload_digest=event.payload_digest,
         timeout_seconds=event.timeout_seconds,
         expires_at=event.expires_at,
+        traceparent=recorded.metadata.traceparent,
     )

@@ -7,8 +7,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from coordinator.application.commands.parsing import Accepted, Answer, Refused
-from coordinator.application.ports import Clock, Database, Heartbeat, HeldAttempt, LogUnavailable
+from coordinator.application.ports import (
+    Accepted,
+    Answer,
+    Clock,
+    Database,
+    Heartbeat,
+    HeldAttempt,
+    LogUnavailable,
+    Refused,
+)
 from coordinator.domain.errors import Code
 from coordinator.domain.job import Running
 from coordinator.domain.messages import Principal

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import assert_never
 
 import structlog
 
-from coordinator.application.commands.parsing import Answer, Intent, Refused
 from coordinator.application.followers.runner import FollowerBase
-from coordinator.application.ports import Clock, Database, Recorded, Row, Tables
+from coordinator.application.ports import Answer, Clock, Database, Intent, Recorded, Refused, Row, Tables
 from coordinator.domain.errors import Code
 from coordinator.domain.job import (
     JobAttemptEnded,
@@ -27,10 +27,20 @@ from coordinator.domain.job import (
     JobExpired,
     JobFailed,
     JobLose,
+    JobRequeued,
     JobStarted,
+    JobSubmitted,
+    is_job_event,
 )
 from coordinator.domain.messages import SYSTEM, Command
-from coordinator.domain.miner import MinerLeft, MinerLose, MinerLost, MinerRegistered
+from coordinator.domain.miner import (
+    MinerDrained,
+    MinerLeft,
+    MinerLose,
+    MinerLost,
+    MinerRegistered,
+    is_miner_event,
+)
 
 MAX_DUE = 400  # commands a tick
 PAUSE_SECONDS = 3.0  # a tick that comes this much late means that this process stood still
@@ -86,31 +96,41 @@ class Timers(FollowerBase):
         now = self._clock.now()
         for recorded in events:
             event = recorded.event
-            match event:
-                case JobStarted():
-                    job_id = recorded.key
-                    if job_id not in leases:
-                        unleased.add(job_id)
-                    leases[job_id] = {
-                        "job_id": job_id,
-                        "attempt": event.attempt,
-                        "miner_id": event.miner_id,
-                        "session_id": event.session_id,
-                        "lease_until": now + self._timeout_ms,
-                        "started_at": event.at,
-                    }
-                case JobAttemptEnded():
-                    leases[recorded.key] = None
-                case JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
-                    leases[recorded.key] = None
-                case MinerRegistered():
-                    sessions[event.miner_id] = {
-                        "miner_id": event.miner_id,
-                        "session_id": event.session_id,
-                        "last_seen": now,
-                    }
-                case MinerLeft() | MinerLost():
-                    sessions[event.miner_id] = None
+            if is_job_event(event):
+                job_id = recorded.key
+                match event:
+                    case JobStarted():
+                        if job_id not in leases:
+                            unleased.add(job_id)
+                        leases[job_id] = {
+                            "job_id": job_id,
+                            "attempt": event.attempt,
+                            "miner_id": event.miner_id,
+                            "session_id": event.session_id,
+                            "lease_until": now + self._timeout_ms,
+                            "started_at": event.at,
+                            "traceparent": recorded.metadata.traceparent,
+                        }
+                    case JobAttemptEnded() | JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
+                        leases[job_id] = None
+                    case JobSubmitted() | JobRequeued():
+                        pass  # a job that waits has no lease
+                    case _:
+                        assert_never(event)
+            elif is_miner_event(event):
+                match event:
+                    case MinerRegistered():
+                        sessions[event.miner_id] = {
+                            "miner_id": event.miner_id,
+                            "session_id": event.session_id,
+                            "last_seen": now,
+                        }
+                    case MinerLeft() | MinerLost():
+                        sessions[event.miner_id] = None
+                    case MinerDrained():
+                        pass  # it works on what it holds, and is not to fall silent
+                    case _:
+                        assert_never(event)
         _write(tables, "leases", leases, unleased)
         _write(tables, "live_sessions", sessions, set())
 
@@ -141,7 +161,7 @@ class Timers(FollowerBase):
     def _due(self, now: int, silence_counts: bool) -> list[Command]:
         with self._database.transaction() as tables:
             due: list[Command] = [
-                JobExpire(job_id=row["job_id"])
+                JobExpire(job_id=row["job_id"], traceparent=row["traceparent"])
                 for row in tables.query("timers_expired", now=now, count=MAX_DUE)
             ]
             orphans = tables.query("timers_orphans", count=MAX_DUE)
@@ -160,7 +180,10 @@ class Timers(FollowerBase):
 
 
 def _lose_all(rows: Sequence[Row], reason: str) -> list[JobLose]:
-    return [JobLose(job_id=row["job_id"], attempt=row["attempt"], reason=reason) for row in rows]
+    return [
+        JobLose(job_id=row["job_id"], attempt=row["attempt"], reason=reason, traceparent=row["traceparent"])
+        for row in rows
+    ]
 
 
 def _write(tables: Tables, table: str, rows: dict[str, Row | None], new: set[str]) -> None:

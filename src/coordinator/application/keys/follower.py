@@ -18,8 +18,8 @@ from coordinator.application.followers.runner import LocalWatermarks
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Database, EventLog, LogError, Recorded
 from coordinator.domain import key
-from coordinator.domain.aggregates import fold
-from coordinator.domain.key import Active, KeyEvent, KeyState
+from coordinator.domain.decision import fold
+from coordinator.domain.key import Active, KeyEvent, KeyState, is_key_event
 
 PROJECTOR = "projector"
 BATCH = 1000
@@ -102,7 +102,7 @@ class KeyFollower:
 
     def _take_in(self, events: Sequence[Recorded]) -> int:
         for recorded in events:
-            if isinstance(recorded.event, KeyEvent):
+            if is_key_event(recorded.event):
                 self._evolve(recorded, recorded.event)
         return events[-1].position
 

@@ -21,9 +21,9 @@ from coordinator.application.live.progress import ProgressReport
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.ports import EventLog, LogError, LogUnavailable, Page, Recorded
-from coordinator.domain.job import JobCanceled, JobCompleted, JobEvent, JobExpired, JobFailed
+from coordinator.domain.job import ends_job, is_job_event
 from coordinator.domain.messages import Event, Principal
-from coordinator.domain.miner import MinerEvent
+from coordinator.domain.miner import is_miner_event
 
 MAX_PENDING = 256
 """Events that wait for one reader."""
@@ -39,18 +39,16 @@ RETRY_SECONDS = 1.0
 Topic = UUID | tuple[Literal["client", "miner"], str] | Literal["everything"]
 """One job, all of a client's jobs, one miner, or all jobs."""
 EVERYTHING: Literal["everything"] = "everything"
-FINAL_EVENTS = (JobCompleted, JobFailed, JobCanceled, JobExpired)
 
 log = structlog.get_logger("live")
 
 
 def topics_of(event: Event) -> tuple[Topic, ...]:
     """Under which topics an event is told."""
-    match event:
-        case JobEvent():
-            return (event.job_id, ("client", event.client), EVERYTHING)
-        case MinerEvent():
-            return (("miner", event.miner_id),)
+    if is_job_event(event):
+        return (event.job_id, ("client", event.client), EVERYTHING)
+    if is_miner_event(event):
+        return (("miner", event.miner_id),)
     return ()
 
 
@@ -235,7 +233,7 @@ class LiveEvents:
     def _hand_on(self, recorded: Recorded) -> None:
         event = recorded.event
         self.position = recorded.position
-        if isinstance(event, JobEvent):
+        if is_job_event(event):
             self._lease_holders.forget(event.job_id)
         if self._readers:
             told: set[EventReader] = set()
@@ -244,8 +242,8 @@ class LiveEvents:
                     if reader not in told:
                         told.add(reader)
                         reader.push(recorded)
-        if isinstance(event, FINAL_EVENTS):
-            self._hub.end(event.job_id)
+        if ends_job(event):
+            self._hub.end(event.job_id)  # after the readers: their last words come first
 
 
 def _read(event_log: EventLog, since: dict[Topic, int], after: int, until: int) -> Page:
@@ -266,7 +264,7 @@ def _of_all(event_log: EventLog, after: int, until: int) -> Page:
     within = [r for r in events if r.position <= until]
     whole = len(within) < len(events) or len(events) < PAGE_EVENTS
     reached = until if whole else within[-1].position
-    return Page([r for r in within if isinstance(r.event, JobEvent)], reached)
+    return Page([r for r in within if is_job_event(r.event)], reached)
 
 
 def _wanted(

@@ -8,17 +8,10 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from coordinator.application.commands.parsing import (
-    Accepted,
-    Answer,
-    Intent,
-    Refused,
-    check_sender,
-    parse_command,
-    read_trace,
-)
+from coordinator.application.commands.parsing import check_sender, parse_command
+from coordinator.application.ports import Accepted, Answer, Intent, Refused
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import MinerId, Principal, Role, SessionId
+from coordinator.domain.messages import MinerId, Principal, Role, SessionId, read_traceparent
 from coordinator.domain.miner import Draining, Offline, Online, miner_stream
 from coordinator.edge.context import EdgeContext
 
@@ -32,7 +25,7 @@ async def send(
     """Have a command decided. Raises Refusal, by the parser or by the decision."""
     command = parse_command(topic, fields)
     check_sender(command, principal)
-    intent = Intent(command, principal, trace=trace_of(request))
+    intent = Intent(command, principal, traceparent=trace_of(request))
     return accepted(await decide(context, intent))
 
 
@@ -51,7 +44,7 @@ def accepted(answer: Answer) -> Accepted:
 
 def trace_of(request: Request) -> str | None:
     """The trace that the request belongs to."""
-    return read_trace(request.headers.get("traceparent", ""))
+    return read_traceparent(request.headers.get("traceparent"))
 
 
 def miner_of(principal: Principal, named: str | None) -> str:

@@ -20,9 +20,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from coordinator.application.keys.keyring import Grant
-from coordinator.application.live.events import FINAL_EVENTS
 from coordinator.application.ports import LogError
 from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import FINAL_STATES, ends_job
 from coordinator.domain.messages import Role
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.problems import describe_problems
@@ -113,7 +113,7 @@ async def job_events(
     if story is None or not may_read(principal, getattr(story[0].event, "client", "")):
         raise Refusal(Code.JOB_NOT_FOUND, "no such job")
     last = story[-1]
-    if isinstance(last.event, FINAL_EVENTS) and last.position <= since:
+    if ends_job(last.event) and last.position <= since:
         return Response(status_code=204)
     await _check(context, since)
 
@@ -221,7 +221,7 @@ def _event(message: LiveMessage) -> bytes:
 
 def _is_final(message: LiveMessage) -> bool:
     state = getattr(message, "state", None)
-    return state in ("COMPLETED", "FAILED", "CANCELED", "EXPIRED")
+    return state in FINAL_STATES
 
 
 def _position(*texts: str | None) -> int | None:

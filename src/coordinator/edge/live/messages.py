@@ -7,7 +7,7 @@ not know.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -19,14 +19,16 @@ from coordinator.domain.job import (
     JobAttemptEnded,
     JobCanceled,
     JobCompleted,
-    JobEvent,
     JobExpired,
     JobFailed,
     JobRequeued,
     JobStarted,
+    JobStateName,
     JobSubmitted,
+    error_of,
+    is_job_event,
+    state_after,
 )
-from coordinator.domain.messages import Event
 from coordinator.edge.models.base import Moment, moment
 
 
@@ -63,7 +65,7 @@ class StateChanged(JobMessage):
     """The job is in another state. `result.ready` is the same for COMPLETED: the result can be fetched."""
 
     type: Literal["state.changed", "result.ready"] = "state.changed"
-    state: Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
+    state: JobStateName
     service: str | None = None
     """Said once, of the job's first event."""
     miner_id: str | None = None
@@ -176,7 +178,7 @@ class AnyClientMessage(RootModel[ClientMessage]):
 def of_event(recorded: Recorded) -> StateChanged | AttemptEndedMessage | None:
     """The one message that tells of this event; None where it is no job's."""
     event = recorded.event
-    if not isinstance(event, JobEvent):
+    if not is_job_event(event):
         return None
     head: dict[str, Any] = {
         "position": recorded.position,
@@ -184,11 +186,26 @@ def of_event(recorded: Recorded) -> StateChanged | AttemptEndedMessage | None:
         "client": event.client,
         "at": moment(event.at),
     }
-    if isinstance(event, JobAttemptEnded):
-        error = LiveError(code=event.error_code, message=event.error_message)
-        said: dict[str, Any] = {"outcome": event.outcome, "miner_id": event.miner_id, "error": error}
-        return AttemptEndedMessage.model_construct(**head, attempt=event.attempt, **said)
-    return StateChanged.model_construct(**head, **_state(event))
+    match event:
+        case JobAttemptEnded():
+            error = LiveError(code=event.error_code, message=event.error_message)
+            said: dict[str, Any] = {"outcome": event.outcome, "miner_id": event.miner_id, "error": error}
+            return AttemptEndedMessage.model_construct(**head, attempt=event.attempt, **said)
+        case JobSubmitted():
+            said = {"attempt": 1, "service": event.service}
+        case JobRequeued():
+            said = {"attempt": event.attempt}
+        case JobStarted():
+            said = {"attempt": event.attempt, "miner_id": event.miner_id}
+        case JobCompleted():
+            said = {"type": "result.ready", "attempt": event.attempt, "miner_id": event.miner_id}
+        case JobFailed() | JobCanceled() | JobExpired():
+            said = {"attempt": event.attempt, "error": LiveError(**error_of(event)._asdict())}
+        case _:
+            assert_never(event)
+    state = state_after(event)
+    assert state is not None
+    return StateChanged.model_construct(**head, state=state, **said)
 
 
 def of_progress(item: Progress) -> Iterator[ProgressMade | Tokens]:
@@ -198,26 +215,3 @@ def of_progress(item: Progress) -> Iterator[ProgressMade | Tokens]:
         yield ProgressMade.model_construct(**head, fraction=item.fraction, note=item.note)
     if item.text:
         yield Tokens.model_construct(**head, text=item.text, offset=item.offset or 0)
-
-
-def _state(event: Event) -> dict[str, Any]:
-    match event:
-        case JobSubmitted():
-            return {"state": "QUEUED", "attempt": 1, "service": event.service}
-        case JobRequeued():
-            return {"state": "QUEUED", "attempt": event.attempt}
-        case JobStarted():
-            return {"state": "RUNNING", "attempt": event.attempt, "miner_id": event.miner_id}
-        case JobCompleted():
-            done = {"attempt": event.attempt, "miner_id": event.miner_id}
-            return {"type": "result.ready", "state": "COMPLETED", **done}
-        case JobFailed():
-            error = LiveError(code=event.error_code, message=event.error_message)
-            return {"state": "FAILED", "attempt": event.attempt, "error": error}
-        case JobCanceled():
-            error = LiveError(code="CANCELED", message=event.reason)
-            return {"state": "CANCELED", "attempt": event.attempt, "error": error}
-        case JobExpired():
-            error = LiveError(code="EXPIRED", message="its time to live was over")
-            return {"state": "EXPIRED", "attempt": event.attempt, "error": error}
-    raise ValueError(f"{event.topic} says nothing of a job's state")

@@ -18,19 +18,10 @@ from pydantic_core import to_json
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from coordinator.application.commands.parsing import (
-    Accepted,
-    Answer,
-    Intent,
-    Refused,
-    check_sender,
-    describe,
-    parse_command,
-)
+from coordinator.application.commands.parsing import check_sender, describe, parse_command
 from coordinator.application.live.events import RETRY_SECONDS, EventReader
 from coordinator.application.live.revocation import Revocation
-from coordinator.application.ports import Heartbeat, LogError, TakenOffer
-from coordinator.domain.aggregates import COMMANDS
+from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, LogError, Refused, TakenOffer
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import (
     AttemptCommand,
@@ -39,9 +30,11 @@ from coordinator.domain.job import (
     JobEvent,
     JobExpired,
     JobStart,
+    is_job_event,
 )
 from coordinator.domain.messages import Attempt, Command, Principal, Role
 from coordinator.domain.miner import MinerDrain, MinerDrained, MinerLeave, MinerRegister
+from coordinator.domain.registry import COMMANDS
 from coordinator.edge.context import EdgeContext, context_of
 from coordinator.edge.http.bodies import take_text
 from coordinator.edge.http.commands import decide, miner_of, session_of
@@ -351,7 +344,7 @@ class _MinerConversation:
                 if isinstance(event, MinerDrained) and event.session_id == self._names.get("session_id"):
                     self._rest()
                     await self._say("hint", hint="drain", session_id=event.session_id)
-                elif isinstance(event, JobEvent):
+                elif is_job_event(event):
                     await self._hint_about(event)
 
     async def _hint_about(self, event: JobEvent) -> None:

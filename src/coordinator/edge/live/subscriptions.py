@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
-from coordinator.application.live.events import EVERYTHING, FINAL_EVENTS, EventReader, Live, Topic
+from coordinator.application.live.events import EVERYTHING, EventReader, Live, Topic
 from coordinator.application.live.progress_stream import ProgressStream
 from coordinator.application.ports import Recorded
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import JobAttemptEnded, JobEvent
+from coordinator.domain.job import JobAttemptEnded, ends_job, is_job_event
 from coordinator.domain.messages import Principal, Role
 from coordinator.edge.http.reading import may_read
 from coordinator.edge.live.messages import JobRefused, LiveMessage, Subscribed, of_event, of_progress
@@ -101,9 +101,7 @@ class Subscriptions:
         yield Subscribed(jobs=followed, refused=refused or None, position=max(until, after))
         # 3. Text, so far and from now on; of jobs that are over there is none any more.
         if progress:
-            running = [
-                job_id for job_id, story in own.items() if not isinstance(story[-1].event, FINAL_EVENTS)
-            ]
+            running = [job_id for job_id, story in own.items() if not ends_job(story[-1].event)]
             await asyncio.gather(*(self._stream.add(job_id) for job_id in running))
 
     async def leave_jobs(self, job_ids: Sequence[UUID]) -> None:
@@ -125,9 +123,9 @@ class Subscriptions:
         messages: list[LiveMessage] = []
         for recorded in await self._reader.take():
             event = recorded.event
-            if not isinstance(event, JobEvent) or not (self._all or event.job_id in self._jobs):
+            if not is_job_event(event) or not (self._all or event.job_id in self._jobs):
                 continue
-            if isinstance(event, (*FINAL_EVENTS, JobAttemptEnded)):
+            if ends_job(event) or isinstance(event, JobAttemptEnded):
                 # The last words come before the end.
                 item = self._stream.take_of(event.job_id, event.attempt)
                 messages += of_progress(item) if item is not None else ()
@@ -145,7 +143,7 @@ class Subscriptions:
 
     def _may_read(self, story: Sequence[Recorded]) -> bool:
         first = story[0].event
-        return isinstance(first, JobEvent) and may_read(self._principal, first.client)
+        return is_job_event(first) and may_read(self._principal, first.client)
 
 
 @asynccontextmanager

@@ -17,9 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from coordinator.application.commands.payload_bodies import blob_behind
 from coordinator.application.live.progress_stream import ProgressStream
 from coordinator.crypto.refs import parse_blob_ref
-from coordinator.domain.aggregates import job_stream
 from coordinator.domain.errors import Code
-from coordinator.domain.job import FINAL_STATES, JobCancel, JobSubmit
+from coordinator.domain.job import FINAL_STATES, JobCancel, JobSubmit, job_stream
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.commands import send

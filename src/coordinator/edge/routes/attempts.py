@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.commands.parsing import Accepted
+from coordinator.application.ports import Accepted
 from coordinator.crypto.statement import SignedStatement
 from coordinator.domain.errors import Code
 from coordinator.domain.job import AttemptCommand, JobComplete, JobFail, JobRelease, JobStart

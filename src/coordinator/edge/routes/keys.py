@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.commands.parsing import Accepted
+from coordinator.application.ports import Accepted
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
 from coordinator.domain.messages import NAME, Name, Principal

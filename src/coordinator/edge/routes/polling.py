@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.commands.parsing import Accepted, Answer, Intent, Refused, describe
-from coordinator.application.ports import Offer, TakenOffer
+from coordinator.application.commands.parsing import describe
+from coordinator.application.ports import Accepted, Answer, Intent, Offer, Refused, TakenOffer
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import STATE_NAMES, JobRelease, JobStart, Queued
 from coordinator.domain.messages import MinerId, Principal, SessionId
@@ -202,7 +202,7 @@ async def _claim(
     )
     answer: Answer | None = None
     try:
-        answer = await decide(context, Intent(command, principal, trace=trace))
+        answer = await decide(context, Intent(command, principal, traceparent=trace))
     finally:
         # Also where we are cancelled: whether it was claimed is unknown then, and another taker finds out.
         if answer is None or (isinstance(answer, Refused) and answer.code in STILL_GOOD):

@@ -21,13 +21,17 @@ from coordinator.application.ports import (
     Recorded,
     StoredPayload,
 )
-from coordinator.domain.aggregates import EVENTS
-from coordinator.domain.job import JobEvent
-from coordinator.domain.messages import Event
+from coordinator.domain.job import is_job_event
+from coordinator.domain.messages import Event, Metadata
+from coordinator.domain.registry import EVENTS
 from coordinator.storage.log.upcasters import UPCASTERS, upcast
 
-StoredRow = tuple[int, UUID, int, str, bytes]
-"""Position, stream, version, topic, state."""
+StoredRow = tuple[int, UUID, int, str, bytes, bytes]
+"""Position, stream, version, topic, state, metadata."""
+
+
+NO_METADATA = b"{}"
+"""Of what the library's own way to append stores: its test cases have no events of ours."""
 
 
 class UnreadableEvent(LogError):
@@ -41,6 +45,7 @@ class Columns(NamedTuple):
     versions: Sequence[int]
     topics: Sequence[str]
     states: Sequence[bytes]
+    metadata: Sequence[bytes]
 
 
 def encode(event: Event) -> tuple[str, bytes]:
@@ -50,6 +55,14 @@ def encode(event: Event) -> tuple[str, bytes]:
         raise ValueError(f"{type(event).__name__} has no registered topic: nobody could read it again")
     # The serializer itself rather than model_dump_json: half the time, and bytes at once.
     return topic, event.__pydantic_serializer__.to_json(event)
+
+
+def decode_metadata(stored: bytes) -> Metadata:
+    """Raises UnreadableEvent."""
+    try:
+        return Metadata(**from_json(stored))
+    except (TypeError, ValueError):
+        raise UnreadableEvent("its metadata are not as the program knows them") from None
 
 
 def decode(topic: str, state: bytes) -> Event:
@@ -74,14 +87,18 @@ def decode(topic: str, state: bytes) -> Event:
 
 def to_columns(events: Iterable[NewEvent]) -> Columns:
     """What to store of these events."""
-    streams, versions, topics, states = [], [], [], []
-    for stream, version, event in events:
+    streams, versions, topics, states, stored = [], [], [], [], []
+    last, encoded = None, b""
+    for stream, version, event, metadata in events:
         topic, state = encode(event)
         streams.append(stream)
         versions.append(version)
         topics.append(topic)
         states.append(state)
-    return Columns(streams, versions, topics, states)
+        if metadata is not last:  # all events of one command have the same
+            last, encoded = metadata, metadata.to_json()
+        stored.append(encoded)
+    return Columns(streams, versions, topics, states, stored)
 
 
 def to_appended(
@@ -90,8 +107,10 @@ def to_appended(
     """What an append of these events came to."""
     keys = {stream: str(stream) for stream in columns.streams}
     recorded = [
-        Recorded(position, stream, version, event, data, keys[stream])
-        for position, (stream, version, event), data in zip(positions, events, columns.states, strict=True)
+        Recorded(position, stream, version, event, data, metadata, keys[stream])
+        for position, (stream, version, event, metadata), data in zip(
+            positions, events, columns.states, strict=True
+        )
     ]
     return Appended(previous, recorded)
 
@@ -99,11 +118,12 @@ def to_appended(
 def to_recorded(rows: Iterable[StoredRow]) -> list[Recorded]:
     """What was stored. Raises UnreadableEvent, which says where."""
     recorded: list[Recorded] = []
-    for position, stream, version, topic, state in rows:
+    for position, stream, version, topic, state, metadata in rows:
         try:
             event = decode(topic, state)
             data = state if topic == event.topic else encode(event)[1]
-            recorded.append(Recorded(position, stream, version, event, data, str(stream)))
+            known = decode_metadata(metadata)
+            recorded.append(Recorded(position, stream, version, event, data, known, str(stream)))
         except UnreadableEvent as error:
             where = f"position {position}, stream {stream}, version {version}"
             raise UnreadableEvent(f"{where}: {error}") from None
@@ -129,7 +149,7 @@ def client_mark(client: str) -> bytes:
 def page_of(client: str, recorded: Sequence[Recorded], until: int, limit: int) -> Page:
     """Those that are of this client's jobs; `recorded` are the first `limit` candidates up to `until`."""
     # A miner chooses the names of its metrics, so a candidate may be another's.
-    events = [r for r in recorded if isinstance(r.event, JobEvent) and r.event.client == client]
+    events = [r for r in recorded if is_job_event(r.event) and r.event.client == client]
     return Page(events, until if len(recorded) < limit else recorded[-1].position)
 
 

@@ -41,16 +41,16 @@ RETRY_PAUSE_SECONDS = 0.05
 
 _HEAD: LiteralString = "SELECT coalesce(max(notification_id), 0) FROM stored_events"
 _READ: LiteralString = (
-    "SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events "
+    "SELECT notification_id, originator_id, originator_version, topic, state, metadata FROM stored_events "
     "WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
 )
 _READ_OF: LiteralString = (
-    "SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events "
+    "SELECT notification_id, originator_id, originator_version, topic, state, metadata FROM stored_events "
     "WHERE notification_id > %s AND notification_id <= %s AND position(%s::bytea IN state) > 0 "
     "ORDER BY notification_id LIMIT %s"
 )
 _LOAD: LiteralString = (
-    "SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events "
+    "SELECT notification_id, originator_id, originator_version, topic, state, metadata FROM stored_events "
     "WHERE originator_id = ANY(%s::uuid[]) ORDER BY originator_id, originator_version"
 )
 # One look at the end of the index per stream, rather than a walk over all its events.

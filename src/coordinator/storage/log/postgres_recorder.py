@@ -1,6 +1,6 @@
 """The library's Postgres recorder without its two hot spots, with a lock that nothing else wants.
 
-An append is one call of one function: four binary arrays of events, four of payloads, one round trip. The
+An append is one call of one function: five binary arrays of events, four of payloads, one round trip. The
 function keeps what the library's own path keeps (order of positions = order of commits, a notification,
 conflicts as errors), and adds the payloads and the position before.
 
@@ -23,10 +23,28 @@ from psycopg.sql import SQL, Identifier, Literal
 from coordinator.application.ports import StoredPayload
 from coordinator.storage.connections.postgres_arrays import Column
 from coordinator.storage.connections.postgres_pool import APPEND_LOCK, LOCK_CLASS, new_pool
-from coordinator.storage.log.mapping import Columns, last_of_each
+from coordinator.storage.log.mapping import NO_METADATA, Columns, last_of_each
 
 POOL_SIZE = 8
 LOG_APPLICATION = "coordinator-log"
+
+# The library's table with a column more, and its settings for a table that only grows.
+_CREATE_EVENTS: LiteralString = """
+CREATE TABLE IF NOT EXISTS {schema}.{table} (
+    originator_id uuid NOT NULL,
+    originator_version bigint NOT NULL,
+    topic text NOT NULL,
+    state bytea NOT NULL,
+    metadata bytea NOT NULL,
+    notification_id bigserial,
+    PRIMARY KEY (originator_id, originator_version)
+) WITH (
+    autovacuum_enabled = true,
+    autovacuum_vacuum_threshold = 100000000,
+    autovacuum_vacuum_scale_factor = 0.5,
+    autovacuum_analyze_threshold = 1000,
+    autovacuum_analyze_scale_factor = 0.01
+)"""
 
 _CREATE_PAYLOADS: LiteralString = """
 CREATE TABLE IF NOT EXISTS {schema}.payloads (
@@ -40,7 +58,7 @@ CREATE TABLE IF NOT EXISTS {schema}.payloads (
 # A new version of the function is a new name: during an upgrade old programs still call the old one.
 _CREATE_APPEND: LiteralString = """
 CREATE OR REPLACE FUNCTION {schema}.coordinator_append_v1(
-    streams uuid[], versions bigint[], topics text[], states bytea[],
+    streams uuid[], versions bigint[], topics text[], states bytea[], metadata bytea[],
     jobs uuid[], kinds text[], salts bytea[], bodies bytea[],
     OUT previous bigint, OUT positions bigint[]
 ) LANGUAGE plpgsql VOLATILE AS $body$
@@ -49,8 +67,8 @@ BEGIN
     -- In a volatile function every statement sees what was committed before it, so this is exact.
     SELECT coalesce(max(notification_id), 0) INTO previous FROM {schema}.{table};
     WITH inserted AS (
-        INSERT INTO {schema}.{table} (originator_id, originator_version, topic, state)
-        SELECT * FROM unnest(streams, versions, topics, states)
+        INSERT INTO {schema}.{table} (originator_id, originator_version, topic, state, metadata)
+        SELECT * FROM unnest(streams, versions, topics, states, metadata)
         RETURNING notification_id
     )
     SELECT array_agg(notification_id) INTO positions FROM inserted;
@@ -64,7 +82,8 @@ END $body$"""
 
 _APPEND: LiteralString = (
     "SELECT previous, positions FROM {schema}.coordinator_append_v1("
-    "%b::uuid[], %b::bigint[], %b::text[], %b::bytea[], %b::uuid[], %b::text[], %b::bytea[], %b::bytea[])"
+    "%b::uuid[], %b::bigint[], %b::text[], %b::bytea[], %b::bytea[], "
+    "%b::uuid[], %b::text[], %b::bytea[], %b::bytea[])"
 )
 
 
@@ -88,15 +107,12 @@ class PostgresRecorder(PostgresApplicationRecorder):
             "lock_class": Literal(LOCK_CLASS),
             "lock": Literal(APPEND_LOCK),
         }
+        self.sql_create_statements[self.create_table_statement_index] = SQL(_CREATE_EVENTS).format(**names)
         # The library's own function appends without any lock: keep it out of the database.
         del self.sql_create_statements[self.create_insert_function_statement_index]
         self.sql_create_statements += [
             SQL(_CREATE_PAYLOADS).format(**names),
             SQL(_CREATE_APPEND).format(**names),
-        ]
-        # For the library's own way to append, which nothing here uses.
-        self.lock_table_statements = [
-            SQL("SELECT pg_advisory_xact_lock({lock_class}, {lock})").format(**names)
         ]
         self.append_statement = SQL(_APPEND).format(**names)
 
@@ -113,6 +129,7 @@ class PostgresRecorder(PostgresApplicationRecorder):
             Column("bigint", columns.versions),
             Column("text", columns.topics),
             Column("bytea", columns.states),
+            Column("bytea", columns.metadata),
             Column("uuid", [p.job_id for p in rows]),
             Column("text", [p.kind for p in rows]),
             Column("bytea", [p.salt for p in rows]),
@@ -140,7 +157,7 @@ class PostgresRecorder(PostgresApplicationRecorder):
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int] | None:
         if not stored_events:
             return []
-        rows = ((_uuid(e), e.originator_version, e.topic, e.state) for e in stored_events)
+        rows = ((_uuid(e), e.originator_version, e.topic, e.state, NO_METADATA) for e in stored_events)
         return self.append(Columns(*zip(*rows, strict=True)))[1]
 
 

@@ -25,6 +25,7 @@ from coordinator.application.ports import (
 from coordinator.storage.connections.sqlite_file import SqliteFile
 from coordinator.storage.log.head_position import HeadPosition
 from coordinator.storage.log.mapping import (
+    NO_METADATA,
     Columns,
     StoredRow,
     by_job,
@@ -48,6 +49,7 @@ CREATE TABLE IF NOT EXISTS stored_events (
     originator_version INTEGER NOT NULL,
     topic TEXT NOT NULL,
     state BLOB NOT NULL,
+    metadata BLOB NOT NULL,
     UNIQUE (originator_id, originator_version)
 )"""
 _CREATE_PAYLOADS = """
@@ -58,23 +60,25 @@ CREATE TABLE IF NOT EXISTS payloads (
     body BLOB NOT NULL,
     PRIMARY KEY (job_id, kind)
 )"""
-_APPEND = "INSERT INTO stored_events (originator_id, originator_version, topic, state) VALUES (?,?,?,?)"
+_APPEND = (
+    "INSERT INTO stored_events (originator_id, originator_version, topic, state, metadata) VALUES (?,?,?,?,?)"
+)
 _PUT_PAYLOAD = (
     "INSERT INTO payloads (job_id, kind, salt, body) VALUES (?,?,?,?) "
     "ON CONFLICT (job_id, kind) DO UPDATE SET salt = excluded.salt, body = excluded.body"
 )
 _HEAD = "SELECT coalesce(max(rowid), 0) FROM stored_events"
 _READ = (
-    "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events "
+    "SELECT rowid, originator_id, originator_version, topic, state, metadata FROM stored_events "
     "WHERE rowid > ? ORDER BY rowid LIMIT ?"
 )
 _READ_OF = (
-    "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events "
+    "SELECT rowid, originator_id, originator_version, topic, state, metadata FROM stored_events "
     "WHERE rowid > ? AND rowid <= ? AND instr(state, ?) > 0 ORDER BY rowid LIMIT ?"
 )
 # json_each takes any number of ids as one parameter.
 _LOAD = (
-    "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events "
+    "SELECT rowid, originator_id, originator_version, topic, state, metadata FROM stored_events "
     "WHERE originator_id IN (SELECT value FROM json_each(?)) ORDER BY originator_id, originator_version"
 )
 _VERSIONS = (
@@ -125,8 +129,8 @@ class SqliteRecorder(SQLiteApplicationRecorder):
         positions: list[int] = []
         with self.file.writing(durable=True) as connection:
             (previous,) = connection.execute(_HEAD).fetchone()
-            for stream, version, topic, state in zip(*columns, strict=True):
-                cursor = connection.execute(_APPEND, (stream.hex, version, topic, state))
+            for stream, version, topic, state, metadata in zip(*columns, strict=True):
+                cursor = connection.execute(_APPEND, (stream.hex, version, topic, state, metadata))
                 assert cursor.lastrowid is not None
                 positions.append(cursor.lastrowid)
             connection.executemany(
@@ -140,7 +144,10 @@ class SqliteRecorder(SQLiteApplicationRecorder):
         if not stored_events:
             return []
         columns = Columns(
-            *zip(*((_uuid(e), e.originator_version, e.topic, e.state) for e in stored_events), strict=True)
+            *zip(
+                *((_uuid(e), e.originator_version, e.topic, e.state, NO_METADATA) for e in stored_events),
+                strict=True,
+            )
         )
         try:
             return self.append(columns)[1]

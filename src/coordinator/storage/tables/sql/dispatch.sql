@@ -5,7 +5,7 @@ SELECT DISTINCT job_class, priority, client FROM open_work WHERE miner_id IS NUL
 -- name: dispatch_lane_work
 -- The next queued jobs of one lane behind a position, oldest first.
 SELECT job_id, attempt, job_class, client, priority, position, service, payload_digest, timeout_seconds,
-       expires_at
+       expires_at, traceparent
 FROM open_work
 WHERE miner_id IS NULL AND job_class = :job_class AND priority = :priority AND client = :client
   AND position > :position
@@ -15,14 +15,14 @@ LIMIT :count;
 -- name: dispatch_open_work
 -- Open jobs by id.
 SELECT job_id, attempt, job_class, client, priority, position, service, payload_digest, timeout_seconds,
-       expires_at, miner_id, session_id
+       expires_at, traceparent, miner_id, session_id
 FROM open_work
 WHERE job_id IN (:job_ids);
 
 -- name: dispatch_running
 -- Every job that a miner holds.
 SELECT job_id, attempt, job_class, client, priority, position, service, payload_digest, timeout_seconds,
-       expires_at, miner_id, session_id
+       expires_at, traceparent, miner_id, session_id
 FROM open_work
 WHERE miner_id IS NOT NULL;
 

@@ -1,21 +1,21 @@
 -- name: timers_expired
 -- Jobs whose time to live is over.
-SELECT job_id FROM open_work WHERE expires_at <= :now ORDER BY expires_at LIMIT :count;
+SELECT job_id, traceparent FROM open_work WHERE expires_at <= :now ORDER BY expires_at LIMIT :count;
 
 -- name: timers_overrun
 -- Attempts that run longer than their service allows.
-SELECT leases.job_id, leases.attempt
+SELECT leases.job_id, leases.attempt, leases.traceparent
 FROM leases JOIN open_work ON open_work.job_id = leases.job_id
 WHERE leases.started_at + open_work.timeout_seconds * 1000 <= :now
 LIMIT :count;
 
 -- name: timers_unextended
 -- Attempts whose lease no heartbeat extended.
-SELECT job_id, attempt FROM leases WHERE lease_until <= :now ORDER BY lease_until LIMIT :count;
+SELECT job_id, attempt, traceparent FROM leases WHERE lease_until <= :now ORDER BY lease_until LIMIT :count;
 
 -- name: timers_orphans
 -- Attempts of sessions that are over (lost, left, or replaced by a newer one).
-SELECT leases.job_id, leases.attempt
+SELECT leases.job_id, leases.attempt, leases.traceparent
 FROM leases LEFT JOIN live_sessions
   ON live_sessions.miner_id = leases.miner_id AND live_sessions.session_id = leases.session_id
 WHERE live_sessions.miner_id IS NULL

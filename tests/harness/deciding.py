@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from coordinator.domain import aggregates, job, miner, service
+from coordinator.domain import job, key, miner, service
+from coordinator.domain.decision import Context, fold
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.facts import Facts, WorkDone
+from coordinator.domain.job import WorkDone
 from coordinator.domain.matching import (
     Capabilities,
     Constraints,
@@ -47,7 +48,7 @@ FINGERPRINT = "fingerprint-1"
 # --- given, when, then -------------------------------------------------------------------------------------
 def given(*events: Event) -> Given:
     """The history of one stream."""
-    return Given(events, aggregates.fold(list(events)))
+    return Given(events, fold(events))
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,12 @@ class Given:
     def when(
         self, command: Command, *, by: Principal | None = None, now: int | None = None, **facts: Any
     ) -> Decided:
-        """Decide; `by` is who usually sends this command, `now` one second after the last event."""
+        """Decide; `by`: the usual sender of this command, `now`: one second after the last event, `facts`:
+        what of the context is not as usual."""
         now = now if now is not None else (self.history[-1].at + SECOND if self.history else T0)
-        facts = {**usual_facts(command), **facts}
-        all_facts = Facts(now=now, principal=by or usual_sender(command), **facts)
-        aggregate = aggregates.AGGREGATE_OF[command.topic]
+        context = context_of(command, now, by or usual_sender(command), **facts)
         try:
-            events = aggregate.decide(self.state, command, all_facts)
+            events = decide(self.state, command, context)
         except Refusal as refusal:
             return Decided(self, command, [], refusal)
         return Decided(self, command, events, None)
@@ -94,17 +94,50 @@ class Decided:
 
     @property
     def state(self) -> Any:
-        return aggregates.fold(self.events, self.given.state)
+        own = [event for event in self.events if event.noun == self.command.noun]
+        return fold(own, self.given.state)
 
     @property
     def answer(self) -> dict[str, Any]:
         """What the sender is told."""
         assert self.refusal is None, f"refused: {self.refusal}"
-        return aggregates.AGGREGATE_OF[self.command.topic].answer(self.state, self.command)
+        return answer(self.state, self.command)
 
     def again(self, command: Command | None = None, **facts: Any) -> Decided:
         """The same command once more (or another), after these events."""
         return given(*self.given.history, *self.events).when(command or self.command, **facts)
+
+
+MODULES: dict[str, Any] = {"job": job, "miner": miner, "service": service, "key": key}
+CONTEXTS: dict[type[Command], Any] = {
+    job.JobSubmit: job.SubmitContext,
+    job.JobComplete: job.CompletionContext,
+    job.JobStart: job.AttemptContext,
+    job.JobFail: job.AttemptContext,
+    job.JobRelease: job.AttemptContext,
+    service.ServiceRegister: service.EntryContext,
+    service.ServiceRevise: service.EntryContext,
+    key.KeyCreate: key.SecretContext,
+    key.KeyRotate: key.SecretContext,
+}
+"""The others need the moment and the sender alone."""
+
+
+def decide(state: Any, command: Command, context: Any) -> list[Event]:
+    """The events of a decision, in order, without the streams that they belong to. Raises Refusal."""
+    return [event for _, event in MODULES[command.noun].decide(state, command, context)]
+
+
+def answer(state: Any, command: Command) -> dict[str, Any]:
+    body: dict[str, Any] = MODULES[command.noun].answer(state, command)
+    return body
+
+
+def context_of(command: Command, now: int, by: Principal, **facts: Any) -> Any:
+    """The usual context of a command, but for these facts; those that it has no use for are left out."""
+    kind = CONTEXTS.get(type(command), Context)
+    known = {name: value for name, value in {**usual_facts(command), **facts}.items() if name in kind._fields}
+    return kind(now=now, principal=by, **known)
 
 
 def usual_sender(command: Command) -> Principal:
@@ -118,7 +151,7 @@ def usual_sender(command: Command) -> Principal:
 def usual_facts(command: Command) -> dict[str, Any]:
     if isinstance(command, job.JobSubmit):
         return {
-            "stream": JOB_ID,
+            "job_id": JOB_ID,
             "service": service.RegisteredService(a_spec(), version=1),
             "wanted": wanted(command.service, command.constraints),
             "payload_digest": PAYLOAD_DIGEST,

@@ -1,0 +1,45 @@
+"""Ids, salts and trace contexts: random, and drawn from the kernel many at a time."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+SALT_BYTES = 16
+_DRAWN_BYTES = 4096  # each call of the kernel costs more than the bytes
+
+
+class Ids:
+    """Where new ids come from. `now`: Unix milliseconds. Used on the event loop only."""
+
+    def __init__(self, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._now = now
+        self._bytes = b""
+        self._used = 0
+
+    def salt(self) -> bytes:
+        return self._draw(SALT_BYTES)
+
+    def uuid7(self) -> UUID:
+        """RFC 9562, section 5.7: 48 bits of Unix milliseconds, then random bits. Sorts by age.
+
+        `uuid.uuid7` of Python 3.14 will do instead.
+        """
+        raw = bytearray(struct.pack(">Q", self._now())[2:] + self._draw(10))
+        raw[6] = 0x70 | raw[6] & 0x0F
+        raw[8] = 0x80 | raw[8] & 0x3F
+        return UUID(bytes=bytes(raw))
+
+    def traceparent(self) -> str:
+        """A trace that begins here and that no tracer samples: it only tells what belongs together."""
+        random = self._draw(24).hex()
+        return f"00-{random[:32]}-{random[32:]}-00"
+
+    def _draw(self, count: int) -> bytes:
+        if self._used + count > len(self._bytes):
+            self._bytes, self._used = os.urandom(_DRAWN_BYTES), 0
+        self._used += count
+        return self._bytes[self._used - count : self._used]

@@ -1,0 +1,368 @@
+"""Commands about jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar, NamedTuple, assert_never, cast
+from uuid import UUID
+
+from coordinator.application.commands.handler import Handler, Prepared, StateOf
+from coordinator.application.commands.ids import Ids
+from coordinator.application.commands.names import Names
+from coordinator.application.commands.payload_bodies import stand_in, store_failed
+from coordinator.application.commands.payload_schemas import PayloadSchemas
+from coordinator.application.commands.references import References
+from coordinator.application.ports import BlobSink, Intent, LogUnavailable, Refused, StoredPayload
+from coordinator.crypto.canonical import CanonicalError, canonical_json
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.receipt import receipt_id, sign_receipt
+from coordinator.crypto.refs import blob_refs
+from coordinator.crypto.signature import VerificationFailed
+from coordinator.crypto.statement import StatementVerifier
+from coordinator.domain.decision import Context, Decision
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import (
+    STATE_NAMES,
+    AttemptCommand,
+    AttemptContext,
+    AttemptEnded,
+    Canceled,
+    Completed,
+    CompletionContext,
+    Expired,
+    Failed,
+    JobCancel,
+    JobCommand,
+    JobComplete,
+    JobExpire,
+    JobFail,
+    JobLose,
+    JobRelease,
+    JobStart,
+    JobState,
+    JobSubmit,
+    Queued,
+    Running,
+    SubmitContext,
+    WorkDone,
+    answer,
+    decide,
+    job_stream,
+)
+from coordinator.domain.matching import Wanted, wanted
+from coordinator.domain.messages import Command, Millis
+from coordinator.domain.miner import MinerState, miner_stream
+from coordinator.domain.service import service_stream
+
+MAX_INLINE_BYTES = 64 * 1024
+"""Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
+MAX_BLOBS = 512  # that a payload or a result may refer to; who owns each is looked up
+VERIFY_AT_ONCE = 50
+"""Signatures that are checked before others have their turn. Not in a thread: each check lets go of the
+interpreter's lock, and under load waits far longer for it to come back than the check takes."""
+
+
+class Submission(NamedTuple):
+    """A submit, apart from the states that it is decided on."""
+
+    wanted: Wanted
+    payload_digest: str
+    fingerprint: str
+    refs: frozenset[str]
+    """The blobs that the payload refers to."""
+    misreference: Refusal | None = None
+    """What is wrong with them. It waits for the decision: a repeat is answered all the same."""
+
+
+class Completion(NamedTuple):
+    """A result, apart from the states that it is decided on."""
+
+    refs: frozenset[str]
+    misreference: Refusal | None = None
+
+
+Details = Submission | Completion | None
+
+
+class JobCommands(Handler[Details]):
+    """Digests payloads and results, checks references and statements, and signs receipts."""
+
+    noun = "job"
+    routine: ClassVar[tuple[type[Command], ...]] = (AttemptCommand, JobSubmit)
+
+    def __init__(
+        self,
+        key: SigningKey,
+        names: Names,
+        blobs: BlobSink,
+        references: References,
+        schemas: PayloadSchemas,
+        ids: Ids,
+    ) -> None:
+        """`key` signs the receipts."""
+        self._key = key
+        self._secret = fingerprint_secret(key)
+        self._names = names
+        self._blobs = blobs
+        self._references = references
+        self._schemas = schemas
+        self._ids = ids
+
+    # --- before the decision --------------------------------------------------------------------------------
+    async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
+        """What is shared by all that came together: a verifier, as many statements have one signature; and
+        one look for the blobs that they refer to."""
+        verifier = StatementVerifier()
+        prepared: list[Prepared[Details] | Refused] = []
+        results = 0
+        for intent in intents:
+            try:
+                if isinstance(intent.command, JobComplete):
+                    results += 1
+                    if results % VERIFY_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                    _verify(verifier, intent.command)
+                prepared.append(await self.prepare_one(intent))
+            except Refusal as refusal:
+                prepared.append(Refused(refusal.code, refusal.detail))
+        return await self._checked(prepared)
+
+    async def prepare_one(self, intent: Intent) -> Prepared[Details]:
+        command = cast("JobCommand", intent.command)
+        match command:
+            case JobSubmit():
+                return await self._submit(intent, command)
+            case JobComplete():
+                return await self._complete(intent, command)
+            case JobStart() | JobFail() | JobRelease():
+                return Prepared(intent, self, command.job_id, None, reads=(miner_stream(command.miner_id),))
+            case JobCancel() | JobLose() | JobExpire():
+                return Prepared(intent, self, command.job_id, None)
+            case _:
+                assert_never(command)
+
+    async def _submit(self, intent: Intent, command: JobSubmit) -> Prepared[Details]:
+        try:
+            service = await self._names.canonical(command.service)
+        except LogUnavailable:
+            raise _log_away() from None
+        if service != command.service:
+            command = command.model_copy(update={"service": service})
+            intent = intent._replace(command=command)
+        body = _canonical(command.payload)
+        salt = self._ids.salt()
+        # A message without a key of its own is known by its id, so that a second delivery is a repeat. The
+        # two kinds of key can't collide: a key has no control characters.
+        key = command.idempotency_key
+        if key is None and intent.message_id:
+            key = f"\x1fmessage\x1f{intent.message_id}"
+        stream = job_stream(intent.principal.name, key) if key is not None else self._ids.uuid7()
+        wants = wanted(service, command.constraints)
+        details = Submission(
+            wants,
+            payload_digest=hashlib.sha256(salt + body).hexdigest(),
+            fingerprint=self._fingerprint(stream, command, wants.job_class, body),
+            refs=_refs(command.payload, body),
+        )
+        return Prepared(
+            intent,
+            self,
+            stream,
+            details,
+            reads=(service_stream(service),),
+            payload=await self._stored(StoredPayload(stream, "payload", salt, body)),
+            assume_new=True,
+        )
+
+    async def _complete(self, intent: Intent, command: JobComplete) -> Prepared[Details]:
+        body = _canonical(command.result)
+        salt = bytes.fromhex(command.result_salt)
+        if hashlib.sha256(salt + body).hexdigest() != command.statement["result_digest"]:
+            raise Refusal(
+                Code.INVALID_STATEMENT,
+                "result_digest is not the SHA-256 of result_salt and the result's canonical JSON",
+            )
+        return Prepared(
+            intent,
+            self,
+            command.job_id,
+            Completion(_refs(command.result, body)),
+            reads=(miner_stream(command.miner_id),),
+            payload=await self._stored(StoredPayload(command.job_id, "result", salt, body)),
+        )
+
+    async def _checked(
+        self, prepared: list[Prepared[Details] | Refused]
+    ) -> list[Prepared[Details] | Refused]:
+        """The same, with the faults of those that refer to blobs."""
+        asking: list[tuple[int, Prepared[Details], Submission | Completion]] = [
+            (place, p, p.details)
+            for place, p in enumerate(prepared)
+            if isinstance(p, Prepared) and p.details is not None and p.details.refs
+        ]
+        if not asking:
+            return prepared
+        try:
+            faults = await self._references.faults([(p.intent, details.refs) for _, p, details in asking])
+        except LogUnavailable:
+            faults = [_log_away()] * len(asking)
+        for (place, p, details), fault in zip(asking, faults, strict=True):
+            prepared[place] = p._replace(details=details._replace(misreference=fault))
+        return prepared
+
+    async def _stored(self, payload: StoredPayload) -> StoredPayload:
+        """The payload as a row: a large one is put into the blob store, and the row names the blob."""
+        if len(payload.body) <= MAX_INLINE_BYTES:
+            return payload
+
+        async def whole() -> AsyncIterator[bytes]:
+            yield payload.body
+
+        try:
+            info = await self._blobs.put(whole(), expected_sha256=None, max_bytes=len(payload.body))
+        except Exception as error:  # whatever the store raises concerns this command alone
+            raise store_failed(error) from None
+        return payload._replace(body=stand_in(info.sha256))
+
+    def _fingerprint(self, stream: UUID, command: JobSubmit, job_class: str, body: bytes) -> str:
+        """Tells a repeated request from another one with the same key, and tells a reader of the log nothing.
+
+        Keyed, because a plain digest in an event would let anybody test guesses of a short payload.
+        """
+        request = f"{job_class}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
+        message = stream.bytes + request.encode() + body
+        return hmac.digest(self._secret, message, "sha256").hex()[:32]
+
+    # --- the decision ---------------------------------------------------------------------------------------
+    def decide(self, prepared: Prepared[Details], state_of: StateOf, now: Millis) -> Decision:
+        found = state_of(prepared.stream)
+        # The id may be that of another noun's stream, which looks like no job at all from outside.
+        state: JobState = found if type(found) in STATE_NAMES else None
+        command, principal = cast("JobCommand", prepared.intent.command), prepared.intent.principal
+        details = prepared.details
+        match command:
+            case JobSubmit():
+                assert isinstance(details, Submission)
+                service = state_of(prepared.reads[0])
+                fault = details.misreference
+                if fault is None and state is None and service is not None:
+                    fault = self._schemas.check(service, command.payload)
+                return decide(
+                    state,
+                    command,
+                    SubmitContext(
+                        now,
+                        principal,
+                        prepared.stream,
+                        service,
+                        details.wanted,
+                        details.payload_digest,
+                        details.fingerprint,
+                        fault,
+                    ),
+                )
+            case JobComplete():
+                assert isinstance(details, Completion)
+                miner = state_of(prepared.reads[0])
+                fault = _check_statement(state, command, miner) or details.misreference
+                return decide(state, command, CompletionContext(now, principal, miner, self._seal, fault))
+            case JobStart() | JobFail() | JobRelease():
+                return decide(state, command, AttemptContext(now, principal, state_of(prepared.reads[0])))
+            case JobCancel() | JobLose() | JobExpire():
+                return decide(state, command, Context(now, principal))
+            case _:
+                assert_never(command)
+
+    def answer(self, state: JobState, command: JobCommand) -> dict[str, Any]:
+        return answer(state, command)
+
+    def _seal(self, work: WorkDone) -> dict[str, Any]:
+        """The signed receipt of this work."""
+        return sign_receipt(
+            self._key,
+            {
+                "version": "1.0",
+                "receipt_id": receipt_id(work.job_id, work.attempt),
+                "job_id": work.job_id,
+                "provider": work.miner_id,
+                "client": work.client,
+                "units": work.units,
+                "unit_type": "gpu_seconds",
+                "price": work.price,
+                "started_at": work.started_at // 1000,
+                "completed_at": work.completed_at // 1000,
+                "metadata": {
+                    "attempt": work.attempt,
+                    "service": work.service,
+                    "payload_digest": work.payload_digest,
+                    "result_digest": work.result_digest,
+                    "statement": dict(work.statement),
+                },
+            },
+        )
+
+
+def fingerprint_secret(key: SigningKey) -> bytes:
+    """A secret of its own, derived from the signing key (deterministic: a restart must know its repeats)."""
+    return hashlib.sha256(b"coordinator fingerprint 1\n" + key.sign(b"coordinator fingerprint 1")).digest()
+
+
+def _verify(verifier: StatementVerifier, command: JobComplete) -> None:
+    """Refuse a statement that its own key did not sign. Whose key it must be, is decided later."""
+    try:
+        verifier.verify(command.statement, str(command.statement.get("signature", {}).get("key_id")))
+    except VerificationFailed as failure:
+        raise Refusal(Code.INVALID_STATEMENT, failure.detail) from None
+    except AttributeError:
+        raise Refusal(Code.INVALID_STATEMENT, "signature must be an object") from None
+
+
+def _check_statement(state: JobState, command: JobComplete, miner: MinerState) -> Refusal | None:
+    """Whether the (validly signed) statement is by the right key, and about this work."""
+    expected_key: str | None
+    match state:
+        case Running():
+            expected_key = state.started.miner_key
+        case Queued():
+            expected_key = None if miner is None else miner.registered.public_key
+        case None | AttemptEnded() | Completed() | Failed() | Canceled() | Expired():
+            return None  # there is nothing to prove: the decision answers or refuses without it
+        case _:
+            assert_never(state)
+    said = command.statement
+    if said["signature"]["key_id"] != expected_key:
+        return Refusal(Code.INVALID_STATEMENT, "the statement is not signed with the miner's registered key")
+    expected = {
+        "job_id": str(state.job.job_id),
+        "attempt": command.attempt,
+        "miner_id": command.miner_id,
+        "session_id": command.session_id,
+        "service": state.job.service,
+        "payload_digest": state.job.payload_digest,
+    }
+    wrong = [name for name, value in expected.items() if said[name] != value]
+    if wrong:
+        return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} is not this job's")
+    return None
+
+
+def _log_away() -> Refusal:
+    return Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later")
+
+
+def _refs(document: dict[str, object], body: bytes) -> frozenset[str]:
+    """The blobs that a document refers to; most refer to none, and are not searched. Raises Refusal."""
+    refs = frozenset(blob_refs(document)) if b'"blob:' in body else frozenset()
+    if len(refs) > MAX_BLOBS:
+        raise Refusal(Code.TOO_LARGE, f"it refers to more than {MAX_BLOBS} blobs")
+    return refs
+
+
+def _canonical(document: dict[str, object]) -> bytes:
+    try:
+        return canonical_json(document)
+    except CanonicalError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, str(error)) from None

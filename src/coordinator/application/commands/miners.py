@@ -1,0 +1,83 @@
+"""Commands about miners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import structlog
+
+from coordinator.application.commands.handler import Handler, Prepared, StateOf
+from coordinator.application.ports import Accepted, Answer, Intent, Refused, WorkQueues
+from coordinator.crypto.keys import EncodingError, check_key_id
+from coordinator.domain.decision import Context, Decision
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Command, Millis
+from coordinator.domain.miner import (
+    MinerCommand,
+    MinerRegister,
+    MinerState,
+    answer,
+    decide,
+    miner_stream,
+)
+
+log = structlog.get_logger("commands")
+
+
+@dataclass(frozen=True, slots=True)
+class MinerPeriods:
+    """What a registered miner keeps to, in seconds."""
+
+    heartbeat_interval: float
+    heartbeat_timeout: float
+
+
+class MinerCommands(Handler[None]):
+    """Makes a registered miner's queues, and names them in the answer."""
+
+    noun = "miner"
+    extended: ClassVar[tuple[type[Command], ...]] = (MinerRegister,)
+
+    def __init__(self, queues: WorkQueues, periods: MinerPeriods) -> None:
+        self._queues = queues
+        self._periods = periods
+
+    async def prepare_one(self, intent: Intent) -> Prepared[None]:
+        command = cast("MinerCommand", intent.command)
+        if isinstance(command, MinerRegister):
+            _check_key(command.public_key)
+        return Prepared(intent, self, miner_stream(command.miner_id), None)
+
+    def decide(self, prepared: Prepared[None], state_of: StateOf, now: Millis) -> Decision:
+        state: MinerState = state_of(prepared.stream)
+        command = cast("MinerCommand", prepared.intent.command)
+        return decide(state, command, Context(now, prepared.intent.principal))
+
+    def answer(self, state: MinerState, command: MinerCommand) -> dict[str, Any]:
+        return answer(state, command)
+
+    async def extend(self, prepared: Prepared[None], answer: Accepted) -> Answer:
+        profile, miner_id = answer.body["profile"], answer.body["miner_id"]
+        try:
+            await self._queues.ensure(profile)
+        except ConnectionError as error:
+            # The session is in the log; the miner asks again, which is a repeat, and gets its queue then.
+            log.warning("a miner's queues could not be made", miner=miner_id, error=str(error))
+            return Refused(Code.UNAVAILABLE, "the broker is out of reach; register again with this session")
+        body = {
+            **answer.body,
+            "queue": f"work.{profile}",
+            "control_queue": f"miner.{miner_id}",
+            "heartbeat_interval_seconds": self._periods.heartbeat_interval,
+            "heartbeat_timeout_seconds": self._periods.heartbeat_timeout,
+        }
+        return Accepted(answer.position, body)
+
+
+def _check_key(key_id: str) -> None:
+    """Raise Refusal for a key that verifies nothing: all results of its miner would be refused."""
+    try:
+        check_key_id(key_id)
+    except EncodingError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, f"public_key: {error}") from None

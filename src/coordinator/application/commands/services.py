@@ -1,0 +1,63 @@
+"""Commands about entries of the registry."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+from coordinator.application.commands.handler import Handler, Prepared, StateOf
+from coordinator.application.commands.names import Names
+from coordinator.application.commands.payload_schemas import check_spec
+from coordinator.application.ports import Intent, LogUnavailable
+from coordinator.domain.decision import Context, Decision
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Command, Millis
+from coordinator.domain.name import name_stream
+from coordinator.domain.service import (
+    EntryContext,
+    ServiceCommand,
+    ServiceRegister,
+    ServiceRetire,
+    ServiceState,
+    answer,
+    decide,
+    names_of,
+    service_stream,
+)
+
+EntryNames = tuple[str, ...]
+
+
+class ServiceCommands(Handler[EntryNames]):
+    """Finds an entry's names, present and future: the decision appends to their streams too."""
+
+    noun = "service"
+    routine: ClassVar[tuple[type[Command], ...]] = (ServiceRegister,)
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    async def prepare_one(self, intent: Intent) -> Prepared[EntryNames]:
+        command = cast("ServiceCommand", intent.command)
+        if isinstance(command, ServiceRetire):
+            return Prepared(intent, self, service_stream(command.service), ())
+        try:
+            had = await self._names.of(command.spec.id)
+        except LogUnavailable:
+            raise Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later") from None
+        names = tuple(dict.fromkeys((*names_of(command.spec), *had)))
+        streams = tuple(map(name_stream, names))
+        return Prepared(intent, self, service_stream(command.spec.id), names, writes=streams)
+
+    def decide(self, prepared: Prepared[EntryNames], state_of: StateOf, now: Millis) -> Decision:
+        state: ServiceState = state_of(prepared.stream)
+        command, principal = cast("ServiceCommand", prepared.intent.command), prepared.intent.principal
+        if isinstance(command, ServiceRetire):
+            return decide(state, command, Context(now, principal))
+        # What is registered already was checked then; each start registers the whole catalogue.
+        known = state is not None and state.spec == command.spec
+        names = {name: state_of(name_stream(name)) for name in prepared.details}
+        fault = None if known else check_spec(command.spec)
+        return decide(state, command, EntryContext(now, principal, names, fault))
+
+    def answer(self, state: ServiceState, command: ServiceCommand) -> dict[str, Any]:
+        return answer(state, command)

@@ -1,0 +1,99 @@
+"""What clients, miners and timers ask of a job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field, StrictBool, StringConstraints
+
+from coordinator.domain.job.events import ErrorCode, Metrics
+from coordinator.domain.matching import Constraints
+from coordinator.domain.messages import (
+    Attempt,
+    Command,
+    IdempotencyKey,
+    MaxAttempts,
+    MinerId,
+    Priority,
+    Role,
+    ServiceId,
+    SessionId,
+    Text,
+    TtlSeconds,
+)
+
+DEFAULT_TTL_SECONDS = 900
+DEFAULT_MAX_ATTEMPTS = 3
+
+
+class JobSubmit(Command, topic="job.submit", senders={Role.CLIENT, Role.ADMIN}):
+    """Ask for one unit of work. With an idempotency key a repeat returns the first answer."""
+
+    service: ServiceId
+    payload: dict[str, Any]
+    constraints: Constraints = Constraints()
+    ttl_seconds: TtlSeconds = DEFAULT_TTL_SECONDS
+    priority: Priority = 0
+    max_attempts: MaxAttempts = DEFAULT_MAX_ATTEMPTS
+    idempotency_key: IdempotencyKey | None = None
+
+
+class JobCancel(Command, topic="job.cancel", senders={Role.CLIENT, Role.ADMIN}):
+    """Stop a job that is queued or running."""
+
+    job_id: UUID
+    reason: Text = ""
+
+
+class AttemptCommand(Command):
+    """What a miner says of an attempt: which job, which attempt, who says it."""
+
+    job_id: UUID
+    attempt: Attempt
+    miner_id: MinerId
+    session_id: SessionId
+
+
+class JobStart(AttemptCommand, topic="job.start", senders={Role.MINER}):
+    """Claim an offered attempt: accepted means that this session holds the lease."""
+
+
+class JobComplete(AttemptCommand, topic="job.complete", senders={Role.MINER}):
+    """Hand in a result with the miner's signed statement; claims too where no claim was made."""
+
+    result: dict[str, Any]
+    result_salt: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,64}$")]
+    statement: dict[str, Any]
+    metrics: Metrics = Field(default_factory=dict)
+
+
+class JobFail(AttemptCommand, topic="job.fail", senders={Role.MINER}):
+    """Report that an attempt failed; `retryable` says whether another attempt could succeed."""
+
+    error_code: ErrorCode
+    error_message: Text = ""
+    retryable: StrictBool = True
+    metrics: Metrics = Field(default_factory=dict)
+
+
+class JobRelease(AttemptCommand, topic="job.release", senders={Role.MINER}):
+    """Hand an attempt back unfinished (a miner that stops); it does not count against `max_attempts`."""
+
+
+class JobLose(Command, topic="job.lose", senders={Role.SYSTEM}):
+    """The lease of an attempt ran out (timers)."""
+
+    job_id: UUID
+    attempt: Attempt
+    reason: Text
+
+
+class JobExpire(Command, topic="job.expire", senders={Role.SYSTEM}):
+    """The job's time to live is over (timers)."""
+
+    job_id: UUID
+
+
+JobCommand = JobSubmit | JobCancel | JobStart | JobComplete | JobFail | JobRelease | JobLose | JobExpire
+"""Every command about a job."""

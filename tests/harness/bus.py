@@ -1,0 +1,109 @@
+"""A command bus over a log in memory, with the handlers of jobs and services, for unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, cast
+
+from coordinator.application.commands.bus import CommandBus
+from coordinator.application.commands.cache import StateCache
+from coordinator.application.commands.gateway import CommandGateway
+from coordinator.application.commands.handler import Handler, Prepared
+from coordinator.application.commands.ids import Ids
+from coordinator.application.commands.jobs import JobCommands
+from coordinator.application.commands.names import Names
+from coordinator.application.commands.payload_schemas import PayloadSchemas
+from coordinator.application.commands.references import References
+from coordinator.application.commands.services import ServiceCommands
+from coordinator.application.ports import (
+    Answer,
+    Appended,
+    Clock,
+    Intent,
+    NewEvent,
+    Recorded,
+    Refused,
+    StoredPayload,
+)
+from coordinator.crypto.keys import SigningKey
+from coordinator.domain.job import JobSubmit, is_final
+from coordinator.domain.messages import Command, Principal, Role
+from tests.harness.deciding import a_spec
+from tests.harness.memory_log import MemoryEventLog
+
+ALICE = Principal("alice", Role.CLIENT)
+BOB = Principal("bob", Role.CLIENT)
+CLOCK = Clock(now=lambda: 1_700_000_000_000, monotonic=lambda: 0.0)
+
+
+class WatchedLog(MemoryEventLog):
+    """The in-memory log, with a tap on appends: what a test needs to see, and to make fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appends: list[int] = []
+        self.loads = 0
+        self.before_append: Callable[[], None] = lambda: None
+
+    def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
+        self.before_append()
+        appended = super().append(events, payloads)
+        self.appends.append(len(events))
+        return appended
+
+    def load(self, streams: Any) -> dict[Any, list[Recorded]]:
+        self.loads += 1
+        return super().load(streams)
+
+
+class NoBlobs:
+    def get(self, sha256: str) -> AsyncIterator[bytes]:
+        raise AssertionError("nothing here is that large")
+
+    async def put(self, stream: AsyncIterator[bytes], *, expected_sha256: str | None, max_bytes: int) -> Any:
+        raise AssertionError("nothing here is that large")
+
+
+class Bench:
+    """A bus over a log, and the gateway before it."""
+
+    def __init__(
+        self,
+        log: Any,
+        unowned: set[tuple[str, str]] | None = None,
+        more: Sequence[Handler[Any]] = (),
+    ) -> None:
+        """`unowned`: blobs that are not their senders'; `more`: handlers of other nouns."""
+        self.log = log
+        self.committed: list[Appended] = []
+        ids = Ids()
+        self.bus = CommandBus(log, CLOCK, StateCache(is_final), ids, on_committed=self._on_committed)
+        self.names = Names(self.bus.state)
+        references = References(log, NoBlobs(), lambda pairs: unowned or set())
+        key = SigningKey(bytes(32))
+        handlers: tuple[Handler[Any], ...] = (
+            JobCommands(key, self.names, NoBlobs(), references, PayloadSchemas(), ids),
+            ServiceCommands(self.names),
+            *more,
+        )
+        nobody = cast("Any", None)  # no heartbeats come in here
+        self.gateway = CommandGateway(self.bus, handlers, nobody, self.names)
+
+    def _on_committed(self, appended: Appended, _: Sequence[StoredPayload]) -> None:
+        self.committed.append(appended)
+        self.names.note(appended.events)
+
+    async def prepare(self, *commands: Command, by: Principal = ALICE) -> list[Prepared[Any]]:
+        prepared = await self.gateway._prepare([Intent(c, by) for c in commands])
+        return [p for p in prepared if isinstance(p, Prepared)]
+
+    async def send(self, *commands: Command, by: Principal = ALICE) -> list[Answer]:
+        return await self.bus.submit(await self.prepare(*commands, by=by))
+
+
+def submit(key: str, **fields: Any) -> JobSubmit:
+    return JobSubmit(**{"service": a_spec().id, "payload": {"text": key}, "idempotency_key": key} | fields)
+
+
+def codes(answers: list[Answer]) -> list[str]:
+    return [a.code.value if isinstance(a, Refused) else "accepted" for a in answers]
