@@ -56,10 +56,8 @@ target, count, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 log = (PostgresEventLog if target.startswith("postgres") else SqliteEventLog)(target)
 for _ in range(count // batch):
     ids = [uuid4() for _ in range(batch)]
-    log.append([
-        NewEvent(i, 1, JobCanceled(at=1, by="alice", job_id=i, client="alice", attempt=1, reason=""), Metadata("command-1", ""))
-        for i in ids
-    ])
+    events = [JobCanceled(at=1, by="alice", job_id=i, client="alice", attempt=1, reason="") for i in ids]
+    log.append([NewEvent(e.job_id, 1, e, Metadata("command-1", "")) for e in events])
 log.close()
 """
 

@@ -21,7 +21,7 @@ from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained
 from coordinator.domain.service import ServiceRetired
 from coordinator.storage.log.mapping import encode
-from tests.harness.metadata import METADATA
+from tests.harness.metadata import METADATA, TRACEPARENT
 
 SOON = 60.0
 AT = 1_800_000_000_000
@@ -104,6 +104,7 @@ async def test_a_lone_event(sink: RabbitEventSink, channel: AbstractChannel) -> 
                 "attempt": 1,
                 "reason": 'quoted "ü"',
             },
+            "metadata": {"command_id": "command-1", "traceparent": TRACEPARENT},
         }
     ]
 

@@ -255,8 +255,17 @@ def _event(topic: str, model: str) -> Json:
             "version": {"type": "integer", "minimum": 1, "description": "Its place in its stream."},
             "topic": {"const": topic},
             "event": _ref(model),
+            "metadata": {
+                "type": "object",
+                "description": "What every event carries besides its facts.",
+                "properties": {
+                    "command_id": {"type": "string", "description": "The command that it followed from."},
+                    "traceparent": {"type": "string", "description": "W3C trace context of that command."},
+                },
+                "required": ["command_id", "traceparent"],
+            },
         },
-        "required": ["position", "stream", "version", "topic", "event"],
+        "required": ["position", "stream", "version", "topic", "event", "metadata"],
     }
     return _message(topic, _array(element), f"{topic.rpartition('.')[0]}, as facts.")
 
