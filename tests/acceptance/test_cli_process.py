@@ -66,7 +66,7 @@ def test_keys_are_made_once_and_for_their_owner(tmp_path: Path) -> None:
 
 def test_keys_of_this_machine_go_to_this_machine_only(tmp_path: Path) -> None:
     """The keys that `dev` made are sent to loopback addresses and nowhere else."""
-    from coordinator.cli.devkeys import find_key, load_or_create
+    from coordinator.cli.dev_files import find_key, load_or_create
 
     keys = load_or_create(tmp_path)
     local = ("http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "http://127.8.9.1")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from coordinator.cli import devkeys, output
+from coordinator.cli import dev_files
 from coordinator.cli.errors import CommandError, Exit, explain
 from coordinator.cli.main import app, main
 from coordinator.cli.options import json_object
@@ -19,6 +19,7 @@ from coordinator.client.errors import refusal
 from coordinator.domain.errors import Code
 from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.settings import MinerSettings
+from coordinator.runtime import terminal
 from coordinator.runtime.embedded import DATABASE_FILE
 from coordinator.runtime.settings import Settings
 
@@ -64,24 +65,24 @@ def test_env_example_has_every_setting() -> None:
 
 def test_keys_are_made_once(tmp_path: Path) -> None:
     """Keys for development are made for each role, complete, and read again afterwards."""
-    first = devkeys.load_or_create(tmp_path / "data")
-    assert set(devkeys.ROLES) == set(first)
-    assert first == devkeys.load_or_create(tmp_path / "data")
+    first = dev_files.load_or_create(tmp_path / "data")
+    assert set(dev_files.ROLES) == set(first)
+    assert first == dev_files.load_or_create(tmp_path / "data")
     assert len(set(first.values())) == 3
     assert ["dev-keys.env"] == [path.name for path in (tmp_path / "data").iterdir()]
 
 
 def test_text_from_strangers_can_not_steer_the_terminal() -> None:
     """Control characters, which could move the cursor or set the title, are replaced; umlauts are not."""
-    assert "\ufffd[2Jgrün\ufffd\n\tx" == output.plain("\x1b[2Jgrün\x9b\n\tx")
+    assert "\ufffd[2Jgrün\ufffd\n\tx" == terminal.plain("\x1b[2Jgrün\x9b\n\tx")
 
 
 def test_sizes_and_moments() -> None:
     """Sizes in decimal units, moments as the HTTP answers have them."""
     assert ["0 B", "999 B", "1.0 kB", "1.5 MB", "2.0 GB", "3.0 TB"] == [
-        output.size(n) for n in (0, 999, 1000, 1_500_000, 2 * 10**9, 3 * 10**12)
+        terminal.size(n) for n in (0, 999, 1000, 1_500_000, 2 * 10**9, 3 * 10**12)
     ]
-    assert "2026-01-31T12:00:00.250Z" == output.moment(1_769_860_800_250)
+    assert "2026-01-31T12:00:00.250Z" == terminal.moment(1_769_860_800_250)
 
 
 def test_json_objects(tmp_path: Path) -> None:
@@ -153,5 +154,5 @@ def test_unexpected_errors_are_not_swallowed() -> None:
 
 def test_what_says_nothing_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """Fields without a value are left out, also inside of others; false and zero are values."""
-    output.fields({"a": None, "b": {"c": None, "d": 0}, "e": False, "f": [], "g": "x"})
+    terminal.fields({"a": None, "b": {"c": None, "d": 0}, "e": False, "f": [], "g": "x"})
     assert ['b  {"d": 0}', "e  False", "g  x"] == capsys.readouterr().out.splitlines()

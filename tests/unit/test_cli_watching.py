@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.cli import output
 from coordinator.cli.watching import Watching
 from coordinator.client.models import UPDATES, Update
+from coordinator.runtime import terminal
 
 AT = "2026-11-28T13:30:28.422Z"
 
@@ -23,7 +23,7 @@ RUNNING: dict[str, Any] = {"state": "RUNNING", "miner_id": "rig"}
 
 
 def shown(capsys: pytest.CaptureFixture[str], *events: Update, jobs: str = "a", **options: Any) -> str:
-    with output.progress(quiet=True) as bars:
+    with terminal.progress(quiet=True) as bars:
         watching = Watching(bars, list(jobs), **{"as_json": False, **options})
         for one in events:
             watching.tell(one)

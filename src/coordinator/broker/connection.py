@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
+import aio_pika
 import structlog
 from aio_pika import RobustConnection, connect_robust
 from aio_pika.abc import AbstractRobustChannel
@@ -116,6 +117,18 @@ async def connect(url: str, name: str, start_timeout: float = START_TIMEOUT_SECO
                 raise explained from error
             log.warning("broker.unreachable", url=shown(url), retry_seconds=pause)
             await asyncio.sleep(pause)
+
+
+async def server_version(url: str, timeout_seconds: float) -> str:
+    """The version of RabbitMQ at `url`, after opening a channel. Raises as `aio_pika.connect`."""
+    connection = await aio_pika.connect(url, timeout=timeout_seconds)
+    try:
+        under: Any = connection.transport.connection if connection.transport else None
+        version = getattr(under, "server_properties", {}).get("version", "")
+        await (await connection.channel()).close()
+    finally:
+        await connection.close()
+    return str(version)
 
 
 def explain(url: str, error: Exception) -> BrokerError:

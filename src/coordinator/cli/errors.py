@@ -8,6 +8,8 @@ import sys
 from enum import IntEnum
 from typing import Any
 
+from coordinator.runtime.terminal import plain
+
 
 class Exit(IntEnum):
     """Every exit code of every command. Scripts rely on them."""
@@ -34,10 +36,6 @@ class CommandError(Exception):
         self.cause = cause
         self.next_step = next_step
         self.exit_code = exit_code
-
-
-class PipeClosed(Exception):
-    """Nobody reads stdout any more."""
 
 
 def usage(cause: str, next_step: str = "") -> CommandError:
@@ -87,6 +85,7 @@ def explain(error: Exception) -> CommandError:
     from coordinator.client.errors import CoordinatorError
     from coordinator.crypto.keys import KeyFileError
     from coordinator.crypto.signature import VerificationFailed
+    from coordinator.runtime.log_reader import NoLog
     from coordinator.runtime.settings import BadSettings
     from coordinator.storage.connections.data_directory import DataDirectoryInUse
 
@@ -108,6 +107,9 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
         return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
+    if isinstance(error, NoLog):
+        hint = "Name the coordinator's data directory with --data-dir, or set DATABASE_URL and AMQP_URL."
+        return CommandError("NOT_FOUND", str(error), hint, Exit.NOT_FOUND)
     if isinstance(error, LogError):
         hint = "Run the version of the program that wrote this log."
         return CommandError("LOG", str(error), hint, Exit.UNVERIFIED)
@@ -154,8 +156,6 @@ def report(error: CommandError, as_json: bool) -> None:
         told = {"code": error.code, "detail": error.cause, "next_step": error.next_step}
         sys.stderr.write(json.dumps(told) + "\n")
         return
-    from coordinator.cli.output import plain
-
     red, reset = ("\x1b[31m", "\x1b[0m") if _colours() else ("", "")
     lines = [f"{red}{error.code}{reset}: {plain(error.cause)}", error.next_step]
     sys.stderr.write("".join(f"{line}\n" for line in lines if line))

@@ -11,8 +11,9 @@ import typer
 
 from coordinator import __version__
 from coordinator.cli.commands import demo, doctor, job, key, log, miner, projections, receipt, run, service
-from coordinator.cli.errors import Exit, PipeClosed, explain, report
+from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.parent_watch import hold_on
+from coordinator.runtime.terminal import PipeClosed
 
 app = typer.Typer(
     name="coordinator",

@@ -56,7 +56,7 @@ def talk(url: str, key: str | None, role: str, work: Callable[[AsyncCoordinator]
     """Do `work` with a client. Without a key, that of a `coordinator dev` on this machine, in this role."""
     import asyncio
 
-    from coordinator.cli.devkeys import find_key
+    from coordinator.cli.dev_files import find_key
     from coordinator.client import AsyncCoordinator
 
     async def doing() -> T:
@@ -101,12 +101,3 @@ def json_object(text: str, option: str) -> dict[str, Any]:
 
 def _why(error: Exception) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
-
-
-def settings_with(data_dir: Path | None, **overrides: object) -> Any:
-    """The settings from the environment, with these instead; None is "not set", whatever it says there."""
-    from coordinator.runtime.settings import load_settings
-
-    if data_dir is not None:
-        overrides["data_dir"] = data_dir
-    return load_settings(**overrides)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.cli import output
 from coordinator.client.models import AttemptEnded, ProgressMade, StateChanged, Tokens
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Watching:
     def tell(self, update: Update) -> None:
         """Show what happened."""
         if self._as_json:
-            output.line(update.document())
+            terminal.line(update.document())
             return
         match update:
             case Tokens():
@@ -55,33 +55,33 @@ class Watching:
             parts.append(f"on {miner_id}")
         if error is not None:
             parts.append(": ".join(filter(None, (error.code, error.message))))
-        output.write(output.plain("  ".join(parts)))
+        terminal.write(terminal.plain("  ".join(parts)))
 
     def _progress(self, made: ProgressMade) -> None:
         task = self._tasks[made.job_id]
         if made.fraction is not None:
             self._bars.update(task, completed=made.fraction, total=1.0)
         if made.note is not None:
-            self._bars.update(task, said=output.plain(made.note))
+            self._bars.update(task, said=terminal.plain(made.note))
 
     def _text(self, tokens: Tokens) -> None:
-        text = output.plain(tokens.text)
+        text = terminal.plain(tokens.text)
         if self._alone:
-            output.piece(text)
+            terminal.piece(text)
             self._open = not text.endswith("\n")
             return
         *whole, rest = (self._lines[tokens.job_id] + text).split("\n")
         if len(rest) > LONGEST_LINE:
             whole, rest = [*whole, rest], ""
         for line in whole:
-            output.write(f"{tokens.job_id}  {line}")
+            terminal.write(f"{tokens.job_id}  {line}")
         self._lines[tokens.job_id] = rest
 
     def _flush(self, job_id: str) -> None:
         """End the line that text has begun."""
         if self._open:
-            output.piece("\n")
+            terminal.piece("\n")
             self._open = False
         if self._lines[job_id]:
-            output.write(f"{job_id}  {self._lines[job_id]}")
+            terminal.write(f"{job_id}  {self._lines[job_id]}")
             self._lines[job_id] = ""

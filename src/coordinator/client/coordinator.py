@@ -14,10 +14,10 @@ from uuid import uuid4
 from coordinator.client import transfer
 from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
-from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool
+from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
-from coordinator.client.models import Blob, JobView, Submitted, typed
+from coordinator.client.models import Blob, JobView, Submitted
 from coordinator.client.registry import AsyncRegistry
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class AsyncCoordinator:
         }
         fields = {name: value for name, value in asked.items() if value is not None}
         submitted = typed(Submitted, await self.commands.call("job.submit", fields))
-        return AsyncJob(self, submitted.job_id, submitted)
+        return AsyncJob(self.http, self.commands, submitted.job_id, submitted)
 
     async def submit_many(
         self,
@@ -154,7 +154,7 @@ class AsyncCoordinator:
 
     def job(self, job_id: str) -> AsyncJob:
         """A handle on a job by its id; asks nothing yet."""
-        return AsyncJob(self, job_id)
+        return AsyncJob(self.http, self.commands, job_id)
 
     async def jobs(
         self, *, state: str | None = None, service: str | None = None, limit: int | None = None

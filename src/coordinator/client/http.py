@@ -10,11 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import httpx
+from pydantic import ValidationError
 
 from coordinator.client.errors import BadAnswer, CoordinatorError, RateLimited, TryAgain, Unreachable, refusal
+from coordinator.client.models import AnswerModel
 from coordinator.wire.backoff import Backoff
 from coordinator.wire.signing import signing
 
@@ -28,8 +30,19 @@ LONGEST_RETRY_AFTER_S: Final = 65.0
 """A `Retry-After` beyond this is the caller's to wait for. Rate limits count by the minute."""
 _AT_LEAST: Final = b"X-At-Least"
 
+Typed = TypeVar("Typed", bound=AnswerModel)
 Body = Callable[[], AsyncIterator[bytes]]
 """Begins the request body anew: once for each try."""
+
+
+def typed(kind: type[Typed], document: dict[str, Any]) -> Typed:
+    """The typed form of an answer. Raises BadAnswer."""
+    try:
+        return kind.of(document)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadAnswer(f"the coordinator's answer has no usable {where}: {first['msg']}") from None
 
 
 class HttpPool:

@@ -8,16 +8,14 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from coordinator.client import transfer
-from coordinator.client.commands import path_part
+from coordinator.client.commands import Commands, path_part
 from coordinator.client.errors import Conflict, JobFailed, NotFound, NotReady
-from coordinator.client.models import Canceled, JobResult, JobView, Receipt, Submitted, Update, typed
+from coordinator.client.http import HttpPool, typed
+from coordinator.client.models import Canceled, JobResult, JobView, Receipt, Submitted, Update
 from coordinator.client.streaming import follow
-
-if TYPE_CHECKING:
-    from coordinator.client.coordinator import AsyncCoordinator
 
 LONG_POLL_S: Final = 20.0
 """How long one request waits for a job to end; proxies tend to cut connections that are silent for longer."""
@@ -29,9 +27,10 @@ class AsyncJob:
     """One job of a coordinator. Made by `submit`, or by `job(job_id)`; making one asks nothing."""
 
     def __init__(
-        self, coordinator: AsyncCoordinator, job_id: str, submitted: Submitted | None = None
+        self, http: HttpPool, commands: Commands, job_id: str, submitted: Submitted | None = None
     ) -> None:
-        self._coordinator = coordinator
+        self._http = http
+        self._commands = commands
         self._job_id = job_id
         self._submitted = submitted
         self._path = f"/v1/jobs/{path_part(job_id)}"
@@ -51,7 +50,7 @@ class AsyncJob:
 
     async def view(self) -> JobView:
         """The job as it is now."""
-        return typed(JobView, await self._coordinator.http.ask_json("GET", self._path))
+        return typed(JobView, await self._http.ask_json("GET", self._path))
 
     async def wait(self, timeout: float | None = None) -> JobView:
         """The job once it is final, however it ended. Raises NotReady after `timeout` seconds."""
@@ -80,18 +79,18 @@ class AsyncJob:
         lost connection. Without `progress`, only they. With it there are ProgressMade and Tokens, too: these
         begin with the text so far, and are lost where nobody listens; the result has the whole text.
         """
-        async with aclosing(follow(self._coordinator.http, self._path, progress=progress)) as updates:
+        async with aclosing(follow(self._http, self._path, progress=progress)) as updates:
             async for update in updates:
                 yield update
 
     async def cancel(self, reason: str = "") -> Canceled:
         """Stop it, queued or running. Raises Conflict where it is final already."""
         fields = {"job_id": self._job_id, "reason": reason}
-        return typed(Canceled, await self._coordinator.commands.call("job.cancel", fields))
+        return typed(Canceled, await self._commands.call("job.cancel", fields))
 
     async def receipt(self) -> Receipt:
         """The signed receipt of the completed job; its `verify` checks it with public keys alone."""
-        return typed(Receipt, await self._coordinator.http.ask_json("GET", f"{self._path}/receipt"))
+        return typed(Receipt, await self._http.ask_json("GET", f"{self._path}/receipt"))
 
     async def download(
         self, ref: str, path: str | os.PathLike[str], progress: transfer.Progress | None = None
@@ -101,9 +100,7 @@ class AsyncJob:
         The file appears whole and checked, or not at all. `progress(done, total)` is called in bytes.
         Raises DamagedBlob, and OSError where the file can't be written.
         """
-        return await transfer.download(
-            self._coordinator.http, f"{self._path}/blobs", ref, Path(path), progress
-        )
+        return await transfer.download(self._http, f"{self._path}/blobs", ref, Path(path), progress)
 
     # --- waiting -------------------------------------------------------------------------------------------
     async def _ended(self, timeout: float | None) -> JobResult | None:
@@ -113,7 +110,7 @@ class AsyncJob:
             began = time.monotonic()
             left = LONG_POLL_S if until is None else min(LONG_POLL_S, max(0.0, until - began))
             try:
-                document = await self._coordinator.http.ask_json(
+                document = await self._http.ask_json(
                     "GET",
                     f"{self._path}/result",
                     params={"wait": f"{left:.3f}"} if left else None,

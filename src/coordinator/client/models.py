@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from coordinator.client.errors import BadAnswer
 from coordinator.crypto.refs import blob_ref, blob_refs, parse_blob_ref
 
 if TYPE_CHECKING:
     from coordinator.crypto.receipt import Verified
 
-AnyAnswer = TypeVar("AnyAnswer", bound="Answer")
 
-
-class Answer(BaseModel):
+class AnswerModel(BaseModel):
     """An answer, and the JSON it came as."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -38,7 +35,7 @@ class Answer(BaseModel):
         return self._document
 
 
-class Submitted(Answer):
+class Submitted(AnswerModel):
     """A job was accepted (or, for a repeat, had been). `position` is where its event is in the log."""
 
     job_id: str
@@ -54,7 +51,7 @@ class JobError(BaseModel):
     message: str = ""
 
 
-class JobView(Answer):
+class JobView(AnswerModel):
     """One job as it was when it was looked at."""
 
     job_id: str
@@ -84,7 +81,7 @@ class JobView(Answer):
         return ": ".join(part for part in (self.error.code, self.error.message) if part)
 
 
-class JobResult(Answer):
+class JobResult(AnswerModel):
     """What a completed job gave. `result_digest` is SHA-256 over `result_salt` and the canonical result."""
 
     job_id: str
@@ -113,7 +110,7 @@ class JobResult(Answer):
                 yield ResultFile(_harmless(name), parse_blob_ref(value))
 
 
-class Update(Answer):
+class Update(AnswerModel):
     """Something that happened to a job, from its `stream`. `attempt` is the one that it is about."""
 
     job_id: str
@@ -173,7 +170,7 @@ UPDATES: dict[str, type[Update]] = {
 """By the type of what a coordinator sends."""
 
 
-class Canceled(Answer):
+class Canceled(AnswerModel):
     """A job was cancelled (or, for a repeat, had been)."""
 
     job_id: str
@@ -181,7 +178,7 @@ class Canceled(Answer):
     position: int
 
 
-class Receipt(Answer):
+class Receipt(AnswerModel):
     """A signed receipt (AITBC receipt 1.0). `price` is a decimal string; the moments are Unix seconds."""
 
     receipt_id: str
@@ -234,7 +231,7 @@ def _harmless(name: str) -> str:
     return kept or "file"
 
 
-class ServiceSummary(Answer):
+class ServiceSummary(AnswerModel):
     """A service of the registry, as lists show it."""
 
     id: str
@@ -263,7 +260,7 @@ class ServiceEntry(ServiceSummary):
         return {name: value for name, value in self.document().items() if name not in ("version", "retired")}
 
 
-class ServiceChanged(Answer):
+class ServiceChanged(AnswerModel):
     """A service was registered, revised or retired (or, for a repeat, had been)."""
 
     service: str
@@ -272,7 +269,7 @@ class ServiceChanged(Answer):
     position: int
 
 
-class ServiceVersion(Answer):
+class ServiceVersion(AnswerModel):
     """One change of a service."""
 
     version: int
@@ -280,13 +277,3 @@ class ServiceVersion(Answer):
     at: datetime
     by: str
     position: int
-
-
-def typed(kind: type[AnyAnswer], document: dict[str, Any]) -> AnyAnswer:
-    """The typed form of an answer. Raises BadAnswer."""
-    try:
-        return kind.of(document)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadAnswer(f"the coordinator's answer has no usable {where}: {first['msg']}") from None

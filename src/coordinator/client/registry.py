@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
 from coordinator.client.commands import path_part
-from coordinator.client.http import HttpPool
-from coordinator.client.models import ServiceChanged, ServiceEntry, ServiceSummary, ServiceVersion, typed
+from coordinator.client.http import HttpPool, typed
+from coordinator.client.models import ServiceChanged, ServiceEntry, ServiceSummary, ServiceVersion
 
 PATH: Final = "/v1/registry/services"
 

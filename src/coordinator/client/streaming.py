@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 from coordinator.client.errors import BadAnswer, TryAgain, Unreachable
-from coordinator.client.http import BACKOFF, HttpPool
-from coordinator.client.models import UPDATES, StateChanged, Tokens, Update, typed
+from coordinator.client.http import BACKOFF, HttpPool, typed
+from coordinator.client.models import UPDATES, StateChanged, Tokens, Update
 
 MAX_EVENT_BYTES: Final = 4 * 2**20
 

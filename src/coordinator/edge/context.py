@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -18,7 +18,6 @@ from coordinator.application.ports import Database, EventLog, Gateway, Row, Wate
 from coordinator.blobs import BlobStore
 from coordinator.edge.middleware.rate_limits import RateLimits
 from coordinator.edge.middleware.replays import UsedSignatures
-from coordinator.runtime.settings import Settings
 
 T = TypeVar("T")
 _THREADS = ThreadPoolExecutor(32, thread_name_prefix="edge")
@@ -42,6 +41,31 @@ class EdgeLimits:
     """Between looks at the jobs that are waited for where no follower moves."""
 
 
+class EdgeSettings(Protocol):
+    """The settings that the edge reads; .env.example explains each."""
+
+    @property
+    def hmac_window_seconds(self) -> int: ...
+    @property
+    def job_ttl_seconds(self) -> int: ...
+    @property
+    def openai_timeout_seconds(self) -> int: ...
+    @property
+    def heartbeat_interval_seconds(self) -> float: ...
+    @property
+    def heartbeat_timeout_seconds(self) -> float: ...
+    @property
+    def offer_timeout_seconds(self) -> float: ...
+    @property
+    def max_blob_bytes(self) -> int: ...
+    @property
+    def metrics_public(self) -> bool: ...
+    @property
+    def allow_origins(self) -> Collection[str]: ...
+    @property
+    def fetch_allow_hosts(self) -> Collection[str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class EdgeContext:
     """The ports that the endpoints use."""
@@ -52,7 +76,7 @@ class EdgeContext:
     queues: WorkQueues
     keyring: Keyring
     blobs: BlobStore
-    settings: Settings
+    settings: EdgeSettings
     watermarks: Watermarks
     live: Live
     health: Callable[[], Mapping[str, Any]]

@@ -13,7 +13,6 @@ from coordinator.application.followers.runner import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
 from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, receipts, services
-from coordinator.runtime.garbage_collection import collected_rarely
 
 READ_EVENTS = 4000
 
@@ -105,7 +104,7 @@ def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, in
 
 def _read_ahead(event_log: EventLog) -> Iterator[Sequence[Recorded]]:
     """The whole log, in order; the next events are read while those before are worked on."""
-    with collected_rarely(), ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
         coming = thread.submit(event_log.read, 0, READ_EVENTS)
         while events := coming.result():
             coming = thread.submit(event_log.read, events[-1].position, READ_EVENTS)

@@ -55,6 +55,7 @@ from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister, ServiceSpec
 from coordinator.projections import projector
 from coordinator.runtime.adapters import Adapters
+from coordinator.runtime.garbage_collection import collected_rarely
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.services.catalog import load_catalog
 
@@ -318,7 +319,8 @@ def rebuild_projections(settings: Settings, progress: Callable[[int, int], None]
     """Fold the log again into empty read models; the number of events. `progress(position, head)`."""
     adapters = open_adapters(settings)
     try:
-        return projector.rebuild(adapters.log, adapters.database, progress)
+        with collected_rarely():
+            return projector.rebuild(adapters.log, adapters.database, progress)
     finally:
         asyncio.run(adapters.stop())
 
@@ -327,6 +329,7 @@ def check_projections(settings: Settings) -> list[str]:
     """Where the read models differ from a fold of the log; empty where nowhere."""
     adapters = open_adapters(settings)
     try:
-        return list(projector.differences(adapters.log, adapters.database))
+        with collected_rarely():
+            return list(projector.differences(adapters.log, adapters.database))
     finally:
         asyncio.run(adapters.stop())

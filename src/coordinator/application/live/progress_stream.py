@@ -8,22 +8,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 from uuid import UUID
 
 from coordinator.application.live.progress import Progress, ReaderPlace
-
-if TYPE_CHECKING:  # the hub makes the streams
-    from coordinator.application.live.progress_hub import ProgressHub
 
 Topic = tuple[str | None, UUID | None]
 """Whose jobs, and which job; None for any."""
 
 
+class ProgressSource(Protocol):
+    """The calls of a stream to its hub."""
+
+    async def attach(self, stream: ProgressStream, topic: Topic) -> None:
+        """Let a stream have the progress under this topic."""
+
+    async def detach(self, stream: ProgressStream, topic: Topic) -> None:
+        """Let a stream have nothing more of this topic."""
+
+    def attempt_of(self, job_id: UUID) -> int | None:
+        """The attempt whose progress is known."""
+
+    def after(self, job_id: UUID, place: ReaderPlace) -> tuple[Progress | None, ReaderPlace | None]:
+        """What a reader at `place` has not had, and its place then; (None, None) for an unknown job."""
+
+
 class ProgressStream:
     """One reader. Iterate over it, or `take` what is new whenever `on_news` was called."""
 
-    def __init__(self, hub: ProgressHub, on_news: Callable[[], None]) -> None:
+    def __init__(self, hub: ProgressSource, on_news: Callable[[], None]) -> None:
         self._hub = hub
         self._on_news = on_news
         self._news: dict[UUID, None] = {}

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import output
 from coordinator.cli.errors import CommandError, Exit
 from coordinator.cli.options import Json
+from coordinator.runtime import terminal
 
 
 def demo(
@@ -41,10 +41,10 @@ def demo(
     except DemoFailed as failure:
         for child, lines in failure.logs:
             if lines:
-                output.note(output.plain("\n".join([f"--- the end of {child.log}", *lines])))
+                terminal.note(terminal.plain("\n".join([f"--- the end of {child.log}", *lines])))
         raise CommandError("DEMO", str(failure), "", Exit.FAILED) from failure
     if as_json:
-        output.document(report.document())
+        terminal.document(report.document())
         return
     show_table(report)
-    output.write(f"demo: ok jobs={report.jobs} receipts={report.receipts} events={report.events}")
+    terminal.write(f"demo: ok jobs={report.jobs} receipts={report.receipts} events={report.events}")

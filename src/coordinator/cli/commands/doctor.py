@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import typer
 
-from coordinator.cli import output
-from coordinator.cli.devkeys import FILE_NAME
+from coordinator.cli.dev_files import FILE_NAME
 from coordinator.cli.errors import Exit
-from coordinator.cli.options import DataDir, Json, settings_with
+from coordinator.cli.options import DataDir, Json
+from coordinator.cli.settings import settings_with
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.miner.executors import Executor
@@ -52,12 +53,12 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
     checks = asyncio.run(_look(data_dir))
     failed = [check for check in checks if check.status == "failed"]
     if as_json:
-        output.document({"ok": not failed, "checks": [check._asdict() for check in checks]})
+        terminal.document({"ok": not failed, "checks": [check._asdict() for check in checks]})
     else:
-        output.table(("CHECK", "STATUS", "DETAIL"), [check[:3] for check in checks], "Nothing to check.")
+        terminal.table(("CHECK", "STATUS", "DETAIL"), [check[:3] for check in checks], "Nothing to check.")
         for check in checks:
             if check.next_step:
-                output.note(f"{check.name}: {check.next_step}")
+                terminal.note(f"{check.name}: {check.next_step}")
     if failed:
         raise typer.Exit(Exit.FAILED)
 
@@ -121,13 +122,13 @@ def _data_dir(settings: Settings) -> Check:
     free = shutil.disk_usage(existing).free
     if free < LEAST_FREE_BYTES:
         hint = "Make room, or choose another with DATA_DIR."
-        return Check("data dir", "failed", f"{path}: only {output.size(free)} free", hint)
+        return Check("data dir", "failed", f"{path}: only {terminal.size(free)} free", hint)
     open_to_all = [p.name for p in _secrets(path) if p.stat().st_mode & 0o077]
     if open_to_all:
         told = f"others may read {', '.join(open_to_all)} in {path}"
         return Check("data dir", "failed", told, f"Run `chmod 600` on them in {path}, and make new keys.")
     made = "" if path.exists() else ", made at the first start"
-    return Check("data dir", "ok", f"{path}{made}; {output.size(free)} free")
+    return Check("data dir", "ok", f"{path}{made}; {terminal.size(free)} free")
 
 
 def _nearest(path: Path) -> Path:
@@ -212,16 +213,10 @@ def _migrations(applied: dict[str, str]) -> Check:
 async def _broker(settings: Settings) -> list[Check]:
     if settings.mode == "embedded":
         return [Check("broker", "ok", "none needed: queues are in the coordinator's process")]
-    import aio_pika
+    from coordinator.broker.connection import server_version
 
     assert settings.amqp_url is not None
-    connection = await aio_pika.connect(settings.amqp_url.get_secret_value(), timeout=TIMEOUT_S)
-    try:
-        under: Any = connection.transport.connection if connection.transport else None
-        version = getattr(under, "server_properties", {}).get("version", "")
-        await (await connection.channel()).close()
-    finally:
-        await connection.close()
+    version = await server_version(settings.amqp_url.get_secret_value(), TIMEOUT_S)
     return [Check("broker", "ok", f"RabbitMQ {version}".strip())]
 
 
@@ -281,7 +276,7 @@ def _address(settings: Settings, url: str) -> Check:
 def _clock() -> Check:
     if time.time() < RELEASED:
         return Check("clock", "failed", time.strftime("%Y-%m-%d %H:%M"), "Set it; better, let NTP do it.")
-    return Check("clock", "ok", output.moment(int(time.time() * 1000)))
+    return Check("clock", "ok", terminal.moment(int(time.time() * 1000)))
 
 
 async def _executors() -> list[Check]:

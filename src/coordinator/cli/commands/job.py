@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from coordinator.cli import output
 from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, job_id, json_object, talk
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator, AsyncJob, JobResult, JobView
@@ -60,9 +60,9 @@ def submit(
 
     async def work(client: AsyncCoordinator) -> JobView | None:
         listing = _list_fields(await client.service(service)) if files else frozenset()
-        with output.progress(quiet=as_json) as bars:
+        with terminal.progress(quiet=as_json) as bars:
             for name, path in files:
-                uploaded = await client.upload(path, output.bar(bars, f"uploading {path.name}"))
+                uploaded = await client.upload(path, terminal.bar(bars, f"uploading {path.name}"))
                 _put(body, name, uploaded.ref, listing)
         submitted = await client.submit(
             service,
@@ -76,11 +76,11 @@ def submit(
         if not wait:
             assert submitted.submitted is not None
             if as_json:
-                output.document(submitted.submitted.document())
+                terminal.document(submitted.submitted.document())
             else:
                 _show(submitted.submitted.document())
             return None
-        output.note(f"job {submitted.job_id}")  # so that it can be found if the wait is cut short
+        terminal.note(f"job {submitted.job_id}")  # so that it can be found if the wait is cut short
         return await _finish(submitted, timeout, as_json)
 
     job = talk(url, api_key, "client", work)
@@ -108,7 +108,7 @@ def list_jobs(
 
     jobs = talk(url, api_key, "client", work)
     if as_json:
-        output.document({"items": jobs, "next_cursor": None})
+        terminal.document({"items": jobs, "next_cursor": None})
         return
     columns = ("JOB", "STATE", "SERVICE", "ATTEMPT", "MINER", "REQUESTED")
     rows = [
@@ -122,7 +122,7 @@ def list_jobs(
         )
         for job in jobs
     ]
-    output.table(columns, rows, "No jobs.")
+    terminal.table(columns, rows, "No jobs.")
 
 
 @app.command()
@@ -134,7 +134,7 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Js
 
     job = talk(url, api_key, "client", work)
     if as_json:
-        output.document(job.document())
+        terminal.document(job.document())
     else:
         _show(job.document())
 
@@ -157,7 +157,7 @@ def watch(
 
     async def work(client: AsyncCoordinator) -> list[JobView]:
         jobs = list(dict.fromkeys(map(job_id, job_ids)))
-        with output.progress(quiet=as_json) as bars:
+        with terminal.progress(quiet=as_json) as bars:
             watching = Watching(bars, jobs, as_json=as_json)
 
             async def follow(followed: str) -> JobView:
@@ -218,7 +218,7 @@ def cancel(
 
     told = talk(url, api_key, "client", work)
     if as_json:
-        output.document(told)
+        terminal.document(told)
     else:
         _show(told)
 
@@ -229,30 +229,30 @@ async def _finish(
     """Wait for the end of a job and print what it gave."""
     import asyncio
 
-    with output.progress(quiet=as_json) as bars:
+    with terminal.progress(quiet=as_json) as bars:
         bars.add_task(f"waiting for {handle.job_id}", total=None, said="")
         job = await handle.wait(timeout)
     if job.state != "COMPLETED":
         if as_json:
-            output.document(job.document())
+            terminal.document(job.document())
         return job
     given = await handle.result()
     if folder is not None:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         await _download(handle, given, folder, as_json)
     if as_json:
-        output.document(given.document())
+        terminal.document(given.document())
     else:
-        output.fields({"job_id": job.job_id, "state": job.state, **given.result})
+        terminal.fields({"job_id": job.job_id, "state": job.state, **given.result})
     return job
 
 
 async def _download(handle: AsyncJob, given: JobResult, folder: Path, as_json: bool) -> None:
-    with output.progress(quiet=as_json) as bars:
+    with terminal.progress(quiet=as_json) as bars:
         for file in given.files():
             target = folder / f"{given.job_id}-{file.name}"
-            size = await handle.download(file.sha256, target, output.bar(bars, f"downloading {file.name}"))
-            output.note(f"{target} ({output.size(size)})")
+            size = await handle.download(file.sha256, target, terminal.bar(bars, f"downloading {file.name}"))
+            terminal.note(f"{target} ({terminal.size(size)})")
 
 
 def _list_fields(service: dict[str, Any]) -> frozenset[str]:
@@ -290,7 +290,7 @@ def _named_path(text: str) -> tuple[str, Path]:
 
 
 def _show(told: dict[str, Any]) -> None:
-    output.fields({name: value for name, value in told.items() if name != "status"})
+    terminal.fields({name: value for name, value in told.items() if name != "status"})
 
 
 def _exit_by_state(job: JobView) -> None:

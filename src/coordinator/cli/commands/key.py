@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from coordinator.cli import output
 from coordinator.cli.errors import usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, an_id, talk
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -44,11 +44,11 @@ def list_keys(
 
     keys = talk(url, api_key, "admin", work)
     if as_json:
-        output.document({"items": keys, "next_cursor": None})
+        terminal.document({"items": keys, "next_cursor": None})
         return
     columns = ("name", "role", "state", "generation", "created_at", "expires_at", "label", "key_id")
     rows = [[key.get(column) for column in columns] for key in keys]
-    output.table([column.upper() for column in columns], rows, "No keys.")
+    terminal.table([column.upper() for column in columns], rows, "No keys.")
 
 
 @app.command()
@@ -117,16 +117,16 @@ def revoke(
 def _show_secret(told: dict[str, Any], as_json: bool) -> None:
     _show(told, as_json)
     if not told.get("key"):
-        output.note("The secret was in an earlier answer, which got lost: rotate the key to get another.")
+        terminal.note("The secret was in an earlier answer, which got lost: rotate the key to get another.")
     elif not as_json:
-        output.note("Keep the key now: it is stored nowhere and never shown again.")
+        terminal.note("Keep the key now: it is stored nowhere and never shown again.")
 
 
 def _show(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        output.document(told)
+        terminal.document(told)
     else:
-        output.fields({name: value for name, value in told.items() if name not in ("status", "position")})
+        terminal.fields({name: value for name, value in told.items() if name not in ("status", "position")})
 
 
 def _seconds(text: str, option: str) -> int:

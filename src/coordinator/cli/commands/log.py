@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from coordinator.cli import output
 from coordinator.cli.errors import CommandError, Exit, usage
-from coordinator.cli.options import DataDir, Json, settings_with
+from coordinator.cli.options import DataDir, Json
+from coordinator.cli.settings import settings_with
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
-    from coordinator.application.ports import EventLog, Recorded
-    from coordinator.runtime.settings import Settings
+    from coordinator.application.ports import Recorded
 
 app = typer.Typer(help="The event log, read where it is.", no_args_is_help=True)
 
-READ_EVENTS = 1000
 TAIL_WAIT_S = 1.0
 
 From = Annotated[int | None, typer.Option("--from", min=0, metavar="POSITION", help="After this position.")]
@@ -44,15 +43,16 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Events of a job (or miner, service, stream), or of the whole log from a position."""
+    from coordinator.runtime.log_reader import open_log, read_events
+
     chosen = _stream(job, miner, service, stream)
     settings = settings_with(data_dir)
     with closing(open_log(settings)) as log:
         if chosen is None:
-            events = _read(log, after or 0, limit or 100)
+            events = read_events(log, after or 0, limit or 100)
         else:
-            events = iter(
-                [e for e in log.load([chosen]).get(chosen, []) if e.position > (after or 0)][:limit]
-            )
+            of_stream = log.load([chosen]).get(chosen, [])
+            events = iter([e for e in of_stream if e.position > (after or 0)][:limit])
         found = _print_all(events, as_json)
     if chosen is not None and not found and not after:
         named = job or miner or service or stream
@@ -71,6 +71,8 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Events as they come, until Ctrl-C: from now on, or from a position."""
+    from coordinator.runtime.log_reader import READ_EVENTS, open_log
+
     chosen = _stream(job, miner, service, stream)
     with closing(open_log(settings_with(data_dir))) as log:
         position = log.head() if after is None else after
@@ -81,43 +83,6 @@ def tail(
                 position = events[-1].position
             else:
                 log.wait(position, TAIL_WAIT_S)
-
-
-def open_log(settings: Settings) -> EventLog:
-    """The log that the settings name, to be read only; nothing is made where there is none."""
-    if settings.mode == "standard":
-        from coordinator.storage.log.postgres import PostgresEventLog
-
-        assert settings.database_url is not None
-        return PostgresEventLog(settings.database_url.get_secret_value())
-    from coordinator.runtime.embedded import DATABASE_FILE
-    from coordinator.storage.log.sqlite import SqliteEventLog
-
-    path = settings.data_dir / DATABASE_FILE
-    if not path.is_file():
-        raise CommandError(
-            "NOT_FOUND",
-            f"there is no log in {settings.data_dir}",
-            "Name the coordinator's data directory with --data-dir, or set DATABASE_URL and AMQP_URL.",
-            Exit.NOT_FOUND,
-        )
-    return SqliteEventLog(path)
-
-
-def count_events(settings: Settings) -> int:
-    """How many events there are; not the last position, since positions may have gaps."""
-    with closing(open_log(settings)) as log:
-        return sum(1 for _ in _read(log, 0, None))
-
-
-def _read(log: EventLog, after: int, limit: int | None) -> Iterator[Recorded]:
-    while limit is None or limit > 0:
-        events = log.read(after, READ_EVENTS if limit is None else min(limit, READ_EVENTS))
-        if not events:
-            return
-        yield from events
-        after = events[-1].position
-        limit = None if limit is None else limit - len(events)
 
 
 def _stream(job: str | None, miner: str | None, service: str | None, stream: str | None) -> UUID | None:
@@ -141,7 +106,7 @@ def _stream(job: str | None, miner: str | None, service: str | None, stream: str
     return None
 
 
-def _print_all(events: Iterator[Recorded] | Any, as_json: bool) -> int:
+def _print_all(events: Iterable[Recorded], as_json: bool) -> int:
     """Print events as they come, a line each; how many."""
     tell: Callable[[Recorded], None] = _tell_json if as_json else _tell
     count = 0
@@ -153,7 +118,7 @@ def _print_all(events: Iterator[Recorded] | Any, as_json: bool) -> int:
 
 def _tell_json(recorded: Recorded) -> None:
     # The same shape as on the exchange `coordinator.events`.
-    output.line(
+    terminal.line(
         {
             "position": recorded.position,
             "stream": recorded.key,
@@ -168,8 +133,10 @@ def _tell(recorded: Recorded) -> None:
     event = recorded.event.model_dump(mode="json", exclude_none=True, exclude={"at", "by"})
     event.pop("receipt", None)  # long, and `coordinator receipt show` has it
     told = " ".join(f"{name}={_short(value)}" for name, value in event.items())
-    at, by = output.moment(recorded.event.at), recorded.event.by
-    output.write(output.plain(f"{recorded.position:>7}  {at}  {recorded.event.topic:<24} by {by}  {told}"))
+    at, by = terminal.moment(recorded.event.at), recorded.event.by
+    terminal.write(
+        terminal.plain(f"{recorded.position:>7}  {at}  {recorded.event.topic:<24} by {by}  {told}")
+    )
 
 
 def _short(value: Any) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from coordinator.cli import output
 from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -75,7 +75,7 @@ def run(
     Ctrl-C finishes what runs (see --grace); a second one hands it back at once.
     """
 
-    from coordinator.cli.devkeys import find_key
+    from coordinator.cli.dev_files import find_key
     from coordinator.miner.config import DEFAULT_KEY_FILE, BadConfig, MinerConfig
     from coordinator.miner.settings import MinerSettings
     from coordinator.runtime.logs import configure_logs
@@ -142,7 +142,7 @@ def list_miners(
 
     miners = talk(url, api_key, "admin", work)
     if as_json:
-        output.document({"items": miners, "next_cursor": None})
+        terminal.document({"items": miners, "next_cursor": None})
         return
     rows = [
         (
@@ -155,7 +155,7 @@ def list_miners(
         )
         for miner in miners
     ]
-    output.table(("MINER", "STATE", "SLOTS", "GPUS", "SERVICES", "SINCE"), rows, "No miners.")
+    terminal.table(("MINER", "STATE", "SLOTS", "GPUS", "SERVICES", "SINCE"), rows, "No miners.")
 
 
 @app.command()
@@ -167,9 +167,9 @@ def show(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json
 
     found = talk(url, api_key, "admin", work)
     if as_json:
-        output.document(found)
+        terminal.document(found)
     else:
-        output.fields(found)
+        terminal.fields(found)
 
 
 @app.command()
@@ -181,9 +181,9 @@ def drain(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_jso
 
     told = talk(url, api_key, "admin", work)
     if as_json:
-        output.document(told)
+        terminal.document(told)
     else:
-        output.fields({name: value for name, value in told.items() if name != "status"})
+        terminal.fields({name: value for name, value in told.items() if name != "status"})
 
 
 def _cards(capabilities: Any) -> str:
@@ -208,9 +208,9 @@ async def _mine(config: MinerConfig, as_json: bool) -> Exit:
         "public_key": signing_key.key_id,
     }
     if as_json:
-        output.line(told)
+        terminal.line(told)
     else:
-        output.fields(told)
+        terminal.fields(told)
     program = MinerProgram(config, _transport(config), load_executors(), signing_key=signing_key)
     spare_the_collector()
     interrupted = False

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import typer
 
-from coordinator.cli import output
 from coordinator.cli.errors import usage
 from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, json_object, talk
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -23,9 +23,9 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Js
     """The receipt of a completed job. With --json it is what `receipt verify` takes."""
     receipt = _fetch(job_id, url, api_key)
     if as_json:
-        output.document(receipt)
+        terminal.document(receipt)
     else:
-        output.fields({name: v for name, v in receipt.items() if name not in ("metadata", "attestations")})
+        terminal.fields({name: v for name, v in receipt.items() if name not in ("metadata", "attestations")})
 
 
 @app.command()
@@ -73,11 +73,11 @@ def verify(
         ],
     }
     if as_json:
-        output.document(told)
+        terminal.document(told)
         return
-    output.fields(told)
+    terminal.fields(told)
     if not found.key_trusted:
-        output.note("The receipt is whole. Anybody may have made it: no key was named as trusted.")
+        terminal.note("The receipt is whole. Anybody may have made it: no key was named as trusted.")
 
 
 def _read(source: str, url: str, api_key: str | None) -> dict[str, Any]:

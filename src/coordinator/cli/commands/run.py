@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.cli import devkeys, output
+from coordinator.cli import dev_files
 from coordinator.cli.errors import CommandError, Exit
-from coordinator.cli.options import DataDir, Json, settings_with
+from coordinator.cli.options import DataDir, Json
+from coordinator.cli.settings import settings_with
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.runtime.bootstrap import CoordinatorProcess
@@ -47,7 +49,7 @@ def dev(
     if port is not None:
         chosen["app_port"] = port
     settings = settings_with(data_dir, **chosen)
-    keys = devkeys.load_or_create(settings.data_dir)
+    keys = dev_files.load_or_create(settings.data_dir)
     made: dict[str, Any] = {
         f"{role}_api_keys": [key] for role, key in keys.items() if not getattr(settings, f"{role}_api_keys")
     }
@@ -61,11 +63,11 @@ def dev(
             if miners:
                 _start_miners(stack, settings, url, miners)
             if as_json:
-                output.line(_about(coordinator, url, miners))
+                terminal.line(_about(coordinator, url, miners))
             else:
                 if free != wanted:
-                    output.note(f"Port {wanted} is taken, so it is {port_now} this time.")
-                output.write(_welcome(settings, url, bool(made), miners, default=port_now == DEFAULT_PORT))
+                    terminal.note(f"Port {wanted} is taken, so it is {port_now} this time.")
+                terminal.write(_welcome(settings, url, bool(made), miners, default=port_now == DEFAULT_PORT))
 
         # Miners first, while there still is somebody whom they can tell that they leave.
         _run(settings, ready, before_stop=stack.close)
@@ -88,9 +90,9 @@ def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
     def ready(coordinator: CoordinatorProcess, port: int) -> None:
         url = _url(settings.app_host, port)
         if as_json:
-            output.line(_about(coordinator, url, 0))
+            terminal.line(_about(coordinator, url, 0))
         else:
-            output.write(f"CoordinatorProcess on {url} ({settings.mode} mode)")
+            terminal.write(f"CoordinatorProcess on {url} ({settings.mode} mode)")
 
     _run(settings, ready)
 
@@ -196,7 +198,7 @@ def _welcome(settings: Settings, url: str, made_keys: bool, miners: int, default
     lines = [
         f"CoordinatorProcess on {url}",
         f"Everything is kept in {place}",
-        *([f"API keys were made: {place / devkeys.FILE_NAME}"] if made_keys else []),
+        *([f"API keys were made: {place / dev_files.FILE_NAME}"] if made_keys else []),
         "",
         "In another terminal, in this directory:",
         *([] if miners else [f"  {prefix}coordinator miner run"]),

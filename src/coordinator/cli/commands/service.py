@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import typer
 
-from coordinator.cli import output
 from coordinator.cli.errors import Exit, usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, json_object, talk
+from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -35,13 +35,13 @@ def list_services(
 
     services = talk(url, api_key, "client", work)
     if as_json:
-        output.document({"items": services, "next_cursor": None})
+        terminal.document({"items": services, "next_cursor": None})
         return
     rows = [
         (item.get("id"), item.get("category"), _price(item), item.get("description"))
         for item in sorted(services, key=lambda item: (str(item.get("category")), str(item.get("id"))))
     ]
-    output.table(("SERVICE", "CATEGORY", "PRICE", "DESCRIPTION"), rows, "No services.")
+    terminal.table(("SERVICE", "CATEGORY", "PRICE", "DESCRIPTION"), rows, "No services.")
 
 
 @app.command()
@@ -58,21 +58,21 @@ def show(
 
     found = talk(url, api_key, "client", work)
     if as_json:
-        output.document(found)
+        terminal.document(found)
         return
     schema = found.get("input_schema") or {}
     head = {name: v for name, v in found.items() if name not in ("input_schema", "output_schema", "pricing")}
-    output.fields({**head, "price": _price(found)})
+    terminal.fields({**head, "price": _price(found)})
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if isinstance(properties, dict):
-        output.write("\npayload:")
+        terminal.write("\npayload:")
         required = schema.get("required") or ()
         rows = [
             (name, "required" if name in required else "", _kind(spec), spec.get("description"))
             for name, spec in properties.items()
             if isinstance(spec, dict)
         ]
-        output.table(("FIELD", "", "TYPE", "DESCRIPTION"), rows, "Takes no payload.")
+        terminal.table(("FIELD", "", "TYPE", "DESCRIPTION"), rows, "Takes no payload.")
 
 
 @app.command()
@@ -113,10 +113,10 @@ def versions(
     """Every change of a service, oldest first."""
     page = _ask(url, api_key, "GET", f"/{_part(service)}/versions", role="client")
     if as_json:
-        output.document(page)
+        terminal.document(page)
         return
     rows = [(i.get("version"), i.get("change"), i.get("at"), i.get("by")) for i in page["items"]]
-    output.table(("VERSION", "CHANGE", "AT", "BY"), rows, "No versions.")
+    terminal.table(("VERSION", "CHANGE", "AT", "BY"), rows, "No versions.")
 
 
 @app.command()
@@ -133,12 +133,12 @@ def check(
     body = {"service": service, "payload": json_object(payload, "--payload")}
     told = _ask(url, api_key, "POST", "/validate", body, role="client")
     if as_json:
-        output.document(told)
+        terminal.document(told)
     elif told["valid"]:
-        output.write(f"{told['service']} takes this payload.")
+        terminal.write(f"{told['service']} takes this payload.")
     else:
         rows = [(fault["place"] or "payload", fault["message"]) for fault in told["faults"]]
-        output.table(("WHERE", "WHAT"), rows, "")
+        terminal.table(("WHERE", "WHAT"), rows, "")
     if not told["valid"]:
         raise typer.Exit(Exit.FAILED)
 
@@ -165,9 +165,9 @@ def _part(name: str) -> str:
 
 def _tell(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        output.document(told)
+        terminal.document(told)
     else:
-        output.fields(told)
+        terminal.fields(told)
 
 
 def _price(service: dict[str, Any]) -> str:

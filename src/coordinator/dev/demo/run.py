@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
-from coordinator.cli import output
 from coordinator.client import AsyncCoordinator, CoordinatorError
 from coordinator.crypto.receipt import verify_receipt
 from coordinator.crypto.signature import VerificationFailed
@@ -23,6 +22,7 @@ from coordinator.dev.demo.media import NoVideo, make_video
 from coordinator.dev.demo.stage import DemoFailed, Stage
 from coordinator.dev.demo.work import Played
 from coordinator.dev.servers import ServerFailed, ServersMissing
+from coordinator.runtime import terminal
 
 DEFAULT_JOBS: Final = 16
 
@@ -77,19 +77,19 @@ def play(options: Options) -> Report:
         raise
     finally:
         if keep:
-            output.note(f"Log, keys and the output of every process are kept in {folder}")
+            terminal.note(f"Log, keys and the output of every process are kept in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _perform(stage: Stage, options: Options, began: float) -> Report:
     if options.amqp:
-        output.note(
+        terminal.note(
             "Starting RabbitMQ and Postgres, private ones unless AMQP_URL and DATABASE_URL name some …"
         )
         stage.start_servers()
     coordinator = stage.start_coordinator()
-    output.note(f"Coordinator: process {coordinator.pid}, {stage.url}, {stage.settings().mode} mode")
+    terminal.note(f"Coordinator: process {coordinator.pid}, {stage.url}, {stage.settings().mode} mode")
     video = stage.folder / "clip.mp4"
     make_video(video)  # while the coordinator starts
     batch, results = asyncio.run(_with_client(stage, options, video))
@@ -97,9 +97,9 @@ def _perform(stage: Stage, options: Options, began: float) -> Report:
     # From here on nothing runs any more: what is left is files, a log, and public keys.
     stage.stop()
     receipts = _verify(stage, batch)
-    output.note(f"{receipts} receipts verified, with the public keys of coordinator and miners alone")
+    terminal.note(f"{receipts} receipts verified, with the public keys of coordinator and miners alone")
     events = _replay(stage)
-    output.note(f"{events} events replayed: the projections equal a fold of the log")
+    terminal.note(f"{events} events replayed: the projections equal a fold of the log")
     return Report(len(batch), receipts, events, time.monotonic() - began, results, batch)
 
 
@@ -113,23 +113,23 @@ async def _with_client(stage: Stage, options: Options, video: Path) -> tuple[lis
         stage.start_miners()
         await work.wait_for_miners(stage, admin)
         names = ", ".join(stage.miners.values())
-        output.note(f"Miners: {names}, over {'AMQP' if stage.amqp else 'HTTP'}")
+        terminal.note(f"Miners: {names}, over {'AMQP' if stage.amqp else 'HTTP'}")
 
         # 2. Jobs.
         batch = await work.submit(client, video, options.jobs)
-        output.note(f"A video and a file uploaded, {len(batch)} jobs submitted")
-        with output.progress(quiet=options.as_json) as bars:
+        terminal.note(f"A video and a file uploaded, {len(batch)} jobs submitted")
+        with terminal.progress(quiet=options.as_json) as bars:
             show = _Show(stage, len(batch), bars, options.as_json)
             await work.follow(stage, client, batch, show.seen)
 
         # 3. What they gave.
         results = options.output or Path("demo-output") / datetime.now().strftime("%Y%m%d-%H%M%S")
         results.mkdir(parents=True, exist_ok=True)
-        with output.progress(quiet=options.as_json) as bars:
-            moved = output.bar(bars, "fetching results", unit="jobs")
+        with terminal.progress(quiet=options.as_json) as bars:
+            moved = terminal.bar(bars, "fetching results", unit="jobs")
             await work.fetch(client, batch, results, lambda: moved(_fetched(batch), len(batch)))
         work.check_digests(batch, video, SOURCE)
-        output.note(f"Results: {results}")
+        terminal.note(f"Results: {results}")
         return batch, results
 
 
@@ -154,7 +154,7 @@ class _Show:
             self._done += 1
             self._bars.update(self._all, completed=self._done, said=f"{self._done} of {self._jobs}")
             if self._lines:
-                output.note(
+                terminal.note(
                     f"[{self._done:>{len(str(self._jobs))}}/{self._jobs}] {job.state}  {played.planned.title}"
                     f"  on {job.assigned_miner_id}  attempt {job.attempt}  {played.seconds:.2f} s"
                 )
@@ -162,7 +162,7 @@ class _Show:
 
 def show_table(report: Report) -> None:
     """What became of each job."""
-    output.table([column.upper() for column in _COLUMNS], map(_row, report.batch), "No jobs.")
+    terminal.table([column.upper() for column in _COLUMNS], map(_row, report.batch), "No jobs.")
 
 
 def _row(played: Played) -> tuple[object, ...]:
@@ -206,8 +206,8 @@ def _verify(stage: Stage, batch: list[Played]) -> int:
 
 def _replay(stage: Stage) -> int:
     """How many events the log has; every projection equals a fold of them, or DemoFailed is raised."""
-    from coordinator.cli.commands.log import count_events
     from coordinator.runtime.bootstrap import check_projections
+    from coordinator.runtime.log_reader import count_events
 
     settings = stage.settings()
     differences = check_projections(settings)

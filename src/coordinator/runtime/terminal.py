@@ -1,4 +1,4 @@
-"""What commands print: data on stdout (a JSON document, JSON lines, or text), everything else on stderr."""
+"""What programs print: data on stdout (a JSON document, JSON lines, or text), everything else on stderr."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from coordinator.cli.errors import PipeClosed
-
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 _UNPRINTABLE = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
 _UNLIMITED = 1000  # columns where nobody looks at a terminal: never wrap or cut what a program reads
+
+
+class PipeClosed(Exception):
+    """The reader of stdout has gone."""
 
 
 def plain(text: object) -> str:

@@ -63,7 +63,7 @@ def find_key(url: str, role: str, data_dir: Path | None = None) -> str | None:
     """The key of this role of the `coordinator dev` on this machine, for an address on this machine only."""
     if not is_loopback(url):
         return None  # never to another machine
-    from coordinator.cli.options import settings_with
+    from coordinator.cli.settings import settings_with
     from coordinator.runtime.settings import BadSettings
 
     if data_dir is None:
