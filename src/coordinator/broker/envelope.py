@@ -16,7 +16,6 @@ from coordinator.application.commands.parsing import (
     MAX_ARRAY_LENGTH,
     MAX_BODY_BYTES,
     check_sender,
-    describe,
     parse_command,
     parse_json,
 )
@@ -28,6 +27,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal, Role, read_traceparent
 from coordinator.domain.registry import COMMANDS
+from coordinator.validation import describe_invalid
 
 HEARTBEAT = "miner.heartbeat"
 DELIVERY_COUNT = "x-delivery-count"
@@ -172,7 +172,7 @@ def read_heartbeats(envelope: ReceivedMessage, principal: Principal) -> Received
         try:
             return Heartbeat.model_validate(value)
         except ValidationError as error:
-            raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+            raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
 
     return _read(envelope, read)
 

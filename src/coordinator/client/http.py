@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from coordinator.client.errors import BadAnswer, CoordinatorError, RateLimited, TryAgain, Unreachable, refusal
 from coordinator.client.models import AnswerModel
+from coordinator.validation import first_invalid_field
 from coordinator.wire.backoff import Backoff
 from coordinator.wire.signing import signing
 
@@ -40,9 +41,8 @@ def typed(kind: type[Typed], document: dict[str, Any]) -> Typed:
     try:
         return kind.of(document)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadAnswer(f"the coordinator's answer has no usable {where}: {first['msg']}") from None
+        where, why, _ = first_invalid_field(error)
+        raise BadAnswer(f"the coordinator's answer has no usable {where}: {why}") from None
 
 
 class HttpPool:

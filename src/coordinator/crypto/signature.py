@@ -1,8 +1,8 @@
-"""What receipts and statements share: the shape of a signature, making one, and what is wrong with one."""
+"""Signatures as receipts and statements hold them: their shape, making one, checking one."""
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from coordinator.crypto.keys import (
     ALGORITHM,
@@ -51,10 +51,3 @@ def matches(key_id: str, signature: str, message: bytes) -> bool:
         return verify(key_id, decode_base64url(signature, SIGNATURE_BYTES), message)
     except EncodingError:
         return False
-
-
-def first_problem(error: ValidationError) -> str:
-    """What is wrong with which member, without showing a value."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, problem["loc"])) or "statement"
-    return f"{where}: {problem['msg']}"

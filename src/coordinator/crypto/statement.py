@@ -18,10 +18,10 @@ from coordinator.crypto.signature import (
     Signature,
     StrictModel,
     VerificationFailed,
-    first_problem,
     matches,
     sign,
 )
+from coordinator.validation import first_invalid_field
 
 STATEMENT_VERSION: Final = "1"
 MAX_SHARED: Final = 16
@@ -131,7 +131,9 @@ class StatementVerifier:
             SignedStatement.__pydantic_validator__.validate_python(signed)
             message = canonical(_content(signed))
         except ValidationError as error:
-            raise VerificationFailed("STATEMENT_MALFORMED", first_problem(error)) from None
+            raise VerificationFailed(
+                "STATEMENT_MALFORMED", first_invalid_field(error).text("statement")
+            ) from None
         except CanonicalError as error:
             raise VerificationFailed("STATEMENT_MALFORMED", str(error)) from None
         signature = signed[SIGNATURE_MEMBER]

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from coordinator.domain.matching import Capabilities, Gpu
 from coordinator.domain.messages import NAME
+from coordinator.validation import first_invalid_field
 from coordinator.wire.urls import check_amqp_url, parse_allowed
 
 DEFAULT_KEY_FILE = Path.home() / ".config" / "coordinator" / "miner.key"
@@ -109,9 +110,8 @@ class MinerConfig:
                 price=self.price,
             )
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise BadConfig(f"these capabilities can't be registered: {where}: {first['msg']}") from None
+            first = first_invalid_field(error).text("capabilities")
+            raise BadConfig(f"these capabilities can't be registered: {first}") from None
 
 
 def new_session_id() -> str:

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from coordinator.application.keys.keyring import BadKey, Keyring
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.domain.messages import Millis, Role
+from coordinator.validation import first_invalid_field
 from coordinator.wire.urls import check_amqp_url, parse_allowed
 
 DEVELOPMENT_PREFIX = "dev-only-"
@@ -191,9 +192,9 @@ def load_settings(**overrides: object) -> Settings:
         settings = Settings(**overrides)  # type: ignore[arg-type]
         settings.keyring  # noqa: B018 - read the keys now, so that a bad one stops the start
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = str(first["loc"][0]).upper() if first["loc"] else "settings"
-        raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        first = first_invalid_field(error)
+        name = first.where.partition(".")[0].upper() or "settings"
+        raise BadSettings(f"{name}: {first.why}") from None
     except BadKey as error:
         raise BadSettings(str(error)) from None
     except UnicodeDecodeError:

@@ -14,12 +14,12 @@ from pydantic_core import from_json
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Principal
 from coordinator.domain.registry import COMMANDS
+from coordinator.validation import describe_invalid
 
 MAX_BODY_BYTES = 2**20
 MAX_ARRAY_LENGTH = 500
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 18  # what a 64-bit column keeps
-MAX_FIELD_NAME = 64  # characters shown of a field's name
 
 # The shape of a body's bytes, with which numbers that may be too large are found several times faster than in
 # the body itself: digits (and the point) are 0, e is e, what may stand before a number is a colon, signs are
@@ -118,30 +118,7 @@ def parse_command(topic: str, value: Any) -> Command:
         # The values come from JSON, so JSON's rules apply (a list for a tuple, a string for a UUID).
         return command_type.model_validate(value)
     except ValidationError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
-
-
-def describe(error: ValidationError) -> str:
-    """What is wrong with which fields, without showing a value."""
-    problems = error.errors(include_input=False, include_url=False, include_context=False)
-    lines = [
-        f"{'.'.join(map(_field, p['loc'])) or 'body'}: {_message(p['type'], p['msg'])}" for p in problems[:5]
-    ]
-    if len(problems) > len(lines):
-        lines.append(f"and {len(problems) - len(lines)} more")
-    return "; ".join(lines)[:1000]
-
-
-def _message(kind: str, message: str) -> str:
-    if kind == "uuid_parsing":  # pydantic's own message quotes from the value
-        return "Input should be a valid UUID"
-    return message.removeprefix("Value error, ")
-
-
-def _field(part: int | str) -> str:
-    # The sender chose the names of unknown fields: show them, unless they would spoil the line.
-    text = str(part)
-    return text if text.isprintable() and len(text) <= MAX_FIELD_NAME else "?"
+        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
 
 
 def check_sender(command: Command, principal: Principal) -> None:

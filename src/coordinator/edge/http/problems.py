@@ -6,7 +6,7 @@ The member `code` is what programs switch on; `detail` is for people, and never 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from coordinator.blobs import BlobError, BlobNotFound, BlobStoreUnavailable, Blo
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.http.error_pages import error_page, path_of
 from coordinator.edge.http.methods import allowed_methods
+from coordinator.validation import describe_invalid_fields
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
@@ -192,7 +193,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return Problem(Code.INVALID_PAYLOAD, _describe(error.errors())).response()
+    return Problem(Code.INVALID_PAYLOAD, describe_invalid_fields(error.errors(), "request")).response()
 
 
 async def _on_unavailable(_: Request, error: Exception) -> Response:
@@ -215,17 +216,6 @@ async def _on_blob_error(_: Request, error: Exception) -> Response:
         case BlobStoreUnavailable():
             return Problem(Code.UNAVAILABLE, "the blob store is out of reach; try again later").response()
     raise error
-
-
-def _describe(errors: Sequence[Any]) -> str:
-    """What is wrong with which parameters, without showing a value."""
-    lines = []
-    for problem in errors[:5]:
-        where = ".".join(str(part) for part in problem["loc"])[:80]
-        # Messages about a format quote the offending character; a plain sentence says as much.
-        text = "should be a UUID" if problem["type"].startswith("uuid") else problem["msg"]
-        lines.append(f"{where}: {text}")
-    return "; ".join(lines)[:1000]
 
 
 _HANDLERS: Final[Mapping[type[Exception], Handler]] = {

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from coordinator.application.commands.parsing import describe
 from coordinator.application.live.revocation import Revocation
 from coordinator.application.ports import LogError
 from coordinator.domain.errors import Code, Refusal
@@ -31,6 +30,7 @@ from coordinator.edge.live.messages import (
 )
 from coordinator.edge.live.sockets import CLOSE_UNAVAILABLE, Socket, SocketClosed, check_over, spend
 from coordinator.edge.live.subscriptions import MAX_JOBS, Subscriptions, watching
+from coordinator.validation import describe_invalid
 
 WAITING_REQUESTS: Final = 16
 Position = Annotated[int, Field(ge=0, lt=2**63)]
@@ -216,7 +216,7 @@ def _parse(message: dict[str, Any]) -> Subscribe | Unsubscribe | Ping:
     try:
         return AnyClientRequest.model_validate(message).root
     except ValidationError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
 
 
 def _from_query(websocket: WebSocket) -> _Waiting | None:

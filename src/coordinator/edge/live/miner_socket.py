@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from coordinator.application.commands.parsing import check_sender, describe, parse_command
+from coordinator.application.commands.parsing import check_sender, parse_command
 from coordinator.application.live.events import RETRY_SECONDS, EventReader
 from coordinator.application.live.revocation import Revocation
 from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, LogError, Refused, TakenOffer
@@ -41,6 +41,7 @@ from coordinator.edge.http.commands import decide, miner_of, session_of
 from coordinator.edge.live.sockets import CLOSE_UNAVAILABLE, Socket, SocketClosed, check_over, spend
 from coordinator.edge.routes.polling import STILL_GOOD, is_queued, take_offer
 from coordinator.edge.routes.progress import parse_report
+from coordinator.validation import describe_invalid
 
 HEARTBEAT: Final = "miner.heartbeat"
 PROGRESS: Final = "job.progress"
@@ -366,4 +367,4 @@ def _validated(adapter: TypeAdapter[Any], fields: Mapping[str, Any]) -> Any:
     try:
         return adapter.validate_python(fields)
     except ValidationError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from coordinator.application.commands.parsing import describe
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import ServiceId
 from coordinator.domain.service import Pricing, Requirements, ServiceSpec
 from coordinator.edge.models.base import CommandAnswer, Moment, View
+from coordinator.validation import describe_invalid
 
 
 class ServiceSummary(View):
@@ -112,7 +112,7 @@ class ValidateAsk(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+            raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
 
 
 class FaultView(View):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.openai.errors import bad_request
+from coordinator.validation import first_invalid_field
 
 Model = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 FOR_THE_PROVIDER: Final = frozenset(
@@ -56,14 +57,13 @@ class OpenAIRequest(BaseModel):
         try:
             return cls.model_validate(known)
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in problem["loc"])[:80]
-            if problem["type"] == "extra_forbidden":
+            first = first_invalid_field(error)
+            where = first.where[:80]
+            if first.kind == "extra_forbidden":
                 detail = f"{where}: is not supported; docs/openai.md lists what is"
                 raise bad_request(where, detail, "unsupported_parameter") from None
-            code = "missing_required_parameter" if problem["type"] == "missing" else "invalid_value"
-            text = problem["msg"].removeprefix("Value error, ")
-            raise bad_request(where or None, f"{where}: {text}" if where else text, code) from None
+            code = "missing_required_parameter" if first.kind == "missing" else "invalid_value"
+            raise bad_request(where or None, f"{where}: {first.why}" if where else first.why, code) from None
 
     @classmethod
     def schema_of(cls) -> dict[str, Any]:

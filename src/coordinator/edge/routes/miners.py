@@ -11,7 +11,6 @@ from pydantic import Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.commands.parsing import describe
 from coordinator.application.ports import Heartbeat
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching import Capabilities
@@ -31,6 +30,7 @@ from coordinator.edge.models.miners import (
     MinerState,
     MinerView,
 )
+from coordinator.validation import describe_invalid
 
 router = APIRouter(prefix="/miners", tags=["miners"])
 
@@ -116,7 +116,7 @@ async def heartbeat(request: Request, context: Context, principal: Miner) -> Res
     try:
         beat = Heartbeat.model_validate(fields)
     except ValidationError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
     [answer] = await context.gateway.heartbeat(principal, [beat])
     said = accepted(answer)
     return reply(HeartbeatAnswer.model_validate(said.to_wire()), said.position)

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.commands.parsing import describe
 from coordinator.application.ports import Accepted, Answer, Intent, Offer, Refused, TakenOffer
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import STATE_NAMES, JobRelease, JobStart, Queued
@@ -29,6 +28,7 @@ from coordinator.edge.http.problems import describe_problems
 from coordinator.edge.http.reading import reply
 from coordinator.edge.middleware.credentials import Miner
 from coordinator.edge.models.miners import PolledOffer
+from coordinator.validation import describe_invalid
 
 router = APIRouter(prefix="/miners", tags=["miners"])
 
@@ -109,7 +109,7 @@ def _parse(body: dict[str, Any]) -> Poll:
     try:
         return Poll.model_validate(body)
     except ValidationError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
 
 
 async def _live_session(context: EdgeContext, miner_id: str, named: str | None) -> Online:

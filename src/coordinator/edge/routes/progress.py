@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.commands.parsing import describe
 from coordinator.application.live.progress import ProgressReport
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
@@ -21,6 +20,7 @@ from coordinator.edge.http.problems import describe_problems
 from coordinator.edge.http.reading import reply
 from coordinator.edge.middleware.credentials import Miner
 from coordinator.edge.models.miners import ProgressAnswer
+from coordinator.validation import describe_invalid
 
 router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
 
@@ -63,7 +63,7 @@ async def parse_report(context: EdgeContext, principal: Principal, fields: dict[
             {**fields, "miner_id": miner_id, "session_id": session_id or "unnamed-"}
         )
     except ValidationError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
     if session_id is None:
         holder = await context.live.lease_holders.holder(report.job_id)
         if holder is not None and holder.miner_id == miner_id:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.commands.parsing import describe, parse_json
+from coordinator.application.commands.parsing import parse_json
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import DEFAULT_MAX_ATTEMPTS
 from coordinator.domain.matching import Constraints, stronger
@@ -20,6 +20,7 @@ from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import SCHEMA_REF, read_object
 from coordinator.edge.http.multipart import MEDIA_TYPE, is_form, read_form
 from coordinator.edge.http.submitting import submit
+from coordinator.validation import describe_invalid
 
 FileName = Annotated[
     str,
@@ -68,7 +69,7 @@ async def read_ask(request: Request, context: EdgeContext, principal: Principal,
         # As JSON, so that "5" is no number, and a list may stand for a tuple.
         return model.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, describe(error)) from None
+        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
 
 
 async def submit_ask(

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, NoReturn, Protocol, Self, TypedDict
 import structlog
 from pydantic import Field, ValidationError
 
+from coordinator.validation import first_invalid_field
+
 ENTRY_POINT_GROUP: Final = "coordinator.executors"
 
 INVALID_PAYLOAD: Final = "INVALID_PAYLOAD"
@@ -198,7 +200,5 @@ def load_executors() -> dict[str, Executor]:
 
 
 def refuse_payload(error: ValidationError) -> NoReturn:
-    """Raise INVALID_PAYLOAD with the first thing that is wrong; quotes no values."""
-    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(map(str, problem["loc"])) or "payload"
-    raise ExecutorError(INVALID_PAYLOAD, f"{where}: {problem['msg']}") from None
+    """Raise INVALID_PAYLOAD with the first invalid field; quotes no values."""
+    raise ExecutorError(INVALID_PAYLOAD, first_invalid_field(error).text("payload")) from None

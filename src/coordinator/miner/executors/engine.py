@@ -25,6 +25,7 @@ from coordinator.miner.executors.base import (
     UNSUPPORTED,
     ExecutorError,
 )
+from coordinator.validation import first_invalid_field
 
 CONNECT_SECONDS: Final = 10.0
 CHECK_SECONDS: Final = 10.0
@@ -107,9 +108,8 @@ class Engine:
             try:
                 self._settings = EngineSettings(_env_prefix=f"{self.kind}_ENGINE_")
             except ValidationError as error:
-                first = error.errors(include_input=False, include_url=False)[0]
-                name = f"{self.kind}_ENGINE_{str(first['loc'][0]).upper()}"
-                raise ValueError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+                where, why, _ = first_invalid_field(error)
+                raise ValueError(f"{self.kind}_ENGINE_{where.upper()}: {why}") from None
         return self._settings
 
     async def check(self) -> str | None:

@@ -25,6 +25,7 @@ from coordinator.domain.job import is_job_event
 from coordinator.domain.messages import Event, Metadata
 from coordinator.domain.registry import EVENTS
 from coordinator.storage.log.upcasters import UPCASTERS, upcast
+from coordinator.validation import describe_invalid
 
 StoredRow = tuple[int, UUID, int, str, bytes, bytes]
 """Position, stream, version, topic, state, metadata."""
@@ -76,12 +77,7 @@ def decode(topic: str, state: bytes) -> Event:
     try:
         event: Event = event_class.__pydantic_validator__.validate_json(state, strict=True)
     except ValidationError as error:
-        # Without the input: an event may hold what must not reach a program's log.
-        reason = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-            for e in error.errors(include_input=False, include_url=False, include_context=False)
-        )
-        raise UnreadableEvent(f"{topic} is not as the program knows it: {reason}") from None
+        raise UnreadableEvent(f"{topic} is not as the program knows it: {describe_invalid(error)}") from None
     return event
 
 
