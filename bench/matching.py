@@ -24,7 +24,6 @@ from coordinator.application.ports import (
     Clock,
     Database,
     Hints,
-    Offer,
     Recorded,
     Row,
     StoredPayload,
@@ -35,6 +34,7 @@ from coordinator.domain.job import JobSubmitted, is_job_event
 from coordinator.domain.matching import Capabilities, Constraints, profile_of, wanted
 from coordinator.domain.messages import SYSTEM, Event, Metadata
 from coordinator.domain.miner import MinerRegistered
+from coordinator.wire.offers import Offer
 
 FLEETS = ((10, 1), (10, 10), (1_000, 1), (1_000, 1_000), (100_000, 1), (100_000, 1_000))
 """(miners, profiles)"""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from coordinator.application.ports import Accepted, Intent
+from coordinator.application.ports import Intent
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
@@ -19,6 +19,7 @@ from coordinator.domain.messages import Command, Principal, Role
 from coordinator.domain.miner import MinerRegister
 from coordinator.runtime.bootstrap import CoordinatorProcess, build
 from coordinator.runtime.settings import Settings
+from coordinator.wire.answers import Accepted
 
 CLIENT: Final = "bench"
 MINER: Final = "rig"

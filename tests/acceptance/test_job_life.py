@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from coordinator.dev.servers import PostgresServer, RabbitMQServer
-from coordinator.wire.amqp_batching import Answer
+from coordinator.wire.answers import AnswerJson
 from tests.harness.hand import HandMiner
 from tests.harness.stage import BOB, ROOT, Stage, key_of
 from tests.harness.waiting import eventually
@@ -170,7 +170,7 @@ async def test_repeats_get_the_first_answer(stage: Stage) -> None:
         [job] = [e.data for e in stage.log.entries("job.submitted.v1", job_id=job_id)]
         other = await rpc.call("job.submit", {**command, "payload": {"n": 2}})
         assert "IDEMPOTENCY_MISMATCH" == other["code"]
-        steps: list[Callable[[str], Awaitable[Answer]]] = [
+        steps: list[Callable[[str], Awaitable[AnswerJson]]] = [
             miner.start,
             miner.release,
             lambda job_id: miner.start(job_id, 2),

@@ -23,8 +23,6 @@ from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.runner import FollowerBase, FollowerRunner, LocalWatermarks
 from coordinator.application.followers.timers import Timers
 from coordinator.application.ports import (
-    Accepted,
-    Answer,
     Clock,
     Database,
     EventLog,
@@ -56,6 +54,7 @@ from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.leadership import LocalLeadership
 from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
+from coordinator.wire.answers import Accepted, Answer
 from tests.harness import deciding
 from tests.harness.metadata import METADATA
 

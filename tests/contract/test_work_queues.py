@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
-from coordinator.application.ports import Offer, TakenOffer, WorkQueues
+from coordinator.application.ports import TakenOffer, WorkQueues
 from coordinator.broker import poll_consumers
 from coordinator.broker.connection import Broker
 from coordinator.broker.offers import RabbitWorkQueues
 from coordinator.broker.topology import declare_topology
+from coordinator.wire.offers import Offer
 
 SOON = 30.0
 """Seconds in which what must happen has happened, on a slow machine too."""

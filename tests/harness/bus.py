@@ -15,19 +15,11 @@ from coordinator.application.commands.names import Names
 from coordinator.application.commands.payload_schemas import PayloadSchemas
 from coordinator.application.commands.references import References
 from coordinator.application.commands.services import ServiceCommands
-from coordinator.application.ports import (
-    Answer,
-    Appended,
-    Clock,
-    Intent,
-    NewEvent,
-    Recorded,
-    Refused,
-    StoredPayload,
-)
+from coordinator.application.ports import Appended, Clock, Intent, NewEvent, Recorded, StoredPayload
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.job import JobSubmit, is_final
 from coordinator.domain.messages import Command, Principal, Role
+from coordinator.wire.answers import Answer, Refused
 from tests.harness.deciding import a_spec
 from tests.harness.memory_log import MemoryEventLog
 

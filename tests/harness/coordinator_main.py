@@ -15,14 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from coordinator.application.ports import (
-    Appended,
-    LogUnavailable,
-    NewEvent,
-    Offer,
-    Recorded,
-    StoredPayload,
-)
+from coordinator.application.ports import Appended, LogUnavailable, NewEvent, Recorded, StoredPayload
 from coordinator.domain.job import JobCompleted, JobSubmitted
 from coordinator.runtime import bootstrap, server
 from coordinator.runtime.adapters import Adapters
@@ -31,6 +24,7 @@ from coordinator.runtime.logs import configure_logs
 from coordinator.runtime.parent_watch import hold_on
 from coordinator.runtime.settings import Settings, load_settings
 from coordinator.services.catalog import load_catalog
+from coordinator.wire.offers import Offer
 from tests.harness.executor import SPEC
 
 

@@ -14,20 +14,24 @@ from aio_pika.abc import HeadersType
 from pamqp.commands import Basic
 
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, Offer, Recorded
+from coordinator.application.ports import Intent, Recorded
 from coordinator.broker import connection
 from coordinator.broker.connection import Broker, BrokerRefused, BrokerUnreachable, PublishFailed
 from coordinator.broker.declarer import Declarer
 from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.publisher import RabbitEventSink
-from coordinator.broker.topology import COMMANDS_QUEUE, TopologyMismatch, control_queue, declare_topology
+from coordinator.broker.topology import TopologyMismatch, control_queue, declare_topology
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.dev.servers import RabbitMQServer
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetired
 from coordinator.storage.log.mapping import encode
 from coordinator.wire.amqp_rpc import LINK_ERRORS, on_link
+from coordinator.wire.answers import Accepted, Answer
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.offers import Offer
+from coordinator.wire.topology import COMMANDS_QUEUE
 from tests.harness.metadata import METADATA
 from tests.harness.waiting import eventually
 

@@ -10,11 +10,12 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from coordinator.application.ports import Accepted, Intent
+from coordinator.application.ports import Intent
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetire
 from coordinator.edge.models.services import ServiceView
 from coordinator.services.catalog import load_catalog
+from coordinator.wire.answers import Accepted
 from tests.integration.edge_bench import SERVICE, Bench
 
 NOT_THERE: list[str] = ["no_such", "a" * 63]

@@ -16,10 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
-from coordinator.application.commands.parsing import MAX_BODY_BYTES
 from coordinator.edge import EdgeLimits
 from coordinator.edge.server.header_limits import MAX_HEAD_BYTES, LimitedHeaders
 from coordinator.runtime.server import configure, listen
+from coordinator.wire.limits import MAX_BODY_BYTES
 from tests.harness.live import live_socket
 from tests.integration.edge_bench import Bench, key_of
 

@@ -17,20 +17,18 @@ from pamqp import decode
 from pamqp.commands import Basic
 
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, Refused
+from coordinator.application.ports import Intent
 from coordinator.broker.connection import Broker
 from coordinator.broker.inbox import CommandInbox, retry_delay
 from coordinator.broker.pamqp_patch import read_tolerantly
-from coordinator.broker.topology import (
-    COMMAND_DELIVERY_LIMIT,
-    COMMANDS_QUEUE,
-    DEAD_QUEUE,
-    HEARTBEATS_QUEUE,
-)
+from coordinator.broker.topology import COMMAND_DELIVERY_LIMIT
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal, Role
+from coordinator.wire.answers import Accepted, Answer, Refused
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.topology import COMMANDS_QUEUE, DEAD_QUEUE, HEARTBEATS_QUEUE
 from tests.harness.waiting import eventually
 
 SOON = 60.0

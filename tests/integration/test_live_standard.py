@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from coordinator.application.live.progress import MAX_TEXT
 from coordinator.wire.amqp_rpc import AmqpRpc
+from coordinator.wire.limits import MAX_PROGRESS_TEXT
 from tests.harness.hand import HandMiner
 from tests.harness.live import LiveSocket, event_stream, live_socket, text_of, told
 from tests.harness.waiting import eventually
@@ -140,7 +140,7 @@ async def test_nothing_is_believed_of_who_does_not_hold_the_attempt(both: Both) 
         await voice.say(str(uuid4()), route=job_id, **lie)
         await voice.say(job_id, text="lie")
         await voice.say(job_id, fraction=7)
-        await voice.say(job_id, text="x" * (MAX_TEXT + 1), offset=0)
+        await voice.say(job_id, text="x" * (MAX_PROGRESS_TEXT + 1), offset=0)
         no_mapping: Any = ["no", 1, {}]
         await voice.rpc.tell("job.progress", no_mapping, exchange=EXCHANGE, routing_key=f"alice.{job_id}")
         forged = {

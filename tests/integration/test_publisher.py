@@ -15,12 +15,12 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
 from coordinator.broker.publisher import MAX_ARRAY_BYTES, RabbitEventSink
-from coordinator.broker.topology import EVENTS_STREAM
 from coordinator.domain.job import JobCanceled, JobExpired
 from coordinator.domain.messages import Event
 from coordinator.domain.miner import MinerDrained
 from coordinator.domain.service import ServiceRetired
 from coordinator.storage.log.mapping import encode
+from coordinator.wire.topology import EVENTS_STREAM
 from tests.harness.metadata import METADATA, TRACEPARENT
 
 SOON = 60.0

@@ -18,7 +18,7 @@ from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
-from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, Offer, TakenOffer
+from coordinator.application.ports import Intent, TakenOffer
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
@@ -26,6 +26,9 @@ from coordinator.edge import EdgeContext, EdgeLimits, create_app
 from coordinator.edge.http.job_watch import JobWatch
 from coordinator.edge.openai.served_models import ServedModels
 from coordinator.runtime.settings import load_settings
+from coordinator.wire.answers import Accepted, Answer
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.offers import Offer
 
 ALICE, BOB, RIG, ADMIN = (
     "alice:secret-of-alice",

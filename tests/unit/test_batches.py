@@ -11,10 +11,11 @@ import pytest
 
 from coordinator.application.commands.batching import MAX_BATCH, AnyPrepared, Batch, Batches
 from coordinator.application.commands.handler import Prepared
-from coordinator.application.ports import Accepted, Answer, Intent, Refused
+from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobExpire
 from coordinator.domain.messages import SYSTEM
+from coordinator.wire.answers import Accepted, Answer, Refused
 
 STOPPED = Refused(Code.UNAVAILABLE, "stopped")
 PATIENCE = 20.0

@@ -11,15 +11,7 @@ import pytest
 
 from coordinator.application.commands.bus import MAX_TRIES
 from coordinator.application.commands.cache import Entry, StateCache
-from coordinator.application.ports import (
-    Accepted,
-    Appended,
-    LogUnavailable,
-    NewEvent,
-    Refused,
-    StoredPayload,
-    VersionConflict,
-)
+from coordinator.application.ports import Appended, LogUnavailable, NewEvent, StoredPayload, VersionConflict
 from coordinator.domain.decision import fold
 from coordinator.domain.errors import Code
 from coordinator.domain.job import (
@@ -35,6 +27,7 @@ from coordinator.domain.job import (
 )
 from coordinator.domain.messages import SYSTEM, Principal
 from coordinator.domain.service import ServiceRegister, service_stream
+from coordinator.wire.answers import Accepted, Refused
 from tests.harness.bus import ALICE, BOB, Bench, WatchedLog, codes, submit
 from tests.harness.deciding import RIG, a_spec
 

@@ -12,11 +12,12 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.ports import Accepted, Answer, Appended, LogUnavailable, NewEvent, StoredPayload
+from coordinator.application.ports import Appended, LogUnavailable, NewEvent, StoredPayload
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobCancel, job_stream
 from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.service import ServiceRegister
+from coordinator.wire.answers import Accepted, Answer
 from tests.harness.bus import Bench, WatchedLog, codes, submit
 from tests.harness.deciding import a_spec
 

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coordinator.application.commands.parsing import MAX_BODY_BYTES, parse_command, parse_json
-from coordinator.application.ports import Accepted
+from coordinator.application.commands.parsing import parse_command, parse_json
 from coordinator.domain.errors import Refusal
 from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
 from coordinator.edge import EdgeLimits
+from coordinator.wire.answers import Accepted
+from coordinator.wire.limits import MAX_BODY_BYTES
 from tests.unit.edge_fakes import ALICE, JOB, RIG, Conversation, FakeFront, an_app, browsing
 
 HOSTILE_BODIES = [

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 from fastapi import FastAPI
 
-from coordinator.application.ports import Accepted, Answer, Intent, LogUnavailable, Refused
+from coordinator.application.ports import Intent, LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobRelease, JobStart
 from coordinator.domain.miner import Draining, Offline, Online, miner_stream
+from coordinator.wire.answers import Accepted, Answer, Refused
 from tests.unit.edge_fakes import (
     JOB,
     RIG,

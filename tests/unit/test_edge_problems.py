@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import structlog
 
-from coordinator.application.ports import LogUnavailable, Refused
+from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.edge import create_app
 from coordinator.edge.http.problems import STATUS_OF, Problem
+from coordinator.wire.answers import Refused
 from tests.unit.edge_fakes import ALICE, RIG, FakeDatabase, FakeFront, FakeQueues, a_context, an_app, browsing
 
 SECRET = "correct-horse-battery-staple"  # a value that a client sends and never wants to see again

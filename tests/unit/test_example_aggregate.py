@@ -10,12 +10,13 @@ import pytest
 
 from coordinator.application.commands.handler import Handler
 from coordinator.application.commands.parsing import parse_command
-from coordinator.application.ports import Accepted, Answer, Intent, Refused
+from coordinator.application.ports import Intent
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import COMMANDS, EVENTS
 from coordinator.storage.log.sqlite import SqliteEventLog
 from coordinator.storage.migrate import migrate
+from coordinator.wire.answers import Accepted, Answer, Refused
 from tests.harness.bus import Bench
 from tests.harness.deciding import ADMIN, ALICE
 from tests.harness.metadata import TRACEPARENT

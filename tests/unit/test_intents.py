@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.application.commands.parsing import MAX_DEPTH, check_sender, parse_command, parse_json
-from coordinator.application.ports import Accepted, Refused
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobCancel, JobFail, JobSubmit
 from coordinator.domain.messages import COMMANDS, SYSTEM, Principal, Role
+from coordinator.wire.answers import Accepted, Refused
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 LARGEST = 2**63 - 1

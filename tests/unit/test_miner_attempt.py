@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -28,8 +29,8 @@ from coordinator.miner.config import (
 )
 from coordinator.miner.executors.base import ExecutorError, Outcome, OutputFile, Work
 from coordinator.miner.signing import StatementSigner
-from coordinator.miner.transport import Offer
-from coordinator.wire.amqp_batching import MAX_BODY_BYTES
+from coordinator.wire.limits import MAX_BODY_BYTES
+from coordinator.wire.offers import Offer
 
 JOB = "0191b0a2-0000-7000-8000-000000000001"
 SALT = bytes(range(16))
@@ -70,15 +71,18 @@ class Runs:
 def make(run: Any, *, payload: Any = None, timeout: float = 30.0, **options: Any) -> Attempt:
     payload = payload if payload is not None else {"text": "é"}
     offer = Offer(
-        JOB,
-        3,
-        "work",
-        options.pop("inline_payload", payload),
-        options.pop("blob", None),
-        SALT,
-        salted_digest(SALT, payload),
-        timeout,
+        job_id=UUID(JOB),
+        attempt=3,
+        service="work",
+        payload=options.pop("inline_payload", payload),
+        payload_blob=options.pop("blob", None),
+        payload_salt=SALT.hex(),
+        payload_digest=salted_digest(SALT, payload),
+        timeout_seconds=1,
+        expires_at=0,
     )
+    # Not checked: time limits of tests are fractions of the whole seconds in an offer.
+    offer = offer.model_copy(update={"timeout_seconds": timeout})
     blobs = options.pop("blobs", NoBlobs())
     return Attempt(
         offer,

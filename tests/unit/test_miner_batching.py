@@ -9,15 +9,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.wire.amqp_batching import (
-    MAX_BODY_BYTES,
-    MAX_COMMANDS,
-    CommandSender,
-    NotSent,
-    OutgoingMessage,
-    SenderClosed,
-)
+from coordinator.wire.amqp_batching import CommandSender, NotSent, OutgoingMessage, SenderClosed
 from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 
 ANSWER_TIMEOUT_SECONDS = 10.0
 
@@ -127,18 +121,22 @@ async def test_commands_gather_while_one_is_under_way(sender: CommandSender, bro
     broker.confirm_at_once = False
     first = call(sender, 0)
     await settle()
-    rest = [call(sender, n) for n in range(1, MAX_COMMANDS + 11)]
+    rest = [call(sender, n) for n in range(1, MAX_ARRAY_LENGTH + 11)]
     await settle()
     assert len(broker.published) == 1
     for confirmed in range(3):
         broker.confirms[confirmed].set_result(None)
         await settle()
-    assert [len(body) if isinstance(body, list) else 0 for body in broker.bodies()] == [0, MAX_COMMANDS, 10]
+    assert [len(body) if isinstance(body, list) else 0 for body in broker.bodies()] == [
+        0,
+        MAX_ARRAY_LENGTH,
+        10,
+    ]
     reply(sender, broker.published[0], accepted())
     for envelope in broker.published[1:]:
         reply(sender, envelope, [accepted(command["n"]) for command in json.loads(envelope.body)])
     assert (await first)["n"] == 0
-    assert [answer["n"] for answer in await asyncio.gather(*rest)] == list(range(1, MAX_COMMANDS + 11))
+    assert [answer["n"] for answer in await asyncio.gather(*rest)] == list(range(1, MAX_ARRAY_LENGTH + 11))
 
 
 async def test_types_do_not_wait_for_each_other(sender: CommandSender, broker: Broker) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.miner.progress import MAX_TEXT, AttemptProgress, Report, Reporter
+from coordinator.miner.progress import AttemptProgress, Report, Reporter
+from coordinator.wire.limits import MAX_PROGRESS_TEXT
 
 NAMES: Report = {"job_id": "j", "attempt": 1}
 
@@ -118,12 +119,12 @@ def test_memory_is_bounded_and_the_gap_shows() -> None:
     """Where nobody takes the text for long, its end is kept, with the place where that begins."""
     attempt = AttemptProgress(NAMES, lambda _: None)
     for _ in range(10):
-        attempt.emit("x" * MAX_TEXT)
+        attempt.emit("x" * MAX_PROGRESS_TEXT)
     attempt.emit("the end")
     report = attempt.take()
     assert report
-    assert MAX_TEXT == len(report["text"])
-    assert 9 * MAX_TEXT + len("the end") == report["offset"]
+    assert MAX_PROGRESS_TEXT == len(report["text"])
+    assert 9 * MAX_PROGRESS_TEXT + len("the end") == report["offset"]
     assert report["text"].endswith("xthe end")
     assert attempt.take() is None
 

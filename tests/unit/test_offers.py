@@ -7,9 +7,10 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from coordinator.application.ports import Offer
 from coordinator.broker.connection import Broker
-from coordinator.broker.offers import MAX_MESSAGE_BYTES, RabbitWorkQueues
+from coordinator.broker.offers import RabbitWorkQueues
+from coordinator.wire.limits import MAX_BODY_BYTES
+from coordinator.wire.offers import Offer
 
 
 class Published:
@@ -42,12 +43,12 @@ def an_offer(text: str) -> Offer:
 async def test_no_message_is_larger_than_a_mebibyte() -> None:
     """A bundle that just fits is one message; with one byte more, two."""
     empty = len(an_offer("").model_dump_json(exclude_none=True))
-    fits = MAX_MESSAGE_BYTES - 2 * empty - len(b"[,]")
+    fits = MAX_BODY_BYTES - 2 * empty - len(b"[,]")
     for surplus, messages in ((0, 1), (1, 2)):
         broker = Published()
         queues = RabbitWorkQueues(cast("Broker", broker))
         bundle = [an_offer("x" * 1000), an_offer("y" * (fits - 1000 + surplus))]
         assert [] == await queues.publish("p", [bundle])
         assert messages == len(broker.bodies)
-        assert max(map(len, broker.bodies)) <= MAX_MESSAGE_BYTES
+        assert max(map(len, broker.bodies)) <= MAX_BODY_BYTES
         assert 2 == sum(len(from_json(body)) for body in broker.bodies)

@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 
 from coordinator.application.live.progress import Progress
-from coordinator.application.ports import Accepted, Refused
 from coordinator.domain.errors import Code
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai.chat import ChatRequest
@@ -18,6 +17,7 @@ from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
 from coordinator.edge.openai.streaming import Growing
 from coordinator.edge.openai.subtitles import Segment, as_srt, as_vtt
+from coordinator.wire.answers import Accepted, Refused
 from tests.unit.edge_fakes import ALICE, Conversation, FakeDatabase, FakeFront, an_app, browsing
 
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")

@@ -10,9 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from coordinator.application.live import progress_hub
-from coordinator.application.live.progress import MAX_TEXT, Progress, ProgressReport
+from coordinator.application.live.progress import Progress, ProgressReport
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.progress_stream import Topic
+from coordinator.wire.limits import MAX_PROGRESS_TEXT
 
 JOB, OTHER = uuid4(), uuid4()
 
@@ -81,17 +82,17 @@ async def test_a_late_reader_begins_with_the_text_so_far() -> None:
 
 
 async def test_a_slow_reader_has_a_gap_and_costs_nobody_anything() -> None:
-    """Beyond MAX_TEXT the oldest characters are missing, which `offset` shows; a quick reader has all."""
+    """Its oldest characters are missing beyond the limit, which `offset` shows; a quick reader has all."""
     hub = ProgressHub()
     async with hub.watch(JOB) as slow, hub.watch(JOB) as quick:
         read = 0
-        for start in range(0, 3 * MAX_TEXT, 1000):
+        for start in range(0, 3 * MAX_PROGRESS_TEXT, 1000):
             hub.publish("alice", said("x" * 1000, start))
             read += sum(len(item.text or "") for item in quick.take())
         [item] = slow.take()
-    total = len(range(0, 3 * MAX_TEXT, 1000)) * 1000
+    total = len(range(0, 3 * MAX_PROGRESS_TEXT, 1000)) * 1000
     assert total == read
-    assert (total - MAX_TEXT, MAX_TEXT) == (item.offset, len(item.text or ""))
+    assert (total - MAX_PROGRESS_TEXT, MAX_PROGRESS_TEXT) == (item.offset, len(item.text or ""))
 
 
 async def test_repeats_and_overlaps_are_told_once() -> None:
@@ -243,7 +244,7 @@ async def test_memory_is_bounded_by_characters_and_jobs(monkeypatch: pytest.Monk
         {"fraction": 1.5},
         {"fraction": float("nan")},
         {"text": "x"},
-        {"text": "x" * (MAX_TEXT + 1), "offset": 0},
+        {"text": "x" * (MAX_PROGRESS_TEXT + 1), "offset": 0},
         {"seq": -1},
         {"offset": -1},
         {"note": "n" * 201},

@@ -9,23 +9,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from coordinator.domain.errors import Code
 from coordinator.domain.messages import (
-    Attempt,
     Command,
     Event,
     Metadata,
     Millis,
-    MinerId,
     Principal,
-    SessionId,
 )
+from coordinator.wire.answers import Answer
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.offers import Offer
 
 
 # --- the log -----------------------------------------------------------------------------------------------
@@ -204,30 +200,6 @@ class Leadership(Protocol):
 
 
 # --- work --------------------------------------------------------------------------------------------------
-class Offer(BaseModel):
-    """This job, this attempt, is there for the taking. Losing or repeating an offer is harmless.
-
-    `payload` is the job's payload, or None with `payload_blob` naming the blob that holds it as JSON.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    job_id: UUID
-    attempt: int
-    service: str
-    payload: dict[str, Any] | None = None
-    payload_blob: str | None = None
-    payload_salt: str
-    """Hex; `payload_digest` = SHA-256 over the salt's bytes and the payload's canonical JSON."""
-    payload_digest: str
-    timeout_seconds: int
-    expires_at: Millis
-    client: str | None = None
-    """Whose job it is: the first word of the routing key of its progress."""
-    traceparent: str | None = None
-    """The trace that the job belongs to; a miner's commands about the attempt carry it back."""
-
-
 class TakenOffer(Protocol):
     """An offer taken from a queue, to be settled one way or the other."""
 
@@ -302,50 +274,6 @@ class Intent(NamedTuple):
     """Makes a submit without an idempotency key repeatable: the broker may deliver one message twice."""
     traceparent: str | None = None
     """The W3C trace context of the message or request that it came with."""
-
-
-class Accepted(NamedTuple):
-    """The command's effect is in the log at `position` (an earlier one for a repeat)."""
-
-    position: int
-    body: Mapping[str, Any] = MappingProxyType({})
-
-    def to_wire(self) -> dict[str, Any]:
-        return {"status": "accepted", **self.body, "position": self.position}
-
-
-class Refused(NamedTuple):
-    """The command did nothing, and this is why."""
-
-    code: Code
-    detail: str
-
-    def to_wire(self) -> dict[str, Any]:
-        return {"status": "refused", "code": self.code.value, "detail": self.detail}
-
-
-Answer = Accepted | Refused
-
-
-class HeldAttempt(BaseModel):
-    """An attempt that a miner is working on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    job_id: UUID
-    attempt: Attempt
-
-
-class Heartbeat(BaseModel):
-    """A miner says that a session is alive, and which attempts it works on; those leases are extended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    miner_id: MinerId
-    session_id: SessionId
-    inflight: Annotated[tuple[HeldAttempt, ...], Field(max_length=1024)] = ()
-    status: Annotated[str, Field(max_length=40)] = "ok"
-    metadata: Annotated[dict[str, Any], Field(max_length=32)] = Field(default_factory=dict)
 
 
 class Gateway(Protocol):

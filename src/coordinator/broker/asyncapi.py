@@ -1,7 +1,7 @@
 """The AMQP side as an AsyncAPI 3 document: what travels, where, and in which shape.
 
 Made from the topology and the models that the program itself uses, so that it can't say anything else.
-`coordinator.schemas` writes it to `schemas/asyncapi.json`.
+`coordinator.dev.schemas` writes it to `schemas/asyncapi.json`.
 """
 
 from __future__ import annotations
@@ -13,31 +13,38 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from coordinator import __version__
-from coordinator.application.commands.parsing import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 from coordinator.application.live.progress import ProgressReport
-from coordinator.application.ports import Heartbeat, Offer
-from coordinator.broker.envelope import HEARTBEAT
-from coordinator.broker.progress import KIND as PROGRESS_KIND
 from coordinator.broker.topology import (
     COMMANDS,
     CONTROL,
-    DEAD_QUEUE,
     EVENTS,
-    EVENTS_STREAM,
     HEARTBEAT_TTL_MS,
-    HEARTBEATS_QUEUE,
     PROGRESS,
     WORK,
     WORK_EXPIRES_MS,
     ExchangeSpec,
-    control_queue_name,
-    work_queue_name,
 )
 from coordinator.crypto.receipt import Receipt
 from coordinator.crypto.statement import SignedStatement
 from coordinator.domain import registry
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import Command, Role
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
+from coordinator.wire.offers import Offer
+from coordinator.wire.topology import (
+    DEAD_QUEUE,
+    EVENTS_STREAM,
+    HEARTBEAT_TYPE,
+    HEARTBEATS_QUEUE,
+    HINT_TYPE,
+    OFFER_TYPE,
+    PROGRESS_TYPE,
+    control_queue_name,
+    event_key,
+    progress_key,
+    work_queue_name,
+)
 
 BINDING_VERSION: Final = "0.3.0"
 _SCHEMAS: Final = "#/components/schemas/{model}"
@@ -56,11 +63,13 @@ def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
     commands = {t: c for t, c in registry.COMMANDS.items() if _comes_over_amqp(c)}
     messages = {
         **{topic: _command(topic, command) for topic, command in commands.items()},
-        HEARTBEAT: _signed(HEARTBEAT, "Heartbeat", "A miner says that a session is alive."),
-        "offer": _message("offer", _array(_ref("Offer")), "Attempts that are for the taking."),
-        "hint": _message("hint", _HINT, "A nudge to one miner. A lost one costs time, never correctness."),
-        PROGRESS_KIND: _message(
-            PROGRESS_KIND, _one_or_many(_ref("ProgressReport")), "How far an attempt is, and its text so far."
+        HEARTBEAT_TYPE: _signed(HEARTBEAT_TYPE, "Heartbeat", "A miner says that a session is alive."),
+        OFFER_TYPE: _message(OFFER_TYPE, _array(_ref("Offer")), "Attempts that are for the taking."),
+        HINT_TYPE: _message(
+            HINT_TYPE, _HINT, "A nudge to one miner. A lost one costs time, never correctness."
+        ),
+        PROGRESS_TYPE: _message(
+            PROGRESS_TYPE, _one_or_many(_ref("ProgressReport")), "How far an attempt is, and its text so far."
         )
         | {"headers": _ref("SignedHeaders")},
         **{topic: _event(topic, event.__name__) for topic, event in registry.EVENTS.items()},
@@ -99,26 +108,26 @@ def _channels(commands: Iterable[str], events: Iterable[str]) -> Json:
             HEARTBEATS_QUEUE,
             "Heartbeats, published to the default exchange. One that waits for "
             f"{HEARTBEAT_TTL_MS // 1000} seconds is dropped.",
-            [HEARTBEAT],
+            [HEARTBEAT_TYPE],
             _queue(HEARTBEATS_QUEUE),
         ),
         "offers": _channel(
             work_queue_name("{profile}"),
             "Work for miners of one profile. Registering makes the queue; the answer names it. It vanishes "
             f"after {WORK_EXPIRES_MS // 60_000} unused minutes. Bound to {WORK.name}.",
-            ["offer"],
+            [OFFER_TYPE],
             _queue(work_queue_name("{profile}")),
             profile={"description": "`profile` in the answer to miner.register."},
         ),
         "hints": _channel(
             control_queue_name("{miner_id}"),
             f"Hints for one miner. Registering makes the queue. Bound to {CONTROL.name}.",
-            ["hint"],
+            [HINT_TYPE],
             _queue(control_queue_name("{miner_id}")),
             miner_id={"description": "The miner's id."},
         ),
         "events": _channel(
-            "{fact}.{client}.{subject}",
+            event_key("{fact}", "{client}", "{subject}"),
             "Every event of the log, in arrays, at least once. A copy for convenience.",
             events,
             _exchange(EVENTS),
@@ -130,9 +139,9 @@ def _channels(commands: Iterable[str], events: Iterable[str]) -> Json:
             },
         ),
         "progress": _channel(
-            "{client}.{job_id}",
+            progress_key("{client}", "{job_id}"),
             "Progress and text of running jobs. What nobody watches is dropped; nothing is kept.",
-            [PROGRESS_KIND],
+            [PROGRESS_TYPE],
             _exchange(PROGRESS),
             client={"description": "Whose job it is: `client` in the offer."},
             job_id={"description": "The job that all of the message is about."},
@@ -214,14 +223,14 @@ def _operations(commands: Iterable[str], events: Iterable[str]) -> Json:
             "reply": reply,
         },
         "note_heartbeats": {
-            **operation("receive", "heartbeats", "Note signs of life.", [HEARTBEAT], {"ack": True}),
+            **operation("receive", "heartbeats", "Note signs of life.", [HEARTBEAT_TYPE], {"ack": True}),
             "reply": reply,
         },
         "hear_progress": operation(
-            "receive", "progress", "Pass on progress to who watches.", [PROGRESS_KIND], {"ack": False}
+            "receive", "progress", "Pass on progress to who watches.", [PROGRESS_TYPE], {"ack": False}
         ),
-        "offer_work": operation("send", "offers", "Offer work.", ["offer"], {"deliveryMode": 1}),
-        "hint": operation("send", "hints", "Nudge a miner.", ["hint"], {"deliveryMode": 1}),
+        "offer_work": operation("send", "offers", "Offer work.", [OFFER_TYPE], {"deliveryMode": 1}),
+        "hint": operation("send", "hints", "Nudge a miner.", [HINT_TYPE], {"deliveryMode": 1}),
         "publish_events": operation("send", "events", "Publish events.", events, {"deliveryMode": 2}),
         "bury": operation(
             "send", "dead_letters", "Put aside what can't be handled.", ["dead_letter"], {"deliveryMode": 2}

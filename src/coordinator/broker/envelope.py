@@ -12,24 +12,20 @@ from typing import Any, Generic, TypeVar
 from aio_pika.abc import AbstractIncomingMessage
 from pydantic import ValidationError
 
-from coordinator.application.commands.parsing import (
-    MAX_ARRAY_LENGTH,
-    MAX_BODY_BYTES,
-    check_sender,
-    parse_command,
-    parse_json,
-)
+from coordinator.application.commands.parsing import check_sender, parse_command, parse_json
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Answer, Heartbeat, Intent, Refused
-from coordinator.broker.topology import RESERVED_PREFIXES
+from coordinator.application.ports import Intent
 from coordinator.crypto.mac import message_to_sign
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal, Role, read_traceparent
 from coordinator.domain.registry import COMMANDS
 from coordinator.validation import describe_invalid
+from coordinator.wire.answers import Answer, Refused
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
+from coordinator.wire.topology import HEARTBEAT_TYPE, RESERVED_PREFIXES
 
-HEARTBEAT = "miner.heartbeat"
 DELIVERY_COUNT = "x-delivery-count"
 DIRECT_REPLY = "amq.rabbitmq.reply-to"
 
@@ -163,10 +159,10 @@ def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBa
 
 def read_heartbeats(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Heartbeat]:
     """The heartbeats in a body. Raises Refusal where the whole body can't be handled."""
-    if envelope.kind not in (HEARTBEAT, envelope.routing_key):
-        raise Refusal(Code.UNKNOWN_COMMAND, f"this queue takes {HEARTBEAT} only")
+    if envelope.kind not in (HEARTBEAT_TYPE, envelope.routing_key):
+        raise Refusal(Code.UNKNOWN_COMMAND, f"this queue takes {HEARTBEAT_TYPE} only")
     if principal.role is not Role.MINER:
-        raise Refusal(Code.FORBIDDEN, f"a {principal.role.value} key can't send {HEARTBEAT}")
+        raise Refusal(Code.FORBIDDEN, f"a {principal.role.value} key can't send {HEARTBEAT_TYPE}")
 
     def read(value: Any, _: str | None) -> Heartbeat:
         try:

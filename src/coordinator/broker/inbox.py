@@ -26,7 +26,7 @@ from pamqp.commands import Basic
 from pydantic_core import to_json
 
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Accepted, Answer, Gateway, Intent, Refused
+from coordinator.application.ports import Gateway, Intent
 from coordinator.broker.acks import Acks
 from coordinator.broker.connection import (
     START_TIMEOUT_SECONDS,
@@ -44,10 +44,12 @@ from coordinator.broker.envelope import (
     read_heartbeats,
 )
 from coordinator.broker.pamqp_patch import read_tolerantly
-from coordinator.broker.topology import COMMANDS_QUEUE, DEAD, HEARTBEATS_QUEUE, WorkQueueType, control_queue
+from coordinator.broker.topology import WorkQueueType, control_queue
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegister
+from coordinator.wire.answers import Accepted, Answer, Refused
+from coordinator.wire.topology import COMMANDS_QUEUE, DEAD_EXCHANGE, HEARTBEATS_QUEUE
 
 PREFETCH = 64
 """Messages in flight per queue: times 1 MiB it bounds memory, times the elements in each the group commit."""
@@ -295,7 +297,7 @@ class _InboxQueue(Generic[Item]):
             },
         )
         outcome = await self._shared.broker.publish(
-            DEAD.name, _short(envelope.routing_key), envelope.body, properties, mandatory=True
+            DEAD_EXCHANGE, _short(envelope.routing_key), envelope.body, properties, mandatory=True
         )
         if outcome == "confirmed":
             await self._shared.acks.ack(message.raw_message)

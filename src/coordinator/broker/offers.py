@@ -10,19 +10,14 @@ import structlog
 from pamqp.commands import Basic
 from pydantic_core import to_json
 
-from coordinator.application.ports import Offer, TakenOffer
+from coordinator.application.ports import TakenOffer
 from coordinator.broker.connection import Broker, BrokerUnreachable
 from coordinator.broker.declarer import Declarer
 from coordinator.broker.poll_consumers import PollConsumers
-from coordinator.broker.topology import (
-    CONTROL,
-    WORK,
-    TopologyMismatch,
-    WorkQueueType,
-    work_queue,
-)
-
-MAX_MESSAGE_BYTES = 2**20
+from coordinator.broker.topology import TopologyMismatch, WorkQueueType, work_queue
+from coordinator.wire.limits import MAX_BODY_BYTES
+from coordinator.wire.offers import Offer
+from coordinator.wire.topology import CONTROL_EXCHANGE, HINT_TYPE, OFFER_TYPE, WORK_EXCHANGE
 
 log = structlog.get_logger(__name__)
 
@@ -86,11 +81,11 @@ class RabbitWorkQueues:
         # Not persistent: after a restart of the broker the offers are made again from the log's tables.
         properties = Basic.Properties(
             content_type="application/json",
-            message_type="offer",
+            message_type=OFFER_TYPE,
             delivery_mode=1,
             expiration=self._expiration,
         )
-        return await self._broker.publish(WORK.name, profile, body, properties, mandatory=True)
+        return await self._broker.publish(WORK_EXCHANGE, profile, body, properties, mandatory=True)
 
     async def _put_back(self, profile: str, offers: Sequence[Offer]) -> bool:
         return not await self.publish(profile, [offers])
@@ -107,7 +102,7 @@ def _messages(bundle: Sequence[Offer]) -> Iterable[tuple[Sequence[Offer], bytes]
     size = 1  # the brackets, and a comma for each but the last
     for offer in bundle:
         part = to_json(offer, exclude_none=True)
-        if offers and size + len(part) + 1 > MAX_MESSAGE_BYTES:
+        if offers and size + len(part) + 1 > MAX_BODY_BYTES:
             yield offers, b"[" + b",".join(parts) + b"]"
             offers, parts, size = [], [], 1
         offers.append(offer)
@@ -127,6 +122,8 @@ class RabbitHints:
         self._broker = broker
 
     async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
-        properties = Basic.Properties(content_type="application/json", message_type="hint", delivery_mode=1)
+        properties = Basic.Properties(
+            content_type="application/json", message_type=HINT_TYPE, delivery_mode=1
+        )
         # Lost where the queue is gone: a miner that consumes hints keeps its queue alive by doing so.
-        await self._broker.publish_careless(CONTROL.name, miner_id, to_json(hint), properties)
+        await self._broker.publish_careless(CONTROL_EXCHANGE, miner_id, to_json(hint), properties)

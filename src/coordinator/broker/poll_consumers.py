@@ -20,9 +20,11 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pydantic import TypeAdapter, ValidationError
 
-from coordinator.application.ports import Offer, TakenOffer
+from coordinator.application.ports import TakenOffer
 from coordinator.broker.connection import Broker, BrokerError
-from coordinator.broker.topology import WORK_EXPIRES_MS, TopologyMismatch, work_queue_name
+from coordinator.broker.topology import WORK_EXPIRES_MS, TopologyMismatch
+from coordinator.wire.offers import Offer
+from coordinator.wire.topology import work_queue_name
 
 SHORTEST_WAIT_SECONDS = 0.1
 """The broker is asked and answers within this; a shorter wait could find nothing where there is something."""

@@ -27,7 +27,7 @@ from pamqp.commands import Basic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
-from coordinator.application.commands.parsing import MAX_ARRAY_LENGTH, parse_json
+from coordinator.application.commands.parsing import parse_json
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress import Progress, ProgressReport
@@ -37,12 +37,12 @@ from coordinator.application.ports import Hints, LogError
 from coordinator.broker.connection import Broker, named_url, retry_seconds
 from coordinator.broker.envelope import ReceivedMessage, authenticate
 from coordinator.broker.pamqp_patch import read_tolerantly
-from coordinator.broker.topology import PROGRESS
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.errors import Refusal
 from coordinator.domain.messages import Name, Principal
+from coordinator.wire.limits import MAX_ARRAY_LENGTH
+from coordinator.wire.topology import PROGRESS_EXCHANGE, PROGRESS_TYPE, progress_key
 
-KIND: Final = "job.progress"
 RELAY: Final = "progress.relay"
 ASK: Final = "progress.ask"
 ASK_KEY: Final = "coordinator.ask"
@@ -86,7 +86,7 @@ class _Ask(BaseModel):
 def binding_key(topic: Topic) -> str:
     """Which routing keys, `<client>.<job>`, a topic takes."""
     client, job_id = topic
-    return f"{client or '*'}.{job_id or '*'}"
+    return progress_key(client or "*", job_id or "*")
 
 
 class RabbitProgress:
@@ -170,7 +170,7 @@ class RabbitProgress:
     def _publish(self, client: str, item: Progress, *, whole: bool) -> None:
         members = {name: getattr(item, name) for name in Progress.model_fields}
         body = {"sender": self._name, "client": client, "items": [members], "whole": whole}
-        self._send(f"{client}.{item.job_id}", RELAY, to_json(body))
+        self._send(progress_key(client, item.job_id), RELAY, to_json(body))
 
     def _send(self, routing_key: str, kind: str, body: bytes) -> None:
         message_id = secrets.token_hex(8)
@@ -182,7 +182,7 @@ class RabbitProgress:
             delivery_mode=1,
             headers={"signature": signature},
         )
-        self._spawn(self._broker.publish_careless(PROGRESS.name, routing_key, body, properties))
+        self._spawn(self._broker.publish_careless(PROGRESS_EXCHANGE, routing_key, body, properties))
 
     def _spawn(self, sending: Coroutine[Any, Any, object]) -> None:
         if len(self._sending) >= MAX_SENDING:
@@ -229,7 +229,7 @@ class RabbitProgress:
                 # Named by the broker, for this connection only: a dead one would hold on to a name of ours.
                 declared = await channel.queue_declare(exclusive=True, arguments=QUEUE_ARGUMENTS)
                 queue = cast(str, declared.queue)
-                await channel.queue_bind(queue, PROGRESS.name, f"{ASK_KEY}.*")
+                await channel.queue_bind(queue, PROGRESS_EXCHANGE, f"{ASK_KEY}.*")
                 await channel.basic_consume(queue, self._on_message, no_ack=True)
             channel.closing.add_done_callback(lambda _: self._changed.set())
             self._connected = True
@@ -251,13 +251,13 @@ class RabbitProgress:
     async def _rebind(self, channel: AbstractChannel, queue: str) -> None:
         more, less = self._wanted - self._bound, self._bound - self._wanted
         for topic in less:
-            await channel.queue_unbind(queue, PROGRESS.name, binding_key(topic))
+            await channel.queue_unbind(queue, PROGRESS_EXCHANGE, binding_key(topic))
         # Only the last one is waited for: a channel's methods are carried out in order.
         keys = [binding_key(topic) for topic in more]
         for key in keys[:-1]:
-            await channel.queue_bind(queue, PROGRESS.name, key, nowait=True)
+            await channel.queue_bind(queue, PROGRESS_EXCHANGE, key, nowait=True)
         for key in keys[-1:]:
-            await channel.queue_bind(queue, PROGRESS.name, key)
+            await channel.queue_bind(queue, PROGRESS_EXCHANGE, key)
         self._bound |= more
         self._bound -= less
         if more:
@@ -278,7 +278,7 @@ class RabbitProgress:
         if envelope.kind in (RELAY, ASK):
             self._take_own(envelope)
             return
-        if envelope.kind != KIND:
+        if envelope.kind != PROGRESS_TYPE:
             return
         principal = authenticate(envelope, self._keyring)
         value = parse_json(envelope.body)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from pamqp.commands import Basic
 
-from coordinator.application.commands.parsing import MAX_ARRAY_LENGTH
 from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
-from coordinator.broker.topology import EVENTS
 from coordinator.domain.job import is_job_event
 from coordinator.domain.key import is_key_event
 from coordinator.domain.miner import is_miner_event
 from coordinator.domain.service import ServiceRetired, is_service_event
+from coordinator.wire.limits import MAX_ARRAY_LENGTH
+from coordinator.wire.topology import EVENTS_EXCHANGE, event_key
 
 MAX_ARRAY_BYTES = 2**20 - 1
 NOBODY = "-"
@@ -62,7 +62,7 @@ class _Array:
     def routing_key(self) -> str:
         # The version stays out of the key: a reader of `job.completed.*.*` gets the next version too.
         fact = self.topic.rpartition(".")[0]
-        return f"{fact}.{self.owner}.{self.subject}"
+        return event_key(fact, self.owner, self.subject)
 
     @property
     def body(self) -> bytes:
@@ -117,5 +117,5 @@ class RabbitEventSink:
             delivery_mode=2,
         )
         # Nobody has to listen, so unroutable is no error (the stream is bound to everything anyway).
-        outcome = await self._broker.publish(EVENTS.name, array.routing_key, array.body, properties)
+        outcome = await self._broker.publish(EVENTS_EXCHANGE, array.routing_key, array.body, properties)
         return outcome == "confirmed"

@@ -1,6 +1,6 @@
-"""Exchanges, queues and bindings as data, and the functions that declare them.
+"""Exchanges, queues and bindings as data, and the functions that declare them. `wire/topology.py` names them.
 
-The names are a public contract (see the protocol page). Every argument is one that RabbitMQ 3.10 and 4.x both
+Every argument is one that RabbitMQ 3.10 and 4.x both
 take: nothing is transient, nothing needs a global prefetch.
 """
 
@@ -15,6 +15,20 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelPreconditionFailed
 
 from coordinator.broker.connection import BrokerUnreachable
+from coordinator.wire.topology import (
+    COMMANDS_EXCHANGE,
+    COMMANDS_QUEUE,
+    CONTROL_EXCHANGE,
+    DEAD_EXCHANGE,
+    DEAD_QUEUE,
+    EVENTS_EXCHANGE,
+    EVENTS_STREAM,
+    HEARTBEATS_QUEUE,
+    PROGRESS_EXCHANGE,
+    WORK_EXCHANGE,
+    control_queue_name,
+    work_queue_name,
+)
 
 QueueType = Literal["classic", "quorum", "stream"]
 WorkQueueType = Literal["classic", "quorum"]
@@ -61,18 +75,13 @@ class QueueSpec:
         return {"x-queue-type": self.type, **self.arguments}
 
 
-COMMANDS = ExchangeSpec("coordinator.commands", "topic")
-WORK = ExchangeSpec("coordinator.work", "direct")
-CONTROL = ExchangeSpec("coordinator.control", "direct")
-EVENTS = ExchangeSpec("coordinator.events", "topic")
-PROGRESS = ExchangeSpec("coordinator.progress", "topic")
-DEAD = ExchangeSpec("coordinator.dead", "fanout")
+COMMANDS = ExchangeSpec(COMMANDS_EXCHANGE, "topic")
+WORK = ExchangeSpec(WORK_EXCHANGE, "direct")
+CONTROL = ExchangeSpec(CONTROL_EXCHANGE, "direct")
+EVENTS = ExchangeSpec(EVENTS_EXCHANGE, "topic")
+PROGRESS = ExchangeSpec(PROGRESS_EXCHANGE, "topic")
+DEAD = ExchangeSpec(DEAD_EXCHANGE, "fanout")
 EXCHANGES = (COMMANDS, WORK, CONTROL, EVENTS, PROGRESS, DEAD)
-
-COMMANDS_QUEUE = "coordinator.commands"
-HEARTBEATS_QUEUE = "coordinator.heartbeats"
-EVENTS_STREAM = "coordinator.events.log"
-DEAD_QUEUE = "coordinator.dead"
 
 QUEUES = (
     QueueSpec(
@@ -112,9 +121,6 @@ QUEUES = (
 )
 """What is there from the start, in an order in which it can be declared."""
 
-RESERVED_PREFIXES = ("coordinator.", "work.", "miner.")
-"""Our queues' names begin so; nobody may have a reply sent to one."""
-
 
 def heartbeats_queue(queue_type: WorkQueueType) -> QueueSpec:
     return QueueSpec(
@@ -126,14 +132,6 @@ def heartbeats_queue(queue_type: WorkQueueType) -> QueueSpec:
             "x-overflow": "drop-head",
         },
     )
-
-
-def work_queue_name(profile: str) -> str:
-    return f"work.{profile}"
-
-
-def control_queue_name(miner_id: str) -> str:
-    return f"miner.{miner_id}"
 
 
 def work_queue(profile: str, queue_type: WorkQueueType) -> QueueSpec:
@@ -174,7 +172,7 @@ async def declare_topology(connection: AbstractConnection, queue_type: WorkQueue
     except TimeoutError as error:
         raise BrokerUnreachable(
             "RabbitMQ did not answer while exchanges and queues were declared; does each quorum queue "
-            "have a leader (rabbitmq-queues quorum_status coordinator.commands)?"
+            f"have a leader (rabbitmq-queues quorum_status {COMMANDS_QUEUE})?"
         ) from error
 
 

@@ -19,14 +19,13 @@ from coordinator.client.errors import BadAnswer, CoordinatorError, RateLimited, 
 from coordinator.client.models import AnswerModel
 from coordinator.validation import first_invalid_field
 from coordinator.wire.backoff import Backoff
+from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.signing import signing
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 TRIES: Final = 4
 BACKOFF: Final = Backoff(first_seconds=0.4, longest_seconds=10.0)
-MAX_JSON_BYTES: Final = 2**20
-"""Of a request with JSON; files go another way."""
 LONGEST_RETRY_AFTER_S: Final = 65.0
 """A `Retry-After` beyond this is the caller's to wait for. Rate limits count by the minute."""
 _AT_LEAST: Final = b"X-At-Least"
@@ -177,9 +176,9 @@ class HttpPool:
             )
         except (TypeError, ValueError) as error:
             raise CoordinatorError("INVALID_ARGUMENT", f"the request is not JSON: {error}") from None
-        if json is not None and len(request.content) > MAX_JSON_BYTES:
+        if json is not None and len(request.content) > MAX_BODY_BYTES:
             # The server answers the same, and hangs up while we still send: not every answer is seen.
-            detail = f"the request has {len(request.content)} bytes, and may have {MAX_JSON_BYTES}"
+            detail = f"the request has {len(request.content)} bytes, and may have {MAX_BODY_BYTES}"
             raise refusal(413, {"code": "TOO_LARGE", "detail": detail})
         return request
 

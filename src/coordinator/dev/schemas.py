@@ -21,12 +21,13 @@ from pydantic import BaseModel
 from coordinator.application.json_schema import Described
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.progress import ProgressReport
-from coordinator.application.ports import Heartbeat, Offer
 from coordinator.crypto.receipt import Receipt
 from coordinator.crypto.statement import SignedStatement
 from coordinator.domain.registry import COMMANDS, EVENTS
 from coordinator.edge.live.client_socket import AnyClientRequest
 from coordinator.edge.live.messages import AnyClientMessage
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.offers import Offer
 
 DEFAULT_FOLDER = Path("schemas")
 REGENERATE = "make schemas"

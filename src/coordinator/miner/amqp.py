@@ -17,12 +17,20 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pydantic_core import from_json
 
 from coordinator.miner.offer_buffer import BufferedOffer, Bundle, OfferBuffer
-from coordinator.miner.transport import NOT_LIVE, BadOffer, MinerInbox, Offer
-from coordinator.wire.amqp_rpc import LINK_ERRORS, AmqpRpc, Answer, on_link
+from coordinator.miner.transport import NOT_LIVE, MinerInbox
+from coordinator.wire.amqp_rpc import LINK_ERRORS, AmqpRpc, on_link
+from coordinator.wire.answers import AnswerJson
 from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.offers import BadOffer, Offer, read_offer
+from coordinator.wire.topology import (
+    HEARTBEAT_TYPE,
+    HEARTBEATS_QUEUE,
+    PROGRESS_EXCHANGE,
+    PROGRESS_TYPE,
+    progress_key,
+)
 
-HEARTBEATS_QUEUE = "coordinator.heartbeats"
-PROGRESS_EXCHANGE = "coordinator.progress"
 # Commands whose answer decides about a slot (see `OfferBuffer.unanswered`).
 _ABOUT_JOBS = "job."
 
@@ -54,7 +62,7 @@ class AmqpTransport:
             clock=self._clock,
         )
         self._changed = asyncio.Event()
-        self._feed = OfferBuffer(self._changed.set)
+        self._buffer = OfferBuffer(self._changed.set)
         self._inbox: MinerInbox | None = None
         self._slots = 1
         self._registration: Mapping[str, Any] | None = None
@@ -73,45 +81,51 @@ class AmqpTransport:
             self._consumer = None
         await self._rpc.close()
 
-    async def register(self, command: Mapping[str, Any]) -> Answer:
+    async def register(self, command: Mapping[str, Any]) -> AnswerJson:
         answer = await self._rpc.call("miner.register", command)
         if answer.get("status") == "accepted":
             self._registration = command
             self._queues = (str(answer["queue"]), str(answer["control_queue"]))
-            self._feed.resume()
+            self._buffer.resume()
             if self._consumer is None:
                 self._consumer = asyncio.get_running_loop().create_task(self._keep_consuming())
         return answer
 
-    async def call(self, kind: str, command: Mapping[str, Any]) -> Answer:
+    async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
         if not kind.startswith(_ABOUT_JOBS):
             return await self._rpc.call(kind, command)
-        self._feed.unanswered += 1
+        self._buffer.unanswered += 1
         try:
             return await self._rpc.call(kind, command)
         finally:
-            self._feed.unanswered -= 1
+            self._buffer.unanswered -= 1
 
-    async def heartbeat(self, beat: Mapping[str, Any], timeout_seconds: float) -> Answer | None:
+    async def heartbeat(self, beat: Heartbeat, timeout_seconds: float) -> AnswerJson | None:
         return await self._rpc.ask(
-            "miner.heartbeat", beat, queue=HEARTBEATS_QUEUE, timeout_seconds=timeout_seconds
+            HEARTBEAT_TYPE,
+            beat.model_dump(mode="json"),
+            queue=HEARTBEATS_QUEUE,
+            timeout_seconds=timeout_seconds,
         )
 
     async def report(self, offer: Offer, report: Mapping[str, Any]) -> bool:
         if offer.client is None:
             return True  # an older coordinator, which has no use for it
         return await self._rpc.tell(
-            "job.progress", report, exchange=PROGRESS_EXCHANGE, routing_key=f"{offer.client}.{offer.job_id}"
+            PROGRESS_TYPE,
+            report,
+            exchange=PROGRESS_EXCHANGE,
+            routing_key=progress_key(offer.client, offer.job_id),
         )
 
     async def take(self) -> BufferedOffer | None:
-        return await self._feed.take()
+        return await self._buffer.take()
 
     def suspend(self) -> None:
-        self._feed.suspend()
+        self._buffer.suspend()
 
     def stop_taking(self) -> None:
-        self._feed.end()
+        self._buffer.end()
 
     # --- consuming -----------------------------------------------------------------------------------------
     async def _keep_consuming(self) -> None:
@@ -157,17 +171,17 @@ class AmqpTransport:
                 if vanished:
                     raise _QueueVanished
                 self._changed.clear()
-                if self._feed.wanted and tag is None:
+                if self._buffer.wanted and tag is None:
                     tag = (await raw.basic_consume(work, on_offers)).consumer_tag
-                elif tag is not None and not self._feed.wanted:
+                elif tag is not None and not self._buffer.wanted:
                     await raw.basic_cancel(tag)
                     tag = None
-                    if not self._feed.wanted:  # no slot came free meanwhile
-                        self._feed.give_back()
+                    if not self._buffer.wanted:  # no slot came free meanwhile
+                        self._buffer.give_back()
                 else:
                     await self._changed.wait()
         finally:
-            self._feed.forget()
+            self._buffer.forget()
             await _close(raw)
 
     async def _register_again(self) -> None:
@@ -182,7 +196,7 @@ class AmqpTransport:
             self._queues = (str(answer["queue"]), str(answer["control_queue"]))
             return
         if answer.get("code") in NOT_LIVE and self._inbox is not None:
-            self._feed.suspend()
+            self._buffer.suspend()
             self._inbox.on_session_lost(str(command["session_id"]))
         await self._clock.sleep(self._backoff.delay(3))
 
@@ -192,14 +206,14 @@ class AmqpTransport:
         deliveries.opened(tag)
         try:
             value = from_json(message.body)
-            offers = [Offer.parse(item) for item in (value if isinstance(value, list) else [value])]
+            offers = [read_offer(item) for item in (value if isinstance(value, list) else [value])]
         except ValueError as error:
             # Off the queue with it: it would come back for ever, and a lost offer is made again.
             self._log.warning("bad_offer", reason=str(error) if isinstance(error, BadOffer) else "not JSON")
             offers = []
         bundle = Bundle(offers, lambda done: deliveries.settle(tag, done))
         if offers:
-            self._feed.put(bundle)
+            self._buffer.put(bundle)
         else:
             bundle.one_done()
 

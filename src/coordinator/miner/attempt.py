@@ -28,8 +28,9 @@ from coordinator.miner.executors.base import (
 )
 from coordinator.miner.progress import AttemptProgress
 from coordinator.miner.signing import StatementSigner
-from coordinator.miner.transport import Offer
-from coordinator.wire.amqp_batching import MAX_BODY_BYTES, encode
+from coordinator.wire.amqp_batching import encode
+from coordinator.wire.limits import MAX_BODY_BYTES
+from coordinator.wire.offers import Offer
 
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
 INVALID_RESULT = "INVALID_RESULT"
@@ -71,6 +72,7 @@ class Attempt:
         "_task",
         "crash",
         "held",
+        "job_id",
         "miner_id",
         "offer",
         "reporting",
@@ -93,6 +95,7 @@ class Attempt:
     ) -> None:
         """`said`: where its progress and text go; nowhere without it."""
         self.offer = offer
+        self.job_id = str(offer.job_id)
         self.miner_id = miner_id
         self.session_id = session_id
         self.held = False
@@ -111,10 +114,15 @@ class Attempt:
         self._expired = False
 
     @property
+    def key(self) -> tuple[str, int]:
+        """The job and the attempt, as messages name them."""
+        return self.job_id, self.offer.attempt
+
+    @property
     def names(self) -> dict[str, Any]:
         """The four fields that every command about an attempt has."""
         return {
-            "job_id": self.offer.job_id,
+            "job_id": self.job_id,
             "attempt": self.offer.attempt,
             "miner_id": self.miner_id,
             "session_id": self.session_id,
@@ -215,7 +223,7 @@ class Attempt:
         offer = self.offer
         return await self._executor.run(
             Work(
-                offer.job_id,
+                self.job_id,
                 offer.attempt,
                 offer.service,
                 payload,
@@ -240,7 +248,7 @@ class Attempt:
             finally:
                 path.unlink()
         try:
-            matches = salted_digest(offer.payload_salt, payload) == offer.payload_digest
+            matches = salted_digest(offer.salt, payload) == offer.payload_digest
         except CanonicalError:
             matches = False
         if not matches or not isinstance(payload, dict):
@@ -267,7 +275,7 @@ class Attempt:
         offer = self.offer
         statement = {
             "version": STATEMENT_VERSION,
-            "job_id": offer.job_id,
+            "job_id": self.job_id,
             "attempt": offer.attempt,
             "miner_id": self.miner_id,
             "session_id": self.session_id,

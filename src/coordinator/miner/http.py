@@ -11,9 +11,12 @@ from typing import Any
 import httpx
 import structlog
 
-from coordinator.miner.transport import NOT_LIVE, BadOffer, HeldOffer, MinerInbox, Offer
-from coordinator.wire.amqp_batching import AGAIN_LATER, Answer, refused
+from coordinator.miner.transport import NOT_LIVE, HeldOffer, MinerInbox
+from coordinator.wire.amqp_batching import AGAIN_LATER
+from coordinator.wire.answers import AnswerJson, refused
 from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.signing import signing
 
 POLL_WAIT_SECONDS = 15
@@ -35,7 +38,7 @@ _PATHS = {
 
 
 @dataclass(frozen=True, slots=True)
-class PolledOffer:
+class ClaimedOffer:
     """What a poll returned (a `HeldOffer`): it is claimed, so there is nothing to settle."""
 
     offer: Offer
@@ -88,14 +91,14 @@ class HttpTransport:
         self.stop_taking()
         await self._client.aclose()
 
-    async def register(self, command: Mapping[str, Any]) -> Answer:
+    async def register(self, command: Mapping[str, Any]) -> AnswerJson:
         answer = await self.call("miner.register", command)
         if answer["status"] == "accepted":
             self._session = {"miner_id": command["miner_id"], "session_id": command["session_id"]}
             self._live.set()
         return answer
 
-    async def call(self, kind: str, command: Mapping[str, Any]) -> Answer:
+    async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
         path = _PATHS[kind]
         body = dict(command)
         if "{job_id}" in path:
@@ -103,10 +106,10 @@ class HttpTransport:
         response = await self._post(path, body)
         return self._answer(response)
 
-    async def heartbeat(self, beat: Mapping[str, Any], timeout_seconds: float) -> Answer | None:
+    async def heartbeat(self, beat: Heartbeat, timeout_seconds: float) -> AnswerJson | None:
         try:
             async with asyncio.timeout(timeout_seconds):
-                response = await self._client.post("/v1/miners/heartbeat", json=beat)
+                response = await self._client.post("/v1/miners/heartbeat", json=beat.model_dump(mode="json"))
         except (httpx.TransportError, TimeoutError):
             return None
         return None if _to_repeat(response) else self._answer(response)
@@ -124,7 +127,7 @@ class HttpTransport:
             self._quiet_until = loop.time() + max(1.0, _retry_after(response))
             return False
         if response.is_success and self._inbox is not None and self._answer(response).get("whole"):
-            hint = {"hint": "progress", "job_id": offer.job_id, "attempt": offer.attempt}
+            hint = {"hint": "progress", "job_id": str(offer.job_id), "attempt": offer.attempt}
             self._inbox.on_hint(hint)
         # What is refused now would be refused again: the attempt is not ours, or an older coordinator.
         return not response.is_server_error
@@ -160,7 +163,7 @@ class HttpTransport:
         answer = self._answer(response)
         if answer["status"] == "accepted":
             try:
-                return PolledOffer(Offer.parse(answer))
+                return ClaimedOffer(read_offer(answer))
             except BadOffer as error:
                 self._log.warning("bad_offer", reason=str(error))
         elif session is self._session and self._inbox is not None:
@@ -208,7 +211,7 @@ class HttpTransport:
             await self._clock.sleep(delay)
             tries += 1
 
-    def _answer(self, response: httpx.Response) -> Answer:
+    def _answer(self, response: httpx.Response) -> AnswerJson:
         body: Any = None
         with contextlib.suppress(ValueError):
             body = response.json()

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from coordinator.miner.transport import Offer
+from coordinator.wire.offers import Offer
 
 PAUSE_AFTER_SECONDS = 0.05
 """Every slot busy with work for so long: stop consuming."""

@@ -23,13 +23,13 @@ from coordinator.miner.fetch import WebFiles
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.slots import Slots
 from coordinator.miner.transport import NOT_LIVE, Transport
+from coordinator.wire.heartbeat import MAX_INFLIGHT, Heartbeat, HeldAttempt
 from coordinator.wire.urls import parse_allowed
 
 EXIT_OK, EXIT_REFUSED, EXIT_NO_EXECUTOR = 0, 1, 2
 FAREWELL_SECONDS = 5.0
 """How long a stop waits for the coordinator to answer releases, and then `miner.leave`."""
 DEFAULT_HEARTBEAT_SECONDS = 10.0
-MAX_REPORTED_ATTEMPTS = 1024
 MAX_REPORTED_PROGRESS = 100
 
 
@@ -312,17 +312,17 @@ class MinerProgram:
         session_id = self._session_id
         held = [attempt for attempt in self._slots.inflight.values() if attempt.held]
         progress = {
-            a.offer.job_id: round(a.said.fraction, 3) for a in held[:MAX_REPORTED_PROGRESS] if a.said.fraction
+            a.job_id: round(a.said.fraction, 3) for a in held[:MAX_REPORTED_PROGRESS] if a.said.fraction
         }
-        beat = {
-            "miner_id": self._config.miner_id,
-            "session_id": session_id,
-            "inflight": [
-                {"job_id": a.offer.job_id, "attempt": a.offer.attempt} for a in held[:MAX_REPORTED_ATTEMPTS]
-            ],
-            "status": "draining" if self._stopping.is_set() else "ok",
-            "metadata": {"progress": progress} if progress else {},
-        }
+        beat = Heartbeat(
+            miner_id=self._config.miner_id,
+            session_id=session_id,
+            inflight=tuple(
+                HeldAttempt(job_id=a.offer.job_id, attempt=a.offer.attempt) for a in held[:MAX_INFLIGHT]
+            ),
+            status="draining" if self._stopping.is_set() else "ok",
+            metadata={"progress": progress} if progress else {},
+        )
         answer = await self._transport.heartbeat(beat, self._beat_seconds)
         if answer is None or session_id != self._session_id:
             return

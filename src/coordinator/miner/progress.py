@@ -13,9 +13,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-MAX_TEXT: Final = 65_536
-"""Characters kept of an attempt's text: its end, for the next report and for late readers."""
-MAX_NOTE: Final = 200
+from coordinator.wire.limits import MAX_PROGRESS_NOTE, MAX_PROGRESS_TEXT
+
 SLICE_SECONDS: Final = 0.075
 LONGEST_SLICE_SECONDS: Final = 2.0
 """Between reports while they do not get through."""
@@ -53,7 +52,7 @@ class AttemptProgress:
         """How much is done (0..1), and a word for what is being done."""
         with self._lock:
             self.fraction = min(1.0, max(0.0, float(fraction)))
-            self._note = _storable(str(note)[:MAX_NOTE])
+            self._note = _storable(str(note)[:MAX_PROGRESS_NOTE])
             self._said = True
         self._on_news(self)
 
@@ -66,7 +65,7 @@ class AttemptProgress:
             self._pieces.append(text)
             self._kept += len(text)
             self._end += len(text)
-            if self._kept > 2 * MAX_TEXT:
+            if self._kept > 2 * MAX_PROGRESS_TEXT:
                 self._whole()
         self._on_news(self)
 
@@ -103,7 +102,7 @@ class AttemptProgress:
 
     def _whole(self) -> str:
         """The kept text, in one piece."""
-        text = "".join(self._pieces)[-MAX_TEXT:]
+        text = "".join(self._pieces)[-MAX_PROGRESS_TEXT:]
         self._pieces, self._kept = [text], len(text)
         return text
 

@@ -20,7 +20,9 @@ from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
 from coordinator.miner.progress import Report, Reporter
 from coordinator.miner.signing import StatementSigner
-from coordinator.miner.transport import NOT_LIVE, Answer, HeldOffer, Offer, Transport
+from coordinator.miner.transport import NOT_LIVE, HeldOffer, Transport
+from coordinator.wire.answers import AnswerJson
+from coordinator.wire.offers import Offer
 
 REMEMBERED_OFFERS = 10_000
 """Attempts that are over, by which late copies of their offers are known."""
@@ -113,13 +115,14 @@ class Slots:
                 await self._serve(held)
             except Exception:
                 # Nothing that one offer does may cost the slot.
-                self._log.exception("slot_failed", job=held.offer.job_id)
+                self._log.exception("slot_failed", job=str(held.offer.job_id))
                 held.done()
 
     async def _serve(self, held: HeldOffer) -> None:
         offer = held.offer
+        key = job_id, _ = offer.key
         executor = self._executors.get(offer.service)
-        if executor is None or offer.key in self.inflight or offer.key in self._over:
+        if executor is None or key in self.inflight or key in self._over:
             held.done()
             return
         if (self.ending or self.resting) and not held.claimed:
@@ -128,7 +131,7 @@ class Slots:
         session_id = self._session_id()
         instant = _is_instant(executor, offer)
         names = {
-            "job_id": offer.job_id,
+            "job_id": job_id,
             "attempt": offer.attempt,
             "miner_id": self._miner_id,
             "session_id": session_id,
@@ -141,16 +144,16 @@ class Slots:
             miner_id=self._miner_id,
             session_id=session_id,
             signer=self._signer,
-            blobs=self._blobs.of_job(offer.job_id),
+            blobs=self._blobs.of_job(job_id),
             folder=self._folder,
             said=self._reporter.attempt(names) if heard else None,
         )
-        self.inflight[offer.key] = attempt
+        self.inflight[key] = attempt
         self.idle.clear()
         try:
             await self._serve_attempt(attempt, held, instant=instant)
         finally:
-            del self.inflight[offer.key]
+            del self.inflight[key]
             if not self.inflight:
                 self.idle.set()
 
@@ -171,7 +174,7 @@ class Slots:
             await self._stopped(attempt)
             return
         if attempt.crash is not None:
-            self._log.warning("executor_broke", job=attempt.offer.job_id, error=_where(attempt.crash))
+            self._log.warning("executor_broke", job=attempt.job_id, error=_where(attempt.crash))
         engine_away = attempt.held and report[1].get("error_code") == ENGINE_UNAVAILABLE
         if engine_away and not await self._still_offers(attempt.offer.service):
             held.done()
@@ -191,7 +194,7 @@ class Slots:
         self._not_claimed(attempt, held, answer)
         return False
 
-    def _not_claimed(self, attempt: Attempt, held: HeldOffer, answer: Answer) -> None:
+    def _not_claimed(self, attempt: Attempt, held: HeldOffer, answer: AnswerJson) -> None:
         code = answer.get("code")
         if code in NOT_LIVE:
             held.back()
@@ -248,10 +251,10 @@ class Slots:
             self._log.info("completed", **_names(attempt))
         else:
             # Thousands a second: a line each would cost more than the work.
-            self._log.debug("completed", job=attempt.offer.job_id)
+            self._log.debug("completed", job=attempt.job_id)
 
     def _remember(self, attempt: Attempt) -> None:
-        self._over[attempt.offer.key] = None
+        self._over[attempt.key] = None
         if len(self._over) > REMEMBERED_OFFERS:
             self._over.popitem(last=False)
 
@@ -268,7 +271,7 @@ def _is_instant(executor: Executor, offer: Offer) -> bool:
 
 
 def _names(attempt: Attempt) -> dict[str, Any]:
-    return {"job": attempt.offer.job_id, "attempt": attempt.offer.attempt, "service": attempt.offer.service}
+    return {"job": attempt.job_id, "attempt": attempt.offer.attempt, "service": attempt.offer.service}
 
 
 def _where(error: BaseException) -> str:

@@ -3,63 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
-Answer = dict[str, Any]
-"""`{"status": "accepted", …, "position"}` or `{"status": "refused", "code", "detail"}`."""
+from coordinator.wire.answers import AnswerJson
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.offers import Offer
 
 NOT_LIVE = frozenset({"SESSION_NOT_LIVE", "MINER_NOT_FOUND"})
 """Refusals after which only a new session helps."""
-
-
-class BadOffer(ValueError):
-    """A message on the work queue that is no offer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """This job, this attempt, is there for the taking. Losing or repeating an offer is harmless.
-
-    `payload` is None where it is large: then `payload_blob` (`blob:<sha256>`) holds it as JSON.
-    """
-
-    job_id: str
-    attempt: int
-    service: str
-    payload: dict[str, Any] | None
-    payload_blob: str | None
-    payload_salt: bytes
-    payload_digest: str
-    timeout_seconds: float
-    client: str | None = None
-    """Whose job it is, for the routing key of its progress."""
-
-    @classmethod
-    def parse(cls, value: Any) -> Self:
-        """An offer from its JSON; fields that a newer coordinator adds are ignored. Raises BadOffer."""
-        try:
-            payload, blob, client = (value.get(name) for name in ("payload", "payload_blob", "client"))
-            if not isinstance(payload, dict) and not isinstance(blob, str):
-                raise BadOffer("an offer without a payload")
-            return cls(
-                str(value["job_id"]),
-                int(value["attempt"]),
-                str(value["service"]),
-                payload if isinstance(payload, dict) else None,
-                blob,
-                bytes.fromhex(value["payload_salt"]),
-                str(value["payload_digest"]),
-                float(value["timeout_seconds"]),
-                client if isinstance(client, str) else None,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BadOffer(f"not an offer: {type(error).__name__}") from None
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What makes two offers the same one."""
-        return (self.job_id, self.attempt)
 
 
 class HeldOffer(Protocol):
@@ -97,13 +48,13 @@ class Transport(Protocol):
     async def start(self, inbox: MinerInbox, slots: int) -> None:
         """Begin to connect; does not wait for it. `slots` is the number of `take` calls at a time."""
 
-    async def register(self, command: Mapping[str, Any]) -> Answer:
+    async def register(self, command: Mapping[str, Any]) -> AnswerJson:
         """Send `miner.register` until it is answered; once accepted, offers come."""
 
-    async def call(self, kind: str, command: Mapping[str, Any]) -> Answer:
+    async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
         """Send a command until it is answered, however long that takes."""
 
-    async def heartbeat(self, beat: Mapping[str, Any], timeout_seconds: float) -> Answer | None:
+    async def heartbeat(self, beat: Heartbeat, timeout_seconds: float) -> AnswerJson | None:
         """Send a heartbeat once; None where no answer came in time."""
 
     async def report(self, offer: Offer, report: Mapping[str, Any]) -> bool:

@@ -43,7 +43,6 @@ from coordinator.application.ports import (
     Intent,
     LogUnavailable,
     Recorded,
-    Refused,
     StoredPayload,
 )
 from coordinator.blobs import BlobStore, open_blob_store
@@ -58,6 +57,7 @@ from coordinator.runtime.adapters import Adapters
 from coordinator.runtime.garbage_collection import collected_rarely
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.services.catalog import load_catalog
+from coordinator.wire.answers import Refused
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from coordinator.application.commands.parsing import MAX_BODY_BYTES
 from coordinator.edge.server.header_limits import LimitedHeaders
 from coordinator.edge.server.websocket_denials import RefusedWebSockets
 from coordinator.runtime.bootstrap import CoordinatorProcess, build
 from coordinator.runtime.event_loop import run_loop
 from coordinator.runtime.garbage_collection import spare_the_collector
 from coordinator.runtime.settings import Settings
+from coordinator.wire.limits import MAX_BODY_BYTES
 
 KEEP_ALIVE_SECONDS = 75
 PING_SECONDS = 20.0  # between pings on a WebSocket, and until it is given up without an answer

@@ -20,18 +20,14 @@ from typing import Any, NamedTuple
 import structlog
 from pydantic_core import from_json, to_json
 
+from coordinator.wire.answers import AnswerJson, read_answer, refused
 from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 
-MAX_COMMANDS = 500
-"""Commands in one message."""
-MAX_BODY_BYTES = 2**20
 AGAIN_LATER = frozenset({"UNAVAILABLE", "INTERNAL", "RATE_LIMITED"})
 """Refusals that mean "send it again later"."""
 _ABOUT_THE_MESSAGE = frozenset({"INVALID_PAYLOAD", "TOO_LARGE"})
 """What a whole array may be refused with because of a single element."""
-
-Answer = dict[str, Any]
-"""`{"status": "accepted", …, "position"}` or `{"status": "refused", "code", "detail"}`."""
 
 _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
@@ -64,7 +60,7 @@ class OutgoingMessage(NamedTuple):
 @dataclass(slots=True, eq=False)
 class _Command:
     body: bytes
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[AnswerJson]
     tries: int = 0
     alone: bool = False
     """Not in an array: it may be what an array was refused for."""
@@ -95,11 +91,6 @@ class _SenderLane:
     sender: asyncio.Task[None] | None = None
 
 
-def refused(code: str, detail: str) -> Answer:
-    """A refusal made on this side, in the form of an answer."""
-    return {"status": "refused", "code": code, "detail": detail}
-
-
 class CommandSender:
     """Sends commands through `publish`, and repeats each until it is answered.
 
@@ -126,7 +117,7 @@ class CommandSender:
         self._closed = False
         self._log = structlog.get_logger().bind()
 
-    async def call(self, kind: str, command: Mapping[str, Any]) -> Answer:
+    async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
         """Send a command and return its answer, however long that takes; bound it with `asyncio.timeout`.
 
         Raises SenderClosed, and the errors of `encode`.
@@ -245,7 +236,7 @@ class CommandSender:
         """The next message of this lane: as many commands as are there and fit."""
         commands: list[_Command] = []
         size = 1
-        while lane.waiting and len(commands) < MAX_COMMANDS:
+        while lane.waiting and len(commands) < MAX_ARRAY_LENGTH:
             command = lane.waiting[0]
             if command.answer.done():  # its caller has gone
                 lane.waiting.popleft()
@@ -309,20 +300,13 @@ async def _awaited(awaitable: Awaitable[object]) -> None:
     await awaitable
 
 
-def parse_answer(value: object) -> Answer | None:
-    """An answer as the protocol has them, or None."""
-    if isinstance(value, dict) and value.get("status") in ("accepted", "refused"):
-        return value
-    return None
-
-
-def _answers(body: bytes, count: int) -> list[Answer] | Answer | None:
+def _answers(body: bytes, count: int) -> list[AnswerJson] | AnswerJson | None:
     """One answer per command, or one for the whole message; None for what is no reply."""
     try:
         reply = from_json(body)
     except ValueError:
         return None
     if isinstance(reply, list):
-        answers = [answer for value in reply if (answer := parse_answer(value)) is not None]
+        answers = [answer for value in reply if (answer := read_answer(value)) is not None]
         return answers if len(answers) == len(reply) == count else None
-    return parse_answer(reply)
+    return read_answer(reply)

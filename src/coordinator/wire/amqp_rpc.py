@@ -26,18 +26,11 @@ from pydantic_core import from_json
 from yarl import URL
 
 from coordinator.crypto.mac import message_to_sign, sign_message
-from coordinator.wire.amqp_batching import (
-    Answer,
-    CommandSender,
-    NotSent,
-    OutgoingMessage,
-    SenderClosed,
-    encode,
-    parse_answer,
-)
+from coordinator.wire.amqp_batching import CommandSender, NotSent, OutgoingMessage, SenderClosed, encode
+from coordinator.wire.answers import AnswerJson, read_answer
 from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.topology import COMMANDS_EXCHANGE
 
-COMMANDS_EXCHANGE = "coordinator.commands"
 CONTENT_TYPE = "application/json"
 CONNECT_TIMEOUT_SECONDS = 15.0
 CONFIRM_TIMEOUT_SECONDS = 30.0
@@ -98,7 +91,7 @@ class AmqpRpc:
             backoff=self._backoff,
             clock=self._clock,
         )
-        self._asked: dict[str, asyncio.Future[Answer]] = {}
+        self._asked: dict[str, asyncio.Future[AnswerJson]] = {}
         self._listeners: list[Callable[[AbstractConnection], None]] = []
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
@@ -140,7 +133,7 @@ class AmqpRpc:
     ) -> None:
         await self.close()
 
-    async def call(self, kind: str, command: Mapping[str, Any]) -> Answer:
+    async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
         """Send a command until it is answered, and return the answer, accepted or refused.
 
         Goes on through restarts of the broker and the coordinator; bound it with `asyncio.timeout`.
@@ -153,11 +146,11 @@ class AmqpRpc:
 
     async def ask(
         self, kind: str, message: Mapping[str, Any], *, queue: str, timeout_seconds: float
-    ) -> Answer | None:
+    ) -> AnswerJson | None:
         """Send a message straight to a queue, once; None where no answer came in time."""
         body = encode(message)
         ask_id = secrets.token_hex(16)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AnswerJson] = asyncio.get_running_loop().create_future()
         self._asked[ask_id] = future
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -314,11 +307,11 @@ class AmqpRpc:
             raise NotSent(f"{type(error).__name__}: {error}") from None
 
 
-def _answer(body: bytes) -> Answer | None:
+def _answer(body: bytes) -> AnswerJson | None:
     try:
-        return parse_answer(from_json(body))
+        return read_answer(from_json(body))
     except ValueError:
         return None
 
 
-__all__ = ["COMMANDS_EXCHANGE", "LINK_ERRORS", "AmqpRpc", "Answer", "SenderClosed", "on_link"]
+__all__ = ["LINK_ERRORS", "AmqpRpc", "SenderClosed", "on_link"]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from coordinator.application.commands.handler import Prepared
-from coordinator.application.ports import Answer
+from coordinator.wire.answers import Answer
 
 AnyPrepared = Prepared[Any]
 

@@ -35,8 +35,6 @@ from coordinator.application.commands.handler import StateOf
 from coordinator.application.commands.ids import Ids
 from coordinator.application.metrics import BusMetrics
 from coordinator.application.ports import (
-    Accepted,
-    Answer,
     Appended,
     Clock,
     EventLog,
@@ -44,13 +42,13 @@ from coordinator.application.ports import (
     LogUnavailable,
     NewEvent,
     Recorded,
-    Refused,
     StoredPayload,
     VersionConflict,
 )
 from coordinator.domain.decision import EVOLVE, Decision, fold
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Metadata, read_traceparent
+from coordinator.wire.answers import Accepted, Answer, Refused
 
 MAX_TRIES = 3
 _UNAVAILABLE = Refused(Code.UNAVAILABLE, "the log is out of reach; send it again later")

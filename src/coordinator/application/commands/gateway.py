@@ -14,9 +14,11 @@ from coordinator.application.commands.handler import Handler, Prepared
 from coordinator.application.commands.names import Names
 from coordinator.application.commands.parsing import check_sender
 from coordinator.application.followers.presence import Presence
-from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, Refused
+from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
+from coordinator.wire.answers import Accepted, Answer, Refused
+from coordinator.wire.heartbeat import Heartbeat
 
 log = structlog.get_logger("commands")
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from coordinator.application.ports import Accepted, Answer, Intent, Refused, StoredPayload
+from coordinator.application.ports import Intent, StoredPayload
 from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Refusal
 from coordinator.domain.messages import Command, Millis
+from coordinator.wire.answers import Accepted, Answer, Refused
 
 D = TypeVar("D")
 StateOf = Callable[[UUID], Any]

@@ -15,7 +15,7 @@ from coordinator.application.commands.names import Names
 from coordinator.application.commands.payload_bodies import stand_in, store_failed
 from coordinator.application.commands.payload_schemas import PayloadSchemas
 from coordinator.application.commands.references import References
-from coordinator.application.ports import BlobSink, Intent, LogUnavailable, Refused, StoredPayload
+from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import receipt_id, sign_receipt
@@ -56,6 +56,7 @@ from coordinator.domain.matching import Wanted, wanted
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.miner import MinerState, miner_stream
 from coordinator.domain.service import service_stream
+from coordinator.wire.answers import Refused
 
 MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf
 from coordinator.application.commands.ids import Ids
-from coordinator.application.ports import Accepted, Answer, Intent
+from coordinator.application.ports import Intent
 from coordinator.crypto.api_keys import KeySecrets, digest_of, new_salt
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.key import (
@@ -25,6 +25,7 @@ from coordinator.domain.key import (
     key_stream,
 )
 from coordinator.domain.messages import Command, Millis
+from coordinator.wire.answers import Accepted, Answer
 
 KEYRING_SECONDS = 5.0  # how long an answer about a key may wait for this process's own keyring
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 import structlog
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf
-from coordinator.application.ports import Accepted, Answer, Intent, Refused, WorkQueues
+from coordinator.application.ports import Intent, WorkQueues
 from coordinator.crypto.keys import EncodingError, check_key_id
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.errors import Code, Refusal
@@ -21,6 +21,8 @@ from coordinator.domain.miner import (
     decide,
     miner_stream,
 )
+from coordinator.wire.answers import Accepted, Answer, Refused
+from coordinator.wire.topology import control_queue_name, work_queue_name
 
 log = structlog.get_logger("commands")
 
@@ -67,8 +69,8 @@ class MinerCommands(Handler[None]):
             return Refused(Code.UNAVAILABLE, "the broker is out of reach; register again with this session")
         body = {
             **answer.body,
-            "queue": f"work.{profile}",
-            "control_queue": f"miner.{miner_id}",
+            "queue": work_queue_name(profile),
+            "control_queue": control_queue_name(miner_id),
             "heartbeat_interval_seconds": self._periods.heartbeat_interval,
             "heartbeat_timeout_seconds": self._periods.heartbeat_timeout,
         }

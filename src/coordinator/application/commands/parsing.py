@@ -15,9 +15,8 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Principal
 from coordinator.domain.registry import COMMANDS
 from coordinator.validation import describe_invalid
+from coordinator.wire.limits import MAX_BODY_BYTES
 
-MAX_BODY_BYTES = 2**20
-MAX_ARRAY_LENGTH = 500
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 18  # what a 64-bit column keeps
 

@@ -9,11 +9,11 @@ from typing import Final
 
 import structlog
 
-from coordinator.application.commands.parsing import MAX_BODY_BYTES
 from coordinator.application.ports import BlobSource, StoredPayload
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.refs import blob_ref, blob_refs, parse_blob_ref
 from coordinator.domain.errors import Code, Refusal
+from coordinator.wire.limits import MAX_BODY_BYTES
 
 MAX_DOCUMENT_BYTES: Final = 4 * MAX_BODY_BYTES
 """What is searched for references: a canonical form may be longer than what was sent."""

@@ -27,7 +27,6 @@ from coordinator.application.ports import (
     Clock,
     Database,
     Hints,
-    Offer,
     Recorded,
     Row,
     StoredPayload,
@@ -36,6 +35,7 @@ from coordinator.application.ports import (
 )
 from coordinator.domain.matching import Capabilities, Constraints
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
+from coordinator.wire.offers import Offer
 
 MAX_REFILL = 500  # offers a profile gets in one go
 MAX_REOFFERS = 200  # late offers taken back in one tick

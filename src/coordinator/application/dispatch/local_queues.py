@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from coordinator.application.ports import Offer, Recorded, TakenOffer
+from coordinator.application.ports import Recorded, TakenOffer
+from coordinator.wire.offers import Offer
 
 MAILBOX_LENGTH = 100
 """Hints kept for a miner that does not ask for them; the oldest go first."""

@@ -7,20 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from coordinator.application.ports import (
-    Accepted,
-    Answer,
-    Clock,
-    Database,
-    Heartbeat,
-    HeldAttempt,
-    LogUnavailable,
-    Refused,
-)
+from coordinator.application.ports import Clock, Database, LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.domain.job import Running
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import STATE_NAMES, Offline, miner_stream
+from coordinator.wire.answers import Accepted, Answer, Refused
+from coordinator.wire.heartbeat import Heartbeat, HeldAttempt
 
 
 class Presence:

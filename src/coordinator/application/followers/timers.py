@@ -17,7 +17,7 @@ from typing import assert_never
 import structlog
 
 from coordinator.application.followers.runner import FollowerBase
-from coordinator.application.ports import Answer, Clock, Database, Intent, Recorded, Refused, Row, Tables
+from coordinator.application.ports import Clock, Database, Intent, Recorded, Row, Tables
 from coordinator.domain.errors import Code
 from coordinator.domain.job import (
     JobAttemptEnded,
@@ -41,6 +41,7 @@ from coordinator.domain.miner import (
     MinerRegistered,
     is_miner_event,
 )
+from coordinator.wire.answers import Answer, Refused
 
 MAX_DUE = 400  # commands a tick
 PAUSE_SECONDS = 3.0  # a tick that comes this much late means that this process stood still

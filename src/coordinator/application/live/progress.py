@@ -3,7 +3,7 @@
 None of it is an event, and none of it touches the database: what is lost is lost, and the result has it
 all. The values are here: `progress_hub` has one `Tail` for each running job, `progress_stream` each
 reader's `ReaderPlace` in it. So a slow reader costs no memory: what it did not fetch in time is merged, and
-beyond `MAX_TEXT` characters it is a gap, which `offset` shows.
+beyond `MAX_PROGRESS_TEXT` characters it is a gap, which `offset` shows.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from coordinator.domain.messages import Attempt, MinerId, SessionId
+from coordinator.wire.limits import MAX_PROGRESS_NOTE, MAX_PROGRESS_TEXT
 
-MAX_TEXT = 65_536
-"""Characters kept of one job's text: its end."""
-MAX_NOTE = 200
-
-Note = Annotated[str, StringConstraints(max_length=MAX_NOTE)]
-OutputText = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+Note = Annotated[str, StringConstraints(max_length=MAX_PROGRESS_NOTE)]
+OutputText = Annotated[str, StringConstraints(max_length=MAX_PROGRESS_TEXT)]
 
 
 class Progress(BaseModel):
@@ -115,7 +112,7 @@ class Tail:
             if not gateway and not behind:
                 return False
             self.text, self.offset = gateway + self.text + behind, self.offset - len(gateway)
-        surplus = len(self.text) - MAX_TEXT
+        surplus = len(self.text) - MAX_PROGRESS_TEXT
         if surplus > 0:
             self.text, self.offset = self.text[surplus:], self.offset + surplus
         return True

@@ -15,8 +15,9 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import UUID
 
-from coordinator.application.live.progress import MAX_TEXT, Progress, ProgressReport, ReaderPlace, Tail
+from coordinator.application.live.progress import Progress, ProgressReport, ReaderPlace, Tail
 from coordinator.application.live.progress_stream import ProgressStream, Topic
+from coordinator.wire.limits import MAX_PROGRESS_TEXT
 
 MAX_ALL_TEXT = 32 * 2**20
 """Characters kept of all jobs' texts; the job that said nothing for longest goes first."""
@@ -127,7 +128,7 @@ class ProgressHub:
     def lacks_beginning(self, job_id: UUID) -> bool:
         """Whether the text that is known begins in the middle, and not because the rest was too long ago."""
         tail = self._tails.get(job_id)
-        return tail is not None and tail.offset > 0 and len(tail.text) < MAX_TEXT
+        return tail is not None and tail.offset > 0 and len(tail.text) < MAX_PROGRESS_TEXT
 
     def end(self, job_id: UUID) -> None:
         """The job is final: what is known of it goes once its readers had time to fetch it."""
@@ -262,7 +263,7 @@ class ProgressHub:
     async def _fetch(self, job_id: UUID) -> None:
         """Have the text so far sent here, unless it is here."""
         tail = self._tails.get(job_id)
-        if tail is not None and tail.text and (tail.offset == 0 or len(tail.text) >= MAX_TEXT):
+        if tail is not None and tail.text and (tail.offset == 0 or len(tail.text) >= MAX_PROGRESS_TEXT):
             return
         await self._ask(job_id, anyway=self.lacks_beginning(job_id))
 

@@ -13,11 +13,12 @@ from typing import Any, Final
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from coordinator.application.commands.parsing import MAX_BODY_BYTES, parse_json
+from coordinator.application.commands.parsing import parse_json
 from coordinator.application.json_schema import Described
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import EdgeLimits
 from coordinator.edge.http.problems import Problem
+from coordinator.wire.limits import MAX_BODY_BYTES
 
 SCHEMA_REF: Final = "#/components/schemas/{model}"
 

@@ -9,11 +9,12 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from coordinator.application.commands.parsing import check_sender, parse_command
-from coordinator.application.ports import Accepted, Answer, Intent, Refused
+from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import MinerId, Principal, Role, SessionId, read_traceparent
 from coordinator.domain.miner import Draining, Offline, Online, miner_stream
 from coordinator.edge.context import EdgeContext
+from coordinator.wire.answers import Accepted, Answer, Refused
 
 _MINER_ID: TypeAdapter[str] = TypeAdapter(MinerId)
 _SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)

@@ -13,7 +13,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from coordinator.application.commands.parsing import MAX_BODY_BYTES
 from coordinator.blobs import BlobTooLarge
 from coordinator.crypto.refs import blob_ref
 from coordinator.domain.errors import Code, Refusal
@@ -22,6 +21,7 @@ from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import declared_length, incoming
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.routes.blobs import own
+from coordinator.wire.limits import MAX_BODY_BYTES
 
 MEDIA_TYPE: Final = "multipart/form-data"
 MAX_PARTS: Final = 100

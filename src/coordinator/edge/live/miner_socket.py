@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 from coordinator.application.commands.parsing import check_sender, parse_command
 from coordinator.application.live.events import RETRY_SECONDS, EventReader
 from coordinator.application.live.revocation import Revocation
-from coordinator.application.ports import Accepted, Answer, Heartbeat, Intent, LogError, Refused, TakenOffer
+from coordinator.application.ports import Intent, LogError, TakenOffer
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import (
     AttemptCommand,
@@ -42,8 +42,10 @@ from coordinator.edge.live.sockets import CLOSE_UNAVAILABLE, Socket, SocketClose
 from coordinator.edge.routes.polling import STILL_GOOD, is_queued, take_offer
 from coordinator.edge.routes.progress import parse_report
 from coordinator.validation import describe_invalid
+from coordinator.wire.answers import Accepted, Answer, Refused
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.topology import HEARTBEAT_TYPE
 
-HEARTBEAT: Final = "miner.heartbeat"
 PROGRESS: Final = "job.progress"
 COMMANDS_AT_A_TIME: Final = 32
 """Of one socket; then nothing more is received until one is answered."""
@@ -237,7 +239,7 @@ class _MinerConversation:
         }
 
     async def _heartbeat(self, fields: dict[str, Any]) -> Callable[[], Awaitable[Answer]]:
-        beat = _validated(_HEARTBEAT, await self._named(HEARTBEAT, fields))
+        beat = _validated(_HEARTBEAT, await self._named(HEARTBEAT_TYPE, fields))
 
         async def work() -> Answer:
             [answer] = await self._context.gateway.heartbeat(self._principal, [beat])

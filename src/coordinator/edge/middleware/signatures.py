@@ -21,12 +21,12 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from coordinator.application.commands.parsing import MAX_BODY_BYTES
 from coordinator.application.keys.keyring import Grant
 from coordinator.crypto.mac import request_to_sign, sign_message
 from coordinator.domain.errors import Code
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.problems import Problem
+from coordinator.wire.limits import MAX_BODY_BYTES
 
 SIGNATURE_HEADER: Final = "X-Signature"
 TIMESTAMP_HEADER: Final = "X-Timestamp"

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from pydantic import Field
 
-from coordinator.application.ports import HeldAttempt, Offer
 from coordinator.domain.matching import Capabilities
 from coordinator.edge.models.base import CommandAnswer, Moment, View
 from coordinator.edge.models.jobs import JobState, Receipt
+from coordinator.wire.heartbeat import HeldAttempt
+from coordinator.wire.offers import Offer
 
 MinerState = Literal["ONLINE", "DRAINING", "OFFLINE"]
 

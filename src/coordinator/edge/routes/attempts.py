@@ -9,7 +9,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.ports import Accepted
 from coordinator.crypto.statement import SignedStatement
 from coordinator.domain.errors import Code
 from coordinator.domain.job import AttemptCommand, JobComplete, JobFail, JobRelease, JobStart
@@ -21,6 +20,7 @@ from coordinator.edge.http.problems import describe_problems
 from coordinator.edge.http.reading import reply
 from coordinator.edge.middleware.credentials import Miner
 from coordinator.edge.models.miners import AttemptAnswer, ResultAnswer
+from coordinator.wire.answers import Accepted
 
 router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
 

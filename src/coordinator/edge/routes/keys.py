@@ -11,7 +11,6 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.ports import Accepted
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
 from coordinator.domain.messages import NAME, Name, Principal
@@ -22,6 +21,7 @@ from coordinator.edge.http.problems import describe_problems
 from coordinator.edge.http.reading import PageQuery, Position, cursor_after, read_cursor, reply
 from coordinator.edge.middleware.credentials import Admin
 from coordinator.edge.models.keys import KeyAnswer, KeyPage, KeyView, NewSecretAnswer
+from coordinator.wire.answers import Accepted
 
 router = APIRouter(prefix="/admin/keys", tags=["keys"])
 

@@ -11,7 +11,6 @@ from pydantic import Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.ports import Heartbeat
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import NAME, Principal, Role
@@ -31,6 +30,8 @@ from coordinator.edge.models.miners import (
     MinerView,
 )
 from coordinator.validation import describe_invalid
+from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.topology import control_queue_name, work_queue_name
 
 router = APIRouter(prefix="/miners", tags=["miners"])
 
@@ -87,8 +88,8 @@ async def register_miner(request: Request, context: Context, principal: Miner) -
     return reply(
         MinerRegisterAnswer.model_validate(
             {
-                "queue": f"work.{told['profile']}",
-                "control_queue": f"miner.{told['miner_id']}",
+                "queue": work_queue_name(told["profile"]),
+                "control_queue": control_queue_name(told["miner_id"]),
                 "heartbeat_interval_seconds": context.settings.heartbeat_interval_seconds,
                 "heartbeat_timeout_seconds": context.settings.heartbeat_timeout_seconds,
                 **told,

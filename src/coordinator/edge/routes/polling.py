@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.ports import Accepted, Answer, Intent, Offer, Refused, TakenOffer
+from coordinator.application.ports import Intent, TakenOffer
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import STATE_NAMES, JobRelease, JobStart, Queued
 from coordinator.domain.messages import MinerId, Principal, SessionId
@@ -29,6 +29,8 @@ from coordinator.edge.http.reading import reply
 from coordinator.edge.middleware.credentials import Miner
 from coordinator.edge.models.miners import PolledOffer
 from coordinator.validation import describe_invalid
+from coordinator.wire.answers import Accepted, Answer, Refused
+from coordinator.wire.offers import Offer
 
 router = APIRouter(prefix="/miners", tags=["miners"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 
@@ -14,7 +15,7 @@ from coordinator.miner.offer_buffer import (
     Bundle,
     OfferBuffer,
 )
-from coordinator.miner.transport import BadOffer, Offer
+from coordinator.wire.offers import Offer
 
 
 class Moments:
@@ -46,31 +47,40 @@ class Moments:
 
 
 class Queue:
-    """A feed on a clock, and the messages that were settled."""
+    """A buffer on a clock, and the messages that were settled."""
 
     def __init__(self) -> None:
         self.moments = Moments()
         self.changes = 0
         self.settled: dict[str, bool] = {}
-        self.feed = OfferBuffer(
+        self.buffer = OfferBuffer(
             self._changed, now=lambda: self.moments.seconds, call_later=self.moments.call_later
         )
-        self.feed.resume()
+        self.buffer.resume()
 
     def _changed(self) -> None:
         self.changes += 1
 
     def put(self, *names: str) -> None:
-        self.feed.put(
+        self.buffer.put(
             Bundle([offer(name) for name in names], lambda done: self.settled.update({"+".join(names): done}))
         )
 
     def take(self) -> asyncio.Task[BufferedOffer | None]:
-        return asyncio.create_task(self.feed.take())
+        return asyncio.create_task(self.buffer.take())
 
 
 def offer(name: str) -> Offer:
-    return Offer(name, 1, "work", {}, None, b"", "", 1.0)
+    return Offer(
+        job_id=uuid4(),
+        attempt=1,
+        service=name,
+        payload={},
+        payload_salt="",
+        payload_digest="",
+        timeout_seconds=1,
+        expires_at=0,
+    )
 
 
 @pytest.fixture
@@ -84,14 +94,14 @@ async def test_offers_go_to_whoever_waits(queue: Queue) -> None:
     await asyncio.sleep(0)
     queue.put("a")
     queue.put("b", "c")
-    held = [await task for task in waiting] + [await queue.feed.take()]
-    assert [h.offer.job_id for h in held if h] == ["a", "b", "c"]
+    held = [await task for task in waiting] + [await queue.buffer.take()]
+    assert [h.offer.service for h in held if h] == ["a", "b", "c"]
 
 
 async def test_message_is_acknowledged_when_all_its_offers_are_done(queue: Queue) -> None:
     """A bundle leaves the queue with its last offer, and settling an offer twice counts once."""
     queue.put("a", "b")
-    first, second = await queue.feed.take(), await queue.feed.take()
+    first, second = await queue.buffer.take(), await queue.buffer.take()
     assert first
     assert second
     first.done()
@@ -104,26 +114,26 @@ async def test_message_is_acknowledged_when_all_its_offers_are_done(queue: Queue
 async def test_one_offer_back_takes_its_message_back(queue: Queue) -> None:
     """When one offer goes back its message does, once, and untaken offers of it are gone from here."""
     queue.put("a", "b")
-    first = await queue.feed.take()
+    first = await queue.buffer.take()
     assert first
     first.back()
     assert queue.settled == {"a+b": False}
     queue.put("c")
-    held = await queue.feed.take()
+    held = await queue.buffer.take()
     assert held
-    assert held.offer.job_id == "c"
+    assert held.offer.service == "c"
 
 
 async def test_pauses_when_every_slot_is_busy(queue: Queue) -> None:
-    """With no slot free for the grace period the feed wants no offers, and gives back what nobody took."""
+    """With no slot free for the grace period the buffer wants no offers, and gives back what nobody took."""
     queue.put("a")
     queue.put("b")
-    await queue.feed.take()
+    await queue.buffer.take()
     queue.moments.go_on(PAUSE_AFTER_SECONDS - 0.001)
-    assert queue.feed.wanted
+    assert queue.buffer.wanted
     queue.moments.go_on(0.001)
-    assert not queue.feed.wanted
-    queue.feed.give_back()
+    assert not queue.buffer.wanted
+    queue.buffer.give_back()
     assert queue.settled == {"b": False}
 
 
@@ -136,7 +146,7 @@ async def test_no_pause_while_a_slot_is_free(queue: Queue) -> None:
     idle = queue.take()
     await asyncio.sleep(0)
     queue.moments.go_on(60)
-    assert queue.feed.wanted
+    assert queue.buffer.wanted
     idle.cancel()
 
 
@@ -144,74 +154,74 @@ async def test_short_jobs_never_pause(queue: Queue) -> None:
     """A slot that comes back within the grace period every time keeps the consumer."""
     for n in range(10):
         queue.put(str(n))
-        await queue.feed.take()
+        await queue.buffer.take()
         queue.moments.go_on(PAUSE_AFTER_SECONDS * 0.9)
-    assert queue.feed.wanted
+    assert queue.buffer.wanted
 
 
 async def test_slot_that_waits_for_an_answer_counts_as_nearly_free(queue: Queue) -> None:
     """While a command about a job is unanswered the patience is longer, and not endless."""
-    queue.feed.unanswered = 1
+    queue.buffer.unanswered = 1
     queue.put("a")
-    await queue.feed.take()
+    await queue.buffer.take()
     queue.moments.go_on(PAUSE_UNANSWERED_AFTER_SECONDS - 0.01)
-    assert queue.feed.wanted
+    assert queue.buffer.wanted
     queue.moments.go_on(0.01)
-    assert not queue.feed.wanted
+    assert not queue.buffer.wanted
 
 
 async def test_answer_ends_the_longer_patience(queue: Queue) -> None:
     """Once the claim is answered, and so the slot works, the short grace period holds."""
-    queue.feed.unanswered = 1
+    queue.buffer.unanswered = 1
     queue.put("a")
-    await queue.feed.take()
+    await queue.buffer.take()
     queue.moments.go_on(PAUSE_AFTER_SECONDS * 2)
-    queue.feed.unanswered = 0
+    queue.buffer.unanswered = 0
     queue.moments.go_on(PAUSE_AFTER_SECONDS)
-    assert not queue.feed.wanted
+    assert not queue.buffer.wanted
 
 
 async def test_free_slot_ends_the_pause(queue: Queue) -> None:
-    """A slot that asks for work makes the feed want offers again, and the consumer is told."""
+    """A slot that asks for work makes the buffer want offers again, and the consumer is told."""
     queue.put("a")
-    await queue.feed.take()
+    await queue.buffer.take()
     queue.moments.go_on(PAUSE_AFTER_SECONDS)
     queue.put("late")
     assert queue.settled == {"late": False}
     changes = queue.changes
     task = queue.take()
     await asyncio.sleep(0)
-    assert queue.feed.wanted
+    assert queue.buffer.wanted
     assert queue.changes == changes + 1
     queue.put("b")
     held = await task
     assert held
-    assert held.offer.job_id == "b"
+    assert held.offer.service == "b"
 
 
 async def test_suspended_feed_takes_nothing(queue: Queue) -> None:
     """Without a session messages go back at once and a free slot changes nothing, until resumed."""
-    queue.feed.suspend()
+    queue.buffer.suspend()
     task = queue.take()
     await asyncio.sleep(0)
-    assert not queue.feed.wanted
+    assert not queue.buffer.wanted
     queue.put("a")
     assert queue.settled == {"a": False}
-    queue.feed.resume()
+    queue.buffer.resume()
     queue.put("b")
     held = await task
     assert held
-    assert held.offer.job_id == "b"
+    assert held.offer.service == "b"
 
 
 async def test_ended_feed_releases_whoever_waits(queue: Queue) -> None:
     """After the end, who waits and who asks gets None; what was in hand can go back."""
     waiting = queue.take()
     await asyncio.sleep(0)
-    queue.feed.end()
+    queue.buffer.end()
     assert await waiting is None
-    assert await queue.feed.take() is None
-    assert not queue.feed.wanted
+    assert await queue.buffer.take() is None
+    assert not queue.buffer.wanted
 
 
 async def test_canceled_take_loses_no_offer(queue: Queue) -> None:
@@ -228,49 +238,6 @@ async def test_canceled_take_loses_no_offer(queue: Queue) -> None:
 async def test_forgotten_messages_are_neither_served_nor_settled(queue: Queue) -> None:
     """When the connection is lost its messages are the broker's again."""
     queue.put("a")
-    queue.feed.forget()
-    queue.feed.give_back()
+    queue.buffer.forget()
+    queue.buffer.give_back()
     assert queue.settled == {}
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        [],
-        {},
-        {"job_id": "a", "attempt": 1, "service": "s", "payload_salt": "00", "timeout_seconds": 1},
-        {"job_id": "a", "attempt": "x", "service": "s", "payload": {}, "payload_salt": "00"},
-        {
-            "job_id": "a",
-            "attempt": 1,
-            "service": "s",
-            "payload": {},
-            "payload_salt": "zz",
-            "payload_digest": "",
-            "timeout_seconds": 1,
-        },
-    ],
-)
-def test_what_is_no_offer_is_said_so(value: object) -> None:
-    """Malformed offers raise BadOffer, which quotes nothing of them."""
-    with pytest.raises(BadOffer):
-        Offer.parse(value)
-
-
-def test_offer_ignores_what_it_does_not_know() -> None:
-    """Fields that a newer coordinator adds do no harm."""
-    parsed = Offer.parse(
-        {
-            "job_id": "a",
-            "attempt": 2,
-            "service": "s",
-            "payload": {"x": 1},
-            "payload_salt": "00ff",
-            "payload_digest": "d",
-            "timeout_seconds": 5,
-            "expires_at": 1,
-            "novel": True,
-        }
-    )
-    assert parsed == Offer("a", 2, "s", {"x": 1}, None, b"\x00\xff", "d", 5.0)

@@ -1,0 +1,33 @@
+"""Heartbeats, from miners to coordinators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coordinator.domain.messages import Attempt, MinerId, SessionId
+
+MAX_INFLIGHT: Final = 1024
+
+
+class HeldAttempt(BaseModel):
+    """An attempt that a miner is working on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: UUID
+    attempt: Attempt
+
+
+class Heartbeat(BaseModel):
+    """A miner says that a session is alive, and which attempts it works on; those leases are extended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    miner_id: MinerId
+    session_id: SessionId
+    inflight: Annotated[tuple[HeldAttempt, ...], Field(max_length=MAX_INFLIGHT)] = ()
+    status: Annotated[str, Field(max_length=40)] = "ok"
+    metadata: Annotated[dict[str, Any], Field(max_length=32)] = Field(default_factory=dict)

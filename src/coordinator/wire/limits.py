@@ -1,0 +1,12 @@
+"""Limits of one message, on both sides."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_BODY_BYTES: Final = 2**20
+MAX_ARRAY_LENGTH: Final = 500
+"""Commands, progress reports or events in one message."""
+MAX_PROGRESS_TEXT: Final = 65_536
+"""Characters of a job's text in one report; its end, as long as this, is kept for late readers."""
+MAX_PROGRESS_NOTE: Final = 200
