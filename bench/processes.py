@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from coordinator.dev.servers.processes import Keeper, family, send, wait_until_gone
+from coordinator.dev.servers.processes import Watchdog, family, send, wait_until_gone
 
 ANSWER_SECONDS = 300.0
 STOP_SECONDS = 2.0  # nothing is kept of what they would still write
@@ -38,7 +38,7 @@ class Process:
         """`answers`: its standard output is not for the file, but for us."""
         self.name = name
         self._log = folder / f"{name}.log"
-        self._keeper = Keeper(None)  # ends it if we are killed
+        self._watchdog = Watchdog(None)  # ends it if we are killed
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(
                 command,
@@ -49,7 +49,7 @@ class Process:
                 cwd=folder,
                 start_new_session=True,
             )
-        self._keeper.watch(self.pid)
+        self._watchdog.watch(self.pid)
 
     @property
     def pid(self) -> int:
@@ -69,7 +69,7 @@ class Process:
         send(signal.SIGKILL, members)
         self._popen.wait()
         wait_until_gone(members)
-        self._keeper.dismiss()
+        self._watchdog.dismiss()
 
     def tail(self) -> str:
         return self._log.read_text(errors="replace")[-TAIL_CHARS:]

@@ -681,7 +681,7 @@ async def test_lanes_are_read_only_behind_the_commit(stores: Stores) -> None:
 async def test_short_heads_give_as_many_offers(stores: Stores, monkeypatch: Any) -> None:
     """Where lanes keep few jobs in memory, a miner with many slots has them all filled in one go."""
     monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_LEAST", 2)
-    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.SHELF_JOBS", 0)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.QUEUE_JOBS", 0)
     jobs = [uuid4() for _ in range(23)]
     d = dispatching(stores)
     await d.see(*(submitted(job) for job in jobs))

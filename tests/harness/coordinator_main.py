@@ -21,7 +21,7 @@ from coordinator.runtime import bootstrap, server
 from coordinator.runtime.adapters import Adapters
 from coordinator.runtime.bootstrap import CoordinatorProcess, open_adapters
 from coordinator.runtime.logs import configure_logs
-from coordinator.runtime.parent_watch import hold_on
+from coordinator.runtime.parent_watch import stop_with_parent
 from coordinator.runtime.settings import Settings, load_settings
 from coordinator.services.catalog import load_catalog
 from coordinator.wire.offers import Offer
@@ -120,7 +120,7 @@ STEPS: dict[str, Callable[[Adapters, Countdown], Adapters]] = {
 
 
 def main(step: str, n: str) -> None:
-    hold_on()
+    stop_with_parent()
     settings = load_settings(_env_file=None)
     configure_logs(settings.log_format, settings.log_level)
     count = Countdown(int(n))

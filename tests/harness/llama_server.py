@@ -12,11 +12,11 @@ import threading
 
 import xllamacpp
 
-from coordinator.runtime.parent_watch import hold_on
+from coordinator.runtime.parent_watch import stop_with_parent
 
 
 def main() -> None:
-    hold_on()
+    stop_with_parent()
     given = json.loads(sys.argv[1])
     params = xllamacpp.CommonParams()
     params.model.path = given["model"]

@@ -16,7 +16,7 @@ from coordinator.miner.http import HttpTransport
 from coordinator.miner.program import MinerProgram
 from coordinator.miner.transport import Transport
 from coordinator.runtime.logs import configure_logs
-from coordinator.runtime.parent_watch import hold_on
+from coordinator.runtime.parent_watch import stop_with_parent
 from coordinator.wire.backoff import Backoff
 from tests.harness.executor import Rehearsal
 from tests.harness.studio import studio
@@ -51,6 +51,6 @@ async def mine(given: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    hold_on()
+    stop_with_parent()
     configure_logs("console", "info")
     sys.exit(asyncio.run(mine(json.loads(sys.argv[1]))))

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, Form, HTTPException, UploadFile
 from pywhispercpp.model import Model
 
-from coordinator.runtime.parent_watch import hold_on
+from coordinator.runtime.parent_watch import stop_with_parent
 
 LONGEST_SEGMENT_TOKENS = 20
 """A model of random weights knows no end."""
@@ -111,7 +111,7 @@ def samples_of(file: UploadFile) -> np.ndarray:
 
 
 def main() -> None:
-    hold_on()
+    stop_with_parent()
     given = json.loads(sys.argv[1])
     uvicorn.run(make_app(Path(given["model"])), host="127.0.0.1", port=given["port"], log_level="warning")
 

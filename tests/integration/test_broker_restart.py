@@ -17,9 +17,9 @@ from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Intent, Recorded
 from coordinator.broker import connection
 from coordinator.broker.connection import Broker, BrokerRefused, BrokerUnreachable, PublishFailed
-from coordinator.broker.declarer import Declarer
 from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
+from coordinator.broker.on_demand_queues import OnDemandQueues
 from coordinator.broker.publisher import RabbitEventSink
 from coordinator.broker.topology import TopologyMismatch, control_queue, declare_topology
 from coordinator.crypto.mac import message_to_sign, sign_message
@@ -345,7 +345,7 @@ async def test_quorum_queues_everywhere(url: str) -> None:
     await broker.start()
     await declare_topology(broker.connection, "quorum")
     queues = RabbitWorkQueues(broker, "quorum")
-    await Declarer(broker).declare(control_queue("gpu", "quorum"))
+    await OnDemandQueues(broker).declare(control_queue("gpu", "quorum"))
     published = offer()
 
     assert await queues.publish("p", [[published]]) == []

@@ -8,7 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.client import AsyncCoordinator, Conflict, Coordinator, NotAuthorised, NotFound, Refused
+from coordinator.client import (
+    AsyncCoordinator,
+    Conflict,
+    Coordinator,
+    NotAuthorised,
+    NotFound,
+    RequestRefused,
+)
 from tests.integration.edge_bench import Bench, key_of
 from tests.integration.test_edge_socket import serving
 
@@ -40,7 +47,7 @@ async def test_a_service_from_its_registration_to_its_retirement(any_edge: Bench
         assert ["word_count"] == [entry.id async for entry in root.registry.list(tag="words")]
 
         await alice.submit("wc", {"text": "one two"})
-        with pytest.raises(Refused, match="text"):
+        with pytest.raises(RequestRefused, match="text"):
             await alice.submit("wc", {})
 
         changed = shown.spec() | {"description": "Counts words.", "aliases": []}
@@ -55,7 +62,7 @@ async def test_a_service_from_its_registration_to_its_retirement(any_edge: Bench
         assert (await root.registry.retire("word_count")).retired
         assert [] == [entry async for entry in root.registry.list(tag="words")]
         assert [True] == [entry.retired async for entry in root.registry.list(tag="words", retired=True)]
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefused):
             await alice.submit("word_count", {"text": "one"})
         history = [(v.change, v.version, v.by) async for v in root.registry.versions("word_count")]
         assert [("registered", 1, "root"), ("revised", 2, "root"), ("retired", 2, "root")] == history
@@ -74,7 +81,7 @@ async def test_what_the_registry_refuses(any_edge: Bench) -> None:
             root.registry.revise(SPEC),
             root.registry.retire("word_count"),
         ):
-            with pytest.raises((NotFound, Refused)) as refused:
+            with pytest.raises((NotFound, RequestRefused)) as refused:
                 await asked
             assert refused.value.status in (404, 422)
         for spoilt in (
@@ -83,7 +90,7 @@ async def test_what_the_registry_refuses(any_edge: Bench) -> None:
             SPEC | {"input_schema": {"type": "thing"}},
             SPEC | {"more": 1},
         ):
-            with pytest.raises(Refused):
+            with pytest.raises(RequestRefused):
                 await root.registry.register(spoilt)
 
 

@@ -20,13 +20,13 @@ from coordinator.client import (
     Conflict,
     CoordinatorError,
     DamagedBlob,
-    JobFailed,
     JobResult,
+    NoResult,
     NotAuthorised,
     NotFound,
     NotReady,
     RateLimited,
-    Refused,
+    RequestRefused,
     StateChanged,
     Tokens,
     TryAgain,
@@ -107,7 +107,7 @@ async def test_what_is_too_large_is_not_sent() -> None:
     """JSON over the limit is refused as the server would, whose answer may be lost while we still send."""
     server = Server(ok(SUBMITTED, 201))
     async with server.client() as client:
-        with pytest.raises(Refused, match="TOO_LARGE") as refused:
+        with pytest.raises(RequestRefused, match="TOO_LARGE") as refused:
             await client.submit("s", {"a": "x" * 2**20})
         await client.submit("s", {"a": "x" * (2**20 - 1000)})
     assert (413, 1) == (refused.value.status, len(server.asked))
@@ -137,9 +137,9 @@ async def test_reads_show_own_writes() -> None:
         (problem(403, "FORBIDDEN"), NotAuthorised, "FORBIDDEN"),
         (problem(404, "JOB_NOT_FOUND"), NotFound, "JOB_NOT_FOUND"),
         (problem(409, "CONFLICT_STATE"), Conflict, "CONFLICT_STATE"),
-        (problem(422, "INVALID_PAYLOAD"), Refused, "INVALID_PAYLOAD"),
+        (problem(422, "INVALID_PAYLOAD"), RequestRefused, "INVALID_PAYLOAD"),
         (problem(425, "JOB_NOT_READY"), NotReady, "JOB_NOT_READY"),
-        (problem(418, "A_NEW_CODE"), Refused, "A_NEW_CODE"),
+        (problem(418, "A_NEW_CODE"), RequestRefused, "A_NEW_CODE"),
         (httpx.Response(404, text="<html>"), NotFound, "NOT_FOUND"),
         (httpx.Response(200, text="<html>"), BadAnswer, "BAD_ANSWER"),
         (ok({"job_id": JOB}), BadAnswer, "BAD_ANSWER"),
@@ -210,10 +210,10 @@ async def test_an_error_says_what_to_do_next() -> None:
 
 
 async def test_the_result_of_a_job_that_failed() -> None:
-    """`result` raises JobFailed with the job's own error; a job that is not final raises NotReady."""
+    """`result` raises NoResult with the job's own error; a job that is not final raises NotReady."""
     failed = {**VIEW, "state": "FAILED", "error": {"code": "OUT_OF_MEMORY", "message": "needs 12 GB"}}
     async with Server(problem(409, "CONFLICT_STATE"), ok(failed)).client() as client:
-        with pytest.raises(JobFailed) as raised:
+        with pytest.raises(NoResult) as raised:
             await client.job(JOB).result()
     assert ("JOB_FAILED", failed) == (raised.value.code, raised.value.job.document())
     assert raised.value.error is not None
@@ -252,7 +252,7 @@ async def test_many_jobs_and_their_keys() -> None:
 async def test_one_refusal_among_many() -> None:
     """A refusal among many submits is raised as itself, not in a group."""
     async with Server(problem(422, "INVALID_PAYLOAD")).client() as client:
-        with pytest.raises(Refused, match="INVALID_PAYLOAD"):
+        with pytest.raises(RequestRefused, match="INVALID_PAYLOAD"):
             await client.submit_many("s", [{}, {}])
 
 
@@ -307,7 +307,7 @@ async def test_many_jobs_again_are_the_same_ones() -> None:
 
     server = Server(submitted)
     async with server.client() as client:
-        with pytest.raises(Refused, match="INVALID_PAYLOAD"):
+        with pytest.raises(RequestRefused, match="INVALID_PAYLOAD"):
             await client.submit_many("s", [{"n": n} for n in range(300)], idempotency_key="list")
         broken = False
         jobs = await client.submit_many("s", [{"n": n} for n in range(300)], idempotency_key="list")

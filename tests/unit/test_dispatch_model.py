@@ -254,7 +254,7 @@ class World:
 def short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_HEAD", LANE_HEAD)
     monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_LEAST", 1)
-    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.SHELF_JOBS", 3 * LANE_HEAD)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.QUEUE_JOBS", 3 * LANE_HEAD)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -1,4 +1,4 @@
-"""A message as it came, who sent it, and what it says: everything before the front is asked.
+"""A message as it came, who sent it, and what it says: everything before the gateway is asked.
 
 Pure functions over the message; nothing here talks to the broker.
 """

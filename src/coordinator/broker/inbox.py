@@ -1,9 +1,9 @@
 """The AMQP edge: commands and heartbeats in, answers out, dead letters aside.
 
-Each message goes the same way, and many go it at the same time (up to the prefetch), so that the front can
+Each message goes the same way, and many go it at the same time (up to the prefetch), so that the gateway can
 commit them as one group:
 
-1. read the properties, 2. check who sent it, 3. read the body, 4. ask the front, 5. reply, 6. acknowledge.
+1. read the properties, 2. check who sent it, 3. read the body, 4. ask the gateway, 5. reply, 6. acknowledge.
 
 A message that can't be handled is answered with the code that says why, copied to `coordinator.dead` and
 acknowledged: it neither blocks the queue nor ends the consumer.
@@ -27,7 +27,7 @@ from pydantic_core import to_json
 
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Gateway, Intent
-from coordinator.broker.acks import Acks
+from coordinator.broker.acknowledgements import Acknowledgements
 from coordinator.broker.connection import (
     START_TIMEOUT_SECONDS,
     Broker,
@@ -35,7 +35,6 @@ from coordinator.broker.connection import (
     explain,
     named_url,
 )
-from coordinator.broker.declarer import Declarer
 from coordinator.broker.envelope import (
     ReceivedBatch,
     ReceivedMessage,
@@ -43,6 +42,7 @@ from coordinator.broker.envelope import (
     read_commands,
     read_heartbeats,
 )
+from coordinator.broker.on_demand_queues import OnDemandQueues
 from coordinator.broker.pamqp_patch import read_tolerantly
 from coordinator.broker.topology import WorkQueueType, control_queue
 from coordinator.domain.errors import Code, Refusal
@@ -55,7 +55,7 @@ PREFETCH = 64
 """Messages in flight per queue: times 1 MiB it bounds memory, times the elements in each the group commit."""
 GRACEFUL_TIMEOUT_SECONDS = 15.0
 HANDLE_TIMEOUT_SECONDS = 60.0
-"""A front that has not answered by then is taken for one whose log is out of reach."""
+"""A gateway that has not answered by then is taken for one whose log is out of reach."""
 FIRST_REDELIVERY_SECONDS = 0.5
 LAST_REDELIVERY_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
@@ -74,7 +74,7 @@ def retry_delay(deliveries: int) -> float:
 
 
 class CommandInbox:
-    """Consumes the commands and the heartbeats queue for a front. Start it when the topology is declared."""
+    """Consumes commands and heartbeats for a gateway. Start it when the topology is declared."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class CommandInbox:
         self._up = False
         self._graceful_timeout = graceful_timeout
         self._connection: RobustConnection | None = None
-        ask = _ask(gateway, Declarer(broker), queue_type)
-        shared = _Shared(broker, keyring, Acks(), self._stopping, handle_timeout)
+        ask = _handling(gateway, OnDemandQueues(broker), queue_type)
+        shared = _Shared(broker, keyring, Acknowledgements(), self._stopping, handle_timeout)
         commands = _InboxQueue("commands", shared, read_commands, ask)
         beats = _InboxQueue("heartbeats", shared, read_heartbeats, gateway.heartbeat)
         self._consumer = RabbitBroker(
@@ -158,8 +158,8 @@ async def _undecoded(message: RabbitMessage) -> RabbitMessage:
     return message
 
 
-def _ask(
-    gateway: Gateway, declarer: Declarer, queue_type: WorkQueueType
+def _handling(
+    gateway: Gateway, on_demand: OnDemandQueues, queue_type: WorkQueueType
 ) -> Callable[[Principal, Sequence[Intent]], Awaitable[list[Answer]]]:
     async def ask(_: Principal, intents: Sequence[Intent]) -> list[Answer]:
         answers = await gateway.handle(intents)
@@ -167,7 +167,7 @@ def _ask(
             if isinstance(intent.command, MinerRegister) and isinstance(answer, Accepted):
                 # Only a miner that came over AMQP can consume its hints, so its queue is made here.
                 try:
-                    await declarer.declare(control_queue(intent.command.miner_id, queue_type))
+                    await on_demand.declare(control_queue(intent.command.miner_id, queue_type))
                 except BrokerUnreachable:
                     answers[place] = Refused(
                         Code.UNAVAILABLE, "your control queue could not be made; send it again"
@@ -179,11 +179,11 @@ def _ask(
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What both lanes use."""
+    """The parts that both queues use."""
 
     broker: Broker
     keyring: Keyring
-    acks: Acks
+    acknowledgements: Acknowledgements
     stopping: asyncio.Event
     handle_timeout: float
 
@@ -211,7 +211,7 @@ class _InboxQueue(Generic[Item]):
         except (AMQPError, ConnectionError) as error:
             log.info("inbox.gone", reason=str(error))  # the channel closed; it is delivered again
         except Exception:
-            log.exception("inbox.failed", lane=self._name, kind=envelope.kind)
+            log.exception("inbox.failed", queue=self._name, kind=envelope.kind)
             await self._give_back(message, envelope)
 
     async def _handle(self, message: RabbitMessage, envelope: ReceivedMessage) -> None:
@@ -225,7 +225,7 @@ class _InboxQueue(Generic[Item]):
         answers = batch.answers(await self._answers(envelope, principal, batch.items))
         if envelope.answerable:
             await self._reply(envelope, answers, batch.is_array)
-            await self._shared.acks.ack(message.raw_message)
+            await self._shared.acknowledgements.ack(message.raw_message)
             return
         codes = {answer.code for answer in answers if isinstance(answer, Refused)}
         if Code.UNAVAILABLE in codes and self._name == "commands":
@@ -237,7 +237,7 @@ class _InboxQueue(Generic[Item]):
         else:
             if codes:
                 log.info("inbox.refused_unasked", kind=envelope.kind, by=principal.name, codes=sorted(codes))
-            await self._shared.acks.ack(message.raw_message)
+            await self._shared.acknowledgements.ack(message.raw_message)
 
     async def _answers(
         self, envelope: ReceivedMessage, principal: Principal, items: Sequence[Item]
@@ -248,14 +248,14 @@ class _InboxQueue(Generic[Item]):
             async with asyncio.timeout(self._shared.handle_timeout):
                 answers = await self._ask(principal, items)
         except TimeoutError:
-            log.error("inbox.front_silent", kind=envelope.kind, seconds=self._shared.handle_timeout)
+            log.error("inbox.gateway_silent", kind=envelope.kind, seconds=self._shared.handle_timeout)
             refused = Refused(Code.UNAVAILABLE, "no answer from the log in time; send it again")
             return [refused] * len(items)
         except Exception:
-            log.exception("inbox.front_raised", kind=envelope.kind)
+            log.exception("inbox.gateway_raised", kind=envelope.kind)
             return [Refused(Code.INTERNAL, "our fault; send it again later")] * len(items)
         if len(answers) != len(items):
-            log.error("inbox.front_miscounted", kind=envelope.kind, asked=len(items), answered=len(answers))
+            log.error("inbox.gateway_miscounted", kind=envelope.kind, asked=len(items), answered=len(answers))
             return [Refused(Code.INTERNAL, "our fault; send it again later")] * len(items)
         return answers
 
@@ -274,7 +274,7 @@ class _InboxQueue(Generic[Item]):
         """Answer, copy to the dead letters, acknowledge: in this order, so that a crash loses nothing."""
         log.warning(
             "inbox.dead_letter",
-            lane=self._name,
+            queue=self._name,
             kind=envelope.kind[:100],
             claimed=envelope.principal[:100],
             code=refused.code,
@@ -300,7 +300,7 @@ class _InboxQueue(Generic[Item]):
             DEAD_EXCHANGE, _short(envelope.routing_key), envelope.body, properties, mandatory=True
         )
         if outcome == "confirmed":
-            await self._shared.acks.ack(message.raw_message)
+            await self._shared.acknowledgements.ack(message.raw_message)
         else:
             await self._give_back(message, envelope)
 
@@ -312,7 +312,7 @@ class _InboxQueue(Generic[Item]):
         except TimeoutError:
             pass
         try:
-            await self._shared.acks.reject(message.raw_message)
+            await self._shared.acknowledgements.reject(message.raw_message)
         except (AMQPError, ConnectionError) as error:
             log.info("inbox.gone", reason=str(error))
 

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from coordinator.application.ports import TakenOffer
 from coordinator.broker.connection import Broker, BrokerUnreachable
-from coordinator.broker.declarer import Declarer
+from coordinator.broker.on_demand_queues import OnDemandQueues
 from coordinator.broker.poll_consumers import PollConsumers
 from coordinator.broker.topology import TopologyMismatch, WorkQueueType, work_queue
 from coordinator.wire.limits import MAX_BODY_BYTES
@@ -36,14 +36,14 @@ class RabbitWorkQueues:
         self._broker = broker
         self._queue_type: WorkQueueType = queue_type
         self._expiration = None if offer_seconds is None else str(int(offer_seconds * 1000))
-        self._declarer = Declarer(broker)
+        self._on_demand = OnDemandQueues(broker)
         self._poll_consumers = PollConsumers(broker, self.ensure, self._put_back)
         self._on_reset: list[Callable[[], None]] = []
         broker.on_reconnect(self._reset)
 
     async def ensure(self, profile: str) -> None:
         """Raises TopologyMismatch, BrokerUnreachable."""
-        await self._declarer.declare(work_queue(profile, self._queue_type))
+        await self._on_demand.declare(work_queue(profile, self._queue_type))
 
     async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
         messages = [message for bundle in bundles for message in _messages(bundle)]

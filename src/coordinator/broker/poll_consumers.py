@@ -33,7 +33,7 @@ SPARE_SECONDS = 0.25
 RETRY_SECONDS = 0.5
 QUEUE_KNOWN_SECONDS = WORK_EXPIRES_MS / 2000
 """Half the time after which an unused queue vanishes: until then we need not ask for it again."""
-MAX_IDLE_TAPS = 1000
+MAX_IDLE_PROFILES = 1000
 
 Ensure = Callable[[str], Awaitable[None]]
 PutBack = Callable[[str, Sequence[Offer]], Awaitable[bool]]
@@ -46,8 +46,8 @@ log = structlog.get_logger(__name__)
 class _Delivery:
     """One message and how many of its offers are still open; acknowledged when none is."""
 
-    def __init__(self, channel: Channel, tag: int, offers: Sequence[Offer], consumer: _PollConsumer) -> None:
-        self.consumer = consumer
+    def __init__(self, channel: Channel, tag: int, offers: Sequence[Offer], polls: _ProfilePolls) -> None:
+        self.polls = polls
         self.offers = len(offers)
         self.whole = True
         """Nobody has had any of its offers yet, so that it can go back as it is."""
@@ -91,17 +91,17 @@ class _PolledOffer:
     async def back(self) -> None:
         if not self._settled:
             self._settled = True
-            await self.delivery.consumer.put_back(self.delivery, [self._offer])
+            await self.delivery.polls.put_back(self.delivery, [self._offer])
 
 
-class _PollConsumer:
+class _ProfilePolls:
     """One profile's waiting polls and the consumers that serve them."""
 
-    def __init__(self, poll_consumers: PollConsumers, profile: str) -> None:
+    def __init__(self, shared: PollConsumers, profile: str) -> None:
         self.profile = profile
         self.consumers: set[str] = set()
         """Tags of the consumers that wait for their message."""
-        self._poll_consumers = poll_consumers
+        self._shared = shared
         self._used: set[str] = set()
         """Tags of those that had theirs, to be cancelled."""
         self._waiters: deque[asyncio.Future[_PolledOffer]] = deque()
@@ -154,12 +154,12 @@ class _PollConsumer:
         if untaken:
             for taken in untaken:
                 self._spare.remove(taken)
-            self._poll_consumers.spawn(self.put_back(untaken[0].delivery, [taken.offer for taken in untaken]))
+            self._shared.spawn(self.put_back(untaken[0].delivery, [taken.offer for taken in untaken]))
 
     async def put_back(self, delivery: _Delivery, offers: Sequence[Offer]) -> None:
         """Where some of a message's offers are taken, the others become a message of their own."""
         alone = delivery.whole or delivery.offers == len(offers)
-        sent = not alone and await self._poll_consumers.put_back(self.profile, offers)
+        sent = not alone and await self._shared.put_back(self.profile, offers)
         await delivery.settle(len(offers), back=not sent)
 
     def arrived(self, channel: Channel, tag: str, message: DeliveredMessage) -> None:
@@ -175,7 +175,7 @@ class _PollConsumer:
         if offers:
             self._give([_PolledOffer(offer, delivery) for offer in offers])
         else:
-            self._poll_consumers.spawn(delivery.settle(0, back=False))
+            self._shared.spawn(delivery.settle(0, back=False))
         self.balance()
 
     def lost_consumer(self, tag: str) -> None:
@@ -201,16 +201,16 @@ class _PollConsumer:
     def balance(self) -> None:
         """As many consumers as polls that wait: start or cancel some, in one task at a time."""
         if self._unbalanced and (self._balancing is None or self._balancing.done()):
-            self._balancing = self._poll_consumers.spawn(self._balance())
+            self._balancing = self._shared.spawn(self._balance())
 
     @property
     def _unbalanced(self) -> bool:
         return bool(self._used) or len(self.consumers) != len(self._waiters)
 
     async def _balance(self) -> None:
-        while self._unbalanced and not self._poll_consumers.stopped:
+        while self._unbalanced and not self._shared.stopped:
             try:
-                channel = await self._poll_consumers.channel()
+                channel = await self._shared.channel()
                 if self._used:
                     await channel.basic_cancel(self._used.pop())
                 elif len(self.consumers) > len(self._waiters):
@@ -225,7 +225,7 @@ class _PollConsumer:
     async def _start_consumer(self, channel: Channel) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._ensured_at >= QUEUE_KNOWN_SECONDS:
-            await self._poll_consumers.ensure(self.profile)
+            await self._shared.ensure(self.profile)
             self._ensured_at = now
         self._numbers += 1
         tag = f"{self.profile[:40]}.{self._numbers}"
@@ -242,14 +242,14 @@ class _PollConsumer:
 
 
 class PollConsumers:
-    """All profiles' taps, over one channel."""
+    """All profiles' polls, over one channel."""
 
     def __init__(self, broker: Broker, ensure: Ensure, put_back: PutBack) -> None:
         self.ensure = ensure
         self.put_back = put_back
         self.stopped = False
         self._broker = broker
-        self._poll_consumers: dict[str, _PollConsumer] = {}
+        self._profiles: dict[str, _ProfilePolls] = {}
         self._robust: AbstractRobustChannel | None = None
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
@@ -258,14 +258,12 @@ class PollConsumers:
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         if self.stopped:
             return None
-        consumer = self._poll_consumers.setdefault(profile, _PollConsumer(self, profile))
-        if len(self._poll_consumers) > MAX_IDLE_TAPS:
-            self._poll_consumers = {
-                name: other
-                for name, other in self._poll_consumers.items()
-                if other is consumer or not other.idle
+        polls = self._profiles.setdefault(profile, _ProfilePolls(self, profile))
+        if len(self._profiles) > MAX_IDLE_PROFILES:
+            self._profiles = {
+                name: other for name, other in self._profiles.items() if other is polls or not other.idle
             }
-        return await consumer.take(wait)
+        return await polls.take(wait)
 
     def spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -289,8 +287,8 @@ class PollConsumers:
 
     async def stop(self) -> None:
         self.stopped = True
-        for consumer in self._poll_consumers.values():
-            consumer.release()
+        for polls in self._profiles.values():
+            polls.release()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -299,10 +297,10 @@ class PollConsumers:
             await robust.close()  # which gives back whatever is not settled
 
     def _reopened(self, *_: object) -> None:
-        for consumer in list(self._poll_consumers.values()):
-            consumer.reset()
+        for polls in list(self._profiles.values()):
+            polls.reset()
 
     def _consumer_cancelled(self, frame: Basic.Cancel) -> None:
-        for consumer in self._poll_consumers.values():
-            if frame.consumer_tag in consumer.consumers:
-                consumer.lost_consumer(frame.consumer_tag)
+        for polls in self._profiles.values():
+            if frame.consumer_tag in polls.consumers:
+                polls.lost_consumer(frame.consumer_tag)

@@ -69,7 +69,7 @@ _LOST: Final = (TimeoutError, *CONNECTION_EXCEPTIONS)
 log = structlog.get_logger(__name__)
 
 
-class _Relay(BaseModel):
+class _RelayedProgress(BaseModel):
     model_config = ConfigDict(frozen=True)
     sender: str
     client: Name
@@ -77,7 +77,7 @@ class _Relay(BaseModel):
     whole: bool = False
 
 
-class _Ask(BaseModel):
+class _TextRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
     sender: str
     job_id: UUID
@@ -110,7 +110,7 @@ class RabbitProgress:
         self._binding = asyncio.Event()
         """Set, and replaced, each time that something was bound."""
         self._connected = False
-        self._keeper: asyncio.Task[None] | None = None
+        self._consumer: asyncio.Task[None] | None = None
         self._relayed: OrderedDict[UUID, None] = OrderedDict()
         """Jobs whose miners speak to this process."""
         self._waiting: dict[UUID, deque[tuple[Principal, ProgressReport]]] = {}
@@ -119,14 +119,14 @@ class RabbitProgress:
 
     async def start(self, hub: ProgressHub) -> None:
         """Begin to consume for this hub; does not wait for the broker. A second start does nothing."""
-        if self._keeper is None:
+        if self._consumer is None:
             self._hub = hub
-            self._keeper = asyncio.create_task(self._keep(), name="progress")
+            self._consumer = asyncio.create_task(self._keep_consuming(), name="progress")
 
     async def stop(self) -> None:
         """May be called twice, or without a start."""
-        keeper, self._keeper = self._keeper, None
-        tasks = [*self._sending, *self._checking, *([keeper] if keeper else [])]
+        consumer, self._consumer = self._consumer, None
+        tasks = [*self._sending, *self._checking, *([consumer] if consumer else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -199,7 +199,7 @@ class RabbitProgress:
         task.add_done_callback(self._sending.discard)
 
     # --- consuming -----------------------------------------------------------------------------------------
-    async def _keep(self) -> None:
+    async def _keep_consuming(self) -> None:
         failures = 0
         while True:
             try:
@@ -296,13 +296,13 @@ class RabbitProgress:
             log.debug("progress.refused", kind=envelope.kind, reason="signed with another key")
             return
         if envelope.kind == ASK:
-            ask = _Ask.model_validate_json(envelope.body)
+            ask = _TextRequest.model_validate_json(envelope.body)
             tail = self._hub.whole(ask.job_id) if ask.job_id in self._relayed else None
             if tail is not None and ask.sender != self._name:
                 client, item = tail
                 self._publish(client, item, whole=True)
             return
-        relay = _Relay.model_validate_json(envelope.body)
+        relay = _RelayedProgress.model_validate_json(envelope.body)
         if relay.sender != self._name:
             self._hub.publish(relay.client, *relay.items, whole=relay.whole)
 

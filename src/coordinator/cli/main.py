@@ -12,7 +12,7 @@ import typer
 from coordinator import __version__
 from coordinator.cli.commands import demo, doctor, job, key, log, miner, projections, receipt, run, service
 from coordinator.cli.errors import Exit, explain, report
-from coordinator.runtime.parent_watch import hold_on
+from coordinator.runtime.parent_watch import stop_with_parent
 from coordinator.runtime.terminal import PipeClosed
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (see `cli.errors.Exit`)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
-    hold_on()
+    stop_with_parent()
     try:
         ended = app(args=list(arguments), standalone_mode=False)
         sys.stdout.flush()

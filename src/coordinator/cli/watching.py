@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.client.models import AttemptEnded, ProgressMade, StateChanged, Tokens
+from coordinator.client.models import AttemptEndedUpdate, ProgressMade, StateChanged, Tokens
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Watching:
             case StateChanged():
                 self._change(update, update.state, update.miner_id, update.error)
                 self._bars.update(self._tasks[update.job_id], said=update.state, visible=not update.final)
-            case AttemptEnded():
+            case AttemptEndedUpdate():
                 self._change(update, f"attempt {update.outcome}", update.miner_id, update.error)
 
     def _change(self, update: Update, what: str, miner_id: str | None, error: JobError | None) -> None:

@@ -28,7 +28,7 @@ class AmqpCommands:
             raise CoordinatorError("INVALID_ARGUMENT", f"the AMQP url is none: {error}") from None
 
     async def call(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The accepted answer. Raises Refused, and Unreachable where none came in time."""
+        """The accepted answer. Raises RequestRefused, and Unreachable where none came in time."""
         await self._rpc.start()
         try:
             async with asyncio.timeout(self._timeout):

@@ -19,7 +19,7 @@ class Commands(Protocol):
     """How many calls side by side this takes well."""
 
     async def call(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The accepted answer. Raises Refused, Unreachable."""
+        """The accepted answer. Raises RequestRefused, Unreachable."""
 
     async def close(self) -> None:
         """Give back what it holds. May be called twice."""

@@ -17,7 +17,7 @@ from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
-from coordinator.client.models import Blob, JobView, Submitted
+from coordinator.client.models import Blob, JobSubmitAnswer, JobView
 from coordinator.client.registry import AsyncRegistry
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class AsyncCoordinator:
     """A client of one coordinator. Use it with `async with`, or call `close()`.
 
     Every method raises `CoordinatorError` and nothing else: `Unreachable` where no answer came, a kind of
-    `Refused` where the coordinator said no. A read shows what was written through the same client before it.
+    `RequestRefused` where the coordinator said no. A read shows every earlier write of the same client.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class AsyncCoordinator:
             "idempotency_key": idempotency_key or uuid4().hex,
         }
         fields = {name: value for name, value in asked.items() if value is not None}
-        submitted = typed(Submitted, await self.commands.call("job.submit", fields))
+        submitted = typed(JobSubmitAnswer, await self.commands.call("job.submit", fields))
         return AsyncJob(self.http, self.commands, submitted.job_id, submitted)
 
     async def submit_many(

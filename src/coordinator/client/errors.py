@@ -65,7 +65,7 @@ class DamagedBlob(CoordinatorError):
         super().__init__("DIGEST_MISMATCH", detail)
 
 
-class JobFailed(CoordinatorError):
+class NoResult(CoordinatorError):
     """The job ended without a result: it failed, was cancelled or expired (`job.state`).
 
     `error` is what the miner said of a failure.
@@ -81,7 +81,7 @@ class JobFailed(CoordinatorError):
         return self.job.error
 
 
-class Refused(CoordinatorError):
+class RequestRefused(CoordinatorError):
     """The coordinator said no, and why; its whole answer (RFC 9457) is `problem`, where it came over HTTP."""
 
     retry_after: float | None = None
@@ -95,31 +95,31 @@ class Refused(CoordinatorError):
         self.problem = problem or {}
 
 
-class NotAuthorised(Refused):
+class NotAuthorised(RequestRefused):
     """The API key is missing, wrong, or not for this."""
 
 
-class NotFound(Refused):
+class NotFound(RequestRefused):
     """There is no such thing, or it is not yours."""
 
 
-class NotReady(Refused):
+class NotReady(RequestRefused):
     """The job is not final yet: ask again later, or wait."""
 
 
-class Conflict(Refused):
+class Conflict(RequestRefused):
     """The state of the job (or miner) does not allow this."""
 
 
-class RateLimited(Refused):
+class RateLimited(RequestRefused):
     """Too many requests; the SDK has waited and tried again already, or would have to wait for too long."""
 
 
-class TryAgain(Refused):
+class TryAgain(RequestRefused):
     """The coordinator can't answer now; sending the same again later is safe."""
 
 
-_BY_CODE: dict[str, type[Refused]] = {
+_BY_CODE: dict[str, type[RequestRefused]] = {
     "UNAUTHORIZED_KEY": NotAuthorised,
     "FORBIDDEN": NotAuthorised,
     "JOB_NOT_READY": NotReady,
@@ -143,7 +143,7 @@ _BY_STATUS: dict[int, tuple[str, str]] = {
 """What a status means where no problem document came with it: answers to HEAD, and from proxies."""
 
 
-def refusal(status: int, problem: dict[str, Any], retry_after: str = "") -> Refused:
+def refusal(status: int, problem: dict[str, Any], retry_after: str = "") -> RequestRefused:
     """The exception for an answer over HTTP that is not a success."""
     code, detail = _BY_STATUS.get(
         status, ("UNAVAILABLE" if status >= 500 else "INVALID_PAYLOAD", f"HTTP status {status}")
@@ -155,16 +155,16 @@ def refusal(status: int, problem: dict[str, Any], retry_after: str = "") -> Refu
     return refused
 
 
-def refused_answer(answer: dict[str, Any]) -> Refused:
+def refused_answer(answer: dict[str, Any]) -> RequestRefused:
     """The exception for a refusal over AMQP."""
     code = str(answer.get("code") or "INVALID_PAYLOAD")
     return _kind(code, 0)(code, str(answer.get("detail") or "refused"))
 
 
-def _kind(code: str, status: int) -> type[Refused]:
+def _kind(code: str, status: int) -> type[RequestRefused]:
     kind = _BY_CODE.get(code)
     if kind is None:
-        kind = NotFound if code.endswith("NOT_FOUND") else TryAgain if status >= 500 else Refused
+        kind = NotFound if code.endswith("NOT_FOUND") else TryAgain if status >= 500 else RequestRefused
     return kind
 
 

@@ -97,7 +97,7 @@ class HttpPool:
         headers: Mapping[bytes, bytes] | None = None,
         patience: float = 0.0,
     ) -> httpx.Response:
-        """The answer of a request, read to its end. Raises Refused, Unreachable.
+        """The answer of a request, read to its end. Raises RequestRefused, Unreachable.
 
         `patience`: how many seconds the server was asked to hold the request, on top of the usual timeout.
         """
@@ -111,7 +111,7 @@ class HttpPool:
         return response
 
     async def ask_json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """The JSON object that answers a request. Raises Refused, Unreachable, BadAnswer."""
+        """The JSON object that answers a request. Raises RequestRefused, Unreachable, BadAnswer."""
         response = await self.ask(method, path, **options)
         try:
             document = response.json()
@@ -128,7 +128,7 @@ class HttpPool:
     async def stream(
         self, path: str, params: Mapping[str, Any] | None = None
     ) -> AsyncIterator[httpx.Response]:
-        """An answer whose body is still to be read. Raises Refused, Unreachable."""
+        """An answer whose body is still to be read. Raises RequestRefused, Unreachable."""
 
         async def once() -> httpx.Response:
             request = self._request("GET", path, None, None, params, None, 0.0)

@@ -12,9 +12,9 @@ from typing import Final
 
 from coordinator.client import transfer
 from coordinator.client.commands import Commands, path_part
-from coordinator.client.errors import Conflict, JobFailed, NotFound, NotReady
+from coordinator.client.errors import Conflict, NoResult, NotFound, NotReady
 from coordinator.client.http import HttpPool, typed
-from coordinator.client.models import Canceled, JobResult, JobView, Receipt, Submitted, Update
+from coordinator.client.models import JobCancelAnswer, JobResult, JobSubmitAnswer, JobView, Receipt, Update
 from coordinator.client.streaming import follow
 
 LONG_POLL_S: Final = 20.0
@@ -27,7 +27,7 @@ class AsyncJob:
     """One job of a coordinator. Made by `submit`, or by `job(job_id)`; making one asks nothing."""
 
     def __init__(
-        self, http: HttpPool, commands: Commands, job_id: str, submitted: Submitted | None = None
+        self, http: HttpPool, commands: Commands, job_id: str, submitted: JobSubmitAnswer | None = None
     ) -> None:
         self._http = http
         self._commands = commands
@@ -41,7 +41,7 @@ class AsyncJob:
         return self._job_id
 
     @property
-    def submitted(self) -> Submitted | None:
+    def submitted(self) -> JobSubmitAnswer | None:
         """What was answered when it was submitted; None where this handle was made by its id."""
         return self._submitted
 
@@ -65,28 +65,28 @@ class AsyncJob:
     async def result(self, timeout: float | None = None) -> JobResult:
         """What the job gave, once it is there.
 
-        Raises JobFailed where it ended without a result, NotReady after `timeout` seconds; 0 does not wait.
+        Raises NoResult where it ended without a result, NotReady after `timeout` seconds; 0 does not wait.
         """
         found = await self._ended(timeout)
         if found is None:
-            raise JobFailed(await self._final_view())
+            raise NoResult(await self._final_view())
         return found
 
     async def stream(self, *, progress: bool = True) -> AsyncGenerator[Update, None]:
         """What happened to the job and what happens, until it is final.
 
-        States and ends of attempts (StateChanged, AttemptEnded) come each once and in order, also over a
-        lost connection. Without `progress`, only they. With it there are ProgressMade and Tokens, too: these
-        begin with the text so far, and are lost where nobody listens; the result has the whole text.
+        StateChanged and AttemptEndedUpdate come each once and in order, even over a
+        lost connection. With `progress` there are ProgressMade and Tokens, too: these begin with the text so
+        far, and are lost where nobody listens; the result has the whole text.
         """
         async with aclosing(follow(self._http, self._path, progress=progress)) as updates:
             async for update in updates:
                 yield update
 
-    async def cancel(self, reason: str = "") -> Canceled:
+    async def cancel(self, reason: str = "") -> JobCancelAnswer:
         """Stop it, queued or running. Raises Conflict where it is final already."""
         fields = {"job_id": self._job_id, "reason": reason}
-        return typed(Canceled, await self._commands.call("job.cancel", fields))
+        return typed(JobCancelAnswer, await self._commands.call("job.cancel", fields))
 
     async def receipt(self) -> Receipt:
         """The signed receipt of the completed job; its `verify` checks it with public keys alone."""

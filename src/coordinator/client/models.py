@@ -35,7 +35,7 @@ class AnswerModel(BaseModel):
         return self._document
 
 
-class Submitted(AnswerModel):
+class JobSubmitAnswer(AnswerModel):
     """A job was accepted (or, for a repeat, had been). `position` is where its event is in the log."""
 
     job_id: str
@@ -134,7 +134,7 @@ class StateChanged(Update):
         return self.state in FINAL_STATES
 
 
-class AttemptEnded(Update):
+class AttemptEndedUpdate(Update):
     """An attempt ended without a result: it `failed`, was `lost` or `released`."""
 
     outcome: str
@@ -163,14 +163,14 @@ class Tokens(Update):
 UPDATES: dict[str, type[Update]] = {
     "state.changed": StateChanged,
     "result.ready": StateChanged,
-    "attempt.ended": AttemptEnded,
+    "attempt.ended": AttemptEndedUpdate,
     "progress": ProgressMade,
     "tokens": Tokens,
 }
 """By the type of what a coordinator sends."""
 
 
-class Canceled(AnswerModel):
+class JobCancelAnswer(AnswerModel):
     """A job was cancelled (or, for a repeat, had been)."""
 
     job_id: str

@@ -51,14 +51,14 @@ class AsyncRegistry:
     async def register(self, spec: Mapping[str, Any]) -> ServiceChanged:
         """Add a service; it takes jobs at once. `spec` is as `ServiceEntry.spec()` gives it.
 
-        Raises Conflict where another has its id or an alias, Refused for what is no entry.
+        Raises Conflict where another has its id or an alias, RequestRefused for what is no entry.
         """
         return typed(ServiceChanged, await self._http.ask_json("POST", PATH, json=dict(spec)))
 
     async def revise(self, spec: Mapping[str, Any]) -> ServiceChanged:
         """Replace the whole entry with this id by its next version; a retired one takes jobs again.
 
-        Jobs keep the version that they were submitted to. Raises NotFound, Conflict, Refused.
+        Jobs keep the version that they were submitted to. Raises NotFound, Conflict, RequestRefused.
         """
         path = f"{PATH}/{path_part(str(spec.get('id', '')))}"
         return typed(ServiceChanged, await self._http.ask_json("PUT", path, json=dict(spec)))

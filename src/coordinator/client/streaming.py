@@ -17,22 +17,22 @@ MAX_EVENT_BYTES: Final = 4 * 2**20
 async def follow(http: HttpPool, job_path: str, *, progress: bool) -> AsyncGenerator[Update, None]:
     """What happened to the job from its beginning, and what happens until it is final; each once, in order.
 
-    Raises Refused; Unreachable where it can't be taken up again.
+    Raises RequestRefused; Unreachable where it can't be taken up again.
     """
-    place = _Place()
+    cursor = _StreamCursor()
     failed = 0
     while True:
-        params = {"from": place.position or None, "progress": "true" if progress else "false"}
+        params = {"from": cursor.position or None, "progress": "true" if progress else "false"}
         try:
             async with http.stream(f"{job_path}/events", params) as response:
                 if response.status_code == 204:
                     return  # final, and all of it was told
                 async for document in _events(response.aiter_bytes()):
                     failed = 0
-                    update = place.take(document)
+                    update = cursor.take(document)
                     if update is not None:
                         yield update
-                    if place.final:
+                    if cursor.final:
                         return
         except (TryAgain, Unreachable):
             if failed + 1 >= http.tries:
@@ -44,7 +44,7 @@ async def follow(http: HttpPool, job_path: str, *, progress: bool) -> AsyncGener
         failed += 1
 
 
-class _Place:
+class _StreamCursor:
     """How far a reader is, so that what is told again after a lost connection is not given twice."""
 
     def __init__(self) -> None:

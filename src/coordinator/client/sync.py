@@ -10,7 +10,7 @@ from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
-from coordinator.client.models import Submitted
+from coordinator.client.models import JobSubmitAnswer
 from coordinator.client.registry import AsyncRegistry
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Job(Facade[AsyncJob]):
         return self._inner.job_id
 
     @property
-    def submitted(self) -> Submitted | None:
+    def submitted(self) -> JobSubmitAnswer | None:
         """What was answered when it was submitted; None where this handle was made by its id."""
         return self._inner.submitted
 
@@ -70,7 +70,7 @@ class Coordinator(Facade[AsyncCoordinator]):
     """A client of one coordinator. Use it with `with`, or call `close()`; any thread may use it.
 
     Every method raises `CoordinatorError` and nothing else: `Unreachable` where no answer came, a kind of
-    `Refused` where the coordinator said no. A read shows what was written through the same client before it.
+    `RequestRefused` where the coordinator said no. A read shows every earlier write of the same client.
     Progress callbacks are called on another thread.
     """
 

@@ -20,7 +20,7 @@ from coordinator.miner.offer_buffer import BufferedOffer, Bundle, OfferBuffer
 from coordinator.miner.transport import NOT_LIVE, MinerInbox
 from coordinator.wire.amqp_rpc import LINK_ERRORS, AmqpRpc, on_link
 from coordinator.wire.answers import AnswerJson
-from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.topology import (
@@ -49,10 +49,10 @@ class AmqpTransport:
         *,
         answer_timeout_seconds: float = 10.0,
         backoff: Backoff | None = None,
-        clock: BackoffClock | None = None,
+        clock: RetryClock | None = None,
     ) -> None:
         self._backoff = backoff or Backoff()
-        self._clock = clock or BackoffClock()
+        self._clock = clock or RetryClock()
         self._rpc = AmqpRpc(
             url,
             key,

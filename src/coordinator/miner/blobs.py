@@ -15,7 +15,7 @@ from coordinator.crypto.canonical import sha256_file
 from coordinator.crypto.refs import BlobRefError, blob_ref, parse_blob_ref
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError, OutputFile
 from coordinator.miner.fetch import DOWNLOAD_FAILED, FetchFailed, WebFiles
-from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.signing import DIGEST_HEADER, content_digest, signing
 
 CHUNK_BYTES = 1 << 20
@@ -36,14 +36,14 @@ class HttpBlobs:
         *,
         web: WebFiles | None = None,
         backoff: Backoff | None = None,
-        clock: BackoffClock | None = None,
+        clock: RetryClock | None = None,
     ) -> None:
         self._client = httpx.AsyncClient(
             base_url=base_url, headers={"X-Api-Key": key}, timeout=TIMEOUT, auth=signing()
         )
         self._web = web or WebFiles()
         self._backoff = backoff or Backoff()
-        self._clock = clock or BackoffClock()
+        self._clock = clock or RetryClock()
 
     async def close(self) -> None:
         await self._client.aclose()

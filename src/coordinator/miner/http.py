@@ -14,7 +14,7 @@ import structlog
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, MinerInbox
 from coordinator.wire.amqp_batching import AGAIN_LATER
 from coordinator.wire.answers import AnswerJson, refused
-from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.signing import signing
@@ -61,7 +61,7 @@ class HttpTransport:
         *,
         poll_wait_seconds: int = POLL_WAIT_SECONDS,
         backoff: Backoff | None = None,
-        clock: BackoffClock | None = None,
+        clock: RetryClock | None = None,
     ) -> None:
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -71,7 +71,7 @@ class HttpTransport:
         )
         self._poll_wait = poll_wait_seconds
         self._backoff = backoff or Backoff()
-        self._clock = clock or BackoffClock()
+        self._clock = clock or RetryClock()
         self._inbox: MinerInbox | None = None
         self._session: dict[str, Any] = {}
         self._live = asyncio.Event()

@@ -120,7 +120,7 @@ class Reporter:
         self._sending = asyncio.Semaphore(SENDERS)
 
     def attempt(self, names: Report) -> AttemptProgress:
-        """A new attempt's voice."""
+        """The progress of a new attempt."""
         return AttemptProgress(names, self._on_news)
 
     async def run(self) -> None:

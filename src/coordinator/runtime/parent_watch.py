@@ -16,11 +16,11 @@ VARIABLE = "COORDINATOR_STOP_WITH_STDIN"
 GRACE_S = 5.0
 
 
-def hold_on() -> None:
+def stop_with_parent() -> None:
     """Stop this process, in order if it can, once its stdin is closed; if the parent asked for that."""
     # Taken out, so that our own children do not think that it is for them.
     if os.environ.pop(VARIABLE, "") == "1":
-        threading.Thread(target=_watch, name="lifeline", daemon=True).start()
+        threading.Thread(target=_watch, name="parent-watch", daemon=True).start()
 
 
 def _watch() -> None:

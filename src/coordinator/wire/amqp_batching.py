@@ -21,7 +21,7 @@ import structlog
 from pydantic_core import from_json, to_json
 
 from coordinator.wire.answers import AnswerJson, read_answer, refused
-from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 
 AGAIN_LATER = frozenset({"UNAVAILABLE", "INTERNAL", "RATE_LIMITED"})
@@ -103,12 +103,12 @@ class CommandSender:
         *,
         answer_timeout_seconds: float = 10.0,
         backoff: Backoff | None = None,
-        clock: BackoffClock | None = None,
+        clock: RetryClock | None = None,
     ) -> None:
         self._publish = publish
         self._answer_timeout = answer_timeout_seconds
         self._backoff = backoff or Backoff()
-        self._clock = clock or BackoffClock()
+        self._clock = clock or RetryClock()
         self._lanes: dict[str, _SenderLane] = {}
         self._unanswered: dict[str, _Message] = {}
         self._tasks: set[asyncio.Task[None]] = set()

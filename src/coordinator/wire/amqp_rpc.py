@@ -28,7 +28,7 @@ from yarl import URL
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.wire.amqp_batching import CommandSender, NotSent, OutgoingMessage, SenderClosed, encode
 from coordinator.wire.answers import AnswerJson, read_answer
-from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.topology import COMMANDS_EXCHANGE
 
 CONTENT_TYPE = "application/json"
@@ -75,7 +75,7 @@ class AmqpRpc:
         name: str = "coordinator client",
         answer_timeout_seconds: float = 10.0,
         backoff: Backoff | None = None,
-        clock: BackoffClock | None = None,
+        clock: RetryClock | None = None,
     ) -> None:
         self._url = URL(url)
         if "heartbeat" not in self._url.query:
@@ -84,7 +84,7 @@ class AmqpRpc:
         self._principal, _, self._secret = key.partition(":")
         self._name = name
         self._backoff = backoff or Backoff()
-        self._clock = clock or BackoffClock()
+        self._clock = clock or RetryClock()
         self._sender = CommandSender(
             self._publish,
             answer_timeout_seconds=answer_timeout_seconds,
@@ -100,7 +100,7 @@ class AmqpRpc:
         self._reply_to = ""
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._connector: asyncio.Task[None] | None = None
         self._closed = False
         self._log = structlog.get_logger().bind()
 
@@ -109,16 +109,16 @@ class AmqpRpc:
 
         After `close` it does nothing.
         """
-        if self._keeper is None and not self._closed:
-            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        if self._connector is None and not self._closed:
+            self._connector = asyncio.get_running_loop().create_task(self._keep_connected())
 
     async def close(self) -> None:
         """Disconnect. Calls without an answer raise SenderClosed. May be called twice, and without start."""
         self._closed = True
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        if self._connector is not None:
+            self._connector.cancel()
+            await asyncio.gather(self._connector, return_exceptions=True)
+            self._connector = None
         await self._disconnect()  # it may have been in the middle of connecting
         await self._sender.close()
         for future in self._asked.values():
@@ -205,7 +205,7 @@ class AmqpRpc:
         self._listeners.append(listener)
 
     # --- the connection ------------------------------------------------------------------------------------
-    async def _keep(self) -> None:
+    async def _keep_connected(self) -> None:
         tries = 0
         while True:
             self._lost.clear()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class BackoffClock:
+class RetryClock:
     """Monotonic seconds, and waiting for some."""
 
     now: Callable[[], float] = time.monotonic

@@ -19,7 +19,7 @@ MAX_DOCUMENT_BYTES: Final = 4 * MAX_BODY_BYTES
 """What is searched for references: a canonical form may be longer than what was sent."""
 _STAND_IN: Final = re.compile(rb'\{"blob":"(blob:[0-9a-f]{64})"\}')
 
-log = structlog.get_logger("documents")
+log = structlog.get_logger("payloads")
 
 
 def store_failed(error: Exception) -> Refusal:

@@ -3,7 +3,7 @@
 Publishing follows the commit of the events, not that of the table, which is written later: no job waits for
 our bookkeeping. What is offered is known in memory only: a process that takes over offers everything
 anew, and so does the one whose broker comes back; an offer is not the job, repeating one is harmless. An
-offer that nobody claims within `offer_timeout` goes back to the shelf and is offered again, elsewhere where
+offer that nobody claims within `offer_timeout` goes back into the queue and is offered again, elsewhere where
 it can be.
 """
 
@@ -166,7 +166,7 @@ class Dispatcher(FollowerBase):
         except ConnectionError as error:
             log.warning("offers were not published", profile=profile.id, offers=len(works), error=str(error))
         finally:
-            # Also when this is cancelled: what did not arrive is on the shelf, not in between.
+            # Also when this is cancelled: what did not arrive is queued, not in between.
             in_vain = [work for work in works if work.job_id in missed]
             known_work.take_back([work for work in in_vain if known_work.is_offered(work, profile)])
 

@@ -1,6 +1,6 @@
 """The order of queued work: priority strictly, then a fair share between clients, then age.
 
-The shelf keeps the head of each lane (one class, priority and client) in memory and leaves the rest in the
+The queue keeps the head of each lane (one class, priority and client) in memory and leaves the rest in the
 dispatcher's table, so that a million queued jobs cost rows and not memory. Clients make lanes as they like,
 so the more lanes there are, the shorter are their heads. It is pure: no I/O, no clock.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 LANE_HEAD = 500  # queued jobs a lane keeps in memory, while there are few lanes
 LANE_LEAST = 8  # and however many lanes there are: each reading of a lane brings a few
-SHELF_JOBS = 50_000  # what all lanes share, at about half a KiB each
+QUEUE_JOBS = 50_000  # what all lanes share, at about half a KiB each
 
 
 class QueuedWork(NamedTuple):
@@ -56,30 +56,30 @@ class Lane:
 
 
 class FairQueue:
-    """All lanes. A job is on the shelf while it is queued and not offered."""
+    """All lanes. A job is in it while it waits and is not offered."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, dict[LaneKey, Lane]] = {}
         self._lane_count = 0
-        self._there: dict[str, QueuedWork] = {}
-        """What is really on the shelf; a lane may still hold jobs that were taken off."""
+        self._queued: dict[str, QueuedWork] = {}
+        """The jobs that are in the queue; a lane may still hold jobs that were taken out."""
         self._turn: dict[str, float] = {}
         """How many jobs each client was given, in virtual time."""
         self._now = 0.0
 
     def __len__(self) -> int:
-        return len(self._there)
+        return len(self._queued)
 
     def __contains__(self, job_id: str) -> bool:
-        return job_id in self._there
+        return job_id in self._queued
 
     def get(self, job_id: str) -> QueuedWork | None:
-        return self._there.get(job_id)
+        return self._queued.get(job_id)
 
     @property
     def head(self) -> int:
         """How many queued jobs each lane keeps in memory, as things are."""
-        share = SHELF_JOBS // max(1, self._lane_count)
+        share = QUEUE_JOBS // max(1, self._lane_count)
         return min(LANE_HEAD, max(LANE_LEAST, share))
 
     def add(self, work: QueuedWork) -> None:
@@ -92,13 +92,13 @@ class FairQueue:
 
     def put_back(self, work: QueuedWork) -> None:
         """A job that was offered in vain returns to the head of its lane."""
-        if work.job_id not in self._there:
-            self._there[work.job_id] = work
+        if work.job_id not in self._queued:
+            self._queued[work.job_id] = work
             self._lane(work).jobs.appendleft(work)
 
     def remove(self, job_id: str) -> None:
         """The job was started, or is final."""
-        work = self._there.pop(job_id, None)
+        work = self._queued.pop(job_id, None)
         if work is not None:
             lanes = self._lanes.get(work.job_class, {})
             lane = lanes.get((work.job_class, work.priority, work.client))
@@ -130,7 +130,7 @@ class FairQueue:
         """The next `head` jobs of a lane, read from the table behind its cursor, or as many as there are.
 
         `stored_to`: up to which position the table has what happened; `complete`: nothing happened since.
-        `away`: whether a job was taken off the shelf since it was stored. A lane that ran empty and was begun
+        `away`: whether a job was taken out since it was stored. A lane that ran empty and was begun
         anew has forgotten how far it had come.
         """
         for work in more:
@@ -155,7 +155,7 @@ class FairQueue:
         return lanes[key]
 
     def take(self, classes: Collection[str], count: int) -> list[QueuedWork]:
-        """Take up to `count` jobs of these classes off the shelf, in order."""
+        """Take up to `count` jobs of these classes, in order."""
         # Lanes of one priority and client have their turns together; among them age alone decides. So a turn
         # moves one queue, however many classes a client's jobs are of.
         queues: dict[tuple[int, str], list[tuple[int, Lane]]] = {}
@@ -177,7 +177,7 @@ class FairQueue:
             if turn == self._turn[client]:  # else it was served since, by another priority: it moves back
                 lane = queue[0][1]
                 work = lane.jobs.popleft()
-                del self._there[work.job_id]
+                del self._queued[work.job_id]
                 self._now = turn
                 self._turn[client] += 1.0
                 taken.append(work)
@@ -190,7 +190,7 @@ class FairQueue:
         return taken
 
     def classes(self) -> set[str]:
-        """The classes that any job on the shelf, or left in the table, has."""
+        """The classes of all jobs in the queue, in memory or left in the table."""
         return set(self._lanes)
 
     def _waiting(self, classes: Collection[str]) -> list[str]:
@@ -209,13 +209,13 @@ class FairQueue:
 
     def _put(self, lane: Lane, work: QueuedWork) -> None:
         lane.cursor = max(lane.cursor, work.position)
-        if work.job_id not in self._there:
-            self._there[work.job_id] = work
+        if work.job_id not in self._queued:
+            self._queued[work.job_id] = work
             lane.jobs.append(work)
 
     def _prune(self, lane: Lane) -> bool:
-        """Drop from the lane's head what was taken off the shelf; whether a job is left."""
-        while lane.jobs and self._there.get(lane.jobs[0].job_id) is not lane.jobs[0]:
+        """Drop from the lane's head the jobs that were taken out; whether a job is left."""
+        while lane.jobs and self._queued.get(lane.jobs[0].job_id) is not lane.jobs[0]:
             lane.jobs.popleft()
         return bool(lane.jobs)
 

@@ -1,4 +1,4 @@
-"""What the dispatcher knows of open jobs: on the shelf, offered, or running. Pure: no I/O, no clock."""
+"""What the dispatcher knows of open jobs: queued, offered, or running. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Hint(NamedTuple):
 
 
 class OpenWork:
-    """Every job is in one place: on the shelf, offered to a profile, or running. Spilled ones are in none."""
+    """Every job is in one place: queued, offered to a profile, or running. Spilled ones are in none."""
 
     def __init__(self) -> None:
         self.fair_queue = FairQueue()
@@ -211,7 +211,7 @@ class OpenWork:
             self._offered_to[work.job_id] = profile.id
 
     def withdraw(self, job_id: str) -> None:
-        """The job is neither on the shelf nor offered any more."""
+        """The job is neither queued nor offered any more."""
         self.fair_queue.remove(job_id)
         found = self._offer_of(job_id)
         self._offered_to.pop(job_id, None)

@@ -19,7 +19,7 @@ READ_EVENTS = 1000
 POLL_SECONDS = 1.0  # behind the notifications, for one that is lost
 SETTLE_SECONDS = 0.005  # how long the bus of this process has to hand on what it has committed
 
-log = structlog.get_logger("feed")
+log = structlog.get_logger("event_feed")
 
 
 class EventFeed:
@@ -59,7 +59,7 @@ class EventFeed:
         """Begin at the log's end. Raises LogUnavailable."""
         if self._task is None:
             self._from = self._to = await asyncio.to_thread(self._log.head)
-            self._task = asyncio.create_task(self._tail(), name="feed")
+            self._task = asyncio.create_task(self._tail(), name="event-feed")
 
     async def stop(self) -> None:
         task, self._task = self._task, None

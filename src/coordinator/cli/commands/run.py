@@ -92,7 +92,7 @@ def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
         if as_json:
             terminal.line(_about(coordinator, url, 0))
         else:
-            terminal.write(f"CoordinatorProcess on {url} ({settings.mode} mode)")
+            terminal.write(f"Coordinator on {url} ({settings.mode} mode)")
 
     _run(settings, ready)
 
@@ -196,7 +196,7 @@ def _welcome(settings: Settings, url: str, made_keys: bool, miners: int, default
     if settings.data_dir != Path("coordinator-data"):
         prefix += f"DATA_DIR={shlex.quote(str(place))} "
     lines = [
-        f"CoordinatorProcess on {url}",
+        f"Coordinator on {url}",
         f"Everything is kept in {place}",
         *([f"API keys were made: {place / dev_files.FILE_NAME}"] if made_keys else []),
         "",

@@ -37,7 +37,7 @@ class Options(NamedTuple):
     as_json: bool = False
 
 
-class Report(NamedTuple):
+class DemoReport(NamedTuple):
     """What a demo that went well has to say."""
 
     jobs: int
@@ -62,7 +62,7 @@ class Report(NamedTuple):
 _COLUMNS = ("job", "service", "what", "miner", "attempt", "seconds", "units", "price", "receipt_id")
 
 
-def play(options: Options) -> Report:
+def play(options: Options) -> DemoReport:
     """Play it. Raises DemoFailed, with everything that was started stopped again."""
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
@@ -82,7 +82,7 @@ def play(options: Options) -> Report:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _perform(stage: Stage, options: Options, began: float) -> Report:
+def _perform(stage: Stage, options: Options, began: float) -> DemoReport:
     if options.amqp:
         terminal.note(
             "Starting RabbitMQ and Postgres, private ones unless AMQP_URL and DATABASE_URL name some …"
@@ -100,7 +100,7 @@ def _perform(stage: Stage, options: Options, began: float) -> Report:
     terminal.note(f"{receipts} receipts verified, with the public keys of coordinator and miners alone")
     events = _replay(stage)
     terminal.note(f"{events} events replayed: the projections equal a fold of the log")
-    return Report(len(batch), receipts, events, time.monotonic() - began, results, batch)
+    return DemoReport(len(batch), receipts, events, time.monotonic() - began, results, batch)
 
 
 async def _with_client(stage: Stage, options: Options, video: Path) -> tuple[list[Played], Path]:
@@ -160,7 +160,7 @@ class _Show:
                 )
 
 
-def show_table(report: Report) -> None:
+def show_table(report: DemoReport) -> None:
     """What became of each job."""
     terminal.table([column.upper() for column in _COLUMNS], map(_row, report.batch), "No jobs.")
 

@@ -2,7 +2,7 @@
 
 A private server belongs to the process that started it. It listens on loopback only, keeps its files in a
 directory of its own, and is gone when its owner is: after `close()`, at the interpreter's exit, and also when
-the owner is killed without a chance to clean up (see `processes.Keeper`).
+the owner is killed without a chance to clean up (see `processes.Watchdog`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
-from .processes import Keeper, family, send, wait_until_gone
+from .processes import Watchdog, family, send, wait_until_gone
 
 READY_TIMEOUT_S = 120.0  # a node boots in 5 to 9 s alone; several at once on two cores take a minute
 STOP_TIMEOUT_S = 30.0
@@ -108,7 +108,7 @@ class LocalServer(Server):
         self._temporary = directory is None
         self._directory = directory
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._keeper: Keeper | None = None
+        self._watchdog: Watchdog | None = None
         self._lock = threading.RLock()
         self._owner_pid = os.getpid()
 
@@ -140,7 +140,7 @@ class LocalServer(Server):
                 return
             self.kill()  # what is left of a node that lost one of its processes
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._keeper = self._keeper or Keeper(self.directory if self._temporary else None)
+            self._watchdog = self._watchdog or Watchdog(self.directory if self._temporary else None)
             _open_servers.add(self)
             try:
                 self._launch()
@@ -167,8 +167,8 @@ class LocalServer(Server):
                 process.wait()
             wait_until_gone(members)
             self._processes.clear()
-            if self._keeper is not None:
-                self._keeper.forget()
+            if self._watchdog is not None:
+                self._watchdog.forget()
 
     def pause(self) -> None:
         send(signal.SIGSTOP, self.pids)
@@ -184,9 +184,9 @@ class LocalServer(Server):
                 self.kill()
             else:
                 self.stop()
-            if self._keeper is not None:
-                self._keeper.dismiss()
-                self._keeper = None
+            if self._watchdog is not None:
+                self._watchdog.dismiss()
+                self._watchdog = None
             if self._temporary and self._directory is not None:
                 shutil.rmtree(self._directory, ignore_errors=True)
                 self._directory = None
@@ -204,7 +204,7 @@ class LocalServer(Server):
         self, command: Sequence[str], environment: Mapping[str, str], *, account: str | None = None
     ) -> subprocess.Popen[bytes]:
         """Start one process of the node, its output appended to `<directory>/output.log`."""
-        assert self._keeper is not None
+        assert self._watchdog is not None
         with (self.directory / "output.log").open("ab") as output:
             process = subprocess.Popen(
                 command,
@@ -219,7 +219,7 @@ class LocalServer(Server):
                 extra_groups=None if account is None else [],
             )
         self._processes.append(process)
-        self._keeper.watch(process.pid)
+        self._watchdog.watch(process.pid)
         return process
 
     def _wait_ready(self, process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:

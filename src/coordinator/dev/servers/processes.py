@@ -22,7 +22,7 @@ _claims: dict[int, socket.socket | None] = {}
 """The ports that this process was given, and what tells other processes so."""
 
 
-class Keeper:
+class Watchdog:
     """A shell that outlives us by a moment, to end our servers if we are killed.
 
     It reads process ids from a pipe that only we can write to. When we end, however we end, the pipe closes
@@ -48,7 +48,7 @@ class Keeper:
 
     def __init__(self, directory: Path | None) -> None:
         self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", self._PROGRAM, "coordinator-keeper", str(directory or "")],
+            ["/bin/sh", "-c", self._PROGRAM, "coordinator-watchdog", str(directory or "")],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -29,7 +29,7 @@ class _Channel:
             self.settled.remove(self.floor)
 
 
-class Acks:
+class Acknowledgements:
     """Acknowledges messages of any channel."""
 
     def __init__(self) -> None:

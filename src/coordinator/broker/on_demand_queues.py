@@ -13,7 +13,7 @@ from coordinator.broker.topology import QueueSpec, declare_queues
 DECLARE_TIMEOUT_SECONDS = 10.0
 
 
-class Declarer:
+class OnDemandQueues:
     """Declares queues on demand, on a channel of its own: a refused declaration costs a channel."""
 
     def __init__(self, broker: Broker) -> None:

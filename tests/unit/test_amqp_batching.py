@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator.wire.amqp_batching import CommandSender, NotSent, OutgoingMessage, SenderClosed
-from coordinator.wire.backoff import Backoff, BackoffClock
+from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 
 ANSWER_TIMEOUT_SECONDS = 10.0
@@ -24,8 +24,8 @@ class Time:
         self.sleepers: list[tuple[float, asyncio.Future[None]]] = []
 
     @property
-    def clock(self) -> BackoffClock:
-        return BackoffClock(lambda: self.seconds, self.sleep)
+    def clock(self) -> RetryClock:
+        return RetryClock(lambda: self.seconds, self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -124,7 +124,7 @@ def test_only_the_classes_asked_for_are_taken() -> None:
 
 
 def test_what_was_removed_is_not_taken_and_what_came_back_is_first() -> None:
-    """A cancelled job leaves the shelf; an offer in vain returns to the head of its lane."""
+    """A cancelled job leaves the queue; an offer in vain returns to the head of its lane."""
     fair_queue = FairQueue()
     for number in (1, 2, 3):
         fair_queue.add(work(number))
@@ -159,8 +159,8 @@ def test_a_long_lane_leaves_its_tail_in_the_table_and_skips_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["clients", "classes"])
 def test_many_lanes_share_what_is_kept_in_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many clients or classes there are, the shelf keeps so many jobs, and none is skipped."""
-    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.SHELF_JOBS", 400)
+    """Any number of clients or classes shares the jobs kept in memory, and none is skipped."""
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.QUEUE_JOBS", 400)
     fair_queue = FairQueue()
     table = []
     for n in range(2000):
