@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import inspect
 import os
 import signal
 import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +143,21 @@ def test_closing_ends_the_thread() -> None:
     assert not thread.is_alive()
 
 
-def test_an_interrupt_ends_the_call() -> None:
-    """Ctrl-C ends a wait at once, cancels the request, and leaves a client that still works."""
+def real_interrupt() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [real_interrupt, _thread.interrupt_main])
+def test_an_interrupt_ends_the_call(interrupt: Callable[[], None]) -> None:
+    """Ctrl-C ends a wait at once, cancels the request, and leaves a client that still works.
+
+    `interrupt_main` wakes nobody: so it is with a signal that arrives just before a thread begins to wait.
+    """
     asked = threading.Event()
     canceled = threading.Event()
+    began = time.monotonic()
 
     async def hang(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/health":
@@ -155,18 +171,70 @@ def test_an_interrupt_ends_the_call() -> None:
         raise AssertionError
 
     with Coordinator("http://c", transport=httpx.MockTransport(hang)) as client:
-        main = threading.main_thread().ident
-        assert main is not None
 
-        def interrupt() -> None:
+        def interrupt_later() -> None:
             asked.wait(30)
-            signal.pthread_kill(main, signal.SIGINT)
+            interrupt()
 
-        threading.Thread(target=interrupt).start()
+        threading.Thread(target=interrupt_later).start()
         with pytest.raises(KeyboardInterrupt):
             client.job(JOB).wait()
-        assert canceled.wait(60)
+        assert canceled.wait(30)
+        assert time.monotonic() - began < 60
         assert {"status": "ok"} == client.health()
+
+
+@pytest.mark.parametrize("collector", ["its own thread", "another client's thread"])
+def test_a_forgotten_client_is_collected_anywhere(collector: str) -> None:
+    """The thread of a client that nobody closed ends in order, whichever thread collects the garbage."""
+    forgotten = coordinator(Server(ok({"status": "ok"})))
+    forgotten.health()
+    loop_thread = forgotten._thread
+    loop, thread = loop_thread._loop, loop_thread._thread
+    assert loop is not None
+    with coordinator(Server(ok({"status": "ok"}), ok({"status": "ok"}))) as other:
+        other.health()
+        collecting = loop if collector == "its own thread" else other._thread._loop
+        assert collecting is not None
+        gc.disable()
+        try:
+            loop_thread.cycle = loop_thread  # type: ignore[attr-defined]
+            gone = weakref.ref(loop_thread)
+            del forgotten, loop_thread
+            assert gone() is not None
+            collecting.call_soon_threadsafe(gc.collect)
+            thread.join(30)
+        finally:
+            gc.enable()
+        assert not thread.is_alive()
+        assert loop.is_closed()
+        assert {"status": "ok"} == other.health()
+
+
+def test_closing_ends_waits_of_other_threads() -> None:
+    """A thread that waits for an answer while another one closes the client is not left waiting."""
+    asked = threading.Event()
+    raised: list[BaseException] = []
+
+    async def hang(_: httpx.Request) -> httpx.Response:
+        asked.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    client = Coordinator("http://c", transport=httpx.MockTransport(hang))
+
+    def wait() -> None:
+        try:
+            client.health()
+        except BaseException as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert asked.wait(30)
+    client.close()
+    waiting.join(30)
+    assert [CancelledError] == [type(error) for error in raised]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -12,18 +12,22 @@ Parameters, types and docstrings are those of the asynchronous method, for peopl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from concurrent.futures import CancelledError
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 P = ParamSpec("P")
 A = TypeVar("A")
 T = TypeVar("T")
 U = TypeVar("U")
 _END = object()
+INTERRUPT_SECONDS: Final = 0.2
+"""The longest wait for Ctrl-C to be noticed."""
 
 
 class LoopThread:
@@ -32,7 +36,8 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begun_in = 0
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end an iterator of this client while it is held.
+        self._lock = threading.RLock()
         self._closed = False
 
     @property
@@ -45,86 +50,127 @@ class LoopThread:
 
         Raises RuntimeError on the loop's own thread, after `close`, and in a fork of the process.
         """
+        call = _Call(work)
         try:
-            loop = self._running()
+            with self._lock:  # so that `close` comes before, or finds the work on the loop
+                self._running().call_soon_threadsafe(call.begin)
         except RuntimeError:
             work.close()
             raise
-        call = _Call(work)
-        try:
-            # An interrupt may come anywhere in this line, also when the work has begun and no future is here.
-            return asyncio.run_coroutine_threadsafe(call.run(), loop).result()
         except BaseException:
-            loop.call_soon_threadsafe(call.abandon)
+            self._abandon(call)
+            raise
+        try:
+            return call.result()
+        except BaseException:
+            self._abandon(call)
             raise
 
     def close(self) -> None:
-        """Stop the thread. May be called twice."""
+        """Stop the thread, and wait for its end. May be called twice."""
         with self._lock:
             self._closed = True
             loop, self._loop = self._loop, None
         if loop is not None and self._begun_in == os.getpid():
             self._finalizer()
+            self._thread.join()
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("this client was closed")
-            if self._loop is None:
-                self._begin()
-            assert self._loop is not None
-            if self._begun_in != os.getpid():
-                raise RuntimeError("this client was made before the process forked: make one in each process")
-            if threading.get_ident() == self._thread.ident:
-                raise RuntimeError("called from a callback of this client, which would wait for itself")
-            return self._loop
+        if self._closed:
+            raise RuntimeError("this client was closed")
+        if self._loop is None:
+            self._begin()
+        assert self._loop is not None
+        if self._begun_in != os.getpid():
+            raise RuntimeError("this client was made before the process forked: make one in each process")
+        if threading.get_ident() == self._thread.ident:
+            raise RuntimeError("called from a callback of this client, which would wait for itself")
+        return self._loop
+
+    def _abandon(self, call: _Call[Any]) -> None:
+        """Cancel it, if it is not done: its caller waits no more."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile, with all work on it cancelled
+                loop.call_soon_threadsafe(call.abandon)
 
     def _begin(self) -> None:
         loop = self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=loop.run_forever, name="coordinator client", daemon=True)
+        self._thread = threading.Thread(target=_serve, args=(loop,), name="coordinator client", daemon=True)
         self._thread.start()
         self._begun_in = os.getpid()
         # Also where nobody calls close: the thread ends with the client.
-        self._finalizer = weakref.finalize(self, _end, loop, self._thread)
+        self._finalizer = weakref.finalize(self, _stop, loop, self._begun_in)
 
 
 class _Call(Generic[T]):
-    """Work on its way to the loop's thread, which may be abandoned before it is there."""
+    """Work on its way to the loop's thread, which may be abandoned before it is there.
+
+    Not a future of `concurrent.futures`: an interrupt within its methods could leave its lock held, and the
+    loop's thread would wait for that.
+    """
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._work = work
-        self._task: asyncio.Task[Any] | None = None
-        self._abandoned = False
+        self._task: asyncio.Task[T] | None = None
+        self._over = threading.Lock()
+        self._over.acquire()  # until the work is over
 
-    async def run(self) -> T:
-        self._task = asyncio.current_task()
-        if self._abandoned:
-            self._work.close()
-            raise asyncio.CancelledError
-        return await self._work
+    def begin(self) -> None:
+        """Begin the work. Called on the loop's thread."""
+        self._task = asyncio.get_running_loop().create_task(self._work)
+        self._task.add_done_callback(self._ended)
+
+    def result(self) -> T:
+        """Wait for the work's end; what it returned, or raises what it raised."""
+        # Python overlooks a signal that arrives just before it waits for a lock, until that wait ends.
+        seconds = INTERRUPT_SECONDS if threading.current_thread() is threading.main_thread() else -1
+        while not self._over.acquire(timeout=seconds):
+            pass
+        assert self._task is not None
+        try:
+            return self._task.result()
+        except asyncio.CancelledError:
+            raise CancelledError("this client was closed") from None
 
     def abandon(self) -> None:
         """Cancel it, if it is not done. Called on the loop's thread."""
-        self._abandoned = True
-        if self._task is not None:
+        if self._task is None:
+            self._work.close()
+        else:
             self._task.cancel()
 
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            task.exception()  # seen, also where nobody waits any more
+        self._over.release()
 
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop until it is stopped, cancel what still runs, and close it."""
+
     async def cancel_all() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await loop.shutdown_asyncgens()
-        loop.stop()
 
-    if thread.ident == threading.get_ident():  # the collector ran here
-        loop.stop()
-        return
-    asyncio.run_coroutine_threadsafe(cancel_all(), loop)
-    thread.join()
-    loop.close()
+    try:
+        loop.run_forever()
+        loop.run_until_complete(cancel_all())
+    finally:
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, begun_in: int) -> None:
+    """Have the loop's thread end, without waiting for it.
+
+    The garbage collector may call this in any thread: the loop's own, or another loop's, which must go on.
+    """
+    if os.getpid() == begun_in:
+        with contextlib.suppress(RuntimeError):  # it is closed already
+            loop.call_soon_threadsafe(loop.stop)
 
 
 class Facade(Generic[A]):
