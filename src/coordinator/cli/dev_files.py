@@ -1,21 +1,26 @@
-"""API keys for one machine: made by `coordinator dev`, found again by the other commands.
+"""The files that `coordinator dev` leaves for the other commands on this machine: API keys, and its address.
 
-They lie in the data directory, readable by its owner alone, one line per setting, as in a `.env` file.
+They lie in the data directory, readable by their owner alone, one line per setting, as in a `.env` file.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from coordinator.cli.errors import CommandError, Exit
 
-FILE_NAME = "dev-keys.env"
+KEYS_FILE = "dev-keys.env"
+ADDRESS_FILE = "dev-address.env"
+ADDRESS_SETTING = "COORDINATOR_URL"
 SECRET_BYTES = 24
 ROLES = ("client", "miner", "admin")
+_ADDRESS = re.compile(r"http://[^\s/]+:[0-9]{1,5}")
 
 
 def setting_of(role: str) -> str:
@@ -23,39 +28,28 @@ def setting_of(role: str) -> str:
     return f"{role.upper()}_API_KEYS"
 
 
+# --- keys --------------------------------------------------------------------------------------------------
 def load_or_create(data_dir: Path) -> dict[str, str]:
     """The keys (`name:secret`) by role, made on first use."""
-    path = data_dir / FILE_NAME
+    path = data_dir / KEYS_FILE
     if not path.exists():
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lines = [f"{setting_of(role)}=dev-{role}:{secrets.token_urlsafe(SECRET_BYTES)}\n" for role in ROLES]
-        # Complete or not at all, and of two processes that start at once the first one's.
-        partial = path.with_name(f".{FILE_NAME}.{os.getpid()}")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.writelines(lines)
+        partial = _written(
+            path, (f"{setting_of(role)}=dev-{role}:{secrets.token_urlsafe(SECRET_BYTES)}" for role in ROLES)
+        )
+        # Of two processes that start at once, the first one's.
         try:
             path.hardlink_to(partial)
         except FileExistsError:
             pass
         finally:
             partial.unlink()
-    return read(path)
+    return read_keys(path)
 
 
-def read(path: Path) -> dict[str, str]:
+def read_keys(path: Path) -> dict[str, str]:
     """The keys by role in such a file."""
-    if os.name == "posix" and path.stat().st_mode & 0o077:
-        raise CommandError(
-            "KEY_FILE",
-            f"{path} may be read by others",
-            f"Run `chmod 600 {path}`, or delete it: new keys are made then.",
-            Exit.USAGE,
-        )
-    found = {}
-    for text in path.read_text().splitlines():
-        name, _, value = text.partition("=")
-        found[name.strip()] = value.strip()
+    found = _settings_in(path, "KEY_FILE", "new keys are made then")
     return {role: found[setting_of(role)] for role in ROLES if found.get(setting_of(role))}
 
 
@@ -63,16 +57,9 @@ def find_key(url: str, role: str, data_dir: Path | None = None) -> str | None:
     """The key of this role of the `coordinator dev` on this machine, for an address on this machine only."""
     if not is_loopback(url):
         return None  # never to another machine
-    from coordinator.cli.settings import settings_with
-    from coordinator.runtime.settings import BadSettings
-
-    if data_dir is None:
-        try:
-            data_dir = settings_with(None).data_dir
-        except BadSettings:
-            return None  # settings of a coordinator; a client needs none of them
-    path = data_dir / FILE_NAME
-    return read(path).get(role) if path.exists() else None
+    folder = data_dir or _data_dir()
+    path = None if folder is None else folder / KEYS_FILE
+    return read_keys(path).get(role) if path is not None and path.exists() else None
 
 
 def is_loopback(url: str) -> bool:
@@ -82,3 +69,69 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+# --- the address -------------------------------------------------------------------------------------------
+def write_address(data_dir: Path, url: str) -> None:
+    """Say where the coordinator of this data directory answers."""
+    path = data_dir / ADDRESS_FILE
+    _written(path, [f"{ADDRESS_SETTING}={url}"]).replace(path)
+
+
+def forget_address(data_dir: Path) -> None:
+    """No `coordinator dev` answers for this data directory any more. May be called twice."""
+    (data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def find_address(data_dir: Path | None = None) -> tuple[str, Path] | None:
+    """The address of the `coordinator dev` on this machine, and the file that holds it; None without one.
+
+    Where that process was killed, the file is still there.
+    """
+    folder = data_dir or _data_dir()
+    path = None if folder is None else folder / ADDRESS_FILE
+    if path is None or not path.exists():
+        return None
+    url = _settings_in(path, "ADDRESS_FILE", "`coordinator dev` writes it anew").get(ADDRESS_SETTING, "")
+    if not _ADDRESS.fullmatch(url):
+        raise CommandError(
+            "ADDRESS_FILE",
+            f"{path} does not hold the address of a coordinator",
+            "Delete it: `coordinator dev` writes it anew. --url and COORDINATOR_URL come before it.",
+            Exit.USAGE,
+        )
+    return url, path
+
+
+# --- both --------------------------------------------------------------------------------------------------
+def _data_dir() -> Path | None:
+    from coordinator.cli.settings import settings_with
+    from coordinator.runtime.settings import BadSettings
+
+    try:
+        return settings_with(None).data_dir
+    except BadSettings:
+        return None  # settings of a coordinator; a client needs none of them
+
+
+def _written(path: Path, lines: Iterable[str]) -> Path:
+    """A file of these lines beside `path`, to be moved there: complete or not at all."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return partial
+
+
+def _settings_in(path: Path, code: str, once_deleted: str) -> dict[str, str]:
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        hint = f"Run `chmod 600 {path}`, or delete it: {once_deleted}."
+        raise CommandError(code, f"{path} may be read by others", hint, Exit.USAGE)
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise CommandError(
+            code, f"{path} is not UTF-8 text", f"Delete it: {once_deleted}.", Exit.USAGE
+        ) from None
+    pairs = (line.partition("=") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in pairs}

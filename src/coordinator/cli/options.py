@@ -11,7 +11,7 @@ from uuid import UUID
 
 import typer
 
-from coordinator.cli.errors import usage
+from coordinator.cli.errors import CommandError, Exit, usage
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -21,7 +21,14 @@ TRIES = 3  # of a request; somebody is waiting for the answer
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Url = Annotated[str, typer.Option("--url", envvar="COORDINATOR_URL", help="The coordinator's address.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="COORDINATOR_URL",
+        help=f"The coordinator's address. [default: that of the `coordinator dev` here, else {DEFAULT_URL}]",
+    ),
+]
 Key = Annotated[
     str | None,
     typer.Option(
@@ -52,18 +59,35 @@ job_id = an_id("job", "`coordinator job list` shows the ids of your jobs.")
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="The job's id.", callback=job_id)]
 
 
-def talk(url: str, key: str | None, role: str, work: Callable[[AsyncCoordinator], Awaitable[T]]) -> T:
-    """Do `work` with a client. Without a key, that of a `coordinator dev` on this machine, in this role."""
+def talk(url: str | None, key: str | None, role: str, work: Callable[[AsyncCoordinator], Awaitable[T]]) -> T:
+    """Do `work` with a client.
+
+    The `coordinator dev` on this machine gives its address where there is no `url`, and its key of this role
+    where there is no `key`.
+    """
     import asyncio
 
-    from coordinator.cli.dev_files import find_key
-    from coordinator.client import AsyncCoordinator
+    from coordinator.cli.dev_files import find_address, find_key
+    from coordinator.client import AsyncCoordinator, Unreachable
+
+    found = None if url else find_address()
+    address = url or (found[0] if found else DEFAULT_URL)
 
     async def doing() -> T:
-        async with AsyncCoordinator(url, key or find_key(url, role), tries=TRIES) as client:
+        async with AsyncCoordinator(address, key or find_key(address, role), tries=TRIES) as client:
             return await work(client)
 
-    return asyncio.run(doing())
+    try:
+        return asyncio.run(doing())
+    except Unreachable as error:
+        if found is None:
+            raise
+        raise CommandError(
+            error.code,
+            f"{error.detail}; {found[1]} names this address",
+            "Start `coordinator dev` again, or delete that file if another coordinator is meant.",
+            Exit.UNREACHABLE,
+        ) from None
 
 
 def json_object(text: str, option: str) -> dict[str, Any]:

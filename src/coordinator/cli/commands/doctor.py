@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import typer
 
-from coordinator.cli.dev_files import FILE_NAME
-from coordinator.cli.errors import Exit
+from coordinator.cli.dev_files import KEYS_FILE
+from coordinator.cli.errors import CommandError, Exit
 from coordinator.cli.options import DataDir, Json
 from coordinator.cli.settings import settings_with
 from coordinator.runtime import terminal
@@ -87,6 +87,8 @@ async def _look(data_dir: Path | None) -> list[Check]:
                 checks += await look(settings)
         except TimeoutError:
             checks.append(Check(name, "failed", f"no answer in {TIMEOUT_S:.0f} s"))
+        except CommandError as error:
+            checks.append(Check(name, "failed", error.cause, error.next_step))
         except Exception as error:
             # Whatever a library raises about something that does not work is what the user has to know.
             checks.append(Check(name, "failed", f"{type(error).__name__}: {str(error).strip()}"))
@@ -106,7 +108,7 @@ def _settings(settings: Settings) -> Check:
         for name in ("client_api_keys", "miner_api_keys", "admin_api_keys")
         if not getattr(settings, name)
     ]
-    if missing and (settings.data_dir / FILE_NAME).exists():
+    if missing and (settings.data_dir / KEYS_FILE).exists():
         return Check("settings", "ok", f"{settings.mode} mode, with the keys that `coordinator dev` made")
     if missing:
         hint = "Set them as name:secret; `coordinator dev` makes keys of its own where there are none."
@@ -246,15 +248,23 @@ async def _blobs(settings: Settings) -> list[Check]:
 
 
 async def _coordinator(settings: Settings) -> list[Check]:
+    from coordinator.cli.dev_files import find_address
     from coordinator.client import AsyncCoordinator, Unreachable
     from coordinator.client.errors import CoordinatorError
 
-    url = f"http://{settings.app_host}:{settings.app_port}"
+    found = find_address(settings.data_dir)
+    of_settings = f"http://{settings.app_host}:{settings.app_port}"
+    url = found[0] if found else of_settings
     try:
         async with AsyncCoordinator(url, tries=1) as client:
             told = await client.health()
     except Unreachable:
-        return [_address(settings, url)]
+        checks = [_address(settings, of_settings)]
+        if found:
+            hint = "Start `coordinator dev` again, or delete that file if another coordinator is meant."
+            told = f"no coordinator answers at {url}, which {found[1]} names"
+            checks.append(Check("coordinator's address", "warning", told, hint))
+        return checks
     except CoordinatorError as error:
         hint = "Look into the coordinator's log; /health says which part it is."
         return [Check("coordinator", "failed", f"{url}: {error.detail}", hint)]

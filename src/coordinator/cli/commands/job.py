@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
-from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, job_id, json_object, talk
+from coordinator.cli.options import JobId, Json, Key, Url, job_id, json_object, talk
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print that.")] = False,
     timeout: Timeout = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +96,7 @@ def list_jobs(
     ] = None,
     service: Annotated[str | None, typer.Option("--service", help="Only of this service.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -126,7 +126,7 @@ def list_jobs(
 
 
 @app.command()
-def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+def show(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
     """Everything about one job."""
 
     async def work(client: AsyncCoordinator) -> JobView:
@@ -142,7 +142,7 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Js
 @app.command()
 def watch(
     job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID…", help="One job, or several.")],
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -182,7 +182,7 @@ def result(
     output_dir: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Download the files of the result to here.")
     ] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -207,7 +207,7 @@ def result(
 def cancel(
     job_id: JobId,
     reason: Annotated[str, typer.Option("--reason", help="Kept with the job.")] = "",
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coordinator.cli.errors import usage
-from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, an_id, talk
+from coordinator.cli.options import Json, Key, Url, an_id, talk
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def list_keys(
     name: Annotated[str | None, typer.Option("--name", help="Only this name's.")] = None,
     role: Annotated[Role | None, typer.Option("--role", help="Only keys of this role.")] = None,
     revoked: Annotated[bool, typer.Option("--revoked", help="Also those that are revoked.")] = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -62,7 +62,7 @@ def create(
     signed: Annotated[
         bool, typer.Option("--signed", help="Requests over HTTP must be signed with a second secret.")
     ] = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +85,7 @@ def rotate(
     generation: Annotated[
         int | None, typer.Option("--generation", help="Do nothing unless this is the newest generation.")
     ] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -102,7 +102,7 @@ def rotate(
 def revoke(
     key_id: KeyId,
     reason: Annotated[str, typer.Option("--reason", help="For those who read the log.")] = "",
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:

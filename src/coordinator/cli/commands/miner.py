@@ -66,7 +66,7 @@ def run(
             help="Hosts (host or host:port, comma-separated) that files may come from though not public.",
         ),
     ] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -75,7 +75,7 @@ def run(
     Ctrl-C finishes what runs (see --grace); a second one hands it back at once.
     """
 
-    from coordinator.cli.dev_files import find_key
+    from coordinator.cli.dev_files import find_address, find_key
     from coordinator.miner.config import DEFAULT_KEY_FILE, BadConfig, MinerConfig
     from coordinator.miner.settings import MinerSettings
     from coordinator.runtime.logs import configure_logs
@@ -90,7 +90,9 @@ def run(
     broker = None if transport == "http" else amqp_url
     if transport == "amqp" and not broker:
         raise usage("--transport amqp needs a broker", "Name it with AMQP_URL or --amqp-url.")
-    key = api_key or find_key(url, "miner")
+    found = None if url else find_address()
+    address = url or (found[0] if found else DEFAULT_URL)
+    key = api_key or find_key(address, "miner")
     if not key:
         hint = "Give a miner's key as name:secret in COORDINATOR_API_KEY, or with --api-key."
         raise CommandError("UNAUTHORIZED_KEY", "a miner needs an API key", hint, Exit.AUTH)
@@ -99,7 +101,7 @@ def run(
             key=key,
             node=name,
             concurrency=concurrency,
-            coordinator_url=url,
+            coordinator_url=address,
             amqp_url=broker,
             key_file=key_file or DEFAULT_KEY_FILE,
             models=tuple(model or ()),
@@ -131,7 +133,7 @@ def list_miners(
         Literal["ONLINE", "DRAINING", "OFFLINE"] | None,
         typer.Option("--state", case_sensitive=False, help="Only miners that are this now."),
     ] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -159,7 +161,7 @@ def list_miners(
 
 
 @app.command()
-def show(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+def show(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
     """One miner."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
@@ -173,7 +175,7 @@ def show(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json
 
 
 @app.command()
-def drain(miner_id: MinerId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+def drain(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
     """Let a miner finish what it holds, and give it nothing new."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from coordinator.cli.errors import usage
-from coordinator.cli.options import DEFAULT_URL, JobId, Json, Key, Url, json_object, talk
+from coordinator.cli.options import JobId, Json, Key, Url, json_object, talk
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ app = typer.Typer(help="Receipts: signed statements of work done.", no_args_is_h
 
 
 @app.command()
-def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+def show(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
     """The receipt of a completed job. With --json it is what `receipt verify` takes."""
     receipt = _fetch(job_id, url, api_key)
     if as_json:
@@ -45,7 +45,7 @@ def verify(
         bool,
         typer.Option("--any-key", help="Trust no key: only whether the receipt is whole, whoever made it."),
     ] = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +80,7 @@ def verify(
         terminal.note("The receipt is whole. Anybody may have made it: no key was named as trusted.")
 
 
-def _read(source: str, url: str, api_key: str | None) -> dict[str, Any]:
+def _read(source: str, url: str | None, api_key: str | None) -> dict[str, Any]:
     if source == "-":
         return json_object("-", "FILE")
     path = Path(source)
@@ -92,7 +92,7 @@ def _read(source: str, url: str, api_key: str | None) -> dict[str, Any]:
     return _fetch(source, url, api_key)
 
 
-def _fetch(job_id: str, url: str, api_key: str | None) -> dict[str, Any]:
+def _fetch(job_id: str, url: str | None, api_key: str | None) -> dict[str, Any]:
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return (await client.job(job_id).receipt()).document()
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from coordinator.runtime.bootstrap import CoordinatorProcess
     from coordinator.runtime.settings import Settings
 
-DEFAULT_PORT = 8011
-
 
 def dev(
     port: Annotated[
@@ -60,6 +58,8 @@ def dev(
 
         def ready(coordinator: CoordinatorProcess, port_now: int) -> None:
             url = _url(settings.app_host, port_now)
+            dev_files.write_address(settings.data_dir, url)
+            stack.callback(dev_files.forget_address, settings.data_dir)
             if miners:
                 _start_miners(stack, settings, url, miners)
             if as_json:
@@ -67,7 +67,7 @@ def dev(
             else:
                 if free != wanted:
                     terminal.note(f"Port {wanted} is taken, so it is {port_now} this time.")
-                terminal.write(_welcome(settings, url, bool(made), miners, default=port_now == DEFAULT_PORT))
+                terminal.write(_ready_text(settings, url, bool(made), miners))
 
         # Miners first, while there still is somebody whom they can tell that they leave.
         _run(settings, ready, before_stop=stack.close)
@@ -88,6 +88,9 @@ def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
         )
 
     def ready(coordinator: CoordinatorProcess, port: int) -> None:
+        if settings.mode == "embedded":
+            # This process has the data directory's lock: no `coordinator dev` has it any more.
+            dev_files.forget_address(settings.data_dir)
         url = _url(settings.app_host, port)
         if as_json:
             terminal.line(_about(coordinator, url, 0))
@@ -189,16 +192,16 @@ def _about(coordinator: CoordinatorProcess, url: str, miners: int) -> dict[str, 
     }
 
 
-def _welcome(settings: Settings, url: str, made_keys: bool, miners: int, default: bool) -> str:
+def _ready_text(settings: Settings, url: str, made_keys: bool, miners: int) -> str:
     place = settings.data_dir.resolve()
-    # What the other commands need to find us and our keys; nothing where both are where they look.
-    prefix = "" if default else f"COORDINATOR_URL={url} "
+    # The other commands find us and our keys by the data directory, unless the environment names another.
+    prefix = f"COORDINATOR_URL={url} " if os.environ.get("COORDINATOR_URL", url) != url else ""
     if settings.data_dir != Path("coordinator-data"):
         prefix += f"DATA_DIR={shlex.quote(str(place))} "
     lines = [
         f"Coordinator on {url}",
         f"Everything is kept in {place}",
-        *([f"API keys were made: {place / dev_files.FILE_NAME}"] if made_keys else []),
+        *([f"API keys were made: {place / dev_files.KEYS_FILE}"] if made_keys else []),
         "",
         "In another terminal, in this directory:",
         *([] if miners else [f"  {prefix}coordinator miner run"]),

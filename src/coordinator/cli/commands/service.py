@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 
 from coordinator.cli.errors import Exit, usage
-from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, json_object, talk
+from coordinator.cli.options import Json, Key, Url, json_object, talk
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ app = typer.Typer(help="The registry: what can be asked for, and what it costs."
 @app.command("list")
 def list_services(
     category: Annotated[str | None, typer.Option("--category", help="Only these, such as ai_ml.")] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +47,7 @@ def list_services(
 @app.command()
 def show(
     service: Annotated[str, typer.Argument(metavar="SERVICE")],
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -76,14 +76,14 @@ def show(
 
 
 @app.command()
-def register(spec: SpecText, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+def register(spec: SpecText, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
     """Register a service: it takes jobs at once. For admins."""
     body = json_object(spec, "SPEC")
     _tell(_ask(url, api_key, "POST", "", body), as_json)
 
 
 @app.command()
-def revise(spec: SpecText, url: Url = DEFAULT_URL, api_key: Key = None, as_json: Json = False) -> None:
+def revise(spec: SpecText, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
     """Give a service its next version; a retired one takes jobs again. For admins."""
     body = json_object(spec, "SPEC")
     name = body.get("id")
@@ -95,7 +95,7 @@ def revise(spec: SpecText, url: Url = DEFAULT_URL, api_key: Key = None, as_json:
 @app.command()
 def retire(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its id.")],
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +106,7 @@ def retire(
 @app.command()
 def versions(
     service: Annotated[str, typer.Argument(metavar="SERVICE")],
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -125,7 +125,7 @@ def check(
     payload: Annotated[
         str, typer.Option("--payload", help="The input: a JSON object, @FILE, or - for stdin.")
     ] = "{}",
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -144,7 +144,7 @@ def check(
 
 
 def _ask(
-    url: str,
+    url: str | None,
     api_key: str | None,
     method: str,
     path: str,
