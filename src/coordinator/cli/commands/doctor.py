@@ -262,8 +262,8 @@ async def _coordinator(settings: Settings) -> list[Check]:
         checks = [_address(settings, of_settings)]
         if found:
             hint = "Start `coordinator dev` again, or delete that file if another coordinator is meant."
-            told = f"no coordinator answers at {url}, which {found[1]} names"
-            checks.append(Check("coordinator's address", "warning", told, hint))
+            cause = f"no coordinator answers at {url}, which {found[1]} names"
+            checks.append(Check("coordinator's address", "warning", cause, hint))
         return checks
     except CoordinatorError as error:
         hint = "Look into the coordinator's log; /health says which part it is."
