@@ -134,10 +134,6 @@ class Keyring:
         name, _, secret = key.partition(":")
         return self._find(name, lambda entry: entry.is_proved_by(secret))
 
-    def by_key(self, key: str, *roles: Role) -> Principal | None:
-        """The principal that this `name:secret` proves, in one of `roles` (any where none is given)."""
-        return _first(self.grants(key), roles)
-
     def by_signature(self, name: str, signature: str, message: bytes, *roles: Role) -> Principal | None:
         """The principal that this message's signature proves."""
         signature = signature.lower()
