@@ -120,13 +120,16 @@ class Attempt:
 
     @property
     def names(self) -> dict[str, Any]:
-        """The four fields that every command about an attempt has."""
-        return {
+        """The fields that every command about this attempt has; the trace is that of the offer."""
+        names = {
             "job_id": self.job_id,
             "attempt": self.offer.attempt,
             "miner_id": self.miner_id,
             "session_id": self.session_id,
         }
+        if self.offer.traceparent is not None:
+            names["traceparent"] = self.offer.traceparent
+        return names
 
     def stop(self, reason: Stopped) -> None:
         """Stop the executor, if it runs. A result that is being reported stays: it may still count."""

@@ -251,7 +251,7 @@ class Slots:
             self._log.info("completed", **_names(attempt))
         else:
             # Thousands a second: a line each would cost more than the work.
-            self._log.debug("completed", job=attempt.job_id)
+            self._log.debug("completed", **_names(attempt))
 
     def _remember(self, attempt: Attempt) -> None:
         self._over[attempt.key] = None
@@ -271,7 +271,9 @@ def _is_instant(executor: Executor, offer: Offer) -> bool:
 
 
 def _names(attempt: Attempt) -> dict[str, Any]:
-    return {"job": attempt.job_id, "attempt": attempt.offer.attempt, "service": attempt.offer.service}
+    offer = attempt.offer
+    names = {"job": attempt.job_id, "attempt": offer.attempt, "service": offer.service}
+    return names if offer.traceparent is None else {**names, "traceparent": offer.traceparent}
 
 
 def _where(error: BaseException) -> str:
