@@ -17,7 +17,8 @@ from coordinator.crypto.statement import sign_statement
 from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
 from coordinator.domain.messages import Command, Principal, Role
 from coordinator.domain.miner import MinerRegister
-from coordinator.runtime.bootstrap import CoordinatorProcess, build
+from coordinator.runtime.bootstrap import build
+from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.settings import Settings
 from coordinator.wire.answers import Accepted
 

@@ -69,7 +69,8 @@ class Bench:
         self.log = log
         self.committed: list[Appended] = []
         ids = Ids()
-        self.bus = CommandBus(log, CLOCK, StateCache(is_final), ids, on_committed=self._on_committed)
+        self.bus = CommandBus(log, CLOCK, StateCache(is_final), ids)
+        self.bus.on_committed(self._on_committed)
         self.names = Names(self.bus.state)
         references = References(log, NoBlobs(), lambda pairs: unowned or set())
         key = SigningKey(bytes(32))

@@ -17,9 +17,10 @@ from typing import Any
 
 from coordinator.application.ports import Appended, LogUnavailable, NewEvent, Recorded, StoredPayload
 from coordinator.domain.job import JobCompleted, JobSubmitted
-from coordinator.runtime import bootstrap, server
+from coordinator.runtime import server
 from coordinator.runtime.adapters import Adapters
-from coordinator.runtime.bootstrap import CoordinatorProcess, open_adapters
+from coordinator.runtime.bootstrap import connect, open_adapters
+from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.logs import configure_logs
 from coordinator.runtime.parent_watch import stop_with_parent
 from coordinator.runtime.settings import Settings, load_settings
@@ -126,11 +127,10 @@ def main(step: str, n: str) -> None:
     count = Countdown(int(n))
 
     def build(given: Settings) -> CoordinatorProcess:
-        return CoordinatorProcess(given, STEPS[step](open_adapters(given), count))
+        adapters = STEPS[step](open_adapters(given), count)
+        return connect(given, adapters, catalogue=lambda: [*load_catalog(), SPEC])
 
-    setattr(bootstrap, "load_catalog", lambda: [*load_catalog(), SPEC])  # noqa: B010 - as monkeypatch does it
-    setattr(server, "build", build)  # noqa: B010
-    server.run(settings)
+    server.run(settings, build=build)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
 from coordinator.edge import create_app
-from coordinator.runtime.bootstrap import CoordinatorProcess, build
+from coordinator.runtime.bootstrap import build
+from coordinator.runtime.coordinator import CoordinatorProcess
+from coordinator.runtime.edge import edge_of
 from coordinator.runtime.settings import load_settings
 
 CLIENTS = ("alice", "bob")
@@ -142,7 +144,7 @@ async def an_edge(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(coordinator.stop)
         await coordinator.start()
-        bench = Bench(coordinator, coordinator.app)
+        bench = Bench(coordinator, edge_of(coordinator))
         stack.push_async_callback(bench.app.state.job_watch.stop)
         await bench.reached(coordinator.feed.head)  # the registry
         yield bench

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 
@@ -20,6 +20,14 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Returns once nothing of it runs any more."""
+
+
+@runtime_checkable
+class Fallible(Protocol):
+    """A service that can say what keeps it from its work."""
+
+    def problems(self) -> Sequence[str]:
+        """A sentence for each problem, without secrets; at once, without I/O."""
 
 
 class Services:
@@ -43,6 +51,12 @@ class Services:
                 stack.push_async_callback(service.stop)
                 await service.start()
             self._started = stack.pop_all()
+
+    def problems(self) -> list[str]:
+        """What keeps the parts from their work, in order; at once, without I/O."""
+        return [
+            text for service in self._services if isinstance(service, Fallible) for text in service.problems()
+        ]
 
     async def stop(self) -> None:
         """Stop all of them, also where one fails at it; then its error is raised."""
@@ -85,10 +99,11 @@ class Background:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=self._name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     async def stop(self) -> None:
         """Cancel all of them, and wait for their ends."""

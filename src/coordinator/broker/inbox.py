@@ -119,6 +119,10 @@ class CommandInbox:
     def connected(self) -> bool:
         return self._up
 
+    def problems(self) -> list[str]:
+        """What keeps commands from being consumed; a broker that is away says so itself."""
+        return ["commands are not consumed"] if self._broker.connected and not self._up else []
+
     async def start(self) -> None:
         """Begin to consume. Raises BrokerRefused, BrokerUnreachable."""
         if self._up:

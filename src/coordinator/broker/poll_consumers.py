@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, cast
 
 import structlog
 from aio_pika.abc import AbstractRobustChannel
@@ -20,6 +20,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pydantic import TypeAdapter, ValidationError
 
+from coordinator.application.background import Background
 from coordinator.application.ports import TakenOffer
 from coordinator.broker.connection import Broker, BrokerError
 from coordinator.broker.topology import WORK_EXPIRES_MS, TopologyMismatch
@@ -253,7 +254,7 @@ class PollConsumers:
         self._robust: AbstractRobustChannel | None = None
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Background("poll-consumers")
 
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         if self.stopped:
@@ -265,11 +266,8 @@ class PollConsumers:
             }
         return await polls.take(wait)
 
-    def spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._tasks.spawn(work)
 
     async def channel(self) -> Channel:
         """The open channel, with a prefetch of one message per consumer."""
@@ -289,9 +287,7 @@ class PollConsumers:
         self.stopped = True
         for polls in self._profiles.values():
             polls.release()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         robust, self._robust = self._robust, None
         if robust is not None and self._broker.connected:
             await robust.close()  # which gives back whatever is not settled

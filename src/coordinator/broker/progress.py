@@ -27,6 +27,7 @@ from pamqp.commands import Basic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
+from coordinator.application.background import Background, BackgroundTask
 from coordinator.application.commands.parsing import parse_json
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolders
@@ -110,26 +111,24 @@ class RabbitProgress:
         self._binding = asyncio.Event()
         """Set, and replaced, each time that something was bound."""
         self._connected = False
-        self._consumer: asyncio.Task[None] | None = None
+        self._consumer = BackgroundTask("progress")
         self._relayed: OrderedDict[UUID, None] = OrderedDict()
         """Jobs whose miners speak to this process."""
         self._waiting: dict[UUID, deque[tuple[Principal, ProgressReport]]] = {}
-        self._sending: set[asyncio.Task[None]] = set()
-        self._checking: set[asyncio.Task[None]] = set()
+        self._sending = Background("progress-sending")
+        self._checking = Background("progress-checking")
 
     async def start(self, hub: ProgressHub) -> None:
         """Begin to consume for this hub; does not wait for the broker. A second start does nothing."""
-        if self._consumer is None:
+        if not self._consumer.running:
             self._hub = hub
-            self._consumer = asyncio.create_task(self._keep_consuming(), name="progress")
+            self._consumer.start(self._keep_consuming)
 
     async def stop(self) -> None:
         """May be called twice, or without a start."""
-        consumer, self._consumer = self._consumer, None
-        tasks = [*self._sending, *self._checking, *([consumer] if consumer else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._consumer.stop()
+        await self._sending.stop()
+        await self._checking.stop()
 
     # --- the port ------------------------------------------------------------------------------------------
     async def bind(self, topic: Topic) -> None:
@@ -194,9 +193,7 @@ class RabbitProgress:
                 async with asyncio.timeout(SEND_SECONDS):
                     await sending
 
-        task = asyncio.create_task(send())
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._sending.spawn(send())
 
     # --- consuming -----------------------------------------------------------------------------------------
     async def _keep_consuming(self) -> None:
@@ -314,9 +311,7 @@ class RabbitProgress:
             if len(self._checking) >= MAX_CHECKING:
                 return
             waiting = self._waiting[report.job_id] = deque(maxlen=MAX_WAITING)
-            task = asyncio.create_task(self._pass_on(report.job_id, waiting))
-            self._checking.add(task)
-            task.add_done_callback(self._checking.discard)
+            self._checking.spawn(self._pass_on(report.job_id, waiting))
         waiting.append((principal, report))
 
     async def _pass_on(self, job_id: UUID, waiting: deque[tuple[Principal, ProgressReport]]) -> None:

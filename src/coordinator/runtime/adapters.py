@@ -33,7 +33,7 @@ class AmqpEdge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """The adapters of one mode. Opened, but nothing runs before `start`."""
+    """The adapters of one mode: a service. Opened, but nothing runs before `start`."""
 
     log: EventLog
     database: Database
@@ -54,3 +54,7 @@ class Adapters:
     connected: Callable[[], bool]
     on_reconnect: Callable[[Callable[[], None]], None]
     """Call back when the broker is there again after it was away."""
+
+    def problems(self) -> list[str]:
+        """What keeps the adapters from their work."""
+        return [] if self.connected() else ["the broker is out of reach"]

@@ -13,7 +13,9 @@ from fastapi import FastAPI
 
 from coordinator.edge.server.header_limits import LimitedHeaders
 from coordinator.edge.server.websocket_denials import RefusedWebSockets
-from coordinator.runtime.bootstrap import CoordinatorProcess, build
+from coordinator.runtime.bootstrap import build
+from coordinator.runtime.coordinator import CoordinatorProcess
+from coordinator.runtime.edge import edge_of
 from coordinator.runtime.event_loop import run_loop
 from coordinator.runtime.garbage_collection import spare_the_collector
 from coordinator.runtime.settings import Settings
@@ -26,16 +28,22 @@ STOP_SECONDS = 10  # how long requests under way may take once we stop
 
 
 def run(
-    settings: Settings, on_ready: Callable[[CoordinatorProcess, int], None] = lambda c, port: None
+    settings: Settings,
+    on_ready: Callable[[CoordinatorProcess, int], None] = lambda c, port: None,
+    build: Callable[[Settings], CoordinatorProcess] = build,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `on_ready(coordinator, port)` is called once requests are answered.
 
     Raises OSError (the port is taken), LogUnavailable, ConnectionError, DataDirectoryInUse.
     """
-    run_loop(serve(settings, on_ready))
+    run_loop(serve(settings, on_ready, build))
 
 
-async def serve(settings: Settings, on_ready: Callable[[CoordinatorProcess, int], None]) -> None:
+async def serve(
+    settings: Settings,
+    on_ready: Callable[[CoordinatorProcess, int], None],
+    build: Callable[[Settings], CoordinatorProcess] = build,
+) -> None:
     """As `run`, on the loop that is there."""
     listener = listen(settings.app_host, settings.app_port)
     with contextlib.closing(listener):
@@ -106,7 +114,7 @@ async def _serve(
     listener: socket.socket,
     on_ready: Callable[[CoordinatorProcess, int], None],
 ) -> None:
-    server = _Server(configure(coordinator.app))
+    server = _Server(configure(edge_of(coordinator)))
 
     def stop() -> None:
         coordinator.let_go()

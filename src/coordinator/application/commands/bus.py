@@ -51,6 +51,8 @@ from coordinator.domain.messages import Metadata, read_traceparent
 from coordinator.wire.answers import Accepted, Answer, Refused
 
 MAX_TRIES = 3
+OnCommitted = Callable[[Appended, Sequence[StoredPayload]], None]
+"""What was appended, and the payloads that were stored with it."""
 _UNAVAILABLE = Refused(Code.UNAVAILABLE, "the log is out of reach; send it again later")
 _INTERNAL = Refused(Code.INTERNAL, "this is our fault and nothing was recorded; it may be sent again")
 
@@ -125,18 +127,19 @@ class CommandBus:
         clock: Clock,
         cache: StateCache,
         ids: Ids,
-        *,
-        on_committed: Callable[[Appended, Sequence[StoredPayload]], None],
     ) -> None:
-        """`on_committed(appended, payloads)`: called on the event loop after each commit, in log order."""
         self._log = event_log
         self._clock = clock
         self._ids = ids
-        self._on_committed = on_committed
+        self._committed_callbacks: list[OnCommitted] = []
         self._batches = Batches(self._answer, _UNAVAILABLE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
         self.cache = cache
         self.stats = BusStats()
+
+    def on_committed(self, callback: OnCommitted) -> None:
+        """Call back on the event loop after each commit, in log order, before its commands are answered."""
+        self._committed_callbacks.append(callback)
 
     async def start(self) -> None:
         await self._batches.start()
@@ -293,7 +296,8 @@ class CommandBus:
             for stream, last in decided.last.items():
                 state, version, _ = decided.states[stream]
                 self.cache.put(stream, Entry(state, version, recorded[last].position))
-            self._on_committed(appended, decided.payloads)
+            for callback in self._committed_callbacks:
+                callback(appended, decided.payloads)
         return [
             answer
             if isinstance(answer, Refused)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from coordinator.application.commands.payload_bodies import refs_in, store_failed
-from coordinator.application.ports import BlobSource, EventLog, Intent
+from coordinator.application.ports import BlobSource, Database, EventLog, Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobComplete
 
@@ -15,6 +15,14 @@ READ_SECONDS = 5.0
 
 Pair = tuple[str, str]
 """A reference, and the name of a principal."""
+
+
+def unowned_blobs(database: Database, pairs: Collection[Pair]) -> set[Pair]:
+    """Those of the pairs that are no upload that took place. Raises LogUnavailable."""
+    keys = {f"{ref.removeprefix('blob:')}/{principal}": (ref, principal) for ref, principal in pairs}
+    with database.transaction() as tables:
+        owned = {row["key"] for row in tables.query("bus_owned_blobs", keys=list(keys))}
+    return {pair for key, pair in keys.items() if key not in owned}
 
 
 class References:

@@ -18,6 +18,7 @@ from uuid import UUID
 import structlog
 from pydantic_core import from_json
 
+from coordinator.application.background import Background
 from coordinator.application.dispatch.fair_queue import Lane, QueuedWork
 from coordinator.application.dispatch.fleet import Profile, Session
 from coordinator.application.dispatch.open_work import Changes, Hint, OpenWork, RunningAttempt
@@ -69,7 +70,7 @@ class Dispatcher(FollowerBase):
         self._reset = False
         self._acted = 0
         """The position of the last event that is noted."""
-        self._hinting: set[asyncio.Task[None]] = set()
+        self._hinting = Background("hint")
         self._changes = Changes([], set(), [])
         self.work = OpenWork()
         queues.on_reset(self._note_reset)
@@ -238,9 +239,7 @@ class Dispatcher(FollowerBase):
             except Exception as error:
                 log.debug("a hint was lost", miner=hint.miner_id, error=str(error))
 
-        task = asyncio.create_task(send())
-        self._hinting.add(task)
-        task.add_done_callback(self._hinting.discard)
+        self._hinting.spawn(send())
 
 
 def _apply_sessions(tables: Tables, events: Sequence[Recorded]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from coordinator.application.background import BackgroundTask
 from coordinator.application.ports import EventLog, LogError, LogUnavailable, Recorded
 
 KEEP_EVENTS = 3000  # the recent past that followers read from memory; behind it they read the log
@@ -27,7 +28,7 @@ class EventFeed:
 
     def __init__(self, event_log: EventLog) -> None:
         self._log = event_log
-        self._on_foreign: Callable[[Sequence[Recorded]], None] = lambda events: None
+        self._foreign_callbacks: list[Callable[[Sequence[Recorded]], None]] = []
         self._recent: list[Recorded] = []
         self._positions: list[int] = []
         """Those of `_recent`."""
@@ -39,7 +40,7 @@ class EventFeed:
         self._unreadable: LogError | None = None
         self._more = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("event-feed")
 
     @property
     def head(self) -> int:
@@ -48,7 +49,7 @@ class EventFeed:
 
     def on_foreign(self, callback: Callable[[Sequence[Recorded]], None]) -> None:
         """Call back with events that this process did not append itself."""
-        self._on_foreign = callback
+        self._foreign_callbacks.append(callback)
 
     def on_more(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back whenever there is more to read; calling what is returned ends it."""
@@ -57,15 +58,12 @@ class EventFeed:
 
     async def start(self) -> None:
         """Begin at the log's end. Raises LogUnavailable."""
-        if self._task is None:
+        if not self._task.running:
             self._from = self._to = await asyncio.to_thread(self._log.head)
-            self._task = asyncio.create_task(self._tail(), name="event-feed")
+            self._task.start(self._tail)
 
     async def stop(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
 
     def offer(self, previous: int, events: Sequence[Recorded]) -> None:
         """What the bus of this process has just committed, after the log's position `previous`."""
@@ -131,7 +129,8 @@ class EventFeed:
                 events = await asyncio.to_thread(self._log.read, self._to, READ_EVENTS)
                 events = [e for e in events if e.position > self._to]
                 if events:
-                    self._on_foreign(events)
+                    for callback in self._foreign_callbacks:
+                        callback(events)
                     self._extend(events)
             except LogUnavailable as error:
                 log.warning("the log is out of reach", error=str(error))

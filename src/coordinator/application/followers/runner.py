@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
 
+from coordinator.application.background import BackgroundTask
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.ports import (
     Database,
@@ -234,25 +235,26 @@ class FollowerRunner:
         self._database = database
         self._leadership = leadership
         self._watermarks = watermarks
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(f"follower-{follower.name}")
         self._thread: ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
-        if self._task is None:
+        if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.follower.name)
-            self._task = asyncio.create_task(self._run(), name=f"follower-{self.follower.name}")
+            self._task.start(self._run)
 
     async def stop(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if self._thread is not None:
+            await self._task.stop()
             await self._leadership.release(self.follower.name)
-        thread, self._thread = self._thread, None
-        if thread is not None:
+            thread, self._thread = self._thread, None
             thread.shutdown(wait=True)
         if self.status != "failed":
             self.status = "stopped"
+
+    def problems(self) -> list[str]:
+        """Why this follower does not follow."""
+        return [f"{self.follower.name} stopped: {self.error}"] if self.status == "failed" else []
 
     async def _run(self) -> None:
         name = self.follower.name

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from coordinator.application.background import BackgroundTask
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.runner import LocalWatermarks
 from coordinator.application.keys.keyring import Keyring
@@ -49,14 +50,14 @@ class KeyFollower:
         self._watermarks = watermarks
         self._keys: dict[UUID, tuple[int, KeyState]] = {}
         """Version and state of every key that was not revoked at the start."""
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("keyring")
 
     async def start(self) -> None:
         """Read what there is; the feed has started. Returns once the keyring is up to date.
 
         Raises LogUnavailable.
         """
-        if self._task is not None:
+        if self._task.running:
             return
         position, streams = await asyncio.to_thread(self._read)
         for stream, events in streams.items():
@@ -68,13 +69,10 @@ class KeyFollower:
             position = self._take_in(events) if events else head
         self._watermarks.leads(self.name, here=True)
         self._watermarks.moved(self.name, position)
-        self._task = asyncio.create_task(self._follow(position), name="keyring")
+        self._task.start(lambda: self._follow(position))
 
     async def stop(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
 
     async def reached(self, position: int, timeout: float) -> bool:
         """Wait until this process's keyring is as the log was at `position`."""

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from coordinator.application.background import BackgroundTask
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress import ProgressReport
@@ -167,22 +168,19 @@ class LiveEvents:
         self._hub = hub
         self._lease_holders = lease_holders
         self._readers: dict[Topic, set[EventReader]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("live-events")
         self._turns = asyncio.Semaphore(CATCHING_UP)
         self.position = 0
         """All up to here was handed on."""
 
     async def start(self) -> None:
         """Begin at the feed's end."""
-        if self._task is None:
+        if not self._task.running:
             self.position = self._feed.head
-            self._task = asyncio.create_task(self._run(), name="live-events")
+            self._task.start(self._run)
 
     async def stop(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
 
     @property
     def readers(self) -> int:

@@ -15,8 +15,8 @@ app = typer.Typer(help="Tables that are derived from the log.", no_args_is_help=
 @app.command()
 def rebuild(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Throw the derived tables away, and make them again from the log. Stop an embedded coordinator first."""
-    from coordinator.runtime.bootstrap import rebuild_projections
     from coordinator.runtime.log_reader import open_log
+    from coordinator.runtime.projections import rebuild_projections
 
     settings = settings_with(data_dir)
     open_log(settings).close()  # an error where there is no log, instead of an empty new one
@@ -32,8 +32,8 @@ def rebuild(data_dir: DataDir = None, as_json: Json = False) -> None:
 @app.command()
 def check(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Compare the derived tables with a fold of the log. Ends with 7 if they differ."""
-    from coordinator.runtime.bootstrap import check_projections
     from coordinator.runtime.log_reader import open_log
+    from coordinator.runtime.projections import check_projections
 
     settings = settings_with(data_dir)
     open_log(settings).close()

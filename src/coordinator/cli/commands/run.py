@@ -21,7 +21,7 @@ from coordinator.cli.settings import settings_with
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
-    from coordinator.runtime.bootstrap import CoordinatorProcess
+    from coordinator.runtime.coordinator import CoordinatorProcess
     from coordinator.runtime.settings import Settings
 
 

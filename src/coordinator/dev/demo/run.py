@@ -206,8 +206,8 @@ def _verify(stage: Stage, batch: list[Played]) -> int:
 
 def _replay(stage: Stage) -> int:
     """How many events the log has; every projection equals a fold of them, or DemoFailed is raised."""
-    from coordinator.runtime.bootstrap import check_projections
     from coordinator.runtime.log_reader import count_events
+    from coordinator.runtime.projections import check_projections
 
     settings = stage.settings()
     differences = check_projections(settings)

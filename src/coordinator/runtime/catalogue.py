@@ -1,0 +1,39 @@
+"""The catalogue's services are registered at each start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from coordinator.application.ports import Gateway, Intent, LogUnavailable
+from coordinator.domain.errors import Code
+from coordinator.domain.messages import SYSTEM
+from coordinator.domain.service import ServiceRegister, ServiceSpec
+from coordinator.wire.answers import Refused
+
+START_SECONDS = 60.0  # how long the entries may take to get into the log
+
+
+class CatalogueRegistration:
+    """A service that has done its work once it has started."""
+
+    def __init__(self, gateway: Gateway, catalogue: Callable[[], list[dict[str, Any]]]) -> None:
+        self._gateway = gateway
+        self._catalogue = catalogue
+
+    async def start(self) -> None:
+        """Register the catalogue's entries, and bring those that an older catalogue registered up to date.
+
+        An entry that an admin has revised or retired stays as it is. Raises LogUnavailable.
+        """
+        specs = [ServiceSpec.model_validate(entry) for entry in self._catalogue()]
+        intents = [Intent(ServiceRegister(spec=spec), SYSTEM) for spec in specs]
+        async with asyncio.timeout(START_SECONDS):
+            answers = await self._gateway.handle(intents)
+        for spec, answer in zip(specs, answers, strict=True):
+            if isinstance(answer, Refused) and answer.code in (Code.UNAVAILABLE, Code.INTERNAL):
+                raise LogUnavailable(f"{spec.id} could not be registered: {answer.detail}")
+
+    async def stop(self) -> None:
+        return None
