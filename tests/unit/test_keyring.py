@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from coordinator.application.keys.keyring import MIN_SECRET_LENGTH, BadKey, Keyring
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.messages import Principal, Role
+from tests.harness.keys import holder_of
 
 ALICE, RIG, ROOT = (
     Principal("alice", Role.CLIENT),
@@ -61,7 +62,7 @@ MESSAGE = message_to_sign("job.submit", "m-1", "reply", "c-1", b"{}")
 )
 def test_a_key_proves_the_name_that_it_belongs_to(key: str, principal: Principal | None) -> None:
     """The whole key, and nothing but it, is its principal's; whatever else is sent is nobody's."""
-    assert principal == RING.by_key(key)
+    assert principal == holder_of(RING, key)
 
 
 @pytest.mark.parametrize("role", [Role.CLIENT, Role.MINER, Role.ADMIN])
@@ -72,20 +73,20 @@ def test_a_key_counts_in_its_role_only(role: Role) -> None:
         ("rig:secret-of-rig", RIG),
         ("root:secret-of-root", ROOT),
     ):
-        assert (principal if role == principal.role else None) == RING.by_key(key, role)
-        assert principal == RING.by_key(key, role, principal.role)
-        assert None is RING.by_key(key, Role.SYSTEM)
+        assert (principal if role == principal.role else None) == holder_of(RING, key, role)
+        assert principal == holder_of(RING, key, role, principal.role)
+        assert None is holder_of(RING, key, Role.SYSTEM)
 
 
 def test_one_name_may_have_keys_in_two_roles() -> None:
     """Each key gives the role that it is listed under."""
     ring = Keyring({Role.CLIENT: ["ann:client-secret"], Role.ADMIN: ["ann:admin-secret"]})
-    assert Principal("ann", Role.CLIENT) == ring.by_key("ann:client-secret")
-    assert Principal("ann", Role.ADMIN) == ring.by_key("ann:admin-secret")
-    assert None is ring.by_key("ann:client-secret", Role.ADMIN)
+    assert Principal("ann", Role.CLIENT) == holder_of(ring, "ann:client-secret")
+    assert Principal("ann", Role.ADMIN) == holder_of(ring, "ann:admin-secret")
+    assert None is holder_of(ring, "ann:client-secret", Role.ADMIN)
     both = Keyring({Role.CLIENT: ["ann:one-secret"], Role.ADMIN: ["ann:one-secret"]})
-    assert Principal("ann", Role.CLIENT) == both.by_key("ann:one-secret", Role.CLIENT)
-    assert Principal("ann", Role.ADMIN) == both.by_key("ann:one-secret", Role.ADMIN)
+    assert Principal("ann", Role.CLIENT) == holder_of(both, "ann:one-secret", Role.CLIENT)
+    assert Principal("ann", Role.ADMIN) == holder_of(both, "ann:one-secret", Role.ADMIN)
 
 
 # --- a message's signature (AMQP) --------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def test_secrets_are_compared_in_constant_time_and_every_key_of_a_name(
         return compare(known, given)
 
     monkeypatch.setattr(hmac, "compare_digest", spy)
-    RING.by_key(f"alice:{OLD}")
+    holder_of(RING, f"alice:{OLD}")
     assert [(OLD.encode(), OLD.encode()), (NEW.encode(), OLD.encode())] == compared
     compared.clear()
     RING.by_signature("alice", sign_message(NEW, MESSAGE), MESSAGE)
@@ -200,7 +201,7 @@ def test_an_empty_ring_knows_nobody() -> None:
     """No keys, no principals; also not an empty one."""
     ring = Keyring({})
     for key in ("", ":", "alice:", f"alice:{OLD}"):
-        assert None is ring.by_key(key)
+        assert None is holder_of(ring, key)
     assert None is ring.by_signature("", sign_message("", MESSAGE), MESSAGE)
 
 
@@ -212,7 +213,7 @@ SECRETS = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=M
 def test_every_good_key_is_known_and_no_other(name: str, secret: str, other: str) -> None:
     """Whatever name and secret an operator chooses, that key is let in, and any other string is not."""
     ring = Keyring({Role.MINER: [f"{name}:{secret}"]})
-    assert Principal(name, Role.MINER) == ring.by_key(f"{name}:{secret}")
-    assert (other == secret) == (ring.by_key(f"{name}:{other}") is not None)
+    assert Principal(name, Role.MINER) == holder_of(ring, f"{name}:{secret}")
+    assert (other == secret) == (holder_of(ring, f"{name}:{other}") is not None)
     assert None is ring.by_signature(name, other, MESSAGE)
     assert Principal(name, Role.MINER) == ring.by_signature(name, sign_message(secret, MESSAGE), MESSAGE)

@@ -9,6 +9,7 @@ import pytest
 from coordinator.domain.messages import Principal, Role
 from coordinator.miner.settings import MinerSettings
 from coordinator.runtime.settings import BadSettings, Settings, load_settings
+from tests.harness.keys import holder_of
 
 SECRET = "hunter2hunter2"
 DATABASE, AMQP = f"postgresql://u:{SECRET}@db/c", f"amqp://u:{SECRET}@mq/"
@@ -40,7 +41,7 @@ def test_everything_has_a_default() -> None:
         settings.job_ttl_seconds,
     )
     assert (10, 30) == (settings.heartbeat_interval_seconds, settings.heartbeat_timeout_seconds)
-    assert None is settings.keyring.by_key("anybody:anything")
+    assert None is holder_of(settings.keyring, "anybody:anything")
 
 
 def test_the_environment_is_read(environment: Environment) -> None:
@@ -114,12 +115,12 @@ def test_keys_are_comma_separated_and_make_the_ring(environment: Environment) ->
         ADMIN_API_KEYS=f"root:{SECRET}",
     )
     ring = load_settings().keyring
-    assert Principal("alice", Role.CLIENT) == ring.by_key(f"alice:another-{SECRET}")
-    assert Principal("rig", Role.MINER) == ring.by_key(f"rig:{SECRET}")
-    assert Principal("root", Role.ADMIN) == ring.by_key(f"root:{SECRET}")
+    assert Principal("alice", Role.CLIENT) == holder_of(ring, f"alice:another-{SECRET}")
+    assert Principal("rig", Role.MINER) == holder_of(ring, f"rig:{SECRET}")
+    assert Principal("root", Role.ADMIN) == holder_of(ring, f"root:{SECRET}")
     ring = load_settings(miner_api_keys=[f"other:{SECRET}"]).keyring
-    assert Principal("other", Role.MINER) == ring.by_key(f"other:{SECRET}")
-    assert None is ring.by_key(f"rig:{SECRET}")
+    assert Principal("other", Role.MINER) == holder_of(ring, f"other:{SECRET}")
+    assert None is holder_of(ring, f"rig:{SECRET}")
 
 
 # --- wrong values ------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def test_production_refuses_the_secrets_that_are_shipped_for_trying_it_out(
 ) -> None:
     """APP_ENV=prod names the setting and shows no secret; elsewhere the same key is fine."""
     key = "app:dev-only-client-secret"
-    assert Settings(_env_file=None, client_api_keys=key).keyring.by_key(key) is not None
+    assert holder_of(Settings(_env_file=None, client_api_keys=key).keyring, key) is not None
     with pytest.raises(BadSettings, match=r"^CLIENT_API_KEYS: with APP_ENV=prod") as refused:
         load_settings(_env_file=None, app_env="prod", client_api_keys=key)
     assert "client-secret" not in str(refused.value)
