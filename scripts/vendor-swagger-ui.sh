@@ -5,7 +5,7 @@ set -eu
 VERSION=5.35.0
 INTEGRITY='sha512-U06rpMtW9V3XPGOBeamTUSr0Z09jMX4IJuANpE/EZbAhw0G8CgwrzU4YmXkn/h0wCDNsXdGarTNNHC3sU8yVUQ=='
 
-assets=$(cd "$(dirname "$0")/../src/coordinator/edge/assets" && pwd)
+assets=$(cd "$(dirname "$0")/../src/coordinator/edge/pages/assets" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

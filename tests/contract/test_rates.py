@@ -13,9 +13,10 @@ import pytest
 
 from coordinator.dev.servers import RedisServer
 from coordinator.dev.servers.processes import free_port
+from coordinator.edge.context import Spent
 from coordinator.edge.middleware import rate_limits as module
 from coordinator.edge.middleware import rate_storage
-from coordinator.edge.middleware.rate_limits import RateLimits, Spent, redis_storage
+from coordinator.edge.middleware.rate_limits import RateLimits, rate_headers, redis_storage, too_many
 from coordinator.edge.middleware.rate_storage import SWEEP_CALLS, LocalStorage
 
 SOON = 30.0
@@ -70,11 +71,11 @@ async def test_a_budget_is_spent_request_by_request(make: Make, name: str) -> No
     rates = make()
     told = [await spend(rates, "client", name) for _ in range(5)]
     assert [True, True, True, False, False] == [spent.allowed for spent in told]
-    headers = [spent.headers() for spent in told]
+    headers = [rate_headers(spent) for spent in told]
     assert ["2", "1", "0", "0", "0"] == [h["RateLimit-Remaining"] for h in headers]
     assert {("3", "3;w=60")} == {(h["RateLimit-Limit"], h["RateLimit-Policy"]) for h in headers}
     assert all(0 < int(h["RateLimit-Reset"]) <= 60 for h in headers)
-    problem = told[-1].problem("no")
+    problem = too_many(told[-1], "no")
     assert (429, headers[-1]["RateLimit-Reset"]) == (problem.status, problem.headers["Retry-After"])
 
 

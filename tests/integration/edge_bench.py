@@ -145,6 +145,6 @@ async def an_edge(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
         stack.push_async_callback(coordinator.stop)
         await coordinator.start()
         bench = Bench(coordinator, edge_of(coordinator))
-        stack.push_async_callback(bench.app.state.job_watch.stop)
+        stack.push_async_callback(bench.app.state.context.job_watch.stop)
         await bench.reached(coordinator.feed.head)  # the registry
         yield bench

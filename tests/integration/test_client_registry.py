@@ -17,7 +17,7 @@ from coordinator.client import (
     RequestRefused,
 )
 from tests.integration.edge_bench import Bench, key_of
-from tests.integration.test_edge_socket import serving
+from tests.integration.test_edge_server import serving
 
 SPEC: dict[str, Any] = {
     "id": "word_count",

@@ -15,7 +15,7 @@ from coordinator.edge.services.whisper import WhisperJob
 from coordinator.services.catalog import load_catalog
 from tests.harness.live import read_events
 from tests.integration.edge_bench import Bench, key_of
-from tests.integration.test_edge_socket import serving
+from tests.integration.test_edge_server import serving
 
 SOUND = bytes(range(256)) * 999
 URL = "https://example.com/some.file"

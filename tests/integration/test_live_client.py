@@ -18,7 +18,7 @@ from coordinator.edge.live import sockets
 from tests.harness.live import event_stream, key_protocol, live_socket, text_of, told
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import Bench, an_edge, key_of
-from tests.integration.test_edge_socket import serving
+from tests.integration.test_edge_server import serving
 
 ALICE, BOB, ROOT, RIG = (key_of(name) for name in ("alice", "bob", "root", "rig"))
 RESULT = {"algorithm": "sha256", "digests": []}

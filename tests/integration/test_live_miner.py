@@ -21,7 +21,7 @@ from coordinator.crypto.statement import sign_statement
 from tests.harness.live import LiveSocket, Message, live_socket, text_of
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench, an_edge, key_of
-from tests.integration.test_edge_socket import serving
+from tests.integration.test_edge_server import serving
 
 RIG, OTHER, ALICE = key_of("rig"), key_of("other-rig"), key_of("alice")
 RESULT = {"algorithm": "sha256", "digests": []}

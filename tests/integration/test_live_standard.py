@@ -19,7 +19,7 @@ from tests.harness.hand import HandMiner
 from tests.harness.live import LiveSocket, event_stream, live_socket, text_of, told
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench, an_edge, key_of
-from tests.integration.test_edge_socket import serving
+from tests.integration.test_edge_server import serving
 
 SIGNING_SEED = "5a" * 32
 EXCHANGE = "coordinator.progress"

@@ -1,10 +1,11 @@
-"""Ports for the edge's unit tests: a front that answers what it is told to, queues that tell what happens."""
+"""Ports for the edge's unit tests: a gateway that answers as it is told, queues that tell what happens."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache
 from typing import Any, cast
 from uuid import UUID
@@ -23,8 +24,9 @@ from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
 from coordinator.edge import EdgeContext, EdgeLimits, create_app
-from coordinator.edge.http.job_watch import JobWatch
-from coordinator.edge.openai.served_models import ServedModels
+from coordinator.edge.middleware.used_signatures import UsedSignatures
+from coordinator.edge.state.rows import JobRow
+from coordinator.runtime.edge import edge_settings
 from coordinator.runtime.settings import load_settings
 from coordinator.wire.answers import Accepted, Answer
 from coordinator.wire.heartbeat import Heartbeat
@@ -74,7 +76,33 @@ def an_offer(attempt: int = 1) -> Offer:
     )
 
 
-class FakeFront:
+def a_job_row(**columns: Any) -> dict[str, Any]:
+    """A row of the read model, of a job of alice's."""
+    row = JobRow(
+        job_id=str(JOB),
+        client="alice",
+        service="checksum",
+        service_version=1,
+        state="QUEUED",
+        constraints_json="{}",
+        priority=0,
+        attempt=1,
+        max_attempts=3,
+        miner_id=None,
+        requested_at=0,
+        started_at=None,
+        finished_at=None,
+        expires_at=900_000,
+        error_code=None,
+        error_message=None,
+        payload_digest="a" * 64,
+        result_digest=None,
+        position=1,
+    )
+    return {**asdict(row), **columns}
+
+
+class FakeGateway:
     """Answers with `answer(intent)`; has the states that it is given."""
 
     def __init__(self) -> None:
@@ -219,8 +247,8 @@ class FakeLog:
         return self._head
 
 
-def a_live(gateway: FakeFront, log: Any) -> Live:
-    """Live ports over this front's states and this log; nothing runs."""
+def a_live(gateway: FakeGateway, log: Any) -> Live:
+    """Live ports over this gateway's states and this log; nothing runs."""
     hub, lease_holders = ProgressHub(), LeaseHolders(gateway.state)
     return Live(
         LiveEvents(EventFeed(log), log, hub, lease_holders), hub, lease_holders, Revocations(Keyring({}))
@@ -236,17 +264,18 @@ def a_context(**ports: Any) -> EdgeContext:
         **ports.pop("settings", {}),
     )
     given: dict[str, Any] = {
-        "gateway": FakeFront(),
+        "gateway": FakeGateway(),
         "log": FakeLog(),
         "database": FakeDatabase(),
         "queues": FakeQueues(),
         "keyring": settings.keyring,
         "blobs": cast("Any", None),
-        "settings": settings,
+        "settings": edge_settings(settings),
         "watermarks": FakeWatermarks(),
-        "live": a_live(ports.get("gateway", FakeFront()), cast("Any", ports.get("log", FakeLog()))),
+        "live": a_live(ports.get("gateway", FakeGateway()), cast("Any", ports.get("log", FakeLog()))),
         "health": lambda: {"live": True, "ready": True, "reasons": []},
         "limits": EdgeLimits(),
+        "used_signatures": UsedSignatures(),
         **ports,
     }
     return EdgeContext(**given)
@@ -266,9 +295,8 @@ def _one_app() -> FastAPI:
 
 def an_app(**ports: Any) -> FastAPI:
     """An app over these ports. Making one takes a fifth of a second, so it is one app with other ports."""
-    app, context = _one_app(), a_context(**ports)
-    app.state.context, app.state.job_watch = context, JobWatch(context)
-    app.state.offered = ServedModels(context)
+    app = _one_app()
+    app.state.context = a_context(**ports)
     return app
 
 

@@ -13,7 +13,7 @@ from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
 from coordinator.edge import EdgeLimits
 from coordinator.wire.answers import Accepted
 from coordinator.wire.limits import MAX_BODY_BYTES
-from tests.unit.edge_fakes import ALICE, JOB, RIG, Conversation, FakeFront, an_app, browsing
+from tests.unit.edge_fakes import ALICE, JOB, RIG, Conversation, FakeGateway, an_app, browsing
 
 HOSTILE_BODIES = [
     b"{",
@@ -81,7 +81,7 @@ async def test_a_chunked_oversized_body_is_cut_off() -> None:
 
 async def test_a_body_of_exactly_the_limit_is_read() -> None:
     """The limit is the largest size that is allowed."""
-    gateway = FakeFront()
+    gateway = FakeGateway()
     gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "QUEUED", "expires_at": 0})
     body = b'{"service": "checksum", "payload": {}}'
     async with browsing(an_app(gateway=gateway), ALICE) as http:
@@ -103,7 +103,7 @@ async def test_a_body_that_stalls_is_given_up(limits: EdgeLimits) -> None:
 
 async def test_a_client_that_leaves_in_the_middle_of_a_body_sends_nothing() -> None:
     """Half a body is no command."""
-    gateway = FakeFront()
+    gateway = FakeGateway()
     talk = Conversation(an_app(gateway=gateway), "POST", "/v1/jobs", ALICE)
     talk.say(b'{"service": "checksum", "payload": {}}', more=True)
     talk.hang_up()
@@ -119,7 +119,7 @@ async def test_a_body_may_come_in_any_number_of_chunks() -> None:
         for byte in b'{"reason": "\xc3\xa9"}':
             yield bytes([byte])
 
-    gateway = FakeFront()
+    gateway = FakeGateway()
     gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
     async with browsing(an_app(gateway=gateway), ALICE) as http:
         answer = await http.post(f"/v1/jobs/{JOB}/cancel", content=chunks())
@@ -129,7 +129,7 @@ async def test_a_body_may_come_in_any_number_of_chunks() -> None:
 
 async def test_no_body_is_an_empty_object() -> None:
     """Where nothing has to be said, nothing has to be sent."""
-    gateway = FakeFront()
+    gateway = FakeGateway()
     gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
     async with browsing(an_app(gateway=gateway), ALICE) as http:
         assert (await http.post(f"/v1/jobs/{JOB}/cancel")).status_code == 200
@@ -148,7 +148,7 @@ async def test_a_body_cannot_speak_for_another_job_than_the_path() -> None:
 
 async def test_a_result_reaches_the_bus_as_it_was_sent() -> None:
     """The result's fields are the command's; the path names the job, and the miner's session is looked up."""
-    gateway = FakeFront()
+    gateway = FakeGateway()
     receipt = {"version": "1.0", "receipt_id": "r", "job_id": str(JOB), "units": "1.000"}
     gateway.answer = lambda _: Accepted(
         9, {"job_id": str(JOB), "state": "COMPLETED", "attempt": 2, "receipt": receipt}
@@ -173,7 +173,7 @@ async def test_a_result_reaches_the_bus_as_it_was_sent() -> None:
 
 async def test_a_trace_is_passed_on_where_it_is_one() -> None:
     """A W3C traceparent goes with the command; anything else in that header is dropped."""
-    gateway = FakeFront()
+    gateway = FakeGateway()
     gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "CANCELED"})
     good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with browsing(an_app(gateway=gateway), ALICE) as http:

@@ -15,11 +15,11 @@ from coordinator.application.metrics import BusMetrics, CoordinatorMetrics, Foll
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.edge import create_app
-from coordinator.edge.middleware.http_metrics import BUCKETS, HttpMetrics
+from coordinator.edge.state.http_metrics import BUCKETS, HttpMetrics
 from tests.unit.edge_fakes import ADMIN, ALICE, RIG, FakeDatabase, a_context, browsing
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
-FIGURES = CoordinatorMetrics(
+METRICS = CoordinatorMetrics(
     mode="standard",
     position=120,
     broker_up=False,
@@ -54,7 +54,7 @@ def an_app(**ports: Any) -> FastAPI:
     """An app of its own: its counts begin at nothing."""
     waiting = {"queued": 11, "oldest_at": int((time.time() - 60) * 1000)}
     given: dict[str, Any] = {"database": FakeDatabase(read_backlog=lambda **_: [waiting])}
-    return create_app(a_context(**{"metrics": lambda: FIGURES, **given, **ports}))
+    return create_app(a_context(**{"metrics": lambda: METRICS, **given, **ports}))
 
 
 async def scrape(app: FastAPI, key: str | None = ADMIN) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -190,16 +190,16 @@ def test_counting_a_request_costs_microseconds() -> None:
     class Route:
         name = "show_job"
 
-    meter, scope = HttpMetrics(), {"route": Route()}
-    best = min(_timed(meter, scope) for _ in range(5))
+    metrics, scope = HttpMetrics(), {"route": Route()}
+    best = min(_timed(metrics, scope) for _ in range(5))
     assert best < 20e-6  # about 1 µs; generous, for busy machines
-    durations = meter.durations["show_job"]
+    durations = metrics.durations["show_job"]
     assert sum(durations.counts) == 5000
     assert durations.counts[BUCKETS.index(0.005)] == 5000
 
 
-def _timed(meter: HttpMetrics, scope: dict[str, Any]) -> float:
+def _timed(metrics: HttpMetrics, scope: dict[str, Any]) -> float:
     begun = time.perf_counter()
     for _ in range(1000):
-        meter.count(scope, 200, 0.004)
+        metrics.count(scope, 200, 0.004)
     return (time.perf_counter() - begun) / 1000

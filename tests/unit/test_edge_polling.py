@@ -19,7 +19,7 @@ from tests.unit.edge_fakes import (
     RIG,
     SESSION,
     Conversation,
-    FakeFront,
+    FakeGateway,
     FakeQueues,
     an_app,
     an_offer,
@@ -35,13 +35,13 @@ def in_turn(*answers: Answer) -> Callable[[Intent], Answer]:
     return lambda _: left.pop(0)
 
 
-def polling(gateway: FakeFront, queues: FakeQueues) -> FastAPI:
+def polling(gateway: FakeGateway, queues: FakeQueues) -> FastAPI:
     return an_app(gateway=gateway, queues=queues)
 
 
 async def test_an_offer_is_claimed_and_answered() -> None:
     """A poll takes from the profile's queue, claims for the miner's session, and answers the offer."""
-    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway, queues = FakeGateway(), FakeQueues(an_offer())
     gateway.answer = in_turn(CLAIMED)
     async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={})
@@ -60,7 +60,7 @@ async def test_an_offer_is_claimed_and_answered() -> None:
 )
 async def test_a_stale_offer_is_dropped_and_the_next_one_taken(code: Code) -> None:
     """What someone else holds, or what is final, is taken off the queue, and the poll goes on."""
-    gateway, queues = FakeFront(), FakeQueues(an_offer(1), an_offer(2))
+    gateway, queues = FakeGateway(), FakeQueues(an_offer(1), an_offer(2))
     gateway.answer = in_turn(Refused(code, "stale"), CLAIMED)
     async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={"max_wait_seconds": 0})
@@ -79,7 +79,7 @@ async def test_a_stale_offer_is_dropped_and_the_next_one_taken(code: Code) -> No
 )
 async def test_an_offer_that_is_still_good_goes_back(code: Code, status: int) -> None:
     """Where the session or we are the reason, the offer is for another miner, and the reason is told."""
-    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway, queues = FakeGateway(), FakeQueues(an_offer())
     gateway.answer = in_turn(Refused(code, "not now"))
     async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={})
@@ -90,14 +90,14 @@ async def test_an_offer_that_is_still_good_goes_back(code: Code, status: int) ->
 @pytest.mark.parametrize("wait", [0, 0.02])
 async def test_no_work_is_no_content(wait: float) -> None:
     """Where nothing comes in time the answer is 204, without a body."""
-    async with browsing(polling(FakeFront(), FakeQueues()), RIG) as http:
+    async with browsing(polling(FakeGateway(), FakeQueues()), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={"max_wait_seconds": wait})
     assert (answer.status_code, answer.content) == (204, b"")
 
 
 async def test_one_poll_does_not_work_through_a_whole_backlog() -> None:
     """After 100 stale offers a poll answers 204: others get their turn."""
-    gateway, queues = FakeFront(), FakeQueues(*[an_offer()] * 150)
+    gateway, queues = FakeGateway(), FakeQueues(*[an_offer()] * 150)
     gateway.answer = lambda _: Refused(Code.CONFLICT_STATE, "stale")
     async with browsing(polling(gateway, queues), RIG) as http:
         assert (await http.post("/v1/miners/poll", json={})).status_code == 204
@@ -106,7 +106,7 @@ async def test_one_poll_does_not_work_through_a_whole_backlog() -> None:
 
 async def test_a_miner_that_leaves_while_it_waits_claims_nothing() -> None:
     """A disconnect ends the wait at once, and nothing is sent in the miner's name."""
-    gateway, queues = FakeFront(), FakeQueues()
+    gateway, queues = FakeGateway(), FakeQueues()
     talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b'{"max_wait_seconds": 60}')
     poll = talk.begin()
@@ -119,7 +119,7 @@ async def test_a_miner_that_leaves_while_it_waits_claims_nothing() -> None:
 
 async def test_an_offer_that_comes_as_the_miner_leaves_goes_back() -> None:
     """An offer that is taken at the moment of the disconnect is not lost."""
-    gateway, queues = FakeFront(), FakeQueues()
+    gateway, queues = FakeGateway(), FakeQueues()
     queues.stubborn = True
     talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b"{}")
@@ -133,7 +133,7 @@ async def test_an_offer_that_comes_as_the_miner_leaves_goes_back() -> None:
 
 async def test_a_claim_for_a_miner_that_left_meanwhile_is_released() -> None:
     """A miner that is gone when its claim commits has the attempt handed back, not left to run out."""
-    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway, queues = FakeGateway(), FakeQueues(an_offer())
     gateway.answer = in_turn(CLAIMED, Accepted(13, {}))
     gateway.hold = asyncio.Event()
     talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
@@ -152,7 +152,7 @@ async def test_a_claim_for_a_miner_that_left_meanwhile_is_released() -> None:
 
 async def test_a_poll_that_is_cancelled_gives_back_what_it_took() -> None:
     """A server that stops in the middle of a claim puts the offer back: another taker finds out."""
-    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway, queues = FakeGateway(), FakeQueues(an_offer())
     gateway.hold = asyncio.Event()
     talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b"{}")
@@ -166,7 +166,7 @@ async def test_a_poll_that_is_cancelled_gives_back_what_it_took() -> None:
 
 async def test_an_offer_goes_back_where_the_log_can_not_be_asked_about_it() -> None:
     """An outage between taking an offer and claiming it does not keep the offer from other miners."""
-    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway, queues = FakeGateway(), FakeQueues(an_offer())
     gateway.unreadable = {JOB: LogUnavailable("the database can't be reached")}
     async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={})
@@ -178,7 +178,7 @@ async def test_a_poll_that_is_cancelled_while_it_waits_gives_back_what_comes() -
     """The same while it waits."""
     queues = FakeQueues()
     queues.stubborn = True
-    talk = Conversation(polling(FakeFront(), queues), "POST", "/v1/miners/poll", RIG)
+    talk = Conversation(polling(FakeGateway(), queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b"{}")
     poll = talk.begin()
     await queues.waiting.wait()
@@ -211,7 +211,7 @@ async def test_who_may_not_poll_gets_no_offer(
     state: object, body: dict[str, object], status: int, code: str
 ) -> None:
     """Only a live session of the principal's own miner is given work; the others are told why not."""
-    gateway, queues = FakeFront(), FakeQueues(an_offer())
+    gateway, queues = FakeGateway(), FakeQueues(an_offer())
     gateway.states = {miner_stream("rig"): state}
     async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", content=json.dumps(body))

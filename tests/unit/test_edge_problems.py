@@ -13,7 +13,16 @@ from coordinator.domain.errors import Code
 from coordinator.edge import create_app
 from coordinator.edge.http.problems import STATUS_OF, Problem
 from coordinator.wire.answers import Refused
-from tests.unit.edge_fakes import ALICE, RIG, FakeDatabase, FakeFront, FakeQueues, a_context, an_app, browsing
+from tests.unit.edge_fakes import (
+    ALICE,
+    RIG,
+    FakeDatabase,
+    FakeGateway,
+    FakeQueues,
+    a_context,
+    an_app,
+    browsing,
+)
 
 SECRET = "correct-horse-battery-staple"  # a value that a client sends and never wants to see again
 
@@ -27,7 +36,7 @@ def test_every_code_has_a_status() -> None:
 @pytest.mark.parametrize("code", list(Code))
 async def test_a_refusal_keeps_its_code_and_detail(code: Code) -> None:
     """What the bus refuses, HTTP says with the same code and detail, as RFC 9457."""
-    gateway = FakeFront()
+    gateway = FakeGateway()
     gateway.answer = lambda _: Refused(code, "because of this")
     async with browsing(an_app(gateway=gateway), ALICE) as http:
         answer = await http.post("/v1/jobs", json={"service": "checksum", "payload": {}})
@@ -51,7 +60,7 @@ async def test_unavailable_says_when_to_try_again() -> None:
 async def test_an_unexpected_exception_shows_nothing_of_itself() -> None:
     """A bug answers 500 INTERNAL with a request id, and none of its own words."""
 
-    class Broken(FakeFront):
+    class Broken(FakeGateway):
         async def handle(self, intents: Any) -> Any:
             raise RuntimeError(f"the password is {SECRET}")
 
@@ -117,6 +126,24 @@ async def test_what_is_not_there_is_a_problem_too(method: str, path: str, status
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/jobs", "GET, POST"),
+        ("POST", f"/v1/blobs/{'a' * 64}", "HEAD, PUT"),
+        ("DELETE", "/v1/miners/poll", "GET, POST"),
+        ("DELETE", "/v1/models/a/model", "GET"),
+        ("POST", "/docs", "GET"),
+        ("PUT", "/health", "GET"),
+    ],
+)
+async def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, allowed: str) -> None:
+    """`Allow` has the methods of every endpoint at the path, not those of the first one only."""
+    async with browsing(an_app(), ALICE) as http:
+        answer = await http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
     "path",
     [
         f"/v1/jobs?limit={SECRET}",
@@ -151,7 +178,7 @@ async def test_no_parameter_comes_back_in_a_problem(path: str) -> None:
 )
 async def test_no_member_of_a_body_comes_back_in_a_problem(body: Any) -> None:
     """A refused body is described by places, never by values."""
-    gateway = FakeFront()
+    gateway = FakeGateway()
     async with browsing(an_app(gateway=gateway), ALICE) as http:
         answer = await http.post("/v1/jobs", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PAYLOAD")

@@ -15,10 +15,10 @@ from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai.chat import ChatRequest
 from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
-from coordinator.edge.openai.streaming import Growing
-from coordinator.edge.openai.subtitles import Segment, as_srt, as_vtt
+from coordinator.edge.openai.streaming import StreamedText
+from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
 from coordinator.wire.answers import Accepted, Refused
-from tests.unit.edge_fakes import ALICE, Conversation, FakeDatabase, FakeFront, an_app, browsing
+from tests.unit.edge_fakes import ALICE, Conversation, FakeDatabase, FakeGateway, a_job_row, an_app, browsing
 
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 CHAT: dict[str, Any] = {"model": "llama-7b", "messages": [{"role": "user", "content": "x"}]}
@@ -100,7 +100,7 @@ def test_images_by_address_are_refused() -> None:
 # --- growing texts -----------------------------------------------------------------------------------------
 def test_a_text_grows() -> None:
     """Pieces that touch or overlap are sent once; the end sends the rest."""
-    growing = Growing()
+    growing = StreamedText()
     assert "Grüße " == growing.take(grown("Grüße ", 0))
     assert "an " == growing.take(grown("ße an ", 3))
     assert "" == growing.take(grown("ße", 3))
@@ -110,22 +110,22 @@ def test_a_text_grows() -> None:
 
 def test_a_gap_is_filled_at_the_end() -> None:
     """Where pieces are missing nothing more is sent until the whole text is there."""
-    growing = Growing()
+    growing = StreamedText()
     assert "a" == growing.take(grown("a", 0))
     assert "" == growing.take(grown("d", 3))
     assert "" == growing.take(grown("bcde", 1))
     assert "bcdef" == growing.finish("abcdef")
-    late = Growing()
+    late = StreamedText()
     assert "" == late.take(grown("z", 30))
     assert "whole" == late.finish("whole")
 
 
 def test_another_attempt() -> None:
     """Before the first word it does not matter; after it the end tells whether it said the same."""
-    early = Growing()
+    early = StreamedText()
     early.take(Progress(job_id=JOB, attempt=1, seq=0, fraction=0.1))
     assert "x" == early.take(grown("x", 0, attempt=2))
-    same, other = Growing(), Growing()
+    same, other = StreamedText(), StreamedText()
     for growing in (same, other):
         growing.take(grown("one ", 0))
         assert "" == growing.take(grown("one ", 0, attempt=2))
@@ -138,7 +138,7 @@ def test_another_attempt() -> None:
 # --- subtitles ---------------------------------------------------------------------------------------------
 def test_subtitles() -> None:
     """Moments are rounded to milliseconds; blank lines and tags can't break the format."""
-    segments = [Segment(0, 1.0005, "a\n\nb"), Segment(3661.9996, 3663, "1 --> 2 & <i>")]
+    segments = [Subtitle(0, 1.0005, "a\n\nb"), Subtitle(3661.9996, 3663, "1 --> 2 & <i>")]
     assert (
         "1\n00:00:00,000 --> 00:00:01,000\na\nb\n\n2\n01:01:02,000 --> 01:01:03,000\n1 --> 2 & <i>\n\n"
         == as_srt(segments)
@@ -185,7 +185,7 @@ async def test_what_nobody_expected_is_an_error_of_openais_too() -> None:
 
 async def test_a_refused_submit_is_a_bad_request() -> None:
     """What the decision refuses comes back under OpenAI's status, and is not to be sent again."""
-    gateway = FakeFront()
+    gateway = FakeGateway()
     gateway.answer = lambda _: Refused(Code.IDEMPOTENCY_MISMATCH, "another request")
     app = an_app(
         gateway=gateway, database=FakeDatabase(read_offerings=lambda: [OFFERING], read_final_jobs=_none)
@@ -221,13 +221,12 @@ async def test_how_a_job_without_a_result_is_answered(
     row: dict[str, Any], status: int, code: str, again: str | None
 ) -> None:
     """Each end has its status and code; only what passes by itself is to be sent again."""
-    gateway = FakeFront()
-    found = {"client": "alice", "error_code": None, "error_message": None, **row}
+    gateway = FakeGateway()
     app = an_app(
         gateway=gateway,
         database=FakeDatabase(
             read_offerings=lambda: [OFFERING],
-            read_job=lambda job_id: [found],
+            read_job=lambda job_id: [a_job_row(**row)],
             read_final_jobs=lambda job_ids: [{"job_id": job_id} for job_id in job_ids],
         ),
     )
@@ -240,7 +239,7 @@ async def test_how_a_job_without_a_result_is_answered(
 async def test_hanging_up_while_it_is_submitted() -> None:
     """A client that goes away before its job is in the log has it cancelled once it is."""
 
-    gateway = FakeFront()
+    gateway = FakeGateway()
     gateway.hold = asyncio.Event()
     gateway.answer = lambda _: Accepted(7, {"job_id": str(JOB), "state": "QUEUED"})
     app = an_app(

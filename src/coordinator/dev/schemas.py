@@ -54,11 +54,12 @@ def openapi() -> dict[str, Any]:
     """The HTTP edge's OpenAPI document. The ports are never used: describing an endpoint calls none."""
     from coordinator.edge.app import create_app
     from coordinator.edge.context import EdgeContext
+    from coordinator.runtime.edge import edge_settings
     from coordinator.runtime.settings import Settings
 
     unused = cast("Any", None)
     # Constructed, not loaded: the document must not depend on this machine's environment.
-    settings = Settings.model_construct()
+    settings = edge_settings(Settings.model_construct())
     context = EdgeContext(
         gateway=unused,
         log=unused,
@@ -69,6 +70,7 @@ def openapi() -> dict[str, Any]:
         settings=settings,
         watermarks=unused,
         live=unused,
+        used_signatures=unused,
         health=dict,
     )
     return create_app(context).openapi()

@@ -1,6 +1,7 @@
 """The HTTP edge: one router per noun under /v1. It parses, proves who speaks, and hands on; it has no rules.
 
-A new noun is a module with a `router`, included in `app`; a new way to be refused is a line in `problems`.
+Its rooms, from the top: `app`; endpoints in `routes`, `services`, `openai` and `pages`; `live`; `openapi`;
+`middleware` and `server`; `http`; `context`; `state`; `models`. A room imports only from later ones.
 """
 
 from coordinator.edge.app import create_app

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
@@ -12,24 +11,22 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from coordinator import __version__
-from coordinator.application.commands.payload_schemas import PayloadSchemas
+from coordinator.application.background import BackgroundTask
+from coordinator.domain.errors import Code
 from coordinator.domain.messages import Role
 from coordinator.edge import services
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.job_watch import JobWatch
-from coordinator.edge.http.problems import install_problem_handlers
+from coordinator.edge.http.credentials import allow
+from coordinator.edge.http.problems import ALWAYS, install_problem_handlers, refusals
 from coordinator.edge.http.reading import POSITION_HEADER
 from coordinator.edge.live import client_socket, events_stream, miner_socket
 from coordinator.edge.middleware.access_log import REQUEST_ID_HEADER, AccessLog, UnexpectedErrors
 from coordinator.edge.middleware.authentication import Authentication
-from coordinator.edge.middleware.credentials import allow
-from coordinator.edge.middleware.http_metrics import HttpMetrics
 from coordinator.edge.middleware.rate_limits import RATE_HEADERS
 from coordinator.edge.openai import ROUTERS as OPENAI_ROUTERS
 from coordinator.edge.openai.errors import OpenAIErrors
 from coordinator.edge.openai.runs import JOB_HEADER
-from coordinator.edge.openai.served_models import ServedModels
-from coordinator.edge.openapi.document import describe
+from coordinator.edge.openapi.document import serve_document
 from coordinator.edge.pages import docs, errors
 from coordinator.edge.routes import (
     admin,
@@ -41,24 +38,20 @@ from coordinator.edge.routes import (
     metrics,
     miners,
     polling,
-    progress,
     registry,
     registry_changes,
     results,
 )
-from coordinator.edge.routes.metrics import Backlogs
 from coordinator.edge.server.websocket_denials import answer_unknown_sockets
 
 PREFIX: Final = "/v1"
 ROUTERS: Final = (
     jobs.router,
     results.router,
-    *OPENAI_ROUTERS,
     blobs.router,
     polling.router,
     miners.router,
     attempts.router,
-    progress.router,
     registry.router,
     registry_changes.router,
     admin.router,
@@ -71,15 +64,14 @@ ROUTERS: Final = (
 
 def create_app(context: EdgeContext) -> FastAPI:
     """The application over these ports. Nothing runs until it is served."""
-    watch = JobWatch(context)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        letting_go = asyncio.create_task(_let_go(context, watch))
+        letting_go = BackgroundTask("edge-stop")
+        letting_go.start(lambda: _let_go(context))
         yield
-        letting_go.cancel()
-        await asyncio.gather(letting_go, return_exceptions=True)
-        await watch.stop()
+        await letting_go.stop()
+        await context.job_watch.stop()
         if context.rates is not None:
             await context.rates.close()
 
@@ -96,17 +88,13 @@ def create_app(context: EdgeContext) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.context = context
-    app.state.job_watch = watch
-    app.state.payload_schemas = PayloadSchemas(context.settings.fetch_allow_hosts)
-    app.state.offered = ServedModels(context)
-    app.state.http_meter = HttpMetrics()
-    app.state.backlogs = Backlogs()
     for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX, responses=refusals(*ALWAYS))
+    for router in OPENAI_ROUTERS:  # they fail in a shape of their own
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
-    guards = [] if context.settings.metrics_public else [Depends(allow(Role.ADMIN))]
-    app.include_router(metrics.router, dependencies=guards)
-    app.include_router(errors.router)
+    _include_metrics(app, public=context.settings.metrics_public)
+    app.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     app.include_router(docs.router)
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
@@ -129,16 +117,24 @@ def create_app(context: EdgeContext) -> FastAPI:
             ],
         )
     app.add_middleware(OpenAIErrors)
-    app.add_middleware(AccessLog, meter=app.state.http_meter)
-    describe(app)
+    app.add_middleware(AccessLog)
+    serve_document(app)
     return app
 
 
-async def _let_go(context: EdgeContext, watch: JobWatch) -> None:
+def _include_metrics(app: FastAPI, *, public: bool) -> None:
+    if public:
+        app.include_router(metrics.router)
+        return
+    refused = refusals(Code.FORBIDDEN, *(code for code in ALWAYS if code is not Code.INVALID_PAYLOAD))
+    app.include_router(metrics.router, dependencies=[Depends(allow(Role.ADMIN))], responses=refused)
+
+
+async def _let_go(context: EdgeContext) -> None:
     """Answer who waits, and let go who watches, once the server begins to stop."""
     await context.stopping.wait()
     context.live.revocations.stop()
-    await watch.stop()
+    await context.job_watch.stop()
 
 
 def _operation_id(route: APIRoute) -> str:

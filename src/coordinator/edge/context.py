@@ -1,28 +1,45 @@
-"""What the edge needs from the rest: the ports, wired by `bootstrap`."""
+"""All that endpoints have: the ports of the application, the edge's settings, and the state of the app.
+
+`runtime.bootstrap` makes one for each app. An endpoint asks for it by a parameter `context: Context`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol, TypeVar
+from functools import cached_property
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from coordinator.application.commands.payload_schemas import PayloadSchemas
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics
-from coordinator.application.ports import Database, EventLog, Gateway, Row, Watermarks, WorkQueues
+from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
 from coordinator.blobs import BlobStore
-from coordinator.edge.middleware.rate_limits import RateLimits
-from coordinator.edge.middleware.replays import UsedSignatures
+from coordinator.edge.state.backlog import Backlog
+from coordinator.edge.state.blob_owners import BlobOwners
+from coordinator.edge.state.http_metrics import HttpMetrics
+from coordinator.edge.state.job_watch import JobWatch
+from coordinator.edge.state.offerings import Offerings
+from coordinator.edge.state.read_models import ReadModels
 
-T = TypeVar("T")
-_THREADS = ThreadPoolExecutor(32, thread_name_prefix="edge")
-PROJECTOR = "projector"
-"""The follower that fills the read models."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSettings:
+    """The settings that the edge knows, under the names that `.env.example` explains."""
+
+    allow_origins: tuple[str, ...]
+    fetch_allow_hosts: tuple[str, ...]
+    hmac_window_seconds: int
+    job_ttl_seconds: int
+    max_blob_bytes: int
+    metrics_public: bool
+    offer_timeout_seconds: float
+    openai_timeout_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +58,51 @@ class EdgeLimits:
     """Between looks at the jobs that are waited for where no follower moves."""
 
 
-class EdgeSettings(Protocol):
-    """The settings that the edge reads; .env.example explains each."""
-
-    @property
-    def hmac_window_seconds(self) -> int: ...
-    @property
-    def job_ttl_seconds(self) -> int: ...
-    @property
-    def openai_timeout_seconds(self) -> int: ...
-    @property
-    def heartbeat_interval_seconds(self) -> float: ...
-    @property
-    def heartbeat_timeout_seconds(self) -> float: ...
-    @property
-    def offer_timeout_seconds(self) -> float: ...
-    @property
-    def max_blob_bytes(self) -> int: ...
-    @property
-    def metrics_public(self) -> bool: ...
-    @property
-    def allow_origins(self) -> Collection[str]: ...
-    @property
-    def fetch_allow_hosts(self) -> Collection[str]: ...
-
-
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What a request has left of its budget."""
+
+    limit: int
+    count: int
+    window: int
+    """Seconds."""
+    reset: float
+    """Seconds until the budget is whole again."""
+
+    @property
+    def allowed(self) -> bool:
+        return self.count <= self.limit
+
+
+class RateLimiter(Protocol):
+    """How often keys may call."""
+
+    async def spend(self, role: str, name: str) -> Spent | None:
+        """Count a request; None where this role is not limited."""
+
+    async def failures(self, address: str, name: str, *, count: bool) -> Spent | None:
+        """What this address has left of failing under this name ("" without a key), counting one or not.
+
+        None where failures are not limited.
+        """
+
+    async def is_first_use(self, token: str, seconds: int) -> bool | None:
+        """Whether no process has seen this token for so long; None where there is nobody to ask."""
+
+    async def close(self) -> None:
+        """Give back the connections. May be called twice."""
+
+
+class SignatureRegister(Protocol):
+    """The signatures of requests that were used: each is good once."""
+
+    def use(self, name: str, timestamp: float, window: int, signature: str) -> bool:
+        """Whether this is the signature's first use. Raises Problem where there are too many to remember."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EdgeContext:
-    """The ports that the endpoints use."""
+    """The ports that the endpoints use, and below them what they share. Used on the event loop."""
 
     gateway: Gateway
     log: EventLog
@@ -76,49 +110,56 @@ class EdgeContext:
     queues: WorkQueues
     keyring: Keyring
     blobs: BlobStore
-    settings: EdgeSettings
     watermarks: Watermarks
     live: Live
+    used_signatures: SignatureRegister
+    settings: EdgeSettings
     health: Callable[[], Mapping[str, Any]]
     """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O: it is called on the
-    event loop, and whoever can reach the port sees it. Whatever else it holds (the public signing key) is
+    event loop, and everybody who can reach the port sees it. Its other members (the public signing key) are
     shown too."""
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
-    """What the parts count, at once and without I/O."""
+    """The figures of the application's parts, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
-    rates: RateLimits | None = None
-    """How often keys may call; None for as often as they like."""
-    replays: UsedSignatures = field(default_factory=UsedSignatures)
-    """The signatures of requests that were used."""
+    rates: RateLimiter | None = None
+    """None for as often as they like."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the server begins to stop: what waits is answered then, with what there is."""
+    """Set when the server begins to stop: requests that wait are answered then, with what there is."""
 
-    async def read(self, statement: str, **params: Any) -> list[dict[str, Any]]:
-        """The rows of a named statement, in a transaction of its own. Raises LogUnavailable."""
+    @cached_property
+    def reads(self) -> ReadModels:
+        """The tables, read in typed rows."""
+        return ReadModels(self.database)
 
-        def query() -> list[dict[str, Any]]:
-            with self.database.transaction() as tables:
-                return tables.query(statement, **params)
+    @cached_property
+    def blob_owners(self) -> BlobOwners:
+        """Who uploaded which blob."""
+        return BlobOwners(self.database)
 
-        return await in_thread(query)
+    @cached_property
+    def job_watch(self) -> JobWatch:
+        """Tells waiting requests that their job is final."""
+        return JobWatch(self.reads, self.watermarks, self.limits.watch_seconds)
 
-    async def put(self, table: str, row: Row) -> None:
-        """Insert or replace one row. Raises LogUnavailable."""
+    @cached_property
+    def backlog(self) -> Backlog:
+        """The jobs that wait for a miner, counted every few seconds."""
+        return Backlog(self.reads)
 
-        def write() -> None:
-            with self.database.transaction() as tables:
-                tables.put(table, [row])
+    @cached_property
+    def offerings(self) -> Offerings:
+        """What live miners offer."""
+        return Offerings(self.reads)
 
-        await in_thread(write)
+    @cached_property
+    def payload_schemas(self) -> PayloadSchemas:
+        """The services' schemas, compiled."""
+        return PayloadSchemas(self.settings.fetch_allow_hosts)
 
-
-async def in_thread(call: Callable[[], T]) -> T:
-    """Run something that blocks, beside the event loop.
-
-    In threads of the edge's own: uploads and whatever else waits on the framework's hold up no read. A caller
-    that is cancelled does not wait for the end.
-    """
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, call)
+    @cached_property
+    def http_metrics(self) -> HttpMetrics:
+        """The requests, counted."""
+        return HttpMetrics()
 
 
 async def context_of(connection: HTTPConnection) -> EdgeContext:
@@ -128,8 +169,3 @@ async def context_of(connection: HTTPConnection) -> EdgeContext:
 
 
 Context = Annotated[EdgeContext, Depends(context_of)]
-
-
-def monotonic() -> float:
-    """Seconds for waiting, on the clock of the event loop."""
-    return asyncio.get_running_loop().time()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from coordinator.edge.app import create_app
-from coordinator.edge.context import EdgeContext
+from coordinator.edge.context import EdgeContext, EdgeSettings
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
+from coordinator.edge.middleware.used_signatures import UsedSignatures
 from coordinator.runtime.coordinator import CoordinatorProcess
+from coordinator.runtime.settings import Settings
 
 
 def edge_of(coordinator: CoordinatorProcess) -> FastAPI:
@@ -27,12 +29,27 @@ def edge_of(coordinator: CoordinatorProcess) -> FastAPI:
             queues=coordinator.adapters.queues,
             keyring=coordinator.keyring,
             blobs=coordinator.blobs,
-            settings=settings,
+            settings=edge_settings(settings),
             watermarks=coordinator.watermarks,
             live=coordinator.live,
             health=coordinator.health,
             metrics=coordinator.metrics,
             rates=rates,
+            used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,
         )
+    )
+
+
+def edge_settings(settings: Settings) -> EdgeSettings:
+    """The settings that the edge knows."""
+    return EdgeSettings(
+        allow_origins=settings.allow_origins,
+        fetch_allow_hosts=settings.fetch_allow_hosts,
+        hmac_window_seconds=settings.hmac_window_seconds,
+        job_ttl_seconds=settings.job_ttl_seconds,
+        max_blob_bytes=settings.max_blob_bytes,
+        metrics_public=settings.metrics_public,
+        offer_timeout_seconds=settings.offer_timeout_seconds,
+        openai_timeout_seconds=settings.openai_timeout_seconds,
     )

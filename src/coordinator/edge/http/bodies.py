@@ -1,7 +1,7 @@
 """Request bodies: read with limits, parsed and refused exactly as over AMQP, and described for OpenAPI.
 
-FastAPI would parse them by itself, with rules of its own; so the endpoints read them here instead, and
-`command_body` says in OpenAPI what they take.
+FastAPI would read a body before it knows whose request it is, and parse it by rules of its own. So endpoints
+read theirs here, and `request_body` says in OpenAPI what they take.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from coordinator.edge.http.problems import Problem
 from coordinator.wire.limits import MAX_BODY_BYTES
 
 SCHEMA_REF: Final = "#/components/schemas/{model}"
+Member = type[BaseModel] | dict[str, Any]
+"""What a member of a body is: a model, or a JSON Schema."""
 
 
 async def read_object(request: Request, limits: EdgeLimits) -> dict[str, Any]:
@@ -80,48 +82,38 @@ def take_text(body: dict[str, Any], name: str) -> str | None:
     return value
 
 
-def command_body(
-    command: type[BaseModel],
+def request_body(
+    model: type[BaseModel],
     *,
     example: Mapping[str, Any],
     omit: Collection[str] = (),
     optional: Collection[str] = (),
-    extra: Mapping[str, Mapping[str, Any]] | None = None,
-    typed: Mapping[str, type[BaseModel]] | None = None,
+    members: Mapping[str, Member] | None = None,
 ) -> dict[str, Any]:
-    """The `openapi_extra` of an endpoint that takes a command's fields.
+    """The `openapi_extra` of an endpoint whose JSON body has this model's members.
 
-    `omit`: what comes from the path or a header; `optional`: what has a default over HTTP; `extra`: schemas
-    of members that only HTTP has; `typed`: models of members that the command takes as any object.
+    `omit`: members that come from the path or a header; `optional`: members that have a default over HTTP;
+    `members`: what only HTTP has, or takes more exactly than the model.
     """
-    schema = command.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
-    schema["properties"] = {
-        **{name: field for name, field in schema["properties"].items() if name not in omit},
-        **(extra or {}),
-    }
-    for name, model in (typed or {}).items():
-        described = model.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
-        definitions = {**described.pop("$defs", {}), model.__name__: described}
-        schema.setdefault("$defs", {}).update(definitions)
-        schema["properties"][name] = {"$ref": SCHEMA_REF.format(model=model.__name__)}
+    schema = _schema_of(model)
+    properties = {name: member for name, member in schema["properties"].items() if name not in omit}
+    for name, member in (members or {}).items():
+        if isinstance(member, dict):
+            properties[name] = member
+            continue
+        described = _schema_of(member)
+        schema.setdefault("$defs", {}).update({**described.pop("$defs", {}), member.__name__: described})
+        properties[name] = {"$ref": SCHEMA_REF.format(model=member.__name__)}
     for name in optional:  # null is nothing, as if it were left out
-        schema["properties"][name] = {"anyOf": [schema["properties"][name], {"type": "null"}]}
-    required = [name for name in schema.get("required", ()) if name not in {*omit, *optional}]
-    schema["required"] = required
-    if not required:
-        del schema["required"]
-    return {
-        "requestBody": {
-            "required": bool(required),
-            "content": {"application/json": {"schema": schema, "example": dict(example)}},
-        }
-    }
+        properties[name] = {"anyOf": [properties[name], {"type": "null"}]}
+    required = [name for name in schema.pop("required", ()) if name not in {*omit, *optional}]
+    schema |= {"properties": properties, **({"required": required} if required else {})}
+    content = {"schema": schema, "example": dict(example)}
+    return {"requestBody": {"required": bool(required), "content": {"application/json": content}}}
 
 
-def model_body(model: type[BaseModel], *, example: Mapping[str, Any]) -> dict[str, Any]:
-    """The `openapi_extra` of an endpoint that takes these fields."""
-    content = {"schema": model.model_json_schema(ref_template=SCHEMA_REF), "example": dict(example)}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
 
 
 async def _read(request: Request, limits: EdgeLimits) -> bytes:

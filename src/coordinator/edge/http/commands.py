@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from coordinator.application.commands.parsing import check_sender, parse_command
+from coordinator.application.dispatch.claims import miner_state
+from coordinator.application.live.progress import ProgressReport
 from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import MinerId, Principal, Role, SessionId, read_traceparent
-from coordinator.domain.miner import Draining, Offline, Online, miner_stream
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.bodies import take_text
+from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted, Answer, Refused
 
 _MINER_ID: TypeAdapter[str] = TypeAdapter(MinerId)
 _SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
+_NO_SESSION: Final = "unnamed-"
+"""In the place of a session that a report does not name: it has the form of one, and holds no lease."""
 
 
 async def send(
@@ -72,19 +77,18 @@ def checked_session_id(text: str) -> str:
         raise Refusal(Code.INVALID_PAYLOAD, "session_id: should be 8 to 64 of A-Z a-z 0-9 - _") from None
 
 
-async def miner_state(context: EdgeContext, miner_id: str) -> Online | Draining | Offline:
-    """What a miner is now, fresh from the log. Raises Refusal where there is no such miner."""
-    state = await context.gateway.state(miner_stream(miner_id))
-    if not isinstance(state, Online | Draining | Offline):
-        raise Refusal(Code.MINER_NOT_FOUND, f"no miner {miner_id}; register first")
-    return state
-
-
 async def session_of(context: EdgeContext, miner_id: str, named: str | None) -> str:
     """The session that a request speaks for: the one it names, or the miner's current one. Raises Refusal."""
     if named is not None:
         return checked_session_id(named)
-    return (await miner_state(context, miner_id)).session_id
+    return (await miner_state(context.gateway, miner_id)).session_id
+
+
+async def with_session(context: EdgeContext, principal: Principal, body: dict[str, Any]) -> dict[str, Any]:
+    """The body with the miner and the session that it speaks for. Raises Refusal."""
+    miner_id = miner_of(principal, take_text(body, "miner_id"))
+    session_id = await session_of(context, miner_id, take_text(body, "session_id"))
+    return {**body, "miner_id": miner_id, "session_id": session_id}
 
 
 def same_job(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
@@ -92,3 +96,22 @@ def same_job(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
     if body.get("job_id") not in (None, str(job_id)):
         raise Refusal(Code.INVALID_PAYLOAD, "job_id: is not the one in the path")
     return {**body, "job_id": str(job_id)}
+
+
+async def progress_report(
+    context: EdgeContext, principal: Principal, fields: dict[str, Any]
+) -> ProgressReport:
+    """The report with these fields; without a session, with that of the job's holder. Raises Refusal."""
+    miner_id = miner_of(principal, take_text(fields, "miner_id"))
+    session_id = take_text(fields, "session_id")
+    try:
+        report = ProgressReport.model_validate(
+            {**fields, "miner_id": miner_id, "session_id": session_id or _NO_SESSION}
+        )
+    except ValidationError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
+    if session_id is None:
+        holder = await context.live.lease_holders.holder(report.job_id)
+        if holder is not None and holder.miner_id == miner_id:
+            return report.model_copy(update={"session_id": holder.session_id})
+    return report

@@ -20,7 +20,7 @@ from coordinator.domain.messages import Principal
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import declared_length, incoming
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.routes.blobs import own
+from coordinator.edge.http.uploads import store_upload
 from coordinator.wire.limits import MAX_BODY_BYTES
 
 MEDIA_TYPE: Final = "multipart/form-data"
@@ -56,8 +56,7 @@ async def read_form(
         if part.is_file:
             if name != file_field or name in found:
                 raise Refusal(Code.INVALID_PAYLOAD, f"one file is taken, in the part {file_field}")
-            info = await context.blobs.put(form.content(), expected_sha256=None, max_bytes=limit)
-            await own(context, principal, info)
+            info = await store_upload(context, principal, form.content())
             found[name] = [blob_ref(info.sha256)]
             continue
         text = bytearray()

@@ -6,23 +6,26 @@ The member `code` is what programs switch on; `detail` is for people, and never 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.blobs import BlobError, BlobNotFound, BlobStoreUnavailable, BlobTooLarge, DigestMismatch
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.http.error_pages import error_page, path_of
-from coordinator.edge.http.methods import allowed_methods
 from coordinator.validation import describe_invalid_fields
+
+log = structlog.get_logger("edge")
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
@@ -65,6 +68,14 @@ _DETAIL_OF_STATUS: Final[Mapping[int, str]] = {
     404: "there is no such endpoint; /docs shows what there is",
     405: "this endpoint takes other methods; /docs shows them",
 }
+ALWAYS: Final = (
+    Code.INVALID_PAYLOAD,
+    Code.UNAUTHORIZED_KEY,
+    Code.RATE_LIMITED,
+    Code.INTERNAL,
+    Code.UNAVAILABLE,
+)
+"""Any request with a key may be refused so: `app` says it of all endpoints."""
 _INTERNAL_DETAIL: Final = (
     "this is our fault; the request may be sent again, and the request id helps to find it"
 )
@@ -126,34 +137,25 @@ def install_problem_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
-def describe_problems(*codes: Code) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an endpoint that may answer with these codes, for OpenAPI."""
-    responses: dict[int | str, dict[str, Any]] = {}
-    for code in sorted(codes, key=STATUS_OF.__getitem__):
-        describe_problem(responses, code, status_key=STATUS_OF[code])
-    return responses
+def refusals(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint that may be refused with these codes, for OpenAPI.
 
-
-def describe_problem(
-    responses: dict[Any, dict[str, Any]], code: Code, status_key: int | str | None = None
-) -> None:
-    """Say in an operation's `responses` that it may be refused with this code; nothing where that is said.
-
-    `status_key`: the key of its status among them, where that is not its text.
+    Those of ALWAYS need not be named.
     """
-    status = STATUS_OF[code]
-    response = responses.setdefault(str(status) if status_key is None else status_key, {})
-    content = response.setdefault("content", {}).setdefault(
-        MEDIA_TYPE, {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
-    )
-    examples = content.setdefault("examples", {})
-    if code.value in examples:
-        return
-    examples[code.value] = {"summary": error_page(code).title, "value": _example(code)}
-    listed = ", ".join(f"[{c}]({path_of(Code(c))})" for c in examples)
-    # Where the status has a body of another shape too, the endpoint has described it.
-    if len(response["content"]) == 1 or "description" not in response:
-        response["description"] = f"{HTTPStatus(status).phrase}: {listed}"
+    by_status: dict[int, list[Code]] = {}
+    for code in dict.fromkeys(codes):
+        status = STATUS_OF[code]
+        # What an endpoint says of a status takes the place of what is said of all endpoints.
+        known = by_status.setdefault(status, [always for always in ALWAYS if STATUS_OF[always] == status])
+        known += [] if code in known else [code]
+    return {status: _refused(status, codes) for status, codes in sorted(by_status.items())}
+
+
+def _refused(status: int, codes: Sequence[Code]) -> dict[str, Any]:
+    examples = {code.value: {"summary": error_page(code).title, "value": _example(code)} for code in codes}
+    content = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": examples}
+    listed = ", ".join(f"[{code}]({path_of(code)})" for code in codes)
+    return {"description": f"{HTTPStatus(status).phrase}: {listed}", "content": {MEDIA_TYPE: content}}
 
 
 def _example(code: Code) -> dict[str, Any]:
@@ -186,9 +188,18 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = _CODE_OF_STATUS.get(status, default)
     headers = dict(error.headers or {})
     if status == 405:
-        allowed = allowed_methods(request.app, request.scope["path"])
-        headers["Allow"] = ", ".join(allowed) or headers.get("Allow", "")
+        headers["Allow"] = ", ".join(_allowed_methods(request))
     return Problem(code, detail, status=status, headers=headers).response()
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods of all routes at this path: the framework tells those of the first one only."""
+    return sorted(
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.methods and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods
+    )
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:
@@ -197,7 +208,7 @@ async def _on_invalid_request(_: Request, error: Exception) -> Response:
 
 
 async def _on_unavailable(_: Request, error: Exception) -> Response:
-    structlog.get_logger("edge").warning("out of reach", error=type(error).__name__)
+    log.warning("out of reach", error=type(error).__name__)
     return Problem(
         Code.UNAVAILABLE, "something that this needs is out of reach; send it again later"
     ).response()

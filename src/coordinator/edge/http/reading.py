@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 from starlette.responses import Response
 
 from coordinator.crypto.keys import EncodingError, decode_base64url, encode_base64url
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, Role
-from coordinator.edge.context import PROJECTOR, Context, EdgeContext, in_thread
+from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.state.read_models import PROJECTOR
+from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.threads import in_thread
 
 POSITION_HEADER: Final = "X-Position"
 AT_LEAST_HEADER: Final = "X-At-Least"
 MAX_CURSOR_LENGTH: Final = 400
-_POSITION = re.compile(r"[0-9]{1,18}")
+_POSITION: Final = re.compile(r"[0-9]{1,18}")
+# Taken as any text and checked here, so that a refusal is in our own words.
+_POSITION_SCHEMA: Final[JsonDict] = {"pattern": f"^{_POSITION.pattern}$"}
 
 
 async def reach(
     context: Context,
     x_at_least: Annotated[
         str | None,
-        Header(alias=AT_LEAST_HEADER, description="Answer from this position of the log on, or not at all."),
+        Header(
+            alias=AT_LEAST_HEADER,
+            description="Answer from this position of the log on, or not at all.",
+            json_schema_extra=_POSITION_SCHEMA,
+        ),
     ] = None,
-    at_least: Annotated[str | None, Query(description=f"The same as {AT_LEAST_HEADER}.")] = None,
+    at_least: Annotated[
+        str | None, Query(description=f"The same as {AT_LEAST_HEADER}.", json_schema_extra=_POSITION_SCHEMA)
+    ] = None,
 ) -> int:
     """Wait until the read models have the position that the request asks for; the position they are at.
 
@@ -36,7 +48,7 @@ async def reach(
     """
     asked = max(_position(AT_LEAST_HEADER, x_at_least), _position("at_least", at_least))
     if asked > context.watermarks.of(PROJECTOR):
-        # What the log itself has not come to, no wait brings: such a read must not cost one.
+        # Don't wait for a position beyond the head of the log.
         head = await in_thread(context.log.head)
         if asked > head:
             raise Problem(Code.UNAVAILABLE, f"the log is at position {head}, not yet at {asked}")
@@ -56,18 +68,18 @@ def reply(model: BaseModel, position: int | None = None, status: int = 200, **he
     return Response(model.model_dump_json(), status, named, "application/json")
 
 
-async def find_job(context: EdgeContext, principal: Principal, job_id: UUID) -> dict[str, Any]:
-    """The job's row, where it is this principal's to read. Raises Refusal: another's job does not exist."""
-    rows = await context.read("read_job", job_id=str(job_id))
-    if not rows:
+async def find_job(context: EdgeContext, principal: Principal, job_id: UUID) -> JobRow:
+    """The job, where it is this principal's to read. Raises Refusal: another's job does not exist."""
+    row = await context.reads.job(str(job_id))
+    if row is None:
         # It may be in the log and not yet in the read models: an accepted job is never "not found".
         head = await in_thread(context.log.head)
         if context.watermarks.of(PROJECTOR) < head:
             await _catch_up(context, head)
-        rows = await context.read("read_job", job_id=str(job_id))
-    if not rows or not may_read(principal, rows[0]["client"]):
+        row = await context.reads.job(str(job_id))
+    if row is None or not may_read(principal, row.client):
         raise Refusal(Code.JOB_NOT_FOUND, "no such job")
-    return rows[0]
+    return row
 
 
 def may_read(principal: Principal, client: str) -> bool:
@@ -86,7 +98,9 @@ class PageQuery(BaseModel):
         str | None,
         Field(max_length=MAX_CURSOR_LENGTH, description="`next_cursor` of the page before."),
     ] = None
-    at_least: Annotated[str | None, Field(description=f"The same as {AT_LEAST_HEADER}.")] = None
+    at_least: Annotated[
+        str | None, Field(description=f"The same as {AT_LEAST_HEADER}.", json_schema_extra=_POSITION_SCHEMA)
+    ] = None
 
 
 def cursor_after(*parts: str) -> str:

@@ -7,31 +7,24 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import Header
+from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import FINAL_STATES, JobSubmit
+from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import fill, header_text
 from coordinator.edge.http.commands import send
-from coordinator.edge.http.job_watch import JobWatch, wait_asked
-from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.http.job_wait import final_job, wait_asked
+from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import POSITION_HEADER
+from coordinator.edge.http.stored_payloads import result_pieces
 from coordinator.edge.models.jobs import JobSubmitAnswer
-from coordinator.edge.routes.results import final_job, result_pieces
 
-SUBMIT_PROBLEMS: Final = describe_problems(
-    Code.INVALID_PAYLOAD,
-    Code.UNAUTHORIZED_KEY,
-    Code.FORBIDDEN,
-    Code.SERVICE_NOT_FOUND,
-    Code.BLOB_NOT_FOUND,
-    Code.IDEMPOTENCY_MISMATCH,
-    Code.TOO_LARGE,
-    Code.UNAVAILABLE,
-    Code.INTERNAL,
+SUBMIT_PROBLEMS: Final = refusals(
+    Code.FORBIDDEN, Code.SERVICE_NOT_FOUND, Code.BLOB_NOT_FOUND, Code.IDEMPOTENCY_MISMATCH, Code.TOO_LARGE
 )
 SUBMIT_TEXT: Final = (
     "With an `Idempotency-Key` a repeat returns the first job, and 201 again; without one it is another job. "
@@ -39,9 +32,15 @@ SUBMIT_TEXT: Final = (
     "most) for the job's end, and has its `result`, or its `error`, where it came in time."
 )
 
+IDEMPOTENCY_KEY_SCHEMA: Final[JsonDict] = {"minLength": 1, "maxLength": 200}
+"""The commands check it, so that a refusal is in our own words."""
 IdempotencyKey = Annotated[
     str | None,
-    Header(alias="Idempotency-Key", description="1 to 200 characters; the same key means the same job."),
+    Header(
+        alias="Idempotency-Key",
+        description="1 to 200 characters; the same key means the same job.",
+        json_schema_extra=IDEMPOTENCY_KEY_SCHEMA,
+    ),
 ]
 Prefer = Annotated[
     str | None, Header(description="`wait=N`: wait up to N seconds for the job's end (RFC 7240).")
@@ -63,13 +62,12 @@ async def submit(
     body = submitted.model_dump(mode="json", exclude_unset=True)
     if not seconds:
         return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
-    watch: JobWatch = request.app.state.job_watch
-    row = await final_job(context, watch, principal, submitted.job_id, seconds)
-    headers[POSITION_HEADER] = str(max(submitted.position, row["position"]))
-    body["state"] = row["state"]
-    if row["state"] in FINAL_STATES and row["state"] != "COMPLETED":
-        body["error"] = {"code": row["error_code"] or row["state"], "message": row["error_message"] or ""}
-    pieces = await result_pieces(context, row) if row["state"] == "COMPLETED" else None
+    row = await final_job(context, principal, submitted.job_id, seconds)
+    headers[POSITION_HEADER] = str(max(submitted.position, row.position))
+    body["state"] = row.state
+    if row.error is not None:
+        body["error"] = row.error.model_dump()
+    pieces = await result_pieces(context, row) if row.is_completed else None
     if pieces is None:
         return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
     return StreamingResponse(_with_result(body, pieces), 201, headers, "application/json")

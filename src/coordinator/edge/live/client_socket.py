@@ -37,13 +37,13 @@ Position = Annotated[int, Field(ge=0, lt=2**63)]
 Jobs = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=MAX_JOBS)] | Literal["all"]
 
 
-class Request(BaseModel):
+class ClientRequest(BaseModel):
     """What a client may say. `id` comes back in the answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Subscribe(Request):
+class Subscribe(ClientRequest):
     """Tell me of these jobs, or of all of mine.
 
     `from`: begin with what happened after this position. Without it, jobs begin with all that happened to
@@ -57,14 +57,14 @@ class Subscribe(Request):
     """Whether to tell of progress and tokens, too."""
 
 
-class Unsubscribe(Request):
+class Unsubscribe(ClientRequest):
     """Tell me no more of these."""
 
     type: Literal["unsubscribe"]
     jobs: Jobs
 
 
-class Ping(Request):
+class Ping(ClientRequest):
     """Are you there?"""
 
     type: Literal["ping"]

@@ -25,11 +25,11 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import FINAL_STATES, ends_job
 from coordinator.domain.messages import Role
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.http.credentials import Client, grant_for, grants_of
+from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import POSITION_HEADER, may_read
-from coordinator.edge.live.messages import JobMessage, LiveMessage, Subscribed
+from coordinator.edge.live.messages import JobMessage, LiveMessage, StateChanged, Subscribed
 from coordinator.edge.live.subscriptions import Subscriptions, watching
-from coordinator.edge.middleware.credentials import Client, grant_for, grants_of
 
 router = APIRouter(tags=["live"])
 
@@ -44,12 +44,6 @@ STREAM_HEADERS: Final = {
     "Cache-Control": "no-cache, no-store",
     "X-Accel-Buffering": "no",  # nginx would keep it all until the end
 }
-_PROBLEMS: Final = (
-    Code.INVALID_PAYLOAD,
-    Code.UNAUTHORIZED_KEY,
-    Code.FORBIDDEN,
-    Code.UNAVAILABLE,
-)
 After = Annotated[str | None, Query(alias="from", description="Begin after this position of the log.")]
 LastEventId = Annotated[
     str | None,
@@ -96,7 +90,7 @@ class EventStream(StreamingResponse):
     responses={
         **_stream_of("`event:` is the message's type, `data:` the message, `id:` its position."),
         204: {"description": "The job is final, and all of it was told before this position."},
-        **describe_problems(*_PROBLEMS, Code.JOB_NOT_FOUND),
+        **refusals(Code.FORBIDDEN, Code.JOB_NOT_FOUND),
     },
 )
 async def job_events(
@@ -131,7 +125,7 @@ async def job_events(
     "behind `from`. It does not end.",
     responses={
         **_stream_of("`event:` is the message's type, `data:` the message, `id:` its position."),
-        **describe_problems(*_PROBLEMS),
+        **refusals(Code.FORBIDDEN),
     },
 )
 async def all_events(
@@ -220,8 +214,7 @@ def _event(message: LiveMessage) -> bytes:
 
 
 def _is_final(message: LiveMessage) -> bool:
-    state = getattr(message, "state", None)
-    return state in FINAL_STATES
+    return isinstance(message, StateChanged) and message.state in FINAL_STATES
 
 
 def _position(*texts: str | None) -> int | None:

@@ -18,7 +18,9 @@ from pydantic_core import to_json
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from coordinator.application.background import Background
 from coordinator.application.commands.parsing import check_sender, parse_command
+from coordinator.application.dispatch.claims import is_queued, settle, take_offer
 from coordinator.application.live.events import RETRY_SECONDS, EventReader
 from coordinator.application.live.revocation import Revocation
 from coordinator.application.ports import Intent, LogError, TakenOffer
@@ -37,10 +39,8 @@ from coordinator.domain.miner import MinerDrain, MinerDrained, MinerLeave, Miner
 from coordinator.domain.registry import COMMANDS
 from coordinator.edge.context import EdgeContext, context_of
 from coordinator.edge.http.bodies import take_text
-from coordinator.edge.http.commands import decide, miner_of, session_of
+from coordinator.edge.http.commands import decide, miner_of, progress_report, session_of
 from coordinator.edge.live.sockets import CLOSE_UNAVAILABLE, Socket, SocketClosed, check_over, spend
-from coordinator.edge.routes.polling import STILL_GOOD, is_queued, take_offer
-from coordinator.edge.routes.progress import parse_report
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
@@ -98,7 +98,7 @@ class _MinerConversation:
         self._socket = socket
         self._principal = principal
         self._out: asyncio.Queue[bytes] = asyncio.Queue(WAITING_MESSAGES)
-        self._commands: set[asyncio.Task[None]] = set()
+        self._commands = Background("miner-socket")
         self._free = asyncio.Semaphore(COMMANDS_AT_A_TIME)
         self._woken = asyncio.Event()
         """There may be events of what this miner holds."""
@@ -129,9 +129,10 @@ class _MinerConversation:
                 if task.done():
                     task.result()
         finally:
-            for task in (*tasks, *self._commands):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, *self._commands, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._commands.stop()
             self._reader.close()
             for taken in self._assigned.values():
                 await taken.back()
@@ -164,10 +165,10 @@ class _MinerConversation:
                 self._may_take.set()
             case "decline":
                 declined = _parse(Decline, fields)
-                await self._settle((declined.job_id, declined.attempt), back=True)
+                await self._settle((declined.job_id, declined.attempt), None)
             case "job.progress":
                 # In order, one after the other; it is not answered.
-                report = await parse_report(self._context, self._principal, fields)
+                report = await progress_report(self._context, self._principal, fields)
                 if await self._context.live.report(self._principal, report):
                     job_id = str(report.job_id)
                     await self._say("hint", hint="progress", job_id=job_id, attempt=report.attempt)
@@ -192,9 +193,7 @@ class _MinerConversation:
                 self._free.release()
             await self._answer(message_id, told)
 
-        task = asyncio.create_task(answer())
-        self._commands.add(task)
-        task.add_done_callback(self._commands.discard)
+        self._commands.spawn(answer())
 
     async def _answer(self, message_id: str | None, answer: Answer) -> None:
         await self._say("answer", **({"id": message_id} if message_id else {}), **answer.to_wire())
@@ -213,9 +212,7 @@ class _MinerConversation:
                 answer = await decide(self._context, Intent(command, self._principal))
             finally:
                 if isinstance(command, AttemptCommand):
-                    # Unanswered: whether it was claimed is unknown, and another taker finds out.
-                    good = answer is None or (isinstance(answer, Refused) and answer.code in STILL_GOOD)
-                    await self._settle((command.job_id, command.attempt), back=good)
+                    await self._settle((command.job_id, command.attempt), answer)
             self._note(command, answer)
             return answer
 
@@ -282,11 +279,11 @@ class _MinerConversation:
             if not (profile and self._ready):
                 await self._may_take.wait()
                 continue
-            taken = await take_offer(self._context, profile, TAKE_SECONDS)
+            taken = await take_offer(self._context.queues, profile, TAKE_SECONDS)
             if taken is None:
                 continue
             try:
-                wanted = await is_queued(self._context, taken)
+                wanted = await is_queued(self._context.gateway, taken)
             except LogError:
                 raise SocketClosed(
                     CLOSE_UNAVAILABLE, "the log is out of reach; come back and go on"
@@ -308,14 +305,13 @@ class _MinerConversation:
     def _unclaimed(self, key: _Key, taken: TakenOffer) -> None:
         """An assigned job that is not claimed in time goes to another."""
         if self._assigned.get(key) is taken:
-            task = asyncio.ensure_future(self._settle(key, back=True))
-            self._commands.add(task)
-            task.add_done_callback(self._commands.discard)
+            self._commands.spawn(self._settle(key, None))
 
-    async def _settle(self, key: _Key, *, back: bool) -> None:
+    async def _settle(self, key: _Key, answer: Answer | None) -> None:
+        """Settle an assigned job by the answer to its claim; without one it goes to another miner."""
         taken = self._assigned.pop(key, None)
         if taken is not None:
-            await (taken.back() if back else taken.done())
+            await settle(taken, answer)
 
     def _rest(self) -> None:
         """Nothing new for this miner."""

@@ -23,8 +23,7 @@ from coordinator.crypto.keys import EncodingError, decode_base64url
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, Role
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.problems import Problem
-from coordinator.edge.middleware.credentials import (
+from coordinator.edge.http.credentials import (
     HEADER,
     MAX_KEY_BYTES,
     grant_for,
@@ -33,6 +32,8 @@ from coordinator.edge.middleware.credentials import (
     key_in,
     unknown_key,
 )
+from coordinator.edge.http.problems import Problem
+from coordinator.edge.middleware.rate_limits import too_many
 
 PROTOCOL: Final = "coordinator.v1"
 KEY_PROTOCOL: Final = "key."
@@ -175,13 +176,15 @@ async def _introduced(websocket: WebSocket, context: EdgeContext, roles: Collect
 
 
 async def _by_key(websocket: WebSocket, key: str, context: EdgeContext, roles: Collection[Role]) -> Grant:
-    """As the gate does for keys in headers: failures are counted by address and name, and opened sockets by
-    key. Raises Problem."""
+    """The grant of a key. Raises Problem.
+
+    Failures are counted by address and name, and opened sockets by key: as for keys in headers.
+    """
     rates, name = context.rates, key.partition(":")[0]
     address = websocket.client.host if websocket.client else ""
     failed = await rates.failures(address, name, count=False) if rates else None
     if failed is not None and failed.count >= failed.limit:
-        raise failed.problem("too many requests without a valid key came from this address")
+        raise too_many(failed, "too many requests without a valid key came from this address")
     try:
         if len(key) > MAX_KEY_BYTES:
             raise unknown_key()
@@ -194,7 +197,7 @@ async def _by_key(websocket: WebSocket, key: str, context: EdgeContext, roles: C
     principal = grant.principal
     spent = await rates.spend(principal.role.value, principal.name) if rates else None
     if spent is not None and not spent.allowed:
-        raise spent.problem("this key has made too many requests; wait as long as Retry-After says")
+        raise too_many(spent, "this key has made too many requests; wait as long as Retry-After says")
     return grant
 
 

@@ -17,8 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.problems import internal_problem
-from coordinator.edge.middleware.http_metrics import HttpMetrics
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 CLIENT_GONE: Final = 499  # for the log only: nobody is there to be answered
@@ -33,20 +33,21 @@ _SECURITY_HEADERS: Final = {
 }
 
 access_log = structlog.get_logger("coordinator.access")
-log = structlog.get_logger("coordinator.edge")
+log = structlog.get_logger("edge")
 
 
 class AccessLog:
     """ASGI middleware, outermost. Plain ASGI, so that disconnects reach the endpoints behind it."""
 
-    def __init__(self, app: ASGIApp, meter: HttpMetrics) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        context: EdgeContext = scope["app"].state.context
+        metrics = context.http_metrics
         request_id = _request_id(scope)
         status = 0
         unread = _has_body(scope)
@@ -72,16 +73,16 @@ class AccessLog:
             await send(message)
 
         began = time.monotonic()
-        self._meter.under_way += 1
+        metrics.under_way += 1
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive_and_note, send_with_headers)
             except ClientDisconnect:
                 status = CLIENT_GONE
             finally:
-                self._meter.under_way -= 1
+                metrics.under_way -= 1
                 seconds = time.monotonic() - began
-                self._meter.count(scope, status or CLIENT_GONE, seconds)
+                metrics.count(scope, status or CLIENT_GONE, seconds)
                 _log_access(scope, status or CLIENT_GONE, seconds)
 
 

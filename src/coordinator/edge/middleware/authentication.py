@@ -1,7 +1,7 @@
 """Before any endpoint: whose key it is, whether its signature holds, and whether it may call so often.
 
-What is found is left in the connection's state, for the endpoints to ask (`auth.allow`): one that is for
-everybody is answered whatever the key. Steps of one request:
+What is found is left in the connection's state, for the endpoints to ask (`credentials.allow`): an
+endpoint for everybody answers whatever the key. Steps of one request:
 
 1. Read the key. A stranger's failures are counted by address and name, and beyond its budget no key of that
    name is even looked at from there.
@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.application.keys.keyring import Grant
 from coordinator.domain.errors import Code
-from coordinator.edge.context import EdgeContext
+from coordinator.edge.context import EdgeContext, Spent
+from coordinator.edge.http.credentials import key_in, missing_key, unknown_key
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.middleware.credentials import key_in, missing_key, unknown_key
-from coordinator.edge.middleware.rate_limits import Spent
+from coordinator.edge.middleware.rate_limits import rate_headers, too_many
 from coordinator.edge.middleware.signatures import check_signature
 
 _STARTS: Final = ("http.response.start", "websocket.http.response.start")
@@ -92,7 +92,7 @@ class _Request:
         if self._spent is None or self._spent.allowed:
             return None
         self._scope["state"]["principal"] = principal.name  # for the access log
-        return self._spent.problem("this key has made too many requests; wait as long as Retry-After says")
+        return too_many(self._spent, "this key has made too many requests; wait as long as Retry-After says")
 
     async def send(self, message: Message) -> None:
         if message["type"] in _STARTS:
@@ -100,7 +100,7 @@ class _Request:
                 self._spent = await self._failed(count=True)
             if self._spent is not None:
                 headers = MutableHeaders(scope=message)
-                for name, value in self._spent.headers().items():
+                for name, value in rate_headers(self._spent).items():
                     headers[name] = value
         await self._send(message)
 
@@ -109,7 +109,7 @@ class _Request:
         if spent is None or spent.count < spent.limit:
             return None
         self._spent = spent
-        return spent.problem("too many requests without a valid key came from this address")
+        return too_many(spent, "too many requests without a valid key came from this address")
 
     async def _failed(self, *, count: bool) -> Spent | None:
         rates = self._context.rates

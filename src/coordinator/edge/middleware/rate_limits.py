@@ -12,7 +12,6 @@ import math
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Final, TypeVar
 
@@ -21,6 +20,7 @@ from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage, Storage
 
 from coordinator.domain.errors import Code
+from coordinator.edge.context import Spent
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.middleware.rate_storage import LocalStorage
 
@@ -44,38 +44,24 @@ T = TypeVar("T")
 log = structlog.get_logger("edge")
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a request has left of its budget."""
+def rate_headers(spent: Spent) -> dict[str, str]:
+    """The fields of draft-ietf-httpapi-ratelimit-headers-06, which is what clients read today."""
+    return {
+        LIMIT_HEADER: str(spent.limit),
+        REMAINING_HEADER: str(max(0, spent.limit - spent.count)),
+        RESET_HEADER: str(max(0, math.ceil(spent.reset))),
+        POLICY_HEADER: f"{spent.limit};w={spent.window}",
+    }
 
-    limit: int
-    count: int
-    window: int
-    """Seconds."""
-    reset: float
-    """Seconds until the budget is whole again."""
 
-    @property
-    def allowed(self) -> bool:
-        return self.count <= self.limit
-
-    def headers(self) -> dict[str, str]:
-        """The fields of draft-ietf-httpapi-ratelimit-headers-06, which is what clients read today."""
-        return {
-            LIMIT_HEADER: str(self.limit),
-            REMAINING_HEADER: str(max(0, self.limit - self.count)),
-            RESET_HEADER: str(max(0, math.ceil(self.reset))),
-            POLICY_HEADER: f"{self.limit};w={self.window}",
-        }
-
-    def problem(self, detail: str) -> Problem:
-        """The refusal of a request that is one too many."""
-        retry = str(max(1, math.ceil(self.reset)))
-        return Problem(Code.RATE_LIMITED, detail, headers={"Retry-After": retry})
+def too_many(spent: Spent, detail: str) -> Problem:
+    """The refusal of a request that is one too many."""
+    retry = str(max(1, math.ceil(spent.reset)))
+    return Problem(Code.RATE_LIMITED, detail, headers={"Retry-After": retry})
 
 
 class RateLimits:
-    """The limits, and what was spent of them."""
+    """The limits, and what was spent of them: the `RateLimiter` of the context."""
 
     def __init__(
         self, limits: Mapping[str, int], window: int, shared: Callable[[], RedisStorage] | None = None

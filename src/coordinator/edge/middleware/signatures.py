@@ -91,7 +91,7 @@ def _check_form(headers: Headers, signature: str, timestamp: str, window: int) -
 
 async def _check_replay(context: EdgeContext, name: str, moment: float, signature: str) -> None:
     window = context.settings.hmac_window_seconds
-    first = context.replays.use(name, moment, window, signature)
+    first = context.used_signatures.use(name, moment, window, signature)
     if first and context.rates is not None:
         first = await context.rates.is_first_use(signature, 2 * window) is not False
     if not first:

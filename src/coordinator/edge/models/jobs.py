@@ -7,10 +7,9 @@ from uuid import UUID
 
 from pydantic import ConfigDict
 
+from coordinator.domain.job import JobStateName
 from coordinator.domain.matching import Constraints
 from coordinator.edge.models.base import CommandAnswer, Moment, View
-
-JobState = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
 
 
 class JobError(View):
@@ -22,7 +21,7 @@ class JobSubmitAnswer(CommandAnswer):
     """A job that was submitted; its result or error, where the request waited for the end."""
 
     job_id: UUID
-    state: JobState
+    state: JobStateName
     expires_at: Moment
     result: dict[str, Any] | None = None
     error: JobError | None = None
@@ -30,7 +29,7 @@ class JobSubmitAnswer(CommandAnswer):
 
 class JobCancelAnswer(CommandAnswer):
     job_id: UUID
-    state: JobState
+    state: JobStateName
 
 
 class JobView(View):
@@ -39,7 +38,7 @@ class JobView(View):
     job_id: UUID
     service: str
     service_version: int
-    state: JobState
+    state: JobStateName
     client: str
     assigned_miner_id: str | None
     attempt: int

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from coordinator.domain.job import JobStateName
 from coordinator.domain.matching import Capabilities
 from coordinator.edge.models.base import CommandAnswer, Moment, View
-from coordinator.edge.models.jobs import JobState, Receipt
+from coordinator.edge.models.jobs import Receipt
 from coordinator.wire.heartbeat import HeldAttempt
 from coordinator.wire.offers import Offer
 
@@ -28,6 +29,11 @@ class MinerRegisterAnswer(CommandAnswer):
     control_queue: str
     heartbeat_interval_seconds: float
     heartbeat_timeout_seconds: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _session_by_both_names(cls, answer: dict[str, Any]) -> dict[str, Any]:
+        return {"session_token": answer.get("session_id"), **answer}
 
 
 class HeartbeatAnswer(CommandAnswer):
@@ -52,7 +58,7 @@ class PolledOffer(Offer):
 
 class AttemptAnswer(CommandAnswer):
     job_id: UUID
-    state: JobState
+    state: JobStateName
     attempt: int
 
 

@@ -1,13 +1,30 @@
-"""What answers have in common."""
+"""Answers: what they have in common, and how endpoints describe theirs for OpenAPI."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from coordinator.edge.openai.errors import OpenAIError
 from coordinator.edge.openai.runs import JOB_HEADER, Done
+
+_REFUSALS: Final = {
+    400: ("invalid_request_error", "unsupported_parameter"),
+    401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "forbidden"),
+    404: ("invalid_request_error", "model_not_found"),
+    408: ("invalid_request_error", "invalid_value"),
+    413: ("invalid_request_error", "too_large"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    500: ("server_error", "internal"),
+    503: ("server_error", "unavailable"),
+    504: ("server_error", "timeout"),
+}
+_WITHOUT_JOBS: Final = (401, 403, 404, 429, 500, 503)
 
 
 class Usage(BaseModel):
@@ -32,3 +49,32 @@ def answer(model: BaseModel, *job_ids: UUID) -> Response:
 def job_header(*job_ids: UUID) -> dict[str, str]:
     """The header that names the jobs."""
     return {JOB_HEADER: ", ".join(map(str, job_ids))}
+
+
+def openai_responses(
+    *, events: bool = False, texts: bool = False, jobs: bool = True
+) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint: with a stream of events, with plain texts, or without making a job."""
+    success: dict[str, Any] = {"description": HTTPStatus.OK.phrase}
+    other = "text/event-stream" if events else "text/plain" if texts else None
+    if other is not None:
+        success["content"] = {other: {"schema": {"type": "string"}}}
+    if jobs:
+        success["headers"] = {
+            JOB_HEADER: {
+                "description": "The job that gave this, or several; each has a receipt.",
+                "schema": {"type": "string"},
+            }
+        }
+    refusals = _REFUSALS if jobs else _WITHOUT_JOBS
+    return {200: success, **{status: _refusal(status) for status in refusals}}
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    kind, code = _REFUSALS[status]
+    error = {"message": "what was wrong, and what to do", "type": kind, "param": None, "code": code}
+    return {
+        "model": OpenAIError,
+        "description": HTTPStatus(status).phrase,
+        "content": {"application/json": {"examples": {code: {"value": {"error": error}}}}},
+    }

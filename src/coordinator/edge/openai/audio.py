@@ -10,15 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.multipart import MEDIA_TYPE, is_form, read_form
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.middleware.credentials import Client
-from coordinator.edge.openai.answers import answer, job_header
-from coordinator.edge.openai.describing import describe
+from coordinator.edge.openai.answers import answer, job_header, openai_responses
 from coordinator.edge.openai.errors import TAG, bad_request
 from coordinator.edge.openai.requests import Model, OpenAIRequest
 from coordinator.edge.openai.runs import Done, Runner, RunnerOfRequest
-from coordinator.edge.openai.subtitles import Segment, as_srt, as_vtt
+from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
 
 SERVICE: Final = "speech_recognition"
 WHISPER_1: Final = ("large-v3", "large-v2", "large", "medium", "small", "base", "tiny")
@@ -54,7 +53,9 @@ class TranslationRequest(OpenAIRequest):
     @classmethod
     def form_body(cls) -> dict[str, Any]:
         """The `openapi_extra` of an endpoint that takes this form."""
-        return {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": cls.schema_of()}}}}
+        return {
+            "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": cls.schema_of(nulls=False)}}}
+        }
 
     def job_payload(self, model: str, task: str) -> dict[str, Any]:
         """What the miner is given."""
@@ -123,7 +124,7 @@ class VerboseTranscription(BaseModel):
     response_model=Transcription | VerboseTranscription,
     summary="Write down speech",
     description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
-    responses=describe(texts=True),
+    responses=openai_responses(texts=True),
     openapi_extra=TranscriptionRequest.form_body(),
 )
 async def create_transcription(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
@@ -136,7 +137,7 @@ async def create_transcription(request: Request, runner: RunnerOfRequest, princi
     response_model=Transcription | VerboseTranscription,
     summary="Translate speech into English",
     description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
-    responses=describe(texts=True),
+    responses=openai_responses(texts=True),
     openapi_extra=TranslationRequest.form_body(),
 )
 async def create_translation(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
@@ -165,9 +166,9 @@ async def _heard(
         case "text":
             text = done.result["text"] + "\n"
         case "srt":
-            text = as_srt(_segments(done))
+            text = as_srt(_subtitles(done))
         case "vtt":
-            text = as_vtt(_segments(done))
+            text = as_vtt(_subtitles(done))
     return Response(text, headers=job_header(done.job_id), media_type="text/plain")
 
 
@@ -183,8 +184,8 @@ async def _model(runner: Runner, name: str) -> str:
     return name
 
 
-def _segments(done: Done) -> list[Segment]:
-    return [Segment(s["start"], s["end"], s["text"].strip()) for s in done.result["segments"]]
+def _subtitles(done: Done) -> list[Subtitle]:
+    return [Subtitle(s["start"], s["end"], s["text"].strip()) for s in done.result["segments"]]
 
 
 def _verbose(

@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.http.bodies import read_object
-from coordinator.edge.openai.answers import Usage, answer, usage_of
-from coordinator.edge.openai.describing import describe
+from coordinator.edge.openai.answers import Usage, answer, openai_responses, usage_of
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import GenerationRequest
 from coordinator.edge.openai.runs import Done, RunnerOfRequest
@@ -32,7 +31,7 @@ def _only_text(content: Any) -> Any:
     return content
 
 
-class TextPart(BaseModel):
+class ChatTextPart(BaseModel):
     """A piece of a message."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -49,7 +48,7 @@ class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
         Annotated[str, Field(max_length=MAX_TEXT)]
-        | Annotated[list[TextPart], Field(min_length=1, max_length=64)],
+        | Annotated[list[ChatTextPart], Field(min_length=1, max_length=64)],
         BeforeValidator(_only_text),
     ]
     name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
@@ -119,7 +118,7 @@ class ChatCompletion(BaseModel):
     response_model=ChatCompletion,
     summary="Answer a chat",
     description="With `stream`, server-sent events of chunks as the tokens are made. Hanging up cancels it.",
-    responses=describe(events=True),
+    responses=openai_responses(events=True),
     openapi_extra=ChatRequest.body(
         model="llama-7b",
         messages=[{"role": "user", "content": "What is a GPU good for?"}],

@@ -11,9 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.http.bodies import read_object
-from coordinator.edge.openai.answers import Usage, answer, usage_of
+from coordinator.edge.openai.answers import Usage, answer, openai_responses, usage_of
 from coordinator.edge.openai.chat import MAX_TOKENS, SERVICE, finish_reason
-from coordinator.edge.openai.describing import describe
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import GenerationRequest
 from coordinator.edge.openai.runs import Done, RunnerOfRequest
@@ -63,7 +62,7 @@ class Completion(BaseModel):
     response_model=Completion,
     summary="Complete a text",
     description="With `stream`, server-sent events of chunks as the tokens are made. Hanging up cancels it.",
-    responses=describe(events=True),
+    responses=openai_responses(events=True),
     openapi_extra=CompletionRequest.body(
         model="llama-7b", prompt="Three uses for a retired mining rig:", max_tokens=100
     ),

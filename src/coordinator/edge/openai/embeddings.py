@@ -13,8 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.http.bodies import read_object
-from coordinator.edge.openai.answers import answer
-from coordinator.edge.openai.describing import describe
+from coordinator.edge.openai.answers import answer, openai_responses
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import FOR_THE_PROVIDER, Model, OpenAIRequest
 from coordinator.edge.openai.runs import RunnerOfRequest
@@ -71,7 +70,7 @@ class EmbeddingList(BaseModel):
     response_model=EmbeddingList,
     summary="Embed texts",
     description="More than 64 texts are several jobs.",
-    responses=describe(),
+    responses=openai_responses(),
     openapi_extra=EmbeddingRequest.body(model="all-minilm-l6-v2", input=["a cheap GPU", "an expensive GPU"]),
 )
 async def create_embedding(request: Request, runner: RunnerOfRequest) -> Response:

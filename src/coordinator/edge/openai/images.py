@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.http.bodies import read_object
-from coordinator.edge.openai.answers import answer
-from coordinator.edge.openai.describing import describe
+from coordinator.edge.openai.answers import answer, openai_responses
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import FOR_THE_PROVIDER, Model, OpenAIRequest
 from coordinator.edge.openai.runs import RunnerOfRequest
@@ -58,34 +57,34 @@ class ImageRequest(OpenAIRequest):
         return sent
 
 
-class Image(BaseModel):
+class GeneratedImage(BaseModel):
     """One picture: the base64 of its file."""
 
     b64_json: str
     revised_prompt: None = None
 
 
-class Images(BaseModel):
+class GeneratedImages(BaseModel):
     """The pictures."""
 
     created: int
-    data: list[Image]
+    data: list[GeneratedImage]
 
 
 @router.post(
     "/generations",
-    response_model=Images,
+    response_model=GeneratedImages,
     summary="Make images",
     description="The files themselves are in the answer. As blobs of the job they can be fetched again.",
-    responses=describe(),
+    responses=openai_responses(),
     openapi_extra=ImageRequest.body(prompt="a lighthouse at dusk, oil painting", size="512x512"),
 )
 async def create_image(request: Request, runner: RunnerOfRequest) -> Response:
     asked = ImageRequest.read(await read_object(request, runner.context.limits))
     done = await runner.run(SERVICE, asked.model, asked.job_payload())
     files = [await runner.blob(image["blob"]) for image in done.result["images"]]
-    images = Images(
+    images = GeneratedImages(
         created=runner.created,
-        data=[Image(b64_json=base64.b64encode(content).decode()) for content in files],
+        data=[GeneratedImage(b64_json=base64.b64encode(content).decode()) for content in files],
     )
     return answer(images, done.job_id)

@@ -6,17 +6,16 @@ from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
-from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.domain.errors import Code
+from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.middleware.credentials import Client
 from coordinator.edge.openai import audio, chat, embeddings, images
-from coordinator.edge.openai.answers import answer
-from coordinator.edge.openai.describing import describe
+from coordinator.edge.openai.answers import answer, openai_responses
 from coordinator.edge.openai.errors import TAG
-from coordinator.edge.openai.served_models import ServedModels, models_of
+from coordinator.edge.openai.served_models import models_of
 
 SERVICES: Final = (chat.SERVICE, embeddings.SERVICE, audio.SERVICE, images.SERVICE)
 
@@ -42,20 +41,20 @@ class OfferedModels(BaseModel):
     response_model=OfferedModels,
     summary="List models",
     description="Those that live miners offer now, for any of these endpoints.",
-    responses=describe(jobs=False),
+    responses=openai_responses(jobs=False),
 )
-async def list_models(request: Request, _: Client) -> Response:
-    return answer(OfferedModels(data=await _offered(request)))
+async def list_models(context: Context, _: Client) -> Response:
+    return answer(OfferedModels(data=await _offered(context)))
 
 
 @router.get(
     "/{model:path}",
     response_model=OfferedModel,
     summary="Show a model",
-    responses=describe(jobs=False),
+    responses=openai_responses(jobs=False),
 )
-async def retrieve_model(request: Request, _: Client, model: Annotated[str, Path()]) -> Response:
-    for offered in await _offered(request):
+async def retrieve_model(context: Context, _: Client, model: Annotated[str, Path()]) -> Response:
+    for offered in await _offered(context):
         if offered.id.lower() == model.lower():
             return answer(offered)
     raise Problem(
@@ -63,7 +62,6 @@ async def retrieve_model(request: Request, _: Client, model: Annotated[str, Path
     )
 
 
-async def _offered(request: Request) -> list[OfferedModel]:
-    offered: ServedModels = request.app.state.offered
-    found = models_of(await offered.now(), SERVICES)
+async def _offered(context: EdgeContext) -> list[OfferedModel]:
+    found = models_of(await context.offerings.get(), SERVICES)
     return [OfferedModel(id=name, created=since // 1000) for name, since in found.items()]

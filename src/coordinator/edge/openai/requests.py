@@ -66,16 +66,17 @@ class OpenAIRequest(BaseModel):
             raise bad_request(where or None, f"{where}: {first.why}" if where else first.why, code) from None
 
     @classmethod
-    def schema_of(cls) -> dict[str, Any]:
-        """The request for OpenAPI, with what is ignored and what is limited."""
+    def schema_of(cls, *, nulls: bool = True) -> dict[str, Any]:
+        """The request for OpenAPI, with what is ignored and what is limited; a form has no `nulls`."""
         schema = cls.model_json_schema(ref_template=SCHEMA_REF)
         required = schema.get("required", ())
         properties: dict[str, Any] = {
-            name: spec if name in required or NULL in spec.get("anyOf", ()) else {"anyOf": [spec, NULL]}
+            name: spec if name in required else _optional(spec, nulls=nulls)
             for name, spec in schema["properties"].items()
         }
         for name, allowed in sorted(cls.ONLY.items()):
-            properties[name] = {"enum": [*allowed, None], "description": "Nothing else is supported."}
+            values = [*allowed, None] if nulls else list(allowed)
+            properties[name] = {"enum": values, "description": "Nothing else is supported."}
         for name in sorted(cls.IGNORED):
             properties[name] = {"description": "Ignored."}
         return {**schema, "properties": properties}
@@ -142,6 +143,16 @@ class GenerationRequest(OpenAIRequest):
         if self.seed is not None:
             sent["seed"] = self.seed & (2**53 - 1)
         return sent
+
+
+def _optional(spec: dict[str, Any], *, nulls: bool) -> dict[str, Any]:
+    """The schema of a member that may be left out: with null, or without it."""
+    choices = spec.get("anyOf", [spec])
+    if nulls:
+        return spec if NULL in choices else {"anyOf": [spec, NULL]}
+    others = [choice for choice in choices if choice != NULL]
+    told = {key: value for key, value in spec.items() if key != "anyOf"}
+    return {**told, **(others[0] if len(others) == 1 else {"anyOf": others})}
 
 
 def _only(name: str, allowed: tuple[Any, ...]) -> str:

@@ -14,21 +14,21 @@ from uuid import UUID, uuid4
 from fastapi import Depends, Header
 from starlette.requests import ClientDisconnect, Request
 
-from coordinator.application.commands.payload_bodies import blob_behind
+from coordinator.application.background import Background
 from coordinator.application.live.progress_stream import ProgressStream
 from coordinator.crypto.refs import parse_blob_ref
 from coordinator.domain.errors import Code
-from coordinator.domain.job import FINAL_STATES, JobCancel, JobSubmit, job_stream
+from coordinator.domain.job import JobCancel, JobSubmit, job_stream
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.commands import send
-from coordinator.edge.http.job_watch import JobWatch
+from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.http.reading import find_job
-from coordinator.edge.middleware.credentials import Client
+from coordinator.edge.http.stored_payloads import result_blob, stored_payload
 from coordinator.edge.openai.errors import NO_RETRY
-from coordinator.edge.openai.served_models import ServedModels
-from coordinator.edge.routes.results import stored_document
+from coordinator.edge.openai.served_models import check_model
+from coordinator.edge.state.rows import JobRow
 
 JOB_HEADER: Final = "X-Job-Id"
 GRACE_S: Final = 30.0
@@ -39,8 +39,7 @@ _OF_THE_CLIENT: Final = frozenset({"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "UNSUPP
 """What a miner fails a job with where the request is to blame."""
 T = TypeVar("T")
 
-_cancelling: set[asyncio.Task[None]] = set()
-"""Kept from the collector until they are done."""
+_cancelling: Final = Background("openai-cancel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +72,10 @@ class Runner:
         self._key = idempotency_key or uuid4().hex
         self._may_come_back = idempotency_key is not None
         self._final: set[UUID] = set()
-        self._offered: ServedModels = request.app.state.offered
-        self._watch: JobWatch = request.app.state.job_watch
 
     async def check_model(self, service: str, model: str) -> None:
         """Return at once if a live miner offers it. Raises Problem."""
-        await self._offered.check(service, model)
+        await check_model(self.context.offerings, service, model)
 
     @property
     def job_id(self) -> UUID:
@@ -134,14 +131,14 @@ class Runner:
     async def finish(self, job_id: UUID) -> Done:
         """The result of a job that is final. Raises Problem where it has none, or is not final."""
         row = await find_job(self.context, self._principal, job_id)
-        if row["state"] in FINAL_STATES:
+        if row.is_final:
             self._final.add(job_id)
-        if row["state"] != "COMPLETED":
+        if not row.is_completed:
             raise _failure(row)
-        stored = await stored_document(self.context, job_id, "result")
+        stored = await stored_payload(self.context, job_id, "result")
         if stored is None:
             raise Problem(Code.BLOB_NOT_FOUND, "the result was erased", headers=NO_RETRY)
-        blob = blob_behind(stored, row["result_digest"])
+        blob = result_blob(stored, row)
         body = stored.body if blob is None else await self.blob(blob)
         return Done(job_id, json.loads(body))
 
@@ -182,7 +179,7 @@ class Runner:
     def _ended(self, part: int) -> Iterator[tuple[UUID, asyncio.Event]]:
         """The id of the job that will be, and its end: watched from before it begins."""
         job_id = self._id_of(part)
-        with self._watch.ended(str(job_id)) as ended:
+        with self.context.job_watch.ended(str(job_id)) as ended:
             yield job_id, ended
 
     def _key_of(self, part: int) -> str:
@@ -225,9 +222,7 @@ class Runner:
                 await submitting
                 await send(self.context, self._principal, JobCancel.topic, fields, self._request)
 
-        task = asyncio.create_task(cancel(), name="openai-cancel")
-        _cancelling.add(task)
-        task.add_done_callback(_cancelling.discard)
+        _cancelling.spawn(cancel())
 
     async def _wait(self, ended: asyncio.Event) -> None:
         try:
@@ -258,15 +253,14 @@ async def runner_of(
 RunnerOfRequest = Annotated[Runner, Depends(runner_of)]
 
 
-def _failure(row: Mapping[str, Any]) -> Problem:
+def _failure(row: JobRow) -> Problem:
     """Why there is no result, and whether sending the same again may help."""
-    state = row["state"]
-    if state not in FINAL_STATES:
+    if row.error is None:
         # We were woken without an end: this process stops.
         return Problem(Code.UNAVAILABLE, "the coordinator is restarting; send it again")
-    if state == "EXPIRED":
+    if row.state == "EXPIRED":
         return timed_out()
-    if state == "CANCELED":
+    if row.state == "CANCELED":
         return Problem(
             Code.CONFLICT_STATE,
             "the job was cancelled",
@@ -274,8 +268,8 @@ def _failure(row: Mapping[str, Any]) -> Problem:
             headers=NO_RETRY,
             members={"openai_code": "canceled"},
         )
-    code, detail = row["error_code"] or "FAILED", row["error_message"] or "the job failed"
-    members = {"openai_code": str(code).lower()}
+    code, detail = row.error.code, row.error.message or "the job failed"
+    members = {"openai_code": code.lower()}
     if code in _OF_THE_CLIENT:
         return Problem(Code.INVALID_PAYLOAD, detail, status=400, headers=NO_RETRY, members=members)
     # It was tried as often as a job may be; who sends it again makes it as many times more.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final
 from uuid import UUID
@@ -14,7 +15,6 @@ from starlette.types import Receive, Scope, Send
 
 from coordinator.application.live.progress import Progress
 from coordinator.domain.errors import Code, Refusal
-from coordinator.edge.context import monotonic
 from coordinator.edge.http.problems import Problem, internal_problem
 from coordinator.edge.openai.errors import NO_RETRY, as_openai
 from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, timed_out
@@ -28,7 +28,7 @@ _DONE: Final = b"data: [DONE]\n\n"
 log = structlog.get_logger("edge")
 
 
-class Growing:
+class StreamedText:
     """The text of one job as far as it was sent on."""
 
     def __init__(self) -> None:
@@ -74,11 +74,11 @@ async def follow(
     """
     woken = asyncio.Event()
     async with runner.followed(service, model, payload, woken) as (job_id, ended, progress):
-        growing = Growing()
-        until = monotonic() + runner.context.settings.openai_timeout_seconds + GRACE_S
+        streamed = StreamedText()
+        until = time.monotonic() + runner.context.settings.openai_timeout_seconds + GRACE_S
         while not ended.is_set():
             woken.clear()
-            if text := growing.take(progress.take_of(job_id)):
+            if text := streamed.take(progress.take_of(job_id)):
                 yield text
                 continue
             if ended.is_set():
@@ -87,11 +87,11 @@ async def follow(
                 async with asyncio.timeout(KEEP_ALIVE_S):
                     await woken.wait()
             except TimeoutError:
-                if monotonic() > until:
+                if time.monotonic() > until:
                     raise timed_out() from None
                 yield ""
         done = await runner.finish(job_id)
-        if text := growing.finish(done.result["text"]):
+        if text := streamed.finish(done.result["text"]):
             yield text
         yield done
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 
-class Segment(NamedTuple):
+class Subtitle(NamedTuple):
     """What is said from `start` to `end`, in seconds."""
 
     start: float
@@ -14,18 +14,18 @@ class Segment(NamedTuple):
     text: str
 
 
-def as_srt(segments: Iterable[Segment]) -> str:
+def as_srt(subtitles: Iterable[Subtitle]) -> str:
     """SubRip: numbered, with commas before the milliseconds."""
     return "".join(
         f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{_lines(s.text)}\n\n"
-        for number, s in enumerate(segments, start=1)
+        for number, s in enumerate(subtitles, start=1)
     )
 
 
-def as_vtt(segments: Iterable[Segment]) -> str:
+def as_vtt(subtitles: Iterable[Subtitle]) -> str:
     """WebVTT. Arrows, and what could be taken for a tag, are escaped."""
     cues = (
-        f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{_escaped(_lines(s.text))}\n\n" for s in segments
+        f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{_escaped(_lines(s.text))}\n\n" for s in subtitles
     )
     return "WEBVTT\n\n" + "".join(cues)
 

@@ -1,1 +1,4 @@
-"""The OpenAPI documents: of the whole edge, and of one service."""
+"""The OpenAPI documents: of the whole edge, and of one service.
+
+Endpoints describe themselves; `document` adds what FastAPI has no words for, such as headers of all answers.
+"""

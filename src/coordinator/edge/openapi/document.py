@@ -1,12 +1,12 @@
-"""The OpenAPI document: what FastAPI makes of the routes, and what it can't see.
+"""The OpenAPI document: what FastAPI makes of the routes, and what it has no words for.
 
-Endpoints say what is theirs alone. What holds for all of them is added here, so that no endpoint can forget
-it: the problems that any request may meet, the headers of answers, links from a job to what comes next.
+Endpoints say what is theirs alone, and `app` which problems all of them share. Added here are the headers of
+answers, the signature beside a key, and links from a submitted job to what comes next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from importlib import resources
 from typing import Any, Final
@@ -14,12 +14,9 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from coordinator.domain.errors import Code
-from coordinator.domain.messages import NAME
 from coordinator.edge.http.bodies import SCHEMA_REF
-from coordinator.edge.http.problems import describe_problem
+from coordinator.edge.http.credentials import KEY_SCHEME
 from coordinator.edge.http.reading import POSITION_HEADER
-from coordinator.edge.middleware.credentials import KEY_SCHEME
 from coordinator.edge.middleware.rate_limits import (
     LIMIT_HEADER,
     POLICY_HEADER,
@@ -28,8 +25,6 @@ from coordinator.edge.middleware.rate_limits import (
 )
 from coordinator.edge.middleware.signatures import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from coordinator.edge.models.base import ProblemDetails
-from coordinator.edge.openai import describing
-from coordinator.edge.openai.errors import TAG as OPENAI
 
 SUMMARY: Final = "An event-sourced coordinator for GPU miners."
 DESCRIPTION_FILE: Final = "introduction.md"
@@ -46,11 +41,9 @@ TAGS: Final = {
     "health": "How the coordinator is: for probes, and for Prometheus.",
     "errors": "What each code means, and what to do.",
 }
-"""In the order in which the page shows them; those that no endpoint has are left out."""
+"""In the order in which the page shows them."""
 WITHOUT_POSITION: Final = frozenset({"blobs", "health", "errors", "openai"})
 """Tags whose answers have no place in the log."""
-_EVERYWHERE: Final = (Code.INTERNAL, Code.UNAVAILABLE)
-_WITH_A_KEY: Final = (Code.UNAUTHORIZED_KEY, Code.RATE_LIMITED, *_EVERYWHERE)
 
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "RequestId": {
@@ -109,14 +102,6 @@ _SIGNATURE_SCHEME: Final = {
     f"second secret, over method, path, query, `{TIMESTAMP_HEADER}` (Unix seconds, sent too) and the body's "
     "SHA-256 in hex, joined by line feeds. Each signature is good once.",
 }
-_CHECKED_BY_US: Final[dict[str, dict[str, Any]]] = {
-    "Idempotency-Key": {"minLength": 1, "maxLength": 200},
-    "miner_id": {"pattern": f"^({NAME}@)?{NAME}$"},
-    "wait": {"pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$", "examples": ["30"]},
-    "at_least": {"pattern": "^[0-9]{1,18}$"},
-    "X-At-Least": {"pattern": "^[0-9]{1,18}$"},
-}
-"""Parameters that endpoints take as any text and check themselves, so that a refusal is in our own words."""
 _SCHEMAS: Final = "#/components/schemas/"
 _NEXT: Final = {
     "result": ("get_result", "Its result, waited for"),
@@ -126,7 +111,7 @@ _NEXT: Final = {
 """Operations that make sense once a job was submitted."""
 
 
-def describe(app: FastAPI) -> None:
+def serve_document(app: FastAPI) -> None:
     """Let the app serve the whole document, made at the first request for it."""
 
     def openapi() -> dict[str, Any]:
@@ -144,41 +129,33 @@ def _document(app: FastAPI) -> dict[str, Any]:
         summary=SUMMARY,
         description=_introduction(),
         routes=app.routes,
+        # Relative, so that the page works under whatever name the server is reached by.
+        servers=[{"url": "/", "description": "This server."}],
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         separate_input_output_schemas=app.separate_input_output_schemas,
     )
-    # Relative, so that the page works under whatever name the server is reached by.
-    document["servers"] = [{"url": "/", "description": "This server."}]
-    components = document.setdefault("components", {})
-    schemas = components.setdefault("schemas", {})
+    components = document["components"]
+    schemas = components["schemas"]
     schemas["ProblemDetails"] = ProblemDetails.model_json_schema(ref_template=SCHEMA_REF)
-    schemas.update(describing.error_schemas())
     components["headers"] = _HEADERS
     components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
-    used = set()
-    for operation in _operations(document):
-        used.update(operation["tags"])
-        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-            if media_type == "multipart/form-data":  # texts, and none of them is null
-                for field in content["schema"]["properties"].values():
-                    _take_null_away(field)
-            for name, schema in content["schema"].pop("$defs", {}).items():
-                schemas.setdefault(name, schema)
-        for parameter in operation.get("parameters", ()):
-            _tidy(parameter)
-        if OPENAI in operation["tags"]:
-            describing.errors_of(operation)
-        else:
-            _add_problems(operation)
-        _add_headers(operation)
-        if operation["security"]:
-            operation["security"].append({KEY_SCHEME: [], "Signature": []})
     for operations in document["paths"].values():
-        for response in operations.get("head", {}).get("responses", {}).values():
-            response.pop("content", None)  # FastAPI does not know that there is no body
-        if "post" in operations:
-            _add_links(operations["post"], schemas)
-    document["tags"] = [{"name": n, "description": text} for n, text in TAGS.items() if n in used]
+        for method, operation in operations.items():
+            # We describe bodies ourselves, since FastAPI would parse what it describes.
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                for name, schema in content["schema"].pop("$defs", {}).items():
+                    schemas.setdefault(name, schema)
+            for parameter in operation.get("parameters", ()):
+                _tidy(parameter)
+            _add_headers(operation)
+            if operation["security"]:
+                operation["security"].append({KEY_SCHEME: [], "Signature": []})
+            if method == "head":
+                for response in operation["responses"].values():
+                    response.pop("content", None)  # FastAPI does not know that there is no body
+            elif method == "post":
+                _add_links(operation, schemas)
     # FastAPI's own shape of a refused request, which is never what we answer.
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -190,43 +167,23 @@ def _introduction() -> str:
     return (resources.files(__package__) / DESCRIPTION_FILE).read_text(encoding="utf-8")
 
 
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for operations in document["paths"].values():
-        yield from operations.values()
-
-
 def _tidy(parameter: dict[str, Any]) -> None:
-    """What may be left out is not what may be null: there is no null in a query or a header."""
+    """Take away what FastAPI says twice, and null: there is none in a query or a header."""
     schema = parameter["schema"]
     for noise in ("title", "description"):
         schema.pop(noise, None)
-    _take_null_away(schema)
-    for name, value in _CHECKED_BY_US.get(parameter["name"], {}).items():
-        schema.setdefault(name, value)
-
-
-def _take_null_away(schema: dict[str, Any]) -> None:
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
     if len(choices) == 1:
         del schema["anyOf"]
         schema.update(choices[0])
 
 
-def _add_problems(operation: dict[str, Any]) -> None:
-    """Add what any request may be refused with, to what the endpoint says itself."""
-    responses = operation["responses"]
-    refused = responses.get("422", {}).get("content", {})
-    codes: list[Code] = []
-    if "HTTPValidationError" in str(refused.get("application/json")):
-        del responses["422"]
-        codes.append(Code.INVALID_PAYLOAD)
-    codes += _WITH_A_KEY if operation.setdefault("security", []) else ()
-    for code in codes:
-        describe_problem(responses, code)
-    operation["responses"] = dict(sorted(responses.items()))
-
-
 def _add_headers(operation: dict[str, Any]) -> None:
+    operation.setdefault("security", [])
+    responses = operation["responses"]
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]
+    operation["responses"] = dict(sorted(responses.items()))
     for status, response in operation["responses"].items():
         if response["description"] == "Successful Response":
             response["description"] = HTTPStatus(int(status)).phrase

@@ -9,7 +9,7 @@ from coordinator.domain.job import JobSubmit
 _REF: Final = "#/components/schemas/{model}"
 
 
-def describe_service(entry: dict[str, Any]) -> dict[str, Any]:
+def service_document(entry: dict[str, Any]) -> dict[str, Any]:
     """The document. `entry`: a registry entry with `version` and `retired`."""
     command = JobSubmit.model_json_schema(ref_template=_REF)
     components: dict[str, Any] = command.pop("$defs", {})

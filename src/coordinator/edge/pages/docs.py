@@ -7,16 +7,17 @@ server, and nothing else.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.domain.errors import Code
-from coordinator.edge.context import in_thread
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.pages.assets import PATH, asset
+from coordinator.edge.state.threads import in_thread
 
 router = APIRouter(include_in_schema=False)
 
@@ -52,12 +53,14 @@ _PAGE: Final = f"""<!doctype html>
 @router.get(DOCUMENT_PATH)
 async def get_document(request: Request) -> Response:
     """The OpenAPI document."""
-    app = request.app
-    if not hasattr(app.state, "openapi_body"):  # some tenths of a second, once, while others are served
-        app.state.openapi_body = await in_thread(
-            lambda: json.dumps(app.openapi(), separators=(",", ":")).encode()
-        )
-    return Response(app.state.openapi_body, media_type="application/json")
+    app: FastAPI = request.app
+    # Some tenths of a second, once, while other requests are served.
+    return Response(await in_thread(lambda: _document_of(app)), media_type="application/json")
+
+
+@lru_cache(maxsize=1)
+def _document_of(app: FastAPI) -> bytes:
+    return json.dumps(app.openapi(), separators=(",", ":")).encode()
 
 
 @router.get(PATH)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from coordinator.domain.errors import Code
 from coordinator.edge.http.error_pages import PATH, ErrorPage, error_page, path_of
-from coordinator.edge.http.problems import STATUS_OF, Problem, describe_problems
+from coordinator.edge.http.problems import STATUS_OF, Problem, refusals
 from coordinator.edge.pages.assets import STYLE_PATH
 
 router = APIRouter(prefix=PATH, tags=["errors"])
@@ -58,7 +58,7 @@ async def list_errors(accept: Accept = None) -> Response:
     description="What it means, when it comes, what to do, and whether it helps to send the same again.",
     responses={
         200: {"description": "The page.", "content": _CONTENT},
-        **describe_problems(Code.UNKNOWN_COMMAND),
+        **refusals(Code.UNKNOWN_COMMAND),
     },
 )
 async def explain_error(code: str, accept: Accept = None) -> Response:

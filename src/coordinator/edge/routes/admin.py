@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 from pydantic import Field
-from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import ServiceId
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.http.listing import AllJobsQuery, read_jobs
-from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.http.credentials import Admin
+from coordinator.edge.http.listing import MINER_CURSOR, AllJobsQuery, MinersQuery, read_jobs
+from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import Position, cursor_after, read_cursor, reply
-from coordinator.edge.middleware.credentials import Admin
 from coordinator.edge.models.health import FollowerView, StatsView
 from coordinator.edge.models.jobs import JobPage
 from coordinator.edge.models.miners import MinerPage
-from coordinator.edge.routes.jobs import view as job_view
-from coordinator.edge.routes.miners import MINER_CURSOR, MinersQuery
-from coordinator.edge.routes.miners import view as miner_view
+from coordinator.edge.state.rows import MinerRow
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
 MINERS_READ: Final = 200  # at a time, while those of a service are looked for
 MAX_MINERS_LOOKED_AT: Final = 2000
-_PROBLEMS: Final = describe_problems(
-    Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.FORBIDDEN, Code.UNAVAILABLE
-)
 
 
 class AllMinersQuery(MinersQuery):
@@ -47,13 +40,13 @@ class AllMinersQuery(MinersQuery):
     summary="Figures at a glance",
     description="What waits and runs, who is there, how far everything has come. `work` is null in a process "
     "that another one dispatches for. Counting costs the same however many jobs there were.",
-    responses=_PROBLEMS,
+    responses=refusals(Code.FORBIDDEN),
 )
-async def show_stats(request: Request, context: Context, _: Admin, position: Position) -> Response:
+async def show_stats(context: Context, _: Admin, position: Position) -> Response:
     metrics = context.metrics()
-    backlog = await request.app.state.backlogs.get(context)
-    miners = await context.read("read_miner_counts")
-    categories = await context.read("read_categories")
+    backlog = await context.backlog.get()
+    miners = await context.reads.miners_by_state()
+    categories = await context.reads.services_by_category()
     bus, work = metrics.bus, metrics.work
     stats = StatsView.model_validate(
         {
@@ -66,8 +59,8 @@ async def show_stats(request: Request, context: Context, _: Admin, position: Pos
             "offers": None if work is None else work.offered,
             "slots": None if work is None else work.slots,
             "busy_slots": None if work is None else work.busy_slots,
-            "miners": {row["state"]: row["miners"] for row in miners},
-            "services": sum(row["services"] for row in categories),
+            "miners": miners,
+            "services": sum(categories.values()),
             "commands": 0 if bus is None else bus.commands,
             "refusals": {} if bus is None else dict(bus.refusals),
             "events": {} if bus is None else dict(bus.events),
@@ -86,13 +79,13 @@ async def show_stats(request: Request, context: Context, _: Admin, position: Pos
     summary="List everybody's jobs",
     description="With `service` or `miner` a page may have few jobs, or none, and still a `next_cursor`: it "
     "looks at a bounded number of jobs.",
-    responses=_PROBLEMS,
+    responses=refusals(Code.FORBIDDEN),
 )
 async def list_all_jobs(
     context: Context, _: Admin, position: Position, query: Annotated[AllJobsQuery, Query()]
 ) -> Response:
     rows, cursor = await read_jobs(context, query, query.client, query.miner)
-    return reply(JobPage(items=[job_view(row) for row in rows], next_cursor=cursor), position)
+    return reply(JobPage(items=[row.view() for row in rows], next_cursor=cursor), position)
 
 
 @router.get(
@@ -100,7 +93,7 @@ async def list_all_jobs(
     response_model=MinerPage,
     summary="List everybody's miners, by id",
     description="With `service` a page may have few miners, or none, and still a `next_cursor`.",
-    responses=_PROBLEMS,
+    responses=refusals(Code.FORBIDDEN),
 )
 async def list_all_miners(
     context: Context, _: Admin, position: Position, query: Annotated[AllMinersQuery, Query()]
@@ -108,22 +101,22 @@ async def list_all_miners(
     [after] = read_cursor(query.cursor, MINER_CURSOR) or [""]
     service = await context.gateway.canonical(query.service) if query.service else None
     found, cursor = await _miners(context, after, query, service)
-    return reply(MinerPage(items=[miner_view(row) for row in found], next_cursor=cursor), position)
+    return reply(MinerPage(items=[row.view() for row in found], next_cursor=cursor), position)
 
 
 async def _miners(
     context: EdgeContext, after: str, query: AllMinersQuery, service: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
+) -> tuple[list[MinerRow], str | None]:
     """A page of rows, and the cursor that goes on."""
-    found: list[dict[str, Any]] = []
+    found: list[MinerRow] = []
     for _ in range(MAX_MINERS_LOOKED_AT // MINERS_READ):
-        rows = await context.read("read_miners", after=after, state=query.state or "", page_size=MINERS_READ)
+        rows = await context.reads.miners(after, query.state or "", page_size=MINERS_READ)
         for row in rows:
-            if service is None or service in json.loads(row["capabilities_json"])["services"]:
+            if service is None or service in row.services:
                 if len(found) == query.limit:
-                    return found, cursor_after(found[-1]["miner_id"])
+                    return found, cursor_after(found[-1].miner_id)
                 found.append(row)
         if len(rows) < MINERS_READ:
             return found, None
-        after = rows[-1]["miner_id"]
+        after = rows[-1].miner_id
     return found, cursor_after(after)

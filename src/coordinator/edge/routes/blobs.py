@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -12,18 +11,19 @@ from starlette.responses import Response, StreamingResponse
 
 from coordinator.application.commands.payload_bodies import refs_in
 from coordinator.application.ports import PayloadKind
-from coordinator.blobs import BlobInfo, BlobTooLarge
+from coordinator.blobs import BlobTooLarge
 from coordinator.crypto.refs import SHA256_HEX, blob_ref
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import Canceled, Completed, Expired, Failed, Queued, Running
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import declared_length, incoming
-from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.http.credentials import Anyone
+from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import may_read, reply
-from coordinator.edge.middleware.credentials import Anyone
+from coordinator.edge.http.stored_payloads import begun, stored_payload
+from coordinator.edge.http.uploads import store_upload
 from coordinator.edge.models.jobs import BlobView
-from coordinator.edge.routes.results import begun, stored_document
 
 router = APIRouter(tags=["blobs"])
 
@@ -40,22 +40,14 @@ Job = Queued | Running | Completed | Failed | Canceled | Expired
     summary="Upload a blob",
     description="The content is checked against the digest while it streams in. Whoever uploads a blob may "
     "refer to it; that somebody else uploaded the same gives no right to it.",
-    responses=describe_problems(
-        Code.INVALID_PAYLOAD,
-        Code.UNAUTHORIZED_KEY,
-        Code.DIGEST_MISMATCH,
-        Code.BLOB_TOO_LARGE,
-        Code.UNAVAILABLE,
-    ),
+    responses=refusals(Code.DIGEST_MISMATCH, Code.BLOB_TOO_LARGE),
     openapi_extra={"requestBody": {"required": True, **_BINARY}},
 )
 async def put_blob(request: Request, context: Context, principal: Anyone, sha256: Sha256) -> Response:
-    limit = context.settings.max_blob_bytes
-    if declared_length(request) > limit:
+    if declared_length(request) > context.settings.max_blob_bytes:
         raise BlobTooLarge
     content = incoming(request, context.limits)
-    info = await context.blobs.put(content, expected_sha256=sha256, max_bytes=limit)
-    await own(context, principal, info)
+    info = await store_upload(context, principal, content, expected_sha256=sha256)
     return reply(BlobView(blob=blob_ref(sha256), sha256=sha256, size=info.size), status=201)
 
 
@@ -63,12 +55,10 @@ async def put_blob(request: Request, context: Context, principal: Anyone, sha256
     "/blobs/{sha256}",
     summary="Ask whether a blob need not be uploaded",
     description="200 where this key has uploaded it before and it is still there; 404 otherwise.",
-    responses=describe_problems(
-        Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.BLOB_NOT_FOUND, Code.UNAVAILABLE
-    ),
+    responses=refusals(Code.BLOB_NOT_FOUND),
 )
 async def head_blob(context: Context, principal: Anyone, sha256: Sha256) -> Response:
-    owned = await context.read("read_blob_owners", keys=[_owner_key(sha256, principal)])
+    owned = await context.blob_owners.has(principal, sha256)
     info = await context.blobs.stat(sha256) if owned else None
     if info is None:
         raise _not_found()
@@ -83,9 +73,7 @@ async def head_blob(context: Context, principal: Anyone, sha256: Sha256) -> Resp
     "what its payload refers to.",
     responses={
         200: {"description": "The content.", **_BINARY},
-        **describe_problems(
-            Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.BLOB_NOT_FOUND, Code.UNAVAILABLE
-        ),
+        **refusals(Code.BLOB_NOT_FOUND),
     },
 )
 async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sha256) -> Response:
@@ -106,18 +94,6 @@ async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sh
     )
 
 
-async def own(context: EdgeContext, principal: Principal, info: BlobInfo) -> None:
-    """Note that this principal uploaded a blob: it may refer to it from now on."""
-    row = {
-        "key": _owner_key(info.sha256, principal),
-        "digest": info.sha256,
-        "principal": principal.name,
-        "size": info.size,
-        "at": time.time_ns() // 1_000_000,
-    }
-    await context.put("blob_owners", row)
-
-
 async def _refers(context: EdgeContext, principal: Principal, job: Job, ref: str) -> bool:
     """Whether this principal may read `ref` because of this job."""
     job_id = job.job.job_id
@@ -132,12 +108,8 @@ async def _refers(context: EdgeContext, principal: Principal, job: Job, ref: str
 
 
 async def _refs(context: EdgeContext, job_id: UUID, kind: PayloadKind, digest: str) -> set[str]:
-    stored = await stored_document(context, job_id, kind)
+    stored = await stored_payload(context, job_id, kind)
     return set() if stored is None else await refs_in(stored, digest, context.blobs)
-
-
-def _owner_key(sha256: str, principal: Principal) -> str:
-    return f"{sha256}/{principal.name}"
 
 
 def _not_found() -> Refusal:

@@ -1,17 +1,13 @@
 """`/metrics`, for Prometheus. Nothing is counted here: it shows what the parts count anyway.
 
 No label has more values than there are codes, topics, states or endpoints: not a name of a client, a miner or
-a job among them. Only two figures are read from the tables, at most every FRESH_SECONDS, however often and by
-how many this is asked.
+a job among them. Only two figures are read from the tables, every few seconds at most (`state.backlog`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
@@ -26,52 +22,17 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
-from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator import __version__
 from coordinator.application.metrics import BusMetrics, CoordinatorMetrics, WorkMetrics
-from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Code
-from coordinator.edge.context import Context, EdgeContext, in_thread
-from coordinator.edge.http.problems import describe_problems
-from coordinator.edge.middleware.http_metrics import BUCKETS, HttpMetrics
+from coordinator.edge.context import Context
+from coordinator.edge.state.http_metrics import BUCKETS, HttpMetrics
+from coordinator.edge.state.rows import BacklogRow
+from coordinator.edge.state.threads import in_thread
 
-FRESH_SECONDS: Final = 5.0
-READ_SECONDS: Final = 2.0
-"""A scrape waits no longer for the tables: it says that they are out of reach, and has the rest."""
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What waits, as the tables have it."""
-
-    queued: int
-    oldest_at: int | None
-    """When the oldest of them was asked for, in Unix milliseconds."""
-
-
-class Backlogs:
-    """Reads the backlog, once for all who ask within FRESH_SECONDS."""
-
-    def __init__(self) -> None:
-        self._read_at = float("-inf")
-        self._known: Backlog | None = None
-        self._reading = asyncio.Lock()
-
-    async def get(self, context: EdgeContext) -> Backlog | None:
-        """None where the tables are out of reach."""
-        async with self._reading:
-            if time.monotonic() - self._read_at > FRESH_SECONDS:
-                self._known = None
-                with contextlib.suppress(LogUnavailable, TimeoutError):
-                    async with asyncio.timeout(READ_SECONDS):
-                        [row] = await context.read("read_backlog")
-                        self._known = Backlog(row["queued"], row["oldest_at"])
-                self._read_at = time.monotonic()
-            return self._known
-
 
 router = APIRouter(tags=["health"])
 
@@ -84,14 +45,12 @@ router = APIRouter(tags=["health"])
     "text format. For admins, or with `METRICS_PUBLIC` for whoever can reach the port.",
     responses={
         200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-        **describe_problems(Code.FORBIDDEN),
     },
 )
-async def metrics(request: Request, context: Context) -> Response:
-    state = request.app.state
-    backlog = await state.backlogs.get(context)
+async def metrics(context: Context) -> Response:
+    backlog = await context.backlog.get()
     # Taken here, where nothing changes meanwhile; made into text beside the event loop.
-    families = [*_of_process(context.metrics(), backlog), *_of_requests(state.http_meter)]
+    families = [*_of_process(context.metrics(), backlog), *_of_requests(context.http_metrics)]
     return Response(await in_thread(lambda: _text(families)), media_type=MEDIA_TYPE)
 
 
@@ -113,7 +72,7 @@ def _text(families: Iterable[Metric]) -> bytes:
     return generate_latest(registry)
 
 
-def _of_process(metrics: CoordinatorMetrics, backlog: Backlog | None) -> Iterator[Metric]:
+def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "coordinator", "The running version.", value={"version": __version__, "mode": metrics.mode}
     )
@@ -196,22 +155,20 @@ def _of_work(work: WorkMetrics) -> Iterator[Metric]:
     yield _gauge("coordinator_classes", "Kinds of jobs in memory, by what they need.", work.classes)
 
 
-def _of_requests(meter: HttpMetrics) -> Iterator[Metric]:
-    yield _gauge(
-        "coordinator_http_requests_under_way", "Requests that are not answered yet.", meter.under_way
-    )
+def _of_requests(http: HttpMetrics) -> Iterator[Metric]:
+    yield _gauge("coordinator_http_requests_under_way", "Requests that are not answered yet.", http.under_way)
     ended = CounterMetricFamily(
         "coordinator_http_requests",
         "Requests answered; 499: nobody waited for it.",
         labels=["operation", "status"],
     )
-    for (operation, status), count in meter.statuses.items():
+    for (operation, status), count in http.statuses.items():
         ended.add_metric([operation, str(status)], count)
     yield ended
     took = HistogramMetricFamily(
         "coordinator_http_request_seconds", "How long requests took, waits included.", labels=["operation"]
     )
-    for operation, durations in meter.durations.items():
+    for operation, durations in http.durations.items():
         *within, total = accumulate(durations.counts)
         buckets = [(str(limit), count) for limit, count in zip(BUCKETS, within, strict=True)]
         took.add_metric([operation], [*buckets, ("+Inf", total)], sum_value=durations.seconds)

@@ -2,102 +2,116 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
-from pydantic import Field, ValidationError
+from fastapi import APIRouter, Path, Query
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching import Capabilities
-from coordinator.domain.messages import NAME, Principal, Role
+from coordinator.domain.messages import Role
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerRegister
-from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.http.bodies import command_body, read_object, take_text
-from coordinator.edge.http.commands import accepted, checked_miner_id, miner_of, send, session_of
-from coordinator.edge.http.problems import describe_problems
-from coordinator.edge.http.reading import PageQuery, Position, cursor_after, read_cursor, reply
-from coordinator.edge.middleware.credentials import Admin, Miner, MinerOrAdmin
+from coordinator.edge.context import Context
+from coordinator.edge.http.bodies import read_object, request_body, take_text
+from coordinator.edge.http.command_route import command_route
+from coordinator.edge.http.commands import accepted, checked_miner_id, miner_of, with_session
+from coordinator.edge.http.credentials import Admin, Miner, MinerOrAdmin
+from coordinator.edge.http.listing import MINER_CURSOR, MinersQuery
+from coordinator.edge.http.problems import refusals
+from coordinator.edge.http.reading import Position, cursor_after, read_cursor, reply
 from coordinator.edge.models.miners import (
     HeartbeatAnswer,
     MinerAnswer,
     MinerPage,
     MinerRegisterAnswer,
-    MinerState,
     MinerView,
 )
 from coordinator.validation import describe_invalid
 from coordinator.wire.heartbeat import Heartbeat
-from coordinator.wire.topology import control_queue_name, work_queue_name
 
 router = APIRouter(prefix="/miners", tags=["miners"])
 
 SESSION_BYTES: Final = 16
-MINER_CURSOR: Final = f"({NAME}@)?{NAME}"
+MinerIdInPath = Annotated[str, Path(json_schema_extra={"pattern": f"^{MINER_CURSOR}$"})]
 _REGION: Final = Capabilities.model_json_schema()["properties"]["region"]
-_WHO: Final = ("miner_id", "session_id")
-_SENDING_PROBLEMS: Final = (
-    Code.INVALID_PAYLOAD,
-    Code.UNAUTHORIZED_KEY,
-    Code.FORBIDDEN,
-    Code.TOO_LARGE,
-    Code.UNAVAILABLE,
-    Code.INTERNAL,
-)
-_SESSION_PROBLEMS: Final = (*_SENDING_PROBLEMS, Code.MINER_NOT_FOUND, Code.SESSION_NOT_LIVE)
+_SENDER: Final = ("miner_id", "session_id")
+_REFUSED: Final = (Code.MINER_NOT_FOUND, Code.SESSION_NOT_LIVE)
 
 
-class MinersQuery(PageQuery):
-    """Which miners."""
-
-    state: MinerState | None = Field(None, description="Only those in this state.")
-
-
-@router.post(
-    "/register",
-    response_model=MinerRegisterAnswer,
-    summary="Begin a session",
-    description="Without a `session_id` every call begins another session; with one, a repeat gets the first "
-    "answer. `miner_id` is the key's name unless the body says `node@name`.",
-    responses=describe_problems(*_SENDING_PROBLEMS, Code.SESSION_NOT_LIVE, Code.IDEMPOTENCY_MISMATCH),
-    openapi_extra=command_body(
-        MinerRegister,
-        optional=_WHO,
-        extra={"region": {**_REGION, "description": "The same as capabilities.region."}},
-        example={
-            "capabilities": {
-                "services": ["checksum"],
-                "gpus": [{"name": "NVIDIA GeForce RTX 4090", "memory_mb": 24564}],
-                "cuda": "12.4",
-            },
-            "concurrency": 1,
-            "public_key": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-        },
-    ),
-)
-async def register_miner(request: Request, context: Context, principal: Miner) -> Response:
+async def _register_fields(request: Request, context: Context, principal: Miner) -> dict[str, Any]:
     fields = await read_object(request, context.limits)
     fields["miner_id"] = miner_of(principal, take_text(fields, "miner_id"))
     fields.setdefault("session_id", secrets.token_urlsafe(SESSION_BYTES))
     _take_region(fields)
-    answer = await send(context, principal, MinerRegister.topic, fields, request)
-    told = answer.to_wire()
-    return reply(
-        MinerRegisterAnswer.model_validate(
-            {
-                "queue": work_queue_name(told["profile"]),
-                "control_queue": control_queue_name(told["miner_id"]),
-                "heartbeat_interval_seconds": context.settings.heartbeat_interval_seconds,
-                "heartbeat_timeout_seconds": context.settings.heartbeat_timeout_seconds,
-                **told,
-                "session_token": told["session_id"],
-            }
-        ),
-        answer.position,
-    )
+    return fields
+
+
+async def _session_fields(request: Request, context: Context, principal: Miner) -> dict[str, Any]:
+    return await with_session(context, principal, await read_object(request, context.limits))
+
+
+async def _drain_fields(request: Request, context: Context, principal: MinerOrAdmin) -> dict[str, Any]:
+    fields = await read_object(request, context.limits)
+    if principal.role is Role.MINER:
+        fields["miner_id"] = miner_of(principal, take_text(fields, "miner_id"))
+    return fields
+
+
+command_route(
+    router,
+    "POST",
+    "/register",
+    MinerRegister,
+    MinerRegisterAnswer,
+    name="register_miner",
+    summary="Begin a session",
+    description="Without a `session_id` every call begins another session; with one, a repeat gets the first "
+    "answer. `miner_id` is the key's name unless the body says `node@name`.",
+    fields=_register_fields,
+    optional=_SENDER,
+    members={"region": {**_REGION, "description": "The same as capabilities.region."}},
+    example={
+        "capabilities": {
+            "services": ["checksum"],
+            "gpus": [{"name": "NVIDIA GeForce RTX 4090", "memory_mb": 24564}],
+            "cuda": "12.4",
+        },
+        "concurrency": 1,
+        "public_key": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    },
+    refused=(Code.SESSION_NOT_LIVE, Code.IDEMPOTENCY_MISMATCH),
+)
+command_route(
+    router,
+    "POST",
+    "/drain",
+    MinerDrain,
+    MinerAnswer,
+    name="drain_miner",
+    summary="Finish what is held, get nothing new",
+    description="An admin may drain any miner, and names it by `miner_id`.",
+    fields=_drain_fields,
+    optional=_SENDER,
+    example={},
+    refused=_REFUSED,
+)
+command_route(
+    router,
+    "POST",
+    "/leave",
+    MinerLeave,
+    MinerAnswer,
+    name="leave_miner",
+    summary="End the session",
+    description="What it still holds goes to others.",
+    fields=_session_fields,
+    optional=_SENDER,
+    example={},
+    refused=_REFUSED,
+)
 
 
 @router.post(
@@ -105,15 +119,15 @@ async def register_miner(request: Request, context: Context, principal: Miner) -
     response_model=HeartbeatAnswer,
     summary="Say that a session is alive",
     description="Extends the session and the leases of what is in `inflight`.",
-    responses=describe_problems(*_SESSION_PROBLEMS),
-    openapi_extra=command_body(
+    responses=refusals(Code.FORBIDDEN, Code.TOO_LARGE, *_REFUSED),
+    openapi_extra=request_body(
         Heartbeat,
-        optional=_WHO,
+        optional=_SENDER,
         example={"inflight": [{"job_id": "0190163d-8694-739b-aea5-966c26f8ad91", "attempt": 1}]},
     ),
 )
 async def heartbeat(request: Request, context: Context, principal: Miner) -> Response:
-    fields = await _with_session(context, principal, await read_object(request, context.limits))
+    fields = await _session_fields(request, context, principal)
     try:
         beat = Heartbeat.model_validate(fields)
     except ValidationError as error:
@@ -123,52 +137,20 @@ async def heartbeat(request: Request, context: Context, principal: Miner) -> Res
     return reply(HeartbeatAnswer.model_validate(said.to_wire()), said.position)
 
 
-@router.post(
-    "/drain",
-    response_model=MinerAnswer,
-    summary="Finish what is held, get nothing new",
-    description="An admin may drain any miner, and names it by `miner_id`.",
-    responses=describe_problems(*_SESSION_PROBLEMS),
-    openapi_extra=command_body(MinerDrain, optional=_WHO, example={}),
-)
-async def drain_miner(request: Request, context: Context, principal: MinerOrAdmin) -> Response:
-    fields = await read_object(request, context.limits)
-    if principal.role is Role.MINER:
-        fields["miner_id"] = miner_of(principal, take_text(fields, "miner_id"))
-    answer = await send(context, principal, MinerDrain.topic, fields, request)
-    return reply(MinerAnswer.model_validate(answer.to_wire()), answer.position)
-
-
-@router.post(
-    "/leave",
-    response_model=MinerAnswer,
-    summary="End the session",
-    description="What it still holds goes to others.",
-    responses=describe_problems(*_SESSION_PROBLEMS),
-    openapi_extra=command_body(MinerLeave, optional=_WHO, example={}),
-)
-async def leave_miner(request: Request, context: Context, principal: Miner) -> Response:
-    fields = await _with_session(context, principal, await read_object(request, context.limits))
-    answer = await send(context, principal, MinerLeave.topic, fields, request)
-    return reply(MinerAnswer.model_validate(answer.to_wire()), answer.position)
-
-
 @router.get(
     "",
     response_model=MinerPage,
     summary="List miners",
-    responses=describe_problems(
-        Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.FORBIDDEN, Code.UNAVAILABLE
-    ),
+    responses=refusals(Code.FORBIDDEN),
 )
 async def list_miners(
     context: Context, _: Admin, position: Position, query: Annotated[MinersQuery, Query()]
 ) -> Response:
     [after] = read_cursor(query.cursor, MINER_CURSOR) or [""]
-    rows = await context.read("read_miners", after=after, state=query.state or "", page_size=query.limit + 1)
+    rows = await context.reads.miners(after, query.state or "", page_size=query.limit + 1)
     shown = rows[: query.limit]
-    cursor = cursor_after(shown[-1]["miner_id"]) if len(rows) > len(shown) else None
-    return reply(MinerPage(items=[view(row) for row in shown], next_cursor=cursor), position)
+    cursor = cursor_after(shown[-1].miner_id) if len(rows) > len(shown) else None
+    return reply(MinerPage(items=[row.view() for row in shown], next_cursor=cursor), position)
 
 
 @router.get(
@@ -176,26 +158,17 @@ async def list_miners(
     response_model=MinerView,
     summary="Show a miner",
     description="For admins, and for the miner itself.",
-    responses=describe_problems(
-        Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.FORBIDDEN, Code.MINER_NOT_FOUND, Code.UNAVAILABLE
-    ),
+    responses=refusals(Code.FORBIDDEN, Code.MINER_NOT_FOUND),
 )
 async def show_miner(
-    context: Context, principal: MinerOrAdmin, position: Position, miner_id: str
+    context: Context, principal: MinerOrAdmin, position: Position, miner_id: MinerIdInPath
 ) -> Response:
     miner_id = checked_miner_id(miner_id)
     seen = principal.role is Role.ADMIN or principal.owns_miner(miner_id)
-    rows = await context.read("read_miner", miner_id=miner_id) if seen else []
-    if not rows:
+    row = await context.reads.miner(miner_id) if seen else None
+    if row is None:
         raise Refusal(Code.MINER_NOT_FOUND, "no such miner")
-    return reply(view(rows[0]), position)
-
-
-async def _with_session(context: EdgeContext, principal: Principal, body: dict[str, Any]) -> dict[str, Any]:
-    """The body with the miner and session that it speaks for."""
-    miner_id = miner_of(principal, take_text(body, "miner_id"))
-    session_id = await session_of(context, miner_id, take_text(body, "session_id"))
-    return {**body, "miner_id": miner_id, "session_id": session_id}
+    return reply(row.view(), position)
 
 
 def _take_region(fields: dict[str, Any]) -> None:
@@ -207,8 +180,3 @@ def _take_region(fields: dict[str, Any]) -> None:
     if capabilities.get("region", region) != region:
         raise Refusal(Code.INVALID_PAYLOAD, "region: is not capabilities.region; send one of the two")
     fields["capabilities"] = {**capabilities, "region": region}
-
-
-def view(row: dict[str, Any]) -> MinerView:
-    """A row of the read model as it is shown."""
-    return MinerView.model_validate({**row, "capabilities": json.loads(row["capabilities_json"])})

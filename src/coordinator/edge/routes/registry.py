@@ -11,7 +11,6 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.commands.payload_schemas import PayloadSchemas
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import ServiceId
 from coordinator.domain.service import (
@@ -23,12 +22,12 @@ from coordinator.domain.service import (
     ServiceRevised,
     service_stream,
 )
-from coordinator.edge.context import Context, EdgeContext, in_thread
-from coordinator.edge.http.bodies import model_body, read_object
+from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.http.bodies import read_object, request_body
 from coordinator.edge.http.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
-from coordinator.edge.http.problems import describe_problems
+from coordinator.edge.http.credentials import Anyone
+from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import PageQuery, Position, cursor_after, read_cursor, reply
-from coordinator.edge.middleware.credentials import Anyone
 from coordinator.edge.models.services import (
     CategoryPage,
     CategoryView,
@@ -44,16 +43,16 @@ from coordinator.edge.models.services import (
     ValidateAnswer,
     ValidateAsk,
 )
-from coordinator.edge.openapi.service import describe_service
+from coordinator.edge.openapi.service import service_document
+from coordinator.edge.state.threads import in_thread
 
 router = APIRouter(prefix="/registry", tags=["registry"])
 
 MAX_FAULTS: Final = 100
 READ_AT_A_TIME: Final = 200
-_PROBLEMS: Final = (Code.INVALID_PAYLOAD, Code.UNAUTHORIZED_KEY, Code.UNAVAILABLE)
 _ENTRY: Final[dict[int | str, dict[str, Any]]] = {
     **NOT_MODIFIED,
-    **describe_problems(*_PROBLEMS, Code.SERVICE_NOT_FOUND),
+    **refusals(Code.SERVICE_NOT_FOUND),
 }
 Name = Annotated[ServiceId, Path(description="A service's id, or an alias.")]
 Version = Annotated[
@@ -73,7 +72,6 @@ class ServicesQuery(PageQuery):
     "/services",
     response_model=ServicePage,
     summary="List services, by id",
-    responses=describe_problems(*_PROBLEMS),
 )
 async def list_services(
     context: Context, _: Anyone, position: Position, query: Annotated[ServicesQuery, Query()]
@@ -91,13 +89,12 @@ async def list_services(
     response_model=CategoryPage,
     summary="List categories",
     description="Each with how many services take jobs in it.",
-    responses={**NOT_MODIFIED, **describe_problems(*_PROBLEMS)},
+    responses=NOT_MODIFIED,
 )
 async def list_categories(
     context: Context, _: Anyone, position: Position, if_none_match: IfNoneMatch = None
 ) -> Response:
-    rows = await context.read("read_categories")
-    counts = {row["category"]: row["services"] for row in rows}
+    counts = await context.reads.services_by_category()
     items = [CategoryView(id=category, services=counts.get(category, 0)) for category in CATEGORIES]
     return answer_with_tag(CategoryPage(items=items, next_cursor=None), position, if_none_match)
 
@@ -203,7 +200,7 @@ async def show_service_openapi(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     entry = await _entry(context, service, version)
-    document = json.dumps(describe_service(entry)).encode()
+    document = json.dumps(service_document(entry)).encode()
     return answer_with_tag(document, position, if_none_match)
 
 
@@ -240,8 +237,8 @@ async def list_versions(
     summary="Check a payload without submitting it",
     description="Against the schema as it is now: everything that is wrong with it (the first 100 faults), "
     "by place; no values are shown.",
-    responses=describe_problems(*_PROBLEMS, Code.SERVICE_NOT_FOUND, Code.TOO_LARGE),
-    openapi_extra=model_body(
+    responses=refusals(Code.SERVICE_NOT_FOUND, Code.TOO_LARGE),
+    openapi_extra=request_body(
         ValidateAsk, example={"service": "whisper", "payload": {"audio_url": "https://example.com/a.mp3"}}
     ),
 )
@@ -251,9 +248,10 @@ async def validate_payload(request: Request, context: Context, _: Anyone, positi
     state = await context.gateway.state(service_stream(service))
     if not isinstance(state, RegisteredService) or state.retired:
         raise _not_found()
-    schemas: PayloadSchemas = request.app.state.payload_schemas
     # A large payload may have as many faults: not on the event loop.
-    found = await in_thread(lambda: list(islice(schemas.problems(state, ask.payload), MAX_FAULTS)))
+    found = await in_thread(
+        lambda: list(islice(context.payload_schemas.problems(state, ask.payload), MAX_FAULTS))
+    )
     faults = [FaultView(place=f.place, keyword=f.keyword, message=f.text) for f in found]
     answer = ValidateAnswer(valid=not faults, service=service, version=state.version, faults=faults)
     return reply(answer, position)
@@ -264,18 +262,17 @@ async def _entries(context: EdgeContext, query: ServicesQuery, after: str) -> li
     """A page of entries and one more, where there is one. By tag, all are looked at: there are dozens."""
     entries: list[dict[str, Any]] = []
     while True:
-        rows = await context.read(
-            "read_services",
-            after=after,
-            retired=int(query.include_retired),
-            category=query.category or "",
+        rows = await context.reads.services(
+            after,
+            query.category or "",
             page_size=READ_AT_A_TIME if query.tag else query.limit + 1,
+            retired=query.include_retired,
         )
-        found = map(_of_row, rows)
+        found = [row.entry for row in rows]
         entries += [entry for entry in found if query.tag is None or query.tag in entry["tags"]]
         if query.tag is None or len(entries) > query.limit or len(rows) < READ_AT_A_TIME:
             return entries
-        after = rows[-1]["service"]
+        after = rows[-1].service
 
 
 async def _entry(context: EdgeContext, name: str, version: int | None) -> dict[str, Any]:
@@ -288,10 +285,10 @@ async def _entry(context: EdgeContext, name: str, version: int | None) -> dict[s
             if isinstance(event, ServiceRegistered | ServiceRevised) and number == version:
                 return {**event.spec.model_dump(mode="json"), "version": version, "retired": False}
         raise Refusal(Code.SERVICE_NOT_FOUND, "no such version of such a service; /versions lists them")
-    rows = await context.read("read_service", service=service)
-    if not rows:
+    row = await context.reads.service(service)
+    if row is None:
         raise _not_found()
-    return _of_row(rows[0])
+    return row.entry
 
 
 async def _history(context: EdgeContext, service: str) -> list[Any]:
@@ -301,10 +298,6 @@ async def _history(context: EdgeContext, service: str) -> list[Any]:
     if not found:
         raise _not_found()
     return list(found)
-
-
-def _of_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {**json.loads(row["spec_json"]), "version": row["version"], "retired": bool(row["retired"])}
 
 
 def _part(entry: dict[str, Any]) -> dict[str, Any]:

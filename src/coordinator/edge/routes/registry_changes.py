@@ -6,30 +6,18 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path
 from starlette.requests import Request
-from starlette.responses import Response
 
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import ServiceId
 from coordinator.domain.service import ServiceRegister, ServiceRetire, ServiceRevise, ServiceSpec
 from coordinator.edge.context import Context
-from coordinator.edge.http.bodies import fill, model_body, read_object
-from coordinator.edge.http.commands import send
-from coordinator.edge.http.problems import describe_problems
-from coordinator.edge.http.reading import reply
-from coordinator.edge.middleware.credentials import Admin
+from coordinator.edge.http.bodies import fill, read_object
+from coordinator.edge.http.command_route import command_route
 from coordinator.edge.models.services import ServiceAnswer
 
 router = APIRouter(prefix="/registry/services", tags=["registry"])
 
 Id = Annotated[ServiceId, Path(description="A service's id.")]
-_PROBLEMS: Final = (
-    Code.INVALID_PAYLOAD,
-    Code.UNAUTHORIZED_KEY,
-    Code.FORBIDDEN,
-    Code.TOO_LARGE,
-    Code.UNAVAILABLE,
-    Code.INTERNAL,
-)
 _EXAMPLE: Final[dict[str, Any]] = {
     "id": "word_count",
     "name": "Word count",
@@ -49,57 +37,60 @@ _EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
-@router.post(
+async def _entry_fields(request: Request, context: Context) -> dict[str, Any]:
+    return {"spec": await read_object(request, context.limits)}
+
+
+async def _revision_fields(request: Request, context: Context, service: Id) -> dict[str, Any]:
+    return {"spec": fill(await read_object(request, context.limits), id=service)}
+
+
+async def _service_fields(request: Request, context: Context, service: Id) -> dict[str, Any]:
+    return fill(await read_object(request, context.limits), service=service)
+
+
+command_route(
+    router,
+    "POST",
     "",
-    status_code=201,
-    response_model=ServiceAnswer,
+    ServiceRegister,
+    ServiceAnswer,
+    name="register_service",
     summary="Register a service",
     description="Its schemas are checked; no other entry may have its id or one of its aliases. A repeat "
     "gets the first answer.",
-    responses=describe_problems(*_PROBLEMS, Code.CONFLICT_STATE),
-    openapi_extra=model_body(ServiceSpec, example=_EXAMPLE),
+    fields=_entry_fields,
+    body=ServiceSpec,
+    example=_EXAMPLE,
+    refused=(Code.CONFLICT_STATE,),
+    status=201,
+    location="/v1/registry/services/{service}",
 )
-async def register_service(request: Request, context: Context, principal: Admin) -> Response:
-    spec = await read_object(request, context.limits)
-    answer = await send(context, principal, ServiceRegister.topic, {"spec": spec}, request)
-    told = ServiceAnswer.model_validate(answer.to_wire())
-    return reply(told, answer.position, 201, Location=f"/v1/registry/services/{told.service}")
-
-
-@router.put(
+command_route(
+    router,
+    "PUT",
     "/{service}",
-    response_model=ServiceAnswer,
+    ServiceRevise,
+    ServiceAnswer,
+    name="revise_service",
     summary="Revise a service",
     description="The whole entry, which becomes its next version; jobs that were submitted keep theirs. A "
     "retired one takes jobs again.",
-    responses=describe_problems(*_PROBLEMS, Code.CONFLICT_STATE, Code.SERVICE_NOT_FOUND),
-    openapi_extra=model_body(ServiceSpec, example=_EXAMPLE),
+    fields=_revision_fields,
+    body=ServiceSpec,
+    example=_EXAMPLE,
+    refused=(Code.CONFLICT_STATE, Code.SERVICE_NOT_FOUND),
 )
-async def revise_service(request: Request, context: Context, principal: Admin, service: Id) -> Response:
-    spec = fill(await read_object(request, context.limits), id=service)
-    answer = await send(context, principal, ServiceRevise.topic, {"spec": spec}, request)
-    return reply(ServiceAnswer.model_validate(answer.to_wire()), answer.position)
-
-
-@router.post(
+command_route(
+    router,
+    "POST",
     "/{service}/retire",
-    response_model=ServiceAnswer,
+    ServiceRetire,
+    ServiceAnswer,
+    name="retire_service",
     summary="Retire a service",
     description="It takes no new jobs; those that it has go on. It keeps its names.",
-    responses=describe_problems(*_PROBLEMS, Code.SERVICE_NOT_FOUND),
-    openapi_extra={
-        "requestBody": {
-            "required": False,
-            "content": {
-                "application/json": {
-                    "schema": {"type": "object", "properties": {}, "additionalProperties": False},
-                    "example": {},
-                }
-            },
-        }
-    },
+    fields=_service_fields,
+    example={},
+    refused=(Code.SERVICE_NOT_FOUND,),
 )
-async def retire_service(request: Request, context: Context, principal: Admin, service: Id) -> Response:
-    fields = fill(await read_object(request, context.limits), service=service)
-    answer = await send(context, principal, ServiceRetire.topic, fields, request)
-    return reply(ServiceAnswer.model_validate(answer.to_wire()), answer.position)

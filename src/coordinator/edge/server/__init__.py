@@ -1,1 +1,4 @@
-"""What the HTTP server itself needs from us: limits on the heads of requests, refused WebSockets."""
+"""Parts of the HTTP server, which `runtime.server` runs: limits on headers, refusals of WebSockets.
+
+A limit on what arrives before an endpoint is reached belongs here.
+"""

@@ -1,7 +1,7 @@
-"""What a request may send before it is one: its head is bounded in size and in time.
+"""Limits of size and time on what a request sends before its body: its line and its headers, the head.
 
 Our endpoints bound bodies, and nothing reaches them before a head is whole. uvicorn leaves heads to its
-parser, and that keeps whatever comes: a stranger could fill our memory, or hold connections for ever. The
+parser, which keeps whatever comes: a stranger could fill our memory, or hold connections for ever. The
 trailer, which may follow a body in chunks, is bounded in the same way.
 """
 
@@ -26,7 +26,7 @@ class _HeadersTooLarge(Exception):
 
 
 class LimitedHeaders(HttpToolsProtocol):
-    """uvicorn's protocol, which gives heads up that are too large (431) or too slow (408)."""
+    """uvicorn's protocol, with heads that are too large answered 431, and heads that are too slow 408."""
 
     head_seconds = HEAD_SECONDS
     _in_head = False  # from its first byte until it is whole

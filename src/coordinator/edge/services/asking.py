@@ -116,6 +116,11 @@ def ask_body(model: type[Ask], **examples: Mapping[str, Any]) -> dict[str, Any]:
     if model.FILE is not None:
         form = model.model_json_schema(ref_template=SCHEMA_REF)
         told = form["properties"][model.FILE]
+        for name, field in form["properties"].items():  # texts, and none of them is null
+            choices = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
+            if len(choices) == 1:
+                rest = {key: value for key, value in field.items() if key != "anyOf"}
+                form["properties"][name] = {**rest, **choices[0]}
         form["properties"][model.FILE] = {
             "description": f"The file itself. {told['description']}",
             "anyOf": [{"type": "string", "format": "binary"}, {"type": "string", "format": "uri"}],

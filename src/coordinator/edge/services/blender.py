@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.context import Context
+from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer
-from coordinator.edge.middleware.credentials import Client
 from coordinator.edge.models.base import View
 from coordinator.edge.models.jobs import JobSubmitAnswer
 from coordinator.edge.services.asking import Ask, FileName, ask_body, read_ask, submit_ask

@@ -12,10 +12,12 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.domain.job import FINAL_STATES
 from coordinator.domain.matching import Constraints
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.http.credentials import Client
+from coordinator.edge.http.job_wait import final_job
+from coordinator.edge.http.stored_payloads import result_pieces
 from coordinator.edge.http.submitting import (
     SUBMIT_PROBLEMS,
     SUBMIT_TEXT,
@@ -25,10 +27,8 @@ from coordinator.edge.http.submitting import (
     headers_of,
 )
 from coordinator.edge.live.events_stream import STREAM_HEADERS, EventStream, follow_job
-from coordinator.edge.middleware.credentials import Client
 from coordinator.edge.models.base import View
-from coordinator.edge.models.jobs import JobSubmitAnswer
-from coordinator.edge.routes.results import final_job, result_pieces
+from coordinator.edge.models.jobs import JobError, JobSubmitAnswer
 from coordinator.edge.services.asking import Ask, ask_body, job_fields, read_ask, submit_ask
 
 router = APIRouter(prefix="/llm")
@@ -151,14 +151,14 @@ async def _stream(
     async for event in follow_job(request, context, job_id):
         yield event
     # The end is in the log; the read models have it a moment later.
-    watch = request.app.state.job_watch
-    row = await final_job(context, watch, principal, job_id, context.limits.at_least_seconds)
-    if row["state"] not in FINAL_STATES:
+    row = await final_job(context, principal, job_id, context.limits.at_least_seconds)
+    if not row.is_final:
         return  # the stream was ended before the job: the server stops, or the key is revoked
-    told: dict[str, Any] = {"type": "result", "job_id": str(job_id), "state": row["state"]}
-    found = await result_pieces(context, row) if row["state"] == "COMPLETED" else None
+    told: dict[str, Any] = {"type": "result", "job_id": str(job_id), "state": row.state}
+    found = await result_pieces(context, row) if row.is_completed else None
     if found is None:
-        told["error"] = {"code": row["error_code"] or row["state"], "message": row["error_message"] or ""}
+        error = row.error or JobError(code=row.state, message="")  # completed, and the result was erased
+        told["error"] = error.model_dump()
         yield b"event: result\ndata: " + json.dumps(told).encode() + b"\n\n"
         return
     # The stored document is one line, which is what an event's data has to be.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Annotated, Final
 
 from fastapi import Depends, Security
@@ -53,7 +54,8 @@ def key_in(headers: Headers) -> str | None:
 def authenticate(headers: Headers, keyring: Keyring, *roles: Role) -> Principal:
     """The principal that these headers alone prove, in one of `roles`. Raises Problem.
 
-    For what does not come through the gate. A key whose requests must be signed proves nothing here.
+    For connections that `middleware.authentication` does not see. A key whose requests must be signed proves
+    nothing here.
     """
     key = key_in(headers)
     if key is None:
@@ -86,7 +88,7 @@ def grant_for(grants: Sequence[Grant], *roles: Role) -> Grant:
 
 
 def grants_of(connection: HTTPConnection) -> Sequence[Grant]:
-    """What the gate found this connection's key to give. Raises Problem where there is nothing."""
+    """What this connection's key gives, as `middleware.authentication` found. Raises Problem for nothing."""
     identity: Sequence[Grant] | Problem = connection.scope["state"]["identity"]
     if isinstance(identity, Problem):
         raise identity
@@ -94,8 +96,15 @@ def grants_of(connection: HTTPConnection) -> Sequence[Grant]:
 
 
 def allow(*roles: Role) -> Callable[..., Awaitable[Principal]]:
-    """A dependency: the request's principal, which must have one of these roles."""
+    """A dependency: the request's principal, which must have one of these roles.
 
+    It is the same one for the same roles, so that a request is asked once.
+    """
+    return _allow(frozenset(roles))
+
+
+@cache
+def _allow(roles: frozenset[Role]) -> Callable[..., Awaitable[Principal]]:
     async def principal(
         connection: HTTPConnection,
         _: Annotated[str | None, Security(_SCHEME)],

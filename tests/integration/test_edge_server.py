@@ -41,10 +41,10 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, heads: type[LimitedHeaders] | None = None) -> AsyncIterator[int]:
+async def serving(app: FastAPI, protocol: type[LimitedHeaders] | None = None) -> AsyncIterator[int]:
     """Serve `app`; the port."""
     config = configure(app)
-    config.http = heads or config.http
+    config.http = protocol or config.http
     server = Server(config)
     with contextlib.closing(listen("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -205,9 +205,9 @@ async def test_odd_bytes_in_a_target_are_refused(edge: Bench) -> None:
                 assert b"application/problem+json" in await wire.rest()
 
 
-# --- heads -------------------------------------------------------------------------------------------------
+# --- headers -----------------------------------------------------------------------------------------------
 class HastyHeads(LimitedHeaders):
-    """Gives heads up that take longer than a moment."""
+    """Gives up headers that take longer than a moment."""
 
     head_seconds = 0.3
 

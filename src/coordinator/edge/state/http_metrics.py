@@ -1,4 +1,4 @@
-"""Counts requests: how many, how they ended, how long they took. It costs a microsecond a request."""
+"""Counts requests: how many, how they ended, how long they took, at a microsecond a request."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pytest
 from coordinator.client import AsyncCoordinator
 from coordinator.dev.servers import RedisServer
 from coordinator.edge.middleware import rate_limits as rates_module
-from coordinator.edge.middleware import replays
+from coordinator.edge.middleware import used_signatures
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
 from coordinator.wire.signing import SignedRequests, content_digest, signing
 from tests.integration.edge_bench import SERVICE, Bench, an_edge, key_of
@@ -128,7 +128,7 @@ async def test_a_refused_signature_uses_nothing_up(edge: Bench, made: dict[str, 
     for n in range(20):
         headers = {**signature(made, "GET", "/v1/jobs"), "X-Signature": f"{n:064x}"}
         refused(await edge.anyone.get("/v1/jobs", headers=headers), "does not fit")
-    assert not edge.app.state.context.replays._used
+    assert not edge.app.state.context.used_signatures._used
 
 
 @pytest.mark.parametrize("seconds", [-301, -3600, 302, 10**9])
@@ -255,7 +255,7 @@ async def test_more_than_can_be_remembered_is_refused(
     edge: Bench, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forgetting would let a replay through: 429 it is."""
-    monkeypatch.setattr(replays, "MAX_REMEMBERED", 3)
+    monkeypatch.setattr(used_signatures, "MAX_REMEMBERED", 3)
     async with browse(edge, made) as carol:
         statuses = [(await carol.get("/v1/jobs")).status_code for _ in range(5)]
     # Five requests fall into one window of timestamps, or at most one of them into the next.
@@ -266,7 +266,7 @@ async def test_more_than_can_be_remembered_is_refused(
 def test_what_is_too_old_is_forgotten() -> None:
     """Timestamps that would be refused anyway need no memory; those that would not are remembered."""
     now = [1000.0]
-    used = replays.UsedSignatures(clock=lambda: now[0])
+    used = used_signatures.UsedSignatures(clock=lambda: now[0])
     for n in range(100):
         now[0] = 1000.0 + n * 60
         assert used.use("alice", now[0], 60, f"{n:064x}")
@@ -283,7 +283,9 @@ async def test_a_replay_at_another_process_is_refused_with_redis(
     monkeypatch.setattr(rates_module, "REDIS_SECONDS", 30.0)  # it answers, however busy the machine is
     made = await make(edge, signed=True)
     shared = [RateLimits({}, 60, lambda: redis_storage(redis.url)) for _ in range(2)]
-    one, other = (edge.again(rates=rates, replays=replays.UsedSignatures()) for rates in shared)
+    one, other = (
+        edge.again(rates=rates, used_signatures=used_signatures.UsedSignatures()) for rates in shared
+    )
     headers = signature(made, "GET", "/v1/jobs")
     assert (await one.anyone.get("/v1/jobs", headers=headers)).status_code == 200
     refused(await other.anyone.get("/v1/jobs", headers=headers), "used already")

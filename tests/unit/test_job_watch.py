@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Refusal
-from coordinator.edge.http.job_watch import JobWatch, wait_asked
+from coordinator.edge.http.job_wait import wait_asked
+from coordinator.edge.state.job_watch import JobWatch
 from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
 
 
@@ -28,10 +30,16 @@ class FinalJobs:
         return [{"job_id": job} for job in job_ids if job in self.final]
 
 
+def a_watch(final: Callable[..., list[dict[str, Any]]], watermarks: FakeWatermarks | None = None) -> JobWatch:
+    """A watch over the jobs that are `final`."""
+    database = FakeDatabase(read_final_jobs=final)
+    return a_context(database=database, watermarks=watermarks or FakeWatermarks()).job_watch
+
+
 async def test_an_end_wakes_who_waits_for_it_and_nobody_else() -> None:
     """When the projector moves, those whose job is final go on; the others wait."""
     final, watermarks = FinalJobs(), FakeWatermarks(1)
-    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=final), watermarks=watermarks))
+    watch = a_watch(final, watermarks)
     with watch.ended("a") as a, watch.ended("b") as b, watch.ended("a") as a_too:
         await final.queried.wait()
         final.final = {"a"}
@@ -44,7 +52,7 @@ async def test_an_end_wakes_who_waits_for_it_and_nobody_else() -> None:
 async def test_all_who_wait_share_one_query() -> None:
     """A thousand waiting clients cost one query per move, in pieces of 500 jobs."""
     final, watermarks = FinalJobs(), FakeWatermarks(1)
-    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=final), watermarks=watermarks))
+    watch = a_watch(final, watermarks)
 
     async def wait(job: str) -> None:
         with watch.ended(job) as ended:
@@ -63,7 +71,7 @@ async def test_all_who_wait_share_one_query() -> None:
 async def test_nothing_is_asked_while_nothing_moves() -> None:
     """There is no polling: between moves the watcher waits for the position after the one it saw."""
     final, watermarks = FinalJobs(), FakeWatermarks(5)
-    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=final), watermarks=watermarks))
+    watch = a_watch(final, watermarks)
     with watch.ended("a"):
         await watermarks.waiting.wait()
         assert watermarks.asked == [("projector", 6, 5)]
@@ -77,7 +85,7 @@ async def test_an_outage_wakes_everybody() -> None:
     def fail(**_: Any) -> list[dict[str, Any]]:
         raise LogUnavailable("away")
 
-    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=fail)))
+    watch = a_watch(fail)
     with watch.ended("a") as a, watch.ended("b") as b:
         await asyncio.gather(a.wait(), b.wait())
     await watch.stop()
@@ -85,7 +93,7 @@ async def test_an_outage_wakes_everybody() -> None:
 
 async def test_stop_wakes_everybody_and_may_be_called_twice() -> None:
     """A server that stops leaves nobody waiting; stopping what never started is fine."""
-    watch = JobWatch(a_context(database=FakeDatabase(read_final_jobs=lambda **_: [])))
+    watch = a_watch(lambda **_: [])
     await watch.stop()
     with watch.ended("a") as a:
         await watch.stop()

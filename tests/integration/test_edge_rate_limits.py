@@ -12,7 +12,7 @@ import pytest
 from coordinator.edge import create_app
 from coordinator.edge.middleware.rate_limits import RATE_HEADERS
 from tests.integration.edge_bench import Bench, an_edge, key_of
-from tests.unit.edge_fakes import FakeFront, a_context, browsing
+from tests.unit.edge_fakes import FakeGateway, a_context, browsing
 
 LIMITS = {"rate_limit_requests": 3, "rate_limit_miner_requests": 0, "rate_limit_failures": 2}
 
@@ -105,14 +105,14 @@ async def test_another_address_is_another_stranger(edge: Bench) -> None:
 ORIGIN = "https://app.example"
 
 
-class BrokenFront(FakeFront):
+class BrokenGateway(FakeGateway):
     async def state(self, stream: Any) -> Any:
         raise ZeroDivisionError
 
 
 async def test_browsers_may_read_every_answer(edge: Bench) -> None:
     """With ALLOW_ORIGINS also refusals, 429s and failures have the headers that let a page see them."""
-    context = a_context(settings={"allow_origins": ORIGIN, **LIMITS}, gateway=BrokenFront())
+    context = a_context(settings={"allow_origins": ORIGIN, **LIMITS}, gateway=BrokenGateway())
     rates = edge.app.state.context.rates
     async with browsing(create_app(a_context(settings={"allow_origins": ORIGIN}, rates=rates))) as http:
         key = {"X-Api-Key": key_of("alice"), "Origin": ORIGIN}

@@ -1,0 +1,138 @@
+"""Claiming offers for miners that do not consume a queue themselves: HTTP polls and WebSockets.
+
+What is taken from a queue is settled in the end: done where the offer is claimed or of no use, back where
+another miner may take it. No offer is lost in between, whatever is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from coordinator.application.ports import Gateway, Intent, TakenOffer, WorkQueues
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import STATE_NAMES, JobRelease, JobStart, Queued
+from coordinator.domain.messages import Principal
+from coordinator.domain.miner import Draining, Offline, Online, miner_stream
+from coordinator.wire.answers import Accepted, Answer, Refused
+from coordinator.wire.offers import Offer
+
+STILL_GOOD: Final = frozenset(
+    {
+        Code.SESSION_NOT_LIVE,
+        Code.MINER_DRAINING,
+        # The reason lies with us.
+        Code.UNAVAILABLE,
+        Code.INTERNAL,
+    }
+)
+"""A claim that is refused so says nothing of the offer: another miner may take it."""
+
+
+async def miner_state(gateway: Gateway, miner_id: str) -> Online | Draining | Offline:
+    """The miner, fresh from the log. Raises Refusal where there is no such miner."""
+    state = await gateway.state(miner_stream(miner_id))
+    if not isinstance(state, Online | Draining | Offline):
+        raise Refusal(Code.MINER_NOT_FOUND, f"no miner {miner_id}; register first")
+    return state
+
+
+async def claiming_session(gateway: Gateway, miner_id: str, session_id: str | None) -> Online:
+    """The miner's session, which must be this one (None for any) and may get work. Raises Refusal."""
+    state = await miner_state(gateway, miner_id)
+    if session_id in (None, state.session_id):
+        if isinstance(state, Online):
+            return state
+        if isinstance(state, Draining):
+            raise Refusal(
+                Code.MINER_DRAINING, "this miner drains: it finishes what it holds and gets nothing new"
+            )
+    raise Refusal(Code.SESSION_NOT_LIVE, "this session is over; register again with a new session id")
+
+
+async def take_offer(
+    queues: WorkQueues, profile: str, wait: float, *ends: asyncio.Future[Any]
+) -> TakenOffer | None:
+    """One offer; None where none came in so many seconds, or one of `ends` is done."""
+    taking = asyncio.ensure_future(queues.take(profile, wait))
+    watched: set[asyncio.Future[Any]] = {taking, *ends}
+    try:
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        await _give_back(taking)
+        raise
+    if any(end.done() for end in ends):
+        await _give_back(taking)
+        return None
+    return taking.result()
+
+
+async def _give_back(taking: asyncio.Future[TakenOffer | None]) -> None:
+    """Stop taking; an offer that was taken at the last moment goes back."""
+    taking.cancel()
+    [outcome] = await asyncio.gather(taking, return_exceptions=True)
+    if outcome is not None and not isinstance(outcome, BaseException):
+        await outcome.back()
+
+
+async def is_queued(gateway: Gateway, taken: TakenOffer) -> bool:
+    """Whether the offer is still for the taking. Where that can't be found out, the offer goes back.
+
+    A copy of an offer that this very session has claimed is not, though its claim would be accepted, as a
+    repeat.
+    """
+    try:
+        state = await gateway.state(taken.offer.job_id)
+    except BaseException:  # the log is out of reach, or we are cancelled
+        await taken.back()
+        raise
+    if isinstance(state, Queued):
+        return state.attempt == taken.offer.attempt
+    return type(state) not in STATE_NAMES  # then the claim finds out what is wrong
+
+
+async def settle(taken: TakenOffer, answer: Answer | None) -> None:
+    """Settle an offer by the answer to its claim.
+
+    Without an answer it is unknown whether the offer is claimed: it goes back, and the next taker finds out.
+    """
+    if answer is None or (isinstance(answer, Refused) and answer.code in STILL_GOOD):
+        await taken.back()
+    else:
+        await taken.done()
+
+
+async def claim(
+    gateway: Gateway, principal: Principal, session: Online, taken: TakenOffer, traceparent: str | None
+) -> Accepted | None:
+    """Claim an offer and settle it; None where it is of no use.
+
+    Raises Refusal where the miner's next offer would be refused for the same reason.
+    """
+    command = JobStart(
+        job_id=taken.offer.job_id,
+        attempt=taken.offer.attempt,
+        miner_id=session.registered.miner_id,
+        session_id=session.session_id,
+    )
+    answer: Answer | None = None
+    try:
+        [answer] = await gateway.handle([Intent(command, principal, traceparent=traceparent)])
+    finally:
+        await settle(taken, answer)
+    if isinstance(answer, Accepted):
+        return answer
+    if answer.code in STILL_GOOD:
+        raise Refusal(answer.code, answer.detail)
+    return None
+
+
+async def release(gateway: Gateway, principal: Principal, session: Online, offer: Offer) -> None:
+    """Hand back a claimed offer whose miner is gone by now, without waiting for its lease to end."""
+    command = JobRelease(
+        job_id=offer.job_id,
+        attempt=offer.attempt,
+        miner_id=session.registered.miner_id,
+        session_id=session.session_id,
+    )
+    await gateway.handle([Intent(command, principal)])

@@ -1,0 +1,73 @@
+"""The watch for ends of jobs: one query for all who wait, each time the read models move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+
+from coordinator.application.background import BackgroundTask
+from coordinator.application.ports import Watermarks
+from coordinator.edge.state.read_models import PROJECTOR, ReadModels
+
+MAX_JOBS_IN_QUERY: Final = 500
+
+log = structlog.get_logger("edge")
+
+
+class JobWatch:
+    """Tells the requests that wait for a job that it is final. One task watches while a request waits."""
+
+    def __init__(self, reads: ReadModels, watermarks: Watermarks, look_seconds: float) -> None:
+        """`look_seconds`: between looks at the jobs where no follower moves."""
+        self._reads = reads
+        self._watermarks = watermarks
+        self._look_seconds = look_seconds
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._watcher = BackgroundTask("job-watch")
+
+    @contextlib.contextmanager
+    def ended(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set once the job is final.
+
+        It is set too where that can't be found out, so the waiting request looks again. Look after entering
+        and before waiting: an end that came earlier is not told.
+        """
+        event = asyncio.Event()
+        self._waiting.setdefault(job_id, set()).add(event)
+        self._watcher.start(self._watch)
+        try:
+            yield event
+        finally:
+            events = self._waiting[job_id]
+            events.discard(event)
+            if not events:
+                del self._waiting[job_id]
+
+    async def stop(self) -> None:
+        """Stop watching; waiting requests look for themselves. May be called twice, or when none waits."""
+        await self._watcher.stop()
+        self._wake(list(self._waiting))
+
+    async def _watch(self) -> None:
+        try:
+            while self._waiting:
+                # Taken before the query: what comes after it makes `reached` return at once.
+                seen = self._watermarks.of(PROJECTOR)
+                jobs = list(self._waiting)
+                for start in range(0, len(jobs), MAX_JOBS_IN_QUERY):
+                    some = jobs[start : start + MAX_JOBS_IN_QUERY]
+                    self._wake(await self._reads.final_jobs(some))
+                await self._watermarks.reached(PROJECTOR, seen + 1, self._look_seconds)
+        except Exception as error:
+            # They find out themselves what is wrong, and answer it.
+            log.warning("can't watch jobs", error=type(error).__name__)
+            self._wake(list(self._waiting))
+
+    def _wake(self, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            for event in self._waiting.get(job_id, ()):
+                event.set()

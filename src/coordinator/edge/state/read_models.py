@@ -1,0 +1,146 @@
+"""Every read that the edge makes of the tables: a named statement each, answered in typed rows.
+
+Each read is a transaction of its own in a thread, and raises LogUnavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from coordinator.application.ports import Database
+from coordinator.edge.state.rows import BacklogRow, JobRow, KeyRow, MinerRow, OfferingRow, ServiceRow
+from coordinator.edge.state.threads import in_thread
+
+PROJECTOR = "projector"
+"""The follower that fills the read models."""
+
+
+class JobKey(NamedTuple):
+    """A job's place in a list: when it was asked for, in Unix milliseconds, and its id."""
+
+    requested_at: int
+    job_id: str
+
+
+class JobFilter(NamedTuple):
+    """Which jobs of a list, and in which order. An empty text stands for all."""
+
+    low: JobKey
+    """From this key on."""
+    high: JobKey
+    """Up to this key, without it."""
+    client: str = ""
+    state: str = ""
+    oldest_first: bool = False
+
+    @property
+    def statement(self) -> str:
+        """The named statement, one for each index."""
+        name = "read_jobs" + ("_of_client" if self.client else "") + ("_in_state" if self.state else "")
+        return name + ("_oldest" if self.oldest_first else "")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its parameters."""
+        asked: dict[str, Any] = {"client": self.client} if self.client else {}
+        asked |= {"state": self.state} if self.state else {}
+        low, high = self.low, self.high
+        return {**asked, "from_at": low[0], "from_id": low[1], "to_at": high[0], "to_id": high[1]}
+
+
+class ReadModels:
+    """The tables, as the edge reads them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # --- jobs ----------------------------------------------------------------------------------------------
+    async def job(self, job_id: str) -> JobRow | None:
+        rows = await self._read("read_job", job_id=job_id)
+        return JobRow(**rows[0]) if rows else None
+
+    async def jobs(self, which: JobFilter, service: str, miner: str, page_size: int) -> list[JobRow]:
+        """A page of jobs, in order; empty texts for all services and miners."""
+        rows = await self._read(
+            which.statement, **which.params, service=service, miner=miner, page_size=page_size
+        )
+        return [JobRow(**row) for row in rows]
+
+    async def job_key_after(self, which: JobFilter, skip: int) -> JobKey | None:
+        """The key so many jobs further; None where there are not so many."""
+        rows = await self._read(f"{which.statement}_reach", **which.params, skip=skip)
+        return JobKey(**rows[0]) if rows else None
+
+    async def final_jobs(self, job_ids: Sequence[str]) -> list[str]:
+        """Which of these jobs are final."""
+        return [row["job_id"] for row in await self._read("read_final_jobs", job_ids=list(job_ids))]
+
+    async def receipt_positions(self, job_id: str) -> list[int]:
+        """Where in the log a job's receipts are."""
+        return [row["position"] for row in await self._read("read_receipt", job_id=job_id)]
+
+    async def backlog(self) -> BacklogRow:
+        [row] = await self._read("read_backlog")
+        return BacklogRow(**row)
+
+    # --- miners --------------------------------------------------------------------------------------------
+    async def miner(self, miner_id: str) -> MinerRow | None:
+        rows = await self._read("read_miner", miner_id=miner_id)
+        return MinerRow(**rows[0]) if rows else None
+
+    async def miners(self, after: str, state: str, page_size: int) -> list[MinerRow]:
+        """A page of miners by id, behind the id `after`; an empty state for all."""
+        rows = await self._read("read_miners", after=after, state=state, page_size=page_size)
+        return [MinerRow(**row) for row in rows]
+
+    async def miners_by_state(self) -> dict[str, int]:
+        """How many miners there are in each state."""
+        return {row["state"]: row["miners"] for row in await self._read("read_miner_counts")}
+
+    async def offerings(self) -> list[OfferingRow]:
+        """What the miners that are online can do, by profile."""
+        return [OfferingRow(**row) for row in await self._read("read_offerings")]
+
+    # --- the registry --------------------------------------------------------------------------------------
+    async def service(self, service: str) -> ServiceRow | None:
+        rows = await self._read("read_service", service=service)
+        return ServiceRow(**rows[0]) if rows else None
+
+    async def services(self, after: str, category: str, page_size: int, *, retired: bool) -> list[ServiceRow]:
+        """A page of entries by id, behind the id `after`; an empty category for all."""
+        rows = await self._read(
+            "read_services", after=after, category=category, retired=int(retired), page_size=page_size
+        )
+        return [ServiceRow(**row) for row in rows]
+
+    async def services_by_category(self) -> dict[str, int]:
+        """How many services take jobs in each category that has one."""
+        return {row["category"]: row["services"] for row in await self._read("read_categories")}
+
+    # --- API keys ------------------------------------------------------------------------------------------
+    async def key(self, key_id: str) -> KeyRow | None:
+        rows = await self._read("read_key", key_id=key_id)
+        return KeyRow(**rows[0]) if rows else None
+
+    async def keys(
+        self, after: tuple[str, str], name: str, role: str, page_size: int, *, revoked: bool
+    ) -> list[KeyRow]:
+        """A page of keys by name and id, behind `after`; empty texts for all names and roles."""
+        rows = await self._read(
+            "read_keys",
+            after_name=after[0],
+            after_id=after[1],
+            name=name,
+            role=role,
+            revoked=int(revoked),
+            page_size=page_size,
+        )
+        return [KeyRow(**row) for row in rows]
+
+    async def _read(self, statement: str, **params: Any) -> list[dict[str, Any]]:
+        def query() -> list[dict[str, Any]]:
+            with self._database.transaction() as tables:
+                return tables.query(statement, **params)
+
+        return await in_thread(query)

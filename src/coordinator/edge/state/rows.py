@@ -1,0 +1,161 @@
+"""The rows that the edge reads, typed: one class for each read model, with the view that is shown of it.
+
+A class names every column of its table: a column that one of the two lacks fails the first read.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from coordinator.domain.job import FINAL_STATES, JobStateName
+from coordinator.edge.models.jobs import JobError, JobView
+from coordinator.edge.models.keys import KeyView
+from coordinator.edge.models.miners import MinerState, MinerView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """A job. Moments are Unix milliseconds."""
+
+    job_id: str
+    client: str
+    service: str
+    service_version: int
+    state: JobStateName
+    constraints_json: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    miner_id: str | None
+    requested_at: int
+    started_at: int | None
+    finished_at: int | None
+    expires_at: int
+    error_code: str | None
+    error_message: str | None
+    payload_digest: str
+    result_digest: str | None
+    position: int
+
+    @property
+    def id(self) -> UUID:
+        return UUID(self.job_id)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing happens to the job any more."""
+        return self.state in FINAL_STATES
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the job is final and has a result."""
+        return self.state == "COMPLETED"
+
+    @property
+    def error(self) -> JobError | None:
+        """Why the job has no result; None while it may have one."""
+        if not self.is_final or self.is_completed:
+            return None
+        return JobError(code=self.error_code or self.state, message=self.error_message or "")
+
+    def view(self) -> JobView:
+        """The job as it is shown."""
+        return JobView.model_validate(
+            {
+                **asdict(self),
+                "assigned_miner_id": self.miner_id,
+                "constraints": json.loads(self.constraints_json),
+                "error": self.error,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinerRow:
+    """A miner and its newest session. Moments are Unix milliseconds."""
+
+    miner_id: str
+    session_id: str
+    state: MinerState
+    profile: str
+    capabilities_json: str
+    concurrency: int
+    public_key: str
+    registered_at: int
+    changed_at: int
+    position: int
+
+    @property
+    def services(self) -> list[str]:
+        """The ids of the services that the miner can run."""
+        services: list[str] = json.loads(self.capabilities_json)["services"]
+        return services
+
+    def view(self) -> MinerView:
+        """The miner as it is shown."""
+        return MinerView.model_validate({**asdict(self), "capabilities": json.loads(self.capabilities_json)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRow:
+    """An entry of the registry."""
+
+    service: str
+    version: int
+    retired: int
+    category: str
+    spec_json: str
+    position: int
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The entry's spec, with `version` and `retired`."""
+        return {**json.loads(self.spec_json), "version": self.version, "retired": bool(self.retired)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRow:
+    """An API key that was made at run time. Moments are Unix milliseconds."""
+
+    key_id: str
+    name: str
+    role: str
+    label: str
+    signed: int
+    generation: int
+    created_at: int
+    created_by: str
+    expires_at: int | None
+    rotated_at: int | None
+    old_until: int | None
+    revoked_at: int | None
+    revoked_by: str | None
+    reason: str | None
+    position: int
+
+    def view(self) -> KeyView:
+        """The key as it is shown, by today's clock."""
+        over = self.expires_at is not None and self.expires_at <= time.time_ns() // 1_000_000
+        state = "REVOKED" if self.revoked_at is not None else "EXPIRED" if over else "ACTIVE"
+        return KeyView.model_validate({**asdict(self), "state": state})
+
+
+class OfferingRow(NamedTuple):
+    """What the miners of one profile can do, while they are online."""
+
+    profile: str
+    capabilities_json: str
+    since: int
+    """When the first of them registered, in Unix milliseconds."""
+
+
+class BacklogRow(NamedTuple):
+    """The jobs that wait for a miner."""
+
+    queued: int
+    oldest_at: int | None
+    """When the oldest of them was asked for, in Unix milliseconds."""
