@@ -45,12 +45,15 @@ class TextPart(Strict):
     text: Content
 
 
-class ChatMessage(Strict):
+MessageContent = Content | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+
+
+class LlmMessage(Strict):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
     """developer is another word for system."""
-    content: Content | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+    content: MessageContent
     """A text, or its parts."""
     name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
     """Tells people of one role apart, where the model's template has a place for it."""
@@ -88,9 +91,9 @@ class LlmPayload(Either, LlmSettings):
 
     prompt: Annotated[Prompt | None, NOT_NULL] = None
     """What the model continues, as it is."""
-    messages: Annotated[
-        Annotated[list[ChatMessage], Field(min_length=1, max_length=256)] | None, NOT_NULL
-    ] = None
+    messages: Annotated[Annotated[list[LlmMessage], Field(min_length=1, max_length=256)] | None, NOT_NULL] = (
+        None
+    )
     """Instead of prompt: a chat that the model answers, by the template it was made with."""
     frequency_penalty: Penalty = 0.0
     """Above 0 makes a token less likely each time it comes."""

@@ -18,7 +18,7 @@ from coordinator.miner.executors.base import (
     payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.services.llm_inference import SERVICE, ChatMessage, GeneratedText, LlmPayload
+from coordinator.services.llm_inference import SERVICE, GeneratedText, LlmMessage, LlmPayload
 
 LEAST_TOP_P: Final = 0.001
 """Some engines refuse 0; this much holds the likeliest token alone, too."""
@@ -101,7 +101,7 @@ def request_of(payload: LlmPayload, model: str) -> dict[str, Any]:
     return request
 
 
-def _for_engine(message: ChatMessage) -> dict[str, Any]:
+def _for_engine(message: LlmMessage) -> dict[str, Any]:
     """A message as every engine understands it: one string, and the roles that chat templates know."""
     content = message.content
     text = content if isinstance(content, str) else "".join(part.text for part in content)
