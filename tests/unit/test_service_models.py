@@ -50,7 +50,7 @@ class ShownPayload(Either, Payload):
     """A text."""
     file: FileRef | None = None
     size: Literal["small", "large"] | None = None
-    seed: Annotated[int, Field(ge=0)] | Annotated[list[int], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=0), Whole] | Annotated[list[int], Field(max_length=4)] | None = None
     steps: tuple[Annotated[Cut | Turn, Field(discriminator="how")], ...] = Field((), strict=False)
     last: Annotated[Cut | None, NOT_NULL] = None
 
@@ -158,15 +158,14 @@ def test_a_result_has_no_nulls() -> None:
         ({"text": "x", "steps": [{"at": 2}]}, False),
     ],
 )
-def test_null_is_said_to_be_allowed_or_not(payload: dict[str, Any], accepted: bool) -> None:
-    """Schema and model agree on null, on one of two fields, on whole numbers and on choices."""
+def test_schema_and_model_agree(payload: dict[str, Any], accepted: bool) -> None:
+    """On null, on one of two fields, on whole numbers and on choices."""
     assert accepted == compile_schema(input_schema(SHOWN)).is_valid(payload)
-    try:
-        ShownPayload.model_validate(payload)
-    except ValidationError:
-        assert not accepted or payload == {"file": REF, "seed": 5.0}
+    if accepted:
+        assert ShownPayload.model_validate(payload).sent().keys() <= payload.keys()
     else:
-        assert accepted
+        with pytest.raises(ValidationError):
+            ShownPayload.model_validate(payload)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ from typing_extensions import TypeAliasType, TypedDict
 from coordinator.domain.matching import Constraints
 
 MODEL_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*(/[A-Za-z0-9][A-Za-z0-9._:@+-]*){0,2}$"
-MAX_SEED: Final = 2**53 - 1
+MAX_INTEGER: Final = 2**53 - 1
+"""The largest that every JSON parser keeps exactly."""
 
 
 # --- primitives --------------------------------------------------------------------------------------------
@@ -75,7 +76,7 @@ FileRef = TypeAliasType(
 """A payload's field that names an input file. The format `uri` is what the registry asserts of it."""
 BlobRef = Annotated[str, Field(pattern=r"^blob:[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(max_length=100, pattern=MODEL_PATTERN)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED), Whole]
+Seed = Annotated[int, Field(ge=0, le=MAX_INTEGER), Whole]
 
 
 class Strict(BaseModel):

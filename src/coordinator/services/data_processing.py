@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from coordinator.services.base import (
-    MAX_SEED,
+    MAX_INTEGER,
     NOT_NULL,
     FileRef,
     KnownService,
@@ -23,7 +23,6 @@ from coordinator.services.base import (
 
 TableFormat = Literal["parquet", "csv", "jsonl"]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ .-]{0,63}$")]
-LARGEST: Final = MAX_SEED
 SPLIT_TOLERANCE: Final = 1e-6
 
 
@@ -72,8 +71,8 @@ class FillMissing(Strict):
     value: (
         Annotated[str, Field(max_length=1000)]
         | bool
-        | Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-        | Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+        | Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+        | Annotated[float, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
     ) = ""
 
 

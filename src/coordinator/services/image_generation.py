@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from coordinator.domain.matching import Constraints
 from coordinator.services.base import (
-    MAX_SEED,
+    MAX_INTEGER,
     MODEL_PATTERN,
     BlobRef,
     FileRef,
@@ -122,7 +122,7 @@ class GeneratedImage(ResultPart):
     """Pixels."""
     height: Pixels
     """Pixels."""
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     """What makes this image again; missing where the engine could not be told."""
     flagged: bool | None = None
     """Whether the safety checker objected."""

@@ -26,7 +26,7 @@ from coordinator.miner.executors.base import (
     payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.services.base import MAX_SEED
+from coordinator.services.base import MAX_INTEGER
 from coordinator.services.image_generation import (
     SERVICE,
     VRAM_GB,
@@ -56,7 +56,7 @@ def seeds_of(payload: ImagePayload) -> list[int]:
     seed = payload.seed
     given = [seed] if isinstance(seed, int) else list(seed or [secrets.randbelow(2**31)])
     while len(given) < payload.num_images:
-        given.append((given[-1] + 1) % (MAX_SEED + 1))
+        given.append((given[-1] + 1) % (MAX_INTEGER + 1))
     return given[: payload.num_images]
 
 
