@@ -20,11 +20,11 @@ from coordinator.miner.executors.base import EXECUTOR_TIMEOUT, INVALID_PAYLOAD, 
 from coordinator.miner.executors.blender.executor import (
     SETUP,
     BlenderExecutor,
-    RenderPayload,
     build_arguments,
     engines_of,
     plan_of,
 )
+from coordinator.services.rendering_3d import RenderPayload
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 REF = "blob:" + "0" * 64

@@ -15,8 +15,8 @@ from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, U
 from coordinator.miner.executors.data import executor
 from coordinator.miner.executors.data.child import work as do_work
 from coordinator.miner.executors.data.executor import DataExecutor
-from coordinator.miner.executors.data.payload import DataPayload
 from coordinator.miner.executors.data.text import first_of_similar
+from coordinator.services.data_processing import DataPayload
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 PEOPLE = """\

@@ -23,7 +23,7 @@ from coordinator.miner.executors.base import (
 from coordinator.miner.executors.child import output_of
 from coordinator.miner.executors.images import child, executor
 from coordinator.miner.executors.images.executor import MAX_PIXELS, ImagesExecutor
-from coordinator.miner.executors.images.payload import ImagesPayload
+from coordinator.services.image_processing import ImagesPayload
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 

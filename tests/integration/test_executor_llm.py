@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.miner.executors.llm.executor import LlmExecutor
+from coordinator.miner.executors.llm import LlmExecutor
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.waiting import eventually
 from tests.harness.works import Bench, FolderBlobs, check_output, failure

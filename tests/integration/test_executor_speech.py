@@ -238,5 +238,5 @@ async def test_what_can_not_be_done(
 def test_answers_of_all_kinds(given: Any, language: str, segments: int) -> None:
     """What is missing or impossible in an answer is left out, never handed on."""
     result = parse_transcript(given, "auto")
-    assert (language, segments) == (result["language"], len(result["segments"]))
-    assert all({"start", "end", "text"} == set(segment) for segment in result["segments"])
+    assert (language, segments) == (result.language, len(result.segments))
+    assert all({"start", "end", "text"} == set(segment) for segment in result.document()["segments"])

@@ -377,11 +377,12 @@ def test_typed_services_have_their_fields(service: str) -> None:
 def test_ffmpeg_has_its_bounds() -> None:
     """The bounds and defaults of the typed service ffmpeg; crf is 23 only where there is no bit rate."""
     parts = ENTRIES["video_transcoding"]["input_schema"]["$defs"]
-    transcode = parts["transcode"]["properties"]
+    transcode = parts["Transcode"]["properties"]
 
-    assert (0, 51) == (parts["crf"]["minimum"], parts["crf"]["maximum"])
-    assert (1, 120) == (parts["fps"]["minimum"], parts["fps"]["maximum"])
-    assert ("medium", "128k") == (parts["preset"]["default"], parts["audio_bitrate"]["default"])
+    for kind in (transcode, parts["TranscodeWebm"]["properties"]):
+        assert (0, 51) == (kind["crf"]["minimum"], kind["crf"]["maximum"])
+        assert (1, 120) == (kind["fps"]["minimum"], kind["fps"]["maximum"])
+        assert ("medium", "128k") == (kind["preset"]["default"], kind["audio_bitrate"]["default"])
     assert ["mp4", "h264", "aac"] == [
         transcode[name]["default"] for name in ("output_format", "codec", "audio_codec")
     ]

@@ -17,9 +17,9 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from coordinator.application.json_schema import Described
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
+from coordinator.domain.json_schema import Described
 from coordinator.domain.matching import Constraints
 from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.http.problems import STATUS_OF

@@ -22,10 +22,11 @@ from coordinator.miner.executors import (
     load_executors,
 )
 from coordinator.miner.executors.checksum import ChecksumExecutor
-from coordinator.miner.executors.ffmpeg.arguments import ENCODERS, PAYLOAD, build_arguments
+from coordinator.miner.executors.ffmpeg.arguments import ENCODERS, build_arguments
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.process import run_program
 from coordinator.miner.fetch import UNSAFE_URL
+from coordinator.services.video_transcoding import SERVICE
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 FFMPEG = find_ffmpeg() or "ffmpeg"
@@ -196,18 +197,18 @@ async def test_sources_without_sound_and_audio_files_work(video: Bench, tmp_path
 
 def test_hardware_encoders_get_their_own_options() -> None:
     """On an NVIDIA GPU quality and preset have other names; the list holds no shell text."""
-    job = PAYLOAD.validate_python(
+    payload = SERVICE.payload.validate_python(
         {"input_url": "blob:" + "0" * 64, "codec": "h264_nvenc", "crf": 30, "preset": "slow", "bitrate": "4M"}
     )
     arguments = build_arguments(
-        "ffmpeg", job, {"h264_nvenc", "aac"}, source="input", target="output.mp4", max_output_bytes=10
+        "ffmpeg", payload, {"h264_nvenc", "aac"}, source="input", target="output.mp4", max_output_bytes=10
     )
 
     expected = ["-c:v", "h264_nvenc", "-preset", "p7", "-rc", "vbr", "-cq", "30", "-b:v", "4M"]
     start = arguments.index("-c:v")
     assert expected == arguments[start : start + len(expected)]
     with pytest.raises(KeyError):
-        build_arguments("ffmpeg", job, {"aac"}, source="a", target="b", max_output_bytes=1)
+        build_arguments("ffmpeg", payload, {"aac"}, source="a", target="b", max_output_bytes=1)
 
 
 # --- ffmpeg: what it refuses ------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from coordinator.miner.config import (
     parse_cuda,
     parse_gpus,
 )
-from coordinator.miner.executors.base import ExecutorError, Outcome, OutputFile, Work
+from coordinator.miner.executors import ExecutorError, Outcome, OutputFile, Work
 from coordinator.miner.signing import StatementSigner
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer

@@ -1,8 +1,6 @@
-"""Typed services against the registry: the same fields, bounds and defaults, and constraints never weaker."""
+"""Typed services: the payload's fields, and constraints never weaker than the work needs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,80 +8,63 @@ from hypothesis import strategies as st
 
 from coordinator.application.commands.payload_schemas import compile_schema
 from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies, stronger
-from coordinator.edge.services import ffmpeg, llm, stable_diffusion, whisper
-from coordinator.edge.services.asking import Ask, job_fields
-from coordinator.edge.services.blender import RenderAsk
-from coordinator.edge.services.ffmpeg import TranscodeAsk
-from coordinator.edge.services.llm import InferenceAsk
-from coordinator.edge.services.stable_diffusion import GenerateAsk, ImageToImageAsk
-from coordinator.edge.services.whisper import TranscribeAsk, TranslateAsk
+from coordinator.edge.services.typed_route import JobFields, body_schema, job_fields
+from coordinator.services.base import Payload
 from coordinator.services.catalog import load_catalog
+from coordinator.services.image_generation import ImagePayload, ImageToImage, TextToImage
+from coordinator.services.llm_inference import Inference, LlmPayload, StreamedInference
+from coordinator.services.rendering_3d import RenderPayload
+from coordinator.services.speech_recognition import SpeechPayload, Translate
+from coordinator.services.video_transcoding import SERVICE as VIDEO
+from coordinator.services.video_transcoding import (
+    ExtractAudio,
+    MediaPayload,
+    Thumbnail,
+    Transcode,
+    TranscodeGif,
+    TranscodeMedia,
+    TranscodeWebm,
+)
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
-OF_THE_JOB = {"constraints", "ttl_seconds", "priority", "max_attempts"}
 URL = "https://example.com/file"
-BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "pattern", "maxItems", "minItems", "default")
-SAME: list[tuple[type[Ask], set[str]]] = [
-    # what the registry's entry has and this endpoint has not
-    (TranscribeAsk, set()),
-    (TranslateAsk, {"task"}),
-    (GenerateAsk, {"image_url", "strength"}),
-    (ImageToImageAsk, set()),
-    (InferenceAsk, {"messages", "frequency_penalty", "presence_penalty", "seed"}),
-    (RenderAsk, set()),
-]
-FILES = {"audio_url", "image_url", "input_url", "blend_file_url"}
-
-
-def told(schema: dict[str, Any]) -> dict[str, Any]:
-    """What a field's schema says of its values, however it is written; null aside."""
-    parts = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
-    found = {name: part[name] for part in [schema, *parts] for name in BOUNDS if name in part}
-    if found.get("default", 0) is None:
-        del found["default"]
-    choices = next((part["enum"] for part in [schema, *parts] if "enum" in part), None)
-    if choices is not None:
-        found["choices"] = sorted(choice for choice in choices if choice is not None)
-    return found
-
-
-@pytest.mark.parametrize(("model", "without"), SAME)
-def test_a_body_is_the_registrys_payload(model: type[Ask], without: set[str]) -> None:
-    """Field by field: bounds, choices and defaults are those of the registry's schema."""
-    entry = ENTRIES[model.SERVICE]["input_schema"]
-    mine = model.model_json_schema()["properties"]
-
-    assert set(mine) - OF_THE_JOB == set(entry["properties"]) - without
-    for name in set(mine) - OF_THE_JOB - FILES:
-        assert told(entry["properties"][name]) == told(mine[name]), name
-
-
-def test_a_transcode_is_the_registrys_payload() -> None:
-    """The registry has a schema for each kind of output; the typed body has their fields and bounds."""
-    parts = ENTRIES["video_transcoding"]["input_schema"]["$defs"]
-    mine = TranscodeAsk.model_json_schema()["properties"]
-    video = parts["transcode"]["properties"]
-
-    for name in ("crf", "fps", "resolution", "bitrate", "preset"):
-        assert told(parts[name]).items() <= told(mine[name]).items(), name
-    assert video["codec"]["enum"] == mine["codec"]["enum"]
-    assert {name: video[name]["default"] for name in ("output_format", "codec", "audio_codec")} == {
-        name: mine[name]["default"] for name in ("output_format", "codec", "audio_codec")
-    }
-    assert ("medium", "128k", 23) == tuple(mine[n]["default"] for n in ("preset", "audio_bitrate", "crf"))
 
 
 @pytest.mark.parametrize(
-    ("service", "table"),
+    ("body", "payload", "without"),
     [
-        ("speech_recognition", whisper.VRAM_GB),
-        ("image_generation", stable_diffusion.VRAM_GB),
-        ("llm_inference", llm.VRAM_GB),
+        (Translate, SpeechPayload, {"task"}),
+        (TextToImage, ImagePayload, {"image_url", "strength"}),
+        (ImageToImage, ImagePayload, set()),
+        (Inference, LlmPayload, {"messages", "frequency_penalty", "presence_penalty", "seed"}),
+        (
+            StreamedInference,
+            LlmPayload,
+            {"messages", "frequency_penalty", "presence_penalty", "seed", "stream"},
+        ),
     ],
 )
-def test_memory_by_model_is_the_registrys(service: str, table: dict[str, int]) -> None:
-    """What each model needs is said once in the registry, and derived alike."""
-    assert ENTRIES[service]["input_schema"]["properties"]["model"]["x-min-vram-gb"] == table
+def test_a_body_is_of_its_payload(body: type[Payload], payload: type[Payload], without: set[str]) -> None:
+    """A typed body has the payload's fields, with their bounds and defaults, but for those named here."""
+    mine, others = body_schema(body)["properties"], body_schema(payload)["properties"]
+
+    assert set(others) - without == set(mine)
+    for name in mine.keys() - {"image_url"}:
+        assert others[name] == mine[name], name
+
+
+def test_a_transcode_is_of_any_kind_of_output() -> None:
+    """The choices of the body are those of all kinds together; its default codecs are those of a video."""
+    kinds: list[type[MediaPayload]] = [Transcode, TranscodeWebm, TranscodeGif, ExtractAudio, Thumbnail]
+    parts = [body_schema(kind)["properties"] for kind in kinds]
+    mine = body_schema(TranscodeMedia)["properties"]
+
+    for name in ("output_format", "codec", "audio_codec"):
+        found = [part[name] for part in parts if name in part]
+        choices = {choice for field in found for choice in field.get("enum", [field.get("const")])}
+        assert choices == set(mine[name]["enum"])
+        assert parts[0][name]["default"] == mine[name]["default"]
+    assert ("medium", "128k", 23) == tuple(mine[n]["default"] for n in ("preset", "audio_bitrate", "crf"))
 
 
 @pytest.mark.parametrize(
@@ -91,31 +72,36 @@ def test_memory_by_model_is_the_registrys(service: str, table: dict[str, int]) -
 )
 def test_any_format_is_enough_said(output: str) -> None:
     """A file and a format make a payload that the registry takes: no default of another format is in it."""
-    ask = TranscodeAsk.model_validate({"input_url": URL, "output_format": output})
+    asked = TranscodeMedia.model_validate({"input_url": URL, "output_format": output})
+    fields = job_fields(VIDEO, asked, JobFields())
 
-    assert compile_schema(ENTRIES["video_transcoding"]["input_schema"]).is_valid(job_fields(ask)["payload"])
+    assert compile_schema(ENTRIES["video_transcoding"]["input_schema"]).is_valid(fields["payload"])
 
 
 @pytest.mark.parametrize(
-    ("ask", "expected"),
+    ("asked", "expected"),
     [
-        (TranscribeAsk(audio_url=URL), Constraints(min_vram_gb=1)),
-        (TranscribeAsk(audio_url=URL, model="large-v3"), Constraints(min_vram_gb=10)),
-        (GenerateAsk(prompt="x"), Constraints(min_vram_gb=4, cuda="11.8")),
-        (GenerateAsk(prompt="x", model="sdxl-refiner"), Constraints(min_vram_gb=8, cuda="11.8")),
+        (SpeechPayload(audio_url=URL), Constraints(min_vram_gb=1)),
+        (Translate(audio_url=URL, model="large-v3"), Constraints(min_vram_gb=10)),
+        (TextToImage(prompt="x"), Constraints(min_vram_gb=4, cuda="11.8")),
         (
-            InferenceAsk(model="llama-70b", prompt="x"),
+            ImageToImage(prompt="x", image_url=URL, model="sdxl-refiner"),
+            Constraints(min_vram_gb=8, cuda="11.8"),
+        ),
+        (
+            Inference(model="llama-70b", prompt="x"),
             Constraints(min_vram_gb=64, cuda="11.8", models=("llama-70b",)),
         ),
-        (InferenceAsk(model="mine", prompt="x"), Constraints(models=("mine",))),
-        (TranscodeAsk(input_url=URL, codec="av1"), Constraints()),
-        (TranscodeAsk(input_url=URL, codec="av1_nvenc"), Constraints(gpu="nvidia")),
-        (RenderAsk(blend_file_url=URL), Constraints()),
+        (StreamedInference(model="mine", prompt="x"), Constraints(models=("mine",))),
+        (TranscodeMedia(input_url=URL, codec="av1"), Constraints()),
+        (TranscodeMedia(input_url=URL, codec="av1_nvenc"), Constraints(gpu="nvidia")),
+        (Transcode(input_url=URL, codec="h265_nvenc"), Constraints(gpu="nvidia")),
+        (RenderPayload(blend_file_url=URL), Constraints()),
     ],
 )
-def test_needs_follow_from_the_body(ask: Ask, expected: Constraints) -> None:
+def test_needs_follow_from_the_body(asked: Payload, expected: Constraints) -> None:
     """Memory by model, CUDA 11.8 for images and known language models, a GPU only where one encodes."""
-    assert expected == ask.needs()
+    assert expected == asked.needs()
 
 
 gpus = st.sampled_from([None, "any", "nvidia", "amd", "rtx 4090", "RTX-3060", "a100", "radeon", "apple"])
@@ -176,6 +162,6 @@ def test_a_client_asks_for_more_and_never_for_less(
 
 def test_the_hardware_encoder_is_nvidias() -> None:
     """Each codec of the body that a GPU encodes is one of NVIDIA's, which is what is asked for."""
-    codecs = ffmpeg.TranscodeAsk.model_json_schema()["properties"]["codec"]["enum"]
+    codecs = body_schema(TranscodeMedia)["properties"]["codec"]["enum"]
 
     assert ["h264_nvenc", "h265_nvenc", "av1_nvenc"] == [codec for codec in codecs if "_" in codec]

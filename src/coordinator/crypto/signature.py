@@ -29,7 +29,7 @@ class VerificationFailed(ValueError):
 class StrictModel(BaseModel):
     """Something signed: no member that is not known, no value that is converted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class Signature(StrictModel):

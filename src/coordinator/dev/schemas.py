@@ -18,11 +18,11 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from coordinator.application.json_schema import Described
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.progress import ProgressReport
 from coordinator.crypto.receipt import Receipt
 from coordinator.crypto.statement import SignedStatement
+from coordinator.domain.json_schema import Described
 from coordinator.domain.registry import COMMANDS, EVENTS
 from coordinator.edge.live.client_socket import AnyClientRequest
 from coordinator.edge.live.messages import AnyClientMessage

@@ -31,7 +31,7 @@ Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,
 class Constraints(BaseModel):
     """What a job needs. A missing field asks for nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     gpu: Label | None = Field(None, json_schema_extra={"pattern": "[A-Za-z0-9]"})
     """A vendor ("nvidia"), a model ("rtx-4090") or "any" (some GPU)."""
@@ -57,7 +57,7 @@ class Constraints(BaseModel):
 class Gpu(BaseModel):
     """One card: the driver's name for it, and its memory in MiB."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: Label
     memory_mb: Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
@@ -66,7 +66,7 @@ class Gpu(BaseModel):
 class Capabilities(BaseModel):
     """What a miner has. Only `services` must be named: it serves these and no others."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     services: Annotated[tuple[ServiceId, ...], Field(min_length=1, max_length=100)]
     gpus: Annotated[tuple[Gpu, ...], Field(max_length=64)] = ()

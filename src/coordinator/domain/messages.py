@@ -73,7 +73,7 @@ SYSTEM = Principal("coordinator", Role.SYSTEM)
 class Message(BaseModel):
     """Frozen, and strict about unknown fields: a misspelt field is refused, never ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     topic: ClassVar[str] = ""
 
 

@@ -15,7 +15,7 @@ MAX_INFLIGHT: Final = 1024
 class HeldAttempt(BaseModel):
     """An attempt that a miner is working on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     job_id: UUID
     attempt: Attempt
@@ -24,7 +24,7 @@ class HeldAttempt(BaseModel):
 class Heartbeat(BaseModel):
     """A miner says that a session is alive, and which attempts it works on; those leases are extended."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     miner_id: MinerId
     session_id: SessionId

@@ -22,7 +22,7 @@ class Offer(BaseModel):
     """
 
     # Fields that a newer coordinator adds are ignored.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     job_id: UUID
     attempt: int

@@ -26,7 +26,7 @@ class Progress(BaseModel):
     Characters are Unicode code points. A reader that has had fewer than `offset` of them has a gap.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     job_id: UUID
     attempt: Attempt

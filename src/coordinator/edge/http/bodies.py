@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from coordinator.application.commands.parsing import parse_json
-from coordinator.application.json_schema import Described
 from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.json_schema import Described
 from coordinator.edge.context import EdgeLimits
 from coordinator.edge.http.problems import Problem
 from coordinator.wire.limits import MAX_BODY_BYTES

@@ -40,7 +40,9 @@ Jobs = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=MAX_JOBS)] | L
 class ClientRequest(BaseModel):
     """What a client may say. `id` comes back in the answer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 class Subscribe(ClientRequest):

@@ -35,7 +35,7 @@ from coordinator.edge.models.base import Moment, moment
 class LiveMessage(BaseModel):
     """Something that a live connection is told."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
     type: str
 
     def to_json(self) -> str:
@@ -46,7 +46,7 @@ class LiveMessage(BaseModel):
 class LiveError(BaseModel):
     """Why it did not go well."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
     code: str
     message: str = ""
 
@@ -116,7 +116,7 @@ class Welcome(LiveMessage):
 class JobRefused(BaseModel):
     """A job that can't be followed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
     job_id: UUID
     code: Code
 

@@ -101,7 +101,7 @@ class CategoryPage(View):
 class ValidateAsk(BaseModel):
     """A payload, and the service that it is for (an id or an alias)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     service: ServiceId
     payload: dict[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,11 +16,11 @@ from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import GenerationRequest
 from coordinator.edge.openai.runs import Done, RunnerOfRequest
 from coordinator.edge.openai.streaming import follow, respond
+from coordinator.services.llm_inference import LlmMessage, MessageContent
 
 SERVICE: Final = "llm_inference"
 DEFAULT_TOKENS: Final = 1024
 MAX_TOKENS: Final = 4096
-MAX_TEXT: Final = 100_000
 
 router = APIRouter(prefix="/chat/completions", tags=[TAG])
 
@@ -31,27 +31,11 @@ def _only_text(content: Any) -> Any:
     return content
 
 
-class ChatTextPart(BaseModel):
-    """A piece of a message."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    type: Literal["text"]
-    text: Annotated[str, Field(max_length=MAX_TEXT)]
-
-
-class ChatMessage(BaseModel):
+class ChatMessage(LlmMessage):
     """One message of the conversation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        Annotated[str, Field(max_length=MAX_TEXT)]
-        | Annotated[list[ChatTextPart], Field(min_length=1, max_length=64)],
-        BeforeValidator(_only_text),
-    ]
-    name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+    content: Annotated[MessageContent, BeforeValidator(_only_text)]
+    """A text, or its parts."""
 
     @model_validator(mode="before")
     @classmethod

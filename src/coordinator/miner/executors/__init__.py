@@ -6,12 +6,13 @@ from coordinator.miner.executors.base import (
     Executor,
     ExecutorError,
     Outcome,
-    OutputFile,
     Work,
     Workspace,
     discover_executors,
     load_executors,
+    payload_of,
 )
+from coordinator.services.base import OutputFile
 
 __all__ = [
     "BlobAccess",
@@ -24,4 +25,5 @@ __all__ = [
     "Workspace",
     "discover_executors",
     "load_executors",
+    "payload_of",
 ]

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, Protocol, Self, TypedDict
+from typing import Any, Final, Protocol, Self
 
 import structlog
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from coordinator.services.base import KnownService, OutputFile, P
 from coordinator.validation import first_invalid_field
 
 ENTRY_POINT_GROUP: Final = "coordinator.executors"
@@ -30,11 +31,6 @@ ENGINE_UNAVAILABLE: Final = "ENGINE_UNAVAILABLE"
 """The engine behind the executor is away. The miner looks at once whether it still is, and if so hands the
 job back rather than fail it."""
 
-FileRef = Annotated[
-    str, Field(pattern=r"^blob:[0-9a-f]{64}$|^https?://[!-~]{1,2040}$", json_schema_extra={"format": "uri"})
-]
-"""A payload's field that names an input file: `BlobAccess.download` takes it. Schemas mark it so, too."""
-
 _log = structlog.get_logger(__name__)
 
 
@@ -49,15 +45,6 @@ class ExecutorError(Exception):
         self.code = code
         self.detail = detail
         self.retryable = retryable
-
-
-class OutputFile(TypedDict):
-    """A file that a job made, as it appears in the result. `blob` is `blob:<sha256>`, `size` in bytes."""
-
-    name: str
-    blob: str
-    size: int
-    media_type: str
 
 
 class BlobAccess(Protocol):
@@ -199,6 +186,12 @@ def load_executors() -> dict[str, Executor]:
     return found.executors
 
 
-def refuse_payload(error: ValidationError) -> NoReturn:
-    """Raise INVALID_PAYLOAD with the first invalid field; quotes no values."""
-    raise ExecutorError(INVALID_PAYLOAD, first_invalid_field(error).text("payload")) from None
+def payload_of(service: KnownService[P, Any], work: Work) -> P:
+    """The work's payload. Raises ExecutorError: INVALID_PAYLOAD with the first fault, without its value."""
+    try:
+        payload = service.payload.validate_python(work.payload)
+    except ValidationError as error:
+        raise ExecutorError(INVALID_PAYLOAD, first_invalid_field(error).text("payload")) from None
+    if contradiction := payload.contradiction():
+        raise ExecutorError(INVALID_PAYLOAD, contradiction)
+    return payload

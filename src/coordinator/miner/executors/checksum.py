@@ -4,22 +4,11 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError, Outcome, Work, payload_of
+from coordinator.services.checksum import SERVICE, Checksum, ChecksumPayload, Checksums
 
-from coordinator.miner.executors.base import (
-    INVALID_PAYLOAD,
-    ExecutorError,
-    FileRef,
-    Outcome,
-    Work,
-    refuse_payload,
-)
-
-Algorithm = Literal["sha256", "sha512", "blake2b"]
-MAX_TEXT_CHARACTERS: Final = 65_536
-MAX_INPUTS: Final = 100
 _NEW: Final[dict[str, Callable[[bytes], Any]]] = {
     "sha256": hashlib.sha256,
     "sha512": hashlib.sha512,
@@ -27,32 +16,10 @@ _NEW: Final[dict[str, Callable[[bytes], Any]]] = {
 }
 
 
-class ChecksumPayload(BaseModel):
-    """Either `text` (digested as UTF-8) or `inputs` (references to blobs, digested in order)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    algorithm: Algorithm = "sha256"
-    text: str | None = Field(default=None, max_length=MAX_TEXT_CHARACTERS)
-    inputs: (
-        Annotated[
-            list[FileRef],
-            Field(min_length=1, max_length=MAX_INPUTS),
-        ]
-        | None
-    ) = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.text is None) == (self.inputs is None):
-            raise ValueError("give either text or inputs")
-        return self
-
-
 class ChecksumExecutor:
     """Digests a text on the spot, and files in a thread. `max_input_bytes` bounds each file."""
 
-    services = ("checksum",)
+    services = (SERVICE.id,)
     instant = True
     """A text takes microseconds: its result claims the job too (files never do, see `slots`)."""
 
@@ -64,24 +31,16 @@ class ChecksumExecutor:
         return None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{algorithm, digests: [{input, digest, size}]}`; a text's input is "text".
-
-        Raises ExecutorError: INVALID_PAYLOAD, and what downloading raises.
-        """
-        try:
-            payload = ChecksumPayload.model_validate(work.payload)
-        except ValidationError as error:
-            refuse_payload(error)
+        """The result is Checksums. Raises ExecutorError: INVALID_PAYLOAD, and what downloading raises."""
+        payload = payload_of(SERVICE, work)
         if payload.text is not None:
             digests = [_digest_text(payload.algorithm, payload.text)]
         else:
             digests = await self._digest_inputs(work, payload)
-        return Outcome(
-            {"algorithm": payload.algorithm, "digests": digests},
-            {"bytes": sum(entry["size"] for entry in digests)},
-        )
+        result = Checksums(algorithm=payload.algorithm, digests=digests)
+        return Outcome(result.document(), {"bytes": sum(one.size for one in digests)})
 
-    async def _digest_inputs(self, work: Work, payload: ChecksumPayload) -> list[dict[str, Any]]:
+    async def _digest_inputs(self, work: Work, payload: ChecksumPayload) -> list[Checksum]:
         inputs = payload.inputs or []
         digests = []
         for number, ref in enumerate(inputs):
@@ -89,17 +48,17 @@ class ChecksumExecutor:
             path = work.folder / f"input-{number}"
             await work.blobs.download(ref, path, max_bytes=self._max_input_bytes)
             digest, size = await asyncio.to_thread(_digest_file, payload.algorithm, path)
-            digests.append({"input": ref, "digest": digest, "size": size})
+            digests.append(Checksum(input=ref, digest=digest, size=size))
             work.progress((number + 1) / len(inputs), "digesting")
         return digests
 
 
-def _digest_text(algorithm: str, text: str) -> dict[str, Any]:
+def _digest_text(algorithm: str, text: str) -> Checksum:
     try:
         content = text.encode()
     except UnicodeEncodeError:
         raise ExecutorError(INVALID_PAYLOAD, "text: a lone surrogate; send well-formed Unicode") from None
-    return {"input": "text", "digest": _NEW[algorithm](content).hexdigest(), "size": len(content)}
+    return Checksum(input="text", digest=_NEW[algorithm](content).hexdigest(), size=len(content))
 
 
 def _digest_file(algorithm: str, path: Path) -> tuple[str, int]:

@@ -13,9 +13,7 @@ import secrets
 import struct
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
-
-from pydantic import Field, ValidationError, model_validator
+from typing import Any, Final
 
 from coordinator.miner.executors.base import (
     ENGINE_UNAVAILABLE,
@@ -23,39 +21,21 @@ from coordinator.miner.executors.base import (
     INVALID_PAYLOAD,
     UNSUPPORTED,
     ExecutorError,
-    FileRef,
     Outcome,
     Work,
-    refuse_payload,
+    payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.miner.executors.llm.payload import MODEL_PATTERN, Seed, Strict, Whole
+from coordinator.services.base import MAX_INTEGER
+from coordinator.services.image_generation import (
+    SERVICE,
+    VRAM_GB,
+    GeneratedImage,
+    GeneratedImages,
+    ImagePayload,
+)
 
 MAX_INPUT_BYTES: Final = 64 << 20
-Size = Literal[
-    "512x512",
-    "512x768",
-    "768x512",
-    "768x768",
-    "768x1024",
-    "1024x768",
-    "1024x1024",
-    "1024x1536",
-    "1536x1024",
-]
-Scheduler = Literal[
-    "ddim",
-    "ddpm",
-    "dpmpp_2m",
-    "dpmpp_2m_karras",
-    "dpmpp_sde",
-    "euler",
-    "euler_a",
-    "heun",
-    "lms",
-    "pndm",
-    "unipc",
-]
 # The last words of the models' usual addresses, and the catalogue's names.
 KNOWN: Final = {
     "stable-diffusion-v1-5": "stable-diffusion-1.5",
@@ -63,59 +43,27 @@ KNOWN: Final = {
     "stable-diffusion-xl-base-1.0": "stable-diffusion-xl",
     "stable-diffusion-xl-refiner-1.0": "sdxl-refiner",
 }
-MODELS: Final = (
-    "stable-diffusion-1.5",
-    "stable-diffusion-2.1",
-    "stable-diffusion-xl",
-    "sdxl-turbo",
-    "sdxl-refiner",
-)
-
-
-class ImagePayload(Strict):
-    """What the catalogue's schema says."""
-
-    prompt: Annotated[str, Field(min_length=1, max_length=1000)]
-    negative_prompt: Annotated[str, Field(max_length=1000)] | None = None
-    model: Literal[
-        "stable-diffusion-1.5", "stable-diffusion-2.1", "stable-diffusion-xl", "sdxl-turbo", "sdxl-refiner"
-    ] = "stable-diffusion-1.5"
-    size: Size = "512x512"
-    num_images: Annotated[int, Field(ge=1, le=4), Whole] = 1
-    num_inference_steps: Annotated[int, Field(ge=1, le=100), Whole] = 20
-    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 7.5
-    seed: Seed | Annotated[list[Seed], Field(min_length=1, max_length=4)] | None = None
-    scheduler: Scheduler | None = None
-    enable_safety_checker: bool = True
-    lora: Annotated[str, Field(max_length=100, pattern=MODEL_PATTERN)] | None = None
-    lora_scale: Annotated[float, Field(ge=0, le=2)] = 1.0
-    image_url: FileRef | None = None
-    strength: Annotated[float, Field(ge=0, le=1)] = 0.75
-
-    @model_validator(mode="after")
-    def _strength_of_an_image(self) -> Self:
-        if "strength" in self.model_fields_set and "image_url" not in self.model_fields_set:
-            raise ValueError("strength is of image_url, which is missing")
-        return self
-
-    def seeds(self) -> list[int]:
-        """One for each image: those given, counting up from the last, or random ones."""
-        given = [self.seed] if isinstance(self.seed, int) else list(self.seed or [secrets.randbelow(2**31)])
-        while len(given) < self.num_images:
-            given.append((given[-1] + 1) % 2**53)
-        return given[: self.num_images]
 
 
 def recognise(name: str) -> str | None:
     """The catalogue's name of a model, by the last word of its address."""
     last = name.rpartition("/")[2].lower().removesuffix(":latest")
-    return KNOWN.get(last) or (last if last in MODELS else None)
+    return KNOWN.get(last) or (last if last in VRAM_GB else None)
+
+
+def seeds_of(payload: ImagePayload) -> list[int]:
+    """One for each image: those given, counting up from the last, or random ones."""
+    seed = payload.seed
+    given = [seed] if isinstance(seed, int) else list(seed or [secrets.randbelow(2**31)])
+    while len(given) < payload.num_images:
+        given.append((given[-1] + 1) % (MAX_INTEGER + 1))
+    return given[: payload.num_images]
 
 
 class ImageGenerationExecutor:
     """Text to image, and image to image where the engine has `images/edits`."""
 
-    services = ("image_generation",)
+    services = (SERVICE.id,)
     watched = True
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
@@ -131,15 +79,12 @@ class ImageGenerationExecutor:
         return await self._engine.check()
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{model, images: [{blob, width, height, seed?, name, size, media_type}]}`.
+        """The result is GeneratedImages; an image has a seed where the engine took it.
 
         Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (no such model, a LoRA, or no image to image),
         ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and what downloading and uploading raise.
         """
-        try:
-            payload = ImagePayload.model_validate(work.payload)
-        except ValidationError as error:
-            refuse_payload(error)
+        payload = payload_of(SERVICE, work)
         if payload.lora is not None:
             raise ExecutorError(
                 UNSUPPORTED, "lora: engines have no common way to ask for one", retryable=True
@@ -157,16 +102,15 @@ class ImageGenerationExecutor:
             if kind_of(source) is None:
                 raise ExecutorError(INVALID_PAYLOAD, "image_url: not a PNG or JPEG image")
         images = []
-        for number, seed in enumerate(payload.seeds()):
+        for number, seed in enumerate(seeds_of(payload)):
             work.progress(number / payload.num_images, "painting")
             content, seeded = await self._paint(payload, model, seed, source)
-            image = await self._store(work, number, content)
-            images.append(image | ({"seed": seed} if seeded else {}))
+            images.append(await self._store(work, number, content, seed if seeded else None))
         metrics: dict[str, int | str] = {
             "wall_ms": round((time.monotonic() - started) * 1000),
             "images": len(images),
         }
-        return Outcome({"model": payload.model, "images": images}, metrics)
+        return Outcome(GeneratedImages(model=payload.model, images=images).document(), metrics)
 
     async def _paint(
         self, payload: ImagePayload, model: str, seed: int, source: bytes | None
@@ -203,14 +147,14 @@ class ImageGenerationExecutor:
                 EXECUTOR_FAILED, "the engine's answer holds no image", retryable=True
             ) from None
 
-    async def _store(self, work: Work, number: int, content: bytes) -> dict[str, Any]:
+    async def _store(self, work: Work, number: int, content: bytes, seed: int | None) -> GeneratedImage:
         kind, size = kind_of(content), size_of(content)
         if kind is None or size is None:
             raise ExecutorError(EXECUTOR_FAILED, "the engine's image is no PNG or JPEG", retryable=True)
         path = Path(work.folder / f"image-{number + 1}.{kind[0]}")
         await asyncio.to_thread(path.write_bytes, content)
         output = await work.blobs.upload(path, media_type=kind[1])
-        return {**output, "width": size[0], "height": size[1]}
+        return GeneratedImage(**output, width=size[0], height=size[1], seed=seed)
 
 
 def beyond_openai(payload: ImagePayload, seed: int) -> dict[str, Any]:

@@ -10,25 +10,28 @@ import re
 import time
 import wave
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import Field, ValidationError
+from typing import Any, Final
 
 from coordinator.miner.executors.base import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     ExecutorError,
-    FileRef,
     Outcome,
     Work,
-    refuse_payload,
+    payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
 from coordinator.miner.executors.ffmpeg.arguments import SAFE_INPUT
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
-from coordinator.miner.executors.llm.payload import Strict, Whole
 from coordinator.miner.executors.process import run_program
+from coordinator.services.speech_recognition import (
+    SERVICE,
+    VRAM_GB,
+    SpeechPayload,
+    Transcript,
+    TranscriptSegment,
+)
 
 SAMPLES_PER_SECOND: Final = 16_000
 """What Whisper hears, whatever it is given."""
@@ -36,7 +39,6 @@ MAX_INPUT_BYTES: Final = 2 * 2**30
 MAX_SECONDS: Final = 6 * 3600
 DECODE_SECONDS: Final = 600.0
 MAX_SEGMENTS: Final = 50_000
-MODELS: Final = ("tiny", "base", "small", "medium", "large", "large-v2", "large-v3")
 # Engines write languages by name; the job's own are these, and what is none of them is "und" (ISO 639-2).
 LANGUAGES: Final = {
     "english": "en",
@@ -53,36 +55,17 @@ LANGUAGES: Final = {
 UNDETERMINED: Final = "und"
 
 
-class SpeechPayload(Strict):
-    """What the catalogue's schema says."""
-
-    audio_url: FileRef
-    model: Literal["tiny", "base", "small", "medium", "large", "large-v2", "large-v3"] = "base"
-    language: Literal["auto", "en", "es", "fr", "de", "it", "pt", "ru", "ja", "ko", "zh"] = "auto"
-    task: Literal["transcribe", "translate"] = "transcribe"
-    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
-    best_of: Annotated[int, Field(ge=1, le=10), Whole] = 5
-    beam_size: Annotated[int, Field(ge=1, le=10), Whole] = 5
-    patience: Annotated[float, Field(ge=0, le=2)] = 1.0
-    suppress_tokens: (
-        Annotated[list[Annotated[int, Field(ge=-1, le=51_865), Whole]], Field(max_length=1000)] | None
-    ) = None
-    initial_prompt: Annotated[str, Field(max_length=1000)] | None = None
-    condition_on_previous_text: bool = True
-    fp16: bool = True
-
-
 def recognise(name: str) -> str | None:
     """Whisper's size in names such as `Systran/faster-whisper-large-v3` and `ggml-tiny.bin`."""
     last = name.rpartition("/")[2].lower()
     size = re.sub(r"^(faster-)?(distil-)?(whisper|ggml)-|\.(bin|gguf)$|:latest$", "", last)
-    return size if size in MODELS else None
+    return size if size in VRAM_GB else None
 
 
 class SpeechExecutor:
     """Decodes with ffmpeg, and asks the engine for the text."""
 
-    services = ("speech_recognition",)
+    services = (SERVICE.id,)
     watched = True
 
     def __init__(
@@ -110,15 +93,12 @@ class SpeechExecutor:
         return None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{text, language, duration_seconds, segments}`; segments where the engine has them.
+        """The result is a Transcript, with segments where the engine has them.
 
         Raises ExecutorError: INVALID_PAYLOAD (also a file without sound, or with too much), UNSUPPORTED,
         ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and what downloading raises.
         """
-        try:
-            payload = SpeechPayload.model_validate(work.payload)
-        except ValidationError as error:
-            refuse_payload(error)
+        payload = payload_of(SERVICE, work)
         started = time.monotonic()
         if not self._engine.models and (problem := await self.check()):
             raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
@@ -134,13 +114,14 @@ class SpeechExecutor:
             raise ExecutorError(INVALID_PAYLOAD, f"audio_url: longer than {self._max_seconds:g} s")
 
         work.progress(0.1, "listening")
-        result = await self._listen(payload, model, sound) | {"duration_seconds": round(seconds, 3)}
-        work.emit(result["text"])
+        heard = await self._listen(payload, model, sound)
+        result = heard.model_copy(update={"duration_seconds": round(seconds, 3)})
+        work.emit(result.text)
         metrics: dict[str, int | str] = {
             "wall_ms": round((time.monotonic() - started) * 1000),
             "audio_ms": round(seconds * 1000),
         }
-        return Outcome(result, metrics)
+        return Outcome(result.document(), metrics)
 
     async def _decode(self, folder: Path, source: Path, sound: Path) -> None:
         program = find_ffmpeg()
@@ -162,7 +143,7 @@ class SpeechExecutor:
         if finished.returncode != 0:
             raise ExecutorError(INVALID_PAYLOAD, "audio_url: there is no sound in it that can be decoded")
 
-    async def _listen(self, payload: SpeechPayload, model: str, sound: Path) -> dict[str, Any]:
+    async def _listen(self, payload: SpeechPayload, model: str, sound: Path) -> Transcript:
         translates = payload.task == "translate"
         form: dict[str, Any] = {"model": model, "response_format": "verbose_json"}
         form["temperature"] = f"{payload.temperature:g}"
@@ -183,8 +164,8 @@ class SpeechExecutor:
         return parse_transcript(answer, payload.language)
 
 
-def parse_transcript(answer: Any, asked: str) -> dict[str, Any]:
-    """`{text, language, segments}` of an engine's answer. Raises ExecutorError where there is no text."""
+def parse_transcript(answer: Any, asked: str) -> Transcript:
+    """The transcript in an engine's answer. Raises ExecutorError where there is no text."""
     text = answer.get("text") if isinstance(answer, dict) else None
     if not isinstance(text, str):
         raise ExecutorError(EXECUTOR_FAILED, "the engine's answer holds no text", retryable=True)
@@ -194,27 +175,31 @@ def parse_transcript(answer: Any, asked: str) -> dict[str, Any]:
         language = UNDETERMINED if asked == "auto" else asked
     given = answer.get("segments")
     segments = [_segment(one) for one in given[:MAX_SEGMENTS]] if isinstance(given, list) else []
-    return {
-        "text": _clean(text).strip(),
-        "language": language,
-        "segments": [segment for segment in segments if segment is not None],
-    }
+    return Transcript(
+        text=_clean(text).strip(),
+        language=language,
+        segments=[segment for segment in segments if segment is not None],
+    )
 
 
-def _segment(given: Any) -> dict[str, Any] | None:
+def _segment(given: Any) -> TranscriptSegment | None:
     try:
         start, end, text = float(given["start"]), float(given["end"]), given["text"]
         if not (0 <= start <= end < 1e7) or not isinstance(text, str):
             return None
     except (KeyError, TypeError, ValueError):
         return None
-    segment = {"start": round(start, 3), "end": round(end, 3), "text": _clean(text).strip()}
-    certainty, silence = given.get("avg_logprob"), given.get("no_speech_prob")
-    if isinstance(certainty, float) and -1e6 < certainty <= 0:
-        segment["average_log_probability"] = round(certainty, 4)
-    if isinstance(silence, float) and 0 <= silence <= 1:
-        segment["no_speech_probability"] = round(silence, 4)
-    return segment
+    return TranscriptSegment(
+        start=round(start, 3),
+        end=round(end, 3),
+        text=_clean(text).strip(),
+        average_log_probability=_within(given.get("avg_logprob"), -1e6, 0),
+        no_speech_probability=_within(given.get("no_speech_prob"), 0, 1),
+    )
+
+
+def _within(value: Any, least: float, most: float) -> float | None:
+    return round(value, 4) if isinstance(value, float) and least <= value <= most else None
 
 
 def _clean(text: str) -> str:

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Final, assert_never
 
-from pydantic import Field
-
-from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError, FileRef
-from coordinator.miner.executors.llm.payload import GIVEN, Strict, Whole
+from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
+from coordinator.services.audio_processing import (
+    AudioPayload,
+    ChangePitch,
+    ChangeSpeed,
+    Fade,
+    Normalize,
+    ReduceNoise,
+    RemoveSilence,
+    Separate,
+    SoundOperation,
+    Trim,
+)
 
 FORMATS: Final = {
     "wav": ("pcm_s16le", "wav", "audio/wav"),
@@ -28,69 +37,6 @@ PEAK: Final = 0.89
 """What levelling never exceeds: -1 dB of full scale."""
 SILENCE_LUFS: Final = -70.0
 """Nothing is heard below this (EBU R 128), so that there is nothing to level."""
-Seconds = Annotated[float, Field(ge=0, le=1_000_000)]
-
-
-class Trim(Strict):
-    operation: Literal["trim"]
-    start_seconds: Seconds = 0.0
-    end_seconds: Annotated[Seconds | None, GIVEN] = None
-
-
-class Fade(Strict):
-    operation: Literal["fade"]
-    in_seconds: Annotated[float, Field(ge=0, le=60)] = 0.0
-    out_seconds: Annotated[float, Field(ge=0, le=60)] = 0.0
-
-
-class ReduceNoise(Strict):
-    operation: Literal["reduce_noise"]
-    strength: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-
-class Normalize(Strict):
-    operation: Literal["normalize"]
-    loudness_lufs: Annotated[float, Field(ge=-70, le=-5)] = -16.0
-
-
-class RemoveSilence(Strict):
-    operation: Literal["remove_silence"]
-    threshold_db: Annotated[float, Field(ge=-90, le=-10)] = -50.0
-    min_seconds: Annotated[float, Field(ge=0.1, le=60)] = 1.0
-
-
-class ChangeSpeed(Strict):
-    operation: Literal["change_speed"]
-    factor: Annotated[float, Field(ge=0.25, le=4)]
-
-
-class ChangePitch(Strict):
-    operation: Literal["change_pitch"]
-    semitones: Annotated[float, Field(ge=-24, le=24)]
-
-
-class Separate(Strict):
-    operation: Literal["separate"]
-    stems: Literal["vocals_and_rest", "vocals_drums_bass_rest"] = "vocals_and_rest"
-
-
-Operation = Annotated[
-    Trim | Fade | ReduceNoise | Normalize | RemoveSilence | ChangeSpeed | ChangePitch | Separate,
-    Field(discriminator="operation"),
-]
-
-
-class AudioPayload(Strict):
-    """What the catalogue's schema says."""
-
-    input_url: FileRef
-    operations: Annotated[tuple[Operation, ...], Field(max_length=20, strict=False)] = ()
-    output_format: Literal["wav", "flac", "mp3", "ogg", "m4a"] = "wav"
-    sample_rate: Annotated[Literal[8000, 16000, 22050, 32000, 44100, 48000, 96000] | None, Whole, GIVEN] = (
-        None
-    )
-    channels: Annotated[Annotated[int, Field(ge=1, le=2), Whole] | None, GIVEN] = None
-    bitrate: Literal["64k", "96k", "128k", "192k", "256k", "320k"] = "192k"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +56,12 @@ def check_possible(payload: AudioPayload) -> None:
         raise ExecutorError(INVALID_PAYLOAD, f"sample_rate: mp3 has {MP3_SAMPLES_PER_SECOND} at most")
 
 
-def needs_measuring(operation: Operation) -> bool:
+def needs_measuring(operation: SoundOperation) -> bool:
     """Whether its filters depend on the sound as the operations before have left it."""
     return isinstance(operation, Normalize) or (isinstance(operation, Fade) and operation.out_seconds > 0)
 
 
-def filters_of(operation: Operation, sound: Sound) -> list[str]:
+def filters_of(operation: SoundOperation, sound: Sound) -> list[str]:
     """ffmpeg's filters for one operation on a sound; none where it changes nothing."""
     match operation:
         case Trim():
@@ -152,6 +98,7 @@ def filters_of(operation: Operation, sound: Sound) -> list[str]:
             return [f"asetrate={round(rate * ratio)}", f"aresample={rate}", *_tempo(1 / ratio)]
         case Separate():
             raise AssertionError("refused before")
+    assert_never(operation)
 
 
 def _tempo(factor: float) -> list[str]:

@@ -8,13 +8,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
 from coordinator.miner.executors.audio.arguments import (
     FORMATS,
     LOSSLESS,
     SILENCE_LUFS,
-    AudioPayload,
     Sound,
     check_possible,
     filters_of,
@@ -30,11 +27,12 @@ from coordinator.miner.executors.base import (
     ExecutorError,
     Outcome,
     Work,
-    refuse_payload,
+    payload_of,
 )
 from coordinator.miner.executors.ffmpeg.arguments import SAFE_INPUT
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.process import run_program
+from coordinator.services.audio_processing import SERVICE, AudioPayload, ProcessedAudio
 
 TIMEOUT_SECONDS: Final = 900.0
 """Of each stage."""
@@ -50,7 +48,7 @@ _WRITTEN: Final = re.compile(r"out_time_us=(\d+)")
 class AudioExecutor:
     """Decodes a recording once, applies the operations to that, and encodes the result."""
 
-    services = ("audio_processing",)
+    services = (SERVICE.id,)
 
     def __init__(
         self,
@@ -72,16 +70,13 @@ class AudioExecutor:
         return f"ffmpeg lacks encoders for {', '.join(missing)}" if missing else None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{output_format, outputs: [OutputFile], duration_seconds, loudness_lufs?}`.
+        """The result is ProcessedAudio; it has no loudness where nothing is heard.
 
         Raises ExecutorError: INVALID_PAYLOAD (also a file without sound), UNSUPPORTED (`separate`),
         INPUT_TOO_LARGE, EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED, OUTPUT_TOO_LARGE, and what
         downloading and uploading raise.
         """
-        try:
-            payload = AudioPayload.model_validate(work.payload)
-        except ValidationError as error:
-            refuse_payload(error)
+        payload = payload_of(SERVICE, work)
         check_possible(payload)
         started = time.monotonic()
         source = work.folder / "input"
@@ -105,15 +100,14 @@ class AudioExecutor:
         target = work.folder / f"output.{payload.output_format}"
         made = await stages.encode(pending, payload, target)
         output = await work.blobs.upload(target, media_type=FORMATS[payload.output_format][2])
-        result = {
-            "output_format": payload.output_format,
-            "outputs": [output],
-            "duration_seconds": round(made.seconds, 3),
-        }
-        if made.loudness > SILENCE_LUFS:
-            result["loudness_lufs"] = made.loudness
+        result = ProcessedAudio(
+            output_format=payload.output_format,
+            outputs=[output],
+            duration_seconds=round(made.seconds, 3),
+            loudness_lufs=made.loudness if made.loudness > SILENCE_LUFS else None,
+        )
         wall_ms = round((time.monotonic() - started) * 1000)
-        return Outcome(result, {"wall_ms": wall_ms, "output_bytes": output["size"]})
+        return Outcome(result.document(), {"wall_ms": wall_ms, "output_bytes": output["size"]})
 
 
 class _Stages:

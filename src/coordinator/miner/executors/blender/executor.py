@@ -16,9 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import Field, ValidationError
+from typing import Any, Final
 
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
@@ -27,14 +25,13 @@ from coordinator.miner.executors.base import (
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
-    FileRef,
     Outcome,
-    OutputFile,
     Work,
-    refuse_payload,
+    payload_of,
 )
-from coordinator.miner.executors.llm.payload import Strict, Whole
 from coordinator.miner.executors.process import Finished, run_program
+from coordinator.services.base import OutputFile
+from coordinator.services.rendering_3d import MAX_FILES, SERVICE, RenderedFrames, RenderPayload
 
 TIMEOUT_SECONDS: Final = 86_400.0
 CHECK_SECONDS: Final = 120.0
@@ -43,8 +40,6 @@ MAX_FRAME_BYTES: Final = 2 * 2**30
 MAX_OUTPUT_BYTES: Final = 50 * 2**30
 MAX_PIXELS: Final = 16_384 * 16_384
 MAX_FRAMES: Final = 100_000
-MAX_SINGLE_FILES: Final = 1000
-"""More frames than this become one ZIP archive."""
 SETUP: Final = Path(__file__).with_name("setup.py")
 _SAID: Final = "COORDINATOR "
 _VERSION: Final = re.compile(r"^Blender (\d+)\.(\d+)")
@@ -56,31 +51,6 @@ FORMATS: Final = {
     "tiff": ("TIFF", "tif", "image/tiff"),
 }
 """Blender's name, the ending that it gives, and the media type."""
-Frame = Annotated[int, Field(ge=0, le=1_048_574), Whole]
-Side = Annotated[int, Field(ge=1, le=65_536), Whole]
-
-
-class RenderPayload(Strict):
-    """What the catalogue's schema says."""
-
-    blend_file_url: FileRef
-    engine: Literal["cycles", "eevee", "eevee-next"] = "cycles"
-    format: Literal["png", "jpg", "exr", "bmp", "tiff"] = "png"
-    resolution_x: Side = 1920
-    resolution_y: Side = 1080
-    resolution_percentage: Annotated[int, Field(ge=1, le=100), Whole] = 100
-    samples: Annotated[int, Field(ge=1, le=10_000), Whole] = 128
-    frame_start: Frame | None = None
-    frame_end: Frame | None = None
-    frame_step: Annotated[int, Field(ge=1, le=1_048_574), Whole] = 1
-    denoise: bool = True
-    transparent: bool = False
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Pixels of each frame, as Blender rounds them."""
-        part = self.resolution_percentage
-        return max(1, self.resolution_x * part // 100), max(1, self.resolution_y * part // 100)
 
 
 def engines_of(version: tuple[int, int]) -> dict[str, str]:
@@ -114,7 +84,7 @@ def plan_of(payload: RenderPayload, engine: str) -> dict[str, Any]:
 class BlenderExecutor:
     """Renders on GPUs where Cycles finds any. Blender is the given program, or the one on PATH."""
 
-    services = ("3d_rendering",)
+    services = (SERVICE.id,)
 
     def __init__(
         self,
@@ -164,14 +134,16 @@ class BlenderExecutor:
             self.engines[name] = self._known[name]
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{engine, format, width, height, frames, outputs, render_seconds}`.
+        """The result is RenderedFrames.
 
         Raises ExecutorError: INVALID_PAYLOAD (also a file that Blender can't open or that has no camera),
         UNSUPPORTED (no such engine here), EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED,
         OUTPUT_TOO_LARGE, and what downloading and uploading raise.
         """
         # 1. What is asked for, and whether this machine can do it.
-        payload = _parse(work)
+        payload = payload_of(SERVICE, work)
+        if payload.size[0] * payload.size[1] > MAX_PIXELS:
+            raise ExecutorError(INVALID_PAYLOAD, f"resolution: more than {MAX_PIXELS} pixels")
         if not self.engines and (problem := await self.check()):
             raise ExecutorError(UNSUPPORTED, problem, retryable=True)
         if payload.engine not in self.engines:
@@ -216,18 +188,17 @@ class BlenderExecutor:
             )
         outputs = await _store(work, frames, FORMATS[payload.format][2])
         width, height = payload.size
-        result = {
-            "engine": payload.engine,
-            "format": payload.format,
-            "width": width,
-            "height": height,
-            "frames": len(frames),
-            "outputs": outputs,
-            "render_seconds": round(seconds, 3),
-        }
-        return Outcome(
-            result, {"wall_ms": round(seconds * 1000), "frames": len(frames), "device": watch.device}
+        result = RenderedFrames(
+            engine=payload.engine,
+            format=payload.format,
+            width=width,
+            height=height,
+            frames=len(frames),
+            outputs=outputs,
+            render_seconds=round(seconds, 3),
         )
+        metrics: dict[str, int | str] = {"wall_ms": round(seconds * 1000), "frames": len(frames)}
+        return Outcome(result.document(), metrics | {"device": watch.device})
 
 
 class _BlenderProgress:
@@ -256,19 +227,6 @@ class _BlenderProgress:
         self.error = str(told.get("error", self.error))[:200]
 
 
-def _parse(work: Work) -> RenderPayload:
-    try:
-        payload = RenderPayload.model_validate(work.payload)
-    except ValidationError as error:
-        refuse_payload(error)
-    if payload.size[0] * payload.size[1] > MAX_PIXELS:
-        raise ExecutorError(INVALID_PAYLOAD, f"resolution: more than {MAX_PIXELS} pixels")
-    first, last = payload.frame_start, payload.frame_end
-    if first is not None and last is not None and last < first:
-        raise ExecutorError(INVALID_PAYLOAD, "frame_end: before frame_start")
-    return payload
-
-
 def _judge(finished: Finished, watch: _BlenderProgress) -> None:
     """Raise what a run's end means, if it is not success."""
     if watch.error:
@@ -284,7 +242,7 @@ def _judge(finished: Finished, watch: _BlenderProgress) -> None:
 
 
 async def _store(work: Work, frames: list[Path], media_type: str) -> list[OutputFile]:
-    if len(frames) <= MAX_SINGLE_FILES:
+    if len(frames) <= MAX_FILES:
         return [await work.blobs.upload(path, media_type=media_type) for path in frames]
     archive = work.folder / "frames.zip"
     await asyncio.to_thread(_pack, archive, frames)

@@ -7,11 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError, Outcome, Work, refuse_payload
+from coordinator.miner.executors.base import (
+    INPUT_TOO_LARGE,
+    UNSUPPORTED,
+    ExecutorError,
+    Outcome,
+    Work,
+    payload_of,
+)
 from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
-from coordinator.miner.executors.data.payload import MEDIA_TYPES, DataPayload, check_possible
+from coordinator.services.data_processing import SERVICE, PreparedData, Tokenize
 
 TIMEOUT_SECONDS: Final = 1800.0
 MAX_INPUT_BYTES: Final = 2 * 2**30
@@ -19,12 +24,17 @@ MAX_INPUT_BYTES: Final = 2 * 2**30
 MAX_MEMORY_BYTES: Final = 12 * 2**30
 """Of address space, of which Polars reserves more than it uses."""
 MAX_OUTPUT_BYTES: Final = 8 * 2**30
+MEDIA_TYPES: Final = {
+    "parquet": "application/vnd.apache.parquet",
+    "csv": "text/csv",
+    "jsonl": "application/x-ndjson",
+}
 
 
 class DataExecutor:
     """Prepares tables. `tokenize` is UNSUPPORTED: it takes a model's tokenizer."""
 
-    services = ("data_processing",)
+    services = (SERVICE.id,)
 
     def __init__(
         self, *, timeout_seconds: float = TIMEOUT_SECONDS, max_input_bytes: int = MAX_INPUT_BYTES
@@ -42,17 +52,15 @@ class DataExecutor:
         return None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{rows_read, rows_written, steps, columns, outputs}`.
+        """The result is PreparedData.
 
         Raises ExecutorError: INVALID_PAYLOAD (also for files and columns that a step does not fit),
         UNSUPPORTED (`tokenize`), INPUT_TOO_LARGE (bytes, memory, columns), EXECUTOR_TIMEOUT,
         EXECUTOR_KILLED, EXECUTOR_FAILED, and what downloading and uploading raise.
         """
-        try:
-            payload = DataPayload.model_validate(work.payload)
-        except ValidationError as error:
-            refuse_payload(error)
-        check_possible(payload)
+        payload = payload_of(SERVICE, work)
+        if any(isinstance(step, Tokenize) for step in payload.steps):
+            raise ExecutorError(UNSUPPORTED, "tokenize: there is no model's tokenizer here", retryable=True)
         started = time.monotonic()
         inputs, left = [f"input-{number}" for number in range(len(payload.inputs))], self._max_input_bytes
         for ref, name in zip(payload.inputs, inputs, strict=True):
@@ -68,7 +76,8 @@ class DataExecutor:
             for name in done.pop("files")
         ]
         wall_ms = round((time.monotonic() - started) * 1000)
-        return Outcome(done, {"wall_ms": wall_ms, "rows": done["rows_read"]})
+        result = PreparedData.model_validate(done)
+        return Outcome(result.document(), {"wall_ms": wall_ms, "rows": result.rows_read})
 
     async def _run(
         self, plan: dict[str, Any], folder: Path, timeout_seconds: float, work: Work | None = None

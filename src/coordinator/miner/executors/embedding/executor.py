@@ -11,28 +11,28 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
-
-from pydantic import Field, ValidationError, model_validator
+from typing import Any, Final
 
 from coordinator.miner.executors.base import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     ExecutorError,
-    FileRef,
     Outcome,
     Work,
-    refuse_payload,
+    payload_of,
 )
 from coordinator.miner.executors.embedding.npy import VectorFile
 from coordinator.miner.executors.embedding.static_models import Embedded, StaticModels
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.miner.executors.llm.payload import ModelName, Strict
 from coordinator.miner.settings import MinerSettings
+from coordinator.services.text_embedding import (
+    MAX_TEXT_CHARACTERS,
+    SERVICE,
+    EmbeddingPayload,
+    Embeddings,
+)
 
-MAX_TEXTS: Final = 64
-MAX_TEXT_CHARACTERS: Final = 8192
 MAX_FILE_BYTES: Final = 2**30
 MAX_ROWS: Final = 2_000_000
 BATCH: Final = 64
@@ -49,31 +49,6 @@ PREFIXES: Final[dict[str, dict[str, str]]] = {
 }
 
 
-class EmbeddingPayload(Strict):
-    """Either `texts`, whose vectors are in the result, or `input_url`, a file with one text a line."""
-
-    texts: (
-        Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]],
-            Field(min_length=1, max_length=MAX_TEXTS),
-        ]
-        | None
-    ) = None
-    input_url: FileRef | None = None
-    model: ModelName = "all-minilm-l6-v2"
-    kind: Literal["document", "query"] = "document"
-    normalize: bool = True
-    truncate: bool = True
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if ("texts" in self.model_fields_set) == ("input_url" in self.model_fields_set):
-            raise ValueError("give either texts or input_url")
-        if self.texts is None and self.input_url is None:
-            raise ValueError("texts and input_url can't be null")
-        return self
-
-
 def recognise(name: str) -> str | None:
     """`BAAI/bge-m3`, `sentence-transformers/all-MiniLM-L6-v2` and `bge-m3:latest` by their last word."""
     return name.rpartition("/")[2].removesuffix(":latest").lower()
@@ -82,7 +57,7 @@ def recognise(name: str) -> str | None:
 class EmbeddingExecutor:
     """Embeds on an engine and on this machine's CPU, whichever has the model."""
 
-    services = ("text_embedding",)
+    services = (SERVICE.id,)
     watched = True
 
     def __init__(self, settings: EngineSettings | None = None, folder: Path | None = None) -> None:
@@ -119,29 +94,30 @@ class EmbeddingExecutor:
         return problem
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{model, dimensions, count, tokens, embeddings | outputs}`.
+        """The result is Embeddings.
 
         Raises ExecutorError: INVALID_PAYLOAD (also a line of the file that is empty, too long or not UTF-8),
         UNSUPPORTED (no such model here), ENGINE_UNAVAILABLE, and what downloading and uploading raise.
         """
-        try:
-            payload = EmbeddingPayload.model_validate(work.payload)
-        except ValidationError as error:
-            refuse_payload(error)
+        payload = payload_of(SERVICE, work)
         started = time.monotonic()
         if not self.models and (problem := await self.check()):
             raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
-        result: dict[str, Any] = {"model": payload.model}
         if payload.texts is not None:
             done = await self._embed(payload, payload.texts)
-            result |= {"dimensions": len(done.vectors[0]), "count": len(done.vectors), "tokens": done.tokens}
-            result["embeddings"] = done.vectors
+            result = Embeddings(
+                model=payload.model,
+                dimensions=len(done.vectors[0]),
+                count=len(done.vectors),
+                tokens=done.tokens,
+                embeddings=done.vectors,
+            )
         else:
-            result |= await self._embed_file(work, payload)
+            result = await self._embed_file(work, payload)
         metrics: dict[str, int | str] = {"wall_ms": round((time.monotonic() - started) * 1000)}
-        return Outcome(result, metrics | {"tokens": result["tokens"], "count": result["count"]})
+        return Outcome(result.document(), metrics | {"tokens": result.tokens, "count": result.count})
 
-    async def _embed_file(self, work: Work, payload: EmbeddingPayload) -> dict[str, Any]:
+    async def _embed_file(self, work: Work, payload: EmbeddingPayload) -> Embeddings:
         source, target = work.folder / "texts", work.folder / "embeddings.npy"
         await work.blobs.download(payload.input_url or "", source, max_bytes=self._max_file_bytes)
         total, read, tokens = max(1, source.stat().st_size), 0, 0
@@ -155,7 +131,9 @@ class EmbeddingExecutor:
         if not file.rows:
             raise ExecutorError(INVALID_PAYLOAD, "input_url: the file is empty")
         output = await work.blobs.upload(target, media_type="application/octet-stream")
-        return {"dimensions": file.width, "count": file.rows, "tokens": tokens, "outputs": [output]}
+        return Embeddings(
+            model=payload.model, dimensions=file.width, count=file.rows, tokens=tokens, outputs=[output]
+        )
 
     async def _embed(self, payload: EmbeddingPayload, texts: Sequence[str]) -> Embedded:
         known = recognise(payload.model) or payload.model

@@ -1,140 +1,23 @@
-"""What an ffmpeg job may ask for, and the argument list that it becomes. Pure.
+"""The argument list of ffmpeg that a payload becomes. Pure.
 
 Parameters are typed and bounded, and none is free text: the only strings of a client's that reach the
 command line match patterns of digits, "x", "k" and "M".
-
-One model per kind of output, so that no field depends on another one. The kind follows from `operation` and
-`output_format`, either of which may be left out where the other one says enough.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Final, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
-
-from coordinator.miner.executors.base import FileRef
-
-PRESETS: Final = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
+from coordinator.services.video_transcoding import (
+    ExtractAudio,
+    Preset,
+    Thumbnail,
+    Transcode,
+    TranscodeGif,
+    TranscodeWebm,
+    VideoPayload,
 )
-Preset = Literal[
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-]
-AUDIO_FORMATS: Final = ("mp3", "m4a", "wav", "flac", "ogg")
-IMAGE_FORMATS: Final = ("jpg", "png")
 
-
-def _whole(value: object) -> object:
-    # JSON Schema calls 23.0 an integer, and some languages cannot write it otherwise.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = BeforeValidator(_whole)
-Resolution = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}[02468]x[1-9][0-9]{0,2}[02468]$")]
-"""WxH in pixels, both even, 10 to 9998: encoders with halved colour planes take nothing else."""
-Bitrate = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$|^[1-9][0-9]{0,5}k$|^[1-9][0-9]{0,2}M$")]
-"""Bits per second, such as 800k, 4M or 64000; less than 1 G."""
-Fps = Annotated[int, Field(ge=1, le=120), Whole]
-Crf = Annotated[int, Field(ge=0, le=51), Whole]
-Seconds = Annotated[float, Field(ge=0, le=1_000_000)]
-
-
-class _Job(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    input_url: FileRef
-
-
-class Transcode(_Job):
-    """A video in mp4 or mkv. Without `bitrate`, `crf` (23 if absent) sets the quality."""
-
-    operation: Literal["transcode"] = "transcode"
-    output_format: Literal["mp4", "mkv"] = "mp4"
-    codec: Literal["h264", "h265", "vp9", "av1", "h264_nvenc", "h265_nvenc", "av1_nvenc"] = "h264"
-    preset: Preset = "medium"
-    crf: Crf | None = None
-    resolution: Resolution | None = None
-    bitrate: Bitrate | None = None
-    fps: Fps | None = None
-    audio_codec: Literal["aac", "mp3", "opus"] = "aac"
-    audio_bitrate: Bitrate = "128k"
-
-
-class TranscodeWebm(_Job):
-    """A video in webm, which holds fewer codecs."""
-
-    operation: Literal["transcode"] = "transcode"
-    output_format: Literal["webm"]
-    codec: Literal["vp9", "av1"] = "vp9"
-    preset: Preset = "medium"
-    crf: Crf | None = None
-    resolution: Resolution | None = None
-    bitrate: Bitrate | None = None
-    fps: Fps | None = None
-    audio_codec: Literal["opus", "vorbis"] = "opus"
-    audio_bitrate: Bitrate = "128k"
-
-
-class TranscodeGif(_Job):
-    """An animation: no sound, no codec to choose."""
-
-    operation: Literal["transcode"] = "transcode"
-    output_format: Literal["gif"]
-    resolution: Resolution | None = None
-    fps: Annotated[int, Field(ge=1, le=50), Whole] = 10
-
-
-class ExtractAudio(_Job):
-    """The sound of a video, or an audio file in another format. wav and flac have no bit rate to set."""
-
-    operation: Literal["extract_audio"] = "extract_audio"
-    output_format: Literal["mp3", "m4a", "wav", "flac", "ogg"] = "m4a"
-    audio_bitrate: Bitrate = "128k"
-
-
-class Thumbnail(_Job):
-    """One frame as an image."""
-
-    operation: Literal["thumbnail"] = "thumbnail"
-    output_format: Literal["jpg", "png"] = "jpg"
-    at_seconds: Seconds = 0.0
-    resolution: Resolution | None = None
-
-
-Job = Transcode | TranscodeWebm | TranscodeGif | ExtractAudio | Thumbnail
-
-
-def _kind(payload: Any) -> str:
-    if not isinstance(payload, Mapping):
-        return "transcode"
-    operation, output = payload.get("operation"), payload.get("output_format")
-    if operation == "extract_audio" or (operation is None and output in AUDIO_FORMATS):
-        return "extract_audio"
-    if operation == "thumbnail" or (operation is None and output in IMAGE_FORMATS):
-        return "thumbnail"
-    return output if output in ("webm", "gif") else "transcode"
-
-
-PAYLOAD: Final[TypeAdapter[Job]] = TypeAdapter(
-    Annotated[
-        Annotated[Transcode, Tag("transcode")]
-        | Annotated[TranscodeWebm, Tag("webm")]
-        | Annotated[TranscodeGif, Tag("gif")]
-        | Annotated[ExtractAudio, Tag("extract_audio")]
-        | Annotated[Thumbnail, Tag("thumbnail")],
-        Discriminator(_kind),
-    ]
-)
-"""Parses a payload: `PAYLOAD.validate_python(payload)`."""
-
+_PRESETS: Final = get_args(Preset)
 ENCODERS: Final[dict[str, tuple[str, ...]]] = {
     "h264": ("libx264",),
     "h265": ("libx265",),
@@ -185,36 +68,42 @@ SAFE_INPUT: Final = (
 """Before every `-i`: an input can't name other files to read, nor take all the memory."""
 
 
-def codecs_of(job: Job) -> tuple[str, ...]:
-    """The keys of ENCODERS that this job needs."""
-    match job:
+def codecs_of(payload: VideoPayload) -> tuple[str, ...]:
+    """The keys of ENCODERS that this payload needs."""
+    match payload:
         case Transcode() | TranscodeWebm():
-            return (job.codec, job.audio_codec)
+            return (payload.codec, payload.audio_codec)
         case ExtractAudio():
-            return (_AUDIO_CODEC[job.output_format],)
+            return (_AUDIO_CODEC[payload.output_format],)
         case _:
-            return (job.output_format,)
+            return (payload.output_format,)
 
 
 def build_arguments(
-    program: str, job: Job, encoders: Collection[str], *, source: str, target: str, max_output_bytes: int
+    program: str,
+    payload: VideoPayload,
+    encoders: Collection[str],
+    *,
+    source: str,
+    target: str,
+    max_output_bytes: int,
 ) -> list[str]:
     """The whole argument list. `encoders` are those that ffmpeg has; `source` and `target` file names.
 
     ffmpeg stops, with success, once the output exceeds the limit given to `-fs`: the caller has to look at
     the size. Raises KeyError for a codec without an encoder.
     """
-    chosen = {codec: _encoder(codec, encoders) for codec in codecs_of(job)}
-    seek = ["-ss", f"{job.at_seconds:.3f}"] if isinstance(job, Thumbnail) else []
+    chosen = {codec: _encoder(codec, encoders) for codec in codecs_of(payload)}
+    seek = ["-ss", f"{payload.at_seconds:.3f}"] if isinstance(payload, Thumbnail) else []
     return [
         program,
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "info", "-nostats", "-progress", "pipe:1"),
         *SAFE_INPUT,
         *seek,
         *("-i", f"file:{source}"),
-        *_output_arguments(job, chosen),
+        *_output_arguments(payload, chosen),
         *("-sn", "-dn", "-fs", str(max_output_bytes + 1)),
-        *("-f", _MUXERS.get(job.output_format, job.output_format)),
+        *("-f", _MUXERS.get(payload.output_format, payload.output_format)),
         f"file:{target}",
     ]
 
@@ -226,26 +115,34 @@ def _encoder(codec: str, encoders: Collection[str]) -> str:
     raise KeyError(codec)
 
 
-def _output_arguments(job: Job, chosen: Mapping[str, str]) -> list[str]:
-    match job:
+def _output_arguments(payload: VideoPayload, chosen: Mapping[str, str]) -> list[str]:
+    match payload:
         case Transcode() | TranscodeWebm():
             return [
                 *("-map", "0:V:0", "-map", "0:a:0?"),
-                *_video_arguments(job, chosen[job.codec]),
-                *("-vf", _scale(job.resolution), "-pix_fmt", "yuv420p"),
-                *(["-r", str(job.fps)] if job.fps else []),
-                *("-c:a", chosen[job.audio_codec], "-b:a", job.audio_bitrate),
-                *(["-movflags", "+faststart"] if job.output_format == "mp4" else []),
+                *_video_arguments(payload, chosen[payload.codec]),
+                *("-vf", _scale(payload.resolution), "-pix_fmt", "yuv420p"),
+                *(["-r", str(payload.fps)] if payload.fps else []),
+                *("-c:a", chosen[payload.audio_codec], "-b:a", payload.audio_bitrate),
+                *(["-movflags", "+faststart"] if payload.output_format == "mp4" else []),
             ]
         case TranscodeGif():
-            return ["-map", "0:V:0", "-an", "-vf", f"fps={job.fps},{_scale(job.resolution)}", "-c:v", "gif"]
+            return [
+                "-map",
+                "0:V:0",
+                "-an",
+                "-vf",
+                f"fps={payload.fps},{_scale(payload.resolution)}",
+                "-c:v",
+                "gif",
+            ]
         case ExtractAudio():
-            codec = _AUDIO_CODEC[job.output_format]
-            bitrate = [] if codec in ("wav", "flac") else ["-b:a", job.audio_bitrate]
+            codec = _AUDIO_CODEC[payload.output_format]
+            bitrate = [] if codec in ("wav", "flac") else ["-b:a", payload.audio_bitrate]
             return ["-map", "0:a:0", "-vn", "-c:a", chosen[codec], *bitrate]
         case Thumbnail():
-            scale = ["-vf", _scale(job.resolution)] if job.resolution else []
-            frame = ["-frames:v", "1", "-update", "1", "-c:v", chosen[job.output_format]]
+            scale = ["-vf", _scale(payload.resolution)] if payload.resolution else []
+            frame = ["-frames:v", "1", "-update", "1", "-c:v", chosen[payload.output_format]]
             return ["-map", "0:V:0", "-an", *scale, *frame]
 
 
@@ -255,23 +152,23 @@ def _scale(resolution: str | None) -> str:
     return f"scale={size},setsar=1" if resolution else f"scale={size}"
 
 
-def _video_arguments(job: Transcode | TranscodeWebm, encoder: str) -> list[str]:
-    step = PRESETS.index(job.preset)
+def _video_arguments(payload: Transcode | TranscodeWebm, encoder: str) -> list[str]:
+    step = _PRESETS.index(payload.preset)
     speed = {
-        "libx264": ["-preset", job.preset],
-        "libx265": ["-preset", job.preset],
+        "libx264": ["-preset", payload.preset],
+        "libx265": ["-preset", payload.preset],
         "libvpx-vp9": ["-deadline", "good", "-row-mt", "1", "-cpu-used", str(8 - step)],
         "libsvtav1": ["-preset", str((12, 11, 10, 9, 8, 7, 5, 4, 2)[step])],
         "libaom-av1": ["-row-mt", "1", "-cpu-used", str(8 - step)],
     }.get(encoder, ["-preset", f"p{min(step + 1, 7)}"])
-    if job.bitrate is not None and job.crf is None:
-        return ["-c:v", encoder, *speed, "-b:v", job.bitrate]
-    quality = str(23 if job.crf is None else job.crf)
-    ceiling = job.bitrate or "0"
+    if payload.bitrate is not None and payload.crf is None:
+        return ["-c:v", encoder, *speed, "-b:v", payload.bitrate]
+    quality = str(23 if payload.crf is None else payload.crf)
+    ceiling = payload.bitrate or "0"
     if encoder.endswith("_nvenc"):
         return ["-c:v", encoder, *speed, "-rc", "vbr", "-cq", quality, "-b:v", ceiling]
     if encoder in ("libvpx-vp9", "libaom-av1"):
         # Here the bit rate is the ceiling of the quality mode, and 0 means none.
         return ["-c:v", encoder, *speed, "-crf", quality, "-b:v", ceiling]
-    limit = ["-maxrate", job.bitrate, "-bufsize", job.bitrate] if job.bitrate else []
+    limit = ["-maxrate", payload.bitrate, "-bufsize", payload.bitrate] if payload.bitrate else []
     return ["-c:v", encoder, *speed, "-crf", quality, *limit]

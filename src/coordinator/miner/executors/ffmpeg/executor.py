@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
-
-from pydantic import ValidationError
+from typing import Final
 
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
@@ -19,17 +17,11 @@ from coordinator.miner.executors.base import (
     ExecutorError,
     Outcome,
     Work,
-    refuse_payload,
+    payload_of,
 )
-from coordinator.miner.executors.ffmpeg.arguments import (
-    ENCODERS,
-    MEDIA_TYPES,
-    PAYLOAD,
-    Job,
-    build_arguments,
-    codecs_of,
-)
+from coordinator.miner.executors.ffmpeg.arguments import ENCODERS, MEDIA_TYPES, build_arguments, codecs_of
 from coordinator.miner.executors.process import Finished, run_program
+from coordinator.services.video_transcoding import SERVICE, TranscodedMedia
 
 TIMEOUT_SECONDS: Final = 600.0
 CHECK_TIMEOUT_SECONDS: Final = 30.0
@@ -48,7 +40,7 @@ class FfmpegExecutor:
     ffmpeg is the given program, or the one on PATH, or the one that imageio-ffmpeg brings.
     """
 
-    services = ("video_transcoding",)
+    services = (SERVICE.id,)
 
     def __init__(
         self,
@@ -90,24 +82,24 @@ class FfmpegExecutor:
         return None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{outputs: [OutputFile], output_format, duration_seconds?}`.
+        """The result is TranscodedMedia.
 
         Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT,
         EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (something
         else ended it), OUTPUT_TOO_LARGE, and what downloading and uploading raise.
         """
         # 1. What is asked for, and whether this machine can do it.
-        job = _parse(work)
+        payload = payload_of(SERVICE, work)
         if not self.encoders and (problem := await self.check()):
             raise ExecutorError(UNSUPPORTED, problem, retryable=True)
-        lacking = [codec for codec in codecs_of(job) if not self.encoders.intersection(ENCODERS[codec])]
+        lacking = [codec for codec in codecs_of(payload) if not self.encoders.intersection(ENCODERS[codec])]
         if lacking:
             raise ExecutorError(UNSUPPORTED, f"no encoder here for {', '.join(lacking)}", retryable=True)
         assert self._program is not None
 
         # 2. The input, under a name of ours: names, too, can mean something to ffmpeg.
-        source, target = work.folder / "input", work.folder / f"output.{job.output_format}"
-        await work.blobs.download(job.input_url, source, max_bytes=self._max_input_bytes)
+        source, target = work.folder / "input", work.folder / f"output.{payload.output_format}"
+        await work.blobs.download(payload.input_url, source, max_bytes=self._max_input_bytes)
         work.progress(0.0, "running")
 
         # 3. The run.
@@ -115,7 +107,7 @@ class FfmpegExecutor:
         watch = _FfmpegProgress(work.progress)
         arguments = build_arguments(
             self._program,
-            job,
+            payload,
             self.encoders,
             source=source.name,
             target=target.name,
@@ -134,11 +126,14 @@ class FfmpegExecutor:
         # 4. The output.
         size = await asyncio.to_thread(_size, target)
         self._judge(finished, size)
-        output = await work.blobs.upload(target, media_type=MEDIA_TYPES[job.output_format])
-        result: dict[str, Any] = {"outputs": [output], "output_format": job.output_format}
-        if job.operation != "thumbnail" and watch.done_us:
-            result["duration_seconds"] = f"{watch.done_us / 1e6:.3f}"
-        return Outcome(result, {"wall_ms": round(seconds * 1000), "output_bytes": size or 0})
+        output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
+        timed = payload.operation != "thumbnail" and watch.done_us
+        result = TranscodedMedia(
+            outputs=[output],
+            output_format=payload.output_format,
+            duration_seconds=f"{watch.done_us / 1e6:.3f}" if timed else None,
+        )
+        return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size or 0})
 
     def _judge(self, finished: Finished, size: int | None) -> None:
         """Raise what a run's end means, if it is not success."""
@@ -179,13 +174,6 @@ class _FfmpegProgress:
         if self._total_us:
             # Never 1 before the output is stored.
             self._progress(min(self.done_us / self._total_us, 0.99), "running")
-
-
-def _parse(work: Work) -> Job:
-    try:
-        return PAYLOAD.validate_python(work.payload)
-    except ValidationError as error:
-        refuse_payload(error)
 
 
 def find_ffmpeg() -> str | None:

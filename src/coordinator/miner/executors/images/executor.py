@@ -7,11 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from coordinator.miner.executors.base import ExecutorError, Outcome, Work, refuse_payload
+from coordinator.miner.executors.base import UNSUPPORTED, ExecutorError, Outcome, Work, payload_of
 from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
-from coordinator.miner.executors.images.payload import MEDIA_TYPES, ImagesPayload, check_possible
+from coordinator.services.image_processing import (
+    SERVICE,
+    ImagesPayload,
+    ProcessedImages,
+    RemoveBackground,
+    Upscale,
+)
 
 TIMEOUT_SECONDS: Final = 900.0
 MAX_INPUT_BYTES: Final = 256 << 20
@@ -20,12 +24,19 @@ MAX_PIXELS: Final = 100_000_000
 MAX_MEMORY_BYTES: Final = 3 * 2**30
 """Of address space: an image of that many pixels, some copies of it, and the program."""
 MAX_OUTPUT_BYTES: Final = 2**30
+MEDIA_TYPES: Final = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "webp": "image/webp",
+    "tiff": "image/tiff",
+    "avif": "image/avif",
+}
 
 
 class ImagesExecutor:
     """Resizes, crops, turns, filters, adjusts and converts. What takes a neural network is UNSUPPORTED."""
 
-    services = ("image_processing",)
+    services = (SERVICE.id,)
 
     def __init__(self, *, max_pixels: int = MAX_PIXELS, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._max_pixels = max_pixels
@@ -41,17 +52,14 @@ class ImagesExecutor:
         return None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{output_format, outputs: [OutputFile], sizes: [[width, height]]}`.
+        """The result is ProcessedImages.
 
         Raises ExecutorError: INVALID_PAYLOAD (also for a file that is no image), UNSUPPORTED,
         INPUT_TOO_LARGE (pixels, memory), EXECUTOR_TIMEOUT, EXECUTOR_KILLED, EXECUTOR_FAILED, and what
         downloading and uploading raise.
         """
-        try:
-            payload = ImagesPayload.model_validate(work.payload)
-        except ValidationError as error:
-            refuse_payload(error)
-        check_possible(payload)
+        payload = payload_of(SERVICE, work)
+        _check_possible(payload)
         started = time.monotonic()
         inputs = [f"input-{number}" for number in range(len(payload.images))]
         outputs = [f"{number + 1:04}.{payload.output_format}" for number in range(len(payload.images))]
@@ -68,9 +76,9 @@ class ImagesExecutor:
         stored = [
             await work.blobs.upload(output_of(work.folder, name), media_type=media_type) for name in outputs
         ]
-        result = {"output_format": payload.output_format, "outputs": stored, "sizes": done["sizes"]}
+        result = ProcessedImages(output_format=payload.output_format, outputs=stored, sizes=done["sizes"])
         wall_ms = round((time.monotonic() - started) * 1000)
-        return Outcome(result, {"wall_ms": wall_ms, "images": len(stored)})
+        return Outcome(result.document(), {"wall_ms": wall_ms, "images": len(stored)})
 
     async def _run(
         self, plan: dict[str, Any], folder: Path, timeout_seconds: float, work: Work | None = None
@@ -84,3 +92,12 @@ class ImagesExecutor:
             max_file_bytes=MAX_OUTPUT_BYTES,
             **({"on_progress": work.progress} if work else {}),
         )
+
+
+def _check_possible(payload: ImagesPayload) -> None:
+    """Raise ExecutorError for what takes a neural network: Pillow has none."""
+    for operation in payload.operations:
+        if isinstance(operation, Upscale | RemoveBackground):
+            raise ExecutorError(
+                UNSUPPORTED, f"{operation.operation}: there is no model for it here", retryable=True
+            )

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
-from typing import Any, Final
-
-from pydantic import ValidationError
+from typing import Any, Final, Literal
 
 from coordinator.miner.executors.base import (
     ENGINE_UNAVAILABLE,
@@ -17,10 +15,10 @@ from coordinator.miner.executors.base import (
     ExecutorError,
     Outcome,
     Work,
-    refuse_payload,
+    payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.miner.executors.llm.payload import LlmPayload
+from coordinator.services.llm_inference import SERVICE, GeneratedText, LlmMessage, LlmPayload
 
 LEAST_TOP_P: Final = 0.001
 """Some engines refuse 0; this much holds the likeliest token alone, too."""
@@ -29,7 +27,7 @@ LEAST_TOP_P: Final = 0.001
 class LlmExecutor:
     """Runs what it is given on one engine; as many at a time as the miner has slots."""
 
-    services = ("llm_inference",)
+    services = (SERVICE.id,)
     watched = True
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
@@ -47,20 +45,17 @@ class LlmExecutor:
         return await self._engine.check()
 
     async def run(self, work: Work) -> Outcome:
-        """The result is `{model, text, finish_reason, prompt_tokens, completion_tokens}`.
+        """The result is GeneratedText.
 
         With `stream`, text is also emitted as it comes. Raises ExecutorError: INVALID_PAYLOAD (also where
         the engine says so: a prompt that is too long for the model), UNSUPPORTED (no such model here),
         ENGINE_UNAVAILABLE, EXECUTOR_FAILED, OUTPUT_TOO_LARGE.
         """
-        try:
-            payload = LlmPayload.model_validate(work.payload)
-        except ValidationError as error:
-            refuse_payload(error)
+        payload = payload_of(SERVICE, work)
         if not self._engine.models and (problem := await self.check()):
             raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
         model = self._engine.name_of(payload.model)
-        generation = Generation(work, payload)
+        generation = _Answer(work, payload)
         if not self._plain:
             try:
                 await self._generate(generation, request_of(payload, model) | beyond_openai(payload))
@@ -74,7 +69,7 @@ class LlmExecutor:
             await self._generate(generation, request_of(payload, model))
         return generation.outcome()
 
-    async def _generate(self, generation: Generation, request: dict[str, Any]) -> None:
+    async def _generate(self, generation: _Answer, request: dict[str, Any]) -> None:
         path = "chat/completions" if "messages" in request else "completions"
         async with aclosing(self._engine.stream(path, request)) as events:  # type: ignore[type-var]
             async for event in events:
@@ -93,7 +88,7 @@ def request_of(payload: LlmPayload, model: str) -> dict[str, Any]:
         "stream_options": {"include_usage": True},
     }
     if payload.messages is not None:
-        request["messages"] = [message.for_engine() for message in payload.messages]
+        request["messages"] = [_for_engine(message) for message in payload.messages]
     else:
         request["prompt"] = payload.prompt
     if payload.stop_sequences:
@@ -106,13 +101,21 @@ def request_of(payload: LlmPayload, model: str) -> dict[str, Any]:
     return request
 
 
+def _for_engine(message: LlmMessage) -> dict[str, Any]:
+    """A message as every engine understands it: one string, and the roles that chat templates know."""
+    content = message.content
+    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    made = {"role": "system" if message.role == "developer" else message.role, "content": text}
+    return made if message.name is None else {**made, "name": message.name}
+
+
 def beyond_openai(payload: LlmPayload) -> dict[str, Any]:
     """What most engines take besides; the penalty by both of its names (vLLM's, and llama.cpp's)."""
     penalty = payload.repetition_penalty or 1.0
     return {"top_k": payload.top_k, "repetition_penalty": penalty, "repeat_penalty": penalty}
 
 
-class Generation:
+class _Answer:
     """One answer as it grows, from the events of either endpoint."""
 
     def __init__(self, work: Work, payload: LlmPayload) -> None:
@@ -121,7 +124,7 @@ class Generation:
         self._started = time.monotonic()
         self._first: float | None = None
         self._parts: list[str] = []
-        self._finish: str | None = None
+        self._finish: Literal["stop", "stop_sequence", "length"] | None = None
         self._usage: dict[str, Any] = {}
 
     def take(self, event: dict[str, Any]) -> None:
@@ -151,20 +154,21 @@ class Generation:
         if completion_tokens is None:
             completion_tokens = len(self._parts)
         ended = time.monotonic()
-        result = {
-            "model": self._payload.model,
-            "text": "".join(self._parts),
-            "finish_reason": self._finish,
-            "prompt_tokens": prompt_tokens or 0,
-            "completion_tokens": completion_tokens,
-        }
+        assert self._finish is not None, "look with `check_whole` before"
+        result = GeneratedText(
+            model=self._payload.model,
+            text="".join(self._parts),
+            finish_reason=self._finish,
+            prompt_tokens=prompt_tokens or 0,
+            completion_tokens=completion_tokens,
+        )
         metrics: dict[str, int | str] = {
             "prompt_tokens": prompt_tokens or 0,
             "completion_tokens": completion_tokens,
             "wall_ms": round((ended - self._started) * 1000),
             "first_token_ms": round(((self._first or ended) - self._started) * 1000),
         }
-        return Outcome(result, metrics)
+        return Outcome(result.document(), metrics)
 
     def _grow(self, text: str) -> None:
         if self._first is None:
@@ -176,7 +180,7 @@ class Generation:
             self._work.emit(text)
         self._work.progress(min(len(self._parts) / self._payload.max_tokens, 0.99), "generating")
 
-    def _reason(self, choice: dict[str, Any]) -> str:
+    def _reason(self, choice: dict[str, Any]) -> Literal["stop", "stop_sequence", "length"]:
         if choice["finish_reason"] == "length":
             return "length"
         # Only some engines say which of the two it was; vLLM names the sequence.

@@ -1,0 +1,75 @@
+"""A language model's text while it grows: submits the job, and answers with its events and its result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.domain.messages import Principal
+from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.http.credentials import Client
+from coordinator.edge.http.job_wait import final_job
+from coordinator.edge.http.stored_payloads import result_pieces
+from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, IdempotencyKey, accept, headers_of
+from coordinator.edge.live.events_stream import STREAM_HEADERS, EventStream, follow_job
+from coordinator.edge.models.jobs import JobError
+from coordinator.edge.services.typed_route import read_job, request_body
+from coordinator.services.llm_inference import SERVICE, StreamedInference
+
+router = APIRouter()
+
+
+@router.post(
+    "/llm/stream",
+    response_class=EventStream,
+    summary="Watch a language model go on with a text",
+    description="Submits the job, and answers with server-sent events: those of `GET /v1/jobs/{id}/events`, "
+    "the text in `tokens`, and last of all `result`, with the job's `result` or its `error`. A reader that "
+    "leaves does not stop the job; with the same `Idempotency-Key` it is watched again.",
+    responses={
+        200: {
+            "description": "`event:` is the message's type, `data:` the message.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **SUBMIT_PROBLEMS,
+    },
+    openapi_extra=request_body(
+        StreamedInference, {"model": "mistral-7b", "prompt": "Three uses for a retired mining rig:"}
+    ),
+)
+async def stream_inference(
+    request: Request, context: Context, principal: Client, idempotency_key: IdempotencyKey = None
+) -> Response:
+    fields = await read_job(request, context, principal, StreamedInference, SERVICE)
+    submitted = await accept(request, context, principal, fields, idempotency_key)
+    pieces = _stream(request, context, principal, submitted.job_id)
+    return EventStream(pieces, headers={**STREAM_HEADERS, **headers_of(submitted)})
+
+
+async def _stream(
+    request: Request, context: EdgeContext, principal: Principal, job_id: UUID
+) -> AsyncIterator[bytes]:
+    async for event in follow_job(request, context, job_id):
+        yield event
+    # The end is in the log; the read models have it a moment later.
+    row = await final_job(context, principal, job_id, context.limits.at_least_seconds)
+    if not row.is_final:
+        return  # the stream was ended before the job: the server stops, or the key is revoked
+    told: dict[str, Any] = {"type": "result", "job_id": str(job_id), "state": row.state}
+    found = await result_pieces(context, row) if row.is_completed else None
+    if found is None:
+        error = row.error or JobError(code=row.state, message="")  # completed, and the result was erased
+        told["error"] = error.model_dump()
+        yield b"event: result\ndata: " + json.dumps(told).encode() + b"\n\n"
+        return
+    # The stored document is one line, which is what an event's data has to be.
+    yield b"event: result\ndata: " + json.dumps(told)[:-1].encode() + b', "result": '
+    async for piece in found:
+        yield piece
+    yield b"}\n\n"

@@ -1,0 +1,205 @@
+"""The service `data_processing`: tables prepared for training, step by step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, TypeAdapter
+
+from coordinator.services.base import (
+    MAX_INTEGER,
+    NOT_NULL,
+    FileRef,
+    KnownService,
+    ModelName,
+    OutputFile,
+    Payload,
+    Result,
+    ResultPart,
+    Seed,
+    Strict,
+    Whole,
+)
+
+TableFormat = Literal["parquet", "csv", "jsonl"]
+Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ .-]{0,63}$")]
+SPLIT_TOLERANCE: Final = 1e-6
+
+
+def _different(columns: list[str]) -> list[str]:
+    if len(set(columns)) != len(columns):
+        raise ValueError("each column once")
+    return columns
+
+
+_UNIQUE: Final = {"uniqueItems": True}
+Columns = Annotated[
+    list[Column],
+    Field(min_length=1, max_length=256, json_schema_extra=_UNIQUE),
+    AfterValidator(_different),
+]
+ManyColumns = Annotated[
+    list[Column],
+    Field(min_length=1, max_length=1000, json_schema_extra=_UNIQUE),
+    AfterValidator(_different),
+]
+
+
+class Select(Strict):
+    step: Literal["select"]
+    columns: ManyColumns
+    """Kept, in this order."""
+
+
+class DropDuplicates(Strict):
+    step: Literal["drop_duplicates"]
+    columns: Annotated[Columns | None, NOT_NULL] = None
+    """That make rows the same; all where none are named."""
+
+
+class DropMissing(Strict):
+    step: Literal["drop_missing"]
+    columns: Annotated[Columns | None, NOT_NULL] = None
+    """Any of these; all where none are named."""
+
+
+class FillMissing(Strict):
+    step: Literal["fill_missing"]
+    columns: Columns
+    with_: Literal["mean", "median", "most_frequent", "previous", "constant"] = Field(alias="with")
+    """constant takes value."""
+    value: (
+        Annotated[str, Field(max_length=1000)]
+        | bool
+        | Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+        | Annotated[float, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+    ) = ""
+
+
+class Cast(Strict):
+    step: Literal["cast"]
+    columns: Columns
+    to: Literal["integer", "number", "text", "boolean", "date", "timestamp"]
+    on_error: Literal["fail", "null"] = "fail"
+
+
+class Scale(Strict):
+    step: Literal["scale"]
+    columns: Columns
+    method: Literal["standard", "min_max", "robust"] = "standard"
+
+
+class OneHot(Strict):
+    step: Literal["one_hot"]
+    columns: Columns
+    max_categories: Annotated[int, Field(ge=2, le=10_000), Whole] = 100
+    """The rarest ones become one."""
+
+
+class CleanText(Strict):
+    step: Literal["clean_text"]
+    columns: Columns
+    lower_case: bool = False
+    strip_html: bool = True
+    collapse_spaces: bool = True
+    unicode: Literal["NFC", "NFKC"] = "NFC"
+
+
+class Tokenize(Strict):
+    step: Literal["tokenize"]
+    column: Column
+    model: ModelName
+    """Whose tokens."""
+    max_length: Annotated[int, Field(ge=1, le=131_072), Whole] = 2048
+    """Tokens; longer texts are cut."""
+
+
+class DeduplicateText(Strict):
+    step: Literal["deduplicate_text"]
+    column: Column
+    similarity: Annotated[float, Field(ge=0.1, le=1)] = 0.85
+    """By MinHash; 1 only drops equal texts."""
+
+
+class Sample(Strict):
+    step: Literal["sample"]
+    fraction: Annotated[float, Field(gt=0, le=1)]
+
+
+class Shuffle(Strict):
+    step: Literal["shuffle"]
+
+
+TableStep = Annotated[
+    Select
+    | DropDuplicates
+    | DropMissing
+    | FillMissing
+    | Cast
+    | Scale
+    | OneHot
+    | CleanText
+    | Tokenize
+    | DeduplicateText
+    | Sample
+    | Shuffle,
+    Field(discriminator="step"),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rows = Annotated[int, Field(ge=0)]
+
+
+class Split(Strict):
+    """Parts of the rows, which sum to 1; one output each."""
+
+    train: Share
+    validation: Share
+    test: Share
+    stratify_by: Annotated[Column | None, NOT_NULL] = None
+    """Keeps the shares of this column's values."""
+
+
+class DataPayload(Payload):
+    """Files with the same columns, what to do to their rows, and how to hand them out."""
+
+    inputs: Annotated[list[FileRef], Field(min_length=1, max_length=1000)]
+    """Files with the same columns."""
+    input_format: TableFormat = "csv"
+    steps: Annotated[list[TableStep], Field(min_length=1, max_length=50)]
+    """Done in this order."""
+    split: Annotated[Split | None, NOT_NULL] = None
+    seed: Annotated[Seed | None, NOT_NULL] = None
+    """Of sampling, shuffling and splitting. Random where there is none."""
+    output_format: TableFormat = "parquet"
+
+    def contradiction(self) -> str | None:
+        split = self.split
+        if split is not None and abs(split.train + split.validation + split.test - 1) > SPLIT_TOLERANCE:
+            return "split: train, validation and test must sum to 1"
+        return None
+
+
+class StepDone(ResultPart):
+    step: Annotated[str, Field(max_length=40)]
+    rows: Rows
+
+
+class ColumnMade(ResultPart):
+    name: Annotated[str, Field(max_length=128)]
+    type: Literal["integer", "number", "text", "boolean", "date", "timestamp", "tokens", "other"]
+    missing: Rows | None = None
+    """Rows without a value."""
+
+
+class PreparedData(Result):
+    rows_read: Rows
+    rows_written: Rows
+    steps: Annotated[list[StepDone], Field(max_length=50)] | None = None
+    """Rows after each step."""
+    columns: Annotated[list[ColumnMade], Field(min_length=1, max_length=10_000)]
+    """Of the outputs."""
+    outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=3)]
+    """The dataset, or its parts."""
+
+
+SERVICE: Final = KnownService("data_processing", TypeAdapter(DataPayload), PreparedData)

@@ -1,0 +1,122 @@
+"""The service `image_processing`: images resized, cropped, turned, filtered, adjusted and converted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, TypeAdapter
+
+from coordinator.services.base import FileRef, KnownService, OutputFile, Payload, Result, Strict, Whole
+
+ImageFormat = Literal["png", "jpg", "webp", "tiff", "avif"]
+Side = Annotated[int, Field(ge=1, le=16_384), Whole]
+Extent = Annotated[int, Field(ge=1, le=65_536), Whole]
+Place = Annotated[int, Field(ge=0, le=65_535), Whole]
+Strength = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(ge=0, le=4)]
+Pixels = Annotated[int, Field(ge=1)]
+
+
+class Resize(Strict):
+    operation: Literal["resize"]
+    width: Side
+    """Pixels."""
+    height: Side
+    """Pixels."""
+    fit: Literal["contain", "cover", "stretch"] = "contain"
+    """What to do where the shapes differ."""
+
+
+class Crop(Strict):
+    operation: Literal["crop"]
+    left: Place
+    """Pixels."""
+    top: Place
+    """Pixels."""
+    width: Extent
+    """Pixels."""
+    height: Extent
+    """Pixels."""
+
+
+class Rotate(Strict):
+    operation: Literal["rotate"]
+    degrees: Annotated[float, Field(ge=-360, le=360)]
+    """Clockwise."""
+
+
+class Flip(Strict):
+    operation: Literal["flip"]
+    direction: Literal["horizontal", "vertical"]
+
+
+class Upscale(Strict):
+    operation: Literal["upscale"]
+    factor: Annotated[Literal[2, 4], Whole]
+    """With a neural network."""
+    faces: bool = False
+    """Restores faces, too."""
+
+
+class Denoise(Strict):
+    operation: Literal["denoise"]
+    strength: Strength = 0.5
+
+
+class Sharpen(Strict):
+    operation: Literal["sharpen"]
+    strength: Strength = 0.5
+
+
+class Blur(Strict):
+    operation: Literal["blur"]
+    radius: Annotated[float, Field(ge=0.1, le=250)]
+    """Pixels."""
+
+
+class Adjust(Strict):
+    operation: Literal["adjust"]
+    brightness: Factor = 1.0
+    """1 changes nothing."""
+    contrast: Factor = 1.0
+    """1 changes nothing."""
+    saturation: Factor = 1.0
+    """1 changes nothing, 0 is grey."""
+
+
+class RemoveBackground(Strict):
+    operation: Literal["remove_background"]
+    soft_edges: bool = True
+
+
+ImageOperation = Annotated[
+    Resize | Crop | Rotate | Flip | Upscale | Denoise | Sharpen | Blur | Adjust | RemoveBackground,
+    Field(discriminator="operation"),
+]
+
+
+class ImagesPayload(Payload):
+    """Each image becomes one output; the operations are done in their order."""
+
+    images: Annotated[list[FileRef], Field(min_length=1, max_length=100)]
+    """Each becomes one output, in this order."""
+    operations: Annotated[tuple[ImageOperation, ...], Field(max_length=20, strict=False)] = ()
+    """Done in this order; none only converts."""
+    output_format: ImageFormat = "png"
+    quality: Annotated[int, Field(ge=1, le=100), Whole] = 90
+    """Of jpg, webp and avif."""
+    keep_metadata: bool = False
+    """Keeps where and when the image was taken, and by what."""
+
+
+class ProcessedImages(Result):
+    output_format: ImageFormat
+    outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=100)]
+    """In the order of the input."""
+    sizes: Annotated[
+        list[Annotated[list[Pixels], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=100)
+    ]
+    """Width and height of each output in pixels."""
+
+
+SERVICE: Final = KnownService("image_processing", TypeAdapter(ImagesPayload), ProcessedImages)

@@ -1,0 +1,137 @@
+"""The service `llm_inference`: how a language model goes on with a text, or answers a chat."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import Field, TypeAdapter
+
+from coordinator.domain.matching import Constraints
+from coordinator.services.base import (
+    NOT_NULL,
+    Either,
+    KnownService,
+    ModelName,
+    Payload,
+    Result,
+    Seed,
+    Strict,
+    Whole,
+    vram_by_model,
+)
+
+CUDA: Final = "11.8"
+VRAM_GB: Final[dict[str, int]] = {
+    "llama-7b": 8,
+    "llama-13b": 16,
+    "llama-70b": 64,
+    "mistral-7b": 8,
+    "mixtral-8x7b": 48,
+    "codellama-7b": 8,
+    "codellama-13b": 16,
+    "codellama-34b": 32,
+}
+"""Of the models whose needs are known; another one is only on miners that offer it."""
+
+Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
+Content = Annotated[str, Field(max_length=100_000)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class TextPart(Strict):
+    """A piece of a message, as OpenAI's chat has it."""
+
+    type: Literal["text"]
+    text: Content
+
+
+MessageContent = Content | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+
+
+class LlmMessage(Strict):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    """developer is another word for system."""
+    content: MessageContent
+    """A text, or its parts."""
+    name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+    """Tells people of one role apart, where the model's template has a place for it."""
+
+
+class LlmSettings(Payload):
+    """The model and how it samples."""
+
+    model: ModelName = Field(examples=list(VRAM_GB), json_schema_extra=vram_by_model(VRAM_GB))
+    """One that a miner offers. Its GPU memory in GB is in x-min-vram-gb, if known here."""
+    max_tokens: Annotated[int, Field(ge=1, le=4096), Whole] = 256
+    """The most tokens to generate."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    """0 always takes the likeliest token; higher is more varied."""
+    top_p: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Samples from the likeliest tokens that together have this probability."""
+    top_k: Annotated[int, Field(ge=0, le=100), Whole] = 40
+    """Samples from so many of the likeliest tokens; 0 from all. Some engines can't."""
+    repetition_penalty: Annotated[float, Field(ge=0, le=2)] = 1.1
+    """Above 1 makes repetition less likely; 1 and 0 do nothing. Some engines can't."""
+    stop_sequences: (
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=16)] | None
+    ) = None
+    """Generation ends before any of these."""
+
+    def needs(self) -> Constraints:
+        known = VRAM_GB.get(self.model)
+        return Constraints(models=(self.model,), min_vram_gb=known, cuda=CUDA if known else None)
+
+
+class LlmPayload(Either, LlmSettings):
+    """Either `prompt`, which is continued as it is, or `messages`, a chat that is answered."""
+
+    EITHER: ClassVar = ("prompt", "messages")
+
+    prompt: Annotated[Prompt | None, NOT_NULL] = None
+    """What the model continues, as it is."""
+    messages: Annotated[Annotated[list[LlmMessage], Field(min_length=1, max_length=256)] | None, NOT_NULL] = (
+        None
+    )
+    """Instead of prompt: a chat that the model answers, by the template it was made with."""
+    frequency_penalty: Penalty = 0.0
+    """Above 0 makes a token less likely each time it comes."""
+    presence_penalty: Penalty = 0.0
+    """Above 0 makes a token less likely once it has come."""
+    seed: Seed | None = None
+    """The same seed gives the same text on the same engine. Random where there is none."""
+    stream: bool = False
+    """Also send tokens as progress while they are made."""
+
+
+class Inference(LlmSettings):
+    """How a model goes on with a text."""
+
+    prompt: Prompt
+    """What the model continues, as it is."""
+    stream: bool = False
+    """Also send tokens as progress while they are made."""
+
+
+class StreamedInference(LlmSettings):
+    """How a model goes on with a text, told while it does."""
+
+    prompt: Prompt
+    """What the model continues, as it is."""
+
+    def sent(self) -> dict[str, Any]:
+        return {**super().sent(), "stream": True}
+
+
+class GeneratedText(Result):
+    model: Annotated[str, Field(min_length=1, max_length=100)]
+    text: str
+    """What was generated, without the prompt."""
+    finish_reason: Literal["stop", "stop_sequence", "length"]
+    """length: max_tokens was reached. stop_sequence where the engine tells it from stop."""
+    prompt_tokens: Annotated[int, Field(ge=0)]
+    completion_tokens: Annotated[int, Field(ge=0)]
+
+
+SERVICE: Final = KnownService("llm_inference", TypeAdapter(LlmPayload), GeneratedText)
