@@ -95,7 +95,8 @@ def test_files_named_in_pages_exist(page: Path) -> None:
 def test_operations_explains_every_setting() -> None:
     """The table of settings has each one that there is, with its default, and no other."""
     section = OPERATIONS.read_text(encoding="utf-8").partition("\n## Settings")[2].partition("\n## ")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     told = {row[0].strip("`"): row[1].strip("`") for row in rows if row[0].startswith("`")}
     expected = {
         name.upper(): "" if field.default in (None, ()) else str(field.default)
