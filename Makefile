@@ -59,7 +59,7 @@ format: $(BIN)/.check ## Format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo: $(BIN)/.demo $(if $(AMQP),servers) ## Watch jobs run, in one process; AMQP=1 with RabbitMQ and Postgres
+demo: $(BIN)/.demo $(if $(AMQP),servers) ## Watch jobs run on two miners, without servers; AMQP=1 with RabbitMQ and Postgres
 	$(BIN)/coordinator demo $(if $(AMQP),--amqp)
 
 bench: $(BIN)/.demo $(PEERS)/.installed servers ## Compare with other task queues; QUICK=1, SCALE=1, B="arguments"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.cli_process import PROGRAM, TIMEOUT_S, Ran, environment, run
+from tests.harness import pages
 
 
 def check_well(ran: Ran, jobs: int, folder: Path) -> None:
@@ -34,8 +36,14 @@ def demo(folder: Path, *arguments: str, **variables: str) -> Ran:
 
 
 def test_embedded(tmp_path: Path) -> None:
-    """Without servers: a coordinator and two miners over HTTP, on SQLite."""
-    check_well(demo(tmp_path, "--jobs", "6"), 6, tmp_path)
+    """Without servers: a coordinator and two miners over HTTP, on SQLite. It prints what the README shows."""
+    ran = demo(tmp_path)
+    check_well(ran, 16, tmp_path)
+
+    [shown] = re.findall(r"^\$ make demo\n(.*?)^```$", pages.read("README.md"), re.MULTILINE | re.DOTALL)
+    printed = iter(pages.demo_lines(f"{ran.err}\n{ran.out}"))
+    missing = [line for line in pages.demo_lines(shown) if line not in ("…", "") and line not in printed]
+    assert [] == missing  # in this order: `in` uses the iterator up
 
 
 def test_with_rabbitmq_and_postgres(tmp_path: Path, amqp_url: str, database_url: str) -> None:

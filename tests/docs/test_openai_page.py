@@ -29,12 +29,13 @@ def test_the_example_runs(tmp_path: Path, llama: LlamaEngine) -> None:
         miner = stage.program_miner("rig1", transport="http", llm_engine_url=f"{llama.url}/v1")
         eventually_now(lambda: "registered" in miner.tail(), "registered")
         done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                program.replace("http://127.0.0.1:8011", stage.urls["main"]).replace("name:secret", ALICE),
-            ],
-            env={"PATH": os.environ["PATH"], "PYTHONIOENCODING": "utf-8"},
+            [sys.executable, "-c", program],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONIOENCODING": "utf-8",
+                "OPENAI_BASE_URL": f"{stage.urls['main']}/v1",
+                "OPENAI_API_KEY": ALICE,
+            },
             capture_output=True,
             text=True,
             timeout=120,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,10 @@ from coordinator.runtime.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "coordinator"
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docker" / "README.md", *(ROOT / "docs").rglob("*.md")]
-)
-LIFE = ROOT / "docs" / "life-of-a-job.md"
-OPERATIONS = ROOT / "docs" / "operations.md"
-DECISIONS = ROOT / "docs" / "decisions"
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "docker" / "README.md", *DOCS.rglob("*.md")])
+OPERATIONS = DOCS / "operations.md"
+DECISIONS = DOCS / "decisions"
 
 
 def page_id(page: Path) -> str:
@@ -49,10 +48,11 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_life_of_a_job_names_what_exists() -> None:
+@pytest.mark.parametrize(("page", "least"), [("life-of-a-job.md", 40), ("glossary.md", 60)])
+def test_places_in_the_code_exist(page: str, least: int) -> None:
     """Each `file.py:name` on the page is a file of ours with that function, class, method or constant."""
-    named = re.findall(r"`([\w/]+\.py)(?::([\w.]+))?`", LIFE.read_text(encoding="utf-8"))
-    assert len(named) > 40
+    named = re.findall(r"`([\w/]+\.py)(?::([\w.]+))?`", (DOCS / page).read_text(encoding="utf-8"))
+    assert len(named) > least
 
     missing = [
         f"{file}:{name}"
@@ -61,6 +61,52 @@ def test_the_life_of_a_job_names_what_exists() -> None:
     ]
 
     assert missing == []
+
+
+def test_the_glossary_is_sorted_and_has_a_place_for_each_word() -> None:
+    """Each row is a word, one meaning and one place; words are in order and occur once."""
+    tables = re.findall(
+        r"^\|---.*\n((?:\|.*\n)+)", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    rows = [[[cell.strip() for cell in row.strip("|").split("|")] for row in t.splitlines()] for t in tables]
+    words = [[row[0] for row in table] for table in rows]
+    every = [word for table in words for word in table]
+
+    assert words == [sorted(table, key=str.lower) for table in words]
+    assert len(every) == len(set(every))
+    assert [] == [row for table in rows for row in table if not re.fullmatch(r"`[\w/]+\.py:\w+`", row[-1])]
+    assert [] == [row for table in rows for row in table if len(row) != 3 or len(row[1]) < 20]
+
+
+def test_how_to_add_names_paths_that_exist() -> None:
+    """Each path on the page is there; one with a name to be chosen has a file of its kind beside it."""
+    text = (DOCS / "how-to-add.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:[\w.-]+/)+[\w.<>-]*|[\w-]*\.(?:toml|md|example))`", text))
+    assert len(paths) > 50
+
+    def is_there(path: str) -> bool:
+        pattern = re.sub(r"<\w+>", "*", path)
+        return any(any(top.glob(pattern)) for top in (ROOT, SOURCE))
+
+    assert [] == sorted(path for path in paths if not is_there(path))
+
+
+def test_the_example_of_an_aggregate_is_the_one_of_the_tests() -> None:
+    """The code on the page is part of the file that it names."""
+    text = (DOCS / "how-to-add.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    example = (ROOT / "tests" / "harness" / "example" / "quota.py").read_text(encoding="utf-8")
+
+    assert textwrap.indent(shown, "    ") in example
+
+
+def test_the_index_has_every_page() -> None:
+    """docs/README.md has one line for each page beside it, and decisions are in their own index."""
+    lines = (DOCS / "README.md").read_text(encoding="utf-8").splitlines()
+    listed = [line.partition("](")[2].partition(")")[0] for line in lines if line.startswith("- [")]
+    pages = [page.name for page in DOCS.glob("*.md") if page.name != "README.md"]
+
+    assert sorted([*pages, "decisions/README.md", "../schemas/"]) == sorted(listed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -95,7 +141,8 @@ def test_files_named_in_pages_exist(page: Path) -> None:
 def test_operations_explains_every_setting() -> None:
     """The table of settings has each one that there is, with its default, and no other."""
     section = OPERATIONS.read_text(encoding="utf-8").partition("\n## Settings")[2].partition("\n## ")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     told = {row[0].strip("`"): row[1].strip("`") for row in rows if row[0].startswith("`")}
     expected = {
         name.upper(): "" if field.default in (None, ()) else str(field.default)

@@ -412,7 +412,7 @@ def test_the_random_lives_reach_every_state() -> None:
 
     case = Watched.TestCase
     case.settings = settings(
-        max_examples=300,
+        max_examples=2000,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,
