@@ -12,9 +12,9 @@ from coordinator.application.commands.handler import Handler, Prepared
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.jobs import JobCommands
 from coordinator.application.commands.names import Names
-from coordinator.application.commands.payload_schemas import PayloadSchemas
-from coordinator.application.commands.references import References
 from coordinator.application.commands.services import ServiceCommands
+from coordinator.application.payloads.references import References
+from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Appended, Clock, Intent, NewEvent, Recorded, StoredPayload
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.job import JobSubmit, is_final

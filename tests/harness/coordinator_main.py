@@ -18,10 +18,10 @@ from typing import Any
 from coordinator.application.ports import Appended, LogUnavailable, NewEvent, Recorded, StoredPayload
 from coordinator.domain.job import JobCompleted, JobSubmitted
 from coordinator.runtime import server
-from coordinator.runtime.adapters import Adapters
 from coordinator.runtime.bootstrap import connect, open_adapters
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.logs import configure_logs
+from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.parent_watch import stop_with_parent
 from coordinator.runtime.settings import Settings, load_settings
 from coordinator.services.catalog import load_catalog

@@ -10,7 +10,7 @@ import jsonschema_rs
 import pytest
 
 from coordinator.application.commands.parsing import parse_command, parse_json
-from coordinator.application.commands.payload_schemas import compile_schema
+from coordinator.application.payloads.schemas import compile_schema
 from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies
 from coordinator.domain.service import CATEGORIES, ServiceRegister, ServiceSpec
 from coordinator.services import catalog

@@ -20,7 +20,7 @@ from coordinator.domain.errors import Code
 from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.settings import MinerSettings
 from coordinator.runtime import terminal
-from coordinator.runtime.embedded import DATABASE_FILE
+from coordinator.runtime.modes.embedded import DATABASE_FILE
 from coordinator.runtime.settings import Settings
 
 ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"

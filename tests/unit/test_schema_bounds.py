@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.application.commands.payload_schemas import check_spec, compile_schema
-from coordinator.application.commands.schema_bounds import Unbounded, check_bounded
+from coordinator.application.payloads.schema_bounds import Unbounded, check_bounded
+from coordinator.application.payloads.schemas import check_spec, compile_schema
 from coordinator.domain.errors import Code
 from coordinator.domain.service import ServiceSpec
 from coordinator.services.catalog import load_catalog

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from coordinator.application.commands.payload_schemas import compile_schema, problems
+from coordinator.application.payloads.schemas import compile_schema, problems
 from coordinator.services import catalog, checksum
 from coordinator.services.base import (
     NOT_NULL,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.application.commands.payload_schemas import compile_schema
+from coordinator.application.payloads.schemas import compile_schema
 from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies, stronger
 from coordinator.edge.services.typed_route import JobFields, body_schema, job_fields
 from coordinator.services.base import Payload

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.application.commands.payload_schemas import PayloadSchemas, compile_schema, problems
+from coordinator.application.payloads.schemas import PayloadSchemas, compile_schema, problems
 from coordinator.domain.errors import Code
 from coordinator.domain.service import Pricing, RegisteredService, ServiceSpec
 from coordinator.wire.urls import UnsafeUrl, Url, check_url, is_public, parse_allowed

@@ -42,7 +42,7 @@ class Attestation(Signature):
     receipt_sig: str = Field(pattern=r"^[A-Za-z0-9_-]{86}$")
 
 
-class Metadata(StrictModel):
+class ReceiptMetadata(StrictModel):
     """What our receipts add to AITBC's fields. Digests only: payloads and results stay out of receipts."""
 
     attempt: Attempt
@@ -69,7 +69,7 @@ class Receipt(StrictModel):
     price: DecimalText | None = None
     started_at: Instant
     completed_at: Instant
-    metadata: Metadata
+    metadata: ReceiptMetadata
     signature: Signature | None = None
     attestations: list[Attestation] = Field(default_factory=list)
 

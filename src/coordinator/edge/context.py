@@ -14,10 +14,10 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from coordinator.application.commands.payload_schemas import PayloadSchemas
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics
+from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
 from coordinator.blobs import BlobStore
 from coordinator.edge.state.backlog import Backlog

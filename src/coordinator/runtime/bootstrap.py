@@ -17,8 +17,6 @@ from coordinator.application.commands.jobs import JobCommands
 from coordinator.application.commands.keys import KeyCommands
 from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.names import Names
-from coordinator.application.commands.payload_schemas import PayloadSchemas
-from coordinator.application.commands.references import References, unowned_blobs
 from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
@@ -32,15 +30,17 @@ from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
+from coordinator.application.payloads.references import References, unowned_blobs
+from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Clock
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.job import is_final
 from coordinator.projections.projector import Projector
-from coordinator.runtime.adapters import Adapters
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
+from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.services.catalog import load_catalog
 
@@ -56,10 +56,10 @@ def build(settings: Settings) -> CoordinatorProcess:
 def open_adapters(settings: Settings) -> Adapters:
     """The adapters of the mode. Imported here, so that neither mode loads the other's libraries."""
     if settings.mode == "embedded":
-        from coordinator.runtime.embedded import open_embedded
+        from coordinator.runtime.modes.embedded import open_embedded
 
         return open_embedded(settings)
-    from coordinator.runtime.standard import open_standard
+    from coordinator.runtime.modes.standard import open_standard
 
     return open_standard(settings)
 

@@ -19,7 +19,7 @@ from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics
 from coordinator.blobs import BlobStore
-from coordinator.runtime.adapters import Adapters
+from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
 
 log = structlog.get_logger("coordinator")

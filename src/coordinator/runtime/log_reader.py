@@ -29,7 +29,7 @@ def open_log(settings: Settings) -> EventLog:
 
         assert settings.database_url is not None
         return PostgresEventLog(settings.database_url.get_secret_value())
-    from coordinator.runtime.embedded import DATABASE_FILE
+    from coordinator.runtime.modes.embedded import DATABASE_FILE
     from coordinator.storage.log.sqlite import SqliteEventLog
 
     path = settings.data_dir / DATABASE_FILE

@@ -12,9 +12,9 @@ from uuid import UUID
 from coordinator.application.commands.handler import Handler, Prepared, StateOf
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
-from coordinator.application.commands.payload_bodies import stand_in, store_failed
-from coordinator.application.commands.payload_schemas import PayloadSchemas
-from coordinator.application.commands.references import References
+from coordinator.application.payloads.bodies import stand_in, store_failed
+from coordinator.application.payloads.references import References
+from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
@@ -66,7 +66,7 @@ VERIFY_AT_ONCE = 50
 interpreter's lock, and under load waits far longer for it to come back than the check takes."""
 
 
-class Submission(NamedTuple):
+class PreparedSubmit(NamedTuple):
     """A submit, apart from the states that it is decided on."""
 
     wanted: Wanted
@@ -78,14 +78,14 @@ class Submission(NamedTuple):
     """What is wrong with them. It waits for the decision: a repeat is answered all the same."""
 
 
-class Completion(NamedTuple):
+class PreparedResult(NamedTuple):
     """A result, apart from the states that it is decided on."""
 
     refs: frozenset[str]
     misreference: Refusal | None = None
 
 
-Details = Submission | Completion | None
+Details = PreparedSubmit | PreparedResult | None
 
 
 class JobCommands(Handler[Details]):
@@ -162,7 +162,7 @@ class JobCommands(Handler[Details]):
             key = f"\x1fmessage\x1f{intent.message_id}"
         stream = job_stream(intent.principal.name, key) if key is not None else self._ids.uuid7()
         wants = wanted(service, command.constraints)
-        details = Submission(
+        details = PreparedSubmit(
             wants,
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
             fingerprint=self._fingerprint(stream, command, wants.job_class, body),
@@ -190,7 +190,7 @@ class JobCommands(Handler[Details]):
             intent,
             self,
             command.job_id,
-            Completion(_refs(command.result, body)),
+            PreparedResult(_refs(command.result, body)),
             reads=(miner_stream(command.miner_id),),
             payload=await self._stored(StoredPayload(command.job_id, "result", salt, body)),
         )
@@ -199,7 +199,7 @@ class JobCommands(Handler[Details]):
         self, prepared: list[Prepared[Details] | Refused]
     ) -> list[Prepared[Details] | Refused]:
         """The same, with the faults of those that refer to blobs."""
-        asking: list[tuple[int, Prepared[Details], Submission | Completion]] = [
+        asking: list[tuple[int, Prepared[Details], PreparedSubmit | PreparedResult]] = [
             (place, p, p.details)
             for place, p in enumerate(prepared)
             if isinstance(p, Prepared) and p.details is not None and p.details.refs
@@ -246,7 +246,7 @@ class JobCommands(Handler[Details]):
         details = prepared.details
         match command:
             case JobSubmit():
-                assert isinstance(details, Submission)
+                assert isinstance(details, PreparedSubmit)
                 service = state_of(prepared.reads[0])
                 fault = details.misreference
                 if fault is None and state is None and service is not None:
@@ -266,7 +266,7 @@ class JobCommands(Handler[Details]):
                     ),
                 )
             case JobComplete():
-                assert isinstance(details, Completion)
+                assert isinstance(details, PreparedResult)
                 miner = state_of(prepared.reads[0])
                 fault = _check_statement(state, command, miner) or details.misreference
                 return decide(state, command, CompletionContext(now, principal, miner, self._seal, fault))

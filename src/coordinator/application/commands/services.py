@@ -6,7 +6,7 @@ from typing import Any, ClassVar, cast
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf
 from coordinator.application.commands.names import Names
-from coordinator.application.commands.payload_schemas import check_spec
+from coordinator.application.payloads.schemas import check_spec
 from coordinator.application.ports import Intent, LogUnavailable
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.errors import Code, Refusal

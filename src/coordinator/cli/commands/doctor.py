@@ -158,7 +158,7 @@ async def _database(settings: Settings) -> list[Check]:
 def _sqlite(settings: Settings) -> list[Check]:
     import sqlite3
 
-    from coordinator.runtime.embedded import DATABASE_FILE
+    from coordinator.runtime.modes.embedded import DATABASE_FILE
 
     path = settings.data_dir / DATABASE_FILE
     version = f"SQLite {sqlite3.sqlite_version}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from coordinator.application.commands.payload_bodies import blob_behind
+from coordinator.application.payloads.bodies import blob_behind
 from coordinator.application.ports import PayloadKind, StoredPayload
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.state.rows import JobRow

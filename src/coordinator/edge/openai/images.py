@@ -57,23 +57,23 @@ class ImageRequest(OpenAIRequest):
         return sent
 
 
-class GeneratedImage(BaseModel):
+class ImageObject(BaseModel):
     """One picture: the base64 of its file."""
 
     b64_json: str
     revised_prompt: None = None
 
 
-class GeneratedImages(BaseModel):
+class ImageList(BaseModel):
     """The pictures."""
 
     created: int
-    data: list[GeneratedImage]
+    data: list[ImageObject]
 
 
 @router.post(
     "/generations",
-    response_model=GeneratedImages,
+    response_model=ImageList,
     summary="Make images",
     description="The files themselves are in the answer. As blobs of the job they can be fetched again.",
     responses=openai_responses(),
@@ -83,8 +83,8 @@ async def create_image(request: Request, runner: RunnerOfRequest) -> Response:
     asked = ImageRequest.read(await read_object(request, runner.context.limits))
     done = await runner.run(SERVICE, asked.model, asked.job_payload())
     files = [await runner.blob(image["blob"]) for image in done.result["images"]]
-    images = GeneratedImages(
+    images = ImageList(
         created=runner.created,
-        data=[GeneratedImage(b64_json=base64.b64encode(content).decode()) for content in files],
+        data=[ImageObject(b64_json=base64.b64encode(content).decode()) for content in files],
     )
     return answer(images, done.job_id)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from coordinator.application.commands.payload_bodies import refs_in
+from coordinator.application.payloads.bodies import refs_in
 from coordinator.application.ports import PayloadKind
 from coordinator.blobs import BlobTooLarge
 from coordinator.crypto.refs import SHA256_HEX, blob_ref

@@ -16,7 +16,7 @@ from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.progress import RabbitProgress
 from coordinator.broker.publisher import RabbitEventSink
 from coordinator.broker.topology import TopologyMismatch, declare_topology
-from coordinator.runtime.adapters import Adapters
+from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.migrate import migrate

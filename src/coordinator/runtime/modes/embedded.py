@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues, NullEventSink
 from coordinator.application.live.progress_hub import NoWire
-from coordinator.runtime.adapters import Adapters
+from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
 from coordinator.storage.connections.data_directory import DataDirectory
 from coordinator.storage.log.sqlite import SqliteEventLog

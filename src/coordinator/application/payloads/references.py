@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 
-from coordinator.application.commands.payload_bodies import refs_in, store_failed
+from coordinator.application.payloads.bodies import refs_in, store_failed
 from coordinator.application.ports import BlobSource, Database, EventLog, Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobComplete

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import jsonschema_rs
 
-from coordinator.application.commands.schema_bounds import check_bounded
+from coordinator.application.payloads.schema_bounds import check_bounded
 from coordinator.crypto.refs import BLOB_REF
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.service import RegisteredService, ServiceSpec
