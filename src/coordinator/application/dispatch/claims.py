@@ -103,9 +103,9 @@ async def settle(taken: TakenOffer, answer: Answer | None) -> None:
 
 
 async def claim(
-    gateway: Gateway, principal: Principal, session: Online, taken: TakenOffer, traceparent: str | None
+    gateway: Gateway, principal: Principal, session: Online, taken: TakenOffer
 ) -> Accepted | None:
-    """Claim an offer and settle it; None where it is of no use.
+    """Claim an offer, in the trace of its job, and settle it; None where it is of no use.
 
     Raises Refusal where the miner's next offer would be refused for the same reason.
     """
@@ -114,10 +114,11 @@ async def claim(
         attempt=taken.offer.attempt,
         miner_id=session.registered.miner_id,
         session_id=session.session_id,
+        traceparent=taken.offer.traceparent,
     )
     answer: Answer | None = None
     try:
-        [answer] = await gateway.handle([Intent(command, principal, traceparent=traceparent)])
+        [answer] = await gateway.handle([Intent(command, principal)])
     finally:
         await settle(taken, answer)
     if isinstance(answer, Accepted):
@@ -134,5 +135,6 @@ async def release(gateway: Gateway, principal: Principal, session: Online, offer
         attempt=offer.attempt,
         miner_id=session.registered.miner_id,
         session_id=session.session_id,
+        traceparent=offer.traceparent,
     )
     await gateway.handle([Intent(command, principal)])

@@ -22,7 +22,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import MinerId, SessionId
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import read_object, request_body
-from coordinator.edge.http.commands import miner_of, trace_of
+from coordinator.edge.http.commands import miner_of
 from coordinator.edge.http.credentials import Miner
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import reply
@@ -83,7 +83,7 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
             if not await is_queued(context.gateway, taken):
                 await taken.done()
                 continue
-            claimed = await claim(context.gateway, principal, session, taken, trace_of(request))
+            claimed = await claim(context.gateway, principal, session, taken)
             if claimed is None:
                 continue
             if gone.done():
