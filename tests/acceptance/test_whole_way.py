@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from pathlib import Path
 
+import httpx
 import pytest
 
 from coordinator.crypto.canonical import salted_digest
-from tests.harness.stage import Stage
+from tests.harness.processes import Process
+from tests.harness.stage import ALICE, Stage
+from tests.harness.waiting import eventually
 
 JOBS = 12
 LARGE_TEXT = "x" * 65_000  # with its JSON around it just over what is kept in a row
@@ -46,14 +50,42 @@ async def test_whole_way(request: pytest.FixtureRequest, tmp_path: Path, mode: s
                 receipt = await job.receipt()
                 verified = receipt.verify([stage.coordinator_key], {"rig1": stage.miner_key("rig1")})
                 assert (job.job_id, True) == (verified.job_id, verified.miner_key_trusted)
-            # 4. A repeat is the same job.
+            # 4. One trace: from the request, through the log, to the miner's log lines and back.
+            await _traced(stage)
+            # 5. A repeat is the same job.
             again = await client.submit("checksum", {"text": texts[0]}, idempotency_key="key-0")
             assert submitted[0].job_id == again.job_id
-        # 5. Both programs stop in order, and what they leave is in order.
+        # 6. Both programs stop in order, and what they leave is in order.
         assert 0 == miner.stop()
         if mode == "embedded":
             assert 0 == coordinator.stop()
         checked = await stage.check()
-        assert {"COMPLETED": len(texts)} == checked.states()
-        assert {1: len(texts)} == checked.starts()
+        assert {"COMPLETED": len(texts) + 1} == checked.states()
+        assert {1: len(texts) + 1} == checked.starts()
         assert 0 == coordinator.stop()
+
+
+async def _traced(stage: Stage) -> None:
+    """A job that is claimed before it is done, for a client that says which trace it belongs to."""
+    trace_id = secrets.token_hex(16)
+    async with httpx.AsyncClient(base_url=stage.urls["main"], headers={"X-Api-Key": ALICE}) as http:
+        answer = await http.post(
+            "/v1/jobs",
+            json={"service": "checksum", "payload": {"text": LARGE_TEXT + "🔎" * 200}},
+            headers={"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"},
+        )
+    job_id = answer.json()["job_id"]
+    stage.accepted.add(job_id)
+    await stage.ended([job_id])
+    entries = stage.log.entries(job_id=job_id)
+    assert ["job.submitted.v1", "job.started.v1", "job.completed.v1"] == [e.topic for e in entries]
+    assert [trace_id] * 3 == [e.metadata["traceparent"].split("-")[1] for e in entries]
+    assert all(e.metadata["command_id"] for e in entries)
+    [miner] = [process for process in stage.processes if process.name.startswith("rig1")]
+    await eventually(lambda: "completed" in _lines_about(miner, job_id), "the miner says it is done")
+    assert all(trace_id in line for line in _lines_about(miner, job_id).splitlines())
+
+
+def _lines_about(process: Process, job_id: str) -> str:
+    lines = process.log.read_text(errors="replace").splitlines()
+    return "\n".join(line for line in lines if job_id in line)

@@ -27,6 +27,7 @@ class Entry(NamedTuple):
     version: int
     topic: str
     data: dict[str, Any]
+    metadata: dict[str, str]
 
 
 class Logbook:
@@ -56,11 +57,18 @@ class Logbook:
     def entries(self, *topics: str, job_id: str | None = None) -> list[Entry]:
         """Events in the log's order: of these types (all where none is given), of this job."""
         place = "rowid" if self.is_sqlite else "notification_id"
-        columns = f"{place}, originator_id, originator_version, topic, state"
+        columns = f"{place}, originator_id, originator_version, topic, state, metadata"
         found = self.rows(f"SELECT {columns} FROM stored_events ORDER BY {place}")
         entries = [
-            Entry(position, UUID(str(stream)), version, topic, json.loads(bytes(state)))
-            for position, stream, version, topic, state in found
+            Entry(
+                position,
+                UUID(str(stream)),
+                version,
+                topic,
+                json.loads(bytes(state)),
+                json.loads(bytes(metadata)),
+            )
+            for position, stream, version, topic, state, metadata in found
         ]
         return [
             e
