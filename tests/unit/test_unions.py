@@ -1,0 +1,32 @@
+"""The unions of each noun are closed: all of its commands and events are in them, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+
+from coordinator.domain import job, key, miner, name, service
+from coordinator.domain.decision import EVOLVE
+from coordinator.domain.registry import COMMANDS, EVENTS
+
+NOUNS: dict[str, tuple[Any, Any]] = {
+    "job": (job.JobEvent, job.JobCommand),
+    "miner": (miner.MinerEvent, miner.MinerCommand),
+    "service": (service.ServiceEvent, service.ServiceCommand),
+    "name": (name.NameEvent, None),
+    "key": (key.KeyEvent, key.KeyCommand),
+}
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_union_has_all_that_is_registered(noun: str) -> None:
+    """A checker names the places that a new event needs only if the event is in its noun's union."""
+    events, commands = NOUNS[noun]
+    assert {event for event in EVENTS.values() if event.noun == noun} == set(get_args(events))
+    assert {command for command in COMMANDS.values() if command.noun == noun} == set(get_args(commands))
+
+
+def test_every_noun_is_looked_at_here() -> None:
+    """A noun has events and an evolve; there are no others."""
+    assert set(NOUNS) == {event.noun for event in EVENTS.values()} == set(EVOLVE)
