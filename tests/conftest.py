@@ -173,7 +173,7 @@ def breakable_rabbitmq(_second_rabbitmq: RabbitMQServer) -> RabbitMQServer:
     take the supervisor of RabbitMQ 3.10's dead-letter workers with them.
     """
     _second_rabbitmq.resume()
-    _second_rabbitmq.start()
+    _second_rabbitmq.come_back()
     return _second_rabbitmq
 
 
