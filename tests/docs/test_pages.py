@@ -6,9 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 from coordinator.runtime.settings import Settings
+from tests.harness.cases import every
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "coordinator"
@@ -63,7 +62,7 @@ def test_the_life_of_a_job_names_what_exists() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+@every("page", PAGES)
 def test_links_lead_somewhere(page: Path) -> None:
     """Each relative link is to a file of the checkout, and to a heading that it has."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -79,7 +78,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+@every("page", PAGES)
 def test_files_named_in_pages_exist(page: Path) -> None:
     """A path in code marks that begins with a folder of the checkout, or of the package, is there."""
     text = page.read_text(encoding="utf-8")
