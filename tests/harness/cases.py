@@ -21,7 +21,7 @@ import pytest
 def every(names: str | Sequence[str], values: Iterable[Any]) -> Callable[[Callable[..., Any]], Any]:
     """The test runs with each of these values under these names; several of these decorators multiply."""
     given = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    cases = [dict(zip(given, value if len(given) > 1 else [value], strict=True)) for value in values]
+    cases = [dict(zip(given, _values(value, len(given)), strict=True)) for value in values]
 
     def decorate(test: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(test):
@@ -51,6 +51,13 @@ def every(names: str | Sequence[str], values: Iterable[Any]) -> Callable[[Callab
         return _without(given, each, test)
 
     return decorate
+
+
+def _values(value: Any, names: int) -> Sequence[Any]:
+    if isinstance(value, type(pytest.param())):
+        values: Sequence[Any] = value.values
+        return values
+    return [value] if names == 1 else value
 
 
 def _named(failure: BaseException, case: dict[str, Any]) -> BaseException:
