@@ -10,34 +10,61 @@ for `breakable_rabbitmq` or `breakable_postgres` (a second one of each, running 
 makes its own with `private_rabbitmq` or `private_postgres`. A node boots in 5 to 10 s, of which a processor
 works 4; Postgres in 1 s.
 
-`make test` runs the tests on two workers (pytest-xdist), whole files at a time. Workers share nothing: each
-has servers of its own, and they end with the worker's process, however it ends.
+`make test` runs the tests on several workers (pytest-xdist). They share the servers that no test breaks:
+these belong to the process that started the workers. The others are each worker's own. Every server ends with
+the process that it belongs to, however that ends.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from coordinator.dev import servers
 from coordinator.dev.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
 from tests.harness.llama_engine import LlamaEngine
+from tests.harness.shared_servers import Guest, Host, SharedPostgres, SharedRabbitMQ, SharedRedis
 from tests.harness.whisper_engine import WhisperEngine
 from tests.harness.workers import end_with_parent
 
+T = TypeVar("T")
 TEARDOWN_LIMIT_S = 120.0
 _stderr = pytest.StashKey[int]()
+_host = pytest.StashKey[Host]()
+_guest = pytest.StashKey[Guest]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr] = os.dup(2)  # the true one, before tests' output is captured
     if hasattr(config, "workerinput"):  # as pytest-xdist tells its workers from the process that started them
         end_with_parent()
+        config.stash[_guest] = Guest(*config.workerinput["servers"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker where the shared servers are; in the process that starts the workers."""
+    stash = node.config.stash
+    if _host not in stash:
+        stash[_host] = Host()
+    node.workerinput["servers"] = (stash[_host].port, stash[_host].key)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if host := config.stash.get(_host, None):
+        host.close()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what all tests share: thousands of them, and all modules."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -54,44 +81,64 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def make_rabbitmq(**options: Any) -> RabbitMQServer:
+def make(kind: Callable[..., T], *arguments: Any, **options: Any) -> T:
     try:
-        return servers.private_rabbitmq(**options)
+        return kind(*arguments, **options)
     except ServersMissing as missing:
         pytest.fail(str(missing), pytrace=False)
 
 
-def make_postgres(**options: Any) -> PostgresServer:
-    try:
-        return servers.private_postgres(**options)
-    except ServersMissing as missing:
-        pytest.fail(str(missing), pytrace=False)
-
-
-def make_redis(**options: Any) -> RedisServer:
-    try:
-        return servers.private_redis(**options)
-    except ServersMissing as missing:
-        pytest.fail(str(missing), pytrace=False)
+def shared(
+    config: pytest.Config,
+    variable: str,
+    external: Callable[[str], T],
+    private: Callable[[], T],
+    of_host: Callable[[Guest], T],
+) -> T:
+    """The server that `variable` names; of the process that started the workers; or of this one."""
+    if url := os.environ.get(variable):
+        return external(url)
+    if guest := config.stash.get(_guest, None):
+        return make(of_host, guest)
+    return make(private)
 
 
 @pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[RabbitMQServer]:
-    """The session's broker, shared by all tests: do not stop, kill or pause it."""
-    url = os.environ.get("TEST_AMQP_URL")
-    if url and "PYTEST_XDIST_WORKER" in os.environ:
+def rabbitmq(pytestconfig: pytest.Config) -> Iterator[RabbitMQServer]:
+    """The run's broker, shared by all tests: do not stop, kill or pause it."""
+    if "TEST_AMQP_URL" in os.environ and "PYTEST_XDIST_WORKER" in os.environ:
         pytest.fail(
             "TEST_AMQP_URL is one virtual host, which workers can't share: leave -n out", pytrace=False
         )
-    with servers.ExternalRabbitMQ(url) if url else make_rabbitmq() as server:
+    with shared(
+        pytestconfig,
+        "TEST_AMQP_URL",
+        servers.ExternalRabbitMQ,
+        servers.private_rabbitmq,
+        SharedRabbitMQ,
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """The session's database server, shared by all tests: do not stop, kill or pause it."""
-    url = os.environ.get("TEST_DATABASE_URL")
-    with servers.ExternalPostgres(url) if url else make_postgres() as server:
+def postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
+    """The run's database server, shared by all tests: do not stop, kill or pause it."""
+    with shared(
+        pytestconfig,
+        "TEST_DATABASE_URL",
+        servers.ExternalPostgres,
+        servers.private_postgres,
+        SharedPostgres,
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis(pytestconfig: pytest.Config) -> Iterator[RedisServer]:
+    """The run's Redis, shared by all tests: do not stop, kill or pause it; take keys of your own."""
+    with shared(
+        pytestconfig, "TEST_REDIS_URL", servers.ExternalRedis, servers.private_redis, SharedRedis
+    ) as server:
         yield server
 
 
@@ -107,14 +154,6 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WhisperEngine]
     """The session's ears, whisper.cpp with a tiny model: do not stop it."""
     with WhisperEngine(tmp_path_factory.mktemp("whisper")) as engine:
         yield engine
-
-
-@pytest.fixture(scope="session")
-def redis() -> Iterator[RedisServer]:
-    """The session's Redis, shared by all tests: do not stop, kill or pause it; take keys of your own."""
-    url = os.environ.get("TEST_REDIS_URL")
-    with servers.ExternalRedis(url) if url else make_redis() as server:
-        yield server
 
 
 @pytest.fixture
@@ -143,25 +182,25 @@ def database_url(postgres: PostgresServer) -> Iterator[str]:
 def private_rabbitmq() -> Iterator[Callable[..., RabbitMQServer]]:
     """A factory of started brokers that are the test's alone; options as of `servers.private_rabbitmq`."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(make_rabbitmq(**options))
+        yield lambda **options: stack.enter_context(make(servers.private_rabbitmq, **options))
 
 
 @pytest.fixture
 def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
     """A factory of started servers that are the test's alone; options as of `servers.private_postgres`."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(make_postgres(**options))
+        yield lambda **options: stack.enter_context(make(servers.private_postgres, **options))
 
 
 @pytest.fixture(scope="session")
 def _second_rabbitmq() -> Iterator[RabbitMQServer]:
-    with make_rabbitmq() as server:
+    with make(servers.private_rabbitmq) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def _second_postgres() -> Iterator[PostgresServer]:
-    with make_postgres() as server:
+    with make(servers.private_postgres) as server:
         yield server
 
 
@@ -173,7 +212,7 @@ def breakable_rabbitmq(_second_rabbitmq: RabbitMQServer) -> RabbitMQServer:
     take the supervisor of RabbitMQ 3.10's dead-letter workers with them.
     """
     _second_rabbitmq.resume()
-    _second_rabbitmq.start()
+    _second_rabbitmq.come_back()
     return _second_rabbitmq
 
 
@@ -187,7 +226,7 @@ def breakable_postgres(_second_postgres: PostgresServer) -> PostgresServer:
 
 @pytest.fixture(scope="module")
 def _module_redis() -> Iterator[RedisServer]:
-    with make_redis() as server:
+    with make(servers.private_redis) as server:
         yield server
 
 

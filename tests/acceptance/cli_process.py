@@ -18,6 +18,7 @@ import structlog
 from coordinator.cli import main
 from coordinator.runtime import parent_watch
 from coordinator.runtime.settings import Settings
+from tests.harness.fork_server import Forked
 
 PROGRAM = (sys.executable, "-m", "coordinator")
 TIMEOUT_S = 90
@@ -94,26 +95,21 @@ def call(folder: Path, *arguments: str, text: str = "", **variables: str) -> Ran
 
 
 @contextmanager
-def running(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def running(folder: Path, *arguments: str, **variables: str) -> Iterator[Forked]:
     """A command that runs beside the test; ended by SIGKILL if the test does not, or is no more itself."""
     with (folder / "stderr.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*PROGRAM, *arguments],
-            cwd=folder,
-            env=environment(**variables, **{parent_watch.VARIABLE: "1"}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,
+        process = Forked(
+            "coordinator",
+            arguments,
+            environment=environment(**variables, **{parent_watch.VARIABLE: "1"}),
+            folder=folder,
+            errors=log,
         )
     try:
         yield process
     finally:
         process.kill()
         process.wait()
-        assert process.stdout is not None
-        assert process.stdin is not None
         process.stdout.close()
         process.stdin.close()
 
@@ -122,7 +118,7 @@ class Coordinator(NamedTuple):
     """A running `coordinator dev`, and how to run commands against it."""
 
     folder: Path
-    process: subprocess.Popen[str]
+    process: Forked
     about: Mapping[str, Any]
 
     @property
@@ -144,7 +140,6 @@ class Coordinator(NamedTuple):
 def dev(folder: Path, *arguments: str, **variables: str) -> Iterator[Coordinator]:
     """`coordinator dev` on a free port; ready when this returns."""
     with running(folder, "dev", "--port", "0", "--json", *arguments, **variables) as process:
-        assert process.stdout is not None
         said = process.stdout.readline()  # the one line comes when requests are answered
         assert said, (folder / "stderr.log").read_text()
         yield Coordinator(folder, process, json.loads(said))

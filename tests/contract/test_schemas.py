@@ -17,6 +17,7 @@ from coordinator.dev import schemas
 from coordinator.domain.errors import Code
 from coordinator.domain.registry import COMMANDS, EVENTS
 from coordinator.wire.topology import COMMANDS_QUEUE, HEARTBEATS_QUEUE, control_queue_name, work_queue_name
+from tests.harness.cases import every
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "schemas"
@@ -92,7 +93,7 @@ def test_the_environment_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert schemas.generate() == before
 
 
-@pytest.mark.parametrize("path", MODEL_SCHEMAS)
+@every("path", MODEL_SCHEMAS)
 def test_each_is_a_json_schema(path: str) -> None:
     """Each model's file is valid JSON Schema 2020-12, with an id of its own and a title."""
     document = json.loads((FOLDER / path).read_text())

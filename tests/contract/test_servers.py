@@ -176,10 +176,8 @@ def test_a_lost_process_is_noticed(server: Server) -> None:
     assert can_connect(server)
 
 
-@pytest.mark.parametrize("name", ["postgres", "rabbitmq", "redis"])
-def test_listens_on_loopback_only(name: str, request: pytest.FixtureRequest) -> None:
+def test_listens_on_loopback_only(server: Server) -> None:
     """No process of a node listens outside loopback, epmd and Erlang's distribution included."""
-    server: Server = request.getfixturevalue(name)
     listening = [ip for pid in pids_of(server) for ip in listening_addresses(pid)]
     assert set(listening) <= {"127.0.0.1", "::1"}
     assert listening or not isinstance(server, LocalServer)

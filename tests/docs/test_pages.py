@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.runtime.settings import Settings
+from tests.harness.cases import every
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "coordinator"
@@ -70,10 +71,10 @@ def test_the_glossary_is_sorted_and_has_a_place_for_each_word() -> None:
     )
     rows = [[[cell.strip() for cell in row.strip("|").split("|")] for row in t.splitlines()] for t in tables]
     words = [[row[0] for row in table] for table in rows]
-    every = [word for table in words for word in table]
+    all_words = [word for table in words for word in table]
 
     assert words == [sorted(table, key=str.lower) for table in words]
-    assert len(every) == len(set(every))
+    assert len(all_words) == len(set(all_words))
     assert [] == [row for table in rows for row in table if not re.fullmatch(r"`[\w/]+\.py:\w+`", row[-1])]
     assert [] == [row for table in rows for row in table if len(row) != 3 or len(row[1]) < 20]
 
@@ -109,7 +110,7 @@ def test_the_index_has_every_page() -> None:
     assert sorted([*pages, "decisions/README.md", "../schemas/"]) == sorted(listed)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+@every("page", PAGES)
 def test_links_lead_somewhere(page: Path) -> None:
     """Each relative link is to a file of the checkout, and to a heading that it has."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -125,7 +126,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+@every("page", PAGES)
 def test_files_named_in_pages_exist(page: Path) -> None:
     """A path in code marks that begins with a folder of the checkout, or of the package, is there."""
     text = page.read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
 """docs/protocol.md is enough to write a miner and a client from.
 
 What speaks to the coordinator here is written from that page alone: pika, http.client, hashlib, hmac, json,
-and Ed25519 from `cryptography`. Nothing of ours is imported; the coordinator is a process of its own.
+and Ed25519 from `cryptography`. Nothing of ours is imported but for the start of the coordinator, which is a
+process of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import json
 import os
 import re
 import secrets
-import subprocess
-import sys
+import signal
 import threading
 import time
 import uuid
@@ -33,6 +33,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 from websockets import Subprotocol
 from websockets.sync.client import connect
+
+from tests.harness.fork_server import Forked
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -282,29 +284,22 @@ def coordinator(amqp_url: str, database_url: str, tmp_path: Path) -> Iterator[Co
         "MINER_API_KEYS": MINER,
         "COORDINATOR_STOP_WITH_STDIN": "1",  # it ends if the tests are killed
     }
-    log = (tmp_path / "coordinator.log").open("w")
-    with (
-        log,
-        subprocess.Popen(
-            [sys.executable, "-m", "coordinator", "serve", "--json"],
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        ) as process,
-    ):
-        too_long = threading.Timer(60, process.kill)
-        too_long.start()
-        try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            assert said, (tmp_path / "coordinator.log").read_text()
-            yield Coordinator(json.loads(said)["url"])
-        finally:
-            too_long.cancel()
-            process.terminate()
+    with (tmp_path / "coordinator.log").open("wb") as log:
+        process = Forked(
+            "coordinator", ["serve", "--json"], environment=environment, folder=tmp_path, errors=log
+        )
+    too_long = threading.Timer(60, process.kill)
+    too_long.start()
+    try:
+        said = process.stdout.readline()
+        assert said, (tmp_path / "coordinator.log").read_text()
+        yield Coordinator(json.loads(said)["url"])
+    finally:
+        too_long.cancel()
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from coordinator.dev.demo.processes import bare_environment
 from coordinator.dev.servers.processes import family, send, wait_until_gone
 from coordinator.runtime import parent_watch
+from tests.harness.fork_server import PROGRAMS, Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 30.0
@@ -26,18 +27,25 @@ class Process:
         self.name = name
         self.log = folder / f"{name}.log"
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = bare_environment(
+            {"PYTHONPATH": os.pathsep.join(paths), parent_watch.VARIABLE: "1", **settings}
+        )
+        self._process: Forked | subprocess.Popen[bytes]
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=bare_environment(
-                    {"PYTHONPATH": os.pathsep.join(paths), parent_watch.VARIABLE: "1", **settings}
-                ),
-                cwd=folder,
-                start_new_session=True,
-            )
+            if module in PROGRAMS:
+                self._process = Forked(
+                    module, arguments, environment=environment, folder=folder, output=output
+                )
+            else:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", module, *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=folder,
+                    start_new_session=True,
+                )
 
     @property
     def pid(self) -> int:
@@ -70,7 +78,9 @@ class Process:
         except subprocess.TimeoutExpired:
             self._end(signal.SIGKILL)
         self._close()
-        return self._process.returncode
+        code = self.ended
+        assert code is not None
+        return code
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-TAIL_CHARACTERS:]

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.edge.http import listing
 from coordinator.edge.models.health import StatsView
+from tests.harness.cases import every
 from tests.integration.edge_bench import Bench
 
 
@@ -68,7 +69,7 @@ async def test_jobs_are_filtered_and_ordered(
     assert await ids(edge.admin, everything, service="whisper", client="alice") == whisper[::-1]
 
 
-@pytest.mark.parametrize(
+@every(
     "query",
     [
         "state=DONE",

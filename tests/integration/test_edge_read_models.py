@@ -13,6 +13,7 @@ from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
 from coordinator.storage.tables.statements import load_statements
+from tests.harness.cases import every
 
 BETWEEN: dict[str, Any] = {"from_at": -1, "from_id": "", "to_at": 2**62, "to_id": ""}
 FIRST: dict[str, Any] = {**BETWEEN, "service": "", "miner": "", "page_size": 10}
@@ -128,7 +129,7 @@ def test_jobs_come_oldest_first_and_pages_join(database: Database) -> None:
 ALICES, QUEUED = {"client": "alice"}, {"state": "QUEUED"}
 
 
-@pytest.mark.parametrize(
+@every(
     ("statement", "asked", "expected"),
     [
         ("read_jobs", {}, ["job-4", "job-3", "job-2", "job-1", "job-0"]),

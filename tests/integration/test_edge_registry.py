@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import jsonschema_rs
-import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from coordinator.application.ports import Intent
@@ -16,6 +15,7 @@ from coordinator.domain.service import ServiceRetire
 from coordinator.edge.models.services import ServiceView
 from coordinator.services.catalog import load_catalog
 from coordinator.wire.answers import Accepted
+from tests.harness.cases import every
 from tests.integration.edge_bench import SERVICE, Bench
 
 NOT_THERE: list[str] = ["no_such", "a" * 63]
@@ -268,7 +268,7 @@ async def test_a_payload_is_checked_without_a_job(any_edge: Bench) -> None:
     assert len((await edge.alice.post("/v1/registry/services/validate", json=many)).json()["faults"]) <= 100
 
 
-@pytest.mark.parametrize(
+@every(
     "changes",
     [
         {"input_schema": {"type": "nonsense"}},

@@ -20,6 +20,7 @@ from coordinator.edge import EdgeLimits
 from coordinator.edge.server.header_limits import MAX_HEAD_BYTES, LimitedHeaders
 from coordinator.runtime.server import configure, listen
 from coordinator.wire.limits import MAX_BODY_BYTES
+from tests.harness.cases import every
 from tests.harness.live import live_socket
 from tests.integration.edge_bench import Bench, key_of
 
@@ -313,7 +314,7 @@ async def test_what_is_no_http_is_told_so(edge: Bench) -> None:
 
 
 # --- sockets that are refused ------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     ("path", "key", "expected"),
     [
         ("/ws/client", "alice:wrong", (401, "UNAUTHORIZED_KEY")),

@@ -18,6 +18,7 @@ from coordinator.edge.middleware import rate_limits as rates_module
 from coordinator.edge.middleware import used_signatures
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
 from coordinator.wire.signing import SignedRequests, content_digest, signing
+from tests.harness.cases import every
 from tests.integration.edge_bench import SERVICE, Bench, an_edge, key_of
 from tests.integration.test_keys import about, make
 
@@ -89,7 +90,7 @@ async def test_the_key_alone_opens_nothing(edge: Bench, made: dict[str, Any]) ->
     assert (await edge.anyone.get("/health", headers={"X-Api-Key": made["key"]})).status_code == 200
 
 
-@pytest.mark.parametrize(
+@every(
     ("method", "path", "query", "body"),
     [
         ("PUT", "/v1/jobs", "", b"{}"),
@@ -140,7 +141,7 @@ async def test_a_window_of_time(edge: Bench, made: dict[str, Any], seconds: floa
     assert (await edge.anyone.get("/v1/jobs", headers=near)).status_code == 200
 
 
-@pytest.mark.parametrize(
+@every(
     ("name", "value"),
     [
         ("X-Signature", b""),
@@ -160,7 +161,6 @@ async def test_a_window_of_time(edge: Bench, made: dict[str, Any], seconds: floa
         ("Content-Digest", b"sha-256=:" + b"=" * 44 + b":"),
         ("Content-Digest", b"sha-256=:%s:, sha-256=:%s:" % (b"A" * 43 + b"=", b"B" * 43 + b"=")),
     ],
-    ids=lambda v: repr(v)[:24],
 )
 async def test_hostile_headers_are_refused(
     edge: Bench, made: dict[str, Any], name: str, value: bytes

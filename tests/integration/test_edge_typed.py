@@ -13,6 +13,7 @@ import pytest
 
 from coordinator.services.catalog import load_catalog
 from coordinator.services.speech_recognition import Transcript
+from tests.harness.cases import every
 from tests.harness.live import read_events
 from tests.integration.edge_bench import Bench, key_of
 from tests.integration.test_edge_server import serving
@@ -255,7 +256,7 @@ async def test_a_form_may_name_its_file(any_edge: Bench) -> None:
         assert answer.status_code == status, answer.text
 
 
-@pytest.mark.parametrize(
+@every(
     ("path", "body"),
     [
         ("whisper/transcribe", {}),
@@ -299,7 +300,7 @@ async def test_what_a_service_does_not_take_is_refused(edge: Bench, path: str, b
         assert value not in detail
 
 
-@pytest.mark.parametrize(
+@every(
     ("kind", "body"),
     [
         ("multipart/form-data", b""),

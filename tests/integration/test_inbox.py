@@ -29,6 +29,7 @@ from coordinator.domain.messages import Principal, Role
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.topology import COMMANDS_QUEUE, DEAD_QUEUE, HEARTBEATS_QUEUE
+from tests.harness.cases import every
 from tests.harness.waiting import eventually
 
 SOON = 60.0
@@ -469,7 +470,7 @@ async def test_hostile_bodies_without_a_reply(
     await nothing_left(sender, inbox)
 
 
-@pytest.mark.parametrize(
+@every(
     ("options", "code"),
     [
         pytest.param({"kind": "job.nothing"}, "UNKNOWN_COMMAND", id="unknown type"),
@@ -524,7 +525,7 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-@pytest.mark.parametrize(
+@every(
     "properties",
     [
         pytest.param(unreadable(type=b"\xff\xff"), id="type not UTF-8"),

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from coordinator.domain.key import KeyCreated
+from tests.harness.cases import every
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
@@ -173,7 +173,7 @@ async def test_keys_are_listed_by_name(edge: Bench) -> None:
     )
 
 
-@pytest.mark.parametrize(
+@every(
     ("method", "path", "body", "expected"),
     [
         ("POST", "", {"name": "a.b", "role": "client"}, 422),

@@ -15,6 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from coordinator.edge.live import sockets
+from tests.harness.cases import every
 from tests.harness.live import event_stream, key_protocol, live_socket, text_of, told
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import Bench, an_edge, key_of
@@ -227,7 +228,7 @@ async def test_a_reader_that_never_reads_is_let_go(scene: Scene, monkeypatch: py
     assert "COMPLETED" == told(past)[-1][1]
 
 
-@pytest.mark.parametrize(
+@every(
     "hostile",
     [
         "",

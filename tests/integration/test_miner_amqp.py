@@ -683,9 +683,11 @@ async def test_broker_restart_loses_no_result(
         await stub.offer(stub.add(n=1))
         await hands.next_started()
         await stub.close()
-        await asyncio.to_thread(breakable_rabbitmq.stop if how == "restart" else breakable_rabbitmq.cut_power)
+        await asyncio.to_thread(
+            breakable_rabbitmq.leave if how == "restart" else breakable_rabbitmq.cut_power
+        )
         hands.finish.set()
-        await asyncio.to_thread(breakable_rabbitmq.start)
+        await asyncio.to_thread(breakable_rabbitmq.come_back)
         await stub.start()
         await stub.until(lambda: stub.states() == ["COMPLETED"])
         assert len(hands.runs) == 1

@@ -34,6 +34,7 @@ from coordinator.crypto.keys import (
     verify,
 )
 from coordinator.crypto.refs import BlobRefError, blob_ref, blob_refs, parse_blob_ref
+from tests.harness.cases import every
 
 SAFE = 2**53 - 1
 ascii_text = st.text(st.characters(min_codepoint=1, max_codepoint=0x7E))
@@ -92,7 +93,7 @@ def test_signed_form_of_ascii_text_is_rfc_8785_too(value: Any) -> None:
     assert canonical_json(value) == canonical(value)
 
 
-@pytest.mark.parametrize(
+@every(
     ("value", "complaint"),
     [
         ({"units": 1.5}, "units: floats are not signed"),
@@ -167,7 +168,7 @@ def test_digested_form_matches_the_examples_of_rfc_8785() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@every(
     ("bits", "text"),
     [
         (0x0000000000000000, "0"),

@@ -22,6 +22,7 @@ from coordinator.miner.settings import MinerSettings
 from coordinator.runtime import terminal
 from coordinator.runtime.modes.embedded import DATABASE_FILE
 from coordinator.runtime.settings import Settings
+from tests.harness.cases import every
 
 ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
@@ -37,7 +38,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
 COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@every("name", COMMANDS)
 def test_every_command_speaks_json_and_explains_itself(name: str) -> None:
     """Every command has --json, a help text, and one for each of its options."""
     command = COMMANDS[name]
@@ -104,7 +105,7 @@ def test_json_objects(tmp_path: Path) -> None:
         assert Exit.USAGE == raised.value.exit_code
 
 
-@pytest.mark.parametrize("code", Code)
+@every("code", Code)
 def test_every_refusal_has_an_exit_code(code: Code) -> None:
     """No refusal looks like success, like a job that failed, or like a bug of ours."""
     told = explain(refusal(400, {"code": code.value, "detail": "why"}))

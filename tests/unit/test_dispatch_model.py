@@ -22,6 +22,7 @@ from coordinator.domain.job import (
 )
 from coordinator.domain.messages import Event
 from tests.harness import deciding
+from tests.harness.cases import every
 from tests.harness.memory_log import MemoryEventLog
 from tests.harness.metadata import METADATA
 
@@ -257,7 +258,7 @@ def short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.application.dispatch.fair_queue.QUEUE_JOBS", 3 * LANE_HEAD)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@every("seed", range(SEEDS))
 async def test_every_queued_job_is_offered_whatever_the_table_lags(seed: int) -> None:
     """Submits, claims, ends, cancels, takeovers and stores in any order: in the end each job had its turn."""
     world = World(seed)

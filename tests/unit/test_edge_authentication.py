@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from coordinator.edge import create_app
+from tests.harness.cases import every
 from tests.unit.edge_fakes import ADMIN, ALICE, RIG, WITHOUT_KEY, FakeDatabase, a_context, an_app, browsing
 
 GUARDED = [
@@ -88,8 +89,8 @@ def app_paths() -> set[tuple[str, str]]:
     return {(m.upper(), path) for path, operations in document["paths"].items() for m in operations}
 
 
-@pytest.mark.parametrize(("method", "path"), GUARDED)
-@pytest.mark.parametrize(
+@every(("method", "path"), GUARDED)
+@every(
     "key",
     [
         None,
@@ -137,7 +138,7 @@ async def test_two_keys_are_no_key() -> None:
     assert answer.status_code == 401
 
 
-@pytest.mark.parametrize(
+@every(
     ("key", "method", "path"),
     [
         (RIG, "POST", "/v1/jobs"),

@@ -13,6 +13,7 @@ from coordinator.domain.job import JobCancel, JobComplete, JobSubmit
 from coordinator.edge import EdgeLimits
 from coordinator.wire.answers import Accepted
 from coordinator.wire.limits import MAX_BODY_BYTES
+from tests.harness.cases import every
 from tests.unit.edge_fakes import ALICE, JOB, RIG, Conversation, FakeGateway, an_app, browsing
 
 HOSTILE_BODIES = [
@@ -42,7 +43,7 @@ HOSTILE_BODIES = [
 ]
 
 
-@pytest.mark.parametrize("body", HOSTILE_BODIES, ids=range(len(HOSTILE_BODIES)))
+@every("body", HOSTILE_BODIES)
 async def test_a_body_is_refused_as_over_amqp(body: bytes) -> None:
     """The code and the detail of a refused body are the parser's own, which the AMQP inbox uses too."""
     with pytest.raises(Refusal) as refused:

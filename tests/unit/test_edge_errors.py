@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-import pytest
-
 from coordinator.domain.errors import Code
 from coordinator.edge.http import error_pages
 from coordinator.edge.http.error_pages import error_page
 from coordinator.edge.http.problems import STATUS_OF, Problem
 from coordinator.edge.pages.errors import to_html
+from tests.harness.cases import every
 from tests.unit.edge_fakes import an_app, browsing
 
 
@@ -21,7 +20,7 @@ def test_every_code_has_a_page_and_every_page_a_code() -> None:
     assert {f"{code}.md" for code in Code} == there
 
 
-@pytest.mark.parametrize("code", list(Code))
+@every("code", list(Code))
 def test_a_page_says_all_there_is_to_say(code: Code) -> None:
     """What it means, when it comes, what to do; and whether a repeat helps agrees with the status."""
     page = error_page(code)
@@ -35,7 +34,7 @@ def test_a_page_says_all_there_is_to_say(code: Code) -> None:
     assert (page.again == "later") == (STATUS_OF[code] in (425, 429, 500, 503) or code == "NO_ELIGIBLE_MINER")
 
 
-@pytest.mark.parametrize("code", list(Code))
+@every("code", list(Code))
 async def test_the_type_of_a_problem_leads_to_its_page(code: Code) -> None:
     """Following `type` gives the page: as text for programs, as HTML for browsers, without a key."""
     problem = Problem(code, "because")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
-import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from coordinator.domain.errors import Code
@@ -25,6 +24,7 @@ from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.http.problems import STATUS_OF
 from coordinator.edge.openai.errors import TAG as OPENAI
 from coordinator.edge.openapi.document import TAGS, WITHOUT_POSITION
+from tests.harness.cases import every
 from tests.unit.edge_fakes import WITHOUT_KEY, an_app, browsing
 
 GOLDEN_IDS = Path(__file__).parents[1] / "golden" / "operations-0.1.txt"
@@ -70,10 +70,10 @@ def whole(schema: dict[str, Any]) -> dict[str, Any]:
     return {"components": document()["components"], **schema}
 
 
-every_operation = pytest.mark.parametrize(("method", "path"), operations())
-every_openai_operation = pytest.mark.parametrize(("method", "path"), operations(of_openai=True))
-every_own_operation = pytest.mark.parametrize(("method", "path"), operations(of_openai=False))
-every_body = pytest.mark.parametrize(("method", "path"), with_body())
+every_operation = every(("method", "path"), operations())
+every_openai_operation = every(("method", "path"), operations(of_openai=True))
+every_own_operation = every(("method", "path"), operations(of_openai=False))
+every_body = every(("method", "path"), with_body())
 
 
 # --- the document ------------------------------------------------------------------------------------------

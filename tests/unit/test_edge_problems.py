@@ -13,6 +13,7 @@ from coordinator.domain.errors import Code
 from coordinator.edge import create_app
 from coordinator.edge.http.problems import STATUS_OF, Problem
 from coordinator.wire.answers import Refused
+from tests.harness.cases import every
 from tests.unit.edge_fakes import (
     ALICE,
     RIG,
@@ -33,7 +34,7 @@ def test_every_code_has_a_status() -> None:
     assert all(400 <= status < 600 for status in STATUS_OF.values())
 
 
-@pytest.mark.parametrize("code", list(Code))
+@every("code", list(Code))
 async def test_a_refusal_keeps_its_code_and_detail(code: Code) -> None:
     """What the bus refuses, HTTP says with the same code and detail, as RFC 9457."""
     gateway = FakeGateway()

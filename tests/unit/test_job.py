@@ -13,6 +13,7 @@ from coordinator.domain.job import MAX_FREE_RELEASES, JobAttemptEnded, JobFailed
 from coordinator.domain.matching import Constraints
 from coordinator.domain.messages import COMMANDS, SYSTEM, Event, Principal, Role
 from coordinator.domain.service import RegisteredService
+from tests.harness.cases import every
 from tests.harness.deciding import (
     ADMIN,
     ALICE,
@@ -177,7 +178,7 @@ def test_start_after_the_time_to_live_is_refused() -> None:
     given(submitted()).when(start(), now=EXPIRES - 1).then(started(at=EXPIRES - 1))
 
 
-@pytest.mark.parametrize(
+@every(
     ("known", "code"),
     [
         (None, Code.SESSION_NOT_LIVE),
@@ -186,9 +187,8 @@ def test_start_after_the_time_to_live_is_refused() -> None:
         (miner.Draining(registered()), Code.MINER_DRAINING),
         (miner.Draining(registered("session-2")), Code.SESSION_NOT_LIVE),
     ],
-    ids=["never registered", "another session", "offline", "draining", "another session drains"],
 )
-@pytest.mark.parametrize("command", [start(), complete(), fail()], ids=["start", "complete", "fail"])
+@every("command", [start(), complete(), fail()])
 def test_only_a_live_session_gets_new_work(command: Any, known: miner.MinerState, code: Code) -> None:
     """A claim, also one inside a result or a failure, needs a live session that does not drain."""
     given(submitted()).when(command, miner=known).then(code)
@@ -289,7 +289,7 @@ def test_complete_without_proof_changes_nothing(history: Any) -> None:
     given(*history).when(complete(), fault=fault).then(Code.INVALID_STATEMENT)
 
 
-@pytest.mark.parametrize(
+@every(
     "command",
     [
         complete(1),
@@ -297,9 +297,8 @@ def test_complete_without_proof_changes_nothing(history: Any) -> None:
         complete(2, session="session-2"),
         complete(2, miner_id="rig@rig"),
     ],
-    ids=["an earlier attempt", "a later attempt", "another session", "another node"],
 )
-@pytest.mark.parametrize("kind", ["complete", "fail", "release"])
+@every("kind", ["complete", "fail", "release"])
 def test_what_is_not_the_holders_changes_nothing(command: Any, kind: str) -> None:
     """A result, failure or release of another attempt or session than the lease's is stale."""
     makers: dict[str, Callable[..., Any]] = {"complete": complete, "fail": fail, "release": release}
@@ -431,7 +430,7 @@ def test_another_miner_with_the_same_session_id_repeats_nothing() -> None:
 
 
 @FINAL
-@pytest.mark.parametrize("kind", [complete, fail, release])
+@every("kind", [complete, fail, release])
 def test_what_a_miner_says_of_a_final_job_changes_nothing(history: Any, kind: Any) -> None:
     """A final state is never left; its miner is told to drop the work."""
     given(*history).when(kind(1, session="session-9")).then(Code.CONFLICT_STATE)
@@ -575,12 +574,11 @@ def test_expire_of_a_final_job_is_refused(history: Any) -> None:
 
 
 # --- who speaks --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     "speaker",
     [OTHER_RIG, ALICE, ADMIN, SYSTEM, Principal("ig", Role.MINER), Principal("rig", Role.CLIENT)],
-    ids=str,
 )
-@pytest.mark.parametrize("kind", [start, complete, fail, release])
+@every("kind", [start, complete, fail, release])
 def test_nobody_speaks_for_another_miner(kind: Any, speaker: Principal) -> None:
     """What a message says it comes from must be what the sender proved to be."""
     for history in ([submitted()], [submitted(), started()], REQUEUED, COMPLETED):
@@ -598,7 +596,7 @@ def test_a_principal_speaks_for_its_nodes(kind: Any) -> None:
 
 
 # --- shapes ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     "changes",
     [
         {"ttl_seconds": 0},
@@ -618,7 +616,6 @@ def test_a_principal_speaks_for_its_nodes(kind: Any) -> None:
         {"constraints": {"max_price": "-1"}},
         {"constraints": {"cuda": "12.x"}},
     ],
-    ids=str,
 )
 def test_a_submit_outside_the_bounds_is_no_submit(changes: Any) -> None:
     """What the protocol does not allow can't even be said."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from coordinator.application.keys.keyring import MIN_SECRET_LENGTH, BadKey, Keyring
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.messages import Principal, Role
+from tests.harness.cases import every
 from tests.harness.keys import holder_of
 
 ALICE, RIG, ROOT = (
@@ -29,7 +30,7 @@ MESSAGE = message_to_sign("job.submit", "m-1", "reply", "c-1", b"{}")
 
 
 # --- the key itself (HTTP) ---------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     ("key", "principal"),
     [
         (f"alice:{OLD}", ALICE),
@@ -58,7 +59,6 @@ MESSAGE = message_to_sign("job.submit", "m-1", "reply", "c-1", b"{}")
         ("alice:" + "a" * 100_000, None),
         (f"alice:{OLD}\0", None),
     ],
-    ids=lambda v: repr(v)[:30],
 )
 def test_a_key_proves_the_name_that_it_belongs_to(key: str, principal: Principal | None) -> None:
     """The whole key, and nothing but it, is its principal's; whatever else is sent is nobody's."""
@@ -158,8 +158,8 @@ def test_secrets_are_compared_in_constant_time_and_every_key_of_a_name(
 
 
 # --- bad keys ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("role", [Role.CLIENT, Role.MINER, Role.ADMIN])
-@pytest.mark.parametrize(
+@every("role", [Role.CLIENT, Role.MINER, Role.ADMIN])
+@every(
     "key",
     [
         "",
@@ -178,7 +178,6 @@ def test_secrets_are_compared_in_constant_time_and_every_key_of_a_name(
         "alice:hunter2\udc80hunter2",
         "a" * 64 + ":hunter2hunter2",
     ],
-    ids=lambda v: repr(v)[:24],
 )
 def test_a_bad_key_names_the_setting_and_never_the_secret(role: Role, key: str) -> None:
     """One line says which setting, and what a key looks like."""

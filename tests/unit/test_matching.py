@@ -24,6 +24,7 @@ from coordinator.domain.matching import (
     unmet,
     wanted,
 )
+from tests.harness.cases import every
 
 # --- names of cards ----------------------------------------------------------------------------------------
 NVIDIA = [  # as nvidia-smi prints them
@@ -80,8 +81,8 @@ APPLE = ["Apple M1", "Apple M3 Max", "Apple M2 Ultra"]
 CARDS = {"nvidia": NVIDIA, "amd": AMD, "intel": INTEL, "apple": APPLE}
 
 
-@pytest.mark.parametrize("vendor", CARDS)
-@pytest.mark.parametrize(("made_by", "card"), [(v, c) for v, cards in CARDS.items() for c in cards])
+@every("vendor", CARDS)
+@every(("made_by", "card"), [(v, c) for v, cards in CARDS.items() for c in cards])
 def test_a_vendor_matches_its_own_cards_and_no_others(vendor: str, made_by: str, card: str) -> None:
     """Every card that a driver names belongs to exactly one vendor."""
     assert (vendor == made_by) == matches_gpu(vendor, card)
@@ -89,7 +90,7 @@ def test_a_vendor_matches_its_own_cards_and_no_others(vendor: str, made_by: str,
     assert matches_gpu("any", card)
 
 
-@pytest.mark.parametrize(
+@every(
     ("wanted", "card", "same"),
     [
         # One model, in the spellings that people use.
@@ -191,7 +192,7 @@ def card(name: str, memory_mb: int) -> Gpu:
 BIG_AMD_SMALL_NVIDIA = (card("AMD Instinct MI300X OAM", 196_592), card("Tesla T4", 15_360))
 
 
-@pytest.mark.parametrize(
+@every(
     ("wants", "has", "reasons"),
     [
         ({}, {}, []),
@@ -289,7 +290,7 @@ def test_work_goes_to_the_smallest_miner_that_can_do_it() -> None:
 
 
 # --- shapes ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     "wants",
     [
         {"gpu": ""},
@@ -318,7 +319,6 @@ def test_work_goes_to_the_smallest_miner_that_can_do_it() -> None:
         {"max_price": 0.5},
         {"vram": 8},
     ],
-    ids=str,
 )
 def test_needs_outside_the_bounds_are_none(wants: Any) -> None:
     """A need that could not be compared, or a misspelt one, is refused, never ignored."""
@@ -446,7 +446,7 @@ def test_equal_classes_give_equal_answers(wants: Constraints, has: Capabilities)
     assert satisfies("whisper", wants, has) == satisfies("whisper", respelt, has)
 
 
-@pytest.mark.parametrize(
+@every(
     ("one", "other"),
     [
         ({"gpu": "RTX 4090"}, {"gpu": "rtx4090"}),

@@ -3,6 +3,7 @@
 import pytest
 
 from coordinator.crypto.merkle import leaf_hash, root_and_paths, root_of_path
+from tests.harness.cases import every
 
 # From the test data of Certificate Transparency's own implementation.
 LEAVES = [
@@ -37,7 +38,7 @@ def test_roots_are_those_of_the_reference(size: int) -> None:
     assert ROOTS[size - 1] == root.hex()
 
 
-@pytest.mark.parametrize("size", [*range(1, 34), 100])
+@every("size", [*range(1, 34), 100])
 def test_every_path_leads_to_the_root_from_its_own_place_only(size: int) -> None:
     """Each leaf's path gives the root at its index, and at no other, nor for another leaf or size."""
     leaves = [leaf_hash(bytes([number])) for number in range(size)]

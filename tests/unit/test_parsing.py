@@ -15,6 +15,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobCancel, JobFail, JobSubmit
 from coordinator.domain.messages import COMMANDS, SYSTEM, Principal, Role
 from coordinator.wire.answers import Accepted, Refused
+from tests.harness.cases import every
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 LARGEST = 2**63 - 1
@@ -31,7 +32,7 @@ def nested(levels: int, inside: str = "") -> bytes:
 
 
 # --- JSON --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     ("body", "value"),
     [
         (b"{}", {}),
@@ -52,14 +53,13 @@ def nested(levels: int, inside: str = "") -> bytes:
         (b"[" + b"[{}]," * 40 + b"1]", [[{}]] * 40 + [1]),
         (b'"' + b"[" * 1000 + b'"', "[" * 1000),  # brackets in text are text
     ],
-    ids=lambda v: str(v)[:30],
 )
 def test_json_that_can_be_kept_is_read(body: bytes, value: Any) -> None:
     """Ordinary JSON, and what only looks dangerous, comes through as it is."""
     assert value == parse_json(body)
 
 
-@pytest.mark.parametrize(
+@every(
     ("body", "says"),
     [
         (b"", "not JSON"),
@@ -113,7 +113,6 @@ def test_json_that_can_be_kept_is_read(body: bytes, value: Any) -> None:
         (b"9" * 400 + b".0", "not finite"),
         (b"9" * 300 + b"e9", "not finite"),
     ],
-    ids=lambda v: str(v)[:30],
 )
 def test_json_that_some_store_can_not_keep_is_refused(body: bytes, says: str) -> None:
     """The refusal names the kind of fault, and shows nothing of the body."""
@@ -272,8 +271,8 @@ def test_a_type_that_is_none_is_refused(topic: str) -> None:
     assert "hunter" not in details_of(topic, {}, Code.UNKNOWN_COMMAND)
 
 
-@pytest.mark.parametrize("value", [None, 1, "hunter2", [], [{}], True], ids=str)
-@pytest.mark.parametrize("topic", sorted(COMMANDS))
+@every("value", [None, 1, "hunter2", [], [{}], True])
+@every("topic", sorted(COMMANDS))
 def test_a_body_that_is_no_object_is_refused(topic: str, value: Any) -> None:
     """Every command is an object."""
     detail = details_of(topic, value)
@@ -388,8 +387,8 @@ def test_metrics_are_small_integers_or_text(number: str) -> None:
 
 
 # --- senders and answers -----------------------------------------------------------------------------------
-@pytest.mark.parametrize("topic", sorted(COMMANDS))
-@pytest.mark.parametrize("role", list(Role))
+@every("topic", sorted(COMMANDS))
+@every("role", list(Role))
 def test_a_role_sends_its_own_commands_only(topic: str, role: Role) -> None:
     """Who may send a command at all is part of the command; the rest is refused before any rule is asked."""
     command = COMMANDS[topic].model_construct()
@@ -425,8 +424,8 @@ def test_answers_look_the_same_over_both_edges() -> None:
     assert json.dumps(refused.to_wire())
 
 
-@pytest.mark.parametrize("wrong", [True, "5", 5.0, 5.5, None])
-@pytest.mark.parametrize("field", ["ttl_seconds", "priority", "max_attempts"])
+@every("wrong", [True, "5", 5.0, 5.5, None])
+@every("field", ["ttl_seconds", "priority", "max_attempts"])
 def test_a_number_is_a_number(field: str, wrong: object) -> None:
     """JSON has types of its own: true or "5" in the place of a number is a mistake, and refused as one."""
     with pytest.raises(Refusal, match=f"INVALID_PAYLOAD: {field}: "):

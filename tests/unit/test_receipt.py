@@ -28,6 +28,7 @@ from coordinator.crypto.statement import (
     sign_statement,
     verify_statement,
 )
+from tests.harness.cases import every
 
 COORDINATOR = SigningKey(bytes(range(32)))
 ATTESTER = SigningKey(bytes(range(1, 33)))
@@ -239,7 +240,7 @@ def test_every_field_is_covered_by_the_signature(field: str) -> None:
     assert failure(lambda: verify_receipt({**receipt, "added": 1}, TRUSTED, MINER_KEYS)) in codes
 
 
-@pytest.mark.parametrize(
+@every(
     ("change", "code"),
     [
         ({"job_id": "another"}, "STATEMENT_MISMATCH"),

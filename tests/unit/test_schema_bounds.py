@@ -12,6 +12,7 @@ from coordinator.application.payloads.schemas import check_spec, compile_schema
 from coordinator.domain.errors import Code
 from coordinator.domain.service import ServiceSpec
 from coordinator.services.catalog import load_catalog
+from tests.harness.cases import every
 from tests.harness.deciding import a_spec
 
 DOUBLING = {
@@ -55,8 +56,8 @@ def test_what_is_not_bounded_is_refused(what: str) -> None:
         check_bounded(UNBOUNDED[what])
 
 
-@pytest.mark.parametrize("what", [*UNBOUNDED, *UNUSABLE])
-@pytest.mark.parametrize("side", ["input_schema", "output_schema"])
+@every("what", [*UNBOUNDED, *UNUSABLE])
+@every("side", ["input_schema", "output_schema"])
 def test_an_entry_with_it_is_not_registered(what: str, side: str) -> None:
     """Nor with what is no JSON Schema 2020-12, on either side."""
     refusal = check_spec(a_spec(**{side: {**UNBOUNDED, **UNUSABLE}[what]}))

@@ -20,6 +20,7 @@ from coordinator.domain.service import (
     ServiceSpec,
     service_stream,
 )
+from tests.harness.cases import every
 from tests.harness.deciding import ADMIN, T0, a_spec, given
 
 SPEC = a_spec()
@@ -139,7 +140,7 @@ def test_the_list_price_is_for_one_second(unit: str, amount: str, per_second: st
 
 
 # --- shapes ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     "changes",
     [
         {"id": "Whisper"},
@@ -157,7 +158,6 @@ def test_the_list_price_is_for_one_second(unit: str, amount: str, per_second: st
         {"input_schema": []},
         {"aliases": ["No"]},
     ],
-    ids=str,
 )
 def test_a_spec_outside_the_bounds_is_no_spec(changes: Any) -> None:
     """What the registry can't keep its word on is not taken."""

@@ -12,6 +12,7 @@ from coordinator.application.payloads.schemas import PayloadSchemas, compile_sch
 from coordinator.domain.errors import Code
 from coordinator.domain.service import Pricing, RegisteredService, ServiceSpec
 from coordinator.wire.urls import UnsafeUrl, Url, check_url, is_public, parse_allowed
+from tests.harness.cases import every
 
 SAFE = [
     "https://example.com/a.wav",
@@ -55,13 +56,13 @@ UNSAFE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", SAFE)
+@every("text", SAFE)
 def test_public_urls_are_taken(text: str) -> None:
     """Names and addresses of the public internet, over http and https."""
     assert check_url(text).host in text.lower()
 
 
-@pytest.mark.parametrize("text", UNSAFE)
+@every("text", UNSAFE)
 def test_unsafe_urls_are_refused(text: str) -> None:
     """Whatever is not plainly a file of the public internet; and the reason quotes nothing of it."""
     with pytest.raises(UnsafeUrl) as refused:

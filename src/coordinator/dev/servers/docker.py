@@ -156,6 +156,12 @@ class DockerRabbitMQ(_DockerServer, RabbitMQServer):
             raise ServerFailed(f"rabbitmq could not evaluate {expression!r}: {said}")
         return said
 
+    def leave(self) -> None:
+        self.stop()
+
+    def come_back(self) -> None:
+        self.start()
+
     def _configure(self, made: DockerContainer) -> None:
         lines = [f"{key} = {value}\n" for key, value in self.settings.items()]
         made.with_copy_into_container("".join(lines).encode(), "/etc/rabbitmq/conf.d/90-coordinator.conf")

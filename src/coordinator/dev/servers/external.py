@@ -57,6 +57,12 @@ class ExternalRabbitMQ(_External, RabbitMQServer):
     def settle(self) -> None:
         pass
 
+    def leave(self) -> None:
+        raise ServerFailed("the rabbitmq at a given url is not ours to stop: use a private one")
+
+    def come_back(self) -> None:
+        pass
+
     def evaluate(self, expression: str) -> str:
         raise ServerFailed(f"no way to evaluate {expression!r} in a broker that we know by its url only")
 
