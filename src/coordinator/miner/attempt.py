@@ -95,7 +95,7 @@ class Attempt:
     ) -> None:
         """`said`: where its progress and text go; nowhere without it."""
         self.offer = offer
-        self.job_id = str(offer.job_id)
+        self.job_id = offer.key[0]
         self.miner_id = miner_id
         self.session_id = session_id
         self.held = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -39,12 +40,12 @@ class Offer(BaseModel):
     traceparent: str | None = None
     """The trace that the job belongs to; a miner's commands about the attempt carry it back."""
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, int]:
         """The job and the attempt as messages name them; the same for copies of one offer."""
         return str(self.job_id), self.attempt
 
-    @property
+    @cached_property
     def salt(self) -> bytes:
         """The bytes of `payload_salt`. Raises ValueError, except for an offer from `read_offer`."""
         return bytes.fromhex(self.payload_salt)

@@ -31,7 +31,6 @@ import structlog
 
 from coordinator.application.commands.batching import AnyPrepared, Batch, Batches
 from coordinator.application.commands.cache import ABSENT, Entry, StateCache
-from coordinator.application.commands.handler import StateOf
 from coordinator.application.commands.ids import Ids
 from coordinator.application.metrics import BusMetrics
 from coordinator.application.ports import (
@@ -104,18 +103,43 @@ class _Decided:
     def state(self, stream: UUID) -> Any:
         return self.states[stream].state
 
-    def add(self, decision: Decision, after: Mapping[UUID, Any], metadata: Metadata) -> None:
-        """Take in a decision; `after`: the states that it leads to."""
-        for stream, event in decision:
-            _, version, position = self.states[stream]
-            self.states[stream] = Entry(after[stream], version + 1, position)
-            self.last[stream] = len(self.events)
-            self.events.append(NewEvent(stream, version + 1, event, metadata))
+    def take(self, prepared: AnyPrepared, decision: Decision, metadata: Callable[[Intent], Metadata]) -> None:
+        """Take in what was decided and answer it, or raise and change nothing.
 
-    def accept(self, stream: UUID, body: Mapping[str, Any], *, repeat: bool) -> None:
-        """The command's effect is at the end of its decision, or for a repeat at the end of its stream."""
-        last = self.last.get(stream) if repeat else len(self.events) - 1
-        self.answers.append(_Effect(body, self.states[stream].position, last))
+        The effect of a command is at the end of its decision, and that of a repeat at the end of its stream.
+        """
+        own = prepared.stream
+        state, version, position = self.states[own]
+        if not decision:
+            body = prepared.handler.answer(state, prepared.intent.command)
+            self.answers.append(_Effect(body, position, self.last.get(own)))
+            return
+        told, place = metadata(prepared.intent), len(self.events)
+        events: list[NewEvent] = []
+        others: dict[UUID, tuple[Entry, int]] = {}
+        last = None
+        for stream, event in decision:
+            evolve = EVOLVE[event.noun]
+            if stream is own or stream == own:
+                state, version, last = evolve(state, event), version + 1, place
+                events.append(NewEvent(own, version, event, told))
+            elif stream in prepared.writes:
+                before = others[stream][0] if stream in others else self.states[stream]
+                after = Entry(evolve(before.state, event), before.version + 1, before.position)
+                others[stream] = after, place
+                events.append(NewEvent(stream, after.version, event, told))
+            else:
+                raise ValueError(f"{event.topic} belongs to a stream that its command did not name")
+            place += 1
+        body = prepared.handler.answer(state, prepared.intent.command)
+        self.events += events
+        if last is not None:
+            self.states[own], self.last[own] = Entry(state, version, position), last
+        for stream, (entry, number) in others.items():
+            self.states[stream], self.last[stream] = entry, number
+        if prepared.payload is not None:
+            self.payloads.append(prepared.payload)
+        self.answers.append(_Effect(body, position, place - 1))
 
 
 class CommandBus:
@@ -255,21 +279,13 @@ class CommandBus:
         for prepared in commands:
             stream, handler, command = prepared.stream, prepared.handler, prepared.intent.command
             try:
-                decision = handler.decide(prepared, decided.state, now)
-                after = _evolve(prepared, decision, decided.state)
-                body = handler.answer(after[stream] if stream in after else decided.state(stream), command)
+                decided.take(prepared, handler.decide(prepared, decided.state, now), self._metadata)
             except Refusal as refusal:
                 decided.refused_on.update((stream, *prepared.reads, *prepared.writes))
                 decided.answers.append(Refused(refusal.code, refusal.detail))
             except Exception:
                 log.exception("a decision failed", command=command.topic, stream=str(stream))
                 decided.answers.append(_INTERNAL)
-            else:
-                if decision:
-                    decided.add(decision, after, self._metadata(prepared.intent))
-                    if prepared.payload is not None:
-                        decided.payloads.append(prepared.payload)
-                decided.accept(stream, body, repeat=not decision)
         return decided
 
     def _metadata(self, intent: Intent) -> Metadata:
@@ -322,14 +338,3 @@ def _fold(events: Sequence[Recorded] | None) -> Entry:
     if not events:
         return ABSENT
     return Entry(fold(e.event for e in events), events[-1].version, events[-1].position)
-
-
-def _evolve(prepared: AnyPrepared, decision: Decision, state_of: StateOf) -> dict[UUID, Any]:
-    """The states of the streams that a decision appends to, after it."""
-    after: dict[UUID, Any] = {}
-    for stream, event in decision:
-        if stream != prepared.stream and stream not in prepared.writes:
-            raise ValueError(f"the decision appends to a stream that its command did not name: {event.topic}")
-        before = after[stream] if stream in after else state_of(stream)
-        after[stream] = EVOLVE[event.noun](before, event)
-    return after
