@@ -359,7 +359,7 @@ async def test_a_follower_sees_every_event_once_and_goes_on_where_it_stopped(
     follower = Recording()
     running = await run(follower)
     handed = stores.append(submitted(uuid4()))
-    running.feed.offer(past[-1].position, handed)  # what the bus of this process does
+    running.feed.note_committed(past[-1].position, handed)  # what the bus of this process does
     foreign = stores.append(*(submitted(uuid4()) for _ in range(4)))  # what another process does
     assert await running.watermarks.reached("recording", foreign[-1].position, PATIENCE)
     expected = [e.position for e in (*past, *handed, *foreign)]
@@ -680,7 +680,7 @@ async def test_lanes_are_read_only_behind_the_commit(stores: Stores) -> None:
 
 async def test_short_heads_give_as_many_offers(stores: Stores, monkeypatch: Any) -> None:
     """Where lanes keep few jobs in memory, a miner with many slots has them all filled in one go."""
-    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_LEAST", 2)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.MIN_LANE_HEAD", 2)
     monkeypatch.setattr("coordinator.application.dispatch.fair_queue.QUEUE_JOBS", 0)
     jobs = [uuid4() for _ in range(23)]
     d = dispatching(stores)
@@ -907,7 +907,7 @@ async def test_silence_counts_only_while_we_were_listening(timing: Timing) -> No
     for interruption in ("reconnect", "takeover", "standstill"):
         timing.stores.pass_time(25)
         if interruption == "reconnect":
-            timing.timers.listen_anew()
+            timing.timers.restart_silence()
         elif interruption == "takeover":
             with timing.stores.database.transaction() as tables:
                 timing.timers.take_over(tables)

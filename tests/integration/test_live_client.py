@@ -151,7 +151,7 @@ async def test_resuming_has_neither_gaps_nor_doubles(scene: Scene) -> None:
 async def test_a_past_that_is_longer_than_all_buffers(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and buffers that are far too small lose nothing, while more keeps happening."""
     monkeypatch.setattr("coordinator.application.live.events.PAGE_EVENTS", 7)
-    monkeypatch.setattr("coordinator.application.live.events.LOOK_THROUGH", 11)
+    monkeypatch.setattr("coordinator.application.live.events.SCAN_POSITIONS", 11)
     monkeypatch.setattr("coordinator.application.live.events.MAX_PENDING", 3)
     body = {"service": "checksum", "payload": {"text": "x"}, "constraints": {"region": "nowhere"}}
 

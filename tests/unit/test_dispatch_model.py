@@ -254,7 +254,7 @@ class World:
 @pytest.fixture(autouse=True)
 def short_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_HEAD", LANE_HEAD)
-    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.LANE_LEAST", 1)
+    monkeypatch.setattr("coordinator.application.dispatch.fair_queue.MIN_LANE_HEAD", 1)
     monkeypatch.setattr("coordinator.application.dispatch.fair_queue.QUEUE_JOBS", 3 * LANE_HEAD)
 
 

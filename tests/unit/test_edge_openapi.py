@@ -18,7 +18,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
-from coordinator.domain.json_schema import Described
+from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.domain.matching import Constraints
 from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.http.problems import STATUS_OF
@@ -248,7 +248,7 @@ def test_a_body_has_an_example_that_fits(method: str, path: str) -> None:
 def test_a_body_is_its_command() -> None:
     """The body of a submit is generated from the command, so that the two can't drift apart."""
     body = operation_of("post", "/v1/jobs")["requestBody"]["content"]["application/json"]["schema"]
-    command = JobSubmit.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
+    command = JobSubmit.model_json_schema(ref_template=SCHEMA_REF, schema_generator=DescribedJsonSchema)
     assert body["properties"].keys() == command["properties"].keys()
     assert body["properties"]["priority"] == command["properties"]["priority"]
     assert body["required"] == command["required"]

@@ -73,8 +73,8 @@ def test_what_is_offered_is_not_loaded_again() -> None:
     def away(work: QueuedWork) -> bool:
         return work.job_id in taken
 
-    fair_queue.load(lane, table[lane.cursor :][:LANE_HEAD], 1, complete=True, away=away)
-    fair_queue.load(lane, table[lane.cursor + 1 :], 1, complete=True, away=away)
+    fair_queue.load(lane, table[lane.cursor :][:LANE_HEAD], 1, complete=True, is_outdated=away)
+    fair_queue.load(lane, table[lane.cursor + 1 :], 1, complete=True, is_outdated=away)
     assert numbers(fair_queue.take({"c"}, 10)) == [LANE_HEAD]
 
 
@@ -174,7 +174,7 @@ def test_many_lanes_share_what_is_kept_in_memory(kind: str, monkeypatch: pytest.
     while True:
         for lane in list(fair_queue.low_lanes(classes, len(table))):
             more = [w for w in table if (w.job_class, w.priority, w.client) == lane.key]
-            more = [w for w in more if w.position > lane.cursor][: fair_queue.head]
+            more = [w for w in more if w.position > lane.cursor][: fair_queue.head_length]
             fair_queue.load(lane, more, len(table), complete=True)
         if not (batch := fair_queue.take(classes, 100)):
             break

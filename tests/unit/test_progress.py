@@ -217,7 +217,7 @@ async def test_ended_jobs_are_forgotten_after_a_while() -> None:
         hub.publish("alice", said("the end", 0))
         hub.end(JOB)
         assert [(0, "the end")] == texts(stream.take())
-        now[0] += progress_hub.AFTERLIFE_SECONDS + 1
+        now[0] += progress_hub.KEEP_FINAL_SECONDS + 1
         hub.publish("bob", said("b", 0, job=OTHER))
         assert hub.whole(JOB) is None
         assert hub.whole(OTHER) is not None

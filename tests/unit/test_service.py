@@ -208,7 +208,7 @@ def test_a_name_is_one_entrys(taken: str) -> None:
     """An id may be nobody's alias, and an alias nobody's id or alias."""
     names = {"whisper": None, "speech": None, "asr": None} | {taken: Held(taken, "other")}
     decided = given().when(ServiceRegister(spec=NAMED), names=names).then(Code.CONFLICT_STATE)
-    assert f"the name {taken} is other's" in decided.detail
+    assert f"the name {taken} belongs to other" in decided.detail
     entry = registered(a_spec())
     given(entry).when(ServiceRevise(spec=NAMED), names=names).then(Code.CONFLICT_STATE)
 

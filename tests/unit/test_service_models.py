@@ -209,7 +209,10 @@ def test_a_fault_is_named_where_it_is(service: str, payload: dict[str, Any], exp
     [
         (RenderPayload(blend_file_url=REF, frame_start=4, frame_end=4), None),
         (RenderPayload(blend_file_url=REF, frame_end=0), None),
-        (RenderPayload(blend_file_url=REF, frame_start=4, frame_end=3), "frame_end: before frame_start"),
+        (
+            RenderPayload(blend_file_url=REF, frame_start=4, frame_end=3),
+            "frame_end: must not be before frame_start",
+        ),
         (
             DataPayload(
                 inputs=[REF],

@@ -1,1 +1,1 @@
-"""What the coordinator does with the rules: the command bus, the followers, and the ports they need."""
+"""The use of the rules: commands, followers, dispatch, and the ports that they need."""

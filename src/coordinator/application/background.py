@@ -1,4 +1,4 @@
-"""One life cycle for everything that runs on, and one place for tasks that nobody waits for."""
+"""One life cycle for all long-running parts, and a place for tasks that nobody awaits."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ log = structlog.get_logger("background")
 
 
 class Service(Protocol):
-    """A part that runs on. Both may be called twice; `stop` also without a start, or after half of one."""
+    """A long-running part. Both may be called twice; `stop` also without a start, or after a failed start."""
 
     async def start(self) -> None:
-        """Returns once it does its work."""
+        """Returns once the service works."""
 
     async def stop(self) -> None:
-        """Returns once nothing of it runs any more."""
+        """Returns once no part of the service runs any more."""
 
 
 @runtime_checkable
 class Fallible(Protocol):
-    """A service that can say what keeps it from its work."""
+    """A service that reports its problems."""
 
     def problems(self) -> Sequence[str]:
-        """A sentence for each problem, without secrets; at once, without I/O."""
+        """A sentence for each problem, without secrets; immediate, without I/O."""
 
 
 class Services:
-    """A list of services that start in order and stop in reverse. It is a service itself."""
+    """A list of services that start in order and stop in reverse; a service itself."""
 
     def __init__(self, services: Sequence[Service]) -> None:
         self._services = services
@@ -43,7 +43,7 @@ class Services:
         return self._started is not None
 
     async def start(self) -> None:
-        """Start all of them. If one fails, it and those before it are stopped again; its error is raised."""
+        """Start all of them. If one fails, stop it and the ones before it, and raise its error."""
         if self._started is not None:
             return
         async with AsyncExitStack() as stack:
@@ -53,20 +53,20 @@ class Services:
             self._started = stack.pop_all()
 
     def problems(self) -> list[str]:
-        """What keeps the parts from their work, in order; at once, without I/O."""
+        """The problems of all services, in order; immediate, without I/O."""
         return [
             text for service in self._services if isinstance(service, Fallible) for text in service.problems()
         ]
 
     async def stop(self) -> None:
-        """Stop all of them, also where one fails at it; then its error is raised."""
+        """Stop all of them, even if one fails to stop; then raise its error."""
         if self._started is not None:
             stack, self._started = self._started, None
             await stack.aclose()
 
 
 class BackgroundTask:
-    """One task that runs until it is stopped."""
+    """One task that runs until `stop`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -77,12 +77,12 @@ class BackgroundTask:
         return self._task is not None and not self._task.done()
 
     def start(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run this, unless it runs already."""
+        """Run this coroutine, unless the task runs already."""
         if not self.running:
             self._task = asyncio.create_task(run(), name=self._name)
 
     async def stop(self) -> None:
-        """Cancel it, and wait for its end."""
+        """Cancel the task, and wait for its end."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -90,7 +90,7 @@ class BackgroundTask:
 
 
 class Background:
-    """Short tasks that nobody waits for: held until they end, and their errors are logged."""
+    """Short tasks that nobody awaits: kept until they end, with their errors logged."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -106,14 +106,14 @@ class Background:
         return task
 
     async def stop(self) -> None:
-        """Cancel all of them, and wait for their ends."""
+        """Cancel all tasks, and wait for their ends."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def join(self) -> None:
-        """Wait until there are none."""
+        """Wait until no task is left."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

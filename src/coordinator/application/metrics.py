@@ -1,6 +1,7 @@
-"""What the parts of one process count, as they stand at one moment: for metrics, benchmarks and operators.
+"""The metrics of one process at one moment, for the metrics endpoint, benchmarks and operators.
 
-Taking figures costs no I/O. What only the tables know (how many jobs wait) is not among them.
+Collecting them costs no I/O, so they leave out facts that only the tables have (such as the number of waiting
+jobs).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class BusMetrics:
     commit_seconds: float
     slowest_commit_seconds: float
     waiting: int
-    """Commands that are not in a batch yet."""
+    """Commands without a batch yet."""
     cached: int
     """Aggregates in memory."""
 
@@ -38,19 +39,19 @@ class FollowerMetrics:
 
     status: str
     position: int
-    """How far it has come; as of its last leadership where another process leads."""
+    """The position of the follower; that of its last leadership here if another process leads."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkMetrics:
-    """Open work and miners, as the dispatcher knows them that leads here."""
+    """Open work and miners, as known to the dispatcher that leads here."""
 
     offered: int
     running: int
     sessions: Mapping[str, int]
-    """Miners' sessions by state."""
+    """Number of sessions by state."""
     slots: int
-    """Of the sessions that take new work."""
+    """Slots of the sessions that take new work."""
     busy_slots: int
     profiles: int
     classes: int
@@ -58,13 +59,13 @@ class WorkMetrics:
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorMetrics:
-    """All of them."""
+    """All metrics of a process."""
 
     mode: str = "embedded"
     position: int = 0
-    """The last position of the log that is known here."""
+    """The last position of the log that this process knows."""
     broker_up: bool = True
     bus: BusMetrics | None = None
     followers: Mapping[str, FollowerMetrics] = field(default_factory=dict)
     work: WorkMetrics | None = None
-    """None where another process dispatches."""
+    """None if another process dispatches."""

@@ -1,7 +1,6 @@
-"""The ports: what the application needs from the outside, as Protocols. Adapters are wired in `bootstrap`.
+"""The ports: the application's needs from the outside, as Protocols. `runtime.bootstrap` wires the adapters.
 
-`EventLog` and `Database` are synchronous and are called from threads of their own; everything that speaks to
-a broker is asynchronous.
+`EventLog` and `Database` are synchronous and are called in threads; all ports to a broker are asynchronous.
 """
 
 from __future__ import annotations
@@ -42,15 +41,14 @@ class Recorded(NamedTuple):
     version: int
     event: Event
     data: bytes
-    """The event as JSON, as the log holds it (in today's shape)."""
+    """The stored JSON of the event, in the current version of its topic."""
     metadata: Metadata
-    """What it carries besides its facts."""
     key: str
-    """The stream as text, for everybody who needs it: that of a job is the job's id."""
+    """The stream's id as text, made once; the stream of a job has the job's id."""
 
 
 class Page(NamedTuple):
-    """Some events, and the position up to which there are no others."""
+    """Some events, and the position up to which they are complete."""
 
     events: Sequence[Recorded]
     reached: int
@@ -60,9 +58,9 @@ PayloadKind = Literal["payload", "result"]
 
 
 class StoredPayload(NamedTuple):
-    """A job's payload or result, beside the log and never in it: erasing one leaves the log verifiable.
+    """A job's payload or result, beside the log and never in it: its erasure leaves the log verifiable.
 
-    `body` is JSON: the document itself, or `{"blob": "blob:<sha256>"}` where it is over 64 KiB.
+    `body` is JSON: the payload or result itself, or `{"blob": "blob:<sha256>"}` for more than 64 KiB.
     """
 
     job_id: UUID
@@ -72,10 +70,10 @@ class StoredPayload(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """What an append came to: the events with their positions, in order, and the log's last position before.
+    """The appended events with their positions, in order, and the log's last position before them.
 
-    `previous` is exact (it is read under the append lock), so that a reader at `previous` may go on to these
-    events without reading.
+    `previous` is exact (read under the append lock), so that a reader at `previous` may go on with these
+    events without reading the log.
     """
 
     previous: int
@@ -83,7 +81,7 @@ class Appended(NamedTuple):
 
 
 class LogError(Exception):
-    """The log could not do it."""
+    """The log failed."""
 
 
 class VersionConflict(LogError):
@@ -91,20 +89,20 @@ class VersionConflict(LogError):
 
 
 class LogUnavailable(LogError):
-    """The database is out of reach. Whether a commit in flight took place is unknown: repeat the command."""
+    """The database is out of reach. The outcome of a commit in flight is unknown: repeat the command."""
 
 
 class EventLog(Protocol):
     """One append-only log of many streams. Thread-safe."""
 
     def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
-        """Append all events, and store all payloads, in one transaction; or nothing at all.
+        """Append all events and store all payloads in one transaction, or nothing at all.
 
         Raises VersionConflict, LogUnavailable. `events` is not empty.
         """
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
-        """Every event of these streams, in version order, in one query; a stream without events is absent."""
+        """All events of these streams, in version order, in one query; a stream without events is absent."""
 
     def versions(self, streams: Collection[UUID]) -> dict[UUID, int]:
         """The current version of these streams, in one query; a stream without events is absent."""
@@ -115,26 +113,26 @@ class EventLog(Protocol):
     def read_of(self, client: str, after: int, until: int, limit: int) -> Page:
         """Up to `limit` events of this client's jobs after `after` and not after `until`, in position order.
 
-        It looks through all events in between, so ask for bounded pieces.
+        It scans all events in between, so ask for bounded ranges.
         """
 
     def head(self) -> int:
         """The last position; 0 for an empty log."""
 
     def wait(self, after: int, timeout: float) -> bool:
-        """Block until an event after `after` is there (True), or `timeout` seconds passed (False).
+        """Block until the log has an event after `after` (True), or `timeout` seconds have passed (False).
 
-        Notified, with a slow poll behind it; survives the loss of its connection.
+        Uses notifications, backed by a slow poll; survives the loss of its connection.
         """
 
     def payloads(self, kind: PayloadKind, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
-        """These jobs' payloads or results, in one query; what was erased or never was is absent."""
+        """These jobs' payloads or results, in one query; erased and unknown ones are absent."""
 
     def erase(self, job_ids: Collection[UUID]) -> None:
-        """Delete these jobs' payloads, results and salts for good. The log stays as it is."""
+        """Delete these jobs' payloads, results and salts for good. The log stays unchanged."""
 
     def close(self) -> None:
-        """Give back every connection; wakes what waits. May be called twice."""
+        """Close all connections and wake all waiting calls. May be called twice."""
 
 
 # --- tables ------------------------------------------------------------------------------------------------
@@ -142,42 +140,42 @@ Row = Mapping[str, Any]
 
 
 class PositionMoved(Exception):
-    """Someone else moved this follower's position: this process no longer leads. Nothing was written."""
+    """Another process moved this follower's position: this one no longer leads. Nothing was written."""
 
 
 class Tables(Protocol):
     """The derived tables, inside one transaction. Columns hold str, int, float, bytes or None.
 
-    A write may be sent only when something has to see it, at the latest at the end: errors may come then.
+    A write may be delayed until a read needs it, or until the end of the transaction; so may its errors.
     """
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
-        """Insert these whole rows, or replace those with the same key; one statement for all."""
+        """Insert these whole rows, or replace the rows with the same keys; one statement for all."""
 
     def change(self, table: str, rows: Mapping[str, Row]) -> None:
         """Set these columns (the same in all rows) of the rows with these keys; one statement for all.
 
-        For tables whose key is one text column, which the rows leave out. A key that is not there is nothing.
+        For tables whose key is one text column, which the rows leave out. Missing keys are ignored.
         """
 
     def remove(self, table: str, keys: Collection[str]) -> None:
         """Delete the rows with these keys (tables whose key is one text column); one statement for all."""
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
-        """The rows of a named statement (see the `.sql` files). A list as parameter fits `IN (:list)`."""
+        """The rows of a named statement (see the `.sql` files). A list parameter fits `IN (:list)`."""
 
     def execute(self, statement: str, **params: Any) -> int:
-        """Run a named statement; the number of rows that it changed."""
+        """Run a named statement; returns the number of changed rows."""
 
     def position(self, follower: str) -> int:
-        """How far this follower has read; 0 at first."""
+        """The position of this follower; 0 at first."""
 
     def move(self, follower: str, before: int, after: int) -> None:
         """Move a follower's position. Raises PositionMoved if it is not at `before`."""
 
 
 class Database(Protocol):
-    """Where the tables are: the same database as the log's. Thread-safe."""
+    """The database of the tables, which is also the log's. Thread-safe."""
 
     def transaction(self) -> AbstractContextManager[Tables]:
         """One transaction: committed at the end, rolled back by an exception. Raises LogUnavailable."""
@@ -192,7 +190,7 @@ class Leadership(Protocol):
         """Wait until this process holds `name`."""
 
     def holds(self, name: str) -> bool:
-        """Whether it still does, as far as this process knows."""
+        """Whether this process still holds `name`, as far as it knows."""
 
     async def release(self, name: str) -> None: ...
 
@@ -201,36 +199,36 @@ class Leadership(Protocol):
 
 # --- work --------------------------------------------------------------------------------------------------
 class TakenOffer(Protocol):
-    """An offer taken from a queue, to be settled one way or the other."""
+    """An offer taken from a queue; its taker must settle it with `done` or `back`."""
 
     @property
     def offer(self) -> Offer: ...
 
     async def done(self) -> None:
-        """It was claimed, or is of no use: take it off the queue."""
+        """The offer was claimed, or is useless: take it off the queue."""
 
     async def back(self) -> None:
-        """Put it back for another taker."""
+        """Put the offer back for another taker."""
 
 
 class WorkQueues(Protocol):
     """One queue of offers per profile."""
 
     async def ensure(self, profile: str) -> None:
-        """Make the profile's queue if it is not there."""
+        """Create the profile's queue if it is missing."""
 
     async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
-        """Put bundles of offers on the queue; a bundle is one message. Returns what did not arrive."""
+        """Put bundles of offers on the queue; a bundle is one message. Returns offers that did not arrive."""
 
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
-        """One offer, waiting up to `wait` seconds; for miners that poll over HTTP."""
+        """One offer, after a wait of up to `wait` seconds; for miners that poll over HTTP."""
 
     def on_reset(self, callback: Callable[[], None]) -> None:
-        """Call back when what is on the queues became unknown (the broker came back)."""
+        """Call back when the content of the queues becomes unknown (the broker came back)."""
 
 
 class Hints(Protocol):
-    """Nudges to one miner: a lost one costs time, never correctness."""
+    """Hints to one miner: a lost hint costs time, never correctness."""
 
     async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
         """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain", "session_id"}` or
@@ -239,14 +237,14 @@ class Hints(Protocol):
 
 
 class EventSink(Protocol):
-    """Where events are published to for others to read."""
+    """The destination of published events."""
 
     async def publish(self, events: Sequence[Recorded]) -> None:
-        """Returns when all are confirmed; raises when any is not, and is then called again with the same."""
+        """Returns once all events are confirmed; raises otherwise, and the caller repeats all of them."""
 
 
 class BlobSink(Protocol):
-    """Where a payload goes that is too large for a row (the blob store; see `coordinator.blobs`)."""
+    """The destination of bodies that are too large for a row (the blob store; see `coordinator.blobs`)."""
 
     async def put(
         self, stream: AsyncIterator[bytes], *, expected_sha256: str | None, max_bytes: int
@@ -254,7 +252,7 @@ class BlobSink(Protocol):
 
 
 class BlobSource(Protocol):
-    """Where such a document is read from again."""
+    """The source of such bodies."""
 
     def get(self, sha256: str) -> AsyncIterator[bytes]: ...
 
@@ -264,48 +262,48 @@ class BlobName(Protocol):
     def sha256(self) -> str: ...
 
 
-# --- the way in --------------------------------------------------------------------------------------------
+# --- commands ----------------------------------------------------------------------------------------------
 class Intent(NamedTuple):
-    """A command, and who sent it."""
+    """A command and its sender."""
 
     command: Command
     principal: Principal
     message_id: str | None = None
-    """Makes a submit without an idempotency key repeatable: the broker may deliver one message twice."""
+    """Makes a submit without an idempotency key repeatable, as the broker may deliver a message twice."""
     traceparent: str | None = None
-    """The W3C trace context of the message or request that it came with."""
+    """The W3C trace context of its message or request."""
 
 
 class Gateway(Protocol):
-    """What both edges hand their messages to. It answers only after the commit."""
+    """The entry point for the commands of HTTP and AMQP. It answers only after the commit."""
 
     async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
-        """Decide these commands; the answers in the same order. Elements fail singly; never raises.
+        """Decide these commands; the answers are in the same order. Each command fails alone; never raises.
 
-        An accepted `miner.register` has made the miner's queues, and its answer names them.
+        An accepted `miner.register` has created the miner's queues, and its answer names them.
         """
 
     async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
-        """Note these heartbeats; each answer repeats the state that we want (see the protocol page)."""
+        """Note these heartbeats; each answer repeats the wanted state (see the protocol page)."""
 
     async def canonical(self, service: str) -> str:
-        """The id of the registry entry with this id or alias; the text itself where there is none."""
+        """The id of the registry entry with this id or alias; the text itself if no entry has it."""
 
     async def state(self, stream: UUID) -> Any:
-        """The state of one aggregate, fresh from the log (None where there is no such stream)."""
+        """The state of one aggregate, fresh from the log (None if there is no such stream)."""
 
 
 class Watermarks(Protocol):
-    """How far the followers have come, for reads that ask for at least a position."""
+    """The positions of the followers, for reads that ask for at least a position."""
 
     async def reached(self, follower: str, position: int, timeout: float) -> bool:
-        """Wait until `follower` has read up to `position`; False when `timeout` seconds passed before."""
+        """Wait until `follower` has reached `position`; False if `timeout` seconds pass first."""
 
     def of(self, follower: str) -> int:
-        """The last position known here."""
+        """The follower's last position known to this process."""
 
 
-# --- moments -----------------------------------------------------------------------------------------------
+# --- time --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Wall-clock milliseconds for facts, monotonic seconds for waiting."""

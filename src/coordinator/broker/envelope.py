@@ -140,7 +140,7 @@ def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBa
     """The commands in a body. Raises Refusal where the whole body can't be handled."""
     kind = COMMANDS.get(envelope.kind)
     if kind is None:
-        raise Refusal(Code.UNKNOWN_COMMAND, "no such command type; see the protocol page for what there is")
+        raise Refusal(Code.UNKNOWN_COMMAND, "no such command type; the protocol page lists all types")
     if kind.discloses:
         raise Refusal(Code.FORBIDDEN, "its answer is a secret, which no queue may hold: send it over HTTP")
 

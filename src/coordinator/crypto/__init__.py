@@ -1,1 +1,1 @@
-"""Canonical bytes, Ed25519 keys, receipts, and references to blobs. Imports nothing else of ours."""
+"""Canonical bytes, Ed25519 keys, receipts, and references to blobs. Imports only `validation` besides."""

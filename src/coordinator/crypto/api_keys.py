@@ -1,8 +1,8 @@
-"""The secrets of API keys that are made at run time: derived, never stored.
+"""The secrets of API keys that are created at run time: derived, never stored.
 
-A secret is HMAC-SHA256 under a master that only coordinators have, over the key's id and a random salt. The
-log holds the salt and a salted digest of the secret: enough to check a secret that is sent, not enough to get
-at it or to sign with it. Secrets have 256 bits, so that one round of SHA-256 is as good as a slow hash here.
+A secret is HMAC-SHA256 over the key's id and a random salt, under a master secret that only coordinators
+have. The log holds the salt and a salted digest of the secret. They suffice to check a secret, not to find it
+or to sign with it. Secrets have 256 bits, so that one round of SHA-256 is as good as a slow hash here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _HMAC_SECRET = b"coordinator api key hmac 1"
 
 
 class KeySecrets:
-    """Derives secrets. Every process of one coordinator has to have the same master."""
+    """Derives secrets. All processes of one coordinator need the same master secret."""
 
     def __init__(self, master: bytes) -> None:
         self._master = master
 
     @classmethod
     def of(cls, key: SigningKey) -> KeySecrets:
-        """A master of its own, derived from the key that signs receipts."""
+        """With a master secret derived from the key that signs receipts."""
         return cls(hashlib.sha256(_SECRET + b"\n" + key.sign(_SECRET)).digest())
 
     def secret(self, key_id: UUID, salt: str) -> str:
@@ -35,7 +35,7 @@ class KeySecrets:
         return self._derive(_SECRET, key_id, salt)
 
     def hmac_secret(self, key_id: UUID, salt: str) -> str:
-        """The second secret, which signs requests over HTTP and is never sent."""
+        """The second secret, which signs HTTP requests and is never sent."""
         return self._derive(_HMAC_SECRET, key_id, salt)
 
     def _derive(self, label: bytes, key_id: UUID, salt: str) -> str:
@@ -49,5 +49,5 @@ def new_salt() -> str:
 
 
 def digest_of(salt: str, secret: bytes) -> str:
-    """What an event holds of a secret: SHA-256 over the salt's bytes and the secret, 64 hex digits."""
+    """The digest of a secret in events: SHA-256 over the salt's bytes and the secret, 64 hex digits."""
     return hashlib.sha256(bytes.fromhex(salt) + secret).hexdigest()

@@ -1,16 +1,16 @@
-"""The byte forms that are signed and digested.
+"""The byte forms for signatures and digests.
 
-`canonical` is what signatures cover: the form of AITBC receipt 1.0. Null members are dropped, keys are
-sorted, separators are `,` and `:`, and everything outside ASCII is escaped. It takes only what every
-JSON library reads the same way: objects with printable ASCII keys, arrays without nulls, strings,
+`canonical` is the form for signatures, that of AITBC receipt 1.0. Null members are dropped, keys are
+sorted, separators are `,` and `:`, and everything outside ASCII is escaped. It takes only values that
+every JSON library reads the same way: objects with printable ASCII keys, arrays without nulls, strings,
 booleans, and integers up to ±(2^53 - 1). Where all strings are ASCII below U+007F the same bytes are also
 canonical by RFC 8785; with other characters they are not, because AITBC escapes and RFC 8785 does not.
 
-`canonical_json` is what digests of payloads and results cover: RFC 8785 itself, so that a miner or an
+`canonical_json` is the form for digests of payloads and results: RFC 8785 itself, so that a miner or an
 auditor in any language has a library for it. Nulls stay, and floats are allowed. One extension:
-integers beyond ±(2^53 - 1), for which RFC 8785 has no form, are written out exactly.
+integers beyond ±(2^53 - 1), for which RFC 8785 has no form, keep all their digits.
 
-`canonical_lenient` only checks receipts made elsewhere: AITBC's own form, floats and all.
+`canonical_lenient` only serves to check receipts made elsewhere: AITBC's own form, floats included.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ import orjson
 MAX_SIGNED_DEPTH: Final = 32
 MAX_JSON_DEPTH: Final = 64
 MAX_SAFE_INTEGER: Final = 2**53 - 1
-"""The largest integer that every IEEE 754 reader keeps apart from its neighbours (RFC 7493)."""
+"""The largest integer that every IEEE 754 reader tells from its neighbours (RFC 7493)."""
 
 _ASTRAL: Final = "\U00010000"
 _ascii_text = json.JSONEncoder(
@@ -38,11 +38,11 @@ _unicode_text = json.JSONEncoder(
 
 
 class CanonicalError(ValueError):
-    """This value has no canonical form; the message says which part and what to send instead."""
+    """The value has no canonical form; the message names the part and the remedy."""
 
 
 def canonical(value: Any) -> bytes:
-    """The bytes a signature covers: see the module's first paragraph.
+    """The bytes that a signature covers; see the module's first form.
 
     Raises CanonicalError for floats, nulls inside arrays, NUL characters, lone surrogates, integers
     beyond ±(2^53 - 1), keys that are not printable ASCII, and nesting deeper than 32.
@@ -50,18 +50,18 @@ def canonical(value: Any) -> bytes:
     if _check_signed(value, 1):
         value = _without_null_members(value)
     quick = _sorted_json(value)
-    # `json` escapes what is beyond ASCII, and DEL; all else both write the same. Escapes are looked at below.
+    # `json` also escapes DEL and everything outside ASCII; orjson does not. The code below checks escapes.
     if quick is not None and quick.isascii() and b"\x7f" not in quick and b"\\u" not in quick:
         return quick
     text = _ascii_text(value)
-    # Only text outside printable ASCII is escaped with \u, so most values skip the walk over strings.
+    # Only text outside printable ASCII has \u escapes, so most values skip the walk over strings.
     if "\\u" in text:
         _check_strings(value)
     return text.encode("ascii")
 
 
 def canonical_json(value: Any) -> bytes:
-    """RFC 8785 bytes of any JSON value, for digests: see the module's second paragraph.
+    """RFC 8785 bytes of any JSON value, for digests; see the module's second form.
 
     Raises CanonicalError for NaN, infinities, NUL characters, lone surrogates, keys that are not
     strings, anything that is not JSON, and nesting deeper than 64.
@@ -83,11 +83,11 @@ def canonical_lenient(value: Any) -> bytes:
     """AITBC's own form of any JSON value: no nulls in objects and arrays, floats as Python writes them.
 
     For checking signatures made elsewhere, never for making one. Equals `canonical` wherever that is
-    defined. Raises CanonicalError for what AITBC cannot have signed: NaN, not JSON, too deep.
+    defined. Raises CanonicalError for values that AITBC cannot have signed: NaN, not JSON, too deep.
     """
     try:
         text = _ascii_text(value)
-        # Most receipts hold no null, and copying one costs more than the search for the word.
+        # Most receipts hold no null, and a copy costs more than a search for the word.
         if "null" in text:
             text = _ascii_text(_without_nulls(value))
     except (TypeError, ValueError) as error:
@@ -100,8 +100,8 @@ def canonical_lenient(value: Any) -> bytes:
 def salted_digest(salt: bytes, value: Any) -> str:
     """Hex SHA-256 of `salt || canonical_json(value)`.
 
-    The salt (16 random bytes or more, kept with the payload) stops anyone who sees only the digest from
-    guessing a short payload; erasing salt and payload leaves a digest that says nothing.
+    The salt (16 random bytes or more, kept with the payload) protects a short payload from guesses against
+    the digest. Once salt and payload are erased, the digest says nothing.
     """
     return hashlib.sha256(salt + canonical_json(value)).hexdigest()
 
@@ -113,9 +113,9 @@ def sha256_file(path: Path) -> str:
 
 
 def _sorted_json(value: Any) -> bytes | None:
-    """The sorted, compact JSON of a checked value, ten times sooner than by `json`.
+    """The sorted, compact JSON of a checked value, ten times as fast as `json`.
 
-    None for what this library does not write: integers beyond 64 bits, and lone surrogates.
+    None for values that orjson can't write: integers beyond 64 bits, and lone surrogates.
     """
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -124,7 +124,7 @@ def _sorted_json(value: Any) -> bytes | None:
 
 
 def _check_signed(value: Any, depth: int) -> bool:
-    """Refuse what cannot be signed. True if a null member has to be dropped."""
+    """Refuse a value that cannot be signed. True if a null member has to be dropped."""
     if isinstance(value, dict):
         if depth > MAX_SIGNED_DEPTH:
             raise CanonicalError(f"nested deeper than {MAX_SIGNED_DEPTH}")
@@ -146,7 +146,7 @@ def _check_signed(value: Any, depth: int) -> bool:
         if depth > MAX_SIGNED_DEPTH:
             raise CanonicalError(f"nested deeper than {MAX_SIGNED_DEPTH}")
         if None in value:
-            # AITBC drops these, RFC 8785 keeps them: refused, so that both read the same bytes.
+            # AITBC drops these nulls and RFC 8785 keeps them; a refusal keeps both forms equal.
             raise CanonicalError("an array holds null; leave the element out")
         nulls = False
         for element in value:
@@ -165,7 +165,7 @@ def _check_signed(value: Any, depth: int) -> bool:
 
 
 def _is_plain(value: Any, depth: int) -> bool:
-    """Check a JSON value; True if the C encoder alone writes RFC 8785 for it."""
+    """Check a JSON value; True if the C encoder's text for it is RFC 8785."""
     if isinstance(value, float):
         if not isfinite(value):
             raise CanonicalError("NaN and infinity are not JSON; send a string or null")
@@ -190,7 +190,7 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 def _is_plain_float(value: float) -> bool:
-    """Whether Python and ECMAScript write it the same; they differ on 1.0, 1e-05, 1e16 and so on."""
+    """Whether Python and ECMAScript write it alike; they differ on 1.0, 1e-05, 1e16 and so on."""
     return 1e-4 <= abs(value) < 1e16 and not value.is_integer()
 
 
@@ -204,7 +204,7 @@ def _check_keys(value: dict[Any, Any], *, ascii_only: bool) -> str:
         return "\x7f"
     if ascii_only:
         # Sorting by code point, by UTF-16 unit and by byte agree on ASCII only.
-        raise CanonicalError("object keys must be printable ASCII in what is signed")
+        raise CanonicalError("object keys of a signed value must be printable ASCII")
     return max(names)
 
 
@@ -260,7 +260,7 @@ def _ecmascript_number(value: float) -> str:
     """Number::toString of ECMAScript (ECMA-262, 6.1.6.1.20), the number format of RFC 8785."""
     if value == 0:
         return "0"
-    # repr() already finds the shortest digits that read back; only their layout differs.
+    # repr() already finds the shortest digits that read back; only the layout differs.
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     assert isinstance(exponent, int)
     text, count = "".join(map(str, digits)), len(digits)

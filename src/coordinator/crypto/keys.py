@@ -1,7 +1,7 @@
 """Ed25519 keys and signatures, and base64url without padding.
 
-A public key is named by itself: `key_id` is its 32 bytes in base64url, 43 characters.
-Why `cryptography` and not the package called ed25519: docs/decisions/ed25519-from-cryptography.md.
+A public key is its own name: `key_id` is its 32 bytes in base64url, 43 characters.
+docs/decisions/ed25519-from-cryptography.md says why we use `cryptography` and not the package ed25519.
 """
 
 import base64
@@ -21,7 +21,7 @@ KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 _PARSED_KEYS: Final = 4096
-"""Public keys kept parsed, some 100 bytes each: more than the miners that one coordinator talks to."""
+"""Parsed public keys in memory, some 100 bytes each: more than one coordinator has miners."""
 
 
 class EncodingError(ValueError):
@@ -29,7 +29,7 @@ class EncodingError(ValueError):
 
 
 class KeyFileError(ValueError):
-    """A key, or the file that holds it, cannot be used; the message says what to do."""
+    """A key or its file cannot be used; the message says what to do."""
 
 
 def encode_base64url(data: bytes) -> str:
@@ -38,10 +38,10 @@ def encode_base64url(data: bytes) -> str:
 
 
 def decode_base64url(text: str, length: int | None = None) -> bytes:
-    """The bytes of unpadded base64url; `length` is the number of bytes expected.
+    """The bytes of unpadded base64url; `length` is the expected number of bytes.
 
     Raises EncodingError for padding, other alphabets, wrong lengths, and spellings that `encode_base64url`
-    would not produce: otherwise one signature would have several texts.
+    would not produce; otherwise one signature would have several texts.
     """
     if _BASE64URL.fullmatch(text) is None or len(text) % 4 == 1:
         raise EncodingError("expected base64url without padding")
@@ -79,22 +79,22 @@ class SigningKey:
 
     @classmethod
     def load_or_create(cls, path: Path) -> Self:
-        """The key in a file (hex seed and a newline), made on first use with mode 0600.
+        """The key in a file (hex seed and a newline), which is created on first use with mode 0600.
 
-        Missing parent directories are made with mode 0700. Two processes that start at once get the same
+        Missing parent directories are created with mode 0700. Two processes that start at once get the same
         key. Raises KeyFileError if group or others may read the file, or if it holds no key.
         """
         try:
             return cls._load(path)
         except FileNotFoundError:
             _create_exclusively(path, secrets.token_hex(KEY_BYTES).encode("ascii") + b"\n")
-            # Read back rather than used directly: another process may have been first.
+            # Read it back instead of using it directly: another process may have been first.
             return cls._load(path)
 
     @classmethod
     def _load(cls, path: Path) -> Self:
         with path.open("rb") as file:
-            # Of the open file, so that nobody can exchange it between the check and the read.
+            # The mode of the open file: nobody can swap the file between the check and the read.
             mode = os.fstat(file.fileno()).st_mode
             if os.name == "posix" and mode & 0o077:
                 raise KeyFileError(
@@ -121,7 +121,7 @@ class SigningKey:
 
 
 def verify(key_id: str, signature: bytes, message: bytes) -> bool:
-    """Whether this key signed this message. A malformed or unsafe key or signature is just False."""
+    """Whether this key signed this message. False for a malformed or unsafe key or signature, too."""
     try:
         _public_key(key_id).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -130,7 +130,7 @@ def verify(key_id: str, signature: bytes, message: bytes) -> bool:
 
 
 def check_key_id(key_id: str) -> None:
-    """Raise EncodingError unless this names a usable public key; for keys that somebody registers."""
+    """Raise EncodingError unless this is a usable public key; for keys at registration."""
     _public_key(key_id)
 
 
@@ -138,8 +138,8 @@ def check_key_id(key_id: str) -> None:
 def _public_key(key_id: str) -> Ed25519PublicKey:
     data = decode_base64url(key_id, KEY_BYTES)
     if int.from_bytes(data, "little") & ((1 << 255) - 1) in _SMALL_ORDER:
-        # Under such a key one signature fits many messages, so it would prove nothing about any of them.
-        raise EncodingError("this public key has small order; make a new key")
+        # One signature by such a key fits many messages, so it proves nothing about any of them.
+        raise EncodingError("this public key has small order; create a new key")
     try:
         return Ed25519PublicKey.from_public_bytes(data)
     except ValueError as error:
@@ -154,19 +154,19 @@ _SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _P, _P + 1, _Y8, _P - _Y8})
 
 
 def _create_exclusively(path: Path, content: bytes) -> None:
-    """Make a file with mode 0600 that appears complete or not at all; leave an existing one alone."""
+    """Create a file with mode 0600, complete or not at all; leave an existing one alone."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     _write_new(temporary, content)
     try:
-        # A hard link, unlike a rename, fails where the name is taken.
+        # A hard link, unlike a rename, fails if the name is taken.
         os.link(temporary, path)
     except FileExistsError:
         pass
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        # A file system without hard links: exclusive, but not complete at once.
+        # On a file system without hard links the creation is exclusive, but not atomic.
         _write_new(path, content)
     finally:
         temporary.unlink(missing_ok=True)

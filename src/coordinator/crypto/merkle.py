@@ -1,4 +1,4 @@
-"""Merkle trees as RFC 6962 hashes them: one root for many leaves, and the path that proves each of them."""
+"""Merkle trees with the hashes of RFC 6962: one root for many leaves, and an audit path for each leaf."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ def leaf_hash(content: bytes) -> bytes:
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of an inner node; its prefix keeps it from being taken for a leaf."""
+    """The hash of an inner node; the prefix tells it from a leaf."""
     return hashlib.sha256(_NODE + left + right).digest()
 
 
 def root_and_paths(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
     """The root over these leaf hashes, and each leaf's audit path, from the bottom up (RFC 6962, 2.1.1).
 
-    Raises ValueError for no leaves.
+    Raises ValueError without leaves.
     """
     if not leaves:
         raise ValueError("a tree has at least one leaf")
     paths: list[list[bytes]] = [[] for _ in leaves]
     places = list(range(len(leaves)))
     level = list(leaves)
-    # Pairing from the left and passing an odd last node up is the same tree as the RFC's split at the largest
-    # power of two.
+    # Pairing from the left and passing an odd last node up builds the same tree as the RFC's split at the
+    # largest power of two.
     while len(level) > 1:
         for leaf, place in enumerate(places):
             sibling = place ^ 1
@@ -42,7 +42,7 @@ def root_and_paths(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
 
 
 def root_of_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
-    """The root that a path leads to from the leaf hash at `index` of `size`; None where it can't be one.
+    """The root that a path leads to from the leaf hash at `index` of `size`; None for an invalid path.
 
     RFC 9162, section 2.1.3.2.
     """

@@ -1,13 +1,13 @@
 """Receipts in the format of AITBC receipt 1.0, and the miner's statement inside them.
 
-Who signs what:
-- the miner signs a statement: what it ran, for whom it claims it, and the digests of both ends;
+The signatures:
+- the miner signs a statement: the job and attempt, and the digests of payload and result;
 - the coordinator signs the receipt, which holds that statement in `metadata.statement`;
-- an attestation, if there is one, is a second signature by the coordinator over the same bytes (`sig`, the
-  one that AITBC verifies) and over the receipt with its signature (`receipt_sig`, which AITBC ignores).
+- an optional attestation is a second signature by the coordinator over the same bytes (`sig`, which AITBC
+  verifies) and over the receipt with its signature (`receipt_sig`, which AITBC ignores).
 
-The functions take and return plain dictionaries, because a receipt is made once per job and read as JSON by
-everyone else; the models describe their shape and parse what comes from outside.
+The functions take and return plain dictionaries: a receipt is made once per job, and all readers want JSON.
+The models describe its shape and parse receipts from outside.
 """
 
 import hashlib
@@ -37,13 +37,13 @@ DecimalText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,18}
 
 
 class Attestation(Signature):
-    """`sig` covers what the receipt's signature covers, `receipt_sig` the receipt with its signature."""
+    """`sig` signs the same bytes as the receipt's signature, `receipt_sig` the receipt with its signature."""
 
     receipt_sig: str = Field(pattern=r"^[A-Za-z0-9_-]{86}$")
 
 
 class ReceiptMetadata(StrictModel):
-    """What our receipts add to AITBC's fields. Digests only: payloads and results stay out of receipts."""
+    """Our additions to AITBC's fields. Receipts hold digests only, never payloads or results."""
 
     attempt: Attempt
     service: Name
@@ -53,10 +53,9 @@ class ReceiptMetadata(StrictModel):
 
 
 class Receipt(StrictModel):
-    """A statement of work done. Quantities are decimal strings, times Unix seconds.
+    """A receipt for work done. Quantities are decimal strings, times Unix seconds.
 
-    `provider` and `client` are principals' names, never API keys. Members that are null are left out of
-    what is signed.
+    `provider` and `client` are principals' names, never API keys. The signature leaves out null members.
     """
 
     version: Literal["1.0"] = "1.0"
@@ -84,10 +83,10 @@ class Attested:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What has been verified about a receipt, and on whose word.
+    """The verified facts of a receipt, and the keys behind them.
 
-    `key_trusted` is False where the caller named no trusted keys: then the receipt is whole, but anybody
-    may have made it. The same holds for `miner_key_trusted`. `statement` is None in receipts made elsewhere.
+    `key_trusted` is False if the caller named no trusted keys: the receipt is intact, but anybody may have
+    made it. The same holds for `miner_key_trusted`. `statement` is None in receipts made elsewhere.
     """
 
     receipt_id: str
@@ -101,14 +100,14 @@ class Verified:
 
 
 def receipt_id(job_id: str, attempt: int) -> str:
-    """The 32 hex digits that name the receipt of one attempt; the same attempt always has the same one."""
+    """The id of an attempt's receipt, 32 hex digits; the same attempt always has the same one."""
     return hashlib.sha256(f"coordinator receipt 1\n{job_id}\n{attempt}".encode()).hexdigest()[:32]
 
 
 def sign_receipt(key: SigningKey, receipt: Receipt | Mapping[str, Any]) -> dict[str, Any]:
     """The receipt as a dictionary without nulls, signed; earlier signatures and attestations are replaced.
 
-    Raises CanonicalError for what cannot be signed.
+    Raises CanonicalError for a receipt that cannot be signed.
     """
     content = receipt.model_dump(exclude_none=True) if isinstance(receipt, Receipt) else receipt
     signed = {name: value for name, value in content.items() if name not in _UNSIGNED and value is not None}
@@ -133,17 +132,17 @@ def verify_receipt(
 ) -> Verified:
     """Check a receipt, ours or one made by AITBC, with public keys alone.
 
-    `trusted` holds the key ids whose signature counts. None takes the key that the receipt itself names,
-    which proves that the receipt is whole and nothing about who made it; the answer says so.
-    `miner_keys` maps a miner's name to its key id. With it, the receipt must hold that miner's statement;
-    without it a statement is checked, if there is one, by the key it names.
+    `trusted` holds the key ids whose signatures count. None takes the key that the receipt itself names:
+    that proves that the receipt is intact and nothing about its author (`key_trusted` is False then).
+    `miner_keys` maps a miner's name to its key id. With it, the receipt must hold that miner's statement.
+    Without it, a statement is optional and is checked with the key that it names.
 
     Raises VerificationFailed: RECEIPT_MALFORMED, RECEIPT_ALGORITHM, RECEIPT_KEY, RECEIPT_SIGNATURE,
     ATTESTATION_SIGNATURE, STATEMENT_MISSING, STATEMENT_MINER, STATEMENT_MISMATCH, and those of
     `verify_statement`.
     """
-    # 1. The signature, and whose it is. Numbers may be floats in receipts made elsewhere, hence lenient;
-    #    for those made here the bytes are the same.
+    # 1. The signature and its key. Receipts made elsewhere may hold floats, hence the lenient form; for ours
+    #    the bytes are the same.
     named, signature = _signature_of(receipt)
     if trusted is not None and named not in trusted:
         raise VerificationFailed("RECEIPT_KEY", f"signed with {named}, which is not among the trusted keys")
@@ -151,10 +150,10 @@ def verify_receipt(
     if not matches(named, signature, message):
         raise VerificationFailed("RECEIPT_SIGNATURE", "the signature does not match the receipt")
 
-    # 2. Attestations, if any: one that does not match is worse than none.
+    # 2. Attestations: one that does not match is worse than none.
     attested = _verify_attestations(receipt, message)
 
-    # 3. The miner's own word, and that the receipt repeats it faithfully.
+    # 3. The miner's statement, which the receipt must repeat faithfully.
     statement, miner_key = _verify_inner_statement(receipt, miner_keys)
 
     return Verified(
@@ -233,16 +232,16 @@ def _verify_inner_statement(
         },
     }
     for name, (said, stated) in expected.items():
-        # The type as well, since True == 1 and 1.0 == 1 in Python but not in what was signed.
+        # Compare the type as well: True == 1 and 1.0 == 1 in Python, but not in the signed bytes.
         if said != stated or type(said) is not type(stated):
             raise VerificationFailed(
-                "STATEMENT_MISMATCH", f"{name} is {said!r}; the miner's word: {stated!r}"
+                "STATEMENT_MISMATCH", f"{name} is {said!r}, but the miner states {stated!r}"
             )
     return statement, key_id
 
 
 def _signed_bytes(receipt: Mapping[str, Any], without: Collection[str]) -> bytes:
-    """What a signature over a receipt without these members covers. Raises VerificationFailed."""
+    """The signed bytes of a receipt without these members. Raises VerificationFailed."""
     try:
         return canonical_lenient(_without(receipt, without))
     except CanonicalError as error:

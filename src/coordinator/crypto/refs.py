@@ -21,7 +21,7 @@ def blob_ref(sha256: str) -> str:
 
 
 def parse_blob_ref(ref: str) -> str:
-    """The SHA-256 (64 lowercase hex digits) that a reference names. Raises BlobRefError."""
+    """The SHA-256 (64 lowercase hex digits) in a reference. Raises BlobRefError."""
     match = BLOB_REF.fullmatch(ref)
     if match is None:
         raise BlobRefError(f"expected blob: and 64 lowercase hexadecimal digits, not {ref[:80]!r}")
@@ -29,16 +29,16 @@ def parse_blob_ref(ref: str) -> str:
 
 
 def blob_refs(value: Any) -> set[str]:
-    """All references (with their `blob:`) among the string values of a JSON value; keys do not count.
+    """All references (with `blob:`) among the string values of a JSON value; keys do not count.
 
-    A string that merely contains a reference is text, not a reference.
+    A string that merely contains a reference is not a reference.
     """
     found: set[str] = set()
     waiting: list[Any] = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
-            # The length test first: it spares the regular expression nearly every other string.
+            # The cheap length test first: nearly all other strings need no regular expression.
             if len(item) == 69 and BLOB_REF.fullmatch(item):
                 found.add(item)
         elif isinstance(item, Mapping):

@@ -1,4 +1,4 @@
-"""Signatures as receipts and statements hold them: their shape, making one, checking one."""
+"""Signatures in receipts and statements: their shape, signing, checking."""
 
 from typing import Final, Literal
 
@@ -18,7 +18,7 @@ SIGNATURE_MEMBER: Final = "signature"
 
 
 class VerificationFailed(ValueError):
-    """A signature, or what it covers, is not what it should be. `code` is stable, `detail` is for people."""
+    """A signature or its content is invalid. `code` is stable, `detail` is for people."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -27,7 +27,7 @@ class VerificationFailed(ValueError):
 
 
 class StrictModel(BaseModel):
-    """Something signed: no member that is not known, no value that is converted."""
+    """A signed document: unknown members are refused, values are not converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -46,7 +46,7 @@ def sign(key: SigningKey, message: bytes) -> dict[str, str]:
 
 
 def matches(key_id: str, signature: str, message: bytes) -> bool:
-    """Whether this signature (base64url) over these bytes is by this key; malformed ones are not."""
+    """Whether this signature (base64url) over these bytes is by this key. False for malformed ones."""
     try:
         return verify(key_id, decode_base64url(signature, SIGNATURE_BYTES), message)
     except EncodingError:

@@ -1,8 +1,8 @@
-"""The miner's statement: what it ran, for whom it claims it, and the digests of both ends, signed.
+"""The miner's signed statement: the job and attempt, and the digests of payload and result.
 
-Statements that are ready at the same time may share one signature, which then costs a fraction each to make
-and to check. They are the leaves of a Merkle tree; what is signed is the tree's root, and each statement's
-signature says where in the tree it stands (`tree`). Each still proves itself, without the others.
+Statements that are ready at the same time may share one signature, which makes signing and checking cheap.
+They are the leaves of a Merkle tree. The signature covers the root, and each statement's signature holds its
+inclusion proof (`tree`). So each statement proves itself, without the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from coordinator.validation import first_invalid_field
 
 STATEMENT_VERSION: Final = "1"
 MAX_SHARED: Final = 16
-"""Statements that we sign together: the path grows with more of them, and there is little left to save."""
+"""The most statements under one signature of ours: more lengthen the path and save little."""
 MAX_PATH: Final = 20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 in lowercase hex")]
@@ -35,7 +35,7 @@ Instant = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 
 
 class Statement(StrictModel):
-    """What a miner signs about one attempt. Times are Unix milliseconds by the miner's clock."""
+    """A miner's statement about one attempt. Times are Unix milliseconds by the miner's clock."""
 
     version: Literal["1"] = "1"
     job_id: Name
@@ -49,10 +49,10 @@ class Statement(StrictModel):
     completed_at_ms: Instant
 
 
-class Place(StrictModel):
-    """Where a statement stands in the tree whose root was signed: the `index`-th of `size`.
+class InclusionProof(StrictModel):
+    """The proof that a statement is the `index`-th of `size` in the tree whose root was signed.
 
-    `path` are the hashes that lead from it to the root, from the bottom up (RFC 6962, section 2.1.1).
+    `path` holds the hashes from the statement to the root, from the bottom up (RFC 6962, section 2.1.1).
     """
 
     index: Annotated[int, Field(ge=0, lt=2**MAX_PATH)]
@@ -61,9 +61,9 @@ class Place(StrictModel):
 
 
 class StatementSignature(Signature):
-    """Over the statement alone, or over the root of a tree that it is in."""
+    """A signature over the statement alone, or over the root of a tree with the statement."""
 
-    tree: Place | None = None
+    tree: InclusionProof | None = None
 
 
 class SignedStatement(Statement):
@@ -73,15 +73,15 @@ class SignedStatement(Statement):
 
 
 def sign_statement(key: SigningKey, statement: Statement | Mapping[str, Any]) -> dict[str, Any]:
-    """A `SignedStatement` as a dictionary. Raises CanonicalError for what cannot be signed."""
+    """A `SignedStatement` as a dictionary. Raises CanonicalError for a statement that cannot be signed."""
     content = _content(statement.model_dump() if isinstance(statement, Statement) else statement)
     return {**content, SIGNATURE_MEMBER: sign(key, canonical(content))}
 
 
 def sign_statements(key: SigningKey, statements: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each as a `SignedStatement`, under one signature; alone, as `sign_statement` does it.
+    """`SignedStatement`s under one signature; a single one is signed as by `sign_statement`.
 
-    Raises CanonicalError if any of them cannot be signed.
+    Raises CanonicalError if any statement cannot be signed.
     """
     if len(statements) == 1:
         return [sign_statement(key, statements[0])]
@@ -105,13 +105,13 @@ def sign_statements(key: SigningKey, statements: Sequence[Mapping[str, Any]]) ->
 
 
 def tree_message(root: bytes, size: int) -> bytes:
-    """What a signature over a tree of statements covers; no statement has this form."""
-    # Canonical as it is written: its keys are in order, and nothing in it needs an escape.
+    """The signed bytes of a tree of statements; no statement has this form."""
+    # Canonical as written: the keys are in order, and nothing needs an escape.
     return f'{{"root":"{root.hex()}","statements":{size},"version":"{STATEMENT_VERSION}"}}'.encode()
 
 
 def verify_statement(signed: Mapping[str, Any], key_id: str) -> None:
-    """Check a miner's signed statement against the key that this miner registered.
+    """Check a miner's signed statement against the key that the miner registered.
 
     Raises VerificationFailed: STATEMENT_MALFORMED, STATEMENT_KEY (signed with another key),
     STATEMENT_SIGNATURE.
@@ -120,7 +120,7 @@ def verify_statement(signed: Mapping[str, Any], key_id: str) -> None:
 
 
 class StatementVerifier:
-    """Checks statements that come together: a signature that several share is checked once."""
+    """Checks statements that arrive together; a shared signature is checked once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, bytes], bool] = {}
@@ -141,21 +141,21 @@ class StatementVerifier:
             raise VerificationFailed("STATEMENT_KEY", f"signed with {signature['key_id']}, expected {key_id}")
         if (tree := signature.get("tree")) is not None:
             message = _signed_of(message, tree)
-        place = (key_id, signature["sig"], message)
-        if place not in self._known:
-            self._known[place] = matches(key_id, signature["sig"], message)
-        if not self._known[place]:
+        checked = (key_id, signature["sig"], message)
+        if checked not in self._known:
+            self._known[checked] = matches(key_id, signature["sig"], message)
+        if not self._known[checked]:
             raise VerificationFailed(
                 "STATEMENT_SIGNATURE", "the miner's signature does not match the statement"
             )
 
 
 def _signed_of(statement: bytes, tree: Mapping[str, Any]) -> bytes:
-    """What the signature covers, if the statement stands where it says. Raises VerificationFailed."""
+    """The signed bytes that follow from the inclusion proof. Raises VerificationFailed for an invalid one."""
     path = [bytes.fromhex(sibling) for sibling in tree["path"]]
     root = root_of_path(leaf_hash(statement), tree["index"], tree["size"], path)
     if root is None:
-        raise VerificationFailed("STATEMENT_SIGNATURE", "no such place in a tree of this size")
+        raise VerificationFailed("STATEMENT_SIGNATURE", "the path does not fit index and size")
     return tree_message(root, tree["size"])
 
 

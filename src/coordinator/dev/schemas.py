@@ -22,7 +22,7 @@ from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.progress import ProgressReport
 from coordinator.crypto.receipt import Receipt
 from coordinator.crypto.statement import SignedStatement
-from coordinator.domain.json_schema import Described
+from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.domain.registry import COMMANDS, EVENTS
 from coordinator.edge.live.client_socket import AnyClientRequest
 from coordinator.edge.live.messages import AnyClientMessage
@@ -44,10 +44,10 @@ DOCUMENTS: Mapping[str, type[BaseModel]] = {
 
 def json_schema(model: type[BaseModel], kind: str, name: str) -> dict[str, Any]:
     """One model's schema, a document of its own."""
-    made = model.model_json_schema(schema_generator=Described)
+    made = model.model_json_schema(schema_generator=DescribedJsonSchema)
     if kind == "command":
         made["x-senders"] = sorted(COMMANDS[name].senders)
-    return {"$schema": Described.schema_dialect, "$id": f"urn:coordinator:{kind}:{name}", **made}
+    return {"$schema": DescribedJsonSchema.schema_dialect, "$id": f"urn:coordinator:{kind}:{name}", **made}
 
 
 def openapi() -> dict[str, Any]:
@@ -84,7 +84,7 @@ def generate() -> dict[str, str]:
         **{f"commands/{t}.json": json_schema(m, "command", t) for t, m in COMMANDS.items()},
         **{f"events/{t}.json": json_schema(m, "event", t) for t, m in EVENTS.items()},
         **{f"documents/{n}.json": json_schema(m, "document", n) for n, m in DOCUMENTS.items()},
-        "asyncapi.json": asyncapi(Described),
+        "asyncapi.json": asyncapi(DescribedJsonSchema),
         "openapi.json": openapi(),
     }
     return {

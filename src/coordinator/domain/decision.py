@@ -1,10 +1,10 @@
-"""What a decision is made of, and what it is.
+"""Decisions: events with the streams that they are appended to, and the state that follows from events.
 
     decide(state, command, context) -> Decision, or it raises a Refusal
     evolve(state, event) -> state
 
-Every stream that a decision appends to is guarded by its version. What it only looks at is handed in with the
-context, may be stale, and the context's docstrings say why that does no harm.
+The version of each stream that a decision appends to guards that stream. Other facts come with the context
+and may be stale; the context's docstrings say why stale facts do no harm.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from coordinator.domain.messages import SYSTEM, Event, Millis, Principal
 
 
 class StreamEvent(NamedTuple):
-    """An event, and the stream that it belongs to."""
+    """An event and its stream."""
 
     stream: UUID
     event: Event
 
 
 Decision = list[StreamEvent]
-"""Events in the order in which they are appended, all or none; none for a repeat of an applied command."""
+"""Events in the order of their append, which takes all or none. Empty for a repeat of an applied command."""
 
 
 def on(stream: UUID, events: Iterable[Event]) -> Decision:
@@ -33,7 +33,7 @@ def on(stream: UUID, events: Iterable[Event]) -> Decision:
 
 
 class Context(NamedTuple):
-    """What a decision is told besides the state and the command, where it needs nothing else."""
+    """The facts for a decision that needs no others besides the state and the command."""
 
     now: Millis
     principal: Principal = SYSTEM
@@ -44,11 +44,11 @@ Evolve = Callable[[Any, Any], Any]
 E = TypeVar("E", bound=Evolve)
 
 EVOLVE: dict[str, Evolve] = {}
-"""By noun: how the state of such a stream follows from its events. Filled like the tables of topics."""
+"""The `evolve` of each noun; filled like the tables of topics."""
 
 
 def evolves(noun: str) -> Callable[[E], E]:
-    """Register a noun's `evolve`. Raises ValueError where the noun has one already."""
+    """Register a noun's `evolve`. Raises ValueError if the noun has one already."""
 
     def register(function: E) -> E:
         if noun in EVOLVE:
@@ -60,7 +60,7 @@ def evolves(noun: str) -> Callable[[E], E]:
 
 
 def fold(events: Iterable[Event], state: Any = None) -> Any:
-    """The state of a stream after these events of it."""
+    """The state of a stream after these events."""
     for event in events:
         state = EVOLVE[event.noun](state, event)
     return state

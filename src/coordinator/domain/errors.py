@@ -10,37 +10,37 @@ from enum import StrEnum
 class Code(StrEnum):
     """Every refusal code. A code never changes its meaning."""
 
-    UNAUTHORIZED_KEY = "UNAUTHORIZED_KEY"  # the sender did not prove who it is
-    FORBIDDEN = "FORBIDDEN"  # the sender is known, and this is not for it
+    UNAUTHORIZED_KEY = "UNAUTHORIZED_KEY"  # the sender did not prove its identity
+    FORBIDDEN = "FORBIDDEN"  # the sender is known, and may not do this
     RATE_LIMITED = "RATE_LIMITED"
-    INVALID_PAYLOAD = "INVALID_PAYLOAD"  # malformed, or not what the schema asks for
+    INVALID_PAYLOAD = "INVALID_PAYLOAD"  # malformed, or against the schema
     TOO_LARGE = "TOO_LARGE"  # over a size limit
     UNKNOWN_COMMAND = "UNKNOWN_COMMAND"
     SERVICE_NOT_FOUND = "SERVICE_NOT_FOUND"  # no such service, or retired
-    JOB_NOT_FOUND = "JOB_NOT_FOUND"  # no such job, or not the sender's
+    JOB_NOT_FOUND = "JOB_NOT_FOUND"  # no such job, or another client's
     JOB_NOT_READY = "JOB_NOT_READY"  # the job is not final yet
     MINER_NOT_FOUND = "MINER_NOT_FOUND"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"  # no API key with this id
     SESSION_NOT_LIVE = "SESSION_NOT_LIVE"  # register again, with a new session id
-    MINER_DRAINING = "MINER_DRAINING"  # finishes what it holds, gets nothing new
+    MINER_DRAINING = "MINER_DRAINING"  # the miner finishes its jobs and gets no new ones
     NOT_CAPABLE = "NOT_CAPABLE"  # this miner's capabilities do not satisfy the job
     NO_ELIGIBLE_MINER = "NO_ELIGIBLE_MINER"
     CONFLICT_STATE = "CONFLICT_STATE"  # the aggregate's state does not allow this
-    STALE_ATTEMPT = "STALE_ATTEMPT"  # another attempt is (or was) the valid one: drop the work
+    STALE_ATTEMPT = "STALE_ATTEMPT"  # another attempt is (or was) the valid one; drop the work
     IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"  # same key, different request
     INVALID_STATEMENT = "INVALID_STATEMENT"  # the signed statement does not prove this result
-    BLOB_NOT_FOUND = "BLOB_NOT_FOUND"  # no such blob, or not the sender's
+    BLOB_NOT_FOUND = "BLOB_NOT_FOUND"  # no such blob, or another principal's
     BLOB_TOO_LARGE = "BLOB_TOO_LARGE"
     DIGEST_MISMATCH = "DIGEST_MISMATCH"
-    INTERNAL = "INTERNAL"  # our fault; nothing was recorded; may be sent again
-    UNAVAILABLE = "UNAVAILABLE"  # the log is out of reach; nothing is known to be recorded; send it again
+    INTERNAL = "INTERNAL"  # our fault; nothing was recorded; send it again
+    UNAVAILABLE = "UNAVAILABLE"  # the log is out of reach; perhaps nothing was recorded; send it again
 
 
 class Refusal(Exception):
-    """A command did nothing, and this is why.
+    """The reason why a command did nothing.
 
-    `code` is for programs, `detail` for people: it says what was wrong and what to do next, and never
-    contains a payload or a secret.
+    `code` is for programs, `detail` for people: it names the fault and the next step, and never contains a
+    payload or a secret.
     """
 
     def __init__(self, code: Code, detail: str) -> None:

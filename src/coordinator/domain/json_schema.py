@@ -1,6 +1,6 @@
-"""JSON Schema of our models for people: the docstrings below their fields become descriptions.
+"""JSON Schema of our models, with descriptions from the docstrings below their fields.
 
-The models say so themselves (`use_attribute_docstrings`).
+The models turn those descriptions on (`use_attribute_docstrings`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 SEE_ALSO = {
-    ("JobComplete", "statement"): "The miner's signed statement; its shape is in documents/statement.json.",
-    ("JobCompleted", "receipt"): "The signed receipt; its shape is in documents/receipt.json.",
+    ("JobComplete", "statement"): "The miner's signed statement; documents/statement.json has its schema.",
+    ("JobCompleted", "receipt"): "The signed receipt; documents/receipt.json has its schema.",
 }
-"""What the code types as any object, because it is checked elsewhere."""
+"""Descriptions of fields that are any object to the model, because other code checks them."""
 
 
-class Described(GenerateJsonSchema):
-    """JSON Schema with descriptions on one line, and without made-up titles of fields."""
+class DescribedJsonSchema(GenerateJsonSchema):
+    """JSON Schema with one-line descriptions, and without generated titles of fields."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -35,7 +35,7 @@ class Described(GenerateJsonSchema):
 
     def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
         made = super().dict_schema(schema)
-        if "patternProperties" in made:  # the names are restricted: others are refused
+        if "patternProperties" in made:  # restricted names: all others are refused
             made["additionalProperties"] = False
         return made
 

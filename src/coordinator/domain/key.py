@@ -1,10 +1,10 @@
-"""Key: an API key that an admin made at run time.
+"""Key: an API key that an admin creates at run time.
 
 create -> generation 1 --rotate--> generation 2 … --revoke--> revoked (for good)
 
-A key proves one name in one role, and neither ever changes. Its secret is not here: an event holds a random
-salt and a digest of the secret, from which nobody can get the secret, and with which nobody can sign. Who
-holds the coordinator's own signing key derives the secret from the salt (see `coordinator.crypto.api_keys`).
+A key proves one name in one role; neither ever changes. Events never hold the secret, only a random salt and
+a digest of the secret. The digest neither gives the secret away nor signs anything. The coordinator derives
+the secret from the salt and its own signing key (see `coordinator.crypto.api_keys`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from coordinator.domain.messages import (
 MAX_GRACE_SECONDS = 30 * 86_400
 MAX_LIFE_SECONDS = 10 * 365 * 86_400
 MAX_OLD_SECRETS = 8
-"""Secrets in their grace that one key may have beside its newest; the oldest end first."""
+"""Older secrets in their grace period that one key may have; the oldest end first."""
 
 KeyRole = Literal["client", "miner", "admin"]
 Salt = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -45,27 +45,27 @@ Generation = Annotated[int, Field(ge=1, le=1_000_000)]
 
 # --- commands ----------------------------------------------------------------------------------------------
 class KeyCreate(Command, topic="key.create", senders={Role.ADMIN}, discloses=True):
-    """Make an API key. The answer to the first of them holds its secret, a repeat's does not."""
+    """Create an API key. The first answer holds its secret, the answer to a repeat does not."""
 
     name: Name
-    """Who speaks with it: what events, receipts and logs show. Several keys may have one name."""
+    """The principal's name in events, receipts and logs. Several keys may have one name."""
     role: KeyRole
     label: Label = ""
-    """For people: what the key is for."""
+    """The purpose of the key, for people."""
     expires_in_seconds: Annotated[int, Field(ge=1, le=MAX_LIFE_SECONDS)] | None = None
     signed: bool = False
-    """Whether requests over HTTP must carry an HMAC, under a second secret."""
+    """Whether HTTP requests must carry an HMAC under a second secret."""
     idempotency_key: IdempotencyKey | None = None
 
 
 class KeyRotate(Command, topic="key.rotate", senders={Role.ADMIN}, discloses=True):
-    """Give a key another secret. Name, role and end stay what they are."""
+    """Give a key a new secret. Name, role and expiry stay the same."""
 
     key_id: UUID
     grace_seconds: Annotated[int, Field(ge=0, le=MAX_GRACE_SECONDS)] = 0
-    """How long the secrets before it are good for; 0 ends them at once."""
+    """How long the older secrets stay valid; 0 ends them at once."""
     generation: Generation | None = None
-    """The generation that is to be replaced: where it is no longer the newest, nothing is done."""
+    """The generation to replace; if it is no longer the newest, the command is refused."""
 
 
 class KeyRevoke(Command, topic="key.revoke", senders={Role.ADMIN}):
@@ -80,14 +80,14 @@ KeyCommand = KeyCreate | KeyRotate | KeyRevoke
 
 
 # --- events ------------------------------------------------------------------------------------------------
-class OfKey(Event):
-    """What all events of an API key have."""
+class KeyEventBase(Event):
+    """The fields of every event of an API key."""
 
     key_id: UUID
     name: Name
 
 
-class KeyCreated(OfKey, topic="key.created.v1"):
+class KeyCreated(KeyEventBase, topic="key.created.v1"):
     role: KeyRole
     label: Label
     expires_at: Millis | None
@@ -97,15 +97,15 @@ class KeyCreated(OfKey, topic="key.created.v1"):
     """SHA-256 over the salt's bytes and the secret."""
 
 
-class KeyRotated(OfKey, topic="key.rotated.v1"):
+class KeyRotated(KeyEventBase, topic="key.rotated.v1"):
     generation: Generation
     salt: Salt
     digest: Digest
     old_until: Millis
-    """When all secrets before this one end."""
+    """The end of all older secrets."""
 
 
-class KeyRevoked(OfKey, topic="key.revoked.v1"):
+class KeyRevoked(KeyEventBase, topic="key.revoked.v1"):
     reason: Text
 
 
@@ -115,19 +115,19 @@ KeyEvent = KeyCreated | KeyRotated | KeyRevoked
 
 def is_key_event(event: Event) -> TypeGuard[KeyEvent]:
     """Whether this is an event of an API key."""
-    return isinstance(event, OfKey)
+    return isinstance(event, KeyEventBase)
 
 
 # --- states ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What there is to know of one secret without knowing it."""
+    """The public facts of one secret."""
 
     generation: int
     salt: str
     digest: str
     until: Millis | None
-    """When it ends; None where only the key's own end ends it."""
+    """The end of the secret; None if it ends with the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,8 @@ class Active:
     def principal(self) -> Principal:
         return Principal(self.created.name, Role(self.created.role))
 
-    def over(self, now: Millis) -> bool:
-        """Whether the key's time is up."""
+    def is_expired(self, now: Millis) -> bool:
+        """Whether the key has expired."""
         return self.created.expires_at is not None and self.created.expires_at <= now
 
 
@@ -161,7 +161,7 @@ initial: KeyState = None
 
 
 def key_stream(admin: str, idempotency_key: str) -> UUID:
-    """The id of the API key that `admin` made under this idempotency key."""
+    """The id of the API key that `admin` created under this idempotency key."""
     return stream_id("key", admin, idempotency_key)
 
 
@@ -187,15 +187,15 @@ def evolve(state: KeyState, event: KeyEvent) -> KeyState:
 
 
 class SecretContext(NamedTuple):
-    """Of a command that gives a key a secret; made with the command, never stale."""
+    """The facts for a command that gives a key a secret; made with the command, never stale."""
 
     now: Millis
     principal: Principal
     key_id: UUID
-    """The stream that is decided: the id of a new key."""
+    """The stream of the decision; for `key.create` the id of the new key."""
     salt: str
     digest: str
-    """What an event holds of the secret."""
+    """Of the secret, as in `KeyCreated`."""
 
 
 def decide(state: KeyState, command: KeyCommand, context: SecretContext | Context) -> Decision:
@@ -232,11 +232,11 @@ def _create(state: KeyState, command: KeyCreate, context: SecretContext) -> list
     if state is not None:
         if _request(command) != _created(state.created):
             raise Refusal(
-                Code.IDEMPOTENCY_MISMATCH, "this idempotency key was used for another key; take a new one"
+                Code.IDEMPOTENCY_MISMATCH, "this idempotency key was used for another API key; use a new one"
             )
         return []
     if command.name == SYSTEM.name:
-        raise Refusal(Code.INVALID_PAYLOAD, f"name: {SYSTEM.name} is the coordinator itself")
+        raise Refusal(Code.INVALID_PAYLOAD, f"name: {SYSTEM.name} is reserved; choose another name")
     life = command.expires_in_seconds
     return [
         KeyCreated(
@@ -259,11 +259,11 @@ def _rotate(state: KeyState, command: KeyRotate, context: SecretContext) -> list
         raise Refusal(Code.CONFLICT_STATE, "the key is revoked; create another one")
     if not isinstance(state, Active):  # also where the id is a job's or a miner's
         raise _not_found()
-    if state.over(context.now):
-        raise Refusal(Code.CONFLICT_STATE, "the key's time is up; create another one")
+    if state.is_expired(context.now):
+        raise Refusal(Code.CONFLICT_STATE, "the key has expired; create another one")
     newest = state.newest.generation
     if command.generation not in (None, newest):
-        raise Refusal(Code.CONFLICT_STATE, f"the key is at generation {newest} by now")
+        raise Refusal(Code.CONFLICT_STATE, f"the key is at generation {newest} already; rotate that one")
     return [
         KeyRotated(
             **_common(state.created, context),
@@ -305,4 +305,4 @@ def _common(created: KeyCreated, context: SecretContext | Context) -> dict[str, 
 
 
 def _not_found() -> Refusal:
-    return Refusal(Code.KEY_NOT_FOUND, "no such key; keys in the settings are changed there")
+    return Refusal(Code.KEY_NOT_FOUND, "no such key; change a key of the settings in the settings")

@@ -1,7 +1,8 @@
-"""Matching: what a job needs against what a miner has, as pure functions.
+"""Matching: the needs of a job against the capabilities of a miner, as pure functions.
 
-Jobs with equal needs form a *class*, miners with equal abilities a *profile*; `unmet` compares one of each
-and says why not. Callers keep the answer per pair, so its cost does not depend on jobs or miners.
+Jobs with equal needs form a *class*, miners with equal capabilities a *profile*. `unmet` compares a class
+with a profile and gives the reasons against the match. Callers keep the answer per pair, so the cost does not
+grow with the number of jobs or miners.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from coordinator.domain.messages import Decimal, ServiceId
 
-BYTES_PER_GB = 10**9  # as vendors and REQUIREMENTS count: a "24 GB" card reports 24,564 MiB
+BYTES_PER_GB = 10**9  # as vendors count: a "24 GB" card reports 24,564 MiB
 BYTES_PER_MIB = 2**20  # as drivers count
-NOMINAL_SHARE = 0.98  # with error correction on, a card's driver reports a little less than its name says
+NOMINAL_SHARE = 0.98  # with error correction on, the driver reports a little less than the nominal memory
 
 MAX_LABEL = 100  # characters
 
@@ -29,26 +30,26 @@ Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,
 
 
 class Constraints(BaseModel):
-    """What a job needs. A missing field asks for nothing."""
+    """The needs of a job. A missing field asks for nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     gpu: Label | None = Field(None, json_schema_extra={"pattern": "[A-Za-z0-9]"})
     """A vendor ("nvidia"), a model ("rtx-4090") or "any" (some GPU)."""
     cuda: Version | None = None
-    """The least CUDA version, compared as a version: 12.10 is newer than 12.9."""
+    """The lowest CUDA version, compared as a version: 12.10 is newer than 12.9."""
     min_vram_gb: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
-    """Memory of one single GPU, in GB of 10^9 bytes."""
+    """Memory of a single GPU, in GB of 10^9 bytes."""
     models: Annotated[tuple[Label, ...], Field(max_length=32)] = ()
-    """Models that the miner must have, all of them; letter case does not count."""
+    """Models that the miner must have, all of them. Case does not matter."""
     region: Region | None = None
     max_price: Decimal | None = None
-    """The most that the client pays for one unit (one GPU second)."""
+    """The highest price that the client pays for one unit (one GPU second)."""
 
     @field_validator("gpu")
     @classmethod
     def _names_a_gpu(cls, gpu: str | None) -> str | None:
-        # The normalised name goes into events, and must be able to come back out.
+        # The normalised name goes into events, and must pass validation when they are read.
         if gpu is not None and not 1 <= len("-".join(_words(gpu))) <= MAX_LABEL:
             raise ValueError(f"must be a vendor, a model or any, in letters and digits, {MAX_LABEL} at most")
         return gpu
@@ -64,7 +65,7 @@ class Gpu(BaseModel):
 
 
 class Capabilities(BaseModel):
-    """What a miner has. Only `services` must be named: it serves these and no others."""
+    """The capabilities of a miner. Only `services` is required: the miner serves these and no others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -74,8 +75,8 @@ class Capabilities(BaseModel):
     models: Annotated[tuple[Label, ...], Field(max_length=500)] = ()
     region: Region | None = None
     price: Decimal | None = None
-    """What one unit (one GPU second) costs. None takes the registry's list price, or the job's limit where
-    that is lower."""
+    """The price of one unit (one GPU second). None takes the lower one of the registry's list price and the
+    job's limit."""
 
 
 def _short_hash(value: object) -> str:
@@ -98,7 +99,7 @@ def normalise_constraints(constraints: Constraints) -> Constraints:
 
 
 def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
-    """The same abilities in one spelling, so that equal miners share a profile."""
+    """The same capabilities in one spelling, so that equal miners share a profile."""
     return capabilities.model_copy(
         update={
             "services": tuple(sorted(set(capabilities.services))),
@@ -112,17 +113,17 @@ def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
 
 
 class Wanted(NamedTuple):
-    """What a job asks of a miner."""
+    """The needs of a job, normalised, and their class."""
 
     job_class: str
     """20 hex digits over the service and the constraints."""
     constraints: Constraints
-    """In their one spelling."""
+    """Normalised."""
 
 
 @functools.lru_cache(4096)
 def wanted(service: str, constraints: Constraints) -> Wanted:
-    """What a job for this service with these constraints asks for; equal needs give equal classes."""
+    """The needs of a job for this service with these constraints; equal needs give equal classes."""
     normal = normalise_constraints(constraints)
     return Wanted(_short_hash([service, normal.model_dump(exclude_none=True)]), normal)
 
@@ -133,7 +134,7 @@ def profile_of(capabilities: Capabilities) -> str:
 
 
 def unmet(service: str, wants: Constraints, has: Capabilities) -> list[str]:
-    """Why a miner with these capabilities can't serve this job, one sentence a reason; empty if it can."""
+    """The reasons why a miner with these capabilities can't serve this job; empty if it can."""
     reasons: list[str] = []
     if service not in has.services:
         reasons.append(f"does not run the service {service}")
@@ -157,7 +158,7 @@ def satisfies(service: str, wants: Constraints, has: Capabilities) -> bool:
 
 
 def tightness(capabilities: Capabilities) -> tuple[int, int, int]:
-    """An order over profiles, least able first: work goes to the smallest miner that can do it."""
+    """Sort key of profiles, least capable first: work goes to the smallest miner that can do it."""
     memory = max((g.memory_mb for g in capabilities.gpus), default=0)
     return (memory, len(capabilities.gpus), len(capabilities.services) + len(capabilities.models))
 
@@ -183,14 +184,14 @@ _VENDORS = {
     "apple": {"apple"},
 }
 _DATA_CENTRE = re.compile(r"^(a|b|h|l|p|t|v|gh|gb)[0-9]{1,4}[a-z]?$")  # A100, H200, L40S, T4, V100, GB200
-# A word that makes another model of the same number: an RTX 4070 is not an RTX 4070 Ti SUPER.
+# A suffix that makes the same number another model: an RTX 4070 is not an RTX 4070 Ti SUPER.
 _VARIANTS = {"ti", "super", "xt", "xtx", "gre", "max", "ultra", "pro", "sff", "d", "ada"}
-# Words that do so wherever they follow: "RTX A2000 8GB Laptop GPU", "RTX 2080 with Max-Q Design".
+# Words that do so at any distance: "RTX A2000 8GB Laptop GPU", "RTX 2080 with Max-Q Design".
 _MOBILE = {"laptop", "mobile", "q"}
 
 
 def matches_gpu(wanted: str, card: str) -> bool:
-    """Whether the driver's name `card` is the vendor or the model `wanted` ("any" is every card)."""
+    """Whether the driver's name `card` matches the vendor or model `wanted` ("any" matches every card)."""
     want, have = _words(wanted), _words(card)
     if want == ["any"]:
         return True
@@ -206,7 +207,7 @@ def matches_gpu(wanted: str, card: str) -> bool:
 
 
 def _vendor(card: list[str]) -> str | None:
-    """Whose card this is: by the vendor's own name, else by a brand, else by a data centre model."""
+    """The vendor of a card: by the vendor's name, else by a brand, else by a data centre model."""
     for vendor in _VENDORS:
         if vendor in card:
             return vendor
@@ -217,7 +218,7 @@ def _vendor(card: list[str]) -> str | None:
 
 
 def _words(text: str) -> list[str]:
-    """Lower-case words, no trade marks; RTX4090 gives the same as RTX 4090."""
+    """Lower-case words without trademark signs; RTX4090 gives the same as RTX 4090."""
     words: list[str] = []
     for word in re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)", " ", text.lower())):
         split = re.sub(r"^(rtx|gtx|rx|arc)(?=[0-9])", r"\1 ", word)
@@ -226,7 +227,7 @@ def _words(text: str) -> list[str]:
 
 
 def _lower(text: str) -> str:
-    # Never longer than before ("İ" alone would be), so that what fits into a field still does.
+    # Never longer than before ("İ" alone would be), so that a text that fits into a field still does.
     return text.replace("İ", "i").lower()
 
 
@@ -249,9 +250,9 @@ def _plain(number: str | None) -> str | None:
 
 
 def stronger(needs: Constraints, wishes: Constraints) -> Constraints:
-    """What satisfies both: what the work needs, and what its client wishes besides.
+    """Constraints that satisfy both the needs of the work and the additional wishes of its client.
 
-    Raises ValueError where no miner could: another GPU is wished for than is needed.
+    Raises ValueError if no miner could satisfy both: the client wishes for another GPU than the work needs.
     """
     return Constraints(
         gpu=_stronger_gpu(needs.gpu, wishes.gpu),
@@ -269,5 +270,5 @@ def _stronger_gpu(needed: str | None, wished: str | None) -> str | None:
     if _words(wished) == ["any"] or _words(wished) == _words(needed):
         return needed
     if _words(needed) != ["any"] and _vendor(_words(wished)) != needed:
-        raise ValueError(f"gpu: this needs one of {needed}")
+        raise ValueError(f"gpu: the work needs a GPU of {needed}")
     return wished

@@ -1,4 +1,4 @@
-"""What travels: base classes of commands and events, and the value types they share.
+"""Messages: base classes of commands and events, and the value types that they share.
 
 Commands and events are frozen pydantic models with a stable topic, never a module path. Events are never
 edited: a changed shape is a new topic version with an upcaster (see `coordinator.storage.log.upcasters`).
@@ -20,11 +20,11 @@ Millis = int
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
-"""Who: a principal's name. No dots, so that it is one word of a routing key."""
+"""A principal's name. No dots, so that it is one word of a routing key."""
 MinerId = Annotated[str, StringConstraints(pattern=rf"^({NAME}@)?{NAME}$")]
-"""A miner: its principal's name, or `node@principal` where one principal runs several."""
+"""A miner's id: its principal's name, or `node@principal` if one principal runs several miners."""
 SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
-"""One life of a miner process; chosen by the miner, never used twice."""
+"""The id of one life of a miner process; the miner chooses it and never uses it twice."""
 ServiceId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,62}$")]
 """A registry entry's id: lower-case words joined by underscores."""
 Decimal = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,9})?$")]
@@ -40,12 +40,12 @@ _NAMESPACE = uuid5(NAMESPACE_URL, "coordinator")
 
 
 def stream_id(kind: str, *names: str) -> UUID:
-    """The id of the stream that belongs to these names: the same names give the same stream, always."""
+    """The id of the stream with these names: the same names always give the same stream."""
     return uuid5(_NAMESPACE, "\n".join((kind, *names)))
 
 
 class Role(StrEnum):
-    """What a principal may be. SYSTEM is the coordinator itself (timers, seeding); no key gives it."""
+    """The role of a principal. SYSTEM is the coordinator itself (timers, seeding); no key has it."""
 
     CLIENT = "client"
     MINER = "miner"
@@ -55,7 +55,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sent a command, as the edge proved it."""
+    """The sender of a command, as the edge authenticated it."""
 
     name: str
     role: Role
@@ -84,25 +84,25 @@ _TRACEPARENT = re.compile(TRACEPARENT)
 
 
 def read_traceparent(text: object) -> Traceparent | None:
-    """The traceparent that this text is; None for anything else, as the W3C asks for."""
+    """This text as a traceparent; None if it is invalid, as the W3C asks for."""
     return text if isinstance(text, str) and _TRACEPARENT.fullmatch(text) else None
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9 _.:/@#+-]*")
-"""Text that JSON writes as it is."""
+"""Text that JSON writes without escapes."""
 
 
 class Metadata(NamedTuple):
-    """What every event carries besides its facts; stored and hashed with it, and part of no topic's model."""
+    """The context of an event besides its facts; stored and hashed with it, part of no topic's model."""
 
     command_id: str
-    """The command that the event followed from: the id of its message, or one that was made for it."""
+    """The id of the command that led to the event: that of its message, or a new one."""
     traceparent: Traceparent
-    """The trace that the command belongs to; a job's offers carry it on, and its results bring it back."""
+    """The trace of the command; the job's offers pass it on, and its results bring it back."""
 
     def to_json(self) -> bytes:
-        """As it is stored, hashed and published: its members in this order."""
-        if _PLAIN.fullmatch(self.command_id):  # nearly always; for each event of each command
+        """The stored, hashed and published form: the members in this order."""
+        if _PLAIN.fullmatch(self.command_id):  # nearly always, and every event of every command needs it
             return f'{{"command_id":"{self.command_id}","traceparent":"{self.traceparent}"}}'.encode()
         return to_json(self._asdict())
 
@@ -111,13 +111,13 @@ class Command(Message):
     """An intent; it may be refused. Its topic is its AMQP type and routing key, such as `job.submit`."""
 
     traceparent: Annotated[str, Field(max_length=128)] | None = None
-    """The W3C trace context of this command alone; without it, that of the message or request applies."""
+    """The W3C trace context of this command alone; the default is that of the message or request."""
     senders: ClassVar[frozenset[Role]] = frozenset()
-    """The roles that may send this command at all; `decide` checks what is whose."""
+    """The roles that may send this command at all; `decide` checks ownership."""
     noun: ClassVar[str] = ""
-    """What it is about: the first word of its topic."""
+    """The subject of the command: the first word of its topic."""
     discloses: ClassVar[bool] = False
-    """Whether its answer holds a secret: such a command goes over HTTP only, never through a queue."""
+    """Whether the answer holds a secret; such a command goes over HTTP only, never through a queue."""
 
     def __init_subclass__(
         cls, topic: str = "", senders: set[Role] | None = None, *, discloses: bool = False, **kwargs: Any
@@ -135,11 +135,11 @@ class Event(Message):
     """A fact in the past tense; it is never refused. Its topic ends in a version: `job.submitted.v1`."""
 
     noun: ClassVar[str] = ""
-    """What it happened to: the first word of its topic."""
+    """The subject of the event: the first word of its topic."""
     at: Millis
-    """When it was decided."""
+    """The moment of the decision."""
     by: str
-    """The name of the principal whose command it followed from."""
+    """The name of the command's principal."""
 
     def __init_subclass__(cls, topic: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -152,16 +152,16 @@ class Event(Message):
 
 
 class CannotFollow(ValueError):
-    """An event that can't follow this state: the log is not one that the decisions wrote."""
+    """An event that can't follow this state: the decisions did not write this log."""
 
     def __init__(self, state: object, event: Event) -> None:
         super().__init__(f"{event.topic} can't follow {type(state).__name__}")
 
 
 COMMANDS: dict[str, type[Command]] = {}
-"""Every command by topic; filled by importing `coordinator.domain.registry`."""
+"""Every command by topic; importing `coordinator.domain.registry` fills it."""
 EVENTS: dict[str, type[Event]] = {}
-"""Every event by topic, of every version that was ever written."""
+"""Every event by topic, in every version ever written."""
 
 
 def _register(registry: dict[str, Any], topic: str, cls: type[Message]) -> None:
@@ -170,7 +170,7 @@ def _register(registry: dict[str, Any], topic: str, cls: type[Message]) -> None:
     registry[topic] = cls
 
 
-# Strict: JSON has numbers and truth values of its own, and "5" or true for a number is a mistake.
+# Strict: JSON has its own numbers and booleans, and "5" or true for a number is a mistake.
 TtlSeconds = Annotated[int, Field(strict=True, ge=1, le=604_800)]
 Priority = Annotated[int, Field(strict=True, ge=0, le=9)]
 MaxAttempts = Annotated[int, Field(strict=True, ge=1, le=10)]

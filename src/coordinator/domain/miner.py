@@ -3,7 +3,7 @@
     register -> ONLINE --drain--> DRAINING
     ONLINE or DRAINING --leave, lost--> OFFLINE --register (a new session)--> ONLINE
 
-Heartbeats are no events: silence becomes one (`miner.lost.v1`), through the timers.
+Heartbeats are not events; the timers turn silence into one (`miner.lost.v1`).
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ from coordinator.domain.messages import (
     stream_id,
 )
 
-REMEMBERED_SESSIONS = 16  # a register command that arrives later than this many newer ones is not recognised
+REMEMBERED_SESSIONS = 16  # a register command older than this many newer ones is not recognised as a repeat
 
 
 # --- commands ----------------------------------------------------------------------------------------------
 class MinerRegister(Command, topic="miner.register", senders={Role.MINER}):
-    """Begin a session: from now on this miner's process is the one with this session id."""
+    """Begin a session: from now on the process with this session id is the miner."""
 
     miner_id: MinerId
     session_id: SessionId
     capabilities: Capabilities
     concurrency: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
-    """Jobs at the same time."""
+    """The most jobs at the same time."""
     public_key: PublicKey
-    """Signs this miner's statements of work done."""
+    """The key for this miner's statements of work done."""
 
 
 class MinerDrain(Command, topic="miner.drain", senders={Role.MINER, Role.ADMIN}):
-    """Finish what it holds, get nothing new. Without a session id: whatever session is live."""
+    """Finish the miner's jobs and get no new ones. Without a session id: the live session."""
 
     miner_id: MinerId
     session_id: SessionId | None = None
 
 
 class MinerLeave(Command, topic="miner.leave", senders={Role.MINER}):
-    """End the session; what it still holds goes to others."""
+    """End the session; other miners get its unfinished jobs."""
 
     miner_id: MinerId
     session_id: SessionId
 
 
 class MinerLose(Command, topic="miner.lose", senders={Role.SYSTEM}):
-    """The session fell silent (timers)."""
+    """End a session that fell silent (sent by the timers)."""
 
     miner_id: MinerId
     session_id: SessionId
@@ -73,14 +73,14 @@ MinerCommand = MinerRegister | MinerDrain | MinerLeave | MinerLose
 
 
 # --- events ------------------------------------------------------------------------------------------------
-class OfMiner(Event):
-    """What all events of a miner have."""
+class MinerEventBase(Event):
+    """The fields of every event of a miner."""
 
     miner_id: MinerId
     session_id: SessionId
 
 
-class MinerRegistered(OfMiner, topic="miner.registered.v1"):
+class MinerRegistered(MinerEventBase, topic="miner.registered.v1"):
     capabilities: Capabilities
     """Normalised."""
     profile: str
@@ -88,15 +88,15 @@ class MinerRegistered(OfMiner, topic="miner.registered.v1"):
     public_key: PublicKey
 
 
-class MinerDrained(OfMiner, topic="miner.drained.v1"):
-    """It gets nothing new from here on."""
+class MinerDrained(MinerEventBase, topic="miner.drained.v1"):
+    """The miner gets no new jobs from here on."""
 
 
-class MinerLeft(OfMiner, topic="miner.left.v1"):
+class MinerLeft(MinerEventBase, topic="miner.left.v1"):
     pass
 
 
-class MinerLost(OfMiner, topic="miner.lost.v1"):
+class MinerLost(MinerEventBase, topic="miner.lost.v1"):
     reason: Text
 
 
@@ -106,7 +106,7 @@ MinerEvent = MinerRegistered | MinerDrained | MinerLeft | MinerLost
 
 def is_miner_event(event: Event) -> TypeGuard[MinerEvent]:
     """Whether this is an event of a miner."""
-    return isinstance(event, OfMiner)
+    return isinstance(event, MinerEventBase)
 
 
 # --- states ------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def is_miner_event(event: Event) -> TypeGuard[MinerEvent]:
 class _Known:
     registered: MinerRegistered
     past: tuple[str, ...] = ()
-    """Session ids that are over, newest last."""
+    """Ids of ended sessions, newest last."""
 
     @property
     def session_id(self) -> str:
@@ -128,7 +128,7 @@ class Online(_Known):
 
 @dataclass(frozen=True, slots=True)
 class Draining(_Known):
-    """Live, and given nothing new."""
+    """Live, without new jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def _register(state: MinerState, command: MinerRegister, context: Context) -> li
             if _request(command) != _registered(state.registered):
                 raise Refusal(
                     Code.IDEMPOTENCY_MISMATCH,
-                    "this session registered with other abilities; changed ones need a new session id",
+                    "this session has other capabilities; register changed ones with a new session id",
                 )
             return []
         if command.session_id in state.past:

@@ -1,9 +1,9 @@
-"""Name: what a registry entry may be called by, its id or an alias. Each is a stream of its own.
+"""Name: the id or an alias of a registry entry. Each name is a stream of its own.
 
 free --claimed--> held by one entry --released--> free …
 
-Entries take and give up names in the decisions that register and revise them, which append to the names'
-streams too. So two entries can't get one name, whatever happens at the same time.
+The decisions that register or revise an entry also append to the streams of its names. So concurrent commands
+can't give one name to two entries.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import CannotFollow, Event, ServiceId, stream_id
 
 
-class OfName(Event):
-    """What all events of a name have."""
+class NameEventBase(Event):
+    """The fields of every event of a name."""
 
     name: ServiceId
     service: ServiceId
-    """The entry that has, or had, it."""
+    """The entry that has, or had, the name."""
 
 
-class NameClaimed(OfName, topic="name.claimed.v1"):
+class NameClaimed(NameEventBase, topic="name.claimed.v1"):
     pass
 
 
-class NameReleased(OfName, topic="name.released.v1"):
+class NameReleased(NameEventBase, topic="name.released.v1"):
     pass
 
 
@@ -41,12 +41,12 @@ NameEvent = NameClaimed | NameReleased
 
 def is_name_event(event: Event) -> TypeGuard[NameEvent]:
     """Whether this is an event of a name."""
-    return isinstance(event, OfName)
+    return isinstance(event, NameEventBase)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An entry's name."""
+    """A name that an entry has."""
 
     name: str
     service: str
@@ -54,7 +54,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A name that was an entry's, and may be taken."""
+    """A name that an entry gave up; another entry may take it."""
 
     name: str
 
@@ -86,16 +86,16 @@ def evolve(state: NameState, event: NameEvent) -> NameState:
 def changes(
     service: str, wanted: Sequence[str], names: Mapping[str, NameState], common: Mapping[str, Any]
 ) -> Decision:
-    """The events after which `service` has these names and no others; `names`: those, and those it had.
+    """The events after which `service` has these names and no others; `names`: the new and the former.
 
-    Raises Refusal where another entry has one.
+    Raises Refusal if another entry has one of them.
     """
     decision: Decision = []
     for name in wanted:
         match names.get(name):
             case Held(service=holder):
                 if holder != service:
-                    raise Refusal(Code.CONFLICT_STATE, f"the name {name} is {holder}'s; choose another")
+                    raise Refusal(Code.CONFLICT_STATE, f"the name {name} belongs to {holder}; choose another")
             case Free() | None:
                 claimed = NameClaimed(**common, name=name, service=service)
                 decision.append(StreamEvent(name_stream(name), claimed))

@@ -1,4 +1,4 @@
-"""All commands and events by topic: importing this imports the whole domain, which registers them."""
+"""All commands and events by topic: this module imports the whole domain, which registers them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ for _module in pkgutil.iter_modules(domain.__path__, f"{domain.__name__}."):
         importlib.import_module(_module.name)
 
 for _registry in (COMMANDS, EVENTS):
-    # The modules register theirs in whatever order they are imported; documents are made of these tables.
+    # The order of imports must not show: the generated schemas follow the order of these tables.
     _sorted = sorted(_registry.items(), key=lambda entry: entry[0].partition(".")[0])
     _registry.clear()
     _registry.update(_sorted)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""Service: an entry of the registry, versioned.
+"""Service: a versioned entry of the registry.
 
-register -> version 1 --revise--> version 2 … --retire--> retired (takes no new jobs) --revise--> again live
+register -> version 1 --revise--> version 2 … --retire--> retired (takes no new jobs) --revise--> live again
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Requirements(Message):
 
 
 class ServiceSpec(Message):
-    """What a registry entry says."""
+    """The content of a registry entry."""
 
     id: ServiceId
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -76,7 +76,7 @@ class ServiceSpec(Message):
     timeout_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] = 3600
 
     def list_price(self) -> str:
-        """The price of one second as a decimal string; "0" where the entry is not priced by time."""
+        """The price of one second as a decimal string; "0" if the entry is not priced by time."""
         amount = Exact(self.pricing.amount)
         if self.pricing.unit == "hour":
             return format((amount / 3600).quantize(Exact("0.000000001")), "f")
@@ -130,11 +130,11 @@ class RegisteredService:
     version: int
     retired: bool = False
     by: str = ""
-    """Who changed it last."""
+    """The principal of the last change."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it may be called by."""
+        """See `names_of`."""
         return names_of(self.spec)
 
 
@@ -168,21 +168,21 @@ def evolve(state: ServiceState, event: ServiceEvent) -> ServiceState:
 
 
 class EntryContext(NamedTuple):
-    """Of a command that brings a new version of an entry."""
+    """The facts for a command that brings a new version of an entry."""
 
     now: Millis
     principal: Principal
     names: Mapping[str, NameState]
-    """The names that the entry is to have, and those it had. Not stale: the decision appends to the streams
-    of those that it changes."""
+    """The new and the former names of the entry. Never stale: the decision appends to the streams of the
+    names that it changes."""
     fault: Refusal | None = None
-    """What is wrong with the entry's schemas."""
+    """The fault of the entry's schemas, if any."""
 
 
 def decide(state: ServiceState, command: ServiceCommand, context: EntryContext | Context) -> Decision:
     """The events that `command` leads to; none for a repeat. Raises `Refusal`.
 
-    What happens to the entry's names comes first, each in the name's own stream.
+    The events of the entry's names come first, each in the name's own stream.
     """
     common: dict[str, Any] = {"at": context.now, "by": context.principal.name}
     match command:
@@ -198,7 +198,7 @@ def decide(state: ServiceState, command: ServiceCommand, context: EntryContext |
                 return _named(state, command.spec, context, common)
             by_us = context.principal.role is Role.SYSTEM and state.by == context.principal.name
             if by_us and not state.retired:
-                # An entry of the catalogue that nobody but us has touched: a newer catalogue has a newer one.
+                # A newer catalogue replaces an entry that no admin has changed.
                 return _revised(state, command.spec, context, common)
             raise Refusal(Code.CONFLICT_STATE, f"{command.spec.id} is registered already; revise it instead")
         case ServiceRevise():
@@ -218,7 +218,7 @@ def decide(state: ServiceState, command: ServiceCommand, context: EntryContext |
 
 
 def names_of(spec: ServiceSpec) -> tuple[str, ...]:
-    """What an entry may be called by: its id and its aliases, each once."""
+    """The names of an entry: its id and its aliases, each once."""
     return tuple(dict.fromkeys((spec.id, *spec.aliases)))
 
 
@@ -236,8 +236,8 @@ def _named(state: ServiceState, spec: ServiceSpec, context: EntryContext, common
     wanted = names_of(spec)
     had = () if state is None else state.names
     if not context.names.keys() >= {*wanted, *had}:
-        # Which names it had was looked up a moment ago, and another command revised it since.
-        raise Refusal(Code.UNAVAILABLE, "others change this at the same time; send it again")
+        # Another command has revised the entry since its former names were looked up.
+        raise Refusal(Code.UNAVAILABLE, "concurrent commands change this; send it again")
     return name_changes(spec.id, wanted, context.names, common)
 
 

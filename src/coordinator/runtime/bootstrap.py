@@ -79,7 +79,7 @@ def connect(
     names, payloads, feed = Names(bus.state), Payloads(adapters.log), EventFeed(adapters.log)
     bus.on_committed(lambda appended, stored: payloads.note(stored))
     bus.on_committed(lambda appended, stored: names.note(appended.events))
-    bus.on_committed(lambda appended, stored: feed.offer(appended.previous, appended.events))
+    bus.on_committed(lambda appended, stored: feed.note_committed(appended.previous, appended.events))
     feed.on_foreign(names.note)
     feed.on_foreign(bus.forget)
     watermarks = LocalWatermarks(adapters.database)
@@ -104,7 +104,7 @@ def connect(
         return adapters.connected() and (inbox is None or inbox.connected)
 
     timers = Timers(adapters.database, gateway.handle, clock, timeout, hears)
-    adapters.on_reconnect(timers.listen_anew)
+    adapters.on_reconnect(timers.restart_silence)
     dispatcher = Dispatcher(
         payloads, adapters.database, adapters.queues, adapters.hints, clock, settings.offer_timeout_seconds
     )

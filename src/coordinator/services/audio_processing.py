@@ -1,4 +1,4 @@
-"""The service `audio_processing`: a recording trimmed, levelled, cleaned, changed in speed or pitch."""
+"""The service `audio_processing`: trims, levels and cleans a recording, or changes its speed or pitch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Trim(Strict):
     operation: Literal["trim"]
     start_seconds: Seconds = 0.0
     end_seconds: Annotated[Seconds | None, NOT_NULL] = None
-    """To the end where there is none."""
+    """The default is the end of the recording."""
 
 
 class Fade(Strict):
@@ -49,7 +49,7 @@ class Normalize(Strict):
 class RemoveSilence(Strict):
     operation: Literal["remove_silence"]
     threshold_db: Annotated[float, Field(ge=-90, le=-10)] = -50.0
-    """Quieter than this is silence."""
+    """Anything quieter is silence."""
     min_seconds: Annotated[float, Field(ge=0.1, le=60)] = 1.0
     """Shorter pauses stay."""
 
@@ -69,7 +69,7 @@ class ChangePitch(Strict):
 class Separate(Strict):
     operation: Literal["separate"]
     stems: Literal["vocals_and_rest", "vocals_drums_bass_rest"] = "vocals_and_rest"
-    """Makes one output for each."""
+    """Each stem is one output."""
 
 
 SoundOperation = Annotated[
@@ -79,29 +79,29 @@ SoundOperation = Annotated[
 
 
 class AudioPayload(Payload):
-    """One recording; the operations are done in their order."""
+    """One recording, and the operations on it."""
 
     input_url: FileRef
     """A recording, or a video with sound."""
     operations: Annotated[tuple[SoundOperation, ...], Field(max_length=20, strict=False)] = ()
-    """Done in this order; none only converts."""
+    """Applied in this order; an empty list only converts."""
     output_format: SoundFormat = "wav"
     sample_rate: Annotated[SampleRate | None, NOT_NULL] = None
-    """Samples per second; as it is where none is named."""
+    """Samples per second; the default is the input's."""
     channels: Annotated[Annotated[int, Field(ge=1, le=2), Whole] | None, NOT_NULL] = None
-    """1 is mono, 2 stereo; as it is where none is named."""
+    """1 is mono, 2 is stereo; the default is the input's."""
     bitrate: Literal["64k", "96k", "128k", "192k", "256k", "320k"] = "192k"
-    """Bits per second, of mp3, ogg and m4a."""
+    """Bits per second, for mp3, ogg and m4a."""
 
 
 class ProcessedAudio(Result):
     output_format: SoundFormat
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=4)]
-    """One, or one for each stem."""
+    """One file, or one for each stem."""
     duration_seconds: Annotated[float, Field(ge=0)]
     """Of the longest output."""
     loudness_lufs: float | None = None
-    """Of the first output, all of it (EBU R 128)."""
+    """Of the whole first output (EBU R 128)."""
 
 
 SERVICE: Final = KnownService("audio_processing", TypeAdapter(AudioPayload), ProcessedAudio)

@@ -1,7 +1,7 @@
-"""What the services' models share: strictness, names of files and models, and the two ends of a job.
+"""Base classes and value types of the services' models: strictness, names of files, payload and result.
 
-A payload model is written once: the registry's JSON Schema is made of it (`json_schema`), the executor of the
-miner and the typed HTTP endpoint import it. Docstrings of fields are the descriptions in the schema.
+A payload model is written once: the registry's JSON Schema is generated from it (`json_schema`); the miner's
+executor and the typed HTTP endpoint import it. Docstrings of fields are the descriptions in the schema.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from coordinator.domain.matching import Constraints
 
 MODEL_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*(/[A-Za-z0-9][A-Za-z0-9._:@+-]*){0,2}$"
 MAX_INTEGER: Final = 2**53 - 1
-"""The largest that every JSON parser keeps exactly."""
+"""The largest integer that every JSON parser keeps exactly."""
 
 
 # --- primitives --------------------------------------------------------------------------------------------
 def _whole(value: object) -> object:
-    # JSON Schema calls 23.0 an integer, and some languages cannot write it otherwise.
+    # JSON Schema calls 23.0 an integer, and some languages cannot write 23.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -45,7 +45,7 @@ def _not_null(value: object) -> object:
 
 
 class _NotNull:
-    """Refuses null, also in the schema, for a field that Python holds as None where it was left out."""
+    """Refuses null, also in the schema, for a field whose Python value is None if it was left out."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema: Any = handler(source)
@@ -59,7 +59,7 @@ class _NotNull:
 
 Whole = BeforeValidator(_whole)
 NOT_NULL: Final = _NotNull()
-"""For a payload's field that may be left out, and is not null: `Annotated[int | None, NOT_NULL] = None`."""
+"""For an optional field that can't be null: `Annotated[int | None, NOT_NULL] = None`."""
 FileRef = TypeAliasType(
     "FileRef",
     Annotated[
@@ -67,20 +67,20 @@ FileRef = TypeAliasType(
         Field(
             max_length=2048,
             pattern=r"^blob:[0-9a-f]{64}$|^https?://[!-~]{1,2040}$",
-            description="A file: blob: and the SHA-256 of an uploaded one, or an http(s) URL of the public "
+            description="A file: blob: and the SHA-256 of an uploaded file, or an http(s) URL of the public "
             "internet, which the miner fetches.",
             json_schema_extra={"format": "uri"},
         ),
     ],
 )
-"""A payload's field that names an input file. The format `uri` is what the registry asserts of it."""
+"""A payload's field that names an input file. The registry asserts its format `uri`."""
 BlobRef = Annotated[str, Field(pattern=r"^blob:[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(max_length=100, pattern=MODEL_PATTERN)]
 Seed = Annotated[int, Field(ge=0, le=MAX_INTEGER), Whole]
 
 
 class Strict(BaseModel):
-    """Nothing unknown, nothing converted."""
+    """Unknown fields are refused, values are not converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -90,13 +90,13 @@ class Strict(BaseModel):
     ) -> JsonSchemaValue:
         made = handler(schema)
         for field in handler.resolve_ref_schema(made).get("properties", {}).values():
-            if field.get("default", 0) is None:  # it was left out: that it is not required says so
+            if field.get("default", 0) is None:  # the field may be left out, as `required` shows
                 del field["default"]
         return made
 
 
 class Either(Strict):
-    """A model that has exactly one of the fields in EITHER."""
+    """A model with exactly one of the fields in EITHER."""
 
     EITHER: ClassVar[tuple[str, ...]]
 
@@ -117,8 +117,8 @@ class Either(Strict):
         return made
 
 
-def _take_null_away(schema: JsonSchemaValue) -> None:
-    """Make this the schema of the same values without null."""
+def _remove_null(schema: JsonSchemaValue) -> None:
+    """Remove null from the values that a schema allows."""
     if isinstance(schema.get("type"), list):
         kinds = [kind for kind in schema["type"] if kind != "null"]
         schema["type"] = kinds[0] if len(kinds) == 1 else kinds
@@ -131,29 +131,29 @@ def _take_null_away(schema: JsonSchemaValue) -> None:
 
 
 def vram_by_model(gigabytes: Mapping[Any, int]) -> dict[str, Any]:
-    """What the schema of `model` has besides: GB of GPU memory by model."""
+    """An extension for the schema of `model`: GB of GPU memory by model."""
     return {"x-min-vram-gb": dict(gigabytes)}
 
 
-# --- the two ends of a job ---------------------------------------------------------------------------------
+# --- payload and result -------------------------------------------------------------------------------------
 class Payload(Strict):
-    """What a job asks for; also the body of a typed endpoint, where that has the same fields or fewer."""
+    """The input of a job; also the body of a typed endpoint with the same fields or fewer."""
 
     def needs(self) -> Constraints:
-        """What a miner must have for this work."""
+        """The capabilities that a miner must have for this work."""
         return Constraints()
 
     def contradiction(self) -> str | None:
-        """What is wrong that JSON Schema can't say, `field: problem`; None where nothing is."""
+        """A fault that JSON Schema can't express, as `field: problem`; None if there is none."""
         return None
 
     def sent(self) -> dict[str, Any]:
-        """The payload of the job that a typed body asks for: what was said; the rest has the defaults."""
+        """The payload of the job for a typed body: only the given fields; the others have their defaults."""
         return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
 class ResultPart(Strict):
-    """A part of a result. A field that is None is left out: there is no null in the document."""
+    """A part of a result. A field that is None is left out: the JSON has no null."""
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -161,21 +161,21 @@ class ResultPart(Strict):
     ) -> JsonSchemaValue:
         made = super().__get_pydantic_json_schema__(schema, handler)
         for field in handler.resolve_ref_schema(made)["properties"].values():
-            _take_null_away(field)
+            _remove_null(field)
         return made
 
 
 class Result(ResultPart):
-    """What a job gave."""
+    """The output of a job."""
 
     def document(self) -> dict[str, Any]:
-        """The result as JSON, as the registry's output schema describes it."""
+        """The result as JSON, in the form of the registry's output schema."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 @with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class OutputFile(TypedDict):
-    """A file that a job made."""
+    """An output file of a job."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
     blob: BlobRef
@@ -190,10 +190,10 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True, slots=True)
 class KnownService(Generic[P, R]):
-    """A registered service whose payload and result have models here."""
+    """A service with models of payload and result."""
 
     id: str
-    """The registry entry's."""
+    """The id of the registry entry."""
     payload: TypeAdapter[P]
     """Parses a payload: `payload.validate_python(…)`."""
     result: type[R]

@@ -12,7 +12,7 @@ Algorithm = Literal["sha256", "sha512", "blake2b"]
 
 
 class ChecksumPayload(Either, Payload):
-    """Either a text or files; files are digested in their order."""
+    """Either a text, or files, which are digested in their order."""
 
     EITHER: ClassVar = ("text", "inputs")
 

@@ -1,4 +1,4 @@
-"""The service `data_processing`: tables prepared for training, step by step."""
+"""The service `data_processing`: prepares tables for training, step by step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPLIT_TOLERANCE: Final = 1e-6
 
 def _different(columns: list[str]) -> list[str]:
     if len(set(columns)) != len(columns):
-        raise ValueError("each column once")
+        raise ValueError("columns must be unique; name each once")
     return columns
 
 
@@ -48,26 +48,26 @@ ManyColumns = Annotated[
 class Select(Strict):
     step: Literal["select"]
     columns: ManyColumns
-    """Kept, in this order."""
+    """The columns to keep, in this order."""
 
 
 class DropDuplicates(Strict):
     step: Literal["drop_duplicates"]
     columns: Annotated[Columns | None, NOT_NULL] = None
-    """That make rows the same; all where none are named."""
+    """The columns to compare; the default is all."""
 
 
 class DropMissing(Strict):
     step: Literal["drop_missing"]
     columns: Annotated[Columns | None, NOT_NULL] = None
-    """Any of these; all where none are named."""
+    """The columns to check; the default is all."""
 
 
 class FillMissing(Strict):
     step: Literal["fill_missing"]
     columns: Columns
     with_: Literal["mean", "median", "most_frequent", "previous", "constant"] = Field(alias="with")
-    """constant takes value."""
+    """constant takes `value`."""
     value: (
         Annotated[str, Field(max_length=1000)]
         | bool
@@ -93,7 +93,7 @@ class OneHot(Strict):
     step: Literal["one_hot"]
     columns: Columns
     max_categories: Annotated[int, Field(ge=2, le=10_000), Whole] = 100
-    """The rarest ones become one."""
+    """The rarest categories beyond this become one."""
 
 
 class CleanText(Strict):
@@ -109,7 +109,7 @@ class Tokenize(Strict):
     step: Literal["tokenize"]
     column: Column
     model: ModelName
-    """Whose tokens."""
+    """The model whose tokenizer is used."""
     max_length: Annotated[int, Field(ge=1, le=131_072), Whole] = 2048
     """Tokens; longer texts are cut."""
 
@@ -118,7 +118,7 @@ class DeduplicateText(Strict):
     step: Literal["deduplicate_text"]
     column: Column
     similarity: Annotated[float, Field(ge=0.1, le=1)] = 0.85
-    """By MinHash; 1 only drops equal texts."""
+    """By MinHash; 1 drops equal texts only."""
 
 
 class Sample(Strict):
@@ -150,26 +150,26 @@ Rows = Annotated[int, Field(ge=0)]
 
 
 class Split(Strict):
-    """Parts of the rows, which sum to 1; one output each."""
+    """Shares of the rows, which sum to 1; each is one output."""
 
     train: Share
     validation: Share
     test: Share
     stratify_by: Annotated[Column | None, NOT_NULL] = None
-    """Keeps the shares of this column's values."""
+    """Each part keeps the shares of this column's values."""
 
 
 class DataPayload(Payload):
-    """Files with the same columns, what to do to their rows, and how to hand them out."""
+    """Files with the same columns, the steps for their rows, and the form of the output."""
 
     inputs: Annotated[list[FileRef], Field(min_length=1, max_length=1000)]
     """Files with the same columns."""
     input_format: TableFormat = "csv"
     steps: Annotated[list[TableStep], Field(min_length=1, max_length=50)]
-    """Done in this order."""
+    """Applied in this order."""
     split: Annotated[Split | None, NOT_NULL] = None
     seed: Annotated[Seed | None, NOT_NULL] = None
-    """Of sampling, shuffling and splitting. Random where there is none."""
+    """The seed for sampling, shuffling and splitting. Random by default."""
     output_format: TableFormat = "parquet"
 
     def contradiction(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The service `image_generation`: Stable Diffusion, from a text or from a text and an image."""
+"""The service `image_generation`: Stable Diffusion, from a text, or from a text and an image."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ Pixels = Annotated[int, Field(ge=1)]
 
 
 class TextToImage(Payload):
-    """Images of what a text describes."""
+    """Images from a text."""
 
     prompt: Annotated[str, Field(min_length=1, max_length=1000)]
-    """What the image shows."""
+    """The content of the image."""
     negative_prompt: Annotated[str, Field(max_length=1000)] | None = None
-    """What it should not show."""
+    """The content to avoid."""
     model: DiffusionModel = Field("stable-diffusion-1.5", json_schema_extra=vram_by_model(VRAM_GB))
-    """Its GPU memory in GB is in x-min-vram-gb."""
+    """x-min-vram-gb has the GPU memory of each model in GB."""
     size: Size = "512x512"
     """Width and height in pixels."""
     num_images: Annotated[int, Field(ge=1, le=4), Whole] = 1
@@ -77,43 +77,42 @@ class TextToImage(Payload):
     guidance_scale: Annotated[float, Field(ge=1, le=20)] = 7.5
     """How closely the image follows the prompt."""
     seed: Seed | Annotated[list[Seed], Field(min_length=1, max_length=4)] | None = None
-    """One for the first image (the next ones count up from it), or one for each image. Random where there is
-    none."""
+    """One seed for the first image (the others count up from it), or one for each. Random by default."""
     scheduler: Scheduler | None = None
-    """The sampler; the model's own where none is named."""
+    """The sampler; the default is the model's own."""
     enable_safety_checker: bool = True
-    """Blackens and flags images that it finds unsafe."""
+    """Blackens and flags unsafe images."""
     lora: Lora | None = Field(None, examples=["pixel-art-xl", f"blob:{'0123456789abcdef' * 4}"])
-    """A LoRA that the miner has, by name, or an uploaded one."""
+    """The name of a LoRA that the miner has, or an uploaded LoRA."""
     lora_scale: Annotated[float, Field(ge=0, le=2)] = 1.0
-    """How strongly the LoRA acts."""
+    """The strength of the LoRA."""
 
     def needs(self) -> Constraints:
         return Constraints(min_vram_gb=VRAM_GB[self.model], cuda=CUDA)
 
 
 class ImagePayload(TextToImage):
-    """Images of what a text describes, which may start from another image."""
+    """Images from a text, or from a text and an image."""
 
     model_config = ConfigDict(json_schema_extra={"dependentRequired": {"strength": ["image_url"]}})
 
     image_url: FileRef | None = None
-    """Where to start from, for image to image: an uploaded file, or an http(s) URL that the miner fetches."""
+    """The start image: an uploaded file, or an http(s) URL that the miner fetches."""
     strength: Annotated[float, Field(ge=0, le=1)] = 0.75
-    """How far the result may leave that image."""
+    """How far the result may depart from the start image."""
 
     @model_validator(mode="after")
     def _strength_of_an_image(self) -> Self:
         if "strength" in self.model_fields_set and "image_url" not in self.model_fields_set:
-            raise ValueError("strength is of image_url, which is missing")
+            raise ValueError("strength needs image_url; give both or neither")
         return self
 
 
 class ImageToImage(ImagePayload):
-    """Images that start from another one."""
+    """Images from a text and an image."""
 
     image_url: FileRef
-    """Where to start from."""
+    """The start image."""
 
 
 class GeneratedImage(ResultPart):
@@ -123,7 +122,7 @@ class GeneratedImage(ResultPart):
     height: Pixels
     """Pixels."""
     seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
-    """What makes this image again; missing where the engine could not be told."""
+    """The seed that makes this image again; absent if the engine takes none."""
     flagged: bool | None = None
     """Whether the safety checker objected."""
     name: Annotated[str, Field(min_length=1, max_length=255)] | None = None

@@ -1,4 +1,4 @@
-"""The service `image_processing`: images resized, cropped, turned, filtered, adjusted and converted."""
+"""The service `image_processing`: resizes, crops, turns, filters, adjusts and converts images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Resize(Strict):
     height: Side
     """Pixels."""
     fit: Literal["contain", "cover", "stretch"] = "contain"
-    """What to do where the shapes differ."""
+    """The treatment of a different aspect ratio."""
 
 
 class Crop(Strict):
@@ -55,7 +55,7 @@ class Upscale(Strict):
     factor: Annotated[Literal[2, 4], Whole]
     """With a neural network."""
     faces: bool = False
-    """Restores faces, too."""
+    """Also restores faces."""
 
 
 class Denoise(Strict):
@@ -96,17 +96,17 @@ ImageOperation = Annotated[
 
 
 class ImagesPayload(Payload):
-    """Each image becomes one output; the operations are done in their order."""
+    """Images, and the operations on each."""
 
     images: Annotated[list[FileRef], Field(min_length=1, max_length=100)]
     """Each becomes one output, in this order."""
     operations: Annotated[tuple[ImageOperation, ...], Field(max_length=20, strict=False)] = ()
-    """Done in this order; none only converts."""
+    """Applied in this order; an empty list only converts."""
     output_format: ImageFormat = "png"
     quality: Annotated[int, Field(ge=1, le=100), Whole] = 90
-    """Of jpg, webp and avif."""
+    """For jpg, webp and avif."""
     keep_metadata: bool = False
-    """Keeps where and when the image was taken, and by what."""
+    """Keeps the place, the time and the camera of the image."""
 
 
 class ProcessedImages(Result):

@@ -1,7 +1,7 @@
-"""JSON Schema 2020-12 of a service's models, as plain as if it were written by hand.
+"""JSON Schema 2020-12 of a service's models, as plain as a hand-written one.
 
-Each rule is a keyword of its own place: a type that may be null is a list of types, and a choice by the value
-of a field is `if` and `then`. So the registry can name the place and the keyword that a payload does not fit.
+Each rule is a keyword at the place of its value: a nullable type is a list of types, a choice by the value of
+a field is `if` and `then`. So the registry can name the place and the keyword that a payload breaks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from coordinator.domain.json_schema import Described
+from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.services.base import KnownService
 
 _OF_ONE_TYPE: Final = {
@@ -21,11 +21,11 @@ _OF_ONE_TYPE: Final = {
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     *("minLength", "maxLength", "pattern", "format"),
 }
-"""Keywords that concern values of one type alone: those of several types can stand together."""
+"""Keywords that concern values of one type only, so that schemas of several types can be merged."""
 
 
-class PlainSchema(Described):
-    """Without titles, and without unions where a list of types says the same."""
+class PlainSchema(DescribedJsonSchema):
+    """Without titles, and with a list of types instead of a union where possible."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         made = super().model_schema(schema)
@@ -46,11 +46,11 @@ class PlainSchema(Described):
         inner = self.generate_inner(schema["schema"])
         if "enum" in inner:
             return {**inner, "enum": [*inner["enum"], None]}
-        return self._together([inner, {"type": "null"}]) or super().nullable_schema(schema)
+        return self._merged([inner, {"type": "null"}]) or super().nullable_schema(schema)
 
     def union_schema(self, schema: core_schema.UnionSchema) -> JsonSchemaValue:
         choices = [choice[0] if isinstance(choice, tuple) else choice for choice in schema["choices"]]
-        return self._together([self.generate_inner(choice) for choice in choices]) or super().union_schema(
+        return self._merged([self.generate_inner(choice) for choice in choices]) or super().union_schema(
             schema
         )
 
@@ -69,11 +69,11 @@ class PlainSchema(Described):
             ],
         }
 
-    def _together(self, choices: Sequence[JsonSchemaValue]) -> JsonSchemaValue | None:
-        """One schema for values of several types; None where keywords of two of them would meet."""
+    def _merged(self, choices: Sequence[JsonSchemaValue]) -> JsonSchemaValue | None:
+        """One schema for values of several types; None if keywords of two of them would clash."""
         made: dict[str, Any] = {}
         types: list[str] = []
-        for choice in map(self._written_out, choices):
+        for choice in map(self._inlined, choices):
             kinds = choice.get("type", ())
             kinds = [kinds] if isinstance(kinds, str) else list(kinds)
             rest = {name: value for name, value in choice.items() if name != "type"}
@@ -83,12 +83,12 @@ class PlainSchema(Described):
                 return None
             types += kinds
             made |= rest
-        # A number may be whole.
+        # `number` includes `integer`.
         types = [kind for kind in types if kind != "integer" or "number" not in types]
         return {"type": types, **made} if len(set(types)) == len(types) else None
 
-    def _written_out(self, schema: JsonSchemaValue) -> JsonSchemaValue:
-        """What a reference to a text leads to, without its description."""
+    def _inlined(self, schema: JsonSchemaValue) -> JsonSchemaValue:
+        """The target of a reference to a text, without its description; other schemas as they are."""
         if schema.keys() != {"$ref"}:
             return schema
         found = self.get_schema_from_definitions(schema["$ref"])

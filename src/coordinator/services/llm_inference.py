@@ -1,4 +1,4 @@
-"""The service `llm_inference`: how a language model goes on with a text, or answers a chat."""
+"""The service `llm_inference`: a language model continues a text, or answers a chat."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VRAM_GB: Final[dict[str, int]] = {
     "codellama-13b": 16,
     "codellama-34b": 32,
 }
-"""Of the models whose needs are known; another one is only on miners that offer it."""
+"""GPU memory of the models whose needs are known; other models run on miners that offer them."""
 
 Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
 Content = Annotated[str, Field(max_length=100_000)]
@@ -39,7 +39,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 class TextPart(Strict):
-    """A piece of a message, as OpenAI's chat has it."""
+    """A part of a message, in the form of OpenAI's chat."""
 
     type: Literal["text"]
     text: Content
@@ -52,18 +52,18 @@ class LlmMessage(Strict):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    """developer is another word for system."""
+    """developer means the same as system."""
     content: MessageContent
     """A text, or its parts."""
     name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
-    """Tells people of one role apart, where the model's template has a place for it."""
+    """Tells participants with the same role apart, if the model's template supports names."""
 
 
 class LlmSettings(Payload):
-    """The model and how it samples."""
+    """The model and its sampling."""
 
     model: ModelName = Field(examples=list(VRAM_GB), json_schema_extra=vram_by_model(VRAM_GB))
-    """One that a miner offers. Its GPU memory in GB is in x-min-vram-gb, if known here."""
+    """A model that a miner offers. x-min-vram-gb has the GPU memory of the known models in GB."""
     max_tokens: Annotated[int, Field(ge=1, le=4096), Whole] = 256
     """The most tokens to generate."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
@@ -71,9 +71,9 @@ class LlmSettings(Payload):
     top_p: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Samples from the likeliest tokens that together have this probability."""
     top_k: Annotated[int, Field(ge=0, le=100), Whole] = 40
-    """Samples from so many of the likeliest tokens; 0 from all. Some engines can't."""
+    """Samples from this many of the likeliest tokens; 0 samples from all. Some engines don't support it."""
     repetition_penalty: Annotated[float, Field(ge=0, le=2)] = 1.1
-    """Above 1 makes repetition less likely; 1 and 0 do nothing. Some engines can't."""
+    """Above 1 makes repetition less likely; 1 and 0 do nothing. Some engines don't support it."""
     stop_sequences: (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=16)] | None
     ) = None
@@ -85,40 +85,40 @@ class LlmSettings(Payload):
 
 
 class LlmPayload(Either, LlmSettings):
-    """Either `prompt`, which is continued as it is, or `messages`, a chat that is answered."""
+    """Either `prompt`, a text to continue, or `messages`, a chat to answer."""
 
     EITHER: ClassVar = ("prompt", "messages")
 
     prompt: Annotated[Prompt | None, NOT_NULL] = None
-    """What the model continues, as it is."""
+    """The text that the model continues, without a template."""
     messages: Annotated[Annotated[list[LlmMessage], Field(min_length=1, max_length=256)] | None, NOT_NULL] = (
         None
     )
-    """Instead of prompt: a chat that the model answers, by the template it was made with."""
+    """A chat that the model answers, with its own template."""
     frequency_penalty: Penalty = 0.0
-    """Above 0 makes a token less likely each time it comes."""
+    """Above 0 makes a token less likely each time it occurs."""
     presence_penalty: Penalty = 0.0
-    """Above 0 makes a token less likely once it has come."""
+    """Above 0 makes a token less likely once it has occurred."""
     seed: Seed | None = None
-    """The same seed gives the same text on the same engine. Random where there is none."""
+    """The same seed gives the same text on the same engine. Random by default."""
     stream: bool = False
-    """Also send tokens as progress while they are made."""
+    """Also send tokens as progress during generation."""
 
 
 class Inference(LlmSettings):
-    """How a model goes on with a text."""
+    """A text that a model continues."""
 
     prompt: Prompt
-    """What the model continues, as it is."""
+    """The text that the model continues, without a template."""
     stream: bool = False
-    """Also send tokens as progress while they are made."""
+    """Also send tokens as progress during generation."""
 
 
 class StreamedInference(LlmSettings):
-    """How a model goes on with a text, told while it does."""
+    """A text that a model continues, with streamed tokens."""
 
     prompt: Prompt
-    """What the model continues, as it is."""
+    """The text that the model continues, without a template."""
 
     def sent(self) -> dict[str, Any]:
         return {**super().sent(), "stream": True}
@@ -127,9 +127,9 @@ class StreamedInference(LlmSettings):
 class GeneratedText(Result):
     model: Annotated[str, Field(min_length=1, max_length=100)]
     text: str
-    """What was generated, without the prompt."""
+    """The generated text, without the prompt."""
     finish_reason: Literal["stop", "stop_sequence", "length"]
-    """length: max_tokens was reached. stop_sequence where the engine tells it from stop."""
+    """length means that max_tokens was reached. Not every engine tells stop_sequence from stop."""
     prompt_tokens: Annotated[int, Field(ge=0)]
     completion_tokens: Annotated[int, Field(ge=0)]
 

@@ -1,4 +1,4 @@
-"""The service `3d_rendering`: frames of a Blender file."""
+"""The service `3d_rendering`: renders frames of a Blender file."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ MAX_FILES: Final = 1000
 
 
 class RenderPayload(Payload):
-    """The frames of a Blender file. Textures and libraries are packed into it; scripts in it are not run."""
+    """The frames of a Blender file. Pack textures and libraries into it; its scripts are not run."""
 
     blend_file_url: FileRef
     """The .blend file."""
     engine: RenderEngine = "cycles"
     """cycles traces paths; the others are faster and less exact."""
     format: FrameFormat = "png"
-    """Of each frame."""
+    """The format of each frame."""
     resolution_x: Side = 1920
     """Pixels."""
     resolution_y: Side = 1080
     """Pixels."""
     resolution_percentage: Annotated[int, Field(ge=1, le=100), Whole] = 100
-    """Renders at this part of the resolution."""
+    """Percentage of the resolution to render at."""
     samples: Annotated[int, Field(ge=1, le=10_000), Whole] = 128
-    """For each pixel; more make less noise."""
+    """Samples per pixel; more of them make less noise."""
     frame_start: Frame | None = None
-    """The first frame; the file's own where there is none."""
+    """The first frame; the default is the file's own."""
     frame_end: Frame | None = None
-    """The last frame; frame_start where only that is given."""
+    """The last frame; the default is frame_start, if only that is given."""
     frame_step: Annotated[int, Field(ge=1, le=1_048_574), Whole] = 1
     """2 renders every other frame."""
     denoise: bool = True
-    """Removes the noise that few samples leave."""
+    """Removes the noise of few samples."""
     transparent: bool = False
-    """No background, in formats that can do without one."""
+    """No background, in formats that support transparency."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,7 +60,7 @@ class RenderPayload(Payload):
     def contradiction(self) -> str | None:
         first, last = self.frame_start, self.frame_end
         if first is not None and last is not None and last < first:
-            return "frame_end: before frame_start"
+            return "frame_end: must not be before frame_start"
         return None
 
 
@@ -72,9 +72,9 @@ class RenderedFrames(Result):
     height: Annotated[int, Field(ge=1)]
     """Pixels."""
     frames: Annotated[int, Field(ge=1)]
-    """How many were rendered."""
+    """The number of rendered frames."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=MAX_FILES)]
-    """An image per frame, or one ZIP archive of them where there are more than 1,000."""
+    """An image per frame, or one ZIP archive of more than 1,000 images."""
     render_seconds: Annotated[float, Field(ge=0)] | None = None
 
 

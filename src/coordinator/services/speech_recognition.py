@@ -1,4 +1,4 @@
-"""The service `speech_recognition`: what is said in a recording, with Whisper."""
+"""The service `speech_recognition`: the text of a recording, with Whisper."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class SpeechSettings(Payload):
-    """The recording, and how to listen to it."""
+    """The recording and the settings of the model."""
 
     audio_url: FileRef
     """The recording, or a video with sound."""
     model: WhisperModel = Field("base", json_schema_extra=vram_by_model(VRAM_GB))
-    """Larger ones make fewer mistakes. Its GPU memory in GB is in x-min-vram-gb."""
+    """Larger models make fewer mistakes. x-min-vram-gb has the GPU memory of each model in GB."""
     language: Language = "auto"
-    """The language that is spoken; auto finds out."""
+    """The spoken language; auto detects it."""
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
     """0 always takes the likeliest words."""
     best_of: Annotated[int, Field(ge=1, le=10), Whole] = 5
-    """Candidates when sampling, that is with a temperature above 0."""
+    """Candidates when sampling, which needs a temperature above 0."""
     beam_size: Annotated[int, Field(ge=1, le=10), Whole] = 5
     """Beams when not sampling."""
     patience: Annotated[float, Field(ge=0, le=2)] = 1.0
-    """How long beam search goes on; 1 is the usual."""
+    """The patience of beam search; 1 is usual."""
     suppress_tokens: (
         Annotated[list[Annotated[int, Field(ge=-1, le=51_865), Whole]], Field(max_length=1000)] | None
     ) = None
-    """Token ids that are never written; -1 stands for most special symbols."""
+    """Ids of tokens that never occur in the text; -1 stands for most special symbols."""
     initial_prompt: Annotated[str, Field(max_length=1000)] | None = None
-    """Words and names that occur, to help with their spelling."""
+    """Words and names of the recording, as a help with their spelling."""
     condition_on_previous_text: bool = True
-    """Keeps style and spelling from one half minute to the next."""
+    """Keeps style and spelling consistent across windows of half a minute."""
     fp16: bool = True
     """Half precision: faster, and as good on GPUs."""
 
@@ -64,14 +64,14 @@ class SpeechSettings(Payload):
 
 
 class SpeechPayload(SpeechSettings):
-    """What is said in a recording, as text."""
+    """The text of a recording."""
 
     task: Literal["transcribe", "translate"] = "transcribe"
-    """translate writes English, whatever is spoken."""
+    """translate gives English text for every spoken language."""
 
 
 class Translate(SpeechSettings):
-    """What is said in a recording, as text in English."""
+    """The text of a recording, in English."""
 
     def sent(self) -> dict[str, Any]:
         return {**super().sent(), "task": "translate"}
@@ -84,16 +84,16 @@ class TranscriptSegment(ResultPart):
     """Seconds from the beginning."""
     text: str
     average_log_probability: Annotated[float, Field(le=0)] | None = None
-    """Near 0 is certain."""
+    """Values near 0 are certain."""
     no_speech_probability: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Transcript(Result):
     text: str
     language: Annotated[str, Field(pattern="^[a-z]{2,3}$")]
-    """The language that is spoken: two or three letters."""
+    """The spoken language: two or three letters."""
     duration_seconds: Seconds | None = None
-    """Of the recording."""
+    """The length of the recording."""
     segments: list[TranscriptSegment]
 
 

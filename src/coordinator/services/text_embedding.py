@@ -1,4 +1,4 @@
-"""The service `text_embedding`: vectors of a few texts, or of a file of them."""
+"""The service `text_embedding`: vectors of a few texts, or of a file of texts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MODELS: Final = (
     "multilingual-e5-large",
     "nomic-embed-text-v1.5",
 )
-"""Some that miners may offer."""
+"""Examples of models that miners may offer."""
 
 
 class EmbeddingPayload(Either, Payload):
-    """Either `texts`, whose vectors are in the result, or `input_url`, a file with one text a line."""
+    """Either `texts`, with the vectors in the result, or `input_url`, a file with one text a line."""
 
     EITHER: ClassVar = ("texts", "input_url")
 
@@ -43,31 +43,31 @@ class EmbeddingPayload(Either, Payload):
         | None,
         NOT_NULL,
     ] = None
-    """The vectors of these are in the result."""
+    """Texts whose vectors are in the result."""
     input_url: Annotated[FileRef | None, NOT_NULL] = None
     """A UTF-8 file with one text a line; its vectors become a NumPy file."""
     model: ModelName = Field("all-minilm-l6-v2", examples=list(MODELS))
-    """One that a miner offers. bge-m3 and multilingual-e5-large know a hundred languages."""
+    """A model that a miner offers. bge-m3 and multilingual-e5-large know a hundred languages."""
     kind: Literal["document", "query"] = "document"
-    """Some models embed what is searched for differently from what is found."""
+    """Some models embed search queries differently from documents."""
     normalize: bool = True
     """Vectors of length 1, so that the dot product is the cosine."""
     truncate: bool = True
-    """Cut texts that are too long for the model; otherwise they are an error."""
+    """Cut texts that are too long for the model; otherwise such a text is an error."""
 
 
 class Embeddings(Either, Result):
-    """Vectors, here or in a file."""
+    """Vectors, in the result or in a file."""
 
     EITHER: ClassVar = ("embeddings", "outputs")
 
     model: Annotated[str, Field(min_length=1, max_length=100)]
     dimensions: Annotated[int, Field(ge=1)]
-    """Numbers in each vector."""
+    """Numbers per vector."""
     count: Annotated[int, Field(ge=1)]
-    """Vectors."""
+    """The number of vectors."""
     tokens: Annotated[int, Field(ge=0)]
-    """Read in all texts together."""
+    """Tokens of all texts together."""
     embeddings: (
         Annotated[
             list[Annotated[list[float], Field(min_length=1, max_length=8192)]],
@@ -75,7 +75,7 @@ class Embeddings(Either, Result):
         ]
         | None
     ) = None
-    """One vector for each text, in their order."""
+    """One vector per text, in the order of the texts."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=1)] | None = None
     """The vectors as rows of a float32 array (.npy)."""
 

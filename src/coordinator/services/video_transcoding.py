@@ -1,7 +1,7 @@
-"""The service `video_transcoding`: videos and sounds in other formats, sounds of videos, and single frames.
+"""The service `video_transcoding`: converts video and audio, extracts audio, and takes single frames.
 
 One model per kind of output, so that no field depends on another one. The kind follows from `operation` and
-`output_format`, either of which may be left out where the other one says enough.
+`output_format`; either may be left out if the other one is enough.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Preset = Literal[
 Resolution = Annotated[
     str, Field(pattern=r"^[1-9][0-9]{0,2}[02468]x[1-9][0-9]{0,2}[02468]$", examples=["1280x720"])
 ]
-"""WxH in pixels, both even, 10 to 9998: encoders with halved colour planes take nothing else."""
+"""WxH in pixels, both even, 10 to 9998, as encoders with halved colour planes require."""
 Bitrate = Annotated[
     str,
     Field(pattern=r"^[1-9][0-9]{0,8}$|^[1-9][0-9]{0,5}k$|^[1-9][0-9]{0,2}M$", examples=["800k", "4M"]),
@@ -43,19 +43,19 @@ Crf = Annotated[int, Field(ge=0, le=51), Whole]
 
 
 class MediaPayload(Payload):
-    """What every kind of output starts from."""
+    """The input of every kind of output."""
 
     input_url: FileRef
     """The video or the recording."""
 
 
 class Encoding(MediaPayload):
-    """How the pictures and the sound of a video are encoded."""
+    """The encoding of a video's pictures and sound."""
 
     preset: Preset = "medium"
     """Slower presets make smaller files."""
     crf: Crf | None = None
-    """Constant quality: lower is better. 23 where there is no bitrate either."""
+    """Constant quality: lower is better. The default is 23 if no bitrate is given."""
     resolution: Resolution | None = None
     """Width and height in pixels, both even."""
     bitrate: Bitrate | None = None
@@ -72,7 +72,7 @@ class Transcode(Encoding):
     operation: Literal["transcode"] = "transcode"
     output_format: Literal["mp4", "mkv"] = "mp4"
     codec: Codec = "h264"
-    """Those ending in _nvenc encode on an NVIDIA GPU."""
+    """Codecs ending in _nvenc need an NVIDIA GPU."""
     audio_codec: Literal["aac", "mp3", "opus"] = "aac"
 
     def needs(self) -> Constraints:
@@ -80,7 +80,7 @@ class Transcode(Encoding):
 
 
 class TranscodeWebm(Encoding):
-    """A video in webm, which holds fewer codecs."""
+    """A video in webm, which supports fewer codecs."""
 
     operation: Literal["transcode"] = "transcode"
     output_format: Literal["webm"]
@@ -89,7 +89,7 @@ class TranscodeWebm(Encoding):
 
 
 class TranscodeGif(MediaPayload):
-    """An animation: no sound, no codec to choose."""
+    """An animation, without sound or a choice of codecs."""
 
     operation: Literal["transcode"] = "transcode"
     output_format: Literal["gif"]
@@ -100,7 +100,7 @@ class TranscodeGif(MediaPayload):
 
 
 class ExtractAudio(MediaPayload):
-    """The sound of a video, or an audio file in another format. wav and flac have no bit rate to set."""
+    """The sound of a video, or an audio file in another format. wav and flac have no bit rate."""
 
     operation: Literal["extract_audio"] = "extract_audio"
     output_format: AudioFormat = "m4a"
@@ -120,13 +120,13 @@ class Thumbnail(MediaPayload):
 
 
 class TranscodeMedia(Encoding):
-    """A video or a sound in another format. Which codecs fit which format, the registry's schema says."""
+    """Video or audio in another format. The registry's schema has the codecs of each format."""
 
     output_format: MediaFormat = "mp4"
     codec: Codec = "h264"
-    """Those that end in _nvenc are encoded by an NVIDIA GPU."""
+    """Codecs ending in _nvenc need an NVIDIA GPU."""
     crf: Crf = 23
-    """Quality, where no bitrate is said."""
+    """Constant quality, if no bitrate is given: lower is better."""
     audio_codec: Literal["aac", "mp3", "opus", "vorbis"] = "aac"
 
     def needs(self) -> Constraints:
@@ -137,55 +137,55 @@ class TranscodedMedia(Result):
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=1)]
     output_format: MediaFormat
     duration_seconds: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]{3}$")] | None = None
-    """Of the output; not for thumbnails."""
+    """The length of the output; absent for thumbnails."""
 
 
 def _needs_of(codec: str) -> Constraints:
     return Constraints(gpu="nvidia") if codec.endswith("_nvenc") else Constraints()
 
 
-# --- which kind of output: the same rules for a payload and for the schema ----------------------------------
+# --- the kind of output: the same rules for a payload and for the schema ------------------------------------
 _BY_OPERATION: Final = {"extract_audio": get_args(AudioFormat), "thumbnail": get_args(PictureFormat)}
-"""An operation that is a kind, and the formats that mean it where no operation is said."""
+"""Operations that are a kind, with the formats that imply the operation."""
 _BY_FORMAT: Final = ("webm", "gif")
-"""Formats that are a kind of transcoding."""
-_OTHERWISE: Final = "transcode"
+"""Formats that are a kind of their own."""
+_DEFAULT_KIND: Final = "transcode"
 
 
 def _kind(payload: Any) -> str:
     if not isinstance(payload, Mapping):
-        return _OTHERWISE
+        return _DEFAULT_KIND
     operation, output = payload.get("operation"), payload.get("output_format")
     for kind, formats in _BY_OPERATION.items():
         if operation == kind or (operation is None and output in formats):
             return kind
-    return output if output in _BY_FORMAT else _OTHERWISE
+    return output if output in _BY_FORMAT else _DEFAULT_KIND
 
 
 class _ByKind:
-    """Writes the choice with `if` and `then` in place of a union: a fault is then named where it is."""
+    """Writes the choice as `if` and `then` instead of a union, so that an error names the faulty field."""
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         kinds = {tag: handler(choice) for tag, choice in schema["choices"].items()}
-        made = kinds[_OTHERWISE]
+        made = kinds[_DEFAULT_KIND]
         for output in reversed(_BY_FORMAT):
-            made = {"if": _says("output_format", {"const": output}), "then": kinds[output], "else": made}
+            made = {"if": _has("output_format", {"const": output}), "then": kinds[output], "else": made}
         for kind, formats in reversed(_BY_OPERATION.items()):
-            without = {**_says("output_format", {"enum": list(formats)}), "not": {"required": ["operation"]}}
-            condition = {"anyOf": [_says("operation", {"const": kind}), without]}
+            without = {**_has("output_format", {"enum": list(formats)}), "not": {"required": ["operation"]}}
+            condition = {"anyOf": [_has("operation", {"const": kind}), without]}
             made = {"if": condition, "then": kinds[kind], "else": made}
         return {
             "type": "object",
             "required": ["input_url"],
             "properties": {
-                "operation": {"enum": [_OTHERWISE, *_BY_OPERATION]},
+                "operation": {"enum": [_DEFAULT_KIND, *_BY_OPERATION]},
                 "output_format": {"enum": list(get_args(MediaFormat))},
             },
             **made,
         }
 
 
-def _says(field: str, value: JsonSchemaValue) -> JsonSchemaValue:
+def _has(field: str, value: JsonSchemaValue) -> JsonSchemaValue:
     return {"required": [field], "properties": {field: value}}
 
 

@@ -1,7 +1,7 @@
-"""What waits, in batches: whoever waits together is processed together, at most two batches at a time.
+"""Batches of waiting commands; at most two batches are processed at the same time.
 
-At one command this adds no wait; at a thousand, all that gathered while others were under way go as one. Two
-batches are at once only if they have nothing to do with each other.
+A single command does not wait. Under load, the commands that arrive while others are processed form the next
+batch. Two batches run at the same time only if neither writes a stream of the other.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from coordinator.wire.answers import Answer
 
 AnyPrepared = Prepared[Any]
 
-MAX_BATCH = 200  # commands a transaction; more only makes the ones before wait longer
-MAX_AT_ONCE = 2  # batches: while one is written, the next is decided
+MAX_BATCH = 200  # commands per transaction; a larger batch only makes its first commands wait longer
+MAX_AT_ONCE = 2  # batches: the next one is decided while one is written
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Commands that are decided and appended together, and the streams that they have to do with."""
+    """Commands that are decided and appended together, and the streams that they read and write."""
 
     commands: Sequence[AnyPrepared]
     reads: frozenset[UUID]
@@ -44,8 +44,8 @@ class Batch:
     def streams(self) -> frozenset[UUID]:
         return self.reads | self.writes
 
-    def meets(self, other: Batch) -> bool:
-        """Whether one of them may write what the other one reads or writes."""
+    def conflicts_with(self, other: Batch) -> bool:
+        """Whether one of the batches may write a stream that the other one reads or writes."""
         return not (
             self.writes.isdisjoint(other.writes)
             and self.writes.isdisjoint(other.reads)
@@ -54,8 +54,8 @@ class Batch:
 
 
 @dataclass(slots=True, eq=False)
-class _Ticket:
-    """One call of `submit`: its answers are due together."""
+class _Submission:
+    """One call of `submit`, which returns all its answers together."""
 
     answers: list[Answer | None]
     missing: int
@@ -64,15 +64,15 @@ class _Ticket:
 
 class _Waiting(NamedTuple):
     prepared: AnyPrepared
-    ticket: _Ticket
+    submission: _Submission
     place: int
 
 
 class Batches:
-    """The queue before `process`, which never raises but when it is cancelled. Used on the event loop."""
+    """The queue in front of `process`, which raises only if cancelled. Used on the event loop."""
 
     def __init__(self, process: Callable[[Batch], Awaitable[Sequence[Answer]]], stopped: Answer) -> None:
-        """`process(batch)`: one answer a command, in order. `stopped`: what is answered once this stops."""
+        """`process(batch)`: one answer per command, in order. `stopped`: the answer after the stop."""
         self._process = process
         self._stopped = stopped
         self._waiting: deque[_Waiting] = deque()
@@ -81,7 +81,7 @@ class Batches:
         self._stopping = False
 
     def __len__(self) -> int:
-        """How many commands wait."""
+        """The number of waiting commands."""
         return len(self._waiting)
 
     async def start(self) -> None:
@@ -89,11 +89,11 @@ class Batches:
             self._task = asyncio.create_task(self._run(), name="command-batches")
 
     async def stop(self) -> None:
-        """Finish what waits, then stop. May be called twice (each returns at the end), or without a start."""
+        """Process the waiting commands, then stop. May be called twice (both wait), or without a start."""
         if self._task is not None:
             self._stopping = True
             self._wake.set()
-            await asyncio.shield(self._task)  # whoever gives up waiting for the end does not hasten it
+            await asyncio.shield(self._task)  # a cancelled caller must not cancel the processing
 
     async def submit(self, commands: Collection[AnyPrepared]) -> list[Answer]:
         """The answers to these commands, in their order."""
@@ -101,48 +101,50 @@ class Batches:
             return []
         if self._stopping:
             return [self._stopped] * len(commands)
-        ticket = _Ticket([None] * len(commands), len(commands), asyncio.get_running_loop().create_future())
-        self._waiting.extend([_Waiting(p, ticket, i) for i, p in enumerate(commands)])
+        submission = _Submission(
+            [None] * len(commands), len(commands), asyncio.get_running_loop().create_future()
+        )
+        self._waiting.extend([_Waiting(p, submission, i) for i, p in enumerate(commands)])
         self._wake.set()
-        await ticket.done
-        return [answer for answer in ticket.answers if answer is not None]
+        await submission.done
+        return [answer for answer in submission.answers if answer is not None]
 
     async def _run(self) -> None:
-        ahead: dict[asyncio.Task[None], Batch] = {}
+        running: dict[asyncio.Task[None], Batch] = {}
         try:
             while self._waiting or not self._stopping:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
-                    while len(ahead) >= MAX_AT_ONCE:
-                        await _one_of(ahead)
+                    while len(running) >= MAX_AT_ONCE:
+                        await _end_of_one(running)
                     waiting = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
                     batch = Batch.of([w.prepared for w in waiting])
-                    while any(batch.meets(other) for other in ahead.values()):
-                        await _one_of(ahead)
-                    ahead[asyncio.create_task(self._answer(waiting, batch))] = batch
+                    while any(batch.conflicts_with(other) for other in running.values()):
+                        await _end_of_one(running)
+                    running[asyncio.create_task(self._answer(waiting, batch))] = batch
         finally:
-            while ahead:
-                await _one_of(ahead)
+            while running:
+                await _end_of_one(running)
 
     async def _answer(self, waiting: Sequence[_Waiting], batch: Batch) -> None:
         try:
-            _hand_out(waiting, await self._process(batch))
+            _deliver(waiting, await self._process(batch))
         except asyncio.CancelledError:
-            _hand_out(waiting, [self._stopped] * len(waiting))
+            _deliver(waiting, [self._stopped] * len(waiting))
             raise
 
 
-async def _one_of(tasks: dict[asyncio.Task[None], Batch]) -> None:
-    """Wait until at least one is done, and take it out."""
+async def _end_of_one(tasks: dict[asyncio.Task[None], Batch]) -> None:
+    """Wait until at least one task is done, and remove the done ones."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         del tasks[task]
 
 
-def _hand_out(waiting: Iterable[_Waiting], answers: Iterable[Answer]) -> None:
-    for (_, ticket, place), answer in zip(waiting, answers, strict=True):
-        ticket.answers[place] = answer
-        ticket.missing -= 1
-        if not ticket.missing and not ticket.done.done():
-            ticket.done.set_result(None)
+def _deliver(waiting: Iterable[_Waiting], answers: Iterable[Answer]) -> None:
+    for (_, submission, place), answer in zip(waiting, answers, strict=True):
+        submission.answers[place] = answer
+        submission.missing -= 1
+        if not submission.missing and not submission.done.done():
+            submission.done.set_result(None)

@@ -1,19 +1,19 @@
 """The command bus: group commit.
 
-Whatever commands wait are decided together and appended in one transaction. At one command this adds no
-wait; at a thousand it costs one fsync. Nobody is answered before the commit. While one batch is written the
-next is decided, if they have nothing to do with each other (`Batches`).
+All waiting commands are decided together and appended in one transaction. A single command does not wait; a
+thousand cost one fsync. Answers follow the commit. The next batch is decided while one is written, if neither
+writes a stream of the other (`Batches`).
 
-One batch goes through these steps:
-1. Load the streams that it needs and that are not cached, in one query; a new job's own is taken for empty.
-2. Decide each command on the states that the commands before it in the batch lead to. A decision may append
-   to several streams. A refusal, or an unexpected exception, fails its own command only.
-3. A refusal decided from a cached state is decided again if that state turns out to be stale.
-4. Append all events and payloads at once. On a version conflict, drop from the cache what moved and go back
-   to 1 with the whole batch; one by one only after MAX_TRIES.
-5. Answer, keep the new states, and hand the events to the followers of this process.
+The steps of a batch:
+1. Load the streams that are needed and not cached, in one query. The stream of a new job is assumed empty.
+2. Decide each command on the states after the commands before it in the batch. A decision may append to
+   several streams. A refusal or an unexpected exception fails its own command only.
+3. Check the states behind refusals. If a cached one was stale, go back to 1.
+4. Append all events and payloads at once. On a version conflict, drop the stale states from the cache and go
+   back to 1 with the whole batch; after MAX_TRIES, process the commands one by one.
+5. Answer, cache the new states, and hand the events to the followers of this process.
 
-It knows no noun by name: what is particular about a command is its handler's affair.
+The bus knows no noun by name: everything particular to a command is in its handler.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ from coordinator.wire.answers import Accepted, Answer, Refused
 
 MAX_TRIES = 3
 OnCommitted = Callable[[Appended, Sequence[StoredPayload]], None]
-"""What was appended, and the payloads that were stored with it."""
+"""The appended events, and the payloads stored with them."""
 _UNAVAILABLE = Refused(Code.UNAVAILABLE, "the log is out of reach; send it again later")
-_INTERNAL = Refused(Code.INTERNAL, "this is our fault and nothing was recorded; it may be sent again")
+_INTERNAL = Refused(Code.INTERNAL, "internal error: this is our fault; nothing was recorded; send it again")
 
 log = structlog.get_logger("bus")
 
 
 @dataclass(slots=True)
 class BusStats:
-    """Counted since the start; `batch_sizes[n]` is how many batches had up to 2**n commands."""
+    """Counts since the start; `batch_sizes` as in `BusMetrics`."""
 
     commands: int = 0
     batches: int = 0
@@ -79,7 +79,7 @@ class BusStats:
 
 
 class _Effect(NamedTuple):
-    """What an accepted command came to: the `event`-th of the batch, or nothing new after `position`."""
+    """The effect of an accepted command: the `event`-th event of the batch, or none after `position`."""
 
     body: Mapping[str, Any]
     position: int
@@ -88,25 +88,25 @@ class _Effect(NamedTuple):
 
 @dataclass(slots=True)
 class _Decided:
-    """What one pass over a batch came to."""
+    """The outcome of one pass over a batch."""
 
     states: dict[UUID, Entry]
-    """Each stream as the commands so far leave it; `position` is where it was before them."""
+    """The state of each stream after the commands so far; `position` is the one before them."""
     events: list[NewEvent] = field(default_factory=list)
     payloads: list[StoredPayload] = field(default_factory=list)
     answers: list[Refused | _Effect] = field(default_factory=list)
     last: dict[UUID, int] = field(default_factory=dict)
-    """By stream, which of `events` is its last."""
+    """By stream: the index of its last event in `events`."""
     refused_on: set[UUID] = field(default_factory=set)
-    """Streams whose states a refusal was decided from."""
+    """Streams whose states led to a refusal."""
 
     def state(self, stream: UUID) -> Any:
         return self.states[stream].state
 
     def take(self, prepared: AnyPrepared, decision: Decision, metadata: Callable[[Intent], Metadata]) -> None:
-        """Take in what was decided and answer it, or raise and change nothing.
+        """Add a decision and its answer; an exception changes nothing.
 
-        The effect of a command is at the end of its decision, and that of a repeat at the end of its stream.
+        The effect of a command is the last event of its decision; that of a repeat, the last of its stream.
         """
         own = prepared.stream
         state, version, position = self.states[own]
@@ -114,7 +114,7 @@ class _Decided:
             body = prepared.handler.answer(state, prepared.intent.command)
             self.answers.append(_Effect(body, position, self.last.get(own)))
             return
-        told, place = metadata(prepared.intent), len(self.events)
+        event_metadata, place = metadata(prepared.intent), len(self.events)
         events: list[NewEvent] = []
         others: dict[UUID, tuple[Entry, int]] = {}
         last = None
@@ -122,14 +122,14 @@ class _Decided:
             evolve = EVOLVE[event.noun]
             if stream is own or stream == own:
                 state, version, last = evolve(state, event), version + 1, place
-                events.append(NewEvent(own, version, event, told))
+                events.append(NewEvent(own, version, event, event_metadata))
             elif stream in prepared.writes:
                 before = others[stream][0] if stream in others else self.states[stream]
                 after = Entry(evolve(before.state, event), before.version + 1, before.position)
                 others[stream] = after, place
-                events.append(NewEvent(stream, after.version, event, told))
+                events.append(NewEvent(stream, after.version, event, event_metadata))
             else:
-                raise ValueError(f"{event.topic} belongs to a stream that its command did not name")
+                raise ValueError(f"the decision appends to an undeclared stream: {event.topic}")
             place += 1
         body = prepared.handler.answer(state, prepared.intent.command)
         self.events += events
@@ -143,7 +143,7 @@ class _Decided:
 
 
 class CommandBus:
-    """Decides and appends. One instance a process; `submit` may be called from any task."""
+    """Decides and appends. One instance per process; any task may call `submit`."""
 
     def __init__(
         self,
@@ -169,19 +169,19 @@ class CommandBus:
         await self._batches.start()
 
     async def stop(self) -> None:
-        """Finish what waits, then stop. May be called twice, or without a start."""
+        """Process the waiting commands, then stop. May be called twice, or without a start."""
         await self._batches.stop()
         self._thread.shutdown(wait=True)
 
     async def submit(self, commands: Sequence[AnyPrepared]) -> list[Answer]:
-        """Decide these commands, in this order; returns their answers after the commit."""
+        """Decide these commands, in this order; returns their answers, after the commit."""
         return await self._batches.submit(commands)
 
     async def state(self, stream: UUID) -> Any:
-        """The state of one aggregate, fresh from the log; None where there is none."""
+        """The state of one aggregate, fresh from the log; None if there is none."""
         entry = self.cache.get(stream)
         if entry is not None:
-            # Not in the writer's thread: somebody's look must not hold up everybody's commands.
+            # Not in the writer's thread: a read must not delay all commands.
             versions = await asyncio.to_thread(self._log.versions, [stream])
             if versions.get(stream, 0) == entry.version:
                 return entry.state
@@ -190,11 +190,11 @@ class CommandBus:
         return _fold(loaded.get(stream)).state
 
     def forget(self, events: Sequence[Recorded]) -> None:
-        """Events that another process appended: what is cached of their streams is old."""
+        """Drop the cached states that are older than these events of another process."""
         self.cache.drop(e.stream for e in events if self.cache.outdated(e.stream, e.version))
 
     def metrics(self) -> BusMetrics:
-        """What was counted so far."""
+        """The counts since the start."""
         stats = self.stats
         return BusMetrics(
             commands=stats.commands,
@@ -245,12 +245,12 @@ class CommandBus:
                     self.stats.conflicts += 1
                     await self._drop_stale(streams, known)
         except LogUnavailable as error:
-            # Whether a commit in flight took place is unknown, so nothing cached of these streams is sure.
+            # The outcome of a commit in flight is unknown, and so are the states of these streams.
             self.cache.drop(streams)
             log.warning("the log is out of reach", error=str(error), commands=len(commands))
             return [_UNAVAILABLE] * len(commands)
         if len(commands) == 1:
-            return [Refused(Code.UNAVAILABLE, "others change this at the same time; send it again")]
+            return [Refused(Code.UNAVAILABLE, "concurrent commands change this; send it again")]
         self.stats.singled_out += len(commands)
         return [answer for prepared in commands for answer in await self._process(Batch.of([prepared]))]
 
@@ -295,7 +295,7 @@ class CommandBus:
         )
 
     def _append(self, decided: _Decided) -> Appended:
-        """In the writer's thread, one after the other: what is committed first is heard of first."""
+        """In the writer's thread, one after the other, so that announcements follow the order of commits."""
         begun = time.perf_counter()
         appended = self._log.append(decided.events, decided.payloads)
         took = time.perf_counter() - begun
@@ -324,7 +324,7 @@ class CommandBus:
         ]
 
     async def _drop_stale(self, streams: Collection[UUID], known: dict[UUID, Entry]) -> bool:
-        """Drop from the cache what another process moved; whether there was any."""
+        """Drop the cached states that another process made stale; returns whether there were any."""
         versions = await self._in_thread(self._log.versions, list(streams))
         moved = [s for s in streams if versions.get(s, 0) != known[s].version]
         self.cache.drop(moved)

@@ -1,4 +1,4 @@
-"""The states of hot aggregates: what a command is decided from without reading the log."""
+"""The states of hot aggregates, so that most commands are decided without reading the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 CACHE_BYTES = 64 * 2**20
 LIVE_BYTES = 3 * 1024  # a queued job, measured with its Python objects
-FINAL_BYTES = 6 * 1024  # a completed one with its receipt
+FINAL_BYTES = 6 * 1024  # a completed job with its receipt
 FINAL_SHARE = 0.2
 
 
@@ -27,16 +27,16 @@ ABSENT = Entry(None, 0, 0)
 class StateCache:
     """Bounded in bytes.
 
-    Jobs that are over have FINAL_SHARE of them at the most: they are asked for only where a message came
-    twice.
+    Final jobs get at most FINAL_SHARE of the bytes: only repeated messages ask for them.
     """
 
     def __init__(self, is_final: Callable[[Any], bool], max_bytes: int = CACHE_BYTES) -> None:
-        """`is_final`: whether this is the state of a job that is over."""
+        """`is_final`: whether this is the state of a final job."""
         self._is_final = is_final
         self._live: OrderedDict[UUID, Entry] = OrderedDict()
-        """The least recently used first; and so in …"""
+        """Least recently used first."""
         self._final: OrderedDict[UUID, Entry] = OrderedDict()
+        """Oldest first."""
         self._max_bytes = max(16 * FINAL_BYTES, max_bytes)
 
     def get(self, stream: UUID) -> Entry | None:

@@ -1,4 +1,4 @@
-"""The one way in for both edges: hands each command to its noun's handler and to the bus."""
+"""The one entry point for commands, from HTTP and AMQP: calls each noun's handler, and the bus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from coordinator.wire.heartbeat import Heartbeat
 
 log = structlog.get_logger("commands")
 
-_INTERNAL = Refused(Code.INTERNAL, "this is our fault; send it again later")
+_INTERNAL = Refused(Code.INTERNAL, "internal error: this is our fault; send it again later")
 
 
 class CommandGateway:
@@ -31,7 +31,7 @@ class CommandGateway:
     def __init__(
         self, bus: CommandBus, handlers: Sequence[Handler[Any]], presence: Presence, names: Names
     ) -> None:
-        """`handlers`: one for each noun that there are commands about."""
+        """`handlers`: one for each noun with commands."""
         self._bus = bus
         self._handlers = {handler.noun: handler for handler in handlers}
         self._presence = presence
@@ -42,14 +42,14 @@ class CommandGateway:
             prepared = await self._prepare(intents)
             decided = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
             answers = [next(decided) if isinstance(p, Prepared) else p for p in prepared]
-            everything = log.is_enabled_for(logging.DEBUG)
+            debug = log.is_enabled_for(logging.DEBUG)
             for place, (intent, ready) in enumerate(zip(intents, prepared, strict=True)):
                 answer = answers[place]
                 if isinstance(ready, Prepared) and isinstance(answer, Accepted):
                     if isinstance(intent.command, ready.handler.extended):
                         answer = answers[place] = await ready.handler.extend(ready, answer)
-                    elif not everything and isinstance(intent.command, ready.handler.routine):
-                        continue  # most are, and must cost nothing
+                    elif not debug and isinstance(intent.command, ready.handler.routine):
+                        continue  # the most frequent case must cost nothing
                 _log(intent, answer, routine=isinstance(answer, Accepted) and self._is_routine(intent))
         except Exception:
             log.exception("commands could not be handled", count=len(intents))
@@ -57,7 +57,7 @@ class CommandGateway:
         return answers
 
     async def _prepare(self, intents: Sequence[Intent]) -> list[Prepared[Any] | Refused]:
-        """Each command as its noun's handler prepared it, or why it is refused; in the same order."""
+        """Each command as prepared by its noun's handler, or its refusal; in the same order."""
         prepared: list[Prepared[Any] | Refused | None] = [None] * len(intents)
         places: dict[str, list[int]] = {}
         for place, intent in enumerate(intents):
@@ -96,7 +96,7 @@ class CommandGateway:
 
 
 def _log(intent: Intent, answer: Answer, *, routine: bool) -> None:
-    """One line per fact that an operator needs; the usual course of a job only at level debug."""
+    """One line per command; the usual course of a job only at level debug."""
     command = intent.command
     facts: dict[str, Any] = {"command": command.topic, "by": intent.principal.name}
     for name in ("job_id", "attempt", "miner_id", "session_id", "key_id"):

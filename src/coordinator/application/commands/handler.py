@@ -1,10 +1,10 @@
-"""What commands of one noun need besides their rules: a handler for each noun, driven by gateway and bus.
+"""Handlers: one for each noun, with everything that its commands need besides the rules.
 
-A command goes through its handler three times:
-1. `prepare`, before it waits for its turn: its stream and the others that its decision has to do with, its
-   digests, the check of its signature. What is wrong here is refused before it costs a batch anything.
-2. `decide`, in its turn: the context of the decision, from the states that the commands before it led to.
-3. `extend`, after the commit, for the few whose answer holds more than the state does.
+The gateway and the bus call a command's handler three times:
+1. `prepare`, before the command waits for its batch: finds the streams of the decision, computes digests,
+   checks signatures. A refusal here costs no batch anything.
+2. `decide`, in the batch: builds the context of the decision from the states after the commands before it.
+3. `extend`, after the commit: completes the few answers that need more than the state.
 """
 
 from __future__ import annotations
@@ -16,46 +16,51 @@ from uuid import UUID
 
 from coordinator.application.ports import Intent, StoredPayload
 from coordinator.domain.decision import Decision
-from coordinator.domain.errors import Refusal
+from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Millis
 from coordinator.wire.answers import Accepted, Answer, Refused
 
 D = TypeVar("D")
 StateOf = Callable[[UUID], Any]
-"""The state of a stream that the command named when it was prepared; None where the stream is empty."""
+"""The state of a stream that `prepare` declared; None if the stream is empty."""
 
 
 class Prepared(NamedTuple, Generic[D]):
-    """A command that is ready to be decided."""
+    """A command that is ready for its decision."""
 
     intent: Intent
     handler: Handler[D]
     stream: UUID
-    """The command's own: its answer is made of the state of this one."""
+    """The command's own stream; its state gives the answer."""
     details: D
-    """What the handler found out about the command itself; nobody else looks at it."""
+    """Private to the handler: facts that it computed from the command."""
     reads: tuple[UUID, ...] = ()
-    """Other streams that the decision looks at."""
+    """Other streams that the decision reads."""
     writes: tuple[UUID, ...] = ()
     """Other streams that the decision may append to."""
     payload: StoredPayload | None = None
-    """Stored in the transaction of the events that the command leads to."""
+    """Stored in the transaction of the command's events."""
     assume_new: bool = False
-    """Whether the stream is nearly always empty: it is not read then, and a conflict finds the repeat."""
+    """Whether the stream is nearly always empty: it is not read then, and a conflict reveals a repeat."""
+
+
+def log_unavailable() -> Refusal:
+    """The refusal of a command whose handler could not read the log."""
+    return Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later")
 
 
 class Handler(ABC, Generic[D]):
     """The commands of one noun. Used on the event loop only."""
 
     noun: ClassVar[str]
-    """The first word of their topics."""
+    """The first word of the commands' topics."""
     routine: ClassVar[tuple[type[Command], ...]] = ()
-    """Commands that are logged at level debug only, once they are accepted: the usual course of things."""
+    """Commands of the usual course: accepted ones are logged at level debug only."""
     extended: ClassVar[tuple[type[Command], ...]] = ()
     """Commands whose accepted answers `extend` completes."""
 
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[D] | Refused]:
-        """Each command ready to be decided, or refused; in the same order."""
+        """Each command, ready for its decision or refused; in the same order."""
         prepared: list[Prepared[D] | Refused] = []
         for intent in intents:
             try:
@@ -66,7 +71,7 @@ class Handler(ABC, Generic[D]):
 
     @abstractmethod
     async def prepare_one(self, intent: Intent) -> Prepared[D]:
-        """One command ready to be decided. Raises Refusal."""
+        """One command, ready for its decision. Raises Refusal."""
 
     @abstractmethod
     def decide(self, prepared: Prepared[D], state_of: StateOf, now: Millis) -> Decision:
@@ -77,5 +82,5 @@ class Handler(ABC, Generic[D]):
         """The body of an accepted (or repeated) command's answer, from its stream's state after it."""
 
     async def extend(self, prepared: Prepared[D], answer: Accepted) -> Answer:
-        """The answer with what only this process knows, or a refusal where that can't be had now."""
+        """The completed answer, or a refusal if it can't be completed now."""
         return answer

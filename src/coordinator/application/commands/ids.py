@@ -1,4 +1,4 @@
-"""Ids, salts and trace contexts: random, and drawn from the kernel many at a time."""
+"""Ids, salts and trace contexts, from random bytes that are drawn from the kernel in bulk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from uuid import UUID
 
 SALT_BYTES = 16
-_DRAWN_BYTES = 4096  # each call of the kernel costs more than the bytes
+_DRAWN_BYTES = 4096  # a call of the kernel costs more than the bytes
 
 
 class Ids:
-    """Where new ids come from. `now`: Unix milliseconds. Used on the event loop only."""
+    """The source of new ids. `now`: Unix milliseconds. Used on the event loop only."""
 
     def __init__(self, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._now = now
@@ -26,7 +26,7 @@ class Ids:
     def uuid7(self) -> UUID:
         """RFC 9562, section 5.7: 48 bits of Unix milliseconds, then random bits. Sorts by age.
 
-        `uuid.uuid7` of Python 3.14 will do instead.
+        Python 3.14 has `uuid.uuid7`; use it once that is the oldest supported version.
         """
         raw = bytearray(struct.pack(">Q", self._now())[2:] + self._draw(10))
         raw[6] = 0x70 | raw[6] & 0x0F
@@ -34,7 +34,7 @@ class Ids:
         return UUID(bytes=bytes(raw))
 
     def traceparent(self) -> str:
-        """A trace that begins here and that no tracer samples: it only tells what belongs together."""
+        """A new, unsampled trace context: it only connects the events of a trace."""
         random = self._draw(24).hex()
         return f"00-{random[:32]}-{random[32:]}-00"
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar, NamedTuple, assert_never, cast
 from uuid import UUID
 
-from coordinator.application.commands.handler import Handler, Prepared, StateOf
+from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
-from coordinator.application.payloads.bodies import stand_in, store_failed
+from coordinator.application.payloads.bodies import body_of_blob, store_failed
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
@@ -60,29 +60,29 @@ from coordinator.wire.answers import Refused
 
 MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
-MAX_BLOBS = 512  # that a payload or a result may refer to; who owns each is looked up
+MAX_BLOBS = 512  # references per payload or result, because the owner of each is looked up
 VERIFY_AT_ONCE = 50
-"""Signatures that are checked before others have their turn. Not in a thread: each check lets go of the
-interpreter's lock, and under load waits far longer for it to come back than the check takes."""
+"""Signatures that are checked before other tasks get their turn. Not in a thread: each check releases the
+interpreter's lock, and under load waits far longer for the lock than the check takes."""
 
 
 class PreparedSubmit(NamedTuple):
-    """A submit, apart from the states that it is decided on."""
+    """The details of a submit that don't depend on states."""
 
     wanted: Wanted
     payload_digest: str
     fingerprint: str
     refs: frozenset[str]
     """The blobs that the payload refers to."""
-    misreference: Refusal | None = None
-    """What is wrong with them. It waits for the decision: a repeat is answered all the same."""
+    reference_fault: Refusal | None = None
+    """The fault of these references, if any. Raised in the decision, because a repeat is answered anyway."""
 
 
 class PreparedResult(NamedTuple):
-    """A result, apart from the states that it is decided on."""
+    """The details of a result that don't depend on states."""
 
     refs: frozenset[str]
-    misreference: Refusal | None = None
+    reference_fault: Refusal | None = None
 
 
 Details = PreparedSubmit | PreparedResult | None
@@ -114,8 +114,8 @@ class JobCommands(Handler[Details]):
 
     # --- before the decision --------------------------------------------------------------------------------
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
-        """What is shared by all that came together: a verifier, as many statements have one signature; and
-        one look for the blobs that they refer to."""
+        """Commands that arrive together share a verifier, as statements may share a signature, and one query
+        for the blobs that they refer to."""
         verifier = StatementVerifier()
         prepared: list[Prepared[Details] | Refused] = []
         results = 0
@@ -129,7 +129,7 @@ class JobCommands(Handler[Details]):
                 prepared.append(await self.prepare_one(intent))
             except Refusal as refusal:
                 prepared.append(Refused(refusal.code, refusal.detail))
-        return await self._checked(prepared)
+        return await self._with_reference_faults(prepared)
 
     async def prepare_one(self, intent: Intent) -> Prepared[Details]:
         command = cast("JobCommand", intent.command)
@@ -149,14 +149,14 @@ class JobCommands(Handler[Details]):
         try:
             service = await self._names.canonical(command.service)
         except LogUnavailable:
-            raise _log_away() from None
+            raise log_unavailable() from None
         if service != command.service:
             command = command.model_copy(update={"service": service})
             intent = intent._replace(command=command)
         body = _canonical(command.payload)
         salt = self._ids.salt()
-        # A message without a key of its own is known by its id, so that a second delivery is a repeat. The
-        # two kinds of key can't collide: a key has no control characters.
+        # The message id stands in for a missing idempotency key, so that a second delivery is a repeat. The
+        # two can't collide: an idempotency key has no control characters.
         key = command.idempotency_key
         if key is None and intent.message_id:
             key = f"\x1fmessage\x1f{intent.message_id}"
@@ -195,27 +195,27 @@ class JobCommands(Handler[Details]):
             payload=await self._stored(StoredPayload(command.job_id, "result", salt, body)),
         )
 
-    async def _checked(
+    async def _with_reference_faults(
         self, prepared: list[Prepared[Details] | Refused]
     ) -> list[Prepared[Details] | Refused]:
-        """The same, with the faults of those that refer to blobs."""
-        asking: list[tuple[int, Prepared[Details], PreparedSubmit | PreparedResult]] = [
+        """The same commands, with the faults of their references to blobs."""
+        referring: list[tuple[int, Prepared[Details], PreparedSubmit | PreparedResult]] = [
             (place, p, p.details)
             for place, p in enumerate(prepared)
             if isinstance(p, Prepared) and p.details is not None and p.details.refs
         ]
-        if not asking:
+        if not referring:
             return prepared
         try:
-            faults = await self._references.faults([(p.intent, details.refs) for _, p, details in asking])
+            faults = await self._references.faults([(p.intent, details.refs) for _, p, details in referring])
         except LogUnavailable:
-            faults = [_log_away()] * len(asking)
-        for (place, p, details), fault in zip(asking, faults, strict=True):
-            prepared[place] = p._replace(details=details._replace(misreference=fault))
+            faults = [log_unavailable()] * len(referring)
+        for (place, p, details), fault in zip(referring, faults, strict=True):
+            prepared[place] = p._replace(details=details._replace(reference_fault=fault))
         return prepared
 
     async def _stored(self, payload: StoredPayload) -> StoredPayload:
-        """The payload as a row: a large one is put into the blob store, and the row names the blob."""
+        """The payload as a row; a large body goes into the blob store, and the row names the blob."""
         if len(payload.body) <= MAX_INLINE_BYTES:
             return payload
 
@@ -224,14 +224,14 @@ class JobCommands(Handler[Details]):
 
         try:
             info = await self._blobs.put(whole(), expected_sha256=None, max_bytes=len(payload.body))
-        except Exception as error:  # whatever the store raises concerns this command alone
+        except Exception as error:  # any failure of the store concerns this command only
             raise store_failed(error) from None
-        return payload._replace(body=stand_in(info.sha256))
+        return payload._replace(body=body_of_blob(info.sha256))
 
     def _fingerprint(self, stream: UUID, command: JobSubmit, job_class: str, body: bytes) -> str:
-        """Tells a repeated request from another one with the same key, and tells a reader of the log nothing.
+        """Tells a repeat from another request with the same idempotency key, and readers of the log nothing.
 
-        Keyed, because a plain digest in an event would let anybody test guesses of a short payload.
+        Keyed, because a plain digest in an event would let any reader test guesses of a short payload.
         """
         request = f"{job_class}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
         message = stream.bytes + request.encode() + body
@@ -240,7 +240,7 @@ class JobCommands(Handler[Details]):
     # --- the decision ---------------------------------------------------------------------------------------
     def decide(self, prepared: Prepared[Details], state_of: StateOf, now: Millis) -> Decision:
         found = state_of(prepared.stream)
-        # The id may be that of another noun's stream, which looks like no job at all from outside.
+        # The id may be that of another noun's stream; to the sender that is an unknown job.
         state: JobState = found if type(found) in STATE_NAMES else None
         command, principal = cast("JobCommand", prepared.intent.command), prepared.intent.principal
         details = prepared.details
@@ -248,7 +248,7 @@ class JobCommands(Handler[Details]):
             case JobSubmit():
                 assert isinstance(details, PreparedSubmit)
                 service = state_of(prepared.reads[0])
-                fault = details.misreference
+                fault = details.reference_fault
                 if fault is None and state is None and service is not None:
                     fault = self._schemas.check(service, command.payload)
                 return decide(
@@ -268,7 +268,7 @@ class JobCommands(Handler[Details]):
             case JobComplete():
                 assert isinstance(details, PreparedResult)
                 miner = state_of(prepared.reads[0])
-                fault = _check_statement(state, command, miner) or details.misreference
+                fault = _check_statement(state, command, miner) or details.reference_fault
                 return decide(state, command, CompletionContext(now, principal, miner, self._seal, fault))
             case JobStart() | JobFail() | JobRelease():
                 return decide(state, command, AttemptContext(now, principal, state_of(prepared.reads[0])))
@@ -307,12 +307,12 @@ class JobCommands(Handler[Details]):
 
 
 def fingerprint_secret(key: SigningKey) -> bytes:
-    """A secret of its own, derived from the signing key (deterministic: a restart must know its repeats)."""
+    """A secret derived from the signing key (deterministic: repeats must be known after a restart)."""
     return hashlib.sha256(b"coordinator fingerprint 1\n" + key.sign(b"coordinator fingerprint 1")).digest()
 
 
 def _verify(verifier: StatementVerifier, command: JobComplete) -> None:
-    """Refuse a statement that its own key did not sign. Whose key it must be, is decided later."""
+    """Refuse a statement that the key in it did not sign. The decision checks that the key is the miner's."""
     try:
         verifier.verify(command.statement, str(command.statement.get("signature", {}).get("key_id")))
     except VerificationFailed as failure:
@@ -322,7 +322,7 @@ def _verify(verifier: StatementVerifier, command: JobComplete) -> None:
 
 
 def _check_statement(state: JobState, command: JobComplete, miner: MinerState) -> Refusal | None:
-    """Whether the (validly signed) statement is by the right key, and about this work."""
+    """The fault of a (validly signed) statement that is by another key, or about other work."""
     expected_key: str | None
     match state:
         case Running():
@@ -330,7 +330,7 @@ def _check_statement(state: JobState, command: JobComplete, miner: MinerState) -
         case Queued():
             expected_key = None if miner is None else miner.registered.public_key
         case None | AttemptEnded() | Completed() | Failed() | Canceled() | Expired():
-            return None  # there is nothing to prove: the decision answers or refuses without it
+            return None  # nothing to prove: the decision answers or refuses without the statement
         case _:
             assert_never(state)
     said = command.statement
@@ -346,24 +346,20 @@ def _check_statement(state: JobState, command: JobComplete, miner: MinerState) -
     }
     wrong = [name for name, value in expected.items() if said[name] != value]
     if wrong:
-        return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} is not this job's")
+        return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} must match the attempt")
     return None
 
 
-def _log_away() -> Refusal:
-    return Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later")
-
-
-def _refs(document: dict[str, object], body: bytes) -> frozenset[str]:
-    """The blobs that a document refers to; most refer to none, and are not searched. Raises Refusal."""
-    refs = frozenset(blob_refs(document)) if b'"blob:' in body else frozenset()
+def _refs(value: dict[str, object], body: bytes) -> frozenset[str]:
+    """The blobs that a payload or result refers to; most bodies skip the search. Raises Refusal."""
+    refs = frozenset(blob_refs(value)) if b'"blob:' in body else frozenset()
     if len(refs) > MAX_BLOBS:
-        raise Refusal(Code.TOO_LARGE, f"it refers to more than {MAX_BLOBS} blobs")
+        raise Refusal(Code.TOO_LARGE, f"too many references to blobs; the limit is {MAX_BLOBS}")
     return refs
 
 
-def _canonical(document: dict[str, object]) -> bytes:
+def _canonical(value: dict[str, object]) -> bytes:
     try:
-        return canonical_json(document)
+        return canonical_json(value)
     except CanonicalError as error:
         raise Refusal(Code.INVALID_PAYLOAD, str(error)) from None

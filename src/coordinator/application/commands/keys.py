@@ -27,18 +27,18 @@ from coordinator.domain.key import (
 from coordinator.domain.messages import Command, Millis
 from coordinator.wire.answers import Accepted, Answer
 
-KEYRING_SECONDS = 5.0  # how long an answer about a key may wait for this process's own keyring
+KEYRING_SECONDS = 5.0  # the longest wait of an answer about a key for this process's own keyring
 
 
 class NewSecret(NamedTuple):
-    """What an event holds of a secret; the secret itself is derived again where it is needed."""
+    """The salt and digest of a new secret, for the event; the secret itself is derived again on demand."""
 
     salt: str
     digest: str
 
 
 class KeyCommands(Handler[NewSecret | None]):
-    """Gives keys their secrets, and tells each to the sender of the command that made it, once."""
+    """Gives keys their secrets, and shows each secret once, to the sender of the command that made it."""
 
     noun = "key"
     extended: ClassVar[tuple[type[Command], ...]] = (KeyCreate, KeyRotate, KeyRevoke)
@@ -50,8 +50,8 @@ class KeyCommands(Handler[NewSecret | None]):
         reached: Callable[[int, float], Awaitable[bool]],
         ids: Ids,
     ) -> None:
-        """`state_of`: a stream's state, fresh from the log; `reached(position, timeout)`: wait until the
-        keyring of this process is as the log was at a position."""
+        """`state_of`: a stream's state, fresh from the log. `reached(position, timeout)`: wait until this
+        process's keyring has reached a position of the log."""
         self._secrets = secrets
         self._state_of = state_of
         self._reached = reached
@@ -73,7 +73,7 @@ class KeyCommands(Handler[NewSecret | None]):
 
     def decide(self, prepared: Prepared[NewSecret | None], state_of: StateOf, now: Millis) -> Decision:
         found = state_of(prepared.stream)
-        # The id may be that of another noun's stream, which looks like no key at all from outside.
+        # The id may be that of another noun's stream; to the sender that is an unknown key.
         state: KeyState = found if isinstance(found, Active | Revoked) else None
         command, principal = cast("KeyCommand", prepared.intent.command), prepared.intent.principal
         secret = prepared.details
@@ -85,13 +85,13 @@ class KeyCommands(Handler[NewSecret | None]):
         return answer(state, command)
 
     async def extend(self, prepared: Prepared[NewSecret | None], answer: Accepted) -> Answer:
-        """The answer once it holds in this process, with the secret if this very command made it."""
+        """Waits for the change in this process's keyring, then adds the secret if this command made it."""
         await self._reached(answer.position, KEYRING_SECONDS)
         if prepared.details is None:
             return answer
         salt, state = prepared.details.salt, await self._state_of(prepared.stream)
         if not isinstance(state, Active) or all(s.salt != salt for s in state.secrets):
-            return answer  # a repeat: a secret is told once
+            return answer  # a repeat: a secret is shown once
         secret = self._secrets.secret(prepared.stream, salt)
         body = {**answer.body, "key": f"{state.created.name}:{secret}"}
         if state.created.signed:

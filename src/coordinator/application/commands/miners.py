@@ -29,14 +29,14 @@ log = structlog.get_logger("commands")
 
 @dataclass(frozen=True, slots=True)
 class MinerPeriods:
-    """What a registered miner keeps to, in seconds."""
+    """The heartbeat periods of registered miners, in seconds."""
 
     heartbeat_interval: float
     heartbeat_timeout: float
 
 
 class MinerCommands(Handler[None]):
-    """Makes a registered miner's queues, and names them in the answer."""
+    """Creates a registered miner's queues, and names them in the answer."""
 
     noun = "miner"
     extended: ClassVar[tuple[type[Command], ...]] = (MinerRegister,)
@@ -64,8 +64,8 @@ class MinerCommands(Handler[None]):
         try:
             await self._queues.ensure(profile)
         except ConnectionError as error:
-            # The session is in the log; the miner asks again, which is a repeat, and gets its queue then.
-            log.warning("a miner's queues could not be made", miner=miner_id, error=str(error))
+            # The session is in the log. The miner registers again (a repeat) and gets its queues then.
+            log.warning("a miner's queues could not be created", miner=miner_id, error=str(error))
             return Refused(Code.UNAVAILABLE, "the broker is out of reach; register again with this session")
         body = {
             **answer.body,
@@ -78,7 +78,7 @@ class MinerCommands(Handler[None]):
 
 
 def _check_key(key_id: str) -> None:
-    """Raise Refusal for a key that verifies nothing: all results of its miner would be refused."""
+    """Raise Refusal for an unusable key, with which all results of the miner would be refused."""
     try:
         check_key_id(key_id)
     except EncodingError as error:

@@ -1,4 +1,4 @@
-"""Which registry entry a name means; known in memory, so that a submit by id or alias reads nothing."""
+"""Names of registry entries, resolved in memory, so that a submit by id or alias reads nothing."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from coordinator.domain.service import RegisteredService, service_stream
 class Names:
     """Resolves ids and aliases. `state` gives an aggregate's state, fresh from the log.
 
-    Stale for a moment after another process moved an alias: a job is then one of the entry that had it, and
-    says so.
+    Stale for a moment after another process moved an alias: a job submitted then belongs to the former entry
+    of the alias, and its events name that entry.
     """
 
     def __init__(self, state: Callable[[UUID], Awaitable[Any]]) -> None:
         self._state = state
         self._known: dict[str, str] = {}
-        self._moves = 0
-        """Counts changes, so that one during a look at the log is detected."""
+        self._generation = 0
+        """Counts changes, to detect one during a lookup."""
 
     def note(self, events: Sequence[Recorded]) -> None:
-        """What was committed, here or elsewhere."""
+        """Take in committed events, of this process or another."""
         for recorded in events:
             event = recorded.event
             if not is_name_event(event):
                 continue
-            self._moves += 1
+            self._generation += 1
             match event:
                 case NameClaimed():
                     self._known[event.name] = event.service
@@ -40,25 +40,25 @@ class Names:
                     assert_never(event)
 
     async def canonical(self, name: str) -> str:
-        """The id of the entry with this id or alias; the name itself where there is none.
+        """The id of the entry with this id or alias; the name itself if no entry has it.
 
         Raises LogUnavailable.
         """
         found = self._known.get(name)
         if found is not None:
             return found
-        moves = self._moves
+        generation = self._generation
         state = await self._state(name_stream(name))
         if isinstance(state, Held):
             found = state.service
         elif isinstance(await self._state(service_stream(name)), RegisteredService):
-            found = name  # an entry that is older than names
-        if found is not None and moves == self._moves:
+            found = name  # an entry from before names had streams
+        if found is not None and generation == self._generation:
             self._known[name] = found
         return found or name
 
     async def of(self, service: str) -> tuple[str, ...]:
-        """The names that an entry has now. Raises LogUnavailable."""
+        """The current names of an entry. Raises LogUnavailable."""
         state = await self._state(service_stream(service))
         if not isinstance(state, RegisteredService):
             return ()

@@ -1,6 +1,6 @@
 """From a message's bytes to a command.
 
-Both edges use these functions, so that a command means the same over AMQP and HTTP, and is refused alike.
+HTTP and AMQP use these functions, so that both accept and refuse the same commands.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from coordinator.validation import describe_invalid
 from coordinator.wire.limits import MAX_BODY_BYTES
 
 MAX_DEPTH = 32
-MAX_INTEGER_DIGITS = 18  # what a 64-bit column keeps
+MAX_INTEGER_DIGITS = 18  # always within 64 bits
 
-# The shape of a body's bytes, with which numbers that may be too large are found several times faster than in
-# the body itself: digits (and the point) are 0, e is e, what may stand before a number is a colon, signs are
-# gone. Digits inside a string do not follow a colon, so digests are not taken for numbers.
+# The shape of a body's bytes. Finding numbers that may be too large in it is several times faster than in the
+# body itself: digits and the point become 0, e and E become e, bytes that may precede a number become a
+# colon, signs vanish. Digits inside a string don't follow a colon, so digests don't look like numbers.
 _SHAPE = bytearray(b"x" * 256)
 for _bytes, _shape in ((b"0123456789.", b"0"), (b"eE", b"e"), (b":[, \t\r\n", b":")):
     for _byte in _bytes:
@@ -33,10 +33,10 @@ _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
 
 
 def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
-    """The JSON in `body`, without anything that no store can keep. Raises Refusal.
+    """The JSON in `body`; every store can keep it. Raises Refusal.
 
-    Refused are: over `max_bytes`, not JSON, NaN and infinity, NUL and lone surrogates, deeper than MAX_DEPTH,
-    integers beyond 64 bits.
+    Refused are: more than `max_bytes`, invalid JSON, NaN and infinity, NUL and lone surrogates, nesting
+    deeper than MAX_DEPTH, integers beyond 64 bits.
     """
     if len(body) > max_bytes:
         raise Refusal(Code.TOO_LARGE, f"the body has {len(body)} bytes; the limit is {max_bytes}")
@@ -44,7 +44,7 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Refusal(Code.INVALID_PAYLOAD, f"the body is not JSON: {error}") from None
-    # These are rare and cheap to rule out over the raw bytes; only then is the value walked.
+    # Faults are rare and cheap to rule out in the raw bytes; only suspicious values are walked.
     if _UNSTORABLE.search(body) or _RISKY_NUMBER.search(b":" + body.translate(_SHAPE, b"+-")):
         _check_storable(value, MAX_DEPTH)
     elif body.count(b"[") + body.count(b"{") > MAX_DEPTH and _may_be_deep(body):
@@ -53,10 +53,10 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
 
 
 def _may_be_deep(body: bytes) -> bool:
-    """Whether the brackets alone allow for too many levels: most large bodies are arrays, wide and not deep.
+    """Whether the brackets allow for too many levels; most large bodies are arrays, wide and not deep.
 
-    Each pass takes away the innermost pairs, which is far quicker than a walk through the value. Brackets
-    within strings can only make it say yes.
+    Each pass removes the innermost pairs, which is far faster than a walk through the value. Brackets within
+    strings can only cause a false yes.
     """
     brackets = body.translate(None, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
@@ -67,7 +67,7 @@ def _may_be_deep(body: bytes) -> bool:
 
 
 def _check_depth(value: Any, depth: int) -> None:
-    """As `_check_storable`, for its depth alone."""
+    """Like `_check_storable`, for the depth alone."""
     if depth == 0:
         raise Refusal(Code.INVALID_PAYLOAD, f"the body is nested deeper than {MAX_DEPTH} levels")
     for item in value.values() if isinstance(value, dict) else value:
@@ -76,7 +76,7 @@ def _check_depth(value: Any, depth: int) -> None:
 
 
 def _check_storable(value: Any, depth: int) -> None:
-    """`depth`: how many levels of arrays and objects `value` may still have."""
+    """`depth`: the number of levels of arrays and objects that `value` may still have."""
     if depth == 0 and isinstance(value, dict | list):
         raise Refusal(Code.INVALID_PAYLOAD, f"the body is nested deeper than {MAX_DEPTH} levels")
     match value:
@@ -105,22 +105,22 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Refusal(Code.INVALID_PAYLOAD, "the body has half of a surrogate pair") from None
+        raise Refusal(Code.INVALID_PAYLOAD, "the body has a lone surrogate; send valid Unicode") from None
 
 
 def parse_command(topic: str, value: Any) -> Command:
     """The command of this type with these fields. Raises Refusal, whose detail shows no values."""
     command_type = COMMANDS.get(topic)
     if command_type is None:
-        raise Refusal(Code.UNKNOWN_COMMAND, "no such command type; see the protocol page for what there is")
+        raise Refusal(Code.UNKNOWN_COMMAND, "no such command type; the protocol page lists all types")
     try:
-        # The values come from JSON, so JSON's rules apply (a list for a tuple, a string for a UUID).
+        # The values are parsed JSON, so a list stands for a tuple, and a string for a UUID.
         return command_type.model_validate(value)
     except ValidationError as error:
         raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
 
 
 def check_sender(command: Command, principal: Principal) -> None:
-    """Whether this principal's role may send this command at all. Raises Refusal."""
+    """Raise Refusal unless this principal's role may send this command at all."""
     if principal.role not in command.senders:
         raise Refusal(Code.FORBIDDEN, f"a {principal.role.value} key can't send {command.topic}")

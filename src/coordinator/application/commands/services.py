@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, cast
 
-from coordinator.application.commands.handler import Handler, Prepared, StateOf
+from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.names import Names
 from coordinator.application.payloads.schemas import check_spec
 from coordinator.application.ports import Intent, LogUnavailable
 from coordinator.domain.decision import Context, Decision
-from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.name import name_stream
 from coordinator.domain.service import (
@@ -28,7 +27,7 @@ EntryNames = tuple[str, ...]
 
 
 class ServiceCommands(Handler[EntryNames]):
-    """Finds an entry's names, present and future: the decision appends to their streams too."""
+    """Finds an entry's current and new names, because the decision also appends to their streams."""
 
     noun = "service"
     routine: ClassVar[tuple[type[Command], ...]] = (ServiceRegister,)
@@ -43,7 +42,7 @@ class ServiceCommands(Handler[EntryNames]):
         try:
             had = await self._names.of(command.spec.id)
         except LogUnavailable:
-            raise Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later") from None
+            raise log_unavailable() from None
         names = tuple(dict.fromkeys((*names_of(command.spec), *had)))
         streams = tuple(map(name_stream, names))
         return Prepared(intent, self, service_stream(command.spec.id), names, writes=streams)
@@ -53,7 +52,7 @@ class ServiceCommands(Handler[EntryNames]):
         command, principal = cast("ServiceCommand", prepared.intent.command), prepared.intent.principal
         if isinstance(command, ServiceRetire):
             return decide(state, command, Context(now, principal))
-        # What is registered already was checked then; each start registers the whole catalogue.
+        # Each start registers the whole catalogue; the schemas of registered entries were checked before.
         known = state is not None and state.spec == command.spec
         names = {name: state_of(name_stream(name)) for name in prepared.details}
         fault = None if known else check_spec(command.spec)

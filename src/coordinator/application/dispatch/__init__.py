@@ -1,1 +1,1 @@
-"""From queued jobs to offers: the dispatcher, what it knows of jobs and miners, and the order of work."""
+"""From queued jobs to offers: the dispatcher, its model of jobs and miners, and the order of work."""

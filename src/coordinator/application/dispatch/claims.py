@@ -1,7 +1,7 @@
 """Claiming offers for miners that do not consume a queue themselves: HTTP polls and WebSockets.
 
-What is taken from a queue is settled in the end: done where the offer is claimed or of no use, back where
-another miner may take it. No offer is lost in between, whatever is cancelled.
+Every offer taken from a queue is settled: done if it is claimed or useless, back if another miner may take
+it. No cancellation loses an offer in between.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ STILL_GOOD: Final = frozenset(
     {
         Code.SESSION_NOT_LIVE,
         Code.MINER_DRAINING,
-        # The reason lies with us.
+        # The coordinator's own faults.
         Code.UNAVAILABLE,
         Code.INTERNAL,
     }
 )
-"""A claim that is refused so says nothing of the offer: another miner may take it."""
+"""Refusals of a claim that don't concern the offer: another miner may take it."""
 
 
 async def miner_state(gateway: Gateway, miner_id: str) -> Online | Draining | Offline:
-    """The miner, fresh from the log. Raises Refusal where there is no such miner."""
+    """The state of a miner, fresh from the log. Raises Refusal for an unknown miner."""
     state = await gateway.state(miner_stream(miner_id))
     if not isinstance(state, Online | Draining | Offline):
         raise Refusal(Code.MINER_NOT_FOUND, f"no miner {miner_id}; register first")
@@ -38,14 +38,14 @@ async def miner_state(gateway: Gateway, miner_id: str) -> Online | Draining | Of
 
 
 async def claiming_session(gateway: Gateway, miner_id: str, session_id: str | None) -> Online:
-    """The miner's session, which must be this one (None for any) and may get work. Raises Refusal."""
+    """The miner's live session; it must have this id (None for any) and accept work. Raises Refusal."""
     state = await miner_state(gateway, miner_id)
     if session_id in (None, state.session_id):
         if isinstance(state, Online):
             return state
         if isinstance(state, Draining):
             raise Refusal(
-                Code.MINER_DRAINING, "this miner drains: it finishes what it holds and gets nothing new"
+                Code.MINER_DRAINING, "this miner is draining: it finishes its jobs and gets no new ones"
             )
     raise Refusal(Code.SESSION_NOT_LIVE, "this session is over; register again with a new session id")
 
@@ -53,7 +53,7 @@ async def claiming_session(gateway: Gateway, miner_id: str, session_id: str | No
 async def take_offer(
     queues: WorkQueues, profile: str, wait: float, *ends: asyncio.Future[Any]
 ) -> TakenOffer | None:
-    """One offer; None where none came in so many seconds, or one of `ends` is done."""
+    """One offer; None if none came within `wait` seconds, or once one of `ends` is done."""
     taking = asyncio.ensure_future(queues.take(profile, wait))
     watched: set[asyncio.Future[Any]] = {taking, *ends}
     try:
@@ -68,7 +68,7 @@ async def take_offer(
 
 
 async def _give_back(taking: asyncio.Future[TakenOffer | None]) -> None:
-    """Stop taking; an offer that was taken at the last moment goes back."""
+    """Stop taking; an offer taken at the last moment goes back."""
     taking.cancel()
     [outcome] = await asyncio.gather(taking, return_exceptions=True)
     if outcome is not None and not isinstance(outcome, BaseException):
@@ -76,9 +76,9 @@ async def _give_back(taking: asyncio.Future[TakenOffer | None]) -> None:
 
 
 async def is_queued(gateway: Gateway, taken: TakenOffer) -> bool:
-    """Whether the offer is still for the taking. Where that can't be found out, the offer goes back.
+    """Whether the offer may still be claimed. If that can't be found out, the offer goes back.
 
-    A copy of an offer that this very session has claimed is not, though its claim would be accepted, as a
+    False for a copy of an offer that this very session has claimed, though its claim would be accepted as a
     repeat.
     """
     try:
@@ -88,13 +88,13 @@ async def is_queued(gateway: Gateway, taken: TakenOffer) -> bool:
         raise
     if isinstance(state, Queued):
         return state.attempt == taken.offer.attempt
-    return type(state) not in STATE_NAMES  # then the claim finds out what is wrong
+    return type(state) not in STATE_NAMES  # no job: its claim is refused with the reason
 
 
 async def settle(taken: TakenOffer, answer: Answer | None) -> None:
     """Settle an offer by the answer to its claim.
 
-    Without an answer it is unknown whether the offer is claimed: it goes back, and the next taker finds out.
+    Without an answer the outcome of the claim is unknown: the offer goes back, and the next taker finds out.
     """
     if answer is None or (isinstance(answer, Refused) and answer.code in STILL_GOOD):
         await taken.back()
@@ -105,9 +105,9 @@ async def settle(taken: TakenOffer, answer: Answer | None) -> None:
 async def claim(
     gateway: Gateway, principal: Principal, session: Online, taken: TakenOffer
 ) -> Accepted | None:
-    """Claim an offer, in the trace of its job, and settle it; None where it is of no use.
+    """Claim an offer, in the trace of its job, and settle it; None if the offer is useless.
 
-    Raises Refusal where the miner's next offer would be refused for the same reason.
+    Raises Refusal if the miner's next claim would be refused for the same reason.
     """
     command = JobStart(
         job_id=taken.offer.job_id,
@@ -129,7 +129,7 @@ async def claim(
 
 
 async def release(gateway: Gateway, principal: Principal, session: Online, offer: Offer) -> None:
-    """Hand back a claimed offer whose miner is gone by now, without waiting for its lease to end."""
+    """Release a claimed offer whose miner is gone, without waiting for the end of the lease."""
     command = JobRelease(
         job_id=offer.job_id,
         attempt=offer.attempt,

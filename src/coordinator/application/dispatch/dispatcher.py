@@ -1,10 +1,9 @@
 """The dispatcher: keeps a window of offers on each profile's work queue, driven by its table of queued work.
 
 Publishing follows the commit of the events, not that of the table, which is written later: no job waits for
-our bookkeeping. What is offered is known in memory only: a process that takes over offers everything
-anew, and so does the one whose broker comes back; an offer is not the job, repeating one is harmless. An
-offer that nobody claims within `offer_timeout` goes back into the queue and is offered again, elsewhere where
-it can be.
+the table. Offers are known in memory only. A process offers everything again when it takes over, or when its
+broker comes back; repeated offers are harmless. An offer that nobody claims within `offer_timeout` goes back
+into the queue and is offered again, to another profile if possible.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ from coordinator.domain.matching import Capabilities, Constraints
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
 from coordinator.wire.offers import Offer
 
-MAX_REFILL = 500  # offers a profile gets in one go
-MAX_REOFFERS = 200  # late offers taken back in one tick
+MAX_REFILL = 500  # offers per profile and tick
+MAX_REOFFERS = 200  # late offers taken back per tick
 
 log = structlog.get_logger("dispatcher")
 
 
 class Dispatcher(FollowerBase):
-    """See the module. Its tables: open_work, work_classes, work_sessions."""
+    """See the module. Tables: open_work, work_classes, work_sessions."""
 
     name = "dispatcher"
     tick_seconds = 0.25
@@ -69,7 +68,7 @@ class Dispatcher(FollowerBase):
         self._offer_timeout = offer_timeout
         self._reset = False
         self._acted = 0
-        """The position of the last event that is noted."""
+        """The position of the last event in the model."""
         self._hinting = Background("hint")
         self._changes = Changes([], set(), [])
         self.work = OpenWork()
@@ -90,9 +89,8 @@ class Dispatcher(FollowerBase):
         for row in tables.query("dispatch_running"):
             self.work.start(RunningAttempt(_from_row(row), row["miner_id"], row["session_id"]))
         keys = [(r["job_class"], r["priority"], r["client"]) for r in tables.query("dispatch_lanes")]
-        for lane in [
-            self.work.fair_queue.lane(key) for key in keys
-        ]:  # all of them first: they share the room
+        # All lanes exist before the first is loaded, because their number limits the head of each.
+        for lane in [self.work.fair_queue.lane(key) for key in keys]:
             self._load_lane(tables, lane, 0)
 
     async def act(self, events: Sequence[Recorded]) -> None:
@@ -140,10 +138,10 @@ class Dispatcher(FollowerBase):
         if works:
             await self._publish(profile, works)
         room -= len(works)
-        # More than once where heads are short: who has few queued jobs in memory gets as many offers.
+        # Repeat while heads are short: lanes with few queued jobs in memory get as many offers as others.
         while low := list(fair_queue.low_lanes(profile.classes, stored_to)):
             await asyncio.to_thread(self._load_lanes, low, stored_to)
-            # Where a lane has more than the table has yet, it is wanted there.
+            # A lane that has more work than the table needs the table to be written soon.
             self.hurried = self.hurried or any(lane.spilled and lane.read_to == stored_to for lane in low)
             more = fair_queue.take(profile.classes, room)
             if not more:
@@ -152,7 +150,7 @@ class Dispatcher(FollowerBase):
             room -= len(more)
 
     async def _publish(self, profile: Profile, works: list[QueuedWork]) -> None:
-        known_work = self.work  # a takeover may put another in its place while we wait
+        known_work = self.work  # a takeover may replace it while we wait
         bundles = profile.bundles(works)
         now = self._clock.monotonic()
         known_work.offer(profile, works, now)
@@ -167,12 +165,12 @@ class Dispatcher(FollowerBase):
         except ConnectionError as error:
             log.warning("offers were not published", profile=profile.id, offers=len(works), error=str(error))
         finally:
-            # Also when this is cancelled: what did not arrive is queued, not in between.
-            in_vain = [work for work in works if work.job_id in missed]
-            known_work.take_back([work for work in in_vain if known_work.is_offered(work, profile)])
+            # Also after a cancellation: offers that did not arrive are queued again.
+            unpublished = [work for work in works if work.job_id in missed]
+            known_work.take_back([work for work in unpublished if known_work.is_offered(work, profile)])
 
     async def _reoffer_late(self, now: float) -> None:
-        """Offer anew what nobody claimed in time, elsewhere where it can be; at a bounded rate."""
+        """Repeat the offers that nobody claimed in time, to other profiles if possible; at a bounded rate."""
         left = MAX_REOFFERS
         elsewhere: dict[str, list[QueuedWork]] = {}
         nowhere: list[QueuedWork] = []
@@ -223,15 +221,16 @@ class Dispatcher(FollowerBase):
             priority=priority,
             client=client,
             position=lane.cursor,
-            count=self.work.fair_queue.head,
+            count=self.work.fair_queue.head_length,
         )
         complete = stored_to >= self._acted
         works = [_from_row(row) for row in rows]
-        self.work.fair_queue.load(lane, works, stored_to, complete=complete, away=self.work.is_away)
+        is_outdated = self.work.is_outdated
+        self.work.fair_queue.load(lane, works, stored_to, complete=complete, is_outdated=is_outdated)
 
     # --- hints ----------------------------------------------------------------------------------------------
     def _hint(self, hint: Hint) -> None:
-        """Send a hint without waiting for it: a lost one costs time, never correctness."""
+        """Send a hint without waiting: a lost hint costs time, never correctness."""
 
         async def send() -> None:
             try:
@@ -271,12 +270,12 @@ def _from_row(row: Row) -> QueuedWork:
 
 
 def _offer(work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
-    """None where the payload was erased: nobody can do this job any more; it expires."""
+    """None if the payload was erased: no miner can run the job any more, and it expires."""
     if stored is None:
         return None
     body = from_json(stored.body)
-    # A stored document that is not what was digested stands for one that is in a blob. What it looks like
-    # says nothing: a client may send a payload of the same form.
+    # The digest tells a payload from a reference to a blob. The form of the body does not: a client may send
+    # a payload of the same form.
     is_payload = hashlib.sha256(stored.salt + stored.body).hexdigest() == work.payload_digest
     blob = None if is_payload else body["blob"]
     return Offer(

@@ -1,8 +1,8 @@
-"""The order of queued work: priority strictly, then a fair share between clients, then age.
+"""The order of queued work: strict priority, then a fair share between clients, then age.
 
 The queue keeps the head of each lane (one class, priority and client) in memory and leaves the rest in the
-dispatcher's table, so that a million queued jobs cost rows and not memory. Clients make lanes as they like,
-so the more lanes there are, the shorter are their heads. It is pure: no I/O, no clock.
+dispatcher's table, so that a million queued jobs cost rows and not memory. Clients can create any number of
+lanes, so heads get shorter as the number of lanes grows. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
-LANE_HEAD = 500  # queued jobs a lane keeps in memory, while there are few lanes
-LANE_LEAST = 8  # and however many lanes there are: each reading of a lane brings a few
-QUEUE_JOBS = 50_000  # what all lanes share, at about half a KiB each
+LANE_HEAD = 500  # the most queued jobs of a lane in memory, while there are few lanes
+MIN_LANE_HEAD = 8  # for any number of lanes, so that each query for a lane brings a few jobs
+QUEUE_JOBS = 50_000  # queued jobs of all lanes in memory, about half a KiB each
 
 
 class QueuedWork(NamedTuple):
@@ -26,13 +26,13 @@ class QueuedWork(NamedTuple):
     client: str
     priority: int
     position: int
-    """Of the event that queued it: its age."""
+    """The position of the event that queued the job, which gives its age."""
     service: str
     payload_digest: str
     timeout_seconds: int
     expires_at: int
     traceparent: str
-    """The trace that it was submitted in."""
+    """The trace of its submit."""
 
 
 LaneKey = tuple[str, int, str]
@@ -48,23 +48,23 @@ class Lane:
         self.key = key
         self.jobs: deque[QueuedWork] = deque()
         self.spilled = False
-        """Whether more is in the table, behind `cursor`."""
+        """Whether the table has more jobs, after `cursor`."""
         self.cursor = 0
-        """The position of the youngest job that was ever put here."""
+        """The position of the youngest job that was ever in `jobs`."""
         self.read_to = -1
-        """The table as it is at this position has nothing more for the lane."""
+        """The table has no more jobs for the lane as of this position."""
 
 
 class FairQueue:
-    """All lanes. A job is in it while it waits and is not offered."""
+    """All lanes. A job is in the queue while it waits without an offer."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, dict[LaneKey, Lane]] = {}
         self._lane_count = 0
         self._queued: dict[str, QueuedWork] = {}
-        """The jobs that are in the queue; a lane may still hold jobs that were taken out."""
+        """The jobs in the queue; a lane may still hold jobs that have left it."""
         self._turn: dict[str, float] = {}
-        """How many jobs each client was given, in virtual time."""
+        """The number of jobs taken for each client, in virtual time."""
         self._now = 0.0
 
     def __len__(self) -> int:
@@ -77,27 +77,27 @@ class FairQueue:
         return self._queued.get(job_id)
 
     @property
-    def head(self) -> int:
-        """How many queued jobs each lane keeps in memory, as things are."""
+    def head_length(self) -> int:
+        """The most queued jobs of a lane in memory, given the number of lanes."""
         share = QUEUE_JOBS // max(1, self._lane_count)
-        return min(LANE_HEAD, max(LANE_LEAST, share))
+        return min(LANE_HEAD, max(MIN_LANE_HEAD, share))
 
     def add(self, work: QueuedWork) -> None:
-        """A job joins the end of its lane."""
+        """Add a job at the end of its lane."""
         lane = self._lane(work)
-        if lane.spilled or len(lane.jobs) >= self.head:
+        if lane.spilled or len(lane.jobs) >= self.head_length:
             lane.spilled = True
             return
         self._put(lane, work)
 
     def put_back(self, work: QueuedWork) -> None:
-        """A job that was offered in vain returns to the head of its lane."""
+        """Return a job whose offer failed to the head of its lane."""
         if work.job_id not in self._queued:
             self._queued[work.job_id] = work
             self._lane(work).jobs.appendleft(work)
 
     def remove(self, job_id: str) -> None:
-        """The job was started, or is final."""
+        """Remove a job that was started or is final."""
         work = self._queued.pop(job_id, None)
         if work is not None:
             lanes = self._lanes.get(work.job_class, {})
@@ -108,9 +108,9 @@ class FairQueue:
     def low_lanes(self, classes: Collection[str], stored_to: int) -> Iterator[Lane]:
         """Lanes of these classes whose head is nearly used up while the table may have more; see `load`.
 
-        `stored_to`: up to which position the table has what happened.
+        `stored_to`: the position up to which the table is complete.
         """
-        low = self.head // 2  # fewer are left, and the next are read: nobody waits for them
+        low = self.head_length // 2  # read the next jobs early, so that no miner waits for the query
         for job_class in self._waiting(classes):
             for lane in self._lanes[job_class].values():
                 if not lane.spilled or stored_to <= lane.read_to:
@@ -125,39 +125,39 @@ class FairQueue:
         stored_to: int,
         *,
         complete: bool,
-        away: Callable[[QueuedWork], bool] = lambda _: False,
+        is_outdated: Callable[[QueuedWork], bool] = lambda _: False,
     ) -> None:
-        """The next `head` jobs of a lane, read from the table behind its cursor, or as many as there are.
+        """Add the next `head_length` jobs of a lane, or fewer if no more are left, read after its cursor.
 
-        `stored_to`: up to which position the table has what happened; `complete`: nothing happened since.
-        `away`: whether a job was taken out since it was stored. A lane that ran empty and was begun
-        anew has forgotten how far it had come.
+        `stored_to`: the position up to which the table is complete; `complete`: no event came since.
+        `is_outdated`: whether a job has left the queue since it was stored, which its lane can't know: a lane
+        that ran empty and was created again has lost its cursor.
         """
         for work in more:
-            if away(work):
+            if is_outdated(work):
                 lane.cursor = max(lane.cursor, work.position)
             else:
                 self._put(lane, work)
-        if len(more) < self.head:
+        if len(more) < self.head_length:
             lane.read_to = stored_to
             lane.spilled = not complete
         else:
             lane.spilled = True
 
     def lane(self, key: LaneKey) -> Lane:
-        """The lane with this key, made if it is not there."""
+        """The lane with this key, created if it is missing."""
         lanes = self._lanes.setdefault(key[0], {})
         if key not in lanes:
             lanes[key] = Lane(key)
             self._lane_count += 1
-            # A client that comes back starts at the present: it has no claim on the past.
+            # A client that comes back starts at the present: idle time earns no extra share.
             self._turn[key[2]] = max(self._turn.get(key[2], 0.0), self._now)
         return lanes[key]
 
     def take(self, classes: Collection[str], count: int) -> list[QueuedWork]:
         """Take up to `count` jobs of these classes, in order."""
-        # Lanes of one priority and client have their turns together; among them age alone decides. So a turn
-        # moves one queue, however many classes a client's jobs are of.
+        # Lanes of one priority and client share their turns; among them age decides. So a turn moves one
+        # queue, for any number of classes.
         queues: dict[tuple[int, str], list[tuple[int, Lane]]] = {}
         for job_class in self._waiting(classes):
             for lane in list(self._lanes[job_class].values()):
@@ -174,7 +174,7 @@ class FairQueue:
         while heap and len(taken) < count:
             _, turn, _, key = heapq.heappop(heap)
             queue, client = queues[key], key[1]
-            if turn == self._turn[client]:  # else it was served since, by another priority: it moves back
+            if turn == self._turn[client]:  # else the client was served since, at another priority
                 lane = queue[0][1]
                 work = lane.jobs.popleft()
                 del self._queued[work.job_id]
@@ -190,11 +190,11 @@ class FairQueue:
         return taken
 
     def classes(self) -> set[str]:
-        """The classes of all jobs in the queue, in memory or left in the table."""
+        """The classes of all jobs in the queue, in memory or in the table."""
         return set(self._lanes)
 
     def _waiting(self, classes: Collection[str]) -> list[str]:
-        """Those of `classes` that have lanes: there are far fewer than there ever were classes."""
+        """The classes with lanes among `classes`; lanes are far fewer than all known classes."""
         return [job_class for job_class in self._lanes if job_class in classes]
 
     def _drop(self, lane: Lane) -> None:
@@ -214,7 +214,7 @@ class FairQueue:
             lane.jobs.append(work)
 
     def _prune(self, lane: Lane) -> bool:
-        """Drop from the lane's head the jobs that were taken out; whether a job is left."""
+        """Drop jobs that have left the queue from the lane's head; returns whether a job is left."""
         while lane.jobs and self._queued.get(lane.jobs[0].job_id) is not lane.jobs[0]:
             lane.jobs.popleft()
         return bool(lane.jobs)

@@ -1,9 +1,9 @@
-"""The miners as the dispatcher sees them: sessions by profile, their free slots, and the offers they have.
+"""The dispatcher's model of the miners: sessions by profile, their free slots, and their offers.
 
-Pure: no I/O, no clock. A profile's window of offers is sized in time: its free slots, plus what it has ended
-within the last WINDOW_SECONDS, so that quick work never waits for the dispatcher and slow work never hoards.
-Ended and not begun, and counted rather than extrapolated: a thousand slots that begin (or end) an hour's work
-in one moment would otherwise look like quick ones, and what is urgent would wait behind their offers.
+Pure: no I/O, no clock. A profile's window of offers is sized in time: its free slots, plus the attempts that
+ended within the last WINDOW_SECONDS. So quick work never waits for the dispatcher, and slow work never hoards
+offers. Ended attempts are counted, not begun ones, and never extrapolated: a thousand slots that begin (or
+end) an hour's work at one moment would otherwise look quick, and urgent jobs would wait behind their offers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.domain.matching import Capabilities, Constraints, satisfies, tightness
 
 WINDOW_SECONDS = 1.0
-MAX_BUNDLE = 50  # offers a message
+MAX_BUNDLE = 50  # offers per message
 
 
 @dataclass(slots=True)
@@ -44,34 +44,34 @@ class OutstandingOffer:
 
 @dataclass(slots=True, eq=False)
 class Profile:
-    """All miners with the same abilities; they share one work queue."""
+    """All miners with the same capabilities; they share one work queue."""
 
     id: str
     capabilities: Capabilities
     sessions: dict[str, Session] = field(default_factory=dict)
-    """By session id; those that take new work."""
+    """The sessions that take new work, by session id."""
     classes: set[str] = field(default_factory=set)
     """The classes that these miners can serve."""
     offered: dict[str, OutstandingOffer] = field(default_factory=dict)
-    """By job id, oldest first."""
+    """The offers on the queue by job id, oldest first."""
     ended: deque[tuple[float, int]] = field(default_factory=deque)
-    """(moment, attempts) that these miners ended within the last WINDOW_SECONDS."""
+    """(moment, attempts) of the attempts that ended within the last WINDOW_SECONDS."""
     ended_sum: int = 0
     free_slots: int = 0
-    """Of all sessions; kept rather than summed, because it is asked for after every batch of events."""
+    """Of all sessions; a running total, because it is needed after every batch of events."""
 
     @property
     def bundle(self) -> int:
-        """The most offers in one message: no miner gets more than it can run."""
+        """The most offers in one message: no miner gets more offers than it can run."""
         return min((s.concurrency for s in self.sessions.values()), default=1)
 
     def join(self, session: Session) -> None:
-        """A session takes new work from now on."""
+        """A session begins to take new work."""
         self.sessions[session.session_id] = session
         self.free_slots += session.free_slots
 
     def leave(self, session: Session) -> None:
-        """A session takes no new work any more, if it did."""
+        """A session takes no more new work."""
         if self.sessions.pop(session.session_id, None) is not None:
             self.free_slots -= session.free_slots
 
@@ -87,7 +87,7 @@ class Profile:
         self.ended_sum += attempts
 
     def room(self, now: float) -> int:
-        """How many more offers belong on the queue."""
+        """The number of offers that are missing on the queue."""
         while self.ended and self.ended[0][0] < now - WINDOW_SECONDS:
             self.ended_sum -= self.ended.popleft()[1]
         return max(0, self.free_slots + self.ended_sum - len(self.offered)) if self.sessions else 0
@@ -96,14 +96,14 @@ class Profile:
         """These offers as messages: one each while several miners have slots free, else packed."""
         free = max(0, self.free_slots - len(self.offered))
         size = min(MAX_BUNDLE, self.bundle)
-        # Where there is one miner, nobody idles beside what it has in hand.
+        # With only one miner, no other one idles beside a large bundle.
         if size == 1 or (len(works) <= free and len(self.sessions) > 1):
             return [[work] for work in works]
         return [works[i : i + size] for i in range(0, len(works), size)]
 
 
 class Fleet:
-    """All profiles, and which classes each can serve: compared once per pair."""
+    """All profiles, and the classes that each can serve, compared once per pair."""
 
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}
@@ -123,7 +123,7 @@ class Fleet:
                 profile.classes.add(job_class)
 
     def forget_classes(self, used: set[str]) -> None:
-        """Drop the classes that no open job has; one that comes back is compared anew."""
+        """Drop the classes without open jobs; a class that comes back is compared again."""
         for job_class in self._classes.keys() - used:
             del self._classes[job_class]
         for profile in self.profiles.values():
@@ -134,7 +134,7 @@ class Fleet:
         return len(self._classes)
 
     def register(self, profile_id: str, capabilities: Capabilities, session: Session) -> None:
-        """A miner's new session; it replaces the one before."""
+        """Add a miner's new session, which replaces the former one."""
         self.end(session.miner_id)
         profile = self.profiles.get(profile_id)
         if profile is None:
@@ -148,21 +148,21 @@ class Fleet:
             profile.join(session)
 
     def drain(self, miner_id: str) -> None:
-        """The miner takes nothing new."""
+        """The miner takes no new work."""
         if miner_id in self._by_miner:
             profile, session = self._by_miner[miner_id]
             session.state = "DRAINING"
             profile.leave(session)
 
     def end(self, miner_id: str) -> None:
-        """The miner's session is over. A profile without miners goes once nothing is offered to it."""
+        """End the miner's session. `forget_idle` drops a profile without miners once it has no offers."""
         known = self._by_miner.pop(miner_id, None)
         if known:
             profile, session = known
             profile.leave(session)
 
     def forget_idle(self) -> None:
-        """Drop profiles that nobody has any more; one that comes back is made anew."""
+        """Drop profiles without miners and offers; a profile that comes back is created again."""
         idle = [p for p in self.profiles.values() if not p.sessions and not p.offered]
         if not idle:
             return
@@ -178,13 +178,13 @@ class Fleet:
             known[0].count_running(known[1], change)
 
     def tightest_first(self) -> list[Profile]:
-        """Profiles, the least able first: work goes to the smallest miner that can do it."""
+        """Profiles, the least capable first: work goes to the smallest miner that can do it."""
         if self._order is None:
             self._order = sorted(self.profiles.values(), key=lambda p: tightness(p.capabilities))
         return self._order
 
     def sessions(self) -> list[Session]:
-        """Every miner's current session."""
+        """The current session of every miner."""
         return [session for _, session in self._by_miner.values()]
 
     def profile_of(self, miner_id: str) -> Profile | None:

@@ -1,6 +1,6 @@
 """Work queues, hints and event sink inside one process, for embedded mode: no broker, nothing on disk.
 
-What is on these queues is lost with the process, and is made again from the log's tables at the next start.
+Offers are lost with the process; the dispatcher makes them again from its tables at the next start.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from coordinator.application.ports import Recorded, TakenOffer
 from coordinator.wire.offers import Offer
 
 MAILBOX_LENGTH = 100
-"""Hints kept for a miner that does not ask for them; the oldest go first."""
+"""Hints kept for a miner that does not collect them; the oldest are dropped first."""
 
 
 class _Queue:
-    """One profile's offers, and who waits for them."""
+    """One profile's offers, and the callers that wait for them."""
 
     def __init__(self) -> None:
         self.offers: deque[Offer] = deque()
-        self._there: set[tuple[UUID, int]] = set()
-        """What is in `offers`: an offer that is made again while it still lies there is one."""
+        self._queued: set[tuple[UUID, int]] = set()
+        """The attempts in `offers`, so that a repeated offer is queued once."""
         self.waiters: deque[asyncio.Future[Offer]] = deque()
 
     def put(self, offer: Offer, *, first: bool = False) -> None:
@@ -34,9 +34,9 @@ class _Queue:
                 waiter.set_result(offer)
                 return
         key = (offer.job_id, offer.attempt)
-        if key in self._there:
+        if key in self._queued:
             return
-        self._there.add(key)
+        self._queued.add(key)
         if first:
             self.offers.appendleft(offer)
         else:
@@ -44,12 +44,12 @@ class _Queue:
 
     def pop(self) -> Offer:
         offer = self.offers.popleft()
-        self._there.discard((offer.job_id, offer.attempt))
+        self._queued.discard((offer.job_id, offer.attempt))
         return offer
 
 
 class _LocalOffer:
-    """`TakenOffer` of a local queue: it is off the queue already."""
+    """`TakenOffer` of a local queue, which has removed it already."""
 
     def __init__(self, offer: Offer, queue: _Queue) -> None:
         self._offer = offer
@@ -97,7 +97,7 @@ class LocalWorkQueues:
             await asyncio.wait([waiter], timeout=wait)
         except asyncio.CancelledError:
             if waiter.done():
-                queue.put(waiter.result(), first=True)  # it was ours, and we are gone: the next one's
+                queue.put(waiter.result(), first=True)  # we got it and are gone: it is for the next caller
             raise
         finally:
             if waiter in queue.waiters:
@@ -105,14 +105,14 @@ class LocalWorkQueues:
         return _LocalOffer(waiter.result(), queue) if waiter.done() else None
 
     def on_reset(self, callback: Callable[[], None]) -> None:
-        """These queues are known as long as the process lives: nobody is ever called back."""
+        """Never called back: the content of these queues is known for the life of the process."""
 
     def _queue(self, profile: str) -> _Queue:
         return self._queues.setdefault(profile, _Queue())
 
 
 class LocalHints:
-    """`Hints` in memory: a bounded mailbox per miner, emptied by whoever speaks to that miner."""
+    """`Hints` in memory: a bounded mailbox per miner, emptied by the connection to that miner."""
 
     def __init__(self) -> None:
         self._mailboxes: dict[str, deque[Mapping[str, Any]]] = {}
@@ -124,11 +124,11 @@ class LocalHints:
             arrival.set()
 
     def collect(self, miner_id: str) -> list[Mapping[str, Any]]:
-        """The miner's hints so far, oldest first; they are gone from here then."""
+        """Remove and return the miner's hints, oldest first."""
         return list(self._mailboxes.pop(miner_id, ()))
 
     async def wait(self, miner_id: str, timeout: float) -> list[Mapping[str, Any]]:
-        """Like `collect`, waiting up to `timeout` seconds for the first one."""
+        """Like `collect`, after a wait of up to `timeout` seconds for the first hint."""
         if miner_id not in self._mailboxes:
             arrival = self._arrivals.setdefault(miner_id, asyncio.Event())
             try:
@@ -142,7 +142,7 @@ class LocalHints:
 
 
 class NullEventSink:
-    """`EventSink` for when nobody listens: readers of embedded mode read the log."""
+    """`EventSink` without subscribers: in embedded mode all readers read the log."""
 
     async def publish(self, events: Sequence[Recorded]) -> None:
         pass

@@ -1,4 +1,4 @@
-"""What the dispatcher knows of open jobs: queued, offered, or running. Pure: no I/O, no clock."""
+"""The dispatcher's model of open jobs: queued, offered or running. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from coordinator.domain.miner import (
 
 _NEED_WORK = (JobStarted, JobRequeued)
 MAX_CLASSES = 5000
-"""Classes in memory before those are dropped that no open job has."""
+"""Classes in memory before the ones without open jobs are dropped."""
 
 
 class RunningAttempt(NamedTuple):
@@ -46,35 +46,36 @@ class RunningAttempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What events change in the tables: only what is left at their end."""
+    """The changes of a batch of events in the tables; only the last state of each row."""
 
     rows: list[Row]
-    """Of open_work."""
+    """New rows of open_work."""
     gone: set[str]
+    """Keys of rows to delete from open_work."""
     classes: list[Row]
-    """Of work_classes."""
+    """New rows of work_classes."""
 
 
 @dataclass(slots=True)
 class Unstored:
-    """What events that were taken in, and not stored yet, change in the tables."""
+    """The changes of noted events that the tables do not have yet."""
 
     work: dict[str, QueuedWork] = field(default_factory=dict)
-    """Open jobs that changed, by id: for those that nothing else in memory has, this is where they are."""
+    """Changed open jobs by id; for some of them the only place in memory."""
     lease_holders: dict[str, tuple[str, str]] = field(default_factory=dict)
-    born: set[str] = field(default_factory=set)
-    """Jobs that the tables never saw: one that is over before it is stored costs no row."""
+    new: set[str] = field(default_factory=set)
+    """Jobs that the tables never had: a job that is final before it is stored costs no row."""
     gone: set[str] = field(default_factory=set)
     classes: dict[str, Row] = field(default_factory=dict)
 
     def end(self, job_id: str) -> None:
         """The job is final."""
         self.work.pop(job_id, None)
-        if job_id not in self.born:
+        if job_id not in self.new:
             self.gone.add(job_id)
 
     def outdates(self, work: QueuedWork) -> bool:
-        """Whether this, read from the table, is no more so."""
+        """Whether this row of the table is outdated."""
         known = self.work.get(work.job_id)
         return work.job_id in self.gone or (known is not None and known.position != work.position)
 
@@ -92,31 +93,31 @@ class Hint(NamedTuple):
 
 
 class OpenWork:
-    """Every job is in one place: queued, offered to a profile, or running. Spilled ones are in none."""
+    """Every job in memory is in one place: queued, offered to a profile, or running."""
 
     def __init__(self) -> None:
         self.fair_queue = FairQueue()
         self.fleet = Fleet()
         self._running: dict[str, RunningAttempt] = {}
         self._offered_to: dict[str, str] = {}
-        """The profile that a job is offered to."""
+        """By job id: the profile that has the offer."""
         self._unstored = Unstored()
         self._storing = Unstored()
 
     # --- a batch of events ----------------------------------------------------------------------------------
     def unknown(self, events: Sequence[Recorded]) -> list[str]:
-        """Jobs of these events that must be read from the table before `note`."""
-        born = {e.key for e in events if isinstance(e.event, JobSubmitted)}
+        """The jobs of these events that must be read from the table before `note`."""
+        new = {e.key for e in events if isinstance(e.event, JobSubmitted)}
         return [
             e.key
             for e in events
-            if isinstance(e.event, _NEED_WORK) and e.key not in born and not self._knows(e.key)
+            if isinstance(e.event, _NEED_WORK) and e.key not in new and not self._knows(e.key)
         ]
 
     def note(self, events: Sequence[Recorded], found: Sequence[QueuedWork], now: float) -> list[Hint]:
-        """Take these events in, after they are committed; what to tell which miner.
+        """Take in these committed events; returns the hints for miners.
 
-        `found`: the unknown as the table has them; `now`: monotonic.
+        `found`: the unknown jobs, from the table; `now`: monotonic.
         """
         self._unstored.work |= {work.job_id: work for work in found}
         ended: dict[str, int] = {}
@@ -127,7 +128,7 @@ class OpenWork:
         return hints
 
     def gather(self) -> Changes:
-        """What has changed since the last time. What was given out then is in the tables by now."""
+        """The changes since the last call, whose changes are in the tables by now."""
         self._storing, self._unstored = self._unstored, Unstored()
         return self._storing.changes()
 
@@ -150,7 +151,7 @@ class OpenWork:
                         "constraints_json": event.constraints.model_dump_json(exclude_none=True),
                     }
                     self.fleet.add_class(event.job_class, event.service, event.constraints)
-                unstored.born.add(job_id)
+                unstored.new.add(job_id)
                 unstored.work[job_id] = work
                 self.fair_queue.add(work)
             case JobStarted():
@@ -192,7 +193,7 @@ class OpenWork:
                 assert_never(event)
 
     def forget_classes(self) -> None:
-        """Drop the classes of jobs that are over, once there are many: any client can make new ones."""
+        """Drop the classes of final jobs once there are many: any client can create new classes."""
         if self.fleet.known_classes > MAX_CLASSES:
             used = self.fair_queue.classes()
             used |= {running.work.job_class for running in self._running.values()}
@@ -205,13 +206,13 @@ class OpenWork:
         self.fleet.count_running(running.miner_id, running.session_id, +1)
 
     def offer(self, profile: Profile, works: Sequence[QueuedWork], now: float) -> None:
-        """These jobs are (about to be) on the profile's queue."""
+        """Note that these jobs are (about to be) on the profile's queue."""
         for work in works:
             profile.offered[work.job_id] = OutstandingOffer(work, now)
             self._offered_to[work.job_id] = profile.id
 
     def withdraw(self, job_id: str) -> None:
-        """The job is neither queued nor offered any more."""
+        """Remove a job from the queued and offered ones."""
         self.fair_queue.remove(job_id)
         found = self._offer_of(job_id)
         self._offered_to.pop(job_id, None)
@@ -219,27 +220,27 @@ class OpenWork:
             del found[0].offered[job_id]
 
     def take_back(self, works: Sequence[QueuedWork]) -> None:
-        """Offers in vain: back to the heads of their lanes, where the oldest comes first again."""
+        """Put the jobs of failed offers back at the heads of their lanes, oldest first."""
         for work in sorted(works, key=lambda work: work.position, reverse=True):
             self.withdraw(work.job_id)
             self.fair_queue.put_back(work)
 
     def is_offered(self, work: QueuedWork, profile: Profile) -> bool:
-        """Whether this very offer still stands: the job may have been started or cancelled meanwhile."""
+        """Whether this very offer is still outstanding; the job may have been started or canceled since."""
         offered = profile.offered.get(work.job_id)
         return offered is not None and offered.work is work
 
-    def is_away(self, work: QueuedWork) -> bool:
-        """Whether what the table has as queued is offered or running by now, or over, or queued anew."""
+    def is_outdated(self, work: QueuedWork) -> bool:
+        """Whether a job that the table has as queued is now offered, running, final or queued again."""
         outdated = self._unstored.outdates(work) or self._storing.outdates(work)
-        return outdated or self.is_out(work.job_id)
+        return outdated or self.is_taken(work.job_id)
 
-    def is_out(self, job_id: str) -> bool:
+    def is_taken(self, job_id: str) -> bool:
         """Whether the job is offered or running."""
         return job_id in self._running or self._offer_of(job_id) is not None
 
     def metrics(self) -> WorkMetrics:
-        """What is offered and running, and who there is to run it."""
+        """Counts of offers, running jobs, and miners."""
         sessions = self.fleet.sessions()
         taking = [s for s in sessions if s.state == "ONLINE"]
         return WorkMetrics(
@@ -263,13 +264,13 @@ class OpenWork:
     def _knows(self, job_id: str) -> bool:
         return (
             job_id in self.fair_queue
-            or self.is_out(job_id)
+            or self.is_taken(job_id)
             or job_id in self._unstored.work
             or job_id in self._storing.work
         )
 
     def _find(self, job_id: str) -> QueuedWork:
-        """What is known of an open job, wherever it is."""
+        """An open job, from any place in memory."""
         running = self._running.get(job_id)
         if running:
             return running.work

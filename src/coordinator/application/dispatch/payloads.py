@@ -1,4 +1,4 @@
-"""Payloads for offers: what was just stored is still in memory, the others are read from beside the log."""
+"""Payloads for offers: recently stored ones from memory, the others from the payloads table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEEP_BYTES = 16 * 2**20
 
 
 class Payloads:
-    """Used on the event loop. A payload is kept until it is asked for once, or others need its room."""
+    """A payload is kept until its first use, or until newer ones need the memory. Used on the event loop."""
 
     def __init__(self, event_log: EventLog, keep_bytes: int = KEEP_BYTES) -> None:
         self._log = event_log
@@ -22,7 +22,7 @@ class Payloads:
         self._bytes = 0
 
     def note(self, stored: Iterable[StoredPayload]) -> None:
-        """These were just committed; most are about to be offered."""
+        """Keep these just committed payloads; most are about to be offered."""
         for payload in stored:
             if payload.kind == "payload":
                 self._forget(payload.job_id)
@@ -32,7 +32,7 @@ class Payloads:
             self._forget(next(iter(self._kept)))
 
     async def of(self, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
-        """These jobs' payloads; one that was erased is absent. Raises LogUnavailable."""
+        """These jobs' payloads; erased ones are absent. Raises LogUnavailable."""
         found = {job: self._kept[job] for job in job_ids if job in self._kept}
         for job in found:
             self._forget(job)

@@ -1,1 +1,1 @@
-"""What follows the log: the feed of events, the runner, the publisher, timers, and signs of life."""
+"""Followers of the log: the event feed, the runner, the publisher, the timers, and presence."""

@@ -1,7 +1,7 @@
 """One reader of the log for all followers of a process.
 
-What the bus of this process commits is handed on as it is, without reading it back; `previous`, which the log
-gives exactly, says whether it joins on. Everything else (other processes' events, and the past) is read.
+Events that this process's bus commits are passed on without reading them back, if they follow the last known
+event (`previous` tells exactly). All others (other processes' events, and the past) are read from the log.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import structlog
 from coordinator.application.background import BackgroundTask
 from coordinator.application.ports import EventLog, LogError, LogUnavailable, Recorded
 
-KEEP_EVENTS = 3000  # the recent past that followers read from memory; behind it they read the log
+KEEP_EVENTS = 3000  # recent events that followers read from memory; older ones come from the log
 READ_EVENTS = 1000
-POLL_SECONDS = 1.0  # behind the notifications, for one that is lost
-SETTLE_SECONDS = 0.005  # how long the bus of this process has to hand on what it has committed
+POLL_SECONDS = 1.0  # in case a notification is lost
+SETTLE_SECONDS = 0.005  # the time for this process's bus to pass on its committed events
 
 log = structlog.get_logger("event_feed")
 
@@ -31,11 +31,11 @@ class EventFeed:
         self._foreign_callbacks: list[Callable[[Sequence[Recorded]], None]] = []
         self._recent: list[Recorded] = []
         self._positions: list[int] = []
-        """Those of `_recent`."""
+        """The positions of `_recent`."""
         self._from = 0
-        """What is in memory follows this position …"""
+        """`_recent` has all events after this position …"""
         self._to = 0
-        """… and goes up to this one."""
+        """… up to this one."""
         self._gap = False
         self._unreadable: LogError | None = None
         self._more = asyncio.Event()
@@ -44,20 +44,20 @@ class EventFeed:
 
     @property
     def head(self) -> int:
-        """The last position that this process knows of."""
+        """The last position that this process knows."""
         return self._to
 
     def on_foreign(self, callback: Callable[[Sequence[Recorded]], None]) -> None:
-        """Call back with events that this process did not append itself."""
+        """Call back with events that other processes appended."""
         self._foreign_callbacks.append(callback)
 
     def on_more(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back whenever there is more to read; calling what is returned ends it."""
+        """Call back whenever there is more to read; the returned function ends that."""
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 
     async def start(self) -> None:
-        """Begin at the log's end. Raises LogUnavailable."""
+        """Begin at the head of the log. Raises LogUnavailable."""
         if not self._task.running:
             self._from = self._to = await asyncio.to_thread(self._log.head)
             self._task.start(self._tail)
@@ -65,17 +65,17 @@ class EventFeed:
     async def stop(self) -> None:
         await self._task.stop()
 
-    def offer(self, previous: int, events: Sequence[Recorded]) -> None:
-        """What the bus of this process has just committed, after the log's position `previous`."""
+    def note_committed(self, previous: int, events: Sequence[Recorded]) -> None:
+        """Take in events that this process's bus just committed, after the log's position `previous`."""
         if previous == self._to:
             self._extend(events)
         elif events[-1].position > self._to:
-            self._gap = True  # another process appended in between: the tail reads it all in order
+            self._gap = True  # another process appended in between: `_tail` reads all in order
 
     async def next(self, after: int, limit: int, timeout: float) -> Sequence[Recorded]:
-        """Up to `limit` events after position `after`; waits up to `timeout` seconds for the first.
+        """Up to `limit` events after position `after`; waits up to `timeout` seconds for the first one.
 
-        Raises LogUnavailable, or another LogError for an event that can't be read.
+        Raises LogUnavailable, or another LogError for an unreadable event.
         """
         if after >= self._to and self._unreadable is None:
             more = self._more
@@ -87,7 +87,7 @@ class EventFeed:
         return await self.read(after, limit)
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
-        """As `next`, without a wait."""
+        """Like `next`, without a wait."""
         if after >= self._to:
             if self._unreadable is not None:
                 raise self._unreadable
@@ -101,7 +101,7 @@ class EventFeed:
         self._recent.extend(events)
         self._positions.extend([event.position for event in events])
         self._to = events[-1].position
-        if len(self._recent) > 2 * KEEP_EVENTS:  # trim seldom: each trim copies
+        if len(self._recent) > 2 * KEEP_EVENTS:  # trim rarely: each trim copies
             dropped = len(self._recent) - KEEP_EVENTS
             self._from = self._positions[dropped - 1]
             del self._recent[:dropped], self._positions[:dropped]
@@ -124,7 +124,7 @@ class EventFeed:
                 if not self._gap and self._to == before:
                     await asyncio.sleep(SETTLE_SECONDS)
                 if not self._gap and self._to != before:
-                    continue  # the bus handed it on
+                    continue  # the bus passed the events on
                 self._gap = False
                 events = await asyncio.to_thread(self._log.read, self._to, READ_EVENTS)
                 events = [e for e in events if e.position > self._to]
@@ -136,7 +136,7 @@ class EventFeed:
                 log.warning("the log is out of reach", error=str(error))
                 await asyncio.sleep(POLL_SECONDS)
             except LogError as error:
-                # An event that this version can't read: whoever would go on past it is told, and stops.
+                # This version can't read the event: followers that reach it get the error and stop.
                 log.error("the log can't be read", after=self._to, error=str(error))
                 self._unreadable = error
                 self._wake()

@@ -1,4 +1,4 @@
-"""Heartbeats: signs of life that move rows, not events; many are written in one transaction."""
+"""Presence: heartbeats update rows instead of adding events; one transaction writes many of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coordinator.wire.heartbeat import Heartbeat, HeldAttempt
 
 
 class Presence:
-    """Notes heartbeats, and answers what we want of the miner."""
+    """Notes heartbeats, and answers with the wanted state of the miner."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Presence:
         clock: Clock,
         heartbeat_timeout: float,
     ) -> None:
-        """`head`: the last position known; `heartbeat_timeout`: seconds by which leases are extended."""
+        """`head`: the last known position; `heartbeat_timeout`: the extension of leases in seconds."""
         self._database = database
         self._state_of = state_of
         self._head = head
@@ -51,7 +51,7 @@ class Presence:
             for beat in beats:
                 if not principal.owns_miner(beat.miner_id):
                     continue
-                # Both names: session ids are no secrets, and one miner must not speak for another.
+                # Both ids: session ids are not secret, and one miner must not speak for another.
                 who = {"miner_id": beat.miner_id, "session_id": beat.session_id}
                 tables.execute("presence_seen", now=now, **who)
                 if beat.inflight:
@@ -84,7 +84,7 @@ class Presence:
         return Accepted(self._head(), body)
 
     async def _holds(self, beat: Heartbeat, item: HeldAttempt) -> bool:
-        """Whether the log says that this session holds the attempt: the lease table may be behind it."""
+        """Whether this session holds the attempt by the log, as the lease table may be behind."""
         state = await self._state_of(item.job_id)
         return (
             isinstance(state, Running)

@@ -1,4 +1,4 @@
-"""The publisher: every event goes to the events exchange, at least once, in the log's order."""
+"""The publisher: sends every event to the events exchange, at least once, in the log's order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from coordinator.application.ports import EventSink, Recorded
 
 
 class Publisher(FollowerBase):
-    """Publishes before its position moves: a crash in between repeats events, each with the same id."""
+    """Publishes before its position moves; a crash in between repeats events with the same ids."""
 
     name = "publisher"
     linger_seconds = 0.25

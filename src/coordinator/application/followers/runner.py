@@ -1,9 +1,9 @@
-"""Followers: what is derived from the log, each led by one process at a time.
+"""Followers: readers of the log that act on events and derive tables, each led by one process at a time.
 
-A follower reads in order from its stored position, in batches. It acts on events at once, and stores what
-they mean a little later, beside that. Its tables and its position change in one transaction,
-`WHERE position = <what I read>`, so that a leader that has been replaced fails instead of writing. A follower
-that can't apply an event stops and alarms; it never skips.
+A follower reads in order from its stored position, in batches. It acts on events immediately and stores their
+effects a little later, in parallel. Its tables and its position change in one transaction with
+`WHERE position = <the one that I read>`, so that a replaced leader fails instead of writing. A follower that
+can't apply an event stops and raises an alarm; it never skips the event.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from coordinator.application.ports import (
 )
 
 RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 4.0  # doubled up to this while nothing gets through
-POLL_SECONDS = 0.05  # between looks at the position of a follower that leads elsewhere
+LONGEST_RETRY_SECONDS = 4.0  # retries double up to this while the follower makes no progress
+POLL_SECONDS = 0.05  # between queries for the position of a follower that another process leads
 Status = Literal["stopped", "standby", "leading", "failed"]
 T = TypeVar("T")
 
@@ -38,42 +38,42 @@ log = structlog.get_logger("follower")
 
 
 class Follower(Protocol):
-    """What one follower does with events: it acts on them at once, and stores what they mean in batches."""
+    """The work of one follower: it acts on events immediately and stores their effects in batches."""
 
     name: str
     batch: int
-    """The most events at once."""
+    """The most events in one batch."""
     tick_seconds: float
-    """`tick` is called at least this often."""
+    """The longest time between calls of `tick`."""
     linger_seconds: float
-    """How long events that were acted on wait for more before they are stored: a transaction costs a
-    thousand times an event."""
+    """How long events wait for more of them before they are stored, because a transaction costs a thousand
+    times as much as an event."""
 
     @property
     def hurried(self) -> bool:
-        """Whether what waits to be stored is needed in the tables now."""
+        """Whether the waiting events are needed in the tables now."""
 
     def take_over(self, tables: Tables) -> None:
-        """This process leads now: read into memory what is needed. In a transaction, in a thread."""
+        """This process leads now: load the state in memory. In a transaction, in a thread."""
 
     async def act(self, events: Sequence[Recorded]) -> None:
-        """Act outside, before the position moves: at least once. The events are committed."""
+        """Act on committed events, before the position moves, so at least once."""
 
     def gather(self) -> None:
-        """All that was acted on is about to be applied. On the event loop."""
+        """All events acted on are about to be applied. On the event loop."""
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
-        """Write what the events mean, in the transaction that moves the position. In a thread."""
+        """Write the effects of the events, in the transaction that moves the position. In a thread."""
 
     async def tick(self, stored_to: int) -> None:
-        """Called after events and after a commit, and when nothing came for `tick_seconds`.
+        """Called after events, after a commit, and after `tick_seconds` without either.
 
-        `stored_to`: up to which position the tables have what was acted on.
+        `stored_to`: the position up to which the tables are complete.
         """
 
 
 class FollowerBase:
-    """Does nothing at every step; followers override what they need, and have a name."""
+    """Does nothing at every step; followers set a name and override the steps that they need."""
 
     name: str
     batch = 2000
@@ -98,7 +98,7 @@ class FollowerBase:
 
 
 class LocalWatermarks:
-    """Positions of followers: known at once where they lead in this process, else read from their table."""
+    """Positions of followers: announced by the leaders in this process, else read from the table."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -108,7 +108,7 @@ class LocalWatermarks:
         self._polls: dict[str, asyncio.Task[None]] = {}
 
     def leads(self, follower: str, *, here: bool) -> None:
-        """Whether the follower's moves are announced in this process."""
+        """Note whether this process leads the follower and so announces its position."""
         (self._local.add if here else self._local.discard)(follower)
 
     def moved(self, follower: str, position: int) -> None:
@@ -132,7 +132,7 @@ class LocalWatermarks:
         return True
 
     async def _poll(self, follower: str) -> None:
-        """One look for all who wait; they start the next one if it was not enough."""
+        """One query for all waiting callers; they start the next one if the position is still too low."""
         try:
             await asyncio.sleep(POLL_SECONDS)
             stored = await asyncio.to_thread(self._stored, follower)
@@ -147,9 +147,9 @@ class LocalWatermarks:
             return tables.position(follower)
 
 
-class _Acted:
-    """Up to where a leader has acted, and what of that the tables do not have: the batch that is being stored
-    now, one at a time, and the events behind it, which gather until they are due.
+class _UnstoredEvents:
+    """The events that a leader has acted on and the tables do not have yet: the one batch that is being
+    stored now, and the later events, which gather until they are due.
     """
 
     def __init__(
@@ -159,8 +159,9 @@ class _Acted:
         store: Callable[[Sequence[Recorded]], Coroutine[Any, Any, None]],
         on_stored: Callable[[], None],
     ) -> None:
-        """`on_stored` is called when a batch is stored, or failed: then it is time for `note_stored`."""
+        """`on_stored` is called after a batch was stored or failed; call `note_stored` then."""
         self.position = position
+        """The position of the last event acted on."""
         self._follower = follower
         self._store = store
         self._on_stored = on_stored
@@ -171,18 +172,18 @@ class _Acted:
 
     @property
     def full(self) -> bool:
-        """Whether a whole batch waits to be stored."""
+        """Whether a whole batch waits."""
         return len(self._waiting) >= self._follower.batch
 
-    def take(self, events: Sequence[Recorded]) -> None:
-        """These were acted on. The first that waits says when all are due."""
+    def add(self, events: Sequence[Recorded]) -> None:
+        """Add events that were acted on. The first waiting event sets the due time of all."""
         if not self._waiting:
             self._due = self._now() + self._follower.linger_seconds
         self._waiting += events
         self.position = events[-1].position
 
     def due_in(self) -> float:
-        """Seconds until what waits is to be stored; for ever, where nothing waits or a batch is under way."""
+        """Seconds until the waiting events are due; infinity if none wait or a batch is being stored."""
         if not self._waiting or self._storing:
             return math.inf
         if self.full or self._follower.hurried:
@@ -190,20 +191,20 @@ class _Acted:
         return max(0.0, self._due - self._now())
 
     def begin_to_store(self) -> None:
-        """Store what waits, beside what is acted on meanwhile."""
+        """Begin to store the waiting events, in parallel to new ones."""
         self._follower.gather()
         self._storing = asyncio.create_task(self._store(self._waiting))
         self._storing.add_done_callback(lambda _: self._on_stored())
         self._waiting = []
 
     def note_stored(self) -> None:
-        """If a batch is stored, the next one may be. Raises what it failed with, and then keeps the batch."""
+        """Allow the next batch once the current one is stored. Raises its error, and then keeps the batch."""
         if self._storing and self._storing.done():
             self._storing.result()
             self._storing = None
 
     async def store_all(self) -> None:
-        """Store everything, in order. Raises what the first batch that could not be stored failed with."""
+        """Store all events, in order. Raises the error of the first batch that fails."""
         if self._storing:
             await self._storing
         if self._waiting:
@@ -211,13 +212,13 @@ class _Acted:
             await self._store(self._waiting)
 
     async def join(self) -> None:
-        """Wait for what is being stored, however it ends."""
+        """Wait for the end of the current batch, stored or failed."""
         if self._storing:
             await asyncio.gather(self._storing, return_exceptions=True)
 
 
 class FollowerRunner:
-    """The life of one follower in this process: standby, leading, standby …"""
+    """Runs one follower in this process: standby, leading, standby …"""
 
     def __init__(
         self,
@@ -253,7 +254,7 @@ class FollowerRunner:
             self.status = "stopped"
 
     def problems(self) -> list[str]:
-        """Why this follower does not follow."""
+        """The reason why the follower stopped, if it did."""
         return [f"{self.follower.name} stopped: {self.error}"] if self.status == "failed" else []
 
     async def _run(self) -> None:
@@ -276,7 +277,7 @@ class FollowerRunner:
                 await self._leadership.release(name)
                 await asyncio.sleep(delay)
             except (LogUnavailable, ConnectionError) as error:
-                # Out of reach is no reason to stop: read the position again and go on from there.
+                # A server out of reach is no reason to stop: read the position again and go on from there.
                 log.warning("interrupted", follower=name, error=str(error), again_in=delay)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LONGEST_RETRY_SECONDS)
@@ -291,32 +292,32 @@ class FollowerRunner:
         self._watermarks.leads(name, here=True)
         self._watermarks.moved(name, self.position)
         woken = asyncio.Event()
-        acted = _Acted(follower, self.position, self._store, on_stored=woken.set)
+        unstored = _UnstoredEvents(follower, self.position, self._store, on_stored=woken.set)
         unsubscribe = self._feed.on_more(woken.set)
         try:
             while self._leadership.holds(name):
                 woken.clear()
-                acted.note_stored()
-                if acted.due_in() <= 0:
-                    acted.begin_to_store()
-                # Where the tables are behind, let them come along.
-                events = () if acted.full else await self._feed.read(acted.position, follower.batch)
+                unstored.note_stored()
+                if unstored.due_in() <= 0:
+                    unstored.begin_to_store()
+                # Let the tables catch up before reading more.
+                events = () if unstored.full else await self._feed.read(unstored.position, follower.batch)
                 if events:
                     await follower.act(events)
-                    acted.take(events)
+                    unstored.add(events)
                 await follower.tick(self.position)
                 if not events:
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(min(follower.tick_seconds, acted.due_in())):
+                        async with asyncio.timeout(min(follower.tick_seconds, unstored.due_in())):
                             await woken.wait()
         except (asyncio.CancelledError, ConnectionError):
-            # What was acted on and is not stored would be acted on again. Not past what could not be stored.
+            # Unstored events would be acted on again. A failed batch ends this: no later one may pass it.
             with contextlib.suppress(PositionMoved, LogUnavailable, ConnectionError):
-                await acted.store_all()
+                await unstored.store_all()
             raise
         finally:
             unsubscribe()
-            await acted.join()
+            await unstored.join()
 
     async def _store(self, events: Sequence[Recorded]) -> None:
         await self._in_thread(self._apply, events)
@@ -325,8 +326,8 @@ class FollowerRunner:
 
     def _take_over(self) -> int:
         with self._database.transaction() as tables:
-            # The position first: should a leader before us still commit, our first move fails and we start
-            # over; the other way round we would go on behind events that we have not read.
+            # The position first: if the former leader still commits, our first move fails and we start over.
+            # In the other order we would go on after events that we have not read.
             position = tables.position(self.follower.name)
             self.follower.take_over(tables)
             return position
@@ -339,5 +340,5 @@ class FollowerRunner:
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         assert self._thread is not None
         loop = asyncio.get_running_loop()
-        # A transaction under way is finished also when this task is cancelled: shielded, then joined.
+        # A cancellation must not interrupt a transaction: it is shielded here and joined later.
         return await asyncio.shield(loop.run_in_executor(self._thread, function, *arguments))

@@ -1,11 +1,11 @@
-"""Timers: silence and deadlines become commands.
+"""Timers: turn silence and deadlines into commands.
 
-Heartbeats are no events. They move `last_seen` and `lease_until` in the tables here, and when a moment has
-passed, a command says so: `job.lose`, `miner.lose`, `job.expire`. A command that comes too late is refused
-like any other, so an answer that crosses it costs nothing.
+Heartbeats are not events. They move `last_seen` and `lease_until` in the timers' tables. Once such a time has
+passed, the timers send a command: `job.lose`, `miner.lose` or `job.expire`. A late command is refused like
+any other, so it does no harm to a result that arrives first.
 
-Silence counts only while we were listening: not while the broker is out of reach, and after a start, a
-takeover, a reconnect or a pause of this process no lease and no session ends for one full timeout.
+Silence counts only while we listen: not while the broker is out of reach. After a start, a takeover, a
+reconnect or a pause of this process, no lease and no session ends for one full timeout.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from coordinator.domain.miner import (
 )
 from coordinator.wire.answers import Answer, Refused
 
-MAX_DUE = 400  # commands a tick
-PAUSE_SECONDS = 3.0  # a tick that comes this much late means that this process stood still
+MAX_DUE = 400  # commands of each kind per tick
+PAUSE_SECONDS = 3.0  # a tick that is this late means that this process was paused
 
 log = structlog.get_logger("timers")
 
 
 class Timers(FollowerBase):
-    """Its tables: leases, live_sessions. How long a job may live and run is in the dispatcher's open_work."""
+    """Tables: leases, live_sessions. The dispatcher's open_work has the time limits of jobs."""
 
     name = "timers"
     tick_seconds = 0.5
-    linger_seconds = 0.2  # nothing here is due so soon
+    linger_seconds = 0.2  # no timeout is that short
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class Timers(FollowerBase):
         heartbeat_timeout: float,
         listening: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`heartbeat_timeout`: seconds of silence after which a session or a lease is over.
+        """`heartbeat_timeout`: seconds of silence after which a session or a lease ends.
 
-        `listening`: whether heartbeats could reach us now.
+        `listening`: whether heartbeats can reach us now.
         """
         self._database = database
         self._handle = handle
@@ -78,13 +78,13 @@ class Timers(FollowerBase):
         self._last_tick = clock.monotonic()
         self._last_now = clock.now()
 
-    def listen_anew(self) -> None:
-        """What came in the meantime may not have reached us: start counting silence again."""
+    def restart_silence(self) -> None:
+        """Start to count silence again, because heartbeats may have been lost in the meantime."""
         self._listening_since = self._clock.monotonic()
 
     # --- tables ---------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
-        self.listen_anew()
+        self.restart_silence()
         self._last_tick = self._clock.monotonic()
         self._last_now = self._clock.now()
 
@@ -92,8 +92,8 @@ class Timers(FollowerBase):
         leases: dict[str, Row | None] = {}
         sessions: dict[str, Row | None] = {}
         unleased: set[str] = set()
-        """Jobs that had no lease before this batch: a lease begins only once the one before is over."""
-        # Not the event's own moment: before its row was here, no heartbeat could extend it.
+        """Jobs without a lease before this batch: a lease begins only after the end of the former one."""
+        # Not the event's own time: no heartbeat could extend the lease before its row existed.
         now = self._clock.now()
         for recorded in events:
             event = recorded.event
@@ -115,7 +115,7 @@ class Timers(FollowerBase):
                     case JobAttemptEnded() | JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
                         leases[job_id] = None
                     case JobSubmitted() | JobRequeued():
-                        pass  # a job that waits has no lease
+                        pass  # a queued job has no lease
                     case _:
                         assert_never(event)
             elif is_miner_event(event):
@@ -129,13 +129,13 @@ class Timers(FollowerBase):
                     case MinerLeft() | MinerLost():
                         sessions[event.miner_id] = None
                     case MinerDrained():
-                        pass  # it works on what it holds, and is not to fall silent
+                        pass  # it finishes its jobs and must keep sending heartbeats
                     case _:
                         assert_never(event)
         _write(tables, "leases", leases, unleased)
         _write(tables, "live_sessions", sessions, set())
 
-    # --- what is due ----------------------------------------------------------------------------------------
+    # --- due commands ---------------------------------------------------------------------------------------
     async def tick(self, stored_to: int) -> None:
         now = self._clock.monotonic()
         passed = now - self._last_tick
@@ -143,10 +143,10 @@ class Timers(FollowerBase):
             return  # between two batches of a busy log
         wall_passed = (self._clock.now() - self._last_now) / 1000
         if max(passed, abs(wall_passed - passed)) > PAUSE_SECONDS:
-            log.warning("this process stood still, or its clock was set", seconds=round(wall_passed, 1))
-            self.listen_anew()
+            log.warning("this process was paused, or its clock was set", seconds=round(wall_passed, 1))
+            self.restart_silence()
         if not self._listening():
-            self.listen_anew()
+            self.restart_silence()
         self._last_tick, self._last_now = now, self._clock.now()
         silence_counts = now - self._listening_since > self._timeout
         due = await asyncio.to_thread(self._due, self._clock.now(), silence_counts)
@@ -157,7 +157,7 @@ class Timers(FollowerBase):
             if isinstance(answer, Refused) and answer.code in (Code.INTERNAL, Code.UNAVAILABLE):
                 log.warning("a timer's command failed", command=command.topic, detail=answer.detail)
             elif isinstance(answer, Refused):
-                log.debug("a timer came too late", command=command.topic, detail=answer.detail)
+                log.debug("a timer's command came too late", command=command.topic, detail=answer.detail)
 
     def _due(self, now: int, silence_counts: bool) -> list[Command]:
         with self._database.transaction() as tables:
@@ -188,7 +188,7 @@ def _lose_all(rows: Sequence[Row], reason: str) -> list[JobLose]:
 
 
 def _write(tables: Tables, table: str, rows: dict[str, Row | None], new: set[str]) -> None:
-    """Put what is left, delete what is gone; what was not there before (`new`) and is gone needs nothing."""
+    """Put the remaining rows and delete the removed ones; skip removed rows that are `new` in this batch."""
     left = [row for row in rows.values() if row is not None]
     gone = [key for key, row in rows.items() if row is None and key not in new]
     if left:

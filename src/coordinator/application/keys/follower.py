@@ -1,8 +1,8 @@
-"""The API keys that are in the log, brought into this process's keyring as they come and go.
+"""The follower that brings API keys from the log into this process's keyring.
 
-Every process follows the log for itself, whether or not its followers lead: a revoked key ends everywhere as
-soon as the log's news arrive. Nothing is stored here; at the start the read model says which keys there are,
-and their streams say the rest.
+Every process follows the log for itself, independently of leadership, so that a revoked key ends everywhere
+as soon as its event arrives. Nothing is stored: at the start the read model lists the keys, and their streams
+give their states.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = structlog.get_logger("keys")
 
 
 class KeyFollower:
-    """Keeps a keyring as the log has it. `start` and `stop` may each be called twice."""
+    """Keeps a keyring equal to the log. `start` and `stop` may each be called twice."""
 
     name = "keyring"
 
@@ -49,11 +49,11 @@ class KeyFollower:
         self._keyring = keyring
         self._watermarks = watermarks
         self._keys: dict[UUID, tuple[int, KeyState]] = {}
-        """Version and state of every key that was not revoked at the start."""
+        """Version and state of every key, apart from those revoked before the start."""
         self._task = BackgroundTask("keyring")
 
     async def start(self) -> None:
-        """Read what there is; the feed has started. Returns once the keyring is up to date.
+        """Read the keys; needs a started feed. Returns once the keyring is up to date.
 
         Raises LogUnavailable.
         """
@@ -62,7 +62,7 @@ class KeyFollower:
         position, streams = await asyncio.to_thread(self._read)
         for stream, events in streams.items():
             self._note(stream, events[-1].version, fold([e.event for e in events]))
-        # The read model may be behind; a key that was revoked since must not work for a moment.
+        # The read model may be behind; a key revoked since then must not work even for a moment.
         head = self._feed.head
         while position < head:
             events = await asyncio.to_thread(self._log.read, position, BATCH)
@@ -75,7 +75,7 @@ class KeyFollower:
         await self._task.stop()
 
     async def reached(self, position: int, timeout: float) -> bool:
-        """Wait until this process's keyring is as the log was at `position`."""
+        """Wait until this process's keyring has reached `position` of the log."""
         return await self._watermarks.reached(self.name, position, timeout)
 
     async def _follow(self, position: int) -> None:
@@ -111,8 +111,8 @@ class KeyFollower:
         try:
             self._note(recorded.stream, recorded.version, key.evolve(state, event))
         except ValueError:
-            # What can't be understood opens nothing.
-            log.exception("a key's event does not fit; the key is out of use", key_id=str(event.key_id))
+            # A key with an invalid history must not give access.
+            log.exception("invalid event of a key; the key is out of use", key_id=str(event.key_id))
             self._keys[recorded.stream] = (recorded.version, None)
             self._keyring.remove(event.name, event.key_id)
 

@@ -1,10 +1,10 @@
-"""API keys: who is speaking, and how it proves it.
+"""The keyring: the valid API keys, and the principals that they prove.
 
-A key is `name:secret`. Over HTTP the key itself is sent; over AMQP, where messages lie in queues, a message
-names its principal and carries an HMAC-SHA256 under the secret, so that no secret is ever in a message.
+A key is `name:secret`. HTTP requests carry the key itself. AMQP messages, which stay in queues, carry the
+principal's name and an HMAC-SHA256 under the secret, so that no message ever holds a secret.
 
-Keys come from the settings, and from the log (`application.keys.follower` puts them here and takes them
-away). Used on the event loop only.
+Keys come from the settings and from the log (`application.keys.follower` adds and removes them). Used on the
+event loop only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from coordinator.domain.key import Active, Secret
 from coordinator.domain.messages import NAME, Millis, Principal, Role
 
 MIN_SECRET_LENGTH = 8
-_SECRET = rf"[ -~]{{{MIN_SECRET_LENGTH},}}"  # printable ASCII, as an HTTP header keeps nothing else whole
+_SECRET = rf"[ -~]{{{MIN_SECRET_LENGTH},}}"  # printable ASCII, because HTTP headers corrupt anything else
 
 log = structlog.get_logger("keys")
 
@@ -36,17 +36,17 @@ class BadKey(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a key that was proved gives."""
+    """The rights of a proven key."""
 
     principal: Principal
     key_id: UUID | None = None
-    """None for a key of the settings."""
+    """None for a key from the settings."""
     generation: int = 0
-    """Of the secret that was shown."""
+    """The generation of the secret that was used."""
     hmac_secret: str | None = field(default=None, repr=False)
-    """Where it is set, requests over HTTP must be signed with it, too."""
+    """If set, HTTP requests must also be signed with it."""
     locked: bool = False
-    """Whether requests must be signed and this process can't tell what with: nothing gets through."""
+    """Whether requests must be signed with a secret that this process does not have: all are refused."""
 
 
 class _Entry(Protocol):
@@ -64,8 +64,8 @@ class _Entry(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Fixed:
-    """A secret of the settings."""
+class _SettingsEntry:
+    """A secret from the settings."""
 
     grant: Grant
     secret: str = field(repr=False)
@@ -79,8 +79,8 @@ class _Fixed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """A secret that the log has a salted digest of; `secret` is None where it can't be derived here."""
+class _LogEntry:
+    """A secret whose salted digest is in the log; `secret` is None if this process can't derive it."""
 
     grant: Grant
     salt: str
@@ -108,14 +108,14 @@ class Keyring:
     ) -> None:
         """`keys`: `name:secret` strings by role. Raises BadKey.
 
-        `hmac_secret`: what requests with these keys must be signed with; `secrets`: derives those of keys
-        from the log (without it they open HTTP and sign nothing).
+        `hmac_secret`: must sign all requests with these keys. `secrets`: derives the secrets of keys from the
+        log; without it those keys work over HTTP and can't sign.
         """
         self._secrets = secrets
         self._now = now
-        self._fixed: dict[str, list[_Entry]] = {}
-        self._made: dict[str, dict[UUID, list[_Entry]]] = {}
-        """By name and id of the key."""
+        self._from_settings: dict[str, list[_Entry]] = {}
+        self._from_log: dict[str, dict[UUID, list[_Entry]]] = {}
+        """By name and key id."""
         self._on_change: list[Callable[[], None]] = []
         for role, entries in keys.items():
             for entry in entries:
@@ -126,44 +126,44 @@ class Keyring:
                         f"digits, - and _, and a secret of {MIN_SECRET_LENGTH} ASCII characters or more"
                     )
                 grant = Grant(Principal(name, role), hmac_secret=hmac_secret)
-                self._fixed.setdefault(name, []).append(_Fixed(grant, secret))
+                self._from_settings.setdefault(name, []).append(_SettingsEntry(grant, secret))
 
-    # --- who it is -----------------------------------------------------------------------------------------
+    # --- authentication ------------------------------------------------------------------------------------
     def grants(self, key: str) -> tuple[Grant, ...]:
-        """What this `name:secret` gives: nothing, or more than one thing where two roles share it."""
+        """The grants of this `name:secret`; more than one if two roles share it."""
         name, _, secret = key.partition(":")
         return self._find(name, lambda entry: entry.is_proved_by(secret))
 
     def by_signature(self, name: str, signature: str, message: bytes, *roles: Role) -> Principal | None:
-        """The principal that this message's signature proves."""
+        """The principal that this message's signature proves; None if it proves none of these roles."""
         signature = signature.lower()
         return _first(self._find(name, lambda entry: entry.has_signed(signature, message)), roles)
 
     def holds(self, grant: Grant) -> bool:
-        """Whether what gave this grant is still valid: for connections that outlive a request."""
+        """Whether a grant is still valid, for connections that outlive a request."""
         if grant.key_id is None:
             return True
-        made = self._made.get(grant.principal.name, {}).get(grant.key_id, ())
+        entries = self._from_log.get(grant.principal.name, {}).get(grant.key_id, ())
         now = self._now()
-        return any(e.grant == grant and (e.until is None or e.until > now) for e in made)
+        return any(e.grant == grant and (e.until is None or e.until > now) for e in entries)
 
     # --- keys from the log ---------------------------------------------------------------------------------
     def put(self, key: Active) -> None:
-        """A key is there, or has other secrets than before."""
+        """Add a key, or replace its secrets."""
         key_id, name = key.created.key_id, key.created.name
-        self._made.setdefault(name, {})[key_id] = [self._entry(key, secret) for secret in key.secrets]
+        self._from_log.setdefault(name, {})[key_id] = [self._entry(key, secret) for secret in key.secrets]
         self._changed()
 
     def remove(self, name: str, key_id: UUID) -> None:
-        """A key is gone; one that is not there is no error."""
-        keys = self._made.get(name, {})
+        """Remove a key, if it is there."""
+        keys = self._from_log.get(name, {})
         keys.pop(key_id, None)
         if not keys:
-            self._made.pop(name, None)
+            self._from_log.pop(name, None)
         self._changed()
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back after each change: who keeps a connection open asks `holds` then."""
+        """Call back after each change, so that open connections can ask `holds` again."""
         self._on_change.append(callback)
 
     def _changed(self) -> None:
@@ -177,7 +177,7 @@ class Keyring:
             derived = self._secrets.secret(created.key_id, secret.salt)
             if not _equal(secret.digest, digest_of(secret.salt, derived.encode())):
                 log.error(
-                    "another signing key than ours made this API key: it opens HTTP, and can sign nothing",
+                    "another signing key made this API key: it works over HTTP and can't sign",
                     key_id=str(created.key_id),
                     name=created.name,
                 )
@@ -187,11 +187,11 @@ class Keyring:
         locked = created.signed and hmac_secret is None
         ends = [end for end in (secret.until, created.expires_at) if end is not None]
         grant = Grant(key.principal, created.key_id, secret.generation, hmac_secret, locked)
-        return _Made(grant, secret.salt, secret.digest, min(ends, default=None), derived)
+        return _LogEntry(grant, secret.salt, secret.digest, min(ends, default=None), derived)
 
-    # --- looking -------------------------------------------------------------------------------------------
+    # --- lookup --------------------------------------------------------------------------------------------
     def _find(self, name: str, matches: Callable[[_Entry], bool]) -> tuple[Grant, ...]:
-        # Every secret of the name is compared, whichever fits: how long it takes tells nothing.
+        # Compare with every secret of the name, so that the time tells nothing.
         found = [entry for entry in self._entries(name) if matches(entry)]
         if not found:
             return ()
@@ -199,9 +199,9 @@ class Keyring:
         return tuple(entry.grant for entry in found if entry.until is None or entry.until > now)
 
     def _entries(self, name: str) -> Iterator[_Entry]:
-        yield from self._fixed.get(name, ())
-        for made in self._made.get(name, {}).values():
-            yield from made
+        yield from self._from_settings.get(name, ())
+        for entries in self._from_log.get(name, {}).values():
+            yield from entries
 
 
 def _first(grants: tuple[Grant, ...], roles: tuple[Role, ...]) -> Principal | None:
@@ -209,5 +209,5 @@ def _first(grants: tuple[Grant, ...], roles: tuple[Role, ...]) -> Principal | No
 
 
 def _equal(known: str, given: str) -> bool:
-    """In a time that does not tell how much of it is right; whatever an edge decoded may be `given`."""
+    """Compare in constant time; `given` may be any decoded text."""
     return hmac.compare_digest(known.encode(), given.encode(errors="surrogatepass"))

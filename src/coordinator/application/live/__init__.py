@@ -1,1 +1,1 @@
-"""What is passed on while it happens: events, progress, and who may still listen."""
+"""Live data: events and progress for open connections, and the revocation of those connections."""

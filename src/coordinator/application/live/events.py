@@ -1,8 +1,8 @@
-"""Events for those who watch live: one reader of the feed per process hands each event to whom it concerns.
+"""Live events: one task per process reads the feed and passes each event to its subscribers.
 
-A reader's buffer is bounded. One that is too slow loses it, and reads on from the log at its own pace, from
-its own position: so nothing is lost or told twice, and nobody else waits. Without readers that are behind, no
-event costs a query.
+A reader's buffer is bounded. A reader that is too slow loses its buffer and goes on from the log, at its own
+pace, from its own position. So no event is lost or sent twice, and no other reader waits. While no reader is
+behind, events cost no query.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from coordinator.domain.messages import Event, Principal
 from coordinator.domain.miner import is_miner_event
 
 MAX_PENDING = 256
-"""Events that wait for one reader."""
+"""The most events that wait for one reader."""
 READ_EVENTS = 1000
 PAGE_EVENTS = 200
-LOOK_THROUGH = 20_000
-"""Positions that one query looks through for a client's events: some ten milliseconds of the database."""
+SCAN_POSITIONS = 20_000
+"""Positions that one query scans for a client's events: some ten milliseconds of the database."""
 CATCHING_UP = 2
-"""Readers that read from the log at the same time; the others wait for their turn."""
+"""The most readers that read from the log at the same time."""
 TICK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
@@ -45,7 +45,7 @@ log = structlog.get_logger("live")
 
 
 def topics_of(event: Event) -> tuple[Topic, ...]:
-    """Under which topics an event is told."""
+    """The topics of an event."""
     if is_job_event(event):
         return (event.job_id, ("client", event.client), EVERYTHING)
     if is_miner_event(event):
@@ -54,28 +54,28 @@ def topics_of(event: Event) -> tuple[Topic, ...]:
 
 
 class EventReader:
-    """One reader. `take` gives what is new whenever `on_news` was called; one task at a time takes."""
+    """One reader. After each call of `on_news`, `take` returns new events; one task at a time may take."""
 
     def __init__(self, live: LiveEvents, on_news: Callable[[], None]) -> None:
         self._live = live
         self._on_news = on_news
         self._pending: list[Recorded] = []
         self._since: dict[Topic, int] = {}
-        """Its topics, and the position after which each counts."""
+        """By topic: the position after which its events count."""
         self.position = live.position
-        """All up to here was taken, or is no concern of this reader."""
+        """All events of the reader up to this position are taken."""
         self.behind = False
-        """What is new has to be read from the log."""
+        """Whether new events must be read from the log."""
 
     @property
     def topics(self) -> Collection[Topic]:
         return self._since.keys()
 
     def follow(self, topic: Topic, after: int | None = None) -> None:
-        """Follow a topic from now on, or from behind position `after`.
+        """Follow a topic from now on, or from position `after` (exclusive).
 
-        For jobs `after` is not before this reader's creation; a client's jobs, or all, are a new reader's
-        only topic.
+        For a job, `after` is not before this reader's creation. All jobs, or all of a client's, must be the
+        only topic of a new reader.
         """
         if topic in self._since:
             return
@@ -86,25 +86,25 @@ class EventReader:
         if not isinstance(topic, UUID):
             self.position = after
         if after < now:
-            # Some of it was handed on already, so it is read from the log with the rest.
+            # Some of these events were passed on before, so all are read from the log.
             self._pending.clear()
             self.behind = True
             self._on_news()
 
     def leave(self, topic: Topic) -> None:
-        """No longer follow this topic."""
+        """Stop following this topic."""
         if self._since.pop(topic, None) is not None:
             self._live.remove(self, topic)
 
     def close(self) -> None:
-        """Follow nothing. May be called twice."""
+        """Stop following all topics. May be called twice."""
         for topic in list(self._since):
             self.leave(topic)
         self._pending.clear()
         self.behind = False
 
     async def take(self) -> list[Recorded]:
-        """What is there now, in order; empty where nothing is. Raises LogError."""
+        """The new events, in order; may be empty. Raises LogError."""
         if self.behind:
             return await self._catch_up()
         taken, self._pending = self._pending, []
@@ -113,11 +113,11 @@ class EventReader:
         return taken
 
     def push(self, recorded: Recorded) -> None:
-        """The fan-out: an event of one of this reader's topics."""
+        """For `LiveEvents`: add an event of one of this reader's topics."""
         if self.behind or recorded.position <= max(self.position, self._since.get(recorded.stream, 0)):
             return
         if len(self._pending) >= MAX_PENDING:
-            # Too slow: what waits here is in the log, too.
+            # Too slow: read the waiting events from the log instead.
             self._pending.clear()
             self.behind = True
         else:
@@ -132,14 +132,14 @@ class EventReader:
             if page.events:
                 self._on_news()  # there may be more
                 return list(page.events)
-        # Nothing has been handed on since the last look, as nobody else ran: from here on it is pushed.
+        # No event was passed on since the check, because no other task ran: from here on events are pushed.
         self.behind = False
         return []
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What a live edge stands on."""
+    """The live services of a process."""
 
     events: LiveEvents
     progress: ProgressHub
@@ -147,18 +147,18 @@ class Live:
     revocations: Revocations
 
     async def report(self, principal: Principal, report: ProgressReport) -> bool:
-        """Take what a miner says to this process; whether it is to send its whole text.
+        """Publish a miner's report to this process; returns whether the miner should send its whole text.
 
         Raises Refusal, LogUnavailable.
         """
         client = await self.lease_holders.check(principal, report)
         self.progress.publish(client, report, relay=True)
-        # Another process was told the beginning, or this one before it was started again.
+        # Another process, or this one before a restart, got the beginning.
         return not report.whole and self.progress.lacks_beginning(report.job_id)
 
 
 class LiveEvents:
-    """The fan-out of this process. Used on the event loop only."""
+    """Passes events to the readers of this process. Used on the event loop only."""
 
     def __init__(
         self, feed: EventFeed, event_log: EventLog, hub: ProgressHub, lease_holders: LeaseHolders
@@ -171,10 +171,10 @@ class LiveEvents:
         self._task = BackgroundTask("live-events")
         self._turns = asyncio.Semaphore(CATCHING_UP)
         self.position = 0
-        """All up to here was handed on."""
+        """All events up to this position were passed on."""
 
     async def start(self) -> None:
-        """Begin at the feed's end."""
+        """Begin at the head of the feed."""
         if not self._task.running:
             self.position = self._feed.head
             self._task.start(self._run)
@@ -184,11 +184,11 @@ class LiveEvents:
 
     @property
     def readers(self) -> int:
-        """How many topics are followed, each once a reader."""
+        """The number of pairs of a reader and a topic."""
         return sum(map(len, self._readers.values()))
 
     def reader(self, on_news: Callable[[], None] = lambda: None) -> EventReader:
-        """A reader of nothing yet; close it in the end."""
+        """A reader without topics; the caller must close it."""
         return EventReader(self, on_news)
 
     def add(self, reader: EventReader, topic: Topic) -> None:
@@ -201,16 +201,16 @@ class LiveEvents:
             self._readers.pop(topic, None)
 
     async def exists(self, position: int) -> bool:
-        """Whether the log has come to this position. Raises LogError."""
+        """Whether the log has reached this position. Raises LogError."""
         return position <= self.position or position <= await asyncio.to_thread(self._log.head)
 
-    async def stories(self, job_ids: Collection[UUID]) -> dict[UUID, list[Recorded]]:
-        """All events of these jobs; one that does not exist is absent. Raises LogError."""
+    async def histories(self, job_ids: Collection[UUID]) -> dict[UUID, list[Recorded]]:
+        """All events of these jobs; unknown jobs are absent. Raises LogError."""
         async with self._turns:
             return await asyncio.to_thread(self._log.load, job_ids)
 
     async def read(self, since: dict[Topic, int], after: int, until: int) -> Page:
-        """A page of the past that concerns these topics. Raises LogError."""
+        """A page of past events of these topics. Raises LogError."""
         async with self._turns:
             return await asyncio.to_thread(_read, self._log, dict(since), after, until)
 
@@ -221,27 +221,27 @@ class LiveEvents:
             except LogUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
             except LogError as error:
-                # Whoever reads on meets the same event; those who wait are told nothing past it.
-                log.error("live events stand still", after=self.position, error=str(error))
+                # Readers of the log meet the same event; waiting readers get no event past it.
+                log.error("live events are stuck", after=self.position, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 for recorded in events:
-                    self._hand_on(recorded)
+                    self._pass_on(recorded)
 
-    def _hand_on(self, recorded: Recorded) -> None:
+    def _pass_on(self, recorded: Recorded) -> None:
         event = recorded.event
         self.position = recorded.position
         if is_job_event(event):
             self._lease_holders.forget(event.job_id)
         if self._readers:
-            told: set[EventReader] = set()
+            reached: set[EventReader] = set()
             for topic in topics_of(event):
                 for reader in self._readers.get(topic, ()):
-                    if reader not in told:
-                        told.add(reader)
+                    if reader not in reached:
+                        reached.add(reader)
                         reader.push(recorded)
         if ends_job(event):
-            self._hub.end(event.job_id)  # after the readers: their last words come first
+            self._hub.end(event.job_id)  # after the readers, which still take the last progress first
 
 
 def _read(event_log: EventLog, since: dict[Topic, int], after: int, until: int) -> Page:
@@ -250,11 +250,11 @@ def _read(event_log: EventLog, since: dict[Topic, int], after: int, until: int) 
         return _of_all(event_log, after, until)
     clients = [topic[1] for topic in since if isinstance(topic, tuple) and topic[0] == "client"]
     if clients:
-        stop = min(until, after + LOOK_THROUGH)
+        stop = min(until, after + SCAN_POSITIONS)
         return event_log.read_of(clients[0], after, stop, PAGE_EVENTS)
     jobs = [topic for topic in since if isinstance(topic, UUID)]
-    stories = event_log.load(jobs).values() if jobs else ()
-    return _first_page(_wanted(stories, since, after, until), until)
+    histories = event_log.load(jobs).values() if jobs else ()
+    return _first_page(_wanted(histories, since, after, until), until)
 
 
 def _of_all(event_log: EventLog, after: int, until: int) -> Page:
@@ -266,9 +266,9 @@ def _of_all(event_log: EventLog, after: int, until: int) -> Page:
 
 
 def _wanted(
-    stories: Iterable[Sequence[Recorded]], since: dict[Topic, int], after: int, until: int
+    histories: Iterable[Sequence[Recorded]], since: dict[Topic, int], after: int, until: int
 ) -> list[Recorded]:
-    found = [r for story in stories for r in story if max(after, since[r.stream]) < r.position <= until]
+    found = [r for history in histories for r in history if max(after, since[r.stream]) < r.position <= until]
     return sorted(found, key=lambda recorded: recorded.position)
 
 

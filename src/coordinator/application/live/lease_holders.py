@@ -1,6 +1,7 @@
-"""Who holds which attempt, for what comes often: progress.
+"""The holders of leases, for frequent checks of progress reports.
 
-The answer is taken from the log once, and holds until the job's next event. `forget` is told of every event.
+The holder is read from the log once and stays valid until the job's next event, at which the caller must
+call `forget`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from coordinator.domain.messages import Principal
 
 MAX_KNOWN = 20_000
 NOBODY_SECONDS = 1.0
-"""How long "nobody holds it" is believed: a miner that keeps asking must not cost a query each time."""
+"""How long "no holder" stays valid, so that a miner that keeps asking does not cost a query each time."""
 
 
 class LeaseHolder(NamedTuple):
-    """The session that holds a job, or held it when the job was completed."""
+    """The session that holds a job, or held it at completion."""
 
     client: str
     attempt: int
@@ -33,7 +34,7 @@ class LeaseHolder(NamedTuple):
 
 
 class LeaseHolders:
-    """Knows the holders of the jobs that are spoken of. Used on the event loop only."""
+    """Remembers the holders of jobs with progress. Used on the event loop only."""
 
     def __init__(
         self,
@@ -47,23 +48,23 @@ class LeaseHolders:
         self._loading: dict[UUID, asyncio.Task[LeaseHolder | None]] = {}
 
     def forget(self, job_id: UUID) -> None:
-        """The job has moved."""
+        """Note that the job has a new event."""
         self._known.pop(job_id, None)
         self._loading.pop(job_id, None)
 
     async def holder(self, job_id: UUID) -> LeaseHolder | None:
-        """Who holds this job now, if anyone. Raises LogUnavailable."""
+        """The current holder of this job, if any. Raises LogUnavailable."""
         found = self._known.get(job_id)
         if found is not None and (found[0] is not None or self._monotonic() < found[1]):
             return found[0]
         loading = self._loading.get(job_id)
         if loading is None:
             loading = self._loading[job_id] = asyncio.create_task(self._load(job_id))
-        # Shielded: others wait for the same answer.
+        # Shielded: other callers wait for the same query.
         return await asyncio.shield(loading)
 
     async def check(self, principal: Principal, report: ProgressReport) -> str:
-        """The client whose job it is, if the sender holds the attempt. Raises Refusal, LogUnavailable."""
+        """The job's client, if the sender holds the attempt. Raises Refusal, LogUnavailable."""
         if not principal.owns_miner(report.miner_id):
             raise Refusal(Code.FORBIDDEN, f"{principal.name} can't speak for another miner")
         holder = await self.holder(report.job_id)
@@ -73,14 +74,14 @@ class LeaseHolders:
             or holder.miner_id != report.miner_id
             or holder.session_id != report.session_id
         ):
-            raise Refusal(Code.STALE_ATTEMPT, "this session does not hold this attempt: drop the work")
+            raise Refusal(Code.STALE_ATTEMPT, "this session does not hold this attempt; drop the work")
         return holder.client
 
     async def _load(self, job_id: UUID) -> LeaseHolder | None:
         loading = asyncio.current_task()
         try:
             holder = _holder(await self._state_of(job_id))
-            if self._loading.get(job_id) is loading:  # else the job has moved meanwhile
+            if self._loading.get(job_id) is loading:  # else the job has a new event
                 self._known[job_id] = (holder, self._monotonic() + NOBODY_SECONDS)
                 self._known.move_to_end(job_id)
                 if len(self._known) > MAX_KNOWN:
@@ -97,7 +98,7 @@ def _holder(state: Any) -> LeaseHolder | None:
             held = state.started
             return LeaseHolder(state.job.client, held.attempt, held.miner_id, held.session_id, running=True)
         case Completed():
-            # Its last words may come just after its result.
+            # The last progress may arrive just after the result.
             done = state.completed
             return LeaseHolder(state.job.client, done.attempt, done.miner_id, done.session_id, running=False)
     return None

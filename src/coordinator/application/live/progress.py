@@ -1,9 +1,9 @@
-"""What is said of a running job, and what is known of it: its progress, and the end of its text.
+"""The values of progress: reports about a running job, and the tail of its text output.
 
-None of it is an event, and none of it touches the database: what is lost is lost, and the result has it
-all. The values are here: `progress_hub` has one `Tail` for each running job, `progress_stream` each
-reader's `ReaderPlace` in it. So a slow reader costs no memory: what it did not fetch in time is merged, and
-beyond `MAX_PROGRESS_TEXT` characters it is a gap, which `offset` shows.
+Progress is not an event and never touches the database. Lost progress stays lost; the result is complete.
+`progress_hub` keeps one `Tail` for each running job, `progress_stream` each reader's `ReaderPlace` in it. So
+a slow reader costs no memory: progress that it did not fetch in time is merged, and text beyond
+`MAX_PROGRESS_TEXT` characters becomes a gap, which `offset` shows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ OutputText = Annotated[str, StringConstraints(max_length=MAX_PROGRESS_TEXT)]
 
 
 class Progress(BaseModel):
-    """How far an attempt is, and what its text output grew by.
+    """The progress of an attempt, and new text of its output.
 
-    Characters are Unicode code points. A reader that has had fewer than `offset` of them has a gap.
+    Characters are Unicode code points. A reader that has fewer than `offset` of them has a gap.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -33,13 +33,13 @@ class Progress(BaseModel):
     seq: Annotated[int, Field(ge=0, lt=2**53)]
     """Increases with each report of the attempt."""
     fraction: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How much of the work is done; absent where that is unknown, or as it was."""
+    """The share of the work that is done; absent if unknown or unchanged."""
     note: Note | None = None
-    """A word for what is being done."""
+    """The current step, for people."""
     text: OutputText | None = None
-    """What the job's text output grew by."""
+    """New text of the job's output."""
     offset: Annotated[int, Field(ge=0, lt=2**53)] | None = None
-    """How many characters of text came before `text`."""
+    """The number of characters before `text`."""
 
     @model_validator(mode="after")
     def _text_has_a_place(self) -> Progress:
@@ -49,25 +49,25 @@ class Progress(BaseModel):
 
 
 class ProgressReport(Progress):
-    """What a miner says of an attempt that it holds."""
+    """A miner's report about an attempt that it holds."""
 
     miner_id: MinerId
     session_id: SessionId
     whole: bool = False
-    """This is the text so far, as it was asked for (a hint `progress`)."""
+    """Whether this is the whole text so far, in answer to a hint `progress`."""
 
 
 class ReaderPlace(NamedTuple):
-    """How far a reader is in a job's progress."""
+    """A reader's place in a job's progress."""
 
     attempt: int = 0
     seq: int = -1
     end: int = 0
-    """Characters of the text that it has had, or missed."""
+    """Characters of the text that the reader has got or missed."""
 
 
 class Tail:
-    """What is known of one job's present attempt."""
+    """The known progress of a job's current attempt, and the tail of its text."""
 
     __slots__ = ("attempt", "client", "fraction", "note", "offset", "said_at", "seq", "text")
 
@@ -76,7 +76,7 @@ class Tail:
         self.attempt = attempt
         self.seq = -1
         self.said_at = -1
-        """The `seq` with which fraction or note changed last."""
+        """The `seq` of the last change of fraction or note."""
         self.fraction: float | None = None
         self.note: str | None = None
         self.text = ""
@@ -88,7 +88,7 @@ class Tail:
         return self.offset + len(self.text)
 
     def take_in(self, item: Progress) -> bool:
-        """Whether it says anything new."""
+        """Add a report; returns whether it has news."""
         news = self._take_text(item.text, item.offset or 0) if item.text else False
         if item.seq > self.seq:
             if item.fraction is not None or item.note is not None:
@@ -106,19 +106,19 @@ class Tail:
                 return False
             self.text, self.offset = text[max(0, before - offset) :], max(offset, before)
         else:
-            # They overlap or touch: the part in front of ours (a late answer has it), ours, the part behind.
-            gateway = text[: self.offset - offset] if offset < self.offset and end >= self.offset else ""
-            behind = text[before - offset :] if end > before else ""
-            if not gateway and not behind:
+            # The texts overlap or touch: join the part before ours (from a late answer), ours, and the rest.
+            prefix = text[: self.offset - offset] if offset < self.offset and end >= self.offset else ""
+            suffix = text[before - offset :] if end > before else ""
+            if not prefix and not suffix:
                 return False
-            self.text, self.offset = gateway + self.text + behind, self.offset - len(gateway)
+            self.text, self.offset = prefix + self.text + suffix, self.offset - len(prefix)
         surplus = len(self.text) - MAX_PROGRESS_TEXT
         if surplus > 0:
             self.text, self.offset = self.text[surplus:], self.offset + surplus
         return True
 
     def after(self, job_id: UUID, place: ReaderPlace) -> tuple[Progress | None, ReaderPlace]:
-        """What a reader at `place` has not had, and its place then."""
+        """The news for a reader at `place`, and its new place."""
         if place.attempt != self.attempt:
             place = ReaderPlace(self.attempt)
         start = max(place.end, self.offset)

@@ -1,7 +1,7 @@
-"""Progress and text of running jobs, from their miners to whoever watches.
+"""Progress and text of running jobs, from their miners to all readers.
 
-The hub keeps the end of each running job's text once, and each reader (`progress_stream`) has a place in it.
-What other processes hear and have comes over a `ProgressWire`.
+The hub keeps the tail of each running job's text once, and each reader (`progress_stream`) has a place in it.
+Progress from other processes comes over a `ProgressWire`.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from coordinator.application.live.progress_stream import ProgressStream, Topic
 from coordinator.wire.limits import MAX_PROGRESS_TEXT
 
 MAX_ALL_TEXT = 32 * 2**20
-"""Characters kept of all jobs' texts; the job that said nothing for longest goes first."""
+"""Characters kept of all texts; the job without news for longest is dropped first."""
 MAX_JOBS = 20_000
-AFTERLIFE_SECONDS = 30.0
-"""How long an ended job's text is kept for those who have not fetched it yet."""
+KEEP_FINAL_SECONDS = 30.0
+"""How long a final job's text is kept for readers that have not fetched it yet."""
 ANSWER_SECONDS = 0.5
-"""How long a late reader waits for the text so far, where another process or the miner has it."""
+"""How long a late reader waits for the text so far, from another process or the miner."""
 
 
 class ProgressWire(Protocol):
-    """How progress gets from one process to another."""
+    """The exchange of progress between processes."""
 
     async def bind(self, topic: Topic) -> None:
-        """From now on, progress of these jobs comes here. Returns soon, whatever the broker does."""
+        """Receive progress of these jobs from now on. Returns soon, whatever the broker does."""
 
     async def unbind(self, topic: Topic) -> None: ...
 
     async def ask(self, job_id: UUID) -> bool:
-        """Ask whoever has this job's text so far to send it; False where there is nobody to be asked."""
+        """Ask the holder of this job's text so far to send it; False if there is no one to ask."""
 
     def relay(self, client: str, items: Sequence[Progress]) -> None:
-        """Pass on to other processes what a miner said to this one. Never blocks; may be lost."""
+        """Pass a miner's reports on to other processes. Never blocks; may lose them."""
 
     async def start(self, hub: ProgressHub) -> None:
-        """Begin to bring progress to this hub. A second start does nothing."""
+        """Begin to deliver progress to this hub. A second start does nothing."""
 
     async def stop(self) -> None:
         """May be called twice, or without a start."""
 
 
 class NoWire:
-    """A `ProgressWire` for a process that is alone: all miners speak to it."""
+    """A `ProgressWire` for a single process, which all miners report to."""
 
     async def start(self, hub: ProgressHub) -> None:
         return None
@@ -72,7 +72,7 @@ class NoWire:
 
 
 class ProgressHub:
-    """What this process knows of running jobs, and who watches it. Used on the event loop only."""
+    """The progress that this process knows, and its readers. Used on the event loop only."""
 
     def __init__(
         self, wire: ProgressWire | None = None, monotonic: Callable[[], float] = time.monotonic
@@ -89,7 +89,7 @@ class ProgressHub:
         """Jobs whose readers wait for the beginning of the text."""
 
     async def start(self) -> None:
-        """Hear other processes, too."""
+        """Begin to receive progress from other processes."""
         await self._wire.start(self)
 
     async def stop(self) -> None:
@@ -101,15 +101,15 @@ class ProgressHub:
 
     @property
     def readers(self) -> int:
-        """How many topics are watched, each once a reader."""
+        """The number of pairs of a reader and a topic."""
         return sum(map(len, self._readers.values()))
 
     # --- publishing ----------------------------------------------------------------------------------------
     def publish(self, client: str, *items: Progress, relay: bool = False, whole: bool = False) -> None:
-        """Tell whoever watches. The caller has made sure that the sender holds the attempt.
+        """Pass progress to all readers. The caller has checked that the sender holds the attempt.
 
-        `relay`: it was said to this process alone, so tell the others, too. `whole`: the text so far, as it
-        was asked for.
+        `relay`: pass it on to other processes, because only this one got it. `whole`: it is the text so far,
+        as asked for.
         """
         if relay:
             self._wire.relay(client, items)
@@ -120,21 +120,21 @@ class ProgressHub:
                 asked.set()
 
     def whole(self, job_id: UUID) -> tuple[str, Progress] | None:
-        """The client, and the present progress with the text so far, for another process that asks."""
+        """The client, and the current progress with the text so far, for another process that asks."""
         tail = self._tails.get(job_id)
         item = None if tail is None else tail.after(job_id, ReaderPlace())[0]
         return None if tail is None or item is None else (tail.client, item)
 
     def lacks_beginning(self, job_id: UUID) -> bool:
-        """Whether the text that is known begins in the middle, and not because the rest was too long ago."""
+        """Whether the beginning of the text was never received (as opposed to dropped for its length)."""
         tail = self._tails.get(job_id)
         return tail is not None and tail.offset > 0 and len(tail.text) < MAX_PROGRESS_TEXT
 
     def end(self, job_id: UUID) -> None:
-        """The job is final: what is known of it goes once its readers had time to fetch it."""
+        """The job is final: drop its progress once its readers have had time to fetch it."""
         if job_id in self._tails:
-            self._ended.append((self._monotonic() + AFTERLIFE_SECONDS, job_id))
-        self._bury()
+            self._ended.append((self._monotonic() + KEEP_FINAL_SECONDS, job_id))
+        self._drop_final()
 
     def _publish(self, client: str, item: Progress) -> None:
         job_id = item.job_id
@@ -158,10 +158,10 @@ class ProgressHub:
                     reader.tell(job_id)
         while len(self._tails) > MAX_JOBS or self._characters > MAX_ALL_TEXT:
             self._drop(next(iter(self._tails)))
-        self._bury()
+        self._drop_final()
 
     def _complete(self, job_id: UUID) -> None:
-        """A job is heard of in the middle of its text, by those who watch: ask for the beginning first."""
+        """Ask for the beginning of a text before its readers get the rest."""
 
         async def ask() -> None:
             try:
@@ -175,7 +175,7 @@ class ProgressHub:
 
         self._held[job_id] = asyncio.create_task(ask())
 
-    def _bury(self) -> None:
+    def _drop_final(self) -> None:
         now = self._monotonic()
         while self._ended and self._ended[0][0] <= now:
             self._drop(self._ended.popleft()[1])
@@ -203,9 +203,9 @@ class ProgressHub:
         everybody: bool = False,
         on_news: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[ProgressStream]:
-        """Watch these jobs, all of a client's, or everybody's. Whoever may see them is the caller's matter.
+        """Watch these jobs, all jobs of a client, or all jobs. The caller must check the right to see them.
 
-        On leaving the block the stream ends. `on_news` is called on the event loop; it must return at once.
+        The stream ends with the block. `on_news` is called on the event loop and must not block.
         """
         stream = ProgressStream(self, on_news)
         try:
@@ -217,7 +217,7 @@ class ProgressHub:
             await stream.close()
 
     async def attach(self, stream: ProgressStream, topic: Topic) -> None:
-        """Let a stream have what comes under this topic."""
+        """Send the progress of this topic to a stream."""
         if topic in stream.topics:
             return
         stream.topics.add(topic)
@@ -227,7 +227,7 @@ class ProgressHub:
         if job_id is not None:
             await self._fetch(job_id)
         if topic not in stream.topics:
-            return  # it was detached meanwhile
+            return  # it was detached in the meantime
         self._readers.setdefault(topic, set()).add(stream)
         if job_id is None:
             for known, tail in self._tails.items():
@@ -237,7 +237,7 @@ class ProgressHub:
             stream.tell(job_id)
 
     async def detach(self, stream: ProgressStream, topic: Topic) -> None:
-        """Let a stream have nothing more of this topic."""
+        """Stop sending the progress of this topic to a stream."""
         if topic not in stream.topics:
             return
         stream.topics.discard(topic)
@@ -251,25 +251,25 @@ class ProgressHub:
             await self._wire.unbind(topic)
 
     def attempt_of(self, job_id: UUID) -> int | None:
-        """The attempt that is heard of."""
+        """The attempt whose progress is known."""
         tail = self._tails.get(job_id)
         return None if tail is None else tail.attempt
 
     def after(self, job_id: UUID, place: ReaderPlace) -> tuple[Progress | None, ReaderPlace | None]:
-        """What a reader at `place` has not had, and its place then; nothing of a job that is not known."""
+        """The news for a reader at `place`, and its new place; (None, None) for an unknown job."""
         tail = self._tails.get(job_id)
         return (None, None) if tail is None else tail.after(job_id, place)
 
     async def _fetch(self, job_id: UUID) -> None:
-        """Have the text so far sent here, unless it is here."""
+        """Get the text so far, unless it is here."""
         tail = self._tails.get(job_id)
         if tail is not None and tail.text and (tail.offset == 0 or len(tail.text) >= MAX_PROGRESS_TEXT):
             return
         await self._ask(job_id, anyway=self.lacks_beginning(job_id))
 
     async def _ask(self, job_id: UUID, *, anyway: bool) -> None:
-        """Ask for the text so far, and wait for it. `anyway`: a miner that speaks to this process is asked in
-        the answer to its next report, where nobody else can be.
+        """Ask for the text so far, and wait for it. `anyway`: wait even if the wire finds no one to ask,
+        because a miner of this process is asked in the answer to its next report.
         """
         asked = self._asked.get(job_id)
         if asked is not None:

@@ -1,4 +1,4 @@
-"""What ends connections that stay open: the process stops, or their key is revoked or expires."""
+"""The end of open connections: the process stops, or their key is revoked or expires."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from coordinator.application.keys.keyring import Grant, Keyring
 
-LOOK_SECONDS = 15.0
-"""Between looks at keys that may have expired; a revoked one is noticed at once."""
+CHECK_SECONDS = 15.0
+"""Between checks for expired keys; revoked ones are noticed immediately."""
 
 
 class Revocation:
-    """One open connection's."""
+    """The revocation of one open connection."""
 
     __slots__ = ("grant", "revoked", "stopping", "wake")
 
@@ -21,9 +21,9 @@ class Revocation:
         self.grant = grant
         self.wake = wake
         self.revoked = False
-        """The key is no longer valid."""
+        """Whether the key is no longer valid."""
         self.stopping = False
-        """The process stops."""
+        """Whether the process stops."""
 
     @property
     def over(self) -> bool:
@@ -31,26 +31,26 @@ class Revocation:
 
 
 class Revocations:
-    """All open connections of this process. Used on the event loop only."""
+    """The revocations of all open connections of this process. Used on the event loop only."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
         self._open: dict[Revocation, None] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._stopping = False
-        keyring.on_change(self._look)
+        keyring.on_change(self._check_all)
 
     @contextmanager
     def watch(self, grant: Grant, wake: Callable[[], None]) -> Iterator[Revocation]:
-        """What ends a connection that was opened with this grant; `wake` is called once it is over."""
+        """The revocation of a connection that was opened with this grant; calls `wake` on revocation."""
         revocation = Revocation(grant, wake)
         self._open[revocation] = None
-        # It may be over since the door was opened.
+        # The grant may have ended since authentication.
         if self._stopping:
             self.stop()
         self._check(revocation)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._keep_looking(), name="revocations")
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check_regularly(), name="revocations")
         try:
             yield revocation
         finally:
@@ -63,12 +63,12 @@ class Revocations:
             revocation.stopping = True
             revocation.wake()
 
-    async def _keep_looking(self) -> None:
+    async def _check_regularly(self) -> None:
         while self._open:
-            await asyncio.sleep(LOOK_SECONDS)
-            self._look()
+            await asyncio.sleep(CHECK_SECONDS)
+            self._check_all()
 
-    def _look(self) -> None:
+    def _check_all(self) -> None:
         for revocation in self._open:
             self._check(revocation)
 

@@ -1,1 +1,1 @@
-"""Payloads and results as documents: their schemas, their stored form, and the blobs that they refer to."""
+"""Payloads and results: their schemas, their stored bodies, and the blobs that they refer to."""

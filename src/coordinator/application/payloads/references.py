@@ -1,4 +1,4 @@
-"""Which blobs a command may refer to: what its sender uploaded, and in a result what the job was given."""
+"""The right to refer to blobs: to the sender's own uploads, and in a result also to the job's inputs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobComplete
 
 READ_SECONDS = 5.0
-"""For a large payload that a result's references are looked for in."""
+"""The time to read a large payload, which is searched for a result's references."""
 
 Pair = tuple[str, str]
 """A reference, and the name of a principal."""
 
 
 def unowned_blobs(database: Database, pairs: Collection[Pair]) -> set[Pair]:
-    """Those of the pairs that are no upload that took place. Raises LogUnavailable."""
+    """The pairs without a finished upload. Raises LogUnavailable."""
     keys = {f"{ref.removeprefix('blob:')}/{principal}": (ref, principal) for ref, principal in pairs}
     with database.transaction() as tables:
         owned = {row["key"] for row in tables.query("bus_owned_blobs", keys=list(keys))}
@@ -26,12 +26,12 @@ def unowned_blobs(database: Database, pairs: Collection[Pair]) -> set[Pair]:
 
 
 class References:
-    """Finds the references that commands may not have. Used on the event loop only."""
+    """Finds references that commands have no right to. Used on the event loop only."""
 
     def __init__(
         self, event_log: EventLog, blobs: BlobSource, unowned: Callable[[Collection[Pair]], set[Pair]]
     ) -> None:
-        """`unowned` (called in a thread): those of the pairs that are no upload that took place."""
+        """`unowned` (called in a thread): the pairs without a finished upload."""
         self._log = event_log
         self._blobs = blobs
         self._unowned = unowned
@@ -39,7 +39,7 @@ class References:
         self._asking: asyncio.Task[set[Pair]] | None = None
 
     async def faults(self, asks: Sequence[tuple[Intent, Collection[str]]]) -> list[Refusal | None]:
-        """Why each command with these references is refused; in the same order. Raises LogUnavailable."""
+        """The fault of each command's references, if any; in the same order. Raises LogUnavailable."""
         foreign = await self._foreign({(ref, i.principal.name) for i, refs in asks for ref in refs})
         return await asyncio.gather(
             *(
@@ -57,32 +57,32 @@ class References:
         if not lacking:
             return None
         shown = ", ".join(sorted(lacking)[:3])
-        return Refusal(Code.BLOB_NOT_FOUND, f"no such blob of yours: {shown}; upload it first")
+        return Refusal(Code.BLOB_NOT_FOUND, f"you have no such blob: {shown}; upload it first")
 
     async def _foreign(self, pairs: set[Pair]) -> set[Pair]:
-        """Those of the pairs that are no upload: one query for all that ask before it begins."""
+        """The pairs without a finished upload; one query for all callers that ask before it begins."""
         self._asked |= pairs
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> set[Pair]:
-        await asyncio.sleep(0)  # others that wait at this moment ask too
+        await asyncio.sleep(0)  # let other waiting tasks add their pairs
         pairs, self._asked, self._asking = self._asked, set(), None
         return await asyncio.to_thread(self._unowned, pairs)
 
     async def _inputs_of(self, command: JobComplete) -> set[str]:
-        """What the job's payload refers to. Raises LogUnavailable, _StoreFailed."""
+        """The references of the job's payload. Raises LogUnavailable, _StoreFailed."""
         found = await asyncio.to_thread(self._log.payloads, "payload", {command.job_id})
         payload = found.get(command.job_id)
         if payload is None:
             return set()
-        # As the statement has it: where that is not the job's digest, the result is refused for it.
+        # From the statement: a result whose statement has another digest than the job is refused anyway.
         digest = str(command.statement.get("payload_digest"))
         try:
             async with asyncio.timeout(READ_SECONDS):
                 return await refs_in(payload, digest, self._blobs)
-        except Exception as error:  # whatever the store raises concerns this command alone
+        except Exception as error:  # any failure of the store concerns this command only
             raise _StoreFailed(store_failed(error)) from None
 
 

@@ -1,8 +1,8 @@
-"""Whether a JSON Schema is bounded: no payload of whatever kind may keep a validator busy.
+"""Bounds of JSON Schemas, so that no payload keeps a validator busy.
 
-References lead into the schema itself, and never in a circle; the schema with every reference written out has
-at most MAX_PARTS parts. So each value inside a payload is looked at that often at most. Patterns are bounded
-by the engine, which takes linear time and knows no look-around.
+References must lead into the schema itself and form no cycle. With every reference expanded, the schema has
+at most MAX_SUBSCHEMAS subschemas, so that each value of a payload is checked at most that often. The engine
+bounds patterns: it takes linear time and has no look-around.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 MAX_SCHEMA_BYTES: Final = 256 * 1024
-MAX_PARTS: Final = 20_000
+MAX_SUBSCHEMAS: Final = 20_000
 _ONE: Final = (
     *("not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames"),
     *("unevaluatedItems", "unevaluatedProperties"),
@@ -22,46 +22,46 @@ _NAMED: Final = ("properties", "patternProperties", "dependentSchemas")
 
 
 class Unbounded(ValueError):
-    """The schema is not bounded; the text says why."""
+    """The schema is not bounded; the message has the reason."""
 
 
 def check_bounded(schema: Any) -> None:
     """Raise Unbounded if the schema is not bounded."""
     if len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
         raise Unbounded(f"it is larger than {MAX_SCHEMA_BYTES} bytes")
-    _Walk(schema).parts(schema)
+    _Counter(schema).count(schema)
 
 
-class _Walk:
+class _Counter:
     def __init__(self, root: Any) -> None:
         self._root = root
         self._counted: dict[str, int | None] = {}
         """By reference; None while it is being counted."""
 
-    def parts(self, schema: Any, *, root: bool = True) -> int:
-        """How many parts this has, with its references written out."""
+    def count(self, schema: Any, *, root: bool = True) -> int:
+        """The number of subschemas, with references expanded."""
         if not isinstance(schema, dict):
             return 1
         if not root and "$id" in schema:
-            raise Unbounded("$id stands at the top alone")
+            raise Unbounded("$id is allowed at the top only")
         if "$dynamicRef" in schema or "$recursiveRef" in schema:
-            raise Unbounded("only $ref is taken, which says by itself where it leads")
-        count = 1 + sum(self.parts(part, root=False) for part in _inside(schema))
+            raise Unbounded("$dynamicRef and $recursiveRef are not supported; use $ref")
+        count = 1 + sum(self.count(part, root=False) for part in _subschemas(schema))
         if "$ref" in schema:
-            count += self._behind(schema["$ref"])
-        if count > MAX_PARTS:
-            raise Unbounded(f"it has more than {MAX_PARTS} parts")
+            count += self._count_target(schema["$ref"])
+        if count > MAX_SUBSCHEMAS:
+            raise Unbounded(f"it has more than {MAX_SUBSCHEMAS} subschemas")
         return count
 
-    def _behind(self, reference: Any) -> int:
+    def _count_target(self, reference: Any) -> int:
         if not isinstance(reference, str) or not reference.startswith("#/"):
             raise Unbounded("a reference must lead into the schema itself, such as #/$defs/name")
         if reference not in self._counted:
             self._counted[reference] = None
-            self._counted[reference] = self.parts(self._resolve(reference), root=False)
+            self._counted[reference] = self.count(self._resolve(reference), root=False)
         count = self._counted[reference]
         if count is None:
-            raise Unbounded("its references lead in a circle")
+            raise Unbounded("its references form a cycle")
         return count
 
     def _resolve(self, reference: str) -> Any:
@@ -73,12 +73,12 @@ class _Walk:
             elif isinstance(found, dict) and name in found:
                 found = found[name]
             else:
-                raise Unbounded("a reference leads nowhere")
+                raise Unbounded("a reference has no target")
         return found
 
 
-def _inside(schema: dict[str, Any]) -> Iterator[Any]:
-    """The schemas right inside this one; what stands in $defs counts where it is referred to."""
+def _subschemas(schema: dict[str, Any]) -> Iterator[Any]:
+    """The direct subschemas; those in $defs count where they are referred to."""
     for keyword in _ONE:
         if keyword in schema:
             yield schema[keyword]

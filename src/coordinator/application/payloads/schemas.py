@@ -1,7 +1,7 @@
-"""JSON Schemas of services: compiled once, bounded, and asked what is wrong with a payload.
+"""Validation of payloads by the services' JSON Schemas, which are bounded and compiled once.
 
 Beyond JSON Schema 2020-12, `"format": "uri"` is asserted: such a text names a file, `blob:<sha256>` or an
-http(s) URL that a miner may fetch (`domain.urls.check_url`). Other formats are annotations, as 2020-12 says.
+http(s) URL that a miner may fetch (`wire.urls.check_url`). Other formats are annotations, as in 2020-12.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from coordinator.wire.urls import check_url
 MAX_COMPILED_SCHEMAS: Final = 256
 MAX_PROBLEMS_TOLD: Final = 3
 MAX_PATTERN_BYTES: Final = 2**20
-"""Of one compiled pattern."""
+"""The size limit of one compiled pattern."""
 FILE_FORMAT: Final = "uri"
 
 Validator = jsonschema_rs.Draft202012Validator
 
 
 class PayloadFault(NamedTuple):
-    """One thing that is wrong with a payload, without its values. `place`: the way to it, joined by `/`."""
+    """One fault of a payload, without its values. `place`: the path to it, joined by `/`."""
 
     place: str
     keyword: str
@@ -36,9 +36,9 @@ class PayloadFault(NamedTuple):
 
 
 class PayloadSchemas:
-    """Validators of input schemas, by service and version; the least lately made goes first.
+    """Validators of input schemas, by service and version; the oldest is dropped first.
 
-    `allow_hosts`: hosts that files may come from wherever they are (see `domain.urls.parse_allowed`).
+    `allow_hosts`: hosts that files may come from, at any address (see `wire.urls.parse_allowed`).
     """
 
     def __init__(self, allow_hosts: Collection[str] = ()) -> None:
@@ -46,7 +46,7 @@ class PayloadSchemas:
         self._compiled: dict[tuple[str, int], Validator] = {}
 
     def check(self, service: RegisteredService, payload: dict[str, Any]) -> Refusal | None:
-        """What the service's input schema says against this payload; it names places, and shows no values."""
+        """The refusal of a payload that breaks the input schema; it names places and shows no values."""
         validator = self._of(service)
         if validator.is_valid(payload):
             return None
@@ -58,7 +58,7 @@ class PayloadSchemas:
         return Refusal(Code.INVALID_PAYLOAD, f"{service.spec.id}: " + "; ".join(texts))
 
     def problems(self, service: RegisteredService, payload: dict[str, Any]) -> Iterator[PayloadFault]:
-        """Everything that is wrong with a payload."""
+        """All faults of a payload."""
         return problems(self._of(service), payload)
 
     def _of(self, service: RegisteredService) -> Validator:
@@ -72,7 +72,7 @@ class PayloadSchemas:
 
 
 def check_spec(spec: ServiceSpec) -> Refusal | None:
-    """What is wrong with a registry entry's schemas."""
+    """The fault of a registry entry's schemas, if any."""
     for name, schema in (("input", spec.input_schema), ("output", spec.output_schema)):
         try:
             check_bounded(schema)
@@ -86,7 +86,7 @@ def compile_schema(schema: dict[str, Any], allow_hosts: Collection[str] = ()) ->
     """A validator. Raises ValueError (as jsonschema_rs.ValidationError), jsonschema_rs.ReferencingError."""
 
     class Format:
-        """The keyword `format`, which asserts `uri` alone."""
+        """The keyword `format`, which asserts `uri` only."""
 
         def __init__(self, parent: dict[str, Any], value: Any, path: list[str | int]) -> None:
             self._names_file = value == FILE_FORMAT
@@ -96,29 +96,29 @@ def compile_schema(schema: dict[str, Any], allow_hosts: Collection[str] = ()) ->
                 check_file(instance, allow_hosts)
 
     return Validator(
-        # Through text and back: the schema is then of JSON's own types alone.
+        # A round trip through text leaves JSON's own types only.
         json.loads(json.dumps(schema)),
         # No retriever: a schema that points elsewhere is refused instead of fetched.
         retriever=_refuse,
-        # Linear in the text, whatever the pattern: look-around and back references are refused.
+        # Linear time for every pattern: look-around and back references are refused.
         pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES),
         keywords={"format": Format},
     )
 
 
 def check_file(text: str, allow_hosts: Collection[str] = ()) -> None:
-    """Raise UnsafeUrl unless this names a file as jobs may: `blob:<sha256>`, or a URL that may be fetched."""
+    """Raise UnsafeUrl unless this names a file: `blob:<sha256>`, or a URL that a miner may fetch."""
     if not BLOB_REF.fullmatch(text):
         check_url(text, allow_hosts)
 
 
 def problems(validator: Validator, payload: Any) -> Iterator[PayloadFault]:
-    """What is wrong with a payload, one by one."""
+    """The faults of a payload, one by one."""
     for error in validator.iter_errors(payload):
         keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
         place = "/".join(str(part) for part in error.instance_path)
         text = f"does not fit the schema's {keyword}"
-        if keyword == "format":  # asserted by us alone; the message says why, and shows nothing
+        if keyword == "format":  # our own assertion; the message has the reason and shows no value
             text = f"can't be fetched: {error.message}"
         yield PayloadFault(place, keyword, text)
 

@@ -1,6 +1,6 @@
 """Job: one unit of work that a client asked for.
 
-`commands` and `events` are what there is to say, `state` is what a job can be, `decide` has the rules.
+`commands` and `events` are its messages, `state` has its states, `decide` the rules.
 """
 
 from coordinator.domain.job.commands import (

@@ -1,4 +1,4 @@
-"""What clients, miners and timers ask of a job."""
+"""Commands about a job, from clients, miners and timers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT_MAX_ATTEMPTS = 3
 
 
 class JobSubmit(Command, topic="job.submit", senders={Role.CLIENT, Role.ADMIN}):
-    """Ask for one unit of work. With an idempotency key a repeat returns the first answer."""
+    """Ask for one unit of work. A repeat with the same idempotency key returns the first answer."""
 
     service: ServiceId
     payload: dict[str, Any]
@@ -47,7 +47,7 @@ class JobCancel(Command, topic="job.cancel", senders={Role.CLIENT, Role.ADMIN}):
 
 
 class AttemptCommand(Command):
-    """What a miner says of an attempt: which job, which attempt, who says it."""
+    """A miner's report about an attempt."""
 
     job_id: UUID
     attempt: Attempt
@@ -56,11 +56,11 @@ class AttemptCommand(Command):
 
 
 class JobStart(AttemptCommand, topic="job.start", senders={Role.MINER}):
-    """Claim an offered attempt: accepted means that this session holds the lease."""
+    """Claim an offered attempt; an accepted claim gives this session the lease."""
 
 
 class JobComplete(AttemptCommand, topic="job.complete", senders={Role.MINER}):
-    """Hand in a result with the miner's signed statement; claims too where no claim was made."""
+    """Hand in a result with the miner's signed statement; also claims an unclaimed attempt."""
 
     result: dict[str, Any]
     result_salt: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,64}$")]
@@ -78,11 +78,11 @@ class JobFail(AttemptCommand, topic="job.fail", senders={Role.MINER}):
 
 
 class JobRelease(AttemptCommand, topic="job.release", senders={Role.MINER}):
-    """Hand an attempt back unfinished (a miner that stops); it does not count against `max_attempts`."""
+    """Hand an attempt back unfinished, because the miner stops; it does not count against `max_attempts`."""
 
 
 class JobLose(Command, topic="job.lose", senders={Role.SYSTEM}):
-    """The lease of an attempt ran out (timers)."""
+    """End an attempt whose lease ran out (sent by the timers)."""
 
     job_id: UUID
     attempt: Attempt
@@ -90,7 +90,7 @@ class JobLose(Command, topic="job.lose", senders={Role.SYSTEM}):
 
 
 class JobExpire(Command, topic="job.expire", senders={Role.SYSTEM}):
-    """The job's time to live is over (timers)."""
+    """End a job whose time to live is over (sent by the timers)."""
 
     job_id: UUID
 

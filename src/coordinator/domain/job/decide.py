@@ -1,7 +1,7 @@
-"""The rules of a job: what each command does to it.
+"""The rules of a job: the events that each command leads to.
 
-Commands are idempotent by content: a repeat of an applied command gives no events, and its sender the first
-answer (a submit by its idempotency key; a start, complete, fail or release by job, attempt and session).
+Commands are idempotent by content: a repeat of an applied command gives no events and returns the first
+answer. A submit is known by its idempotency key, a miner's report by job, attempt and session.
 """
 
 from __future__ import annotations
@@ -61,43 +61,43 @@ KnownJob = Queued | Running | AttemptEnded | Completed | Failed | Canceled | Exp
 
 PRICE_STEP = Exact("0.000001")
 CLAIMLESS_MILLIS = 10_000
-"""A result without a claim is for work that finishes at once: no more than this is paid for it."""
+"""The most paid time of a result without a claim, which is meant for work that finishes at once."""
 
 
-# --- contexts: tuples, as one is made for every command ----------------------------------------------------
+# --- contexts: tuples, because every command makes one -----------------------------------------------------
 class SubmitContext(NamedTuple):
-    """Of a submit."""
+    """The facts for a submit."""
 
     now: Millis
     principal: Principal
     job_id: UUID
-    """The stream that is decided: the id of the new job."""
+    """The id of the new job, and so of its stream."""
     service: ServiceState
-    """The registry entry. Stale: a job is accepted under the entry that was current a moment ago; the job
-    records which version that was."""
+    """The registry entry. May be stale: the job is then accepted under the entry of a moment ago, whose
+    version it records."""
     wanted: Wanted
     """The job's class; computed from the command, never stale."""
     payload_digest: str
     """SHA-256 over salt and payload; computed from the command, never stale."""
     fingerprint: str
-    """Keyed digest of the request, to tell a repeat from another request with the same key; computed from the
-    command, never stale."""
+    """Keyed digest of the request, which tells a repeat from another request with the same idempotency key;
+    computed from the command, never stale."""
     fault: Refusal | None = None
-    """What is wrong with the payload: against the service's schema, or in the blobs that it refers to."""
+    """The fault of the payload, if any: it breaks the service's schema, or refers to the wrong blobs."""
 
 
 class AttemptContext(NamedTuple):
-    """Of a claim, a failure, a release."""
+    """The facts for a claim, a failure or a release."""
 
     now: Millis
     principal: Principal
     miner: MinerState
-    """The miner's own stream. Stale: a session that was lost a moment ago gets a lease that no heartbeat
-    extends, so that the timers end it; nothing is paid twice, the attempt fences."""
+    """The state of the miner. May be stale: a session that was lost a moment ago gets a lease that no
+    heartbeat extends, so that the timers end it. Nothing is paid twice: the attempt is the fence."""
 
 
 class CompletionContext(NamedTuple):
-    """Of a result."""
+    """The facts for a result."""
 
     now: Millis
     principal: Principal
@@ -106,7 +106,7 @@ class CompletionContext(NamedTuple):
     seal: Callable[[WorkDone], dict[str, Any]]
     """Signs a receipt. Deterministic: the same work gives the same bytes."""
     fault: Refusal | None = None
-    """What is wrong with the statement, or with the blobs that the result refers to."""
+    """The fault of the statement or of the blobs that the result refers to, if any."""
 
 
 JobContext = SubmitContext | AttemptContext | CompletionContext | Context
@@ -159,7 +159,7 @@ def decide(state: JobState, command: JobCommand, context: JobContext) -> Decisio
 
 def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list[JobEvent]:
     if state is not None:
-        # The stream's id is made of client and key: a repeat meets its own first version.
+        # The stream's id follows from client and idempotency key: a repeat finds its own first version.
         if state.job.fingerprint != context.fingerprint:
             raise Refusal(
                 Code.IDEMPOTENCY_MISMATCH,
@@ -169,7 +169,7 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
     service = context.service
     if service is None or service.retired:
         raise Refusal(
-            Code.SERVICE_NOT_FOUND, f"no service {command.service}; see the registry for what there is"
+            Code.SERVICE_NOT_FOUND, f"no service {command.service}; the registry lists all services"
         )
     if context.fault:
         raise context.fault
@@ -241,7 +241,7 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
     # 2. The signed statement must prove this result.
     if context.fault:
         raise context.fault
-    # 3. What is paid for is the time that the miner states, within the time that we saw.
+    # 3. The paid time is the time that the miner states, clipped to the time that we saw.
     begun = _clip(command.statement["started_at_ms"], since, context.now)
     ended = _clip(command.statement["completed_at_ms"], begun, context.now)
     millis = ended - begun
@@ -294,7 +294,7 @@ def _end(state: KnownJob, command: JobFail | JobRelease, context: AttemptContext
     else:
         code, message, retryable, metrics = "RELEASED", "handed back by the miner", True, {}
     if isinstance(state, Queued) and state.attempt == command.attempt and isinstance(command, JobFail):
-        # Work that fails at once may leave out the claim, as a result may.
+        # A failure may leave out the claim, as a result may.
         started = _claim(state, command, context)
         running = evolve(state, started)
         assert isinstance(running, Running)
@@ -402,7 +402,7 @@ def _claim(state: Queued, command: AttemptCommand, context: AttemptContext | Com
     miner = context.miner
     if isinstance(miner, Draining) and miner.session_id == command.session_id:
         raise Refusal(
-            Code.MINER_DRAINING, "this miner drains: it finishes what it holds and gets nothing new"
+            Code.MINER_DRAINING, "this miner is draining: it finishes its jobs and gets no new ones"
         )
     if not isinstance(miner, Online) or miner.session_id != command.session_id:
         raise Refusal(Code.SESSION_NOT_LIVE, "this session is not live; register again with a new session id")
@@ -461,4 +461,5 @@ def _final(state: KnownJob) -> Refusal:
 def _too_late(state: KnownJob, attempt: int) -> Refusal:
     if STATE_NAMES[type(state)] in FINAL_STATES:
         return _final(state)
-    return Refusal(Code.STALE_ATTEMPT, f"attempt {attempt} is not this session's, or is over; drop the work")
+    detail = f"attempt {attempt} is over or belongs to another session; drop the work"
+    return Refusal(Code.STALE_ATTEMPT, detail)

@@ -1,4 +1,4 @@
-"""What happened to a job."""
+"""Events of a job."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ JobStateName = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "
 FINAL_STATES: frozenset[str] = frozenset({"COMPLETED", "FAILED", "CANCELED", "EXPIRED"})
 
 
-class OfJob(Event):
-    """What all events of a job have."""
+class JobEventBase(Event):
+    """The fields of every event of a job."""
 
     job_id: UUID
     client: Name
-    """Whose job it is; in every event, so that a client's right to read needs no lookup."""
+    """The owner of the job; in every event, so that checking the right to read needs no lookup."""
 
 
-class JobSubmitted(OfJob, topic="job.submitted.v1"):
+class JobSubmitted(JobEventBase, topic="job.submitted.v1"):
     service: ServiceId
     service_version: int
     constraints: Constraints
@@ -52,13 +52,13 @@ class JobSubmitted(OfJob, topic="job.submitted.v1"):
     payload_digest: Digest
     fingerprint: str
     timeout_seconds: int
-    """How long the service lets one attempt run."""
+    """The time limit of one attempt."""
     list_price: Decimal
-    """What one unit costs where the miner names no price of its own."""
+    """The price of one unit if the miner names none."""
     expires_at: Millis
 
 
-class JobStarted(OfJob, topic="job.started.v1"):
+class JobStarted(JobEventBase, topic="job.started.v1"):
     attempt: Attempt
     miner_id: MinerId
     session_id: SessionId
@@ -67,7 +67,7 @@ class JobStarted(OfJob, topic="job.started.v1"):
     unit_price: Decimal
 
 
-class JobCompleted(OfJob, topic="job.completed.v1"):
+class JobCompleted(JobEventBase, topic="job.completed.v1"):
     attempt: Attempt
     miner_id: MinerId
     session_id: SessionId
@@ -76,8 +76,8 @@ class JobCompleted(OfJob, topic="job.completed.v1"):
     receipt: dict[str, Any]
 
 
-class JobAttemptEnded(OfJob, topic="job.attempt_ended.v1"):
-    """An attempt ended without a result; what follows (queued again, failed) is the next event."""
+class JobAttemptEnded(JobEventBase, topic="job.attempt_ended.v1"):
+    """An attempt ended without a result; the next event says whether the job is queued again or failed."""
 
     attempt: Attempt
     miner_id: MinerId
@@ -88,23 +88,23 @@ class JobAttemptEnded(OfJob, topic="job.attempt_ended.v1"):
     metrics: Metrics
 
 
-class JobRequeued(OfJob, topic="job.requeued.v1"):
+class JobRequeued(JobEventBase, topic="job.requeued.v1"):
     attempt: Attempt
-    """The attempt that is now for the taking."""
+    """The attempt that miners may claim now."""
 
 
-class JobFailed(OfJob, topic="job.failed.v1"):
+class JobFailed(JobEventBase, topic="job.failed.v1"):
     attempt: Attempt
     error_code: ErrorCode
     error_message: Text
 
 
-class JobCanceled(OfJob, topic="job.canceled.v1"):
+class JobCanceled(JobEventBase, topic="job.canceled.v1"):
     attempt: Attempt
     reason: Text
 
 
-class JobExpired(OfJob, topic="job.expired.v1"):
+class JobExpired(JobEventBase, topic="job.expired.v1"):
     attempt: Attempt
 
 
@@ -123,11 +123,11 @@ JobEvent = (
 
 def is_job_event(event: Event) -> TypeGuard[JobEvent]:
     """Whether this is an event of a job."""
-    return isinstance(event, OfJob)
+    return isinstance(event, JobEventBase)
 
 
 def state_after(event: JobEvent) -> JobStateName | None:
-    """The state that a job is in after this event; None between an attempt's end and what follows."""
+    """The state of a job after this event; None between an attempt's end and the next event."""
     match event:
         case JobSubmitted() | JobRequeued():
             return "QUEUED"
@@ -151,25 +151,25 @@ FinalEvent = JobCompleted | JobFailed | JobCanceled | JobExpired
 
 
 def ends_job(event: Event) -> TypeGuard[FinalEvent]:
-    """Whether a job is over with this event."""
+    """Whether this event makes a job final."""
     return is_job_event(event) and state_after(event) in FINAL_STATES
 
 
 class JobError(NamedTuple):
-    """Why a job that is over has no result."""
+    """The reason why a final job has no result."""
 
     code: str
     message: str
 
 
 def error_of(event: JobFailed | JobCanceled | JobExpired) -> JobError:
-    """What readers of the job are told of an end without a result."""
+    """The error that readers of the job see."""
     match event:
         case JobFailed():
             return JobError(event.error_code, event.error_message)
         case JobCanceled():
             return JobError("CANCELED", event.reason)
         case JobExpired():
-            return JobError("EXPIRED", "its time to live was over")
+            return JobError("EXPIRED", "the job's time to live was over")
         case _:
             assert_never(event)

@@ -1,12 +1,12 @@
-"""What a job is, after what happened to it.
+"""The states of a job, and how they follow from its events.
 
     QUEUED --start--> RUNNING --complete--> COMPLETED
       ^                  |
       +-- lost, failed, released (the next attempt)
     QUEUED or RUNNING --> FAILED, CANCELED, EXPIRED
 
-The attempt (1, 2, 3 …) is the fence: every lease, result and receipt carries it, and a stale one changes
-nothing.
+The attempt (1, 2, 3 …) is the fence: every lease, result and receipt carries it, and a stale one
+changes nothing.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from coordinator.domain.job.events import (
 from coordinator.domain.messages import CannotFollow, Millis, stream_id
 
 MAX_FREE_RELEASES = 10
-"""From then on handing back counts as an attempt: no miner keeps a job for ever by claiming and releasing."""
+"""Further releases count as attempts, so that no miner keeps a job forever by claiming and releasing it."""
 MAX_ENDED = 16
-"""Ended attempts that a job remembers, the newest ones."""
+"""The newest ended attempts, which a job remembers."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """An attempt that is over, kept so that a repeated report of it gets the first answer."""
+    """An ended attempt, kept so that a repeated report of it gets the first answer."""
 
     attempt: int
     miner_id: str
@@ -82,7 +82,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
-    """Between an attempt's end and the event that says what follows; never seen outside a decision."""
+    """Between an attempt's end and the next event; never seen outside a decision."""
 
     job: JobSubmitted
     attempt: int
@@ -125,7 +125,7 @@ STATE_NAMES: dict[type, JobStateName] = {
     Canceled: "CANCELED",
     Expired: "EXPIRED",
 }
-"""Of the states that readers see."""
+"""The names of all states that readers see."""
 
 _FINAL = (Completed, Failed, Canceled, Expired)
 
@@ -133,12 +133,12 @@ initial: JobState = None
 
 
 def is_final(state: object) -> bool:
-    """Whether this is the state of a job that is over."""
+    """Whether this is a final state of a job."""
     return isinstance(state, _FINAL)
 
 
 def job_stream(client: str, key: str) -> UUID:
-    """The id of the job that `client` submitted under the idempotency key `key`: a repeat meets itself."""
+    """The id of the job that `client` submitted under this idempotency key; a repeat has the same one."""
     return stream_id("job", client, key)
 
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from coordinator.application.commands.parsing import parse_json
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.json_schema import Described
+from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.edge.context import EdgeLimits
 from coordinator.edge.http.problems import Problem
 from coordinator.wire.limits import MAX_BODY_BYTES
@@ -113,7 +113,7 @@ def request_body(
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(ref_template=SCHEMA_REF, schema_generator=Described)
+    return model.model_json_schema(ref_template=SCHEMA_REF, schema_generator=DescribedJsonSchema)
 
 
 async def _read(request: Request, limits: EdgeLimits) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from coordinator.application.payloads.bodies import blob_behind
+from coordinator.application.payloads.bodies import blob_of_body
 from coordinator.application.ports import PayloadKind, StoredPayload
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.state.rows import JobRow
@@ -21,7 +21,7 @@ async def stored_payload(context: EdgeContext, job_id: UUID, kind: PayloadKind) 
 def result_blob(stored: StoredPayload, row: JobRow) -> str | None:
     """The SHA-256 of the blob that holds a completed job's result; None where it is stored as it is."""
     assert row.result_digest is not None  # a completed job has one
-    return blob_behind(stored, row.result_digest)
+    return blob_of_body(stored, row.result_digest)
 
 
 async def result_pieces(context: EdgeContext, row: JobRow) -> AsyncIterator[bytes] | None:

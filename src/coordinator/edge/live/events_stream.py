@@ -103,7 +103,7 @@ async def job_events(
     progress: WithProgress = True,
 ) -> Response:
     since = _position(last_event_id, after) or 0
-    story = (await context.live.events.stories([job_id])).get(job_id)
+    story = (await context.live.events.histories([job_id])).get(job_id)
     if story is None or not may_read(principal, getattr(story[0].event, "client", "")):
         raise Refusal(Code.JOB_NOT_FOUND, "no such job")
     last = story[-1]

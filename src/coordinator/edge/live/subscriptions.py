@@ -83,8 +83,8 @@ class Subscriptions:
         await self._check(after)
         # 1. What is there, and whose it is, before any of it can be told.
         until = self._live.events.position
-        stories = await self._live.events.stories(wanted) if wanted else {}
-        own = {job_id: story for job_id, story in stories.items() if self._may_read(story)}
+        histories = await self._live.events.histories(wanted) if wanted else {}
+        own = {job_id: history for job_id, history in histories.items() if self._may_read(history)}
         # 2. Everything after `until` comes by itself.
         for job_id in own:
             self._reader.follow(job_id, max(until, after))

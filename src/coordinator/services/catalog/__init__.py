@@ -1,9 +1,9 @@
-"""The catalogue: registry entries that come with the coordinator, as data. One JSON file per category.
+"""The catalogue: the registry entries that come with the coordinator, as data. One JSON file per category.
 
-A file holds a list of entries, each with the fields of `domain.service.ServiceSpec`. Where we have models of
-a service, its entry names their file (`module`, in `coordinator.services`) and has `input_examples` and
-`output_examples`; the schemas are made of the models. To add a service, add an entry with examples of payload
-and result: the tests check its schemas against them.
+A file holds a list of entries, each with the fields of `domain.service.ServiceSpec`. The entry of a service
+with models names their file (`module`, in `coordinator.services`) and has `input_examples` and
+`output_examples`; its schemas are generated from the models. To add a service, add an entry with examples of
+payload and result: the tests check its schemas against them.
 """
 
 import functools
@@ -20,17 +20,17 @@ _FILLED: Final = {"input_examples": "input_schema", "output_examples": "output_s
 
 
 def load_catalog() -> list[dict[str, Any]]:
-    """Every entry, sorted by id. The caller may change what it gets.
+    """Every entry, sorted by id; the caller may change them.
 
     Raises ValueError if two entries share an id or an alias, an entry is in another category's file, or its
-    module is another service's.
+    module belongs to another service.
     """
     entries: list[dict[str, Any]] = []
     taken: set[str] = set()
     for file in resources.files(__name__).iterdir():
         if not file.name.endswith(".json"):
             continue
-        # Read anew for every caller: that is faster than to copy what was read before.
+        # Read again for every caller: a deep copy of a cached list is slower.
         for entry in json.loads(file.read_text(encoding="utf-8")):
             if f"{entry['category']}.json" != file.name:
                 raise ValueError(f"{entry['id']} is of category {entry['category']}, but in {file.name}")
@@ -43,7 +43,7 @@ def load_catalog() -> list[dict[str, Any]]:
 
 
 def _with_schemas(entry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The entry's fields, with schemas in place of the module and the examples."""
+    """The entry's fields, with schemas instead of the module and the examples."""
     schemas = json.loads(_schemas(entry["module"], entry["id"]))
     for name, value in entry.items():
         if name in _FILLED:
@@ -54,7 +54,7 @@ def _with_schemas(entry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 @functools.cache
 def _schemas(module: str, service_id: str) -> str:
-    """Both schemas of a service, as JSON: to parse them costs a hundredth of making them."""
+    """Both schemas of a service, as JSON text: parsing it costs a hundredth of generating them."""
     service: KnownService[Any, Any] = import_module(f"{_MODELS}.{module}").SERVICE
     if service.id != service_id:
         raise ValueError(f"{service_id} names the module of {service.id}")
