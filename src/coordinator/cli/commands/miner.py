@@ -200,7 +200,7 @@ async def _mine(config: MinerConfig, as_json: bool) -> Exit:
     from coordinator.miner.config import BadConfig
     from coordinator.miner.executors import load_executors
     from coordinator.miner.program import EXIT_NO_EXECUTOR, EXIT_OK, MinerProgram
-    from coordinator.runtime.garbage_collection import spare_the_collector
+    from coordinator.runtime.garbage_collection import collect_rarely
 
     signing_key = SigningKey.load_or_create(config.key_file)
     told = {
@@ -214,7 +214,7 @@ async def _mine(config: MinerConfig, as_json: bool) -> Exit:
     else:
         terminal.fields(told)
     program = MinerProgram(config, _transport(config), load_executors(), signing_key=signing_key)
-    spare_the_collector()
+    collect_rarely()
     interrupted = False
 
     def interrupt() -> None:
