@@ -12,7 +12,7 @@ import httpx
 import structlog
 
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, MinerInbox
-from coordinator.wire.amqp_batching import AGAIN_LATER
+from coordinator.wire.amqp_batching import RETRY_LATER
 from coordinator.wire.answers import AnswerJson, refused
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat
@@ -234,7 +234,7 @@ def _to_repeat(response: httpx.Response) -> bool:
         problem = response.json()
     except ValueError:
         return False
-    return isinstance(problem, dict) and problem.get("code") in AGAIN_LATER
+    return isinstance(problem, dict) and problem.get("code") in RETRY_LATER
 
 
 def _retry_after(response: httpx.Response) -> float:
