@@ -1,4 +1,4 @@
-"""Pydantic's errors as text, for people: which field and why, without any value from the input.
+"""Pydantic's errors as text for people: the field and the reason, without any value from the input.
 
 Inputs hold secrets and clients' data, and these texts go into logs and answers.
 """
@@ -17,7 +17,7 @@ _QUOTING = {
     "uuid_parsing": "Input should be a valid UUID",
     "union_tag_invalid": "Input should have one of the known types",
 }
-"""Pydantic's messages of these kinds quote from the input; these stand in for them."""
+"""Pydantic's messages of these kinds quote from the input; these replace them."""
 
 
 class InvalidField(NamedTuple):
@@ -41,19 +41,19 @@ def invalid_fields(error: ValidationError) -> list[InvalidField]:
 
 
 def first_invalid_field(error: ValidationError) -> InvalidField:
-    """The first invalid field; there always is one."""
+    """The first invalid field; there is always one."""
     return invalid_fields(error)[0]
 
 
 def describe_invalid(error: ValidationError, root: str = "body", most: int = 5) -> str:
-    """The first `most` invalid fields in one line, and how many more there are."""
+    """The first `most` invalid fields in one line, and the number of others."""
     return describe_invalid_fields(
         error.errors(include_input=False, include_url=False, include_context=False), root, most
     )
 
 
 def describe_invalid_fields(problems: Iterable[Mapping[str, Any]], root: str = "body", most: int = 5) -> str:
-    """As `describe_invalid`, for a list in the form of `ValidationError.errors()`."""
+    """Like `describe_invalid`, for a list in the form of `ValidationError.errors()`."""
     found = [_invalid_field(problem) for problem in problems]
     lines = [field.text(root) for field in found[:most]]
     if len(found) > most:
@@ -67,6 +67,6 @@ def _invalid_field(problem: Mapping[str, Any]) -> InvalidField:
 
 
 def _part(part: int | str) -> str:
-    # The sender chose the names of unknown fields: show them, unless they would spoil the line.
+    # The sender chose the names of unknown fields: show them only if they fit in the line.
     text = str(part)
     return text if text.isprintable() and len(text) <= MAX_FIELD_NAME else "?"

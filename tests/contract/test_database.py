@@ -201,8 +201,8 @@ def test_keys_of_several_columns(database: AnyDatabase) -> None:
     [
         ("things", {"thing": "a"}, r"missing: \['image', 'note', 'size', 'weight'\], unknown: \[\]"),
         ("things", a_thing("a", colour="red"), r"missing: \[\], unknown: \['colour'\]"),
-        ("nothings", {"a": "b"}, "there is no table nothings"),
-        ("things; DROP TABLE things", {"a": "b"}, "there is no table things;"),
+        ("nothings", {"a": "b"}, "no table nothings"),
+        ("things; DROP TABLE things", {"a": "b"}, "no table things;"),
     ],
 )
 def test_rows_must_fit(database: AnyDatabase, table: str, row: dict[str, Any], complaint: str) -> None:
@@ -293,8 +293,8 @@ def test_wrong_calls(database: AnyDatabase, statement: str, params: dict[str, An
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("-- name: a\n-- One.\nSELECT 1\n-- name: a\n-- Two.\nSELECT 2", "there is a statement a already"),
-        ("SELECT 1", "there is SQL before the first"),
+        ("-- name: a\n-- One.\nSELECT 1\n-- name: a\n-- Two.\nSELECT 2", "statement a is defined twice"),
+        ("SELECT 1", "SQL before the first"),
         ("-- name: a\nSELECT 1", "a has no description"),
         ("-- name: a\n-- One.\n", "a has no SQL"),
         ("-- name: a[_b]\n-- One.\nSELECT 1 -- [no _c]", r"a\[_b\] has no option _c"),
@@ -529,7 +529,7 @@ def test_a_moved_position_stops_the_other(database: AnyDatabase, before: int) ->
             tables.put("things", [a_thing("zombie")])
             tables.move("projector", before, 10)
 
-    with pytest.raises(PositionMoved, match=f"projector is not at {before} any more"):
+    with pytest.raises(PositionMoved, match=f"projector is no longer at {before}"):
         follow()
     with database.transaction() as tables:
         assert (tables.position("projector"), tables.query("all_things")) == (7, [])

@@ -440,7 +440,7 @@ async def test_a_stop_says_so(tmp_path: Path) -> None:
     ):
         await ws.next()
         await anext(events)
-        scene.coordinator.let_go()
+        scene.coordinator.end_waits()
         with pytest.raises(ConnectionClosed) as closed:
             await ws.next()
         assert closed.value.rcvd is not None

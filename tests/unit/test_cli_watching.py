@@ -26,7 +26,7 @@ def shown(capsys: pytest.CaptureFixture[str], *events: Update, jobs: str = "a", 
     with terminal.progress(quiet=True) as bars:
         watching = Watching(bars, list(jobs), **{"as_json": False, **options})
         for one in events:
-            watching.tell(one)
+            watching.show(one)
     return capsys.readouterr().out
 
 

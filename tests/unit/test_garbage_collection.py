@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.runtime.garbage_collection import THRESHOLDS, collected_rarely
+from coordinator.runtime.garbage_collection import THRESHOLDS, collecting_rarely
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def test_the_thresholds_are_as_before_after_a_failure(usual: tuple[int, int, int
     """Collected rarely within, as usual after: also where it ends with an exception."""
 
     def fail() -> None:
-        with collected_rarely():
+        with collecting_rarely():
             assert THRESHOLDS == gc.get_threshold()
             raise ValueError("half way")
 

@@ -17,7 +17,7 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import verify_statement
 from coordinator.domain.job import JobComplete, JobFail
 from coordinator.domain.matching import Gpu
-from coordinator.miner.attempt import ENVELOPE_BYTES, Attempt, Stopped
+from coordinator.miner.attempt import OVERHEAD_BYTES, Attempt, Stopped
 from coordinator.miner.config import (
     BadConfig,
     Hardware,
@@ -143,7 +143,7 @@ async def _never_ends(_: Work) -> Outcome:
 
 
 async def _large(_: Work) -> Outcome:
-    return Outcome({"text": "x" * (MAX_BODY_BYTES - ENVELOPE_BYTES)})
+    return Outcome({"text": "x" * (MAX_BODY_BYTES - OVERHEAD_BYTES)})
 
 
 async def _not_json(_: Work) -> Outcome:
@@ -261,13 +261,13 @@ async def test_progress_is_kept_within_bounds() -> None:
 
     async def run(work: Work) -> Outcome:
         work.progress(0.5, "half")
-        assert attempt.said.fraction == 0.5
+        assert attempt.progress.fraction == 0.5
         work.progress(7.0, "done")
         return Outcome({})
 
     attempt = make(run)
     await attempt.run(inline=True)
-    assert attempt.said.fraction == 1.0
+    assert attempt.progress.fraction == 1.0
 
 
 # --- configuration -----------------------------------------------------------------------------------------

@@ -27,11 +27,11 @@ __all__ = [
 def open_blob_store(setting: str) -> BlobStore:
     """The store that `BLOB_STORE` names: a directory, or `s3://bucket/prefix?endpoint_url=…&region=…`.
 
-    Credentials for S3 come from where boto3 looks for them, never from the setting. Raises ValueError for
-    settings that name no store.
+    boto3 finds the credentials for S3 in its usual places, never in the setting. Raises ValueError for an
+    invalid setting.
     """
     if setting.startswith("s3://"):
-        # boto3 takes a second to import and is optional: only those who store on S3 need it.
+        # boto3 takes a second to import and is optional: only S3 needs it.
         from coordinator.blobs.s3 import S3BlobStore
 
         return S3BlobStore.from_url(setting)

@@ -21,11 +21,11 @@ from coordinator.blobs.port import (
 )
 
 ABANDONED_AFTER_SECONDS = 24 * 3600
-"""Older temporary files belong to processes that died: no upload may take this long."""
+"""Older temporary files belong to dead processes: no upload may take this long."""
 
 
 class LocalBlobStore:
-    """A BlobStore over one directory, which several processes may share. Durable once `put` returns."""
+    """A BlobStore in one directory, which several processes may share. Durable once `put` returns."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -98,7 +98,7 @@ class _Upload:
         self._file: BinaryIO | None = None
 
     def write(self, piece: bytes) -> None:
-        # Opened here, so that whoever made this object can always discard what it has opened.
+        # Opened here and not in the constructor, so that its maker can always discard an open file.
         self._file = self._file or self._path.open("xb")
         self._file.write(piece)
         self.digest.update(piece)
@@ -113,7 +113,7 @@ class _Upload:
         if not target.parent.exists():
             target.parent.mkdir(mode=0o700, exist_ok=True)
             _sync_directory(target.parent.parent)
-        # Also over an existing blob: it has the same content, or has been damaged.
+        # Also replaces an existing blob: its content is the same, or damaged.
         self._path.replace(target)
         self.moved = True
         _sync_directory(target.parent)
@@ -125,7 +125,7 @@ class _Upload:
 
 
 class _Reading:
-    """A blob being read: `piece` is the current piece, `remaining` what follows it. Opens at once."""
+    """A blob being read: `piece` is the current piece, `remaining` the bytes after it. Opens at once."""
 
     def __init__(self, path: Path) -> None:
         self.digest = hashlib.sha256()

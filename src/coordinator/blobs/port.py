@@ -1,4 +1,4 @@
-"""The port: what a blob store does, and how it fails. Every adapter passes tests/contract/test_blobs.py."""
+"""The port of a blob store and its errors. Every adapter passes tests/contract/test_blobs.py."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,23 +8,23 @@ from coordinator.crypto.refs import SHA256_HEX
 
 T = TypeVar("T")
 PIECE_BYTES = 256 * 1024
-"""What one hop to a thread moves: hops cost some 50 µs, so smaller pieces would be mostly hops."""
+"""Bytes per call in a thread: a call costs some 50 µs, the greater part of the time for smaller pieces."""
 
 
 class BlobError(Exception):
-    """Something about a blob; `code` is stable and for programs, the message is for people."""
+    """A blob operation failed. `code` is stable and for programs; the message is for people."""
 
     code: ClassVar[str] = "BLOB_ERROR"
 
 
 class BlobTooLarge(BlobError):
-    """The blob is larger than allowed; nothing of it was kept."""
+    """The blob is larger than allowed; nothing was stored."""
 
     code = "BLOB_TOO_LARGE"
 
 
 class DigestMismatch(BlobError):
-    """The content does not have the SHA-256 that it should have."""
+    """The content does not have the expected SHA-256."""
 
     code = "DIGEST_MISMATCH"
 
@@ -36,7 +36,7 @@ class BlobNotFound(BlobError):
 
 
 class BlobStoreUnavailable(BlobError):
-    """The store cannot be reached, or refuses us; trying again later may help."""
+    """The store cannot be reached, or refuses the request; trying again later may help."""
 
     code = "BLOB_STORE_UNAVAILABLE"
 
@@ -49,7 +49,7 @@ class BlobInfo(NamedTuple):
 
 
 class BlobStore(Protocol):
-    """Content by its SHA-256. A name that is not 64 lowercase hex digits names no blob, here or anywhere."""
+    """Content by its SHA-256. The name of a blob is always 64 lowercase hex digits."""
 
     async def put(
         self, stream: AsyncIterator[bytes], *, expected_sha256: str | None, max_bytes: int
@@ -57,31 +57,31 @@ class BlobStore(Protocol):
         """Store a stream; storing the same content again, also at the same time, is fine.
 
         A blob appears complete or not at all. Raises BlobTooLarge once the stream exceeds `max_bytes`,
-        DigestMismatch if it does not have the digest expected of it, and whatever the stream raises; after
-        any of these, and after a cancellation, nothing is left.
+        DigestMismatch if the content does not have the expected digest, and any error of the stream. After
+        an error or a cancellation nothing is left.
         """
 
     def get(self, sha256: str) -> AsyncIterator[bytes]:
         """The content in chunks. Raises BlobNotFound before the first one.
 
-        Raises DigestMismatch at the end if what was read is not what was stored: until the iterator ends
-        normally, a reader must not act on what it has read.
+        Raises DigestMismatch at the end if the stored content was damaged: a reader must not act on the
+        content until the iterator ends normally.
         """
 
     async def stat(self, sha256: str) -> BlobInfo | None:
-        """Name and size, or None if there is no such blob."""
+        """Name and size, or None if the blob does not exist."""
 
     async def delete(self, sha256: str) -> None:
-        """Remove a blob; one that is not there is gone already."""
+        """Remove a blob. Does nothing if it does not exist."""
 
 
 def is_blob_name(text: str) -> bool:
-    """Whether this is 64 lowercase hex digits. Anything else never gets near a path or an object key."""
+    """Whether this is 64 lowercase hex digits; only such a name may enter a path or an object key."""
     return SHA256_HEX.fullmatch(text) is not None
 
 
 def check_digest(actual: str, expected: str | None) -> None:
-    """Raise DigestMismatch unless they agree; None expects nothing."""
+    """Raise DigestMismatch unless they agree; with None any digest is fine."""
     if expected is not None and actual != expected:
         raise DigestMismatch(f"the content has SHA-256 {actual}, expected {expected[:80]!r}")
 
@@ -95,7 +95,7 @@ async def in_pieces(stream: AsyncIterator[bytes], max_bytes: int) -> AsyncIterat
     async for chunk in stream:
         total += len(chunk)
         if total > max_bytes:
-            raise BlobTooLarge(f"the blob is larger than the {max_bytes} bytes that are allowed")
+            raise BlobTooLarge(f"the blob is larger than the allowed {max_bytes} bytes")
         waiting += chunk
         if len(waiting) >= PIECE_BYTES:
             yield bytes(waiting)
@@ -105,9 +105,9 @@ async def in_pieces(stream: AsyncIterator[bytes], max_bytes: int) -> AsyncIterat
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Run a call in a thread and wait for its end, also while being cancelled.
+    """Run a call in a thread and wait for its end, even when cancelled.
 
-    A thread cannot be stopped, so whoever cleans up after it has to wait until it is done.
+    A thread cannot be stopped, so a cleanup after it has to wait for its end.
     """
     task = asyncio.ensure_future(asyncio.to_thread(call))
     cancelled: asyncio.CancelledError | None = None
@@ -117,7 +117,7 @@ async def in_thread(call: Callable[[], T]) -> T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        # Looked at, so that nobody is told of an exception that was never retrieved.
+        # Retrieved, so that asyncio does not report an exception that was never retrieved.
         task.exception()
         raise cancelled
     return task.result()

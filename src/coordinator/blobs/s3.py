@@ -1,4 +1,4 @@
-"""Blobs on S3, or anything that speaks its protocol, through boto3 in threads."""
+"""Blobs on S3, or on any server with its protocol, through boto3 in threads."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
@@ -59,7 +59,7 @@ class S3BlobStore:
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
             retries={"mode": "standard", "max_attempts": 3},
-            # Servers other than Amazon's rarely have a host name per bucket.
+            # Servers other than Amazon's rarely have one host name per bucket.
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
         client = boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
@@ -127,7 +127,7 @@ class S3BlobStore:
         return f"{self._prefix}{sha256}"
 
     async def _call(self, call: Callable[[], T]) -> T:
-        """Call boto3 in a thread, and give its errors our names."""
+        """Call boto3 in a thread; its errors become BlobErrors."""
         try:
             return await in_thread(call)
         except ClientError as error:

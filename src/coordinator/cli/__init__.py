@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command needs it: `coordinator --help` is instant."""
+"""The command line. A command imports heavy modules only for itself: `coordinator --help` is instant."""
 
 from coordinator.cli.main import main
 

@@ -1,6 +1,6 @@
-"""The files that `coordinator dev` leaves for the other commands on this machine: API keys, and its address.
+"""The files that `coordinator dev` writes for the other commands on this machine: API keys, and its address.
 
-They lie in the data directory, readable by their owner alone, one line per setting, as in a `.env` file.
+They are in the data directory, readable by their owner alone, one line per setting, as in a `.env` file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load_or_create(data_dir: Path) -> dict[str, str]:
         partial = _written(
             path, (f"{setting_of(role)}=dev-{role}:{secrets.token_urlsafe(SECRET_BYTES)}" for role in ROLES)
         )
-        # Of two processes that start at once, the first one's.
+        # If two processes start at once, the first one's keys are used.
         try:
             path.hardlink_to(partial)
         except FileExistsError:
@@ -49,21 +49,21 @@ def load_or_create(data_dir: Path) -> dict[str, str]:
 
 def read_keys(path: Path) -> dict[str, str]:
     """The keys by role in such a file."""
-    found = _settings_in(path, "KEY_FILE", "new keys are made then")
+    found = _settings_in(path, "KEY_FILE", "`coordinator dev` makes new keys")
     return {role: found[setting_of(role)] for role in ROLES if found.get(setting_of(role))}
 
 
 def find_key(url: str, role: str, data_dir: Path | None = None) -> str | None:
-    """The key of this role of the `coordinator dev` on this machine, for an address on this machine only."""
+    """The `coordinator dev`'s key of this role; None if `url` is not on this machine."""
     if not is_loopback(url):
-        return None  # never to another machine
+        return None  # never send a key to another machine
     folder = data_dir or _data_dir()
     path = None if folder is None else folder / KEYS_FILE
     return read_keys(path).get(role) if path is not None and path.exists() else None
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address can only be this machine."""
+    """Whether an address is always on this machine."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -73,31 +73,31 @@ def is_loopback(url: str) -> bool:
 
 # --- the address -------------------------------------------------------------------------------------------
 def write_address(data_dir: Path, url: str) -> None:
-    """Say where the coordinator of this data directory answers."""
+    """Record the address of this data directory's coordinator."""
     path = data_dir / ADDRESS_FILE
     _written(path, [f"{ADDRESS_SETTING}={url}"]).replace(path)
 
 
 def forget_address(data_dir: Path) -> None:
-    """No `coordinator dev` answers for this data directory any more. May be called twice."""
+    """Remove the address: the coordinator has stopped. May be called twice."""
     (data_dir / ADDRESS_FILE).unlink(missing_ok=True)
 
 
 def find_address(data_dir: Path | None = None) -> tuple[str, Path] | None:
-    """The address of the `coordinator dev` on this machine, and the file that holds it; None without one.
+    """The address of the `coordinator dev` on this machine, and the file with it; None without one.
 
-    Where that process was killed, the file is still there.
+    If that process was killed, the file is still there.
     """
     folder = data_dir or _data_dir()
     path = None if folder is None else folder / ADDRESS_FILE
     if path is None or not path.exists():
         return None
-    url = _settings_in(path, "ADDRESS_FILE", "`coordinator dev` writes it anew").get(ADDRESS_SETTING, "")
+    url = _settings_in(path, "ADDRESS_FILE", "`coordinator dev` writes it again").get(ADDRESS_SETTING, "")
     if not _ADDRESS.fullmatch(url):
         raise CommandError(
             "ADDRESS_FILE",
             f"{path} does not hold the address of a coordinator",
-            "Delete it: `coordinator dev` writes it anew. --url and COORDINATOR_URL come before it.",
+            "Delete it: `coordinator dev` writes it again. --url and COORDINATOR_URL take precedence.",
             Exit.USAGE,
         )
     return url, path
@@ -111,11 +111,11 @@ def _data_dir() -> Path | None:
     try:
         return settings_with(None).data_dir
     except BadSettings:
-        return None  # settings of a coordinator; a client needs none of them
+        return None  # these are a coordinator's settings; a client needs none of them
 
 
 def _written(path: Path, lines: Iterable[str]) -> Path:
-    """A file of these lines beside `path`, to be moved there: complete or not at all."""
+    """A file of these lines beside `path`, to be moved there complete."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, and the one or two lines on stderr that go with them."""
+"""The end of a command: exit codes, and one or two lines on stderr."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class Exit(IntEnum):
     """Every exit code of every command. Scripts rely on them."""
 
     OK = 0
-    FAILED = 1  # the job failed, or what was checked is not in order
-    USAGE = 2  # the command line or a setting is wrong
-    REFUSED = 3  # the coordinator said no
+    FAILED = 1  # the job or a check failed
+    USAGE = 2  # the command line or a setting is invalid
+    REFUSED = 3  # the coordinator refused the request
     NOT_FOUND = 4
     AUTH = 5
-    UNREACHABLE = 6  # no answer, or "again later"
+    UNREACHABLE = 6  # no answer, or "try again later"
     UNVERIFIED = 7  # a signature or a digest does not match
-    BUG = 70  # an error that nobody expected
+    BUG = 70  # an unexpected error
     INTERRUPTED = 130
-    PIPE_CLOSED = 141  # whoever read stdout has gone, as for any Unix tool
+    PIPE_CLOSED = 141  # the reader of stdout is gone, as for any Unix tool
 
 
 class CommandError(Exception):
-    """A command can't go on. `next_step` says what the user can do about it."""
+    """A command failed. `next_step` says what the user can do."""
 
     def __init__(self, code: str, cause: str, next_step: str = "", exit_code: Exit = Exit.FAILED) -> None:
         super().__init__(f"{code}: {cause}")
@@ -39,46 +39,46 @@ class CommandError(Exception):
 
 
 def usage(cause: str, next_step: str = "") -> CommandError:
-    """The command line says something that can't be done."""
+    """An error for an invalid command line."""
     return CommandError("USAGE", cause, next_step, Exit.USAGE)
 
 
 _NEXT_STEPS = {
-    "UNREACHABLE": "Start one with `coordinator dev`, or name another with --url or COORDINATOR_URL.",
+    "UNREACHABLE": "Start a coordinator with `coordinator dev`, or name one with --url or COORDINATOR_URL.",
     "BAD_ANSWER": "Check --url (or COORDINATOR_URL), and that both sides have the same version.",
     "UNAUTHORIZED_KEY": "Give a key as name:secret in COORDINATOR_API_KEY, or with --api-key;"
-    " COORDINATOR_HMAC_SECRET signs where it must.",
-    "FORBIDDEN": "Use a key of the right kind: a client's for jobs, a miner's for mining, else an admin's.",
+    " a key with signed requests also needs COORDINATOR_HMAC_SECRET.",
+    "FORBIDDEN": "Use a key of the right role: client for jobs, miner for mining, admin for the rest.",
     "RATE_LIMITED": "Wait a little, then run the same command again.",
     "UNAVAILABLE": "Run the same command again in a moment; `coordinator doctor` looks for the cause.",
-    "INTERNAL": "Run the same command again; if it stays, the coordinator's log says why.",
+    "INTERNAL": "Run the same command again; if the error stays, the coordinator's log has the cause.",
     "JOB_NOT_READY": "Wait longer (--wait, --timeout), or follow it with `coordinator job watch`.",
     "JOB_NOT_FOUND": "`coordinator job list` shows your jobs; another client's are not shown.",
-    "SERVICE_NOT_FOUND": "`coordinator service list` shows what there is.",
-    "MINER_NOT_FOUND": "`coordinator miner list` shows who is there.",
-    "KEY_NOT_FOUND": "`coordinator key list --revoked` shows them; those in the settings are changed there.",
-    "INVALID_PAYLOAD": "Correct what it names; `coordinator service show SERVICE` has a payload's fields.",
-    "TOO_LARGE": "Upload what is large with --file NAME=PATH, and name it in the payload.",
-    "BLOB_TOO_LARGE": "Hand in a smaller file; MAX_BLOB_BYTES of the coordinator is the limit.",
+    "SERVICE_NOT_FOUND": "`coordinator service list` shows the services.",
+    "MINER_NOT_FOUND": "`coordinator miner list` shows the miners.",
+    "KEY_NOT_FOUND": "`coordinator key list --revoked` shows the keys; change keys of the settings there.",
+    "INVALID_PAYLOAD": "Correct the named field; `coordinator service show SERVICE` lists all fields.",
+    "TOO_LARGE": "Upload large inputs with --file NAME=PATH.",
+    "BLOB_TOO_LARGE": "Use a smaller file; the coordinator's MAX_BLOB_BYTES is the limit.",
     "UNKNOWN_COMMAND": "Check --url (or COORDINATOR_URL), and that both sides have the same version.",
     "IDEMPOTENCY_MISMATCH": "Use another --key for another request.",
-    "CONFLICT_STATE": "`coordinator job show` says how it ended.",
-    "NO_ELIGIBLE_MINER": "Loosen --constraints; `coordinator miner list` shows what miners have.",
-    "BLOB_NOT_FOUND": "Upload it with --file NAME=PATH.",
-    "DIGEST_MISMATCH": "Run the same command again; the file changed, or the transfer was damaged.",
+    "CONFLICT_STATE": "`coordinator job show` shows the job's state.",
+    "NO_ELIGIBLE_MINER": "Loosen --constraints; `coordinator miner list` shows the miners' capabilities.",
+    "BLOB_NOT_FOUND": "Upload the file with --file NAME=PATH.",
+    "DIGEST_MISMATCH": "Run the same command again; the file changed, or was damaged on the way.",
 }
 
 
 def explain(error: Exception) -> CommandError:
-    """What to tell the user about any error. Unexpected ones are shown as such, never swallowed."""
+    """Any error as a CommandError. Unexpected errors are shown as such, never swallowed."""
     while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]  # tasks that ran side by side: the first failure ended the others
+        error = error.exceptions[0]  # the first failure of concurrent tasks ended the others
     if isinstance(error, CommandError):
         return error
-    if hasattr(error, "format_message"):  # what typer raises for a command line that it can't read
+    if hasattr(error, "format_message"):  # typer raises it for an invalid command line
         return _explain_usage(error)
 
-    # Imported only now: none of these is needed where nothing went wrong.
+    # Imported here: a command without an error needs none of these.
     import sqlite3
 
     from coordinator.application.ports import LogError, LogUnavailable
@@ -95,14 +95,14 @@ def explain(error: Exception) -> CommandError:
         hint = "Correct it in the environment or in .env; .env.example explains every setting."
         return CommandError("SETTINGS", str(error), hint, Exit.USAGE)
     if isinstance(error, VerificationFailed):
-        hint = "Do not rely on this document; ask whoever gave it to you for the original."
+        hint = "Do not rely on this document; ask its sender for the original."
         return CommandError(error.code, error.detail, hint, Exit.UNVERIFIED)
     if isinstance(error, KeyFileError):
-        hint = "Name another with --key-file, or DATA_DIR for a coordinator's; a new one is made there."
+        hint = "Name another file with --key-file (for a coordinator, DATA_DIR); a new key is made there."
         return CommandError("KEY_FILE", str(error), hint, Exit.USAGE)
     if isinstance(error, LogUnavailable | ConnectionError):
-        hint = "Check that the database and the broker run; `coordinator doctor` looks at each."
-        # A database's own words are several lines.
+        hint = "Check that the database and the broker run; `coordinator doctor` checks both."
+        # A database's message has several lines.
         return CommandError("UNAVAILABLE", " ".join(str(error).split()), hint, Exit.UNREACHABLE)
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
@@ -114,12 +114,12 @@ def explain(error: Exception) -> CommandError:
         hint = "Run the version of the program that wrote this log."
         return CommandError("LOG", str(error), hint, Exit.UNVERIFIED)
     if isinstance(error, sqlite3.DatabaseError):
-        hint = "`coordinator doctor` looks at the database; where it is damaged, restore a backup."
+        hint = "`coordinator doctor` checks the database; if it is damaged, restore a backup."
         return CommandError("DATABASE", f"the log can't be read: {error}", hint, Exit.UNVERIFIED)
     if isinstance(error, OSError) and error.filename is not None:
-        hint = "Check the path and who may use it, or name another."
+        hint = "Check the path and its permissions, or name another."
         return CommandError("FILE", f"{error.filename}: {error.strerror}", hint, Exit.USAGE)
-    hint = "This should not happen. Run it again with COORDINATOR_TRACEBACK=1 and report what it shows."
+    hint = "This should not happen. Run it again with COORDINATOR_TRACEBACK=1 and report the output."
     return CommandError("BUG", f"{type(error).__name__}: {error}", hint, Exit.BUG)
 
 
@@ -128,7 +128,7 @@ def _explain_usage(error: Any) -> CommandError:
     where = context.command_path if context is not None else "coordinator"
     if type(error).__name__ == "NoArgsIsHelpError":
         return usage("a command is missing", error.format_message())
-    return usage(error.format_message(), f"`{where} --help` shows what it takes.")
+    return usage(error.format_message(), f"`{where} --help` shows the options.")
 
 
 def _explain_answer(error: Any) -> CommandError:
@@ -151,10 +151,10 @@ def _explain_answer(error: Any) -> CommandError:
 
 
 def report(error: CommandError, as_json: bool) -> None:
-    """Say on stderr what went wrong: a line with code and cause, a line with the next step."""
+    """Print the error on stderr: a line with code and cause, a line with the next step."""
     if as_json:
-        told = {"code": error.code, "detail": error.cause, "next_step": error.next_step}
-        sys.stderr.write(json.dumps(told) + "\n")
+        document = {"code": error.code, "detail": error.cause, "next_step": error.next_step}
+        sys.stderr.write(json.dumps(document) + "\n")
         return
     red, reset = ("\x1b[31m", "\x1b[0m") if _colours() else ("", "")
     lines = [f"{red}{error.code}{reset}: {plain(error.cause)}", error.next_step]

@@ -1,4 +1,4 @@
-"""The command `coordinator`: its subcommands, and how it ends."""
+"""The command `coordinator`: its subcommands and its exit code."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from coordinator.runtime.terminal import PipeClosed
 
 app = typer.Typer(
     name="coordinator",
-    help="Hand out GPU jobs to miners, and keep a log that proves what happened.",
+    help="Hand out GPU jobs to miners, and keep a log that proves every step.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    # Plain help: the rich one takes three times as long to import, and wraps what people want to copy.
+    # Plain help: the rich one takes three times as long to import, and wraps text that people want to copy.
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -54,7 +54,7 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code (see `cli.errors.Exit`)."""
+    """Run one command and return its exit code (see `cli.errors.Exit`)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     stop_with_parent()
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ended = app(args=list(arguments), standalone_mode=False)
         sys.stdout.flush()
     except (PipeClosed, BrokenPipeError):
-        # Python flushes stdout once more when it ends: let that go nowhere instead of failing.
+        # Python flushes stdout once more when it ends: send that to /dev/null, or it would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PIPE_CLOSED
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, and their values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
 
 DEFAULT_URL = "http://127.0.0.1:8011"
-TRIES = 3  # of a request; somebody is waiting for the answer
+TRIES = 3  # of a request: few, as a person waits for the answer
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -26,7 +26,7 @@ Url = Annotated[
     typer.Option(
         "--url",
         envvar="COORDINATOR_URL",
-        help=f"The coordinator's address. [default: that of the `coordinator dev` here, else {DEFAULT_URL}]",
+        help=f"The coordinator's address. [default: a `coordinator dev` here, else {DEFAULT_URL}]",
     ),
 ]
 Key = Annotated[
@@ -34,36 +34,36 @@ Key = Annotated[
     typer.Option(
         "--api-key",
         envvar="COORDINATOR_API_KEY",
-        help="Who you are, as name:secret. On the machine of a `coordinator dev` its own keys are found.",
+        help="Your API key, name:secret. [default: a key of the `coordinator dev` here]",
     ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where an embedded coordinator keeps everything (DATA_DIR)."),
+    typer.Option("--data-dir", help="The data directory of an embedded coordinator (DATA_DIR)."),
 ]
 
 
-def an_id(what: str, hint: str) -> Callable[[str], str]:
-    """A callback that lets ids through as they are usually written, and calls all else a usage error."""
+def id_argument(noun: str, hint: str) -> Callable[[str], str]:
+    """A callback that returns a UUID in its usual form, and raises a usage error for any other text."""
 
     def checked(text: str) -> str:
         try:
             return str(UUID(text))
         except ValueError:
-            raise usage(f"{text!r} is no id of a {what}", hint) from None
+            raise usage(f"invalid {noun} id {text!r}", hint) from None
 
     return checked
 
 
-job_id = an_id("job", "`coordinator job list` shows the ids of your jobs.")
+job_id = id_argument("job", "`coordinator job list` shows the ids of your jobs.")
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="The job's id.", callback=job_id)]
 
 
 def talk(url: str | None, key: str | None, role: str, work: Callable[[AsyncCoordinator], Awaitable[T]]) -> T:
     """Do `work` with a client.
 
-    The `coordinator dev` on this machine gives its address where there is no `url`, and its key of this role
-    where there is no `key`.
+    Without `url`, uses the address of the `coordinator dev` on this machine; without `key`, its key of this
+    role.
     """
     import asyncio
 
@@ -84,8 +84,8 @@ def talk(url: str | None, key: str | None, role: str, work: Callable[[AsyncCoord
             raise
         raise CommandError(
             error.code,
-            f"{error.detail}; {found[1]} names this address",
-            "Start `coordinator dev` again, or delete that file if another coordinator is meant.",
+            f"{error.detail}; the address is from {found[1]}",
+            "Start `coordinator dev` again, or delete that file to use another coordinator.",
             Exit.UNREACHABLE,
         ) from None
 
@@ -95,18 +95,18 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     if text == "-":
         if sys.stdin.isatty():
             raise usage(
-                f"{option} - reads stdin, and stdin is this terminal", f"Use {option} @FILE, or a pipe."
+                f"{option} - reads stdin, but stdin is this terminal", f"Use {option} @FILE, or a pipe."
             )
         try:
             text, where = sys.stdin.read(), "stdin"
         except UnicodeDecodeError as error:
-            raise usage(f"{option}: can't read stdin: {_why(error)}", "It takes JSON, as UTF-8.") from None
+            raise usage(f"{option}: can't read stdin: {_why(error)}", "Pipe in JSON, as UTF-8.") from None
     elif text.startswith("@"):
         path = Path(text[1:])
         try:
             text, where = path.read_text(), str(path)
         except (OSError, UnicodeDecodeError) as error:
-            hint = "Paths are relative to this directory; the file holds one JSON object, as UTF-8."
+            hint = "Paths are relative to this directory; the file must hold one JSON object, as UTF-8."
             raise usage(f"{option}: can't read {path}: {_why(error)}", hint) from None
     else:
         where = option
@@ -124,4 +124,4 @@ def json_object(text: str, option: str) -> dict[str, Any]:
 
 
 def _why(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"

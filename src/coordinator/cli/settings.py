@@ -1,4 +1,4 @@
-"""The settings of a coordinator, as its commands find them."""
+"""The settings of a coordinator for the commands that need them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def settings_with(data_dir: Path | None, **overrides: object) -> Settings:
-    """The settings from the environment, with these overrides; None overrides with "not set".
+    """The settings from the environment, with these overrides; None means "not set".
 
     Raises BadSettings.
     """

@@ -1,4 +1,4 @@
-"""What `coordinator job watch` shows: changes as lines, progress as bars, text as it comes."""
+"""The display of `coordinator job watch`: changes as lines, progress as bars, text as it comes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from coordinator.client.models import JobError, Update
 
 LONGEST_LINE = 4000
-"""Characters of text without a line's end that are kept back where several jobs are watched."""
+"""With several jobs, at most so many characters wait for the end of their line."""
 
 
 class Watching:
-    """One job's text is written as it comes; of several jobs whole lines, each after its job's id."""
+    """Writes one job's text as it comes; with several jobs whole lines, each after its job's id."""
 
     def __init__(self, bars: Progress, job_ids: Sequence[str], *, as_json: bool) -> None:
         self._bars = bars
-        self._tasks = {job_id: bars.add_task(job_id, total=None, said="") for job_id in job_ids}
+        self._tasks = {job_id: bars.add_task(job_id, total=None, detail="") for job_id in job_ids}
         self._as_json = as_json
         self._alone = len(job_ids) == 1
         self._lines = dict.fromkeys(job_ids, "")
         self._open = False
-        """Whether the last thing on the screen is text without a line's end."""
+        """Whether the screen ends in text without a line's end."""
 
-    def tell(self, update: Update) -> None:
-        """Show what happened."""
+    def show(self, update: Update) -> None:
+        """Show an update."""
         if self._as_json:
             terminal.line(update.document())
             return
@@ -42,13 +42,13 @@ class Watching:
                 self._progress(update)
             case StateChanged():
                 self._change(update, update.state, update.miner_id, update.error)
-                self._bars.update(self._tasks[update.job_id], said=update.state, visible=not update.final)
+                self._bars.update(self._tasks[update.job_id], detail=update.state, visible=not update.final)
             case AttemptEndedUpdate():
                 self._change(update, f"attempt {update.outcome}", update.miner_id, update.error)
 
-    def _change(self, update: Update, what: str, miner_id: str | None, error: JobError | None) -> None:
+    def _change(self, update: Update, change: str, miner_id: str | None, error: JobError | None) -> None:
         self._flush(update.job_id)
-        parts = [update.job_id, what]
+        parts = [update.job_id, change]
         if update.attempt:
             parts.append(f"attempt {update.attempt}")
         if miner_id:
@@ -62,7 +62,7 @@ class Watching:
         if made.fraction is not None:
             self._bars.update(task, completed=made.fraction, total=1.0)
         if made.note is not None:
-            self._bars.update(task, said=terminal.plain(made.note))
+            self._bars.update(task, detail=terminal.plain(made.note))
 
     def _text(self, tokens: Tokens) -> None:
         text = terminal.plain(tokens.text)
@@ -78,7 +78,7 @@ class Watching:
         self._lines[tokens.job_id] = rest
 
     def _flush(self, job_id: str) -> None:
-        """End the line that text has begun."""
+        """End the current line of text."""
         if self._open:
             terminal.piece("\n")
             self._open = False

@@ -1,4 +1,4 @@
-"""The client SDK: submit jobs, wait for them, fetch what they gave.
+"""The client SDK: submit jobs, wait for them, fetch their results.
 
     with Coordinator("http://127.0.0.1:8011", "name:secret") as coordinator:
         job = coordinator.submit("checksum", {"inputs": [coordinator.upload("a.bin").ref]})

@@ -1,4 +1,4 @@
-"""A client's commands through RabbitMQ: while one message is on its way, the next gather in an array."""
+"""A client's commands through RabbitMQ, many of them in one message."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from coordinator.wire.amqp_rpc import AmqpRpc, SenderClosed
 
 
 class AmqpCommands:
-    """`Commands` over one connection, which comes back by itself. The first call connects."""
+    """`Commands` over one connection, which reconnects by itself. The first call connects."""
 
     at_a_time = 2_000
 
     def __init__(self, url: str, api_key: str | None, *, timeout: float, http: HttpPool) -> None:
-        """`timeout` is in seconds, for an answer; `http` is told of positions, for fresh reads."""
+        """`timeout`: seconds to wait for an answer. `http` learns the positions, for fresh reads."""
         if not api_key or ":" not in api_key:
-            raise CoordinatorError("INVALID_ARGUMENT", "commands over AMQP are signed: give an API key")
+            raise CoordinatorError("INVALID_ARGUMENT", "commands over AMQP need an API key, name:secret")
         self._timeout = timeout
         self._http = http
         try:
             self._rpc = AmqpRpc(url, api_key)
         except ValueError as error:
-            raise CoordinatorError("INVALID_ARGUMENT", f"the AMQP url is none: {error}") from None
+            raise CoordinatorError("INVALID_ARGUMENT", f"invalid AMQP URL: {error}") from None
 
     async def call(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The accepted answer. Raises RequestRefused, and Unreachable where none came in time."""
+        """The accepted answer. Raises RequestRefused, and Unreachable if none came in time."""
         await self._rpc.start()
         try:
             async with asyncio.timeout(self._timeout):

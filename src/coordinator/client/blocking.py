@@ -1,4 +1,4 @@
-"""The same methods for programs that are not asynchronous: each runs on an event loop in a thread of its own.
+"""Blocking methods out of asynchronous ones, which run on an event loop in a thread of its own.
 
 A class of such methods names each one once:
 
@@ -6,7 +6,7 @@ A class of such methods names each one once:
         submit = blocking(AsyncCoordinator.submit, Job)
         jobs = iterating(AsyncCoordinator.jobs)
 
-Parameters, types and docstrings are those of the asynchronous method, for people, editors and type checkers.
+Parameters, types and docstrings are the asynchronous method's, for people, editors and type checkers.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ T = TypeVar("T")
 U = TypeVar("U")
 _END = object()
 INTERRUPT_SECONDS: Final = 0.2
-"""The longest wait for Ctrl-C to be noticed."""
+"""The longest time until Ctrl-C takes effect."""
 
 
 class LoopThread:
-    """An event loop on a thread of its own, begun with the first call. Any thread may call."""
+    """An event loop on a thread of its own, started by the first call. Any thread may call."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._begun_in = 0
-        # Reentrant: the garbage collector may end an iterator of this client while it is held.
+        self._started_in = 0
+        # Reentrant: the garbage collector may close an iterator of this client while the lock is held.
         self._lock = threading.RLock()
         self._closed = False
 
@@ -46,13 +46,13 @@ class LoopThread:
         return self._closed
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns, or raises. An interrupt (Ctrl-C) cancels it.
+        """The value that `work` returns, or its exception. An interrupt (Ctrl-C) cancels it.
 
         Raises RuntimeError on the loop's own thread, after `close`, and in a fork of the process.
         """
         call = _Call(work)
         try:
-            with self._lock:  # so that `close` comes before, or finds the work on the loop
+            with self._lock:  # so that `close` comes either before, or finds the work on the loop
                 self._running().call_soon_threadsafe(call.begin)
         except RuntimeError:
             work.close()
@@ -71,7 +71,7 @@ class LoopThread:
         with self._lock:
             self._closed = True
             loop, self._loop = self._loop, None
-        if loop is not None and self._begun_in == os.getpid():
+        if loop is not None and self._started_in == os.getpid():
             self._finalizer()
             self._thread.join()
 
@@ -81,33 +81,33 @@ class LoopThread:
         if self._loop is None:
             self._begin()
         assert self._loop is not None
-        if self._begun_in != os.getpid():
+        if self._started_in != os.getpid():
             raise RuntimeError("this client was made before the process forked: make one in each process")
         if threading.get_ident() == self._thread.ident:
             raise RuntimeError("called from a callback of this client, which would wait for itself")
         return self._loop
 
     def _abandon(self, call: _Call[Any]) -> None:
-        """Cancel it, if it is not done: its caller waits no more."""
+        """Cancel the call unless it is done: its caller no longer waits."""
         loop = self._loop
         if loop is not None:
-            with contextlib.suppress(RuntimeError):  # closed meanwhile, with all work on it cancelled
+            with contextlib.suppress(RuntimeError):  # closed meanwhile: all its work is cancelled
                 loop.call_soon_threadsafe(call.abandon)
 
     def _begin(self) -> None:
         loop = self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(loop,), name="coordinator client", daemon=True)
         self._thread.start()
-        self._begun_in = os.getpid()
-        # Also where nobody calls close: the thread ends with the client.
-        self._finalizer = weakref.finalize(self, _stop, loop, self._begun_in)
+        self._started_in = os.getpid()
+        # If nobody calls `close`, the thread still ends with the client.
+        self._finalizer = weakref.finalize(self, _stop, loop, self._started_in)
 
 
 class _Call(Generic[T]):
-    """Work on its way to the loop's thread, which may be abandoned before it is there.
+    """Work for the loop's thread; it may be abandoned before it begins.
 
     Not a future of `concurrent.futures`: an interrupt within its methods could leave its lock held, and the
-    loop's thread would wait for that.
+    loop's thread would wait for that lock.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
@@ -122,8 +122,8 @@ class _Call(Generic[T]):
         self._task.add_done_callback(self._ended)
 
     def result(self) -> T:
-        """Wait for the work's end; what it returned, or raises what it raised."""
-        # Python overlooks a signal that arrives just before it waits for a lock, until that wait ends.
+        """Wait for the work's end; returns its value, or raises its exception."""
+        # If a signal arrives just before Python waits for a lock, it is handled only after that wait.
         seconds = INTERRUPT_SECONDS if threading.current_thread() is threading.main_thread() else -1
         while not self._over.acquire(timeout=seconds):
             pass
@@ -134,7 +134,7 @@ class _Call(Generic[T]):
             raise CancelledError("this client was closed") from None
 
     def abandon(self) -> None:
-        """Cancel it, if it is not done. Called on the loop's thread."""
+        """Cancel the work unless it is done. Called on the loop's thread."""
         if self._task is None:
             self._work.close()
         else:
@@ -142,12 +142,12 @@ class _Call(Generic[T]):
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
-            task.exception()  # seen, also where nobody waits any more
+            task.exception()  # retrieved, or asyncio would report it if nobody waits
         self._over.release()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """Run the loop until it is stopped, cancel what still runs, and close it."""
+    """Run the loop until it is stopped, cancel its remaining tasks, and close it."""
 
     async def cancel_all() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -163,18 +163,18 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _stop(loop: asyncio.AbstractEventLoop, begun_in: int) -> None:
-    """Have the loop's thread end, without waiting for it.
+def _stop(loop: asyncio.AbstractEventLoop, started_in: int) -> None:
+    """Ask the loop's thread to end, without waiting for it.
 
-    The garbage collector may call this in any thread: the loop's own, or another loop's, which must go on.
+    The garbage collector may call this in any thread, even in an event loop's, which must not wait.
     """
-    if os.getpid() == begun_in:
-        with contextlib.suppress(RuntimeError):  # it is closed already
+    if os.getpid() == started_in:
+        with contextlib.suppress(RuntimeError):  # already closed
             loop.call_soon_threadsafe(loop.stop)
 
 
 class Facade(Generic[A]):
-    """What has blocking methods: `inner` is the asynchronous object whose work they do."""
+    """An object with blocking methods; `inner` is the asynchronous object behind it."""
 
     def __init__(self, thread: LoopThread, inner: A) -> None:
         self._thread = thread
@@ -193,7 +193,7 @@ def blocking(
     method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
     kind: Callable[[LoopThread, T], Any] | None = None,
 ) -> Callable[Concatenate[Facade[A], P], Any]:
-    """The method of a facade that waits for this one. `kind` makes a facade of what it returns."""
+    """A facade's method that waits for this one. `kind` makes a facade of the returned object."""
 
     @functools.wraps(method)
     def wait(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -206,7 +206,7 @@ def blocking(
 def iterating(
     method: Callable[Concatenate[A, P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate[Facade[A], P], Iterator[T]]:
-    """The method of a facade that goes through what this one yields."""
+    """A facade's method that iterates over the items of this one."""
 
     @functools.wraps(method)
     def iterate(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
@@ -215,7 +215,7 @@ def iterating(
         async def step() -> Any:
             return await anext(items, _END)
 
-        async def leave() -> None:
+        async def close_items() -> None:
             await items.aclose()
 
         try:
@@ -223,6 +223,6 @@ def iterating(
                 yield item
         finally:
             if not self._thread.closed:
-                self._thread.run(leave())
+                self._thread.run(close_items())
 
     return iterate

@@ -1,6 +1,6 @@
-"""How a client's commands travel: one HTTP request each here, in arrays over AMQP in `amqp_commands`.
+"""Sends a client's commands: one HTTP request each here, in arrays over AMQP in `amqp_commands`.
 
-Either repeats a command until it is answered, which is safe: a submit carries an idempotency key.
+Both repeat a command until it is answered, which is safe: a submit carries an idempotency key.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from coordinator.client.http import HttpPool, header_text
 
 
 class Commands(Protocol):
-    """Sends commands; made for `job.submit` (with an `idempotency_key`) and `job.cancel`."""
+    """Sends `job.submit` (with an `idempotency_key`) and `job.cancel`."""
 
     at_a_time: int
-    """How many calls side by side this takes well."""
+    """The best number of concurrent calls."""
 
     async def call(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The accepted answer. Raises RequestRefused, Unreachable."""
 
     async def close(self) -> None:
-        """Give back what it holds. May be called twice."""
+        """Release its connections. May be called twice."""
 
 
 class HttpCommands:
-    """A request for each command, over a pool that somebody else closes."""
+    """One request per command, over a pool that the caller closes."""
 
     at_a_time = 16
 
@@ -48,5 +48,5 @@ class HttpCommands:
 
 
 def path_part(name: str) -> str:
-    """A name as one part of a path, whatever is in it."""
+    """A name as one part of a path, whatever characters it has."""
     return quote(name, safe="@")

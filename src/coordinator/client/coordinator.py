@@ -1,4 +1,4 @@
-"""The client: what can be asked of a coordinator, asynchronously. `sync` has the same for other programs."""
+"""The asynchronous client of a coordinator. `sync` has the blocking one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 DEFAULT_URL: Final = "http://127.0.0.1:8011"
 PAGE_ITEMS: Final = 100
-"""Of a list, fetched in one request."""
+"""Items of a list per request."""
 
 
 class AsyncCoordinator:
     """A client of one coordinator. Use it with `async with`, or call `close()`.
 
-    Every method raises `CoordinatorError` and nothing else: `Unreachable` where no answer came, a kind of
-    `RequestRefused` where the coordinator said no. A read shows every earlier write of the same client.
+    Every method raises `CoordinatorError` and nothing else: `Unreachable` if no answer came, a kind of
+    `RequestRefused` if the coordinator refused. A read shows every earlier write of the same client.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class AsyncCoordinator:
     ) -> None:
         """`url` and `api_key` (`name:secret`) default to COORDINATOR_URL and COORDINATOR_API_KEY.
 
-        `hmac_secret` signs requests over HTTP, for keys that ask for it (COORDINATOR_HMAC_SECRET).
-        With `amqp_url` commands go over RabbitMQ, many of them in one message, and reads over HTTP.
-        `timeout` is in seconds of silence; `tries` counts each request; `transport` replaces the network
-        (in tests).
+        `hmac_secret` signs HTTP requests, for keys that require it (COORDINATOR_HMAC_SECRET). With
+        `amqp_url` commands go over RabbitMQ, many of them in one message, and reads over HTTP. `timeout` is
+        in seconds of silence; `tries` is the number of tries of each request; `transport` replaces the
+        network (in tests).
         """
         url = os.environ.get("COORDINATOR_URL", DEFAULT_URL) if url is None else url
         api_key = os.environ.get("COORDINATOR_API_KEY") if api_key is None else api_key
@@ -62,13 +62,13 @@ class AsyncCoordinator:
         if amqp_url is None:
             self.commands = HttpCommands(self.http)
         else:
-            # Only now: clients over HTTP never pay for this import.
+            # Imported here: clients over HTTP never pay for it.
             from coordinator.client.amqp_commands import AmqpCommands
 
             self.commands = AmqpCommands(amqp_url, api_key, timeout=timeout, http=self.http)
 
     async def close(self) -> None:
-        """Give back the connections. May be called twice."""
+        """Close the connections. May be called twice."""
         await self.commands.close()
         await self.http.close()
 
@@ -92,9 +92,9 @@ class AsyncCoordinator:
         max_attempts: int | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncJob:
-        """Ask for one unit of work. It is in the log when this returns.
+        """Submit one job. It is in the log when this returns.
 
-        Calling again with the same `idempotency_key` returns the first job; without one the SDK makes one,
+        A second call with the same `idempotency_key` returns the first job. Without a key the SDK makes one,
         so that its own retries can't submit twice.
         """
         asked = {
@@ -121,18 +121,18 @@ class AsyncCoordinator:
         max_attempts: int | None = None,
         idempotency_key: str | None = None,
     ) -> list[AsyncJob]:
-        """Ask for many units of work of one kind, side by side; over AMQP they travel in arrays.
+        """Submit many jobs for one service, concurrently; over AMQP they travel in arrays.
 
-        The jobs are in the order of the payloads, which are taken as they are sent. The first error is raised
-        as it is, be it a refusal or what `payloads` itself raises, and others may be in the log by then: with
-        an `idempotency_key` (of the whole list) the same call again returns those.
+        The jobs are in the order of the payloads, which are consumed as they are sent. The first error is
+        raised unchanged, whether a refusal or an error of `payloads` itself. Other jobs may be in the log by
+        then: with an `idempotency_key` (of the whole list) the same call again returns them.
         """
         key = idempotency_key or uuid4().hex
         waiting = enumerate(payloads)
         jobs: dict[int, AsyncJob] = {}
 
-        async def lane(number: int, payload: Mapping[str, Any]) -> None:
-            """One after the other, this one first."""
+        async def worker(number: int, payload: Mapping[str, Any]) -> None:
+            """Submits one after the other, this one first."""
             for index, asked in chain([(number, payload)], waiting):
                 jobs[index] = await self.submit(
                     service,
@@ -147,27 +147,27 @@ class AsyncCoordinator:
         try:
             async with asyncio.TaskGroup() as group:
                 for first in islice(waiting, self.commands.at_a_time):
-                    group.create_task(lane(*first))
+                    group.create_task(worker(*first))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [jobs[index] for index in range(len(jobs))]
 
     def job(self, job_id: str) -> AsyncJob:
-        """A handle on a job by its id; asks nothing yet."""
+        """A handle on a job by its id; sends no request."""
         return AsyncJob(self.http, self.commands, job_id)
 
     async def jobs(
         self, *, state: str | None = None, service: str | None = None, limit: int | None = None
     ) -> AsyncGenerator[JobView, None]:
-        """This client's jobs, newest first, page by page as they are asked for; at most `limit`."""
+        """This client's jobs, newest first, at most `limit`; fetches the next page when it is needed."""
         async for item in self._items("/v1/jobs", limit, state=state, service=service):
             yield typed(JobView, item)
 
     # --- files ---------------------------------------------------------------------------------------------
     async def upload(self, path: str | os.PathLike[str], progress: transfer.Progress | None = None) -> Blob:
-        """Store a file, unless it is there already. `progress(done, total)` is called in bytes.
+        """Store a file, unless it is stored already. `progress(done, total)` counts bytes.
 
-        Name it in a payload by its `ref`. Raises OSError for a file that can't be read.
+        Name the file in a payload by its `ref`. Raises OSError if it can't be read.
         """
         return await transfer.upload(self.http, Path(path), progress)
 
@@ -175,16 +175,16 @@ class AsyncCoordinator:
     async def services(
         self, *, category: str | None = None, limit: int | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The registry: what can be asked for."""
+        """The services of the registry."""
         async for item in self._items("/v1/registry/services", limit, category=category):
             yield item
 
     async def service(self, service: str) -> dict[str, Any]:
-        """One entry of the registry, with the JSON Schemas of what it takes and gives."""
+        """One entry of the registry, with the JSON Schemas of its payload and result."""
         return await self.http.ask_json("GET", f"/v1/registry/services/{path_part(service)}")
 
     async def miners(self, *, limit: int | None = None) -> AsyncGenerator[dict[str, Any], None]:
-        """The miners that this key may see: an admin's all, a miner's its own."""
+        """The miners that this key may see: all for an admin, its own for a miner."""
         async for item in self._items("/v1/miners", limit):
             yield item
 
@@ -193,11 +193,11 @@ class AsyncCoordinator:
         return await self.http.ask_json("GET", f"/v1/miners/{path_part(miner_id)}")
 
     async def drain(self, miner_id: str) -> dict[str, Any]:
-        """Let a miner finish what it holds, and give it nothing new."""
+        """Let a miner finish its jobs, and offer it no new ones."""
         return await self.http.ask_json("POST", "/v1/miners/drain", json={"miner_id": miner_id})
 
     async def health(self) -> dict[str, Any]:
-        """What the coordinator says of itself, its public signing key (`signing_key_id`) among it."""
+        """The coordinator's health, with its public signing key (`signing_key_id`)."""
         return await self.http.ask_json("GET", "/health")
 
     @property

@@ -1,4 +1,4 @@
-"""What can go wrong for a client: one tree of exceptions, each with a stable `code` and a next step."""
+"""The client's errors: one tree of exceptions, each with a stable `code` and a next step."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ if TYPE_CHECKING:
     from coordinator.client.models import JobError, JobView
 
 NEXT_STEPS: Final = {
-    "UNREACHABLE": "Check the url and the network; sending it again is safe.",
-    "BAD_ANSWER": "Check that the url is a coordinator's, and that both sides have the same version.",
+    "UNREACHABLE": "Check the URL and the network; sending it again is safe.",
+    "BAD_ANSWER": "Check that the URL is a coordinator's, and that both sides have the same version.",
     "INVALID_ARGUMENT": "Correct the argument; nothing was sent.",
     "UNAUTHORIZED_KEY": "Give a valid API key, name:secret.",
     "FORBIDDEN": "Use a key with the right role.",
-    "RATE_LIMITED": "Wait for `retry_after` seconds, or send less at a time.",
+    "RATE_LIMITED": "Wait for `retry_after` seconds, or send fewer requests.",
     "UNAVAILABLE": "Send the same again in a moment.",
-    "INTERNAL": "Send the same again; if it stays, its operator finds it by the request id.",
+    "INTERNAL": "Send the same again; if the error stays, give the operator the request id.",
     "JOB_NOT_READY": "Wait longer, or ask again later.",
-    "JOB_NOT_FOUND": "Check the job's id, and that the key is that of the client who submitted it.",
-    "JOB_FAILED": "`error` says why; submit it anew once that is put right.",
-    "JOB_EXPIRED": "Submit it anew with a longer `ttl_seconds`, or with looser constraints.",
-    "SERVICE_NOT_FOUND": "`services()` lists what there is.",
-    "MINER_NOT_FOUND": "`miners()` lists who is there.",
-    "INVALID_PAYLOAD": "Correct what the text names; `service()` has the schema of the payload.",
+    "JOB_NOT_FOUND": "Check the job's id, and use the key of the client that submitted it.",
+    "JOB_FAILED": "`error` says why; correct the cause and submit the job again.",
+    "JOB_EXPIRED": "Submit the job again with a longer `ttl_seconds`, or with looser constraints.",
+    "SERVICE_NOT_FOUND": "`services()` lists the services.",
+    "MINER_NOT_FOUND": "`miners()` lists the miners.",
+    "INVALID_PAYLOAD": "Correct the named field; `service()` has the schema of the payload.",
     "TOO_LARGE": "Upload large inputs, and name them in the payload.",
     "IDEMPOTENCY_MISMATCH": "Use another idempotency key for another request.",
-    "NO_ELIGIBLE_MINER": "Loosen the constraints, or try again when such a miner is there.",
+    "NO_ELIGIBLE_MINER": "Loosen the constraints, or try again when such a miner is online.",
     "BLOB_NOT_FOUND": "Upload the file first, with the same key.",
-    "DIGEST_MISMATCH": "Do it again: the file changed meanwhile, or the transfer was damaged.",
+    "DIGEST_MISMATCH": "Transfer the file again: it changed meanwhile, or was damaged on the way.",
 }
-"""What to do about each code, where there is something to do."""
+"""The next step for each code that has one."""
 
 
 class CoordinatorError(Exception):
-    """Something a client asked for was not done; `code` is for programs, `detail` for people."""
+    """A client's request failed; `code` is for programs, `detail` for people."""
 
     def __init__(self, code: str, detail: str) -> None:
         self.code = code
@@ -45,21 +45,21 @@ class CoordinatorError(Exception):
 
 
 class Unreachable(CoordinatorError):
-    """No answer came: whether a command took effect is unknown, and sending it again is safe."""
+    """No answer came. A command may have taken effect or not; sending it again is safe."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("UNREACHABLE", detail)
 
 
 class BadAnswer(CoordinatorError):
-    """The answer is not what the protocol promises: the url is something else's, or too old or new."""
+    """The answer breaks the protocol: the URL is not a coordinator's, or its version is too old or new."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("BAD_ANSWER", detail)
 
 
 class DamagedBlob(CoordinatorError):
-    """What arrived does not have the SHA-256 by which it was asked for; nothing of it was kept."""
+    """The received file does not have the requested SHA-256; nothing of it was kept."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("DIGEST_MISMATCH", detail)
@@ -68,7 +68,7 @@ class DamagedBlob(CoordinatorError):
 class NoResult(CoordinatorError):
     """The job ended without a result: it failed, was cancelled or expired (`job.state`).
 
-    `error` is what the miner said of a failure.
+    `error` is the miner's report of a failure.
     """
 
     def __init__(self, job: JobView) -> None:
@@ -77,15 +77,15 @@ class NoResult(CoordinatorError):
 
     @property
     def error(self) -> JobError | None:
-        """Why it failed; None for one that was cancelled or expired."""
+        """Why the job failed; None if it was cancelled or expired."""
         return self.job.error
 
 
 class RequestRefused(CoordinatorError):
-    """The coordinator said no, and why; its whole answer (RFC 9457) is `problem`, where it came over HTTP."""
+    """The coordinator refused the request. Over HTTP, `problem` is its whole answer (RFC 9457)."""
 
     retry_after: float | None = None
-    """Seconds to wait before the next try, where the answer says so."""
+    """Seconds to wait before the next try, if the answer names them."""
 
     def __init__(
         self, code: str, detail: str, status: int | None = None, problem: dict[str, Any] | None = None
@@ -96,11 +96,11 @@ class RequestRefused(CoordinatorError):
 
 
 class NotAuthorised(RequestRefused):
-    """The API key is missing, wrong, or not for this."""
+    """The API key is missing or invalid, or does not allow this."""
 
 
 class NotFound(RequestRefused):
-    """There is no such thing, or it is not yours."""
+    """It does not exist, or belongs to another client."""
 
 
 class NotReady(RequestRefused):
@@ -112,7 +112,7 @@ class Conflict(RequestRefused):
 
 
 class RateLimited(RequestRefused):
-    """Too many requests; the SDK has waited and tried again already, or would have to wait for too long."""
+    """Too many requests. The SDK has already waited and tried again, or would have to wait for too long."""
 
 
 class TryAgain(RequestRefused):
@@ -133,14 +133,14 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
 _BY_STATUS: dict[int, tuple[str, str]] = {
     401: ("UNAUTHORIZED_KEY", "the API key was not accepted"),
     403: ("FORBIDDEN", "this API key may not do that"),
-    404: ("NOT_FOUND", "there is no such thing"),
+    404: ("NOT_FOUND", "not found"),
     409: ("CONFLICT_STATE", "the present state does not allow this"),
     413: ("TOO_LARGE", "the request is too large"),
-    422: ("INVALID_PAYLOAD", "the request is not valid"),
+    422: ("INVALID_PAYLOAD", "invalid request"),
     425: ("JOB_NOT_READY", "the job is not final yet"),
     429: ("RATE_LIMITED", "too many requests"),
 }
-"""What a status means where no problem document came with it: answers to HEAD, and from proxies."""
+"""Code and detail by status, for answers without a problem document: to HEAD requests, and from proxies."""
 
 
 def refusal(status: int, problem: dict[str, Any], retry_after: str = "") -> RequestRefused:
@@ -169,7 +169,7 @@ def _kind(code: str, status: int) -> type[RequestRefused]:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """What a `Retry-After` says, as seconds from now: it is a number of seconds, or a moment (RFC 9110)."""
+    """A `Retry-After` as seconds from now: the header is a number of seconds, or a time (RFC 9110)."""
     try:
         return max(0.0, float(retry_after))
     except ValueError:

@@ -1,7 +1,7 @@
 """One HTTP connection pool to a coordinator: retries, and answers turned into values or exceptions.
 
-Every request of the protocol may be repeated (a submit carries an idempotency key), so each one is: after a
-lost connection, and after an answer that says "again later".
+Every request of the protocol may be repeated (a submit carries an idempotency key). So each one is: after a
+lost connection, and after an answer that means "try again later".
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ ANSWER_TIMEOUT_S: Final = 30.0
 TRIES: Final = 4
 BACKOFF: Final = Backoff(first_seconds=0.4, longest_seconds=10.0)
 LONGEST_RETRY_AFTER_S: Final = 65.0
-"""A `Retry-After` beyond this is the caller's to wait for. Rate limits count by the minute."""
+"""For a longer `Retry-After` the caller must wait itself. Rate limits count by the minute."""
 _AT_LEAST: Final = b"X-At-Least"
 
 Typed = TypeVar("Typed", bound=AnswerModel)
 Body = Callable[[], AsyncIterator[bytes]]
-"""Begins the request body anew: once for each try."""
+"""Starts the request body from its beginning, once for each try."""
 
 
 def typed(kind: type[Typed], document: dict[str, Any]) -> Typed:
@@ -41,13 +41,13 @@ def typed(kind: type[Typed], document: dict[str, Any]) -> Typed:
         return kind.of(document)
     except ValidationError as error:
         where, why, _ = first_invalid_field(error)
-        raise BadAnswer(f"the coordinator's answer has no usable {where}: {why}") from None
+        raise BadAnswer(f"invalid {where} in the coordinator's answer: {why}") from None
 
 
 class HttpPool:
     """Requests to one coordinator with one API key.
 
-    Every read asks for at least the position of the last write that was noticed here, so that it shows it.
+    Every read asks for at least the position of the last write noticed here, so that it shows that write.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class HttpPool:
         )
 
     async def close(self) -> None:
-        """Give back the connections. May be called twice."""
+        """Close the connections. May be called twice."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -95,15 +95,15 @@ class HttpPool:
         body: Body | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[bytes, bytes] | None = None,
-        patience: float = 0.0,
+        wait_seconds: float = 0.0,
     ) -> httpx.Response:
-        """The answer of a request, read to its end. Raises RequestRefused, Unreachable.
+        """The answer to a request, read to its end. Raises RequestRefused, Unreachable.
 
-        `patience`: how many seconds the server was asked to hold the request, on top of the usual timeout.
+        `wait_seconds`: the server may hold the request for so long; added to the usual timeout.
         """
 
         async def once() -> httpx.Response:
-            request = self._request(method, path, json, body, params, headers, patience)
+            request = self._request(method, path, json, body, params, headers, wait_seconds)
             return _checked(await self._http.send(request))
 
         response = await self._repeating(once)
@@ -118,7 +118,7 @@ class HttpPool:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise BadAnswer(f"{self.url} did not answer with a JSON object; is it a coordinator's url?")
+            raise BadAnswer(f"{self.url} did not answer with a JSON object; is it a coordinator's URL?")
         position = document.get("position")
         if isinstance(position, int):
             self.notice(position)
@@ -157,12 +157,12 @@ class HttpPool:
         body: Body | None,
         params: Mapping[str, Any] | None,
         headers: Mapping[bytes, bytes] | None,
-        patience: float,
+        wait_seconds: float,
     ) -> httpx.Request:
         sent = dict(headers or {})
         if self._seen and method in ("GET", "HEAD"):
-            sent[_AT_LEAST] = b"%d" % self._seen  # so that a read shows what we wrote before
-        wait = httpx.Timeout(self._timeout + patience, connect=CONNECT_TIMEOUT_S, pool=None)
+            sent[_AT_LEAST] = b"%d" % self._seen  # so that a read shows our earlier writes
+        wait = httpx.Timeout(self._timeout + wait_seconds, connect=CONNECT_TIMEOUT_S, pool=None)
         known = {name: value for name, value in (params or {}).items() if value is not None}
         try:
             request = self._http.build_request(
@@ -177,8 +177,8 @@ class HttpPool:
         except (TypeError, ValueError) as error:
             raise CoordinatorError("INVALID_ARGUMENT", f"the request is not JSON: {error}") from None
         if json is not None and len(request.content) > MAX_BODY_BYTES:
-            # The server answers the same, and hangs up while we still send: not every answer is seen.
-            detail = f"the request has {len(request.content)} bytes, and may have {MAX_BODY_BYTES}"
+            # The server refuses it too, but hangs up while we still send, so its answer may be lost.
+            detail = f"the request has {len(request.content)} bytes; the limit is {MAX_BODY_BYTES}"
             raise refusal(413, {"code": "TOO_LARGE", "detail": detail})
         return request
 
@@ -195,12 +195,12 @@ class HttpPool:
                 asked = error.retry_after or 0.0
                 if tried + 1 >= self.tries or asked > LONGEST_RETRY_AFTER_S:
                     raise
-            # What was asked for, and then not all at the same moment.
+            # The requested time, and some jitter, so that clients do not return at the same moment.
             await asyncio.sleep(asked + BACKOFF.delay(tried))
             tried += 1
 
     def notice(self, position: int) -> None:
-        """Let reads from now on be at least as fresh as this place in the log."""
+        """Let later reads be at least as fresh as this position of the log."""
         self._seen = max(self._seen, position)
 
     def _notice(self, response: httpx.Response) -> None:
@@ -218,18 +218,18 @@ def _address(url: str) -> httpx.URL:
     try:
         address = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url: {error}") from None
+        raise CoordinatorError("INVALID_ARGUMENT", f"invalid URL {url!r}: {error}") from None
     if address.scheme not in ("http", "https") or not address.host:
-        raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} is no url like http://host:port")
+        raise CoordinatorError("INVALID_ARGUMENT", f"invalid URL {url!r}: use one like http://host:port")
     if not 0 < (address.port or 1) < 65_536:
-        raise CoordinatorError("INVALID_ARGUMENT", f"{url!r} has a port that is none: 1 to 65535")
+        raise CoordinatorError("INVALID_ARGUMENT", f"invalid port in {url!r}: use 1 to 65535")
     return address
 
 
-def header_text(what: str, text: str) -> bytes:
-    """A header's value: UTF-8. Raises CoordinatorError, which never quotes it."""
+def header_text(label: str, text: str) -> bytes:
+    """A header's value: UTF-8. Raises CoordinatorError, which never quotes the text."""
     if not text.isprintable():
-        raise CoordinatorError("INVALID_ARGUMENT", f"{what} has a character that no header can carry")
+        raise CoordinatorError("INVALID_ARGUMENT", f"{label} has a character that no header can carry")
     return text.encode()
 
 

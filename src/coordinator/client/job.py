@@ -1,4 +1,4 @@
-"""A handle on one job: wait for it, follow it, fetch what it gave."""
+"""A handle on one job: wait for it, follow it, fetch its result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from coordinator.client.models import JobCancelAnswer, JobResult, JobSubmitAnswe
 from coordinator.client.streaming import follow
 
 LONG_POLL_S: Final = 20.0
-"""How long one request waits for a job to end; proxies tend to cut connections that are silent for longer."""
+"""The wait of one request for a job's end; proxies tend to cut connections that are silent for longer."""
 SHORTEST_POLL_S: Final = 0.5
-"""The least time between two of them, should a server answer at once."""
+"""The least time between two such requests, if a server answers at once."""
 
 
 class AsyncJob:
-    """One job of a coordinator. Made by `submit`, or by `job(job_id)`; making one asks nothing."""
+    """One job of a coordinator. Made by `submit`, or by `job(job_id)`, which sends no request."""
 
     def __init__(
         self, http: HttpPool, commands: Commands, job_id: str, submitted: JobSubmitAnswer | None = None
@@ -42,7 +42,7 @@ class AsyncJob:
 
     @property
     def submitted(self) -> JobSubmitAnswer | None:
-        """What was answered when it was submitted; None where this handle was made by its id."""
+        """The answer to the submit; None if this handle was made by the job's id."""
         return self._submitted
 
     def __repr__(self) -> str:
@@ -59,13 +59,13 @@ class AsyncJob:
         except NotFound as error:
             if error.code != "BLOB_NOT_FOUND":
                 raise
-            # Final, and its result has been erased since.
+            # The job is final, and its result has been erased since.
         return await self._final_view()
 
     async def result(self, timeout: float | None = None) -> JobResult:
-        """What the job gave, once it is there.
+        """The job's result, once it is there.
 
-        Raises NoResult where it ended without a result, NotReady after `timeout` seconds; 0 does not wait.
+        Raises NoResult if the job ended without a result, NotReady after `timeout` seconds; 0 does not wait.
         """
         found = await self._ended(timeout)
         if found is None:
@@ -73,18 +73,18 @@ class AsyncJob:
         return found
 
     async def stream(self, *, progress: bool = True) -> AsyncGenerator[Update, None]:
-        """What happened to the job and what happens, until it is final.
+        """The updates of the job, past and present, until it is final.
 
-        StateChanged and AttemptEndedUpdate come each once and in order, even over a
-        lost connection. With `progress` there are ProgressMade and Tokens, too: these begin with the text so
-        far, and are lost where nobody listens; the result has the whole text.
+        StateChanged and AttemptEndedUpdate come once each and in order, even over a lost connection. With
+        `progress` there are ProgressMade and Tokens, too. Tokens begin with the text so far, and are lost
+        while nobody listens; the result has the whole text.
         """
         async with aclosing(follow(self._http, self._path, progress=progress)) as updates:
             async for update in updates:
                 yield update
 
     async def cancel(self, reason: str = "") -> JobCancelAnswer:
-        """Stop it, queued or running. Raises Conflict where it is final already."""
+        """Cancel the job, queued or running. Raises Conflict if it is final already."""
         fields = {"job_id": self._job_id, "reason": reason}
         return typed(JobCancelAnswer, await self._commands.call("job.cancel", fields))
 
@@ -95,16 +95,16 @@ class AsyncJob:
     async def download(
         self, ref: str, path: str | os.PathLike[str], progress: transfer.Progress | None = None
     ) -> int:
-        """Fetch a file that the job refers to (`blob:<sha256>`, or the digest alone); its size in bytes.
+        """Fetch a file of the job (`blob:<sha256>`, or the digest alone); returns its size in bytes.
 
-        The file appears whole and checked, or not at all. `progress(done, total)` is called in bytes.
-        Raises DamagedBlob, and OSError where the file can't be written.
+        The file appears whole and checked, or not at all. `progress(done, total)` counts bytes.
+        Raises DamagedBlob, and OSError if the file can't be written.
         """
         return await transfer.download(self._http, f"{self._path}/blobs", ref, Path(path), progress)
 
     # --- waiting -------------------------------------------------------------------------------------------
     async def _ended(self, timeout: float | None) -> JobResult | None:
-        """The result once the job is final; None where it ended without one. Raises NotReady."""
+        """The result once the job is final; None if it ended without one. Raises NotReady."""
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             began = time.monotonic()
@@ -114,7 +114,7 @@ class AsyncJob:
                     "GET",
                     f"{self._path}/result",
                     params={"wait": f"{left:.3f}"} if left else None,
-                    patience=left,
+                    wait_seconds=left,
                 )
                 return typed(JobResult, document)
             except Conflict:
@@ -130,5 +130,5 @@ class AsyncJob:
             job = await self.view()
             if job.final:
                 return job
-            # Another process answered, whose read models are not as far yet.
+            # Another process answered, and its read models lag behind.
             await asyncio.sleep(SHORTEST_POLL_S)

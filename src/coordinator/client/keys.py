@@ -16,7 +16,7 @@ class AsyncKeys:
     """The API keys of a coordinator (`client.keys`). Only `create` and `rotate` show secrets, once."""
 
     def __init__(self, http: HttpPool, items: Callable[..., AsyncGenerator[dict[str, Any], None]]) -> None:
-        """`items(path, limit, **filters)` goes through the pages of a list."""
+        """`items(path, limit, **filters)` iterates over the pages of a list."""
         self._http = http
         self._items = items
 
@@ -32,8 +32,8 @@ class AsyncKeys:
     ) -> dict[str, Any]:
         """Make a key; `key` in the answer is `name:secret`.
 
-        The SDK's own retries make no second key; where only the answer to the first got lost, `key` is None:
-        rotate the key then.
+        The SDK's own retries make no second key. If the answer to the first try was lost, `key` is None:
+        rotate the key.
         """
         asked: dict[str, Any] = {"name": name, "role": role, "label": label, "signed": signed}
         if expires_in_seconds is not None:
@@ -49,7 +49,7 @@ class AsyncKeys:
         revoked: bool = False,
         limit: int | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Keys by name; revoked ones only where they are asked for."""
+        """Keys by name; revoked ones only with `revoked`."""
         filters = {"name": name, "role": role, "revoked": "true" if revoked else None}
         async for item in self._items(PATH, limit, **filters):
             yield item
@@ -57,15 +57,15 @@ class AsyncKeys:
     async def rotate(
         self, key_id: str, *, grace_seconds: int = 0, generation: int | None = None
     ) -> dict[str, Any]:
-        """Give a key another secret; those before it are good for `grace_seconds` more.
+        """Give a key a new secret; its old ones stay valid for `grace_seconds`.
 
-        With the `generation` that is to be replaced a repeat does not rotate twice.
+        Pass the `generation` to replace, so that a repeat does not rotate twice.
         """
         asked = {"grace_seconds": grace_seconds, "generation": generation}
         known = {name: value for name, value in asked.items() if value is not None}
         return await self._http.ask_json("POST", f"{PATH}/{path_part(key_id)}/rotate", json=known)
 
     async def revoke(self, key_id: str, reason: str = "") -> dict[str, Any]:
-        """End a key for good, at once."""
+        """Revoke a key, at once and for good."""
         path = f"{PATH}/{path_part(key_id)}/revoke"
         return await self._http.ask_json("POST", path, json={"reason": reason})

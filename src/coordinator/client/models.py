@@ -1,6 +1,6 @@
-"""What the coordinator answers, typed. Members that a newer coordinator adds are kept, not refused.
+"""The coordinator's answers, typed. Members that a newer coordinator adds are kept, not refused.
 
-Moments are aware datetimes; prices and units are decimal strings.
+Times are aware datetimes; prices and units are decimal strings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AnswerModel(BaseModel):
-    """An answer, and the JSON it came as."""
+    """An answer, and its JSON."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     _document: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -31,12 +31,12 @@ class AnswerModel(BaseModel):
         return answer
 
     def document(self) -> dict[str, Any]:
-        """The JSON that was answered, with every member, known here or not."""
+        """The JSON of the answer, with all members, even those unknown here."""
         return self._document
 
 
 class JobSubmitAnswer(AnswerModel):
-    """A job was accepted (or, for a repeat, had been). `position` is where its event is in the log."""
+    """A job was accepted, now or earlier (for a repeat). `position` is its event's place in the log."""
 
     job_id: str
     state: str
@@ -52,7 +52,7 @@ class JobError(BaseModel):
 
 
 class JobView(AnswerModel):
-    """One job as it was when it was looked at."""
+    """One job at the time of the request."""
 
     job_id: str
     state: str
@@ -68,21 +68,21 @@ class JobView(AnswerModel):
     @property
     def final(self) -> bool:
         """Whether the job's state will never change again."""
-        # Here, since the domain's models take longer to import than most commands take to run.
+        # Imported here: the domain's models take longer to import than most CLI commands to run.
         from coordinator.domain.job import FINAL_STATES
 
         return self.state in FINAL_STATES
 
     @property
     def problem(self) -> str:
-        """Why it failed, as one line; empty where it did not."""
+        """Why the job failed, in one line; empty if it did not."""
         if self.error is None:
             return ""
         return ": ".join(part for part in (self.error.code, self.error.message) if part)
 
 
 class JobResult(AnswerModel):
-    """What a completed job gave. `result_digest` is SHA-256 over `result_salt` and the canonical result."""
+    """The result of a completed job. `result_digest`: SHA-256 over `result_salt` and the canonical result."""
 
     job_id: str
     state: str
@@ -94,31 +94,31 @@ class JobResult(AnswerModel):
     result_salt: str
 
     def files(self) -> Iterator[ResultFile]:
-        """The files that the result names, wherever in it they are."""
+        """The files that the result names, at any depth."""
         waiting: list[tuple[str, Any]] = [("file", self.result)]
         while waiting:
             name, value = waiting.pop(0)
             if isinstance(value, dict):
                 named = value.get("name")
                 for member, inner in value.items():
-                    # `{"name": …, "blob": …}` is how executors describe a file.
+                    # Executors describe a file as `{"name": …, "blob": …}`.
                     own = named if member == "blob" and isinstance(named, str) else member
                     waiting.append((own, inner))
             elif isinstance(value, list):
                 waiting += [(name, inner) for inner in value]
             elif isinstance(value, str) and blob_refs(value):
-                yield ResultFile(_harmless(name), parse_blob_ref(value))
+                yield ResultFile(_safe_name(name), parse_blob_ref(value))
 
 
 class Update(AnswerModel):
-    """Something that happened to a job, from its `stream`. `attempt` is the one that it is about."""
+    """An update of a job, from its `stream`. `attempt` is the attempt that it is about."""
 
     job_id: str
     attempt: int | None = None
 
 
 class StateChanged(Update):
-    """The job is in another state. `position` is the event's place in the log."""
+    """The job changed its state. `position` is the event's place in the log."""
 
     state: str
     position: int
@@ -145,7 +145,7 @@ class AttemptEndedUpdate(Update):
 
 
 class ProgressMade(Update):
-    """How far the attempt is (0 to 1), and a word for what is being done. The newest counts."""
+    """The attempt's progress (0 to 1), and a note on the current step. The newest counts."""
 
     attempt: int
     fraction: float | None = None
@@ -153,7 +153,7 @@ class ProgressMade(Update):
 
 
 class Tokens(Update):
-    """What the attempt's text grew by. `offset` characters came before: more than you have had is a gap."""
+    """New text of the attempt. `offset` characters came before it; if you have fewer, some were lost."""
 
     attempt: int
     text: str
@@ -167,11 +167,11 @@ UPDATES: dict[str, type[Update]] = {
     "progress": ProgressMade,
     "tokens": Tokens,
 }
-"""By the type of what a coordinator sends."""
+"""By the type of the message."""
 
 
 class JobCancelAnswer(AnswerModel):
-    """A job was cancelled (or, for a repeat, had been)."""
+    """A job was cancelled, now or earlier (for a repeat)."""
 
     job_id: str
     state: str
@@ -179,7 +179,7 @@ class JobCancelAnswer(AnswerModel):
 
 
 class Receipt(AnswerModel):
-    """A signed receipt (AITBC receipt 1.0). `price` is a decimal string; the moments are Unix seconds."""
+    """A signed receipt (AITBC receipt 1.0). `price` is a decimal string; times are Unix seconds."""
 
     receipt_id: str
     job_id: str
@@ -194,12 +194,12 @@ class Receipt(AnswerModel):
     def verify(
         self, trusted: Collection[str] | None, miner_keys: Mapping[str, str] | None = None
     ) -> Verified:
-        """Check it with public keys alone; nothing is asked of anybody.
+        """Check the receipt with public keys alone, offline.
 
-        `trusted` are key ids of coordinators that you trust (one's `signing_key_id` is in its `health()`, but
-        keep it, or take it from its operator: who could forge the receipt could forge that, too). None trusts
-        no key, and shows only that the receipt is whole. `miner_keys` maps miners' names to key ids.
-        Raises crypto.receipt.VerificationFailed.
+        `trusted` are key ids of coordinators that you trust. A coordinator's `signing_key_id` is in its
+        `health()`, but keep it, or take it from its operator: a forger of the receipt could forge it, too.
+        None trusts no key: the check then shows only that the receipt is unchanged. `miner_keys` maps miners'
+        names to key ids. Raises crypto.receipt.VerificationFailed.
         """
         from coordinator.crypto.receipt import verify_receipt
 
@@ -207,7 +207,7 @@ class Receipt(AnswerModel):
 
 
 class ResultFile(NamedTuple):
-    """A file of a result: a name that is safe to use in a folder of one's own, and its SHA-256."""
+    """A file of a result: its SHA-256, and a name that is safe as a file name in any folder."""
 
     name: str
     sha256: str
@@ -221,18 +221,18 @@ class Blob(NamedTuple):
 
     @property
     def ref(self) -> str:
-        """How a payload names it."""
+        """The file's name in a payload."""
         return blob_ref(self.sha256)
 
 
-def _harmless(name: str) -> str:
-    """A file name out of one that somebody else chose: it must not lead out of a folder, or be hidden."""
+def _safe_name(name: str) -> str:
+    """A safe file name from a stranger's: it must not lead out of a folder, or be hidden."""
     kept = "".join(c if c.isalnum() or c in "._-" else "_" for c in name[:100]).lstrip(".")
     return kept or "file"
 
 
 class ServiceSummary(AnswerModel):
-    """A service of the registry, as lists show it."""
+    """A service of the registry, in the short form of lists."""
 
     id: str
     name: str
@@ -256,12 +256,12 @@ class ServiceEntry(ServiceSummary):
     timeout_seconds: int
 
     def spec(self) -> dict[str, Any]:
-        """The entry as `register` and `revise` take it."""
+        """The entry in the form that `register` and `revise` take."""
         return {name: value for name, value in self.document().items() if name not in ("version", "retired")}
 
 
 class ServiceChanged(AnswerModel):
-    """A service was registered, revised or retired (or, for a repeat, had been)."""
+    """A service was registered, revised or retired, now or earlier (for a repeat)."""
 
     service: str
     version: int

@@ -1,4 +1,4 @@
-"""A job's life as it happens: server-sent events, taken up again where a connection was lost."""
+"""A job's updates as they happen: server-sent events, resumed after a lost connection."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_EVENT_BYTES: Final = 4 * 2**20
 
 
 async def follow(http: HttpPool, job_path: str, *, progress: bool) -> AsyncGenerator[Update, None]:
-    """What happened to the job from its beginning, and what happens until it is final; each once, in order.
+    """The updates of the job from its beginning until it is final; each once, in order.
 
-    Raises RequestRefused; Unreachable where it can't be taken up again.
+    Raises RequestRefused, and Unreachable if the stream can't be resumed.
     """
     cursor = _StreamCursor()
     failed = 0
@@ -26,7 +26,7 @@ async def follow(http: HttpPool, job_path: str, *, progress: bool) -> AsyncGener
         try:
             async with http.stream(f"{job_path}/events", params) as response:
                 if response.status_code == 204:
-                    return  # final, and all of it was told
+                    return  # final, and all updates were sent before
                 async for document in _events(response.aiter_bytes()):
                     failed = 0
                     update = cursor.take(document)
@@ -37,7 +37,7 @@ async def follow(http: HttpPool, job_path: str, *, progress: bool) -> AsyncGener
         except (TryAgain, Unreachable):
             if failed + 1 >= http.tries:
                 raise
-        # It ended without an end, as it does when a coordinator stops: another one goes on.
+        # The stream ended before the job, as it does when a coordinator stops: another one continues.
         if failed + 1 >= http.tries:
             raise Unreachable("the stream ended before the job did")
         await asyncio.sleep(BACKOFF.delay(failed))
@@ -45,7 +45,7 @@ async def follow(http: HttpPool, job_path: str, *, progress: bool) -> AsyncGener
 
 
 class _StreamCursor:
-    """How far a reader is, so that what is told again after a lost connection is not given twice."""
+    """A reader's place in the stream: drops updates that are repeated after a lost connection."""
 
     def __init__(self) -> None:
         self.position = 0
@@ -56,7 +56,7 @@ class _StreamCursor:
     def take(self, document: dict[str, Any]) -> Update | None:
         kind = UPDATES.get(str(document.get("type")))
         if kind is None:
-            return None  # of a newer coordinator, or about the connection
+            return None  # from a newer coordinator, or about the connection
         update = typed(kind, document)
         position = document.get("position")
         if isinstance(position, int):
@@ -83,11 +83,11 @@ class _StreamCursor:
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects in a stream of server-sent events, as the WHATWG has it. Comments are skipped."""
+    """The JSON objects in a stream of server-sent events (WHATWG HTML). Comments are skipped."""
     rest = b""
     data: list[bytes] = []
     async for chunk in chunks:
-        # Not by lines of text: that would also split at separators within the JSON.
+        # Not `splitlines`: it would also split at separators within the JSON.
         *lines, rest = (rest + chunk).split(b"\n")
         for line in (line.removesuffix(b"\r") for line in lines):
             if line.startswith(b"data:"):
@@ -105,5 +105,5 @@ def _object(data: bytes) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise BadAnswer("an event of the stream is no JSON object")
+        raise BadAnswer("an event of the stream is not a JSON object")
     return document

@@ -1,4 +1,4 @@
-"""The client for programs that are not asynchronous: the methods of `coordinator` and `job`, waited for."""
+"""The client for programs that are not asynchronous: blocking methods of `coordinator` and `job`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Job(Facade[AsyncJob]):
 
     @property
     def submitted(self) -> JobSubmitAnswer | None:
-        """What was answered when it was submitted; None where this handle was made by its id."""
+        """The answer to the submit; None if this handle was made by the job's id."""
         return self._inner.submitted
 
     def __repr__(self) -> str:
@@ -69,9 +69,9 @@ class Registry(Facade[AsyncRegistry]):
 class Coordinator(Facade[AsyncCoordinator]):
     """A client of one coordinator. Use it with `with`, or call `close()`; any thread may use it.
 
-    Every method raises `CoordinatorError` and nothing else: `Unreachable` where no answer came, a kind of
-    `RequestRefused` where the coordinator said no. A read shows every earlier write of the same client.
-    Progress callbacks are called on another thread.
+    Every method raises `CoordinatorError` and nothing else: `Unreachable` if no answer came, a kind of
+    `RequestRefused` if the coordinator refused. A read shows every earlier write of the same client.
+    Progress callbacks run on another thread.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Coordinator(Facade[AsyncCoordinator]):
         tries: int = TRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """As of AsyncCoordinator."""
+        """See AsyncCoordinator."""
         inner = AsyncCoordinator(
             url,
             api_key,
@@ -119,11 +119,11 @@ class Coordinator(Facade[AsyncCoordinator]):
         return Keys(self._thread, self._inner.keys)
 
     def job(self, job_id: str) -> Job:
-        """A handle on a job by its id; asks nothing yet."""
+        """A handle on a job by its id; sends no request."""
         return Job(self._thread, self._inner.job(job_id))
 
     def close(self) -> None:
-        """Give back the connections, and end the thread. May be called twice."""
+        """Close the connections and end the thread. May be called twice."""
         if not self._thread.closed:
             self._thread.run(self._inner.close())
             self._thread.close()

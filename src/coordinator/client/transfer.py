@@ -1,4 +1,4 @@
-"""Files to and from the blob store, by digest, without holding one in memory."""
+"""Uploads and downloads of files by digest, without holding a whole file in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coordinator.wire.signing import DIGEST_HEADER, content_digest
 CHUNK_BYTES: Final = 256 * 1024
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+"""Called with (bytes done, bytes in total)."""
 
 
 async def upload(http: HttpPool, path: Path, progress: Progress | None) -> Blob:
@@ -32,9 +32,9 @@ async def upload(http: HttpPool, path: Path, progress: Progress | None) -> Blob:
         def body() -> AsyncIterator[bytes]:
             return _content(path, size, progress)
 
-        # With its length, so that the server can refuse one that is too large before it reads it.
+        # With its length, so that the server can refuse too large a file before it reads it.
         headers = {b"Content-Length": b"%d" % size, b"Content-Type": b"application/octet-stream"}
-        # Where requests are signed, this is: without it the whole file would have to be read first.
+        # A signed request signs this digest; without it the whole file would be read into memory first.
         headers[DIGEST_HEADER.encode()] = content_digest(sha256).encode()
         await http.ask("PUT", address, body=body, headers=headers)
     if progress:
@@ -43,15 +43,15 @@ async def upload(http: HttpPool, path: Path, progress: Progress | None) -> Blob:
 
 
 async def download(http: HttpPool, blobs: str, ref: str, target: Path, progress: Progress | None) -> int:
-    """Fetch a blob from below the path `blobs` into `target`, which appears whole and checked or not at all.
+    """Fetch a blob under the path `blobs` into `target`, which appears whole and checked or not at all.
 
-    Raises CoordinatorError for what is neither `blob:<sha256>` nor a SHA-256.
+    Raises CoordinatorError if `ref` is neither `blob:<sha256>` nor a SHA-256.
     """
     try:
         sha256 = parse_blob_ref(ref if ref.startswith("blob:") else blob_ref(ref))
     except ValueError:
-        raise CoordinatorError("INVALID_ARGUMENT", "a file is named by blob:<sha256>") from None
-    # Of this download alone: a second one to the same place must not write into what the first has put there.
+        raise CoordinatorError("INVALID_ARGUMENT", "name the file by blob:<sha256>") from None
+    # For this download alone: a second one to the same target must not write into the file of the first.
     partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     digest = hashlib.sha256()
     done = 0
@@ -65,7 +65,7 @@ async def download(http: HttpPool, blobs: str, ref: str, target: Path, progress:
                     if progress:
                         progress(done, max(total, done))
         if digest.hexdigest() != sha256:
-            raise DamagedBlob(f"what arrived for {sha256} has another digest; fetch it again")
+            raise DamagedBlob(f"the content received for {sha256} has another digest; fetch it again")
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

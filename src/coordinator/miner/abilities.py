@@ -1,6 +1,7 @@
-"""What a miner can really do: which of its executors work here, and which models they have.
+"""The working executors of a miner, and their models.
 
-Checked at the start, and again while it runs where that can change by itself (`watched` executors: engines).
+All executors are checked at the start. `watched` executors (engines) can change by themselves, so they are
+checked again while the miner runs.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import structlog
 from coordinator.miner.executors.base import Executor
 
 MAX_MODELS = 500
-"""As many as can be registered; the first ones in the alphabet are kept."""
+"""The most that can be registered; the first ones in the alphabet are kept."""
 
 
 class Abilities:
-    """The executors that work, by service (`executors`), and why the others do not (`problems`)."""
+    """The working executors by service (`executors`), and the reasons why others fail (`problems`)."""
 
     def __init__(self, installed: Mapping[str, Executor], models: Iterable[str] = ()) -> None:
-        """`models` are the miner's own, which no executor has to report."""
+        """`models` are the miner's own: no executor needs to report them."""
         self.executors: dict[str, Executor] = {}
         self.problems: dict[str, str] = {}
         self._installed = dict(installed)
@@ -37,7 +38,7 @@ class Abilities:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Every model that is here now: the miner's own, and what its executors report. Sorted."""
+        """All models here now: the miner's own, and those that its executors report. Sorted."""
         found = set(self._own_models)
         for executor in self.executors.values():
             found.update(self._models.get(id(executor), ()))
@@ -45,17 +46,17 @@ class Abilities:
 
     @property
     def can_change(self) -> bool:
-        """Whether a check while running can find anything new."""
+        """Whether a later check can find a change."""
         return any(_watched(executor) for executor in self._installed.values())
 
     async def check(self) -> None:
-        """Look at every executor."""
+        """Check every executor."""
         async with self._checking:
             await self._check(self._installed)
             self._checked = True
 
     async def check_again(self) -> bool:
-        """Look at the watched ones again: whether services or models are others than before."""
+        """Check the watched executors again. True if services or models have changed."""
         async with self._checking:
             before = (self.services, self.models)
             await self._check({s: e for s, e in self._installed.items() if _watched(e)})
@@ -75,7 +76,7 @@ class Abilities:
                 self.executors[service] = executor
             else:
                 self.executors.pop(service, None)
-                # At the start the program tells all of them at once.
+                # At the start the program logs all of them at once.
                 if self._checked and self.problems.get(service) != problem:
                     self._log.warning("service_unavailable", service=service, reason=problem)
                 self.problems[service] = problem

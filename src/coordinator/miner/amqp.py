@@ -1,6 +1,6 @@
-"""The miner's way over RabbitMQ: one work queue, one queue of hints, commands in arrays.
+"""The miner's AMQP transport: one work queue, one queue of hints, commands in arrays.
 
-The consumers' channel is not the commands' channel: consuming from a queue that has vanished closes it.
+Consumers have a channel of their own, apart from commands: to consume from a vanished queue closes it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from coordinator.wire.topology import (
     progress_key,
 )
 
-# Commands whose answer decides about a slot (see `OfferBuffer.unanswered`).
-_ABOUT_JOBS = "job."
+# Commands whose answer may free a slot (see `OfferBuffer.unanswered`).
+_JOB_COMMANDS = "job."
 
 
 class _QueueVanished(Exception):
-    """The work queue is not there: nobody used it for a while, or the broker lost it."""
+    """The work queue is gone: nobody used it for a while, or the broker lost it."""
 
 
 class AmqpTransport:
@@ -92,7 +92,7 @@ class AmqpTransport:
         return answer
 
     async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
-        if not kind.startswith(_ABOUT_JOBS):
+        if not kind.startswith(_JOB_COMMANDS):
             return await self._rpc.call(kind, command)
         self._buffer.unanswered += 1
         try:
@@ -110,7 +110,7 @@ class AmqpTransport:
 
     async def report(self, offer: Offer, report: Mapping[str, Any]) -> bool:
         if offer.client is None:
-            return True  # an older coordinator, which has no use for it
+            return True  # an older coordinator, which ignores progress
         return await self._rpc.tell(
             PROGRESS_TYPE,
             report,
@@ -144,7 +144,7 @@ class AmqpTransport:
                 tries += 1
 
     async def _consume(self, connection: AbstractConnection) -> None:
-        """Consume while there is a use for it; returns when the queues are others, raises when they fail."""
+        """Consume while offers are wanted. Returns when the queues have changed, raises when they fail."""
         queues = work, control = self._queues
         vanished = False
 
@@ -176,7 +176,7 @@ class AmqpTransport:
                 elif tag is not None and not self._buffer.wanted:
                     await raw.basic_cancel(tag)
                     tag = None
-                    if not self._buffer.wanted:  # no slot came free meanwhile
+                    if not self._buffer.wanted:  # no slot became free meanwhile
                         self._buffer.give_back()
                 else:
                     await self._changed.wait()
@@ -185,7 +185,7 @@ class AmqpTransport:
             await _close(raw)
 
     async def _register_again(self) -> None:
-        """The same session once more: its answer means that the queues are there."""
+        """Register the same session again: after the answer the queues exist."""
         command = self._registration
         assert command is not None
         self._log.info("work_queue_vanished")
@@ -208,7 +208,7 @@ class AmqpTransport:
             value = from_json(message.body)
             offers = [read_offer(item) for item in (value if isinstance(value, list) else [value])]
         except ValueError as error:
-            # Off the queue with it: it would come back for ever, and a lost offer is made again.
+            # Take it off the queue: it would come back for ever, and a lost offer is made again.
             self._log.warning("bad_offer", reason=str(error) if isinstance(error, BadOffer) else "not JSON")
             offers = []
         bundle = Bundle(offers, lambda done: deliveries.settle(tag, done))
@@ -227,7 +227,7 @@ class AmqpTransport:
 
 
 class _Deliveries:
-    """Settles the deliveries of one channel; what was settled in one go is acknowledged with one frame."""
+    """Settles the deliveries of one channel; one frame acknowledges all that are settled at once."""
 
     def __init__(self, channel: AbstractChannel) -> None:
         self._channel = channel
@@ -240,7 +240,7 @@ class _Deliveries:
         self._open[tag] = None
 
     def settle(self, tag: int, done: bool) -> None:
-        """Take it off the queue, or put it back."""
+        """Take the delivery off the queue (`done`), or put it back."""
         self._open[tag] = done
         if self._flusher is None:
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
@@ -254,12 +254,12 @@ class _Deliveries:
                     else:
                         await self._channel.basic_reject(tag, requeue=True, wait=False)
         except LINK_ERRORS:
-            pass  # the channel is gone: the broker has put back whatever was not acknowledged
+            pass  # the channel is gone: the broker has put unacknowledged messages back
         finally:
             self._flusher = None
 
     def _frames(self) -> list[tuple[int, bool, bool]]:
-        """(tag, done, multiple) for all that is settled now."""
+        """(tag, done, multiple) for all settled deliveries."""
         frames: list[tuple[int, bool, bool]] = []
         first = 0
         while self._order and self._open[self._order[0]] is True:
@@ -280,7 +280,7 @@ async def _close(channel: AbstractChannel) -> None:
             async with asyncio.timeout(5):
                 await on_link(channel.close())
         except LINK_ERRORS:
-            pass  # gone already
+            pass  # already gone
 
 
 __all__ = ["AmqpTransport"]

@@ -1,4 +1,4 @@
-"""One attempt at one job: check, run under the time limit, sign; and what to report of it."""
+"""One attempt at one job: check the payload, run under the time limit, sign, and make the report."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from coordinator.wire.offers import Offer
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
 INVALID_RESULT = "INVALID_RESULT"
 MAX_PAYLOAD_BLOB_BYTES = 8 << 20
-"""A payload came in a message of 1 MiB; its stored form may spell characters in more bytes."""
-ENVELOPE_BYTES = 4096
-"""What a `job.complete` holds besides result and metrics, generously."""
+"""A payload came in a message of 1 MiB; its stored form may need more bytes for a character."""
+OVERHEAD_BYTES = 4096
+"""An upper bound for the other fields of a `job.complete`, besides result and metrics."""
 MAX_MESSAGE_CHARACTERS = 500
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 
@@ -45,8 +45,8 @@ _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 class Stopped(StrEnum):
     """Why the program stopped an attempt."""
 
-    CANCELED = "canceled"  # it is no longer ours
-    SESSION_LOST = "session_lost"  # the same, and so is everything else
+    CANCELED = "canceled"  # the attempt is no longer ours
+    SESSION_LOST = "session_lost"  # no attempt is ours any more
     HANDED_BACK = "handed_back"  # the program ends
 
 
@@ -58,7 +58,7 @@ def now_ms() -> int:
 class Attempt:
     """An attempt in hand, from the offer to its report.
 
-    `held` says whether it is known to be ours: those are in heartbeats.
+    `held`: the coordinator has confirmed that it is ours; heartbeats list held attempts.
     """
 
     __slots__ = (
@@ -75,8 +75,8 @@ class Attempt:
         "job_id",
         "miner_id",
         "offer",
+        "progress",
         "reporting",
-        "said",
         "session_id",
         "stopped",
     )
@@ -91,9 +91,9 @@ class Attempt:
         signer: StatementSigner,
         blobs: BlobAccess,
         folder: Path | None = None,
-        said: AttemptProgress | None = None,
+        progress: AttemptProgress | None = None,
     ) -> None:
-        """`said`: where its progress and text go; nowhere without it."""
+        """`progress` takes the executor's progress and text; without it they are dropped."""
         self.offer = offer
         self.job_id = offer.key[0]
         self.miner_id = miner_id
@@ -101,9 +101,9 @@ class Attempt:
         self.held = False
         self.reporting = False
         self.stopped: Stopped | None = None
-        self.said = said or AttemptProgress({}, lambda _: None)
+        self.progress = progress or AttemptProgress({}, lambda _: None)
         self.crash: Exception | None = None
-        """What the executor raised against its contract."""
+        """The executor's exception, if it broke its contract."""
         self._executor = executor
         self._signer = signer
         self._blobs = blobs
@@ -115,12 +115,12 @@ class Attempt:
 
     @property
     def key(self) -> tuple[str, int]:
-        """The job and the attempt, as messages name them."""
+        """The job and the attempt in the form of messages."""
         return self.job_id, self.offer.attempt
 
     @property
     def names(self) -> dict[str, Any]:
-        """The fields that every command about this attempt has; the trace is that of the offer."""
+        """The fields that all commands about this attempt share; the trace is the offer's."""
         names = {
             "job_id": self.job_id,
             "attempt": self.offer.attempt,
@@ -132,17 +132,17 @@ class Attempt:
         return names
 
     def stop(self, reason: Stopped) -> None:
-        """Stop the executor, if it runs. A result that is being reported stays: it may still count."""
+        """Stop the executor, if it runs. A report under way continues: the result may still count."""
         if self.stopped is None and not self.reporting:
             self.stopped = reason
             if self._task is not None:
                 self._task.cancel()
 
     async def run(self, *, inline: bool) -> tuple[str, dict[str, Any]] | None:
-        """Do the work: the command to report it with, (type, fields). None if the program stopped it.
+        """Do the work; returns the command that reports it, (type, fields), or None if it was stopped.
 
-        Never raises, except when the caller is cancelled. `inline` runs the executor in the caller's own
-        task: for work that is over before anyone could stop it, a task costs more than the work.
+        Raises only if the caller is cancelled. `inline` runs the executor in the caller's own task: for very
+        short work a task costs more than the work.
         """
         if self.stopped:
             return None
@@ -158,10 +158,10 @@ class Attempt:
         except _StoppedError:
             return None
         except Exception as error:
-            # Whatever an executor does, it costs its own job only. Its words could show this machine's paths.
+            # A broken executor costs only its own job. The error's text could show this machine's paths.
             self.crash = error
             report = self.failure(
-                EXECUTOR_FAILED, f"the executor broke off ({type(error).__name__})", retryable=True
+                EXECUTOR_FAILED, f"the executor failed ({type(error).__name__})", retryable=True
             )
         finally:
             if workspace.used:
@@ -200,7 +200,7 @@ class Attempt:
             raise _canceled_itself() from None
 
     async def _execute_inline(self, workspace: Workspace, limit: float) -> Outcome:
-        # A timer costs a tenth of such a job: `expire` looks after those that are not over at once.
+        # A timer costs a tenth of such a job: `expire` stops the few that take too long.
         task = self._inline_in = asyncio.current_task()
         assert task is not None
         self._due = time.monotonic() + limit
@@ -216,7 +216,7 @@ class Attempt:
                 task.uncancel()
 
     def expire(self, now: float) -> None:
-        """Stop work that runs inline and is over its time limit at `now` (monotonic seconds)."""
+        """Stop inline work that exceeds its time limit at `now` (monotonic seconds)."""
         if self._inline_in is not None and not self._expired and now >= self._due:
             self._expired = True
             self._inline_in.cancel()
@@ -232,13 +232,13 @@ class Attempt:
                 payload,
                 workspace,
                 self._blobs,
-                self.said.progress,
-                self.said.emit,
+                self.progress.progress,
+                self.progress.emit,
             )
         )
 
     async def _payload(self, workspace: Workspace) -> dict[str, Any]:
-        """The payload, which must be the one that the client sent. Raises ExecutorError."""
+        """The payload, checked against the client's digest. Raises ExecutorError."""
         offer = self.offer
         payload: Any = offer.payload
         if payload is None:
@@ -256,7 +256,7 @@ class Attempt:
             matches = False
         if not matches or not isinstance(payload, dict):
             raise ExecutorError(
-                INVALID_PAYLOAD, "the payload does not match its digest as it arrived", retryable=True
+                INVALID_PAYLOAD, "the received payload does not match its digest", retryable=True
             )
         return payload
 
@@ -264,14 +264,14 @@ class Attempt:
         salt = secrets.token_bytes(16)
         try:
             measured = canonical_json(outcome.result)
-            size = len(measured) + len(encode(outcome.metrics)) + ENVELOPE_BYTES
+            size = len(measured) + len(encode(outcome.metrics)) + OVERHEAD_BYTES
         except (CanonicalError, TypeError, ValueError) as error:
             detail = str(error) if isinstance(error, CanonicalError) else "the metrics are not JSON"
-            return self.failure(INVALID_RESULT, f"the executor's result: {detail}", retryable=False)
+            return self.failure(INVALID_RESULT, f"invalid result of the executor: {detail}", retryable=False)
         if size > MAX_BODY_BYTES:
             return self.failure(
                 RESULT_TOO_LARGE,
-                f"the result takes more than {MAX_BODY_BYTES} bytes; it belongs into a blob",
+                f"the result takes more than {MAX_BODY_BYTES} bytes; the executor must use a blob",
                 retryable=False,
             )
         digest = sha256(salt + measured).hexdigest()
@@ -311,5 +311,5 @@ def _canceled_itself() -> ExecutorError:
 
 
 def _storable(text: str) -> str:
-    """Without what no store can keep: NUL and lone surrogates."""
+    """The text without NUL and lone surrogates, which no store can keep."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:MAX_MESSAGE_CHARACTERS]

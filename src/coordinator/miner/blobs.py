@@ -1,4 +1,4 @@
-"""Files of jobs, to and from the coordinator over HTTP; the miner's side of `BlobAccess`."""
+"""Downloads and uploads of job files over HTTP; the miner's side of `BlobAccess`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coordinator.wire.signing import DIGEST_HEADER, content_digest, signing
 
 CHUNK_BYTES = 1 << 20
 TRIES = 6
-"""Then the attempt fails, retryably: a slot must not wait for a store that is gone."""
+"""After these the attempt fails, retryably: a slot must not wait for a store that is gone."""
 TIMEOUT = httpx.Timeout(60.0, connect=15.0)
 WEB_TRIES = 3
 UPLOAD_FAILED = "UPLOAD_FAILED"
@@ -50,32 +50,32 @@ class HttpBlobs:
         await self._client.aclose()
 
     def of_job(self, job_id: str) -> JobBlobs:
-        """The access that one attempt is given: uploads are the miner's, downloads only this job's."""
+        """The access for one attempt: uploads belong to the miner, downloads are limited to this job."""
         return JobBlobs(self, job_id)
 
     async def download(self, job_id: str, ref: str, to: Path, max_bytes: int) -> None:
-        """Fetch a blob of this job, or what a URL leads to, into a file.
+        """Fetch a blob of this job, or a URL, into a file.
 
-        Raises ExecutorError; leaves no partial file behind.
+        Raises ExecutorError; leaves no partial file.
         """
         if ref.startswith("blob:"):
             try:
                 digest = parse_blob_ref(ref)
             except BlobRefError as error:
                 raise ExecutorError(INVALID_PAYLOAD, str(error)) from None
-            whose, tries = "the blob store", TRIES
+            server, tries = "the blob store", TRIES
             once = functools.partial(self._download_once, job_id, digest, to, max_bytes)
         else:
-            whose, tries = "the input's server", WEB_TRIES
+            server, tries = "the input's server", WEB_TRIES
             once = functools.partial(self._web.fetch, ref, to, max_bytes)
         try:
-            await self._until_done(DOWNLOAD_FAILED, once, whose, tries)
+            await self._until_done(DOWNLOAD_FAILED, once, server, tries)
         except BaseException:
             _remove(to)
             raise
 
     async def upload(self, path: Path) -> tuple[str, int]:
-        """Store a file, unless it is stored already: its SHA-256 and its size. Raises ExecutorError."""
+        """Store a file, unless it is stored already; returns its SHA-256 and size. Raises ExecutorError."""
         digest, size = await asyncio.to_thread(_measure, path)
         await self._until_done(UPLOAD_FAILED, lambda: self._upload_once(digest, path, size))
         return digest, size
@@ -84,7 +84,7 @@ class HttpBlobs:
         self,
         code: str,
         once: Callable[[], Awaitable[None]],
-        whose: str = "the blob store",
+        server: str = "the blob store",
         most_tries: int = TRIES,
     ) -> None:
         for tries in range(most_tries):
@@ -94,7 +94,7 @@ class HttpBlobs:
                 if tries == most_tries - 1:
                     reason = str(error) if isinstance(error, FetchFailed) else type(error).__name__
                     raise ExecutorError(
-                        code, f"{whose} can't be reached ({reason})", retryable=True
+                        code, f"{server} can't be reached ({reason})", retryable=True
                     ) from None
                 await self._clock.sleep(self._backoff.delay(tries))
             else:
@@ -109,14 +109,14 @@ class HttpBlobs:
                     size += len(chunk)
                     if size > max_bytes:
                         raise ExecutorError(INPUT_TOO_LARGE, f"a file is larger than {max_bytes} bytes")
-                    # Hashing and writing a megabyte take a millisecond: not on the event loop.
+                    # Hashing and writing a megabyte take a millisecond: too long for the event loop.
                     await asyncio.to_thread(_keep, hasher.update, file, chunk)
         if hasher.hexdigest() != digest:
-            raise FetchFailed("the bytes do not have the digest they were asked for by")
+            raise FetchFailed("the received bytes have another digest")
 
     async def _upload_once(self, digest: str, path: Path, size: int) -> None:
-        head = await self._client.head(f"/v1/blobs/{digest}")
-        if head.is_success:
+        stored = await self._client.head(f"/v1/blobs/{digest}")
+        if stored.is_success:
             return
         response = await self._client.put(
             f"/v1/blobs/{digest}",
@@ -131,7 +131,7 @@ class HttpBlobs:
 
 
 class JobBlobs:
-    """One attempt's way to its files (a `BlobAccess`)."""
+    """One attempt's access to its files (a `BlobAccess`)."""
 
     def __init__(self, blobs: HttpBlobs, job_id: str) -> None:
         self._blobs = blobs
@@ -165,7 +165,7 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
 
 
 def _check(response: httpx.Response, code: str) -> None:
-    """Raise FetchFailed for what may pass, ExecutorError for what will not."""
+    """Raise FetchFailed for a passing failure, ExecutorError for a lasting one."""
     if response.is_success:
         return
     if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:

@@ -1,4 +1,4 @@
-"""What a miner program has to know, and what it can find out about its machine."""
+"""The configuration of a miner program, and the detection of its hardware."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DEFAULT_RECHECK_SECONDS = 30.0
 
 
 class BadConfig(ValueError):
-    """The miner can't be started like this; the message says which value is wrong, never a secret."""
+    """The miner's configuration is invalid; the message names the value, never a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """GPUs of this machine, and the newest CUDA version that its driver knows."""
+    """GPUs of this machine, and the newest CUDA version that its driver supports."""
 
     gpus: tuple[Gpu, ...] = ()
     cuda: str | None = None
@@ -37,16 +37,16 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class MinerConfig:
-    """One miner process. `hardware` is None to look for itself (`nvidia-smi`, if it is there)."""
+    """One miner process. With `hardware` None it detects its own (by `nvidia-smi`, if installed)."""
 
     key: str = field(repr=False)
     """`name:secret`; the name is the principal."""
     node: str | None = None
-    """Names this machine where one principal runs several."""
+    """Names this machine if one principal runs several."""
     concurrency: int = 1
     """Jobs at the same time."""
     coordinator_url: str = "http://127.0.0.1:8011"
-    """For blobs; and for everything where there is no `amqp_url`."""
+    """For blobs; without `amqp_url`, for everything."""
     amqp_url: str | None = field(default=None, repr=False)
     key_file: Path = DEFAULT_KEY_FILE
     """The Ed25519 key that signs statements; made on first use."""
@@ -54,29 +54,29 @@ class MinerConfig:
     models: tuple[str, ...] = ()
     region: str | None = None
     price: str | None = None
-    """What one GPU second costs, a decimal string. None takes the registry's list price."""
+    """The price of one GPU second, a decimal string. None takes the registry's list price."""
     grace_seconds: float = DEFAULT_GRACE_SECONDS
-    """How long a stop waits for what runs."""
+    """How long a stop waits for running jobs."""
     recheck_seconds: float = DEFAULT_RECHECK_SECONDS
-    """How often engines are looked at again; a job that finds its engine away has it done at once."""
+    """Time between checks of the engines; a job that can't reach its engine causes a check at once."""
     work_folder: Path | None = None
-    """Where jobs get their temporary folders; None is the system's."""
+    """The folder of the jobs' temporary folders; None is the system's."""
 
     fetch_allow_hosts: tuple[str, ...] = ()
-    """Hosts (`host` or `host:port`) that inputs may be fetched from although they are not public."""
+    """Private hosts (`host` or `host:port`) from which inputs may be fetched."""
 
     def __post_init__(self) -> None:
         name, _, secret = self.key.partition(":")
         if not re.fullmatch(NAME, name) or not secret:
             raise BadConfig("the API key must be name:secret")
         if self.node is not None and not re.fullmatch(NAME, self.node):
-            raise BadConfig("the node name takes letters, digits, - and _, 63 at most")
+            raise BadConfig("the node name must be at most 63 letters, digits, - and _")
         if not 1 <= self.concurrency <= 1024:
             raise BadConfig("the concurrency must be 1 to 1024")
         if self.recheck_seconds <= 0:
             raise BadConfig("the time between checks must be positive")
         if self.grace_seconds < 0:
-            raise BadConfig("the grace period can't be negative")
+            raise BadConfig("the grace period must not be negative")
         if self.amqp_url is not None:
             try:
                 check_amqp_url(self.amqp_url)
@@ -99,7 +99,7 @@ class MinerConfig:
     def capabilities(
         self, services: Sequence[str], hardware: Hardware, *, models: Sequence[str] | None = None
     ) -> Capabilities:
-        """What this miner registers with: `models`, or its own where none are given. Raises BadConfig."""
+        """The capabilities to register, with `models` or the miner's own. Raises BadConfig."""
         try:
             return Capabilities(
                 services=tuple(services),
@@ -111,16 +111,16 @@ class MinerConfig:
             )
         except ValidationError as error:
             first = first_invalid_field(error).text("capabilities")
-            raise BadConfig(f"these capabilities can't be registered: {first}") from None
+            raise BadConfig(f"invalid capabilities: {first}") from None
 
 
 def new_session_id() -> str:
-    """A session id that nobody had before."""
+    """A new, unique session id."""
     return secrets.token_hex(12)
 
 
 async def detect_hardware() -> Hardware:
-    """NVIDIA's cards as their driver reports them; nothing where there is no `nvidia-smi`, or it fails."""
+    """The NVIDIA GPUs that the driver reports; nothing if `nvidia-smi` is missing or fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return Hardware()
@@ -130,7 +130,7 @@ async def detect_hardware() -> Hardware:
 
 
 def parse_gpus(listed: str) -> tuple[Gpu, ...]:
-    """The cards in lines such as `NVIDIA GeForce RTX 4090, 24564` (MiB). Unreadable lines are left out."""
+    """The GPUs in lines such as `NVIDIA GeForce RTX 4090, 24564` (MiB). Unreadable lines are left out."""
     gpus = []
     for line in listed.splitlines():
         name, _, memory = line.rpartition(",")

@@ -1,7 +1,7 @@
-"""Files from the web, named by strangers: fetched without being led into the miner's own network.
+"""Fetches strangers' URLs safely: never from the miner's own network.
 
-A name is resolved once; all of its addresses must be public, and the connection goes to one of those that
-were looked at, whatever the name resolves to a moment later. TLS still proves the name. Redirects are
+A name is resolved once. All its addresses must be public, and the connection goes to one of the checked
+addresses, even if the name resolves differently a moment later. TLS still proves the name. Redirects are
 followed here, each checked like the first URL. Nothing is decompressed.
 """
 
@@ -25,14 +25,14 @@ from coordinator.wire.urls import UnsafeUrl, Url, check_url, is_public
 DOWNLOAD_FAILED: Final = "DOWNLOAD_FAILED"
 UNSAFE_URL: Final = "UNSAFE_URL"
 MAX_REDIRECTS: Final = 5
-MAX_ADDRESSES: Final = 4  # of one name that are tried
+MAX_ADDRESSES: Final = 4  # tried for one name
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
 """For the next bytes to arrive."""
 FETCH_SECONDS: Final = 1800.0
-"""For a whole file: a server that drips must not hold a slot for as long as the job may take."""
+"""For a whole file: a very slow server must not hold a slot for the job's whole time limit."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_MAY_PASS: Final = frozenset({408, 425, 429})
+_TRANSIENT: Final = frozenset({408, 425, 429})
 _CHUNK_BYTES: Final = 1 << 20
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -40,11 +40,11 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class FetchFailed(Exception):
-    """The server, or the way to it, failed in a way that may pass."""
+    """The server or the network failed; another try may succeed."""
 
 
 class WebFiles:
-    """Fetches URLs into files. `allowed`: hosts that may be anywhere (see `domain.urls.parse_allowed`)."""
+    """Fetches URLs into files. `allowed`: hosts that need not be public (see `wire.urls.parse_allowed`)."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class WebFiles:
                 try:
                     text = urljoin(text, _header(response, b"location"))
                 except ValueError:
-                    raise UnsafeUrl("it redirects to what is no URL") from None
+                    raise UnsafeUrl("it redirects to an invalid URL") from None
             target = check_url(text, self._allowed)
             if url.scheme == "https" and target.scheme != "https":
                 raise UnsafeUrl("it redirects from https to http")
@@ -95,10 +95,10 @@ class WebFiles:
 
     @asynccontextmanager
     async def _get(self, url: Url) -> AsyncIterator[httpcore.Response]:
-        # For one request: nothing (a connection, a cookie) is carried from one stranger's URL to another's.
+        # A pool per request: strangers' URLs share no connection and no cookie.
         if url.scheme == "https" and self._tls is None:
             self._tls = await asyncio.to_thread(httpx.create_ssl_context)
-        network = _CheckedNetwork(self._resolve, judges=not url.allowed)
+        network = _CheckedNetwork(self._resolve, public_only=not url.allowed)
         async with httpcore.AsyncConnectionPool(ssl_context=self._tls, network_backend=network) as pool:
             request = pool.stream(
                 "GET",
@@ -121,12 +121,12 @@ class WebFiles:
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that were looked at, and to nothing else."""
+    """Connects only to checked addresses."""
 
-    def __init__(self, resolve: Resolve, *, judges: bool) -> None:
+    def __init__(self, resolve: Resolve, *, public_only: bool) -> None:
         self._plain = httpcore.AnyIOBackend()
         self._resolve = resolve
-        self._judges = judges
+        self._public_only = public_only
 
     async def connect_tcp(
         self,
@@ -136,15 +136,15 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to one of the host's addresses, all of which are public. Raises UnsafeUrl."""
+        """A connection to one of the host's addresses; all must be public. Raises UnsafeUrl."""
         try:
             async with asyncio.timeout(timeout):
                 addresses = await self._resolve(host, port)
         except OSError as error:  # a TimeoutError is one
             raise httpcore.ConnectError(f"no address ({type(error).__name__})") from None
-        # One bad address among good ones is how a name is made to lead inwards now and then.
-        if self._judges and not all(map(is_public, addresses)):
-            raise UnsafeUrl("its host has an address that is not of the public internet")
+        # A private address among public ones would lead to the private network now and then.
+        if self._public_only and not all(map(is_public, addresses)):
+            raise UnsafeUrl("its host has an address that is not public")
         failure: Exception = httpcore.ConnectError("no address")
         for address in addresses[:MAX_ADDRESSES]:
             try:
@@ -156,7 +156,7 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore.AsyncNetworkStream:
-        raise UnsafeUrl("no URL leads to a socket of this machine")
+        raise UnsafeUrl("a URL can't name a socket of this machine")
 
     async def sleep(self, seconds: float) -> None:
         await self._plain.sleep(seconds)
@@ -164,19 +164,19 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
 
 async def _resolve(host: str, port: int) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # With a zone (fe80::1%eth0) no address is public, which is how `is_public` reads it.
+    # An address with a zone (fe80::1%eth0) is never public; `is_public` says so.
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _check(response: httpcore.Response, max_bytes: int) -> None:
-    """Raise FetchFailed for what may pass, ExecutorError for what will not."""
+    """Raise FetchFailed for a passing failure, ExecutorError for a lasting one."""
     status = response.status
-    if status >= 500 or status in _MAY_PASS:
+    if status >= 500 or status in _TRANSIENT:
         raise FetchFailed(f"HTTP status {status}")
     if status != 200:
         raise ExecutorError(DOWNLOAD_FAILED, f"the input's server answered {status}")
     if _header(response, b"content-encoding").lower() not in ("", "identity"):
-        raise ExecutorError(DOWNLOAD_FAILED, "the input's server sent it compressed, which was not asked for")
+        raise ExecutorError(DOWNLOAD_FAILED, "the input's server compressed it without being asked")
     length = _header(response, b"content-length")
     if length.isdigit() and int(length) > max_bytes:
         raise _too_large(max_bytes)

@@ -1,4 +1,4 @@
-"""The miner's way over HTTP, for where AMQP can't go: long polls that claim, results by POST."""
+"""The miner's HTTP transport, for networks without AMQP: long polls that claim, results by POST."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import structlog
 
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, MinerInbox
-from coordinator.wire.amqp_batching import AGAIN_LATER
+from coordinator.wire.amqp_batching import RETRY_LATER
 from coordinator.wire.answers import AnswerJson, refused
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat
@@ -23,7 +23,7 @@ POLL_WAIT_SECONDS = 15
 REQUEST_TIMEOUT_SECONDS = 30.0
 REPORT_TIMEOUT_SECONDS = 5.0
 POLLS_AT_A_TIME = 4
-"""Each claims one job; more slots than this fill up within a few round trips."""
+"""Each poll claims one job; more slots than this fill up within a few round trips."""
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 _PATHS = {
@@ -39,16 +39,16 @@ _PATHS = {
 
 @dataclass(frozen=True, slots=True)
 class ClaimedOffer:
-    """What a poll returned (a `HeldOffer`): it is claimed, so there is nothing to settle."""
+    """An offer from a poll (a `HeldOffer`): it is claimed, so there is nothing to settle."""
 
     offer: Offer
     claimed: bool = True
 
     def done(self) -> None:
-        """Nothing: polling took it off the queue."""
+        """Does nothing: the poll took it off the queue."""
 
     def back(self) -> None:
-        """Nothing: what this session holds goes to others when the session ends."""
+        """Does nothing: when the session ends, other miners get its jobs."""
 
 
 class HttpTransport:
@@ -129,7 +129,7 @@ class HttpTransport:
         if response.is_success and self._inbox is not None and self._answer(response).get("whole"):
             hint = {"hint": "progress", "job_id": str(offer.job_id), "attempt": offer.attempt}
             self._inbox.on_hint(hint)
-        # What is refused now would be refused again: the attempt is not ours, or an older coordinator.
+        # A repeat would be refused again: the attempt is not ours, or the coordinator is older.
         return not response.is_server_error
 
     async def take(self) -> HeldOffer | None:
@@ -138,7 +138,7 @@ class HttpTransport:
                 await self._or_end(self._live.wait())
                 if self._ended:
                     break
-                # Not cut short by the end: what this poll claims would be ours without our knowing.
+                # The end does not cut this short: the poll may claim a job, and we must know of it.
                 held = await self._poll(self._session)
                 if held is not None:
                     return held
@@ -180,7 +180,7 @@ class HttpTransport:
         return None
 
     async def _or_end(self, waiting: Any) -> None:
-        """Wait for it, or until `stop_taking`."""
+        """Wait for `waiting`, or until `stop_taking`."""
         task = asyncio.ensure_future(waiting)
         self._waiting.add(task)
         try:
@@ -192,7 +192,7 @@ class HttpTransport:
     async def _post(
         self, path: str, body: Mapping[str, Any], timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
     ) -> httpx.Response:
-        """POST until there is an answer that a repeat would not change."""
+        """POST until an answer comes that a repeat would not change."""
         tries = 0
         while True:
             delay = self._backoff.delay(tries)
@@ -234,11 +234,11 @@ def _to_repeat(response: httpx.Response) -> bool:
         problem = response.json()
     except ValueError:
         return False
-    return isinstance(problem, dict) and problem.get("code") in AGAIN_LATER
+    return isinstance(problem, dict) and problem.get("code") in RETRY_LATER
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks for. The other form of this header, a date, is as good as none."""
+    """The seconds of the header `Retry-After`; 0 without it, and for its other form, a date."""
     try:
         asked = float(response.headers.get("Retry-After", "0"))
     except ValueError:

@@ -1,9 +1,9 @@
-"""Offers between the work queue and the slots, and when not to have any.
+"""The buffer of offers between the work queue and the slots.
 
-The broker hands a miner as many messages as its prefetch allows, whether or not a slot is free. So while
-every slot is busy this miner stops consuming and hands back what it holds: an idle miner of the same profile
-gets it. Not at once, though: between two short jobs every slot is busy for a moment, and coming back costs a
-round trip.
+The broker sends a miner as many messages as its prefetch allows, even if no slot is free. So while every slot
+is busy this miner stops consuming and puts its messages back, for an idle miner of the same profile. It waits
+a little before: between two short jobs every slot is busy for a moment, and to consume again costs a round
+trip.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Protocol
 from coordinator.wire.offers import Offer
 
 PAUSE_AFTER_SECONDS = 0.05
-"""Every slot busy with work for so long: stop consuming."""
+"""Stop consuming if every slot has been busy for so long."""
 PAUSE_UNANSWERED_AFTER_SECONDS = 1.0
-"""The same where some slot only waits for an answer, and so is about to be free."""
+"""The same if a slot only waits for an answer, and so will soon be free."""
 
 
 class Timer(Protocol):
@@ -29,9 +29,9 @@ class Timer(Protocol):
 class Bundle:
     """One message of the work queue and its offers. It is settled once, as a whole.
 
-    `settle(True)` takes the message off the queue, when all of its offers are done; `settle(False)` puts it
-    back, as soon as one of them has to go back. Offers of a message that went back may meet this miner
-    again: whoever serves them knows which they have seen.
+    `settle(True)` takes the message off the queue, once all its offers are done. `settle(False)` puts it
+    back, as soon as one of them has to go back. This miner may get the offers of such a message again; the
+    slots remember the attempts that they have served.
     """
 
     __slots__ = ("_left", "_settle", "offers", "settled")
@@ -43,7 +43,7 @@ class Bundle:
         self._settle = settle
 
     def one_done(self) -> None:
-        """One more of its offers needs no miner any more."""
+        """One more of its offers is done."""
         self._left -= 1
         if self._left <= 0 and not self.settled:
             self.settled = True
@@ -79,10 +79,10 @@ class BufferedOffer:
 
 
 class OfferBuffer:
-    """Hands offers to whoever waits in `take`, and says through `wanted` whether to consume.
+    """Gives offers to the callers of `take`; `wanted` says whether to consume.
 
-    `on_change` is called whenever `wanted` has changed. Whoever consumes calls `give_back` once it has
-    stopped, since messages may arrive until then.
+    `on_change` is called whenever `wanted` has changed. The consumer calls `give_back` after it has stopped,
+    since messages may arrive until then.
     """
 
     def __init__(
@@ -103,15 +103,15 @@ class OfferBuffer:
         self._suspended = True
         self._ended = False
         self.unanswered = 0
-        """Commands about jobs that wait for their answers; each keeps a slot that is about to be free."""
+        """Commands about jobs that wait for their answers; each keeps a slot that will soon be free."""
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a use for offers."""
+        """Whether the miner can use offers now."""
         return not (self._paused or self._suspended or self._ended)
 
     def put(self, bundle: Bundle) -> None:
-        """A message arrived."""
+        """Take a message from the queue."""
         if not self.wanted:
             bundle.back()
             return
@@ -142,22 +142,22 @@ class OfferBuffer:
             raise
 
     def give_back(self) -> None:
-        """Put every message back that has an offer nobody took yet."""
+        """Put back every message with an offer that no slot has taken."""
         for bundle in {id(bundle): bundle for _, bundle in self._offers}.values():
             bundle.back()
         self._offers.clear()
 
     def forget(self) -> None:
-        """The connection is gone, and with it every message: the broker has put them back."""
+        """The connection is gone: drop all messages, as the broker has put them back."""
         self._offers.clear()
 
     def suspend(self) -> None:
-        """No offers until `resume`."""
+        """Want no offers until `resume`."""
         self._suspended = True
         self._on_change()
 
     def resume(self) -> None:
-        """Offers again."""
+        """Want offers again."""
         self._suspended = False
         self._paused = False
         self._last_free = self._now()
@@ -165,7 +165,7 @@ class OfferBuffer:
         self._watch()
 
     def end(self) -> None:
-        """No offers any more; whoever waits for one gets None."""
+        """Want no more offers; waiting callers of `take` get None."""
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
@@ -184,7 +184,7 @@ class OfferBuffer:
         return None
 
     def _watch(self) -> None:
-        """Look again later whether every slot is still busy."""
+        """Check later whether every slot is still busy."""
         if self._timer is None and self.wanted and not self._has_takers():
             self._timer = self._call_later(PAUSE_AFTER_SECONDS, self._check)
 
@@ -198,7 +198,7 @@ class OfferBuffer:
             self._paused = True
             self._on_change()
         else:
-            # Not `allowed - busy_for`: the answers may come sooner, and then the short limit holds.
+            # Not `allowed - busy_for`: if the answers come sooner, the short limit applies.
             self._timer = self._call_later(min(PAUSE_AFTER_SECONDS, allowed - busy_for), self._check)
 
     def _has_takers(self) -> bool:

@@ -1,4 +1,4 @@
-"""The miner program: register, heartbeats, offers, work, results, and a stop that loses nothing.
+"""The miner program: registration, heartbeats, offers, work, results, and a stop that loses nothing.
 
 exit_code = await MinerProgram(config, transport, load_executors()).run()
 """
@@ -27,14 +27,14 @@ from coordinator.wire.heartbeat import MAX_INFLIGHT, Heartbeat, HeldAttempt
 from coordinator.wire.urls import parse_allowed
 
 EXIT_OK, EXIT_REFUSED, EXIT_NO_EXECUTOR = 0, 1, 2
-FAREWELL_SECONDS = 5.0
-"""How long a stop waits for the coordinator to answer releases, and then `miner.leave`."""
+LEAVE_SECONDS = 5.0
+"""How long a stop waits for the answers to releases, and as long again for that to `miner.leave`."""
 DEFAULT_HEARTBEAT_SECONDS = 10.0
 MAX_REPORTED_PROGRESS = 100
 
 
 class MinerProgram:
-    """One run of a miner. `executors` maps service ids to what runs them."""
+    """One run of a miner. `executors` maps service ids to their executors."""
 
     def __init__(
         self,
@@ -67,45 +67,46 @@ class MinerProgram:
         self._log = structlog.get_logger().bind(miner=config.miner_id)
 
         self.refusal: tuple[str, str] | None = None
-        """Code and detail of what the coordinator said, where that ended the program."""
+        """Code and detail of the coordinator's refusal, if one ended the program."""
         self._session_id = new_session_id()
         self._registered = asyncio.Event()
         self._lost = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._changed = asyncio.Event()
-        self._away = False
+        self._signed_off = False
+        """No executor works at present, so there is no session."""
         self._registration: dict[str, Any] = {}
         self._beat_seconds = DEFAULT_HEARTBEAT_SECONDS
-        # Three steps of a stop: nothing new; the grace period runs; hand back now.
+        # The three steps of a stop: begin nothing new; the grace period runs; hand back now.
         self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._now = asyncio.Event()
+        self._grace_runs = asyncio.Event()
+        self._hand_back = asyncio.Event()
 
     @property
     def session_id(self) -> str:
-        """The present session's id."""
+        """The id of the present session."""
         return self._session_id
 
     @property
     def inflight(self) -> list[tuple[str, int]]:
-        """(job id, attempt) of what this miner has in hand."""
+        """The attempts in hand, as (job id, attempt)."""
         return list(self._slots.inflight)
 
     def stop(self) -> None:
-        """Stop in an orderly way; a second call hands back at once what still runs. For signal handlers."""
-        if self._hurry.is_set():
-            self._now.set()
-        self._hurry.set()
+        """Stop in order; a second call hands back running jobs at once. For signal handlers."""
+        if self._grace_runs.is_set():
+            self._hand_back.set()
+        self._grace_runs.set()
         self._stopping.set()
 
     def drain(self) -> None:
-        """Finish what runs, however long that takes, and stop: the coordinator wants this miner out."""
+        """Finish the running jobs without a time limit, then stop: the coordinator drains this miner."""
         if not self._stopping.is_set():
             self._log.info("draining")
             self._stopping.set()
 
     async def run(self, *, handle_signals: bool = True) -> int:
-        """Work until told to stop. The process's exit code: 0, or 1 or 2 where there was no way to start."""
+        """Work until stopped. Returns the exit code of the process: EXIT_OK, or why it could not start."""
         with self._signals() if handle_signals else contextlib.nullcontext():
             try:
                 return await self._run()
@@ -115,19 +116,19 @@ class MinerProgram:
 
     # --- life cycle ----------------------------------------------------------------------------------------
     async def _run(self) -> int:
-        # 1. What this machine can do.
+        # 1. Find the abilities of this machine.
         await self._abilities.check()
         self._log.info("services_checked", on=self._abilities.services, off=self._abilities.problems)
         if not self._abilities.executors:
             self._log.error("no_executor")
             return EXIT_NO_EXECUTOR
         hardware = self._config.hardware or await detect_hardware()
-        self._request(hardware)  # bad capabilities end it here
+        self._request(hardware)  # raises for bad capabilities
         # 2. Register.
         await self._transport.start(self, self._config.concurrency)
         keeper = asyncio.create_task(self._keep_session(hardware))
         stopping = asyncio.create_task(self._stopping.wait())
-        # 3. Work, and say so. Heartbeats go on until the farewell: what still runs keeps its lease.
+        # 3. Work. Heartbeats continue until the end, so that running jobs keep their leases.
         beats = asyncio.create_task(self._heartbeats())
         slots = [asyncio.create_task(self._slots.serve()) for _ in range(self._config.concurrency)]
         watch = asyncio.create_task(self._slots.watch())
@@ -138,7 +139,7 @@ class MinerProgram:
             await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if keeper.done():
                 return keeper.result()
-            # 4. Nothing new, and an end to what is here.
+            # 4. Begin nothing new, and finish the jobs in hand.
             keeper.cancel()
             abilities.cancel()
             await self._finish()
@@ -149,7 +150,7 @@ class MinerProgram:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _request(self, hardware: Hardware) -> dict[str, Any]:
-        """What to register with, as things are now. Raises BadConfig."""
+        """The registration with the present abilities. Raises BadConfig."""
         capabilities = self._config.capabilities(
             self._abilities.services, hardware, models=self._abilities.models
         )
@@ -161,7 +162,7 @@ class MinerProgram:
         }
 
     async def _keep_session(self, hardware: Hardware) -> int:
-        """Register, and again whenever the session is over; returns only when that is refused."""
+        """Register, and again whenever the session is over. Returns only after a refusal."""
         while True:
             self._lost.clear()
             if self._abilities.executors:
@@ -173,31 +174,31 @@ class MinerProgram:
                     return EXIT_REFUSED
             await self._lost.wait()
 
-    # --- abilities that come and go ------------------------------------------------------------------------
+    # --- changing abilities --------------------------------------------------------------------------------
     async def _keep_abilities(self) -> None:
-        """Look now and then at what can change by itself, and offer what there is."""
+        """Check the watched executors from time to time, and register changed abilities."""
         while self._abilities.can_change:
             await _first(self._changed, timeout_seconds=self._config.recheck_seconds)
             if self._changed.is_set() or await self._abilities.check_again():
                 await self._renew()
 
     async def _still_offers(self, service: str) -> bool:
-        """A job found its engine away: look at once whether this miner can still run such jobs."""
+        """A job could not reach its engine: check whether this miner can still run such jobs."""
         if await self._abilities.check_again():
-            self._rest()
+            self._pause()
             self._changed.set()
         return service in self._abilities.executors
 
     async def _renew(self) -> None:
-        """The abilities have changed: finish what runs, then begin a session with those of now.
+        """The abilities have changed: finish the running jobs, then begin a session with the new abilities.
 
-        A new session ends the old one's leases, so nothing may be in hand then; and nothing new is taken
-        meanwhile, since the queue may hold jobs that this miner can't run any more.
+        A new session ends the leases of the old one, so no job may be in hand then. No new job is taken
+        meanwhile, as the queue may hold jobs that this miner can't run any more.
         """
         self._log.info("abilities_changed", services=self._abilities.services, models=self._abilities.models)
-        if not self._away:
+        if not self._signed_off:
             await self._registered.wait()
-            self._rest()
+            self._pause()
             await self._slots.idle.wait()
             self._registered.clear()
             names = {"miner_id": self._config.miner_id, "session_id": self._session_id}
@@ -205,13 +206,13 @@ class MinerProgram:
             if not self._abilities.executors:
                 await self._transport.call("miner.leave", names)
         self._changed.clear()
-        self._away = not self._abilities.executors
-        if not self._away:
-            self._slots.resting = False
+        self._signed_off = not self._abilities.executors
+        if not self._signed_off:
+            self._slots.paused = False
             self._lost.set()
 
-    def _rest(self) -> None:
-        self._slots.resting = True
+    def _pause(self) -> None:
+        self._slots.paused = True
         self._transport.suspend()
 
     async def _register(self, request: Mapping[str, Any]) -> bool:
@@ -238,23 +239,23 @@ class MinerProgram:
         return True
 
     async def _finish(self) -> None:
-        """Get nothing new, finish or hand back what is here, and leave."""
+        """Take nothing new, finish or hand back the jobs in hand, and leave."""
         slots = self._slots
         slots.ending = True
         self._transport.stop_taking()
         self._log.info("stopping", inflight=len(slots.inflight))
         names = {"miner_id": self._config.miner_id, "session_id": self._session_id}
-        # Beside the work, since nothing here depends on its answer.
+        # Concurrently, since nothing here depends on its answer.
         drain = asyncio.create_task(self._drained(names))
         try:
             if not slots.idle.is_set():
-                await _first(slots.idle, self._hurry)
-                await _first(slots.idle, self._now, timeout_seconds=self._config.grace_seconds)
+                await _first(slots.idle, self._grace_runs)
+                await _first(slots.idle, self._hand_back, timeout_seconds=self._config.grace_seconds)
             slots.stop_all(Stopped.HANDED_BACK)
-            await _first(slots.idle, timeout_seconds=FAREWELL_SECONDS)
+            await _first(slots.idle, timeout_seconds=LEAVE_SECONDS)
             if self._registered.is_set():
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FAREWELL_SECONDS):
+                    async with asyncio.timeout(LEAVE_SECONDS):
                         await self._transport.call("miner.leave", names)
         finally:
             drain.cancel()
@@ -265,7 +266,7 @@ class MinerProgram:
         if self._registered.is_set():
             await self._transport.call("miner.drain", names)
 
-    # --- what the transport says (an `Inbox`) --------------------------------------------------------------
+    # --- calls from the transport (a `MinerInbox`) ---------------------------------------------------------
     def on_hint(self, hint: Mapping[str, Any]) -> None:
         match hint.get("hint"):
             case "cancel":
@@ -274,7 +275,7 @@ class MinerProgram:
                 if isinstance(hint.get("attempt"), int):
                     self._slots.send_progress(str(hint.get("job_id")), hint["attempt"])
             case "drain" if hint.get("session_id", self._session_id) == self._session_id:
-                # One for an earlier session may have lain in the queue since that ended.
+                # A hint for an earlier session may have waited in the queue since that ended.
                 self.drain()
             case "register":
                 # The heartbeat's answer says whether this session is still known.
@@ -282,7 +283,7 @@ class MinerProgram:
 
     def on_session_lost(self, session_id: str) -> None:
         if session_id != self._session_id or not self._registered.is_set():
-            return  # the news is old
+            return  # an earlier session
         self._log.warning("session_lost", session=session_id)
         self._registered.clear()
         self._session_id = new_session_id()
@@ -303,7 +304,7 @@ class MinerProgram:
             try:
                 await self._beat()
             except Exception as error:
-                # Silence costs every lease; a heartbeat that went wrong costs one heartbeat.
+                # Without heartbeats every lease would expire; one that fails costs one heartbeat.
                 self._log.warning("heartbeat_failed", error=type(error).__name__)
             spent = asyncio.get_running_loop().time() - started
             await _first(self._beat_now, timeout_seconds=max(0.0, self._beat_seconds - spent))
@@ -312,7 +313,9 @@ class MinerProgram:
         session_id = self._session_id
         held = [attempt for attempt in self._slots.inflight.values() if attempt.held]
         progress = {
-            a.job_id: round(a.said.fraction, 3) for a in held[:MAX_REPORTED_PROGRESS] if a.said.fraction
+            a.job_id: round(a.progress.fraction, 3)
+            for a in held[:MAX_REPORTED_PROGRESS]
+            if a.progress.fraction
         }
         beat = Heartbeat(
             miner_id=self._config.miner_id,

@@ -1,8 +1,8 @@
-"""What running attempts say of themselves: gathered as it comes, sent in slices of time.
+"""Progress and text of running attempts: gathered, and sent in slices of time.
 
-`emit` and `progress` may be called from any thread, thousands of times a second; what leaves is one report
-per attempt and slice. A transport that is slow or away delays nobody: text waits, bounded, and beyond that
-its oldest part is missing, which `offset` shows.
+`emit` and `progress` may be called from any thread, thousands of times a second; one report per attempt and
+slice is sent. A slow or lost connection delays no executor: the text waits, up to a bound. Beyond that the
+oldest part is dropped, which `offset` shows.
 """
 
 from __future__ import annotations
@@ -17,47 +17,48 @@ from coordinator.wire.limits import MAX_PROGRESS_NOTE, MAX_PROGRESS_TEXT
 
 SLICE_SECONDS: Final = 0.075
 LONGEST_SLICE_SECONDS: Final = 2.0
-"""Between reports while they do not get through."""
+"""Between reports while none gets through."""
 FLUSH_SECONDS: Final = 1.0
 SENDERS: Final = 8
-"""Reports that are under way at the same time."""
+"""Concurrent reports."""
 
 Report = dict[str, Any]
 Send = Callable[[Report], Awaitable[bool]]
-"""Sends a report once; False where it certainly did not arrive. Never raises."""
+"""Sends a report once; False if it certainly did not arrive. Never raises."""
 
 
 class AttemptProgress:
-    """What one attempt says. Thread-safe, but for `take` and `missed`, which the reporter calls."""
+    """Progress and text of one attempt. Thread-safe, except `take` and `missed`, which the reporter calls."""
 
     def __init__(self, names: Report, on_news: Callable[[AttemptProgress], None]) -> None:
-        """`names`: the members that say which attempt it is, and whose."""
+        """`names`: the members that name the attempt, its miner and its session."""
         self.names = names
         self.fraction = 0.0
         self.order = asyncio.Lock()
-        """Reports of one attempt leave one after the other."""
+        """Sends the reports of one attempt one after the other."""
         self._on_news = on_news
         self._lock = threading.Lock()
         self._seq = 0
         self._note = ""
-        self._said = False
+        self._progressed = False
+        """Whether `fraction` and `_note` are not reported yet."""
         self._pieces: list[str] = []
         self._kept = 0
         """Characters in `_pieces`."""
         self._end = 0
-        """Characters of text in all."""
+        """Characters of text in total."""
         self._sent = 0
 
     def progress(self, fraction: float, note: str) -> None:
-        """How much is done (0..1), and a word for what is being done."""
+        """The fraction done (0..1), and a note on the current step."""
         with self._lock:
             self.fraction = min(1.0, max(0.0, float(fraction)))
             self._note = _storable(str(note)[:MAX_PROGRESS_NOTE])
-            self._said = True
+            self._progressed = True
         self._on_news(self)
 
     def emit(self, text: str) -> None:
-        """The text output so far grows by this."""
+        """Append to the text output."""
         if not text:
             return
         text = _storable(text)
@@ -72,16 +73,16 @@ class AttemptProgress:
     @property
     def unsent(self) -> bool:
         """Whether there is anything to report."""
-        return self._said or self._sent < self._end
+        return self._progressed or self._sent < self._end
 
     def take(self, *, whole: bool = False) -> Report | None:
-        """The next report, if there is anything to report. `whole`: all that is kept, whatever was sent."""
+        """The next report, if there is anything to report. `whole`: all kept text, even if sent before."""
         with self._lock:
             if not whole and not self.unsent:
                 return None
             self._seq += 1
             report: Report = {**self.names, "seq": self._seq}
-            if self._said or (whole and self._note):
+            if self._progressed or (whole and self._note):
                 report |= {"fraction": self.fraction, "note": self._note}
             if whole or self._sent < self._end:
                 text = self._whole()
@@ -90,13 +91,13 @@ class AttemptProgress:
                 report["offset"] = start
             if whole:
                 report["whole"] = True
-            self._said, self._sent = False, self._end
+            self._progressed, self._sent = False, self._end
             return report
 
     def missed(self, report: Report) -> None:
-        """This report did not arrive: the next one says it again."""
+        """This report did not arrive: repeat its content in the next one."""
         with self._lock:
-            self._said = self._said or "fraction" in report
+            self._progressed = self._progressed or "fraction" in report
             if report.get("text"):
                 self._sent = min(self._sent, report["offset"])
 
@@ -124,7 +125,7 @@ class Reporter:
         return AttemptProgress(names, self._on_news)
 
     async def run(self) -> None:
-        """Until cancelled. The first word leaves at once; what follows within a slice leaves together."""
+        """Run until cancelled. The first report is sent at once; later ones are gathered for a slice."""
         self._loop = asyncio.get_running_loop()
         pause = self._slice
         if self._news:
@@ -136,19 +137,19 @@ class Reporter:
                 news, self._news = list(self._news), {}
             arrived = await asyncio.gather(*(self.flush(attempt) for attempt in news))
             pause = self._slice if all(arrived) else min(2 * pause, LONGEST_SLICE_SECONDS)
-            for attempt, there in zip(news, arrived, strict=True):
-                if not there:
+            for attempt, got_through in zip(news, arrived, strict=True):
+                if not got_through:
                     self._on_news(attempt)
             await asyncio.sleep(pause)
 
     async def flush(self, attempt: AttemptProgress) -> bool:
-        """Send what an attempt has said now; False where it did not arrive."""
+        """Send an attempt's next report now; False if it did not arrive."""
         async with attempt.order:
             report = attempt.take()
             return report is None or await self._deliver(attempt, report)
 
     async def finish(self, attempt: AttemptProgress) -> None:
-        """Its last words, before its result; not for longer than a moment."""
+        """Send an attempt's last report before its result; gives up after FLUSH_SECONDS."""
         try:
             if attempt.unsent:
                 async with asyncio.timeout(FLUSH_SECONDS):
@@ -160,7 +161,7 @@ class Reporter:
                 self._news.pop(attempt, None)
 
     async def send_whole(self, attempt: AttemptProgress) -> None:
-        """Somebody begins to watch: send the text so far."""
+        """A watcher has come: send the text so far."""
         async with attempt.order:
             report = attempt.take(whole=True)
             assert report is not None
@@ -181,12 +182,12 @@ class Reporter:
             first = not self._news
             self._news[attempt] = None
         if first and self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody listens any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._woken.set)
 
 
 def _storable(text: str) -> str:
-    """As long as it was, without what no store can keep: NUL and lone surrogates."""
+    """Text of the same length without NUL and lone surrogates, which no store can keep."""
     if text.isascii():
         return text.replace("\0", "?")
     return text.replace("\0", "?").encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What a miner takes from the environment or `.env`, where its command line says nothing."""
+"""Settings of a miner from the environment or `.env`; its command line takes precedence."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class MinerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     amqp_url: SecretStr | None = None
-    """The broker, for those that do not speak HTTP alone."""
+    """The broker, for miners that use AMQP."""
     fetch_allow_hosts: str = ""
-    """Hosts that files may come from though they are not public, separated by commas."""
+    """Private hosts from which files may be fetched, separated by commas."""
     embedding_models_dir: Path | None = None
-    """A folder with one static model a subfolder."""
+    """A folder with one subfolder per static model."""

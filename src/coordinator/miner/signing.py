@@ -1,4 +1,4 @@
-"""Signs statements; those that are ready in the same round of the event loop share one signature."""
+"""Signs statements; statements of the same round of the event loop share one signature."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _Waiting = tuple[Mapping[str, Any], asyncio.Future[dict[str, Any]]]
 
 
 class StatementSigner:
-    """A miner's key, used on the event loop. One statement alone does not wait."""
+    """Signs with a miner's key on the event loop. A single statement does not wait."""
 
     def __init__(self, key: SigningKey) -> None:
         self._key = key
         self._waiting: list[_Waiting] = []
 
     async def sign(self, statement: Mapping[str, Any]) -> dict[str, Any]:
-        """The statement with its signature. Raises CanonicalError for what cannot be signed."""
+        """The statement with its signature. Raises CanonicalError if it can't be signed."""
         loop = asyncio.get_running_loop()
         signed: asyncio.Future[dict[str, Any]] = loop.create_future()
         if not self._waiting:
-            # After everything that runs in this round, so that it gathers what the round brings.
+            # Runs after everything else in this round, so that it gathers the round's statements.
             loop.call_soon(self._sign_waiting)
         self._waiting.append((statement, signed))
         return await signed

@@ -1,6 +1,6 @@
-"""The slots of a miner: each takes an offer, claims it, runs it and reports it, and then takes the next.
+"""The slots of a miner: each takes an offer, claims it, runs it, reports it, and takes the next.
 
-So what a miner has in hand is bounded by its slots, whatever is down around it.
+So the slots bound the number of jobs in hand, even if other systems are down.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from coordinator.wire.answers import AnswerJson
 from coordinator.wire.offers import Offer
 
 REMEMBERED_OFFERS = 10_000
-"""Attempts that are over, by which late copies of their offers are known."""
+"""Number of finished attempts that are remembered, to ignore late copies of their offers."""
 WATCH_SECONDS = 1.0
 NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND"})
-"""What a report is refused with when the attempt is no longer this miner's: drop the work."""
+"""Refusals of a report that mean: the attempt is no longer this miner's, so drop the work."""
 
 
 class Slots:
-    """What is in hand, and the tasks that work on it."""
+    """The attempts in hand, and the tasks that work on them."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Slots:
         on_drain: Callable[[], None],
         still_offers: Callable[[str], Awaitable[bool]],
     ) -> None:
-        """`still_offers(service)` looks whether an engine that a job found away is back."""
+        """`still_offers(service)` checks whether the miner can still run a job whose engine failed."""
         self._transport = transport
         self._executors = executors
         self._miner_id = miner_id
@@ -64,31 +64,31 @@ class Slots:
         self._over: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._log = structlog.get_logger().bind(miner=miner_id)
         self.inflight: dict[tuple[str, int], Attempt] = {}
-        """What is in hand, by job id and attempt."""
+        """The attempts in hand, by job id and attempt."""
         self.idle = asyncio.Event()
-        """Set while nothing is."""
+        """Set while there is none."""
         self.idle.set()
         self.ending = False
-        """Nothing new is begun any more."""
-        self.resting = False
-        """Nothing new is begun until there is a new session."""
+        """Begin nothing new any more."""
+        self.paused = False
+        """Begin nothing new until there is a new session."""
 
     def cancel(self, job_id: str, attempt: int) -> None:
-        """This attempt is no longer ours."""
+        """Stop this attempt: it is no longer ours."""
         found = self.inflight.get((job_id, attempt))
         if found is not None:
             found.stop(Stopped.CANCELED)
 
     def send_progress(self, job_id: str, attempt: int) -> None:
-        """Somebody begins to watch this attempt: send what it has said so far."""
+        """A watcher of this attempt has come: send its text so far."""
         found = self.inflight.get((job_id, attempt))
         if found is not None and found.held:
-            task = asyncio.ensure_future(self._reporter.send_whole(found.said))
+            task = asyncio.ensure_future(self._reporter.send_whole(found.progress))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
     async def report(self) -> None:
-        """Send what attempts say of themselves; runs beside the slots."""
+        """Send the attempts' progress; runs beside the slots."""
         await self._reporter.run()
 
     async def _report_progress(self, report: Report) -> bool:
@@ -96,12 +96,12 @@ class Slots:
         return attempt is None or await self._transport.report(attempt.offer, report)
 
     def stop_all(self, reason: Stopped) -> None:
-        """Stop whatever runs; what is being reported goes on."""
+        """Stop all running attempts; reports under way continue."""
         for attempt in list(self.inflight.values()):
             attempt.stop(reason)
 
     async def watch(self) -> None:
-        """Hold instant work to its time limit: the rest has timers of its own."""
+        """Hold instant work to its time limit; other work has timers of its own."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
@@ -109,12 +109,12 @@ class Slots:
                 attempt.expire(now)
 
     async def serve(self) -> None:
-        """Be one slot, until the transport has no more offers."""
+        """Run one slot until the transport has no more offers."""
         while (held := await self._transport.take()) is not None:
             try:
                 await self._serve(held)
             except Exception:
-                # Nothing that one offer does may cost the slot.
+                # An error of one offer must not cost the slot.
                 self._log.exception("slot_failed", job=str(held.offer.job_id))
                 held.done()
 
@@ -125,7 +125,7 @@ class Slots:
         if executor is None or key in self.inflight or key in self._over:
             held.done()
             return
-        if (self.ending or self.resting) and not held.claimed:
+        if (self.ending or self.paused) and not held.claimed:
             held.back()
             return
         session_id = self._session_id()
@@ -136,8 +136,8 @@ class Slots:
             "miner_id": self._miner_id,
             "session_id": session_id,
         }
-        # Before it is claimed nobody would believe it.
-        heard = held.claimed or not instant
+        # The coordinator drops progress of an attempt before its claim.
+        reports_progress = held.claimed or not instant
         attempt = Attempt(
             offer,
             executor,
@@ -146,7 +146,7 @@ class Slots:
             signer=self._signer,
             blobs=self._blobs.of_job(job_id),
             folder=self._folder,
-            said=self._reporter.attempt(names) if heard else None,
+            progress=self._reporter.attempt(names) if reports_progress else None,
         )
         self.inflight[key] = attempt
         self.idle.clear()
@@ -158,7 +158,7 @@ class Slots:
                 self.idle.set()
 
     async def _serve_attempt(self, attempt: Attempt, held: HeldOffer, *, instant: bool) -> None:
-        # 1. Claim it, unless the poll has, or the result will.
+        # 1. Claim it, unless the poll has claimed it or the result will.
         claim_with_result = instant and not held.claimed
         if not held.claimed and not instant and not await self._claim(attempt, held):
             return
@@ -167,16 +167,16 @@ class Slots:
             attempt.stop(Stopped.HANDED_BACK)
         # 2. Do the work.
         report = await attempt.run(inline=instant)
-        await self._reporter.finish(attempt.said)
-        # 3. Say what came of it.
+        await self._reporter.finish(attempt.progress)
+        # 3. Report the outcome.
         if report is None:
             held.done()
             await self._stopped(attempt)
             return
         if attempt.crash is not None:
-            self._log.warning("executor_broke", job=attempt.job_id, error=_where(attempt.crash))
-        engine_away = attempt.held and report[1].get("error_code") == ENGINE_UNAVAILABLE
-        if engine_away and not await self._still_offers(attempt.offer.service):
+            self._log.warning("executor_crashed", job=attempt.job_id, error=_error_place(attempt.crash))
+        engine_unavailable = attempt.held and report[1].get("error_code") == ENGINE_UNAVAILABLE
+        if engine_unavailable and not await self._still_offers(attempt.offer.service):
             held.done()
             await self._release(attempt)
             return
@@ -230,9 +230,9 @@ class Slots:
         held.done()
         self._remember(attempt)
         if answer["status"] == "accepted":
-            self._tell(attempt, kind, fields)
+            self._log_outcome(attempt, kind, fields)
         elif kind == "job.complete" and code not in NOT_OURS:
-            # The attempt is still ours, and this result will never be taken.
+            # The attempt is still ours, but this result will never be accepted.
             self._log.error("result_refused", code=code, detail=answer.get("detail"), **_names(attempt))
             too_large = code == "TOO_LARGE"
             kind, fields = attempt.failure(
@@ -244,13 +244,13 @@ class Slots:
         else:
             self._log.warning("lost", code=code, **_names(attempt))
 
-    def _tell(self, attempt: Attempt, kind: str, fields: Mapping[str, Any]) -> None:
+    def _log_outcome(self, attempt: Attempt, kind: str, fields: Mapping[str, Any]) -> None:
         if kind == "job.fail":
             self._log.warning("failed", code=fields["error_code"], **_names(attempt))
         elif attempt.held:
             self._log.info("completed", **_names(attempt))
         else:
-            # Thousands a second: a line each would cost more than the work.
+            # Thousands a second: a log line for each would cost more than the work.
             self._log.debug("completed", **_names(attempt))
 
     def _remember(self, attempt: Attempt) -> None:
@@ -262,8 +262,8 @@ class Slots:
 def _is_instant(executor: Executor, offer: Offer) -> bool:
     """Whether claim and result can be one message.
 
-    Only with an executor that says so (a class attribute `instant = True`), and without blobs: those are
-    given to who has claimed the job.
+    Only for an executor with the class attribute `instant = True`, and without blobs: a miner gets these only
+    after its claim.
     """
     if offer.payload is None or not getattr(executor, "instant", False):
         return False
@@ -276,8 +276,8 @@ def _names(attempt: Attempt) -> dict[str, Any]:
     return names if offer.traceparent is None else {**names, "traceparent": offer.traceparent}
 
 
-def _where(error: BaseException) -> str:
-    """The type and the place: the text may hold what a client sent."""
+def _error_place(error: BaseException) -> str:
+    """The type and the place of an error, without its text, which may hold a client's data."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

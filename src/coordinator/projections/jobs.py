@@ -1,4 +1,4 @@
-"""The read model `jobs`: one row a job, as its client and the dashboards see it."""
+"""The read model `jobs`: one row per job, for its client and the dashboards."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ EVENTS = get_args(JobEvent)
 
 
 def key_of(recorded: Recorded) -> str:
-    """Which row this event changes."""
+    """The key of the row that this event changes."""
     return recorded.key
 
 
 def columns(recorded: Recorded) -> Row:
-    """The columns that this event sets; all of them, the key included, where it makes the row."""
+    """The columns that this event sets: all of them, with the key, if it creates the row."""
     event = recorded.event
     assert is_job_event(event)
     state = state_after(event)

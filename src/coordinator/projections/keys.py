@@ -1,4 +1,4 @@
-"""The read model `api_keys`: the API keys that were made at run time, without what proves them."""
+"""The read model `api_keys`: the API keys made at run time, without their secrets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ EVENTS = get_args(KeyEvent)
 
 
 def key_of(recorded: Recorded) -> str:
-    """Which row this event changes."""
+    """The key of the row that this event changes."""
     assert is_key_event(recorded.event)
     return str(recorded.event.key_id)
 
 
 def columns(recorded: Recorded) -> Row:
-    """The columns that this event sets; all of them, the key included, where it makes the row."""
+    """The columns that this event sets: all of them, with the key, if it creates the row."""
     event = recorded.event
     assert is_key_event(event)
     match event:

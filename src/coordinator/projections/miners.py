@@ -24,13 +24,13 @@ EVENTS = get_args(MinerEvent)
 
 
 def key_of(recorded: Recorded) -> str:
-    """Which row this event changes."""
+    """The key of the row that this event changes."""
     assert is_miner_event(recorded.event)
     return recorded.event.miner_id
 
 
 def columns(recorded: Recorded) -> Row:
-    """The columns that this event sets; all of them, the key included, where it makes the row anew."""
+    """The columns that this event sets: all of them, with the key, if it replaces the row."""
     event = recorded.event
     assert is_miner_event(event)
     changed = {"changed_at": event.at, "position": recorded.position}

@@ -1,4 +1,4 @@
-"""The projector keeps every read model; `differences` checks that they equal a fold of the log."""
+"""The projector writes every read model; `differences` checks that they equal a fold of the log."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class ReadModel:
     table: str
     key: str
     events: tuple[type[Event], ...]
-    """The events that it is made of."""
+    """The events that change it."""
     key_of: Callable[[Recorded], str]
-    """Which row such an event changes."""
+    """The key of the row that an event changes."""
     columns: Callable[[Recorded], Row]
-    """What it sets there: whole rows have their key, changes of a row leave it out. So no row is read."""
+    """The columns that it sets: a whole row has its key, a change of a row has not. So no row is read."""
 
 
 def _read_model(module: ModuleType) -> ReadModel:
@@ -44,7 +44,7 @@ def _models_of(event: type[Event]) -> tuple[ReadModel, ...]:
 
 
 class Fold:
-    """Rows, or changes of rows, by table and key: what events set, the last one last."""
+    """Rows, or changes of rows, by table and key: the columns that events set; later events win."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, dict[str, Any]]] = {model.table: {} for model in READ_MODELS}
@@ -61,7 +61,7 @@ class Fold:
 
 
 class Projector(FollowerBase):
-    """Folds a batch's changes of each row, and writes each row once."""
+    """Folds a batch's changes of each row and writes each row once."""
 
     name = "projector"
 
@@ -82,11 +82,11 @@ class Projector(FollowerBase):
 
 
 def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, int], None]) -> int:
-    """Throw every read model away and fold the log again; the number of events.
+    """Clear every read model and fold the log again; returns the number of events.
 
-    `progress(position, head)` is called after each batch. All of it is one transaction: whoever reads
-    meanwhile reads what was there before, and a rebuild that is broken off has changed nothing. Its position
-    is taken first, so that a projector elsewhere waits, and goes on from where the rebuild ends.
+    `progress(position, head)` is called after each batch. The rebuild is one transaction: readers meanwhile
+    see the old rows, and an interrupted rebuild changes nothing. It takes the position first, so a projector
+    in another process waits and continues from the rebuild's end.
     """
     projector, count, position, head = Projector(), 0, 0, event_log.head()
     with database.transaction() as tables:
@@ -103,7 +103,7 @@ def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, in
 
 
 def _read_ahead(event_log: EventLog) -> Iterator[Sequence[Recorded]]:
-    """The whole log, in order; the next events are read while those before are worked on."""
+    """The whole log in order; reads the next events while the caller folds the previous ones."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
         coming = thread.submit(event_log.read, 0, READ_EVENTS)
         while events := coming.result():
@@ -112,16 +112,16 @@ def _read_ahead(event_log: EventLog) -> Iterator[Sequence[Recorded]]:
 
 
 def differences(event_log: EventLog, database: Database) -> Iterator[str]:
-    """Where a read model differs from a fold of the log up to the projector's position; nothing if nowhere.
+    """The differences between the read models and a fold of the log up to the projector's position.
 
-    One sentence a row. May run beside a live projector: rows that it wrote meanwhile are not looked at.
+    One sentence per row. May run beside a live projector: rows that it wrote meanwhile are skipped.
     """
     with database.transaction() as tables:
         upto = tables.position(Projector.name)
         stored = {
             m.table: {r[m.key]: r for r in tables.query(f"projector_all_{m.table}")} for m in READ_MODELS
         }
-        moved_to = tables.position(Projector.name)
+        upto_now = tables.position(Projector.name)
     fold = Fold()
     for events in _read_ahead(event_log):
         known = [e for e in events if e.position <= upto]
@@ -131,7 +131,7 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
     for model in READ_MODELS:
         have, want = stored[model.table], fold.rows[model.table]
         for key in sorted(have.keys() | want.keys()):
-            if key in have and upto < have[key]["position"] <= moved_to:
+            if key in have and upto < have[key]["position"] <= upto_now:
                 continue
             if key not in want:
                 yield f"{model.table} {key}: the table has it, the log does not"

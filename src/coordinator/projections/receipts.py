@@ -1,4 +1,4 @@
-"""The read model `receipts`: what each completed job cost; the signed receipt itself is in the log."""
+"""The read model `receipts`: the price of each completed job. The signed receipt itself is in the log."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ EVENTS = (JobCompleted,)
 
 
 def key_of(recorded: Recorded) -> str:
-    """Which row this event changes."""
+    """The key of the row that this event changes."""
     return recorded.key
 
 
 def columns(recorded: Recorded) -> Row:
-    """The whole row: a receipt is made once. `position` is where it is in the log."""
+    """The whole row: a receipt is made once. `position` is the receipt's place in the log."""
     event = recorded.event
     assert isinstance(event, JobCompleted)
     return {

@@ -19,7 +19,7 @@ EVENTS = get_args(ServiceEvent)
 
 
 def key_of(recorded: Recorded) -> str:
-    """Which row this event changes."""
+    """The key of the row that this event changes."""
     event = recorded.event
     assert is_service_event(event)
     match event:
@@ -32,7 +32,7 @@ def key_of(recorded: Recorded) -> str:
 
 
 def columns(recorded: Recorded) -> Row:
-    """The columns that this event sets; all of them, the key included, where it makes the row anew."""
+    """The columns that this event sets: all of them, with the key, if it replaces the row."""
     event = recorded.event
     assert is_service_event(event)
     match event:

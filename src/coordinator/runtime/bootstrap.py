@@ -49,7 +49,7 @@ SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.mon
 
 
 def build(settings: Settings) -> CoordinatorProcess:
-    """A coordinator in the mode that the settings ask for; `start` it."""
+    """A coordinator in the settings' mode; call its `start`."""
     return connect(settings, open_adapters(settings))
 
 
@@ -70,8 +70,8 @@ def connect(
     clock: Clock = SYSTEM_CLOCK,
     catalogue: Callable[[], list[dict[str, Any]]] = load_catalog,
 ) -> CoordinatorProcess:
-    """A coordinator over these adapters. `catalogue`: the entries that are registered at each start."""
-    # 1. The way of a command: gateway, handlers, bus, log, and what hears of each commit.
+    """A coordinator over these adapters. `catalogue`: the entries to register at each start."""
+    # 1. The path of a command: gateway, handlers, bus, log, and the listeners of each commit.
     key = signing_key(settings)
     secrets, ids = KeySecrets.of(key), Ids(clock.now)
     blobs = blob_store(settings)
@@ -88,7 +88,7 @@ def connect(
     references = References(adapters.log, blobs, partial(unowned_blobs, adapters.database))
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
     timeout = settings.heartbeat_timeout_seconds
-    handlers = (  # one for each noun that there are commands about
+    handlers = (  # one for each noun with commands
         JobCommands(key, names, blobs, references, schemas, ids),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
         ServiceCommands(names),
@@ -98,12 +98,12 @@ def connect(
     gateway = CommandGateway(bus, handlers, presence, names)
     inbox = adapters.inbox(gateway, keyring)
 
-    # 2. What follows the log: four followers that one process leads each, and what every process passes on.
-    def hears() -> bool:
+    # 2. The readers of the log: four followers, each led by one process, and the live events of this process.
+    def receives_heartbeats() -> bool:
         """Whether heartbeats could reach this process."""
         return adapters.connected() and (inbox is None or inbox.connected)
 
-    timers = Timers(adapters.database, gateway.handle, clock, timeout, hears)
+    timers = Timers(adapters.database, gateway.handle, clock, timeout, receives_heartbeats)
     adapters.on_reconnect(timers.restart_silence)
     dispatcher = Dispatcher(
         payloads, adapters.database, adapters.queues, adapters.hints, clock, settings.offer_timeout_seconds
@@ -117,7 +117,7 @@ def connect(
     hub = ProgressHub(adapters.progress(lease_holders, keyring, _shared_secret(key)))
     events = LiveEvents(feed, adapters.log, hub, lease_holders)
 
-    # 3. All that runs on, in the order in which it starts; it stops in reverse.
+    # 3. The services, in the order of their start; they stop in reverse.
     services: list[Service] = [
         adapters,
         feed,
@@ -128,7 +128,7 @@ def connect(
         CatalogueRegistration(gateway, catalogue),
     ]
     if inbox is not None:
-        services.append(inbox)  # before the timers: what waits in the queue was sent in time
+        services.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     services += runners
     return CoordinatorProcess(
         settings=settings,
@@ -148,14 +148,14 @@ def connect(
 
 
 def signing_key(settings: Settings) -> SigningKey:
-    """RECEIPT_SIGNING_KEY_HEX, or a key file in the data directory that is made at the first start."""
+    """RECEIPT_SIGNING_KEY_HEX, or a key file in the data directory, made at the first start."""
     if settings.receipt_signing_key_hex is not None:
         return SigningKey.from_hex(settings.receipt_signing_key_hex.get_secret_value())
     return SigningKey.load_or_create(settings.data_dir / SIGNING_KEY_FILE)
 
 
 def blob_store(settings: Settings) -> BlobStore:
-    """BLOB_STORE, or a directory in the data directory. Raises BadSettings for what names no store."""
+    """BLOB_STORE, or a directory in the data directory. Raises BadSettings for an invalid setting."""
     try:
         return open_blob_store(settings.blob_store or str(settings.data_dir / "blobs"))
     except ValueError as error:
@@ -163,5 +163,5 @@ def blob_store(settings: Settings) -> BlobStore:
 
 
 def _shared_secret(key: SigningKey) -> str:
-    """The processes of one coordinator have it in common, and know each other's messages by it."""
+    """The secret that the processes of one coordinator share; it authenticates messages between them."""
     return hashlib.sha256(b"coordinator progress 1\n" + key.sign(b"coordinator progress 1")).hexdigest()

@@ -1,4 +1,4 @@
-"""The catalogue's services are registered at each start."""
+"""Registers the catalogue's services at each start."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister, ServiceSpec
 from coordinator.wire.answers import Refused
 
-START_SECONDS = 60.0  # how long the entries may take to get into the log
+START_SECONDS = 60.0  # for all entries to get into the log
 
 
 class CatalogueRegistration:
-    """A service that has done its work once it has started."""
+    """A service whose whole work is its start."""
 
     def __init__(self, gateway: Gateway, catalogue: Callable[[], list[dict[str, Any]]]) -> None:
         self._gateway = gateway
         self._catalogue = catalogue
 
     async def start(self) -> None:
-        """Register the catalogue's entries, and bring those that an older catalogue registered up to date.
+        """Register the catalogue's entries, and update the entries of an older catalogue.
 
-        An entry that an admin has revised or retired stays as it is. Raises LogUnavailable.
+        An entry that an admin has revised or retired stays unchanged. Raises LogUnavailable.
         """
         specs = [ServiceSpec.model_validate(entry) for entry in self._catalogue()]
         intents = [Intent(ServiceRegister(spec=spec), SYSTEM) for spec in specs]

@@ -1,4 +1,4 @@
-"""A coordinator as one process sees it: what runs, how it is, and what it counts."""
+"""One process of a coordinator: its services, its health and its metrics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("coordinator")
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorProcess:
-    """The parts of one process that others speak to; `bootstrap` makes and connects them."""
+    """The parts of one process that the edge and the CLI use; `bootstrap` makes and connects them."""
 
     settings: Settings
     signing_key_id: str
@@ -42,13 +42,13 @@ class CoordinatorProcess:
     dispatcher: Dispatcher
     runners: Sequence[FollowerRunner]
     services: Services
-    """All that runs on, in the order in which it starts."""
+    """In the order of their start."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
-        """Connect, seed the registry, let commands in, and follow the log.
+        """Connect, register the catalogue, accept commands, and follow the log.
 
-        May be called twice. Raises LogUnavailable, OSError; then nothing runs.
+        May be called twice. Raises LogUnavailable or OSError; then nothing runs.
         """
         if self.services.running:
             return
@@ -56,7 +56,7 @@ class CoordinatorProcess:
         log.info("started", mode=self.settings.mode, position=self.feed.head, key=self.signing_key_id)
 
     async def stop(self) -> None:
-        """Let nothing more in, answer what is in, and close everything. May be called twice."""
+        """Accept no more commands, answer the accepted ones, and close everything. May be called twice."""
         if not self.services.running:
             return
         await self.services.stop()
@@ -70,12 +70,12 @@ class CoordinatorProcess:
             conflicts=stats.conflicts,
         )
 
-    def let_go(self) -> None:
-        """The edge is about to stop: whoever waits for work or for a result is answered at once."""
+    def end_waits(self) -> None:
+        """The edge is about to stop: answer the requests that wait for work or a result at once."""
         self.stopping.set()
 
     def health(self) -> dict[str, Any]:
-        """What `/health` shows; at once, without I/O."""
+        """The body of `/health`; without I/O."""
         reasons = self.services.problems() if self.services.running else ["not started"]
         return {
             "live": True,
@@ -90,7 +90,7 @@ class CoordinatorProcess:
         }
 
     def metrics(self) -> CoordinatorMetrics:
-        """What `/metrics` shows; at once, without I/O."""
+        """The metrics of `/metrics`; without I/O."""
         followers = {r.follower.name: FollowerMetrics(r.status, r.position) for r in self.runners}
         dispatches = followers[self.dispatcher.name].status == "leading"
         return CoordinatorMetrics(

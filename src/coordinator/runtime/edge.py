@@ -13,7 +13,7 @@ from coordinator.runtime.settings import Settings
 
 
 def edge_of(coordinator: CoordinatorProcess) -> FastAPI:
-    """The application that serves this coordinator, made anew at each call."""
+    """A new application that serves this coordinator."""
     settings = coordinator.settings
     redis_url = settings.rate_limit_redis_url
     rates = RateLimits(
@@ -42,7 +42,7 @@ def edge_of(coordinator: CoordinatorProcess) -> FastAPI:
 
 
 def edge_settings(settings: Settings) -> EdgeSettings:
-    """The settings that the edge knows."""
+    """The settings that the edge uses."""
     return EdgeSettings(
         allow_origins=settings.allow_origins,
         fetch_allow_hosts=settings.fetch_allow_hosts,

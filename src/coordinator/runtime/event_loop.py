@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`; on uvloop, which costs half as much, where it can be had (not on Windows)."""
+    """Like `asyncio.run`, but on uvloop if it is installed (not on Windows): half the CPU time."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""The log that settings name, opened to be read only."""
+"""The log of the settings, opened for reading only."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class NoLog(Exception):
 
 
 def open_log(settings: Settings) -> EventLog:
-    """The log that the settings name. Raises NoLog; never makes one."""
-    # Imported only now: a command pays for the database that it reads.
+    """The log of these settings. Raises NoLog; never creates a log."""
+    # Imported here: a command loads only the library of its own database.
     if settings.mode == "standard":
         from coordinator.storage.log.postgres import PostgresEventLog
 

@@ -12,7 +12,7 @@ from structlog.typing import Processor
 
 LogFormat = Literal["console", "json"]
 
-# The libraries' own loggers say at info what they do for us; we say ourselves what matters.
+# At level info these libraries log every step of theirs; our own lines cover the facts that matter.
 QUIET = (
     "aio_pika",
     "aiormq",
@@ -26,7 +26,7 @@ QUIET = (
 
 
 def configure_logs(log_format: LogFormat = "console", level: str = "info") -> None:
-    """Set logging up for this process; `level` is debug, info, warning or error."""
+    """Set up logging for this process; `level` is debug, info, warning or error."""
     number = getattr(logging, level.upper())
     processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -34,7 +34,7 @@ def configure_logs(log_format: LogFormat = "console", level: str = "info") -> No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if log_format == "json":
-        # Tracebacks without local variables, here and below: those hold payloads and keys.
+        # Tracebacks without local variables, here and below: the variables hold payloads and keys.
         plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         processors += [structlog.processors.ExceptionRenderer(plain), structlog.processors.JSONRenderer()]
     else:

@@ -1,4 +1,4 @@
-"""The read models without a running coordinator: made anew, or compared with the log."""
+"""Rebuilds the read models, or compares them with the log, without a running coordinator."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 
 from coordinator.projections import projector
 from coordinator.runtime.bootstrap import open_adapters
-from coordinator.runtime.garbage_collection import collected_rarely
+from coordinator.runtime.garbage_collection import collecting_rarely
 from coordinator.runtime.settings import Settings
 
 
 def rebuild_projections(settings: Settings, progress: Callable[[int, int], None]) -> int:
-    """Fold the log again into empty read models; the number of events. `progress(position, head)`."""
+    """Fold the log again into empty read models; returns the number of events. `progress(position, head)`."""
     adapters = open_adapters(settings)
     try:
-        with collected_rarely():
+        with collecting_rarely():
             return projector.rebuild(adapters.log, adapters.database, progress)
     finally:
         asyncio.run(adapters.stop())
 
 
 def check_projections(settings: Settings) -> list[str]:
-    """Where the read models differ from a fold of the log; empty where nowhere."""
+    """The differences between the read models and a fold of the log, one sentence per row."""
     adapters = open_adapters(settings)
     try:
         return list(projector.differences(adapters.log, adapters.database))

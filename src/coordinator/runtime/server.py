@@ -1,4 +1,4 @@
-"""Run a coordinator with its HTTP edge until it is told to stop."""
+"""Run a coordinator with its HTTP edge until a signal stops it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from coordinator.runtime.bootstrap import build
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.edge import edge_of
 from coordinator.runtime.event_loop import run_loop
-from coordinator.runtime.garbage_collection import spare_the_collector
+from coordinator.runtime.garbage_collection import collect_rarely
 from coordinator.runtime.settings import Settings
 from coordinator.wire.limits import MAX_BODY_BYTES
 
 KEEP_ALIVE_SECONDS = 75
-PING_SECONDS = 20.0  # between pings on a WebSocket, and until it is given up without an answer
-STUCK_SECONDS = 120  # how long a connection may take none of what is sent to it
-STOP_SECONDS = 10  # how long requests under way may take once we stop
+PING_SECONDS = 20.0  # between pings on a WebSocket, and for each answer before it is closed
+STUCK_SECONDS = 120  # a connection whose peer accepts no data for so long is closed
+STOP_SECONDS = 10  # for the requests under way at a stop
 
 
 def run(
@@ -44,25 +44,25 @@ async def serve(
     on_ready: Callable[[CoordinatorProcess, int], None],
     build: Callable[[Settings], CoordinatorProcess] = build,
 ) -> None:
-    """As `run`, on the loop that is there."""
+    """Like `run`, on the running event loop."""
     listener = listen(settings.app_host, settings.app_port)
     with contextlib.closing(listener):
         coordinator = build(settings)
         try:
             await coordinator.start()
-            spare_the_collector()
+            collect_rarely()
             await _serve(coordinator, listener, on_ready)
         finally:
             await coordinator.stop()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 picks a free one. Raises OSError."""
+    """A listening socket; port 0 picks a free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections have it from here
-        # A peer that is there and takes nothing keeps what was written to it in memory for ever.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
+        # A live peer that reads nothing would otherwise keep its unread data in our memory for ever.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_SECONDS * 1000)
     try:
         listener.bind((host, port))
@@ -75,7 +75,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def configure(app: FastAPI) -> uvicorn.Config:
-    """How the edge is served."""
+    """The settings of the HTTP server."""
     return uvicorn.Config(
         app,
         http=LimitedHeaders,
@@ -88,7 +88,7 @@ def configure(app: FastAPI) -> uvicorn.Config:
         ws_max_size=MAX_BODY_BYTES,
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=PING_SECONDS,
-        # Some 40 KiB a socket, and messages are small.
+        # Compression would cost some 40 KiB a socket, and messages are small.
         ws_per_message_deflate=False,
         lifespan="on",
     )
@@ -117,7 +117,7 @@ async def _serve(
     server = _Server(configure(edge_of(coordinator)))
 
     def stop() -> None:
-        coordinator.let_go()
+        coordinator.end_waits()
         server.should_exit = True
 
     loop = asyncio.get_running_loop()

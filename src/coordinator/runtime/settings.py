@@ -1,4 +1,4 @@
-"""Settings, from the environment (and a `.env` file). A wrong one stops the start with one clear line."""
+"""Settings, from the environment (and a `.env` file). An invalid one stops the start with one clear line."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from coordinator.validation import first_invalid_field
 from coordinator.wire.urls import check_amqp_url, parse_allowed
 
 DEVELOPMENT_PREFIX = "dev-only-"
-"""How the secrets begin that the container files ship for trying things out."""
+"""The prefix of the secrets in the container files, which are for trials only."""
 Mode = Literal["embedded", "standard"]
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
 RateLimit = Annotated[int, Field(ge=0, le=10_000_000)] | None
-"""Requests in a window; 0 for any number, None for what APP_ENV makes of it."""
+"""Requests in a window; 0 for any number, None for the default of APP_ENV."""
 RATE_LIMITS = {"client": 60, "miner": 6000, "admin": 600, "failures": 30}
-"""What is allowed in a window with APP_ENV=prod; elsewhere nothing is limited unless the settings say so.
+"""Requests allowed in a window with APP_ENV=prod; otherwise only the limits in the settings apply.
 
-A miner's key may serve many nodes, each of which polls, reports and sends heartbeats; a failure is a request
-whose key is not valid, counted by its address.
+A miner's key may serve many nodes, each of which polls, reports and sends heartbeats. A failure is a request
+with an invalid key, counted by its address.
 """
 
 
@@ -38,11 +38,11 @@ _ORIGIN = re.compile(
 
 
 class BadSettings(Exception):
-    """The settings can't be used; the text is one line that says which and why, and shows no value."""
+    """Invalid settings; the text is one line that names the setting and the reason, and shows no value."""
 
 
 class Settings(BaseSettings):
-    """Every setting there is; `.env.example` lists them with what they mean."""
+    """All settings; `.env.example` lists them with their meaning."""
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
 
     @property
     def mode(self) -> Mode:
-        """Which of the two: decided by DATABASE_URL and AMQP_URL alone."""
+        """Decided by DATABASE_URL and AMQP_URL alone."""
         return "standard" if self.database_url and self.amqp_url else "embedded"
 
     @cached_property
@@ -161,7 +161,7 @@ class Settings(BaseSettings):
 
     @property
     def rate_limits(self) -> dict[str, int]:
-        """By role, and for failures: how many requests in a window; 0 for any number."""
+        """Requests in a window, by role and for failures; 0 for any number."""
         given = {
             "client": self.rate_limit_requests,
             "miner": self.rate_limit_miner_requests,
@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     def new_keyring(
         self, secrets: KeySecrets | None = None, now: Callable[[], Millis] | None = None
     ) -> Keyring:
-        """A keyring of its own with the keys of the settings, which others may join. Raises BadKey."""
+        """A new keyring with the keys of the settings; more keys may be added. Raises BadKey."""
         keys = {
             Role.CLIENT: self.client_api_keys,
             Role.MINER: self.miner_api_keys,
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings from the environment, with these instead where given. Raises BadSettings."""
+    """The settings from the environment; `overrides` take precedence. Raises BadSettings."""
     try:
         settings = Settings(**overrides)  # type: ignore[arg-type]
         settings.keyring  # noqa: B018 - read the keys now, so that a bad one stops the start
@@ -198,7 +198,7 @@ def load_settings(**overrides: object) -> Settings:
     except BadKey as error:
         raise BadSettings(str(error)) from None
     except UnicodeDecodeError:
-        raise BadSettings(".env: it is not UTF-8 text") from None
+        raise BadSettings(".env: not UTF-8 text") from None
     if bool(settings.database_url) != bool(settings.amqp_url):
         missing = "AMQP_URL" if settings.database_url else "DATABASE_URL"
         raise BadSettings(f"{missing}: set it too, or neither (then everything runs in one process)")
@@ -210,7 +210,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _check_production(settings: Settings) -> None:
-    """What is fine on a laptop and not on a server. Raises BadSettings."""
+    """Raises BadSettings for a setting that is fine on a laptop but not on a server."""
     for name in ("client_api_keys", "miner_api_keys", "admin_api_keys"):
         for key in getattr(settings, name):
             if key.get_secret_value().partition(":")[2].startswith(DEVELOPMENT_PREFIX):

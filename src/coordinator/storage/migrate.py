@@ -1,6 +1,6 @@
-"""Migrations: `migrations/*.sql` in the order of their names, each once, and the event log's own tables.
+"""Migrations: the event log's own tables, then each `migrations/*.sql` once, in the order of their names.
 
-Any number of processes may call `migrate` at the same time: one does the work, the others wait for it.
+Any number of processes may call `migrate` at the same time: one does the work, the others wait.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )
 """
 _READ_APPLIED = "SELECT name, digest FROM schema_migrations"
-_LOOK_AT_LOG = "SELECT metadata FROM stored_events LIMIT 0"
+_CHECK_LOG = "SELECT metadata FROM stored_events LIMIT 0"
 _OLD_LOG = (
-    "this log was begun by a version before 0.1, which kept no metadata with events; "
+    "this log was written by a version before 0.1, without event metadata; "
     "start with an empty data directory or database"
 )
 
 
 class MigrationChanged(Exception):
-    """An applied migration is not what it was: restore it, and put the change into a new one."""
+    """The text of an applied migration has changed: restore it, and put the change into a new migration."""
 
 
 class Migration(NamedTuple):
@@ -55,9 +55,9 @@ def is_postgres(target: str | Path) -> bool:
 
 
 def migrate(target: str | Path, directory: Path = MIGRATIONS_DIRECTORY) -> list[str]:
-    """Bring the database (a url, or the path of a SQLite file) up to date; the names of what was applied now.
+    """Bring the database (a URL, or the path of a SQLite file) up to date.
 
-    Raises MigrationChanged, LogUnavailable.
+    Returns the names of the migrations applied now. Raises MigrationChanged, LogUnavailable.
     """
     migrations = read_migrations(directory)
     return (
@@ -83,7 +83,7 @@ def _pending(migrations: Iterable[Migration], applied: Mapping[str, str]) -> Ite
             yield migration
         elif before != migration.digest:
             raise MigrationChanged(
-                f"{migration.name} was applied with another text; put changes into a new one"
+                f"{migration.name} was applied with another text; restore it, and add a new migration"
             )
 
 
@@ -95,7 +95,7 @@ def _migrate_sqlite(path: Path, migrations: list[Migration]) -> list[str]:
             for create in SqliteRecorder(SqliteDatastore(file)).create_table_statements:
                 connection.execute(create)
             try:
-                connection.execute(_LOOK_AT_LOG)
+                connection.execute(_CHECK_LOG)
             except sqlite3.OperationalError:
                 raise MigrationChanged(_OLD_LOG) from None
             connection.execute(_CREATE_APPLIED)
@@ -116,7 +116,7 @@ def _migrate_postgres(url: str, migrations: list[Migration]) -> list[str]:
         psycopg.connect(**connection_arguments(url, MIGRATE_APPLICATION), autocommit=True) as connection,
     ):
         connection.execute(f"SET lock_timeout = '{MIGRATION_TIMEOUT}'")
-        # Held by the session: the library creates its tables through a connection of its own.
+        # The session holds the lock: the library creates its tables through a connection of its own.
         connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, MIGRATE_LOCK))
         datastore = PostgresLogDatastore(url)
         try:
@@ -124,7 +124,7 @@ def _migrate_postgres(url: str, migrations: list[Migration]) -> list[str]:
         finally:
             datastore.close()
         try:
-            connection.execute(_LOOK_AT_LOG)
+            connection.execute(_CHECK_LOG)
         except psycopg.errors.UndefinedColumn:
             raise MigrationChanged(_OLD_LOG) from None
         connection.execute(_CREATE_APPLIED)
@@ -149,7 +149,7 @@ def _applied(migration: Migration) -> tuple[str, str, int]:
 
 
 def _split(sql: str) -> Iterator[str]:
-    """The statements of a script, one by one: sqlite3's own way to run a script commits first."""
+    """The statements of a script, one by one: sqlite3's `executescript` commits first."""
     statement = ""
     for line in sql.splitlines(keepends=True):
         statement += line

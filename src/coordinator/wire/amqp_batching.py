@@ -1,9 +1,9 @@
-"""Commands that are repeated until they are answered, and travel in arrays when there are many.
+"""Sends commands until they are answered, many of them in one message.
 
-While one message of a type is on its way to the broker, the next commands of that type gather; they leave
-together as soon as it is confirmed. So one command alone never waits, and a thousand cost a few messages.
+While one message of a type is on its way to the broker, the next commands of that type gather; they are sent
+together as soon as it is confirmed. So a single command never waits, and a thousand cost a few messages.
 
-Nothing here knows AMQP: `publish` is given, and answers are handed in.
+This module does not know AMQP: the caller gives `publish`, and hands in the answers.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from coordinator.wire.answers import AnswerJson, read_answer, refused
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 
-AGAIN_LATER = frozenset({"UNAVAILABLE", "INTERNAL", "RATE_LIMITED"})
+RETRY_LATER = frozenset({"UNAVAILABLE", "INTERNAL", "RATE_LIMITED"})
 """Refusals that mean "send it again later"."""
-_ABOUT_THE_MESSAGE = frozenset({"INVALID_PAYLOAD", "TOO_LARGE"})
-"""What a whole array may be refused with because of a single element."""
+_WHOLE_ARRAY = frozenset({"INVALID_PAYLOAD", "TOO_LARGE"})
+"""Refusals that one element may bring upon its whole array."""
 
 _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """JSON without spaces. Raises ValueError or TypeError for what is not JSON, NaN and infinity included."""
+    """JSON without spaces. Raises ValueError or TypeError for a value that is not JSON, such as NaN."""
     body = to_json(message, inf_nan_mode="constants")
     if b"NaN" in body or b"Infinity" in body:
-        # Four times slower, and the only one of both that tells a number from a word in a text.
+        # Four times slower, but it tells a number from the same word in a text.
         body = _to_text(message).encode("ascii")
     return body
 
 
 class NotSent(Exception):
-    """The broker did not confirm the message; whether it has it is unknown."""
+    """The broker did not confirm the message; it may have it or not."""
 
 
 class SenderClosed(Exception):
@@ -50,7 +50,7 @@ class SenderClosed(Exception):
 
 
 class OutgoingMessage(NamedTuple):
-    """One message. `id` is its `message_id` and its `correlation_id`; a repeat has the same."""
+    """One message. `id` is its `message_id` and its `correlation_id`; a repeat has the same id."""
 
     kind: str
     id: str
@@ -63,7 +63,7 @@ class _Command:
     answer: asyncio.Future[AnswerJson]
     tries: int = 0
     alone: bool = False
-    """Not in an array: it may be what an array was refused for."""
+    """Send it without others: it may be the reason why an array was refused."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,18 +73,18 @@ class _Message:
     commands: list[_Command]
     body: bytes
     due: float = float("inf")
-    """When to repeat it; never while its first publish is under way."""
+    """When to repeat it; infinity while its first publish is under way."""
     tries: int = 0
 
     @property
-    def forsaken(self) -> bool:
-        """Whether nobody waits for an answer any more."""
+    def abandoned(self) -> bool:
+        """Whether no caller waits for an answer any more."""
         return all(command.answer.done() for command in self.commands)
 
 
 @dataclass(slots=True, eq=False)
-class _SenderLane:
-    """What waits to be sent, of one type."""
+class _SendQueue:
+    """The commands of one type that wait to be sent."""
 
     kind: str
     waiting: deque[_Command] = field(default_factory=deque)
@@ -94,7 +94,7 @@ class _SenderLane:
 class CommandSender:
     """Sends commands through `publish`, and repeats each until it is answered.
 
-    `publish` returns when the broker has confirmed, waits while there is no connection, and raises NotSent.
+    `publish` returns when the broker has confirmed, waits for a connection, and raises NotSent.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class CommandSender:
         self._answer_timeout = answer_timeout_seconds
         self._backoff = backoff or Backoff()
         self._clock = clock or RetryClock()
-        self._lanes: dict[str, _SenderLane] = {}
+        self._queues: dict[str, _SendQueue] = {}
         self._unanswered: dict[str, _Message] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._repeater: asyncio.Task[None] | None = None
@@ -132,7 +132,7 @@ class CommandSender:
         return await waiting.answer
 
     def answered(self, message_id: str | None, body: bytes) -> None:
-        """Hand in the reply to a message. A second reply to a repeated one is nothing new."""
+        """Hand in the reply to a message. A second reply to a repeated message is ignored."""
         message = self._unanswered.pop(message_id or "", None)
         if message is None:
             return
@@ -143,48 +143,48 @@ class CommandSender:
                 message.due = self._clock.now() + self._backoff.delay(message.tries)
             self._unanswered[message.id] = message
             return
-        crowd = len(message.commands) > 1 and isinstance(answers, dict)
+        refused_together = len(message.commands) > 1 and isinstance(answers, dict)
         each = [answers] * len(message.commands) if isinstance(answers, dict) else answers
         for command, answer in zip(message.commands, each, strict=True):
             code = answer.get("code") if answer.get("status") == "refused" else None
-            if code in AGAIN_LATER:
+            if code in RETRY_LATER:
                 self._later(message.kind, command)
-            elif crowd and code in _ABOUT_THE_MESSAGE:
-                # One element that no store can keep spoils the array: each by itself finds out which.
+            elif refused_together and code in _WHOLE_ARRAY:
+                # One element that no store can keep spoils the array: send each alone to find it.
                 command.alone = True
                 self._put(message.kind, command)
             elif not command.answer.done():
                 command.answer.set_result(answer)
 
     def repeat_now(self) -> None:
-        """Everything unanswered is due again: the connection is a new one, and so is its reply queue."""
+        """Make all unanswered messages due: a new connection has a new reply queue."""
         now = self._clock.now()
         for message in self._unanswered.values():
             message.due = min(message.due, now) if message.due != float("inf") else message.due
         self._wake.set()
 
     async def close(self) -> None:
-        """Give up: whoever still waits for an answer gets SenderClosed."""
+        """Give up: callers that still wait for an answer get SenderClosed."""
         self._closed = True
         tasks = [*self._tasks, *([self._repeater] if self._repeater else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        waiting = [c for lane in self._lanes.values() for c in lane.waiting]
+        waiting = [c for queue in self._queues.values() for c in queue.waiting]
         waiting += [c for message in self._unanswered.values() for c in message.commands]
         for command in waiting:
             if not command.answer.done():
                 command.answer.set_exception(SenderClosed())
-        self._lanes.clear()
+        self._queues.clear()
         self._unanswered.clear()
 
     def _put(self, kind: str, command: _Command) -> None:
-        lane = self._lanes.get(kind)
-        if lane is None:
-            lane = self._lanes[kind] = _SenderLane(kind)
-        lane.waiting.append(command)
-        if lane.sender is None:
-            lane.sender = self._spawn(self._send(lane))
+        queue = self._queues.get(kind)
+        if queue is None:
+            queue = self._queues[kind] = _SendQueue(kind)
+        queue.waiting.append(command)
+        if queue.sender is None:
+            queue.sender = self._spawn(self._send(queue))
 
     def _later(self, kind: str, command: _Command) -> None:
         delay = self._backoff.delay(command.tries)
@@ -208,20 +208,20 @@ class CommandSender:
         task.add_done_callback(ended)
         return task
 
-    async def _send(self, lane: _SenderLane) -> None:
+    async def _send(self, queue: _SendQueue) -> None:
         try:
-            while (message := self._gather(lane)) is not None:
-                # Before the publish, since the reply may overtake the confirmation.
+            while (message := self._gather(queue)) is not None:
+                # Before the publish: the reply may overtake the confirmation.
                 self._unanswered[message.id] = message
                 await self._post(message)
                 message.due = self._clock.now() + self._answer_timeout
                 self._watch()
         finally:
-            lane.sender = None
+            queue.sender = None
 
     async def _post(self, message: _Message) -> None:
         tries = 0
-        while message.id in self._unanswered and not message.forsaken:
+        while message.id in self._unanswered and not message.abandoned:
             try:
                 await self._publish(OutgoingMessage(message.kind, message.id, message.body))
             except NotSent as error:
@@ -232,19 +232,19 @@ class CommandSender:
             else:
                 return
 
-    def _gather(self, lane: _SenderLane) -> _Message | None:
-        """The next message of this lane: as many commands as are there and fit."""
+    def _gather(self, queue: _SendQueue) -> _Message | None:
+        """The next message of this queue: as many waiting commands as fit."""
         commands: list[_Command] = []
         size = 1
-        while lane.waiting and len(commands) < MAX_ARRAY_LENGTH:
-            command = lane.waiting[0]
-            if command.answer.done():  # its caller has gone
-                lane.waiting.popleft()
+        while queue.waiting and len(commands) < MAX_ARRAY_LENGTH:
+            command = queue.waiting[0]
+            if command.answer.done():  # its caller is gone
+                queue.waiting.popleft()
                 continue
             size += len(command.body) + 1
             if commands and (size > MAX_BODY_BYTES or command.alone):
                 break
-            commands.append(lane.waiting.popleft())
+            commands.append(queue.waiting.popleft())
             if command.alone:
                 break
         if not commands:
@@ -253,7 +253,7 @@ class CommandSender:
             body = commands[0].body
         else:
             body = b"[" + b",".join([command.body for command in commands]) + b"]"
-        return _Message(lane.kind, secrets.token_hex(16), commands, body)
+        return _Message(queue.kind, secrets.token_hex(16), commands, body)
 
     def _watch(self) -> None:
         if self._repeater is None:
@@ -266,11 +266,11 @@ class CommandSender:
             for message in [m for m in self._unanswered.values() if m.due <= now]:
                 await self._post_again(message)
             delay = min((m.due for m in self._unanswered.values()), default=float("inf")) - self._clock.now()
-            # Never for ever: a message may become due while this one looks away.
+            # Never for ever: a message that is sent meanwhile has a time of its own.
             await self._sleep_or_wake(max(0.0, min(delay, self._answer_timeout)))
 
     async def _post_again(self, message: _Message) -> None:
-        if message.forsaken:
+        if message.abandoned:
             self._unanswered.pop(message.id, None)
             return
         if message.id not in self._unanswered:
@@ -301,7 +301,7 @@ async def _awaited(awaitable: Awaitable[object]) -> None:
 
 
 def _answers(body: bytes, count: int) -> list[AnswerJson] | AnswerJson | None:
-    """One answer per command, or one for the whole message; None for what is no reply."""
+    """One answer per command, or one for the whole message; None for an invalid reply."""
     try:
         reply = from_json(body)
     except ValueError:

@@ -1,11 +1,11 @@
-"""Commands and their answers over one AMQP connection that comes back by itself.
+"""Commands and their answers over one AMQP connection that reconnects by itself.
 
     async with AmqpRpc(url, "name:secret") as rpc:
         answer = await rpc.call("job.submit", {…})
 
-Not aio-pika's robust connection: it restores every consumer with its first arguments, and where a queue has
-vanished meanwhile it fails, and starts over for ever. Here each connection begins with nothing, and whoever
-wants more on it than calls (see `on_connected`) sets that up again.
+Not aio-pika's robust connection: it restores every consumer with its first arguments, and if a queue has
+vanished meanwhile it fails and starts over for ever. Here each connection begins empty; a user that wants
+consumers on it sets them up again (see `on_connected`).
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from coordinator.wire.topology import COMMANDS_EXCHANGE
 CONTENT_TYPE = "application/json"
 CONNECT_TIMEOUT_SECONDS = 15.0
 CONFIRM_TIMEOUT_SECONDS = 30.0
-"""A broker that does not confirm for so long is taken for dead, whatever its socket says."""
+"""A broker that does not confirm for so long counts as dead, even if its socket is open."""
 TELL_SECONDS = 1.0
 SLOW_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
 PERSISTENT, TRANSIENT = 2, 1
 
 LINK_ERRORS: tuple[type[BaseException], ...] = (*CONNECTION_EXCEPTIONS, TimeoutError)
-"""What aio-pika raises when the broker or the network fails."""
+"""The errors that aio-pika raises when the broker or the network fails."""
 
 T = TypeVar("T")
 
 
 class LinkLost(ConnectionError):
-    """The connection went away while something was waiting on it."""
+    """The connection was lost during an operation."""
 
 
 async def on_link(awaitable: Awaitable[T]) -> T:
-    """Await an AMQP operation. A dying connection may cancel what waits on it: that is LinkLost then."""
+    """Await an AMQP operation. Raises LinkLost if a dying connection cancels it."""
     try:
         return await awaitable
     except asyncio.CancelledError:
@@ -62,9 +62,9 @@ async def on_link(awaitable: Awaitable[T]) -> T:
 
 
 class AmqpRpc:
-    """One connection, one reply queue, and the map from replies to who waits for them.
+    """One connection, one reply queue, and the map from replies to the calls that wait for them.
 
-    `key` is `name:secret`; only the name and signatures made with the secret are sent.
+    `key` is `name:secret`; only the name, and signatures made with the secret, are sent.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class AmqpRpc:
     ) -> None:
         self._url = URL(url)
         if "heartbeat" not in self._url.query:
-            # A minute's silence, the default, is long for work that waits.
+            # The default, a minute of silence, is too long while work waits.
             self._url = self._url.update_query(heartbeat=HEARTBEAT_SECONDS)
         self._principal, _, self._secret = key.partition(":")
         self._name = name
@@ -95,7 +95,7 @@ class AmqpRpc:
         self._listeners: list[Callable[[AbstractConnection], None]] = []
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
-        self._careless: AbstractChannel | None = None
+        self._unconfirmed: AbstractChannel | None = None
         self._tell_again_at = 0.0
         self._reply_to = ""
         self._up = asyncio.Event()
@@ -105,9 +105,9 @@ class AmqpRpc:
         self._log = structlog.get_logger().bind()
 
     async def start(self) -> None:
-        """Begin to connect, and keep connected; does not wait for the broker. May be called twice.
+        """Begin to connect and stay connected; does not wait for the broker. May be called twice.
 
-        After `close` it does nothing.
+        Does nothing after `close`.
         """
         if self._connector is None and not self._closed:
             self._connector = asyncio.get_running_loop().create_task(self._keep_connected())
@@ -119,7 +119,7 @@ class AmqpRpc:
             self._connector.cancel()
             await asyncio.gather(self._connector, return_exceptions=True)
             self._connector = None
-        await self._disconnect()  # it may have been in the middle of connecting
+        await self._disconnect()  # the connector may have been half-way
         await self._sender.close()
         for future in self._asked.values():
             future.cancel()
@@ -136,18 +136,18 @@ class AmqpRpc:
     async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
         """Send a command until it is answered, and return the answer, accepted or refused.
 
-        Goes on through restarts of the broker and the coordinator; bound it with `asyncio.timeout`.
-        Raises SenderClosed; ValueError or TypeError for what is not JSON.
+        Survives restarts of the broker and the coordinator; bound it with `asyncio.timeout`.
+        Raises SenderClosed; ValueError or TypeError if the command is not JSON.
         """
         if kind == "job.submit" and command.get("idempotency_key") is None:
-            # Without one a job is known by its message, and what is sent again later is another message.
+            # Without a key the message id identifies the job, and a later repeat has another message id.
             command = {**command, "idempotency_key": secrets.token_hex(16)}
         return await self._sender.call(kind, command)
 
     async def ask(
         self, kind: str, message: Mapping[str, Any], *, queue: str, timeout_seconds: float
     ) -> AnswerJson | None:
-        """Send a message straight to a queue, once; None where no answer came in time."""
+        """Send a message once, directly to a queue; None if no answer came in time."""
         body = encode(message)
         ask_id = secrets.token_hex(16)
         future: asyncio.Future[AnswerJson] = asyncio.get_running_loop().create_future()
@@ -162,12 +162,12 @@ class AmqpRpc:
             del self._asked[ask_id]
 
     async def tell(self, kind: str, message: Mapping[str, Any], *, exchange: str, routing_key: str) -> bool:
-        """Publish a message that nobody answers, once, and without a confirm.
+        """Publish a message once, without a confirm or an answer.
 
-        False where it certainly did not leave: there is no connection, or the broker is slow; then no other
-        is tried for a few seconds, so that nothing piles up.
+        False if it certainly was not sent: there is no connection, or the broker is slow. After a slow one
+        all others fail for a few seconds, so that none pile up.
         """
-        channel, now = self._careless, self._clock.now()
+        channel, now = self._unconfirmed, self._clock.now()
         if channel is None or channel.is_closed or now < self._tell_again_at:
             return False
         body, message_id = encode(message), secrets.token_hex(8)
@@ -180,7 +180,7 @@ class AmqpRpc:
             message_type=kind,
         )
         try:
-            # It waits until the socket has taken it: that is how a slow broker is noticed.
+            # Waits until the socket accepts the message, which shows a slow broker.
             async with asyncio.timeout(TELL_SECONDS):
                 await on_link(
                     channel.basic_publish(
@@ -195,7 +195,7 @@ class AmqpRpc:
         return True
 
     async def connection(self) -> AbstractConnection:
-        """The connection that is up now; waits for it."""
+        """The current connection; waits for one."""
         await self._up.wait()
         assert self._connection is not None
         return self._connection
@@ -225,7 +225,7 @@ class AmqpRpc:
             finally:
                 self._up.clear()
                 await self._disconnect()
-            # A broker that takes connections and drops them at once must not be hammered.
+            # Do not hammer a broker that accepts connections and drops them at once.
             await self._clock.sleep(self._backoff.delay(0))
 
     async def _connect(self) -> None:
@@ -238,13 +238,13 @@ class AmqpRpc:
         async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             self._channel = raw = await channel.get_underlay_channel()
-            # Named by the broker, for this connection only: a dead one would hold on to a name of ours.
+            # The broker names the queue, for this connection only: a dead one would keep a name of ours.
             queue = await raw.queue_declare(exclusive=True)
             assert queue.queue
             self._reply_to = queue.queue
             await raw.basic_consume(self._reply_to, self._on_reply, no_ack=True)
-            careless = await connection.channel(publisher_confirms=False)
-            self._careless = await careless.get_underlay_channel()
+            unconfirmed = await connection.channel(publisher_confirms=False)
+            self._unconfirmed = await unconfirmed.get_underlay_channel()
         raw.closing.add_done_callback(lambda _: self._lost.set())
         self._log.debug("broker_connected")
         self._up.set()
@@ -254,13 +254,13 @@ class AmqpRpc:
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
-        self._careless = None
+        self._unconfirmed = None
         if connection is not None:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                     await on_link(connection.close())
             except LINK_ERRORS:
-                pass  # it is gone, which is all that was wanted
+                pass  # it is gone anyway
 
     async def _on_reply(self, message: DeliveredMessage) -> None:
         correlation_id = message.header.properties.correlation_id
@@ -270,30 +270,30 @@ class AmqpRpc:
         elif not asked.done() and (answer := _answer(message.body)) is not None:
             asked.set_result(answer)
 
-    async def _publish(self, envelope: OutgoingMessage, *, queue: str | None = None) -> None:
+    async def _publish(self, message: OutgoingMessage, *, queue: str | None = None) -> None:
         await self._up.wait()
         channel = self._channel
         if channel is None:
             raise NotSent("not connected")
         signature = sign_message(
             self._secret,
-            message_to_sign(envelope.kind, envelope.id, self._reply_to, envelope.id, envelope.body),
+            message_to_sign(message.kind, message.id, self._reply_to, message.id, message.body),
         )
         properties = spec.Basic.Properties(
             content_type=CONTENT_TYPE,
             headers={"principal": self._principal, "signature": signature},
             delivery_mode=TRANSIENT if queue else PERSISTENT,
-            message_id=envelope.id,
-            correlation_id=envelope.id,
+            message_id=message.id,
+            correlation_id=message.id,
             reply_to=self._reply_to,
-            message_type=envelope.kind,
+            message_type=message.kind,
         )
         try:
             await on_link(
                 channel.basic_publish(
-                    envelope.body,
+                    message.body,
                     exchange="" if queue else COMMANDS_EXCHANGE,
-                    routing_key=queue or envelope.kind,
+                    routing_key=queue or message.kind,
                     properties=properties,
                     mandatory=True,
                     timeout=CONFIRM_TIMEOUT_SECONDS,

@@ -1,4 +1,4 @@
-"""Answers to commands, as the coordinator gives them and as JSON."""
+"""Answers to commands: as the coordinator's types, and as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Accepted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The command did nothing, and this is why."""
+    """The command did nothing, for this reason."""
 
     code: Code
     detail: str

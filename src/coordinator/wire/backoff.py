@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RetryClock:
-    """Monotonic seconds, and waiting for some."""
+    """Monotonic seconds, and a sleep."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -19,7 +19,7 @@ class RetryClock:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Doubling delays with jitter, so that many who failed together do not come back in step."""
+    """Doubling delays with jitter, so that processes that failed together do not retry in step."""
 
     first_seconds: float = 0.1
     longest_seconds: float = 10.0

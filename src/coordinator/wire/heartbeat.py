@@ -22,7 +22,7 @@ class HeldAttempt(BaseModel):
 
 
 class Heartbeat(BaseModel):
-    """A miner says that a session is alive, and which attempts it works on; those leases are extended."""
+    """A miner's sign of life: extends its session, and the leases of the attempts it works on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -8,5 +8,5 @@ MAX_BODY_BYTES: Final = 2**20
 MAX_ARRAY_LENGTH: Final = 500
 """Commands, progress reports or events in one message."""
 MAX_PROGRESS_TEXT: Final = 65_536
-"""Characters of a job's text in one report; its end, as long as this, is kept for late readers."""
+"""Characters of a job's text in one report; as many from its end are kept for late readers."""
 MAX_PROGRESS_NOTE: Final = 200

@@ -13,16 +13,16 @@ from coordinator.validation import first_invalid_field
 
 
 class BadOffer(ValueError):
-    """Not an offer. The text shows no value."""
+    """An invalid offer. The text shows no value."""
 
 
 class Offer(BaseModel):
-    """This job, this attempt, is there for the taking. Losing or repeating an offer is harmless.
+    """This attempt at this job may be claimed. Losing or repeating an offer is harmless.
 
-    `payload` is the job's payload, or None with `payload_blob` naming the blob that holds it as JSON.
+    `payload` is the job's payload, or None: then `payload_blob` names a blob with the payload as JSON.
     """
 
-    # Fields that a newer coordinator adds are ignored.
+    # A newer coordinator may add fields.
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     job_id: UUID
@@ -36,13 +36,13 @@ class Offer(BaseModel):
     timeout_seconds: int
     expires_at: Millis
     client: str | None = None
-    """Whose job it is: the first word of the routing key of its progress."""
+    """The client that submitted the job: the first word of the routing key of its progress."""
     traceparent: str | None = None
-    """The trace that the job belongs to; a miner's commands about the attempt carry it back."""
+    """The job's trace; a miner's commands about the attempt carry it back."""
 
     @cached_property
     def key(self) -> tuple[str, int]:
-        """The job and the attempt as messages name them; the same for copies of one offer."""
+        """The job and the attempt in the form of messages; the same for copies of one offer."""
         return str(self.job_id), self.attempt
 
     @cached_property
@@ -52,15 +52,15 @@ class Offer(BaseModel):
 
 
 def read_offer(value: object) -> Offer:
-    """The offer in this JSON value, which can be served. Raises BadOffer."""
+    """The offer in this JSON value, complete enough to be served. Raises BadOffer."""
     try:
         offer = Offer.model_validate(value)
     except ValidationError as error:
         raise BadOffer(first_invalid_field(error).text("offer")) from None
     if offer.payload is None and offer.payload_blob is None:
-        raise BadOffer("payload: missing, and payload_blob, too")
+        raise BadOffer("payload: missing, and no payload_blob")
     try:
-        offer.salt  # noqa: B018 - read now, where a bad one costs nothing
+        offer.salt  # noqa: B018 - read now, when a bad salt costs nothing
     except ValueError:
         raise BadOffer("payload_salt: not in hex") from None
     return offer

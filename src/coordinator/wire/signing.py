@@ -1,4 +1,4 @@
-"""Signed requests over HTTP, for keys that have a second secret; works with every `httpx` client.
+"""Signed HTTP requests, for keys with a second secret; works with every `httpx` client.
 
 httpx.Client(headers={"X-Api-Key": key}, auth=SignedRequests(hmac_secret))
 """
@@ -25,9 +25,9 @@ _DIGEST: Final = re.compile(r"sha-256=:([A-Za-z0-9+/=]{44}):")
 
 
 class SignedRequests(httpx.Auth):
-    """Signs each request as it leaves, a repeat anew: a signature is good once.
+    """Signs each request when it is sent; a repeat gets a new signature, as each is valid once.
 
-    A body is read into memory for that, unless the request names its digest (see `content_digest`).
+    A body is read into memory for that, unless the request has its digest (see `content_digest`).
     """
 
     def __init__(self, secret: str) -> None:
@@ -51,7 +51,7 @@ class SignedRequests(httpx.Auth):
             digest = hashlib.sha256(request.content).hexdigest()
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
         now = time.time_ns()
-        # The fraction makes it another signature where the same request is sent twice in a second.
+        # The fraction makes the signature of a second such request in the same second a different one.
         timestamp = f"{now // 10**9}.{now % 10**9:09d}"
         message = request_to_sign(request.method, path, query, timestamp, digest)
         request.headers[TIMESTAMP_HEADER] = timestamp
@@ -60,7 +60,7 @@ class SignedRequests(httpx.Auth):
 
 
 def signing(secret: str | None = None) -> SignedRequests | None:
-    """A client's `auth`: with this secret, or that in COORDINATOR_HMAC_SECRET; None where there is none."""
+    """A client's `auth` with this secret, or with COORDINATOR_HMAC_SECRET; None without a secret."""
     secret = os.environ.get(VARIABLE) if secret is None else secret
     return SignedRequests(secret) if secret else None
 

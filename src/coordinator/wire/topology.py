@@ -21,7 +21,7 @@ DEAD_QUEUE: Final = "coordinator.dead"
 
 _WORK, _MINER = "work.", "miner."
 RESERVED_PREFIXES: Final = ("coordinator.", _WORK, _MINER)
-"""The coordinator's queues begin so; no reply goes to one."""
+"""The coordinator's queue names begin with these; no reply goes to such a queue."""
 
 HEARTBEAT_TYPE: Final = "miner.heartbeat"
 PROGRESS_TYPE: Final = "job.progress"
@@ -46,5 +46,5 @@ def event_key(event_type: str, client: str, subject: str) -> str:
 
 
 def progress_key(client: object, job_id: object) -> str:
-    """The routing key of a job's progress; `*` stands for any in a binding."""
+    """The routing key of a job's progress; in a binding, `*` stands for any client or job."""
     return f"{client}.{job_id}"

@@ -1,9 +1,9 @@
-"""Which URLs a job may name as an input file: public http(s) ones, and nothing that leads inwards. Pure.
+"""The URLs that a job may name as an input file: public http(s) URLs, never private networks. Pure.
 
-A miner fetches what strangers name, from inside somebody's network. So the text of a URL is read strictly
-(what two parsers could read differently is refused), and every address is judged by where it leads. The
-coordinator asks `check_url` before it accepts a job; the miner asks it again for the URL and each redirect,
-and judges with `is_public` each address that a name resolves to.
+A miner fetches strangers' URLs from inside its owner's network. So the text of a URL is read strictly (a URL
+that two parsers could read differently is refused), and every address must be public. The coordinator calls
+`check_url` before it accepts a job. The miner calls it again for the URL and each redirect, and calls
+`is_public` for each address that a name resolves to.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _URL: Final = re.compile(
 )
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-# What a browser takes for an IPv4 address, in any spelling (WHATWG URL, "ends in a number").
+# A last label that makes a browser read the host as an IPv4 address (WHATWG URL, "ends in a number").
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _INNER_NAMES: Final = ("localhost", "local", "internal", "intranet", "lan", "home.arpa", "onion")
-"""Names that lead inwards (RFC 6761, RFC 6762, RFC 8375, and what networks use besides)."""
-# From 1024 on, what the WHATWG's Fetch Standard calls bad ports: other protocols that can be made to listen.
+"""Top-level names of private networks (RFC 6761, RFC 6762, RFC 8375, and common usage)."""
+# The "bad ports" of the WHATWG's Fetch Standard from 1024 on: other protocols that would accept a request.
 _BAD_PORTS: Final = frozenset(
     {
         1719,
@@ -52,7 +52,7 @@ _BAD_PORTS: Final = frozenset(
     }
     | {10080}
 )
-# IANA's special-purpose registries (RFC 6890): listed, as what Python calls global differs by release.
+# IANA's special-purpose registries (RFC 6890): listed here, as Python's `is_global` differs by release.
 _SPECIAL_V4: Final = tuple(
     IPv4Network(text)
     for text in (
@@ -63,7 +63,7 @@ _SPECIAL_V4: Final = tuple(
     )
 )
 _GLOBAL_V6: Final = IPv6Network("2000::/3")
-"""Nothing else is routed. NAT64, mapped, link-local, unique local and multicast addresses are outside."""
+"""Only this is routed. NAT64, mapped, link-local, unique local and multicast addresses are outside."""
 _SPECIAL_V6: Final = tuple(
     # 2001::/23 holds Teredo, and 2002::/16 is 6to4: both carry an IPv4 address of the sender's choice.
     IPv6Network(text)
@@ -72,7 +72,7 @@ _SPECIAL_V6: Final = tuple(
 
 
 class UnsafeUrl(ValueError):
-    """This URL may not be fetched; the text says why, and shows nothing of it."""
+    """This URL may not be fetched; the text says why, without any part of the URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +84,17 @@ class Url:
     port: int
     target: str
     allowed: bool
-    """The host is one that the settings name: where it leads is not judged."""
+    """The settings allow the host: its addresses are not checked."""
 
     @property
     def authority(self) -> str:
-        """What goes into the `Host` header."""
+        """The value of the `Host` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def parse_allowed(entries: Iterable[str]) -> frozenset[str]:
-    """Hosts that may be fetched from wherever they lead: `host`, or `host:port`. Raises ValueError."""
+    """Hosts that may be fetched from, whatever their addresses: `host`, or `host:port`. Raises ValueError."""
     allowed = set()
     for entry in entries:
         match = _URL.fullmatch(f"http://{entry}")
@@ -105,11 +105,11 @@ def parse_allowed(entries: Iterable[str]) -> frozenset[str]:
 
 
 def check_url(text: str, allowed: Collection[str] = ()) -> Url:
-    """The URL in its parts, if it may be fetched as far as its text tells. Raises UnsafeUrl.
+    """The URL in its parts, if its text allows to fetch it. Raises UnsafeUrl.
 
     `allowed`: see `parse_allowed`.
     """
-    # 1. Its form: one reading only, and no user info, which hides where a URL leads.
+    # 1. Its form: one possible reading, and no user info, which disguises the host.
     if len(text) > MAX_URL_LENGTH:
         raise UnsafeUrl(f"a URL has at most {MAX_URL_LENGTH} characters")
     scheme = _SCHEME.match(text)
@@ -118,7 +118,7 @@ def check_url(text: str, allowed: Collection[str] = ()) -> Url:
     match = _URL.fullmatch(text)
     if match is None or "\\" in text:
         raise UnsafeUrl(
-            "not a plain URL: no user name, spaces or other than ASCII characters (percent-encode)"
+            "not a plain URL: leave out the user name; percent-encode spaces and non-ASCII characters"
         )
     scheme_name, host = match["scheme"].lower(), match["host"].lower().strip("[]")
     port = int(match["port"]) if match["port"] else _PORTS[scheme_name]
@@ -127,9 +127,9 @@ def check_url(text: str, allowed: Collection[str] = ()) -> Url:
         target = f"/{target}"
     named = f"[{host}]" if ":" in host else host
     url = Url(scheme_name, host, port, target, allowed=named in allowed or f"{named}:{port}" in allowed)
-    # 2. Where it leads.
+    # 2. Its destination.
     if not 1 <= port <= 65535:
-        raise UnsafeUrl("there is no such port")
+        raise UnsafeUrl("invalid port: use 1 to 65535")
     if not url.allowed:
         if port not in _PORTS.values() and (port < 1024 or port in _BAD_PORTS):
             raise UnsafeUrl("files are fetched from the ports 80, 443, and most from 1024 on")
@@ -138,7 +138,7 @@ def check_url(text: str, allowed: Collection[str] = ()) -> Url:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address (as text, without a zone) is one of the public internet."""
+    """Whether an IP address (as text, without a zone) belongs to the public internet."""
     try:
         ip = ip_address(address)
     except ValueError:
@@ -153,25 +153,25 @@ def _is_public_v6(ip: IPv6Address) -> bool:
 
 
 def _check_host(host: str) -> None:
-    """Raise UnsafeUrl for an address that is not public, and for a name that can't be."""
+    """Raise UnsafeUrl for an address that is not public, and for a name that can't be public."""
     labels = host.removesuffix(".").split(".")
     if ":" in host or _NUMBER.fullmatch(labels[-1]):
-        # 127.1, 0x7f000001 and 2130706433 are addresses to some; ip_address knows the plain form alone.
+        # Some parsers read 127.1, 0x7f000001 and 2130706433 as addresses; ip_address does not.
         if not is_public(host):
-            raise UnsafeUrl("the address is not one of the public internet, or not written plainly")
+            raise UnsafeUrl("the address is not public, or not written plainly")
         return
     if len(host) > MAX_HOST_LENGTH or not all(_LABEL.fullmatch(label) for label in labels):
-        raise UnsafeUrl("the host is not a name")
+        raise UnsafeUrl("invalid host name")
     if len(labels) == 1 or host.removesuffix(".").endswith(tuple(f".{name}" for name in _INNER_NAMES)):
-        raise UnsafeUrl("the host's name is one of a private network")
+        raise UnsafeUrl("the host name belongs to a private network")
 
 
 def check_amqp_url(url: str) -> None:
-    """Raise ValueError, which shows nothing of it, for what can't be a broker's address."""
+    """Raise ValueError for an invalid broker URL; the text shows no part of it."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
     if not good:
-        raise ValueError("must be amqp://user:password@host:port/vhost (or amqps), with other signs as %XX")
+        raise ValueError("must be amqp://user:password@host:port/vhost (or amqps), percent-encoded")

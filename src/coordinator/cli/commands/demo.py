@@ -1,4 +1,4 @@
-"""`coordinator demo`: see it work."""
+"""`coordinator demo`: run real jobs and verify them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ from coordinator.runtime import terminal
 
 
 def demo(
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="How many jobs to run.")] = 16,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="Number of jobs to run.")] = 16,
     amqp: Annotated[
         bool,
-        typer.Option(
-            "--amqp", help="With RabbitMQ and Postgres: private ones, or AMQP_URL and DATABASE_URL."
-        ),
+        typer.Option("--amqp", help="Use RabbitMQ and Postgres: private ones, or AMQP_URL and DATABASE_URL."),
     ] = False,
     output_dir: Annotated[
         Path | None,
-        typer.Option("--output", metavar="DIR", help="Where results go. [default: ./demo-output/TIME]"),
+        typer.Option("--output", metavar="DIR", help="Folder for the results. [default: ./demo-output/TIME]"),
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the log, and what the processes printed.")
+        bool, typer.Option("--keep", help="Keep the log and the output of the processes.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """See it work: real jobs, verified.
+    """Run real jobs and verify them.
 
     Starts a coordinator and two miners, runs jobs on a video, and verifies every receipt.
     """

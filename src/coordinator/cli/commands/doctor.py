@@ -1,4 +1,4 @@
-"""`coordinator doctor`: is everything there that a coordinator needs?"""
+"""`coordinator doctor`: checks everything that a coordinator needs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Status = Literal["ok", "warning", "failed"]
 
 
 class Check(NamedTuple):
-    """One look at one thing. `next_step` says what to do about it where it is not ok."""
+    """The outcome of one check. `next_step` says what to do if it is not ok."""
 
     name: str
     status: Status
@@ -41,16 +41,16 @@ class Check(NamedTuple):
 
 
 def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Check what is needed here.
+    """Check everything that a coordinator needs here.
 
-    Ends with 1 if something is not in order.
+    Exits with 1 if a check fails.
     """
     import asyncio
 
     from coordinator.runtime.logs import configure_logs
 
-    configure_logs(level="error")  # what libraries log about a server that is away, is in the table
-    checks = asyncio.run(_look(data_dir))
+    configure_logs(level="error")  # the table shows unreachable servers, so libraries need not log them
+    checks = asyncio.run(_check_all(data_dir))
     failed = [check for check in checks if check.status == "failed"]
     if as_json:
         terminal.document({"ok": not failed, "checks": [check._asdict() for check in checks]})
@@ -63,7 +63,7 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
         raise typer.Exit(Exit.FAILED)
 
 
-async def _look(data_dir: Path | None) -> list[Check]:
+async def _check_all(data_dir: Path | None) -> list[Check]:
     import asyncio
 
     from coordinator.runtime.settings import BadSettings
@@ -75,22 +75,22 @@ async def _look(data_dir: Path | None) -> list[Check]:
         hint = "Correct it in the environment or in .env; .env.example explains every setting."
         return [*checks, Check("settings", "failed", str(error), hint), *await _executors()]
     checks += [_settings(settings), _data_dir(settings)]
-    looks: list[tuple[str, Callable[[Settings], Awaitable[list[Check]]]]] = [
+    server_checks: list[tuple[str, Callable[[Settings], Awaitable[list[Check]]]]] = [
         ("database", _database),
         ("broker", _broker),
         ("blob store", _blobs),
         ("coordinator", _coordinator),
     ]
-    for name, look in looks:
+    for name, check in server_checks:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                checks += await look(settings)
+                checks += await check(settings)
         except TimeoutError:
             checks.append(Check(name, "failed", f"no answer in {TIMEOUT_S:.0f} s"))
         except CommandError as error:
             checks.append(Check(name, "failed", error.cause, error.next_step))
         except Exception as error:
-            # Whatever a library raises about something that does not work is what the user has to know.
+            # The user has to see any error that a library raises about a server.
             checks.append(Check(name, "failed", f"{type(error).__name__}: {str(error).strip()}"))
     return [*checks, _clock(), *await _executors()]
 
@@ -111,7 +111,7 @@ def _settings(settings: Settings) -> Check:
     if missing and (settings.data_dir / KEYS_FILE).exists():
         return Check("settings", "ok", f"{settings.mode} mode, with the keys that `coordinator dev` made")
     if missing:
-        hint = "Set them as name:secret; `coordinator dev` makes keys of its own where there are none."
+        hint = "Set them as name:secret; without them `coordinator dev` makes keys of its own."
         return Check("settings", "warning", f"{settings.mode} mode, without {', '.join(missing)}", hint)
     return Check("settings", "ok", f"{settings.mode} mode")
 
@@ -127,14 +127,14 @@ def _data_dir(settings: Settings) -> Check:
         return Check("data dir", "failed", f"{path}: only {terminal.size(free)} free", hint)
     open_to_all = [p.name for p in _secrets(path) if p.stat().st_mode & 0o077]
     if open_to_all:
-        told = f"others may read {', '.join(open_to_all)} in {path}"
-        return Check("data dir", "failed", told, f"Run `chmod 600` on them in {path}, and make new keys.")
+        detail = f"others may read {', '.join(open_to_all)} in {path}"
+        return Check("data dir", "failed", detail, f"Run `chmod 600` on them in {path}, and make new keys.")
     made = "" if path.exists() else ", made at the first start"
     return Check("data dir", "ok", f"{path}{made}; {terminal.size(free)} free")
 
 
 def _nearest(path: Path) -> Path:
-    """This, or its nearest parent that is there."""
+    """This path, or its nearest existing parent."""
     path = path.resolve()
     return next(p for p in (path, *path.parents) if p.exists())
 
@@ -151,8 +151,8 @@ def _secrets(path: Path) -> Iterator[Path]:
 async def _database(settings: Settings) -> list[Check]:
     import asyncio
 
-    look = _postgres if settings.mode == "standard" else _sqlite
-    return await asyncio.to_thread(look, settings)
+    check = _postgres if settings.mode == "standard" else _sqlite
+    return await asyncio.to_thread(check, settings)
 
 
 def _sqlite(settings: Settings) -> list[Check]:
@@ -191,8 +191,8 @@ def _postgres(settings: Settings) -> list[Check]:
         applied = {str(name): str(digest) for name, digest in rows}
     checks = [Check("database", "ok", f"Postgres {version}")]
     if drift > LARGEST_DRIFT_S:
-        told = f"the database's clock is {drift:.1f} s away from ours"
-        checks.append(Check("database clock", "failed", told, "Let NTP set both clocks."))
+        detail = f"the database's clock differs from ours by {drift:.1f} s"
+        checks.append(Check("database clock", "failed", detail, "Let NTP set both clocks."))
     return [*checks, _migrations(applied)]
 
 
@@ -208,8 +208,8 @@ def _migrations(applied: dict[str, str]) -> Check:
     if newer:
         hint = "Run the version of the program that made them, or a newer one."
         return Check("migrations", "failed", f"unknown to this version: {', '.join(newer)}", hint)
-    told = f"{len(applied)} applied" + (f", {len(pending)} at the next start" if pending else "")
-    return Check("migrations", "ok", told)
+    detail = f"{len(applied)} applied" + (f", {len(pending)} at the next start" if pending else "")
+    return Check("migrations", "ok", detail)
 
 
 async def _broker(settings: Settings) -> list[Check]:
@@ -243,7 +243,7 @@ async def _blobs(settings: Settings) -> list[Check]:
     read = b"".join([piece async for piece in store.get(info.sha256)])
     await store.delete(info.sha256)
     if read != content:
-        return [Check("blob store", "failed", "it gives back other bytes than it was given")]
+        return [Check("blob store", "failed", "it returns other bytes than were stored")]
     return [Check("blob store", "ok", f"{setting}: written, read and deleted")]
 
 
@@ -257,40 +257,40 @@ async def _coordinator(settings: Settings) -> list[Check]:
     url = found[0] if found else of_settings
     try:
         async with AsyncCoordinator(url, tries=1) as client:
-            told = await client.health()
+            health = await client.health()
     except Unreachable:
         checks = [_address(settings, of_settings)]
         if found:
-            hint = "Start `coordinator dev` again, or delete that file if another coordinator is meant."
-            cause = f"no coordinator answers at {url}, which {found[1]} names"
+            hint = "Start `coordinator dev` again, or delete that file to use another coordinator."
+            cause = f"no coordinator answers at {url}, the address in {found[1]}"
             checks.append(Check("coordinator's address", "warning", cause, hint))
         return checks
     except CoordinatorError as error:
-        hint = "Look into the coordinator's log; /health says which part it is."
+        hint = "/health names the failing part; its cause is in the coordinator's log."
         return [Check("coordinator", "failed", f"{url}: {error.detail}", hint)]
-    return [Check("coordinator", "ok", f"runs on {url}, position {told.get('position', '?')}")]
+    return [Check("coordinator", "ok", f"runs on {url}, position {health.get('position', '?')}")]
 
 
 def _address(settings: Settings, url: str) -> Check:
-    """Whether one could be started there."""
+    """Whether a coordinator could start at this address."""
     from coordinator.runtime.server import listen
 
     try:
         listen(settings.app_host, settings.app_port).close()
     except OSError as error:
         hint = "Set APP_HOST and APP_PORT to an address of this machine that is free."
-        return Check("coordinator", "failed", f"none answers on {url}, nor could one: {error.strerror}", hint)
+        return Check("coordinator", "failed", f"none runs on {url}, and none could: {error.strerror}", hint)
     return Check("coordinator", "ok", f"none runs on {url}")
 
 
 def _clock() -> Check:
     if time.time() < RELEASED:
-        return Check("clock", "failed", time.strftime("%Y-%m-%d %H:%M"), "Set it; better, let NTP do it.")
+        return Check("clock", "failed", time.strftime("%Y-%m-%d %H:%M"), "Set the clock, best by NTP.")
     return Check("clock", "ok", terminal.moment(int(time.time() * 1000)))
 
 
 async def _executors() -> list[Check]:
-    """What a miner here could run. Engines that nobody has set up are not missing: they are off."""
+    """The executors for a miner here. An engine without settings is off, which is no failure."""
     import asyncio
 
     from coordinator.miner.executors import discover_executors

@@ -1,4 +1,4 @@
-"""`coordinator job`: submit jobs, and see what became of them."""
+"""`coordinator job`: submit jobs and follow them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from coordinator.runtime import terminal
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator, AsyncJob, JobResult, JobView
 
-app = typer.Typer(help="Submit jobs, and see what became of them.", no_args_is_help=True)
+app = typer.Typer(help="Submit jobs and follow them.", no_args_is_help=True)
 
 Timeout = Annotated[
-    float | None, typer.Option("--timeout", min=0, help="With waiting: give up after so many seconds.")
+    float | None, typer.Option("--timeout", min=0, help="Give up waiting after so many seconds.")
 ]
 
 
@@ -29,10 +29,10 @@ def submit(
     ] = "{}",
     file: Annotated[
         list[str] | None,
-        typer.Option("--file", metavar="NAME=PATH", help="Upload a file, and name it in this payload field."),
+        typer.Option("--file", metavar="NAME=PATH", help="Upload a file and name it in this payload field."),
     ] = None,
     constraints: Annotated[
-        str, typer.Option("--constraints", help="""What it needs, such as '{"gpu": "nvidia"}'.""")
+        str, typer.Option("--constraints", help="""The job's needs, such as '{"gpu": "nvidia"}'.""")
     ] = "{}",
     ttl: Annotated[
         int | None, typer.Option("--ttl", min=1, help="Seconds until the job expires. [default: 900]")
@@ -47,7 +47,7 @@ def submit(
         str | None,
         typer.Option("--key", help="Idempotency key: the same key and request are the same job."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print that.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     timeout: Timeout = None,
     url: Url = None,
     api_key: Key = None,
@@ -80,7 +80,7 @@ def submit(
             else:
                 _show(submitted.submitted.document())
             return None
-        terminal.note(f"job {submitted.job_id}")  # so that it can be found if the wait is cut short
+        terminal.note(f"job {submitted.job_id}")  # for a user who interrupts the wait
         return await _finish(submitted, timeout, as_json)
 
     job = talk(url, api_key, "client", work)
@@ -92,10 +92,10 @@ def submit(
 def list_jobs(
     state: Annotated[
         Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"] | None,
-        typer.Option("--state", case_sensitive=False, help="Only jobs that are this now."),
+        typer.Option("--state", case_sensitive=False, help="Only jobs in this state."),
     ] = None,
-    service: Annotated[str | None, typer.Option("--service", help="Only of this service.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    service: Annotated[str | None, typer.Option("--service", help="Only jobs of this service.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many jobs.")] = 20,
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
@@ -148,7 +148,7 @@ def watch(
 ) -> None:
     """Follow jobs until they are final: states, progress, and text as it is written.
 
-    Ends with 1 if one did not complete. With --json every message is a line.
+    Exits with 1 if a job did not complete. With --json every message is a line.
     """
 
     import asyncio
@@ -163,7 +163,7 @@ def watch(
             async def follow(followed: str) -> JobView:
                 handle = client.job(followed)
                 async for update in handle.stream():
-                    watching.tell(update)
+                    watching.show(update)
                 return await handle.view()
 
             async with asyncio.TaskGroup() as group:
@@ -180,13 +180,14 @@ def result(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job is final.")] = False,
     timeout: Timeout = None,
     output_dir: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Download the files of the result to here.")
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Download the files of the result to this folder."),
     ] = None,
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """What a job gave. Ends with 1 if it ended without a result."""
+    """Show a job's result. Exits with 1 if it ended without one."""
 
     async def work(client: AsyncCoordinator) -> JobView | None:
         handle = client.job(job_id)
@@ -195,7 +196,7 @@ def result(
         job = await handle.view()
         if job.final:
             return await _finish(handle, timeout, as_json, output_dir)
-        hint = "Add --wait, or follow it with `coordinator job watch`."
+        hint = "Add --wait, or follow the job with `coordinator job watch`."
         raise CommandError("JOB_NOT_READY", f"job {job_id} is {job.state}", hint, Exit.REFUSED)
 
     job = talk(url, api_key, "client", work)
@@ -206,57 +207,57 @@ def result(
 @app.command()
 def cancel(
     job_id: JobId,
-    reason: Annotated[str, typer.Option("--reason", help="Kept with the job.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Stored with the job.")] = "",
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a job that is queued or running."""
+    """Cancel a queued or running job."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return (await client.job(job_id).cancel(reason)).document()
 
-    told = talk(url, api_key, "client", work)
+    answer = talk(url, api_key, "client", work)
     if as_json:
-        terminal.document(told)
+        terminal.document(answer)
     else:
-        _show(told)
+        _show(answer)
 
 
 async def _finish(
     handle: AsyncJob, timeout: float | None, as_json: bool, folder: Path | None = None
 ) -> JobView:
-    """Wait for the end of a job and print what it gave."""
+    """Wait for the end of a job and print its result."""
     import asyncio
 
     with terminal.progress(quiet=as_json) as bars:
-        bars.add_task(f"waiting for {handle.job_id}", total=None, said="")
+        bars.add_task(f"waiting for {handle.job_id}", total=None, detail="")
         job = await handle.wait(timeout)
     if job.state != "COMPLETED":
         if as_json:
             terminal.document(job.document())
         return job
-    given = await handle.result()
+    found = await handle.result()
     if folder is not None:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        await _download(handle, given, folder, as_json)
+        await _download(handle, found, folder, as_json)
     if as_json:
-        terminal.document(given.document())
+        terminal.document(found.document())
     else:
-        terminal.fields({"job_id": job.job_id, "state": job.state, **given.result})
+        terminal.fields({"job_id": job.job_id, "state": job.state, **found.result})
     return job
 
 
-async def _download(handle: AsyncJob, given: JobResult, folder: Path, as_json: bool) -> None:
+async def _download(handle: AsyncJob, found: JobResult, folder: Path, as_json: bool) -> None:
     with terminal.progress(quiet=as_json) as bars:
-        for file in given.files():
-            target = folder / f"{given.job_id}-{file.name}"
+        for file in found.files():
+            target = folder / f"{found.job_id}-{file.name}"
             size = await handle.download(file.sha256, target, terminal.bar(bars, f"downloading {file.name}"))
             terminal.note(f"{target} ({terminal.size(size)})")
 
 
 def _list_fields(service: dict[str, Any]) -> frozenset[str]:
-    """The payload fields that hold a list, by the service's schema."""
+    """The payload fields that are lists in the service's schema."""
     schema = service.get("input_schema")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict):
@@ -273,7 +274,7 @@ def _is_list(spec: Any) -> bool:
 
 
 def _put(body: dict[str, Any], name: str, ref: str, listing: frozenset[str]) -> None:
-    """Name a file in a payload field: as one of several where the field holds a list."""
+    """Name a file in a payload field; a list field gets one more item."""
     if name in listing:
         body[name] = [*body.get(name, ()), ref]
     else:
@@ -283,19 +284,19 @@ def _put(body: dict[str, Any], name: str, ref: str, listing: frozenset[str]) -> 
 def _named_path(text: str) -> tuple[str, Path]:
     name, found, path = text.partition("=")
     if not (name and found and path):
-        raise usage(f"--file takes NAME=PATH, not {text!r}", "NAME is the payload field that gets the file.")
+        raise usage(f"--file takes NAME=PATH, not {text!r}", "NAME is the payload field for the file.")
     if not Path(path).is_file():
-        raise usage(f"--file {name}: there is no file {path}", "Paths are relative to this directory.")
+        raise usage(f"--file {name}: file {path} not found", "Paths are relative to this directory.")
     return name, Path(path)
 
 
-def _show(told: dict[str, Any]) -> None:
-    terminal.fields({name: value for name, value in told.items() if name != "status"})
+def _show(answer: dict[str, Any]) -> None:
+    terminal.fields({name: value for name, value in answer.items() if name != "status"})
 
 
 def _exit_by_state(job: JobView) -> None:
     if job.state != "COMPLETED":
-        hint = f"`coordinator log show --job {job.job_id}` shows how that came."
+        hint = f"`coordinator log show --job {job.job_id}` shows its events."
         raise CommandError(
             f"JOB_{job.state}", f"job {job.job_id}: {job.problem or job.state}", hint, Exit.FAILED
         )

@@ -1,4 +1,4 @@
-"""`coordinator key`: API keys, made and ended by an admin while the coordinator runs."""
+"""`coordinator key`: an admin makes and revokes API keys while the coordinator runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coordinator.cli.errors import usage
-from coordinator.cli.options import Json, Key, Url, an_id, talk
+from coordinator.cli.options import Json, Key, Url, id_argument, talk
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ KeyId = Annotated[
     typer.Argument(
         metavar="KEY_ID",
         help="The key's id; `coordinator key list` shows it.",
-        callback=an_id("key", "`coordinator key list` shows the ids of keys."),
+        callback=id_argument("key", "`coordinator key list` shows the ids of keys."),
     ),
 ]
 Role = Literal["client", "miner", "admin"]
@@ -30,14 +30,14 @@ Role = Literal["client", "miner", "admin"]
 
 @app.command("list")
 def list_keys(
-    name: Annotated[str | None, typer.Option("--name", help="Only this name's.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Only keys of this name.")] = None,
     role: Annotated[Role | None, typer.Option("--role", help="Only keys of this role.")] = None,
-    revoked: Annotated[bool, typer.Option("--revoked", help="Also those that are revoked.")] = False,
+    revoked: Annotated[bool, typer.Option("--revoked", help="Also revoked keys.")] = False,
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Keys that were made with `create`; those in the settings are not shown."""
+    """List the keys made with `create`; keys in the settings are not shown."""
 
     async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
         return [item async for item in client.keys.list(name=name, role=role, revoked=revoked)]
@@ -53,20 +53,20 @@ def list_keys(
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Who speaks with it, in events and receipts.")],
-    role: Annotated[Role, typer.Option("--role", help="What it may do.")] = "client",
-    label: Annotated[str, typer.Option("--label", help="What it is for; for people.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its user's name in events and receipts.")],
+    role: Annotated[Role, typer.Option("--role", help="Decides what the key may do.")] = "client",
+    label: Annotated[str, typer.Option("--label", help="A note on its purpose, for people.")] = "",
     expires_in: Annotated[
-        str | None, typer.Option("--expires-in", help="When it ends by itself, such as 90d or 12h.")
+        str | None, typer.Option("--expires-in", help="The key expires after this time, such as 90d or 12h.")
     ] = None,
     signed: Annotated[
-        bool, typer.Option("--signed", help="Requests over HTTP must be signed with a second secret.")
+        bool, typer.Option("--signed", help="HTTP requests must be signed with a second secret.")
     ] = False,
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key. Its secret is shown now, and never again."""
+    """Make a key. Its secret is shown only once, now."""
     seconds = None if expires_in is None else _seconds(expires_in, "--expires-in")
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def rotate(
     key_id: KeyId,
     grace: Annotated[
         str,
-        typer.Option("--grace", help="How long the secret before is good for, such as 1d; 0 ends it now."),
+        typer.Option("--grace", help="How long the old secret stays valid, such as 1d; 0 ends it now."),
     ] = "0",
     generation: Annotated[
         int | None, typer.Option("--generation", help="Do nothing unless this is the newest generation.")
@@ -89,7 +89,7 @@ def rotate(
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Give a key another secret, which is shown now, and never again."""
+    """Give a key a new secret, which is shown only once, now."""
     seconds = _seconds(grace, "--grace")
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
@@ -101,12 +101,12 @@ def rotate(
 @app.command()
 def revoke(
     key_id: KeyId,
-    reason: Annotated[str, typer.Option("--reason", help="For those who read the log.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="For readers of the log.")] = "",
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """End a key for good, at once."""
+    """Revoke a key, at once and for good."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.keys.revoke(key_id, reason)
@@ -114,24 +114,24 @@ def revoke(
     _show(talk(url, api_key, "admin", work), as_json)
 
 
-def _show_secret(told: dict[str, Any], as_json: bool) -> None:
-    _show(told, as_json)
-    if not told.get("key"):
-        terminal.note("The secret was in an earlier answer, which got lost: rotate the key to get another.")
+def _show_secret(answer: dict[str, Any], as_json: bool) -> None:
+    _show(answer, as_json)
+    if not answer.get("key"):
+        terminal.note("The secret was in an earlier answer, which was lost: rotate the key to get a new one.")
     elif not as_json:
-        terminal.note("Keep the key now: it is stored nowhere and never shown again.")
+        terminal.note("Save the key now: it is stored nowhere and never shown again.")
 
 
-def _show(told: dict[str, Any], as_json: bool) -> None:
+def _show(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        terminal.document(told)
+        terminal.document(answer)
     else:
-        terminal.fields({name: value for name, value in told.items() if name not in ("status", "position")})
+        terminal.fields({name: v for name, v in answer.items() if name not in ("status", "position")})
 
 
 def _seconds(text: str, option: str) -> int:
-    """A span such as `90d`, `12h`, `30m` or `45` (seconds)."""
+    """A duration such as `90d`, `12h`, `30m` or `45` (seconds)."""
     found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
     if found is None:
-        raise usage(f"{option}: {text!r} is no span of time", f"Write it like {option} 90d, 12h, 30m or 45s.")
+        raise usage(f"{option}: invalid duration {text!r}", f"Write it like {option} 90d, 12h, 30m or 45s.")
     return int(found[1]) * _UNITS[found[2] or "s"]

@@ -1,4 +1,4 @@
-"""`coordinator log`: the events themselves, read from the log and not from any copy of it."""
+"""`coordinator log`: the events themselves, read directly from the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coordinator.runtime import terminal
 if TYPE_CHECKING:
     from coordinator.application.ports import Recorded
 
-app = typer.Typer(help="The event log, read where it is.", no_args_is_help=True)
+app = typer.Typer(help="The event log, read directly from its database.", no_args_is_help=True)
 
 TAIL_WAIT_S = 1.0
 
@@ -37,12 +37,13 @@ def show(
     stream: Stream = None,
     after: From = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many. [default: 100, or all of a stream]")
+        int | None,
+        typer.Option("--limit", min=1, help="At most so many events. [default: 100, or all of a stream]"),
     ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Events of a job (or miner, service, stream), or of the whole log from a position."""
+    """Show the events of a job (or miner, service, stream), or of the whole log from a position."""
     from coordinator.runtime.log_reader import open_log, read_events
 
     chosen = _stream(job, miner, service, stream)
@@ -56,7 +57,7 @@ def show(
         found = _print_all(events, as_json)
     if chosen is not None and not found and not after:
         named = job or miner or service or stream
-        hint = f"Check the id, and that {settings.data_dir} (or DATABASE_URL) is that coordinator's."
+        hint = f"Check the id, and that {settings.data_dir} (or DATABASE_URL) is the right coordinator's."
         raise CommandError("NOT_FOUND", f"the log has no events of {named}", hint, Exit.NOT_FOUND)
 
 
@@ -70,7 +71,7 @@ def tail(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Events as they come, until Ctrl-C: from now on, or from a position."""
+    """Follow the events until Ctrl-C: from now on, or from a position."""
     from coordinator.runtime.log_reader import READ_EVENTS, open_log
 
     chosen = _stream(job, miner, service, stream)
@@ -93,8 +94,8 @@ def _stream(job: str | None, miner: str | None, service: str | None, stream: str
         try:
             return UUID(named)
         except ValueError:
-            hint = "`coordinator log show` prints the events of all, with their ids."
-            raise usage(f"{named!r} is no id of a {'job' if job else 'stream'}", hint) from None
+            hint = "`coordinator log show` prints all events, with these ids."
+            raise usage(f"invalid {'job' if job else 'stream'} id {named!r}", hint) from None
     if miner is not None:
         from coordinator.domain.miner import miner_stream
 
@@ -107,17 +108,17 @@ def _stream(job: str | None, miner: str | None, service: str | None, stream: str
 
 
 def _print_all(events: Iterable[Recorded], as_json: bool) -> int:
-    """Print events as they come, a line each; how many."""
-    tell: Callable[[Recorded], None] = _tell_json if as_json else _tell
+    """Print events as they come, one line each; returns their number."""
+    print_event: Callable[[Recorded], None] = _print_json if as_json else _print
     count = 0
     for recorded in events:
-        tell(recorded)
+        print_event(recorded)
         count += 1
     return count
 
 
-def _tell_json(recorded: Recorded) -> None:
-    # The same shape as on the exchange `coordinator.events`.
+def _print_json(recorded: Recorded) -> None:
+    # The same form as on the exchange `coordinator.events`.
     terminal.line(
         {
             "position": recorded.position,
@@ -129,13 +130,13 @@ def _tell_json(recorded: Recorded) -> None:
     )
 
 
-def _tell(recorded: Recorded) -> None:
+def _print(recorded: Recorded) -> None:
     event = recorded.event.model_dump(mode="json", exclude_none=True, exclude={"at", "by"})
     event.pop("receipt", None)  # long, and `coordinator receipt show` has it
-    told = " ".join(f"{name}={_short(value)}" for name, value in event.items())
+    facts = " ".join(f"{name}={_short(value)}" for name, value in event.items())
     at, by = terminal.moment(recorded.event.at), recorded.event.by
     terminal.write(
-        terminal.plain(f"{recorded.position:>7}  {at}  {recorded.event.topic:<24} by {by}  {told}")
+        terminal.plain(f"{recorded.position:>7}  {at}  {recorded.event.topic:<24} by {by}  {facts}")
     )
 
 

@@ -1,4 +1,4 @@
-"""`coordinator miner`: run one, and look at the ones that are there."""
+"""`coordinator miner`: run a miner, and manage the registered ones."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from coordinator.miner.config import MinerConfig
     from coordinator.miner.transport import Transport
 
-app = typer.Typer(help="Run a miner, and look at the ones that are there.", no_args_is_help=True)
-_HELP = "`coordinator miner run --help` shows what it takes."
+app = typer.Typer(help="Run a miner, and manage the registered ones.", no_args_is_help=True)
+_HELP = "`coordinator miner run --help` shows the options."
 MinerId = Annotated[str, typer.Argument(metavar="MINER_ID")]
 
 
@@ -27,52 +27,52 @@ MinerId = Annotated[str, typer.Argument(metavar="MINER_ID")]
 def run(
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Names this machine where one key runs several: NAME@KEYNAME."),
+        typer.Option("--name", help="Names this machine if one key runs several: NAME@KEYNAME."),
     ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Jobs at a time.")] = 1,
     transport: Annotated[
         Literal["auto", "amqp", "http"],
-        typer.Option("--transport", help="auto is AMQP where AMQP_URL is set, otherwise HTTP."),
+        typer.Option("--transport", help="auto is AMQP if AMQP_URL is set, otherwise HTTP."),
     ] = "auto",
     amqp_url: Annotated[
         str | None, typer.Option("--amqp-url", envvar="AMQP_URL", show_envvar=True, help="The broker.")
     ] = None,
     key_file: Annotated[
         Path | None,
-        typer.Option("--key-file", help="Signs what was done; made on first use. [default: in ~/.config]"),
+        typer.Option("--key-file", help="Key that signs results; made on first use. [default: in ~/.config]"),
     ] = None,
-    region: Annotated[str | None, typer.Option("--region", help="Where this machine is.")] = None,
+    region: Annotated[str | None, typer.Option("--region", help="The region of this machine.")] = None,
     price: Annotated[
-        str | None, typer.Option("--price", help="Of one GPU second. [default: the list price]")
+        str | None, typer.Option("--price", help="Price of one GPU second. [default: the list price]")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="A model that is here; may be repeated.")
+        list[str] | None, typer.Option("--model", help="A model on this machine; may be repeated.")
     ] = None,
     grace: Annotated[
-        float, typer.Option("--grace", min=0, help="Seconds that a stop waits for what runs.")
+        float, typer.Option("--grace", min=0, help="Seconds that a stop waits for running jobs.")
     ] = 30.0,
     recheck: Annotated[
-        float, typer.Option("--recheck", min=1, help="Seconds between two looks at the engines.")
+        float, typer.Option("--recheck", min=1, help="Seconds between two checks of the engines.")
     ] = 30.0,
     work_dir: Annotated[
         Path | None,
-        typer.Option("--work-dir", help="For the temporary files of jobs. [default: the system's]"),
+        typer.Option("--work-dir", help="Folder for temporary files of jobs. [default: the system's]"),
     ] = None,
     fetch_allow_hosts: Annotated[
         str | None,
         typer.Option(
             "--fetch-allow-hosts",
             envvar="FETCH_ALLOW_HOSTS",
-            help="Hosts (host or host:port, comma-separated) that files may come from though not public.",
+            help="Private hosts (host or host:port, comma-separated) from which files may be fetched.",
         ),
     ] = None,
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Run a miner: take jobs, run them, and hand back results with signed statements.
+    """Run a miner: claim jobs, run them, and report results with signed statements.
 
-    Ctrl-C finishes what runs (see --grace); a second one hands it back at once.
+    Ctrl-C finishes the running jobs (see --grace); a second one hands them back at once.
     """
 
     from coordinator.cli.dev_files import find_address, find_key
@@ -83,7 +83,7 @@ def run(
     try:
         settings = MinerSettings()
     except ValueError:
-        raise usage(".env can't be read: it is not UTF-8 text", "Write it anew, like .env.example.") from None
+        raise usage(".env is not UTF-8 text", "Write it again, like .env.example.") from None
     if amqp_url is None and settings.amqp_url is not None:
         amqp_url = settings.amqp_url.get_secret_value()
     hosts = settings.fetch_allow_hosts if fetch_allow_hosts is None else fetch_allow_hosts
@@ -115,14 +115,14 @@ def run(
     except BadConfig as error:
         raise usage(str(error), _HELP) from None
     if work_dir is not None:
-        # Now rather than at the first job, which would be handed back, and the next one, too.
+        # Fail now, not at the first job: that would be handed back, and the next one, too.
         work_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=work_dir):
             pass
     configure_logs("json" if as_json else "console")
     from coordinator.runtime.event_loop import run_loop
 
-    code = run_loop(_mine(config, as_json))
+    code = run_loop(_run(config, as_json))
     if code != Exit.OK:
         raise typer.Exit(code)
 
@@ -131,13 +131,13 @@ def run(
 def list_miners(
     state: Annotated[
         Literal["ONLINE", "DRAINING", "OFFLINE"] | None,
-        typer.Option("--state", case_sensitive=False, help="Only miners that are this now."),
+        typer.Option("--state", case_sensitive=False, help="Only miners in this state."),
     ] = None,
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """The miners that this key may see: an admin's key sees all."""
+    """List the miners that this key may see: an admin's key sees all."""
 
     async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
         return [item async for item in client.miners() if state in (None, item.get("state"))]
@@ -151,7 +151,7 @@ def list_miners(
             miner.get("miner_id"),
             miner.get("state"),
             miner.get("concurrency"),
-            _cards(miner.get("capabilities")),
+            _gpus(miner.get("capabilities")),
             ", ".join((miner.get("capabilities") or {}).get("services", ())),
             miner.get("changed_at"),
         )
@@ -162,7 +162,7 @@ def list_miners(
 
 @app.command()
 def show(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
-    """One miner."""
+    """Show one miner."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.miner(miner_id)
@@ -176,45 +176,45 @@ def show(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json 
 
 @app.command()
 def drain(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
-    """Let a miner finish what it holds, and give it nothing new."""
+    """Let a miner finish its jobs, and offer it no new ones."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.drain(miner_id)
 
-    told = talk(url, api_key, "admin", work)
+    answer = talk(url, api_key, "admin", work)
     if as_json:
-        terminal.document(told)
+        terminal.document(answer)
     else:
-        terminal.fields({name: value for name, value in told.items() if name != "status"})
+        terminal.fields({name: value for name, value in answer.items() if name != "status"})
 
 
-def _cards(capabilities: Any) -> str:
-    cards = (capabilities or {}).get("gpus", ())
-    return ", ".join(f"{card.get('name')} ({card.get('memory_mb')} MiB)" for card in cards)
+def _gpus(capabilities: Any) -> str:
+    gpus = (capabilities or {}).get("gpus", ())
+    return ", ".join(f"{gpu.get('name')} ({gpu.get('memory_mb')} MiB)" for gpu in gpus)
 
 
-async def _mine(config: MinerConfig, as_json: bool) -> Exit:
+async def _run(config: MinerConfig, as_json: bool) -> Exit:
     import asyncio
 
     from coordinator.crypto.keys import SigningKey
     from coordinator.miner.config import BadConfig
     from coordinator.miner.executors import load_executors
     from coordinator.miner.program import EXIT_NO_EXECUTOR, EXIT_OK, MinerProgram
-    from coordinator.runtime.garbage_collection import spare_the_collector
+    from coordinator.runtime.garbage_collection import collect_rarely
 
     signing_key = SigningKey.load_or_create(config.key_file)
-    told = {
+    identity = {
         "miner_id": config.miner_id,
         "transport": "amqp" if config.amqp_url else "http",
         "coordinator": config.coordinator_url,
         "public_key": signing_key.key_id,
     }
     if as_json:
-        terminal.line(told)
+        terminal.line(identity)
     else:
-        terminal.fields(told)
+        terminal.fields(identity)
     program = MinerProgram(config, _transport(config), load_executors(), signing_key=signing_key)
-    spare_the_collector()
+    collect_rarely()
     interrupted = False
 
     def interrupt() -> None:
@@ -222,7 +222,7 @@ async def _mine(config: MinerConfig, as_json: bool) -> Exit:
         interrupted = True
         program.stop()
 
-    # Ours rather than the program's: it is not told which signal it was, and our exit code says so.
+    # Our own handlers, not the program's: our exit code depends on the signal.
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, interrupt)
     loop.add_signal_handler(signal.SIGTERM, program.stop)
@@ -231,10 +231,10 @@ async def _mine(config: MinerConfig, as_json: bool) -> Exit:
     except BadConfig as error:
         raise usage(str(error), _HELP) from None
     if code == EXIT_NO_EXECUTOR:
-        hint = "The lines above say what each is lacking; `coordinator doctor` looks for more."
-        raise CommandError("NO_EXECUTOR", "nothing that this machine could run is installed", hint)
+        hint = "The lines above name the missing part of each; `coordinator doctor` checks more."
+        raise CommandError("NO_EXECUTOR", "no executor can run on this machine", hint)
     if code != EXIT_OK:
-        refused, why = program.refusal or ("REFUSED", "the coordinator does not take this miner")
+        refused, why = program.refusal or ("REFUSED", "the coordinator refused this miner")
         hint = "Check the API key (it must be a miner's), --name, and that both sides have the same version."
         auth = refused in ("UNAUTHORIZED_KEY", "FORBIDDEN")
         raise CommandError(refused, why, hint, Exit.AUTH if auth else Exit.REFUSED)

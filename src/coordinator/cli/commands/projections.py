@@ -1,4 +1,4 @@
-"""`coordinator projections`: tables that are derived from the log."""
+"""`coordinator projections`: the tables derived from the log."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from coordinator.cli.options import DataDir, Json
 from coordinator.cli.settings import settings_with
 from coordinator.runtime import terminal
 
-app = typer.Typer(help="Tables that are derived from the log.", no_args_is_help=True)
+app = typer.Typer(help="The tables derived from the log: rebuild or check them.", no_args_is_help=True)
 
 
 @app.command()
 def rebuild(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Throw the derived tables away, and make them again from the log. Stop an embedded coordinator first."""
+    """Rebuild the derived tables from the log. Stop an embedded coordinator first."""
     from coordinator.runtime.log_reader import open_log
     from coordinator.runtime.projections import rebuild_projections
 
     settings = settings_with(data_dir)
-    open_log(settings).close()  # an error where there is no log, instead of an empty new one
+    open_log(settings).close()  # an error without a log, instead of a new empty one
 
     with terminal.progress(quiet=as_json) as bars:
         events = rebuild_projections(settings, terminal.bar(bars, "rebuilding", unit="positions"))
@@ -31,7 +31,7 @@ def rebuild(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @app.command()
 def check(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Compare the derived tables with a fold of the log. Ends with 7 if they differ."""
+    """Compare the derived tables with a fold of the log. Exits with 7 if they differ."""
     from coordinator.runtime.log_reader import open_log
     from coordinator.runtime.projections import check_projections
 
@@ -44,5 +44,5 @@ def check(data_dir: DataDir = None, as_json: Json = False) -> None:
     else:
         terminal.write("\n".join(differences) or "The projections equal a fold of the log.")
     if differences:
-        hint = "`coordinator projections rebuild` makes them anew; keep a copy of the database for the cause."
+        hint = "Keep a copy of the database to find the cause, then run `coordinator projections rebuild`."
         raise CommandError("PROJECTIONS_DIFFER", f"{len(differences)} rows differ", hint, Exit.UNVERIFIED)

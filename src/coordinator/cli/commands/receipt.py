@@ -20,7 +20,7 @@ app = typer.Typer(help="Receipts: signed statements of work done.", no_args_is_h
 
 @app.command()
 def show(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
-    """The receipt of a completed job. With --json it is what `receipt verify` takes."""
+    """Show the receipt of a completed job. `receipt verify` takes the output of --json."""
     receipt = _fetch(job_id, url, api_key)
     if as_json:
         terminal.document(receipt)
@@ -35,31 +35,31 @@ def verify(
     ],
     trusted: Annotated[
         list[str] | None,
-        typer.Option("--trusted", metavar="KEY", help="A coordinator's public key that you trust."),
+        typer.Option("--trusted", metavar="KEY", help="Public key of a coordinator that you trust."),
     ] = None,
     miner_key: Annotated[
         list[str] | None,
-        typer.Option("--miner-key", metavar="MINER=KEY", help="The key that this miner signs with."),
+        typer.Option("--miner-key", metavar="MINER=KEY", help="The public key of this miner."),
     ] = None,
     any_key: Annotated[
         bool,
-        typer.Option("--any-key", help="Trust no key: only whether the receipt is whole, whoever made it."),
+        typer.Option("--any-key", help="Trust no key: check only that the receipt is unchanged."),
     ] = False,
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Check a receipt with public keys alone, a file without any network. Ends with 7 if it fails."""
+    """Verify a receipt with public keys alone; a file needs no network. Exits with 7 if it fails."""
     from coordinator.crypto.receipt import verify_receipt
 
     keys = [key for text in trusted or () for key in text.replace(",", " ").split()]
     if bool(keys) == any_key:
-        hint = "Its /health shows a coordinator's key, but take it from somebody you trust."
-        raise usage("name the keys that you trust with --trusted KEY, or say --any-key; one of the two", hint)
+        hint = "A coordinator's /health shows its key, but get it from somebody you trust."
+        raise usage("name the keys that you trust with --trusted KEY, or give --any-key; not both", hint)
     miners = dict(_named_key(text) for text in miner_key or ())
     receipt = _read(source, url, api_key)
     found = verify_receipt(receipt, None if any_key else keys, miners or None)
-    told = {
+    outcome = {
         "verified": True,
         "receipt_id": found.receipt_id,
         "job_id": found.job_id,
@@ -73,11 +73,11 @@ def verify(
         ],
     }
     if as_json:
-        terminal.document(told)
+        terminal.document(outcome)
         return
-    terminal.fields(told)
+    terminal.fields(outcome)
     if not found.key_trusted:
-        terminal.note("The receipt is whole. Anybody may have made it: no key was named as trusted.")
+        terminal.note("The receipt is unchanged, but anybody may have made it: you named no trusted key.")
 
 
 def _read(source: str, url: str | None, api_key: str | None) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _read(source: str, url: str | None, api_key: str | None) -> dict[str, Any]:
         return json_object(f"@{source}", source)
     if not _is_job_id(source):
         hint = "Paths are relative to this directory; `coordinator job list` shows the ids of your jobs."
-        raise usage(f"there is no file {source}, and it is no job's id either", hint)
+        raise usage(f"{source} is neither a file nor a job's id", hint)
     return _fetch(source, url, api_key)
 
 

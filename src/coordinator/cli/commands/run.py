@@ -29,20 +29,20 @@ def dev(
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", min=0, max=65535, help="Another one if it is taken. [default: APP_PORT, which is 8011]"
+            "--port", min=0, max=65535, help="If taken, another is used. [default: APP_PORT, which is 8011]"
         ),
     ] = None,
     data_dir: DataDir = None,
     miners: Annotated[
-        int, typer.Option("--miners", min=0, max=16, help="Start so many miner processes, too.")
+        int, typer.Option("--miners", min=0, max=16, help="Number of miner processes to start, too.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
     """Run everything in one process.
 
-    Without a database server and a broker: for trying out and for development.
+    It needs no database server and no broker: for trials and for development.
     """
-    # Without a database and a broker, whatever the environment or a .env file says.
+    # No database and no broker, even if the environment or a .env file names them.
     chosen: dict[str, Any] = {"database_url": None, "amqp_url": None}
     if port is not None:
         chosen["app_port"] = port
@@ -66,30 +66,30 @@ def dev(
                 terminal.line(_about(coordinator, url, miners))
             else:
                 if free != wanted:
-                    terminal.note(f"Port {wanted} is taken, so it is {port_now} this time.")
+                    terminal.note(f"Port {wanted} is taken; using {port_now} this time.")
                 terminal.write(_ready_text(settings, url, bool(made), miners))
 
-        # Miners first, while there still is somebody whom they can tell that they leave.
+        # Miners stop first, while the coordinator can still hear that they leave.
         _run(settings, ready, before_stop=stack.close)
 
 
 def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Run a coordinator as the settings say.
+    """Run a coordinator with the settings of the environment.
 
-    DATABASE_URL and AMQP_URL name its servers; without them everything is in this process.
+    DATABASE_URL and AMQP_URL name its servers; without them everything runs in this process.
     """
     settings = settings_with(data_dir)
     if not (settings.client_api_keys or settings.miner_api_keys or settings.admin_api_keys):
         raise CommandError(
             "SETTINGS",
-            "there are no API keys, so nobody could speak to this coordinator",
-            "Set CLIENT_API_KEYS, MINER_API_KEYS, ADMIN_API_KEYS, or run `coordinator dev`: it makes some.",
+            "there are no API keys, so nobody could use this coordinator",
+            "Set CLIENT_API_KEYS, MINER_API_KEYS, ADMIN_API_KEYS, or run `coordinator dev`: it makes keys.",
             Exit.USAGE,
         )
 
     def ready(coordinator: CoordinatorProcess, port: int) -> None:
         if settings.mode == "embedded":
-            # This process has the data directory's lock: no `coordinator dev` has it any more.
+            # This process has the data directory's lock, so the file of a `coordinator dev` is stale.
             dev_files.forget_address(settings.data_dir)
         url = _url(settings.app_host, port)
         if as_json:
@@ -118,7 +118,7 @@ def _run(
         loop = asyncio.get_running_loop()
 
         def stop(_: object = None) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)  # which the server takes as its sign to stop in order
+            os.kill(os.getpid(), signal.SIGTERM)  # the server then stops in order
 
         def interrupt() -> None:
             nonlocal interrupted
@@ -140,14 +140,14 @@ def _run(
         ):
             raise
         where = f"{settings.app_host}:{settings.app_port}"
-        hint = "Set APP_HOST and APP_PORT to an address that is free."
+        hint = "Set APP_HOST and APP_PORT to a free address of this machine."
         raise CommandError("PORT", f"can't listen on {where}: {error.strerror}", hint, Exit.USAGE) from None
     if interrupted:
         raise typer.Exit(Exit.INTERRUPTED)
 
 
 def _free_port(host: str, port: int) -> int:
-    """`port`, or 0 (which lets the system choose) where somebody else has it."""
+    """`port`, or 0 (the system chooses) if another process has it."""
     from coordinator.runtime.server import listen
 
     try:
@@ -155,7 +155,7 @@ def _free_port(host: str, port: int) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return 0
-        hint = "Set APP_HOST to an address of this machine, and --port to one that you may use."
+        hint = "Set APP_HOST to an address of this machine, and --port to a port that you may use."
         raise CommandError(
             "PORT", f"can't listen on {host}:{port}: {error.strerror}", hint, Exit.USAGE
         ) from None
@@ -173,7 +173,7 @@ def _start_miners(stack: ExitStack, settings: Settings, url: str, number: int) -
     if settings.hmac_secret is not None:
         given["COORDINATOR_HMAC_SECRET"] = settings.hmac_secret.get_secret_value()
     environment = bare_environment(given)
-    # Here, where a .env file may name engines; its AMQP_URL is not for us, and so not for them.
+    # In this directory, as its .env file may name engines. We ignore its AMQP_URL, and so must they.
     children = stack.enter_context(Children(environment, folder, Path.cwd()))
     for index in range(1, number + 1):
         name = f"miner-{index}"
@@ -194,14 +194,14 @@ def _about(coordinator: CoordinatorProcess, url: str, miners: int) -> dict[str, 
 
 def _ready_text(settings: Settings, url: str, made_keys: bool, miners: int) -> str:
     place = settings.data_dir.resolve()
-    # The other commands find us and our keys by the data directory, unless the environment names another.
+    # The other commands find us and our keys in the data directory, unless the environment names another.
     prefix = f"COORDINATOR_URL={url} " if os.environ.get("COORDINATOR_URL", url) != url else ""
     if settings.data_dir != Path("coordinator-data"):
         prefix += f"DATA_DIR={shlex.quote(str(place))} "
     lines = [
         f"Coordinator on {url}",
-        f"Everything is kept in {place}",
-        *([f"API keys were made: {place / dev_files.KEYS_FILE}"] if made_keys else []),
+        f"All data is in {place}",
+        *([f"New API keys are in {place / dev_files.KEYS_FILE}"] if made_keys else []),
         "",
         "In another terminal, in this directory:",
         *([] if miners else [f"  {prefix}coordinator miner run"]),

@@ -1,4 +1,4 @@
-"""`coordinator service`: the registry of what can be asked for."""
+"""`coordinator service`: the registry of services."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ SpecText = Annotated[
     str, typer.Argument(metavar="SPEC", help="The registry entry: a JSON object, @FILE, or - for stdin.")
 ]
 
-app = typer.Typer(help="The registry: what can be asked for, and what it costs.", no_args_is_help=True)
+app = typer.Typer(help="The registry: services, their payloads and prices.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_services(
-    category: Annotated[str | None, typer.Option("--category", help="Only these, such as ai_ml.")] = None,
+    category: Annotated[
+        str | None, typer.Option("--category", help="Only this category, such as ai_ml.")
+    ] = None,
     url: Url = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """All services."""
+    """List all services."""
 
     async def work(client: AsyncCoordinator) -> list[dict[str, Any]]:
         return [item async for item in client.services(category=category)]
@@ -51,7 +53,7 @@ def show(
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """One service: what a payload may hold, what a miner needs, what it costs."""
+    """Show one service: its payload, its requirements, its price."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.service(service)
@@ -61,8 +63,8 @@ def show(
         terminal.document(found)
         return
     schema = found.get("input_schema") or {}
-    head = {name: v for name, v in found.items() if name not in ("input_schema", "output_schema", "pricing")}
-    terminal.fields({**head, "price": _price(found)})
+    facts = {name: v for name, v in found.items() if name not in ("input_schema", "output_schema", "pricing")}
+    terminal.fields({**facts, "price": _price(found)})
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if isinstance(properties, dict):
         terminal.write("\npayload:")
@@ -79,7 +81,7 @@ def show(
 def register(spec: SpecText, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
     """Register a service: it takes jobs at once. For admins."""
     body = json_object(spec, "SPEC")
-    _tell(_ask(url, api_key, "POST", "", body), as_json)
+    _show(_ask(url, api_key, "POST", "", body), as_json)
 
 
 @app.command()
@@ -88,8 +90,8 @@ def revise(spec: SpecText, url: Url = None, api_key: Key = None, as_json: Json =
     body = json_object(spec, "SPEC")
     name = body.get("id")
     if not isinstance(name, str):
-        raise usage("SPEC names no service", "Its member id says which service is revised.")
-    _tell(_ask(url, api_key, "PUT", f"/{_part(name)}", body), as_json)
+        raise usage("SPEC has no id", "Its member `id` names the service to revise.")
+    _show(_ask(url, api_key, "PUT", f"/{_part(name)}", body), as_json)
 
 
 @app.command()
@@ -100,7 +102,7 @@ def retire(
     as_json: Json = False,
 ) -> None:
     """Let a service take no new jobs. For admins."""
-    _tell(_ask(url, api_key, "POST", f"/{_part(service)}/retire", {}), as_json)
+    _show(_ask(url, api_key, "POST", f"/{_part(service)}/retire", {}), as_json)
 
 
 @app.command()
@@ -110,7 +112,7 @@ def versions(
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Every change of a service, oldest first."""
+    """List the changes of a service, oldest first."""
     page = _ask(url, api_key, "GET", f"/{_part(service)}/versions", role="client")
     if as_json:
         terminal.document(page)
@@ -129,17 +131,17 @@ def check(
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Check a payload without submitting it; ends with an error where something is wrong with it."""
+    """Check a payload without submitting it. Exits with 1 if it is invalid."""
     body = {"service": service, "payload": json_object(payload, "--payload")}
-    told = _ask(url, api_key, "POST", "/validate", body, role="client")
+    answer = _ask(url, api_key, "POST", "/validate", body, role="client")
     if as_json:
-        terminal.document(told)
-    elif told["valid"]:
-        terminal.write(f"{told['service']} takes this payload.")
+        terminal.document(answer)
+    elif answer["valid"]:
+        terminal.write(f"{answer['service']} takes this payload.")
     else:
-        rows = [(fault["place"] or "payload", fault["message"]) for fault in told["faults"]]
-        terminal.table(("WHERE", "WHAT"), rows, "")
-    if not told["valid"]:
+        rows = [(fault["place"] or "payload", fault["message"]) for fault in answer["faults"]]
+        terminal.table(("FIELD", "PROBLEM"), rows, "")
+    if not answer["valid"]:
         raise typer.Exit(Exit.FAILED)
 
 
@@ -163,11 +165,11 @@ def _part(name: str) -> str:
     return quote(name, safe="")
 
 
-def _tell(told: dict[str, Any], as_json: bool) -> None:
+def _show(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        terminal.document(told)
+        terminal.document(answer)
     else:
-        terminal.fields(told)
+        terminal.fields(answer)
 
 
 def _price(service: dict[str, Any]) -> str:

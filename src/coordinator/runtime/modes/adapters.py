@@ -1,4 +1,4 @@
-"""What differs between the modes: a set of adapters each. Everything above the ports is the same code."""
+"""Each mode is a set of adapters. Everything above the ports is the same code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coordinator.application.ports import (
 
 
 class AmqpEdge(Protocol):
-    """A way in that has a life of its own (the AMQP inbox)."""
+    """An edge that is a service of its own: the AMQP inbox."""
 
     @property
     def connected(self) -> bool: ...
@@ -33,28 +33,28 @@ class AmqpEdge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """The adapters of one mode: a service. Opened, but nothing runs before `start`."""
+    """The adapters of one mode, as one service. They are open, but nothing runs before `start`."""
 
     log: EventLog
     database: Database
     """For the followers and heartbeats."""
     reads: Database
-    """The same tables for the HTTP edge, with connections of its own: many slow reads hold up no follower."""
+    """The same tables for the HTTP edge, with connections of its own: slow reads delay no follower."""
     leadership: Leadership
     queues: WorkQueues
     hints: Hints
     sink: EventSink
     start: Callable[[], Coroutine[Any, Any, None]]
-    """Connect to what takes long."""
+    """Make the connections that take long."""
     stop: Callable[[], Coroutine[Any, Any, None]]
     inbox: Callable[[Gateway, Keyring], AmqpEdge | None]
-    """The AMQP way in, where there is one."""
+    """The AMQP edge, if the mode has one."""
     progress: Callable[[LeaseHolders, Keyring, str], ProgressWire]
-    """How progress gets to the processes where it is watched; they have the secret in common."""
+    """The way of progress to the processes that watch it; they share the secret."""
     connected: Callable[[], bool]
     on_reconnect: Callable[[Callable[[], None]], None]
-    """Call back when the broker is there again after it was away."""
+    """Registers a callback for each reconnection to the broker."""
 
     def problems(self) -> list[str]:
-        """What keeps the adapters from their work."""
+        """Sentences for `/health`; empty if all is well."""
         return [] if self.connected() else ["the broker is out of reach"]

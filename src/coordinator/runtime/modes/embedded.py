@@ -16,7 +16,7 @@ DATABASE_FILE = "coordinator.db"
 
 
 def open_embedded(settings: Settings) -> Adapters:
-    """Open the data directory, which nobody else may have open. Raises DataDirectoryInUse."""
+    """Open the data directory. Raises DataDirectoryInUse if another process has it open."""
     directory = DataDirectory(settings.data_dir)
     try:
         path = settings.data_dir / DATABASE_FILE

@@ -1,4 +1,4 @@
-"""The standard mode: Postgres keeps the log and the tables, RabbitMQ the queues."""
+"""The standard mode: log and tables in Postgres, queues in RabbitMQ."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ DECLARE_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 logger = structlog.get_logger("broker")
 
 OFFER_LIFE = 2.0
-"""How many offer timeouts an offer lies on a queue: after one it is made again."""
+"""The life of an offer on a queue, in offer timeouts: after one timeout the job is offered again."""
 
 
 def open_standard(settings: Settings) -> Adapters:
-    """Open what DATABASE_URL and AMQP_URL name. Raises LogUnavailable."""
+    """Open the servers of DATABASE_URL and AMQP_URL. Raises LogUnavailable."""
     assert settings.database_url is not None
     assert settings.amqp_url is not None
     database_url = settings.database_url.get_secret_value()
@@ -47,8 +47,8 @@ def open_standard(settings: Settings) -> Adapters:
         await declare_topology(broker.connection, queue_type)
 
     async def declare_again() -> None:
-        # A broker that comes back may have lost everything, its queues included. Just after its start it lets
-        # us in while some queues are not there yet; a connection that is lost again calls us anew.
+        # A broker that comes back may have lost everything, queues included. Just after its start it accepts
+        # connections before all queues are there. If the connection is lost again, this is called again.
         for pause in DECLARE_PAUSES_SECONDS:
             try:
                 await declare()

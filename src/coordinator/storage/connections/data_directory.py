@@ -16,9 +16,9 @@ class DataDirectoryInUse(Exception):
 
 
 class DataDirectory:
-    """The directory `path`, made if it is not there, held until `close` or the end of the process.
+    """The directory `path`, made if it is missing and locked until `close` or the end of the process.
 
-    Raises DataDirectoryInUse, which names who holds it.
+    Raises DataDirectoryInUse, which names the process that uses it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -26,7 +26,7 @@ class DataDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         self._descriptor: int | None = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            # The kernel lets go of it however the process ends, so that a lock is never left behind.
+            # The kernel releases the lock however the process ends, so no stale lock is left behind.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(self._descriptor, 100, 0).decode(errors="replace").strip() or "unknown"
@@ -38,7 +38,7 @@ class DataDirectory:
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
-        """Let go of it. May be called twice."""
+        """Release the lock. May be called twice."""
         if self._descriptor is not None:
             # The file stays: removing it would let two processes lock two files of the same name.
             os.close(self._descriptor)

@@ -1,7 +1,7 @@
-"""Columns as arrays of Postgres, in its binary form.
+"""Columns as Postgres arrays, in binary form.
 
-psycopg's own dumper takes one item at a time, which cost more than everything else about a write of a
-thousand rows; here a column is packed in a few calls.
+psycopg's own dumper takes one item at a time, which cost more than the rest of a write of a thousand rows.
+Here a column is packed in a few calls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper, PyFormat
 
 _OIDS = {
-    # element, array: those of the types that every Postgres has
+    # element, array: the same in every Postgres
     "bigint": (20, 1016),
     "bytea": (17, 1001),
     "double precision": (701, 1022),
@@ -48,22 +48,22 @@ def to_binary(column: Column) -> bytes:
     element, _ = _OIDS[kind]
     if not values:
         return _EMPTY.pack(0, 0, element)
-    there = values
+    present = values
     nulls = None in values
     if nulls:
-        there = [value for value in values if value is not None]
+        present = [value for value in values if value is not None]
     try:
-        packed = _packed(kind, there, apart=nulls)
+        packed = _packed(kind, present, joined=nulls)
     except (struct.error, TypeError, AttributeError, UnicodeEncodeError) as error:
         raise BadValue(f"a column of {kind} can't hold this: {error}") from None
     if nulls:
-        left = iter(packed)
-        packed = [_NULL if value is None else next(left) for value in values]
+        remaining = iter(packed)
+        packed = [_NULL if value is None else next(remaining) for value in values]
     return _HEAD.pack(1, int(nulls), element, len(values), 1) + b"".join(packed)
 
 
-def _packed(kind: str, values: Sequence[Any], *, apart: bool) -> list[bytes]:
-    """Each value behind its length; `apart`: one item a value, else lengths and values may be items each."""
+def _packed(kind: str, values: Sequence[Any], *, joined: bool) -> list[bytes]:
+    """Each value after its length. `joined`: one item per value; else a length may be an item of its own."""
     match kind:
         case "bigint":
             return list(map(_bigint, repeat(8), values))
@@ -71,7 +71,7 @@ def _packed(kind: str, values: Sequence[Any], *, apart: bool) -> list[bytes]:
             return list(map(_double, repeat(8), values))
     items = list(map(_BYTES[kind], values))
     lengths = map(_length, map(len, items))
-    if apart:
+    if joined:
         return [length + item for length, item in zip(lengths, items, strict=True)]
     return list(chain.from_iterable(zip(lengths, items, strict=True)))
 
@@ -98,7 +98,7 @@ class _ColumnDumper(Dumper):
         return to_binary(obj)
 
 
-def know_columns(connection: Connection[Any] | AdaptContext) -> None:
+def register_columns(connection: Connection[Any] | AdaptContext) -> None:
     """Let this connection take `Column` as a parameter (`%b`)."""
     assert connection.adapters is not None
     connection.adapters.register_dumper(Column, _ColumnDumper)

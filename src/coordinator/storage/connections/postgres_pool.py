@@ -1,4 +1,4 @@
-"""Connections to Postgres: how each is set up, and a pool that gets over a restart of the server."""
+"""Connections to Postgres: their settings, and a pool that survives a restart of the server."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
 
-from coordinator.storage.connections.postgres_arrays import know_columns
+from coordinator.storage.connections.postgres_arrays import register_columns
 
 CHECKOUT_SECONDS = 1.5
-RECONNECT_SECONDS = 1.0  # how long the pool tries by itself; after that the next checkout tries again
-# The two halves of our advisory locks' keys.
+RECONNECT_SECONDS = 1.0  # the pool tries by itself for so long; after that the next checkout tries again
+# The two halves of the keys of our advisory locks.
 LOCK_CLASS = 0x636F6F72  # "coor"
 APPEND_LOCK = 1
 MIGRATE_LOCK = 2
@@ -30,33 +30,33 @@ SET idle_in_transaction_session_timeout = '10s'
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": 2,
-    # A host that vanished without a word is noticed in about ten seconds.
+    # A host that vanished silently is noticed in about ten seconds.
     "tcp_user_timeout": 10_000,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
-    # After a failover the old primary refuses writes: look for the new one instead.
+    # After a failover the old primary refuses writes: connect to the new one instead.
     "target_session_attrs": "read-write",
 }
 
 
 def connection_arguments(url: str, application_name: str) -> dict[str, Any]:
-    """What to connect with: what the url says, and our defaults where it says nothing."""
+    """The connection settings: the URL's, and our defaults for the rest."""
     return {**_DEFAULTS, "application_name": application_name, **conninfo_to_dict(url)}
 
 
 def set_up(connection: Connection[Any]) -> None:
     """Autocommit, timeouts, isolation; columns of values as parameters."""
-    know_columns(connection)
+    register_columns(connection)
     connection.autocommit = True
     connection.execute(_SETUP)
 
 
 def check_alive(connection: Connection[Any]) -> None:
-    """Raise if the server closed this idle connection. Costs no round trip unless something is odd."""
+    """Raise if the server closed this idle connection. Costs a round trip only if unexpected data came."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):  # nothing was asked, and something came: its last words, most likely
+    if poll.poll(0):  # data without a request: most likely the server's farewell
         connection.execute("")
 
 
@@ -74,7 +74,7 @@ def new_pool(
         try:
             check_alive(connection)
         except psycopg.Error:
-            pool.check()  # where one is dead, all may be: replace them now rather than meet them one by one
+            pool.check()  # if one is dead, all may be: replace them now, not one by one
             raise
 
     pool: ConnectionPool[Connection[Any]] = ConnectionPool(

@@ -1,7 +1,7 @@
-"""One SQLite file in this process: its connections, and the one lock under which anybody writes.
+"""One SQLite file in this process: its connections, and the one lock for all writers.
 
 SQLite lets one connection write at a time and tells the others to try again later, which is slow and unfair.
-So the writers of a process queue for a lock of ours instead, log and tables alike.
+So all writers of a process, of log and tables alike, queue for a lock of ours instead.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SqliteFile:
             return file
 
     def close(self) -> None:
-        """Give it back; the last of its users closes the connections. Call it once per `open`."""
+        """End this use; the last user closes the connections. Call it once per `open`."""
         with self._opening:
             self._users -= 1
             if self._users > 0:
@@ -60,14 +60,14 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection to read with; each statement sees all that was committed before it."""
+        """A connection to read with; each statement sees everything committed before it."""
         with _errors():
             self._check_open()
             connection = self._idle_reader() or self._connect("query_only=ON")
             try:
                 yield connection
             except BaseException:
-                connection.close()  # in whatever state it is
+                connection.close()  # its state is unknown
                 raise
             if len(self._readers) < IDLE_READERS and self._users > 0:
                 self._readers.append(connection)
@@ -76,10 +76,10 @@ class SqliteFile:
 
     @contextmanager
     def writing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """The one write transaction of this moment: committed at the end, rolled back by an exception.
+        """The only write transaction at this time: committed at the end, rolled back by an exception.
 
-        `durable`: on disk before this returns. The others survive the death of the process but not a power
-        cut, which takes them from the newest backwards, never one from before a durable one.
+        `durable`: on disk before this returns. Other transactions survive the death of the process. A power
+        cut may take them, the newest first, but none from before a durable one.
         """
         if not self._write_lock.acquire(timeout=WRITE_LOCK_SECONDS):
             raise LogUnavailable(f"another transaction has been writing for {WRITE_LOCK_SECONDS:.0f} s")
@@ -90,7 +90,7 @@ class SqliteFile:
                 if connection is None:
                     connection = self._writers[durable] = self._connect(
                         f"synchronous={'FULL' if durable else 'NORMAL'}",
-                        "secure_delete=ON",  # what is erased is overwritten, not only unlinked
+                        "secure_delete=ON",  # erased data is overwritten, not only unlinked
                         f"cache_size=-{WRITER_CACHE_KIB}",
                         f"wal_autocheckpoint={CHECKPOINT_PAGES}",
                     )
@@ -130,7 +130,7 @@ class SqliteFile:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Out of reach (locked, full, unreadable) is LogUnavailable; a wrong statement stays what it is."""
+    """Raise LogUnavailable if the file is locked, full or unreadable; a wrong statement keeps its error."""
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -1,4 +1,4 @@
-"""The log's last position as far as this process knows, and those who wait for it to move."""
+"""The log's last position known to this process; threads can wait for it to move."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from time import monotonic
 
 
 class HeadPosition:
-    """Moves forward only. Thread-safe; any number may wait."""
+    """Moves forward only. Thread-safe; any number of threads may wait."""
 
     def __init__(self) -> None:
         self._position = 0
@@ -15,14 +15,14 @@ class HeadPosition:
         self._changed = Condition()
 
     def moved(self, position: int) -> None:
-        """The log reaches at least to here."""
+        """Note that the log reaches at least `position`."""
         with self._changed:
             if position > self._position:
                 self._position = position
                 self._changed.notify_all()
 
     def wait(self, after: int, timeout: float) -> bool:
-        """Whether the log is known to go beyond `after`, waiting up to `timeout` seconds for it."""
+        """Whether the log goes beyond `after`; waits up to `timeout` seconds for it."""
         deadline = monotonic() + timeout
         with self._changed:
             while self._position <= after:
@@ -37,7 +37,7 @@ class HeadPosition:
         return self._closed
 
     def close(self) -> None:
-        """Wake everybody, and let nobody wait any more."""
+        """Wake all waiting threads; later waits return at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

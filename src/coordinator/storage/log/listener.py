@@ -1,7 +1,7 @@
-"""One thread that tells a `HeadPosition` how far a Postgres log goes: notifications, backed by a slow poll.
+"""One thread that keeps a `HeadPosition` up to date with a Postgres log: notifications, and a slow poll.
 
-LISTEN alone has gaps (before it started, while its connection was lost), so the thread asks for the head
-after every LISTEN and every poll period, and starts over when the connection fails.
+LISTEN alone has gaps (before it started, while its connection was lost). So the thread reads the head
+position after every LISTEN and every poll period, and starts over when the connection fails.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Listener:
         self._wake_read, self._wake_write = os.pipe()
         self._thread = Thread(target=self._run, name=LISTEN_APPLICATION, daemon=True)
         self._stopped = False
-        self._away = False
+        self._disconnected = False
 
     def start(self) -> None:
         self._thread.start()
@@ -56,16 +56,16 @@ class Listener:
                     with psycopg.connect(**self._arguments, autocommit=True) as connection:
                         self._listen(connection)
                 except (psycopg.Error, OSError) as error:
-                    if not self._away:
-                        self._away = True  # once per outage
+                    if not self._disconnected:
+                        self._disconnected = True  # logged once per outage
                         _logger.warning("log_listener_disconnected", reason=str(error).partition("\n")[0])
                     selector.select(RESTART_SECONDS)
 
     def _listen(self, connection: psycopg.Connection) -> None:
         connection.execute("SET statement_timeout = '5s'")
         connection.execute(f"LISTEN {self._channel}")
-        if self._away:
-            self._away = False
+        if self._disconnected:
+            self._disconnected = False
             _logger.info("log_listener_connected")
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
@@ -76,17 +76,17 @@ class Listener:
                     row = connection.execute(self._head_statement).fetchone()
                     assert row is not None
                     self._head.moved(row[0])
-                # Drain before waiting: the answer above may have brought a notification along.
+                # Drain before waiting: a notification may have come with the answer above.
                 ask = self._drain(connection)
                 if not ask and not selector.select(POLL_SECONDS):
                     ask = True
 
     def _drain(self, connection: psycopg.Connection) -> bool:
-        """Take the notifications that are there; whether one of them leaves the position to be asked for."""
+        """Take the waiting notifications. True if one of them came without a position."""
         ask = False
         for notification in connection.notifies(timeout=0):
             if notification.payload.isdigit():
                 self._head.moved(int(notification.payload))
             else:
-                ask = True  # the library's own way to append says only that something was appended
+                ask = True  # the library's own append notifies without a position
         return ask

@@ -1,6 +1,6 @@
-"""Events to what the log stores, and back: a stable topic, and the event as pydantic's JSON.
+"""Events to stored rows and back: a stable topic, and the event as pydantic's JSON.
 
-Reading validates strictly: what the domain would not write is reported, never guessed at.
+Reading validates strictly: an event that the domain would not write is an error, never guessed at.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ StoredRow = tuple[int, UUID, int, str, bytes, bytes]
 
 
 NO_METADATA = b"{}"
-"""Of what the library's own way to append stores: its test cases have no events of ours."""
+"""For the library's own append; its test cases do not use our events."""
 
 
 class UnreadableEvent(LogError):
@@ -53,8 +53,8 @@ def encode(event: Event) -> tuple[str, bytes]:
     """The topic, and the state as JSON."""
     topic = event.topic
     if topic not in EVENTS:
-        raise ValueError(f"{type(event).__name__} has no registered topic: nobody could read it again")
-    # The serializer itself rather than model_dump_json: half the time, and bytes at once.
+        raise ValueError(f"{type(event).__name__} has no registered topic, so it could not be read again")
+    # The serializer itself instead of model_dump_json: half the time, and bytes without encoding.
     return topic, event.__pydantic_serializer__.to_json(event)
 
 
@@ -63,11 +63,11 @@ def decode_metadata(stored: bytes) -> Metadata:
     try:
         return Metadata(**from_json(stored))
     except (TypeError, ValueError):
-        raise UnreadableEvent("its metadata are not as the program knows them") from None
+        raise UnreadableEvent("invalid metadata") from None
 
 
 def decode(topic: str, state: bytes) -> Event:
-    """The event, in today's shape. Raises UnreadableEvent."""
+    """The event in its newest version. Raises UnreadableEvent."""
     if topic in UPCASTERS:
         topic, data = upcast(topic, from_json(state))
         state = to_json(data)
@@ -77,12 +77,12 @@ def decode(topic: str, state: bytes) -> Event:
     try:
         event: Event = event_class.__pydantic_validator__.validate_json(state, strict=True)
     except ValidationError as error:
-        raise UnreadableEvent(f"{topic} is not as the program knows it: {describe_invalid(error)}") from None
+        raise UnreadableEvent(f"invalid {topic}: {describe_invalid(error)}") from None
     return event
 
 
 def to_columns(events: Iterable[NewEvent]) -> Columns:
-    """What to store of these events."""
+    """These events as columns to store."""
     streams, versions, topics, states, stored = [], [], [], [], []
     last, encoded = None, b""
     for stream, version, event, metadata in events:
@@ -91,7 +91,7 @@ def to_columns(events: Iterable[NewEvent]) -> Columns:
         versions.append(version)
         topics.append(topic)
         states.append(state)
-        if metadata is not last:  # all events of one command have the same
+        if metadata is not last:  # all events of one command share one object
             last, encoded = metadata, metadata.to_json()
         stored.append(encoded)
     return Columns(streams, versions, topics, states, stored)
@@ -100,7 +100,7 @@ def to_columns(events: Iterable[NewEvent]) -> Columns:
 def to_appended(
     previous: int, positions: Sequence[int], events: Sequence[NewEvent], columns: Columns
 ) -> Appended:
-    """What an append of these events came to."""
+    """The outcome of an append of these events."""
     keys = {stream: str(stream) for stream in columns.streams}
     recorded = [
         Recorded(position, stream, version, event, data, metadata, keys[stream])
@@ -112,7 +112,7 @@ def to_appended(
 
 
 def to_recorded(rows: Iterable[StoredRow]) -> list[Recorded]:
-    """What was stored. Raises UnreadableEvent, which says where."""
+    """The stored events. Raises UnreadableEvent, which names the position, stream and version."""
     recorded: list[Recorded] = []
     for position, stream, version, topic, state, metadata in rows:
         try:
@@ -127,7 +127,7 @@ def to_recorded(rows: Iterable[StoredRow]) -> list[Recorded]:
 
 
 def by_stream(rows: Iterable[StoredRow]) -> dict[UUID, list[Recorded]]:
-    """What was stored, by stream; `rows` are in version order within a stream."""
+    """The stored events by stream; `rows` are in version order within a stream."""
     streams: dict[UUID, list[Recorded]] = {}
     for recorded in to_recorded(rows):
         streams.setdefault(recorded.stream, []).append(recorded)
@@ -135,22 +135,22 @@ def by_stream(rows: Iterable[StoredRow]) -> dict[UUID, list[Recorded]]:
 
 
 def client_mark(client: str) -> bytes:
-    """What is in the state of every event of this client's jobs, and of hardly any other.
+    """Bytes that the state of every event of this client's jobs contains, and hardly any other state.
 
-    A quotation mark inside a text is escaped, so no text can look like it; a name needs no escaping.
+    A quotation mark inside a text is escaped, so no text can contain them; a name needs no escaping.
     """
     return f'"client":"{client}"'.encode()
 
 
 def page_of(client: str, recorded: Sequence[Recorded], until: int, limit: int) -> Page:
-    """Those that are of this client's jobs; `recorded` are the first `limit` candidates up to `until`."""
-    # A miner chooses the names of its metrics, so a candidate may be another's.
+    """The events of this client's jobs; `recorded` are the first `limit` candidates up to `until`."""
+    # A miner chooses the names of its metrics, so a candidate may belong to another client.
     events = [r for r in recorded if is_job_event(r.event) and r.event.client == client]
     return Page(events, until if len(recorded) < limit else recorded[-1].position)
 
 
 def last_of_each(payloads: Iterable[StoredPayload]) -> Sequence[StoredPayload]:
-    """Without those that a later one for the same job and kind replaces (one statement can't do both)."""
+    """The last payload of each job and kind: one statement can't write a row twice."""
     latest: dict[tuple[UUID, PayloadKind], StoredPayload] = {(p.job_id, p.kind): p for p in payloads}
     return list(latest.values())
 

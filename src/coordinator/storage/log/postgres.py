@@ -36,7 +36,7 @@ from coordinator.storage.log.mapping import (
 )
 from coordinator.storage.log.postgres_recorder import PostgresLogDatastore, PostgresRecorder
 
-RETRY_SECONDS = 2.0  # in all, the wait for a connection included: the bus repeats commands itself
+RETRY_SECONDS = 2.0  # in total, with the wait for a connection: the bus repeats commands itself
 RETRY_PAUSE_SECONDS = 0.05
 
 _HEAD: LiteralString = "SELECT coalesce(max(notification_id), 0) FROM stored_events"
@@ -53,7 +53,7 @@ _LOAD: LiteralString = (
     "SELECT notification_id, originator_id, originator_version, topic, state, metadata FROM stored_events "
     "WHERE originator_id = ANY(%s::uuid[]) ORDER BY originator_id, originator_version"
 )
-# One look at the end of the index per stream, rather than a walk over all its events.
+# Reads the end of the index once per stream instead of all its events.
 _VERSIONS: LiteralString = (
     "SELECT stream, version FROM unnest(%s::uuid[]) AS stream, LATERAL (SELECT originator_version AS version "
     "FROM stored_events WHERE originator_id = stream ORDER BY originator_version DESC LIMIT 1) AS newest"
@@ -79,8 +79,8 @@ class PostgresEventLog:
 
     def append(self, events: Sequence[NewEvent], payloads: Sequence[StoredPayload] = ()) -> Appended:
         columns = to_columns(events)
-        # After a commit whose acknowledgement was lost, the second try conflicts with the first: the caller
-        # folds again, and finds its own events.
+        # If the acknowledgement of a commit was lost, the second try conflicts with the first: the caller
+        # folds again and finds its own events.
         previous, positions = self._trying(lambda: self.recorder.append(columns, payloads))
         self._head.moved(positions[-1])
         return to_appended(previous, positions, events, columns)
@@ -121,7 +121,7 @@ class PostgresEventLog:
         self._datastore.close()
 
     def _listen(self) -> None:
-        """Start the listener with the first that waits: a program that only appends needs none."""
+        """Start the listener at the first wait: a program that only appends needs none."""
         if self._listener is not None:
             return
         with self._listener_lock:
@@ -133,7 +133,7 @@ class PostgresEventLog:
         return self._trying(lambda: self.recorder.select(statement, *values))
 
     def _trying(self, operation: Callable[[], T]) -> T:
-        """Do it, again where the database was out of reach, for a short while."""
+        """Run `operation`; repeat it for RETRY_SECONDS while the database can't be reached."""
         deadline = monotonic() + RETRY_SECONDS
         while True:
             try:
@@ -147,6 +147,6 @@ class PostgresEventLog:
             except PersistenceError as error:
                 cause = error.__cause__
                 if isinstance(cause, psycopg.Error) and (cause.sqlstate or "").startswith("25"):
-                    # The session is read-only (a full disk, a demoted server) or stood still: it passes.
-                    raise LogUnavailable(f"the database takes no writes now: {error}") from error
+                    # Read-only (a full disk, a demoted server) or idle for too long: it passes.
+                    raise LogUnavailable(f"the database accepts no writes now: {error}") from error
                 raise LogError(f"the database refused: {error}") from error

@@ -38,10 +38,10 @@ from coordinator.storage.log.mapping import (
     to_recorded,
 )
 
-POLL_SECONDS = 0.5  # behind the signals of this process, for appends of others
+POLL_SECONDS = 0.5  # for appends by other processes; this one's are signalled
 
-# A column of its own for the rowid: VACUUM may renumber a table without one, and AUTOINCREMENT never gives a
-# number again, even if the newest rows were deleted.
+# An explicit rowid column: VACUUM may renumber a table without one, and AUTOINCREMENT never reuses a number,
+# even if the newest rows were deleted.
 _CREATE_EVENTS = """
 CREATE TABLE IF NOT EXISTS stored_events (
     rowid INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -93,7 +93,7 @@ _ERASE = "DELETE FROM payloads WHERE job_id IN (SELECT value FROM json_each(?))"
 
 
 class SqliteDatastore(SQLiteDatastore):
-    """The library's datastore on our connections: one lock for all writers of the file."""
+    """The library's datastore on our connections, with one lock for all writers of the file."""
 
     def __init__(self, file: SqliteFile) -> None:
         super().__init__(str(file.path))
@@ -111,7 +111,7 @@ class SqliteDatastore(SQLiteDatastore):
 
 
 class SqliteRecorder(SQLiteApplicationRecorder):
-    """The library's recorder, with payloads beside the events, and positions that are never used twice."""
+    """The library's recorder, with payloads beside the events, and positions that are never reused."""
 
     def __init__(self, datastore: SqliteDatastore) -> None:
         super().__init__(datastore)
@@ -122,9 +122,10 @@ class SqliteRecorder(SQLiteApplicationRecorder):
         return [_CREATE_EVENTS, _CREATE_PAYLOADS]
 
     def append(self, columns: Columns, payloads: Sequence[StoredPayload] = ()) -> tuple[int, Sequence[int]]:
-        """Append events and store payloads in one durable transaction; the position before, and the new ones.
+        """Append events and store payloads in one durable transaction.
 
-        Raises sqlite3.IntegrityError.
+        Returns the log's last position before these events, and their positions. Raises
+        sqlite3.IntegrityError.
         """
         positions: list[int] = []
         with self.file.writing(durable=True) as connection:

@@ -1,7 +1,7 @@
-"""Old shapes of events, made into today's while they are read. What is stored is never edited.
+"""Old versions of events become the newest one while they are read. Stored events are never edited.
 
-When an event changes its shape, give the new shape a new topic (`job.submitted.v2`), take the old class out
-of the domain, and write here how the old JSON becomes the new:
+When an event changes its shape, give the new shape a new topic (`job.submitted.v2`), remove the old class
+from the domain, and write here how the old JSON becomes the new:
 
     @upcaster("job.submitted.v1")
     def _submitted_names_its_region(old: Json) -> tuple[str, Json]:
@@ -23,7 +23,7 @@ UPCASTERS: dict[str, Upcaster] = {}
 
 
 def upcaster(topic: str) -> Callable[[Upcaster], Upcaster]:
-    """Register a function for an old topic. Raises ValueError if there is one already."""
+    """Register a function for an old topic. Raises ValueError if the topic has one already."""
     if topic in UPCASTERS:
         raise ValueError(f"{topic} has an upcaster already")
 
@@ -35,11 +35,11 @@ def upcaster(topic: str) -> Callable[[Upcaster], Upcaster]:
 
 
 def upcast(topic: str, data: Json) -> tuple[str, Json]:
-    """The topic and shape of today."""
+    """The newest topic of this event, and its JSON."""
     seen = {topic}
     while topic in UPCASTERS:
         topic, data = UPCASTERS[topic](data)
         if topic in seen:
-            raise ValueError(f"the upcasters of {topic} go round in a circle")
+            raise ValueError(f"the upcasters of {topic} form a circle")
         seen.add(topic)
     return topic, data

@@ -1,8 +1,8 @@
 """At most one process at a time holds a name, such as "projector": a Postgres advisory lock.
 
-The locks of a process belong to one connection that asks something twice a second. The server ends a session
-that asks nothing for IDLE_SECONDS, so that a process that was stopped, or cut off, loses its names after that
-time; and the process itself stops believing in them no later.
+The locks of a process belong to one connection, which pings twice a second. The server ends a session that is
+idle for IDLE_SECONDS, so a process that was stopped or cut off loses its names after that time. The process
+itself gives them up no later.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _logger = structlog.get_logger(__name__)
 
 
 def _now() -> float:
-    """Seconds that also pass while the machine sleeps, where the system can tell."""
+    """Seconds that also count the machine's sleep, where the system can tell."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
 
 
 class LocalLeadership:
-    """For the embedded mode: there is only this process, as the data directory's lock makes sure."""
+    """For the embedded mode: the data directory's lock makes sure that there is only this process."""
 
     def __init__(self) -> None:
         self._held: set[str] = set()
@@ -65,7 +65,7 @@ class PostgresLeadership:
         self._wanted: dict[str, set[asyncio.Future[None]]] = {}
         self._to_release: set[str] = set()
         self._answered_at = 0.0
-        """When the last statement that was answered was sent: the server's patience began no earlier."""
+        """Time at which the last answered statement was sent: the server's idle timeout began no earlier."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -84,7 +84,7 @@ class PostgresLeadership:
             await wanted
         except asyncio.CancelledError:
             if wanted.done() and not wanted.cancelled():
-                await self.release(name)  # it came in the moment when the caller gave up
+                await self.release(name)  # acquired at the moment when the caller gave up
             else:
                 self._wanted.get(name, set()).discard(wanted)
             raise
@@ -115,17 +115,17 @@ class PostgresLeadership:
         return _now() - self._answered_at < IDLE_SECONDS
 
     async def _run(self) -> None:
-        away = False
+        disconnected = False
         while True:
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     connection = await AsyncConnection.connect(**self._arguments, autocommit=True)
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if not away:
-                    away = True  # once per outage
+                if not disconnected:
+                    disconnected = True  # logged once per outage
                     _logger.warning("leadership_disconnected", reason=_first_line(error))
             else:
-                away = False
+                disconnected = False
                 try:
                     await self._serve(connection)
                 except (psycopg.Error, OSError, TimeoutError) as error:
@@ -137,7 +137,7 @@ class PostgresLeadership:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _serve(self, connection: AsyncConnection[Any]) -> None:
-        """Ask on, until the connection fails or we were away for too long."""
+        """Take, release and ping until the connection fails or this process slept for too long."""
         self._answered_at = _now()
         await self._ask(connection, f"SET idle_session_timeout = '{int(IDLE_SECONDS * 1000)}ms'")
         while True:
@@ -156,7 +156,7 @@ class PostgresLeadership:
     def _take(self, name: str) -> None:
         waiting = [w for w in self._wanted.pop(name, ()) if not w.done()]
         if not waiting:
-            self._to_release.add(name)  # they gave up while we asked
+            self._to_release.add(name)  # the callers gave up meanwhile
             return
         self._held.add(name)
         _logger.info("leadership_taken", name=name)
@@ -165,8 +165,8 @@ class PostgresLeadership:
 
     async def _ask(self, connection: AsyncConnection[Any], statement: str, *values: object) -> Any:
         if not self._fresh():
-            # `holds` has said no by now; a late answer must not make it say yes again.
-            raise TimeoutError("this process was away for too long")
+            # `holds` is false by now; a late answer must not make it true again.
+            raise TimeoutError("this process did not run for too long")
         sent_at = _now()
         async with asyncio.timeout(IDLE_SECONDS):
             cursor = await connection.execute(statement, values or None)

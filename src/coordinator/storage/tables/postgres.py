@@ -31,7 +31,7 @@ _START = (
     "INSERT INTO positions (position, follower) VALUES (%b::bigint, %b::text) ON CONFLICT (follower) "
     "DO UPDATE SET position = excluded.position WHERE positions.position = %b::bigint RETURNING 1"
 )
-_READ_SHAPES = """
+_READ_SCHEMAS = """
 SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, NULL) AS type,
        array_position(i.indkey::smallint[], a.attnum) AS place
 FROM pg_class c
@@ -45,8 +45,8 @@ ORDER BY c.relname, a.attnum
 class PostgresDatabase:
     """A `Database` at `url`; `migrate` has made its tables.
 
-    Unless `durable`, a crash of the server may lose the last transactions, whole and last first: right for
-    followers, whose positions are lost with them, so that they read the same events again.
+    Unless `durable`, a crash of the server may lose whole transactions, the last ones first. That suits
+    followers: their positions are lost too, so they read the same events again.
     """
 
     def __init__(self, url: str, sql: Path = SQL_DIRECTORY, *, durable: bool = True) -> None:
@@ -58,7 +58,7 @@ class PostgresDatabase:
             configure=_set_up if durable else _set_up_derived,
             row_factory=dict_row,
         )
-        self._shapes = TableSchemas()
+        self._schemas = TableSchemas()
         self._closed = False
 
     @contextmanager
@@ -68,16 +68,16 @@ class PostgresDatabase:
         try:
             self._pool.open()
             with self._pool.connection() as connection, ExitStack() as stack:
-                tables = PostgresTables(connection, self._shapes, self._statements, stack)
+                tables = PostgresTables(connection, self._schemas, self._statements, stack)
                 yield tables
                 tables.finish()
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise LogUnavailable(f"the database can't be reached: {error}") from error
         except psycopg.InternalError as error:
-            # Class 25: the session is read-only (a full disk, a demoted server) or stood still for too long.
-            # Both pass; neither says anything about what we asked for.
+            # Class 25: the session is read-only (a full disk, a demoted server) or was idle for too long.
+            # Both pass; the statement itself is not at fault.
             if (error.sqlstate or "").startswith("25"):
-                raise LogUnavailable(f"the database takes no writes now: {error}") from error
+                raise LogUnavailable(f"the database accepts no writes now: {error}") from error
             raise
 
     def close(self) -> None:
@@ -88,44 +88,44 @@ class PostgresDatabase:
 class PostgresTables:
     """The tables in one transaction.
 
-    Writes are gathered, and sent as one statement: a follower's batch is one round trip, and one transaction
-    by itself. Only what has to see them (a query, another write of the same row) sends them sooner, and opens
-    a transaction around what is left. A reader alone sees, under READ COMMITTED, the same without one.
+    Writes are gathered and sent as one statement: a follower's batch is one round trip, and a transaction
+    by itself. A query, or another write of the same row, sends them sooner and opens a transaction around
+    the rest. Reads alone need no transaction: under READ COMMITTED they see the same without one.
 
-    It also keeps a process that is frozen half-way from holding locks: the server begins once it has all.
+    A process that freezes half-way holds no locks either: the server begins when it has the whole statement.
     """
 
     def __init__(
         self,
         connection: Connection[DictRow],
-        shapes: TableSchemas,
+        schemas: TableSchemas,
         statements: SqlStatements,
         stack: ExitStack,
     ) -> None:
         self._connection = connection
-        self._shapes = shapes
+        self._schemas = schemas
         self._statements = statements
         self._stack = stack
         self._open = False
         self._gathered: list[tuple[str, Sequence[Any]]] = []
         self._touched: dict[str, set[Any]] = {}
-        """Keys of the rows that are written by what is gathered."""
+        """Keys of the rows that the gathered writes touch."""
         self._move: tuple[str, int] | None = None
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        shape = self._shape(table)
-        arrays, values = _arrays(shape, dict(zip(shape.types, shape.by_column(rows), strict=True)))
-        sql = shape.upsert(f"SELECT * FROM unnest({arrays})")  # noqa: S608 - types from the catalogue
-        self._gather(table, set(shape.keys_of(rows)), sql, values)
+        schema = self._schema(table)
+        arrays, values = _arrays(schema, dict(zip(schema.types, schema.by_column(rows), strict=True)))
+        sql = schema.upsert(f"SELECT * FROM unnest({arrays})")  # noqa: S608 - types from the catalogue
+        self._gather(table, set(schema.keys_of(rows)), sql, values)
 
     def change(self, table: str, rows: Mapping[str, Row]) -> None:
         if not rows:
             return
-        shape = self._shape(table)
-        columns = shape.changes_by_column(rows)
-        arrays, values = _arrays(shape, columns)
+        schema = self._schema(table)
+        columns = schema.changes_by_column(rows)
+        arrays, values = _arrays(schema, columns)
         key, *others = columns
         updates = ", ".join(f"{c} = changed.{c}" for c in others)
         sql = (
@@ -137,7 +137,7 @@ class PostgresTables:
     def remove(self, table: str, keys: Collection[str]) -> None:
         if not keys:
             return
-        key = self._shape(table).one_key()
+        key = self._schema(table).one_key()
         sql = f"DELETE FROM {table} WHERE {key} = ANY(%b::text[])"  # noqa: S608 - names from the catalogue
         self._gather(table, set(keys), sql, [Column("text", list(keys))])
 
@@ -165,12 +165,12 @@ class PostgresTables:
         self._gathered.insert(0, (_MOVE if before else _START, (after, follower, before)))
 
     def finish(self) -> None:
-        """Send what is left; the end of the `with` commits it. Raises PositionMoved, too."""
+        """Send the remaining writes; the end of the `with` commits them. Raises PositionMoved."""
         self._send(last=True)
 
     def _gather(self, table: str, keys: set[Any], sql: str, values: Sequence[Any]) -> None:
         touched = self._touched.setdefault(table, set())
-        if not touched.isdisjoint(keys):  # parts of one statement do not see each other
+        if not touched.isdisjoint(keys):  # parts of one statement do not see each other's writes
             self._send()
             touched = self._touched.setdefault(table, set())
         touched |= keys
@@ -181,7 +181,7 @@ class PostgresTables:
         self._gathered, self._touched, self._move = [], {}, None
         if not gathered:
             return
-        # A division by zero undoes everything where the position has moved under us.
+        # If another process has moved the position, a division by zero rolls everything back.
         result = "1 / count(*) FROM part0" if move else "1"
         parts = ", ".join(f"part{n} AS ({sql})" for n, (sql, _) in enumerate(gathered))
         sql = f"WITH {parts} SELECT {result}"
@@ -189,7 +189,7 @@ class PostgresTables:
         try:
             connection.execute(cast("Any", sql), [v for _, vs in gathered for v in vs], prepare=True)
         except psycopg.errors.DivisionByZero:
-            raise PositionMoved("{} is not at {} any more".format(*(move or ()))) from None
+            raise PositionMoved("{} is no longer at {}".format(*(move or ()))) from None
 
     def _writing(self) -> Connection[DictRow]:
         if not self._open:
@@ -197,33 +197,33 @@ class PostgresTables:
             self._stack.enter_context(self._connection.transaction())
         return self._connection
 
-    def _shape(self, table: str) -> TableSchema:
-        return self._shapes.of(table, lambda: read_shapes(self._connection))
+    def _schema(self, table: str) -> TableSchema:
+        return self._schemas.of(table, lambda: read_schemas(self._connection))
 
 
-def _arrays(shape: TableSchema, columns: Mapping[str, Sequence[Any]]) -> tuple[str, list[Column]]:
+def _arrays(schema: TableSchema, columns: Mapping[str, Sequence[Any]]) -> tuple[str, list[Column]]:
     """Arguments of `unnest`, and their values."""
-    kinds = [shape.types[column] for column in columns]
+    kinds = [schema.types[column] for column in columns]
     values = [Column(kind, column) for kind, column in zip(kinds, columns.values(), strict=True)]
     return ", ".join(f"%b::{kind}[]" for kind in kinds), values
 
 
-def read_shapes(connection: Connection[DictRow]) -> Mapping[str, TableSchema]:
+def read_schemas(connection: Connection[DictRow]) -> Mapping[str, TableSchema]:
     """All tables that have a key."""
     columns: dict[str, list[DictRow]] = {}
-    for row in connection.execute(_READ_SHAPES).fetchall():
+    for row in connection.execute(_READ_SCHEMAS).fetchall():
         columns.setdefault(row["table"], []).append(row)
-    shapes = {}
+    schemas = {}
     for table, rows in columns.items():
         key = sorted((r for r in rows if r["place"] is not None), key=lambda r: int(r["place"]))
-        shapes[table] = TableSchema(
+        schemas[table] = TableSchema(
             table, {r["column"]: r["type"] for r in rows}, tuple(r["column"] for r in key)
         )
-    return shapes
+    return schemas
 
 
 class _NumberLoader(Loader):
-    """Sums of whole numbers are whole numbers, as in SQLite; averages are floats."""
+    """Loads sums of integers as integers, as SQLite does; averages as floats."""
 
     def load(self, data: bytes | bytearray | memoryview) -> int | float:
         text = bytes(data).decode()
@@ -232,12 +232,12 @@ class _NumberLoader(Loader):
 
 def _set_up(connection: Connection[Any]) -> None:
     set_up(connection)
-    connection.adapters.register_dumper(int, Int8Dumper)  # by default the type depends on the value
+    connection.adapters.register_dumper(int, Int8Dumper)  # else the type depends on the value
     connection.adapters.register_loader("numeric", _NumberLoader)
 
 
 def _set_up_derived(connection: Connection[Any]) -> None:
     _set_up(connection)
-    # Tables that grow from nothing to a million rows within minutes are otherwise read by plans that were
-    # made while they were empty: rows by key, with a walk over all of them (seen: 107 µs a job).
+    # These tables grow from empty to a million rows within minutes. Plans made while they were empty would
+    # scan the whole table to find a row by its key (seen: 107 µs a job).
     connection.execute("SET synchronous_commit = off; SET enable_seqscan = off")

@@ -18,20 +18,20 @@ from coordinator.storage.tables.table_schemas import TableSchema, TableSchemas
 class SqliteDatabase:
     """A `Database` in the SQLite file `path`; `migrate` has made its tables.
 
-    Commits survive the death of the process. A power cut may take the newest ones: followers then repeat a
-    little, from the log, whose commits wait for the disk.
+    Commits survive the death of the process. A power cut may take the newest ones: followers then repeat them
+    from the log, whose commits are durable.
     """
 
     def __init__(self, path: str | Path, sql: Path = SQL_DIRECTORY) -> None:
         self._statements = load_statements(sql)
         self._file = SqliteFile.open(path)
-        self._shapes = TableSchemas()
+        self._schemas = TableSchemas()
         self._closed = False
 
     @contextmanager
     def transaction(self) -> Iterator[SqliteTables]:
         with ExitStack() as stack:
-            yield SqliteTables(self._file, self._shapes, self._statements, stack)
+            yield SqliteTables(self._file, self._schemas, self._statements, stack)
 
     def close(self) -> None:
         if not self._closed:
@@ -42,15 +42,15 @@ class SqliteDatabase:
 class SqliteTables:
     """The tables in one transaction.
 
-    It begins with the first write: until then each read sees what was committed before it, and holds nobody
-    up. That is what Postgres promises too (READ COMMITTED).
+    It begins with the first write. Until then each read sees everything committed before it and blocks
+    nobody, as in Postgres (READ COMMITTED).
     """
 
     def __init__(
-        self, file: SqliteFile, shapes: TableSchemas, statements: SqlStatements, stack: ExitStack
+        self, file: SqliteFile, schemas: TableSchemas, statements: SqlStatements, stack: ExitStack
     ) -> None:
         self._file = file
-        self._shapes = shapes
+        self._schemas = schemas
         self._statements = statements
         self._stack = stack
         self._reader: sqlite3.Connection | None = None
@@ -59,15 +59,15 @@ class SqliteTables:
     def put(self, table: str, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        shape = self._shape(table)
-        marks = ", ".join("?" * len(shape.types))
-        values = zip(*shape.by_column(rows), strict=True)
-        self._writing().executemany(shape.upsert(f"VALUES ({marks})"), values)
+        schema = self._schema(table)
+        marks = ", ".join("?" * len(schema.types))
+        values = zip(*schema.by_column(rows), strict=True)
+        self._writing().executemany(schema.upsert(f"VALUES ({marks})"), values)
 
     def change(self, table: str, rows: Mapping[str, Row]) -> None:
         if not rows:
             return
-        columns = self._shape(table).changes_by_column(rows)
+        columns = self._schema(table).changes_by_column(rows)
         key, *others = columns
         updates = ", ".join(f"{c} = :{c}" for c in others)
         self._writing().executemany(
@@ -78,7 +78,7 @@ class SqliteTables:
     def remove(self, table: str, keys: Collection[str]) -> None:
         if not keys:
             return
-        key = self._shape(table).one_key()
+        key = self._schema(table).one_key()
         self._writing().execute(
             f"DELETE FROM {table} WHERE {key} IN (SELECT value FROM json_each(?))",  # noqa: S608
             (json.dumps(list(keys)),),
@@ -114,10 +114,10 @@ class SqliteTables:
                 (follower, after),
             ).rowcount
         if not moved:
-            raise PositionMoved(f"{follower} is not at {before} any more")
+            raise PositionMoved(f"{follower} is no longer at {before}")
 
-    def _shape(self, table: str) -> TableSchema:
-        return self._shapes.of(table, lambda: read_shapes(self._reading()))
+    def _schema(self, table: str) -> TableSchema:
+        return self._schemas.of(table, lambda: read_schemas(self._reading()))
 
     def _reading(self) -> sqlite3.Connection:
         if self._writer is not None:
@@ -132,12 +132,12 @@ class SqliteTables:
         return self._writer
 
 
-def read_shapes(connection: sqlite3.Connection) -> Mapping[str, TableSchema]:
+def read_schemas(connection: sqlite3.Connection) -> Mapping[str, TableSchema]:
     """All tables that have a key."""
-    shapes = {}
+    schemas = {}
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         columns = connection.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,)).fetchall()
         key = tuple(name for name, _, place in sorted(columns, key=lambda c: c[2]) if place)
         if key:
-            shapes[table] = TableSchema(table, {name: kind for name, kind, _ in columns}, key)
-    return shapes
+            schemas[table] = TableSchema(table, {name: kind for name, kind, _ in columns}, key)
+    return schemas

@@ -6,10 +6,11 @@
 
 - `-- name: jobs[_of_client]` is two statements, `jobs` and `jobs_of_client`: a line that ends in
   `-- [_of_client]` belongs to the second alone, one that ends in `-- [no _of_client]` to the first.
-- `:param` stands for one value. Where Postgres can't tell its type (`:x IS NULL`), write `CAST(:x AS text)`.
+- `:param` is one value. If Postgres can't tell its type (`:x IS NULL`), write `CAST(:x AS text)`.
 - `IN (:param)` and `NOT IN (:param)` take a list, which may be empty. For SQLite it becomes
   `IN (SELECT value FROM json_each(:param))`, for Postgres `= ANY(:param)` and `<> ALL(:param)`.
-- Use what both know: text, bigint, double precision, bytea; `ON CONFLICT`, `RETURNING`, row values; no `::`.
+- Use the common dialect: text, bigint, double precision, bytea; `ON CONFLICT`, `RETURNING`, row values; no
+  `::`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _TOKEN = re.compile(
 
 
 class BadStatement(Exception):
-    """A `.sql` file, or a call of one of its statements, is wrong; the text says how."""
+    """A `.sql` file, or a call of one of its statements, is invalid; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,12 @@ class SqlStatements(dict[str, SqlStatement]):
 
 @cache
 def load_statements(directory: Path = SQL_DIRECTORY) -> SqlStatements:
-    """The statements of all files in a directory. Raises BadStatement where one is wrong or there twice."""
+    """The statements of all files in a directory. Raises BadStatement if one is invalid or defined twice."""
     found = SqlStatements()
     for file in sorted(directory.glob("*.sql")):
         for statement in _parse(file.name, file.read_text(encoding="utf-8")):
             if statement.name in found:
-                raise BadStatement(f"{file.name}: there is a statement {statement.name} already")
+                raise BadStatement(f"{file.name}: statement {statement.name} is defined twice")
             found[statement.name] = statement
     return found
 
@@ -94,7 +95,7 @@ def load_statements(directory: Path = SQL_DIRECTORY) -> SqlStatements:
 def _parse(file: str, text: str) -> Iterator[SqlStatement]:
     before, *parts = _NAME.split(text)
     if _without_comments(before):
-        raise BadStatement(f"{file}: there is SQL before the first `-- name:`")
+        raise BadStatement(f"{file}: SQL before the first `-- name:`")
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         comment = _DESCRIPTION.match(body)
         assert comment is not None
@@ -109,7 +110,7 @@ def _parse(file: str, text: str) -> Iterator[SqlStatement]:
 
 
 def _variants(name: str, sql: str) -> Iterator[tuple[str, str]]:
-    """The statements that a name with `[options]` stands for: with and without each of them."""
+    """The statements of a name with `[options]`: with and without each option."""
     options = _OPTION.findall(name)
     marked = [(_ONLY.sub("", line), _ONLY.search(line)) for line in sql.splitlines()]
     if unknown := {m["option"] for _, m in marked if m} - set(options):
@@ -139,7 +140,7 @@ def _translate(name: str, description: str, sql: str) -> SqlStatement:
         if token["value"]:
             values.add(token["value"])
             return f"%({token['value']})s"
-        return token[0].replace("%", "%%")  # also within quotes: the driver looks there too
+        return token[0].replace("%", "%%")  # also within quotes: the driver reads them too
 
     postgres = _TOKEN.sub(to_postgres, sql)
     if values & lists:
@@ -151,7 +152,7 @@ def _translate(name: str, description: str, sql: str) -> SqlStatement:
         postgres=postgres,
         values=frozenset(values),
         lists=frozenset(lists),
-        # Too careful where a name or a text says UPDATE, and that only costs a lock.
+        # True also if a name or a text contains UPDATE, which only costs a lock.
         writes=_WRITES.search(sql) is not None,
     )
 

@@ -1,3 +1,3 @@
 -- name: bus_owned_blobs
--- Which of these (digest/principal) pairs are uploads that took place.
+-- The pairs (digest/principal) among these that name an upload.
 SELECT key FROM blob_owners WHERE key IN (:keys);

@@ -3,7 +3,7 @@
 SELECT DISTINCT job_class, priority, client FROM open_work WHERE miner_id IS NULL;
 
 -- name: dispatch_lane_work
--- The next queued jobs of one lane behind a position, oldest first.
+-- The next queued jobs of one lane after a position, oldest first.
 SELECT job_id, attempt, job_class, client, priority, position, service, payload_digest, timeout_seconds,
        expires_at, traceparent
 FROM open_work

@@ -1,4 +1,4 @@
--- API keys: what the keyring begins with, and what an admin sees.
+-- API keys, for the keyring's start and for admins.
 
 -- name: keys_not_revoked
 -- The keys that may still be valid.

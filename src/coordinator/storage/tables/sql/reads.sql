@@ -1,12 +1,12 @@
--- What the HTTP edge reads. Pages go on after the last row of the page before; an empty text as a filter
--- takes everything.
+-- Reads of the HTTP edge. A page continues after the last row of the previous page; an empty text as a filter
+-- matches everything.
 
 -- name: read_job
 -- One job.
 SELECT * FROM jobs WHERE job_id = :job_id
 
 -- name: read_jobs[_of_client][_in_state][_oldest]
--- A page of jobs between two keys, newest first unless the oldest are asked for.
+-- A page of jobs between two keys, newest first; oldest first with [_oldest].
 SELECT * FROM jobs
 WHERE (requested_at, job_id) >= (:from_at, :from_id)
   AND (requested_at, job_id) < (:to_at, :to_id)
@@ -19,7 +19,7 @@ ORDER BY requested_at DESC, job_id DESC -- [no _oldest]
 LIMIT :page_size
 
 -- name: read_jobs[_of_client][_in_state][_oldest]_reach
--- The key as many rows further as may be looked at for one page: reads an index alone.
+-- The key after the greatest number of rows that one page may scan: reads an index alone.
 SELECT requested_at, job_id FROM jobs
 WHERE (requested_at, job_id) >= (:from_at, :from_id)
   AND (requested_at, job_id) < (:to_at, :to_id)
@@ -30,13 +30,13 @@ ORDER BY requested_at DESC, job_id DESC -- [no _oldest]
 LIMIT 1 OFFSET :skip
 
 -- name: read_final_jobs
--- Which of these jobs are final.
+-- The final ones of these jobs.
 SELECT job_id FROM jobs
 WHERE job_id IN (:job_ids)
   AND state IN ('COMPLETED', 'FAILED', 'CANCELED', 'EXPIRED')
 
 -- name: read_receipt
--- Where in the log the receipt of one job is.
+-- The position of a job's receipt in the log.
 SELECT position FROM receipts WHERE job_id = :job_id
 
 -- name: read_miner
@@ -52,7 +52,7 @@ ORDER BY miner_id
 LIMIT :page_size
 
 -- name: read_offerings
--- What the miners that are online can do: one row for each profile, and since when.
+-- The profiles of the online miners, each with its capabilities and earliest registration.
 SELECT profile, MIN(capabilities_json) AS capabilities_json, MIN(registered_at) AS since
 FROM miners
 WHERE state = 'ONLINE'
@@ -73,17 +73,17 @@ ORDER BY service
 LIMIT :page_size
 
 -- name: read_categories
--- How many entries of the registry take jobs, by category.
+-- The number of registry entries that take jobs, by category.
 SELECT category, COUNT(*) AS services FROM services WHERE retired = 0 GROUP BY category
 
 -- name: read_miner_counts
--- How many miners there are, by state.
+-- The number of miners, by state.
 SELECT state, COUNT(*) AS miners FROM miners GROUP BY state
 
 -- name: read_blob_owners
--- Which of these keys (digest, a slash, principal) say that the principal uploaded the blob, and its size.
+-- The keys (digest, a slash, principal) among these that name an upload, with the blob's size.
 SELECT key, size FROM blob_owners WHERE key IN (:keys)
 
 -- name: read_backlog
--- How many jobs wait for a miner, and when the oldest queued one was asked for.
+-- The number of queued jobs, and the submit time of the oldest.
 SELECT COUNT(*) AS queued, MIN(requested_at) AS oldest_at FROM jobs WHERE state = 'QUEUED'

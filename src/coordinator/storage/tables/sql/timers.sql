@@ -10,7 +10,7 @@ WHERE leases.started_at + open_work.timeout_seconds * 1000 <= :now
 LIMIT :count;
 
 -- name: timers_unextended
--- Attempts whose lease no heartbeat extended.
+-- Attempts whose lease is over: no heartbeat extended it.
 SELECT job_id, attempt, traceparent FROM leases WHERE lease_until <= :now ORDER BY lease_until LIMIT :count;
 
 -- name: timers_orphans
@@ -22,15 +22,15 @@ WHERE live_sessions.miner_id IS NULL
 LIMIT :count;
 
 -- name: timers_silent
--- Sessions that were last seen before a moment.
+-- Sessions last seen before a time.
 SELECT miner_id, session_id FROM live_sessions WHERE last_seen < :before ORDER BY last_seen LIMIT :count;
 
 -- name: presence_seen
--- A session gave a sign of life; no row changes if it is not the live one.
+-- A session's sign of life; changes no row if the session is not the live one.
 UPDATE live_sessions SET last_seen = :now WHERE miner_id = :miner_id AND session_id = :session_id;
 
 -- name: presence_extend
--- The leases that a session's heartbeat extends.
+-- A session's heartbeat extends its leases.
 UPDATE leases SET lease_until = :lease_until
 WHERE miner_id = :miner_id AND session_id = :session_id AND job_id IN (:job_ids);
 
