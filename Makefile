@@ -5,9 +5,10 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 PEERS := bench/.venv
+NEWEST := .venv-newest
 
 .NOTPARALLEL:
-.PHONY: help servers test check format demo bench schemas clean
+.PHONY: help servers test newest faults check format demo bench schemas clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -40,14 +41,34 @@ $(PEERS)/.installed: bench/peers/requirements.txt bench/peers/constraints.txt | 
 servers: ## Install RabbitMQ, Postgres and Redis where they are missing (apt as root; says what to do otherwise)
 	@sh scripts/install-servers.sh
 
-# All the tests are shared out among workers: whole files, in the order of their names, by which the long ones
-# come first; the end of a worker is the end of the run. What T chooses runs in one process, where -s and --pdb
-# work, and so does what has to share the one virtual host of TEST_AMQP_URL.
-WORKERS := 2
+# The tests are shared out among workers: whole files, in the order of their names, by which the long ones come
+# first; the end of a worker is the end of the run. All of them have more workers than a small machine has
+# processors, as many tests wait; a folder that T names has two. Tests that T names closer run in one process,
+# where -s and --pdb work, and so does what has to share the one virtual host of TEST_AMQP_URL.
+WORKERS := $(if $(T),2,4)
+ONE_PROCESS := $(TEST_AMQP_URL)$(filter -%,$(T))$(findstring .py,$(T))
 SHARED_OUT := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: $(BIN)/.test servers ## Run the tests, with real servers; T="tests/unit -k name" chooses some
-	$(BIN)/python -m pytest $(if $(T)$(TEST_AMQP_URL),,$(SHARED_OUT)) $(T)
+	$(BIN)/python -m pytest $(if $(ONE_PROCESS),,$(SHARED_OUT)) $(T)
+
+faults: $(BIN)/.test servers ## Run the fault tests and generated requests at full length (make test: a short round)
+	TEST_LENGTH=full $(BIN)/python -m pytest $(SHARED_OUT) tests/faults tests/api
+
+newest: $(BIN)/.test ## Run tests/unit on the newest Python found, if there is a newer one than .venv has
+	@python=$$(sh scripts/newest-python.sh $(BIN)/python); \
+	if [ -z "$$python" ]; then \
+		echo "no Python newer than $$($(BIN)/python -V) here: tests/unit run on that one alone"; \
+	else \
+		$(MAKE) --no-print-directory $(NEWEST)/.test PYTHON="$$python" && \
+		$(NEWEST)/bin/python -V && \
+		$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile tests/unit; \
+	fi
+
+$(NEWEST)/.test: $(INPUTS)
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
 
 check: $(BIN)/.check ## Formatting, lint, types, layering
 	$(BIN)/ruff format --check .
@@ -69,5 +90,5 @@ schemas: $(BIN)/.demo ## Write schemas/ anew from the code
 	$(BIN)/python -m coordinator.dev.schemas
 
 clean: ## Remove .venv and everything made by the tools
-	rm -rf .venv $(PEERS) bench/results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	rm -rf .venv $(NEWEST) $(PEERS) bench/results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

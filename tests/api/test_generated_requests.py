@@ -5,6 +5,8 @@ links from answers to requests, and checks each answer against the document: its
 schema, no server error, nothing without a key. It is deterministic: a run finds what the last one found.
 
     make test T="tests/api -k embedded"
+
+`make faults` sends more of them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.length import FULL
 from tests.harness.processes import ROOT
 from tests.harness.stage import ALICE, Stage, key_of
 from tests.harness.stage import ROOT as ADMIN
@@ -28,7 +31,10 @@ RUN_SECONDS = 400.0
 @pytest.mark.parametrize(
     ("mode", "phases", "examples"),
     # Storage and broker are behind the same ports, so fewer requests do where the servers are real.
-    [("embedded", "examples,coverage,fuzzing,stateful", 4), ("standard", "examples,fuzzing,stateful", 3)],
+    [
+        ("embedded", "examples,coverage,fuzzing,stateful", 8 if FULL else 2),
+        ("standard", "examples,fuzzing,stateful" if FULL else "examples,stateful", 4 if FULL else 2),
+    ],
 )
 async def test_generated_requests(
     request: pytest.FixtureRequest, tmp_path: Path, mode: str, phases: str, examples: int

@@ -57,6 +57,7 @@ from coordinator.storage.tables.sqlite import SqliteDatabase
 from coordinator.wire.answers import Accepted, Answer
 from tests.harness import deciding
 from tests.harness.metadata import METADATA
+from tests.harness.waiting import eventually
 
 PATIENCE = 60.0  # seconds before a test gives up on something that should happen
 T0 = deciding.T0
@@ -380,8 +381,7 @@ async def test_a_follower_that_cannot_apply_an_event_stops_and_says_so(
     running = await run(Recording(breaks_at=lambda e: e.position > good[0].position))
     assert await running.watermarks.reached("recording", good[0].position, PATIENCE)
     stores.append(submitted(uuid4()))
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.wait([running.runner._task])
+    await eventually(lambda: running.runner.status == "failed", "the follower stopped", PATIENCE)
     assert (running.runner.status, running.runner.error) == ("failed", "RuntimeError: can't apply this")
     with stores.database.transaction() as tables:
         assert tables.position("recording") == good[0].position

@@ -10,23 +10,23 @@ from pathlib import Path
 import pytest
 
 from tests.harness.executor import SERVICE
+from tests.harness.length import FULL
 from tests.harness.stage import Stage
 from tests.harness.waiting import eventually
 
 JOBS = 60
 TIMEOUT_SECONDS = 3.0
+DEATHS = [
+    ("before-offers", 6),
+    ("after-submit-commit", 2),
+    ("after-result-commit", 4),
+    ("in-projection", 8),
+    ("after-events-published", 8),
+]
+MORE_DEATHS = [(step, n) for step, _ in DEATHS for n in (1, 3, 5)] if FULL else []
 
 
-@pytest.mark.parametrize(
-    ("step", "n"),
-    [
-        ("before-offers", 6),
-        ("after-submit-commit", 2),
-        ("after-result-commit", 4),
-        ("in-projection", 8),
-        ("after-events-published", 8),
-    ],
-)
+@pytest.mark.parametrize(("step", "n"), DEATHS + MORE_DEATHS)
 async def test_killed_at(tmp_path: Path, database_url: str, amqp_url: str, step: str, n: int) -> None:
     """Killed between two steps and started again: every job is done once, as if nothing had happened."""
     with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url) as stage:

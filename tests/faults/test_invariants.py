@@ -18,8 +18,8 @@ COMPLETED = "topic = 'job.completed.v1'"
 SWAP = "UPDATE stored_events SET state = CAST(replace(state, '%s', '%s') AS BLOB)"
 MORE_UNITS = SWAP % ('units":"', 'units":"1')
 ANOTHER_ATTEMPT = SWAP % ('attempt":1', 'attempt":2')
-COPY = """INSERT INTO stored_events (originator_id, originator_version, topic, state)
-SELECT originator_id, originator_version + 1, topic, state FROM stored_events"""
+COPY = """INSERT INTO stored_events (originator_id, originator_version, topic, state, metadata)
+SELECT originator_id, originator_version + 1, topic, state, metadata FROM stored_events"""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ LOG = "stored_events"
         ("DELETE FROM receipts", "receipt is not the log's"),
         ("UPDATE payloads SET body = X'7B7D' WHERE kind = 'result'", "the stored result"),
         (
-            "INSERT INTO open_work SELECT job_id, 1, '', '', 0, 0, '', '', 0, 0, NULL, NULL FROM jobs",
+            "INSERT INTO open_work SELECT job_id, 1, '', '', 0, 0, '', '', 0, 0, NULL, NULL, '' FROM jobs",
             "open_work",
         ),
     ],

@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -22,21 +23,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 PROGRAMS = ("coordinator", "tests.harness.coordinator_main", "tests.harness.miner_main")
 """The modules that it runs. Engines have native threads, which a fork would lose, and share little."""
-IMPORTED = (
-    *PROGRAMS[1:],
-    "coordinator.cli.main",
-    "coordinator.runtime.embedded",
-    "coordinator.runtime.standard",
-    "coordinator.edge.app",
-    "coordinator.miner.settings",
-)
-"""All that a process would import by itself."""
+IMPORTED = ("cli", "runtime", "edge", "broker", "storage", "miner")
+"""The packages whose modules a process would import by itself; executors bring theirs."""
 MAX_MESSAGE_BYTES = 128 * 1024
 
 
@@ -172,11 +166,22 @@ def _ended(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
+def _modules(package: str) -> Iterator[str]:
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        yield found.name
+        if found.ispkg and not found.name.endswith(".executors"):
+            yield from _modules(found.name)
+
+
 def main(requests: socket.socket) -> None:
+    import coordinator
     from coordinator.miner.executors import load_executors
 
-    for name in IMPORTED:
+    for name in PROGRAMS[1:]:
         importlib.import_module(name)
+    for package in IMPORTED:
+        for module in _modules(f"{coordinator.__name__}.{package}"):
+            importlib.import_module(module)
     load_executors()
     gc.collect()
     gc.freeze()  # so that a fork's collector does not copy the pages of what all of them have

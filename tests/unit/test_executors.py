@@ -480,7 +480,11 @@ async def test_a_program_sees_none_of_our_secrets(tmp_path: Path, monkeypatch: p
 
 async def test_a_program_cannot_fill_the_disk(tmp_path: Path) -> None:
     """Whatever a program does about its own limits, the operating system bounds its files."""
-    script = "with open('big', 'wb') as file:\n    while True: file.write(bytes(100_000))\n"
+    script = (
+        "import resource, time\n"
+        "while resource.getrlimit(resource.RLIMIT_FSIZE)[0] == -1: time.sleep(0.01)\n"  # set once it runs
+        "with open('big', 'wb') as file:\n    while True: file.write(bytes(100_000))\n"
+    )
     finished = await run_program(
         [sys.executable, "-c", script], folder=tmp_path, timeout_seconds=60, max_file_bytes=1_000_000
     )

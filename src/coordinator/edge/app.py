@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import Final
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
@@ -88,14 +89,8 @@ def create_app(context: EdgeContext) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.context = context
-    for router in ROUTERS:
-        app.include_router(router, prefix=PREFIX, responses=refusals(*ALWAYS))
-    for router in OPENAI_ROUTERS:  # they fail in a shape of their own
-        app.include_router(router, prefix=PREFIX)
-    app.include_router(health.router)
+    app.router.routes += _common_routes().routes
     _include_metrics(app, public=context.settings.metrics_public)
-    app.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
-    app.include_router(docs.router)
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
     install_problem_handlers(app)
@@ -120,6 +115,24 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.add_middleware(AccessLog)
     serve_document(app)
     return app
+
+
+@cache
+def _common_routes() -> APIRouter:
+    """The routes that no setting changes.
+
+    Applications of one process share them: FastAPI reads the annotations of every parameter again for each
+    inclusion of a router, which takes longer than the rest of an application.
+    """
+    routes = APIRouter(generate_unique_id_function=_operation_id)
+    for router in ROUTERS:
+        routes.include_router(router, prefix=PREFIX, responses=refusals(*ALWAYS))
+    for router in OPENAI_ROUTERS:  # they fail in a shape of their own
+        routes.include_router(router, prefix=PREFIX)
+    routes.include_router(health.router)
+    routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
+    routes.include_router(docs.router)
+    return routes
 
 
 def _include_metrics(app: FastAPI, *, public: bool) -> None:

@@ -15,7 +15,6 @@ from coordinator.domain.decision import Decision, StreamEvent, evolves
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import CannotFollow, Command, Event, Millis, Name, Principal, Role, stream_id
 
-REMEMBERED_MOVES = 100
 Jobs = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
@@ -23,8 +22,6 @@ Jobs = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 class QuotaMove(Command, topic="quota.move", senders={Role.ADMIN}):
     """Take some of one client's quota, if there is one to take from, and give it to another."""
 
-    move_id: Name
-    """Chosen by the sender: a repeat of a move that took place changes nothing."""
     to: Name
     take_from: Name | None = None
     jobs: Jobs
@@ -39,7 +36,6 @@ class OfQuota(Event):
 
     client: Name
     jobs: Jobs
-    move_id: Name
 
 
 class QuotaMovedIn(OfQuota, topic="quota.moved_in.v1"):
@@ -58,8 +54,6 @@ QuotaEvent = QuotaMovedIn | QuotaMovedOut
 class Quota:
     client: str
     jobs: int
-    moves: tuple[str, ...] = ()
-    """The latest moves to it, the newest last."""
 
 
 QuotaState = Quota | None
@@ -74,12 +68,10 @@ def quota_stream(client: str) -> UUID:
 def evolve(state: QuotaState, event: QuotaEvent) -> QuotaState:
     match event:
         case QuotaMovedIn():
-            before = state or Quota(event.client, 0)
-            moves = (*before.moves, event.move_id)[-REMEMBERED_MOVES:]
-            return Quota(event.client, before.jobs + event.jobs, moves)
+            return Quota(event.client, (0 if state is None else state.jobs) + event.jobs)
         case QuotaMovedOut():
             if state is not None:
-                return Quota(event.client, state.jobs - event.jobs, state.moves)
+                return Quota(event.client, state.jobs - event.jobs)
         case _:
             assert_never(event)
     raise CannotFollow(state, event)
@@ -96,11 +88,8 @@ class MoveContext(NamedTuple):
 
 def decide(state: QuotaState, command: QuotaCommand, context: MoveContext) -> Decision:
     """`state`: the quota that is moved to."""
-    common: dict[str, Any] = {"at": context.now, "by": context.principal.name}
-    common |= {"jobs": command.jobs, "move_id": command.move_id}
+    common: dict[str, Any] = {"at": context.now, "by": context.principal.name, "jobs": command.jobs}
     moved_in = StreamEvent(quota_stream(command.to), QuotaMovedIn(**common, client=command.to))
-    if state is not None and command.move_id in state.moves:
-        return []  # a repeat: it was moved already
     if command.take_from is None:
         return [moved_in]
     if context.giver is None or context.giver.jobs < command.jobs:

@@ -1,0 +1,7 @@
+"""The length of tests that could go on for ever: a short round in `make test`, in full in `make faults`."""
+
+from __future__ import annotations
+
+import os
+
+FULL = os.environ.get("TEST_LENGTH") == "full"
