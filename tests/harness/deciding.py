@@ -114,7 +114,6 @@ CONTEXTS: dict[type[Command], Any] = {
     job.JobComplete: job.CompletionContext,
     job.JobStart: job.AttemptContext,
     job.JobFail: job.AttemptContext,
-    job.JobRelease: job.AttemptContext,
     service.ServiceRegister: service.EntryContext,
     service.ServiceRevise: service.EntryContext,
     key.KeyCreate: key.SecretContext,

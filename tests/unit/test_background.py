@@ -1,4 +1,4 @@
-"""One life cycle: services in a list, tasks that run on, tasks that nobody waits for."""
+"""One life cycle: components in a list, tasks that run on, tasks that nobody waits for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import structlog
 
-from coordinator.application.background import Background, BackgroundTask, Services
+from coordinator.application.background import Background, BackgroundTask, LifeCycle
 
 
 class Part:
-    """A service that writes down its life."""
+    """A component that writes down its life."""
 
     def __init__(self, name: str, said: list[str], fails: str = "") -> None:
         self.name = name
@@ -30,37 +30,37 @@ class Part:
             raise OSError(self.name)
 
 
-async def test_services_start_in_order_and_stop_in_reverse() -> None:
+async def test_components_start_in_order_and_stop_in_reverse() -> None:
     """Each once, however often it is asked for; a stop without a start is nothing."""
     said: list[str] = []
-    services = Services([Part("log", said), Part("bus", said)])
-    await services.stop()
+    life_cycle = LifeCycle([Part("log", said), Part("bus", said)])
+    await life_cycle.stop()
     for _ in range(2):
-        await services.start()
-    assert services.running
+        await life_cycle.start()
+    assert life_cycle.running
     for _ in range(2):
-        await services.stop()
-    assert not services.running
+        await life_cycle.stop()
+    assert not life_cycle.running
     assert ["log starts", "bus starts", "bus stops", "log stops"] == said
 
 
 async def test_a_start_that_fails_stops_what_has_begun() -> None:
     """What began before, and the one that failed half-way, are stopped; the error is the caller's."""
     said: list[str] = []
-    services = Services([Part("log", said), Part("bus", said, "start"), Part("inbox", said)])
+    life_cycle = LifeCycle([Part("log", said), Part("bus", said, "start"), Part("inbox", said)])
     with pytest.raises(ConnectionError, match="bus"):
-        await services.start()
+        await life_cycle.start()
     assert ["log starts", "bus starts", "bus stops", "log stops"] == said
-    assert not services.running
+    assert not life_cycle.running
 
 
 async def test_a_stop_that_fails_stops_the_others_too() -> None:
     """One part that can't stop keeps no other from it."""
     said: list[str] = []
-    services = Services([Part("log", said), Part("bus", said, "stop")])
-    await services.start()
+    life_cycle = LifeCycle([Part("log", said), Part("bus", said, "stop")])
+    await life_cycle.start()
     with pytest.raises(OSError, match="bus"):
-        await services.stop()
+        await life_cycle.stop()
     assert ["bus stops", "log stops"] == said[2:]
 
 

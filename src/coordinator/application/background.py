@@ -12,29 +12,29 @@ import structlog
 log = structlog.get_logger("background")
 
 
-class Service(Protocol):
+class Component(Protocol):
     """A long-running part. Both may be called twice; `stop` also without a start, or after a failed start."""
 
     async def start(self) -> None:
-        """Returns once the service works."""
+        """Returns once the component works."""
 
     async def stop(self) -> None:
-        """Returns once no part of the service runs any more."""
+        """Returns once no part of the component runs any more."""
 
 
 @runtime_checkable
-class Fallible(Protocol):
-    """A service that reports its problems."""
+class Diagnosable(Protocol):
+    """A component that reports its problems."""
 
     def problems(self) -> Sequence[str]:
         """A sentence for each problem, without secrets; immediate, without I/O."""
 
 
-class Services:
-    """A list of services that start in order and stop in reverse; a service itself."""
+class LifeCycle:
+    """A list of components that start in order and stop in reverse; a component itself."""
 
-    def __init__(self, services: Sequence[Service]) -> None:
-        self._services = services
+    def __init__(self, components: Sequence[Component]) -> None:
+        self._components = components
         self._started: AsyncExitStack | None = None
 
     @property
@@ -47,15 +47,18 @@ class Services:
         if self._started is not None:
             return
         async with AsyncExitStack() as stack:
-            for service in self._services:
-                stack.push_async_callback(service.stop)
-                await service.start()
+            for component in self._components:
+                stack.push_async_callback(component.stop)
+                await component.start()
             self._started = stack.pop_all()
 
     def problems(self) -> list[str]:
-        """The problems of all services, in order; immediate, without I/O."""
+        """The problems of all components, in order; immediate, without I/O."""
         return [
-            text for service in self._services if isinstance(service, Fallible) for text in service.problems()
+            text
+            for component in self._components
+            if isinstance(component, Diagnosable)
+            for text in component.problems()
         ]
 
     async def stop(self) -> None:
@@ -77,9 +80,10 @@ class BackgroundTask:
         return self._task is not None and not self._task.done()
 
     def start(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run this coroutine, unless the task runs already."""
+        """Run this, unless it runs already. Its error, if it ends by one, is logged."""
         if not self.running:
             self._task = asyncio.create_task(run(), name=self._name)
+            self._task.add_done_callback(_log_error)
 
     async def stop(self) -> None:
         """Cancel the task, and wait for its end."""
@@ -119,5 +123,9 @@ class Background:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a background task failed", task=self._name, exc_info=error)
+        _log_error(task)
+
+
+def _log_error(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a background task failed", task=task.get_name(), exc_info=error)

@@ -1,4 +1,4 @@
-"""The only place that wires adapters to ports."""
+"""Wires adapters to ports: the parts of a coordinator process. Its HTTP edge is made in `edge`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from coordinator.application.background import Service, Services
+from coordinator.application.background import Component, LifeCycle
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
@@ -92,7 +92,7 @@ def connect(
         JobCommands(key, names, blobs, references, schemas, ids),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
         ServiceCommands(names),
-        KeyCommands(secrets, bus.state, keys.reached, ids),
+        KeyCommands(secrets, keys.reached, ids),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
     gateway = CommandGateway(bus, handlers, presence, names)
@@ -117,8 +117,8 @@ def connect(
     hub = ProgressHub(adapters.progress(lease_holders, keyring, _shared_secret(key)))
     events = LiveEvents(feed, adapters.log, hub, lease_holders)
 
-    # 3. The services, in the order of their start; they stop in reverse.
-    services: list[Service] = [
+    # 3. The components, in the order of their start; they stop in reverse.
+    components: list[Component] = [
         adapters,
         feed,
         events,
@@ -128,8 +128,8 @@ def connect(
         CatalogueRegistration(gateway, catalogue),
     ]
     if inbox is not None:
-        services.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
-    services += runners
+        components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
+    components += runners
     return CoordinatorProcess(
         settings=settings,
         signing_key_id=key.key_id,
@@ -143,7 +143,7 @@ def connect(
         live=Live(events, hub, lease_holders, Revocations(keyring)),
         dispatcher=dispatcher,
         runners=runners,
-        services=Services(services),
+        life_cycle=LifeCycle(components),
     )
 
 

@@ -1,4 +1,4 @@
-"""One process of a coordinator: its services, its health and its metrics."""
+"""One process of a coordinator: its components, its health and its metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from coordinator.application.background import Services
+from coordinator.application.background import LifeCycle
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.dispatch.dispatcher import Dispatcher
@@ -41,7 +41,7 @@ class CoordinatorProcess:
     live: Live
     dispatcher: Dispatcher
     runners: Sequence[FollowerRunner]
-    services: Services
+    life_cycle: LifeCycle
     """In the order of their start."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -50,16 +50,16 @@ class CoordinatorProcess:
 
         May be called twice. Raises LogUnavailable or OSError; then nothing runs.
         """
-        if self.services.running:
+        if self.life_cycle.running:
             return
-        await self.services.start()
+        await self.life_cycle.start()
         log.info("started", mode=self.settings.mode, position=self.feed.head, key=self.signing_key_id)
 
     async def stop(self) -> None:
         """Accept no more commands, answer the accepted ones, and close everything. May be called twice."""
-        if not self.services.running:
+        if not self.life_cycle.running:
             return
-        await self.services.stop()
+        await self.life_cycle.stop()
         stats = self.bus.stats
         log.info(
             "stopped",
@@ -76,7 +76,7 @@ class CoordinatorProcess:
 
     def health(self) -> dict[str, Any]:
         """The body of `/health`; without I/O."""
-        reasons = self.services.problems() if self.services.running else ["not started"]
+        reasons = self.life_cycle.problems() if self.life_cycle.running else ["not started"]
         return {
             "live": True,
             "ready": not reasons,

@@ -25,6 +25,6 @@ class QuotaCommands(Handler[None]):
         context = MoveContext(now, prepared.intent.principal, giver)
         return decide(state_of(prepared.stream), command, context)
 
-    def answer(self, state: QuotaState, command: QuotaMove) -> dict[str, Any]:
+    def answer(self, prepared: Prepared[None], state: QuotaState) -> dict[str, Any]:
         assert state is not None
         return {"client": state.client, "jobs": state.jobs}

@@ -111,7 +111,7 @@ class _Decided:
         own = prepared.stream
         state, version, position = self.states[own]
         if not decision:
-            body = prepared.handler.answer(state, prepared.intent.command)
+            body = prepared.handler.answer(prepared, state)
             self.answers.append(_Effect(body, position, self.last.get(own)))
             return
         event_metadata, place = metadata(prepared.intent), len(self.events)
@@ -131,7 +131,7 @@ class _Decided:
             else:
                 raise ValueError(f"the decision appends to an undeclared stream: {event.topic}")
             place += 1
-        body = prepared.handler.answer(state, prepared.intent.command)
+        body = prepared.handler.answer(prepared, state)
         self.events += events
         if last is not None:
             self.states[own], self.last[own] = Entry(state, version, position), last

@@ -69,4 +69,4 @@ class StateCache:
 
     def outdated(self, stream: UUID, version: int) -> bool:
         entry = self._live.get(stream) or self._final.get(stream)
-        return entry is not None and entry.version != version
+        return entry is not None and entry.version < version

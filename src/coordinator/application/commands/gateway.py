@@ -16,7 +16,7 @@ from coordinator.application.commands.parsing import check_sender
 from coordinator.application.followers.presence import Presence
 from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import Principal
+from coordinator.domain.messages import Principal, read_traceparent
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
 
@@ -43,14 +43,16 @@ class CommandGateway:
             decided = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
             answers = [next(decided) if isinstance(p, Prepared) else p for p in prepared]
             debug = log.is_enabled_for(logging.DEBUG)
-            for place, (intent, ready) in enumerate(zip(intents, prepared, strict=True)):
-                answer = answers[place]
+            for place, ready in enumerate(prepared):
+                answer, routine = answers[place], False
                 if isinstance(ready, Prepared) and isinstance(answer, Accepted):
-                    if isinstance(intent.command, ready.handler.extended):
-                        answer = answers[place] = await ready.handler.extend(ready, answer)
-                    elif not debug and isinstance(intent.command, ready.handler.routine):
+                    handler, command = ready.handler, ready.intent.command
+                    routine = isinstance(command, handler.routine)
+                    if routine and not debug:
                         continue  # the most frequent case must cost nothing
-                _log(intent, answer, routine=isinstance(answer, Accepted) and self._is_routine(intent))
+                    if isinstance(command, handler.extended):
+                        answer = answers[place] = await _extended(ready, answer)
+                _log(intents[place], answer, routine=routine)
         except Exception:
             log.exception("commands could not be handled", count=len(intents))
             return [_INTERNAL] * len(intents)
@@ -78,9 +80,6 @@ class CommandGateway:
                 prepared[place] = one
         return [one for one in prepared if one is not None]
 
-    def _is_routine(self, intent: Intent) -> bool:
-        return isinstance(intent.command, self._handlers[intent.command.noun].routine)
-
     async def heartbeat(self, principal: Principal, beats: Sequence[Heartbeat]) -> list[Answer]:
         try:
             return await self._presence.note(principal, beats)
@@ -95,6 +94,15 @@ class CommandGateway:
         return await self._names.canonical(service)
 
 
+async def _extended(prepared: Prepared[Any], answer: Accepted) -> Answer:
+    """The completed answer. The command's effect is in the log, so an error fails this element alone."""
+    try:
+        return await prepared.handler.extend(prepared, answer)
+    except Exception:
+        log.exception("an answer could not be completed", command=prepared.intent.command.topic)
+        return _INTERNAL
+
+
 def _log(intent: Intent, answer: Answer, *, routine: bool) -> None:
     """One line per command; the usual course of a job only at level debug."""
     command = intent.command
@@ -103,7 +111,7 @@ def _log(intent: Intent, answer: Answer, *, routine: bool) -> None:
         value = getattr(command, name, None)
         if value is not None:
             facts[name] = str(value) if isinstance(value, UUID) else value
-    if traceparent := command.traceparent or intent.traceparent:
+    if traceparent := read_traceparent(command.traceparent) or intent.traceparent:
         facts["traceparent"] = traceparent
     if isinstance(answer, Refused):
         log.info("refused", **facts, code=answer.code.value, detail=answer.detail)

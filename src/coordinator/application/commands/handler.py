@@ -1,10 +1,11 @@
 """Handlers: one for each noun, with everything that its commands need besides the rules.
 
-The gateway and the bus call a command's handler three times:
+The gateway and the bus call a command's handler up to four times:
 1. `prepare`, before the command waits for its batch: finds the streams of the decision, computes digests,
    checks signatures. A refusal here costs no batch anything.
 2. `decide`, in the batch: builds the context of the decision from the states after the commands before it.
-3. `extend`, after the commit: completes the few answers that need more than the state.
+3. `answer`, in the batch: the body of the answer, from the state after the decision.
+4. `extend`, after the commit: completes the few answers that have to wait for something.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Handler(ABC, Generic[D]):
         """The decision, on these states. Raises Refusal."""
 
     @abstractmethod
-    def answer(self, state: Any, command: Any) -> dict[str, Any]:
+    def answer(self, prepared: Prepared[D], state: Any) -> dict[str, Any]:
         """The body of an accepted (or repeated) command's answer, from its stream's state after it."""
 
     async def extend(self, prepared: Prepared[D], answer: Accepted) -> Answer:

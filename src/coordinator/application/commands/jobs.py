@@ -120,27 +120,33 @@ class JobCommands(Handler[Details]):
         prepared: list[Prepared[Details] | Refused] = []
         results = 0
         for intent in intents:
+            if isinstance(intent.command, JobComplete):
+                results += 1
+                if results % VERIFY_AT_ONCE == 0:
+                    await asyncio.sleep(0)
             try:
-                if isinstance(intent.command, JobComplete):
-                    results += 1
-                    if results % VERIFY_AT_ONCE == 0:
-                        await asyncio.sleep(0)
-                    _verify(verifier, intent.command)
-                prepared.append(await self.prepare_one(intent))
+                prepared.append(await self._prepare(intent, verifier))
             except Refusal as refusal:
                 prepared.append(Refused(refusal.code, refusal.detail))
         return await self._with_reference_faults(prepared)
 
     async def prepare_one(self, intent: Intent) -> Prepared[Details]:
+        [prepared] = await self.prepare([intent])
+        if isinstance(prepared, Refused):
+            raise Refusal(prepared.code, prepared.detail)
+        return prepared
+
+    async def _prepare(self, intent: Intent, verifier: StatementVerifier) -> Prepared[Details]:
         command = cast("JobCommand", intent.command)
         match command:
             case JobSubmit():
                 return await self._submit(intent, command)
             case JobComplete():
+                _verify(verifier, command)
                 return await self._complete(intent, command)
-            case JobStart() | JobFail() | JobRelease():
+            case JobStart() | JobFail():
                 return Prepared(intent, self, command.job_id, None, reads=(miner_stream(command.miner_id),))
-            case JobCancel() | JobLose() | JobExpire():
+            case JobRelease() | JobCancel() | JobLose() | JobExpire():
                 return Prepared(intent, self, command.job_id, None)
             case _:
                 assert_never(command)
@@ -270,15 +276,15 @@ class JobCommands(Handler[Details]):
                 miner = state_of(prepared.reads[0])
                 fault = _check_statement(state, command, miner) or details.reference_fault
                 return decide(state, command, CompletionContext(now, principal, miner, self._seal, fault))
-            case JobStart() | JobFail() | JobRelease():
+            case JobStart() | JobFail():
                 return decide(state, command, AttemptContext(now, principal, state_of(prepared.reads[0])))
-            case JobCancel() | JobLose() | JobExpire():
+            case JobRelease() | JobCancel() | JobLose() | JobExpire():
                 return decide(state, command, Context(now, principal))
             case _:
                 assert_never(command)
 
-    def answer(self, state: JobState, command: JobCommand) -> dict[str, Any]:
-        return answer(state, command)
+    def answer(self, prepared: Prepared[Details], state: JobState) -> dict[str, Any]:
+        return answer(state, cast("JobCommand", prepared.intent.command))
 
     def _seal(self, work: WorkDone) -> dict[str, Any]:
         """The signed receipt of this work."""

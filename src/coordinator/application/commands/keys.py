@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, assert_never, cast
 from uuid import UUID
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf
@@ -46,30 +46,31 @@ class KeyCommands(Handler[NewSecret | None]):
     def __init__(
         self,
         secrets: KeySecrets,
-        state_of: Callable[[UUID], Awaitable[Any]],
         reached: Callable[[int, float], Awaitable[bool]],
         ids: Ids,
     ) -> None:
-        """`state_of`: a stream's state, fresh from the log. `reached(position, timeout)`: wait until this
-        process's keyring has reached a position of the log."""
+        """`reached(position, timeout)`: wait until this process's keyring is at a position of the log."""
         self._secrets = secrets
-        self._state_of = state_of
         self._reached = reached
         self._ids = ids
 
     async def prepare_one(self, intent: Intent) -> Prepared[NewSecret | None]:
         command = cast("KeyCommand", intent.command)
-        if isinstance(command, KeyRevoke):
-            return Prepared(intent, self, command.key_id, None)
-        if isinstance(command, KeyRotate):
-            stream = command.key_id
-        elif command.idempotency_key is not None:
-            stream = key_stream(intent.principal.name, command.idempotency_key)
-        else:
-            stream = self._ids.uuid7()
+        match command:
+            case KeyCreate():
+                key, name = command.idempotency_key, intent.principal.name
+                return self._with_secret(intent, self._ids.uuid7() if key is None else key_stream(name, key))
+            case KeyRotate():
+                return self._with_secret(intent, command.key_id)
+            case KeyRevoke():
+                return Prepared(intent, self, command.key_id, None)
+            case _:
+                assert_never(command)
+
+    def _with_secret(self, intent: Intent, key_id: UUID) -> Prepared[NewSecret | None]:
         salt = new_salt()
-        digest = digest_of(salt, self._secrets.secret(stream, salt).encode())
-        return Prepared(intent, self, stream, NewSecret(salt, digest))
+        digest = digest_of(salt, self._secrets.secret(key_id, salt).encode())
+        return Prepared(intent, self, key_id, NewSecret(salt, digest))
 
     def decide(self, prepared: Prepared[NewSecret | None], state_of: StateOf, now: Millis) -> Decision:
         found = state_of(prepared.stream)
@@ -81,19 +82,18 @@ class KeyCommands(Handler[NewSecret | None]):
             return decide(state, command, Context(now, principal))
         return decide(state, command, SecretContext(now, principal, prepared.stream, *secret))
 
-    def answer(self, state: KeyState, command: KeyCommand) -> dict[str, Any]:
-        return answer(state, command)
+    def answer(self, prepared: Prepared[NewSecret | None], state: KeyState) -> dict[str, Any]:
+        """With the secret, if this command made it: to the sender of a repeat a secret is not shown again."""
+        body = answer(state, cast("KeyCommand", prepared.intent.command))
+        secret = prepared.details
+        if secret is None or not isinstance(state, Active) or state.newest.salt != secret.salt:
+            return body
+        body["key"] = f"{state.created.name}:{self._secrets.secret(prepared.stream, secret.salt)}"
+        if state.created.signed:
+            body["hmac_secret"] = self._secrets.hmac_secret(prepared.stream, secret.salt)
+        return body
 
     async def extend(self, prepared: Prepared[NewSecret | None], answer: Accepted) -> Answer:
-        """Waits for the change in this process's keyring, then adds the secret if this command made it."""
+        """The answer waits until the keyring of this process has the change."""
         await self._reached(answer.position, KEYRING_SECONDS)
-        if prepared.details is None:
-            return answer
-        salt, state = prepared.details.salt, await self._state_of(prepared.stream)
-        if not isinstance(state, Active) or all(s.salt != salt for s in state.secrets):
-            return answer  # a repeat: a secret is shown once
-        secret = self._secrets.secret(prepared.stream, salt)
-        body = {**answer.body, "key": f"{state.created.name}:{secret}"}
-        if state.created.signed:
-            body["hmac_secret"] = self._secrets.hmac_secret(prepared.stream, salt)
-        return Accepted(answer.position, body)
+        return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, assert_never, cast
 
 import structlog
 
@@ -15,6 +15,9 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.miner import (
     MinerCommand,
+    MinerDrain,
+    MinerLeave,
+    MinerLose,
     MinerRegister,
     MinerState,
     answer,
@@ -47,8 +50,13 @@ class MinerCommands(Handler[None]):
 
     async def prepare_one(self, intent: Intent) -> Prepared[None]:
         command = cast("MinerCommand", intent.command)
-        if isinstance(command, MinerRegister):
-            _check_key(command.public_key)
+        match command:
+            case MinerRegister():
+                _check_key(command.public_key)
+            case MinerDrain() | MinerLeave() | MinerLose():
+                pass
+            case _:
+                assert_never(command)
         return Prepared(intent, self, miner_stream(command.miner_id), None)
 
     def decide(self, prepared: Prepared[None], state_of: StateOf, now: Millis) -> Decision:
@@ -56,8 +64,8 @@ class MinerCommands(Handler[None]):
         command = cast("MinerCommand", prepared.intent.command)
         return decide(state, command, Context(now, prepared.intent.principal))
 
-    def answer(self, state: MinerState, command: MinerCommand) -> dict[str, Any]:
-        return answer(state, command)
+    def answer(self, prepared: Prepared[None], state: MinerState) -> dict[str, Any]:
+        return answer(state, cast("MinerCommand", prepared.intent.command))
 
     async def extend(self, prepared: Prepared[None], answer: Accepted) -> Answer:
         profile, miner_id = answer.body["profile"], answer.body["miner_id"]

@@ -60,6 +60,4 @@ class Names:
     async def of(self, service: str) -> tuple[str, ...]:
         """The current names of an entry. Raises LogUnavailable."""
         state = await self._state(service_stream(service))
-        if not isinstance(state, RegisteredService):
-            return ()
-        return (service, *state.spec.aliases)
+        return state.names if isinstance(state, RegisteredService) else ()

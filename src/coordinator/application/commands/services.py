@@ -58,5 +58,5 @@ class ServiceCommands(Handler[EntryNames]):
         fault = None if known else check_spec(command.spec)
         return decide(state, command, EntryContext(now, principal, names, fault))
 
-    def answer(self, state: ServiceState, command: ServiceCommand) -> dict[str, Any]:
-        return answer(state, command)
+    def answer(self, prepared: Prepared[EntryNames], state: ServiceState) -> dict[str, Any]:
+        return answer(state, cast("ServiceCommand", prepared.intent.command))

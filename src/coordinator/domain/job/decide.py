@@ -145,9 +145,11 @@ def decide(state: JobState, command: JobCommand, context: JobContext) -> Decisio
         case JobComplete():
             assert isinstance(context, CompletionContext)
             events = _complete(_known(state), command, context)
-        case JobFail() | JobRelease():
+        case JobFail():
             assert isinstance(context, AttemptContext)
-            events = _end(_known(state), command, context)
+            events = _fail(_known(state), command, context)
+        case JobRelease():
+            events = _release(_known(state), command, context)
         case JobLose():
             events = _lose(_known(state), command, context)
         case JobExpire():
@@ -281,27 +283,36 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
     return events
 
 
-def _end(state: KnownJob, command: JobFail | JobRelease, context: AttemptContext) -> list[JobEvent]:
+def _fail(state: KnownJob, command: JobFail, context: AttemptContext) -> list[JobEvent]:
     _check_speaker(command, context)
-    outcome: Outcome = "failed" if isinstance(command, JobFail) else "released"
-    if isinstance(command, JobFail):
-        code, message, retryable, metrics = (
-            command.error_code,
-            command.error_message,
-            command.retryable,
-            command.metrics,
-        )
-    else:
-        code, message, retryable, metrics = "RELEASED", "handed back by the miner", True, {}
-    if isinstance(state, Queued) and state.attempt == command.attempt and isinstance(command, JobFail):
-        # A failure may leave out the claim, as a result may.
+    events: list[JobEvent] = []
+    if isinstance(state, Queued) and state.attempt == command.attempt:
+        # Work that fails at once may leave out the claim, as a result may.
         started = _claim(state, command, context)
+        events.append(started)
         running = evolve(state, started)
         assert isinstance(running, Running)
-        ended = _end_attempt(running, context, outcome, code, message, retryable=retryable, metrics=metrics)
-        return [started, *ended]
-    if isinstance(state, Running) and _holds(state.started, command):
-        return _end_attempt(state, context, outcome, code, message, retryable=retryable, metrics=metrics)
+    elif isinstance(state, Running) and _holds(state.started, command):
+        running = state
+    else:
+        return _ended_before(state, command, "failed")
+    code, message = command.error_code, command.error_message
+    ended = _end_attempt(
+        running, context, "failed", code, message, retryable=command.retryable, metrics=command.metrics
+    )
+    return [*events, *ended]
+
+
+def _release(state: KnownJob, command: JobRelease, context: JobContext) -> list[JobEvent]:
+    _check_speaker(command, context)
+    if not isinstance(state, Running) or not _holds(state.started, command):
+        return _ended_before(state, command, "released")
+    message = "handed back by the miner"
+    return _end_attempt(state, context, "released", "RELEASED", message, retryable=True, metrics={})
+
+
+def _ended_before(state: KnownJob, command: JobFail | JobRelease, outcome: Outcome) -> list[JobEvent]:
+    """No events, for a repeat of a report that ended the attempt. Raises Refusal for any other."""
     if EndedAttempt(command.attempt, command.miner_id, command.session_id, outcome) in state.ended:
         return []
     raise _too_late(state, command.attempt)

@@ -21,7 +21,7 @@ from coordinator.application.ports import (
 
 
 class AmqpEdge(Protocol):
-    """An edge that is a service of its own: the AMQP inbox."""
+    """An edge that is a component of its own: the AMQP inbox."""
 
     @property
     def connected(self) -> bool: ...
