@@ -103,10 +103,10 @@ async def job_events(
     progress: WithProgress = True,
 ) -> Response:
     since = _position(last_event_id, after) or 0
-    story = (await context.live.events.histories([job_id])).get(job_id)
-    if story is None or not may_read(principal, getattr(story[0].event, "client", "")):
+    history = (await context.live.events.histories([job_id])).get(job_id)
+    if history is None or not may_read(principal, getattr(history[0].event, "client", "")):
         raise Refusal(Code.JOB_NOT_FOUND, "no such job")
-    last = story[-1]
+    last = history[-1]
     if ends_job(last.event) and last.position <= since:
         return Response(status_code=204)
     await check_position(context.live, since)

@@ -90,7 +90,7 @@ class Subscriptions:
         for job_id in own:
             self._reader.follow(job_id, max(until, after))
             self._jobs.add(job_id)
-        past = sorted(r for story in own.values() for r in story if after < r.position <= until)
+        past = sorted(r for history in own.values() for r in history if after < r.position <= until)
         for recorded in past:
             message = of_event(recorded)
             if message is not None:
@@ -102,7 +102,7 @@ class Subscriptions:
         yield Subscribed(jobs=followed, refused=refused or None, position=max(until, after))
         # 3. Text, so far and from now on; final jobs have none any more.
         if progress:
-            running = [job_id for job_id, story in own.items() if not ends_job(story[-1].event)]
+            running = [job_id for job_id, history in own.items() if not ends_job(history[-1].event)]
             await asyncio.gather(*(self._stream.add(job_id) for job_id in running))
 
     async def leave_jobs(self, job_ids: Sequence[UUID]) -> None:
@@ -138,8 +138,8 @@ class Subscriptions:
                 messages += of_progress(item)
         return messages
 
-    def _may_read(self, story: Sequence[Recorded]) -> bool:
-        first = story[0].event
+    def _may_read(self, history: Sequence[Recorded]) -> bool:
+        first = history[0].event
         return is_job_event(first) and may_read(self._principal, first.client)
 
 
