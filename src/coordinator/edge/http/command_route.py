@@ -66,9 +66,9 @@ def command_route(
         request: Request, context: Context, principal: Principal = sender, values: dict[str, Any] = taken
     ) -> Response:
         accepted = await send(context, principal, command.topic, values, request)
-        told = answer.model_validate(accepted.to_wire())
-        headers = {} if location is None else {"Location": location.format_map(dict(told))}
-        return reply(told, accepted.position, status, **headers)
+        content = answer.model_validate(accepted.to_wire())
+        headers = {} if location is None else {"Location": location.format_map(dict(content))}
+        return reply(content, accepted.position, status, **headers)
 
     in_path = _IN_PATH.findall(router.prefix + path)
     router.add_api_route(

@@ -144,7 +144,7 @@ class _Form:
                 raise _not_a_form() from None
         return self._events.popleft()
 
-    # --- what the parser calls -----------------------------------------------------------------------------
+    # --- callbacks of the parser ---------------------------------------------------------------------------
     def _begin(self) -> None:
         self._part = _Part()
 

@@ -13,7 +13,7 @@ from coordinator.edge.state.threads import in_thread
 
 
 async def stored_payload(context: EdgeContext, job_id: UUID, kind: PayloadKind) -> StoredPayload | None:
-    """A job's payload or result as it is stored; None if there is none, or it was erased."""
+    """A job's payload or result as it is stored; None if it is missing or erased."""
     stored = await in_thread(lambda: context.log.payloads(kind, [job_id]))
     return stored.get(job_id)
 
@@ -40,12 +40,12 @@ async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def joined(
-    head: bytes, pieces: AsyncIterator[bytes] | None = None, tail: bytes = b""
+    before: bytes, pieces: AsyncIterator[bytes] | None = None, after: bytes = b""
 ) -> AsyncIterator[bytes]:
     """These bytes, the pieces, and these bytes."""
-    yield head
+    yield before
     if pieces is not None:
         async for piece in pieces:
             yield piece
-    if tail:
-        yield tail
+    if after:
+        yield after

@@ -142,7 +142,7 @@ class _MinerConversation:
     async def _say(self, kind: str, **members: Any) -> None:
         await self._out.put(to_json({"type": kind, **members}))
 
-    # --- what comes in -------------------------------------------------------------------------------------
+    # --- receiving -----------------------------------------------------------------------------------------
     async def _receive(self) -> None:
         while True:
             message_id = None

@@ -153,8 +153,8 @@ def _optional(spec: dict[str, Any], *, nulls: bool) -> dict[str, Any]:
     if nulls:
         return spec if NULL in choices else {"anyOf": [spec, NULL]}
     others = [choice for choice in choices if choice != NULL]
-    told = {key: value for key, value in spec.items() if key != "anyOf"}
-    return {**told, **(others[0] if len(others) == 1 else {"anyOf": others})}
+    rest = {key: value for key, value in spec.items() if key != "anyOf"}
+    return {**rest, **(others[0] if len(others) == 1 else {"anyOf": others})}
 
 
 def _only(name: str, allowed: tuple[Any, ...]) -> str:

@@ -78,7 +78,7 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
     )
     yield _gauge("coordinator_log_position", "The last position of the log.", metrics.position)
     yield _gauge(
-        "coordinator_broker_up", "Whether the broker is connected (1 where there is none).", metrics.broker_up
+        "coordinator_broker_up", "Whether the broker is connected (1 without a broker).", metrics.broker_up
     )
     yield _gauge("coordinator_tables_up", "Whether the tables can be read.", backlog is not None)
     position = GaugeMetricFamily(
@@ -149,7 +149,7 @@ def _of_work(work: WorkMetrics) -> Iterator[Metric]:
     for state, count in work.sessions.items():
         miners.add_metric([state], count)
     yield miners
-    yield _gauge("coordinator_slots", "Jobs that miners who take work can run at once.", work.slots)
+    yield _gauge("coordinator_slots", "Jobs that miners taking work can run at once.", work.slots)
     yield _gauge("coordinator_slots_busy", "Slots in use.", work.busy_slots)
     yield _gauge(
         "coordinator_profiles", "Profiles: sets of miners with the same capabilities.", work.profiles

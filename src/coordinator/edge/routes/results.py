@@ -61,12 +61,12 @@ async def get_result(
     stored = await stored_payload(context, job_id, "result")
     if stored is None:
         raise Problem(Code.BLOB_NOT_FOUND, "the result was erased; the receipt still proves that it existed")
-    head, tail = _around_result(row, stored)
+    before, after = _around_result(row, stored)
     blob = result_blob(stored, row)
     if blob is None:
-        return Response(head + stored.body + tail, headers=headers, media_type="application/json")
+        return Response(before + stored.body + after, headers=headers, media_type="application/json")
     pieces = await begun(context.blobs.get(blob))
-    return StreamingResponse(joined(head, pieces, tail), headers=headers, media_type="application/json")
+    return StreamingResponse(joined(before, pieces, after), headers=headers, media_type="application/json")
 
 
 @router.get(

@@ -207,7 +207,7 @@ def _values(schema: Mapping[str, Any], form: Mapping[str, list[str]]) -> dict[st
 
 
 def _resolved(schema: Mapping[str, Any], field: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A member's schema, with what it refers to."""
+    """A member's schema, with its reference resolved."""
     if "$ref" not in field:
         return field
     found: dict[str, Any] = schema["$defs"][field["$ref"].rpartition("/")[2]]

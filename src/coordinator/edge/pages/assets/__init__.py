@@ -41,7 +41,7 @@ class Asset:
 
 @cache
 def asset(name: str) -> Asset | None:
-    """A file by its name; None where there is none."""
+    """A file by its name; None if unknown."""
     media_type = _TYPES.get(name)
     if media_type is None:
         return None
