@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
 from coordinator.edge import EdgeLimits
-from coordinator.edge.server.header_limits import MAX_HEAD_BYTES, LimitedHeaders
+from coordinator.edge.server.header_limits import MAX_HEADER_BYTES, LimitedHeaders
 from coordinator.runtime.server import configure, listen
 from coordinator.wire.limits import MAX_BODY_BYTES
 from tests.harness.cases import every
@@ -207,10 +207,10 @@ async def test_odd_bytes_in_a_target_are_refused(edge: Bench) -> None:
 
 
 # --- headers -----------------------------------------------------------------------------------------------
-class HastyHeads(LimitedHeaders):
+class HastyHeaders(LimitedHeaders):
     """Gives up headers that take longer than a moment."""
 
-    head_seconds = 0.3
+    header_seconds = 0.3
 
 
 LINE = b"X-A: " + b"a" * 1000 + b"\r\n"
@@ -232,24 +232,24 @@ async def test_a_head_without_end_is_cut_off(edge: Bench, begin: bytes, more: by
         await wire.send(begin)
         sent = 0
         with contextlib.suppress(ConnectionError):
-            while not wire.reader.at_eof() and sent < 100 * MAX_HEAD_BYTES:
+            while not wire.reader.at_eof() and sent < 100 * MAX_HEADER_BYTES:
                 await wire.send(more)
                 sent += len(more)
                 await asyncio.sleep(0)  # so that the answer can arrive
-        assert sent < 100 * MAX_HEAD_BYTES
+        assert sent < 100 * MAX_HEADER_BYTES
 
 
 async def test_a_head_that_is_too_large_is_told_so(edge: Bench) -> None:
     """In one piece, too: 431 with a problem document; one just within the limit is answered."""
     async with serving(edge.app) as port:
         async with connected(port) as wire:
-            await wire.send(head("GET", "/health", "alice", "X-A: " + "a" * MAX_HEAD_BYTES))
+            await wire.send(head("GET", "/health", "alice", "X-A: " + "a" * MAX_HEADER_BYTES))
             assert await wire.status() == 431
             rest = await wire.rest()
         assert b"application/problem+json" in rest
         assert b'"TOO_LARGE"' in rest
         async with connected(port) as wire:
-            large = "X-A: " + "a" * (MAX_HEAD_BYTES - 1000)
+            large = "X-A: " + "a" * (MAX_HEADER_BYTES - 1000)
             whole = head("GET", "/health", "alice", large, "Connection: close")
             for start in range(0, len(whole), 1000):
                 await wire.send(whole[start : start + 1000])
@@ -264,11 +264,11 @@ async def test_a_trailer_without_end_is_cut_off(edge: Bench) -> None:
         await wire.send(b"2\r\n{}\r\n0\r\nX-A: ")
         sent = 0
         with contextlib.suppress(ConnectionError):
-            while not wire.reader.at_eof() and sent < 100 * MAX_HEAD_BYTES:
+            while not wire.reader.at_eof() and sent < 100 * MAX_HEADER_BYTES:
                 await wire.send(b"a" * 10_000)
                 sent += 10_000
                 await asyncio.sleep(0)  # so that the answer can arrive
-        assert sent < 100 * MAX_HEAD_BYTES
+        assert sent < 100 * MAX_HEADER_BYTES
 
 
 async def test_small_chunks_are_no_trailer(edge: Bench) -> None:
@@ -287,7 +287,7 @@ async def test_small_chunks_are_no_trailer(edge: Bench) -> None:
 @pytest.mark.parametrize("begin", [b"", b"GET /health HTTP/1.1\r\nHost:"])
 async def test_a_head_that_trickles_is_given_up(edge: Bench, begin: bytes) -> None:
     """A connection that sends no request, or not the whole of one, is closed: 408 where one has begun."""
-    async with serving(edge.app, HastyHeads) as port, connected(port) as wire:
+    async with serving(edge.app, HastyHeaders) as port, connected(port) as wire:
         await wire.send(begin)
         rest = await wire.rest()
     assert (b"HTTP/1.1 408" in rest) == bool(begin)
@@ -296,11 +296,11 @@ async def test_a_head_that_trickles_is_given_up(edge: Bench, begin: bytes) -> No
 async def test_waits_are_longer_than_heads(edge: Bench) -> None:
     """The limit is the head's alone: a connection that waits for an answer, or between requests, is kept."""
     job = (await edge.submit(edge.alice))["job_id"]
-    async with serving(edge.app, HastyHeads) as port, connected(port) as wire:
+    async with serving(edge.app, HastyHeaders) as port, connected(port) as wire:
         await wire.send(head("GET", f"/v1/jobs/{job}/result?wait=1", "alice"))
         assert await wire.status() == 425
         await wire.reader.readuntil(b"}")
-        await asyncio.sleep(3 * HastyHeads.head_seconds)  # nothing happens, which is what is looked for
+        await asyncio.sleep(3 * HastyHeaders.header_seconds)  # nothing happens, which is what is looked for
         await wire.send(head("GET", "/health", "alice"))
         assert await wire.status() == 200
 

@@ -1,4 +1,4 @@
-"""Acknowledgements in groups: what one group commit settles leaves in one frame."""
+"""Acknowledgements in groups: one frame for all messages of a group commit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Channel:
         self.floor = 0
         """Every tag up to this one is settled, so that one frame can acknowledge them all."""
         self.acknowledged: set[int] = set()
-        """Settled tags that the broker is still to be told of."""
+        """Tags to acknowledge in the next frame."""
         self.flushing: asyncio.Task[None] | None = None
 
     def settle(self, tag: int) -> None:
@@ -37,7 +37,7 @@ class Acknowledgements:
 
     async def ack(self, message: AbstractIncomingMessage) -> None:
         """Returns when the acknowledgement is on its way. Raises what aiormq raises for a closed channel."""
-        channel, tag = _place(message)
+        channel, tag = _channel_and_tag(message)
         state = self._channels.setdefault(channel, _Channel())
         state.settle(tag)
         state.acknowledged.add(tag)
@@ -46,27 +46,27 @@ class Acknowledgements:
         await asyncio.shield(state.flushing)
 
     async def reject(self, message: AbstractIncomingMessage) -> None:
-        """Hand the message back. Reject, not nack: RabbitMQ 4.3 counts only the former as a delivery."""
-        channel, tag = _place(message)
+        """Requeue the message. Reject, not nack: RabbitMQ 4.3 counts only the former as a delivery."""
+        channel, tag = _channel_and_tag(message)
         await channel.basic_reject(tag, requeue=True)
         self._channels.setdefault(channel, _Channel()).settle(tag)
 
     async def _flush(self, channel: Channel, state: _Channel) -> None:
-        # A task begins in the loop's next round: whatever is acknowledged in this one is here by then. One
-        # task at a time: a group overtaking a lower tag's own acknowledgement would close the channel.
+        # The task begins in the loop's next round, after all acknowledgements of this one. One task at a
+        # time: a group that overtakes a lower tag's own acknowledgement would close the channel.
         try:
             while state.acknowledged:
                 tags, state.acknowledged = state.acknowledged, set()
                 grouped = {tag for tag in tags if tag <= state.floor}
                 if grouped:
                     await channel.basic_ack(max(grouped), multiple=True, wait=False)
-                # One that is held for long must not hold up those behind it.
+                # A message that is handled for long must not delay later ones.
                 for tag in sorted(tags - grouped):
                     await channel.basic_ack(tag, wait=False)
         finally:
             state.flushing = None
 
 
-def _place(message: AbstractIncomingMessage) -> tuple[Channel, int]:
+def _channel_and_tag(message: AbstractIncomingMessage) -> tuple[Channel, int]:
     assert message.delivery_tag is not None
     return cast(Channel, message.channel), message.delivery_tag

@@ -1,6 +1,6 @@
-"""The AMQP side as an AsyncAPI 3 document: what travels, where, and in which shape.
+"""The AMQP side as an AsyncAPI 3 document: channels, operations, messages and their schemas.
 
-Made from the topology and the models that the program itself uses, so that it can't say anything else.
+Made from the topology and the models that the program itself uses, so that the two can't differ.
 `coordinator.dev.schemas` writes it to `schemas/asyncapi.json`.
 """
 
@@ -63,13 +63,13 @@ def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
     commands = {t: c for t, c in registry.COMMANDS.items() if _comes_over_amqp(c)}
     messages = {
         **{topic: _command(topic, command) for topic, command in commands.items()},
-        HEARTBEAT_TYPE: _signed(HEARTBEAT_TYPE, "Heartbeat", "A miner says that a session is alive."),
-        OFFER_TYPE: _message(OFFER_TYPE, _array(_ref("Offer")), "Attempts that are for the taking."),
+        HEARTBEAT_TYPE: _signed(HEARTBEAT_TYPE, "Heartbeat", "Reports that a miner's session is alive."),
+        OFFER_TYPE: _message(OFFER_TYPE, _array(_ref("Offer")), "Attempts that miners may claim."),
         HINT_TYPE: _message(
-            HINT_TYPE, _HINT, "A nudge to one miner. A lost one costs time, never correctness."
+            HINT_TYPE, _HINT, "A hint to one miner. A lost hint costs time, never correctness."
         ),
         PROGRESS_TYPE: _message(
-            PROGRESS_TYPE, _one_or_many(_ref("ProgressReport")), "How far an attempt is, and its text so far."
+            PROGRESS_TYPE, _one_or_many(_ref("ProgressReport")), "An attempt's progress, and its new text."
         )
         | {"headers": _ref("SignedHeaders")},
         **{topic: _event(topic, event.__name__) for topic, event in registry.EVENTS.items()},
@@ -81,8 +81,8 @@ def asyncapi(generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> Json:
         "info": {
             "title": "coordinator",
             "version": __version__,
-            "description": "The AMQP side of the coordinator. docs/protocol.md says how to use it: who signs "
-            "what, when to acknowledge, what each code asks for.",
+            "description": "The AMQP side of the coordinator. docs/protocol.md explains signatures, "
+            "acknowledgements and codes.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": _JSON,
@@ -106,22 +106,22 @@ def _channels(commands: Iterable[str], events: Iterable[str]) -> Json:
         ),
         "heartbeats": _channel(
             HEARTBEATS_QUEUE,
-            "Heartbeats, published to the default exchange. One that waits for "
+            "Heartbeats, published to the default exchange. A heartbeat that waits for "
             f"{HEARTBEAT_TTL_MS // 1000} seconds is dropped.",
             [HEARTBEAT_TYPE],
             _queue(HEARTBEATS_QUEUE),
         ),
         "offers": _channel(
             work_queue_name("{profile}"),
-            "Work for miners of one profile. Registering makes the queue; the answer names it. It vanishes "
-            f"after {WORK_EXPIRES_MS // 60_000} unused minutes. Bound to {WORK.name}.",
+            "Offers for miners of one profile. Registering declares the queue, and the answer names it. It "
+            f"expires after {WORK_EXPIRES_MS // 60_000} unused minutes. Bound to {WORK.name}.",
             [OFFER_TYPE],
             _queue(work_queue_name("{profile}")),
             profile={"description": "`profile` in the answer to miner.register."},
         ),
         "hints": _channel(
             control_queue_name("{miner_id}"),
-            f"Hints for one miner. Registering makes the queue. Bound to {CONTROL.name}.",
+            f"Hints for one miner. Registering declares the queue. Bound to {CONTROL.name}.",
             [HINT_TYPE],
             _queue(control_queue_name("{miner_id}")),
             miner_id={"description": "The miner's id."},
@@ -132,29 +132,29 @@ def _channels(commands: Iterable[str], events: Iterable[str]) -> Json:
             events,
             _exchange(EVENTS),
             fact={"description": "The event's topic without its version: two words.", "enum": sorted(names)},
-            client={"description": "Whose job it is; `-` where the event is no client's."},
+            client={"description": "The job's client; `-` for an event without a client."},
             subject={
-                "description": "The job (miner, service) that the array is about; `many` if several, "
-                "so bind `job.completed.<client>.*` and look inside."
+                "description": "The job (miner, service) of the array; `many` if there are several, "
+                "so bind `job.completed.<client>.*` and read the elements."
             },
         ),
         "progress": _channel(
             progress_key("{client}", "{job_id}"),
-            "Progress and text of running jobs. What nobody watches is dropped; nothing is kept.",
+            "Progress and text of running jobs. Unwatched progress is dropped; nothing is kept.",
             [PROGRESS_TYPE],
             _exchange(PROGRESS),
-            client={"description": "Whose job it is: `client` in the offer."},
-            job_id={"description": "The job that all of the message is about."},
+            client={"description": "The job's client: `client` in the offer."},
+            job_id={"description": "The job of all reports in the message."},
         ),
         "event_log": _channel(
             EVENTS_STREAM,
-            "A stream of what went through the events exchange, bounded in age and size; for operators.",
+            "A stream of all messages on the events exchange, bounded in age and size. For operators.",
             events,
             _queue(EVENTS_STREAM),
         ),
         "dead_letters": _channel(
             DEAD_QUEUE,
-            "What could not be handled, with the reason in its headers. For operators.",
+            "Messages that could not be handled, with the reason in their headers. For operators.",
             ["dead_letter"],
             _queue(DEAD_QUEUE),
         ),
@@ -208,7 +208,7 @@ def _operations(commands: Iterable[str], events: Iterable[str]) -> Json:
 
     reply = {
         "address": {
-            "description": "The property reply_to of the request, by the default exchange.",
+            "description": "The property reply_to of the request, through the default exchange.",
             "location": "$message.header#/reply_to",
         },
         "channel": {"$ref": "#/channels/replies"},
@@ -222,18 +222,18 @@ def _operations(commands: Iterable[str], events: Iterable[str]) -> Json:
             ),
             "reply": reply,
         },
-        "note_heartbeats": {
-            **operation("receive", "heartbeats", "Note signs of life.", [HEARTBEAT_TYPE], {"ack": True}),
+        "receive_heartbeats": {
+            **operation("receive", "heartbeats", "Receive heartbeats.", [HEARTBEAT_TYPE], {"ack": True}),
             "reply": reply,
         },
-        "hear_progress": operation(
-            "receive", "progress", "Pass on progress to who watches.", [PROGRESS_TYPE], {"ack": False}
+        "receive_progress": operation(
+            "receive", "progress", "Pass progress on to watchers.", [PROGRESS_TYPE], {"ack": False}
         ),
         "offer_work": operation("send", "offers", "Offer work.", [OFFER_TYPE], {"deliveryMode": 1}),
-        "hint": operation("send", "hints", "Nudge a miner.", [HINT_TYPE], {"deliveryMode": 1}),
+        "send_hints": operation("send", "hints", "Send hints to a miner.", [HINT_TYPE], {"deliveryMode": 1}),
         "publish_events": operation("send", "events", "Publish events.", events, {"deliveryMode": 2}),
-        "bury": operation(
-            "send", "dead_letters", "Put aside what can't be handled.", ["dead_letter"], {"deliveryMode": 2}
+        "dead_letter": operation(
+            "send", "dead_letters", "Keep unhandled messages.", ["dead_letter"], {"deliveryMode": 2}
         ),
     }
 
@@ -259,16 +259,16 @@ def _event(topic: str, model: str) -> Json:
     element = {
         "type": "object",
         "properties": {
-            "position": {"type": "integer", "description": "The event's place in the log."},
+            "position": {"type": "integer", "description": "The event's position in the log."},
             "stream": {"type": "string", "format": "uuid"},
-            "version": {"type": "integer", "minimum": 1, "description": "Its place in its stream."},
+            "version": {"type": "integer", "minimum": 1, "description": "Its number in its stream."},
             "topic": {"const": topic},
             "event": _ref(model),
             "metadata": {
                 "type": "object",
-                "description": "What every event carries besides its facts.",
+                "description": "The command and the trace that the event belongs to.",
                 "properties": {
-                    "command_id": {"type": "string", "description": "The command that it followed from."},
+                    "command_id": {"type": "string", "description": "The command that caused the event."},
                     "traceparent": {"type": "string", "description": "W3C trace context of that command."},
                 },
                 "required": ["command_id", "traceparent"],
@@ -276,7 +276,7 @@ def _event(topic: str, model: str) -> Json:
         },
         "required": ["position", "stream", "version", "topic", "event", "metadata"],
     }
-    return _message(topic, _array(element), f"{topic.rpartition('.')[0]}, as facts.")
+    return _message(topic, _array(element), f"Events of the type {topic.rpartition('.')[0]}.")
 
 
 def _message(message_type: str | None, payload: Json, summary: str) -> Json:
@@ -309,15 +309,15 @@ _HINT: Final[Json] = {
 }
 _DEAD_LETTER: Final[Json] = {
     "name": "dead_letter",
-    "summary": "The body as it came, of the type it came with.",
+    "summary": "The original body and type.",
     "headers": {
         "type": "object",
         "properties": {
             "reason": {"type": "string", "description": "For people."},
             "code": {"type": "string", "description": "For programs."},
             "routing_key": {"type": "string"},
-            "principal": {"type": "string", "description": "Whom it claimed to be from; may be forged."},
-            "message_id": {"type": "string", "description": "As it came; empty where it had none."},
+            "principal": {"type": "string", "description": "The claimed sender; may be forged."},
+            "message_id": {"type": "string", "description": "The original one; empty if absent."},
         },
     },
     "payload": {},
@@ -343,16 +343,16 @@ def _schemas(generator: type[GenerateJsonSchema]) -> Json:
         "Reply": {"oneOf": [_ref("Accepted"), _ref("Refused")]},
         "Accepted": {
             "type": "object",
-            "description": "The command's effect is in the log. What else is in it, depends on the command.",
+            "description": "The command's effect is in the log. Further members depend on the command.",
             "properties": {
                 "status": {"const": "accepted"},
-                "position": {"type": "integer", "description": "The place in the log where it is."},
+                "position": {"type": "integer", "description": "The effect's position in the log."},
             },
             "required": ["status", "position"],
         },
         "Refused": {
             "type": "object",
-            "description": "The command did nothing, and this is why.",
+            "description": "The command had no effect; the reason follows.",
             "properties": {
                 "status": {"const": "refused"},
                 "code": {"enum": [code.value for code in Code]},
@@ -362,7 +362,7 @@ def _schemas(generator: type[GenerateJsonSchema]) -> Json:
         },
         "SignedHeaders": {
             "type": "object",
-            "description": "Who sent the message, and the proof. The properties message_id, reply_to and "
+            "description": "The sender, and the proof. The properties message_id, reply_to and "
             f"correlation_id are signed too. A body has {MAX_BODY_BYTES} bytes at most.",
             "properties": {
                 "principal": {"type": "string", "description": "The name in the API key `name:secret`."},

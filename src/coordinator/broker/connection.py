@@ -1,4 +1,4 @@
-"""How we connect: one robust connection per direction, and what the rest of the package publishes with."""
+"""Connections to RabbitMQ that reconnect by themselves, and the package's publishing connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEARTBEAT_SECONDS = 10
 """A dead peer is noticed after about three of these."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 START_TIMEOUT_SECONDS = 30.0
-"""How long a start waits for a broker that is not there yet."""
+"""How long a start waits for the broker."""
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 PUBLISH_TIMEOUT_SECONDS = 30.0
@@ -40,15 +40,15 @@ log = structlog.get_logger(__name__)
 
 
 class BrokerError(Exception):
-    """RabbitMQ can't be used; the text is one line that says why, and shows no secret."""
+    """RabbitMQ can't be used. The text is one line: the reason, without secrets."""
 
 
 class BrokerUnreachable(BrokerError, ConnectionError):
-    """Nobody answers at AMQP_URL."""
+    """No answer from AMQP_URL."""
 
 
 class BrokerRefused(BrokerError):
-    """RabbitMQ answers, and does not let us in. Trying again will not help."""
+    """RabbitMQ refused the connection. Trying again does not help."""
 
 
 class PublishFailed(BrokerError, ConnectionError):
@@ -56,24 +56,24 @@ class PublishFailed(BrokerError, ConnectionError):
 
 
 def retry_seconds(failures: int) -> float:
-    """The pause after this many failed attempts in a row."""
+    """The pause after so many failures in a row."""
     return min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), LAST_RETRY_SECONDS)
 
 
 def named_url(url: str, name: str) -> str:
-    """`url` with the name that the broker shows for the connection, and our heartbeat unless it has one."""
+    """`url` with the connection's name, and with our heartbeat unless it has one."""
     target = URL(url)
     return str(target.update_query({"heartbeat": str(HEARTBEAT_SECONDS), **target.query, "name": name}))
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """`url` without its password."""
     target = URL(url).with_query(None)
     return str(target.with_password("***") if target.password else target)
 
 
 class BackingOffConnection(RobustConnection):
-    """A robust connection that retries soon at first, then ever more rarely."""
+    """A robust connection with a growing pause between its attempts to reconnect."""
 
     _failures = 0
 
@@ -83,7 +83,7 @@ class BackingOffConnection(RobustConnection):
 
     @reconnect_interval.setter
     def reconnect_interval(self, _: Any) -> None:
-        pass  # the base class sets the fixed pause that we do not want
+        pass  # the base class sets a fixed pause
 
     async def _on_connection_close(self, closing: asyncio.Future[Any]) -> None:
         self._failures += 1
@@ -95,7 +95,7 @@ class BackingOffConnection(RobustConnection):
 
 
 async def connect(url: str, name: str, start_timeout: float = START_TIMEOUT_SECONDS) -> RobustConnection:
-    """A connection that comes back by itself. Raises BrokerRefused, BrokerUnreachable."""
+    """A connection that reconnects by itself. Raises BrokerRefused, BrokerUnreachable."""
     deadline = asyncio.get_running_loop().time() + start_timeout
     failures = 0
     while True:
@@ -112,15 +112,15 @@ async def connect(url: str, name: str, start_timeout: float = START_TIMEOUT_SECO
             explained = explain(url, error)
             pause = retry_seconds(failures)
             failures += 1
-            # Only a wrong password stays wrong; a virtual host may be on its way.
+            # A wrong password stays wrong; a virtual host may be created later.
             if isinstance(error, _AUTHENTICATION) or asyncio.get_running_loop().time() + pause > deadline:
                 raise explained from error
-            log.warning("broker.unreachable", url=shown(url), retry_seconds=pause)
+            log.warning("broker.unreachable", url=without_password(url), retry_seconds=pause)
             await asyncio.sleep(pause)
 
 
 async def server_version(url: str, timeout_seconds: float) -> str:
-    """The version of RabbitMQ at `url`, after opening a channel. Raises as `aio_pika.connect`."""
+    """The version of RabbitMQ at `url`, after opening a channel. Raises what `aio_pika.connect` does."""
     connection = await aio_pika.connect(url, timeout=timeout_seconds)
     try:
         under: Any = connection.transport.connection if connection.transport else None
@@ -132,22 +132,22 @@ async def server_version(url: str, timeout_seconds: float) -> str:
 
 
 def explain(url: str, error: Exception) -> BrokerError:
-    """What a failure to connect means for whoever set AMQP_URL."""
-    place = f"RabbitMQ at {shown(url)}"
+    """A failure to connect as an error for the operator, who has set AMQP_URL."""
+    place = f"RabbitMQ at {without_password(url)}"
     match error:
         case AuthenticationError() | ProbableAuthenticationError():
             return BrokerRefused(f"{place} refused the user name or password in AMQP_URL")
-        case InvalidFrameError() if "Connection.OpenOk" in str(error):  # what aiormq makes of that refusal
+        case InvalidFrameError() if "Connection.OpenOk" in str(error):  # aiormq's error for that refusal
             return BrokerRefused(
-                f"{place} refused the virtual host in AMQP_URL: it is not there, or not for this user"
+                f"{place} refused the virtual host in AMQP_URL: it does not exist, or not for this user"
             )
     return BrokerUnreachable(f"no {place} (AMQP_URL): {error or type(error).__name__}")
 
 
 class Broker:
-    """Our publishing connection: channels with and without confirms, and news of its coming back.
+    """The publishing connection: channels with and without confirms, and callbacks after a reconnect.
 
-    Consumers have connections of their own: when the broker throttles publishers, it does so by connection.
+    Consumers have connections of their own: the broker throttles publishers by connection.
     """
 
     def __init__(self, url: str, name: str = "coordinator publisher") -> None:
@@ -155,7 +155,7 @@ class Broker:
         self._name = name
         self._connection: RobustConnection | None = None
         self._confirming: AbstractRobustChannel | None = None
-        self._careless: AbstractRobustChannel | None = None
+        self._unconfirmed: AbstractRobustChannel | None = None
         self._on_reconnect: list[Callable[[], Awaitable[None] | None]] = []
 
     @property
@@ -172,11 +172,11 @@ class Broker:
     @property
     def connection(self) -> RobustConnection:
         if self._connection is None:
-            raise BrokerUnreachable("not connected to RabbitMQ: start() comes first")
+            raise BrokerUnreachable("not connected to RabbitMQ: call start() first")
         return self._connection
 
     def on_reconnect(self, callback: Callable[[], Awaitable[None] | None]) -> None:
-        """Call back, in the order of registration, each time the connection is there again."""
+        """Call back after each reconnect, in the order of registration."""
         self._on_reconnect.append(callback)
 
     async def start(self, timeout: float = START_TIMEOUT_SECONDS) -> None:
@@ -186,7 +186,7 @@ class Broker:
         connection = await connect(self.url, self._name, timeout)
         try:
             self._confirming = await _channel(connection)
-            self._careless = await _channel(connection, confirms=False)
+            self._unconfirmed = await _channel(connection, confirms=False)
         except BaseException:
             await connection.close()
             raise
@@ -196,7 +196,7 @@ class Broker:
     async def stop(self) -> None:
         """Close the connection. May be called twice, or without a start."""
         connection, self._connection = self._connection, None
-        self._confirming = self._careless = None
+        self._confirming = self._unconfirmed = None
         if connection is not None:
             await connection.close()
 
@@ -214,9 +214,9 @@ class Broker:
         mandatory: bool = False,
         timeout: float = PUBLISH_TIMEOUT_SECONDS,
     ) -> Outcome:
-        """Publish and wait for the broker's confirm. Never raises for what the broker or the network does.
+        """Publish and wait for the broker's confirm. Failures of the broker or the network raise nothing.
 
-        "unroutable" is told only of mandatory messages; "unknown" means that it may or may not have arrived.
+        Only mandatory messages can be "unroutable"; "unknown": the message may or may not have arrived.
         """
         task = asyncio.current_task()
         cancelled_before = task.cancelling() if task else 0
@@ -241,19 +241,19 @@ class Broker:
         except (DeliveryError, TimeoutError, *CONNECTION_EXCEPTIONS):
             return "unknown"
         except asyncio.CancelledError:
-            # A closing channel cancels those who wait for confirms; that is no wish of our caller's.
+            # A closing channel cancels the waiters for confirms, which our caller did not ask for.
             if task is not None and task.cancelling() > cancelled_before:
                 raise
             return "unknown"
 
-    async def publish_careless(
+    async def publish_unconfirmed(
         self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties
     ) -> bool:
-        """Publish without a confirm: replies and hints. Never raises for what the broker does.
+        """Publish without a confirm, for replies and hints. Failures of the broker raise nothing.
 
-        False: it certainly did not leave.
+        False: the message was certainly not sent.
         """
-        channel = self._careless
+        channel = self._unconfirmed
         if channel is None or channel.is_closed:
             return False
         try:

@@ -1,6 +1,6 @@
-"""A message as it came, who sent it, and what it says: everything before the gateway is asked.
+"""Received messages: their properties, their sender, and the items in their bodies.
 
-Pure functions over the message; nothing here talks to the broker.
+Pure functions over the message: nothing here talks to the broker or the gateway.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """What a message's properties say; nothing of it is proved yet."""
+    """A message's properties and body, not authenticated yet."""
 
     kind: str
     """The command's type: the property, or else the routing key."""
     message_id: str
-    """Empty where absent, like the next three."""
+    """Empty if absent, like the next four."""
     correlation_id: str
     reply_to: str
     principal: str
@@ -47,7 +47,7 @@ class ReceivedMessage:
     traceparent: str | None
     routing_key: str
     deliveries: int
-    """How often it was delivered before, as far as the broker counts (quorum queues do)."""
+    """Earlier deliveries, if the broker counts them (quorum queues do); 0 otherwise."""
     body: bytes = field(repr=False)
 
     @classmethod
@@ -70,12 +70,12 @@ class ReceivedMessage:
 
     @property
     def signed_reply_to(self) -> str:
-        """`reply_to` as the sender wrote it: the broker adds where to to the name of a direct reply."""
+        """`reply_to` as the sender wrote it: the broker appends an address to the name of a direct reply."""
         return DIRECT_REPLY if self.reply_to.startswith(f"{DIRECT_REPLY}.") else self.reply_to
 
     @property
     def answerable(self) -> bool:
-        """Whether a reply is wanted, and wanted in a queue that is the sender's and not one of ours."""
+        """Whether the sender asks for a reply, in a queue that is not one of the coordinator's."""
         return bool(self.reply_to) and not self.reply_to.startswith(RESERVED_PREFIXES)
 
 
@@ -85,11 +85,11 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedBatch(Generic[Item]):
-    """The elements of a body: those to hand on, and the answers to those that are refused already."""
+    """The elements of a body: valid items, and refusals of the invalid ones."""
 
     items: Sequence[Item]
     refused: dict[int, Refused]
-    """By place in the body."""
+    """By index in the body."""
     is_array: bool
 
     def answers(self, of_items: Sequence[Answer]) -> list[Answer]:
@@ -102,17 +102,17 @@ class ReceivedBatch(Generic[Item]):
 
 
 def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
-    """Who sent it. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD)."""
-    if len(envelope.body) > MAX_BODY_BYTES:  # before the work of checking a signature over it
+    """The proven sender. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD)."""
+    if len(envelope.body) > MAX_BODY_BYTES:  # before the work of checking its signature
         raise Refusal(
             Code.TOO_LARGE, f"the body has {len(envelope.body)} bytes; the limit is {MAX_BODY_BYTES}"
         )
     if not envelope.principal or not envelope.signature:
         raise Refusal(
-            Code.UNAUTHORIZED_KEY, "the headers principal and signature are missing; see the protocol page"
+            Code.UNAUTHORIZED_KEY, "send the headers principal and signature; see the protocol page"
         )
-    # The type is signed as it is used: with an unsigned one, whoever can publish a copy of a message under
-    # another routing key could make another command of it.
+    # The signature covers the type in use: otherwise a copy of a message, published under another routing
+    # key, would be another command.
     try:
         signed = message_to_sign(
             envelope.kind,
@@ -127,7 +127,7 @@ def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
     if principal is None:
         raise Refusal(
             Code.UNAUTHORIZED_KEY,
-            "the signature does not fit; check the key's name, its secret and what is signed",
+            "invalid signature; check the key's name, its secret and the signed bytes",
         )
     if envelope.reply_to and not envelope.answerable:
         raise Refusal(Code.INVALID_PAYLOAD, "reply_to names a queue of the coordinator; use one of your own")
@@ -137,12 +137,12 @@ def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
 
 
 def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Intent]:
-    """The commands in a body. Raises Refusal where the whole body can't be handled."""
+    """The commands in a body. Raises Refusal if the whole body is invalid."""
     kind = COMMANDS.get(envelope.kind)
     if kind is None:
         raise Refusal(Code.UNKNOWN_COMMAND, "no such command type; the protocol page lists all types")
     if kind.discloses:
-        raise Refusal(Code.FORBIDDEN, "its answer is a secret, which no queue may hold: send it over HTTP")
+        raise Refusal(Code.FORBIDDEN, "its answer has a secret, which no queue may hold: send it over HTTP")
 
     def read(value: Any, message_id: str | None) -> Intent:
         command = parse_command(envelope.kind, value)
@@ -158,7 +158,7 @@ def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBa
 
 
 def read_heartbeats(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Heartbeat]:
-    """The heartbeats in a body. Raises Refusal where the whole body can't be handled."""
+    """The heartbeats in a body. Raises Refusal if the whole body is invalid."""
     if envelope.kind not in (HEARTBEAT_TYPE, envelope.routing_key):
         raise Refusal(Code.UNKNOWN_COMMAND, f"this queue takes {HEARTBEAT_TYPE} only")
     if principal.role is not Role.MINER:

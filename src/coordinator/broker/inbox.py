@@ -1,12 +1,12 @@
-"""The AMQP edge: commands and heartbeats in, answers out, dead letters aside.
+"""The AMQP edge: consumes commands and heartbeats, and sends their answers.
 
-Each message goes the same way, and many go it at the same time (up to the prefetch), so that the gateway can
+Every message takes the same steps. Many are under way at once (up to the prefetch), so that the gateway can
 commit them as one group:
 
-1. read the properties, 2. check who sent it, 3. read the body, 4. ask the gateway, 5. reply, 6. acknowledge.
+1. read the properties, 2. authenticate, 3. read the body, 4. ask the gateway, 5. reply, 6. acknowledge.
 
-A message that can't be handled is answered with the code that says why, copied to `coordinator.dead` and
-acknowledged: it neither blocks the queue nor ends the consumer.
+A message that can't be handled is refused with a code, copied to `coordinator.dead` and acknowledged: it
+neither blocks the queue nor ends the consumer.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PREFETCH = 64
 """Messages in flight per queue: times 1 MiB it bounds memory, times the elements in each the group commit."""
 GRACEFUL_TIMEOUT_SECONDS = 15.0
 HANDLE_TIMEOUT_SECONDS = 60.0
-"""A gateway that has not answered by then is taken for one whose log is out of reach."""
+"""Without an answer by then, the log is taken to be out of reach."""
 FIRST_REDELIVERY_SECONDS = 0.5
 LAST_REDELIVERY_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
@@ -69,12 +69,12 @@ log = structlog.get_logger(__name__)
 
 
 def retry_delay(deliveries: int) -> float:
-    """How long a message that can't be handled now is held before it goes back, in seconds."""
+    """Seconds until a message that can't be handled now goes back to its queue."""
     return float(min(FIRST_REDELIVERY_SECONDS * 2.0 ** min(deliveries, 16), LAST_REDELIVERY_SECONDS))
 
 
 class CommandInbox:
-    """Consumes commands and heartbeats for a gateway. Start it when the topology is declared."""
+    """Consumes commands and heartbeats for a gateway. Start it after the topology is declared."""
 
     def __init__(
         self,
@@ -100,10 +100,10 @@ class CommandInbox:
         beats = _InboxQueue("heartbeats", shared, read_heartbeats, gateway.heartbeat)
         self._consumer = RabbitBroker(
             named_url(broker.url, "coordinator inbox"),
-            # The default channel's: FastStream may ignore the one that a subscriber names.
+            # On the default channel: FastStream may ignore a subscriber's own channel.
             default_channel=Channel(prefetch_count=prefetch),
             ack_policy=AckPolicy.MANUAL,
-            # The message as it is: with MANUAL, a body that FastStream can't decode is never acknowledged.
+            # Not decoded: with MANUAL, a body that FastStream can't decode is never acknowledged.
             decoder=_undecoded,
             apply_types=False,
             graceful_timeout=graceful_timeout,
@@ -120,7 +120,7 @@ class CommandInbox:
         return self._up
 
     def problems(self) -> list[str]:
-        """What keeps commands from being consumed; a broker that is away says so itself."""
+        """Why commands are not consumed. A broker that is not connected reports that itself."""
         return ["commands are not consumed"] if self._broker.connected and not self._up else []
 
     async def start(self) -> None:
@@ -138,14 +138,14 @@ class CommandInbox:
         self._up = True
 
     async def stop(self) -> None:
-        """Finish what is being handled, for as long as the graceful timeout; the rest goes back."""
+        """Finish the messages under way, within the graceful timeout; the others go back."""
         self._stopping.set()
         self._up = False
         try:
             async with asyncio.timeout(self._graceful_timeout + STOP_TIMEOUT_SECONDS):
                 await self._consumer.stop()
         except TimeoutError:
-            # A broker that does not answer (frozen, or a queue without a leader) has no say in our stopping.
+            # Stop without the broker's answer: it is frozen, or a queue has no leader.
             log.warning("inbox.stop_unanswered")
             if self._connection is not None:
                 await self._connection.close()
@@ -169,12 +169,12 @@ def _handling(
         answers = await gateway.handle(intents)
         for place, (intent, answer) in enumerate(zip(intents, answers, strict=False)):
             if isinstance(intent.command, MinerRegister) and isinstance(answer, Accepted):
-                # Only a miner that came over AMQP can consume its hints, so its queue is made here.
+                # Only miners on AMQP can consume hints, so the inbox declares their queues.
                 try:
                     await on_demand.declare(control_queue(intent.command.miner_id, queue_type))
                 except BrokerUnreachable:
                     answers[place] = Refused(
-                        Code.UNAVAILABLE, "your control queue could not be made; send it again"
+                        Code.UNAVAILABLE, "your control queue could not be declared; send it again"
                     )
         return answers
 
@@ -193,7 +193,7 @@ class _Shared:
 
 
 class _InboxQueue(Generic[Item]):
-    """One kind of message: how its body is read, and whom it is handed to."""
+    """One queue: the reader of its messages' bodies, and the handler of their items."""
 
     def __init__(
         self,
@@ -208,12 +208,12 @@ class _InboxQueue(Generic[Item]):
         self._ask = ask
 
     async def receive(self, message: RabbitMessage) -> None:
-        """Handle one message to its end. Raises nothing but the cancellation of a closing channel."""
+        """Handle one message completely. Raises only the cancellation of a closing channel."""
         envelope = ReceivedMessage.of(message.raw_message)
         try:
             await self._handle(message, envelope)
         except (AMQPError, ConnectionError) as error:
-            log.info("inbox.gone", reason=str(error))  # the channel closed; it is delivered again
+            log.info("inbox.channel_closed", reason=str(error))  # the message is delivered again
         except Exception:
             log.exception("inbox.failed", queue=self._name, kind=envelope.kind)
             await self._give_back(message, envelope)
@@ -224,7 +224,7 @@ class _InboxQueue(Generic[Item]):
             batch = self._read(envelope, principal)
         except Refusal as refusal:
             refused = Refused(refusal.code, refusal.detail)
-            await self._bury(message, envelope, refused)
+            await self._dead_letter(message, envelope, refused)
             return
         answers = batch.answers(await self._answers(envelope, principal, batch.items))
         if envelope.answerable:
@@ -235,12 +235,14 @@ class _InboxQueue(Generic[Item]):
         if Code.UNAVAILABLE in codes and self._name == "commands":
             await self._give_back(message, envelope)
         elif Code.INTERNAL in codes and self._name == "commands":
-            await self._bury(
-                message, envelope, Refused(Code.INTERNAL, "our fault; send it again once it is mended")
+            await self._dead_letter(
+                message, envelope, Refused(Code.INTERNAL, "internal error; send it again after the fix")
             )
         else:
             if codes:
-                log.info("inbox.refused_unasked", kind=envelope.kind, by=principal.name, codes=sorted(codes))
+                log.info(
+                    "inbox.refused_without_reply", kind=envelope.kind, by=principal.name, codes=sorted(codes)
+                )
             await self._shared.acknowledgements.ack(message.raw_message)
 
     async def _answers(
@@ -252,15 +254,15 @@ class _InboxQueue(Generic[Item]):
             async with asyncio.timeout(self._shared.handle_timeout):
                 answers = await self._ask(principal, items)
         except TimeoutError:
-            log.error("inbox.gateway_silent", kind=envelope.kind, seconds=self._shared.handle_timeout)
+            log.error("inbox.gateway_timeout", kind=envelope.kind, seconds=self._shared.handle_timeout)
             refused = Refused(Code.UNAVAILABLE, "no answer from the log in time; send it again")
             return [refused] * len(items)
         except Exception:
             log.exception("inbox.gateway_raised", kind=envelope.kind)
-            return [Refused(Code.INTERNAL, "our fault; send it again later")] * len(items)
+            return [Refused(Code.INTERNAL, "internal error; send it again later")] * len(items)
         if len(answers) != len(items):
             log.error("inbox.gateway_miscounted", kind=envelope.kind, asked=len(items), answered=len(answers))
-            return [Refused(Code.INTERNAL, "our fault; send it again later")] * len(items)
+            return [Refused(Code.INTERNAL, "internal error; send it again later")] * len(items)
         return answers
 
     async def _reply(self, envelope: ReceivedMessage, answers: Sequence[Answer], is_array: bool) -> None:
@@ -270,11 +272,11 @@ class _InboxQueue(Generic[Item]):
             correlation_id=envelope.correlation_id or None,
             delivery_mode=1,
         )
-        await self._shared.broker.publish_careless(
+        await self._shared.broker.publish_unconfirmed(
             "", envelope.reply_to, to_json(wire if is_array else wire[0]), properties
         )
 
-    async def _bury(self, message: RabbitMessage, envelope: ReceivedMessage, refused: Refused) -> None:
+    async def _dead_letter(self, message: RabbitMessage, envelope: ReceivedMessage, refused: Refused) -> None:
         """Answer, copy to the dead letters, acknowledge: in this order, so that a crash loses nothing."""
         log.warning(
             "inbox.dead_letter",
@@ -290,8 +292,8 @@ class _InboxQueue(Generic[Item]):
             content_type=_short(message.raw_message.content_type or ""),
             message_type=_short(envelope.kind),
             delivery_mode=2,
-            # Neither the signature, which is good for sending the message again, nor the broker's user id,
-            # which it checks against our own.
+            # Without the signature, which would allow a replay, and without the user id, which the broker
+            # checks against our own.
             headers={
                 "reason": refused.detail,
                 "code": refused.code.value,
@@ -309,7 +311,10 @@ class _InboxQueue(Generic[Item]):
             await self._give_back(message, envelope)
 
     async def _give_back(self, message: RabbitMessage, envelope: ReceivedMessage) -> None:
-        """To the queue again, after a while that grows with each delivery; the broker's limit ends it."""
+        """Return the message to its queue, after a delay that grows with each delivery.
+
+        The broker's delivery limit ends it.
+        """
         try:
             async with asyncio.timeout(retry_delay(envelope.deliveries)):
                 await self._shared.stopping.wait()
@@ -318,12 +323,12 @@ class _InboxQueue(Generic[Item]):
         try:
             await self._shared.acknowledgements.reject(message.raw_message)
         except (AMQPError, ConnectionError) as error:
-            log.info("inbox.gone", reason=str(error))
+            log.info("inbox.channel_closed", reason=str(error))
 
 
 def _short(text: str) -> str:
-    """As much of it as a property holds.
+    """The text, cut to the length of a property.
 
-    What was not UTF-8 has become longer than it was, and a header as large as a frame leaves no room.
+    Bytes that were not UTF-8 are longer as text, and a header as large as a frame leaves no room.
     """
     return text if len(text) < SHORT_BYTES // 4 else text.encode()[:SHORT_BYTES].decode(errors="ignore")

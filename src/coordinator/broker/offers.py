@@ -31,8 +31,8 @@ class RabbitWorkQueues:
         queue_type: WorkQueueType = "classic",
         offer_seconds: float | None = None,
     ) -> None:
-        """`offer_seconds`: how long an offer may lie on a queue. Longer than until it is made again: else the
-        copies of what nobody takes would pile up."""
+        """`offer_seconds`: an offer's time to live on a queue, longer than the time until it is made again.
+        It keeps copies of untaken offers from piling up."""
         self._broker = broker
         self._queue_type: WorkQueueType = queue_type
         self._expiration = None if offer_seconds is None else str(int(offer_seconds * 1000))
@@ -51,7 +51,7 @@ class RabbitWorkQueues:
         returned = [m for m, outcome in zip(messages, outcomes, strict=True) if outcome == "unroutable"]
         failed = [m for m, outcome in zip(messages, outcomes, strict=True) if outcome == "unknown"]
         if returned:
-            # The queue expired while nobody used it; a miner that comes back finds it, and the offers, again.
+            # The queue expired unused. A miner that comes back needs it and its offers.
             try:
                 await self.ensure(profile)
             except (BrokerUnreachable, TopologyMismatch) as error:
@@ -69,7 +69,7 @@ class RabbitWorkQueues:
         self._on_reset.append(callback)
 
     async def stop(self) -> None:
-        """Wake who waits with nothing, and let the broker have back what is untaken. May be called twice."""
+        """End waiting polls without an offer; untaken offers go back to the broker. May be called twice."""
         await self._poll_consumers.stop()
 
     async def _send(self, profile: str, messages: Sequence[tuple[Sequence[Offer], bytes]]) -> list[str]:
@@ -78,7 +78,7 @@ class RabbitWorkQueues:
         return await asyncio.gather(*(self._send_one(profile, body) for _, body in messages))
 
     async def _send_one(self, profile: str, body: bytes) -> str:
-        # Not persistent: after a restart of the broker the offers are made again from the log's tables.
+        # Not persistent: after a restart of the broker, offers are made again from the tables.
         properties = Basic.Properties(
             content_type="application/json",
             message_type=OFFER_TYPE,
@@ -96,7 +96,7 @@ class RabbitWorkQueues:
 
 
 def _messages(bundle: Sequence[Offer]) -> Iterable[tuple[Sequence[Offer], bytes]]:
-    """A bundle as one message; as several where one would be over a MiB."""
+    """A bundle as one message, or as several if one would exceed MAX_BODY_BYTES."""
     offers: list[Offer] = []
     parts: list[bytes] = []
     size = 1  # the brackets, and a comma for each but the last
@@ -113,9 +113,9 @@ def _messages(bundle: Sequence[Offer]) -> Iterable[tuple[Sequence[Offer], bytes]
 
 
 class RabbitHints:
-    """`Hints` over RabbitMQ: a short-lived queue per miner, which the inbox makes when the miner registers.
+    """`Hints` over RabbitMQ: a short-lived queue per miner, declared by the inbox when the miner registers.
 
-    Nothing here raises for the broker's sake.
+    Failures of the broker raise nothing.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -125,5 +125,5 @@ class RabbitHints:
         properties = Basic.Properties(
             content_type="application/json", message_type=HINT_TYPE, delivery_mode=1
         )
-        # Lost where the queue is gone: a miner that consumes hints keeps its queue alive by doing so.
-        await self._broker.publish_careless(CONTROL_EXCHANGE, miner_id, to_json(hint), properties)
+        # Lost if the queue has expired: only a miner without a consumer lets it expire.
+        await self._broker.publish_unconfirmed(CONTROL_EXCHANGE, miner_id, to_json(hint), properties)

@@ -1,4 +1,4 @@
-"""Queues that are declared when they are needed: work queues and control queues."""
+"""Queues that are declared on demand: work queues and control queues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DECLARE_TIMEOUT_SECONDS = 10.0
 
 
 class OnDemandQueues:
-    """Declares queues on demand, on a channel of its own: a refused declaration costs a channel."""
+    """Declares queues, on a channel of its own: a refused declaration closes the channel."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker

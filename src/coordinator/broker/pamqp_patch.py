@@ -1,10 +1,10 @@
-"""RabbitMQ lets properties through that the AMQP codec below aio-pika (pamqp) refuses to read.
+"""A patch of pamqp, the AMQP codec below aio-pika: it can't read all properties that RabbitMQ lets through.
 
 A `type` that is not UTF-8, a timestamp in the year 300,000, a header table nested 20,000 deep or a delivery
-mode of 7: anyone who may publish a command may send these. Reading one raises in the connection's reader (or
-before our handler is called), the connection drops, the broker delivers the message again, and so on, each
-time counting a delivery for every innocent message in flight. So what cannot be read is read as something
-harmless instead; the signature then does not fit, and the message becomes an ordinary dead letter.
+mode of 7: any sender of commands may send these. Reading one raises in the connection's reader (or before
+our handler is called). The connection drops, the broker delivers the message again, and so on; each time it
+counts a delivery for every other message in flight. So unreadable properties are read as harmless values:
+the signature is then invalid, and the message becomes an ordinary dead letter.
 """
 
 from __future__ import annotations
@@ -50,6 +50,6 @@ def _properties(self: Basic.Properties, flags: int, data: bytes) -> None:
 
 
 def read_tolerantly() -> None:
-    """Make this process read such properties. May be called any number of times."""
+    """Patch pamqp for this process. May be called any number of times."""
     decode.METHODS.update({"shortstr": _short_text, "timestamp": _timestamp, "table": _table})
     setattr(Basic.Properties, "unmarshal", _properties)  # noqa: B010 - mypy has no way to allow this

@@ -1,8 +1,8 @@
-"""Taking single offers from work queues, for miners that poll over HTTP.
+"""Consumers that take single offers from work queues, for miners that poll over HTTP.
 
-A consumer takes its prefetch away from everybody else, whether it needs it or not. So each waiting poll gets
-a consumer of its own, good for one message: it is started when a poll begins to wait and cancelled when its
-message is there or nobody waits any more. What arrives without a taker goes back to the queue after a moment.
+A consumer withholds its prefetch from all others, whether it needs it or not. So each waiting poll has a
+consumer of its own for one message. It is started when the poll begins to wait, and cancelled when its
+message has arrived or the poll has ended. An offer without a waiting poll goes back after a moment.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from coordinator.wire.offers import Offer
 from coordinator.wire.topology import work_queue_name
 
 SHORTEST_WAIT_SECONDS = 0.1
-"""The broker is asked and answers within this; a shorter wait could find nothing where there is something."""
+"""Time for the broker's answer: a shorter wait could miss an offer that is on the queue."""
 SPARE_SECONDS = 0.25
-"""How long the rest of a bundle waits for further polls before it goes back."""
+"""How long the rest of a bundle waits for further polls before it goes back to the queue."""
 RETRY_SECONDS = 0.5
 QUEUE_KNOWN_SECONDS = WORK_EXPIRES_MS / 2000
-"""Half the time after which an unused queue vanishes: until then we need not ask for it again."""
+"""Half the time after which an unused queue expires: until then it need not be declared again."""
 MAX_IDLE_PROFILES = 1000
 
 Ensure = Callable[[str], Awaitable[None]]
@@ -45,20 +45,20 @@ log = structlog.get_logger(__name__)
 
 
 class _Delivery:
-    """One message and how many of its offers are still open; acknowledged when none is."""
+    """One message and the number of its open offers; acknowledged when none is open."""
 
     def __init__(self, channel: Channel, tag: int, offers: Sequence[Offer], polls: _ProfilePolls) -> None:
         self.polls = polls
         self.offers = len(offers)
         self.whole = True
-        """Nobody has had any of its offers yet, so that it can go back as it is."""
+        """None of its offers was handed out yet, so that the message itself can go back."""
         self._channel = channel
         self._tag = tag
         self._open = len(offers)
         self._lost = False
 
     async def settle(self, count: int, back: bool) -> None:
-        """`back`: these offers are no longer on any queue, so the message itself must go back in the end."""
+        """`back`: these offers are in no other message, so this one must go back when it is settled."""
         self._open -= count
         self._lost = self._lost or back
         if self._open:
@@ -69,7 +69,7 @@ class _Delivery:
             else:
                 await self._channel.basic_ack(self._tag)
         except CONNECTION_EXCEPTIONS:
-            pass  # the channel is gone and the broker offers the message again: harmless
+            pass  # the channel closed, and the broker delivers the message again: harmless
 
 
 class _PolledOffer:
@@ -104,7 +104,7 @@ class _ProfilePolls:
         """Tags of the consumers that wait for their message."""
         self._shared = shared
         self._used: set[str] = set()
-        """Tags of those that had theirs, to be cancelled."""
+        """Tags of consumers that had their message, to be cancelled."""
         self._waiters: deque[asyncio.Future[_PolledOffer]] = deque()
         self._spare: deque[_PolledOffer] = deque()
         self._ensured_at = -QUEUE_KNOWN_SECONDS
@@ -125,7 +125,7 @@ class _ProfilePolls:
             await asyncio.wait([waiter], timeout=max(wait, SHORTEST_WAIT_SECONDS))
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._give([waiter.result()])  # it was ours, and we are gone: the next one's
+                self._give([waiter.result()])  # this poll has ended: the offer goes to the next one
             raise
         finally:
             if waiter in self._waiters:
@@ -158,7 +158,7 @@ class _ProfilePolls:
             self._shared.spawn(self.put_back(untaken[0].delivery, [taken.offer for taken in untaken]))
 
     async def put_back(self, delivery: _Delivery, offers: Sequence[Offer]) -> None:
-        """Where some of a message's offers are taken, the others become a message of their own."""
+        """Put offers back: the message itself, or a new one if others of its offers were taken."""
         alone = delivery.whole or delivery.offers == len(offers)
         sent = not alone and await self._shared.put_back(self.profile, offers)
         await delivery.settle(len(offers), back=not sent)
@@ -187,7 +187,7 @@ class _ProfilePolls:
         self.balance()
 
     def reset(self) -> None:
-        """The channel is a new one: the broker has everything back that was not settled."""
+        """The channel was reopened: all unsettled messages are back at the broker."""
         self._ensured_at = -QUEUE_KNOWN_SECONDS
         self.consumers.clear()
         self._used.clear()
@@ -200,7 +200,7 @@ class _ProfilePolls:
         self._waiters.clear()
 
     def balance(self) -> None:
-        """As many consumers as polls that wait: start or cancel some, in one task at a time."""
+        """Start or cancel consumers until each waiting poll has one, in one task at a time."""
         if self._unbalanced and (self._balancing is None or self._balancing.done()):
             self._balancing = self._shared.spawn(self._balance())
 
@@ -290,7 +290,7 @@ class PollConsumers:
         await self._tasks.stop()
         robust, self._robust = self._robust, None
         if robust is not None and self._broker.connected:
-            await robust.close()  # which gives back whatever is not settled
+            await robust.close()  # which gives back all unsettled messages
 
     def _reopened(self, *_: object) -> None:
         for polls in list(self._profiles.values()):

@@ -1,11 +1,11 @@
-"""Progress over RabbitMQ: from miners to the processes that have watchers, and between processes.
+"""Progress over RabbitMQ: from miners to the processes with watchers, and between processes.
 
-Each process has one queue of its own, bound to what is watched here and to nothing else; what nobody watches,
-the broker drops. The queue is bounded and forgets its oldest: progress is worth nothing later.
+Each process has its own queue, bound to the topics that are watched there; the broker drops unwatched
+progress. The queue is bounded and drops its oldest messages: late progress is worth nothing.
 
-Three kinds of messages come in, each signed: `job.progress` from miners (with their keys), and, between
-processes, `progress.relay` (what a miner said over HTTP to one of them) and `progress.ask` (send the text of
-this job so far). Processes sign with what they have in common, the key that signs receipts.
+Three types of messages come in, each signed: `job.progress` from miners, with their keys; and between
+processes `progress.relay` (a miner's report over HTTP to one of them) and `progress.ask` (a request for a
+job's text so far). Processes sign with a shared secret, which follows from the key that signs receipts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from coordinator.wire.topology import PROGRESS_EXCHANGE, PROGRESS_TYPE, progress
 RELAY: Final = "progress.relay"
 ASK: Final = "progress.ask"
 ASK_KEY: Final = "coordinator.ask"
-"""Three words with the job's id: no binding for progress, which has two, matches it."""
+"""With the job's id it has three words, so no binding for progress, which has two, matches it."""
 QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
     "x-max-length": 20_000,
     "x-max-length-bytes": 32 * 2**20,
@@ -56,14 +56,14 @@ QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
 }
 CONNECT_SECONDS: Final = 10.0
 BIND_SECONDS: Final = 1.0
-"""How long a watcher waits until what it watches is bound; then it goes on, and may miss the beginning."""
+"""How long a watcher waits for its binding; then it goes on, and may miss the beginning."""
 SEND_SECONDS: Final = 1.0
 MAX_SENDING: Final = 64
-"""Messages under way to the broker; what comes while so many are is dropped."""
+"""Messages under way to the broker; further ones are dropped."""
 MAX_CHECKING: Final = 1000
-"""Jobs of which it is just being found out who holds them."""
+"""Jobs whose lease holder is being looked up."""
 MAX_WAITING: Final = 100
-"""Reports of one of these that wait meanwhile."""
+"""Reports of one such job that wait for the lookup."""
 MAX_RELAYED: Final = 20_000
 _LOST: Final = (TimeoutError, *CONNECTION_EXCEPTIONS)
 
@@ -85,18 +85,18 @@ class _TextRequest(BaseModel):
 
 
 def binding_key(topic: Topic) -> str:
-    """Which routing keys, `<client>.<job>`, a topic takes."""
+    """A topic's binding key; the routing keys are `<client>.<job>`."""
     client, job_id = topic
     return progress_key(client or "*", job_id or "*")
 
 
 class RabbitProgress:
-    """A `ProgressWire` over RabbitMQ. Nothing here raises for the broker's sake, or waits for long."""
+    """`ProgressWire` over RabbitMQ. Failures of the broker raise nothing, and delay callers only briefly."""
 
     def __init__(
         self, broker: Broker, keyring: Keyring, lease_holders: LeaseHolders, hints: Hints, shared_secret: str
     ) -> None:
-        """`broker` publishes; this consumes on a connection of its own."""
+        """`broker` publishes; consuming has a connection of its own."""
         read_tolerantly()
         self._broker = broker
         self._keyring = keyring
@@ -109,11 +109,11 @@ class RabbitProgress:
         self._bound: set[Topic] = set()
         self._changed = asyncio.Event()
         self._binding = asyncio.Event()
-        """Set, and replaced, each time that something was bound."""
+        """Set, and replaced, after each new binding."""
         self._connected = False
         self._consumer = BackgroundTask("progress")
         self._relayed: OrderedDict[UUID, None] = OrderedDict()
-        """Jobs whose miners speak to this process."""
+        """Jobs whose miners report to this process."""
         self._waiting: dict[UUID, deque[tuple[Principal, ProgressReport]]] = {}
         self._sending = Background("progress-sending")
         self._checking = Background("progress-checking")
@@ -145,7 +145,7 @@ class RabbitProgress:
 
     async def ask(self, job_id: UUID) -> bool:
         if job_id in self._relayed:
-            return False  # what there is, is here
+            return False  # this process has the text already
         try:
             holder = await self._lease_holders.holder(job_id)
         except LogError:
@@ -153,7 +153,7 @@ class RabbitProgress:
         if holder is None or not holder.running:
             return False
         hint = {"hint": "progress", "job_id": str(job_id), "attempt": holder.attempt}
-        # Over AMQP the miner itself has it; over HTTP, the process that it speaks to.
+        # A miner on AMQP sends the text itself; for one on HTTP, the process that it reports to sends it.
         self._spawn(self._hints.send(holder.miner_id, hint))
         self._send(f"{ASK_KEY}.{job_id}", ASK, to_json({"sender": self._name, "job_id": str(job_id)}))
         return True
@@ -181,7 +181,7 @@ class RabbitProgress:
             delivery_mode=1,
             headers={"signature": signature},
         )
-        self._spawn(self._broker.publish_careless(PROGRESS_EXCHANGE, routing_key, body, properties))
+        self._spawn(self._broker.publish_unconfirmed(PROGRESS_EXCHANGE, routing_key, body, properties))
 
     def _spawn(self, sending: Coroutine[Any, Any, object]) -> None:
         if len(self._sending) >= MAX_SENDING:
@@ -205,7 +205,7 @@ class RabbitProgress:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                # A dying connection cancels what waits on it.
+                # A closing connection cancels its waiters.
             except _LOST as error:
                 if failures == 0:
                     log.warning("progress.interrupted", reason=f"{type(error).__name__}: {error}")
@@ -217,13 +217,13 @@ class RabbitProgress:
             await asyncio.sleep(retry_seconds(failures))
 
     async def _consume(self) -> None:
-        """Until the channel is gone."""
+        """Consume until the channel closes."""
         async with asyncio.timeout(CONNECT_SECONDS):
             connection = await aio_pika.connect(named_url(self._broker.url, "coordinator progress"))
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
-                # Named by the broker, for this connection only: a dead one would hold on to a name of ours.
+                # The broker names the queue: a dead connection would keep a name of ours locked.
                 declared = await channel.queue_declare(exclusive=True, arguments=QUEUE_ARGUMENTS)
                 queue = cast(str, declared.queue)
                 await channel.queue_bind(queue, PROGRESS_EXCHANGE, f"{ASK_KEY}.*")
@@ -235,7 +235,7 @@ class RabbitProgress:
                 self._changed.clear()
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self._rebind(channel, queue)
-                # What was said while we were away is asked for.
+                # Text that was sent during the interruption is asked for.
                 for job_id in watched:
                     await self.ask(job_id)
                 watched.clear()
@@ -249,7 +249,7 @@ class RabbitProgress:
         more, less = self._wanted - self._bound, self._bound - self._wanted
         for topic in less:
             await channel.queue_unbind(queue, PROGRESS_EXCHANGE, binding_key(topic))
-        # Only the last one is waited for: a channel's methods are carried out in order.
+        # Only the last bind is waited for: a channel carries out its methods in order.
         keys = [binding_key(topic) for topic in more]
         for key in keys[:-1]:
             await channel.queue_bind(queue, PROGRESS_EXCHANGE, key, nowait=True)
@@ -258,8 +258,8 @@ class RabbitProgress:
         self._bound |= more
         self._bound -= less
         if more:
-            told, self._binding = self._binding, asyncio.Event()
-            told.set()
+            bound, self._binding = self._binding, asyncio.Event()
+            bound.set()
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         envelope = ReceivedMessage.of(aio_pika.IncomingMessage(message, no_ack=True))
@@ -303,9 +303,9 @@ class RabbitProgress:
         if relay.sender != self._name:
             self._hub.publish(relay.client, *relay.items, whole=relay.whole)
 
-    # --- who may -------------------------------------------------------------------------------------------
+    # --- authorization -------------------------------------------------------------------------------------
     def _check(self, principal: Principal, report: ProgressReport) -> None:
-        """Pass it on if the sender holds the attempt. Meanwhile reports of the same job wait, in order."""
+        """Pass the report on if its sender holds the attempt. Reports of the same job wait, in order."""
         waiting = self._waiting.get(report.job_id)
         if waiting is None:
             if len(self._checking) >= MAX_CHECKING:

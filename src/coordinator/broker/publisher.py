@@ -1,4 +1,4 @@
-"""Events for others to read: arrays on the events exchange, each under a key that names whose they are."""
+"""Publishes events: arrays on the events exchange, under routing keys that name client and subject."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from coordinator.wire.topology import EVENTS_EXCHANGE, event_key
 
 MAX_ARRAY_BYTES = 2**20 - 1
 NOBODY = "-"
-"""In the place of the client, where an event is no client's."""
+"""The client's word in the routing key of an event without a client."""
 MANY = "many"
-"""In the place of the job (miner, service), where an array is about more than one."""
+"""The subject's word in the routing key of an array about several subjects."""
 
 
 def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
-    """Whose event it is, and which job, miner or service it is about: the last words of its routing key."""
+    """The event's client, and its job, miner, key or service: the last words of its routing key."""
     event = recorded.event
     if is_job_event(event):
         return event.client, recorded.key
@@ -87,12 +87,12 @@ def arrays_of(events: Sequence[Recorded]) -> Iterator[_Array]:
 
 
 def _element(recorded: Recorded) -> bytes:
-    # The head is plain ASCII, and the event is JSON already.
-    head = (
+    # The members before the event are plain ASCII, and the event is JSON already.
+    start = (
         f'{{"position":{recorded.position},"stream":"{recorded.key}","version":{recorded.version},'
         f'"topic":"{recorded.event.topic}","event":'
     )
-    return head.encode() + recorded.data + b',"metadata":' + recorded.metadata.to_json() + b"}"
+    return start.encode() + recorded.data + b',"metadata":' + recorded.metadata.to_json() + b"}"
 
 
 class RabbitEventSink:
@@ -102,7 +102,7 @@ class RabbitEventSink:
         self._broker = broker
 
     async def publish(self, events: Sequence[Recorded]) -> None:
-        """Raises PublishFailed where the broker did not confirm every array."""
+        """Raises PublishFailed unless the broker confirmed every array."""
         arrays = list(arrays_of(events))
         outcomes = await asyncio.gather(*(self._send(array) for array in arrays))
         failed = outcomes.count(False)
@@ -116,6 +116,6 @@ class RabbitEventSink:
             message_id=array.message_id,
             delivery_mode=2,
         )
-        # Nobody has to listen, so unroutable is no error (the stream is bound to everything anyway).
+        # An event without a subscriber is not an error, so the message is not mandatory.
         outcome = await self._broker.publish(EVENTS_EXCHANGE, array.routing_key, array.body, properties)
         return outcome == "confirmed"

@@ -1,7 +1,6 @@
 """Exchanges, queues and bindings as data, and the functions that declare them. `wire/topology.py` names them.
 
-Every argument is one that RabbitMQ 3.10 and 4.x both
-take: nothing is transient, nothing needs a global prefetch.
+RabbitMQ 3.10 and 4.x both take every argument: nothing is transient, nothing needs a global prefetch.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ WorkQueueType = Literal["classic", "quorum"]
 MINUTE_MS = 60_000
 
 WORK_EXPIRES_MS = 10 * MINUTE_MS
-"""An unused work or control queue vanishes after this; registering again makes it."""
+"""An unused work or control queue expires after this; the next registration declares it again."""
 CONTROL_MAX_LENGTH = 100
 HEARTBEAT_TTL_MS = 10_000
-"""A heartbeat that waited longer says nothing any more; the next one is there already."""
+"""A heartbeat that waited longer is useless: the next one has arrived already."""
 HEARTBEATS_MAX_LENGTH = 100_000
 COMMAND_DELIVERY_LIMIT = 50
 """With the inbox's delays (see `inbox.retry_delay`) about three quarters of an hour until a dead letter."""
@@ -119,7 +118,7 @@ QUEUES = (
         "#",
     ),
 )
-"""What is there from the start, in an order in which it can be declared."""
+"""The permanent queues, in an order in which they can be declared."""
 
 
 def heartbeats_queue(queue_type: WorkQueueType) -> QueueSpec:
@@ -156,8 +155,7 @@ def control_queue(miner_id: str, queue_type: WorkQueueType) -> QueueSpec:
 
 
 async def declare_topology(connection: AbstractConnection, queue_type: WorkQueueType = "classic") -> None:
-    """Declare everything that is there from the start. Idempotent. Raises TopologyMismatch,
-    BrokerUnreachable.
+    """Declare all exchanges and permanent queues. Idempotent. Raises TopologyMismatch, BrokerUnreachable.
 
     On a channel of its own, because the broker closes the channel of a declaration that it refuses.
     """
@@ -171,16 +169,16 @@ async def declare_topology(connection: AbstractConnection, queue_type: WorkQueue
             await declare_queues(channel, (*QUEUES, heartbeats_queue(queue_type)))
     except TimeoutError as error:
         raise BrokerUnreachable(
-            "RabbitMQ did not answer while exchanges and queues were declared; does each quorum queue "
-            f"have a leader (rabbitmq-queues quorum_status {COMMANDS_QUEUE})?"
+            "RabbitMQ did not answer while exchanges and queues were declared; check that each quorum queue "
+            f"has a leader (rabbitmq-queues quorum_status {COMMANDS_QUEUE})"
         ) from error
 
 
 async def declare_queues(channel: AbstractChannel, queues: Iterable[QueueSpec]) -> None:
-    """Declare and bind these queues. Idempotent. Raises TopologyMismatch, and the channel is closed then."""
+    """Declare and bind these queues. Idempotent. Raises TopologyMismatch; the channel is then closed."""
     underlay = await channel.get_underlay_channel()
     for queue in queues:
-        # Not through aio-pika's queue objects: a robust channel would remember each of them for ever.
+        # Without aio-pika's queue objects: a robust channel would keep each of them for ever.
         try:
             await underlay.queue_declare(queue.name, durable=True, arguments=queue.all_arguments())
         except ChannelPreconditionFailed as error:

@@ -1,4 +1,4 @@
-"""The HTTP application: every router, and what stands around them."""
+"""The HTTP application: all routers, and the middleware around them."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def create_app(context: EdgeContext) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        letting_go = BackgroundTask("edge-stop")
-        letting_go.start(lambda: _let_go(context))
+        releasing = BackgroundTask("edge-stop")
+        releasing.start(lambda: _release_connections(context))
         yield
-        await letting_go.stop()
+        await releasing.stop()
         await context.job_watch.stop()
         if context.rates is not None:
             await context.rates.close()
@@ -79,7 +79,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app = FastAPI(
         title="coordinator",
         version=__version__,
-        # FastAPI's own pages load scripts from elsewhere; ours is in `docs`.
+        # FastAPI's own pages load scripts from elsewhere; ours is in `pages.docs`.
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -127,7 +127,7 @@ def _common_routes() -> APIRouter:
     routes = APIRouter(generate_unique_id_function=_operation_id)
     for router in ROUTERS:
         routes.include_router(router, prefix=PREFIX, responses=refusals(*ALWAYS))
-    for router in OPENAI_ROUTERS:  # they fail in a shape of their own
+    for router in OPENAI_ROUTERS:  # their errors have a shape of their own
         routes.include_router(router, prefix=PREFIX)
     routes.include_router(health.router)
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
@@ -143,8 +143,8 @@ def _include_metrics(app: FastAPI, *, public: bool) -> None:
     app.include_router(metrics.router, dependencies=[Depends(allow(Role.ADMIN))], responses=refused)
 
 
-async def _let_go(context: EdgeContext) -> None:
-    """Answer who waits, and let go who watches, once the server begins to stop."""
+async def _release_connections(context: EdgeContext) -> None:
+    """Answer waiting requests, and end live connections, once the server begins to stop."""
     await context.stopping.wait()
     context.live.revocations.stop()
     await context.job_watch.stop()

@@ -1,6 +1,6 @@
-"""All that endpoints have: the ports of the application, the edge's settings, and the state of the app.
+"""The context of endpoints: the ports of the application, the edge's settings, and the state of the app.
 
-`runtime.bootstrap` makes one for each app. An endpoint asks for it by a parameter `context: Context`.
+`runtime.bootstrap` makes one for each app. An endpoint gets it as a parameter `context: Context`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from coordinator.edge.state.read_models import ReadModels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeSettings:
-    """The settings that the edge knows, under the names that `.env.example` explains."""
+    """The edge's settings, under the names in `.env.example`."""
 
     allow_origins: tuple[str, ...]
     fetch_allow_hosts: tuple[str, ...]
@@ -44,30 +44,30 @@ class EdgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class EdgeLimits:
-    """How long a request may keep us busy, in seconds."""
+    """Time limits of a request, in seconds."""
 
     body_seconds: float = 20
     """For a whole JSON body to arrive."""
     chunk_seconds: float = 60
     """For the next bytes of an upload to arrive."""
     at_least_seconds: float = 5
-    """For the read models to reach a position that a read asks for."""
+    """For the read models to reach the position of `X-At-Least`."""
     wait_seconds: float = 30
     """The longest wait for a job's result."""
     watch_seconds: float = 5
-    """Between looks at the jobs that are waited for where no follower moves."""
+    """Between checks of awaited jobs while no follower moves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a request has left of its budget."""
+    """The use of a budget: requests counted in the current window, against their limit."""
 
     limit: int
     count: int
     window: int
     """Seconds."""
     reset: float
-    """Seconds until the budget is whole again."""
+    """Seconds until the window ends and the whole budget is available again."""
 
     @property
     def allowed(self) -> bool:
@@ -75,34 +75,34 @@ class Spent:
 
 
 class RateLimiter(Protocol):
-    """How often keys may call."""
+    """Limits how often keys may call."""
 
     async def spend(self, role: str, name: str) -> Spent | None:
-        """Count a request; None where this role is not limited."""
+        """Count a request; None if this role is not limited."""
 
     async def failures(self, address: str, name: str, *, count: bool) -> Spent | None:
-        """What this address has left of failing under this name ("" without a key), counting one or not.
+        """Failed authentications of this address under this name ("" without a key); `count` adds one.
 
-        None where failures are not limited.
+        None if failures are not limited.
         """
 
     async def is_first_use(self, token: str, seconds: int) -> bool | None:
-        """Whether no process has seen this token for so long; None where there is nobody to ask."""
+        """Whether no process has seen this token for so many seconds; None without a shared store."""
 
     async def close(self) -> None:
         """Give back the connections. May be called twice."""
 
 
 class SignatureRegister(Protocol):
-    """The signatures of requests that were used: each is good once."""
+    """The used signatures of requests: each is valid once."""
 
     def use(self, name: str, timestamp: float, window: int, signature: str) -> bool:
-        """Whether this is the signature's first use. Raises Problem where there are too many to remember."""
+        """Whether this is the signature's first use. Raises Problem if there are too many to remember."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeContext:
-    """The ports that the endpoints use, and below them what they share. Used on the event loop."""
+    """The ports of the endpoints, and below them their shared state. Used on the event loop."""
 
     gateway: Gateway
     log: EventLog
@@ -115,16 +115,15 @@ class EdgeContext:
     used_signatures: SignatureRegister
     settings: EdgeSettings
     health: Callable[[], Mapping[str, Any]]
-    """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O: it is called on the
-    event loop, and everybody who can reach the port sees it. Its other members (the public signing key) are
-    shown too."""
+    """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O, because it is called on
+    the event loop. All members are public, also further ones (the public signing key)."""
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
-    """The figures of the application's parts, at once and without I/O."""
+    """The metrics of the application's parts, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     rates: RateLimiter | None = None
-    """None for as often as they like."""
+    """None: no limits."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the server begins to stop: requests that wait are answered then, with what there is."""
+    """Set when the server begins to stop: waiting requests are then answered with the current state."""
 
     @cached_property
     def reads(self) -> ReadModels:
@@ -133,7 +132,7 @@ class EdgeContext:
 
     @cached_property
     def blob_owners(self) -> BlobOwners:
-        """Who uploaded which blob."""
+        """The owners of blobs."""
         return BlobOwners(self.database)
 
     @cached_property
@@ -148,7 +147,7 @@ class EdgeContext:
 
     @cached_property
     def offerings(self) -> Offerings:
-        """What live miners offer."""
+        """The capabilities of live miners."""
         return Offerings(self.reads)
 
     @cached_property
@@ -158,7 +157,7 @@ class EdgeContext:
 
     @cached_property
     def http_metrics(self) -> HttpMetrics:
-        """The requests, counted."""
+        """Counters of requests."""
         return HttpMetrics()
 
 

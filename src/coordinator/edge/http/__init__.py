@@ -1,4 +1,4 @@
-"""What endpoints are made of: bodies, commands, reads, pages, waits, problems. None of them is an endpoint.
+"""The building blocks of endpoints: bodies, commands, reads, pages, waits, problems. None is an endpoint.
 
-A new way to be refused is a line in `problems`; its page is in `error_pages`.
+A new code needs a line in `problems` and a page in `error_pages`.
 """

@@ -1,7 +1,7 @@
 """Request bodies: read with limits, parsed and refused exactly as over AMQP, and described for OpenAPI.
 
-FastAPI would read a body before it knows whose request it is, and parse it by rules of its own. So endpoints
-read theirs here, and `request_body` says in OpenAPI what they take.
+FastAPI would read a body before it checks the principal, and parse it by its own rules. So endpoints read
+their bodies here, and `request_body` describes them in OpenAPI.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from coordinator.application.commands.parsing import parse_json
@@ -22,11 +23,11 @@ from coordinator.wire.limits import MAX_BODY_BYTES
 
 SCHEMA_REF: Final = "#/components/schemas/{model}"
 Member = type[BaseModel] | dict[str, Any]
-"""What a member of a body is: a model, or a JSON Schema."""
+"""The type of a body's member: a model, or a JSON Schema."""
 
 
 async def read_object(request: Request, limits: EdgeLimits) -> dict[str, Any]:
-    """The JSON object in the body; no body at all is an empty one. Raises Problem, Refusal."""
+    """The JSON object in the body; without a body an empty one. Raises Problem, Refusal."""
     try:
         async with asyncio.timeout(limits.body_seconds):
             body = await _read(request, limits)
@@ -39,7 +40,7 @@ async def read_object(request: Request, limits: EdgeLimits) -> dict[str, Any]:
 
 
 async def incoming(request: Request, limits: EdgeLimits) -> AsyncIterator[bytes]:
-    """The body in chunks, as they arrive. Raises Problem where nothing arrives for too long."""
+    """The body in chunks, as they arrive. Raises Problem if nothing arrives for too long."""
     chunks = request.stream()
     while True:
         try:
@@ -52,22 +53,27 @@ async def incoming(request: Request, limits: EdgeLimits) -> AsyncIterator[bytes]
         yield chunk
 
 
+def has_body(headers: Headers) -> bool:
+    """Whether a request with these headers has a body."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
 def declared_length(request: Request) -> int:
-    """What `Content-Length` says; 0 where it says nothing."""
+    """The value of `Content-Length`; 0 without a valid one."""
     declared = request.headers.get("content-length", "")
     return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 19 else 0
 
 
 def fill(body: Mapping[str, Any], **values: Any) -> dict[str, Any]:
-    """The body with what the path and the headers say. Raises Refusal where the body says otherwise."""
+    """The body with values from the path and the headers. Raises Refusal if the body has other values."""
     for name, value in values.items():
         if name in body and body[name] != value:
-            raise Refusal(Code.INVALID_PAYLOAD, f"{name}: is not what the path or the headers say")
+            raise Refusal(Code.INVALID_PAYLOAD, f"{name}: differs from the path or the headers")
     return {**body, **values}
 
 
 def header_text(name: str, value: str) -> str:
-    """A header's text: bytes that the server read as Latin-1, and clients mean as UTF-8. Raises Refusal."""
+    """A header's text: the server reads Latin-1, and clients send UTF-8. Raises Refusal."""
     try:
         return value.encode("latin-1").decode()
     except UnicodeDecodeError:
@@ -93,7 +99,7 @@ def request_body(
     """The `openapi_extra` of an endpoint whose JSON body has this model's members.
 
     `omit`: members that come from the path or a header; `optional`: members that have a default over HTTP;
-    `members`: what only HTTP has, or takes more exactly than the model.
+    `members`: members of HTTP alone, or with a more exact schema than the model's.
     """
     schema = _schema_of(model)
     properties = {name: member for name, member in schema["properties"].items() if name not in omit}
@@ -104,7 +110,7 @@ def request_body(
         described = _schema_of(member)
         schema.setdefault("$defs", {}).update({**described.pop("$defs", {}), member.__name__: described})
         properties[name] = {"$ref": SCHEMA_REF.format(model=member.__name__)}
-    for name in optional:  # null is nothing, as if it were left out
+    for name in optional:  # null means absent
         properties[name] = {"anyOf": [properties[name], {"type": "null"}]}
     required = [name for name in schema.pop("required", ()) if name not in {*omit, *optional}]
     schema |= {"properties": properties, **({"required": required} if required else {})}

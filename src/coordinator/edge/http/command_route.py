@@ -1,8 +1,7 @@
-"""Endpoints of commands: declared once, and described from that.
+"""Endpoints of commands: handled and described from one declaration.
 
-`command_route` makes the endpoint of one command. Senders, body, answer and refusals are declared once, and
-FastAPI describes them. A dependency makes the command's fields of a request, with the parameters of path and
-header that it takes.
+`command_route` adds the endpoint of one command. Senders, body, answer and refusals are declared once, and
+FastAPI describes them. A dependency reads the command's fields from the request: its body, path and headers.
 """
 
 from __future__ import annotations
@@ -53,11 +52,11 @@ def command_route(
     """Add the endpoint of a command, for the roles that may send it.
 
     - `name`: the operation's id.
-    - `fields`: a dependency that gives the command's fields; it raises Refusal.
+    - `fields`: a dependency that returns the command's fields; it raises Refusal.
     - `body`, `example`, `omit`, `optional`, `members`: the body, as in `request_body`. Its model is the
-      command unless another is given, and members that are in the path are left out.
-    - `refused`: codes besides those that any command may be refused with.
-    - `location`: where the created thing is, with members of the answer in braces.
+      command unless another is given; members in the path are left out.
+    - `refused`: the command's codes, besides those of any command.
+    - `location`: the URL of the created resource, with members of the answer in braces.
     """
 
     sender: Any = Depends(allow(*command.senders))
@@ -67,9 +66,9 @@ def command_route(
         request: Request, context: Context, principal: Principal = sender, values: dict[str, Any] = taken
     ) -> Response:
         accepted = await send(context, principal, command.topic, values, request)
-        told = answer.model_validate(accepted.to_wire())
-        headers = {} if location is None else {"Location": location.format_map(dict(told))}
-        return reply(told, accepted.position, status, **headers)
+        content = answer.model_validate(accepted.to_wire())
+        headers = {} if location is None else {"Location": location.format_map(dict(content))}
+        return reply(content, accepted.position, status, **headers)
 
     in_path = _IN_PATH.findall(router.prefix + path)
     router.add_api_route(

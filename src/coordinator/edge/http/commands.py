@@ -1,7 +1,8 @@
-"""Commands: from fields to an accepted answer, through the same door as AMQP's."""
+"""Commands: from fields to an accepted answer, through the same gateway as commands over AMQP."""
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,14 +22,15 @@ from coordinator.wire.answers import Accepted, Answer, Refused
 
 _MINER_ID: TypeAdapter[str] = TypeAdapter(MinerId)
 _SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
+_SESSION_BYTES: Final = 16
 _NO_SESSION: Final = "unnamed-"
-"""In the place of a session that a report does not name: it has the form of one, and holds no lease."""
+"""The session id of a report that names none: it is valid, and holds no lease."""
 
 
 async def send(
     context: EdgeContext, principal: Principal, topic: str, fields: dict[str, Any], request: Request
 ) -> Accepted:
-    """Have a command decided. Raises Refusal, by the parser or by the decision."""
+    """Send a command to the gateway. Raises Refusal, from the parser or from the decision."""
     command = parse_command(topic, fields)
     check_sender(command, principal)
     intent = Intent(command, principal, traceparent=trace_of(request))
@@ -49,7 +51,7 @@ def accepted(answer: Answer) -> Accepted:
 
 
 def trace_of(request: Request) -> str | None:
-    """The trace that the request belongs to."""
+    """The request's trace."""
     return read_traceparent(request.headers.get("traceparent"))
 
 
@@ -62,7 +64,7 @@ def miner_of(principal: Principal, named: str | None) -> str:
 
 
 def checked_miner_id(text: str) -> str:
-    """The text, if a miner could be named so. Raises Refusal."""
+    """The text, if it is a valid miner id. Raises Refusal."""
     try:
         return _MINER_ID.validate_python(text)
     except ValidationError:
@@ -70,11 +72,16 @@ def checked_miner_id(text: str) -> str:
 
 
 def checked_session_id(text: str) -> str:
-    """The text, if a session could be named so. Raises Refusal."""
+    """The text, if it is a valid session id. Raises Refusal."""
     try:
         return _SESSION_ID.validate_python(text)
     except ValidationError:
         raise Refusal(Code.INVALID_PAYLOAD, "session_id: should be 8 to 64 of A-Z a-z 0-9 - _") from None
+
+
+def new_session_id() -> str:
+    """A session id for a miner that registers without one."""
+    return secrets.token_urlsafe(_SESSION_BYTES)
 
 
 async def session_of(context: EdgeContext, miner_id: str, named: str | None) -> str:
@@ -94,14 +101,14 @@ async def with_session(context: EdgeContext, principal: Principal, body: dict[st
 def same_job(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
     """The body as the fields of a command about the job in the path."""
     if body.get("job_id") not in (None, str(job_id)):
-        raise Refusal(Code.INVALID_PAYLOAD, "job_id: is not the one in the path")
+        raise Refusal(Code.INVALID_PAYLOAD, "job_id: differs from the one in the path")
     return {**body, "job_id": str(job_id)}
 
 
 async def progress_report(
     context: EdgeContext, principal: Principal, fields: dict[str, Any]
 ) -> ProgressReport:
-    """The report with these fields; without a session, with that of the job's holder. Raises Refusal."""
+    """The report with these fields; its session defaults to the lease holder's. Raises Refusal."""
     miner_id = miner_of(principal, take_text(fields, "miner_id"))
     session_id = take_text(fields, "session_id")
     try:

@@ -1,4 +1,4 @@
-"""Conditional reads: an answer has an ETag, and is not sent again to who has it (RFC 9110, section 13)."""
+"""Conditional reads: answers have ETags, and an unchanged answer is not sent again (RFC 9110, section 13)."""
 
 from __future__ import annotations
 
@@ -18,30 +18,28 @@ _TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e]*")')
 
 IfNoneMatch = Annotated[
     str | None,
-    Header(
-        alias="If-None-Match", description="ETags of answers that are there already: then 304, if it is one."
-    ),
+    Header(alias="If-None-Match", description="ETags of known answers: 304 if the answer has one of them."),
 ]
 NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
-    304: {"description": "It is still what one of the ETags in `If-None-Match` stands for."}
+    304: {"description": "The answer has one of the ETags in `If-None-Match`."}
 }
-"""For the `responses` of endpoints that answer so."""
+"""Of the `responses` of endpoints with ETags."""
 
 
 def answer_with_tag(
     model: BaseModel | bytes, position: int, if_none_match: str | None, **headers: str
 ) -> Response:
-    """The answer with its ETag, or 304 without a body. The tag does not stand for the position."""
+    """The answer with its ETag, or 304 without a body. The ETag does not cover the position."""
     body = model if isinstance(model, bytes) else model.model_dump_json().encode()
-    tag = tag_of(body)
-    told = {POSITION_HEADER: str(position), **headers}
-    return unchanged(tag, if_none_match, told) or Response(
-        body, headers={**told, **_cached(tag)}, media_type="application/json"
+    tag = _tag_of(body)
+    headers = {POSITION_HEADER: str(position), **headers}
+    return _not_modified(tag, if_none_match, headers) or Response(
+        body, headers={**headers, **_cached(tag)}, media_type="application/json"
     )
 
 
-def unchanged(tag: str, if_none_match: str | None, headers: Mapping[str, str]) -> Response | None:
-    """304 if the caller has it already."""
+def _not_modified(tag: str, if_none_match: str | None, headers: Mapping[str, str]) -> Response | None:
+    """304 if the caller has the answer already."""
     if if_none_match is None or len(if_none_match) > MAX_TAGS_LENGTH:
         return None
     if if_none_match.strip() != "*" and tag not in _TAG.findall(if_none_match):
@@ -49,11 +47,10 @@ def unchanged(tag: str, if_none_match: str | None, headers: Mapping[str, str]) -
     return Response(status_code=304, headers={**headers, **_cached(tag)})
 
 
-def tag_of(content: bytes) -> str:
-    """The same for the same bytes."""
+def _tag_of(content: bytes) -> str:
     return f'"{hashlib.blake2b(content, digest_size=15).hexdigest()}"'
 
 
 def _cached(tag: str) -> dict[str, str]:
-    # Whose it is, the key says: no cache in between may give it to another, and each use asks again.
+    # The answer depends on the key: no shared cache may keep it, and each use must ask again.
     return {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "X-Api-Key"}

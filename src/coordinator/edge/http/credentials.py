@@ -1,4 +1,4 @@
-"""Who is speaking (`X-Api-Key: name:secret`, or the same as a bearer token), and whom an endpoint is for."""
+"""API keys (`X-Api-Key: name:secret`, or a bearer token), their principals, and the roles of an endpoint."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ KEY_SCHEME: Final = "ApiKey"
 _SCHEME = APIKeyHeader(
     name=HEADER,
     scheme_name=KEY_SCHEME,
-    description="An API key, `name:secret`. The name is who you are in events, receipts and logs.",
+    description="An API key, `name:secret`. The name identifies you in events, receipts and logs.",
     auto_error=False,
 )
 _BEARER_SCHEME = HTTPBearer(
     scheme_name="Bearer",
-    description="The same key as a bearer token, for clients that know no other way.",
+    description="The same key as a bearer token, for clients that can't send other headers.",
     auto_error=False,
 )
 
 
 def key_in(headers: Headers) -> str | None:
-    """The key that a request carries; None where it carries none. Raises Problem."""
+    """A request's key; None without one. Raises Problem."""
     keys = [value for name, value in headers.raw if name == b"x-api-key"]
     for name, value in headers.raw:
         if name == b"authorization" and value[: len(BEARER)].lower() == BEARER.encode():
             keys.append(value[len(BEARER) :].strip())
     if not keys:
         return None
-    # Two keys could be read differently by whatever stands before us.
+    # A proxy before us could read another one of two keys.
     if len(set(keys)) > 1 or len(keys[0]) > MAX_KEY_BYTES or _twice(headers, b"x-api-key"):
         raise unknown_key()
     try:
@@ -51,20 +51,8 @@ def key_in(headers: Headers) -> str | None:
         raise unknown_key() from None
 
 
-def authenticate(headers: Headers, keyring: Keyring, *roles: Role) -> Principal:
-    """The principal that these headers alone prove, in one of `roles`. Raises Problem.
-
-    For connections that `middleware.authentication` does not see. A key whose requests must be signed proves
-    nothing here.
-    """
-    key = key_in(headers)
-    if key is None:
-        raise missing_key()
-    return principal_of(grants_alone(key, keyring), *roles)
-
-
 def grants_alone(key: str, keyring: Keyring) -> Sequence[Grant]:
-    """What a key gives without a signature. Raises Problem."""
+    """A key's grants that need no signature. Raises Problem if there are none."""
     grants = keyring.grants(key)
     if not grants:
         raise unknown_key()
@@ -75,7 +63,7 @@ def grants_alone(key: str, keyring: Keyring) -> Sequence[Grant]:
 
 
 def principal_of(grants: Sequence[Grant], *roles: Role) -> Principal:
-    """Who speaks with these grants, in one of `roles`. Raises Problem (FORBIDDEN)."""
+    """The principal of these grants, in one of `roles`. Raises Problem (FORBIDDEN)."""
     return grant_for(grants, *roles).principal
 
 
@@ -88,7 +76,7 @@ def grant_for(grants: Sequence[Grant], *roles: Role) -> Grant:
 
 
 def grants_of(connection: HTTPConnection) -> Sequence[Grant]:
-    """What this connection's key gives, as `middleware.authentication` found. Raises Problem for nothing."""
+    """The grants of this connection's key, which `middleware.authentication` found. Raises Problem."""
     identity: Sequence[Grant] | Problem = connection.scope["state"]["identity"]
     if isinstance(identity, Problem):
         raise identity
@@ -98,7 +86,7 @@ def grants_of(connection: HTTPConnection) -> Sequence[Grant]:
 def allow(*roles: Role) -> Callable[..., Awaitable[Principal]]:
     """A dependency: the request's principal, which must have one of these roles.
 
-    It is the same one for the same roles, so that a request is asked once.
+    The same roles give the same dependency, so that a request is checked once.
     """
     return _allow(frozenset(roles))
 
@@ -118,11 +106,11 @@ def _allow(roles: frozenset[Role]) -> Callable[..., Awaitable[Principal]]:
 
 
 def missing_key() -> Problem:
-    return Problem(Code.UNAUTHORIZED_KEY, f"send an API key: {HEADER}: name:secret")
+    return Problem(Code.UNAUTHORIZED_KEY, f"send an API key, {HEADER}: name:secret")
 
 
 def unknown_key() -> Problem:
-    return Problem(Code.UNAUTHORIZED_KEY, "this API key is not valid")
+    return Problem(Code.UNAUTHORIZED_KEY, "invalid API key; check its name and secret")
 
 
 def _twice(headers: Headers, name: bytes) -> bool:
@@ -131,7 +119,7 @@ def _twice(headers: Headers, name: bytes) -> bool:
 
 Anyone = Annotated[Principal, Depends(allow(Role.CLIENT, Role.MINER, Role.ADMIN))]
 Client = Annotated[Principal, Depends(allow(Role.CLIENT, Role.ADMIN))]
-"""Clients for what is theirs, admins for everything."""
+"""Clients for their own data, admins for all data."""
 Miner = Annotated[Principal, Depends(allow(Role.MINER))]
 MinerOrAdmin = Annotated[Principal, Depends(allow(Role.MINER, Role.ADMIN))]
 Admin = Annotated[Principal, Depends(allow(Role.ADMIN))]

@@ -19,11 +19,11 @@ from coordinator.edge.state.rows import JobRow
 _PREFERRED_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
 _WAIT: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 WAIT_SCHEMA: Final[JsonDict] = {"pattern": f"^{_WAIT.pattern}$", "examples": ["30"]}
-"""Of the parameter `wait`, which is checked here, so that a refusal is in our own words."""
+"""The schema of the parameter `wait`. It is checked here, so that a refusal has our own text."""
 
 
 def wait_asked(wait: str | None, prefer: str | None, longest: float) -> tuple[float, dict[str, str]]:
-    """How many seconds to wait, and the headers that say so."""
+    """The seconds to wait, and the headers that confirm them. Raises Refusal."""
     if wait is not None:
         if not _WAIT.fullmatch(wait):
             raise Refusal(Code.INVALID_PAYLOAD, "wait: should be a number of seconds")
@@ -36,7 +36,7 @@ def wait_asked(wait: str | None, prefer: str | None, longest: float) -> tuple[fl
 
 
 async def final_job(context: EdgeContext, principal: Principal, job_id: UUID, seconds: float) -> JobRow:
-    """The job once it is final, or as it is after so many seconds. Raises Refusal."""
+    """The job once it is final, or its state after `seconds`. Raises Refusal."""
     if not seconds or context.stopping.is_set():
         return await find_job(context, principal, job_id)
     with context.job_watch.ended(str(job_id)) as ended:

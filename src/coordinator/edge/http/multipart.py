@@ -1,6 +1,6 @@
 """Bodies of `multipart/form-data`: texts, and files that go to the blob store while they arrive.
 
-Nothing is spooled to a disk of ours or held in memory: a file's bytes are handed on as they come.
+No file is spooled to disk or held in memory: its bytes are passed on as they arrive.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_NAME_LENGTH: Final = 100
 
 
 def is_form(request: Request) -> bool:
-    """Whether the body is of parts."""
+    """Whether the body is a form."""
     kind = request.headers.get("content-type", "").partition(";")[0]
     return kind.strip().lower() == MEDIA_TYPE
 
@@ -37,9 +37,9 @@ def is_form(request: Request) -> bool:
 async def read_form(
     request: Request, context: EdgeContext, principal: Principal, file_field: str
 ) -> dict[str, list[str]]:
-    """The texts of a form by name. Its one file is stored, is the principal's, and its text is its reference.
+    """The texts of a form by name. Its one file is stored as the principal's; its text is the reference.
 
-    The file is the part named `file_field`, or `file`; it may be a text there, too, such as a URL.
+    The file is the part named `file_field`, or `file`; this part may also be a text, such as a URL.
     Raises Problem, Refusal, BlobError.
     """
     limit = context.settings.max_blob_bytes
@@ -55,7 +55,7 @@ async def read_form(
         name = file_field if part.name == "file" else part.name
         if part.is_file:
             if name != file_field or name in found:
-                raise Refusal(Code.INVALID_PAYLOAD, f"one file is taken, in the part {file_field}")
+                raise Refusal(Code.INVALID_PAYLOAD, f"send only one file, in the part {file_field}")
             info = await store_upload(context, principal, form.content())
             found[name] = [blob_ref(info.sha256)]
             continue
@@ -66,13 +66,13 @@ async def read_form(
             if texts > MAX_BODY_BYTES:
                 raise Problem(Code.TOO_LARGE, f"the form's texts are larger than {MAX_BODY_BYTES} bytes")
         if name == file_field and name in found:
-            raise Refusal(Code.INVALID_PAYLOAD, f"{file_field}: is there twice")
+            raise Refusal(Code.INVALID_PAYLOAD, f"{file_field}: sent more than once")
         found.setdefault(name, []).append(_text(bytes(text), name))
     return found
 
 
 class _Part:
-    """A part's headers, as far as they matter."""
+    """A part: its headers, its name, and whether it is a file."""
 
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}
@@ -100,7 +100,7 @@ class _Form:
             raise _not_a_form()
         self._chunks = incoming(request, context.limits)
         self._events: deque[_Part | bytes | None] = deque()
-        """A part begins, bytes of it, or None: it ends."""
+        """The beginning of a part, bytes of it, or None for its end."""
         self._part = _Part()
         self._header = [bytearray(), bytearray()]
         self._whole = False
@@ -127,7 +127,7 @@ class _Form:
                 yield event
 
     async def content(self) -> AsyncIterator[bytes]:
-        """The bytes of the part that was taken last."""
+        """The bytes of the last part that `parts` gave."""
         while isinstance(event := await self._next(), bytes):
             yield event
 
@@ -144,7 +144,7 @@ class _Form:
                 raise _not_a_form() from None
         return self._events.popleft()
 
-    # --- what the parser calls -----------------------------------------------------------------------------
+    # --- callbacks of the parser ---------------------------------------------------------------------------
     def _begin(self) -> None:
         self._part = _Part()
 

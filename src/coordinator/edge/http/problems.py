@@ -1,6 +1,6 @@
 """RFC 9457 problem details: the one place that turns codes into HTTP.
 
-The member `code` is what programs switch on; `detail` is for people, and never shows what was sent.
+The member `code` is for programs. `detail` is for people, and never shows a sent value.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
     503: Code.UNAVAILABLE,
 }
 _DETAIL_OF_STATUS: Final[Mapping[int, str]] = {
-    404: "there is no such endpoint; /docs shows what there is",
-    405: "this endpoint takes other methods; /docs shows them",
+    404: "no such endpoint; /docs lists all endpoints",
+    405: "this endpoint takes other methods; the header Allow lists them",
 }
 ALWAYS: Final = (
     Code.INVALID_PAYLOAD,
@@ -75,14 +75,14 @@ ALWAYS: Final = (
     Code.INTERNAL,
     Code.UNAVAILABLE,
 )
-"""Any request with a key may be refused so: `app` says it of all endpoints."""
+"""The codes of any request with a key: `app` declares them for all endpoints."""
 _INTERNAL_DETAIL: Final = (
-    "this is our fault; the request may be sent again, and the request id helps to find it"
+    "internal error; send the request again later, or report it to the operator with its request id"
 )
 
 
 class Problem(Exception):
-    """An answer that is no success: a code, a text for people, and whatever else the caller should know."""
+    """A failure as an answer: a code, a text for people, and further members and headers."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         members: Mapping[str, Any] | None = None,
     ) -> None:
-        """`status` where it is not the code's own; `members` extend the problem document."""
+        """`status` if it is not the code's own; `members` extend the problem document."""
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
@@ -102,7 +102,7 @@ class Problem(Exception):
         self.members = dict(members or {})
 
     def document(self) -> dict[str, Any]:
-        """The problem document, but for the request's id."""
+        """The problem document without the request's id."""
         return {
             "type": path_of(self.code),
             "title": error_page(self.code).title,
@@ -113,7 +113,7 @@ class Problem(Exception):
         }
 
     def response(self) -> Response:
-        """The answer that says so."""
+        """The HTTP answer."""
         headers = dict(self.headers)
         if self.code is Code.UNAUTHORIZED_KEY:
             headers.setdefault("WWW-Authenticate", 'ApiKey realm="coordinator"')
@@ -127,7 +127,7 @@ class Problem(Exception):
 
 
 def internal_problem() -> Problem:
-    """What is said of an unexpected exception: nothing about it."""
+    """The answer to an unexpected exception, which shows nothing of it."""
     return Problem(Code.INTERNAL, _INTERNAL_DETAIL)
 
 
@@ -140,12 +140,12 @@ def install_problem_handlers(app: FastAPI) -> None:
 def refusals(*codes: Code) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint that may be refused with these codes, for OpenAPI.
 
-    Those of ALWAYS need not be named.
+    Codes of ALWAYS need not be named.
     """
     by_status: dict[int, list[Code]] = {}
     for code in dict.fromkeys(codes):
         status = STATUS_OF[code]
-        # What an endpoint says of a status takes the place of what is said of all endpoints.
+        # An endpoint's entry for a status replaces the one for all endpoints, so it has their codes, too.
         known = by_status.setdefault(status, [always for always in ALWAYS if STATUS_OF[always] == status])
         known += [] if code in known else [code]
     return {status: _refused(status, codes) for status, codes in sorted(by_status.items())}
@@ -193,7 +193,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """The methods of all routes at this path: the framework tells those of the first one only."""
+    """The methods of all routes at this path: the framework reports those of the first route only."""
     return sorted(
         method
         for route in iter_route_contexts(request.app.routes)
@@ -210,14 +210,14 @@ async def _on_invalid_request(_: Request, error: Exception) -> Response:
 async def _on_unavailable(_: Request, error: Exception) -> Response:
     log.warning("out of reach", error=type(error).__name__)
     return Problem(
-        Code.UNAVAILABLE, "something that this needs is out of reach; send it again later"
+        Code.UNAVAILABLE, "a server that this needs is out of reach; send it again later"
     ).response()
 
 
 async def _on_blob_error(_: Request, error: Exception) -> Response:
     match error:
         case BlobTooLarge():
-            return Problem(Code.BLOB_TOO_LARGE, "the blob is larger than what is allowed").response()
+            return Problem(Code.BLOB_TOO_LARGE, "the blob is larger than this coordinator allows").response()
         case DigestMismatch():
             return Problem(
                 Code.DIGEST_MISMATCH, "the content does not have the SHA-256 in the path; nothing was kept"

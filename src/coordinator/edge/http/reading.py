@@ -1,4 +1,4 @@
-"""Reads: at least as fresh as asked, each with its position, in pages that cursors go through."""
+"""Reads: at least as fresh as requested, each with its position; lists in pages with cursors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POSITION_HEADER: Final = "X-Position"
 AT_LEAST_HEADER: Final = "X-At-Least"
 MAX_CURSOR_LENGTH: Final = 400
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
-# Taken as any text and checked here, so that a refusal is in our own words.
+# Any text is accepted and checked here, so that a refusal has our own text.
 _POSITION_SCHEMA: Final[JsonDict] = {"pattern": f"^{_POSITION.pattern}$"}
 
 
@@ -34,7 +34,7 @@ async def reach(
         str | None,
         Header(
             alias=AT_LEAST_HEADER,
-            description="Answer from this position of the log on, or not at all.",
+            description="Wait until the answer is as fresh as this position of the log; 503 if it can't be.",
             json_schema_extra=_POSITION_SCHEMA,
         ),
     ] = None,
@@ -42,9 +42,9 @@ async def reach(
         str | None, Query(description=f"The same as {AT_LEAST_HEADER}.", json_schema_extra=_POSITION_SCHEMA)
     ] = None,
 ) -> int:
-    """Wait until the read models have the position that the request asks for; the position they are at.
+    """Wait until the read models reach the requested position; the position that they are at.
 
-    Raises Problem (UNAVAILABLE) where that takes too long.
+    Raises Problem (UNAVAILABLE) if that takes too long.
     """
     asked = max(_position(AT_LEAST_HEADER, x_at_least), _position("at_least", at_least))
     if asked > context.watermarks.of(PROJECTOR):
@@ -53,7 +53,7 @@ async def reach(
         if asked > head:
             raise Problem(Code.UNAVAILABLE, f"the log is at position {head}, not yet at {asked}")
         await _catch_up(context, asked)
-    # Taken before the read, so that the answer is at least as fresh as it says.
+    # Read before the tables, so that the answer is at least as fresh as it says.
     return context.watermarks.of(PROJECTOR)
 
 
@@ -69,7 +69,7 @@ def reply(model: BaseModel, position: int | None = None, status: int = 200, **he
 
 
 async def find_job(context: EdgeContext, principal: Principal, job_id: UUID) -> JobRow:
-    """The job, where it is this principal's to read. Raises Refusal: another's job does not exist."""
+    """The job, if this principal may read it. Raises Refusal, the same one as for an unknown job."""
     row = await context.reads.job(str(job_id))
     if row is None:
         # It may be in the log and not yet in the read models: an accepted job is never "not found".
@@ -83,20 +83,20 @@ async def find_job(context: EdgeContext, principal: Principal, job_id: UUID) -> 
 
 
 def may_read(principal: Principal, client: str) -> bool:
-    """Whether what belongs to `client` is this principal's to read."""
+    """Whether this principal may read the data of `client`."""
     return principal.role is Role.ADMIN or (principal.role is Role.CLIENT and principal.name == client)
 
 
 # --- pages -------------------------------------------------------------------------------------------------
 class PageQuery(BaseModel):
-    """What every list takes. An unknown parameter is refused, as an unknown member of a body is."""
+    """The parameters of every list. An unknown parameter is refused, as an unknown member of a body is."""
 
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=200, description="Items in one page.")] = 50
     cursor: Annotated[
         str | None,
-        Field(max_length=MAX_CURSOR_LENGTH, description="`next_cursor` of the page before."),
+        Field(max_length=MAX_CURSOR_LENGTH, description="`next_cursor` of the previous page."),
     ] = None
     at_least: Annotated[
         str | None, Field(description=f"The same as {AT_LEAST_HEADER}.", json_schema_extra=_POSITION_SCHEMA)
@@ -124,7 +124,7 @@ def read_cursor(cursor: str | None, *patterns: str) -> list[str] | None:
 
 
 def _bad_cursor() -> Refusal:
-    return Refusal(Code.INVALID_PAYLOAD, "cursor: is none of ours; take next_cursor of the page before")
+    return Refusal(Code.INVALID_PAYLOAD, "cursor: invalid; send next_cursor of the previous page")
 
 
 def _position(name: str, text: str | None) -> int:
@@ -138,4 +138,4 @@ def _position(name: str, text: str | None) -> int:
 async def _catch_up(context: EdgeContext, position: int) -> None:
     if not await context.watermarks.reached(PROJECTOR, position, context.limits.at_least_seconds):
         known = context.watermarks.of(PROJECTOR)
-        raise Problem(Code.UNAVAILABLE, f"what can be read is at position {known}, not yet at {position}")
+        raise Problem(Code.UNAVAILABLE, f"the read models are at position {known}, not yet at {position}")

@@ -1,4 +1,4 @@
-"""Submitting a job, and waiting for it where the client prefers that: the one way of every endpoint."""
+"""Submitting a job, and waiting for its end if the client prefers that; for all submitting endpoints."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SUBMIT_PROBLEMS: Final = refusals(
     Code.FORBIDDEN, Code.SERVICE_NOT_FOUND, Code.BLOB_NOT_FOUND, Code.IDEMPOTENCY_MISMATCH, Code.TOO_LARGE
 )
 SUBMIT_TEXT: Final = (
-    "With an `Idempotency-Key` a repeat returns the first job, and 201 again; without one it is another job. "
-    "The job is in the log once this answers. With `Prefer: wait=N` the answer waits up to N seconds (30 at "
-    "most) for the job's end, and has its `result`, or its `error`, where it came in time."
+    "With an `Idempotency-Key` a repeat returns the first job, and 201 again; without one it makes another "
+    "job. The job is in the log once this answers. With `Prefer: wait=N` the answer waits up to N seconds "
+    "(30 at most) for the job's end; if it comes in time, the answer has the `result` or the `error`."
 )
 
 IDEMPOTENCY_KEY_SCHEMA: Final[JsonDict] = {"minLength": 1, "maxLength": 200}
-"""The commands check it, so that a refusal is in our own words."""
+"""The commands check the key, so that a refusal has our own text."""
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -82,7 +82,7 @@ async def accept(
 ) -> JobSubmitAnswer:
     """Submit a job with these fields of the command; it is in the log once this returns. Raises Refusal."""
     if len(request.headers.getlist("Idempotency-Key")) > 1:
-        raise Refusal(Code.INVALID_PAYLOAD, "Idempotency-Key: is there more than once")
+        raise Refusal(Code.INVALID_PAYLOAD, "Idempotency-Key: sent more than once")
     if idempotency_key is not None:
         fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
     fields.setdefault("ttl_seconds", context.settings.job_ttl_seconds)
@@ -91,12 +91,12 @@ async def accept(
 
 
 def headers_of(submitted: JobSubmitAnswer) -> dict[str, str]:
-    """Where the job is, and its place in the log."""
+    """The job's URL, and the position of its submit."""
     return {"Location": f"/v1/jobs/{submitted.job_id}", POSITION_HEADER: str(submitted.position)}
 
 
 async def _with_result(body: dict[str, Any], pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The answer with the result document in it, which may be too large to be parsed again."""
+    """The answer with the stored result in it, which may be too large to be parsed again."""
     yield json.dumps(body)[:-1].encode() + b', "result": '
     async for piece in pieces:
         yield piece

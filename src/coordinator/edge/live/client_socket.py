@@ -1,7 +1,7 @@
 """`/ws/client`: a client's jobs, live: states, results, progress and text.
 
-One task receives and one sends. What a client asks for is done by the sender, in order, so that the past of a
-job is told before its present; while it is busy nothing more is received, and TCP holds the client up.
+One task receives and one sends. The sender handles requests in order, so that a job's past is sent before its
+present. While too many requests wait no more are received, and TCP slows the client down.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Jobs = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=MAX_JOBS)] | L
 
 
 class ClientRequest(BaseModel):
-    """What a client may say. `id` comes back in the answer."""
+    """A client's request. Its `id` comes back in the answer."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
@@ -46,28 +46,28 @@ class ClientRequest(BaseModel):
 
 
 class Subscribe(ClientRequest):
-    """Tell me of these jobs, or of all of mine.
+    """Follow these jobs, or all own jobs.
 
-    `from`: begin with what happened after this position. Without it, jobs begin with all that happened to
-    them, and "all" begins now.
+    `from`: begin with the events after this position. Without it, jobs begin with their first event, and
+    "all" begins now.
     """
 
     type: Literal["subscribe"]
     jobs: Jobs
     after: Annotated[Position | None, Field(alias="from")] = None
     progress: bool = True
-    """Whether to tell of progress and tokens, too."""
+    """Whether to send progress and tokens, too."""
 
 
 class Unsubscribe(ClientRequest):
-    """Tell me no more of these."""
+    """No longer follow these jobs."""
 
     type: Literal["unsubscribe"]
     jobs: Jobs
 
 
 class Ping(ClientRequest):
-    """Are you there?"""
+    """Asks for a `pong`."""
 
     type: Literal["ping"]
 
@@ -76,7 +76,7 @@ AnyRequest = Annotated[Subscribe | Unsubscribe | Ping, Field(discriminator="type
 
 
 class AnyClientRequest(RootModel[AnyRequest]):
-    """All that may be said on `/ws/client`."""
+    """Any request on `/ws/client`."""
 
 
 _Waiting = tuple[Subscribe | Unsubscribe | Ping | Refusal, str | None]
@@ -96,7 +96,7 @@ async def client_socket(websocket: WebSocket) -> None:
         await socket.close(closed.code, closed.reason)
 
 
-# Starlette's own: FastAPI's has stacks and dependencies, which cost every idle socket some KiB.
+# Starlette's own: the stacks and dependencies of FastAPI's would cost every idle socket some KiB.
 route = WebSocketRoute("/ws/client", client_socket)
 
 
@@ -109,10 +109,10 @@ class _ClientConversation:
         self._principal = revocation.grant.principal
         self._revocation = revocation
         self._subscriptions = subscriptions
-        # A list rather than a queue: a thousand idle sockets have a thousand of them.
+        # A list is smaller than a queue, and each idle socket has one.
         self._requests: list[_Waiting] = []
-        self._room: asyncio.Event | None = None
-        """What the receiver waits for while too many requests wait."""
+        self._may_receive: asyncio.Event | None = None
+        """The receiver waits for it while too many requests wait."""
 
     async def run(self, first: _Waiting | None) -> None:
         """Until either side closes. Raises SocketClosed."""
@@ -125,7 +125,7 @@ class _ClientConversation:
         )
         if first is not None:
             self._requests.append(first)
-        # The watch is woken by whatever there is to do, so that an idle socket costs one task more.
+        # Any work sets `woken`, so that an idle socket costs only one more task.
         receiving = asyncio.create_task(self._receive())
         receiving.add_done_callback(lambda _: self._subscriptions.woken.set())
         self._subscriptions.woken.set()
@@ -147,8 +147,8 @@ class _ClientConversation:
             self._requests.append((request, message_id))
             self._subscriptions.woken.set()
             if len(self._requests) >= WAITING_REQUESTS:
-                self._room = asyncio.Event()
-                await self._room.wait()
+                self._may_receive = asyncio.Event()
+                await self._may_receive.wait()
 
     async def _send(self, receiving: asyncio.Task[None]) -> None:
         subscriptions = self._subscriptions
@@ -161,13 +161,13 @@ class _ClientConversation:
             try:
                 while self._requests:
                     await self._answer(*self._requests.pop(0))
-                    if self._room is not None:
-                        self._room.set()
+                    if self._may_receive is not None:
+                        self._may_receive.set()
                 for message in await subscriptions.news():
                     await self._say(message)
             except LogError:
                 raise SocketClosed(
-                    CLOSE_UNAVAILABLE, "the log is out of reach; come back and resume"
+                    CLOSE_UNAVAILABLE, "the log is out of reach; reconnect and resume"
                 ) from None
 
     async def _answer(
@@ -222,7 +222,7 @@ def _parse(message: dict[str, Any]) -> Subscribe | Unsubscribe | Ping:
 
 
 def _from_query(websocket: WebSocket) -> _Waiting | None:
-    """`?from=N` is a subscription to all from there on, `?job=ID` (again for more) one to these jobs."""
+    """The URL's subscription: `?from=N` to all jobs after N, `?job=ID` (repeatable) to these jobs."""
     query = websocket.query_params
     jobs, after = query.getlist("job"), query.get("from")
     if not jobs and after is None:

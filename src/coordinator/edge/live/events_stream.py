@@ -1,6 +1,6 @@
 """Server-sent events: the same messages as on `/ws/client`, for browsers and for `curl`.
 
-`id:` is the position in the log, so a browser that comes back says `Last-Event-ID` and goes on where it was.
+`id:` is the position in the log, so a browser that reconnects sends `Last-Event-ID` and goes on where it was.
 Progress and tokens have no id: they are not in the log.
 """
 
@@ -29,27 +29,27 @@ from coordinator.edge.http.credentials import Client, grant_for, grants_of
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import POSITION_HEADER, may_read
 from coordinator.edge.live.messages import JobMessage, LiveMessage, StateChanged, Subscribed
-from coordinator.edge.live.subscriptions import Subscriptions, watching
+from coordinator.edge.live.subscriptions import Subscriptions, check_position, watching
 
 router = APIRouter(tags=["live"])
 
 HEARTBEAT_SECONDS: Final = 15.0
-"""Between comments where nothing happens: proxies cut connections that are silent for longer."""
+"""Between comments on an idle stream: proxies cut connections that are silent for longer."""
 SEND_SECONDS: Final = 30.0
-"""How long what is sent may wait for a reader that does not read."""
+"""How long a message may wait for a reader that does not read."""
 RETRY_MS: Final = 2000
-"""How long a browser waits before it comes back."""
+"""How long a browser waits before it reconnects."""
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
 STREAM_HEADERS: Final = {
     "Cache-Control": "no-cache, no-store",
-    "X-Accel-Buffering": "no",  # nginx would keep it all until the end
+    "X-Accel-Buffering": "no",  # nginx would keep all of it until the end
 }
 After = Annotated[str | None, Query(alias="from", description="Begin after this position of the log.")]
 LastEventId = Annotated[
     str | None,
-    Header(alias="Last-Event-ID", description="The same as `from`, and stronger: browsers send it."),
+    Header(alias="Last-Event-ID", description="Overrides `from`; browsers send it when they reconnect."),
 ]
-WithProgress = Annotated[bool, Query(description="Whether to tell of progress and tokens, too.")]
+WithProgress = Annotated[bool, Query(description="Whether to send progress and tokens, too.")]
 
 
 def _stream_of(description: str) -> dict[int | str, dict[str, Any]]:
@@ -62,10 +62,10 @@ def _stream_of(description: str) -> dict[int | str, dict[str, Any]]:
 
 
 class EventStream(StreamingResponse):
-    """A stream that gives up a reader who does not read.
+    """A stream that gives up a reader that does not read.
 
-    Not FastAPI's `EventSourceResponse`: that wants an endpoint that is a generator, which has begun to answer
-    when it finds out that there is no such job.
+    Not FastAPI's `EventSourceResponse`: its endpoint is a generator, which has begun to answer before it can
+    refuse an unknown job.
     """
 
     media_type = "text/event-stream"
@@ -85,11 +85,11 @@ class EventStream(StreamingResponse):
     "/jobs/{job_id}/events",
     response_class=EventStream,
     summary="Follow a job",
-    description="Server-sent events until the job is final, from its beginning or from behind `from`. Then "
-    "204, so that a browser does not come back for more.",
+    description="Server-sent events until the job is final, from its beginning or after `from`. Then 204, so "
+    "that a browser does not reconnect.",
     responses={
         **_stream_of("`event:` is the message's type, `data:` the message, `id:` its position."),
-        204: {"description": "The job is final, and all of it was told before this position."},
+        204: {"description": "The job is final, and has no events after this position."},
         **refusals(Code.FORBIDDEN, Code.JOB_NOT_FOUND),
     },
 )
@@ -103,13 +103,13 @@ async def job_events(
     progress: WithProgress = True,
 ) -> Response:
     since = _position(last_event_id, after) or 0
-    story = (await context.live.events.histories([job_id])).get(job_id)
-    if story is None or not may_read(principal, getattr(story[0].event, "client", "")):
+    history = (await context.live.events.histories([job_id])).get(job_id)
+    if history is None or not may_read(principal, getattr(history[0].event, "client", "")):
         raise Refusal(Code.JOB_NOT_FOUND, "no such job")
-    last = story[-1]
+    last = history[-1]
     if ends_job(last.event) and last.position <= since:
         return Response(status_code=204)
-    await _check(context, since)
+    await check_position(context.live, since)
 
     def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
         return subscriptions.follow_jobs([job_id], since, progress=progress)
@@ -121,8 +121,8 @@ async def job_events(
     "/events",
     response_class=EventStream,
     summary="Follow all jobs",
-    description="Server-sent events of all own jobs (of everybody's, for an admin), from now on or from "
-    "behind `from`. It does not end.",
+    description="Server-sent events of all own jobs (for an admin, of all jobs), from now on or after "
+    "`from`. The stream does not end.",
     responses={
         **_stream_of("`event:` is the message's type, `data:` the message, `id:` its position."),
         **refusals(Code.FORBIDDEN),
@@ -138,7 +138,7 @@ async def all_events(
 ) -> Response:
     since = _position(last_event_id, after)
     if since is not None:
-        await _check(context, since)
+        await check_position(context.live, since)
 
     async def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
         await subscriptions.follow_all(since, progress=progress)
@@ -174,7 +174,7 @@ async def _sse(
     *,
     until_final: bool,
 ) -> AsyncIterator[bytes]:
-    """The stream's bytes. A log that is out of reach, or a revoked key, ends it: the reader comes back."""
+    """The stream's bytes. It ends if the log is out of reach or the key is revoked; readers reconnect."""
     yield format_sse_event(retry=RETRY_MS)
     async with watching(context.live, grant.principal) as subscriptions:
         with (
@@ -206,7 +206,7 @@ async def _set_in_time(event: asyncio.Event) -> bool:
 
 
 def _event(message: LiveMessage) -> bytes:
-    # Only what is in the log has an id, and the answer that says where a reader without events stands.
+    # Events of the log have an id, and `Subscribed` has one for readers without events.
     position = message.position if isinstance(message, JobMessage | Subscribed) else None
     return format_sse_event(
         data_str=message.to_json(), event=message.type, id=None if position is None else str(position)
@@ -224,8 +224,3 @@ def _position(*texts: str | None) -> int | None:
                 raise Refusal(Code.INVALID_PAYLOAD, "from: should be a position, a number without a sign")
             return int(text)
     return None
-
-
-async def _check(context: EdgeContext, position: int) -> None:
-    if not await context.live.events.exists(position):
-        raise Refusal(Code.INVALID_PAYLOAD, "from: the log has not come to this position")

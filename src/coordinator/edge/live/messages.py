@@ -1,7 +1,6 @@
-"""What a live connection is told, over WebSocket and as server-sent events: one message per event and more.
+"""Messages on live connections, over WebSocket and as server-sent events: one per event, and more.
 
-Members that are absent say nothing. A newer coordinator may add members and types; readers skip what they do
-not know.
+A newer coordinator may add members and types; readers skip unknown ones.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from coordinator.edge.models.base import Moment, moment
 
 
 class LiveMessage(BaseModel):
-    """Something that a live connection is told."""
+    """A message on a live connection."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
     type: str
 
     def to_json(self) -> str:
-        """One line."""
+        """The message as JSON, in one line."""
         return self.model_dump_json(exclude_none=True)
 
 
 class LiveError(BaseModel):
-    """Why it did not go well."""
+    """Why a job or an attempt has no result."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
     code: str
@@ -62,12 +61,12 @@ class JobMessage(LiveMessage):
 
 
 class StateChanged(JobMessage):
-    """The job is in another state. `result.ready` is the same for COMPLETED: the result can be fetched."""
+    """The job has a new state. For COMPLETED the type is `result.ready`: the result can be fetched."""
 
     type: Literal["state.changed", "result.ready"] = "state.changed"
     state: JobStateName
     service: str | None = None
-    """Said once, of the job's first event."""
+    """Only in the message of the job's first event."""
     miner_id: str | None = None
     error: LiveError | None = None
 
@@ -82,7 +81,7 @@ class AttemptEndedMessage(JobMessage):
 
 
 class ProgressMade(LiveMessage):
-    """How far the attempt is. Not in the log: it may be lost, and only the newest is told."""
+    """The attempt's progress. Not in the log: it may be lost, and only the newest is sent."""
 
     type: Literal["progress"] = "progress"
     job_id: UUID
@@ -93,8 +92,8 @@ class ProgressMade(LiveMessage):
 
 
 class Tokens(LiveMessage):
-    """What the job's text output grew by. `offset` characters (code points) came before: more than you have
-    had means a gap; a higher `attempt` begins a text anew. The result has it all."""
+    """New text of the job's output, after `offset` characters (code points). A higher `offset` than the text
+    received so far means a gap; a higher `attempt` begins a new text. The result has the whole text."""
 
     type: Literal["tokens"] = "tokens"
     job_id: UUID
@@ -122,18 +121,18 @@ class JobRefused(BaseModel):
 
 
 class Subscribed(LiveMessage):
-    """The past that was asked for is told, up to `position`; from here on it is live."""
+    """All requested past events were sent, up to `position`; later ones follow live."""
 
     type: Literal["subscribed"] = "subscribed"
     id: str | None = None
-    """As in what is answered."""
+    """The request's id."""
     jobs: tuple[UUID, ...] | Literal["all"]
     refused: tuple[JobRefused, ...] | None = None
     position: int
 
 
 class Unsubscribed(LiveMessage):
-    """No more of these."""
+    """No further messages about these jobs."""
 
     type: Literal["unsubscribed"] = "unsubscribed"
     id: str | None = None
@@ -141,7 +140,7 @@ class Unsubscribed(LiveMessage):
 
 
 class Pong(LiveMessage):
-    """The answer to a ping of the application's own."""
+    """The answer to the request `ping`."""
 
     type: Literal["pong"] = "pong"
     id: str | None = None
@@ -149,7 +148,7 @@ class Pong(LiveMessage):
 
 
 class RefusedMessage(LiveMessage):
-    """What was sent did nothing, and this is why."""
+    """The request had no effect; the reason follows."""
 
     type: Literal["refused"] = "refused"
     id: str | None = None
@@ -172,15 +171,15 @@ ClientMessage = Annotated[
 
 
 class AnyClientMessage(RootModel[ClientMessage]):
-    """All that `/ws/client` and the streams of server-sent events say."""
+    """Any message of `/ws/client` and of the streams of server-sent events."""
 
 
 def of_event(recorded: Recorded) -> StateChanged | AttemptEndedMessage | None:
-    """The one message that tells of this event; None where it is no job's."""
+    """The message about this event; None if it is not an event of a job."""
     event = recorded.event
     if not is_job_event(event):
         return None
-    head: dict[str, Any] = {
+    common: dict[str, Any] = {
         "position": recorded.position,
         "job_id": event.job_id,
         "client": event.client,
@@ -189,29 +188,29 @@ def of_event(recorded: Recorded) -> StateChanged | AttemptEndedMessage | None:
     match event:
         case JobAttemptEnded():
             error = LiveError(code=event.error_code, message=event.error_message)
-            said: dict[str, Any] = {"outcome": event.outcome, "miner_id": event.miner_id, "error": error}
-            return AttemptEndedMessage.model_construct(**head, attempt=event.attempt, **said)
+            own: dict[str, Any] = {"outcome": event.outcome, "miner_id": event.miner_id, "error": error}
+            return AttemptEndedMessage.model_construct(**common, attempt=event.attempt, **own)
         case JobSubmitted():
-            said = {"attempt": 1, "service": event.service}
+            own = {"attempt": 1, "service": event.service}
         case JobRequeued():
-            said = {"attempt": event.attempt}
+            own = {"attempt": event.attempt}
         case JobStarted():
-            said = {"attempt": event.attempt, "miner_id": event.miner_id}
+            own = {"attempt": event.attempt, "miner_id": event.miner_id}
         case JobCompleted():
-            said = {"type": "result.ready", "attempt": event.attempt, "miner_id": event.miner_id}
+            own = {"type": "result.ready", "attempt": event.attempt, "miner_id": event.miner_id}
         case JobFailed() | JobCanceled() | JobExpired():
-            said = {"attempt": event.attempt, "error": LiveError(**error_of(event)._asdict())}
+            own = {"attempt": event.attempt, "error": LiveError(**error_of(event)._asdict())}
         case _:
             assert_never(event)
     state = state_after(event)
     assert state is not None
-    return StateChanged.model_construct(**head, state=state, **said)
+    return StateChanged.model_construct(**common, state=state, **own)
 
 
 def of_progress(item: Progress) -> Iterator[ProgressMade | Tokens]:
-    """The messages that tell of this."""
-    head: dict[str, Any] = {"job_id": item.job_id, "attempt": item.attempt, "seq": item.seq}
+    """The messages about this progress."""
+    common: dict[str, Any] = {"job_id": item.job_id, "attempt": item.attempt, "seq": item.seq}
     if item.fraction is not None or item.note is not None:
-        yield ProgressMade.model_construct(**head, fraction=item.fraction, note=item.note)
+        yield ProgressMade.model_construct(**common, fraction=item.fraction, note=item.note)
     if item.text:
-        yield Tokens.model_construct(**head, text=item.text, offset=item.offset or 0)
+        yield Tokens.model_construct(**common, text=item.text, offset=item.offset or 0)

@@ -1,14 +1,13 @@
-"""`/ws/miner`: a miner's whole conversation on one WebSocket, for where AMQP can't go.
+"""`/ws/miner`: all of a miner's messages on one WebSocket, for networks that block AMQP.
 
-The same commands as over AMQP and HTTP, through the same door, with the same refusals; offers are pushed to
-whoever said `ready`, and what is not claimed when the socket closes goes back to its queue. The session is
-not the socket's: a miner that comes back registers with the same session id and goes on.
+The same commands as over AMQP and HTTP, through the same gateway, with the same refusals. Offers are pushed
+to miners that sent `ready`; unclaimed offers go back to their queue when the socket closes. A session
+outlives its socket: a miner that reconnects registers with the same session id and goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -39,33 +38,32 @@ from coordinator.domain.miner import MinerDrain, MinerDrained, MinerLeave, Miner
 from coordinator.domain.registry import COMMANDS
 from coordinator.edge.context import EdgeContext, context_of
 from coordinator.edge.http.bodies import take_text
-from coordinator.edge.http.commands import decide, miner_of, progress_report, session_of
+from coordinator.edge.http.commands import decide, miner_of, new_session_id, progress_report, session_of
 from coordinator.edge.live.sockets import CLOSE_UNAVAILABLE, Socket, SocketClosed, check_over, spend
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.topology import HEARTBEAT_TYPE
 
-PROGRESS: Final = "job.progress"
 COMMANDS_AT_A_TIME: Final = 32
-"""Of one socket; then nothing more is received until one is answered."""
+"""Of one socket; then no further command is received until one is answered."""
 WAITING_MESSAGES: Final = 64
 MAX_READY: Final = 256
-SESSION_BYTES: Final = 16
+
 TAKE_SECONDS: Final = 30.0
 _NOT_HELD: Final = frozenset({Code.STALE_ATTEMPT, Code.CONFLICT_STATE, Code.JOB_NOT_FOUND})
-_OUR_FAULT: Final = Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later")
+_LOG_UNAVAILABLE: Final = Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later")
 
 
 class Ready(BaseModel):
-    """So many slots are free now: assign up to so many jobs. It replaces what was said before."""
+    """The number of free slots: up to so many jobs may be assigned. It replaces the previous number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     slots: Annotated[int, Field(ge=0, le=MAX_READY)]
 
 
 class Decline(BaseModel):
-    """An assigned job that is not wanted: it goes back to its queue."""
+    """An assigned job that the miner declines: it goes back to its queue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     job_id: UUID
@@ -101,16 +99,16 @@ class _MinerConversation:
         self._commands = Background("miner-socket")
         self._free = asyncio.Semaphore(COMMANDS_AT_A_TIME)
         self._woken = asyncio.Event()
-        """There may be events of what this miner holds."""
+        """Set when there may be events of this miner or of its jobs."""
         self._reader: EventReader = context.live.events.reader(self._woken.set)
         self._names: dict[str, str] = {}
-        """Miner and session, as they were registered here."""
+        """The ids of the miner and the session that were registered on this socket."""
         self._profile = ""
         self._ready = 0
         self._may_take = asyncio.Event()
         self._assigned: dict[_Key, TakenOffer] = {}
         self._held: dict[UUID, int] = {}
-        """Jobs that this miner runs, and the attempts."""
+        """Jobs that this miner runs, with their attempts."""
 
     async def run(self, revocation: Revocation, over: asyncio.Event) -> None:
         """Until either side closes. Raises SocketClosed."""
@@ -144,7 +142,7 @@ class _MinerConversation:
     async def _say(self, kind: str, **members: Any) -> None:
         await self._out.put(to_json({"type": kind, **members}))
 
-    # --- what comes in -------------------------------------------------------------------------------------
+    # --- receiving -----------------------------------------------------------------------------------------
     async def _receive(self) -> None:
         while True:
             message_id = None
@@ -154,7 +152,7 @@ class _MinerConversation:
             except Refusal as refusal:
                 await self._answer(message_id, Refused(refusal.code, refusal.detail))
             except LogError:
-                await self._answer(message_id, Refused(_OUR_FAULT.code, _OUR_FAULT.detail))
+                await self._answer(message_id, Refused(_LOG_UNAVAILABLE.code, _LOG_UNAVAILABLE.detail))
 
     async def _take_in(self, kind: str, fields: dict[str, Any], message_id: str | None) -> None:
         match kind:
@@ -167,7 +165,7 @@ class _MinerConversation:
                 declined = _parse(Decline, fields)
                 await self._settle((declined.job_id, declined.attempt), None)
             case "job.progress":
-                # In order, one after the other; it is not answered.
+                # Handled in order, without an answer.
                 report = await progress_report(self._context, self._principal, fields)
                 if await self._context.live.report(self._principal, report):
                     job_id = str(report.job_id)
@@ -178,20 +176,20 @@ class _MinerConversation:
                 await self._begin(message_id, await self._command(kind, fields))
 
     async def _begin(self, message_id: str | None, work: Callable[[], Awaitable[Answer]]) -> None:
-        """Have it done beside what else comes in, so that many commands can be committed together."""
+        """Do the work beside further messages, so that many commands can be committed together."""
         await spend(self._context, self._principal)
         await self._free.acquire()
 
         async def answer() -> None:
             try:
-                told = await work()
+                result = await work()
             except Refusal as refusal:
-                told = Refused(refusal.code, refusal.detail)
+                result = Refused(refusal.code, refusal.detail)
             except LogError:
-                told = Refused(_OUR_FAULT.code, _OUR_FAULT.detail)
+                result = Refused(_LOG_UNAVAILABLE.code, _LOG_UNAVAILABLE.detail)
             finally:
                 self._free.release()
-            await self._answer(message_id, told)
+            await self._answer(message_id, result)
 
         self._commands.spawn(answer())
 
@@ -219,7 +217,7 @@ class _MinerConversation:
         return work
 
     async def _named(self, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields with the miner and the session that this socket speaks for, where they name none."""
+        """The fields; the miner and the session default to those of this socket."""
         miner_id = miner_of(self._principal, take_text(fields, "miner_id") or self._names.get("miner_id"))
         session_id = take_text(fields, "session_id")
         if kind == MinerDrain.topic and session_id is None:
@@ -227,7 +225,7 @@ class _MinerConversation:
         if session_id is None and miner_id == self._names.get("miner_id"):
             session_id = self._names.get("session_id")
         if kind == MinerRegister.topic:
-            session_id = session_id or secrets.token_urlsafe(SESSION_BYTES)
+            session_id = session_id or new_session_id()
             return {**fields, "miner_id": miner_id, "session_id": session_id}
         return {
             **fields,
@@ -246,13 +244,13 @@ class _MinerConversation:
                     if str(item.job_id) not in gone:
                         self._hold(item.job_id, item.attempt)
                 if answer.body.get("state") != "ONLINE":
-                    self._rest()
+                    self._stop_assigning()
             return answer
 
         return work
 
     def _note(self, command: Command, answer: Answer) -> None:
-        """What an answer means for this socket."""
+        """Note the effects of an answer on this socket."""
         if not isinstance(answer, Accepted):
             if isinstance(command, AttemptCommand) and answer.code in _NOT_HELD:
                 self._drop(command.job_id)
@@ -264,7 +262,7 @@ class _MinerConversation:
                 self._reader.follow(("miner", command.miner_id))
                 self._may_take.set()
             case MinerDrain() | MinerLeave():
-                self._rest()
+                self._stop_assigning()
             case JobStart() if answer.body.get("state") == "RUNNING":
                 self._hold(command.job_id, command.attempt)
             case AttemptCommand():
@@ -286,13 +284,13 @@ class _MinerConversation:
                 wanted = await is_queued(self._context.gateway, taken)
             except LogError:
                 raise SocketClosed(
-                    CLOSE_UNAVAILABLE, "the log is out of reach; come back and go on"
+                    CLOSE_UNAVAILABLE, "the log is out of reach; reconnect and go on"
                 ) from None
             key = (taken.offer.job_id, taken.offer.attempt)
             if not wanted or key in self._assigned:
                 await taken.done()
                 continue
-            if not self._ready or self._profile != profile:  # it has said so meanwhile
+            if not self._ready or self._profile != profile:  # changed meanwhile
                 await taken.back()
                 continue
             self._ready -= 1
@@ -303,7 +301,7 @@ class _MinerConversation:
             await self._say("job.assigned", **taken.offer.model_dump(mode="json", exclude_none=True))
 
     def _unclaimed(self, key: _Key, taken: TakenOffer) -> None:
-        """An assigned job that is not claimed in time goes to another."""
+        """An assigned job that is not claimed in time goes to another miner."""
         if self._assigned.get(key) is taken:
             self._commands.spawn(self._settle(key, None))
 
@@ -313,8 +311,8 @@ class _MinerConversation:
         if taken is not None:
             await settle(taken, answer)
 
-    def _rest(self) -> None:
-        """Nothing new for this miner."""
+    def _stop_assigning(self) -> None:
+        """Assign no further jobs to this miner, until it registers again."""
         self._profile = ""
 
     # --- hints ---------------------------------------------------------------------------------------------
@@ -327,21 +325,21 @@ class _MinerConversation:
             self._reader.leave(job_id)
 
     async def _hint(self) -> None:
-        """Tell at once what the next heartbeat's answer would say: stop this, drain."""
+        """Send at once the hints of the next heartbeat's answer: cancel, drain."""
         while True:
             await self._woken.wait()
             self._woken.clear()
             try:
                 events = await self._reader.take()
             except LogError:
-                # A reader that is behind is not woken again. Meanwhile the heartbeats say it, too.
+                # A reader that is behind is not woken again. Meanwhile answers to heartbeats have the hints.
                 await asyncio.sleep(RETRY_SECONDS)
                 self._woken.set()
                 continue
             for recorded in events:
                 event = recorded.event
                 if isinstance(event, MinerDrained) and event.session_id == self._names.get("session_id"):
-                    self._rest()
+                    self._stop_assigning()
                     await self._say("hint", hint="drain", session_id=event.session_id)
                 elif is_job_event(event):
                     await self._hint_about(event)

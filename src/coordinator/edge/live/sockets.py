@@ -1,8 +1,8 @@
-"""WebSockets: who opens one, what comes in, and what goes out; nothing about what it is for.
+"""WebSockets of any endpoint: authentication, receiving and sending.
 
-A key comes in the header `X-Api-Key`, or, from browsers, which can't set one, as a subprotocol beside
-`coordinator.v1` (`key.<base64url of name:secret>`) or in the first message. Never in the address: those are
-written down by whatever stands between.
+The key is in the header `X-Api-Key`. Browsers can't set headers: they send it as a subprotocol beside
+`coordinator.v1` (`key.<base64url of name:secret>`) or in the first message. It is never in the URL, because
+proxies log URLs.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ SEND_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 2.0
 MAX_ID: Final = 100
 _ENDS: Final = (WebSocketDisconnect, RuntimeError, TimeoutError)
-"""What sending on a socket that is going, or stuck, raises."""
+"""Exceptions of sending on a closing or stuck socket."""
 
 CLOSE_UNAUTHORIZED: Final = 4401
-"""4000 and the status that HTTP would answer: 4403 and 4429 likewise."""
+"""4000 and the HTTP status: 4403 and 4429 likewise."""
 CLOSE_TIMEOUT: Final = 4408
 CLOSE_UNAVAILABLE: Final = 4503
 CLOSE_STOPPING: Final = 1012
@@ -55,7 +55,7 @@ log = structlog.get_logger("coordinator.access")
 
 
 class SocketClosed(Exception):
-    """The socket is closed, or is to be closed with this code."""
+    """The socket is closed, or must be closed with this code."""
 
     def __init__(self, code: int = 1000, reason: str = "") -> None:
         super().__init__(f"{code} {reason}")
@@ -70,11 +70,11 @@ class Socket:
         self._websocket = websocket
 
     async def open(self, context: EdgeContext, *roles: Role) -> Grant:
-        """Accept it; its key's grant. Raises SocketClosed; a wrong header is answered with a problem."""
+        """Accept it; its key's grant. Raises SocketClosed; an invalid header is answered with a problem."""
         websocket = self._websocket
         try:
             _check_origin(websocket.headers, context.settings.allow_origins)
-            grant = await _introduced(websocket, context, roles)
+            grant = await _grant_of_handshake(websocket, context, roles)
         except Problem as problem:
             await websocket.send_denial_response(problem.response())
             raise SocketClosed from None
@@ -86,7 +86,7 @@ class Socket:
         return grant
 
     async def receive(self) -> tuple[dict[str, Any], str | None]:
-        """The next message, an object, and its `id`. Raises SocketClosed; Refusal for what is no message."""
+        """The next message, an object, and its `id`. Raises SocketClosed; Refusal for an invalid message."""
         try:
             received = await self._websocket.receive()
         except RuntimeError:
@@ -108,17 +108,17 @@ class Socket:
         return value, message_id
 
     async def send(self, text: str) -> None:
-        """Send one message. Raises SocketClosed, also where it is not read for too long."""
+        """Send one message. Raises SocketClosed, also if the reader does not read for too long."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await self._websocket.send_text(text)
         except TimeoutError:
-            raise SocketClosed(CLOSE_TIMEOUT, "you do not read; come back and resume") from None
+            raise SocketClosed(CLOSE_TIMEOUT, "you do not read; reconnect and resume") from None
         except _ENDS:
             raise SocketClosed from None
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Close it, if it is open. A reader that does not read is left to its fate."""
+        """Close it, if it is open. Waits only CLOSE_SECONDS for a reader that does not read."""
         if self._websocket.application_state is not WebSocketState.CONNECTED:
             return
         try:
@@ -132,7 +132,7 @@ class Socket:
             async with asyncio.timeout(HELLO_SECONDS):
                 message, _ = await self.receive()
         except TimeoutError:
-            raise SocketClosed(CLOSE_TIMEOUT, "nobody said hello") from None
+            raise SocketClosed(CLOSE_TIMEOUT, "no hello came in time") from None
         except Refusal as refusal:
             raise SocketClosed(CLOSE_UNAUTHORIZED, refusal.detail[:100]) from None
         key = message.get("key")
@@ -147,22 +147,24 @@ class Socket:
 
 
 def check_over(revocation: Revocation) -> None:
-    """Raises SocketClosed where the server stops, or the key is no longer valid."""
+    """Raises SocketClosed if the server stops, or the key is no longer valid."""
     if revocation.revoked:
         raise SocketClosed(CLOSE_UNAUTHORIZED, "this API key is no longer valid")
     if revocation.stopping:
-        raise SocketClosed(CLOSE_STOPPING, "the coordinator stops; come back and resume")
+        raise SocketClosed(CLOSE_STOPPING, "the coordinator stops; reconnect and resume")
 
 
 async def spend(context: EdgeContext, principal: Principal) -> None:
     """Count a message as a request. Raises Refusal (RATE_LIMITED)."""
     spent = await context.rates.spend(principal.role.value, principal.name) if context.rates else None
     if spent is not None and not spent.allowed:
-        raise Refusal(Code.RATE_LIMITED, f"this key says too much; wait for {max(1, int(spent.reset))} s")
+        raise Refusal(Code.RATE_LIMITED, f"too many messages; wait for {max(1, int(spent.reset))} s")
 
 
-async def _introduced(websocket: WebSocket, context: EdgeContext, roles: Collection[Role]) -> Grant | None:
-    """What the key in header or subprotocol gives; None where there is none. Raises Problem."""
+async def _grant_of_handshake(
+    websocket: WebSocket, context: EdgeContext, roles: Collection[Role]
+) -> Grant | None:
+    """The grant of the key in header or subprotocol; None without a key. Raises Problem."""
     if key_in(websocket.headers) is not None:
         return grant_for(grants_of(websocket), *roles)
     offered = [p for p in websocket.scope.get("subprotocols", ()) if p.startswith(KEY_PROTOCOL)]
@@ -202,9 +204,9 @@ async def _by_key(websocket: WebSocket, key: str, context: EdgeContext, roles: C
 
 
 def _check_origin(headers: Headers, allowed: Collection[str]) -> None:
-    """Browsers name the page that opens a socket: it must be one of ours, or allowed. Raises Problem."""
+    """Browsers send the page's origin: it must be this host, or allowed. Raises Problem."""
     origin = headers.get("origin")
     if origin is None or origin in allowed or "*" in allowed:
         return
     if urlsplit(origin).netloc != headers.get("host"):
-        raise Problem(Code.FORBIDDEN, "pages from there may not open a socket here (ALLOW_ORIGINS)")
+        raise Problem(Code.FORBIDDEN, "this origin may not open a WebSocket; see ALLOW_ORIGINS")

@@ -1,7 +1,7 @@
-"""What one live connection follows, and what it is told next; the same over WebSocket and server-sent events.
+"""The subscriptions of one live connection, and its next messages; for WebSocket and server-sent events.
 
-One task at a time uses it. It has no buffer of its own: events wait, bounded, in the reader (or in the log),
-text in the hub. So a connection that does not read costs nothing more, and goes on where it was.
+One task at a time uses them. They have no buffer: events wait in the reader (bounded) or in the log, and text
+in the hub. So a connection that does not read costs no further memory, and goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from coordinator.edge.http.reading import may_read
 from coordinator.edge.live.messages import JobRefused, LiveMessage, Subscribed, of_event, of_progress
 
 MAX_JOBS: Final = 1000
-"""Jobs that one connection follows by their ids; for more there is "all"."""
+"""Jobs that one connection may follow by their ids; for more it can follow "all"."""
 
 
 class Subscriptions:
@@ -46,21 +46,22 @@ class Subscriptions:
 
     @property
     def position(self) -> int:
-        """All up to here is told."""
+        """All events up to this position were sent."""
         return self._reader.position if self._reader.behind else self._live.events.position
 
     @property
     def catching_up(self) -> bool:
-        """Whether the past is still being told."""
+        """Whether past events are still being sent."""
         return self._reader.behind
 
     async def follow_all(self, after: int | None, *, progress: bool = True) -> None:
-        """Follow all of the principal's jobs (an admin: everybody's). Raises Refusal, LogError."""
+        """Follow all of the principal's jobs (for an admin, all jobs). Raises Refusal, LogError."""
         if self._all or self._jobs:
             raise Refusal(
                 Code.INVALID_PAYLOAD, "jobs: this connection has subscriptions; end them, or open another"
             )
-        await self._check(after)
+        if after is not None:
+            await check_position(self._live, after)
         admin = self._principal.role is Role.ADMIN
         topic: Topic = EVERYTHING if admin else ("client", self._principal.name)
         self._reader.follow(topic, after)
@@ -71,7 +72,7 @@ class Subscriptions:
     async def follow_jobs(
         self, job_ids: Sequence[UUID], after: int = 0, *, progress: bool = True
     ) -> AsyncGenerator[LiveMessage]:
-        """Follow these jobs: what happened to them after position `after`, and then a `Subscribed`.
+        """Follow these jobs: their events after position `after`, and then a `Subscribed`.
 
         Raises Refusal, LogError.
         """
@@ -80,16 +81,16 @@ class Subscriptions:
             raise Refusal(Code.INVALID_PAYLOAD, 'jobs: this connection follows "all" already')
         if len(self._jobs) + len(wanted) > MAX_JOBS:
             raise Refusal(Code.TOO_LARGE, f'jobs: {MAX_JOBS} to a connection; follow "all" instead')
-        await self._check(after)
-        # 1. What is there, and whose it is, before any of it can be told.
+        await check_position(self._live, after)
+        # 1. The jobs' events so far, of jobs that the principal may read.
         until = self._live.events.position
         histories = await self._live.events.histories(wanted) if wanted else {}
         own = {job_id: history for job_id, history in histories.items() if self._may_read(history)}
-        # 2. Everything after `until` comes by itself.
+        # 2. The reader brings all events after `until`.
         for job_id in own:
             self._reader.follow(job_id, max(until, after))
             self._jobs.add(job_id)
-        past = sorted(r for story in own.values() for r in story if after < r.position <= until)
+        past = sorted(r for history in own.values() for r in history if after < r.position <= until)
         for recorded in past:
             message = of_event(recorded)
             if message is not None:
@@ -99,34 +100,34 @@ class Subscriptions:
         )
         followed = tuple(job_id for job_id in dict.fromkeys(job_ids) if job_id in self._jobs)
         yield Subscribed(jobs=followed, refused=refused or None, position=max(until, after))
-        # 3. Text, so far and from now on; of jobs that are over there is none any more.
+        # 3. Text, so far and from now on; final jobs have none any more.
         if progress:
-            running = [job_id for job_id, story in own.items() if not ends_job(story[-1].event)]
+            running = [job_id for job_id, history in own.items() if not ends_job(history[-1].event)]
             await asyncio.gather(*(self._stream.add(job_id) for job_id in running))
 
     async def leave_jobs(self, job_ids: Sequence[UUID]) -> None:
-        """No longer follow these."""
+        """No longer follow these jobs."""
         for job_id in job_ids:
             self._jobs.discard(job_id)
             self._reader.leave(job_id)
             await self._stream.remove(job_id)
 
     async def leave_all(self) -> None:
-        """No longer follow anything."""
+        """No longer follow any job."""
         self._all = False
         self._jobs.clear()
         self._reader.close()
         await self._stream.close()
 
     async def news(self) -> list[LiveMessage]:
-        """What is to be told now; empty where nothing is. Raises LogError."""
+        """The messages to send now; may be empty. Raises LogError."""
         messages: list[LiveMessage] = []
         for recorded in await self._reader.take():
             event = recorded.event
             if not is_job_event(event) or not (self._all or event.job_id in self._jobs):
                 continue
             if ends_job(event) or isinstance(event, JobAttemptEnded):
-                # The last words come before the end.
+                # The last text comes before the end.
                 item = self._stream.take_of(event.job_id, event.attempt)
                 messages += of_progress(item) if item is not None else ()
             message = of_event(recorded)
@@ -137,18 +138,20 @@ class Subscriptions:
                 messages += of_progress(item)
         return messages
 
-    async def _check(self, after: int | None) -> None:
-        if after is not None and not await self._live.events.exists(after):
-            raise Refusal(Code.INVALID_PAYLOAD, "from: the log has not come to this position")
-
-    def _may_read(self, story: Sequence[Recorded]) -> bool:
-        first = story[0].event
+    def _may_read(self, history: Sequence[Recorded]) -> bool:
+        first = history[0].event
         return is_job_event(first) and may_read(self._principal, first.client)
+
+
+async def check_position(live: Live, position: int) -> None:
+    """Raises Refusal for a position beyond the head of the log; LogError."""
+    if not await live.events.exists(position):
+        raise Refusal(Code.INVALID_PAYLOAD, "from: beyond the head of the log; send a position of a message")
 
 
 @asynccontextmanager
 async def watching(live: Live, principal: Principal) -> AsyncIterator[Subscriptions]:
-    """A connection that follows nothing yet."""
+    """The subscriptions of a connection that follows nothing yet."""
     woken = asyncio.Event()
     reader = live.events.reader(woken.set)
     try:

@@ -1,7 +1,7 @@
-"""What every request passes on its way in and out: its id, its log line, security headers, the last catch.
+"""Request ids, the access log, security headers, and answers to unexpected errors.
 
-From the outside in: `AccessLog`, CORS (where the settings allow other origins), `UnexpectedErrors`,
-`Authentication`. So every answer, a failure or a 429 too, has the headers of all that stand before.
+The middleware from the outside in: `AccessLog`, CORS (if the settings allow other origins),
+`UnexpectedErrors`, `Authentication`. So every answer, also a 429, has the headers of all outer ones.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.bodies import has_body
 from coordinator.edge.http.problems import internal_problem
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
-CLIENT_GONE: Final = 499  # for the log only: nobody is there to be answered
+CLIENT_GONE: Final = 499  # for the log only: the client has disconnected
 MAX_LOGGED_PATH: Final = 200
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SECURITY_HEADERS: Final = {
@@ -50,7 +51,7 @@ class AccessLog:
         metrics = context.http_metrics
         request_id = _request_id(scope)
         status = 0
-        unread = _has_body(scope)
+        unread = has_body(Headers(scope=scope))
 
         async def receive_and_note() -> Message:
             nonlocal unread
@@ -66,7 +67,7 @@ class AccessLog:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = request_id
                 if unread and scope["http_version"].startswith("1"):
-                    # We have answered, and the rest of the body is not wanted: it would be read for ever.
+                    # The request is answered: without this, the server would read the rest of its body.
                     headers["Connection"] = "close"
                 for name, value in _SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
@@ -87,7 +88,7 @@ class AccessLog:
 
 
 class UnexpectedErrors:
-    """ASGI middleware: what nobody expected is answered with a problem that says nothing about it."""
+    """ASGI middleware: answers an unexpected exception with a problem that shows nothing of it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -111,7 +112,7 @@ class UnexpectedErrors:
             # As text: renderers that walk through local variables would show keys and payloads.
             log.error("a request failed", exception="".join(traceback.format_exception(error)))
             if started:
-                raise  # the answer has begun: cutting the connection is all that tells
+                raise  # the answer has begun: only a cut connection shows that it failed
             await internal_problem().response()(scope, receive, send)
 
 
@@ -120,13 +121,8 @@ def _request_id(scope: Scope) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
-def _has_body(scope: Scope) -> bool:
-    headers = Headers(scope=scope)
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-
-
 def _log_access(scope: Scope, status: int, seconds: float) -> None:
-    # As it was sent, percent-encoded: no line breaks. Without the query, which may hold what is private.
+    # Percent-encoded, as sent, so without line breaks. Without the query, which may be private.
     path = scope.get("raw_path", b"").partition(b"?")[0].decode("ascii", "backslashreplace")
     note = access_log.debug if path.startswith("/health") else access_log.info
     note(

@@ -1,13 +1,13 @@
-"""Before any endpoint: whose key it is, whether its signature holds, and whether it may call so often.
+"""Authentication before any endpoint: the request's key, its signature, and its rate limit.
 
-What is found is left in the connection's state, for the endpoints to ask (`credentials.allow`): an
-endpoint for everybody answers whatever the key. Steps of one request:
+The result is left in the connection's state, where endpoints check it (`credentials.allow`): a public
+endpoint answers whatever the key. Steps of one request:
 
-1. Read the key. A stranger's failures are counted by address and name, and beyond its budget no key of that
-   name is even looked at from there.
-2. Find what the key gives, and check the request's signature where the key asks for one.
+1. Read the key. Failures are counted by address and name. Beyond their budget no key of that name is
+   checked from that address.
+2. Look up the key's grants, and check the request's signature if the key needs one.
 3. Count the request. Beyond the budget of its role and name it ends here, with 429.
-4. Let it through; every answer says what is left.
+4. Pass it on; every answer says how much of the budget is left.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         context: EdgeContext = scope["app"].state.context
-        visit = _Request(scope, context, send)
-        identity, receive = await visit.identify(receive)
+        request = _Request(scope, context, send)
+        identity, receive = await request.identify(receive)
         scope.setdefault("state", {})["identity"] = identity
-        refusal = await visit.spend(identity)
+        refusal = await request.spend(identity)
         if refusal is None:
-            await self._app(scope, receive, visit.send)
+            await self._app(scope, receive, request.send)
         else:
-            await _refuse(refusal, scope, receive, visit.send)
+            await _refuse(refusal, scope, receive, request.send)
 
 
 class _Request:
-    """One request on its way through."""
+    """One request, and the budget that it uses."""
 
     def __init__(self, scope: Scope, context: EdgeContext, send: Send) -> None:
         self._scope = scope
         self._context = context
         self._send = send
         self._claimed = ""
-        """The name that the key claims."""
+        """The name in the key, not proved."""
         self._spent: Spent | None = None
 
     async def identify(self, receive: Receive) -> tuple[Identity, Receive]:
-        """What the request's key gives, or why it gives nothing; and where the body is read from now on."""
+        """The grants of the request's key, or why there are none; and where to read the body from."""
         headers = Headers(scope=self._scope)
         try:
             key = key_in(headers)
@@ -83,7 +83,7 @@ class _Request:
             return problem, receive
 
     async def spend(self, identity: Identity) -> Problem | None:
-        """Count the request; why it goes no further, if it does not."""
+        """Count the request; the refusal if it is over the limit."""
         rates = self._context.rates
         if rates is None or isinstance(identity, Problem):
             return None

@@ -1,7 +1,7 @@
-"""How often a key may call: so many requests in a window, counted by role and name.
+"""Rate limits of keys: requests in a window, counted by role and name.
 
 Counted in this process, or in Redis for all processes together. While Redis is out of reach each process
-counts for itself: the limits become looser by the number of processes, and nobody is shut out.
+counts for itself: the limits become looser by the number of processes, and no client is locked out.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ POLICY_HEADER: Final = "RateLimit-Policy"
 RATE_HEADERS: Final = (LIMIT_HEADER, REMAINING_HEADER, RESET_HEADER, POLICY_HEADER)
 
 REDIS_SECONDS: Final = 0.25
-"""The longest that a request waits for Redis."""
+"""A request's longest wait for Redis."""
 REDIS_PAUSE_SECONDS: Final = 5.0
-"""How long it is left alone after it failed."""
+"""How long Redis is not used after a failure."""
 NAME_BUCKETS: Final = 256
-"""Failures are counted by address and name; so many names are told apart, whatever is made up."""
+"""Failures are counted by address and name. Names share these buckets, so that made-up ones are bounded."""
 NO_KEY: Final = "-"
-IPV6_NETWORK: Final = 64  # bits: one customer has at least as many addresses as fit behind them
+IPV6_NETWORK: Final = 64  # bits: one customer has at least such a network
 MAX_REMEMBERED_WINDOWS: Final = 10_000
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ log = structlog.get_logger("edge")
 
 
 def rate_headers(spent: Spent) -> dict[str, str]:
-    """The fields of draft-ietf-httpapi-ratelimit-headers-06, which is what clients read today."""
+    """The fields of draft-ietf-httpapi-ratelimit-headers-06, which clients read today."""
     return {
         LIMIT_HEADER: str(spent.limit),
         REMAINING_HEADER: str(max(0, spent.limit - spent.count)),
@@ -55,20 +55,20 @@ def rate_headers(spent: Spent) -> dict[str, str]:
 
 
 def too_many(spent: Spent, detail: str) -> Problem:
-    """The refusal of a request that is one too many."""
+    """The refusal of a request over its limit."""
     retry = str(max(1, math.ceil(spent.reset)))
     return Problem(Code.RATE_LIMITED, detail, headers={"Retry-After": retry})
 
 
 class RateLimits:
-    """The limits, and what was spent of them: the `RateLimiter` of the context."""
+    """The context's `RateLimiter`: the limits, and the counters of their use."""
 
     def __init__(
         self, limits: Mapping[str, int], window: int, shared: Callable[[], RedisStorage] | None = None
     ) -> None:
-        """`limits`: requests in a window of so many seconds, by role and for `failures`; 0 for any number.
+        """`limits`: requests in a window of `window` seconds, by role and for `failures`; 0: no limit.
 
-        `shared` makes the storage that all processes count in.
+        `shared` makes the storage that all processes share.
         """
         self._items = {name: RateLimitItemPerSecond(n, window, name) for name, n in limits.items() if n > 0}
         self._window = window
@@ -76,19 +76,19 @@ class RateLimits:
         self._strangers = LocalStorage()
         self._make_shared = shared
         self._shared: RedisStorage | None = None
-        self._shared_again = 0.0
+        self._shared_retry_at = 0.0
         self._resets: dict[str, float] = {}
 
     async def close(self) -> None:
         """Give back the connection to Redis, if there is one."""
         shared, self._shared = self._shared, None
         if shared is not None:
-            with contextlib.suppress(Exception):  # it may be as frozen as ever
+            with contextlib.suppress(Exception):  # Redis may be out of reach
                 async with asyncio.timeout(REDIS_SECONDS):
                     await shared.bridge.get_connection().aclose()  # type: ignore[attr-defined]
 
     async def spend(self, role: str, name: str) -> Spent | None:
-        """Count a request; None where this role is not limited."""
+        """Count a request; None if this role is not limited."""
         item = self._items.get(role)
         if item is None:
             return None
@@ -100,11 +100,10 @@ class RateLimits:
         return spent
 
     async def failures(self, address: str, name: str, *, count: bool) -> Spent | None:
-        """What this address has left of failing under this name ("" without a key), counting one or not.
+        """Failed authentications of this address under this name ("" without a key); `count` adds one.
 
-        None where failures are not limited.
-
-        Counted in this process alone: it stands before anything else is done for a stranger.
+        None if failures are not limited. Counted in this process alone, because this check comes before any
+        other work for a stranger.
         """
         item = self._items.get("failures")
         if item is None:
@@ -118,7 +117,7 @@ class RateLimits:
         return self._spent(item, failed, await self._strangers.get_expiry(key))
 
     async def is_first_use(self, token: str, seconds: int) -> bool | None:
-        """Whether no process has seen this token for so long; None where there is nobody to ask."""
+        """Whether no process has seen this token for so many seconds; None without Redis."""
 
         async def use(storage: Storage) -> bool:
             return await storage.incr(f"once/{token}", seconds) == 1
@@ -138,25 +137,25 @@ class RateLimits:
         return self._spent(item, count, ends)
 
     async def _with_shared(self, use: Callable[[Storage], Awaitable[T]]) -> T | None:
-        """What Redis says; None where there is none, or it does not answer in time."""
-        if self._make_shared is None or time.monotonic() < self._shared_again:
+        """The answer of Redis; None without Redis, or without an answer in time."""
+        if self._make_shared is None or time.monotonic() < self._shared_retry_at:
             return None
         try:
             if self._shared is None:
                 self._shared = self._make_shared()
             async with asyncio.timeout(REDIS_SECONDS):
-                told = await use(self._shared)
-        except Exception as error:  # whatever is wrong with it: it must not be wrong with us
-            if not self._shared_again:
+                answer = await use(self._shared)
+        except Exception as error:  # no failure of Redis may fail the request
+            if not self._shared_retry_at:
                 log.warning(
                     "redis is out of reach: each process counts for itself", error=type(error).__name__
                 )
-            self._shared_again = time.monotonic() + REDIS_PAUSE_SECONDS
+            self._shared_retry_at = time.monotonic() + REDIS_PAUSE_SECONDS
             return None
-        if self._shared_again:
+        if self._shared_retry_at:
             log.info("redis answers again")
-            self._shared_again = 0.0
-        return told
+            self._shared_retry_at = 0.0
+        return answer
 
 
 def redis_storage(url: str) -> RedisStorage:
@@ -165,7 +164,7 @@ def redis_storage(url: str) -> RedisStorage:
 
 
 def _network(address: str) -> str:
-    """Whom an address belongs to: itself, or the network of an IPv6 address."""
+    """The customer behind an address: the address itself, or the network of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:

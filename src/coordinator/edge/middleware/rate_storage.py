@@ -1,7 +1,7 @@
 """Counters in memory, as a storage for the library `limits`.
 
-The library's own one starts a task every ten milliseconds that looks at every counter. This one forgets what
-is over once in a while, on the way.
+The library's own storage starts a task every ten milliseconds that checks every counter. This one drops
+expired counters every SWEEP_CALLS calls.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ MAX_COUNTERS: Final = 200_000
 class LocalStorage(Storage):
     """The counters of this process. Used on the event loop only.
 
-    Beyond MAX_COUNTERS all are forgotten: a flood of strangers costs a bounded amount of memory, and no more.
+    Beyond MAX_COUNTERS all are dropped, so that a flood of strangers costs bounded memory.
     """
 
-    STORAGE_SCHEME: list[str] | None = None  # made by us, never from a url
+    STORAGE_SCHEME: list[str] | None = None  # never made from a URL
 
     def __init__(self) -> None:
         super().__init__()
         self._counters: dict[str, tuple[int, float]] = {}
-        """How much was counted, and the Unix second in which it ends."""
+        """The count, and the Unix time at which it expires, in seconds."""
         self._calls = 0
 
     def __len__(self) -> int:

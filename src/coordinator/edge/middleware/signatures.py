@@ -1,8 +1,8 @@
-"""Requests that carry an HMAC, for keys that have a second secret: `X-Signature` and `X-Timestamp`.
+"""Signed requests, for keys with a second secret: an HMAC in `X-Signature`, its time in `X-Timestamp`.
 
-What is signed is in `coordinator.crypto.mac.request_to_sign`. The body's digest is part of it: a request that
-names it in advance (`Content-Digest`, RFC 9530) is let in at once, and its body is checked while it streams
-in; any other body is read first, up to a MiB.
+`coordinator.crypto.mac.request_to_sign` has the signed bytes. They include the body's digest: a request that
+declares it (`Content-Digest`, RFC 9530) is passed on at once, and its body is checked while it streams in.
+Any other body is read first, up to a MiB.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from coordinator.application.keys.keyring import Grant
 from coordinator.crypto.mac import request_to_sign, sign_message
 from coordinator.domain.errors import Code
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.bodies import has_body
 from coordinator.edge.http.problems import Problem
 from coordinator.wire.limits import MAX_BODY_BYTES
 
@@ -39,9 +40,9 @@ _DIGEST: Final = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]{44}):\s*(?=,|$)
 async def check_signature(
     scope: Scope, receive: Receive, context: EdgeContext, grants: Sequence[Grant]
 ) -> tuple[tuple[Grant, ...], Receive]:
-    """Those of `grants` that the request is signed for or that ask for none, and where its body is read.
+    """The grants that need no signature or have a valid one, and where to read the request's body from.
 
-    Raises Problem where none is left.
+    Raises Problem if none is left.
     """
     if not any(grant.hmac_secret or grant.locked for grant in grants):
         return tuple(grants), receive
@@ -51,18 +52,20 @@ async def check_signature(
     if signature is None or timestamp is None:
         if free:
             return free, receive
-        raise _unsigned(f"requests with this key must be signed: {SIGNATURE_HEADER} and {TIMESTAMP_HEADER}")
+        raise _unsigned(
+            f"requests with this key must be signed: send {SIGNATURE_HEADER} and {TIMESTAMP_HEADER}"
+        )
     moment = _check_form(headers, signature, timestamp, context.settings.hmac_window_seconds)
     declared = _declared_digest(headers)
     if declared is not None:
         digest, receive = declared, _checking(receive, declared)
-    elif _has_body(scope, headers):
+    elif scope["type"] == "http" and has_body(headers):
         body = await _read(receive, context)
-        digest, receive = hashlib.sha256(body).hexdigest(), _again(receive, body)
+        digest, receive = hashlib.sha256(body).hexdigest(), _replaying(receive, body)
     else:
         digest = hashlib.sha256().hexdigest()
     message = request_to_sign(
-        scope.get("method", "GET"),  # a websocket begins as one
+        scope.get("method", "GET"),  # the handshake of a WebSocket
         scope["raw_path"].partition(b"?")[0].decode("latin-1"),
         scope["query_string"].decode("latin-1"),
         timestamp,
@@ -70,19 +73,19 @@ async def check_signature(
     )
     signed = tuple(g for g in grants if g.hmac_secret and _fits(g.hmac_secret, message, signature))
     if not signed:
-        raise _unsigned("the signature does not fit; check the secret, and what is signed")
+        raise _unsigned("invalid signature; check the secret and the signed bytes")
     await _check_replay(context, signed[0].principal.name, moment, signature.lower())
     return (*signed, *free), receive
 
 
 def _check_form(headers: Headers, signature: str, timestamp: str, window: int) -> float:
-    """The moment of the request, in Unix seconds."""
+    """The time of the request, in Unix seconds. Raises Problem."""
     if len(headers.getlist(SIGNATURE_HEADER)) > 1 or len(headers.getlist(TIMESTAMP_HEADER)) > 1:
-        raise _unsigned("there is more than one signature")
+        raise _unsigned(f"{SIGNATURE_HEADER} or {TIMESTAMP_HEADER} was sent more than once")
     if not _SIGNATURE.fullmatch(signature):
         raise _unsigned(f"{SIGNATURE_HEADER} should be 64 hex digits")
     if not _TIMESTAMP.fullmatch(timestamp):
-        raise _unsigned(f"{TIMESTAMP_HEADER} should be Unix seconds, with a fraction or without")
+        raise _unsigned(f"{TIMESTAMP_HEADER} should be Unix seconds, with or without a fraction")
     moment, now = float(timestamp), time.time()
     if abs(now - moment) > window:
         raise _unsigned(f"{TIMESTAMP_HEADER} is more than {window} seconds from our clock, {int(now)}")
@@ -102,14 +105,8 @@ def _fits(secret: str, message: bytes, signature: str) -> bool:
     return hmac.compare_digest(sign_message(secret, message), signature.lower())
 
 
-def _has_body(scope: Scope, headers: Headers) -> bool:
-    if scope["type"] != "http":
-        return False
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-
-
 def _declared_digest(headers: Headers) -> str | None:
-    """The SHA-256 in `Content-Digest`, hex; None where there is none."""
+    """The SHA-256 in `Content-Digest`, in hex; None without one. Raises Problem."""
     given = headers.getlist(DIGEST_HEADER)
     found = _DIGEST.findall(", ".join(given))
     if not found:
@@ -135,7 +132,7 @@ async def _read(receive: Receive, context: EdgeContext) -> bytes:
                 if len(body) > MAX_BODY_BYTES:
                     raise Problem(
                         Code.TOO_LARGE,
-                        f"a body over {MAX_BODY_BYTES} bytes has to have a signed {DIGEST_HEADER}",
+                        f"a body over {MAX_BODY_BYTES} bytes needs a signed {DIGEST_HEADER}",
                     )
                 if not message.get("more_body", False):
                     return bytes(body)
@@ -145,22 +142,22 @@ async def _read(receive: Receive, context: EdgeContext) -> bytes:
         ) from None
 
 
-def _again(receive: Receive, body: bytes) -> Receive:
-    """The body that was read already, and then whatever comes."""
-    told = False
+def _replaying(receive: Receive, body: bytes) -> Receive:
+    """The body that was read already, then the connection's further messages."""
+    replayed = False
 
     async def replay() -> Message:
-        nonlocal told
-        if told:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        told = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
 
 
 def _checking(receive: Receive, digest: str) -> Receive:
-    """The body as it comes; its end comes only where it has this digest. Raises Problem otherwise."""
+    """The body as it streams in. Raises Problem in place of its end unless it has this digest."""
     hashed = hashlib.sha256()
     over = False
 
@@ -172,7 +169,7 @@ def _checking(receive: Receive, digest: str) -> Receive:
             if not message.get("more_body", False):
                 over = True
                 if hashed.hexdigest() != digest:
-                    raise _unsigned(f"the body does not have the {DIGEST_HEADER} that was signed")
+                    raise _unsigned(f"the body does not have the signed {DIGEST_HEADER}")
         return message
 
     return checked

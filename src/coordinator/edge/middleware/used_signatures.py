@@ -1,4 +1,4 @@
-"""The signatures of requests that were used: each is good once."""
+"""The used signatures of requests: each is valid once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_REMEMBERED: Final = 100_000
 
 
 class UsedSignatures:
-    """The signatures that were used, for as long as their timestamps are good."""
+    """Remembers used signatures as long as their timestamps are valid."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -22,7 +22,7 @@ class UsedSignatures:
         """By name, and by timestamp in whole windows."""
 
     def use(self, name: str, timestamp: float, window: int, signature: str) -> bool:
-        """Whether this is the signature's first use. Raises Problem where there are too many to remember."""
+        """Whether this is the signature's first use. Raises Problem if there are too many to remember."""
         now = self._clock()
         oldest = (now - window) // window
         if (name, int(timestamp // window)) not in self._used:
@@ -34,7 +34,7 @@ class UsedSignatures:
         if len(used) >= MAX_REMEMBERED:
             raise Problem(
                 Code.RATE_LIMITED,
-                "too many signed requests at a time",
+                "too many signed requests; wait as long as Retry-After says",
                 headers={"Retry-After": str(window)},
             )
         used.add(token)

@@ -1,4 +1,4 @@
-"""What all answers share: moments, what is read, what an accepted command is answered, and problems."""
+"""The common parts of all answers: moments, views, answers to accepted commands, and problems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def moment(millis: Millis) -> datetime:
 
 
 def rfc3339(at: datetime) -> str:
-    """Such as 2026-01-31T12:00:00.250Z."""
+    """RFC 3339 text such as 2026-01-31T12:00:00.250Z."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -31,13 +31,13 @@ Moment = Annotated[
 
 
 class View(BaseModel):
-    """Something that is read."""
+    """The answer of a read, or a part of it."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class CommandAnswer(BaseModel):
-    """What an accepted command is answered: its effect is in the log at `position`."""
+    """The answer to an accepted command: its effect is in the log at `position`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

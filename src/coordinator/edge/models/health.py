@@ -1,4 +1,4 @@
-"""How the coordinator is, and its figures."""
+"""The coordinator's health and statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FollowerView(View):
 
 
 class StatsView(View):
-    """Figures of this process and of the tables. Counters begin with the process."""
+    """Statistics of this process and of the tables. Counters begin with the process."""
 
     mode: str
     position: int
@@ -35,7 +35,7 @@ class StatsView(View):
 
 
 class HealthView(View):
-    """How the coordinator is; `reasons` says what is wrong."""
+    """The coordinator's health; `reasons` lists its problems."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

@@ -1,4 +1,4 @@
-"""Jobs, what came of them, the receipts for them, and the files that they name."""
+"""Jobs, their results, their receipts and their files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class JobError(View):
 
 
 class JobSubmitAnswer(CommandAnswer):
-    """A job that was submitted; its result or error, where the request waited for the end."""
+    """A submitted job; with its result or error if the request waited for its end."""
 
     job_id: UUID
     state: JobStateName
@@ -61,7 +61,7 @@ class JobPage(View):
 
 
 class JobResult(View):
-    """What a completed job gave. `result_digest` is SHA-256 over the salt (hex) and the canonical result."""
+    """A completed job's result. `result_digest` is SHA-256 over the salt (hex) and the canonical result."""
 
     job_id: UUID
     state: Literal["COMPLETED"]
@@ -74,7 +74,7 @@ class JobResult(View):
 
 
 class Receipt(View):
-    """A signed receipt, AITBC receipt 1.0; see the page on auditing for how to verify one."""
+    """A signed receipt, AITBC receipt 1.0; docs/auditing.md says how to verify one."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -89,7 +89,7 @@ class ReceiptPage(View):
 
 
 class BlobView(View):
-    """A stored file; `blob` is how a payload or result names it."""
+    """A stored file; `blob` is its reference in a payload or result."""
 
     blob: str
     sha256: str

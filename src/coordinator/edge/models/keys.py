@@ -21,14 +21,16 @@ class KeyAnswer(CommandAnswer):
 
 
 class NewSecretAnswer(KeyAnswer):
-    """`key` is shown this once: it is stored nowhere, and a repeat does not show it again."""
+    """`key` is shown only once: it is stored nowhere, and a repeat does not show it again."""
 
     key: str | None = Field(None, description="`name:secret`, as `X-Api-Key` takes it.")
-    hmac_secret: str | None = Field(None, description="What requests are signed with, if they have to be.")
+    hmac_secret: str | None = Field(
+        None, description="The secret that signs requests, if they must be signed."
+    )
 
 
 class KeyView(View):
-    """An API key that was made at run time; `old_until` is when the secrets before its newest end."""
+    """An API key that was made at run time; `old_until` is the end of its secrets before the newest."""
 
     key_id: UUID
     name: str

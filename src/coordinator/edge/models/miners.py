@@ -1,4 +1,4 @@
-"""Miners: their sessions, what they are offered over HTTP, and what their reports are answered."""
+"""Miners: their sessions, polled offers, and the answers to their reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MinerState = Literal["ONLINE", "DRAINING", "OFFLINE"]
 
 
 class MinerRegisterAnswer(CommandAnswer):
-    """A session has begun. `session_token` is the session id under the name that AITBC's miners look for."""
+    """A session has begun. `session_token` is the session id under the name that AITBC's miners expect."""
 
     miner_id: str
     session_id: str
@@ -51,7 +51,7 @@ class MinerAnswer(CommandAnswer):
 
 
 class PolledOffer(Offer):
-    """An offer that is claimed already: run it, send its result. `expires_at` is in Unix milliseconds."""
+    """An offer that is already claimed: run it, send its result. `expires_at` is in Unix milliseconds."""
 
     position: int
 
@@ -63,10 +63,10 @@ class AttemptAnswer(CommandAnswer):
 
 
 class ProgressAnswer(CommandAnswer):
-    """A report was passed on. `position`: what this process knows of the log; a report is not in it."""
+    """The report was passed on. `position` is the last position known here; reports are not in the log."""
 
     whole: bool
-    """Send the whole text so far, with `whole`: its beginning is not known here."""
+    """Send the whole text so far, with `whole`: its beginning is unknown here."""
 
 
 class ResultAnswer(AttemptAnswer):

@@ -1,4 +1,4 @@
-"""The registry: services and their versions, and whether a payload would do for one."""
+"""The registry: services, their versions, and checks of payloads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ServiceView(ServiceSpec):
 
 
 class ServiceSchema(View):
-    """JSON Schema 2020-12 of what a service takes and gives."""
+    """JSON Schema 2020-12 of a service's payload and result."""
 
     service: str
     version: int
@@ -55,7 +55,7 @@ class ServiceSchema(View):
 
 
 class ServiceRequirements(View):
-    """What a miner needs for a service, at least and better; and how a job may be bounded."""
+    """A service's needs of a miner, minimum and recommended, and its limits."""
 
     service: str
     version: int
@@ -87,7 +87,7 @@ class ServiceVersionPage(View):
 
 
 class CategoryView(View):
-    """A kind of service, and how many of them take jobs."""
+    """A category, and the number of its services that take jobs."""
 
     id: str
     services: int
@@ -98,8 +98,8 @@ class CategoryPage(View):
     next_cursor: str | None
 
 
-class ValidateAsk(BaseModel):
-    """A payload, and the service that it is for (an id or an alias)."""
+class ValidateRequest(BaseModel):
+    """A payload, and its service (an id or an alias)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -107,7 +107,7 @@ class ValidateAsk(BaseModel):
     payload: dict[str, Any]
 
     @classmethod
-    def of(cls, fields: dict[str, Any]) -> ValidateAsk:
+    def of(cls, fields: dict[str, Any]) -> ValidateRequest:
         """Raises Refusal."""
         try:
             return cls.model_validate(fields)
@@ -116,7 +116,7 @@ class ValidateAsk(BaseModel):
 
 
 class FaultView(View):
-    """One thing that is wrong with a payload: where, by which keyword of the schema, and what; no values."""
+    """One fault of a payload: its place, the keyword of the schema, and a text without values."""
 
     place: str
     keyword: str
@@ -124,7 +124,7 @@ class FaultView(View):
 
 
 class ValidateAnswer(View):
-    """Whether a service would take this payload as it is now."""
+    """Whether the service's current version accepts this payload."""
 
     valid: bool
     service: str

@@ -1,7 +1,7 @@
-"""What the OpenAI API calls the same: each request is a job that a miner runs, and waits for its result.
+"""The endpoints of the OpenAI API: each request is a job that a miner runs, and waits for its result.
 
-One file per noun, as there; docs/openai.md says what is supported, exactly. Endpoints raise the problems that
-all endpoints raise; `errors` writes them as OpenAI does.
+One file per noun of that API; docs/openai.md lists the supported members. Endpoints raise the same problems
+as all others; `errors` rewrites them in OpenAI's shape.
 """
 
 from coordinator.edge.openai import audio, chat, completions, embeddings, images, models

@@ -1,4 +1,4 @@
-"""Answers: what they have in common, and how endpoints describe theirs for OpenAPI."""
+"""Answers: their common parts, and their description for OpenAPI."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def usage_of(done: Done) -> Usage:
 
 
 def answer(model: BaseModel, *job_ids: UUID) -> Response:
-    """The answer, which names the jobs that it came from: they have receipts."""
+    """The answer, with the header that names its jobs: they have receipts."""
     return Response(model.model_dump_json(), headers=job_header(*job_ids), media_type="application/json")
 
 
@@ -62,7 +62,7 @@ def openai_responses(
     if jobs:
         success["headers"] = {
             JOB_HEADER: {
-                "description": "The job that gave this, or several; each has a receipt.",
+                "description": "The job of this answer, or several; each has a receipt.",
                 "schema": {"type": "string"},
             }
         }
@@ -72,7 +72,7 @@ def openai_responses(
 
 def _refusal(status: int) -> dict[str, Any]:
     kind, code = _REFUSALS[status]
-    error = {"message": "what was wrong, and what to do", "type": kind, "param": None, "code": code}
+    error = {"message": "the fault, and what to do", "type": kind, "param": None, "code": code}
     return {
         "model": OpenAIError,
         "description": HTTPStatus(status).phrase,

@@ -21,13 +21,13 @@ from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
 
 SERVICE: Final = "speech_recognition"
 WHISPER_1: Final = ("large-v3", "large-v2", "large", "medium", "small", "base", "tiny")
-"""What OpenAI's one name for Whisper stands for here: the best of these that a live miner offers."""
+"""The models behind OpenAI's name `whisper-1`: the best of these that a live miner offers."""
 
 router = APIRouter(prefix="/audio", tags=[TAG])
 
 
 class TranslationRequest(OpenAIRequest):
-    """What is to be translated into English. Texts of a form are read as what they should be."""
+    """A request to translate speech into English. A form's texts get the types of the members."""
 
     model_config = ConfigDict(strict=False)
 
@@ -45,7 +45,7 @@ class TranslationRequest(OpenAIRequest):
             if name.endswith("[]"):
                 fields[name.removesuffix("[]")] = texts
             elif len(texts) > 1:
-                raise bad_request(None, "a part is there more than once")
+                raise bad_request(None, "a part was sent more than once")
             elif texts[0]:
                 fields[name] = texts[0]
         return cls.read(fields)
@@ -58,7 +58,7 @@ class TranslationRequest(OpenAIRequest):
         }
 
     def job_payload(self, model: str, task: str) -> dict[str, Any]:
-        """What the miner is given."""
+        """The job's payload."""
         sent: dict[str, Any] = {
             "audio_url": self.file,
             "model": model,
@@ -71,7 +71,7 @@ class TranslationRequest(OpenAIRequest):
 
 
 class TranscriptionRequest(TranslationRequest):
-    """What is to be written down. As with OpenAI's Whisper, `stream` is ignored."""
+    """A request to transcribe speech. As with OpenAI's Whisper, `stream` is ignored."""
 
     IGNORED: ClassVar = frozenset({"user", "stream"})
     ONLY: ClassVar = {
@@ -83,7 +83,7 @@ class TranscriptionRequest(TranslationRequest):
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$")] | None = None
 
     def job_payload(self, model: str, task: str) -> dict[str, Any]:
-        """What the miner is given."""
+        """The job's payload."""
         sent = super().job_payload(model, task)
         return sent if self.language is None else {**sent, "language": self.language}
 
@@ -95,7 +95,7 @@ class Transcription(BaseModel):
 
 
 class SpokenSegment(BaseModel):
-    """A piece of the recording, in seconds. What the engine does not tell is 0."""
+    """A segment of the recording, in seconds. Values that the engine does not give are 0."""
 
     id: int
     start: float
@@ -110,7 +110,7 @@ class SpokenSegment(BaseModel):
 
 
 class VerboseTranscription(BaseModel):
-    """The text with its pieces. `language` is a code such as `de`; `duration` is in seconds."""
+    """The text with its segments. `language` is a code such as `de`; `duration` is in seconds."""
 
     task: Literal["transcribe", "translate"]
     language: str
@@ -122,14 +122,14 @@ class VerboseTranscription(BaseModel):
 @router.post(
     "/transcriptions",
     response_model=Transcription | VerboseTranscription,
-    summary="Write down speech",
+    summary="Transcribe speech",
     description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
     responses=openai_responses(texts=True),
     openapi_extra=TranscriptionRequest.form_body(),
 )
 async def create_transcription(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
     asked = TranscriptionRequest.read_form(await _form(request, runner, principal))
-    return await _heard(runner, asked, "transcribe")
+    return await _answer_speech(runner, asked, "transcribe")
 
 
 @router.post(
@@ -142,7 +142,7 @@ async def create_transcription(request: Request, runner: RunnerOfRequest, princi
 )
 async def create_translation(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
     asked = TranslationRequest.read_form(await _form(request, runner, principal))
-    return await _heard(runner, asked, "translate")
+    return await _answer_speech(runner, asked, "translate")
 
 
 async def _form(request: Request, runner: Runner, principal: Client) -> dict[str, list[str]]:
@@ -151,11 +151,11 @@ async def _form(request: Request, runner: Runner, principal: Client) -> dict[str
     return await read_form(request, runner.context, principal, "file")
 
 
-async def _heard(
+async def _answer_speech(
     runner: Runner, asked: TranslationRequest, task: Literal["transcribe", "translate"]
 ) -> Response:
     if not asked.file.startswith("blob:"):
-        raise bad_request("file", "file: should be the recording itself")
+        raise bad_request("file", "file: send the recording itself")
     model = await _model(runner, asked.model)
     done = await runner.run(SERVICE, model, asked.job_payload(model, task))
     match asked.response_format:

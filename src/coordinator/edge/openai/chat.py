@@ -1,4 +1,4 @@
-"""Chat completions: a conversation that a language model goes on with."""
+"""Chat completions: a language model continues a conversation."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class ChatMessage(LlmMessage):
     @model_validator(mode="before")
     @classmethod
     def _as_answered(cls, message: Any) -> Any:
-        # Clients send back what they were answered, with all that it did not have.
+        # Clients send earlier answers back, with null and empty members.
         if not isinstance(message, dict):
             return message
         return {name: value for name, value in message.items() if value is not None and value != []}
 
 
 class ChatRequest(GenerationRequest):
-    """What a chat asks for."""
+    """A request for a chat completion."""
 
     ONLY: ClassVar = {
         **GenerationRequest.ONLY,
@@ -67,7 +67,7 @@ class ChatRequest(GenerationRequest):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
 
     def job_payload(self) -> dict[str, Any]:
-        """What the miner is given."""
+        """The job's payload."""
         messages = [message.model_dump(exclude_none=True) for message in self.messages]
         most = self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS
         return {**self.payload(most), "messages": messages}
@@ -87,7 +87,7 @@ class ChatChoice(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """What the model answered."""
+    """The model's answer."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -101,7 +101,8 @@ class ChatCompletion(BaseModel):
     "",
     response_model=ChatCompletion,
     summary="Answer a chat",
-    description="With `stream`, server-sent events of chunks as the tokens are made. Hanging up cancels it.",
+    description="With `stream`, server-sent events of chunks as the tokens are generated. If the client "
+    "disconnects, the job is cancelled.",
     responses=openai_responses(events=True),
     openapi_extra=ChatRequest.body(
         model="llama-7b",
@@ -138,15 +139,20 @@ def finish_reason(done: Done) -> Literal["stop", "length"]:
 def chunks_of(
     asked: ChatRequest, completion_id: str, created: int
 ) -> Callable[[str | Done], list[dict[str, Any]]]:
-    """How pieces of text, and the end, become chunks of this chat."""
-    head = {"id": completion_id, "object": "chat.completion.chunk", "created": created, "model": asked.model}
+    """A function that makes chunks of this chat from pieces of text, and from the end."""
+    common = {
+        "id": completion_id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": asked.model,
+    }
     if asked.with_usage:
-        head = {**head, "usage": None}
+        common = {**common, "usage": None}
     begun = False
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return {**head, "choices": [choice]}
+        return {**common, "choices": [choice]}
 
     def chunks(piece: str | Done) -> list[dict[str, Any]]:
         nonlocal begun
@@ -156,7 +162,7 @@ def chunks_of(
             return [*first, chunk({"content": piece})]
         last = [chunk({}, finish_reason(piece))]
         if asked.with_usage:
-            last.append({**head, "choices": [], "usage": usage_of(piece).model_dump()})
+            last.append({**common, "choices": [], "usage": usage_of(piece).model_dump()})
         return [*first, *last]
 
     return chunks

@@ -1,4 +1,4 @@
-"""Completions: a text that a language model goes on with, as it is."""
+"""Completions: a language model continues a plain text."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from coordinator.edge.openai.runs import Done, RunnerOfRequest
 from coordinator.edge.openai.streaming import follow, respond
 
 DEFAULT_TOKENS: Final = 16
-"""OpenAI's."""
+"""OpenAI's default."""
 Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
 
 router = APIRouter(prefix="/completions", tags=[TAG])
 
 
 class CompletionRequest(GenerationRequest):
-    """What a completion asks for."""
+    """A request for a completion."""
 
     ONLY: ClassVar = {**GenerationRequest.ONLY, "best_of": (1,), "echo": (False,), "suffix": ("",)}
 
@@ -34,7 +34,7 @@ class CompletionRequest(GenerationRequest):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = DEFAULT_TOKENS
 
     def job_payload(self) -> dict[str, Any]:
-        """What the miner is given."""
+        """The job's payload."""
         prompt = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
         return {**self.payload(self.max_tokens), "prompt": prompt}
 
@@ -47,7 +47,7 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """How the model went on."""
+    """The model's continuation."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -61,7 +61,8 @@ class Completion(BaseModel):
     "",
     response_model=Completion,
     summary="Complete a text",
-    description="With `stream`, server-sent events of chunks as the tokens are made. Hanging up cancels it.",
+    description="With `stream`, server-sent events of chunks as the tokens are generated. If the client "
+    "disconnects, the job is cancelled.",
     responses=openai_responses(events=True),
     openapi_extra=CompletionRequest.body(
         model="llama-7b", prompt="Three uses for a retired mining rig:", max_tokens=100
@@ -87,21 +88,21 @@ async def create_completion(request: Request, runner: RunnerOfRequest) -> Respon
 def chunks_of(
     asked: CompletionRequest, completion_id: str, created: int
 ) -> Callable[[str | Done], list[dict[str, Any]]]:
-    """How pieces of text, and the end, become chunks of this completion."""
-    head = {"id": completion_id, "object": "text_completion", "created": created, "model": asked.model}
+    """A function that makes chunks of this completion from pieces of text, and from the end."""
+    common = {"id": completion_id, "object": "text_completion", "created": created, "model": asked.model}
     if asked.with_usage:
-        head = {**head, "usage": None}
+        common = {**common, "usage": None}
 
     def chunk(text: str, finish: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
-        return {**head, "choices": [choice]}
+        return {**common, "choices": [choice]}
 
     def chunks(piece: str | Done) -> list[dict[str, Any]]:
         if isinstance(piece, str):
             return [chunk(piece)]
         last = [chunk("", finish_reason(piece))]
         if asked.with_usage:
-            last.append({**head, "choices": [], "usage": usage_of(piece).model_dump()})
+            last.append({**common, "choices": [], "usage": usage_of(piece).model_dump()})
         return last
 
     return chunks

@@ -21,14 +21,14 @@ from coordinator.edge.openai.runs import RunnerOfRequest
 SERVICE: Final = "text_embedding"
 TEXTS_IN_JOB: Final = 64
 MAX_TEXTS: Final = 2048
-"""OpenAI's limit; so many are several jobs."""
+"""OpenAI's limit; more than TEXTS_IN_JOB make several jobs."""
 Text = Annotated[str, Field(min_length=1, max_length=8192)]
 
 router = APIRouter(prefix="/embeddings", tags=[TAG])
 
 
 class EmbeddingRequest(OpenAIRequest):
-    """What is to be embedded. Texts that are too long for the model are an error, as they are at OpenAI."""
+    """A request for embeddings. Texts that are too long for the model are an error, as at OpenAI."""
 
     IGNORED: ClassVar = FOR_THE_PROVIDER
 
@@ -37,7 +37,7 @@ class EmbeddingRequest(OpenAIRequest):
     encoding_format: Literal["float", "base64"] = "float"
 
     def job_payloads(self) -> list[dict[str, Any]]:
-        """What miners are given."""
+        """The payloads of the jobs."""
         texts = [self.input] if isinstance(self.input, str) else self.input
         some = [texts[start : start + TEXTS_IN_JOB] for start in range(0, len(texts), TEXTS_IN_JOB)]
         return [{"model": self.model, "texts": part, "truncate": False} for part in some]
@@ -69,7 +69,7 @@ class EmbeddingList(BaseModel):
     "",
     response_model=EmbeddingList,
     summary="Embed texts",
-    description="More than 64 texts are several jobs.",
+    description="More than 64 texts make several jobs.",
     responses=openai_responses(),
     openapi_extra=EmbeddingRequest.body(model="all-minilm-l6-v2", input=["a cheap GPU", "an expensive GPU"]),
 )

@@ -1,7 +1,7 @@
 """Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
 
-A piece of ASGI middleware rewrites the problems of these paths, whoever answered them: the endpoint, the
-check of the key, the rate limit, or the last catch.
+ASGI middleware rewrites the problems on these paths, from any source: the endpoint, authentication, the rate
+limit, or an unexpected error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PREFIXES: Final = (
 NO_RETRY: Final = {"X-Should-Retry": "false"}
 """OpenAI's own clients look at this header before they send a request again."""
 _STATUS: Final = {409: 400, 422: 400, 425: 400}
-"""OpenAI refuses whatever is wrong with a request with 400."""
+"""OpenAI answers 400 to any invalid request."""
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES: Final[Mapping[str, str]] = {
     Code.UNAUTHORIZED_KEY: "invalid_api_key",
@@ -40,7 +40,7 @@ _CODES: Final[Mapping[str, str]] = {
 
 
 class OpenAIErrorDetail(BaseModel):
-    """What went wrong; `param` names the member of the request that it is about."""
+    """The fault; `param` names the member of the request at fault."""
 
     message: str
     type: Literal[
@@ -55,13 +55,13 @@ class OpenAIErrorDetail(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """An error as the OpenAI API has them."""
+    """An error in the shape of the OpenAI API."""
 
     error: OpenAIErrorDetail
 
 
 class OpenAIErrors:
-    """ASGI middleware: problems on the facade's paths leave in OpenAI's shape, under OpenAI's status."""
+    """ASGI middleware: answers problems on these paths in OpenAI's shape, with OpenAI's status."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -91,12 +91,12 @@ class OpenAIErrors:
 
 
 def bad_request(param: str | None, detail: str, code: str = "invalid_value") -> Problem:
-    """Something in the request is not as it should be, or not supported here."""
+    """A problem with an invalid or unsupported member of the request."""
     return Problem(Code.INVALID_PAYLOAD, detail, status=400, members={"param": param, "openai_code": code})
 
 
 def as_openai(problem: Mapping[str, Any]) -> OpenAIError:
-    """A problem document as OpenAI writes it."""
+    """A problem document in OpenAI's shape."""
     status = status_of(int(problem["status"]))
     kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
     code = str(problem.get("code", ""))
@@ -113,7 +113,7 @@ def as_openai(problem: Mapping[str, Any]) -> OpenAIError:
 
 
 def status_of(status: int) -> int:
-    """The status under which OpenAI answers what we answer under this one."""
+    """OpenAI's status for this status of ours."""
     return _STATUS.get(status, status)
 
 

@@ -1,4 +1,4 @@
-"""Images: a text as pictures."""
+"""Images: generated from a text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/images", tags=[TAG])
 
 
 class ImageRequest(OpenAIRequest):
-    """What the pictures show. The last four members are not of OpenAI's API."""
+    """A request for images. The last four members are not in OpenAI's API."""
 
     IGNORED: ClassVar = FOR_THE_PROVIDER | {"moderation"}
     ONLY: ClassVar = {
@@ -47,7 +47,7 @@ class ImageRequest(OpenAIRequest):
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
 
     def job_payload(self) -> dict[str, Any]:
-        """What the miner is given."""
+        """The job's payload."""
         sent: dict[str, Any] = {"prompt": self.prompt, "model": self.model, "num_images": self.n}
         if self.size != "auto":
             sent["size"] = self.size
@@ -58,14 +58,14 @@ class ImageRequest(OpenAIRequest):
 
 
 class ImageObject(BaseModel):
-    """One picture: the base64 of its file."""
+    """One image: the base64 of its file."""
 
     b64_json: str
     revised_prompt: None = None
 
 
 class ImageList(BaseModel):
-    """The pictures."""
+    """The images."""
 
     created: int
     data: list[ImageObject]
@@ -74,8 +74,8 @@ class ImageList(BaseModel):
 @router.post(
     "/generations",
     response_model=ImageList,
-    summary="Make images",
-    description="The files themselves are in the answer. As blobs of the job they can be fetched again.",
+    summary="Generate images",
+    description="The answer contains the files. They are also blobs of the job, and can be fetched again.",
     responses=openai_responses(),
     openapi_extra=ImageRequest.body(prompt="a lighthouse at dusk, oil painting", size="512x512"),
 )

@@ -1,4 +1,4 @@
-"""Models: what live miners offer now."""
+"""Models that live miners offer now."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/models", tags=[TAG])
 
 
 class OfferedModel(BaseModel):
-    """A model that a live miner has. `created` is since when, in Unix seconds."""
+    """A model that a live miner offers. `created` is since when, in Unix seconds."""
 
     id: str
     object: Literal["model"] = "model"
@@ -40,7 +40,7 @@ class OfferedModels(BaseModel):
     "",
     response_model=OfferedModels,
     summary="List models",
-    description="Those that live miners offer now, for any of these endpoints.",
+    description="Models that live miners offer now, for any of these endpoints.",
     responses=openai_responses(jobs=False),
 )
 async def list_models(context: Context, _: Client) -> Response:

@@ -1,6 +1,6 @@
-"""Reading requests: what is supported is checked, what is not is refused by name, some is ignored.
+"""Reading requests: supported members are checked, unsupported ones are refused by name, some are ignored.
 
-As in the OpenAI API, a member that is null is one that is not there.
+As in the OpenAI API, null means absent.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ FOR_THE_PROVIDER: Final = frozenset(
         "user",
     }
 )
-"""What tells OpenAI how to keep, bill and route a request, and changes nothing of what it gives."""
+"""Members that tell OpenAI how to store, bill and route a request; they do not change its result."""
 
 
 NULL: Final = {"type": "null"}
 
 
 class OpenAIRequest(BaseModel):
-    """The members of a request that are supported."""
+    """The supported members of a request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     IGNORED: ClassVar[frozenset[str]] = frozenset({"user"})
-    """Taken, and without effect."""
+    """Members that are accepted, without effect."""
     ONLY: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """Members of which only these values are taken: those that ask for nothing."""
+    """Members of which only these values are accepted, which ask for nothing."""
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
@@ -50,7 +50,7 @@ class OpenAIRequest(BaseModel):
             name: value for name, value in fields.items() if value is not None and name not in cls.IGNORED
         }
         for name, allowed in cls.ONLY.items():
-            # JSON's true is no 1.
+            # JSON's true is not 1.
             value = known.pop(name, allowed[0])
             if not any(type(value) is type(a) and value == a for a in allowed):
                 raise bad_request(name, _only(name, allowed), "unsupported_parameter")
@@ -60,14 +60,14 @@ class OpenAIRequest(BaseModel):
             first = first_invalid_field(error)
             where = first.where[:80]
             if first.kind == "extra_forbidden":
-                detail = f"{where}: is not supported; docs/openai.md lists what is"
+                detail = f"{where}: not supported; docs/openai.md lists the supported members"
                 raise bad_request(where, detail, "unsupported_parameter") from None
             code = "missing_required_parameter" if first.kind == "missing" else "invalid_value"
             raise bad_request(where or None, f"{where}: {first.why}" if where else first.why, code) from None
 
     @classmethod
     def schema_of(cls, *, nulls: bool = True) -> dict[str, Any]:
-        """The request for OpenAPI, with what is ignored and what is limited; a form has no `nulls`."""
+        """The request's schema for OpenAPI, with ignored and limited members; a form has no `nulls`."""
         schema = cls.model_json_schema(ref_template=SCHEMA_REF)
         required = schema.get("required", ())
         properties: dict[str, Any] = {
@@ -89,7 +89,7 @@ class OpenAIRequest(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """How to stream. Obfuscation hides the sizes of tokens from who watches the wire; we have none."""
+    """Options of a stream. Obfuscation, which hides the sizes of tokens on the wire, is not supported."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -98,7 +98,7 @@ class StreamOptions(BaseModel):
 
 
 class GenerationRequest(OpenAIRequest):
-    """What chats and completions have in common."""
+    """The common members of chats and completions."""
 
     IGNORED: ClassVar = FOR_THE_PROVIDER
     ONLY: ClassVar = {"n": (1,), "logit_bias": ({},)}
@@ -115,8 +115,10 @@ class GenerationRequest(OpenAIRequest):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    top_k: Annotated[int, Field(ge=0, le=100, description="Not of OpenAI: 0 samples from all.")] = 0
-    repetition_penalty: Annotated[float, Field(ge=0, le=2, description="Not of OpenAI: 1 is none.")] = 1.0
+    top_k: Annotated[int, Field(ge=0, le=100, description="Not in OpenAI's API; 0 samples from all.")] = 0
+    repetition_penalty: Annotated[float, Field(ge=0, le=2, description="Not in OpenAI's API; 1 is none.")] = (
+        1.0
+    )
 
     @property
     def with_usage(self) -> bool:
@@ -124,7 +126,7 @@ class GenerationRequest(OpenAIRequest):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def payload(self, max_tokens: int) -> dict[str, Any]:
-        """The payload of `llm_inference`, without what the model is asked. OpenAI's defaults are not ours."""
+        """The payload of `llm_inference`, without the prompt. OpenAI's defaults differ from ours."""
         sent: dict[str, Any] = {
             "model": self.model,
             "max_tokens": max_tokens,
@@ -151,13 +153,13 @@ def _optional(spec: dict[str, Any], *, nulls: bool) -> dict[str, Any]:
     if nulls:
         return spec if NULL in choices else {"anyOf": [spec, NULL]}
     others = [choice for choice in choices if choice != NULL]
-    told = {key: value for key, value in spec.items() if key != "anyOf"}
-    return {**told, **(others[0] if len(others) == 1 else {"anyOf": others})}
+    rest = {key: value for key, value in spec.items() if key != "anyOf"}
+    return {**rest, **(others[0] if len(others) == 1 else {"anyOf": others})}
 
 
 def _only(name: str, allowed: tuple[Any, ...]) -> str:
     first = allowed[0]
     if isinstance(first, (dict, list)) and not first:
-        return f"{name}: is not supported"
+        return f"{name}: not supported"
     text = " or ".join("true" if a is True else "false" if a is False else str(a) for a in allowed)
     return f"{name}: only {text} is supported"

@@ -1,4 +1,4 @@
-"""A request as a job: submitted with the constraints that follow from it, waited for, cancelled if left."""
+"""Runs a request as a job: submits it, waits for its end, and cancels it if the client disconnects."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from coordinator.edge.state.rows import JobRow
 
 JOB_HEADER: Final = "X-Job-Id"
 GRACE_S: Final = 30.0
-"""On top of a job's time to live, for the timers to end it."""
+"""Added to a job's time to live, so that the timers can end it."""
 MAX_RESULT_BYTES: Final = 64 * 2**20
-"""Of a result document, or of the files in it."""
+"""Of a result, or of one of its files."""
 _OF_THE_CLIENT: Final = frozenset({"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "UNSUPPORTED", "BLOB_NOT_FOUND"})
-"""What a miner fails a job with where the request is to blame."""
+"""A miner's error codes for faults of the request."""
 T = TypeVar("T")
 
 _cancelling: Final = Background("openai-cancel")
@@ -59,7 +59,7 @@ class Followed(NamedTuple):
 
 
 class Runner:
-    """Runs jobs in the name of one request. With an idempotency key a repeat meets the same job."""
+    """Runs the jobs of one request. With an idempotency key a repeat gets the same job."""
 
     def __init__(
         self, request: Request, context: EdgeContext, principal: Principal, idempotency_key: str | None
@@ -70,16 +70,16 @@ class Runner:
         self._request = request
         self._principal = principal
         self._key = idempotency_key or uuid4().hex
-        self._may_come_back = idempotency_key is not None
+        self._may_repeat = idempotency_key is not None
         self._final: set[UUID] = set()
 
     async def check_model(self, service: str, model: str) -> None:
-        """Return at once if a live miner offers it. Raises Problem."""
+        """Return at once if a live miner offers the model. Raises Problem."""
         await check_model(self.context.offerings, service, model)
 
     @property
     def job_id(self) -> UUID:
-        """The id that the request's job has, or its first one: known before it is submitted."""
+        """The id of the request's (first) job, which is known before the submit."""
         return self._id_of(0)
 
     def id_of(self, kind: str) -> str:
@@ -87,15 +87,15 @@ class Runner:
         return f"{kind}-{self.job_id.hex}"
 
     async def run(self, service: str, model: str, payload: Mapping[str, Any]) -> Done:
-        """A job from its submit to its result.
+        """Run a job from its submit to its result.
 
-        Raises Problem, Refusal; ClientDisconnect where the client went away, and then the job is cancelled.
+        Raises Problem, Refusal; ClientDisconnect if the client disconnected, and then the job is cancelled.
         """
         [done] = await self.run_all(service, model, [payload])
         return done
 
     async def run_all(self, service: str, model: str, payloads: Sequence[Mapping[str, Any]]) -> list[Done]:
-        """Several jobs side by side, for one answer; if one fails, all are cancelled. Raises as `run`."""
+        """Run several jobs at once; if one fails, all are cancelled. Raises what `run` raises."""
         await self.check_model(service, model)
 
         async def all_of_them() -> list[Done]:
@@ -115,10 +115,10 @@ class Runner:
     async def followed(
         self, service: str, model: str, payload: Mapping[str, Any], woken: asyncio.Event
     ) -> AsyncIterator[Followed]:
-        """The same for who follows the job meanwhile. `woken` is set by news, and by the job's end."""
+        """Run a job and follow it meanwhile. `woken` is set by progress, and by the job's end."""
         await self.check_model(service, model)
         with self._ended(0) as (job_id, ended):
-            # Watched before it is there: nothing of it has to be asked for afterwards.
+            # Watched before the submit, so that no progress is missed.
             async with self.context.live.progress.watch(job_id, on_news=woken.set) as progress:
                 telling = asyncio.ensure_future(_tell(ended, woken))
                 try:
@@ -129,7 +129,7 @@ class Runner:
                     await asyncio.gather(telling, return_exceptions=True)
 
     async def finish(self, job_id: UUID) -> Done:
-        """The result of a job that is final. Raises Problem where it has none, or is not final."""
+        """The result of a final job. Raises Problem if it has none, or is not final."""
         row = await find_job(self.context, self._principal, job_id)
         if row.is_final:
             self._final.add(job_id)
@@ -143,7 +143,7 @@ class Runner:
         return Done(job_id, json.loads(body))
 
     async def blob(self, ref: str) -> bytes:
-        """A file of a result. Raises Problem where it is too large for an answer, BlobError."""
+        """A file of a result. Raises Problem if it is too large for an answer, BlobError."""
         sha256 = parse_blob_ref(ref) if ref.startswith("blob:") else ref
         content = bytearray()
         async for piece in self.context.blobs.get(sha256):
@@ -155,7 +155,7 @@ class Runner:
         return bytes(content)
 
     async def unless_gone(self, work: Awaitable[T]) -> T:
-        """What this gives; ClientDisconnect instead once the client has gone, and then it is cancelled."""
+        """The result of this work. Raises ClientDisconnect once the client is gone, and cancels the work."""
         task = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_gone(self._request))
         try:
@@ -177,7 +177,7 @@ class Runner:
 
     @contextmanager
     def _ended(self, part: int) -> Iterator[tuple[UUID, asyncio.Event]]:
-        """The id of the job that will be, and its end: watched from before it begins."""
+        """The id of the job, and the event of its end, which is watched from before the submit."""
         job_id = self._id_of(part)
         with self.context.job_watch.ended(str(job_id)) as ended:
             yield job_id, ended
@@ -204,20 +204,20 @@ class Runner:
             send(self.context, self._principal, JobSubmit.topic, fields, self._request)
         )
         try:
-            # Also where we are interrupted: what was begun to be submitted is in the log, or is not.
+            # Shielded: after an interrupted submit, nobody would know whether the job is in the log.
             await asyncio.shield(submitting)
             yield
         except BaseException:
-            if job_id not in self._final and not self._may_come_back:
+            if job_id not in self._final and not self._may_repeat:
                 self._cancel(job_id, submitting)
             raise
 
     def _cancel(self, job_id: UUID, submitting: asyncio.Future[Any]) -> None:
-        """Cancel the job beside whatever happens to this request."""
+        """Cancel the job in a task of its own, which outlives this request."""
 
         async def cancel() -> None:
             fields = {"job_id": str(job_id), "reason": "nobody waits for it any more"}
-            # It was not submitted, or is final already; or it can't be done now, and the job expires.
+            # Failures are harmless: the job was not submitted, is final already, or will expire.
             with suppress(Exception):
                 await submitting
                 await send(self.context, self._principal, JobCancel.topic, fields, self._request)
@@ -242,7 +242,7 @@ async def runner_of(
             alias="Idempotency-Key",
             min_length=1,
             max_length=150,
-            description="The same key means the same job, which is then not cancelled when you hang up.",
+            description="The same key means the same job, which is then not cancelled if you disconnect.",
         ),
     ] = None,
 ) -> Runner:
@@ -254,9 +254,9 @@ RunnerOfRequest = Annotated[Runner, Depends(runner_of)]
 
 
 def _failure(row: JobRow) -> Problem:
-    """Why there is no result, and whether sending the same again may help."""
+    """Why there is no result, and whether the client may retry."""
     if row.error is None:
-        # We were woken without an end: this process stops.
+        # The wait ended before the job: this process stops.
         return Problem(Code.UNAVAILABLE, "the coordinator is restarting; send it again")
     if row.state == "EXPIRED":
         return timed_out()
@@ -272,12 +272,12 @@ def _failure(row: JobRow) -> Problem:
     members = {"openai_code": code.lower()}
     if code in _OF_THE_CLIENT:
         return Problem(Code.INVALID_PAYLOAD, detail, status=400, headers=NO_RETRY, members=members)
-    # It was tried as often as a job may be; who sends it again makes it as many times more.
+    # All attempts of the job failed already: a client's automatic retries would multiply them.
     return Problem(Code.INTERNAL, detail, headers=NO_RETRY, members=members)
 
 
 def timed_out() -> Problem:
-    """Nothing came of it within the time limit."""
+    """No result came within the time limit."""
     return Problem(
         Code.UNAVAILABLE,
         "no miner finished this in time",

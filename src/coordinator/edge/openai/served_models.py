@@ -1,4 +1,4 @@
-"""Which models live miners offer now, for which service."""
+"""The models that live miners offer now, by service."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,99}")
 async def check_model(offerings: Offerings, service: str, model: str) -> None:
     """Return if a live miner has this model for this service. Raises Problem (model_not_found).
 
-    Before it says no, it takes another look.
+    Offerings are read anew before a refusal.
     """
     found: Sequence[Offering] = ()
     for stale_after in (STALE_AFTER_S, 0.0):
         found = await offerings.get(stale_after)
         if _has(found, service, model):
             return
-    there = models_of(found, [service])
-    shown = ", ".join(list(there)[:SHOWN_MODELS]) + (", …" if len(there) > SHOWN_MODELS else "")
-    # What was sent is quoted only where it looks like a model's name.
-    name = f"`{model}`" if _NAME.fullmatch(model) else "that was asked for"
+    offered = models_of(found, [service])
+    shown = ", ".join(list(offered)[:SHOWN_MODELS]) + (", …" if len(offered) > SHOWN_MODELS else "")
+    # A sent text is quoted only if it looks like a model's name.
+    name = f"the model `{model}`" if _NAME.fullmatch(model) else "this model"
     raise Problem(
         Code.NO_ELIGIBLE_MINER,
-        f"no live miner offers the model {name} for {service}; there is: {shown or 'none'}",
+        f"no live miner offers {name} for {service}; offered models: {shown or 'none'}",
         status=404,
         members={"param": "model"},
     )
@@ -46,7 +46,7 @@ def models_of(offerings: Sequence[Offering], services: Collection[str]) -> dict[
         if not set(services) & set(offering.capabilities.services):
             continue
         for model in offering.capabilities.models:
-            # Letter case does not count when jobs are matched: one name for each.
+            # Matching ignores case, so each model has one name.
             name, since = found.get(model.lower(), (model, offering.since))
             found[model.lower()] = (min(name, model), min(since, offering.since))
     return dict(sorted(found.values()))

@@ -1,4 +1,4 @@
-"""A job's text as server-sent events, while it is made."""
+"""A job's text as server-sent events, while it is generated."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from coordinator.edge.openai.errors import NO_RETRY, as_openai
 from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, timed_out
 
 KEEP_ALIVE_S: Final = 5.0
-"""Of silence, after which a comment says that we are still here. Before the first it is not decided whether
-the answer is a stream or an error."""
+"""Of silence, after which a comment is sent. Until the first one, the answer may still become an error."""
 _COMMENT: Final = b": waiting\n\n"
 _DONE: Final = b"data: [DONE]\n\n"
 
@@ -29,16 +28,16 @@ log = structlog.get_logger("edge")
 
 
 class StreamedText:
-    """The text of one job as far as it was sent on."""
+    """The text of one job as far as it was sent."""
 
     def __init__(self) -> None:
         self.sent = ""
         self._attempt: int | None = None
         self._broken = False
-        """What comes does not continue what was sent: the rest is in the result, if anywhere."""
+        """New text does not continue the sent text: only the result may still complete it."""
 
     def take(self, item: Progress | None) -> str:
-        """What this adds."""
+        """The new text in this progress."""
         if item is None or not item.text or self._broken:
             return ""
         if self._attempt is None:
@@ -54,11 +53,11 @@ class StreamedText:
         return text
 
     def finish(self, whole: str) -> str:
-        """What is left of the whole text. Raises Problem where another text was begun than this one."""
+        """The unsent rest of the whole text. Raises Problem if the sent text is not its beginning."""
         if not whole.startswith(self.sent):
             raise Problem(
                 Code.INTERNAL,
-                "the miner was lost, and the next one began anew; send it again",
+                "the miner was lost, and the next one began another text; send the request again",
                 headers=NO_RETRY,
                 members={"openai_code": "answer_interrupted"},
             )
@@ -68,9 +67,9 @@ class StreamedText:
 async def follow(
     runner: Runner, service: str, model: str, payload: Mapping[str, Any]
 ) -> AsyncGenerator[str | Done, None]:
-    """The job's text in pieces ("" where nothing came for a while), and then its result.
+    """The job's text in pieces ("" after a while without text), and then its result.
 
-    Raises what `Runner.run` raises. Leaving it early cancels the job.
+    Raises what `Runner.run` raises. Closing the generator early cancels the job.
     """
     woken = asyncio.Event()
     async with runner.followed(service, model, payload, woken) as (job_id, ended, progress):
@@ -101,9 +100,9 @@ async def respond(
     pieces: AsyncGenerator[str | Done, None],
     chunks: Callable[[str | Done], list[dict[str, Any]]],
 ) -> Response:
-    """The stream; `chunks` are what a piece of text, and the end, are told as.
+    """The stream; `chunks` makes events from a piece of text, and from the end.
 
-    Whatever fails before the first piece is an error with its own status, raised here.
+    A failure before the first piece is an error with its own status, raised here.
     """
     events = _events(pieces, chunks)
     first = await runner.unless_gone(anext(events))
@@ -120,7 +119,7 @@ class CompletionStream(StreamingResponse):
                 yield event
 
         self._events = events
-        # Proxies that gather answers would hold tokens back.
+        # Proxies that buffer answers would delay tokens.
         headers = {"X-Accel-Buffering": "no", JOB_HEADER: str(job_id)}
         super().__init__(all_of_them(), media_type="text/event-stream", headers=headers)
 
@@ -156,7 +155,7 @@ async def _events(
     except Exception as error:
         if not begun:
             raise
-        # The answer has begun: this is the only way to say that it will not end well.
+        # The answer has begun: only an event can report the failure.
         log.error("a stream failed", error=type(error).__name__)
         yield _failure(internal_problem())
     finally:

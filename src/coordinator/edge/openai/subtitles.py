@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Subtitle(NamedTuple):
-    """What is said from `start` to `end`, in seconds."""
+    """Speech from `start` to `end`, in seconds."""
 
     start: float
     end: float
@@ -23,7 +23,7 @@ def as_srt(subtitles: Iterable[Subtitle]) -> str:
 
 
 def as_vtt(subtitles: Iterable[Subtitle]) -> str:
-    """WebVTT. Arrows, and what could be taken for a tag, are escaped."""
+    """WebVTT. Arrows and possible tags are escaped."""
     cues = (
         f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{_escaped(_lines(s.text))}\n\n" for s in subtitles
     )

@@ -1,7 +1,7 @@
-"""The OpenAPI document: what FastAPI makes of the routes, and what it has no words for.
+"""The OpenAPI document: FastAPI's description of the routes, and additions to it.
 
-Endpoints say what is theirs alone, and `app` which problems all of them share. Added here are the headers of
-answers, the signature beside a key, and links from a submitted job to what comes next.
+Endpoints describe their own parts, and `app` the problems that all of them share. Added here are the headers
+of answers, the signature beside a key, and links from a submitted job to the next operations.
 """
 
 from __future__ import annotations
@@ -30,52 +30,52 @@ SUMMARY: Final = "An event-sourced coordinator for GPU miners."
 DESCRIPTION_FILE: Final = "introduction.md"
 TAGS: Final = {
     "jobs": "Submit work, follow it, get its result and its receipt. For clients.",
-    "services": "The same for well-known kinds of work, with typed bodies; each makes a job.",
-    "openai": "What the OpenAI API calls the same, for programs that speak that.",
-    "registry": "What jobs may ask for: services, the schemas of their payloads and results, prices.",
+    "services": "Jobs of well-known services, with typed bodies. For clients.",
+    "openai": "The endpoints of the OpenAI API, for its clients. Each request makes a job.",
+    "registry": "The services that jobs may use: the schemas of their payloads and results, and prices.",
     "blobs": "Files, by their SHA-256: uploaded before a payload or result refers to them.",
-    "live": "What happens, as it happens.",
+    "live": "Events of jobs, as they happen.",
     "miners": "Register, take work, hand in results. For miners behind a firewall; AMQP does the same.",
     "keys": "API keys, managed at run time. For admins.",
     "admin": "All jobs and all miners. For admins.",
-    "health": "How the coordinator is: for probes, and for Prometheus.",
-    "errors": "What each code means, and what to do.",
+    "health": "The coordinator's health, for probes and for Prometheus.",
+    "errors": "The meaning of each code, and what to do.",
 }
 """In the order in which the page shows them."""
 WITHOUT_POSITION: Final = frozenset({"blobs", "health", "errors", "openai"})
-"""Tags whose answers have no place in the log."""
+"""Tags whose answers have no position in the log."""
 
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "RequestId": {
-        "description": "Names the request in the log: its own `X-Request-Id`, or one that was made up.",
+        "description": "The request's id in the access log: its own `X-Request-Id`, or a new id.",
         "required": True,
         "schema": {"type": "string"},
     },
     "Position": {
-        "description": "The place in the log that this is as fresh as, or took effect at.",
+        "description": "The position in the log: of a command's effect, or reached by the tables of a read.",
         "required": True,
         "schema": {"type": "integer"},
     },
     "Location": {
-        "description": "Where what was made can be read.",
+        "description": "The URL of the created resource.",
         "required": True,
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "RetryAfter": {
-        "description": "Seconds after which the same may be sent again.",
+        "description": "Seconds after which the same request may be sent again.",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     },
     "RateLimitLimit": {
-        "description": "How many requests this key's name may send in a window, where that is limited.",
+        "description": "How many requests this key's name may send in a window, if that is limited.",
         "schema": {"type": "integer", "minimum": 1},
     },
     "RateLimitRemaining": {
-        "description": "How many of them are left.",
+        "description": "How many of these requests are left.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "RateLimitReset": {
-        "description": "Seconds until all of them are there again.",
+        "description": "Seconds until all of these requests are available again.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "RateLimitPolicy": {
@@ -83,7 +83,7 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "string"},
     },
     "Authenticate": {
-        "description": "How to prove who you are.",
+        "description": "How to authenticate.",
         "required": True,
         "schema": {"type": "string"},
     },
@@ -98,21 +98,21 @@ _SIGNATURE_SCHEME: Final = {
     "type": "apiKey",
     "in": "header",
     "name": SIGNATURE_HEADER,
-    "description": "Beside the key, where it asks for signed requests: HMAC-SHA256 in hex, under the key's "
+    "description": "Beside the key, if it needs signed requests: HMAC-SHA256 in hex, under the key's "
     f"second secret, over method, path, query, `{TIMESTAMP_HEADER}` (Unix seconds, sent too) and the body's "
-    "SHA-256 in hex, joined by line feeds. Each signature is good once.",
+    "SHA-256 in hex, joined by line feeds. Each signature is valid once.",
 }
 _SCHEMAS: Final = "#/components/schemas/"
 _NEXT: Final = {
-    "result": ("get_result", "Its result, waited for"),
-    "job": ("show_job", "The job as it is"),
-    "cancel": ("cancel_job", "Stop it"),
+    "result": ("get_result", "The job's result"),
+    "job": ("show_job", "The job's current state"),
+    "cancel": ("cancel_job", "Cancel the job"),
 }
-"""Operations that make sense once a job was submitted."""
+"""Operations that may follow a job's submit."""
 
 
 def serve_document(app: FastAPI) -> None:
-    """Let the app serve the whole document, made at the first request for it."""
+    """Let the app serve the whole document, which is made at the first request for it."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -129,7 +129,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         summary=SUMMARY,
         description=_introduction(),
         routes=app.routes,
-        # Relative, so that the page works under whatever name the server is reached by.
+        # Relative, so that the page works under any name of the server.
         servers=[{"url": "/", "description": "This server."}],
         tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -142,7 +142,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
     for operations in document["paths"].values():
         for method, operation in operations.items():
-            # We describe bodies ourselves, since FastAPI would parse what it describes.
+            # Endpoints describe bodies themselves, since FastAPI would parse the bodies that it describes.
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 for name, schema in content["schema"].pop("$defs", {}).items():
                     schemas.setdefault(name, schema)
@@ -156,19 +156,19 @@ def _document(app: FastAPI) -> dict[str, Any]:
                     response.pop("content", None)  # FastAPI does not know that there is no body
             elif method == "post":
                 _add_links(operation, schemas)
-    # FastAPI's own shape of a refused request, which is never what we answer.
+    # FastAPI's own shape of a refusal, which is never answered.
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return document
 
 
 def _introduction() -> str:
-    """What stands at the top of the page, in Markdown."""
+    """The text at the top of the page, in Markdown."""
     return (resources.files(__package__) / DESCRIPTION_FILE).read_text(encoding="utf-8")
 
 
 def _tidy(parameter: dict[str, Any]) -> None:
-    """Take away what FastAPI says twice, and null: there is none in a query or a header."""
+    """Remove FastAPI's duplicates, and null, which a query or a header can't have."""
     schema = parameter["schema"]
     for noise in ("title", "description"):
         schema.pop(noise, None)
@@ -191,7 +191,7 @@ def _add_headers(operation: dict[str, Any]) -> None:
         headers["X-Request-Id"] = _ref("RequestId")
         if status[0] == "2" and status != "204" and not WITHOUT_POSITION & set(operation["tags"]):
             headers[POSITION_HEADER] = _ref("Position")
-        # The health of what fails is not something to wait for.
+        # A failing health check does not say when to retry.
         if status in ("425", "429", "503") and operation["security"]:
             headers["Retry-After"] = _ref("RetryAfter")
         if operation["security"]:
@@ -201,7 +201,7 @@ def _add_headers(operation: dict[str, Any]) -> None:
 
 
 def _add_links(operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
-    """Say where what was made is, and what comes next where that is a job."""
+    """Add the Location of a created resource and, if it is a job, links to the next operations."""
     response = operation["responses"].get("201")
     if response is None:
         return

@@ -39,7 +39,7 @@ def service_document(entry: dict[str, Any]) -> dict[str, Any]:
                     "requestBody": {"required": True, "content": {"application/json": body}},
                     "responses": {
                         "201": {
-                            "description": "It is in the log; with `Prefer: wait=N` perhaps done, too.",
+                            "description": "The job is in the log; with `Prefer: wait=N` it may be final.",
                             "content": {
                                 "application/json": {
                                     "schema": {
@@ -54,7 +54,7 @@ def service_document(entry: dict[str, Any]) -> dict[str, Any]:
                                 }
                             },
                         },
-                        "422": {"description": "INVALID_PAYLOAD: a problem that names what does not fit."},
+                        "422": {"description": "INVALID_PAYLOAD: a problem that names the invalid members."},
                     },
                 }
             }
@@ -67,7 +67,7 @@ def service_document(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _embedded(schema: dict[str, Any], name: str) -> dict[str, Any]:
-    """A schema as a component: what it refers to inside itself is now inside the document."""
+    """A schema as a component: references inside it now point into the document."""
     made: dict[str, Any] = _moved(schema, f"#/components/schemas/{name}/")
     for keyword in ("$id", "$schema"):
         made.pop(keyword, None)

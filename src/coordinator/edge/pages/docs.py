@@ -1,7 +1,7 @@
-"""The page that shows the API and tries it out: Swagger UI, served by us, so that no internet is needed.
+"""The reference page of the API: Swagger UI, served by us, so that it needs no internet.
 
-Its files are in `assets`. The page has a content security policy of its own: scripts and data from this very
-server, and nothing else.
+Its files are in `assets`. The page has a content security policy of its own: scripts and data from this
+server only.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PAGE: Final = f"""<!doctype html>
 async def get_document(request: Request) -> Response:
     """The OpenAPI document."""
     app: FastAPI = request.app
-    # Some tenths of a second, once, while other requests are served.
+    # In a thread: making the document takes some tenths of a second, once.
     return Response(await in_thread(lambda: _document_of(app)), media_type="application/json")
 
 
@@ -74,8 +74,8 @@ async def get_asset(request: Request, name: str) -> Response:
     """A file that the page loads."""
     found = asset(name)
     if found is None:
-        raise Problem(Code.UNKNOWN_COMMAND, f"there is no such file; the page is at {PATH}")
-    # An upgrade changes the files under their names, so browsers ask whether theirs is still the same.
+        raise Problem(Code.UNKNOWN_COMMAND, f"no such file; the page is at {PATH}")
+    # An upgrade changes files under the same names, so browsers must ask whether theirs is current.
     headers = {"Cache-Control": "no-cache", "ETag": found.etag, "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == found.etag:
         return Response(status_code=304, headers=headers)

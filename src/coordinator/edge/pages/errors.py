@@ -1,4 +1,4 @@
-"""A page per error code, without a key: `/errors/<CODE>` is the `type` of the problems with that code."""
+"""Public pages of the error codes: `/errors/<CODE>` is the `type` of the problems with that code."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _HEADERS: Final = {
     "Vary": "Accept",
 }
 _AGAIN: Final = {
-    "no": "Sending the same again does not help.",
-    "later": "Sending the same again helps, later.",
-    "after a change": "Sending it again helps once something was corrected.",
+    "no": "Sending the same request again does not help.",
+    "later": "Sending the same request again later helps.",
+    "after a change": "Sending the request again helps after a correction.",
 }
 _CONTENT: Final = {
     "text/markdown": {"schema": {"type": "string"}},
@@ -40,7 +40,7 @@ Accept = Annotated[
     "",
     response_class=Response,
     summary="List the error codes",
-    description="Every code there is, with its status, and whether it helps to send the same again.",
+    description="All codes, with their status, and whether it helps to send the same request again.",
     responses={200: {"description": "The list.", "content": _CONTENT}},
 )
 async def list_errors(accept: Accept = None) -> Response:
@@ -55,7 +55,7 @@ async def list_errors(accept: Accept = None) -> Response:
     "/{code}",
     response_class=Response,
     summary="Explain an error code",
-    description="What it means, when it comes, what to do, and whether it helps to send the same again.",
+    description="Its meaning and causes, what to do, and whether it helps to send the same request again.",
     responses={
         200: {"description": "The page.", "content": _CONTENT},
         **refusals(Code.UNKNOWN_COMMAND),
@@ -65,12 +65,12 @@ async def explain_error(code: str, accept: Accept = None) -> Response:
     try:
         page = error_page(Code(code))
     except ValueError:
-        raise Problem(Code.UNKNOWN_COMMAND, f"there is no such code; {PATH} lists those there are") from None
+        raise Problem(Code.UNKNOWN_COMMAND, f"no such code; {PATH} lists all codes") from None
     return _answer(f"{page.code}: {page.title}", markdown(page), accept)
 
 
 def markdown(page: ErrorPage) -> str:
-    """What is told of a code, below its heading."""
+    """The page of a code, below its heading."""
     status = STATUS_OF[page.code]
     return (
         f"Status {status} {HTTPStatus(status).phrase}. {_AGAIN[page.again]}\n\n{page.meaning}\n\n"
@@ -79,7 +79,7 @@ def markdown(page: ErrorPage) -> str:
 
 
 def _answer(title: str, text: str, accept: str | None) -> Response:
-    # Browsers name HTML; what people type on a command line does not, and is better off with plain text.
+    # Browsers ask for HTML. Command-line tools do not, and show plain text better.
     if "text/html" not in (accept or "").lower():
         return Response(f"# {title}\n\n{text}\n", 200, _HEADERS, "text/markdown")
     page = (

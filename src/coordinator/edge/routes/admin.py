@@ -1,4 +1,4 @@
-"""What admins see: all jobs, all miners, and figures at a glance."""
+"""Reads for admins: all jobs, all miners, and statistics."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from coordinator.edge.state.rows import MinerRow
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
-MINERS_READ: Final = 200  # at a time, while those of a service are looked for
+MINERS_READ: Final = 200  # at a time, while they are filtered by service
 MAX_MINERS_LOOKED_AT: Final = 2000
 
 
 class AllMinersQuery(MinersQuery):
-    """Which miners."""
+    """The filters of a list of all miners."""
 
     service: ServiceId | None = Field(
-        None, description="Only those that serve this: a service's id, or alias."
+        None, description="Only miners that run this service: its id, or an alias."
     )
 
 
 @router.get(
     "/stats",
     response_model=StatsView,
-    summary="Figures at a glance",
-    description="What waits and runs, who is there, how far everything has come. `work` is null in a process "
-    "that another one dispatches for. Counting costs the same however many jobs there were.",
+    summary="Show statistics",
+    description="Queued and running jobs, miners, services, and the positions of followers. Running jobs, "
+    "offers and slots are null in a process that does not dispatch. The cost does not grow with past jobs.",
     responses=refusals(Code.FORBIDDEN),
 )
 async def show_stats(context: Context, _: Admin, position: Position) -> Response:
@@ -76,9 +76,9 @@ async def show_stats(context: Context, _: Admin, position: Position) -> Response
 @router.get(
     "/jobs",
     response_model=JobPage,
-    summary="List everybody's jobs",
-    description="With `service` or `miner` a page may have few jobs, or none, and still a `next_cursor`: it "
-    "looks at a bounded number of jobs.",
+    summary="List all jobs",
+    description="With `service` or `miner` a page may have few jobs, or none, and still a `next_cursor`: "
+    "each page looks at a bounded number of jobs.",
     responses=refusals(Code.FORBIDDEN),
 )
 async def list_all_jobs(
@@ -91,7 +91,7 @@ async def list_all_jobs(
 @router.get(
     "/miners",
     response_model=MinerPage,
-    summary="List everybody's miners, by id",
+    summary="List all miners, by id",
     description="With `service` a page may have few miners, or none, and still a `next_cursor`.",
     responses=refusals(Code.FORBIDDEN),
 )
@@ -107,7 +107,7 @@ async def list_all_miners(
 async def _miners(
     context: EdgeContext, after: str, query: AllMinersQuery, service: str | None
 ) -> tuple[list[MinerRow], str | None]:
-    """A page of rows, and the cursor that goes on."""
+    """A page of rows, and the cursor of the next page."""
     found: list[MinerRow] = []
     for _ in range(MAX_MINERS_LOOKED_AT // MINERS_READ):
         rows = await context.reads.miners(after, query.state or "", page_size=MINERS_READ)

@@ -1,4 +1,4 @@
-"""Attempts: claimed, done, failed, handed back; and their progress while they run, which is not kept."""
+"""Attempts: start, complete, fail and release; and their progress, which is not kept."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ command_route(
     AttemptAnswer,
     name="start_attempt",
     summary="Claim an attempt",
-    description="For offers that came over AMQP; what `poll` gives is claimed already, and a repeat is fine.",
+    description="For offers over AMQP; offers from `poll` are claimed already. A repeat is harmless.",
     fields=_attempt_fields,
     optional=_SENDER,
     example={"attempt": 1},
@@ -58,8 +58,8 @@ command_route(
     ResultAnswer,
     name="complete_attempt",
     summary="Hand in a result",
-    description="With the signed statement of work done; the answer has the receipt. Repeat it until "
-    "answered: a repeat gets the first answer.",
+    description="With the signed statement of work done; the answer has the receipt. Repeat the request "
+    "until it is answered: a repeat gets the first answer.",
     fields=_attempt_fields,
     optional=_SENDER,
     members={"statement": SignedStatement},
@@ -125,10 +125,10 @@ command_route(
 @router.post(
     "/progress",
     response_model=ProgressAnswer,
-    summary="Say how far an attempt is",
-    description="And what its text output grew by: `text`, after `offset` characters. At most one request "
-    "at a time for an attempt: gather meanwhile what comes. Where it fails, the next one may say it again. "
-    "`whole` in the answer asks for all of the text, from `offset` 0, as somebody may begin to watch.",
+    summary="Report an attempt's progress",
+    description="With its new text output: `text`, after `offset` characters. Send one request at a time for "
+    "an attempt, and gather further text meanwhile. After a failed request, the next one may repeat its "
+    "text. `whole` in the answer asks for the whole text, from `offset` 0: a new watcher may need it.",
     responses=refusals(Code.FORBIDDEN, Code.STALE_ATTEMPT, Code.TOO_LARGE),
     openapi_extra=request_body(
         ProgressReport,

@@ -38,8 +38,8 @@ Job = Queued | Running | Completed | Failed | Canceled | Expired
     status_code=201,
     response_model=BlobView,
     summary="Upload a blob",
-    description="The content is checked against the digest while it streams in. Whoever uploads a blob may "
-    "refer to it; that somebody else uploaded the same gives no right to it.",
+    description="The content is checked against the digest while it streams in. The uploader of a blob may "
+    "refer to it; another principal's upload of the same content gives no right to it.",
     responses=refusals(Code.DIGEST_MISMATCH, Code.BLOB_TOO_LARGE),
     openapi_extra={"requestBody": {"required": True, **_BINARY}},
 )
@@ -53,8 +53,8 @@ async def put_blob(request: Request, context: Context, principal: Anyone, sha256
 
 @router.head(
     "/blobs/{sha256}",
-    summary="Ask whether a blob need not be uploaded",
-    description="200 where this key has uploaded it before and it is still there; 404 otherwise.",
+    summary="Check whether a blob is uploaded already",
+    description="200 if this key has uploaded it before and it is still stored; 404 otherwise.",
     responses=refusals(Code.BLOB_NOT_FOUND),
 )
 async def head_blob(context: Context, principal: Anyone, sha256: Sha256) -> Response:
@@ -69,8 +69,8 @@ async def head_blob(context: Context, principal: Anyone, sha256: Sha256) -> Resp
     "/jobs/{job_id}/blobs/{sha256}",
     response_class=StreamingResponse,
     summary="Download a blob of a job",
-    description="For the job's client what its payload or result refers to; for the miner that holds the job "
-    "what its payload refers to.",
+    description="For the job's client, blobs of its payload or result; for the miner that holds the job, "
+    "blobs of its payload.",
     responses={
         200: {"description": "The content.", **_BINARY},
         **refusals(Code.BLOB_NOT_FOUND),

@@ -1,4 +1,4 @@
-"""Health, for probes and people; without a key and outside /v1, where orchestrators look for it."""
+"""Health, for probes and people; without a key and outside /v1, where orchestrators expect it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from coordinator.edge.models.health import HealthView
 router = APIRouter(tags=["health"])
 
 _FAILING: Final[dict[int | str, dict[str, Any]]] = {
-    503: {"model": HealthView, "description": "It is not; `reasons` says why."}
+    503: {"model": HealthView, "description": "Not healthy; `reasons` lists the problems."}
 }
 
 
-@router.get("/health", response_model=HealthView, summary="Whether all is well", responses=_FAILING)
+@router.get("/health", response_model=HealthView, summary="Check health", responses=_FAILING)
 async def health(context: Context) -> Response:
     return _answer(context.health(), "live", "ready")
 
@@ -26,8 +26,8 @@ async def health(context: Context) -> Response:
 @router.get(
     "/health/live",
     response_model=HealthView,
-    summary="Whether the process works at all",
-    description="Restart it where this fails.",
+    summary="Check whether the process works",
+    description="Restart the process if this fails.",
     responses=_FAILING,
 )
 async def live(context: Context) -> Response:
@@ -37,7 +37,7 @@ async def live(context: Context) -> Response:
 @router.get(
     "/health/ready",
     response_model=HealthView,
-    summary="Whether it should get requests",
+    summary="Check whether the process should get requests",
     responses=_FAILING,
 )
 async def ready(context: Context) -> Response:
@@ -45,6 +45,6 @@ async def ready(context: Context) -> Response:
 
 
 def _answer(report: Any, *aspects: str) -> Response:
-    well = all(report.get(aspect, True) for aspect in aspects)
-    told = {**report, "status": "ok" if well else "failing", "reasons": list(report.get("reasons", ()))}
-    return reply(HealthView.model_validate(told), status=200 if well else 503)
+    ok = all(report.get(aspect, True) for aspect in aspects)
+    view = {**report, "status": "ok" if ok else "failing", "reasons": list(report.get("reasons", ()))}
+    return reply(HealthView.model_validate(view), status=200 if ok else 503)

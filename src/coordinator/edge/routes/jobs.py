@@ -1,4 +1,4 @@
-"""Jobs: submit, look at, list, cancel. What a job gave is in `results`."""
+"""Jobs: submit, show, list, cancel. Results are in `results`."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ async def submit_job(
     "",
     response_model=JobPage,
     summary="List jobs",
-    description="A client's own jobs; everybody's for an admin. With `service` a page may have few jobs, or "
-    "none, and still a `next_cursor`: it looks at a bounded number of jobs.",
+    description="A client's own jobs; for an admin, all jobs. With `service` a page may have few jobs, or "
+    "none, and still a `next_cursor`: each page looks at a bounded number of jobs.",
     responses=refusals(Code.FORBIDDEN),
 )
 async def list_jobs(

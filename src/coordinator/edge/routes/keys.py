@@ -1,4 +1,4 @@
-"""API keys: made, rotated, revoked and listed by an admin. Those of the settings are not here."""
+"""API keys: created, rotated, revoked and listed by an admin. Keys from the settings are not included."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _CURSOR = (NAME, r"[0-9a-f-]{36}")
 
 
 class KeysQuery(PageQuery):
-    """Which keys."""
+    """The filters of a list of keys."""
 
-    name: Name | None = Field(None, description="Of this name only.")
-    role: Literal["client", "miner", "admin"] | None = Field(None, description="In this role only.")
-    revoked: bool = Field(False, description="Also those that are revoked.")
+    name: Name | None = Field(None, description="Only keys of this name.")
+    role: Literal["client", "miner", "admin"] | None = Field(None, description="Only keys of this role.")
+    revoked: bool = Field(False, description="Also revoked keys.")
 
 
 async def _create_fields(
@@ -65,8 +65,9 @@ command_route(
     NewSecretAnswer,
     name="create_key",
     summary="Create an API key",
-    description="We make the secret, and show it in this answer only. With an `Idempotency-Key` a repeat "
-    "creates no second key; it does not show the secret again: rotate the key if it was lost on the way.",
+    description="The coordinator makes the secret, and shows it in this answer only. With an "
+    "`Idempotency-Key` a repeat creates no second key, and does not show the secret again: if the answer "
+    "was lost, rotate the key.",
     fields=_create_fields,
     omit=("idempotency_key",),
     example={"name": "alice", "role": "client", "label": "her laptop", "expires_in_seconds": 7776000},
@@ -81,10 +82,9 @@ command_route(
     KeyRotate,
     NewSecretAnswer,
     name="rotate_key",
-    summary="Give an API key another secret",
-    description="The new secret is in this answer only. Those before it are good for `grace_seconds` more; "
-    "name, role and end stay what they are. With `generation` nothing is done where another rotation came "
-    "first.",
+    summary="Give an API key a new secret",
+    description="Only this answer has the new secret. Older secrets are valid for `grace_seconds` more; "
+    "name, role and expiry do not change. With `generation` it is refused if another rotation came first.",
     fields=_key_fields,
     example={"grace_seconds": 86400, "generation": 1},
     refused=(Code.KEY_NOT_FOUND, Code.CONFLICT_STATE),
@@ -97,7 +97,7 @@ command_route(
     KeyAnswer,
     name="revoke_key",
     summary="Revoke an API key",
-    description="For good. It ends here with this answer, in other processes as soon as they hear of it.",
+    description="For good. The key is invalid in this process with this answer, and in others soon after.",
     fields=_key_fields,
     example={"reason": "lost"},
     refused=(Code.KEY_NOT_FOUND,),
@@ -108,7 +108,7 @@ command_route(
     "",
     response_model=KeyPage,
     summary="List API keys, by name",
-    description="Those that were made at run time; keys in the settings are not listed.",
+    description="Keys that were made at run time; keys in the settings are not listed.",
     responses=refusals(Code.FORBIDDEN),
 )
 async def list_keys(
@@ -120,7 +120,7 @@ async def list_keys(
         name=query.name or "",
         role=query.role or "",
         revoked=query.revoked,
-        # One more than is shown tells whether there is another page.
+        # One more than is shown, which tells whether there is another page.
         page_size=query.limit + 1,
     )
     shown = rows[: query.limit]

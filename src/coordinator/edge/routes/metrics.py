@@ -1,7 +1,7 @@
-"""`/metrics`, for Prometheus. Nothing is counted here: it shows what the parts count anyway.
+"""`/metrics`, for Prometheus. Nothing is counted here: it shows the counters of the coordinator's parts.
 
-No label has more values than there are codes, topics, states or endpoints: not a name of a client, a miner or
-a job among them. Only two figures are read from the tables, every few seconds at most (`state.backlog`).
+Values of labels are codes, topics, states or endpoints, never names of clients, miners or jobs. Only two
+values are read from the tables, every few seconds at most (`state.backlog`).
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ router = APIRouter(tags=["health"])
 @router.get(
     "/metrics",
     response_class=Response,
-    summary="Count, for Prometheus",
+    summary="Show metrics, for Prometheus",
     description="Commands, events, followers, open work, miners, requests and the process, in Prometheus' "
-    "text format. For admins, or with `METRICS_PUBLIC` for whoever can reach the port.",
+    "text format. For admins, or with `METRICS_PUBLIC` for everybody who can reach the port.",
     responses={
         200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
     },
 )
 async def metrics(context: Context) -> Response:
     backlog = await context.backlog.get()
-    # Taken here, where nothing changes meanwhile; made into text beside the event loop.
+    # Collected on the event loop, where nothing changes meanwhile; formatted in a thread.
     families = [*_of_process(context.metrics(), backlog), *_of_requests(context.http_metrics)]
     return Response(await in_thread(lambda: _text(families)), media_type=MEDIA_TYPE)
 
 
 class _CollectedFamilies(Collector):
-    """Families that were made before."""
+    """A collector of families that are made already."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
@@ -78,11 +78,11 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
     )
     yield _gauge("coordinator_log_position", "The last position of the log.", metrics.position)
     yield _gauge(
-        "coordinator_broker_up", "Whether the broker is connected (1 where there is none).", metrics.broker_up
+        "coordinator_broker_up", "Whether the broker is connected (1 without a broker).", metrics.broker_up
     )
     yield _gauge("coordinator_tables_up", "Whether the tables can be read.", backlog is not None)
     position = GaugeMetricFamily(
-        "coordinator_follower_position", "How far a follower has come.", labels=["follower"]
+        "coordinator_follower_position", "The position of a follower.", labels=["follower"]
     )
     lag = GaugeMetricFamily(
         "coordinator_follower_lag",
@@ -91,7 +91,7 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
     )
     status = GaugeMetricFamily(
         "coordinator_follower_status",
-        "1 for what a follower is in this process.",
+        "1 for a follower's status in this process.",
         labels=["follower", "status"],
     )
     for name, follower in metrics.followers.items():
@@ -149,17 +149,19 @@ def _of_work(work: WorkMetrics) -> Iterator[Metric]:
     for state, count in work.sessions.items():
         miners.add_metric([state], count)
     yield miners
-    yield _gauge("coordinator_slots", "Jobs that miners who take work can run at once.", work.slots)
-    yield _gauge("coordinator_slots_busy", "Of these, how many are in use.", work.busy_slots)
-    yield _gauge("coordinator_profiles", "Kinds of miners, by what they are able to do.", work.profiles)
-    yield _gauge("coordinator_classes", "Kinds of jobs in memory, by what they need.", work.classes)
+    yield _gauge("coordinator_slots", "Jobs that miners taking work can run at once.", work.slots)
+    yield _gauge("coordinator_slots_busy", "Slots in use.", work.busy_slots)
+    yield _gauge(
+        "coordinator_profiles", "Profiles: sets of miners with the same capabilities.", work.profiles
+    )
+    yield _gauge("coordinator_classes", "Classes in memory: sets of jobs with the same needs.", work.classes)
 
 
 def _of_requests(http: HttpMetrics) -> Iterator[Metric]:
     yield _gauge("coordinator_http_requests_under_way", "Requests that are not answered yet.", http.under_way)
     ended = CounterMetricFamily(
         "coordinator_http_requests",
-        "Requests answered; 499: nobody waited for it.",
+        "Requests answered; 499: the client had disconnected.",
         labels=["operation", "status"],
     )
     for (operation, status), count in http.statuses.items():

@@ -1,8 +1,7 @@
-"""Miners: register, heartbeat, drain, leave; and who there is. Their work is in `polling` and `attempts`."""
+"""Miners: register, heartbeat, drain, leave, list. Their work is in `polling` and `attempts`."""
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
@@ -17,7 +16,13 @@ from coordinator.domain.miner import MinerDrain, MinerLeave, MinerRegister
 from coordinator.edge.context import Context
 from coordinator.edge.http.bodies import read_object, request_body, take_text
 from coordinator.edge.http.command_route import command_route
-from coordinator.edge.http.commands import accepted, checked_miner_id, miner_of, with_session
+from coordinator.edge.http.commands import (
+    accepted,
+    checked_miner_id,
+    miner_of,
+    new_session_id,
+    with_session,
+)
 from coordinator.edge.http.credentials import Admin, Miner, MinerOrAdmin
 from coordinator.edge.http.listing import MINER_CURSOR, MinersQuery
 from coordinator.edge.http.problems import refusals
@@ -34,7 +39,6 @@ from coordinator.wire.heartbeat import Heartbeat
 
 router = APIRouter(prefix="/miners", tags=["miners"])
 
-SESSION_BYTES: Final = 16
 MinerIdInPath = Annotated[str, Path(json_schema_extra={"pattern": f"^{MINER_CURSOR}$"})]
 _REGION: Final = Capabilities.model_json_schema()["properties"]["region"]
 _SENDER: Final = ("miner_id", "session_id")
@@ -44,7 +48,7 @@ _REFUSED: Final = (Code.MINER_NOT_FOUND, Code.SESSION_NOT_LIVE)
 async def _register_fields(request: Request, context: Context, principal: Miner) -> dict[str, Any]:
     fields = await read_object(request, context.limits)
     fields["miner_id"] = miner_of(principal, take_text(fields, "miner_id"))
-    fields.setdefault("session_id", secrets.token_urlsafe(SESSION_BYTES))
+    fields.setdefault("session_id", new_session_id())
     _take_region(fields)
     return fields
 
@@ -91,8 +95,8 @@ command_route(
     MinerDrain,
     MinerAnswer,
     name="drain_miner",
-    summary="Finish what is held, get nothing new",
-    description="An admin may drain any miner, and names it by `miner_id`.",
+    summary="Drain a miner",
+    description="The miner finishes its work and gets no more. An admin may drain any miner, by `miner_id`.",
     fields=_drain_fields,
     optional=_SENDER,
     example={},
@@ -106,7 +110,7 @@ command_route(
     MinerAnswer,
     name="leave_miner",
     summary="End the session",
-    description="What it still holds goes to others.",
+    description="Its unfinished attempts go to other miners.",
     fields=_session_fields,
     optional=_SENDER,
     example={},
@@ -117,8 +121,8 @@ command_route(
 @router.post(
     "/heartbeat",
     response_model=HeartbeatAnswer,
-    summary="Say that a session is alive",
-    description="Extends the session and the leases of what is in `inflight`.",
+    summary="Report that a session is alive",
+    description="Extends the session and the leases of the attempts in `inflight`.",
     responses=refusals(Code.FORBIDDEN, Code.TOO_LARGE, *_REFUSED),
     openapi_extra=request_body(
         Heartbeat,
@@ -172,11 +176,11 @@ async def show_miner(
 
 
 def _take_region(fields: dict[str, Any]) -> None:
-    """Put a region that stands beside the capabilities among them."""
+    """Move a region beside the capabilities into them."""
     region = take_text(fields, "region")
     capabilities = fields.get("capabilities")
     if region is None or not isinstance(capabilities, dict):
-        return  # what is wrong with the capabilities, the command's own check says
+        return  # the command's own check refuses invalid capabilities
     if capabilities.get("region", region) != region:
-        raise Refusal(Code.INVALID_PAYLOAD, "region: is not capabilities.region; send one of the two")
+        raise Refusal(Code.INVALID_PAYLOAD, "region: differs from capabilities.region; send one of the two")
     fields["capabilities"] = {**capabilities, "region": region}

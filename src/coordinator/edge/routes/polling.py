@@ -1,7 +1,7 @@
-"""Polling for work: a miner behind a firewall gets what the broker would push to it.
+"""Polling for work: a miner behind a firewall gets the offers that the broker would push to it.
 
-One poll: take an offer from the profile's queue, claim it on the miner's behalf, answer it. A miner that goes
-away while it waits claims nothing, and what was taken for it goes back.
+One poll: take an offer from the profile's queue, claim it on the miner's behalf, answer it. A miner that
+disconnects while it waits claims nothing, and its offer goes back.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ router = APIRouter(prefix="/miners", tags=["miners"])
 DEFAULT_WAIT_SECONDS: Final = 15
 LONGEST_WAIT_SECONDS: Final = 60
 MAX_STALE_OFFERS: Final = 100
-"""Taken in vain by one poll; then it answers 204, so that no poll works through a whole backlog."""
+"""Taken by one poll; then it answers 204, so that no poll works through a whole backlog."""
 
 
 class Poll(BaseModel):
-    """How long to wait for work, and for whom."""
+    """The time to wait for work, and the miner."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,8 +53,8 @@ class Poll(BaseModel):
     "/poll",
     response_model=PolledOffer,
     summary="Wait for work",
-    description="Answers as soon as there is a job, which is then claimed for the miner; 204 where none "
-    "came. `payload_blob` stands for a payload that is too large: fetch it from the job's blobs.",
+    description="Answers as soon as there is a job, which is then claimed for the miner; 204 if none came. "
+    "`payload_blob` stands for a large payload: fetch it from the job's blobs.",
     responses={
         204: {"description": "No work came in time; poll again."},
         **refusals(
@@ -68,7 +68,7 @@ class Poll(BaseModel):
     openapi_extra=request_body(Poll, example={"max_wait_seconds": 15}),
 )
 async def poll(request: Request, context: Context, principal: Miner) -> Response:
-    # 1. Who polls, and whether it may get work at all.
+    # 1. The miner, and whether it may get work.
     asked = _parse(await read_object(request, context.limits))
     miner_id = miner_of(principal, asked.miner_id)
     session = await claiming_session(context.gateway, miner_id, asked.session_id)
@@ -103,7 +103,7 @@ def _parse(body: dict[str, Any]) -> Poll:
 
 @contextlib.asynccontextmanager
 async def _watching(request: Request) -> AsyncIterator[asyncio.Future[None]]:
-    """A future that is done once the client is gone. The body must have been read."""
+    """A future that is done once the client has disconnected. The body must have been read."""
 
     async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":

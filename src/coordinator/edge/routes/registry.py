@@ -1,4 +1,4 @@
-"""The registry of services: what jobs may ask for. Registering and revising are in `registry_changes`."""
+"""Reads of the registry: the services of jobs. Registering and revising are in `registry_changes`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from coordinator.edge.models.services import (
     ServiceVersionPage,
     ServiceView,
     ValidateAnswer,
-    ValidateAsk,
+    ValidateRequest,
 )
 from coordinator.edge.openapi.service import service_document
 from coordinator.edge.state.threads import in_thread
@@ -56,16 +56,18 @@ _ENTRY: Final[dict[int | str, dict[str, Any]]] = {
 }
 Name = Annotated[ServiceId, Path(description="A service's id, or an alias.")]
 Version = Annotated[
-    int | None, Query(ge=1, le=1_000_000, description="As it was then; without it, as it is now.")
+    int | None, Query(ge=1, le=1_000_000, description="The entry's version; without it, the current one.")
 ]
 
 
 class ServicesQuery(PageQuery):
-    """Which services."""
+    """The filters of a list of services."""
 
-    category: Category | None = Field(None, description="Only those of this kind.")
-    tag: Annotated[str, Field(max_length=100)] | None = Field(None, description="Only those with this tag.")
-    include_retired: bool = Field(False, description="Also those that take no new jobs.")
+    category: Category | None = Field(None, description="Only services of this category.")
+    tag: Annotated[str, Field(max_length=100)] | None = Field(
+        None, description="Only services with this tag."
+    )
+    include_retired: bool = Field(False, description="Also services that take no new jobs.")
 
 
 @router.get(
@@ -88,7 +90,7 @@ async def list_services(
     "/categories",
     response_model=CategoryPage,
     summary="List categories",
-    description="Each with how many services take jobs in it.",
+    description="Each with the number of its services that take jobs.",
     responses=NOT_MODIFIED,
 )
 async def list_categories(
@@ -103,7 +105,7 @@ async def list_categories(
     "/services/{service}",
     response_model=ServiceView,
     summary="Show a service",
-    description="With the JSON Schemas of what it takes and gives. A retired one is shown too.",
+    description="With the JSON Schemas of payload and result. A retired service is shown, too.",
     responses=_ENTRY,
 )
 async def show_service(
@@ -121,7 +123,7 @@ async def show_service(
 @router.get(
     "/services/{service}/schema",
     response_model=ServiceSchema,
-    summary="Show what a service takes and gives",
+    summary="Show a service's schemas",
     description="JSON Schema 2020-12 of a job's payload and of its result.",
     responses=_ENTRY,
 )
@@ -140,7 +142,7 @@ async def show_schema(
 @router.get(
     "/services/{service}/requirements",
     response_model=ServiceRequirements,
-    summary="Show what a service needs of a miner",
+    summary="Show a service's requirements on miners",
     responses=_ENTRY,
 )
 async def show_requirements(
@@ -158,7 +160,7 @@ async def show_requirements(
 @router.get(
     "/services/{service}/pricing",
     response_model=ServicePricing,
-    summary="Show what a service costs",
+    summary="Show a service's price",
     responses=_ENTRY,
 )
 async def show_pricing(
@@ -177,8 +179,8 @@ async def show_pricing(
     "/services/{service}/openapi",
     response_class=Response,
     summary="Describe a service's jobs in OpenAPI",
-    description="An OpenAPI 3.1 document of the one endpoint that such a job is submitted to, with this "
-    "service's schemas of payload and result; for generators of clients.",
+    description="An OpenAPI 3.1 document of `POST /v1/jobs` with this service's schemas of payload and "
+    "result; for generators of clients.",
     responses={
         200: {
             "description": "The document.",
@@ -208,7 +210,7 @@ async def show_service_openapi(
     "/services/{service}/versions",
     response_model=ServiceVersionPage,
     summary="List a service's versions",
-    description="Every change, oldest first. A job says which version it was accepted under.",
+    description="Every change, oldest first. A job names the version that it was accepted under.",
     responses=_ENTRY,
 )
 async def list_versions(
@@ -235,20 +237,19 @@ async def list_versions(
     "/services/validate",
     response_model=ValidateAnswer,
     summary="Check a payload without submitting it",
-    description="Against the schema as it is now: everything that is wrong with it (the first 100 faults), "
-    "by place; no values are shown.",
+    description="Against the current schema: all faults (the first 100), by place; no values are shown.",
     responses=refusals(Code.SERVICE_NOT_FOUND, Code.TOO_LARGE),
     openapi_extra=request_body(
-        ValidateAsk, example={"service": "whisper", "payload": {"audio_url": "https://example.com/a.mp3"}}
+        ValidateRequest, example={"service": "whisper", "payload": {"audio_url": "https://example.com/a.mp3"}}
     ),
 )
 async def validate_payload(request: Request, context: Context, _: Anyone, position: Position) -> Response:
-    ask = ValidateAsk.of(await read_object(request, context.limits))
+    ask = ValidateRequest.of(await read_object(request, context.limits))
     service = await context.gateway.canonical(ask.service)
     state = await context.gateway.state(service_stream(service))
     if not isinstance(state, RegisteredService) or state.retired:
         raise _not_found()
-    # A large payload may have as many faults: not on the event loop.
+    # In a thread: a large payload may have many faults.
     found = await in_thread(
         lambda: list(islice(context.payload_schemas.problems(state, ask.payload), MAX_FAULTS))
     )
@@ -259,7 +260,7 @@ async def validate_payload(request: Request, context: Context, _: Anyone, positi
 
 # --- reading -----------------------------------------------------------------------------------------------
 async def _entries(context: EdgeContext, query: ServicesQuery, after: str) -> list[dict[str, Any]]:
-    """A page of entries and one more, where there is one. By tag, all are looked at: there are dozens."""
+    """A page of entries and one more, if there is one. Tags are looked for in all entries: they are few."""
     entries: list[dict[str, Any]] = []
     while True:
         rows = await context.reads.services(
@@ -284,7 +285,7 @@ async def _entry(context: EdgeContext, name: str, version: int | None) -> dict[s
             number = event.version if isinstance(event, ServiceRevised) else 1
             if isinstance(event, ServiceRegistered | ServiceRevised) and number == version:
                 return {**event.spec.model_dump(mode="json"), "version": version, "retired": False}
-        raise Refusal(Code.SERVICE_NOT_FOUND, "no such version of such a service; /versions lists them")
+        raise Refusal(Code.SERVICE_NOT_FOUND, "no such version of this service; /versions lists them")
     row = await context.reads.service(service)
     if row is None:
         raise _not_found()
@@ -292,7 +293,7 @@ async def _entry(context: EdgeContext, name: str, version: int | None) -> dict[s
 
 
 async def _history(context: EdgeContext, service: str) -> list[Any]:
-    """Every event of an entry, from the log: there are few. Raises Refusal."""
+    """All events of an entry, from the log: they are few. Raises Refusal."""
     stream = service_stream(service)
     found = (await in_thread(lambda: context.log.load([stream]))).get(stream)
     if not found:
@@ -301,9 +302,9 @@ async def _history(context: EdgeContext, service: str) -> list[Any]:
 
 
 def _part(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry for a view of a part of it, which names it `service`."""
+    """The entry for views that call its id `service`."""
     return {**entry, "service": entry["id"]}
 
 
 def _not_found() -> Refusal:
-    return Refusal(Code.SERVICE_NOT_FOUND, "no such service; the list shows what there is")
+    return Refusal(Code.SERVICE_NOT_FOUND, "no such service; /v1/registry/services lists them")

@@ -1,4 +1,4 @@
-"""The registry changed by admins, at run time: a service that is registered takes jobs at once."""
+"""Changes of the registry by admins, at run time: a registered service takes jobs at once."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ command_route(
     ServiceAnswer,
     name="revise_service",
     summary="Revise a service",
-    description="The whole entry, which becomes its next version; jobs that were submitted keep theirs. A "
-    "retired one takes jobs again.",
+    description="With the whole entry, which becomes the next version; submitted jobs keep their version. A "
+    "retired service takes jobs again.",
     fields=_revision_fields,
     body=ServiceSpec,
     example=_EXAMPLE,
@@ -89,7 +89,7 @@ command_route(
     ServiceAnswer,
     name="retire_service",
     summary="Retire a service",
-    description="It takes no new jobs; those that it has go on. It keeps its names.",
+    description="It takes no new jobs; its accepted jobs go on. It keeps its id and aliases.",
     fields=_service_fields,
     example={},
     refused=(Code.SERVICE_NOT_FOUND,),

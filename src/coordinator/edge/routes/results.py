@@ -1,4 +1,4 @@
-"""What a job gave: its result, waited for if need be, and its receipt."""
+"""A job's result, with a wait for it if asked, and its receipt."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _REFUSED_UNLESS_COMPLETED: Final = (*_REFUSED, Code.JOB_NOT_READY, Code.CONFLICT
     "/result",
     response_model=JobResult,
     summary="Get a job's result",
-    description="425 JOB_NOT_READY until the job is final; 409 CONFLICT_STATE with the job's error where it "
-    "ended without a result. Waits for the end if asked to, up to 30 seconds.",
+    description="425 JOB_NOT_READY until the job is final; 409 CONFLICT_STATE with the job's error if it "
+    "ended without a result. With `wait`, waits for the job's end, up to 30 seconds.",
     responses=refusals(*_REFUSED_UNLESS_COMPLETED, Code.BLOB_NOT_FOUND),
 )
 async def get_result(
@@ -60,15 +60,13 @@ async def get_result(
     _check_completed(row, headers)
     stored = await stored_payload(context, job_id, "result")
     if stored is None:
-        raise Problem(
-            Code.BLOB_NOT_FOUND, "the result was erased; the receipt still proves that it was there"
-        )
-    head, tail = _around_result(row, stored)
+        raise Problem(Code.BLOB_NOT_FOUND, "the result was erased; the receipt still proves that it existed")
+    before, after = _around_result(row, stored)
     blob = result_blob(stored, row)
     if blob is None:
-        return Response(head + stored.body + tail, headers=headers, media_type="application/json")
+        return Response(before + stored.body + after, headers=headers, media_type="application/json")
     pieces = await begun(context.blobs.get(blob))
-    return StreamingResponse(joined(head, pieces, tail), headers=headers, media_type="application/json")
+    return StreamingResponse(joined(before, pieces, after), headers=headers, media_type="application/json")
 
 
 @router.get(
@@ -90,7 +88,9 @@ async def get_receipt(
     receipts = await _receipts_of(context, job_id)
     if not receipts:  # tables that somebody has changed by hand, or restored in part: not the caller's fault
         log.error("a completed job has no receipt in the tables", job=str(job_id))
-        raise Problem(Code.UNAVAILABLE, "the receipt can't be found now; it is in the log")
+        raise Problem(
+            Code.UNAVAILABLE, "the receipt can't be read now, but it is in the log; try again later"
+        )
     return answer_with_tag(to_json(receipts[0]), position, if_none_match)
 
 
@@ -132,7 +132,7 @@ def _check_completed(row: JobRow, headers: dict[str, str]) -> None:
 
 
 def _around_result(row: JobRow, stored: StoredPayload) -> tuple[bytes, bytes]:
-    """What stands before and after the result document, which may be too large to be parsed again."""
+    """The answer before and after the stored result, which may be too large to be parsed again."""
     assert row.finished_at is not None  # it is completed
     described = {
         "job_id": row.job_id,

@@ -1,4 +1,4 @@
 """Parts of the HTTP server, which `runtime.server` runs: limits on headers, refusals of WebSockets.
 
-A limit on what arrives before an endpoint is reached belongs here.
+A limit that applies before an endpoint is reached belongs here.
 """

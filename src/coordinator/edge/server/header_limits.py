@@ -1,8 +1,8 @@
-"""Limits of size and time on what a request sends before its body: its line and its headers, the head.
+"""Limits of size and time on a request's headers, its first line included.
 
-Our endpoints bound bodies, and nothing reaches them before a head is whole. uvicorn leaves heads to its
-parser, which keeps whatever comes: a stranger could fill our memory, or hold connections for ever. The
-trailer, which may follow a body in chunks, is bounded in the same way.
+Endpoints bound bodies, but run only once the headers are complete. uvicorn leaves headers to its parser,
+which keeps all of them: a stranger could fill our memory, or hold connections for ever. The trailer, which
+may follow a chunked body, is bounded in the same way.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from coordinator.domain.errors import Code
 from coordinator.edge.http.problems import Problem
 
-MAX_HEAD_BYTES: Final = 64 * 1024
-HEAD_SECONDS: Final = 20.0
-"""For a whole head to arrive: of a first request since the connection, of others since their first byte."""
+MAX_HEADER_BYTES: Final = 64 * 1024
+HEADER_SECONDS: Final = 20.0
+"""For all headers to arrive: of a first request since the connection, of others since their first byte."""
 
 
 class _HeadersTooLarge(Exception):
-    """Ends the parser's work in the middle; it goes no further than `data_received`."""
+    """Interrupts the parser; never leaves `data_received`."""
 
 
 class LimitedHeaders(HttpToolsProtocol):
-    """uvicorn's protocol, with heads that are too large answered 431, and heads that are too slow 408."""
+    """uvicorn's protocol, which answers 431 to headers that are too large, and 408 to slow ones."""
 
-    head_seconds = HEAD_SECONDS
-    _in_head = False  # from its first byte until it is whole
-    _in_trailer = False  # or in front of a chunk, which can't be told apart
-    _fresh = False  # head or trailer began within the bytes that are being parsed
+    header_seconds = HEADER_SECONDS
+    _in_headers = False  # from the first byte until they are complete
+    _in_trailer = False  # or before a chunk: the two can't be told apart
+    _fresh = False  # headers or trailer began within the bytes that are being parsed
     _arrived_bytes = 0  # since then, in the reads after that one
-    _told_bytes = 0  # of what the parser has told of
+    _parsed_bytes = 0  # of the headers that the parser has reported
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -47,21 +47,21 @@ class LimitedHeaders(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._fresh = False
         super().data_received(data)
-        if not (self._in_head or self._in_trailer) or self.transport.is_closing():
+        if not (self._in_headers or self._in_trailer) or self.transport.is_closing():
             return
-        # The parser tells of whole headers only: what comes before it does is counted, too.
+        # The parser reports complete headers only, so the bytes of incomplete ones are counted, too.
         if not self._fresh:
             self._arrived_bytes += len(data)
-            if self._arrived_bytes > MAX_HEAD_BYTES:
+            if self._arrived_bytes > MAX_HEADER_BYTES:
                 self._refuse_size()
                 return
-        if self._in_head and self._timer is None:
+        if self._in_headers and self._timer is None:
             self._start_timer()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = self._fresh = True
-        self._arrived_bytes = self._told_bytes = 0
+        self._in_headers = self._fresh = True
+        self._arrived_bytes = self._parsed_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -72,7 +72,7 @@ class LimitedHeaders(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_headers = False
         self._stop_timer()
         super().on_headers_complete()
 
@@ -89,18 +89,18 @@ class LimitedHeaders(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self._told_bytes > MAX_HEAD_BYTES:
+        if self._parsed_bytes > MAX_HEADER_BYTES:
             self._refuse_size()
         else:
-            self._refuse(Problem(Code.INVALID_PAYLOAD, "this is no HTTP request", status=400))
+            self._refuse(Problem(Code.INVALID_PAYLOAD, "not an HTTP request", status=400))
 
     def _count(self, size: int) -> None:
-        self._told_bytes += size
-        if self._told_bytes > MAX_HEAD_BYTES:
+        self._parsed_bytes += size
+        if self._parsed_bytes > MAX_HEADER_BYTES:
             raise _HeadersTooLarge
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self.head_seconds, self._too_slow)
+        self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -111,17 +111,17 @@ class LimitedHeaders(HttpToolsProtocol):
         self._timer = None
         if self.transport.is_closing():
             return
-        if not self._in_head:
-            self.transport.close()  # without a word: none was said to us
+        if not self._in_headers:
+            self.transport.close()  # without an answer: no request has begun
         else:
-            self._refuse(Problem(Code.INVALID_PAYLOAD, "the request did not arrive in time", status=408))
+            self._refuse(Problem(Code.INVALID_PAYLOAD, "the headers did not arrive in time", status=408))
 
     def _refuse_size(self) -> None:
-        detail = f"the request's line and headers are larger than {MAX_HEAD_BYTES} bytes"
+        detail = f"the request's line and headers are larger than {MAX_HEADER_BYTES} bytes"
         self._refuse(Problem(Code.TOO_LARGE, detail, status=431))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer where no application is reached, and close: what follows can't be told apart any more."""
+        """Answer without the application, and close: the next request's beginning can't be found."""
         response = problem.response()
         reason = HTTPStatus(response.status_code).phrase
         lines = [f"HTTP/1.1 {response.status_code} {reason}".encode()]

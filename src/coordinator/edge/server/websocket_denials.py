@@ -1,4 +1,4 @@
-"""WebSockets that are refused before they are one: what the server and the router get wrong about them."""
+"""Refusals of WebSocket handshakes: corrections of the server and of the router."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DENIED: Final = "websocket.http.response.body"
 
 
 class RefusedWebSockets(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, which knows that an answer other than 101 ends the handshake, too.
+    """uvicorn's protocol, corrected: an answer other than 101 ends the handshake, too.
 
-    Its own logs an error for each, so that a stranger with a wrong key could fill the log with alarms.
+    Otherwise it logs an error for each refusal, and strangers with invalid keys could fill the log.
     """
 
     async def send(self, message: Any) -> None:
@@ -28,12 +28,12 @@ class RefusedWebSockets(WebSocketsSansIOProtocol):
 
 
 def answer_unknown_sockets(app: FastAPI) -> None:
-    """404 for sockets at other paths, as for requests; Starlette's 403 would say that the key is wrong."""
+    """Answer 404 to sockets at other paths, as to requests: Starlette's 403 would mean an invalid key."""
     unknown = app.router.default
 
     async def default(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            problem = Problem(Code.UNKNOWN_COMMAND, "there is no such socket; try /ws/client or /ws/miner")
+            problem = Problem(Code.UNKNOWN_COMMAND, "no such WebSocket; try /ws/client or /ws/miner")
             await WebSocket(scope, receive, send).send_denial_response(problem.response())
         else:
             await unknown(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Well-known kinds of work with typed bodies: each request becomes a job of a registered service.
+"""Typed endpoints of well-known services: each request becomes a job of a registered service.
 
 The bodies and results are models of `coordinator.services`.
 """
@@ -26,7 +26,7 @@ typed_route(
     speech_recognition.SpeechPayload,
     speech_recognition.SERVICE,
     name="transcribe",
-    summary="Write down what is said",
+    summary="Transcribe speech",
     example={**_SPEECH, "language": "en"},
 )
 typed_route(
@@ -35,7 +35,7 @@ typed_route(
     speech_recognition.Translate,
     speech_recognition.SERVICE,
     name="translate",
-    summary="Write down in English what is said",
+    summary="Translate speech into English",
     example={**_SPEECH, "language": "de"},
 )
 typed_route(
@@ -44,7 +44,7 @@ typed_route(
     image_generation.TextToImage,
     image_generation.SERVICE,
     name="generate_image",
-    summary="Make images of a text",
+    summary="Generate images from a text",
     example={"prompt": "a lighthouse at dusk, oil painting"},
 )
 typed_route(
@@ -53,7 +53,7 @@ typed_route(
     image_generation.ImageToImage,
     image_generation.SERVICE,
     name="image_to_image",
-    summary="Make images of an image and a text",
+    summary="Generate images from an image and a text",
     example={"prompt": "the same house in winter", "image_url": "https://example.com/house.png"},
 )
 typed_route(
@@ -62,7 +62,7 @@ typed_route(
     llm_inference.Inference,
     llm_inference.SERVICE,
     name="infer",
-    summary="Let a language model go on with a text",
+    summary="Generate text with a language model",
     example={"model": "mistral-7b", "prompt": "Three uses for a retired mining rig:"},
 )
 router.include_router(llm_stream.router)
@@ -72,7 +72,7 @@ typed_route(
     video_transcoding.TranscodeMedia,
     video_transcoding.SERVICE,
     name="transcode",
-    summary="Bring a video or a sound into another format",
+    summary="Transcode a video or audio file",
     example={"input_url": "https://example.com/clip.mov", "codec": "h265", "resolution": "1280x720"},
 )
 typed_route(

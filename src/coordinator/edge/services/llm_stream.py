@@ -1,4 +1,4 @@
-"""A language model's text while it grows: submits the job, and answers with its events and its result."""
+"""A language model's text while it is generated: submits the job, and answers with its events and result."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ router = APIRouter()
 @router.post(
     "/llm/stream",
     response_class=EventStream,
-    summary="Watch a language model go on with a text",
+    summary="Stream the text of a language model",
     description="Submits the job, and answers with server-sent events: those of `GET /v1/jobs/{id}/events`, "
-    "the text in `tokens`, and last of all `result`, with the job's `result` or its `error`. A reader that "
-    "leaves does not stop the job; with the same `Idempotency-Key` it is watched again.",
+    "with the text in `tokens`, and finally `result`, with the job's `result` or `error`. A client that "
+    "disconnects does not stop the job; a repeat with the same `Idempotency-Key` streams it again.",
     responses={
         200: {
             "description": "`event:` is the message's type, `data:` the message.",
@@ -61,15 +61,15 @@ async def _stream(
     row = await final_job(context, principal, job_id, context.limits.at_least_seconds)
     if not row.is_final:
         return  # the stream was ended before the job: the server stops, or the key is revoked
-    told: dict[str, Any] = {"type": "result", "job_id": str(job_id), "state": row.state}
+    message: dict[str, Any] = {"type": "result", "job_id": str(job_id), "state": row.state}
     found = await result_pieces(context, row) if row.is_completed else None
     if found is None:
         error = row.error or JobError(code=row.state, message="")  # completed, and the result was erased
-        told["error"] = error.model_dump()
-        yield b"event: result\ndata: " + json.dumps(told).encode() + b"\n\n"
+        message["error"] = error.model_dump()
+        yield b"event: result\ndata: " + json.dumps(message).encode() + b"\n\n"
         return
-    # The stored document is one line, which is what an event's data has to be.
-    yield b"event: result\ndata: " + json.dumps(told)[:-1].encode() + b', "result": '
+    # The stored result is one line, as an event's data must be.
+    yield b"event: result\ndata: " + json.dumps(message)[:-1].encode() + b', "result": '
     async for piece in found:
         yield piece
     yield b"}\n\n"

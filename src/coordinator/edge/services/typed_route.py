@@ -1,4 +1,4 @@
-"""Endpoints with a service's own body: read as JSON or as a form with a file, and made a job."""
+"""Endpoints with a service's own body, in JSON or as a form with a file: each request becomes a job."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class JobFields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     constraints: Constraints = Constraints()
-    """What the miner must have, beyond what the work needs."""
+    """Requirements on the miner, beyond the work's own."""
     ttl_seconds: TtlSeconds | None = None
-    """Until when the job must be done, in seconds."""
+    """Seconds until the job expires."""
     priority: Priority = 0
     max_attempts: MaxAttempts = DEFAULT_MAX_ATTEMPTS
 
@@ -54,7 +54,7 @@ def typed_route(
     summary: str,
     example: Mapping[str, Any],
 ) -> None:
-    """Add an endpoint that makes a job of what such a body asks of the service. `name`: its operation id."""
+    """Add an endpoint that submits a job of the service for such a body. `name`: its operation id."""
 
     async def endpoint(
         request: Request,
@@ -92,10 +92,10 @@ async def read_job(
     try:
         if file is not None and is_form(request):
             values = _values(schema, await read_form(request, context, principal, file))
-            mine, others = _parted(values)
+            mine, others = _split(values)
             return job_fields(service, body.model_validate(others, strict=False), JobFields(**mine))
-        mine, others = _parted(await read_object(request, context.limits))
-        # As JSON, so that "5" is no number, and a list may stand for a tuple.
+        mine, others = _split(await read_object(request, context.limits))
+        # As JSON, so that "5" is not a number, and a list may stand for a tuple.
         job = JobFields.model_validate_json(json.dumps(mine), strict=True)
         return job_fields(service, body.model_validate_json(json.dumps(others), strict=True), job)
     except ValidationError as error:
@@ -103,7 +103,7 @@ async def read_job(
 
 
 def job_fields(service: KnownService[Any, Any], asked: Payload, job: JobFields) -> dict[str, Any]:
-    """The fields of the `job.submit`: the payload, and the stronger of needs and wishes. Raises Refusal."""
+    """The fields of the `job.submit`: the payload, and the stronger of both constraints. Raises Refusal."""
     if contradiction := asked.contradiction():
         raise Refusal(Code.INVALID_PAYLOAD, contradiction)
     try:
@@ -144,7 +144,7 @@ def body_schema(body: type[Payload]) -> dict[str, Any]:
 
 @functools.cache
 def _answer(service: KnownService[Any, Any]) -> type[JobSubmitAnswer]:
-    """What a submitted job of this service is answered; one model for all of its endpoints."""
+    """The model of the answer to a submit; one for all endpoints of the service."""
     result: Any = service.result | None
     return create_model(
         f"{service.result.__name__}Job",
@@ -156,14 +156,14 @@ def _answer(service: KnownService[Any, Any]) -> type[JobSubmitAnswer]:
 
 @functools.cache
 def _file_of(body: type[Payload]) -> str | None:
-    """The member that names a file, which a form may send itself."""
+    """The member that refers to a file, which a form may contain itself."""
     schema = body_schema(body)
     files = [name for name, field in schema["properties"].items() if _resolved(schema, field).get("format")]
     return files[0] if files else None
 
 
 def _form_schema(schema: dict[str, Any], file: str) -> dict[str, Any]:
-    """The same as a form: its parts are texts, which are not null, and one may be a file."""
+    """The schema of the same body as a form: its parts are texts, never null, and one may be a file."""
     properties = dict(schema["properties"])
     for name, field in properties.items():
         kinds = field.get("type")
@@ -172,16 +172,16 @@ def _form_schema(schema: dict[str, Any], file: str) -> dict[str, Any]:
             properties[name] = {**field, "type": rest[0] if len(rest) == 1 else rest}
         if None in field.get("enum", ()):
             properties[name] = {**field, "enum": [choice for choice in field["enum"] if choice is not None]}
-    told = properties[file]["description"]
+    description = properties[file]["description"]
     properties[file] = {
-        "description": f"{told} The file itself, or a text that names it: an http(s) URL, or blob: and the "
-        "SHA-256 of an uploaded file.",
+        "description": f"{description} The file itself, or a reference to it: an http(s) URL, or blob: and "
+        "the SHA-256 of an uploaded file.",
         "anyOf": [{"type": "string", "format": "binary"}, {"type": "string", "format": "uri"}],
     }
     return {**schema, "properties": properties}
 
 
-def _parted(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A body's members: the job's, and the others."""
     ours = JobFields.model_fields
     mine = {name: value for name, value in values.items() if name in ours}
@@ -207,7 +207,7 @@ def _values(schema: Mapping[str, Any], form: Mapping[str, list[str]]) -> dict[st
 
 
 def _resolved(schema: Mapping[str, Any], field: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A member's schema, with what it refers to."""
+    """A member's schema, with its reference resolved."""
     if "$ref" not in field:
         return field
     found: dict[str, Any] = schema["$defs"][field["$ref"].rpartition("/")[2]]

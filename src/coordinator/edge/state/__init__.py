@@ -1,4 +1,4 @@
-"""What an app has once, for all its requests: typed reads of the tables, a watch for ends of jobs, counters.
+"""State that all requests of an app share: typed reads of the tables, a watch for ends of jobs, counters.
 
 A new read of a table is a method of `read_models`, and its row a class of `rows`. A metric of requests is
 counted in `http_metrics`; `routes.metrics` shows it.

@@ -13,7 +13,7 @@ from coordinator.edge.state.rows import BacklogRow
 
 FRESH_SECONDS: Final = 5.0
 READ_SECONDS: Final = 2.0
-"""A scrape waits no longer for the tables: it says that they are out of reach, and has the rest."""
+"""A scrape waits no longer for the tables: it reports them as out of reach, beside its other metrics."""
 
 
 class Backlog:
@@ -26,7 +26,7 @@ class Backlog:
         self._reading = asyncio.Lock()
 
     async def get(self) -> BacklogRow | None:
-        """None where the tables are out of reach."""
+        """None if the tables are out of reach."""
         async with self._reading:
             if time.monotonic() - self._read_at > FRESH_SECONDS:
                 self._known = None

@@ -1,4 +1,4 @@
-"""Who uploaded which blob, and so may refer to it."""
+"""The owners of blobs: principals that uploaded them, and so may refer to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class BlobOwners:
         self._database = database
 
     async def add(self, principal: Principal, sha256: str, size: int) -> None:
-        """Note that this principal uploaded a blob of so many bytes."""
+        """Record that this principal uploaded a blob of `size` bytes."""
         row = {
             "key": _key(sha256, principal),
             "digest": sha256,
@@ -32,7 +32,7 @@ class BlobOwners:
         await in_thread(write)
 
     async def has(self, principal: Principal, sha256: str) -> bool:
-        """Whether this principal uploaded it."""
+        """Whether this principal uploaded the blob."""
 
         def query() -> bool:
             with self._database.transaction() as tables:

@@ -1,4 +1,4 @@
-"""Counts requests: how many, how they ended, how long they took, at a microsecond a request."""
+"""Counts requests by operation, status and duration, at a microsecond a request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Scope
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Seconds. Waits (for work, for a result) are requests too, so the scale goes up to the longest of them."""
 NO_OPERATION: Final = "none"
-"""Paths that nothing answers to: their names are the senders', so they share one label."""
+"""The one label of all unknown paths: senders choose their names."""
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class Durations:
     """How long the requests of one operation took."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    """`counts[n]`: more than BUCKETS[n - 1] and at most BUCKETS[n] seconds; the last one has the rest."""
+    """`counts[n]`: more than BUCKETS[n - 1] and at most BUCKETS[n] seconds; the last one: all longer ones."""
     seconds: float = 0.0
 
 

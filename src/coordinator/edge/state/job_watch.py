@@ -1,4 +1,4 @@
-"""The watch for ends of jobs: one query for all who wait, each time the read models move."""
+"""The watch for ends of jobs: one query for all waiting requests, each time the read models move."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = structlog.get_logger("edge")
 
 
 class JobWatch:
-    """Tells the requests that wait for a job that it is final. One task watches while a request waits."""
+    """Tells waiting requests that their job is final. One task watches while any request waits."""
 
     def __init__(self, reads: ReadModels, watermarks: Watermarks, look_seconds: float) -> None:
-        """`look_seconds`: between looks at the jobs where no follower moves."""
+        """`look_seconds`: between checks of the jobs while no follower moves."""
         self._reads = reads
         self._watermarks = watermarks
         self._look_seconds = look_seconds
@@ -33,8 +33,8 @@ class JobWatch:
     def ended(self, job_id: str) -> Iterator[asyncio.Event]:
         """An event that is set once the job is final.
 
-        It is set too where that can't be found out, so the waiting request looks again. Look after entering
-        and before waiting: an end that came earlier is not told.
+        It is also set if that can't be found out, so read the job again. Read it after entering, too, and
+        before waiting: an earlier end does not set the event.
         """
         event = asyncio.Event()
         self._waiting.setdefault(job_id, set()).add(event)
@@ -48,14 +48,14 @@ class JobWatch:
                 del self._waiting[job_id]
 
     async def stop(self) -> None:
-        """Stop watching; waiting requests look for themselves. May be called twice, or when none waits."""
+        """Stop watching, and wake all waiting requests. May be called twice, or when none waits."""
         await self._watcher.stop()
         self._wake(list(self._waiting))
 
     async def _watch(self) -> None:
         try:
             while self._waiting:
-                # Taken before the query: what comes after it makes `reached` return at once.
+                # Read before the query: events after it make `reached` return at once.
                 seen = self._watermarks.of(PROJECTOR)
                 jobs = list(self._waiting)
                 for start in range(0, len(jobs), MAX_JOBS_IN_QUERY):
@@ -63,7 +63,7 @@ class JobWatch:
                     self._wake(await self._reads.final_jobs(some))
                 await self._watermarks.reached(PROJECTOR, seen + 1, self._look_seconds)
         except Exception as error:
-            # They find out themselves what is wrong, and answer it.
+            # The woken requests read their jobs themselves, and answer with the error.
             log.warning("can't watch jobs", error=type(error).__name__)
             self._wake(list(self._waiting))
 

@@ -1,4 +1,4 @@
-"""What live miners offer now: their abilities by profile."""
+"""The capabilities of live miners, by profile."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ STALE_AFTER_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Offering:
-    """Miners with the same abilities; `since` is when the first of them came, in Unix milliseconds."""
+    """The miners of one profile; `since` is when the first of them registered, in Unix milliseconds."""
 
     capabilities: Capabilities
     since: int
 
 
 class Offerings:
-    """One look at the read models a second, however many requests ask."""
+    """Reads the offerings about once a second, however many requests ask."""
 
     def __init__(self, reads: ReadModels) -> None:
         self._reads = reads
@@ -32,7 +32,7 @@ class Offerings:
         self._reading = asyncio.Lock()
 
     async def get(self, stale_after: float = STALE_AFTER_S) -> Sequence[Offering]:
-        """The abilities of the miners that are online, at most so many seconds old."""
+        """The capabilities of online miners, at most `stale_after` seconds old."""
         async with self._reading:
             if time.monotonic() - self._read_at > stale_after:
                 self._known = [

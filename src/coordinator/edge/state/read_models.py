@@ -24,12 +24,12 @@ class JobKey(NamedTuple):
 
 
 class JobFilter(NamedTuple):
-    """Which jobs of a list, and in which order. An empty text stands for all."""
+    """The filter and order of a list of jobs. An empty text stands for all."""
 
     low: JobKey
-    """From this key on."""
+    """The first key that may be listed."""
     high: JobKey
-    """Up to this key, without it."""
+    """All listed keys are lower than this one."""
     client: str = ""
     state: str = ""
     oldest_first: bool = False
@@ -50,7 +50,7 @@ class JobFilter(NamedTuple):
 
 
 class ReadModels:
-    """The tables, as the edge reads them."""
+    """Reads the tables for the edge."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -68,7 +68,7 @@ class ReadModels:
         return [JobRow(**row) for row in rows]
 
     async def job_key_after(self, which: JobFilter, skip: int) -> JobKey | None:
-        """The key so many jobs further; None where there are not so many."""
+        """The key `skip` jobs further; None if there are fewer jobs."""
         rows = await self._read(f"{which.statement}_reach", **which.params, skip=skip)
         return JobKey(**rows[0]) if rows else None
 
@@ -77,7 +77,7 @@ class ReadModels:
         return [row["job_id"] for row in await self._read("read_final_jobs", job_ids=list(job_ids))]
 
     async def receipt_positions(self, job_id: str) -> list[int]:
-        """Where in the log a job's receipts are."""
+        """The positions of a job's receipts in the log."""
         return [row["position"] for row in await self._read("read_receipt", job_id=job_id)]
 
     async def backlog(self) -> BacklogRow:
@@ -90,7 +90,7 @@ class ReadModels:
         return MinerRow(**rows[0]) if rows else None
 
     async def miners(self, after: str, state: str, page_size: int) -> list[MinerRow]:
-        """A page of miners by id, behind the id `after`; an empty state for all."""
+        """A page of miners by id, after the id `after`; an empty state for all."""
         rows = await self._read("read_miners", after=after, state=state, page_size=page_size)
         return [MinerRow(**row) for row in rows]
 
@@ -99,7 +99,7 @@ class ReadModels:
         return {row["state"]: row["miners"] for row in await self._read("read_miner_counts")}
 
     async def offerings(self) -> list[OfferingRow]:
-        """What the miners that are online can do, by profile."""
+        """The capabilities of online miners, by profile."""
         return [OfferingRow(**row) for row in await self._read("read_offerings")]
 
     # --- the registry --------------------------------------------------------------------------------------
@@ -108,14 +108,14 @@ class ReadModels:
         return ServiceRow(**rows[0]) if rows else None
 
     async def services(self, after: str, category: str, page_size: int, *, retired: bool) -> list[ServiceRow]:
-        """A page of entries by id, behind the id `after`; an empty category for all."""
+        """A page of entries by id, after the id `after`; an empty category for all."""
         rows = await self._read(
             "read_services", after=after, category=category, retired=int(retired), page_size=page_size
         )
         return [ServiceRow(**row) for row in rows]
 
     async def services_by_category(self) -> dict[str, int]:
-        """How many services take jobs in each category that has one."""
+        """The number of services that take jobs, by category; empty categories are absent."""
         return {row["category"]: row["services"] for row in await self._read("read_categories")}
 
     # --- API keys ------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class ReadModels:
     async def keys(
         self, after: tuple[str, str], name: str, role: str, page_size: int, *, revoked: bool
     ) -> list[KeyRow]:
-        """A page of keys by name and id, behind `after`; empty texts for all names and roles."""
+        """A page of keys by name and id, after `after`; empty texts for all names and roles."""
         rows = await self._read(
             "read_keys",
             after_name=after[0],

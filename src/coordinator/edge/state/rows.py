@@ -1,6 +1,6 @@
-"""The rows that the edge reads, typed: one class for each read model, with the view that is shown of it.
+"""The rows that the edge reads, typed: one class for each read model, with its view in the API.
 
-A class names every column of its table: a column that one of the two lacks fails the first read.
+A class names every column of its table: any difference fails the first read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class JobRow:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens to the job any more."""
+        """Whether the job's state is final."""
         return self.state in FINAL_STATES
 
     @property
@@ -57,13 +57,13 @@ class JobRow:
 
     @property
     def error(self) -> JobError | None:
-        """Why the job has no result; None while it may have one."""
+        """Why the job has no result; None if it has one, or may still get one."""
         if not self.is_final or self.is_completed:
             return None
         return JobError(code=self.error_code or self.state, message=self.error_message or "")
 
     def view(self) -> JobView:
-        """The job as it is shown."""
+        """The job as the API shows it."""
         return JobView.model_validate(
             {
                 **asdict(self),
@@ -96,7 +96,7 @@ class MinerRow:
         return services
 
     def view(self) -> MinerView:
-        """The miner as it is shown."""
+        """The miner as the API shows it."""
         return MinerView.model_validate({**asdict(self), "capabilities": json.loads(self.capabilities_json)})
 
 
@@ -138,14 +138,14 @@ class KeyRow:
     position: int
 
     def view(self) -> KeyView:
-        """The key as it is shown, by today's clock."""
+        """The key as the API shows it now."""
         over = self.expires_at is not None and self.expires_at <= time.time_ns() // 1_000_000
         state = "REVOKED" if self.revoked_at is not None else "EXPIRED" if over else "ACTIVE"
         return KeyView.model_validate({**asdict(self), "state": state})
 
 
 class OfferingRow(NamedTuple):
-    """What the miners of one profile can do, while they are online."""
+    """The capabilities of one profile's online miners."""
 
     profile: str
     capabilities_json: str

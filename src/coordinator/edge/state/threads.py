@@ -1,4 +1,4 @@
-"""Threads of the edge's own, for what would block the event loop."""
+"""The edge's own threads, for calls that would block the event loop."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _THREADS = ThreadPoolExecutor(32, thread_name_prefix="edge")
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Run a call that blocks, beside the event loop.
+    """Run a blocking call beside the event loop.
 
-    Uploads and other work in the framework's threads hold up no read. A cancelled caller does not wait for
+    Uploads and other work in the framework's threads do not delay it. A cancelled caller does not wait for
     the end of the call.
     """
     return await asyncio.get_running_loop().run_in_executor(_THREADS, call)

@@ -1,8 +1,8 @@
-"""What each code means: one page a code, as data, served at `/errors/<CODE>`.
+"""Pages that explain the codes: one page per code, as data, served at `/errors/<CODE>`.
 
 A page is Markdown of one form: `# CODE: title`, the line `Sending it again helps: …`, what it means, and the
-sections "When" and "What to do". The title is the `title` of problem documents, the path their `type`. A new
-code needs a page; the tests say so.
+sections "When" and "What to do". The title is the `title` of problem documents, the path their `type`. Tests
+require a page for each code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, Literal, cast, get_args
 from coordinator.domain.errors import Code
 
 Again = Literal["no", "later", "after a change"]
-"""Whether it helps to send the same again: never, after a while, or once something was corrected."""
+"""Whether it helps to send the same request again: never, after a while, or after a correction."""
 
 PATH: Final = "/errors"
 _PAGE: Final = re.compile(
@@ -47,7 +47,7 @@ def error_page(code: Code) -> ErrorPage:
     text = (resources.files(__name__) / f"{code}.md").read_text(encoding="utf-8")
     page = _PAGE.fullmatch(text)
     if page is None or page["code"] != code or page["again"] not in get_args(Again):
-        raise ValueError(f"{code}.md: is not of the form that the other pages have")
+        raise ValueError(f"{code}.md: invalid page; write it in the form of the other pages")
     again = cast("Again", page["again"])
     return ErrorPage(code, page["title"], again, page["meaning"], page["when"], page["todo"])
 

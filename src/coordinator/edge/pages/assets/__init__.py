@@ -1,7 +1,7 @@
-"""What browsers load: Swagger UI as its project publishes it, and our own style and start script.
+"""Files for browsers: Swagger UI as its project publishes it, and our own style and start script.
 
-`scripts/vendor-swagger-ui.sh` fetches Swagger UI (npm's `swagger-ui-dist`, Apache-2.0) at the version that is
-written there and packs its two files; nothing in them is changed.
+`scripts/vendor-swagger-ui.sh` fetches Swagger UI (npm's `swagger-ui-dist`, Apache-2.0) at its pinned version
+and packs its two files, unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TYPES: Final = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
 }
-"""All that is served, by its name; packed files have `.gz` at the end."""
+"""All served files by name; packed files end in `.gz`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Asset:
 
 @cache
 def asset(name: str) -> Asset | None:
-    """A file by its name; None where there is none."""
+    """A file by its name; None if unknown."""
     media_type = _TYPES.get(name)
     if media_type is None:
         return None

@@ -4,7 +4,7 @@ window.ui = SwaggerUIBundle({
   dom_id: "#swagger-ui",
   presets: [SwaggerUIBundle.presets.apis],
   layout: "BaseLayout",
-  validatorUrl: null, // else the document is sent to a server elsewhere
+  validatorUrl: null, // otherwise the document is sent to another server
   deepLinking: true,
   filter: true,
   tryItOutEnabled: true,
