@@ -33,7 +33,7 @@ class Code(StrEnum):
     BLOB_TOO_LARGE = "BLOB_TOO_LARGE"
     DIGEST_MISMATCH = "DIGEST_MISMATCH"
     INTERNAL = "INTERNAL"  # our fault; nothing was recorded; send it again
-    UNAVAILABLE = "UNAVAILABLE"  # the log is out of reach; perhaps nothing was recorded; send it again
+    UNAVAILABLE = "UNAVAILABLE"  # the log is out of reach; the outcome is unknown; send it again
 
 
 class Refusal(Exception):
