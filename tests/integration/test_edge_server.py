@@ -247,6 +247,7 @@ async def test_a_head_that_is_too_large_is_told_so(edge: Bench) -> None:
             assert await wire.status() == 431
             rest = await wire.rest()
         assert b"application/problem+json" in rest
+        assert b"x-content-type-options: nosniff" in rest.lower()  # as on every answer
         assert b'"TOO_LARGE"' in rest
         async with connected(port) as wire:
             large = "X-A: " + "a" * (MAX_HEADER_BYTES - 1000)

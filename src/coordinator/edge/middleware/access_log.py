@@ -1,4 +1,4 @@
-"""Request ids, the access log, security headers, and answers to unexpected errors.
+"""Request ids, the access log, the headers of every answer, and answers to unexpected errors.
 
 The middleware from the outside in: `AccessLog`, CORS (if the settings allow other origins),
 `UnexpectedErrors`, `Authentication`. So every answer, also a 429, has the headers of all outer ones.
@@ -20,18 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import has_body
 from coordinator.edge.http.problems import internal_problem
+from coordinator.edge.http.response_headers import HEADERS_OF_EVERY_ANSWER
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 CLIENT_GONE: Final = 499  # for the log only: the client has disconnected
 MAX_LOGGED_PATH: Final = 200
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_SECURITY_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 
 access_log = structlog.get_logger("coordinator.access")
 log = structlog.get_logger("edge")
@@ -69,7 +63,7 @@ class AccessLog:
                 if unread and scope["http_version"].startswith("1"):
                     # The request is answered: without this, the server would read the rest of its body.
                     headers["Connection"] = "close"
-                for name, value in _SECURITY_HEADERS.items():
+                for name, value in HEADERS_OF_EVERY_ANSWER.items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from coordinator.domain.errors import Code
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.http.response_headers import HEADERS_OF_EVERY_ANSWER
 
 MAX_HEADER_BYTES: Final = 64 * 1024
 HEADER_SECONDS: Final = 20.0
@@ -123,6 +124,8 @@ class LimitedHeaders(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer without the application, and close: the next request's beginning can't be found."""
         response = problem.response()
+        for name, value in HEADERS_OF_EVERY_ANSWER.items():
+            response.headers.setdefault(name, value)
         reason = HTTPStatus(response.status_code).phrase
         lines = [f"HTTP/1.1 {response.status_code} {reason}".encode()]
         headers: list[tuple[bytes, bytes]] = [*response.raw_headers, (b"connection", b"close")]

@@ -88,10 +88,10 @@ async def read_job(
     service: KnownService[Any, Any],
 ) -> dict[str, Any]:
     """The fields of the `job.submit` that the request's body becomes. Raises Problem, Refusal."""
-    schema, file = body_schema(body), _file_of(body)
+    file = _file_of(body)
     try:
         if file is not None and is_form(request):
-            values = _values(schema, await read_form(request, context, principal, file))
+            values = _values(body_schema(body), await read_form(request, context, principal, file))
             mine, others = _split(values)
             return job_fields(service, body.model_validate(others, strict=False), JobFields(**mine))
         mine, others = _split(await read_object(request, context.limits))
