@@ -291,7 +291,9 @@ async def test_an_input_that_names_other_files_is_not_followed(
     """Playlists and scripts are refused, even where the file that they name would be a fine video."""
     neighbour = tmp_path / "neighbour.mkv"
     neighbour.write_bytes(clip)
-    for path in (neighbour, Path("/etc/passwd"), Path("neighbour.mkv")):
+    # An operation reads its input as the others do, so one of them tries every path.
+    others = (Path("/etc/passwd"), Path("neighbour.mkv")) if operation == "transcode" else ()
+    for path in (neighbour, *others):
         ref = video.blobs.add(script.format(path=path).encode())
         work = video.work({"input_url": ref, "operation": operation})
         (work.folder / "neighbour.mkv").write_bytes(clip)
@@ -379,8 +381,8 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     )
 
 
-SLOW: dict[str, Any] = {"preset": "veryslow", "resolution": "1920x1080", "fps": 60}
-"""With these it takes minutes to encode."""
+SLOW: dict[str, Any] = {"preset": "veryslow", "resolution": "640x480", "fps": 120}
+"""With these it takes half a minute to encode, and says within a second how far it is."""
 
 
 async def test_the_time_limit_kills(video: Bench, long_clip: bytes) -> None:
