@@ -137,11 +137,11 @@ def test_a_command_s_schema_says_what_the_program_says() -> None:
 
 
 def test_docstrings_become_descriptions() -> None:
-    """What a field's docstring says is in the schema, also where a base class has the field."""
+    """A field's docstring is its description in the schema, also if a base class has the field."""
     event = json.loads((FOLDER / "events/job.started.v1.json").read_text())["properties"]
 
     assert event["miner_key"]["description"] == "The key that must sign this attempt's statement."
-    assert event["client"]["description"].startswith("Whose job it is")
+    assert event["client"]["description"].startswith("The owner of the job")
     assert event["at"]["description"] == "When it was decided."
 
 
