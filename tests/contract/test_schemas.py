@@ -142,7 +142,7 @@ def test_docstrings_become_descriptions() -> None:
 
     assert event["miner_key"]["description"] == "The key that must sign this attempt's statement."
     assert event["client"]["description"].startswith("The owner of the job")
-    assert event["at"]["description"] == "When it was decided."
+    assert event["at"]["description"] == "The moment of the decision."
 
 
 def test_asyncapi_is_well_formed(asyncapi: dict[str, Any]) -> None:
