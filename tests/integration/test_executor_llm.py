@@ -165,7 +165,7 @@ async def test_the_engines_key(own_llama: LlamaEngine, bench: Bench) -> None:
     right = LlmExecutor(own_llama.settings(key=SecretStr("sesame-sesame")))
     assert (await right.run(bench.work({**GREEDY, "prompt": "kil", "max_tokens": 2}))).result["text"]
     wrong = LlmExecutor(own_llama.settings(key=SecretStr("barley-barley")))
-    assert "the engine does not take this miner's LLM_ENGINE_KEY" == await wrong.check()
+    assert "the engine does not accept this miner's LLM_ENGINE_KEY" == await wrong.check()
     assert () == wrong.models
     assert (ENGINE_UNAVAILABLE, True) == await failure(wrong, bench.work({**GREEDY, "prompt": "kil"}))
 
