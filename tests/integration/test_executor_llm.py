@@ -265,7 +265,7 @@ async def test_engines_that_misbehave(bench: Bench, answer: bytes, expected: tup
 async def test_an_engines_words_lose_addresses_and_paths() -> None:
     """What a client reads of an engine's refusal names no place of the miner's network."""
     engine = Engine("LLM", EngineSettings.model_construct(url="http://x/v1", key=SecretStr("sesame")))
-    told = engine._words_of(
+    told = engine._message_of(
         {"error": {"message": "bad sesame at /srv/a.gguf,\n http://h:1/x and 10.0.0.1:80!"}}
     )
     assert "bad … at … … and …!" == told

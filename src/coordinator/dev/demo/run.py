@@ -141,18 +141,18 @@ class _Show:
         self._jobs = jobs
         self._done = 0
         self._lines = bars.disable and not quiet
-        self._all = bars.add_task("all jobs", total=jobs, said="")
-        self._miners = {miner: bars.add_task(miner, total=None, said="") for miner in stage.miners.values()}
+        self._all = bars.add_task("all jobs", total=jobs, detail="")
+        self._miners = {miner: bars.add_task(miner, total=None, detail="") for miner in stage.miners.values()}
 
     def seen(self, played: Played) -> None:
         job = played.job
         assert job is not None
         said = f"{job.state.lower()}  {played.planned.title}"
         if job.assigned_miner_id in self._miners:
-            self._bars.update(self._miners[job.assigned_miner_id], said=said)
+            self._bars.update(self._miners[job.assigned_miner_id], detail=said)
         if job.final:
             self._done += 1
-            self._bars.update(self._all, completed=self._done, said=f"{self._done} of {self._jobs}")
+            self._bars.update(self._all, completed=self._done, detail=f"{self._done} of {self._jobs}")
             if self._lines:
                 terminal.note(
                     f"[{self._done:>{len(str(self._jobs))}}/{self._jobs}] {job.state}  {played.planned.title}"

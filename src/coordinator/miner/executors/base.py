@@ -187,7 +187,7 @@ def load_executors() -> dict[str, Executor]:
 
 
 def payload_of(service: KnownService[P, Any], work: Work) -> P:
-    """The work's payload. Raises ExecutorError: INVALID_PAYLOAD, with the first invalid field but no value."""
+    """The work's payload. Raises ExecutorError: INVALID_PAYLOAD, naming the first invalid field, no value."""
     try:
         payload = service.payload.validate_python(work.payload)
     except ValidationError as error:

@@ -34,7 +34,7 @@ MEDIA_TYPES: Final = {
 
 
 class ImagesExecutor:
-    """Resizes, crops, rotates, filters, adjusts, converts. Operations with neural networks are UNSUPPORTED."""
+    """Resizes, crops, rotates, filters, adjusts, converts. Neural networks are UNSUPPORTED."""
 
     services = (SERVICE.id,)
 
