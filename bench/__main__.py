@@ -1,4 +1,4 @@
-"""`python -m bench`: ours and the task queues that people use, on the same machine in the same run."""
+"""`python -m bench`: compares ours with popular task queues, on the same machine in the same run."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def main() -> None:
         nargs="?",
         choices=("compare", "scale", "publish"),
         default="compare",
-        help="with the peers; with ever longer logs; or put the last results into BENCHMARKS.md",
+        help="compare with the peers; scale with longer logs; or publish the last results in BENCHMARKS.md",
     )
-    parser.add_argument("--quick", action="store_true", help="one short round, under two minutes in all")
-    parser.add_argument("--rounds", type=int, help="how often each system has its turn")
+    parser.add_argument("--quick", action="store_true", help="one short round, under two minutes in total")
+    parser.add_argument("--rounds", type=int, help="number of turns of each system")
     parser.add_argument("--jobs", type=int, help="jobs in a burst of ours")
-    parser.add_argument("--only", help=f"some of {', '.join(SYSTEMS)}; separated by commas")
+    parser.add_argument("--only", help=f"some of {', '.join(SYSTEMS)}, separated by commas")
     parser.add_argument("--levels", default="0,100000,1000000", help="scale: jobs in the log")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     options = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> None:
     if unknown := [name for name in names if name not in SYSTEMS]:
         parser.error(f"no such system: {', '.join(unknown)}")
     if lacking := missing():
-        raise SystemExit(f"bench: {', '.join(lacking)} not installed here; `make servers` does it")
+        raise SystemExit(f"bench: {', '.join(lacking)} not installed here; run `make servers`")
     plan = compare.QUICK if options.quick else compare.FULL
     plan = replace(plan, rounds=options.rounds or plan.rounds, jobs=options.jobs or plan.jobs)
     if options.what == "scale":
@@ -55,7 +55,7 @@ def main() -> None:
         raise SystemExit(run_scale(console, levels, plan, as_json=options.json))
     systems = [SYSTEMS[name] for name in names]
     if any(isinstance(s, Peer) for s in systems) and not (PEER_BIN / "python").exists():
-        raise SystemExit("bench: the peers are not installed; `make bench` does it, or --only ours")
+        raise SystemExit("bench: the peers are not installed; run `make bench`, or give --only ours")
     raise SystemExit(run(console, systems, plan, as_json=options.json))
 
 
@@ -99,7 +99,7 @@ def save(name: str, found: dict[str, Any]) -> None:
 
 
 def draw(document: Path, target: Path) -> None:
-    """PNG and SVG, where there is something to draw with."""
+    """Draw PNG and SVG, if the benchmark's own environment with matplotlib is installed."""
     if (PEER_BIN / "python").exists():
         plot = [PEER_BIN / "python", FOLDER / "plot.py", document, target]
         if subprocess.run(plot, check=False).returncode:

@@ -1,13 +1,13 @@
-"""The one client process of a system: submits jobs and reads their results, as it is told line by line.
+"""The one client process of a system: submits jobs and reads their results, by orders line by line.
 
     python bench/client.py bench/peers/taskiq_app.py
 
-The module's `Client` knows the system. This file knows none of them, so that all are timed by the same code,
-and imports nothing but the standard library: peers have an environment of their own.
+The module's `Client` knows its system. This file knows no system, so that the same code times all of them. It
+imports only the standard library: peers have an environment of their own.
 
-Each line of the standard input is an order, JSON; each is answered with a line on the standard output.
-`{"do": "burst", "jobs": 500}` submits so many at once, and reads until every result is there.
-`{"do": "steady", "jobs": 400, "rate": 50}` submits one at a time, so many a second.
+Each line of standard input is an order in JSON; each gets an answer, a line on standard output.
+`{"do": "burst", "jobs": 500}` submits 500 jobs at once, and reads until every result is there.
+`{"do": "steady", "jobs": 400, "rate": 50}` submits one at a time, 50 a second.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-PAGE = 500  # results asked for at once
-BURST_PAUSE_SECONDS = 0.05  # between looks at a page that is not whole
+PAGE = 500  # results per read
+BURST_PAUSE_SECONDS = 0.05  # between reads of an incomplete page
 STEADY_PAUSE_SECONDS = 0.001
-SILENCE_SECONDS = 60.0  # without one more result, something is broken
+SILENCE_SECONDS = 60.0  # without a new result for so long, something is broken
 
 
 class Client(Protocol):
-    """What a system's module offers."""
+    """The interface of a system's module."""
 
     def submit_many(self, numbers: Sequence[int]) -> list[str]:
-        """Submit one job per number, as fast as the system's documentation knows how; their ids in order."""
+        """Submit one job per number, in the system's fastest documented way; returns their ids in order."""
 
     def submit_one(self, number: int) -> str:
         """Submit one job and return its id when the system has acknowledged it."""
 
     def read(self, ids: Collection[str]) -> dict[str, Any]:
-        """The results, by id, of those that can be read from the system's storage now."""
+        """The results that can be read from the system's storage now, by id."""
 
     def expected(self, number: int) -> Any:
-        """What a job for this number gives."""
+        """The correct result of the job for this number."""
 
     def close(self) -> None: ...
 
@@ -51,7 +51,7 @@ class NotDone(Exception):
 
 
 def burst(client: Client, jobs: int) -> dict[str, Any]:
-    """Seconds from the first submit until every result was read by its id."""
+    """Measure the seconds from the first submit until every result was read by its id."""
     begun = time.perf_counter()
     ids = client.submit_many(range(jobs))
     submitted = time.perf_counter()
@@ -64,7 +64,7 @@ def burst(client: Client, jobs: int) -> dict[str, Any]:
 
 
 def read_all(client: Client, ids: Sequence[str]) -> dict[str, Any]:
-    """All results, page by page; a page is asked for again until it is whole."""
+    """All results, page by page; a page is read again until it is complete."""
     results: dict[str, Any] = {}
     for start in range(0, len(ids), PAGE):
         missing = set(ids[start : start + PAGE])
@@ -84,10 +84,10 @@ def read_all(client: Client, ids: Sequence[str]) -> dict[str, Any]:
 
 
 def steady(client: Client, jobs: int, rate: int) -> dict[str, Any]:
-    """Milliseconds from the begin of each submit until the job's result was read by its id."""
+    """Measure the milliseconds from the start of each submit until the job's result was read by its id."""
     submitted: queue.SimpleQueue[tuple[str, int, float]] = queue.SimpleQueue()
     with ThreadPoolExecutor(1) as threads:
-        # Beside the submits, so that a slow one does not hold up the reading of the job before.
+        # Concurrently with the submits, so that a slow submit does not delay the read of the previous job.
         reading = threads.submit(read_each, client, submitted, jobs)
         next_at = time.perf_counter()
         for number in range(jobs):
@@ -100,7 +100,7 @@ def steady(client: Client, jobs: int, rate: int) -> dict[str, Any]:
 
 
 def read_each(client: Client, submitted: queue.SimpleQueue[tuple[str, int, float]], jobs: int) -> list[float]:
-    """Ask for every job that is not done, again and again; how long each took."""
+    """Read all unfinished jobs again and again; returns the milliseconds of each."""
     waiting: dict[str, tuple[int, float]] = {}
     took: list[float] = []
     while len(took) < jobs:

@@ -1,8 +1,8 @@
 """The comparison: every system in turn, round after round, on the same servers.
 
-One turn: an empty database and virtual host, the system's processes started anew, a warm-up that is not
-counted, a burst, single jobs at a steady rate, and everything stopped again. So nobody runs beside another,
-and what the machine does meanwhile (it is never quiet) befalls all of them alike.
+One turn: an empty database and virtual host, fresh processes of the system, an uncounted warm-up, a burst,
+single jobs at a steady rate, and everything stopped again. So no system runs beside another, and other load
+on the machine (it is never quiet) affects all of them alike.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ROUND_TO = 100  # jobs
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything."""
+    """The amounts of a comparison."""
 
     rounds: int
     jobs: int
     """In a burst of ours."""
     peer_seconds: float
-    """A peer's burst is as many jobs as it does in so long."""
+    """A peer's burst has as many jobs as it completes in this time."""
     warm_up: int
     steady_jobs: int
 
@@ -40,7 +40,7 @@ QUICK = Plan(rounds=1, jobs=5_000, peer_seconds=2.0, warm_up=100, steady_jobs=10
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one system did in one round."""
+    """The measurements of one system in one round."""
 
     jobs: int
     seconds: float
@@ -56,7 +56,7 @@ class Turn:
 def compare(
     servers: Servers, systems: Sequence[System], plan: Plan, tell: Callable[[str], None]
 ) -> tuple[dict[str, list[Turn]], dict[str, str]]:
-    """The turns of each system, and why those failed that failed; a system that fails has no more turns."""
+    """The turns of each system, and the errors of failed systems; a failed system has no more turns."""
     turns: dict[str, list[Turn]] = {system.name: [] for system in systems}
     failed: dict[str, str] = {}
     for number in range(plan.rounds):
@@ -81,11 +81,11 @@ def compare(
 def take_turn(
     servers: Servers, system: System, plan: Plan, jobs: int | None = None, database_url: str | None = None
 ) -> Turn:
-    """`jobs`: in the burst; None measures first how many a peer does in the planned time."""
+    """`jobs`: in the burst; None first measures the number that a peer completes in the planned time."""
     with (
         tempfile.TemporaryDirectory(prefix="coordinator-bench-") as folder,
-        servers.place(database_url) as place,
-        system.run(place, Path(folder)) as running,
+        servers.endpoints(database_url) as endpoints,
+        system.run(endpoints, Path(folder)) as running,
     ):
         client = running.client
         client.burst(plan.warm_up)

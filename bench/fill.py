@@ -1,8 +1,8 @@
-"""Fill a log with completed jobs, through the append that the bus uses.
+"""Fills a log with completed jobs, through the append that the bus uses.
 
-A few real jobs are run first. Their events and documents are then appended again and again under new ids, a
-thousand jobs a transaction: so many jobs as they are, without the time that the work itself would take. (A
-receipt's signature is that of its model; nothing here looks at it.)
+A few real jobs run first. Their events and payloads are then appended repeatedly under new ids, a thousand
+jobs a transaction: so the jobs are real, without the time of the work itself. (A receipt keeps the signature
+of its template; nothing here checks it.)
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from coordinator.projections import projector
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.tables.postgres import PostgresDatabase
 
-MODELS = 50
+TEMPLATES = 50
 JOBS_AT_ONCE = 1000
 READ_EVENTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What it took to fill a log, and to fold it."""
+    """The cost to fill a log, and to fold it."""
 
     jobs: int
     events: int
@@ -42,15 +42,15 @@ class Filled:
 
 
 def fill(servers: Servers, database_url: str, jobs: int) -> Filled:
-    """Have `jobs` completed jobs in the log, and every follower at its end."""
-    run_models(servers, database_url)
+    """Put `jobs` completed jobs into the log, and move every follower to its end."""
+    run_templates(servers, database_url)
     log = PostgresEventLog(database_url)
     database = PostgresDatabase(database_url, durable=False)
     try:
-        models = read_models(log)
+        templates = read_templates(log)
         begun = time.perf_counter()
-        for start in range(len(models), jobs, JOBS_AT_ONCE):
-            append_copies(log, models, min(JOBS_AT_ONCE, jobs - start))
+        for start in range(len(templates), jobs, JOBS_AT_ONCE):
+            append_copies(log, templates, min(JOBS_AT_ONCE, jobs - start))
         appended = time.perf_counter()
         events = projector.rebuild(log, database, lambda position, head: None)
         rebuilt = time.perf_counter()
@@ -59,47 +59,47 @@ def fill(servers: Servers, database_url: str, jobs: int) -> Filled:
         log.close()
         database.close()
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("VACUUM ANALYZE")  # as the server would do by itself, later
+        connection.execute("VACUUM ANALYZE")  # the server would do it by itself later
         size = connection.execute("SELECT pg_database_size(current_database())").fetchone()
     assert size is not None
     return Filled(jobs, events, appended - begun, rebuilt - appended, size[0] / 2**20)
 
 
-def run_models(servers: Servers, database_url: str) -> None:
+def run_templates(servers: Servers, database_url: str) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="coordinator-bench-") as folder,
-        servers.place(database_url) as place,
-        OURS.run(place, Path(folder)) as running,
+        servers.endpoints(database_url) as endpoints,
+        OURS.run(endpoints, Path(folder)) as running,
     ):
-        running.client.burst(MODELS)
+        running.client.burst(TEMPLATES)
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """One real job."""
+class Template:
+    """One real job, to be copied."""
 
     events: Sequence[Recorded]
-    documents: Sequence[StoredPayload]
+    payloads: Sequence[StoredPayload]
 
 
-def read_models(log: PostgresEventLog) -> list[Model]:
+def read_templates(log: PostgresEventLog) -> list[Template]:
     recorded: list[Recorded] = []
     while page := log.read(recorded[-1].position if recorded else 0, READ_EVENTS):
         recorded += page
     job_ids = [r.stream for r in recorded if isinstance(r.event, JobSubmitted)]
     streams = log.load(job_ids)
     kinds = [log.payloads("payload", job_ids), log.payloads("result", job_ids)]
-    return [Model(streams[job_id], [kind[job_id] for kind in kinds]) for job_id in job_ids]
+    return [Template(streams[job_id], [kind[job_id] for kind in kinds]) for job_id in job_ids]
 
 
-def append_copies(log: PostgresEventLog, models: Sequence[Model], count: int) -> None:
+def append_copies(log: PostgresEventLog, templates: Sequence[Template], count: int) -> None:
     events: list[NewEvent] = []
-    documents: list[StoredPayload] = []
+    payloads: list[StoredPayload] = []
     for number in range(count):
-        model, job_id = models[number % len(models)], uuid4()
-        events += [NewEvent(job_id, r.version, renamed(r, job_id), r.metadata) for r in model.events]
-        documents += [document._replace(job_id=job_id) for document in model.documents]
-    log.append(events, documents)
+        template, job_id = templates[number % len(templates)], uuid4()
+        events += [NewEvent(job_id, r.version, renamed(r, job_id), r.metadata) for r in template.events]
+        payloads += [payload._replace(job_id=job_id) for payload in template.payloads]
+    log.append(events, payloads)
 
 
 def renamed(recorded: Recorded, job_id: UUID) -> Any:
@@ -111,7 +111,7 @@ def renamed(recorded: Recorded, job_id: UUID) -> Any:
 
 
 def skip_to_head(database: PostgresDatabase, head: int) -> None:
-    """The other followers have nothing to do for jobs that are over: they would only read past them."""
+    """Move the other followers to the head: finished jobs give them no work."""
     with database.transaction() as tables:
         for name in ("dispatcher", "publisher", "timers"):
             tables.move(name, tables.position(name), head)

@@ -1,11 +1,11 @@
-"""What matching costs the dispatcher, by the number of miners, profiles and classes.
+"""The cost of matching in the dispatcher, by the number of miners, profiles and classes.
 
-A job of a new class is compared with every profile; one of a known class with none. `us_per_pair` is what the
-first costs more, by profile; with few profiles that is mostly the publishing of its offers. A look is what
-the dispatcher does several times a second when there is nothing new.
+A job of a new class is compared with every profile, a job of a known class with none. `us_per_pair` is the
+extra cost of the former per profile; with few profiles that is mostly the publishing of its offers. A look is
+a tick without news, which the dispatcher makes several times a second.
 
-The dispatcher itself, fed with events; nothing but time is measured, so what it would read and publish goes
-nowhere.
+The dispatcher is the real one, fed with events. Only time is measured, so its reads find nothing and its
+offers are dropped.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ async def measure(miners: int, profiles: int, classes: int) -> dict[str, Any]:
     looks = sorted([await look() for _ in range(LOOKS)])
     seen = dispatcher.work.metrics()
     if (seen.sessions["ONLINE"], seen.profiles, seen.classes) != (miners, profiles, classes):
-        raise Failed(f"the dispatcher did not take in what it was given: {seen}")
+        raise Failed(f"the dispatcher did not take all events: {seen}")
     fitting = miners * min(profiles, classes) // profiles
     if seen.offered != min(fitting, classes + MORE_JOBS):
         raise Failed(f"{seen.offered} jobs are offered to {fitting} slots")

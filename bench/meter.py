@@ -14,14 +14,14 @@ KIB_PER_MIB = 1024
 
 
 class Meter:
-    """What each process tree used since the meter was made."""
+    """The usage of each process tree since the meter was made."""
 
     def __init__(self, trees: Mapping[str, int]) -> None:
-        """`trees`: the process at the root of each, by name."""
+        """`trees`: the root process of each tree, by name."""
         self._trees = dict(trees)
         for root in self._trees.values():
             for pid in family([root]):
-                # The peak begins anew (see proc(5)); where that is not ours to do, it is that of its life.
+                # Resets the peak (see proc(5)); without permission it is the peak of the process's life.
                 with contextlib.suppress(OSError):
                     Path(f"/proc/{pid}/clear_refs").write_text("5")
         self._before = {name: cpu_seconds(root) for name, root in self._trees.items()}
@@ -34,10 +34,10 @@ class Meter:
 
 
 def cpu_seconds(root: int) -> float:
-    """User and system time of a process and its descendants; also of those that ended and were waited for."""
+    """User and system time of a process and its descendants, with those that ended and were waited for."""
     ticks = 0
     for pid in family([root]):
-        with contextlib.suppress(OSError):  # it ended meanwhile, and is in its parent's sum
+        with contextlib.suppress(OSError):  # it ended meanwhile; its parent's sum includes it
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:15]))
     return ticks / TICKS
@@ -46,7 +46,7 @@ def cpu_seconds(root: int) -> float:
 def peak_mib(root: int) -> float:
     """Peak resident memory of a process and its descendants.
 
-    Each one's own peak; memory that they share (Postgres' buffers) counts once, as large as anyone has it.
+    The sum of their own peaks; shared memory (Postgres' buffers) counts once, at its greatest size.
     """
     own, shared = 0, 0
     for pid in family([root]):

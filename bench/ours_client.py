@@ -1,4 +1,4 @@
-"""Our client: the SDK over AMQP, and results read from the database where the HTTP edge reads them."""
+"""Our client: the SDK over AMQP; results are read from the same tables that the HTTP edge reads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pydantic_core import from_json
 from coordinator.client import AsyncCoordinator
 from coordinator.runtime.logs import configure_logs
 
-# A receipt stands for a job that the read tables call completed; the result was committed with its event. Two
-# statements that go by the keys, whatever is known of the tables: as a join, one of them was walked through.
+# A receipt means that the read tables call the job completed; its result was committed with its event. Two
+# statements use the keys whatever the statistics say; a join scanned one of the tables.
 COMPLETED = "SELECT job_id FROM receipts WHERE job_id = ANY(%s::text[])"
 RESULTS = "SELECT job_id::text, body FROM payloads WHERE kind = 'result' AND job_id = ANY(%s::uuid[])"
 
@@ -30,7 +30,7 @@ class Client:
             os.environ["BENCH_URL"], os.environ["BENCH_API_KEY"], amqp_url=os.environ["BENCH_AMQP_URL"]
         )
         self._database = psycopg.connect(os.environ["BENCH_DATABASE_URL"], autocommit=True)
-        # Nothing is known yet of tables that were empty a second ago: by their keys, not by walks over them.
+        # Tables that were empty a second ago have no statistics yet: use their keys, not scans.
         self._database.execute("SET enable_seqscan = off")
 
     def submit_many(self, numbers: Sequence[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Processes that a benchmark starts: always ended, and with their last words if they fail."""
+"""Processes of a benchmark: always ended; errors show the end of their output."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any, Self
 from coordinator.dev.servers.processes import Watchdog, family, send, wait_until_gone
 
 ANSWER_SECONDS = 300.0
-STOP_SECONDS = 2.0  # nothing is kept of what they would still write
+STOP_SECONDS = 2.0  # short, as later output is not needed
 TAIL_CHARS = 2000
 
 
 class Failed(Exception):
-    """A process ended, or did not answer, or answered with an error."""
+    """A process ended, did not answer, or answered with an error."""
 
 
 class Process:
@@ -35,7 +35,7 @@ class Process:
         *,
         answers: bool = False,
     ) -> None:
-        """`answers`: its standard output is not for the file, but for us."""
+        """`answers`: we read its standard output; it does not go to the file."""
         self.name = name
         self._log = folder / f"{name}.log"
         self._watchdog = Watchdog(None)  # ends it if we are killed
@@ -56,7 +56,7 @@ class Process:
         return self._popen.pid
 
     def stop(self) -> None:
-        """In order if it can within a few seconds; then it and its children are killed."""
+        """Stop it in order within STOP_SECONDS; after that it and its children are killed."""
         members = family([self.pid]) if self._popen.poll() is None else ()
         assert self._popen.stdin is not None
         self._popen.stdin.close()
@@ -115,6 +115,6 @@ class ClientProcess(Process):
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """What a process gets to know: what it needs to start, and these."""
+    """The environment of a process: the variables that it needs to start, and these settings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {**kept, "PYTHONUNBUFFERED": "1", **settings}

@@ -1,7 +1,7 @@
-"""Put the last results into BENCHMARKS.md: its tables are written from the JSON, its words are not.
+"""Puts the last results into BENCHMARKS.md: it writes the tables from the JSON, but not the text.
 
-The documents and the drawing of the run that is shown go to docs/benchmarks/, and into the repository;
-bench/results/ is only ever the last run on this machine.
+The documents and the drawing of the published run go to docs/benchmarks/ and into the repository.
+bench/results/ is always the last run on this machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Document = Mapping[str, Any]
 
 
 def publish(results: Path) -> int:
-    """Returns the exit code: 1 where there is nothing to publish."""
+    """Returns the exit code: 1 if there is nothing to publish."""
     page, done = PAGE.read_text(), 0
     SHOWN.mkdir(parents=True, exist_ok=True)
     for name, blocks in BLOCKS.items():
@@ -42,10 +42,10 @@ def publish(results: Path) -> int:
 
 
 def put(page: str, block: str, text: str) -> str:
-    """Between `<!-- block -->` and `<!-- /block -->`."""
+    """The page with `text` between `<!-- block -->` and `<!-- /block -->`."""
     pattern = rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)"
     if len(re.findall(pattern, page, re.DOTALL)) != 1:
-        raise SystemExit(f"bench: {PAGE.name} has no place for {block!r}")
+        raise SystemExit(f"bench: {PAGE.name} has no block {block!r}")
     return re.sub(pattern, lambda match: f"{match[1]}{text}\n{match[2]}", page, flags=re.DOTALL)
 
 
@@ -143,7 +143,7 @@ def matching(found: Document) -> str:
 
 
 def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table; the first `words` columns hold words, the others numbers."""
+    """A table; the first `words` columns are words, the others numbers."""
     marks = ["---" if column < words else "--:" for column in range(len(headings))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, marks, *lines))
 

@@ -1,8 +1,8 @@
-"""`python -m bench.reads`: how long reads take over HTTP at a steady rate, with many jobs in the tables.
+"""`python -m bench.reads`: the latency of reads over HTTP at a steady rate, with many jobs in the tables.
 
-The jobs get there the way that all jobs do: commands through the bus, events in the log, the projector's
-tables. Then the coordinator runs as a process of its own. Requests are sent at their times, whether or not
-the ones before are answered; each is timed from when it was due, so that no wait is left out.
+The jobs take the normal way: commands through the bus, events in the log, the projector's tables. Then the
+coordinator runs as a process of its own. Requests are sent at their times, even if earlier ones are not
+answered yet. Each is timed from its due time, so that waits are included.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ RESULTS: Final = Path(__file__).parent / "results" / "reads.json"
 CONNECTIONS: Final = 16
 START_SECONDS: Final = 60.0
 MIX: Final = {"show_job": 50, "list_jobs": 15, "list_jobs_in_state": 10, "get_result": 15, "show_service": 10}
-"""How many of a hundred requests are of each kind."""
+"""The percentage of each kind of request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Milliseconds by kind of request, and what it cost."""
+    """The latencies of a round in milliseconds, by kind of request, and its cost."""
 
     latencies: dict[str, list[float]]
     cpu_us_per_request: float
@@ -59,17 +59,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--rate", type=int, default=200, help="requests a second")
     parser.add_argument("--seconds", type=int, default=15, help="of one round")
-    parser.add_argument("--rounds", type=int, default=3, help="the best one counts: other programs disturb")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="the best one counts, as other programs disturb"
+    )
     parser.add_argument("--mode", choices=["embedded", "standard"], action="append")
     options = parser.parse_args()
     configure_logs(level="warning")
     console = Console()
     report: dict[str, Any] = {}
     for mode in options.mode or ("embedded", "standard"):
-        with stage(mode, options.jobs, console) as (url, key, filled, pid):
+        with filled_coordinator(mode, options.jobs, console) as (url, key, filled, pid):
             rounds = []
             for number in range(options.rounds + 1):
-                seconds = options.seconds if number else 3  # the first one warms up, and does not count
+                seconds = options.seconds if number else 3  # the first round only warms up
                 rounds.append(uvloop.run(run_round(url, key, filled, pid, options.rate, seconds)))
                 if number:
                     console.print(f"{mode}, round {number}: p99 {percentile(rounds[-1].all, 99):.1f} ms")
@@ -80,8 +82,8 @@ def main() -> None:
 
 
 @contextmanager
-def stage(mode: str, jobs: int, console: Console) -> Iterator[tuple[str, str, Filled, int]]:
-    """A coordinator with so many jobs: its URL, a client's key, the jobs, its process."""
+def filled_coordinator(mode: str, jobs: int, console: Console) -> Iterator[tuple[str, str, Filled, int]]:
+    """A coordinator with `jobs` jobs: its address, a client's key, the jobs' ids, its process id."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coordinator-bench-")))
         settings: dict[str, str] = {"DATA_DIR": str(folder / "data")}
@@ -111,10 +113,10 @@ def stage(mode: str, jobs: int, console: Console) -> Iterator[tuple[str, str, Fi
 
 
 async def run_round(url: str, key: str, filled: Filled, pid: int, rate: int, seconds: int) -> Round:
-    """Requests at their times, over a few connections that are kept."""
-    chance = random.Random(seconds)  # the same requests in every round
-    kinds = chance.choices(list(MIX), list(MIX.values()), k=rate * seconds)
-    requests = [(kind, _path(kind, filled, chance)) for kind in kinds]
+    """Send requests at their times, over a few persistent connections."""
+    rng = random.Random(seconds)  # the same requests in every round
+    kinds = rng.choices(list(MIX), list(MIX.values()), k=rate * seconds)
+    requests = [(kind, _path(kind, filled, rng)) for kind in kinds]
     free: asyncio.Queue[Connection] = asyncio.Queue()
     for _ in range(CONNECTIONS):
         free.put_nowait(await Connection.open(url, key))
@@ -142,10 +144,10 @@ async def run_round(url: str, key: str, filled: Filled, pid: int, rate: int, sec
 
 
 class Connection:
-    """A kept connection that asks one thing after another; as little as HTTP/1.1 takes, to cost little."""
+    """A persistent connection for one request after the other; minimal HTTP/1.1, to cost little."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
-        self._reader, self._writer, self._head = reader, writer, head
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: str) -> None:
+        self._reader, self._writer, self._headers = reader, writer, headers
 
     @classmethod
     async def open(cls, address: str, key: str) -> Connection:
@@ -155,26 +157,26 @@ class Connection:
 
     async def get(self, path: str) -> int:
         """The status; the body is read and dropped."""
-        self._writer.write(f"GET {path} HTTP/1.1\r\n{self._head}".encode())
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        self._writer.write(f"GET {path} HTTP/1.1\r\n{self._headers}".encode())
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         await self._reader.readexactly(int(length.partition(b":")[2]))
-        return int(head[9:12])
+        return int(answer[9:12])
 
     def close(self) -> None:
         self._writer.close()
 
 
-def _path(kind: str, filled: Filled, chance: random.Random) -> str:
+def _path(kind: str, filled: Filled, rng: random.Random) -> str:
     match kind:
         case "show_job":
-            return f"/v1/jobs/{chance.choice(filled.jobs)}"
+            return f"/v1/jobs/{rng.choice(filled.jobs)}"
         case "get_result":
-            return f"/v1/jobs/{chance.choice(filled.completed)}/result"
+            return f"/v1/jobs/{rng.choice(filled.completed)}/result"
         case "list_jobs":
             return "/v1/jobs?limit=20"
         case "list_jobs_in_state":
-            return f"/v1/jobs?limit=20&state={chance.choice(['QUEUED', 'COMPLETED', 'CANCELED'])}"
+            return f"/v1/jobs?limit=20&state={rng.choice(['QUEUED', 'COMPLETED', 'CANCELED'])}"
     return "/v1/registry/services/checksum"
 
 
@@ -197,7 +199,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def show(console: Console, mode: str, options: argparse.Namespace, best: Round) -> dict[str, Any]:
-    """Print a round; what of it is kept."""
+    """Print a round; returns its numbers for the report."""
     table = Table(
         title=f"{mode}: {options.rate} reads/s, {options.jobs:,} jobs, best of {options.rounds} rounds"
     )

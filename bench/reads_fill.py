@@ -1,4 +1,4 @@
-"""Many jobs, made the way that all jobs are: commands through the bus, and the followers behind it."""
+"""Makes many jobs in the normal way: commands through the bus, and the followers behind it."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ MINER: Final = "rig"
 SESSION: Final = "bench-session"
 BATCH: Final = 400
 COMPLETED, CANCELED = 0.1, 0.8
-"""Of all jobs; the rest is queued."""
+"""Fractions of all jobs; the rest is queued."""
 TTL_SECONDS: Final = 604_800
 CATCH_UP_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """Ids of what is there."""
+    """The ids of the jobs."""
 
     jobs: list[str]
     completed: list[str]
 
 
 async def fill(settings: Settings, jobs: int) -> Filled:
-    """Make so many jobs in an empty coordinator, and stop it again."""
+    """Make `jobs` jobs in an empty coordinator, and stop it again."""
     coordinator = build(settings)
     await coordinator.start()
     try:
@@ -82,9 +82,9 @@ async def fill(settings: Settings, jobs: int) -> Filled:
 
 
 async def _handle(
-    coordinator: CoordinatorProcess, who: Principal, commands: Sequence[Command]
+    coordinator: CoordinatorProcess, sender: Principal, commands: Sequence[Command]
 ) -> list[Accepted]:
-    answers = await coordinator.gateway.handle([Intent(command, who) for command in commands])
+    answers = await coordinator.gateway.handle([Intent(command, sender) for command in commands])
     refused = [answer for answer in answers if not isinstance(answer, Accepted)]
     if refused:
         raise SystemExit(f"bench: {refused[0]}")
@@ -96,18 +96,18 @@ def _batches(items: Any) -> Iterator[Any]:
 
 
 def _completion(key: SigningKey, job: str, payload_digest: str) -> JobComplete:
-    """A claim and a result in one, as a miner may send for work that ends at once."""
+    """A claim and a result in one command, as a miner may send for instant work."""
     result = {"algorithm": "sha256", "digests": [{"input": "text", "digest": "0" * 64, "size": 1}]}
     salt, now = os.urandom(16), time.time_ns() // 1_000_000
-    who = {"job_id": job, "attempt": 1, "miner_id": MINER, "session_id": SESSION}
+    names = {"job_id": job, "attempt": 1, "miner_id": MINER, "session_id": SESSION}
     statement = {
         "version": "1",
-        **who,
+        **names,
         "service": "checksum",
         "payload_digest": payload_digest,
         "result_digest": salted_digest(salt, result),
         "started_at_ms": now,
         "completed_at_ms": now,
     }
-    said = {**who, "result": result, "result_salt": salt.hex(), "statement": sign_statement(key, statement)}
-    return JobComplete.model_validate(said)
+    fields = {**names, "result": result, "result_salt": salt.hex()}
+    return JobComplete.model_validate({**fields, "statement": sign_statement(key, statement)})

@@ -1,4 +1,4 @@
-"""What was measured, as a document, and as a table for people."""
+"""The measurements as a document, and as tables for people."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def machine(servers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit that was measured; with a plus where the files differ from it."""
+    """The measured commit, with a plus if the files differ from it."""
     here = Path(__file__).parent
     try:
         described = subprocess.run(

@@ -1,4 +1,4 @@
-"""Ours as the log grows: the same turns with more and more jobs in it, and how soon it starts."""
+"""Ours as the log grows: the same turns with more and more jobs in the log, and the time to start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STARTS = 3
 
 
 def scale(servers: Servers, levels: Sequence[int], plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
-    """By the number of jobs in the log. The levels take turns, round after round."""
+    """The measurements by the number of jobs in the log. The levels take turns, round after round."""
     databases: dict[int, str] = {}
     filled: dict[int, Filled] = {}
     for level in filter(None, levels):
@@ -80,13 +80,13 @@ def rates(filled: Filled) -> dict[str, Any]:
 
 
 def start_up(servers: Servers, database_url: str | None) -> dict[str, float]:
-    """Seconds from the start of the process until a job was accepted over HTTP, and its memory then."""
+    """The seconds from the start of the process until it accepts a job over HTTP, and its memory then."""
     with ExitStack() as stack:
         enter = stack.enter_context
         folder = Path(enter(tempfile.TemporaryDirectory(prefix="coordinator-bench-")))
-        place = enter(servers.place(database_url))
+        endpoints = enter(servers.endpoints(database_url))
         begun = time.perf_counter()
-        coordinator, url, client_key, _ = start_coordinator(OURS, place, folder)
+        coordinator, url, client_key, _ = start_coordinator(OURS, endpoints, folder)
         enter(coordinator)
         request = urllib.request.Request(
             f"{url}/v1/jobs",
@@ -97,7 +97,7 @@ def start_up(servers: Servers, database_url: str | None) -> dict[str, float]:
             try:
                 with urllib.request.urlopen(request, timeout=5) as answer:
                     assert json.load(answer)["status"] == "accepted"
-            except OSError:  # nobody listens yet, or is not ready yet
+            except OSError:  # not listening or not ready yet
                 time.sleep(0.01)
                 continue
             return {"seconds": time.perf_counter() - begun, "rss_mib": peak_mib(coordinator.pid)}

@@ -1,4 +1,4 @@
-"""The servers under everybody: one private RabbitMQ, one Postgres and one Redis. All write to disk."""
+"""The servers of all systems: one private RabbitMQ, one Postgres and one Redis. All write to disk."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import psycopg
 from coordinator.dev.servers import Postgres, RabbitMQ, Redis, postgres, rabbitmq
 from coordinator.dev.servers.redis import find_program
 
-# What Redis' own documentation recommends for data that matters: the append-only file, synced every second.
+# Redis' own documentation recommends for important data: the append-only file, synced every second.
 REDIS_SETTINGS = {"appendonly": "yes", "appendfsync": "everysec"}
 POSTGRES_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
 @dataclass(frozen=True)
-class Place:
-    """An empty virtual host, an empty database, and the Redis, for one system at a time."""
+class Endpoints:
+    """An empty virtual host, an empty database, and the Redis server, for one system at a time."""
 
     amqp_url: str
     database_url: str
@@ -29,7 +29,7 @@ class Place:
 
 
 class Servers:
-    """All three, running: processes of this machine, since their cost is read from them."""
+    """All three servers, running as processes of this machine, so that their cost can be measured."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -46,7 +46,7 @@ class Servers:
 
     @property
     def trees(self) -> dict[str, int]:
-        """The process at the root of each server."""
+        """The root process of each server."""
         return {
             "rabbitmq": self._rabbitmq.main_pid,
             "postgres": self._postgres.main_pid,
@@ -54,12 +54,12 @@ class Servers:
         }
 
     @contextmanager
-    def place(self, database_url: str | None = None) -> Iterator[Place]:
-        """Somewhere to run; gone afterwards, a `database_url` that was given excepted."""
+    def endpoints(self, database_url: str | None = None) -> Iterator[Endpoints]:
+        """Fresh endpoints, removed afterwards, except a given `database_url`."""
         amqp_url = self._rabbitmq.new_vhost()
         made = None if database_url else self._postgres.new_database()
         try:
-            yield Place(amqp_url, database_url or made or "", self._redis.url)
+            yield Endpoints(amqp_url, database_url or made or "", self._redis.url)
         finally:
             self._rabbitmq.drop_vhost(amqp_url)
             if made:
@@ -69,7 +69,7 @@ class Servers:
         return self._postgres.new_database()
 
     def settle(self) -> None:
-        """Write out what Postgres has in memory, so that nobody pays for whoever came before."""
+        """Let Postgres write its memory to disk, so that no system pays for the previous one."""
         with psycopg.connect(self._postgres.url, autocommit=True) as connection:
             connection.execute("CHECKPOINT")
 
@@ -83,7 +83,7 @@ class Servers:
 
 
 def missing() -> list[str]:
-    """Which of them can't be started here: their processes must be ours, for /proc to tell what they cost."""
+    """The servers that are not installed here. Containers do not do: /proc must show their processes."""
     lacking = []
     for name, find in (
         ("RabbitMQ", rabbitmq.find_programs),

@@ -1,8 +1,8 @@
-"""`python -m bench.sockets`: what idle WebSockets cost the coordinator, in memory.
+"""`python -m bench.sockets`: the memory that idle WebSockets cost the coordinator.
 
-A coordinator of its own (embedded, `coordinator serve`), and so many connections to `/ws/client`, each
-authenticated and subscribed to all jobs of its key. Compared is the process's resident memory before and
-after; the first hundred sockets are opened before, so that what is loaded once does not count.
+It starts an embedded coordinator (`coordinator serve`) and opens connections to `/ws/client`, each
+authenticated and subscribed to all jobs of its key. It compares the process's resident memory before and
+after. The first hundred sockets are opened before, so that code loaded once does not count.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Cost:
     sockets: int
     before_bytes: int
     growth_bytes: int
-    """Resident memory with all sockets open, less before."""
+    """Resident memory with all sockets open, minus `before_bytes`."""
     seconds: float
-    """Until all were open and subscribed."""
+    """The time until all were open and subscribed."""
 
 
 def measure(sockets: int, folder: Path) -> Cost:
-    """Start a coordinator in `folder`, open the sockets, and look."""
+    """Start a coordinator in `folder`, open the sockets, and measure."""
     with _coordinator(folder) as (process, port):
         return asyncio.run(_measure(sockets, process, port))
 

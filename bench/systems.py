@@ -1,4 +1,4 @@
-"""The systems that are compared: how each is started, on which servers, and with which settings."""
+"""The compared systems: how each is started, its servers, and its settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.processes import ClientProcess, Failed, Process, environment
-from bench.servers import Place
+from bench.servers import Endpoints
 from coordinator.dev.servers.processes import free_port
 
 FOLDER = Path(__file__).parent
@@ -27,7 +27,7 @@ PROGRAM = (sys.executable, "-m", "coordinator")
 
 @dataclass(frozen=True)
 class Running:
-    """A system that is up: its client, and its processes besides."""
+    """A running system: its client, and its other processes."""
 
     client: ClientProcess
     processes: dict[str, Process]
@@ -43,18 +43,18 @@ class System(Protocol):
 
     @property
     def durable(self) -> bool:
-        """Whether a result that was read survives the loss of power."""
+        """Whether a result that was read survives a power cut."""
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """Of rabbitmq, postgres and redis: those that it uses, and whose cost is its own."""
+        """The servers that it uses (of rabbitmq, postgres and redis); their cost counts for it."""
 
     @property
     def settings(self) -> str:
-        """What the report says of its configuration."""
+        """The configuration, as a text for the report."""
 
-    def run(self, place: Place, folder: Path) -> AbstractContextManager[Running]:
-        """Running, with its client connected."""
+    def run(self, endpoints: Endpoints, folder: Path) -> AbstractContextManager[Running]:
+        """Start it, and connect its client."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class Peer:
     variables: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
-    def run(self, place: Place, folder: Path) -> Iterator[Running]:
+    def run(self, endpoints: Endpoints, folder: Path) -> Iterator[Running]:
         env = environment(
-            BENCH_AMQP_URL=place.amqp_url,
-            BENCH_DATABASE_URL=place.database_url,
-            BENCH_REDIS_URL=place.redis_url,
+            BENCH_AMQP_URL=endpoints.amqp_url,
+            BENCH_DATABASE_URL=endpoints.database_url,
+            BENCH_REDIS_URL=endpoints.redis_url,
             PYTHONPATH=str(PEERS),
             **self.variables,
         )
         with ExitStack() as stack:
-            # The client first: those that have tables make them with it.
+            # The client first: in some systems it makes the tables.
             client = stack.enter_context(
                 ClientProcess(PEER_BIN / "python", PEERS / f"{self.module}.py", env, folder)
             )
@@ -105,16 +105,16 @@ class Ours:
         )
 
     @contextmanager
-    def run(self, place: Place, folder: Path) -> Iterator[Running]:
+    def run(self, endpoints: Endpoints, folder: Path) -> Iterator[Running]:
         with ExitStack() as stack:
             enter = stack.enter_context
-            coordinator, url, client_key, miner_key = start_coordinator(self, place, folder)
+            coordinator, url, client_key, miner_key = start_coordinator(self, endpoints, folder)
             enter(coordinator)
             wait_ready(url, coordinator)
             mine = environment(
                 COORDINATOR_API_KEY=miner_key,
                 COORDINATOR_URL=url,
-                AMQP_URL=place.amqp_url,
+                AMQP_URL=endpoints.amqp_url,
                 LOG_LEVEL="warning",
             )
             work = ["miner", "run", "--concurrency", str(SLOTS), "--key-file", str(folder / "miner.key")]
@@ -122,22 +122,22 @@ class Ours:
             ask = environment(
                 BENCH_URL=url,
                 BENCH_API_KEY=client_key,
-                BENCH_AMQP_URL=place.amqp_url,
-                BENCH_DATABASE_URL=place.database_url,
+                BENCH_AMQP_URL=endpoints.amqp_url,
+                BENCH_DATABASE_URL=endpoints.database_url,
             )
             client = enter(ClientProcess(Path(sys.executable), FOLDER / "ours_client.py", ask, folder))
             yield Running(client, {"coordinator": coordinator, "miner": miner})
 
 
-def start_coordinator(ours: Ours, place: Place, folder: Path) -> tuple[Process, str, str, str]:
-    """The process, which is not ready yet; its url, and the keys of a client and a miner."""
+def start_coordinator(ours: Ours, endpoints: Endpoints, folder: Path) -> tuple[Process, str, str, str]:
+    """The process, which is not ready yet; its URL, and the keys of a client and a miner."""
     url = f"http://127.0.0.1:{free_port()}"
     client_key, miner_key = (f"{name}:{secrets.token_hex(16)}" for name in ("bench", "bench-miner"))
     serve = environment(
         APP_PORT=url.rpartition(":")[2],
         DATA_DIR=str(folder / "data"),
-        DATABASE_URL=place.database_url,
-        AMQP_URL=place.amqp_url,
+        DATABASE_URL=endpoints.database_url,
+        AMQP_URL=endpoints.amqp_url,
         WORK_QUEUE_TYPE=ours.work_queues,
         CLIENT_API_KEYS=client_key,
         MINER_API_KEYS=miner_key,
@@ -147,7 +147,7 @@ def start_coordinator(ours: Ours, place: Place, folder: Path) -> tuple[Process, 
 
 
 def wait_ready(url: str, coordinator: Process) -> None:
-    """Return when `/health` says so."""
+    """Return when `/health` says that it is ready."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:

@@ -58,7 +58,7 @@ def test_they_are_what_the_code_says() -> None:
     """The files in schemas/ are the ones that the code gives now; if not: run `make schemas`."""
     found = list(schemas.differences(FOLDER))
 
-    assert not found, f"run `{schemas.REGENERATE}` and commit what it writes: {found}"
+    assert not found, f"run `{schemas.REGENERATE}` and commit the changes: {found}"
 
 
 def test_check_reports_drift_and_names_the_command(
@@ -76,9 +76,9 @@ def test_check_reports_drift_and_names_the_command(
     said = capsys.readouterr().err
     assert said.splitlines() == [
         "asyncapi.json is missing",
-        "commands/job.dance.json describes nothing that is there any more",
-        "openapi.json is not what the code says",
-        "Run `make schemas` and commit what it writes.",
+        "commands/job.dance.json is obsolete",
+        "openapi.json differs from the code",
+        "Run `make schemas` and commit the changes.",
     ]
     assert schemas.main([str(tmp_path)]) == 0
     assert schemas.main(["--check", str(tmp_path)]) == 0

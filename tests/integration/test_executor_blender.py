@@ -121,7 +121,7 @@ async def test_without_blender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "blender is not installed: put it on PATH" == await BlenderExecutor().check()
     monkeypatch.undo()
     told = await stub(tmp_path, "echo Blunder 1.0").check()
-    assert "blender does not run: it does not tell its version" == told
+    assert "blender does not run: it prints no version" == told
 
 
 # --- the real one -------------------------------------------------------------------------------------------

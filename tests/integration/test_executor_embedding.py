@@ -126,7 +126,7 @@ async def test_neither_engine_nor_folder(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "EMBEDDING_ENGINE_URL is not set" == await EmbeddingExecutor(NO_ENGINE).check()
     monkeypatch.setenv("EMBEDDING_MODELS_DIR", str(tmp_path))
     told = await EmbeddingExecutor(NO_ENGINE).check()
-    assert "there is no model in EMBEDDING_MODELS_DIR; EMBEDDING_ENGINE_URL is not set" == told
+    assert "no model in EMBEDDING_MODELS_DIR; EMBEDDING_ENGINE_URL is not set" == told
 
 
 async def test_an_engine_that_does_not_embed(bench: Bench) -> None:

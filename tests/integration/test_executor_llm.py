@@ -165,7 +165,7 @@ async def test_the_engines_key(own_llama: LlamaEngine, bench: Bench) -> None:
     right = LlmExecutor(own_llama.settings(key=SecretStr("sesame-sesame")))
     assert (await right.run(bench.work({**GREEDY, "prompt": "kil", "max_tokens": 2}))).result["text"]
     wrong = LlmExecutor(own_llama.settings(key=SecretStr("barley-barley")))
-    assert "the engine does not take this miner's LLM_ENGINE_KEY" == await wrong.check()
+    assert "the engine does not accept this miner's LLM_ENGINE_KEY" == await wrong.check()
     assert () == wrong.models
     assert (ENGINE_UNAVAILABLE, True) == await failure(wrong, bench.work({**GREEDY, "prompt": "kil"}))
 
@@ -265,7 +265,7 @@ async def test_engines_that_misbehave(bench: Bench, answer: bytes, expected: tup
 async def test_an_engines_words_lose_addresses_and_paths() -> None:
     """What a client reads of an engine's refusal names no place of the miner's network."""
     engine = Engine("LLM", EngineSettings.model_construct(url="http://x/v1", key=SecretStr("sesame")))
-    told = engine._words_of(
+    told = engine._message_of(
         {"error": {"message": "bad sesame at /srv/a.gguf,\n http://h:1/x and 10.0.0.1:80!"}}
     )
     assert "bad … at … … and …!" == told

@@ -122,7 +122,7 @@ async def test_only_models_that_are_known_are_offered(engine: StandIn) -> None:
     assert (None, ("base", "large")) == (await mapped.check(), mapped.models)
     engine.models = ("llama3:8b",)
     told = await executor.check()
-    assert "none of the engine's models is known here; map one with SPEECH_ENGINE_MODELS" == told
+    assert "the engine has no model that the service knows; map one with SPEECH_ENGINE_MODELS" == told
 
 
 @pytest.mark.parametrize(

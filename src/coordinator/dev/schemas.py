@@ -1,10 +1,10 @@
 """`python -m coordinator.dev.schemas [--check]`: write `schemas/` from the code, or say if it is up to date.
 
 - `commands/<type>.json`, `events/<topic>.json`: JSON Schema 2020-12 of each command and event;
-- `documents/<name>.json`: of what travels besides (heartbeats, offers, statements, receipts);
+- `documents/<name>.json`: of other messages and documents (heartbeats, offers, statements, receipts);
 - `asyncapi.json`: the AMQP side; `openapi.json`: the HTTP side.
 
-Nothing is read but the code, so that the same code gives the same bytes everywhere.
+Only the code is read, so that the same code gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DOCUMENTS: Mapping[str, type[BaseModel]] = {
 
 
 def json_schema(model: type[BaseModel], kind: str, name: str) -> dict[str, Any]:
-    """One model's schema, a document of its own."""
+    """One model's schema, as a document of its own."""
     made = model.model_json_schema(schema_generator=DescribedJsonSchema)
     if kind == "command":
         made["x-senders"] = sorted(COMMANDS[name].senders)
@@ -51,7 +51,7 @@ def json_schema(model: type[BaseModel], kind: str, name: str) -> dict[str, Any]:
 
 
 def openapi() -> dict[str, Any]:
-    """The HTTP edge's OpenAPI document. The ports are never used: describing an endpoint calls none."""
+    """The HTTP edge's OpenAPI document. The ports are never used: describing an endpoint calls no port."""
     from coordinator.edge.app import create_app
     from coordinator.edge.context import EdgeContext
     from coordinator.runtime.edge import edge_settings
@@ -77,7 +77,7 @@ def openapi() -> dict[str, Any]:
 
 
 def generate() -> dict[str, str]:
-    """Every file below the folder, by its path there."""
+    """The text of every file, by its path in the folder."""
     from coordinator.broker.asyncapi import asyncapi
 
     documents = {
@@ -94,20 +94,20 @@ def generate() -> dict[str, str]:
 
 
 def differences(folder: Path) -> Iterator[str]:
-    """What in the folder is not what the code says, one line a file."""
+    """The differences between the folder and the code, one line per file."""
     wanted = generate()
-    there = {str(file.relative_to(folder)) for file in folder.rglob("*.json")}
-    for path in sorted(wanted.keys() | there):
-        if path not in there:
+    present = {str(file.relative_to(folder)) for file in folder.rglob("*.json")}
+    for path in sorted(wanted.keys() | present):
+        if path not in present:
             yield f"{path} is missing"
         elif path not in wanted:
-            yield f"{path} describes nothing that is there any more"
+            yield f"{path} is obsolete"
         elif (folder / path).read_text(encoding="utf-8") != wanted[path]:
-            yield f"{path} is not what the code says"
+            yield f"{path} differs from the code"
 
 
 def write(folder: Path) -> int:
-    """Write the folder anew; the number of files."""
+    """Write all files, remove obsolete ones; returns the number of files."""
     wanted = generate()
     for file in folder.rglob("*.json"):
         if str(file.relative_to(folder)) not in wanted:
@@ -120,7 +120,7 @@ def write(folder: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m coordinator.dev.schemas", description="Write schemas/ anew."
+        prog="python -m coordinator.dev.schemas", description="Write schemas/ from the code."
     )
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER)
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = list(differences(options.folder))
     sys.stderr.write("".join(f"{line}\n" for line in found))
     if found:
-        sys.stderr.write(f"Run `{REGENERATE}` and commit what it writes.\n")
+        sys.stderr.write(f"Run `{REGENERATE}` and commit the changes.\n")
     return 1 if found else 0
 
 

@@ -1,4 +1,4 @@
-"""The demo's jobs: real work on a real video, of every kind that the miners here know."""
+"""The demo's jobs: real work on a real video, for all services that miners can run here."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Planned(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The uploaded files, as references (`blob:<sha256>`), and where they came from."""
+    """The uploaded files, as references (`blob:<sha256>`)."""
 
     video: str
     source: str
-    """This very file: a small one, for checksums."""
+    """This source file: a small input for checksums."""
 
 
 SOURCE: Final = Path(__file__)
@@ -31,7 +31,7 @@ _SIZES: Final = ("320x180", "256x144", "426x240", "160x90")
 
 
 def plan(inputs: Inputs, number: int) -> list[Planned]:
-    """This many jobs: a bit of everything first, then the same with other sizes and moments."""
+    """`number` jobs: each kind once, then the same with other sizes and times."""
     return list(islice(_endless(inputs), number))
 
 

@@ -1,11 +1,12 @@
-"""The demo's input: a real video with sound, made by ffmpeg on the spot."""
+"""The demo's input: a real video with sound, made by ffmpeg."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
+
+from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 
 SECONDS: Final = 4
 SIZE: Final = "640x360"
@@ -17,24 +18,13 @@ class NoVideo(Exception):
     """The video could not be made; the text says what to do."""
 
 
-def find_ffmpeg() -> str:
-    """ffmpeg on PATH, or the one that imageio-ffmpeg brings. Raises NoVideo."""
-    if found := shutil.which("ffmpeg"):
-        return found
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        raise NoVideo(
-            "ffmpeg is missing: put it on PATH, or run `pip install 'coordinator[ffmpeg]'`"
-        ) from None
-
-
 def make_video(path: Path) -> None:
-    """A few seconds of moving test picture with a tone. Raises NoVideo."""
+    """Write a few seconds of a moving test picture with a tone. Raises NoVideo."""
+    program = find_ffmpeg()
+    if program is None:
+        raise NoVideo("ffmpeg is missing: put it on PATH, or run `pip install 'coordinator[ffmpeg]'`")
     command = [
-        find_ffmpeg(),
+        program,
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "error"),
         *("-f", "lavfi", "-i", f"testsrc2=size={SIZE}:rate={FRAMES_PER_SECOND}:duration={SECONDS}"),
         *("-f", "lavfi", "-i", f"sine=frequency=440:duration={SECONDS}"),
@@ -46,5 +36,5 @@ def make_video(path: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoVideo(f"ffmpeg could not make the video: {error}") from None
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[-500:]
-        raise NoVideo(f"ffmpeg could not make the video: {said}")
+        reason = done.stderr.decode(errors="replace").strip()[-500:]
+        raise NoVideo(f"ffmpeg could not make the video: {reason}")

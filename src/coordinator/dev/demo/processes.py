@@ -1,4 +1,4 @@
-"""Child processes that are always stopped: by us, and if we are killed, by themselves."""
+"""Child processes that always end: we stop them, and if we are killed, they stop by themselves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from coordinator.dev.servers.processes import family, send, wait_until_gone
 from coordinator.runtime import parent_watch
 
 GRACE_S: Final = 12.0
-"""How long a child may take to stop in order; then it is killed."""
+"""Time for a child to stop in order; then it is killed."""
 TAIL_LINES: Final = 15
 
 
 def bare_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with these settings of ours and no others."""
+    """This process's environment with these coordinator settings and no others."""
     from coordinator.runtime.settings import Settings
 
     ours = {name.upper() for name in Settings.model_fields}
@@ -45,13 +45,13 @@ class Child:
         folder: Path,
         place: Path | None = None,
     ) -> None:
-        """Its working directory is `place`; `folder` unless given, where it finds no `.env`."""
+        """The working directory is `place`, by default `folder`, which has no `.env`."""
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "coordinator", *arguments],
-                # Open for as long as we live: its end tells the child that we are gone (see parent_watch.py).
+                # Stays open while we live: its end tells the child that we are gone (see parent_watch.py).
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -79,7 +79,7 @@ class Child:
         try:
             return self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
-            # With what it started: programs that run jobs are in groups of their own.
+            # Together with its own children: programs that run jobs are in groups of their own.
             members = family([self.pid])
             send(signal.SIGKILL, members)
             wait_until_gone(members)
@@ -99,10 +99,10 @@ class Child:
 
 
 class Children:
-    """Several of them, stopped together in the reverse order of their start."""
+    """Several child processes, stopped together in the reverse order of their start."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path, place: Path | None = None) -> None:
-        """What they print is in `folder`; `place` is where they run, if not there."""
+        """Their output is in `folder`; `place` is their working directory, by default `folder`."""
         self._environment = dict(environment)
         self._folder = folder
         self._place = place
@@ -114,7 +114,7 @@ class Children:
         return child
 
     def first_ended(self) -> Child | None:
-        """One that ended though nobody asked it to; None while all run."""
+        """A child that ended by itself; None while all run."""
         return next((child for child in self.all if child.ended is not None), None)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The demo from beginning to end, as a newcomer sees it."""
+"""The demo from beginning to end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from coordinator.crypto.signature import VerificationFailed
 from coordinator.dev.demo import work
 from coordinator.dev.demo.batch import SOURCE
 from coordinator.dev.demo.media import NoVideo, make_video
-from coordinator.dev.demo.stage import DemoFailed, Stage
-from coordinator.dev.demo.work import Played
+from coordinator.dev.demo.system import DemoFailed, DemoSystem
+from coordinator.dev.demo.work import DemoJob
 from coordinator.dev.servers import ServerFailed, ServersMissing
 from coordinator.runtime import terminal
 
@@ -28,7 +28,7 @@ DEFAULT_JOBS: Final = 16
 
 
 class Options(NamedTuple):
-    """`output`: where the results go; None is a new folder below ./demo-output."""
+    """`output`: the folder for the results; None makes a new one in ./demo-output."""
 
     jobs: int = DEFAULT_JOBS
     amqp: bool = False
@@ -38,14 +38,14 @@ class Options(NamedTuple):
 
 
 class DemoReport(NamedTuple):
-    """What a demo that went well has to say."""
+    """The report of a successful demo."""
 
     jobs: int
     receipts: int
     events: int
     seconds: float
     output: Path
-    batch: list[Played]
+    batch: list[DemoJob]
 
     def document(self) -> dict[str, Any]:
         return {
@@ -62,16 +62,16 @@ class DemoReport(NamedTuple):
 _COLUMNS = ("job", "service", "what", "miner", "attempt", "seconds", "units", "price", "receipt_id")
 
 
-def play(options: Options) -> DemoReport:
-    """Play it. Raises DemoFailed, with everything that was started stopped again."""
+def run_demo(options: Options) -> DemoReport:
+    """Run the demo and stop everything that it started. Raises DemoFailed."""
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
     keep = options.keep
     try:
-        with _stopped_by_signals(), Stage(folder, options.amqp) as stage:
-            return _perform(stage, options, began)
+        with _stopped_by_signals(), DemoSystem(folder, options.amqp) as system:
+            return _run(system, options, began)
     except Exception as error:
-        keep = True  # to find out why
+        keep = True  # to find the cause
         if isinstance(error, CoordinatorError | NoVideo | ServersMissing | ServerFailed):
             raise DemoFailed(str(error)) from error
         raise
@@ -82,47 +82,47 @@ def play(options: Options) -> DemoReport:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _perform(stage: Stage, options: Options, began: float) -> DemoReport:
+def _run(system: DemoSystem, options: Options, began: float) -> DemoReport:
     if options.amqp:
         terminal.note(
             "Starting RabbitMQ and Postgres, private ones unless AMQP_URL and DATABASE_URL name some …"
         )
-        stage.start_servers()
-    coordinator = stage.start_coordinator()
-    terminal.note(f"Coordinator: process {coordinator.pid}, {stage.url}, {stage.settings().mode} mode")
-    video = stage.folder / "clip.mp4"
+        system.start_servers()
+    coordinator = system.start_coordinator()
+    terminal.note(f"Coordinator: process {coordinator.pid}, {system.url}, {system.settings().mode} mode")
+    video = system.folder / "clip.mp4"
     make_video(video)  # while the coordinator starts
-    batch, results = asyncio.run(_with_client(stage, options, video))
+    batch, results = asyncio.run(_with_client(system, options, video))
 
-    # From here on nothing runs any more: what is left is files, a log, and public keys.
-    stage.stop()
-    receipts = _verify(stage, batch)
+    # Nothing runs any more; what follows uses files, the log and public keys alone.
+    system.stop()
+    receipts = _verify(system, batch)
     terminal.note(f"{receipts} receipts verified, with the public keys of coordinator and miners alone")
-    events = _replay(stage)
+    events = _replay(system)
     terminal.note(f"{events} events replayed: the projections equal a fold of the log")
     return DemoReport(len(batch), receipts, events, time.monotonic() - began, results, batch)
 
 
-async def _with_client(stage: Stage, options: Options, video: Path) -> tuple[list[Played], Path]:
+async def _with_client(system: DemoSystem, options: Options, video: Path) -> tuple[list[DemoJob], Path]:
     async with (
-        AsyncCoordinator(stage.url, stage.client_key) as client,
-        AsyncCoordinator(stage.url, stage.admin_key) as admin,
+        AsyncCoordinator(system.url, system.client_key) as client,
+        AsyncCoordinator(system.url, system.admin_key) as admin,
     ):
-        # 1. A coordinator and two miners.
-        await work.wait_ready(stage, client)
-        stage.start_miners()
-        await work.wait_for_miners(stage, admin)
-        names = ", ".join(stage.miners.values())
-        terminal.note(f"Miners: {names}, over {'AMQP' if stage.amqp else 'HTTP'}")
+        # 1. Start two miners beside the coordinator.
+        await work.wait_ready(system, client)
+        system.start_miners()
+        await work.wait_for_miners(system, admin)
+        names = ", ".join(system.miners.values())
+        terminal.note(f"Miners: {names}, over {'AMQP' if system.amqp else 'HTTP'}")
 
-        # 2. Jobs.
+        # 2. Submit jobs and follow them.
         batch = await work.submit(client, video, options.jobs)
         terminal.note(f"A video and a file uploaded, {len(batch)} jobs submitted")
         with terminal.progress(quiet=options.as_json) as bars:
-            show = _Show(stage, len(batch), bars, options.as_json)
-            await work.follow(stage, client, batch, show.seen)
+            display = _ProgressDisplay(system, len(batch), bars, options.as_json)
+            await work.follow(system, client, batch, display.show)
 
-        # 3. What they gave.
+        # 3. Fetch the results.
         results = options.output or Path("demo-output") / datetime.now().strftime("%Y%m%d-%H%M%S")
         results.mkdir(parents=True, exist_ok=True)
         with terminal.progress(quiet=options.as_json) as bars:
@@ -133,93 +133,96 @@ async def _with_client(stage: Stage, options: Options, video: Path) -> tuple[lis
         return batch, results
 
 
-class _Show:
-    """Progress while jobs run: bars on a terminal, a line for each finished job elsewhere."""
+class _ProgressDisplay:
+    """Progress while jobs run: bars on a terminal, otherwise a line for each finished job."""
 
-    def __init__(self, stage: Stage, jobs: int, bars: Any, quiet: bool) -> None:
+    def __init__(self, system: DemoSystem, jobs: int, bars: Any, quiet: bool) -> None:
         self._bars = bars
         self._jobs = jobs
         self._done = 0
         self._lines = bars.disable and not quiet
-        self._all = bars.add_task("all jobs", total=jobs, said="")
-        self._miners = {miner: bars.add_task(miner, total=None, said="") for miner in stage.miners.values()}
+        self._all = bars.add_task("all jobs", total=jobs, detail="")
+        self._miners = {
+            miner: bars.add_task(miner, total=None, detail="") for miner in system.miners.values()
+        }
 
-    def seen(self, played: Played) -> None:
-        job = played.job
+    def show(self, demo_job: DemoJob) -> None:
+        job = demo_job.job
         assert job is not None
-        said = f"{job.state.lower()}  {played.planned.title}"
+        detail = f"{job.state.lower()}  {demo_job.planned.title}"
         if job.assigned_miner_id in self._miners:
-            self._bars.update(self._miners[job.assigned_miner_id], said=said)
+            self._bars.update(self._miners[job.assigned_miner_id], detail=detail)
         if job.final:
             self._done += 1
-            self._bars.update(self._all, completed=self._done, said=f"{self._done} of {self._jobs}")
+            self._bars.update(self._all, completed=self._done, detail=f"{self._done} of {self._jobs}")
             if self._lines:
                 terminal.note(
-                    f"[{self._done:>{len(str(self._jobs))}}/{self._jobs}] {job.state}  {played.planned.title}"
-                    f"  on {job.assigned_miner_id}  attempt {job.attempt}  {played.seconds:.2f} s"
+                    f"[{self._done:>{len(str(self._jobs))}}/{self._jobs}] {job.state}  "
+                    f"{demo_job.planned.title}  on {job.assigned_miner_id}  attempt {job.attempt}  "
+                    f"{demo_job.seconds:.2f} s"
                 )
 
 
 def show_table(report: DemoReport) -> None:
-    """What became of each job."""
+    """Print a table of all jobs."""
     terminal.table([column.upper() for column in _COLUMNS], map(_row, report.batch), "No jobs.")
 
 
-def _row(played: Played) -> tuple[object, ...]:
-    assert played.job is not None
-    receipt = played.receipt
+def _row(demo_job: DemoJob) -> tuple[object, ...]:
+    assert demo_job.job is not None
+    receipt = demo_job.receipt
     return (
-        played.job_id,
-        played.planned.service,
-        played.planned.title,
-        played.job.assigned_miner_id or receipt.get("provider"),
-        played.job.attempt,
-        round(played.seconds, 2),
+        demo_job.job_id,
+        demo_job.planned.service,
+        demo_job.planned.title,
+        demo_job.job.assigned_miner_id or receipt.get("provider"),
+        demo_job.job.attempt,
+        round(demo_job.seconds, 2),
         receipt.get("units"),
         receipt.get("price"),
         receipt.get("receipt_id"),
     )
 
 
-def _fetched(batch: list[Played]) -> int:
-    return sum(1 for played in batch if played.receipt)
+def _fetched(batch: list[DemoJob]) -> int:
+    return sum(1 for demo_job in batch if demo_job.receipt)
 
 
-def _verify(stage: Stage, batch: list[Played]) -> int:
-    """How many receipts verified: with keys that were known before anything ran. Raises DemoFailed."""
+def _verify(system: DemoSystem, batch: list[DemoJob]) -> int:
+    """Verify the receipts with keys known before the start; returns their number. Raises DemoFailed."""
     verified = set()
-    for played in batch:
-        assert played.result is not None
+    for demo_job in batch:
+        assert demo_job.result is not None
         try:
-            found = verify_receipt(played.receipt, {stage.coordinator_key_id}, stage.miner_key_ids)
+            found = verify_receipt(demo_job.receipt, {system.coordinator_key_id}, system.miner_key_ids)
         except VerificationFailed as error:
-            raise DemoFailed(f"the receipt of job {played.job_id} does not verify: {error}") from error
-        # It verifies; it must also be about this job, this client and this very result.
-        said = (found.job_id, played.receipt.get("client"), played.receipt["metadata"]["result_digest"])
-        if said != (played.job_id, stage.client_name, played.result.result_digest):
-            raise DemoFailed(f"the receipt of job {played.job_id} is about something else: {said}")
+            raise DemoFailed(f"the receipt of job {demo_job.job_id} does not verify: {error}") from error
+        # The signature is valid; the receipt must also name this job, this client and this result.
+        named = (found.job_id, demo_job.receipt.get("client"), demo_job.receipt["metadata"]["result_digest"])
+        if named != (demo_job.job_id, system.client_name, demo_job.result.result_digest):
+            raise DemoFailed(f"the receipt of job {demo_job.job_id} names others: {named}")
         verified.add(found.receipt_id)
     if len(verified) != len(batch):
         raise DemoFailed(f"{len(batch)} jobs have only {len(verified)} different receipts")
     return len(verified)
 
 
-def _replay(stage: Stage) -> int:
-    """How many events the log has; every projection equals a fold of them, or DemoFailed is raised."""
+def _replay(system: DemoSystem) -> int:
+    """The number of events in the log. Raises DemoFailed unless every projection equals a fold of them."""
     from coordinator.runtime.log_reader import count_events
     from coordinator.runtime.projections import check_projections
 
-    settings = stage.settings()
+    settings = system.settings()
     differences = check_projections(settings)
     if differences:
-        told = "\n".join(f"  {difference}" for difference in differences[:20])
-        raise DemoFailed(f"the projections differ from a fold of the log:\n{told}")
+        lines = "\n".join(f"  {difference}" for difference in differences[:20])
+        raise DemoFailed(f"the projections differ from a fold of the log:\n{lines}")
     return count_events(settings)
 
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, with everything stopped; a second one does not cut that short."""
+    """SIGTERM ends the demo like Ctrl-C, with everything stopped; a second signal does not cut that short."""
 
     def end(number: int, _: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

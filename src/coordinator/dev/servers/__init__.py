@@ -3,8 +3,8 @@
     with private_rabbitmq() as broker, private_postgres() as database:
         run(broker.new_vhost(), database.new_database())
 
-Each is started from this machine's programs; where those are missing, in a container; where there is no
-Docker either, `ServersMissing` says what to install.
+Each is started from this machine's programs; if those are missing, in a container. Without Docker,
+`ServersMissing` says what to install.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def private_rabbitmq(
     plugins: Sequence[str] = DEFAULT_PLUGINS,
     settings: Mapping[str, str] | None = None,
 ) -> RabbitMQServer:
-    """A broker that is the caller's alone, not started yet.
+    """A broker for the caller alone, not started yet.
 
     `directory` keeps the data beyond `close()`; a container cannot offer that and ignores it.
     Raises ServersMissing.
@@ -65,7 +65,7 @@ def private_rabbitmq(
 def private_postgres(
     directory: Path | None = None, *, settings: Mapping[str, str] | None = None
 ) -> PostgresServer:
-    """A database server that is the caller's alone, not started yet.
+    """A database server for the caller alone, not started yet.
 
     `directory` keeps the data beyond `close()`; a container cannot offer that and ignores it.
     Raises ServersMissing.
@@ -80,7 +80,7 @@ def private_postgres(
 
 
 def private_redis(directory: Path | None = None, *, settings: Mapping[str, str] | None = None) -> RedisServer:
-    """A Redis server that is the caller's alone, not started yet. It keeps nothing. Raises ServersMissing."""
+    """A Redis server for the caller alone, not started yet. It keeps no data. Raises ServersMissing."""
     try:
         redis.find_program()
     except ServersMissing:

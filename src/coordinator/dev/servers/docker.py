@@ -1,7 +1,7 @@
-"""The same servers in containers, for machines that have Docker and not the programs.
+"""The same servers in containers, for machines with Docker but without the programs.
 
-Testcontainers belongs to the `test` extra; without it, or without a Docker daemon on this machine, there are
-simply no containers to be had.
+Testcontainers belongs to the `test` extra. Without it, or without a Docker daemon on this machine, there are
+no containers.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def docker_answers() -> bool:
 
         DockerClient().client.ping()
     except Exception:
-        # No library, no socket, no right to use it, a daemon that is starting: each has an exception of its
-        # own, in three libraries, and all mean the same here.
+        # A missing library or socket, missing permission, a daemon that is starting: each has its own
+        # exception, from three libraries, and all mean the same here.
         return False
     return True
 
 
 class Container(Protocol):
-    """What we use of a docker.models.containers.Container, which is not typed."""
+    """The methods that we use of docker.models.containers.Container, which is not typed."""
 
     status: str
 
@@ -81,7 +81,7 @@ class _DockerServer(Server):
             from testcontainers.core.container import DockerContainer
 
             made = DockerContainer(self._image)
-            # Published with its address: the library's own method would listen on all interfaces.
+            # With the loopback address: the library's own method would listen on all interfaces.
             made.ports[f"{self._inner_port}/tcp"] = ("127.0.0.1", self.port)  # type: ignore[assignment]
             self._configure(made)
             made.start()
@@ -124,7 +124,7 @@ class _DockerServer(Server):
             if not self.running or time.monotonic() > deadline:
                 tail = self._container().logs(tail=LOG_TAIL_LINES).decode(errors="replace")
                 raise ServerFailed(f"the {self.name} container did not become ready\n{tail}")
-            time.sleep(POLL_S)  # Docker tells nobody when a port inside a container opens
+            time.sleep(POLL_S)  # Docker does not notify when a port inside a container opens
 
     @abstractmethod
     def _configure(self, made: DockerContainer) -> None:
@@ -151,10 +151,10 @@ class DockerRabbitMQ(_DockerServer, RabbitMQServer):
 
     def evaluate(self, expression: str) -> str:
         code, output = self._container().exec_run(["rabbitmqctl", "eval", f"{expression}."])
-        said = output.decode(errors="replace").strip()
+        answer = output.decode(errors="replace").strip()
         if code != 0:
-            raise ServerFailed(f"rabbitmq could not evaluate {expression!r}: {said}")
-        return said
+            raise ServerFailed(f"rabbitmq could not evaluate {expression!r}: {answer}")
+        return answer
 
     def leave(self) -> None:
         self.stop()

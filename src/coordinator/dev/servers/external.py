@@ -1,4 +1,4 @@
-"""Servers that somebody else runs, given by url."""
+"""Servers given by URL, which somebody else runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .redis import RedisServer
 
 
 class _External(Server):
-    """It runs when we come and when we go; nobody here may stop it."""
+    """It runs before and after us; nobody here may stop it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -32,20 +32,20 @@ class _External(Server):
         pass
 
     def kill(self) -> None:
-        raise ServerFailed(f"the {self.name} at a given url is not ours to kill: use a private one")
+        raise ServerFailed(f"{self.name} at a given URL can't be killed from here: use a private one")
 
     def pause(self) -> None:
-        raise ServerFailed(f"the {self.name} at a given url is not ours to pause: use a private one")
+        raise ServerFailed(f"{self.name} at a given URL can't be paused from here: use a private one")
 
     def resume(self) -> None:
         pass
 
 
 class ExternalRabbitMQ(_External, RabbitMQServer):
-    """A broker at a given url.
+    """A broker at a given URL.
 
-    AMQP has no way to make a virtual host, so everybody gets the one in the url: whatever one test leaves in
-    it (queues, messages) the next one finds. Give a fresh virtual host per run, and run tests one at a time.
+    AMQP can't make a virtual host, so everybody gets the one in the URL: a test finds the queues and messages
+    of the tests before. Give a fresh virtual host per run, and run tests one at a time.
     """
 
     def new_vhost(self) -> str:
@@ -58,18 +58,18 @@ class ExternalRabbitMQ(_External, RabbitMQServer):
         pass
 
     def leave(self) -> None:
-        raise ServerFailed("the rabbitmq at a given url is not ours to stop: use a private one")
+        raise ServerFailed("rabbitmq at a given URL can't be stopped from here: use a private one")
 
     def come_back(self) -> None:
         pass
 
     def evaluate(self, expression: str) -> str:
-        raise ServerFailed(f"no way to evaluate {expression!r} in a broker that we know by its url only")
+        raise ServerFailed(f"can't evaluate {expression!r} in a broker at a given URL: use a private one")
 
 
 class ExternalPostgres(_External, PostgresServer):
-    """A Postgres server at a given url, whose account may create databases."""
+    """A Postgres server at a given URL, whose account may create databases."""
 
 
 class ExternalRedis(_External, RedisServer):
-    """A Redis server at a given url; the keys that we leave there end by themselves."""
+    """A Redis server at a given URL; the keys that we leave there expire."""

@@ -1,8 +1,8 @@
-"""What every private server has in common: one life cycle, and an end that is certain.
+"""The common part of all private servers: one life cycle, and a certain end.
 
 A private server belongs to the process that started it. It listens on loopback only, keeps its files in a
-directory of its own, and is gone when its owner is: after `close()`, at the interpreter's exit, and also when
-the owner is killed without a chance to clean up (see `processes.Watchdog`).
+directory of its own, and ends with its owner: after `close()`, at the interpreter's exit, and even when the
+owner is killed without a chance to clean up (see `processes.Watchdog`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import ClassVar, Self
 
 from .processes import Watchdog, family, send, wait_until_gone
 
-READY_TIMEOUT_S = 120.0  # a node boots in 5 to 9 s alone; several at once on two cores take a minute
+READY_TIMEOUT_S = 120.0  # a single node boots in 5 to 9 s; several at once on two cores take a minute
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.02
 LOG_TAIL_CHARS = 3_000
@@ -36,13 +36,13 @@ class ServersMissing(RuntimeError):
 
 
 class ServerFailed(RuntimeError):
-    """A private server ended or did not become ready in time; its log's last lines are in the message."""
+    """A private server ended or was not ready in time; the message has the last lines of its log."""
 
 
 class Server(ABC):
-    """A server that can be started, stopped and broken on purpose, whoever runs it.
+    """A server that can be started, stopped and broken on purpose.
 
-    Every method may be called in every state: stop twice, stop without start, start what runs already.
+    Every method may be called in every state: stop twice, stop without start, start while it runs.
     """
 
     name: ClassVar[str]
@@ -50,12 +50,12 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients connect; the same before and after a restart."""
+        """The URL for clients; the same before and after a restart."""
 
     @property
     @abstractmethod
     def running(self) -> bool:
-        """Whether the server's processes are alive (a paused server's are)."""
+        """Whether the server's processes are alive, even paused."""
 
     @abstractmethod
     def start(self) -> None:
@@ -70,22 +70,22 @@ class Server(ABC):
 
     @abstractmethod
     def kill(self) -> None:
-        """End the whole node at once, as a power cut would; the data stays as it is on disk."""
+        """End the whole node at once, like a power cut; the data stays as it is on disk."""
 
     @abstractmethod
     def pause(self) -> None:
-        """Freeze the node: connections stay open and nobody answers."""
+        """Freeze the node: connections stay open, but it does not answer."""
 
     @abstractmethod
     def resume(self) -> None:
-        """Let a paused node go on."""
+        """Let a paused node continue."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stop for good, and remove the data unless its directory was given by the caller."""
+        """Stop for good, and remove the data unless the caller gave its directory."""
 
     def restart(self) -> None:
-        """Stop in an orderly way and start again, with the same url and data."""
+        """Stop in an orderly way and start again, with the same URL and data."""
         self.stop()
         self.start()
 
@@ -102,7 +102,7 @@ class Server(ABC):
 
 
 class LocalServer(Server):
-    """A node started from this machine's programs. Subclasses say how, with `_launch` and `_shut_down`."""
+    """A node started from this machine's programs. Subclasses implement `_launch` and `_shut_down`."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._temporary = directory is None
@@ -114,10 +114,10 @@ class LocalServer(Server):
 
     @property
     def directory(self) -> Path:
-        """Everything the node writes is below this."""
+        """The directory of all files of the node."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix=f"coordinator-{self.name}-"))
-            self._directory.chmod(0o711)  # a server run by another account has to get through, not to look
+            self._directory.chmod(0o711)  # a server under another account must pass through, but not list it
         return self._directory
 
     @property
@@ -126,7 +126,7 @@ class LocalServer(Server):
 
     @property
     def main_pid(self) -> int:
-        """The id of the process that clients talk to, also when it has just died. Raises IndexError."""
+        """The id of the process that serves clients, even if it has just died. Raises IndexError."""
         return self._processes[-1].pid
 
     @property
@@ -138,7 +138,7 @@ class LocalServer(Server):
         with self._lock:
             if self.running:
                 return
-            self.kill()  # what is left of a node that lost one of its processes
+            self.kill()  # a node that has lost one of its processes
             self.directory.mkdir(parents=True, exist_ok=True)
             self._watchdog = self._watchdog or Watchdog(self.directory if self._temporary else None)
             _open_servers.add(self)
@@ -150,7 +150,7 @@ class LocalServer(Server):
 
     def stop(self) -> None:
         with self._lock:
-            self.resume()  # a frozen process does not hear that it shall stop
+            self.resume()  # a frozen process does not handle a signal to stop
             if self.running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._shut_down()
@@ -159,7 +159,7 @@ class LocalServer(Server):
     def kill(self) -> None:
         with self._lock:
             members = self.pids
-            # Frozen first, so that none of them starts another one while we look.
+            # Frozen first, so that none of them starts another process meanwhile.
             send(signal.SIGSTOP, members)
             members = tuple(dict.fromkeys(members + self.pids))
             send(signal.SIGKILL, members)
@@ -223,7 +223,7 @@ class LocalServer(Server):
         return process
 
     def _wait_ready(self, process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
-        """Return when `ready()` says so; the pause between two looks ends early if the process does."""
+        """Return when `ready()` is true. Raises ServerFailed if the process ends or takes too long."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not ready():
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,6 +1,6 @@
 """A private Postgres server, started from this machine's programs.
 
-`fsync` stays on: a server that tests the crash of everything around it has to keep what it confirmed.
+`fsync` stays on: tests crash everything around this server, so it must keep its confirmed data.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ INSTALL_HINT = (
 
 
 class PostgresServer(Server):
-    """A Postgres server, whoever runs it, and its databases."""
+    """Any Postgres server, and its databases."""
 
     name = "postgres"
 
     def new_database(self) -> str:
-        """Make an empty database and return the url that connects to it."""
+        """Make an empty database and return its URL."""
         database = f"d{secrets.token_hex(6)}"
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
@@ -78,8 +78,8 @@ class Postgres(PostgresServer, LocalServer):
             was_ours = bool(self._processes)
             super().kill()
             if was_ours:
-                # When the main process died by itself, sessions go on until their statement ends, and no new
-                # server starts before that. All of a server's processes work in its data directory.
+                # If the main process died by itself, sessions continue until their statement ends, and no new
+                # server starts before. The working directory of all server processes is the data directory.
                 orphans = processes_in(self.directory.resolve() / "data")
                 send(signal.SIGKILL, orphans)
                 wait_until_gone(orphans)
@@ -91,7 +91,7 @@ class Postgres(PostgresServer, LocalServer):
         super().close()
 
     def _abandon(self) -> None:
-        """End as quickly as by a kill, but give back the System V segment, which would be there for ever."""
+        """End as quickly as by a kill, but release the System V segment, which would stay for ever."""
         if self.running:
             self.resume()
             (server,) = self._processes
@@ -109,8 +109,8 @@ class Postgres(PostgresServer, LocalServer):
             "port": str(self.port),
             "unix_socket_directories": "",
             "max_connections": str(MAX_CONNECTIONS),
-            # In the data directory, which goes. In /dev/shm, where it is by default, a killed server leaves a
-            # megabyte for ever, and in a container there is room for 64.
+            # In the data directory, which is removed. In /dev/shm, the default, a killed server leaves a
+            # megabyte for ever, and a container has 64.
             "dynamic_shared_memory_type": "mmap",
             **self.settings,
         }
@@ -122,11 +122,11 @@ class Postgres(PostgresServer, LocalServer):
 
     def _shut_down(self) -> None:
         (server,) = self._processes
-        server.send_signal(signal.SIGINT)  # "fast": sessions are ended, work in progress is rolled back
+        server.send_signal(signal.SIGINT)  # "fast": ends sessions, rolls open transactions back
         server.wait(STOP_TIMEOUT_S)
 
     def _initialise(self, programs: Path, data: Path) -> None:
-        shutil.rmtree(data, ignore_errors=True)  # an initdb that was interrupted
+        shutil.rmtree(data, ignore_errors=True)  # from an interrupted initdb
         self._password()
         data.mkdir(mode=0o700)
         account = server_account()
@@ -135,11 +135,11 @@ class Postgres(PostgresServer, LocalServer):
             shutil.chown(self._password_file, account, account)
         command = [str(programs / "initdb"), "-D", str(data), "--username", SUPERUSER, "--auth=scram-sha-256"]
         command += [f"--pwfile={self._password_file}", "--encoding=UTF8", "--locale=C"]
-        # A machine that loses power now has no data to lose yet.
+        # There is no data yet that a power cut could destroy.
         command.append("--no-sync")
         done = subprocess.run(
             command,
-            check=False,  # reported below, with what it printed
+            check=False,  # reported below, with its output
             env=_environment(data),
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -151,9 +151,9 @@ class Postgres(PostgresServer, LocalServer):
             extra_groups=None if account is None else [],
         )
         if done.returncode != 0:
-            said = done.stdout.decode(errors="replace")
+            output = done.stdout.decode(errors="replace")
             raise ServerFailed(
-                f"initdb (as {account or 'this account'}) ended with {done.returncode}: {said}"
+                f"initdb (as {account or 'this account'}) ended with {done.returncode}: {output}"
             )
 
     @property
@@ -161,7 +161,7 @@ class Postgres(PostgresServer, LocalServer):
         return self.directory / "password"
 
     def _password(self) -> str:
-        """Random, and kept with the data: loopback is open to everybody on the machine."""
+        """A random password, kept with the data: loopback is open to everybody on the machine."""
         if not self._password_file.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
             self._password_file.touch(mode=0o600)
@@ -170,7 +170,7 @@ class Postgres(PostgresServer, LocalServer):
 
 
 def accepts_connections(url: str) -> bool:
-    """Whether a session can be opened."""
+    """Whether a client can open a session."""
     try:
         psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S).close()
     except psycopg.OperationalError:
@@ -179,7 +179,7 @@ def accepts_connections(url: str) -> bool:
 
 
 def server_account() -> str | None:
-    """The account to run the server as; None for our own. Postgres refuses to run as root."""
+    """The account of the server; None for our own. Postgres refuses to run as root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -216,5 +216,5 @@ def _version(path: Path) -> tuple[int, ...]:
 
 
 def _environment(data: Path) -> dict[str, str]:
-    """All that the server may know: nothing of the caller's PG* gets in."""
+    """The server's whole environment, without the caller's PG* variables."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(data), "TZ": "UTC"}

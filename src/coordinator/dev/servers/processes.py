@@ -1,4 +1,4 @@
-"""Processes and ports: what the servers need from the operating system."""
+"""Processes and ports of the operating system."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ LOWEST_PORT = 10_000
 GONE_TIMEOUT_S = 30.0
 
 _claims: dict[int, socket.socket | None] = {}
-"""The ports that this process was given, and what tells other processes so."""
+"""The ports given to this process, each with the socket that claims it among processes."""
 
 
 class Watchdog:
-    """A shell that outlives us by a moment, to end our servers if we are killed.
+    """A shell that outlives us briefly, to end our servers if we are killed.
 
-    It reads process ids from a pipe that only we can write to. When we end, however we end, the pipe closes
-    and the shell kills what it was told of and removes the directory.
+    It reads process ids from a pipe that only we can write to. However we end, the pipe closes. Then the
+    shell kills these processes and removes the directory.
 
-    The kernel's parent-death signal (PR_SET_PDEATHSIG) would be the obvious tool. But it is sent when the
-    *thread* that started the process ends, so a node started by a worker thread would die with that thread;
-    setting it needs code between fork and exec, which threads make unsafe; and it reaches neither
-    grandchildren nor the directory.
+    The kernel's parent-death signal (PR_SET_PDEATHSIG) is no substitute. It is sent when the *thread* that
+    started the process ends, so a node started by a worker thread would die with that thread. To set it needs
+    code between fork and exec, which is unsafe with threads. And it reaches neither grandchildren nor the
+    directory.
     """
 
     _PROGRAM = """
@@ -39,7 +39,7 @@ class Watchdog:
             case $line in forget) pids= ;; *) pids="$pids $line" ;; esac
         done
         [ -z "$pids" ] || kill -KILL $pids
-        # Children of the killed ones may write for a moment more.
+        # Children of the killed processes may still write for a moment.
         for _ in 1 2 3 4 5 6 7 8 9 10; do
             [ -z "$1" ] || rm -rf -- "$1" && break
             sleep 0.2
@@ -61,19 +61,19 @@ class Watchdog:
         return self._shell.pid
 
     def watch(self, pid: int) -> None:
-        self._tell(str(pid))
+        self._write(str(pid))
 
     def forget(self) -> None:
-        self._tell("forget")
+        self._write("forget")
 
     def dismiss(self) -> None:
-        self._shell.kill()  # before the pipe closes, or it would think that we had died
+        self._shell.kill()  # before the pipe closes, which would mean that we have died
         self._shell.wait()
         assert self._shell.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._shell.stdin.close()
 
-    def _tell(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         assert self._shell.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._shell.stdin.write(line.encode() + b"\n")
@@ -81,13 +81,13 @@ class Watchdog:
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses now, and that no outgoing connection will be given later.
+    """A loopback port that nobody uses now, and that no outgoing connection will get later.
 
-    Nor is it given to another process that asks here, as long as this one lives: a server that starts, or is
+    While this process lives, no other process gets the port from this function: a server that starts, or is
     down for a while, finds its port free.
 
-    Ports of the ephemeral range will not do: while a server is down, a client that keeps connecting to one
-    can be given the same port as its own end, and then it talks to itself.
+    Ephemeral ports are excluded: while a server is down, a client that keeps connecting to its port can get
+    the same port for its own end, and then connects to itself.
     """
     highest = _lowest_ephemeral_port()
     for _ in range(1_000):
@@ -102,9 +102,9 @@ def free_port() -> int:
 
 
 def _claim(port: int) -> socket.socket | None:
-    """Claim the port among the processes here; None where there is no way. Raises OSError if it is taken.
+    """Claim the port among our processes; None if the system can't. Raises OSError if it is taken.
 
-    By a name in Linux's abstract namespace: it is in no file system, and goes with whoever holds it.
+    By a name in Linux's abstract namespace: it is in no file system, and ends with its process.
     """
     if sys.platform != "linux":
         return None
@@ -130,35 +130,35 @@ def _lowest_ephemeral_port() -> int:
 def family(roots: Iterable[int]) -> tuple[int, ...]:
     """The given processes and all their descendants, parents before children.
 
-    Where there is no /proc only the given ones: servers end their own children when they are killed.
+    Without /proc only the given ones: servers end their own children when they are killed.
     """
     children: dict[int, list[int]] = {}
-    for pid in _everybody():
-        with contextlib.suppress(OSError):  # it ended while we looked
-            # "pid (command) state parent …", where the command may itself hold spaces and brackets
+    for pid in _all_processes():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            # "pid (command) state parent …"; the command itself may contain spaces and brackets
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
             parent = int(stat.rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(pid)
     members = list(roots)
-    for member in members:  # grows while we go through it
+    for member in members:  # the list grows during the loop
         members.extend(children.get(member, ()))
     return tuple(members)
 
 
 def processes_in(directory: Path) -> tuple[int, ...]:
-    """The processes whose working directory this is; none where there is no /proc."""
+    """The processes with this working directory; none without /proc."""
     found = []
-    for pid in _everybody():
-        with contextlib.suppress(OSError):  # it ended while we looked, or is another account's
+    for pid in _all_processes():
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or belongs to another account
             if Path(f"/proc/{pid}/cwd").readlink() == directory:
                 found.append(pid)
     return tuple(found)
 
 
-def _everybody() -> list[int]:
-    """All processes of this machine; none where there is no /proc.
+def _all_processes() -> list[int]:
+    """All processes of this machine; none without /proc.
 
-    Not by `Path.glob`, which raises where one of them ends just then.
+    Not by `Path.glob`, which raises if a process ends meanwhile.
     """
     with contextlib.suppress(FileNotFoundError):
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
@@ -166,14 +166,14 @@ def _everybody() -> list[int]:
 
 
 def send(number: signal.Signals, pids: Iterable[int]) -> None:
-    """Signal each process; those that are gone already are no error."""
+    """Signal each process; one that has ended already is no error."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 def wait_until_gone(pids: Iterable[int]) -> None:
-    """Return when all have ended (a zombie has), after GONE_TIMEOUT_S at the latest."""
+    """Return when all have ended (zombies count as ended), after GONE_TIMEOUT_S at the latest."""
     if not hasattr(os, "pidfd_open"):
         return
     deadline = time.monotonic() + GONE_TIMEOUT_S

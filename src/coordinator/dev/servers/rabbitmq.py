@@ -1,6 +1,6 @@
 """A private RabbitMQ node, started from this machine's programs without an init system.
 
-The programs of `lib/rabbitmq/bin` are used, not the packages' wrapper in `/usr/sbin`: that one switches to
+It uses the programs in `lib/rabbitmq/bin`, not the packages' wrapper in `/usr/sbin`: the wrapper switches to
 another account and starts epmd, Erlang's port mapper, on all interfaces.
 """
 
@@ -23,14 +23,14 @@ from .node import STOP_TIMEOUT_S, LocalServer, Server, ServerFailed, ServersMiss
 from .processes import free_port
 
 DEFAULT_PLUGINS = ("rabbitmq_stream", "rabbitmq_consistent_hash_exchange")
-MEMORY_BYTES = 2_000_000_000  # of which the node uses at most four tenths before it blocks publishers
+MEMORY_BYTES = 2_000_000_000  # the node blocks publishers when it uses four tenths of this
 DISK_FREE_LIMIT_BYTES = 50_000_000
 HANDSHAKE_TIMEOUT_S = 5.0
 CONTROL_TIMEOUT_S = 60.0
 OPEN_FILES = 65_536
 NODE_NAME = "coordinator@localhost"
 
-# Plugins that listen do so on all interfaces unless told otherwise; these are the settings that tell them.
+# By default plugins listen on all interfaces; these settings restrict them to loopback.
 LISTENER_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "rabbitmq_stream": ("stream.listeners.tcp.1 = 127.0.0.1:{port}",),
     "rabbitmq_management": ("management.tcp.ip = 127.0.0.1", "management.tcp.port = {port}"),
@@ -45,7 +45,7 @@ INSTALL_HINT = (
 
 
 class RabbitMQServer(Server):
-    """A RabbitMQ node, whoever runs it, and its virtual hosts."""
+    """Any RabbitMQ node, and its virtual hosts."""
 
     name = "rabbitmq"
 
@@ -57,7 +57,7 @@ class RabbitMQServer(Server):
         """
 
     def new_vhost(self) -> str:
-        """Make an empty virtual host and return the url that connects to it."""
+        """Make an empty virtual host and return its URL."""
         vhost = f"v{secrets.token_hex(6)}"
         self.evaluate(
             f'rabbit_vhost:add(<<"{vhost}">>, <<"coordinator">>), '
@@ -67,13 +67,13 @@ class RabbitMQServer(Server):
         return f"{self.url}{vhost}"
 
     def settle(self) -> None:
-        """Have the broker write down which queues it has; call it before a `kill()` that follows soon.
+        """Let the broker write its queue declarations to disk; call it before a `kill()` soon after them.
 
-        What is declared reaches the disk some seconds later (seen on 3.10.8). After a kill just before that,
-        a queue is gone although its declaration was answered (Mnesia's log); or it is a quorum queue without
-        its confirmed messages and without a leader, and stays so (Ra's directory, up to 3.13.2).
+        A declaration reaches the disk some seconds later (seen on 3.10.8). After an earlier kill the queue is
+        gone although its declaration was answered (Mnesia's log). Or it is a quorum queue without its
+        confirmed messages and without a leader, and stays so (Ra's directory, up to 3.13.2).
         """
-        # Later versions keep these elsewhere, and at once.
+        # Later versions write these elsewhere, and at once.
         writes = ("mnesia:sync_log()", "dets:sync(ra_directory_reverse)", "dets:sync(ra_log_meta)")
         self.evaluate(", ".join(f"(catch {write})" for write in writes))
 
@@ -83,7 +83,7 @@ class RabbitMQServer(Server):
 
     @abstractmethod
     def come_back(self) -> None:
-        """Serve, with the same url and data: after `leave()`, or as `start()` does."""
+        """Serve again after `leave()`, with the same URL and data; or start like `start()`."""
 
     def restart(self) -> None:
         if self.running:
@@ -91,12 +91,12 @@ class RabbitMQServer(Server):
         self.come_back()
 
     def cut_power(self) -> None:
-        """Kill the broker, as far in its life as one in use is: see `settle()`."""
+        """Kill the broker after `settle()`, as if it had been in use for a while."""
         self.settle()
         self.kill()
 
     def drop_vhost(self, url: str) -> None:
-        """Remove a virtual host that `new_vhost` made, with all that is in it; its connections are closed."""
+        """Remove a virtual host that `new_vhost` made, with its content; its connections are closed."""
         vhost = unquote(urlsplit(url).path.removeprefix("/"))
         if re.fullmatch(r"v[0-9a-f]{12}", vhost) is None:
             raise ValueError(f"not a virtual host of new_vhost(): {vhost!r}")
@@ -130,14 +130,14 @@ class RabbitMQ(RabbitMQServer, LocalServer):
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def control(self, *arguments: str) -> str:
-        """Run `rabbitmqctl` against this node and return what it prints; half a second to a second each.
+        """Run `rabbitmqctl` against this node and return its output; takes half a second to a second.
 
-        Raises ServerFailed when it reports an error.
+        Raises ServerFailed if it reports an error.
         """
         return _run([str(find_programs() / "rabbitmqctl"), *arguments], self._environment())
 
     def evaluate(self, expression: str) -> str:
-        # erl_call is a small C program: 4 ms where rabbitmqctl boots a virtual machine for 0.5 s and more.
+        # erl_call is a small C program and takes 4 ms; rabbitmqctl boots a virtual machine in 0.5 s or more.
         erl_call = find_erlang_program("erl_call")
         if erl_call is None:
             return self.control("eval", f"{expression}.").strip()
@@ -150,8 +150,8 @@ class RabbitMQ(RabbitMQServer, LocalServer):
         return outcome[1]
 
     def leave(self) -> None:
-        # The node's applications alone: its clients see what they would see of a node that ends, and it is
-        # back in 1 s where a node boots for 5 s.
+        # Stops only the node's applications. Clients see the same as if the node ended, but it is back in
+        # 1 s, while a node boots for 5 s.
         self.evaluate("rabbit:stop()")
 
     def come_back(self) -> None:
@@ -165,10 +165,10 @@ class RabbitMQ(RabbitMQServer, LocalServer):
         programs = find_programs()
         epmd = find_erlang_program("epmd")
         if epmd is None:
-            raise ServersMissing(f"Erlang's epmd is not where erl is. {INSTALL_HINT}")
+            raise ServersMissing(f"Erlang's epmd is not beside erl. {INSTALL_HINT}")
         self._write_files()
         environment = self._environment()
-        # Ours and in the foreground: the node would otherwise start one that detaches and outlives it.
+        # Our own epmd in the foreground: the node would otherwise start one that detaches and outlives it.
         self._spawn(
             _limited([str(epmd), "-port", str(self._epmd_port), "-address", "127.0.0.1"]), environment
         )
@@ -183,13 +183,13 @@ class RabbitMQ(RabbitMQServer, LocalServer):
         epmd.wait(STOP_TIMEOUT_S)
 
     def _environment(self) -> dict[str, str]:
-        """All that the node and its tools may know: nothing of the caller's RABBITMQ_* or ERL_* gets in."""
+        """The whole environment of the node and its tools, without the caller's RABBITMQ_* and ERL_*."""
         base = self.directory
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
-            "HOME": str(base / "home"),  # the cookie's place
+            "HOME": str(base / "home"),  # the folder of the cookie
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": NODE_NAME,
@@ -208,8 +208,8 @@ class RabbitMQ(RabbitMQServer, LocalServer):
             "RABBITMQ_GENERATED_CONFIG_DIR": str(base / "generated"),
             "RABBITMQ_MNESIA_BASE": str(base / "data"),
             "RABBITMQ_LOG_BASE": str(base / "log"),
-            # The start script then *becomes* the node instead of waiting beside it, so that the process we
-            # started is the one to signal. Nothing else depends on it, as there is no notify socket.
+            # The start script then *becomes* the node instead of waiting beside it, so that our child process
+            # is the one to signal. It has no other effect, as there is no notify socket.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
@@ -323,7 +323,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 def _limited(command: list[str]) -> list[str]:
-    """Bound the number of open files: Erlang goes through all of them one by one when it starts.
+    """Limit the number of open files: Erlang visits every possible one at its start.
 
     Containers often allow a thousand million.
     """
@@ -337,7 +337,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str], text: bytes = b
     try:
         done = subprocess.run(
             command,
-            check=False,  # reported below, with what it printed
+            check=False,  # reported below, with its output
             input=text,
             env=dict(environment),
             capture_output=True,
@@ -346,6 +346,6 @@ def _run(command: Sequence[str], environment: Mapping[str, str], text: bytes = b
     except subprocess.TimeoutExpired as error:
         raise ServerFailed(f"{command[0]} did not answer within {CONTROL_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        raise ServerFailed(f"{' '.join(command)} ended with {done.returncode}: {said}")
+        output = (done.stdout + done.stderr).decode(errors="replace")
+        raise ServerFailed(f"{' '.join(command)} ended with {done.returncode}: {output}")
     return done.stdout.decode(errors="replace")

@@ -1,6 +1,6 @@
-"""A private Redis server (or Valkey, which is the same for us), started from this machine's programs.
+"""A private Redis server (or Valkey, equivalent here), started from this machine's programs.
 
-It keeps nothing on disk: what we count there is over within minutes.
+It keeps nothing on disk: the counters there expire within minutes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INSTALL_HINT = (
 
 
 class RedisServer(Server):
-    """A Redis server, whoever runs it."""
+    """Any Redis server."""
 
     name = "redis"
 
@@ -60,7 +60,7 @@ class Redis(RedisServer, LocalServer):
             "daemonize": "no",
             **self.settings,
         }
-        # In a file, and not among the arguments: everybody on the machine can read those.
+        # In a file, not in the arguments: everybody on the machine can read those.
         configuration = self.directory / "redis.conf"
         configuration.touch(mode=0o600)
         configuration.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
@@ -75,7 +75,7 @@ class Redis(RedisServer, LocalServer):
 
 
 def accepts_connections(url: str) -> bool:
-    """Whether the server answers who has the password."""
+    """Whether the server answers a client with the password."""
     parts = urlsplit(url)
     login = f"AUTH {parts.password}\r\n" if parts.password else ""
     try:
@@ -91,7 +91,7 @@ def accepts_connections(url: str) -> bool:
 
 
 def find_program() -> Path:
-    """Where the server's program is. Raises ServersMissing."""
+    """The path of the server's program. Raises ServersMissing."""
     for program in PROGRAMS:
         for place in (shutil.which(program), *_places(program)):
             if place and Path(place).exists():

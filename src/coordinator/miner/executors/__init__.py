@@ -1,4 +1,4 @@
-"""Executors: one file per service that a miner can really run."""
+"""Executors: the code that runs the jobs of a service, one module or folder per service."""
 
 from coordinator.miner.executors.base import (
     BlobAccess,

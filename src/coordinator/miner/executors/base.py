@@ -1,6 +1,6 @@
-"""What an executor is: the code that really runs jobs of one or a few services.
+"""The interface of executors: the code that runs jobs of one or a few services.
 
-An executor gets a `Work`, returns an `Outcome` or raises ExecutorError, and knows nothing of coordinators,
+An executor gets a `Work`, and returns an `Outcome` or raises ExecutorError. It does not know coordinators,
 leases or signatures. Third parties add executors through the entry point group `coordinator.executors`.
 """
 
@@ -28,14 +28,14 @@ EXECUTOR_KILLED: Final = "EXECUTOR_KILLED"
 OUTPUT_TOO_LARGE: Final = "OUTPUT_TOO_LARGE"
 UNSUPPORTED: Final = "UNSUPPORTED"
 ENGINE_UNAVAILABLE: Final = "ENGINE_UNAVAILABLE"
-"""The engine behind the executor is away. The miner looks at once whether it still is, and if so hands the
-job back rather than fail it."""
+"""The executor can't reach its engine. The miner checks the engine at once; if it is still unreachable, the
+miner hands the job back instead of failing it."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ExecutorError(Exception):
-    """A job could not be done. `detail` is for the client: no paths, names or secrets of this machine.
+    """The job failed. `detail` is for the client: no paths, names or secrets of this machine.
 
     `retryable` says whether another attempt, perhaps on another miner, may succeed.
     """
@@ -48,14 +48,14 @@ class ExecutorError(Exception):
 
 
 class BlobAccess(Protocol):
-    """An attempt's way to its files; given by the miner program."""
+    """An attempt's access to its files; the miner program provides it."""
 
     async def download(self, ref: str, to: Path, *, max_bytes: int) -> None:
-        """Fetch the file that `ref` names into a new file.
+        """Fetch the file `ref` into a new file.
 
-        `blob:<sha256>` is one of the coordinator's, whose digest is verified; an http(s) URL leads elsewhere,
-        but never into this machine's own network.
-        Raises ExecutorError: INPUT_TOO_LARGE beyond `max_bytes`, others as the program sees fit.
+        `blob:<sha256>` names a file of the coordinator, whose digest is verified. An http(s) URL names a
+        public server, never one of this machine's own network.
+        Raises ExecutorError: INPUT_TOO_LARGE beyond `max_bytes`, and other codes.
         """
 
     async def upload(self, path: Path, *, media_type: str) -> OutputFile:
@@ -63,7 +63,7 @@ class BlobAccess(Protocol):
 
 
 class Workspace:
-    """A temporary folder that exists from its first use to `remove`, so that tiny jobs never make one."""
+    """A temporary folder, made at its first use: tiny jobs never make one."""
 
     def __init__(self, parent: Path | None = None) -> None:
         self._parent = parent
@@ -78,11 +78,11 @@ class Workspace:
 
     @property
     def used(self) -> bool:
-        """Whether there is a folder to remove."""
+        """Whether the folder was made."""
         return self._path is not None
 
     def remove(self) -> None:
-        """Remove the folder and everything in it, if there is one. Blocks for as long as that takes."""
+        """Remove the folder and everything in it, if it was made. Blocks until that is done."""
         if self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)
             self._path = None
@@ -94,18 +94,18 @@ class Workspace:
         self.remove()
 
 
-def _unheard(text: str) -> None:
-    """Nobody listens to this work's text."""
+def _ignore(text: str) -> None:
+    """Drops the text: nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """One attempt at one job.
 
-    `progress(fraction, note)` takes a fraction 0..1 and a word for what is being done. `emit(text)` says that
-    the job's text output so far grows by this text (tokens, segments of a transcript). Both return at once,
-    never raise, and may be called from the event loop's thread or any other: whoever watches the job sees it
-    within a fraction of a second, and nothing of it is kept: the whole text belongs into the result, too.
+    `progress(fraction, note)` takes a fraction 0..1 and a note on the current step. `emit(text)` appends to
+    the job's text output (tokens, segments of a transcript). Both return at once, never raise, and may be
+    called from any thread. Watchers of the job see them within a fraction of a second. Emitted text is not
+    stored: the result must contain the whole text, too.
     """
 
     job_id: str
@@ -115,62 +115,62 @@ class Work:
     workspace: Workspace
     blobs: BlobAccess
     progress: Callable[[float, str], None]
-    emit: Callable[[str], None] = _unheard
+    emit: Callable[[str], None] = _ignore
 
     @property
     def folder(self) -> Path:
-        """The attempt's temporary folder; whoever made the work removes it."""
+        """The attempt's temporary folder; the maker of the work removes it."""
         return self.workspace.path
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A job's result, as the service's output schema describes it, and what the run took."""
+    """A job's result, in the form of the service's output schema, and the metrics of the run."""
 
     result: dict[str, Any]
     metrics: dict[str, int | str] = field(default_factory=dict)
 
 
 class Executor(Protocol):
-    """Runs jobs of the services that it names, several at once if asked to.
+    """Runs jobs of its services, also several at once.
 
-    It may have three more attributes. `models` (a tuple of names, read after each check) is what the miner
-    advertises besides its own `--model`. With `watched = True` it is checked again while the miner runs, for
-    what can come and go by itself, such as a server; the miner then advertises what is left. With
-    `instant = True` a job takes microseconds, and its result claims it too.
+    It may have three more attributes. The miner advertises `models` (a tuple of names, read after each check)
+    besides its own `--model`. An executor with `watched = True` is checked again while the miner runs, as its
+    server may come and go; the miner then advertises the services and models that are left. With
+    `instant = True` a job takes microseconds, and its result also claims it.
     """
 
     @property
     def services(self) -> tuple[str, ...]:
-        """Ids of the catalogue's entries whose jobs it runs; a plain class attribute will do."""
+        """Ids of the catalogue's entries whose jobs it runs; may be a plain class attribute."""
 
     async def check(self) -> str | None:
-        """None if this machine can run these services, otherwise why not. Called before they are offered.
+        """None if this machine can run these services, otherwise the reason. Called before the first job.
 
-        Where it is not set up at all (a setting is missing), the reason says which.
+        If a setting is missing, the reason is "NAME is not set".
         """
 
     async def run(self, work: Work) -> Outcome:
-        """Do the work. Raises ExecutorError. Cancelling it stops whatever it has started."""
+        """Do the work. Raises ExecutorError. A cancellation stops everything that it has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """Executors by service, and by the names of their entry points what is wrong with the others."""
+    """Executors by service; and the errors of broken ones, by the names of their entry points."""
 
     executors: dict[str, Executor]
     broken: dict[str, str]
 
 
 def discover_executors() -> Discovery:
-    """Load every executor that is installed. One that is broken costs only its own services."""
+    """Load every installed executor. A broken one costs only its own services."""
     found = Discovery({}, {})
     for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
             executor: Executor = entry.load()()
             taken = [service for service in executor.services if service in found.executors]
             if taken:
-                raise ValueError(f"another executor runs {', '.join(taken)} already")
+                raise ValueError(f"another executor already runs {', '.join(taken)}")
         except Exception as error:
             found.broken[entry.name] = f"{type(error).__name__}: {error}"
         else:
@@ -187,7 +187,7 @@ def load_executors() -> dict[str, Executor]:
 
 
 def payload_of(service: KnownService[P, Any], work: Work) -> P:
-    """The work's payload. Raises ExecutorError: INVALID_PAYLOAD with the first fault, without its value."""
+    """The work's payload. Raises ExecutorError: INVALID_PAYLOAD, naming the first invalid field, no value."""
     try:
         payload = service.payload.validate_python(work.payload)
     except ValidationError as error:

@@ -17,11 +17,11 @@ _NEW: Final[dict[str, Callable[[bytes], Any]]] = {
 
 
 class ChecksumExecutor:
-    """Digests a text on the spot, and files in a thread. `max_input_bytes` bounds each file."""
+    """Digests a text at once, and files in a thread. `max_input_bytes` bounds each file."""
 
     services = (SERVICE.id,)
     instant = True
-    """A text takes microseconds: its result claims the job too (files never do, see `slots`)."""
+    """A text takes microseconds, so its result also claims the job (files never do, see `slots`)."""
 
     def __init__(self, max_input_bytes: int = 5 * 2**30) -> None:
         self._max_input_bytes = max_input_bytes
@@ -31,7 +31,7 @@ class ChecksumExecutor:
         return None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is Checksums. Raises ExecutorError: INVALID_PAYLOAD, and what downloading raises."""
+        """The result is Checksums. Raises ExecutorError: INVALID_PAYLOAD, and the errors of downloads."""
         payload = payload_of(SERVICE, work)
         if payload.text is not None:
             digests = [_digest_text(payload.algorithm, payload.text)]
@@ -44,7 +44,7 @@ class ChecksumExecutor:
         inputs = payload.inputs or []
         digests = []
         for number, ref in enumerate(inputs):
-            # One at a time: a hundred large inputs need the room of one.
+            # One at a time: a hundred large inputs need the disk space of one.
             path = work.folder / f"input-{number}"
             await work.blobs.download(ref, path, max_bytes=self._max_input_bytes)
             digest, size = await asyncio.to_thread(_digest_file, payload.algorithm, path)

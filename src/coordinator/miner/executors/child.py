@@ -1,9 +1,8 @@
-"""Work on strangers' files in a process of its own, with limits on memory, time and what it writes.
+"""Work on strangers' files in a process of its own, with limits on memory, time and written files.
 
-The parent calls `run_in_child("images", plan, …)`. The child is this module as a program: it reads the plan
-from a file in the attempt's folder, which is also where it works, and calls `work(plan, report)` of
-`child_images`. It answers in JSON lines on stdout. Decoders are where hostile files strike: whatever happens
-to the child, the miner gets an error.
+The parent calls `run_in_child("images", plan, …)`. The child is this module as a program: it works in the
+attempt's folder, reads the plan from a file there, and calls `work(plan, report)` of `images/child.py`. It
+answers in JSON lines on stdout. Hostile files attack decoders: if the child crashes, the miner gets an error.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from coordinator.miner.executors.process import run_program
 KINDS: Final = ("images", "data")
 PLAN_FILE: Final = "plan.json"
 PING: Final[dict[str, Any]] = {"ping": True}
-"""A plan that asks whether the child's libraries can be imported under its limits."""
+"""A plan that only checks that the child's libraries can be imported under its limits."""
 CHECK_SECONDS: Final = 60.0
 _CODE_CHARACTERS: Final = 64
 _DETAIL_CHARACTERS: Final = 300
@@ -42,28 +41,28 @@ async def run_in_child(
     max_file_bytes: int,
     on_progress: Callable[[float, str], None] = lambda *_: None,
 ) -> dict[str, Any]:
-    """What the child's work returned.
+    """The value that the child's work returned.
 
-    Raises ExecutorError: what the work raised; INPUT_TOO_LARGE where it ran out of memory, EXECUTOR_TIMEOUT,
-    EXECUTOR_KILLED (a crash, or something else ended it), EXECUTOR_FAILED.
+    Raises ExecutorError: the work's own; INPUT_TOO_LARGE if it ran out of memory, EXECUTOR_TIMEOUT,
+    EXECUTOR_KILLED (a crash, or a kill from outside), EXECUTOR_FAILED.
     """
     (folder / PLAN_FILE).write_text(json.dumps(plan))
     answer: list[dict[str, Any]] = []
 
     def on_line(line: str) -> None:
         try:
-            told = json.loads(line)
+            message = json.loads(line)
         except ValueError:
-            return  # a library's chatter
-        if not isinstance(told, dict):
+            return  # printed by a library
+        if not isinstance(message, dict):
             return
-        if isinstance(told.get("progress"), float):
-            on_progress(min(max(told["progress"], 0.0), 0.99), str(told.get("doing", ""))[:40])
+        if isinstance(message.get("progress"), float):
+            on_progress(min(max(message["progress"], 0.0), 0.99), str(message.get("note", ""))[:40])
         elif not answer:
-            answer.append(told)
+            answer.append(message)
 
     finished = await run_program(
-        # -I: neither the folder it works in nor anything in the environment can bring in other code.
+        # -I: neither the working folder nor the environment can bring in other code.
         [sys.executable, "-I", "-m", "coordinator.miner.executors.child", kind],
         folder=folder,
         timeout_seconds=timeout_seconds,
@@ -78,18 +77,18 @@ async def run_in_child(
         code, detail, retryable = [*answer[0]["error"], "", False][:3]
         raise ExecutorError(str(code)[:_CODE_CHARACTERS], str(detail), retryable=retryable is True)
     if finished.returncode < 0:
-        # Out of memory looks like this, too, where a library does not ask before it dies: not worth a retry.
+        # A library that does not check its allocations dies like this, too, if memory runs out: no retry.
         raise ExecutorError(
-            EXECUTOR_KILLED, f"the work was ended by signal {-finished.returncode}: a crash, or out of memory"
+            EXECUTOR_KILLED, f"signal {-finished.returncode} ended the work: a crash, or out of memory"
         )
-    raise ExecutorError(EXECUTOR_FAILED, "the work broke off without a word", retryable=True)
+    raise ExecutorError(EXECUTOR_FAILED, "the work ended without a result", retryable=True)
 
 
 def output_of(folder: Path, name: str) -> Path:
-    """A file that the child says it has made: in the folder, and no link to elsewhere."""
+    """A file that the child has made: inside the folder, and not a symbolic link."""
     path = folder / name
     if Path(name).name != name or path.is_symlink() or not path.is_file():
-        raise ExecutorError(EXECUTOR_FAILED, "the work did not leave the file that it should have")
+        raise ExecutorError(EXECUTOR_FAILED, "the work did not make its output file")
     return path
 
 
@@ -97,25 +96,25 @@ def _main() -> int:
     kind = sys.argv[1]
     assert kind in KINDS
 
-    def say(**told: Any) -> None:
-        print(json.dumps(told), flush=True)  # noqa: T201 - this is how the child speaks
+    def send(**message: Any) -> None:
+        print(json.dumps(message), flush=True)  # noqa: T201 - the parent reads stdout
 
-    def report(fraction: float, doing: str) -> None:
-        say(progress=float(fraction), doing=doing)
+    def report(fraction: float, note: str) -> None:
+        send(progress=float(fraction), note=note)
 
     try:
         plan = json.loads(Path(PLAN_FILE).read_text())
         module = importlib.import_module(f"coordinator.miner.executors.{kind}.child")
-        say(done={} if plan == PING else module.work(plan, report))
+        send(done={} if plan == PING else module.work(plan, report))
     except ExecutorError as error:
-        say(error=[error.code, error.detail[:_DETAIL_CHARACTERS], error.retryable])
+        send(error=[error.code, error.detail[:_DETAIL_CHARACTERS], error.retryable])
     except MemoryError:
-        say(error=[INPUT_TOO_LARGE, "this takes more memory than one job may have", False])
+        send(error=[INPUT_TOO_LARGE, "this takes more memory than one job may have", False])
     except ImportError as error:
-        say(error=[EXECUTOR_FAILED, f"{error.name} is not installed", True])
+        send(error=[EXECUTOR_FAILED, f"{error.name} is not installed", True])
     except Exception as error:
-        # Its words may hold what is in the file, or where the file is.
-        say(error=[EXECUTOR_FAILED, f"the work broke off ({type(error).__name__})", False])
+        # The error's text may hold content or the path of the file.
+        send(error=[EXECUTOR_FAILED, f"the work failed ({type(error).__name__})", False])
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Talking to an engine that somebody runs: any server with OpenAI's HTTP API.
+"""The client of an engine: any server with OpenAI's HTTP API that the miner's owner runs.
 
 vLLM, llama.cpp's server, Ollama, LocalAI, speaches and others have it. Each kind of work has settings of its
-own, since one machine often runs several engines: LLM_ENGINE_URL, EMBEDDING_ENGINE_URL, SPEECH_ENGINE_URL and
+own, as one machine often runs several engines: LLM_ENGINE_URL, EMBEDDING_ENGINE_URL, SPEECH_ENGINE_URL and
 IMAGE_ENGINE_URL, and for each of them …_KEY, …_MODELS and …_TIMEOUT_SECONDS.
 """
 
@@ -36,22 +36,22 @@ MAX_ANSWER_BYTES: Final = 64 << 20
 MAX_STREAM_BYTES: Final = 32 << 20
 MAX_LINE_BYTES: Final = 1 << 20
 _REFUSAL_CHARACTERS: Final = 300
-_AWAY: Final = (429, 502, 503, 504)
-"""Answers of one that is overloaded, still loading, or not there behind its proxy."""
+_UNAVAILABLE: Final = (429, 502, 503, 504)
+"""The statuses of an engine that is overloaded, still loading, or missing behind its proxy."""
 _LABEL: Final = re.compile(r"[^\x00-\x1f]{1,100}")
 
 
 class EngineSettings(BaseSettings):
-    """One engine, from the environment or `.env`. Without a `url` there is none."""
+    """One engine, from the environment or `.env`. Without a `url` there is no engine."""
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     url: str | None = None
     """Such as http://127.0.0.1:8000/v1; the /v1 may be left out."""
     key: SecretStr | None = None
-    """Sent as a bearer token; in no log and no result."""
+    """Sent as a bearer token; never logged, never in a result."""
     models: Annotated[dict[str, str], NoDecode] = {}
-    """Names that jobs use → the engine's names, from `mistral-7b=mistral:7b-instruct,llama-7b=…`."""
+    """Names in jobs → the engine's names, from `mistral-7b=mistral:7b-instruct,llama-7b=…`."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """The longest silence of the engine in the middle of a job."""
 
@@ -80,8 +80,8 @@ class EngineSettings(BaseSettings):
 class Engine:
     """One OpenAI-compatible server. `kind` is the settings' prefix: LLM, EMBEDDING, SPEECH or IMAGE.
 
-    `recognise` gives the catalogue's name of one of the engine's models, or None. Where a service knows only
-    the catalogue's names (`closed`), models with no such name are not offered.
+    `recognise` gives the catalogue's name of one of the engine's models, or None. If a service knows only the
+    catalogue's names (`closed`), models without such a name are not offered.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Engine:
         self._client: httpx.AsyncClient | None = None
 
     def settings(self) -> EngineSettings:
-        """What is set for this engine. Raises ValueError, which shows no value."""
+        """The settings of this engine. Raises ValueError, which shows no value."""
         if self._settings is None:
             try:
                 self._settings = EngineSettings(_env_prefix=f"{self.kind}_ENGINE_")
@@ -113,7 +113,7 @@ class Engine:
         return self._settings
 
     async def check(self) -> str | None:
-        """Ask for the engine's models; None if it has any, otherwise why there is nothing to offer."""
+        """Ask for the engine's models. None if it has a usable one, otherwise the reason."""
         try:
             settings = self.settings()
         except ValueError as error:
@@ -130,7 +130,7 @@ class Engine:
                     break
             else:
                 self._keep(_models_in(answer))
-                return None if self._names else self._nothing()
+                return None if self._names else self._no_models()
         self.forget()
         return problem
 
@@ -139,7 +139,7 @@ class Engine:
         self._keep(())
 
     def _keep(self, models: tuple[str, ...]) -> None:
-        """Work out what jobs may call these models: later ones of these win."""
+        """Set the models, and the names for them that jobs may use; later names win."""
         self.models = models
         names: dict[str, str] = {}
         for model in models:
@@ -153,21 +153,21 @@ class Engine:
                 names[name.lower()] = here[target.lower()]
         self._names = names
 
-    def _nothing(self) -> str:
+    def _no_models(self) -> str:
         if not self.models:
             return "the engine has no model"
-        return f"none of the engine's models is known here; map one with {self.kind}_ENGINE_MODELS"
+        return f"the engine has no model that the service knows; map one with {self.kind}_ENGINE_MODELS"
 
     def name_of(self, model: str) -> str:
-        """The engine's name for a job's model. Raises ExecutorError: UNSUPPORTED if it has none such."""
+        """The engine's name for a job's model. Raises ExecutorError: UNSUPPORTED if it has no such model."""
         name = self._names.get(model.lower())
         if name is None:
-            raise ExecutorError(UNSUPPORTED, f"the model {model} is not here", retryable=True)
+            raise ExecutorError(UNSUPPORTED, f"this miner has no model {model}", retryable=True)
         return name
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """Names to advertise, in lower case as models are compared."""
+        """Names to advertise, in lower case, in which models are compared."""
         return tuple(sorted(self._names))
 
     async def post(
@@ -178,22 +178,22 @@ class Engine:
         data: Mapping[str, Any] | None = None,
         files: Any = None,
     ) -> Any:
-        """POST JSON (`body`) or a form (`data`, `files`): the answer's JSON. Raises ExecutorError."""
+        """POST JSON (`body`) or a form (`data`, `files`); returns the answer's JSON. Raises ExecutorError."""
         return await self._json("POST", path, json=body, data=data, files=files)
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """POST JSON, and yield each of the server-sent events that follow. Raises ExecutorError.
+        """POST JSON, and yield each server-sent event of the answer. Raises ExecutorError.
 
-        Closing the iterator closes the connection, which is how such engines are told to stop. An engine that
-        breaks off before its `[DONE]` is unavailable.
+        To close the iterator closes the connection, which stops such engines. If the stream ends before its
+        `[DONE]`, the error is ENGINE_UNAVAILABLE.
         """
         async with self._request("POST", path, json=body) as response:
-            taken, rest = 0, b""
+            received, rest = 0, b""
             async for chunk in response.aiter_bytes():
-                taken += len(chunk)
+                received += len(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
-                if taken > MAX_STREAM_BYTES or len(rest) > MAX_LINE_BYTES:
-                    raise ExecutorError(OUTPUT_TOO_LARGE, "the engine does not come to an end")
+                if received > MAX_STREAM_BYTES or len(rest) > MAX_LINE_BYTES:
+                    raise ExecutorError(OUTPUT_TOO_LARGE, "the engine's answer is too large")
                 for line in lines:
                     data = line.strip().removeprefix(b"data:").strip()
                     if data == line.strip():
@@ -201,7 +201,7 @@ class Engine:
                     if data == b"[DONE]":
                         return
                     yield self._event(data)
-        raise ExecutorError(ENGINE_UNAVAILABLE, "the engine broke off", retryable=True)
+        raise ExecutorError(ENGINE_UNAVAILABLE, "the engine's answer was cut short", retryable=True)
 
     def _event(self, data: bytes) -> dict[str, Any]:
         try:
@@ -209,9 +209,9 @@ class Engine:
         except ValueError:
             event = None
         if not isinstance(event, dict):
-            raise ExecutorError(EXECUTOR_FAILED, "the engine sent what is no event", retryable=True)
+            raise ExecutorError(EXECUTOR_FAILED, "the engine sent an invalid event", retryable=True)
         if event.get("error"):
-            raise ExecutorError(EXECUTOR_FAILED, self._words_of(event), retryable=True)
+            raise ExecutorError(EXECUTOR_FAILED, self._message_of(event), retryable=True)
         return event
 
     async def _json(self, method: str, path: str, **request: Any) -> Any:
@@ -236,7 +236,7 @@ class Engine:
                 method, f"{settings.url}/{path}", **request
             ) as response:
                 if not response.is_success:
-                    await self._refused(response)
+                    await self._raise_for_status(response)
                 yield response
         except httpx.TimeoutException:
             raise _unavailable("the engine does not answer in time") from None
@@ -253,14 +253,14 @@ class Engine:
             )
         return self._client
 
-    async def _refused(self, response: httpx.Response) -> None:
-        """Raise what a status means. 4xx are about this job, unless they are about the miner's own key."""
+    async def _raise_for_status(self, response: httpx.Response) -> None:
+        """Raise ExecutorError for a status. 4xx means a bad job, except 401 and 403: the miner's own key."""
         status = response.status_code
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise _unavailable(f"the engine does not take this miner's {self.kind}_ENGINE_KEY")
+            raise _unavailable(f"the engine does not accept this miner's {self.kind}_ENGINE_KEY")
         if status == httpx.codes.NOT_FOUND:
             raise ExecutorError(UNSUPPORTED, "the engine has no such model or function", retryable=True)
-        if status in _AWAY or status < 400:
+        if status in _UNAVAILABLE or status < 400:
             raise _unavailable(f"the engine answers with status {status}")
         content = b""
         async for chunk in response.aiter_bytes():
@@ -268,15 +268,15 @@ class Engine:
             if len(content) > MAX_LINE_BYTES:
                 break
         try:
-            words = self._words_of(json.loads(content))
+            message = self._message_of(json.loads(content))
         except ValueError:
-            words = f"status {status}"
+            message = f"status {status}"
         if status >= 500:
-            raise ExecutorError(EXECUTOR_FAILED, f"the engine failed: {words}", retryable=True)
-        raise ExecutorError(INVALID_PAYLOAD, f"the engine refuses this: {words}")
+            raise ExecutorError(EXECUTOR_FAILED, f"the engine failed: {message}", retryable=True)
+        raise ExecutorError(INVALID_PAYLOAD, f"the engine refuses this: {message}")
 
-    def _words_of(self, answer: Any) -> str:
-        """An engine's own words for what is wrong, without addresses, paths and the miner's key."""
+    def _message_of(self, answer: Any) -> str:
+        """The message of an engine's error, without addresses, paths and the miner's key."""
         error = answer.get("error", answer) if isinstance(answer, dict) else None
         text = error.get("message") or error.get("detail") if isinstance(error, dict) else error
         if not isinstance(text, str):
@@ -293,7 +293,7 @@ def _unavailable(detail: str) -> ExecutorError:
 
 
 def _models_in(answer: Any) -> tuple[str, ...]:
-    """The ids in an answer of `/v1/models`; what can't be a model's name is left out."""
+    """The ids in an answer of `/v1/models`; invalid names are left out."""
     data = answer.get("data") if isinstance(answer, dict) else None
     ids = [item.get("id") for item in data if isinstance(item, dict)] if isinstance(data, list) else []
     names = {name for name in ids if isinstance(name, str) and _LABEL.fullmatch(name)}

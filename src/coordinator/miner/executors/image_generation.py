@@ -1,6 +1,6 @@
 """The service `image_generation`: images from an engine with OpenAI's images API (IMAGE_ENGINE_URL).
 
-One request an image, each with a seed of its own: so a cancelled job ends after the image in work, and every
+One request per image, each with a seed of its own: so a cancelled job ends after the current image, and every
 image can be made again.
 """
 
@@ -36,7 +36,7 @@ from coordinator.services.image_generation import (
 )
 
 MAX_INPUT_BYTES: Final = 64 << 20
-# The last words of the models' usual addresses, and the catalogue's names.
+# The last part of the models' usual names, and the catalogue's names.
 KNOWN: Final = {
     "stable-diffusion-v1-5": "stable-diffusion-1.5",
     "stable-diffusion-2-1": "stable-diffusion-2.1",
@@ -46,13 +46,13 @@ KNOWN: Final = {
 
 
 def recognise(name: str) -> str | None:
-    """The catalogue's name of a model, by the last word of its address."""
+    """The catalogue's name of a model, by the last part of its own name."""
     last = name.rpartition("/")[2].lower().removesuffix(":latest")
     return KNOWN.get(last) or (last if last in VRAM_GB else None)
 
 
 def seeds_of(payload: ImagePayload) -> list[int]:
-    """One for each image: those given, counting up from the last, or random ones."""
+    """One seed per image: the given ones, then counting up from the last; without any, from a random one."""
     seed = payload.seed
     given = [seed] if isinstance(seed, int) else list(seed or [secrets.randbelow(2**31)])
     while len(given) < payload.num_images:
@@ -61,7 +61,7 @@ def seeds_of(payload: ImagePayload) -> list[int]:
 
 
 class ImageGenerationExecutor:
-    """Text to image, and image to image where the engine has `images/edits`."""
+    """Text to image, and image to image if the engine has `images/edits`."""
 
     services = (SERVICE.id,)
     watched = True
@@ -71,24 +71,22 @@ class ImageGenerationExecutor:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """What the engine has."""
+        """The engine's models."""
         return self._engine.offered
 
     async def check(self) -> str | None:
-        """Whether there is an engine with a known model."""
+        """Whether an engine has a known model."""
         return await self._engine.check()
 
     async def run(self, work: Work) -> Outcome:
-        """The result is GeneratedImages; an image has a seed where the engine took it.
+        """The result is GeneratedImages; an image has a seed if the engine accepted it.
 
         Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (no such model, a LoRA, or no image to image),
-        ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and what downloading and uploading raise.
+        ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and the errors of downloads and uploads.
         """
         payload = payload_of(SERVICE, work)
         if payload.lora is not None:
-            raise ExecutorError(
-                UNSUPPORTED, "lora: engines have no common way to ask for one", retryable=True
-            )
+            raise ExecutorError(UNSUPPORTED, "lora: engines have no common field for it", retryable=True)
         started = time.monotonic()
         if not self._engine.models and (problem := await self.check()):
             raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
@@ -126,8 +124,8 @@ class ImageGenerationExecutor:
         try:
             return await self._ask(plain | beyond_openai(payload, seed), source), True
         except ExecutorError as error:
-            # An engine with OpenAI's fields alone does a job that asks for no more than those can say.
-            if error.code != INVALID_PAYLOAD or not says_openai(payload):
+            # An engine with OpenAI's fields alone can still do a job that needs no other fields.
+            if error.code != INVALID_PAYLOAD or not fits_openai(payload):
                 raise
         return await self._ask(plain, source), False
 
@@ -143,14 +141,12 @@ class ImageGenerationExecutor:
         try:
             return base64.b64decode(answer["data"][0]["b64_json"], validate=True)
         except (KeyError, IndexError, TypeError, binascii.Error, ValueError):
-            raise ExecutorError(
-                EXECUTOR_FAILED, "the engine's answer holds no image", retryable=True
-            ) from None
+            raise ExecutorError(EXECUTOR_FAILED, "the engine's answer has no image", retryable=True) from None
 
     async def _store(self, work: Work, number: int, content: bytes, seed: int | None) -> GeneratedImage:
         kind, size = kind_of(content), size_of(content)
         if kind is None or size is None:
-            raise ExecutorError(EXECUTOR_FAILED, "the engine's image is no PNG or JPEG", retryable=True)
+            raise ExecutorError(EXECUTOR_FAILED, "the engine's image is neither PNG nor JPEG", retryable=True)
         path = Path(work.folder / f"image-{number + 1}.{kind[0]}")
         await asyncio.to_thread(path.write_bytes, content)
         output = await work.blobs.upload(path, media_type=kind[1])
@@ -158,7 +154,7 @@ class ImageGenerationExecutor:
 
 
 def beyond_openai(payload: ImagePayload, seed: int) -> dict[str, Any]:
-    """What engines for Stable Diffusion take besides; by the names that most of them share."""
+    """Further fields of Stable Diffusion engines, by the names that most of them share."""
     fields: dict[str, Any] = {
         "num_inference_steps": payload.num_inference_steps,
         "guidance_scale": payload.guidance_scale,
@@ -173,8 +169,8 @@ def beyond_openai(payload: ImagePayload, seed: int) -> dict[str, Any]:
     return fields
 
 
-def says_openai(payload: ImagePayload) -> bool:
-    """Whether nothing is asked for that OpenAI's own fields can't say."""
+def fits_openai(payload: ImagePayload) -> bool:
+    """Whether OpenAI's own fields suffice for this payload."""
     asked = payload.model_dump(exclude_defaults=True).keys()
     return asked.isdisjoint(
         {"negative_prompt", "num_inference_steps", "guidance_scale", "seed", "scheduler", "strength"}
@@ -182,7 +178,7 @@ def says_openai(payload: ImagePayload) -> bool:
 
 
 def kind_of(content: bytes) -> tuple[str, str] | None:
-    """File ending and media type, by the first bytes; None for what is neither PNG nor JPEG."""
+    """File ending and media type, by the first bytes; None if it is neither PNG nor JPEG."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return ("png", "image/png")
     return ("jpg", "image/jpeg") if content.startswith(b"\xff\xd8\xff") else None

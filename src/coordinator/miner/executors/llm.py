@@ -1,6 +1,6 @@
 """The service `llm_inference`: text from a language model that an engine serves (LLM_ENGINE_URL).
 
-The engine always streams to us: so a cancelled job stops it at its next token, and a dying one is noticed.
+The engine always streams to us: so a cancelled job stops it at its next token, and a dying engine is noticed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from coordinator.miner.executors.engine import Engine, EngineSettings
 from coordinator.services.llm_inference import SERVICE, GeneratedText, LlmMessage, LlmPayload
 
 LEAST_TOP_P: Final = 0.001
-"""Some engines refuse 0; this much holds the likeliest token alone, too."""
+"""Some engines refuse 0; this value also allows only the likeliest token."""
 
 
 class LlmExecutor:
-    """Runs what it is given on one engine; as many at a time as the miner has slots."""
+    """Runs jobs on one engine, as many at a time as the miner has slots."""
 
     services = (SERVICE.id,)
     watched = True
@@ -33,11 +33,11 @@ class LlmExecutor:
     def __init__(self, settings: EngineSettings | None = None) -> None:
         self._engine = Engine("LLM", settings)
         self._plain = False
-        """The engine refuses what OpenAI's own API does not have."""
+        """Whether the engine refuses fields that OpenAI's own API lacks."""
 
     @property
     def models(self) -> tuple[str, ...]:
-        """What the engine has, and the miner advertises."""
+        """The engine's models, which the miner advertises."""
         return self._engine.offered
 
     async def check(self) -> str | None:
@@ -47,8 +47,8 @@ class LlmExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is GeneratedText.
 
-        With `stream`, text is also emitted as it comes. Raises ExecutorError: INVALID_PAYLOAD (also where
-        the engine says so: a prompt that is too long for the model), UNSUPPORTED (no such model here),
+        With `stream`, text is also emitted as it comes. Raises ExecutorError: INVALID_PAYLOAD (also if the
+        engine refuses the job: a prompt too long for the model), UNSUPPORTED (no such model here),
         ENGINE_UNAVAILABLE, EXECUTOR_FAILED, OUTPUT_TOO_LARGE.
         """
         payload = payload_of(SERVICE, work)
@@ -62,7 +62,7 @@ class LlmExecutor:
             except ExecutorError as error:
                 if error.code != INVALID_PAYLOAD:
                     raise
-                # Either the job is at fault, and then this fails alike, or those fields are.
+                # Either the job is invalid, and this fails the same way, or those fields are.
                 await self._generate(generation, request_of(payload, model))
                 self._plain = True
         else:
@@ -78,7 +78,7 @@ class LlmExecutor:
 
 
 def request_of(payload: LlmPayload, model: str) -> dict[str, Any]:
-    """The request in OpenAI's own terms."""
+    """The request with OpenAI's own fields."""
     request: dict[str, Any] = {
         "model": model,
         "max_tokens": payload.max_tokens,
@@ -102,7 +102,7 @@ def request_of(payload: LlmPayload, model: str) -> dict[str, Any]:
 
 
 def _for_engine(message: LlmMessage) -> dict[str, Any]:
-    """A message as every engine understands it: one string, and the roles that chat templates know."""
+    """A message in a form that every engine understands: one string, and a role of the chat templates."""
     content = message.content
     text = content if isinstance(content, str) else "".join(part.text for part in content)
     made = {"role": "system" if message.role == "developer" else message.role, "content": text}
@@ -110,13 +110,13 @@ def _for_engine(message: LlmMessage) -> dict[str, Any]:
 
 
 def beyond_openai(payload: LlmPayload) -> dict[str, Any]:
-    """What most engines take besides; the penalty by both of its names (vLLM's, and llama.cpp's)."""
+    """Further fields of most engines; the penalty has two names (vLLM's, and llama.cpp's)."""
     penalty = payload.repetition_penalty or 1.0
     return {"top_k": payload.top_k, "repetition_penalty": penalty, "repeat_penalty": penalty}
 
 
 class _Answer:
-    """One answer as it grows, from the events of either endpoint."""
+    """One growing answer, from the events of either endpoint."""
 
     def __init__(self, work: Work, payload: LlmPayload) -> None:
         self._work = work
@@ -128,7 +128,7 @@ class _Answer:
         self._usage: dict[str, Any] = {}
 
     def take(self, event: dict[str, Any]) -> None:
-        """One event of the stream; what is not understood is skipped."""
+        """Take one event of the stream; unknown ones are skipped."""
         if isinstance(event.get("usage"), dict):
             self._usage = event["usage"]
         choices = event.get("choices")
@@ -143,18 +143,18 @@ class _Answer:
             self._finish = self._reason(choice)
 
     def check_whole(self) -> None:
-        """Raise ENGINE_UNAVAILABLE where the stream ended before the answer did."""
+        """Raise ENGINE_UNAVAILABLE if the stream ended before the answer did."""
         if self._finish is None:
             raise ExecutorError(ENGINE_UNAVAILABLE, "the engine did not finish", retryable=True)
 
     def outcome(self) -> Outcome:
-        """The result. Tokens are as the engine counted them; one that does not is counted by its events."""
+        """The result. The engine counts the tokens; if it does not, the events are counted."""
         prompt_tokens = _count(self._usage, "prompt_tokens")
         completion_tokens = _count(self._usage, "completion_tokens")
         if completion_tokens is None:
             completion_tokens = len(self._parts)
         ended = time.monotonic()
-        assert self._finish is not None, "look with `check_whole` before"
+        assert self._finish is not None, "call `check_whole` before"
         result = GeneratedText(
             model=self._payload.model,
             text="".join(self._parts),
@@ -173,7 +173,7 @@ class _Answer:
     def _grow(self, text: str) -> None:
         if self._first is None:
             self._first = time.monotonic()
-        # No store keeps half a surrogate pair or NUL, and a model may write anything.
+        # A model may write NUL or half a surrogate pair, which no store can keep.
         text = text.replace("\0", "").encode("utf-8", "replace").decode()
         self._parts.append(text)
         if self._payload.stream:
@@ -183,7 +183,7 @@ class _Answer:
     def _reason(self, choice: dict[str, Any]) -> Literal["stop", "stop_sequence", "length"]:
         if choice["finish_reason"] == "length":
             return "length"
-        # Only some engines say which of the two it was; vLLM names the sequence.
+        # Only some engines tell the two apart; vLLM names the sequence.
         by = choice.get("stop_reason")
         return "stop_sequence" if by in (self._payload.stop_sequences or ()) else "stop"
 

@@ -1,4 +1,4 @@
-"""Running a program for a job: bounded in time and size, and never left behind."""
+"""Runs a program for a job: bounded in time and size, and never left behind."""
 
 import asyncio
 import os
@@ -14,18 +14,18 @@ from typing import Final
 from coordinator.miner.executors.base import EXECUTOR_FAILED, EXECUTOR_TIMEOUT, ExecutorError
 
 STDERR_BYTES: Final = 32 * 1024
-"""How much of a program's last words is kept."""
+"""The kept end of a program's stderr."""
 LINE_BYTES: Final = 64 * 1024
-"""A longer line is cut: no program talks us out of memory."""
+"""A longer line is cut, so that no program fills our memory."""
 GRACE_SECONDS: Final = 1.0
 """How long the pipes of a killed program may take to close."""
 _PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "SYSTEMROOT")
-"""The only variables that programs inherit: the miner's keys may be in the others."""
+"""The only variables that programs inherit: others may hold the miner's keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a program ended: its return code (negative: killed by that signal), and the end of its stderr."""
+    """A finished program: its return code (negative: killed by that signal), and the end of its stderr."""
 
     returncode: int
     stderr: str
@@ -41,11 +41,11 @@ async def run_program(
     on_stdout: Callable[[str], None] | None = None,
     on_stderr: Callable[[str], None] | None = None,
 ) -> Finished:
-    """Run a program to its end, in a folder and a process group of its own, and without a shell or stdin.
+    """Run a program to its end, in a folder and a process group of its own, without a shell or stdin.
 
     The callbacks get each line as it comes. On Linux `max_file_bytes` bounds every file that it writes, and
-    `max_memory_bytes` its address space (of each of its processes).
-    Cancelled, out of time or failing in a callback, the whole group is killed before this returns.
+    `max_memory_bytes` the address space of each of its processes.
+    After a cancellation, a timeout or an error in a callback, the whole group is killed before this returns.
     Raises ExecutorError: EXECUTOR_TIMEOUT (retryable: another miner may be faster), EXECUTOR_FAILED if the
     program does not start.
     """
@@ -67,15 +67,15 @@ async def run_program(
 
     assert process.stdout is not None
     assert process.stderr is not None
-    last_words = bytearray()
+    stderr_end = bytearray()
     readers = [
         asyncio.ensure_future(_read_lines(process.stdout, on_stdout, None)),
-        asyncio.ensure_future(_read_lines(process.stderr, on_stderr, last_words)),
+        asyncio.ensure_future(_read_lines(process.stderr, on_stderr, stderr_end)),
     ]
     try:
         _limit(process.pid, timeout_seconds, max_file_bytes, max_memory_bytes)
         async with asyncio.timeout(timeout_seconds):
-            # Pipes first: once they are closed, no descendant that could write to them is left either.
+            # Pipes first: once they are closed, no descendant that writes to them is left.
             await asyncio.gather(*readers)
             returncode = await process.wait()
     except TimeoutError:
@@ -86,7 +86,7 @@ async def run_program(
     except BaseException:
         await _kill(process, readers)
         raise
-    return Finished(returncode, last_words.decode("utf-8", "replace"))
+    return Finished(returncode, stderr_end.decode("utf-8", "replace"))
 
 
 async def _read_lines(
@@ -108,7 +108,7 @@ async def _read_lines(
 
 
 async def _kill(process: asyncio.subprocess.Process, readers: Sequence[asyncio.Future[None]]) -> None:
-    """Kill the group and wait for it; the caller may be being cancelled, and more than once."""
+    """Kill the group and wait for it, even if the caller is cancelled, also repeatedly."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     for reader in readers:
@@ -122,7 +122,7 @@ async def _reap(process: asyncio.subprocess.Process, readers: Sequence[asyncio.F
     for stream in (process.stdout, process.stderr):
         assert stream is not None
         try:
-            # Reading to the end closes the pipe; only a descendant that left the group can delay it.
+            # A read to the end closes the pipe; only a descendant that left the group can delay it.
             async with asyncio.timeout(GRACE_SECONDS):
                 while await stream.read(LINE_BYTES):
                     pass
@@ -133,7 +133,7 @@ async def _reap(process: asyncio.subprocess.Process, readers: Sequence[asyncio.F
 def _limit(
     pid: int, timeout_seconds: float, max_file_bytes: int | None, max_memory_bytes: int | None
 ) -> None:
-    """Bound what the child can do even if this process dies: CPU time, file sizes, memory, no core dumps."""
+    """Limits that hold even if this process dies: CPU time, file sizes, memory, no core dumps."""
     if sys.platform != "linux":
         return
     processors = os.cpu_count() or 1
@@ -149,5 +149,4 @@ def _limit(
         for kind, value in limits.items():
             resource.prlimit(pid, kind, (value, value))
     except ProcessLookupError:
-        # It ended before it could be limited.
-        return
+        return  # it has already ended

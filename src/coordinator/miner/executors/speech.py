@@ -1,6 +1,6 @@
-"""The service `speech_recognition`: what is said in a recording, by an engine (SPEECH_ENGINE_URL).
+"""The service `speech_recognition`: transcripts of recordings from an engine (SPEECH_ENGINE_URL).
 
-The recording is decoded here, by ffmpeg within its limits: engines get plain sound, never a stranger's file.
+ffmpeg decodes the recording here, within its limits: engines get plain sound, never a stranger's file.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from coordinator.services.speech_recognition import (
 )
 
 SAMPLES_PER_SECOND: Final = 16_000
-"""What Whisper hears, whatever it is given."""
+"""Whisper's own sample rate."""
 MAX_INPUT_BYTES: Final = 2 * 2**30
 MAX_SECONDS: Final = 6 * 3600
 DECODE_SECONDS: Final = 600.0
 MAX_SEGMENTS: Final = 50_000
-# Engines write languages by name; the job's own are these, and what is none of them is "und" (ISO 639-2).
+# Engines give languages by name. These are the catalogue's; an unknown one is "und" (ISO 639-2).
 LANGUAGES: Final = {
     "english": "en",
     "spanish": "es",
@@ -63,7 +63,7 @@ def recognise(name: str) -> str | None:
 
 
 class SpeechExecutor:
-    """Decodes with ffmpeg, and asks the engine for the text."""
+    """Decodes with ffmpeg, and gets the text from the engine."""
 
     services = (SERVICE.id,)
     watched = True
@@ -81,11 +81,11 @@ class SpeechExecutor:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Whisper's sizes that the engine has."""
+        """The engine's Whisper sizes."""
         return self._engine.offered
 
     async def check(self) -> str | None:
-        """Whether there is an engine with a known model, and ffmpeg."""
+        """Whether an engine has a known model, and ffmpeg is installed."""
         if problem := await self._engine.check():
             return problem
         if find_ffmpeg() is None:
@@ -93,10 +93,10 @@ class SpeechExecutor:
         return None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is a Transcript, with segments where the engine has them.
+        """The result is a Transcript, with segments if the engine gives them.
 
-        Raises ExecutorError: INVALID_PAYLOAD (also a file without sound, or with too much), UNSUPPORTED,
-        ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and what downloading raises.
+        Raises ExecutorError: INVALID_PAYLOAD (also for a file without sound, or too long a sound),
+        UNSUPPORTED, ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and the errors of downloads.
         """
         payload = payload_of(SERVICE, work)
         started = time.monotonic()
@@ -114,8 +114,8 @@ class SpeechExecutor:
             raise ExecutorError(INVALID_PAYLOAD, f"audio_url: longer than {self._max_seconds:g} s")
 
         work.progress(0.1, "listening")
-        heard = await self._listen(payload, model, sound)
-        result = heard.model_copy(update={"duration_seconds": round(seconds, 3)})
+        transcript = await self._transcribe(payload, model, sound)
+        result = transcript.model_copy(update={"duration_seconds": round(seconds, 3)})
         work.emit(result.text)
         metrics: dict[str, int | str] = {
             "wall_ms": round((time.monotonic() - started) * 1000),
@@ -126,7 +126,7 @@ class SpeechExecutor:
     async def _decode(self, folder: Path, source: Path, sound: Path) -> None:
         program = find_ffmpeg()
         assert program is not None
-        # A second more than is allowed, so that too long can be told from just long enough.
+        # One second more than allowed, to tell too long a sound from one of the greatest length.
         arguments = [
             program,
             *("-hide_banner", "-nostdin", "-y", "-loglevel", "error", *SAFE_INPUT),
@@ -141,9 +141,9 @@ class SpeechExecutor:
             max_file_bytes=int((self._max_seconds + 2) * SAMPLES_PER_SECOND * 2) + 4096,
         )
         if finished.returncode != 0:
-            raise ExecutorError(INVALID_PAYLOAD, "audio_url: there is no sound in it that can be decoded")
+            raise ExecutorError(INVALID_PAYLOAD, "audio_url: no sound that can be decoded")
 
-    async def _listen(self, payload: SpeechPayload, model: str, sound: Path) -> Transcript:
+    async def _transcribe(self, payload: SpeechPayload, model: str, sound: Path) -> Transcript:
         translates = payload.task == "translate"
         form: dict[str, Any] = {"model": model, "response_format": "verbose_json"}
         form["temperature"] = f"{payload.temperature:g}"
@@ -153,7 +153,7 @@ class SpeechExecutor:
             form["language"] = payload.language
         if not translates:
             form["timestamp_granularities[]"] = "segment"
-        # Not OpenAI's, and taken by some engines; others skip form fields that they do not know.
+        # Not OpenAI's fields. Some engines use them; others skip unknown form fields.
         form |= {"best_of": str(payload.best_of), "beam_size": str(payload.beam_size)}
         with await asyncio.to_thread(sound.open, "rb") as file:
             answer = await self._engine.post(
@@ -165,12 +165,12 @@ class SpeechExecutor:
 
 
 def parse_transcript(answer: Any, asked: str) -> Transcript:
-    """The transcript in an engine's answer. Raises ExecutorError where there is no text."""
+    """The transcript in an engine's answer. Raises ExecutorError if it has no text."""
     text = answer.get("text") if isinstance(answer, dict) else None
     if not isinstance(text, str):
-        raise ExecutorError(EXECUTOR_FAILED, "the engine's answer holds no text", retryable=True)
-    heard = answer.get("language")
-    language = LANGUAGES.get(heard.lower(), heard.lower()) if isinstance(heard, str) else ""
+        raise ExecutorError(EXECUTOR_FAILED, "the engine's answer has no text", retryable=True)
+    found = answer.get("language")
+    language = LANGUAGES.get(found.lower(), found.lower()) if isinstance(found, str) else ""
     if not re.fullmatch("[a-z]{2,3}", language):
         language = UNDETERMINED if asked == "auto" else asked
     given = answer.get("segments")

@@ -1,6 +1,6 @@
-"""What a job of `audio_processing` may ask for, and the ffmpeg filters that it becomes. Pure.
+"""The ffmpeg filters for the operations of `audio_processing`. Pure.
 
-Nothing of a client's reaches the command line but numbers within bounds.
+Only numbers within bounds get from a client into the command line.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ FORMATS: Final = {
 LOSSLESS: Final = ("wav", "flac")
 MP3_SAMPLES_PER_SECOND: Final = 48_000
 PEAK: Final = 0.89
-"""What levelling never exceeds: -1 dB of full scale."""
+"""Normalisation never exceeds this: -1 dB of full scale."""
 SILENCE_LUFS: Final = -70.0
-"""Nothing is heard below this (EBU R 128), so that there is nothing to level."""
+"""A sound below this counts as silent (EBU R 128): there is nothing to normalise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """What is known of a sound: seconds, samples per second, and loudness over all of it in LUFS."""
+    """The measures of a sound: seconds, samples per second, and its overall loudness in LUFS."""
 
     seconds: float
     sample_rate: int
@@ -49,20 +49,20 @@ class Sound:
 
 
 def check_possible(payload: AudioPayload) -> None:
-    """Raise ExecutorError for what ffmpeg alone can't do, or a format can't hold."""
+    """Raise ExecutorError for an operation that ffmpeg alone can't do, or a rate that a format can't hold."""
     if any(isinstance(operation, Separate) for operation in payload.operations):
-        raise ExecutorError(UNSUPPORTED, "separate: there is no model for it here", retryable=True)
+        raise ExecutorError(UNSUPPORTED, "separate: this miner has no model for it", retryable=True)
     if payload.output_format == "mp3" and (payload.sample_rate or 0) > MP3_SAMPLES_PER_SECOND:
-        raise ExecutorError(INVALID_PAYLOAD, f"sample_rate: mp3 has {MP3_SAMPLES_PER_SECOND} at most")
+        raise ExecutorError(INVALID_PAYLOAD, f"sample_rate: mp3 allows at most {MP3_SAMPLES_PER_SECOND}")
 
 
 def needs_measuring(operation: SoundOperation) -> bool:
-    """Whether its filters depend on the sound as the operations before have left it."""
+    """Whether its filters depend on the sound that the previous operations make."""
     return isinstance(operation, Normalize) or (isinstance(operation, Fade) and operation.out_seconds > 0)
 
 
 def filters_of(operation: SoundOperation, sound: Sound) -> list[str]:
-    """ffmpeg's filters for one operation on a sound; none where it changes nothing."""
+    """ffmpeg's filters for one operation on a sound; none if it changes nothing."""
     match operation:
         case Trim():
             if operation.end_seconds is not None and operation.end_seconds <= operation.start_seconds:
@@ -94,7 +94,7 @@ def filters_of(operation: SoundOperation, sound: Sound) -> list[str]:
         case ChangePitch():
             ratio = 2 ** (operation.semitones / 12)
             rate = sound.sample_rate
-            # Played faster and so higher, and then slower at the same pitch.
+            # Played faster, and so higher, then slowed down at the same pitch.
             return [f"asetrate={round(rate * ratio)}", f"aresample={rate}", *_tempo(1 / ratio)]
         case Separate():
             raise AssertionError("refused before")
@@ -102,6 +102,6 @@ def filters_of(operation: SoundOperation, sound: Sound) -> list[str]:
 
 
 def _tempo(factor: float) -> list[str]:
-    # One filter goes down to half the speed.
+    # One filter slows down to half the speed at most.
     steps = 2 if factor < 0.5 else 1
     return [f"atempo={math.pow(factor, 1 / steps):.6f}"] * steps

@@ -1,4 +1,4 @@
-"""The service `audio_processing`: ffmpeg's filters, one stage after the other, each measured and bounded."""
+"""The service `audio_processing`: ffmpeg's filters in stages, each measured and bounded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TIMEOUT_SECONDS: Final = 900.0
 """Of each stage."""
 MAX_INPUT_BYTES: Final = 2 * 2**30
 MAX_SECONDS: Final = 3 * 3600
-"""Of sound, before and after each stage: slowed down four times it may grow beyond its input."""
+"""The longest sound, before and after each stage: slowed down it may become four times as long."""
 MAX_STAGE_BYTES: Final = 8 * 2**30
 _RATE: Final = re.compile(r"Stream #0:\S+ *.*Audio: .*?, (\d{3,6}) Hz")
 _LOUDNESS: Final = re.compile(r"^\s+I:\s+(-?[0-9.]+|-inf|nan) LUFS", re.MULTILINE)
@@ -46,7 +46,7 @@ _WRITTEN: Final = re.compile(r"out_time_us=(\d+)")
 
 
 class AudioExecutor:
-    """Decodes a recording once, applies the operations to that, and encodes the result."""
+    """Decodes a recording once, applies the operations, and encodes the result."""
 
     services = (SERVICE.id,)
 
@@ -63,18 +63,18 @@ class AudioExecutor:
         self._max_seconds = max_seconds
 
     async def check(self) -> str | None:
-        """Whether there is an ffmpeg with every encoder that the service promises."""
+        """Whether an ffmpeg is installed, with every encoder that the service promises."""
         if problem := await self._ffmpeg.check():
             return problem
         missing = [name for name, (encoder, _, _) in FORMATS.items() if encoder not in self._ffmpeg.encoders]
         return f"ffmpeg lacks encoders for {', '.join(missing)}" if missing else None
 
     async def run(self, work: Work) -> Outcome:
-        """The result is ProcessedAudio; it has no loudness where nothing is heard.
+        """The result is ProcessedAudio, without a loudness if it is silent.
 
         Raises ExecutorError: INVALID_PAYLOAD (also a file without sound), UNSUPPORTED (`separate`),
-        INPUT_TOO_LARGE, EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED, OUTPUT_TOO_LARGE, and what
-        downloading and uploading raise.
+        INPUT_TOO_LARGE, EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED, OUTPUT_TOO_LARGE, and the errors
+        of downloads and uploads.
         """
         payload = payload_of(SERVICE, work)
         check_possible(payload)
@@ -82,12 +82,12 @@ class AudioExecutor:
         source = work.folder / "input"
         await work.blobs.download(payload.input_url, source, max_bytes=self._max_input_bytes)
 
-        # 1. Plain samples: from here on nothing reads the client's file.
+        # 1. Decode to plain samples: after this nothing reads the client's file.
         work.progress(0.0, "decoding")
         stages = _Stages(work.folder, self._timeout_seconds, self._max_seconds)
         sound = await stages.decode(source)
         source.unlink()
-        # 2. The operations, as many at a time as need no look at what the ones before have made.
+        # 2. Apply the operations, as many at a time as need no measuring in between.
         pending: list[str] = []
         for number, operation in enumerate(payload.operations):
             if pending and needs_measuring(operation):
@@ -95,7 +95,7 @@ class AudioExecutor:
                 pending = []
             pending += filters_of(operation, sound)
             work.progress(0.1 + 0.6 * number / len(payload.operations), operation.operation)
-        # 3. The output.
+        # 3. Encode the output.
         work.progress(0.7, "encoding")
         target = work.folder / f"output.{payload.output_format}"
         made = await stages.encode(pending, payload, target)
@@ -111,7 +111,7 @@ class AudioExecutor:
 
 
 class _Stages:
-    """Sound as float samples in a file, from one ffmpeg to the next."""
+    """Runs of ffmpeg one after the other, with the sound as float samples in a file between them."""
 
     def __init__(self, folder: Path, timeout_seconds: float, max_seconds: float) -> None:
         self._folder = folder
@@ -122,15 +122,15 @@ class _Stages:
         self._rate = 0
 
     async def decode(self, source: Path) -> Sound:
-        """The client's file to samples. Raises INVALID_PAYLOAD where there is no sound in it."""
+        """Decode the client's file to samples. Raises INVALID_PAYLOAD if it has no sound."""
         arguments = [*SAFE_INPUT, "-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"]
-        sound = await self._run([*arguments, *self._samples([])], self._current, hostile=True)
+        sound = await self._run([*arguments, *self._samples([])], self._current, untrusted=True)
         if sound.seconds > self._max_seconds:
             raise ExecutorError(INPUT_TOO_LARGE, f"the sound is longer than {self._max_seconds:g} s")
         return sound
 
     async def apply(self, filters: list[str]) -> Sound:
-        """The samples through these filters, to samples."""
+        """Send the samples through these filters, to samples."""
         before = self._current
         self._number += 1
         self._current = self._folder / f"stage-{self._number}.w64"
@@ -139,18 +139,18 @@ class _Stages:
         return sound
 
     async def encode(self, filters: list[str], payload: AudioPayload, target: Path) -> Sound:
-        """The samples through these filters, in the format that the client wants."""
+        """Send the samples through these filters, and encode them in the client's format."""
         encoder, muxer, _ = FORMATS[payload.output_format]
-        how = ["-c:a", encoder]
+        options = ["-c:a", encoder]
         if payload.output_format not in LOSSLESS:
-            how += ["-b:a", payload.bitrate]
+            options += ["-b:a", payload.bitrate]
         if payload.sample_rate is not None:
-            how += ["-ar", str(payload.sample_rate)]
+            options += ["-ar", str(payload.sample_rate)]
         elif payload.output_format in LOSSLESS:
-            how += ["-ar", str(self._rate)]  # the other formats take the nearest rate that they can
+            options += ["-ar", str(self._rate)]  # the other formats take the nearest rate that they can
         if payload.channels is not None:
-            how += ["-ac", str(payload.channels)]
-        arguments = ["-i", f"file:{self._current.name}", *self._limited(filters), *how, "-f", muxer]
+            options += ["-ac", str(payload.channels)]
+        arguments = ["-i", f"file:{self._current.name}", *self._limited(filters), *options, "-f", muxer]
         return await self._run([*arguments, f"file:{target.name}"], target)
 
     def _samples(self, filters: list[str]) -> list[str]:
@@ -158,14 +158,14 @@ class _Stages:
         return [*self._limited(filters), "-c:a", "pcm_f32le", "-f", "w64", target]
 
     def _limited(self, filters: list[str]) -> list[str]:
-        # A second more than is allowed, so that too long can be told from just long enough.
+        # One second more than allowed, to tell too long a sound from one of the greatest length.
         chain = ",".join([*filters, "ebur128=framelog=quiet"])
         return ["-af", chain, "-t", f"{self._max_seconds + 1:g}"]
 
-    async def _run(self, arguments: list[str], target: Path, *, hostile: bool = False) -> Sound:
+    async def _run(self, arguments: list[str], target: Path, *, untrusted: bool = False) -> Sound:
         program = find_ffmpeg()
         if program is None:
-            raise ExecutorError(UNSUPPORTED, "there is no ffmpeg here any more", retryable=True)
+            raise ExecutorError(UNSUPPORTED, "ffmpeg is no longer installed", retryable=True)
         written: list[str] = []
         finished = await run_program(
             [program, "-hide_banner", "-nostdin", "-y", "-nostats", "-progress", "pipe:1", *arguments],
@@ -181,13 +181,13 @@ class _Stages:
         size = await asyncio.to_thread(lambda: target.stat().st_size if target.exists() else 0)
         times = [int(found[1]) for line in written if (found := _WRITTEN.search(line))]
         if finished.returncode > 0 or not size or not times or not times[-1]:
-            if hostile:
-                raise ExecutorError(INVALID_PAYLOAD, "input_url: there is no sound in it that can be decoded")
-            raise ExecutorError(EXECUTOR_FAILED, "nothing is left of the sound, or ffmpeg failed")
-        if not hostile and times[-1] > self._max_seconds * 1e6:
-            raise ExecutorError(OUTPUT_TOO_LARGE, f"the sound gets longer than {self._max_seconds:g} s")
+            if untrusted:
+                raise ExecutorError(INVALID_PAYLOAD, "input_url: no sound that can be decoded")
+            raise ExecutorError(EXECUTOR_FAILED, "the operations left no sound, or ffmpeg failed")
+        if not untrusted and times[-1] > self._max_seconds * 1e6:
+            raise ExecutorError(OUTPUT_TOO_LARGE, f"the sound becomes longer than {self._max_seconds:g} s")
         if rate := _RATE.search(finished.stderr):
             self._rate = int(rate[1])
         loudness = _LOUDNESS.findall(finished.stderr)
-        heard = float(loudness[-1]) if loudness else SILENCE_LUFS
-        return Sound(times[-1] / 1e6, self._rate, heard if heard > SILENCE_LUFS else SILENCE_LUFS)
+        measured = float(loudness[-1]) if loudness else SILENCE_LUFS
+        return Sound(times[-1] / 1e6, self._rate, measured if measured > SILENCE_LUFS else SILENCE_LUFS)

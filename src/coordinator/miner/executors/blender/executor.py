@@ -1,8 +1,8 @@
 """The service `3d_rendering`: Blender in a process of its own, watched and bounded.
 
-A .blend file may hold scripts, and nodes that write where they like. Scripts are off (`--disable-autoexec`),
-the user's own settings too, and `blender_setup` takes out what reads or writes other files. What it can't
-take out is a library that a file links to by path: that one is read when the file is opened, if it is there.
+A .blend file may hold scripts, and nodes that write anywhere. Scripts are off (`--disable-autoexec`), and so
+are the user's own settings. `setup.py` removes nodes and paths that read or write other files. It can't
+remove a library that a file links to by path: Blender reads that when it opens the file, if it exists.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_OUTPUT_BYTES: Final = 50 * 2**30
 MAX_PIXELS: Final = 16_384 * 16_384
 MAX_FRAMES: Final = 100_000
 SETUP: Final = Path(__file__).with_name("setup.py")
-_SAID: Final = "COORDINATOR "
+_LINE_PREFIX: Final = "COORDINATOR "
 _VERSION: Final = re.compile(r"^Blender (\d+)\.(\d+)")
 FORMATS: Final = {
     "png": ("PNG", "png", "image/png"),
@@ -50,11 +50,11 @@ FORMATS: Final = {
     "bmp": ("BMP", "bmp", "image/bmp"),
     "tiff": ("TIFF", "tif", "image/tiff"),
 }
-"""Blender's name, the ending that it gives, and the media type."""
+"""Blender's name, its file ending, and the media type."""
 
 
 def engines_of(version: tuple[int, int]) -> dict[str, str]:
-    """Blender's names for the engines that a version has. EEVEE Next came with 4.2 and is EEVEE since 5.0."""
+    """Blender's names for the engines of a version. EEVEE Next came with 4.2 and is EEVEE since 5.0."""
     engines = {"cycles": "CYCLES"}
     if version < (4, 2):
         engines["eevee"] = "BLENDER_EEVEE"
@@ -66,7 +66,7 @@ def engines_of(version: tuple[int, int]) -> dict[str, str]:
 
 
 def build_arguments(program: str, file: str | None) -> list[str]:
-    """The whole argument list: nothing in it is a client's. Without a file Blender's own cube is opened."""
+    """The whole argument list, without a client's text. Without a file Blender opens its own cube."""
     return [
         program,
         *("--background", "--factory-startup", "--disable-autoexec", "-noaudio"),
@@ -76,13 +76,13 @@ def build_arguments(program: str, file: str | None) -> list[str]:
 
 
 def plan_of(payload: RenderPayload, engine: str) -> dict[str, Any]:
-    """What `blender_setup` reads: words that are ours, and numbers within bounds."""
+    """The plan for `setup.py`: our own words, and numbers within bounds."""
     plan = payload.model_dump(mode="json", exclude={"blend_file_url", "engine", "format"})
     return plan | {"engine": engine, "file_format": FORMATS[payload.format][0], "max_frames": MAX_FRAMES}
 
 
 class BlenderExecutor:
-    """Renders on GPUs where Cycles finds any. Blender is the given program, or the one on PATH."""
+    """Renders on GPUs if Cycles finds any. Blender is the given program, or the one on PATH."""
 
     services = (SERVICE.id,)
 
@@ -101,7 +101,7 @@ class BlenderExecutor:
         self._known: dict[str, str] = {}
 
     async def check(self) -> str | None:
-        """Finds Blender, and lets Cycles render a tiny frame; other engines do so before their first job."""
+        """Find Blender, and render a tiny frame with Cycles; other engines do so before their first job."""
         program = self._program or shutil.which("blender")
         if program is None:
             return "blender is not installed: put it on PATH"
@@ -118,7 +118,7 @@ class BlenderExecutor:
                 return f"blender does not run: {error.detail}"
             version = next((found for line in lines if (found := _VERSION.match(line))), None)
             if version is None:
-                return "blender does not run: it does not tell its version"
+                return "blender does not run: it prints no version"
             self._known = engines_of((int(version[1]), int(version[2])))
             self._program = program
             self.engines = {}
@@ -128,7 +128,7 @@ class BlenderExecutor:
         return None
 
     async def _try(self, name: str, folder: Path) -> None:
-        """Keep an engine that makes a frame of Blender's own cube: some need a display, or a GPU."""
+        """Keep an engine that renders a frame of Blender's own cube: some need a display, or a GPU."""
         assert self._program is not None
         if name in self._known and await _renders(self._program, folder, self._known[name]):
             self.engines[name] = self._known[name]
@@ -138,9 +138,9 @@ class BlenderExecutor:
 
         Raises ExecutorError: INVALID_PAYLOAD (also a file that Blender can't open or that has no camera),
         UNSUPPORTED (no such engine here), EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED,
-        OUTPUT_TOO_LARGE, and what downloading and uploading raise.
+        OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
-        # 1. What is asked for, and whether this machine can do it.
+        # 1. Read the payload, and check that this machine can run it.
         payload = payload_of(SERVICE, work)
         if payload.size[0] * payload.size[1] > MAX_PIXELS:
             raise ExecutorError(INVALID_PAYLOAD, f"resolution: more than {MAX_PIXELS} pixels")
@@ -153,14 +153,14 @@ class BlenderExecutor:
             raise ExecutorError(UNSUPPORTED, f"{payload.engine} does not run here", retryable=True)
         assert self._program is not None
 
-        # 2. The file, under a name of ours.
+        # 2. Fetch the file, under a name of ours.
         source = work.folder / "input.blend"
         await work.blobs.download(payload.blend_file_url, source, max_bytes=MAX_INPUT_BYTES)
         (work.folder / "frames").mkdir()
         plan = plan_of(payload, self.engines[payload.engine])
         (work.folder / "plan.json").write_text(json.dumps(plan))
 
-        # 3. The run.
+        # 3. Render.
         started = time.monotonic()
         watch = _BlenderProgress(work.progress)
         finished = await run_program(
@@ -171,9 +171,9 @@ class BlenderExecutor:
             on_stdout=watch.line,
         )
         seconds = time.monotonic() - started
-        _judge(finished, watch)
+        _check_finished(finished, watch)
 
-        # 4. The frames.
+        # 4. Store the frames.
         ending = FORMATS[payload.format][1]
         frames = sorted(
             path
@@ -202,7 +202,7 @@ class BlenderExecutor:
 
 
 class _BlenderProgress:
-    """Reads what `blender_setup` says among Blender's own lines."""
+    """Reads the lines of `setup.py` among Blender's own."""
 
     def __init__(self, progress: Callable[[float, str], None]) -> None:
         self._progress = progress
@@ -212,33 +212,31 @@ class _BlenderProgress:
         self.opened = False
 
     def line(self, line: str) -> None:
-        if not line.startswith(_SAID):
+        if not line.startswith(_LINE_PREFIX):
             return
         try:
-            told = json.loads(line.removeprefix(_SAID))
+            message = json.loads(line.removeprefix(_LINE_PREFIX))
         except ValueError:
             return
         self.opened = True
-        if isinstance(told.get("frames"), int):
-            self._frames = told["frames"]
-            self.device = str(told.get("device", ""))[:20]
-        if isinstance(told.get("done"), int) and self._frames:
-            self._progress(min(told["done"] / self._frames, 0.99), "rendering")
-        self.error = str(told.get("error", self.error))[:200]
+        if isinstance(message.get("frames"), int):
+            self._frames = message["frames"]
+            self.device = str(message.get("device", ""))[:20]
+        if isinstance(message.get("done"), int) and self._frames:
+            self._progress(min(message["done"] / self._frames, 0.99), "rendering")
+        self.error = str(message.get("error", self.error))[:200]
 
 
-def _judge(finished: Finished, watch: _BlenderProgress) -> None:
-    """Raise what a run's end means, if it is not success."""
+def _check_finished(finished: Finished, watch: _BlenderProgress) -> None:
+    """Raise ExecutorError unless the run succeeded."""
     if watch.error:
         raise ExecutorError(INVALID_PAYLOAD, f"blend_file_url: {watch.error}")
     if finished.returncode < 0:
-        raise ExecutorError(
-            EXECUTOR_KILLED, f"Blender was ended by signal {-finished.returncode}", retryable=True
-        )
+        raise ExecutorError(EXECUTOR_KILLED, f"signal {-finished.returncode} ended Blender", retryable=True)
     if not watch.opened:
         raise ExecutorError(INVALID_PAYLOAD, "blend_file_url: Blender can't open it")
     if finished.returncode > 0:
-        raise ExecutorError(EXECUTOR_FAILED, "Blender broke off while rendering", retryable=True)
+        raise ExecutorError(EXECUTOR_FAILED, "Blender failed while rendering", retryable=True)
 
 
 async def _store(work: Work, frames: list[Path], media_type: str) -> list[OutputFile]:
@@ -250,14 +248,14 @@ async def _store(work: Work, frames: list[Path], media_type: str) -> list[Output
 
 
 def _pack(archive: Path, frames: list[Path]) -> None:
-    # Stored: images are compressed already.
+    # Without compression: images are compressed already.
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for path in frames:
             file.write(path, path.name)
 
 
 async def _renders(program: str, folder: Path, engine: str) -> bool:
-    """Whether an engine really makes a frame of Blender's own cube."""
+    """Whether an engine can render a frame of Blender's own cube."""
     tiny = RenderPayload(blend_file_url=f"blob:{'0' * 64}", resolution_x=16, resolution_y=16, samples=1)
     plan = plan_of(tiny.model_copy(update={"denoise": False, "frame_start": 1}), engine)
     (folder / "plan.json").write_text(json.dumps(plan))

@@ -1,7 +1,7 @@
-"""Runs inside Blender (`--python`), after the job's file is open: settings, and what a file must not do.
+"""Runs inside Blender (`--python`) with the job's file open: confines the file, applies settings, renders.
 
-Not imported by the miner: `bpy` exists in Blender alone. What it is to do is in `plan.json` beside the file:
-numbers and words that the miner has checked. It prints `COORDINATOR {json}` lines.
+The miner does not import it: `bpy` exists only in Blender. Its instructions are in `plan.json` beside the
+file: numbers and words that the miner has checked. It prints `COORDINATOR {json}` lines.
 """
 
 import json
@@ -12,13 +12,13 @@ from typing import Any
 import bpy
 
 
-def say(**told: object) -> None:
-    print("COORDINATOR " + json.dumps(told), flush=True)  # noqa: T201 - this is how it speaks
+def send(**message: object) -> None:
+    print("COORDINATOR " + json.dumps(message), flush=True)  # noqa: T201 - the miner reads stdout
 
 
 def confine(scene: Any) -> None:
-    """Leave nothing in the scene that reads or writes files of its own choosing."""
-    scene.render.use_sequencer = False  # its strips are films and images by path
+    """Remove everything from the scene that reads or writes other files."""
+    scene.render.use_sequencer = False  # its strips name films and images by path
     trees = [scene.node_tree] if getattr(scene, "node_tree", None) else []
     trees += list(bpy.data.node_groups)
     for tree in trees:
@@ -30,7 +30,7 @@ def confine(scene: Any) -> None:
 
 
 def use_gpus(scene: Any) -> str:
-    """Cycles on whatever GPUs there are; the CPU otherwise."""
+    """Let Cycles use all GPUs, or the CPU if there are none; returns the kind of device."""
     preferences = bpy.context.preferences.addons["cycles"].preferences
     for kind in ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL"):
         try:
@@ -38,8 +38,8 @@ def use_gpus(scene: Any) -> str:
             preferences.get_devices()
         except (TypeError, AttributeError):
             continue
-        cards = [device for device in preferences.devices if device.type == kind]
-        if cards:
+        gpus = [device for device in preferences.devices if device.type == kind]
+        if gpus:
             for device in preferences.devices:
                 device.use = device.type == kind
             scene.cycles.device = "GPU"
@@ -84,21 +84,21 @@ def main() -> None:
         last = scene.frame_end if plan["frame_start"] is None else first
     frames = range(first, last + 1, plan["frame_step"])
     if scene.camera is None:
-        say(error="there is no camera in the scene")
+        send(error="the scene has no camera")
         sys.exit(3)
-    say(frames=len(frames), device=device)
+    send(frames=len(frames), device=device)
     if len(frames) > plan["max_frames"]:
-        say(error=f"{len(frames)} frames; {plan['max_frames']} are allowed")
+        send(error=f"{len(frames)} frames; at most {plan['max_frames']} are allowed")
         sys.exit(3)
     for number, frame in enumerate(frames):
         scene.frame_set(frame)
         render.filepath = os.path.join(os.getcwd(), "frames", f"{frame:04d}")
         bpy.ops.render.render(write_still=True)
-        say(done=number + 1, frame=frame)
+        send(done=number + 1, frame=frame)
 
 
 try:
     main()
-except Exception as error:  # Blender itself would go on, and end with success
-    say(broke=type(error).__name__)
+except Exception as error:  # Blender itself would continue and exit with success
+    send(broke=type(error).__name__)
     sys.exit(4)

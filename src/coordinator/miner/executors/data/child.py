@@ -1,7 +1,7 @@
-"""Tables with Polars, in a child process: `work` is what `child` calls.
+"""Tables with Polars in a child process, which calls `work`.
 
-Every step is an expression of Polars' own: there is no query language whose text a client could write into.
-Values go through as they are; a cell that a spreadsheet would take for a formula stays what it was.
+Every step is a Polars expression: there is no query language for a client to inject text into. Values pass
+unchanged; a cell that a spreadsheet would read as a formula stays as it was.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROBUST_RANGE: Final = (0.25, 0.75)
 def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[str, Any]:
     """`{inputs, input_format, steps, split, seed, output_format}` → the result, with `files` for outputs.
 
-    Raises ExecutorError: INVALID_PAYLOAD for files that can't be read and steps that don't fit the columns.
+    Raises ExecutorError: INVALID_PAYLOAD for unreadable files and steps that do not fit the columns.
     """
     seed = secrets.randbelow(2**53) if plan["seed"] is None else plan["seed"]
     try:
@@ -46,7 +46,7 @@ def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[
         try:
             table = _STEPS[step["step"]](table, step, seed + number)
         except (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError) as error:
-            raise ExecutorError(INVALID_PAYLOAD, f"steps.{number}: {_told(error)}") from None
+            raise ExecutorError(INVALID_PAYLOAD, f"steps.{number}: {_reason(error)}") from None
         if table.width > MAX_COLUMNS or not table.width:
             raise ExecutorError(INPUT_TOO_LARGE, f"steps.{number}: leaves {table.width} columns")
         steps.append({"step": step["step"], "rows": table.height})
@@ -61,7 +61,7 @@ def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[
         "rows_read": rows_read,
         "rows_written": sum(part.height for part in parts.values()),
         "steps": steps,
-        "columns": [_described(column) for column in table.get_columns()],
+        "columns": [_description(column) for column in table.get_columns()],
         "files": files,
     }
 
@@ -79,7 +79,9 @@ def _read(paths: Sequence[str], kind: str) -> pl.DataFrame:
     first = tables[0].columns
     for number, table in enumerate(tables):
         if table.columns != first:
-            raise ExecutorError(INVALID_PAYLOAD, f"inputs.{number}: its columns are not those of the first")
+            raise ExecutorError(
+                INVALID_PAYLOAD, f"inputs.{number}: its columns differ from those of the first"
+            )
         if table.width > MAX_COLUMNS:
             raise ExecutorError(INPUT_TOO_LARGE, f"inputs.{number}: more than {MAX_COLUMNS} columns")
     return pl.concat(tables, how="vertical_relaxed")
@@ -97,7 +99,7 @@ def _write(table: pl.DataFrame, path: Path, kind: str) -> None:
         table.write_csv(path)
 
 
-def _described(column: pl.Series) -> dict[str, Any]:
+def _description(column: pl.Series) -> dict[str, Any]:
     return {"name": column.name[:128], "type": _type_of(column.dtype), "missing": column.null_count()}
 
 
@@ -110,9 +112,9 @@ def _type_of(kind: pl.DataType) -> str:
     return named.get(type(kind), "timestamp" if isinstance(kind, pl.Datetime) else "other")
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, pl.exceptions.ColumnNotFoundError):
-        return "there is no such column"
+        return "no such column"
     if isinstance(error, _Unfit):
         return str(error)
     return f"it does not fit the data ({type(error).__name__})"
@@ -127,7 +129,7 @@ def _columns(table: pl.DataFrame, step: Mapping[str, Any]) -> list[str]:
     wanted = step["columns"] or table.columns
     missing = [name for name in wanted if name not in table.columns]
     if missing:
-        raise _Unfit(f"there is no column {missing[0]}")
+        raise _Unfit(f"no column {missing[0]}")
     return list(wanted)
 
 
@@ -135,16 +137,16 @@ def _numbers(table: pl.DataFrame, step: Mapping[str, Any]) -> list[str]:
     columns = _columns(table, step)
     for name in columns:
         if not table.schema[name].is_numeric():
-            raise _Unfit(f"{name} holds no numbers; cast it first")
+            raise _Unfit(f"{name} is not a column of numbers; cast it first")
     return columns
 
 
 def _texts(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
     for name in columns:
         if name not in table.columns:
-            raise _Unfit(f"there is no column {name}")
+            raise _Unfit(f"no column {name}")
         if table.schema[name] != pl.String:
-            raise _Unfit(f"{name} holds no text; cast it first")
+            raise _Unfit(f"{name} is not a column of text; cast it first")
     return list(columns)
 
 
@@ -163,22 +165,22 @@ def _drop_missing(table: pl.DataFrame, step: Mapping[str, Any], _: int) -> pl.Da
 
 
 def _fill_missing(table: pl.DataFrame, step: Mapping[str, Any], _: int) -> pl.DataFrame:
-    how = step["with"]
-    columns = _numbers(table, step) if how in ("mean", "median") else _columns(table, step)
+    method = step["with"]
+    columns = _numbers(table, step) if method in ("mean", "median") else _columns(table, step)
     filled = []
     for name in columns:
         column = pl.col(name)
         if table.schema[name].is_float():
             column = column.fill_nan(None)
-        if how == "constant":
+        if method == "constant":
             value = pl.lit(step["value"]).cast(table.schema[name], strict=True)
             filled.append(column.fill_null(value))
-        elif how == "previous":
+        elif method == "previous":
             filled.append(column.forward_fill())
-        elif how == "most_frequent":
+        elif method == "most_frequent":
             filled.append(column.fill_null(column.drop_nulls().mode().min()))
         else:
-            filled.append(column.fill_null(column.mean() if how == "mean" else column.median()))
+            filled.append(column.fill_null(column.mean() if method == "mean" else column.median()))
     return table.with_columns(filled)
 
 
@@ -206,7 +208,7 @@ def _boolean(table: pl.DataFrame, name: str, strict: bool) -> pl.Expr:
     true = pl.when(words.is_in(["true", "yes", "1"])).then(True)
     value = true.when(words.is_in(["false", "no", "0"])).then(False).otherwise(None).alias(name)
     if strict and table.select(value.is_null() & pl.col(name).is_not_null()).to_series().any():
-        raise _Unfit(f"{name} holds what is neither true nor false")
+        raise _Unfit(f"{name} has a value that is neither true nor false")
     return value
 
 
@@ -221,7 +223,7 @@ def _scale(table: pl.DataFrame, step: Mapping[str, Any], _: int) -> pl.DataFrame
         else:
             low, high = (column.quantile(q, "linear") for q in ROBUST_RANGE)
             centre, spread = column.median(), high - low
-        # A column without spread becomes 0 rather than nothing.
+        # A column without spread becomes 0, not missing.
         made.append(((column - centre) / pl.when(spread > 0).then(spread).otherwise(1.0)).alias(name))
     return table.with_columns(made)
 
@@ -240,7 +242,7 @@ def _one_hot(table: pl.DataFrame, step: Mapping[str, Any], _: int) -> pl.DataFra
             made.append(others.fill_null(False).cast(pl.Int8).alias(f"{name}_other"))
         names = [column.name for column in made]
         if len(set(names)) != len(names) or set(names) & set(table.columns):
-            raise _Unfit(f"a column that {name} would become is there already")
+            raise _Unfit(f"{name} would become a column that exists already")
         table = table.drop(name).with_columns(made)
     return table
 
@@ -288,10 +290,10 @@ _STEPS: Final[dict[str, Callable[[pl.DataFrame, Mapping[str, Any], int], pl.Data
 
 
 def _split(table: pl.DataFrame, split: Mapping[str, Any], seed: int) -> dict[str, pl.DataFrame]:
-    """Each row into one part, in its order; each value of `stratify_by` in the same shares."""
+    """Puts each row into one part, in order; shares are the same for each value of `stratify_by`."""
     by = split["stratify_by"]
     if by is not None and by not in table.columns:
-        raise ExecutorError(INVALID_PAYLOAD, f"split: there is no column {by}")
+        raise ExecutorError(INVALID_PAYLOAD, f"split: no column {by}")
     rows = pl.DataFrame({"row": range(table.height)}, schema={"row": pl.Int64})
     groups = [rows] if by is None else rows.with_columns(key=table[by]).partition_by("key")
     chosen: dict[str, list[int]] = {part: [] for part in PARTS}

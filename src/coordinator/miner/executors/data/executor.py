@@ -20,9 +20,9 @@ from coordinator.services.data_processing import SERVICE, PreparedData, Tokenize
 
 TIMEOUT_SECONDS: Final = 1800.0
 MAX_INPUT_BYTES: Final = 2 * 2**30
-"""Of all inputs together."""
+"""For all inputs together."""
 MAX_MEMORY_BYTES: Final = 12 * 2**30
-"""Of address space, of which Polars reserves more than it uses."""
+"""Address space; Polars reserves more of it than it uses."""
 MAX_OUTPUT_BYTES: Final = 8 * 2**30
 MEDIA_TYPES: Final = {
     "parquet": "application/vnd.apache.parquet",
@@ -32,7 +32,7 @@ MEDIA_TYPES: Final = {
 
 
 class DataExecutor:
-    """Prepares tables. `tokenize` is UNSUPPORTED: it takes a model's tokenizer."""
+    """Prepares tables. `tokenize` is UNSUPPORTED: it needs a model's tokenizer."""
 
     services = (SERVICE.id,)
 
@@ -43,7 +43,7 @@ class DataExecutor:
         self._max_input_bytes = max_input_bytes
 
     async def check(self) -> str | None:
-        """Whether Polars is installed, and runs under the limits."""
+        """Whether Polars is installed and runs under the limits."""
         with TemporaryDirectory(prefix="data-check-") as folder:
             try:
                 await self._run(PING, Path(folder), CHECK_SECONDS)
@@ -56,11 +56,11 @@ class DataExecutor:
 
         Raises ExecutorError: INVALID_PAYLOAD (also for files and columns that a step does not fit),
         UNSUPPORTED (`tokenize`), INPUT_TOO_LARGE (bytes, memory, columns), EXECUTOR_TIMEOUT,
-        EXECUTOR_KILLED, EXECUTOR_FAILED, and what downloading and uploading raise.
+        EXECUTOR_KILLED, EXECUTOR_FAILED, and the errors of downloads and uploads.
         """
         payload = payload_of(SERVICE, work)
         if any(isinstance(step, Tokenize) for step in payload.steps):
-            raise ExecutorError(UNSUPPORTED, "tokenize: there is no model's tokenizer here", retryable=True)
+            raise ExecutorError(UNSUPPORTED, "tokenize: this miner has no tokenizer", retryable=True)
         started = time.monotonic()
         inputs, left = [f"input-{number}" for number in range(len(payload.inputs))], self._max_input_bytes
         for ref, name in zip(payload.inputs, inputs, strict=True):

@@ -1,4 +1,4 @@
-"""What the data child does to texts: cleaning, and finding those that are nearly the same."""
+"""Text steps of the data child: cleaning texts, and finding near duplicates."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Final
 
 BINS: Final = 128
 SHINGLE: Final = 5
-"""Characters that are looked at together."""
+"""Characters in a shingle, the unit of comparison."""
 _EMPTY: Final = 2**64
 _SKIPPED: Final = frozenset({"script", "style", "template"})
 
 
 class _Text(HTMLParser):
-    """The text of a piece of HTML, without what is no text to a reader."""
+    """The visible text of a piece of HTML."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -37,25 +37,25 @@ class _Text(HTMLParser):
             self.parts.append(data)
 
 
-def clean(texts: Iterable[str | None], how: Mapping[str, Any]) -> list[str | None]:
-    """Each text as `how` says: `strip_html`, `unicode`, `lower_case`, `collapse_spaces`, in this order."""
-    return [None if text is None else _clean(text, how) for text in texts]
+def clean(texts: Iterable[str | None], options: Mapping[str, Any]) -> list[str | None]:
+    """The cleaned texts. `options`, in order: `strip_html`, `unicode`, `lower_case`, `collapse_spaces`."""
+    return [None if text is None else _clean(text, options) for text in texts]
 
 
-def _clean(text: str, how: Mapping[str, Any]) -> str:
-    if how["strip_html"] and ("<" in text or "&" in text):
+def _clean(text: str, options: Mapping[str, Any]) -> str:
+    if options["strip_html"] and ("<" in text or "&" in text):
         parser = _Text()
         parser.feed(text)
         parser.close()
         text = "".join(parser.parts)
-    text = unicodedata.normalize(how["unicode"], text)
-    if how["lower_case"]:
+    text = unicodedata.normalize(options["unicode"], text)
+    if options["lower_case"]:
         text = text.lower()
-    return " ".join(text.split()) if how["collapse_spaces"] else text
+    return " ".join(text.split()) if options["collapse_spaces"] else text
 
 
 def first_of_similar(texts: Iterable[str | None], similarity: float) -> list[bool]:
-    """For each text whether no earlier one is kept that is as similar; a missing one is always kept.
+    """For each text, whether to keep it: no kept text before it is so similar. Missing texts are kept.
 
     Similarity is the share of equal bins of one-permutation MinHash signatures over shingles, which
     estimates Jaccard's index (Li, Owen, Zhang 2012). At 1 only equal texts count.
@@ -71,20 +71,20 @@ def first_of_similar(texts: Iterable[str | None], similarity: float) -> list[boo
         known.add(text)
         if fresh and similarity < 1:
             signature = _signature(text)
-            places = _places(signature, similarity)
-            near = {id(other): other for place in places for other in buckets.get(place, ())}
-            fresh = not any(_alike(signature, other) >= similarity for other in near.values())
+            bands = _bands(signature, similarity)
+            near = {id(other): other for band in bands for other in buckets.get(band, ())}
+            fresh = not any(_similarity(signature, other) >= similarity for other in near.values())
             if fresh:
-                for place in places:
-                    buckets.setdefault(place, []).append(signature)
+                for band in bands:
+                    buckets.setdefault(band, []).append(signature)
         kept.append(fresh)
     return kept
 
 
-def _places(signature: list[int], similarity: float) -> list[tuple[int, tuple[int, ...]]]:
-    """Where to look for texts that may be similar: in those with some band of bins in common.
+def _bands(signature: list[int], similarity: float) -> list[tuple[int, tuple[int, ...]]]:
+    """The bands of a signature: texts that may be similar have at least one band in common.
 
-    The less similar they need to be, the narrower the bands; so one of 32 to 128 is almost surely equal.
+    The lower the similarity, the narrower the bands; so one of 32 to 128 bands is almost surely equal.
     """
     width = 1 if similarity < 0.5 else 2 if similarity < 0.75 else 4
     bands = ((start, tuple(signature[start : start + width])) for start in range(0, BINS, width))
@@ -101,6 +101,6 @@ def _signature(text: str) -> list[int]:
     return bins
 
 
-def _alike(one: list[int], other: list[int]) -> float:
+def _similarity(one: list[int], other: list[int]) -> float:
     both = [(a, b) for a, b in zip(one, other, strict=True) if a != _EMPTY or b != _EMPTY]
     return sum(a == b for a, b in both) / len(both) if both else 1.0

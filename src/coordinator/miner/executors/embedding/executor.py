@@ -1,7 +1,7 @@
 """The service `text_embedding`: vectors from an engine (EMBEDDING_ENGINE_URL), or from models in a folder.
 
-The folder (EMBEDDING_MODELS_DIR) holds one static model a subfolder, as model2vec saves them: such models run
-on any CPU, thousands of texts a second. A model that both have is run by the engine.
+The folder (EMBEDDING_MODELS_DIR) has one subfolder per static model, in model2vec's format. Such models run
+on any CPU, thousands of texts a second. If both have a model, the engine runs it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MAX_FILE_BYTES: Final = 2**30
 MAX_ROWS: Final = 2_000_000
 BATCH: Final = 64
 SHORTENINGS: Final = 8
-"""Halvings of a text that is too long for an engine: enough for the longest and the smallest model."""
-# What a model's card tells to put before a text, by the kind of text. Others take texts as they are.
+"""Halvings of a text that is too long for an engine: enough for the longest text and the smallest model."""
+# Prefixes from the models' cards, by the kind of text. Other models take texts unchanged.
 _BGE: Final = {"query": "Represent this sentence for searching relevant passages: "}
 PREFIXES: Final[dict[str, dict[str, str]]] = {
     "multilingual-e5-large": {"document": "passage: ", "query": "query: "},
@@ -55,7 +55,7 @@ def recognise(name: str) -> str | None:
 
 
 class EmbeddingExecutor:
-    """Embeds on an engine and on this machine's CPU, whichever has the model."""
+    """Embeds on an engine or on this machine's CPU, whichever has the model."""
 
     services = (SERVICE.id,)
     watched = True
@@ -68,11 +68,11 @@ class EmbeddingExecutor:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """What either of the two has."""
+        """The models of the engine and of the folder."""
         return tuple(sorted({*self._engine.offered, *self._static.names}))
 
     async def check(self) -> str | None:
-        """Whether there is an engine that embeds, or a model in the folder."""
+        """Whether an engine embeds, or the folder has a model."""
         if self._static.folder is None:
             self._static.folder = MinerSettings().embedding_models_dir
         here = await asyncio.to_thread(self._static.check)
@@ -84,7 +84,7 @@ class EmbeddingExecutor:
     async def _check_engine(self) -> str | None:
         problem = await self._engine.check()
         if problem is None and not self._proven:
-            # Having models does not mean to embed: many servers answer this with an error. Asked once.
+            # A server with models may not embed: many answer this with an error. Asked once.
             try:
                 await self._ask(self._engine.models[0], ["check"])
             except ExecutorError as error:
@@ -96,8 +96,8 @@ class EmbeddingExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is Embeddings.
 
-        Raises ExecutorError: INVALID_PAYLOAD (also a line of the file that is empty, too long or not UTF-8),
-        UNSUPPORTED (no such model here), ENGINE_UNAVAILABLE, and what downloading and uploading raise.
+        Raises ExecutorError: INVALID_PAYLOAD (also for an empty, too long or non-UTF-8 line of the file),
+        UNSUPPORTED (no such model here), ENGINE_UNAVAILABLE, and the errors of downloads and uploads.
         """
         payload = payload_of(SERVICE, work)
         started = time.monotonic()
@@ -153,7 +153,7 @@ class EmbeddingExecutor:
         except ExecutorError as error:
             if not truncate or error.code not in (INVALID_PAYLOAD, EXECUTOR_FAILED):
                 raise
-        # One of them is too long, and only the engine can count its tokens: each by itself, and shorter.
+        # One text is too long, and only the engine can count its tokens: send each alone, then shorter.
         vectors, tokens = [], 0
         for text in texts:
             for shortening in range(SHORTENINGS + 1):
@@ -173,16 +173,16 @@ class EmbeddingExecutor:
 
 
 def _parse(answer: Any, expected: int) -> Embedded:
-    """The vectors in an engine's answer, in the order of the texts; nothing but finite numbers."""
+    """The vectors in an engine's answer, in the order of the texts; all numbers are finite."""
     try:
         rows = sorted(answer["data"], key=lambda row: row.get("index", 0))
         vectors = [[float(number) for number in row["embedding"]] for row in rows]
         tokens = answer.get("usage", {}).get("prompt_tokens", 0)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise ExecutorError(EXECUTOR_FAILED, "the engine's answer holds no vectors", retryable=True) from None
-    whole = len(vectors) == expected and vectors[0] and len({len(vector) for vector in vectors}) == 1
-    if not whole or not all(map(math.isfinite, (n for vector in vectors for n in vector))):
-        raise ExecutorError(EXECUTOR_FAILED, "the engine's vectors can't be used", retryable=True)
+        raise ExecutorError(EXECUTOR_FAILED, "the engine's answer has no vectors", retryable=True) from None
+    complete = len(vectors) == expected and vectors[0] and len({len(vector) for vector in vectors}) == 1
+    if not complete or not all(map(math.isfinite, (n for vector in vectors for n in vector))):
+        raise ExecutorError(EXECUTOR_FAILED, "invalid vectors from the engine", retryable=True)
     return Embedded(vectors, tokens if isinstance(tokens, int) and tokens >= 0 else 0)
 
 
@@ -192,8 +192,8 @@ def _unit(vector: list[float]) -> list[float]:
 
 
 async def _batches(source: Path) -> AsyncIterator[list[str]]:
-    """The lines of a file, some at a time. Raises ExecutorError: INVALID_PAYLOAD, with the line's number."""
-    limit = 4 * MAX_TEXT_CHARACTERS + 2  # bytes: UTF-8 spells a character in four at most
+    """The lines of a file, in batches. Raises ExecutorError: INVALID_PAYLOAD, with the line's number."""
+    limit = 4 * MAX_TEXT_CHARACTERS + 2  # bytes: UTF-8 needs at most four for a character
     number, batch = 0, []
     with await asyncio.to_thread(source.open, "rb") as file:
         while line := file.readline(limit):
@@ -207,7 +207,7 @@ async def _batches(source: Path) -> AsyncIterator[list[str]]:
             if len(text) > MAX_TEXT_CHARACTERS or len(line) == limit:
                 raise _bad_line(number, f"has more than {MAX_TEXT_CHARACTERS} characters")
             if number > MAX_ROWS:
-                raise _bad_line(number, f"is one too many: {MAX_ROWS} are allowed")
+                raise _bad_line(number, f"exceeds the limit of {MAX_ROWS} lines")
             batch.append(text)
             if len(batch) == BATCH:
                 yield batch

@@ -1,4 +1,4 @@
-"""Vectors into a NumPy file (.npy, format 1.0), row by row and without NumPy."""
+"""Writes vectors to a NumPy file (.npy, format 1.0), row by row and without NumPy."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class VectorFile:
         self._file.close()
 
     def write(self, vectors: Sequence[Sequence[float]]) -> None:
-        """Add rows. Raises ExecutorError if they are of another width than those before."""
+        """Add rows. Raises ExecutorError if their width differs from the previous rows'."""
         for vector in vectors:
             self.width = self.width or len(vector)
             if len(vector) != self.width:
-                raise ExecutorError(EXECUTOR_FAILED, "the vectors change their length", retryable=True)
+                raise ExecutorError(EXECUTOR_FAILED, "the vectors differ in length", retryable=True)
             self._file.write(struct.pack(f"<{self.width}f", *vector))
             self.rows += 1

@@ -13,18 +13,18 @@ from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,99}")
 MODEL_FILE: Final = "model.safetensors"
-"""In each model's folder: tensors and nothing else, so that loading one can't run anything."""
+"""In each model's folder: it has tensors alone, so loading it can't run code."""
 
 
 class Embedded(NamedTuple):
-    """One vector for each text, and how many tokens were read."""
+    """One vector for each text, and the number of tokens read."""
 
     vectors: list[list[float]]
     tokens: int
 
 
 class StaticModels:
-    """The models in `folder` (None: there are none), loaded when they are first used, and then kept."""
+    """The models in `folder` (None: no models), loaded at their first use and kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class StaticModels:
         self._loading = threading.Lock()
 
     def check(self) -> str | None:
-        """Look into the folder; why there is none to use, if so."""
+        """Read the folder. None if it has a model, otherwise the reason."""
         self.names = {}
         if self.folder is None:
             return "EMBEDDING_MODELS_DIR is not set"
@@ -45,22 +45,22 @@ class StaticModels:
         except OSError as error:
             return f"EMBEDDING_MODELS_DIR: {error.strerror}"
         self.names = {path.name.lower(): path for path in found if _NAME.fullmatch(path.name)}
-        return None if self.names else "there is no model in EMBEDDING_MODELS_DIR"
+        return None if self.names else "no model in EMBEDDING_MODELS_DIR"
 
     def embed(self, name: str, texts: Sequence[str], truncate: bool) -> Embedded:
-        """Vectors of these texts. Blocks. Raises ExecutorError: INVALID_PAYLOAD for one that is too long."""
+        """The vectors of these texts. Blocks. Raises ExecutorError: INVALID_PAYLOAD for too long a text."""
         model, tokenizer = self._model(name.lower())
         limit = model.max_length
         counts = [len(one.ids) for one in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
         if not truncate and limit is not None and max(counts) > limit:
             raise ExecutorError(
-                INVALID_PAYLOAD, f"texts: one has {max(counts)} tokens, the model reads {limit}"
+                INVALID_PAYLOAD, f"texts: one has {max(counts)} tokens; the model's limit is {limit}"
             )
         vectors = model.encode(list(texts), normalize=False, use_multiprocessing=False)
         return Embedded(vectors.tolist(), sum(min(count, limit or count) for count in counts))
 
     def _model(self, name: str) -> tuple[Any, Any]:
-        """The model, and a tokenizer like its own that cuts nothing."""
+        """The model, and a tokenizer like its own without truncation."""
         with self._loading:
             if name not in self._loaded:
                 from model2vec import StaticModel

@@ -1,7 +1,7 @@
-"""The argument list of ffmpeg that a payload becomes. Pure.
+"""The argument list of ffmpeg for a payload. Pure.
 
-Parameters are typed and bounded, and none is free text: the only strings of a client's that reach the
-command line match patterns of digits, "x", "k" and "M".
+Parameters are typed and bounded, and none is free text: a client's strings on the command line match patterns
+of digits, "x", "k" and "M".
 """
 
 from collections.abc import Collection, Mapping
@@ -52,20 +52,20 @@ MEDIA_TYPES: Final = {
     "jpg": "image/jpeg",
     "png": "image/png",
 }
-# Formats that are one stream of media in one file. Playlists, concat scripts, image sequences and vector
-# graphics are not among them, because those can name other files to read.
+# Formats with all their media in one file. Playlists, concat scripts, image sequences and vector graphics are
+# excluded, because they can name other files to read.
 DEMUXERS: Final = (
     "aac,ac3,aiff,amr,apng,asf,avi,bmp_pipe,caf,dv,eac3,flac,flv,gif,h264,hevc,ivf,jpeg_pipe,matroska,webm,"
     "mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,png_pipe,tiff_pipe,w64,wav,"
     "webp_pipe,wv,yuv4mpegpipe"
 )
 MAX_PIXELS: Final = 9998 * 9998
-"""Larger frames are refused while decoding, before memory is taken for them."""
+"""The decoder refuses larger frames before it allocates memory for them."""
 SAFE_INPUT: Final = (
     *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS),
     *("-max_pixels", str(MAX_PIXELS)),
 )
-"""Before every `-i`: an input can't name other files to read, nor take all the memory."""
+"""Before every `-i`: so an input can't name other files to read, nor use all the memory."""
 
 
 def codecs_of(payload: VideoPayload) -> tuple[str, ...]:
@@ -88,10 +88,10 @@ def build_arguments(
     target: str,
     max_output_bytes: int,
 ) -> list[str]:
-    """The whole argument list. `encoders` are those that ffmpeg has; `source` and `target` file names.
+    """The whole argument list. `encoders` are ffmpeg's; `source` and `target` are file names.
 
-    ffmpeg stops, with success, once the output exceeds the limit given to `-fs`: the caller has to look at
-    the size. Raises KeyError for a codec without an encoder.
+    ffmpeg stops, with success, once the output exceeds the limit of `-fs`: the caller must check the size.
+    Raises KeyError for a codec without an encoder.
     """
     chosen = {codec: _encoder(codec, encoders) for codec in codecs_of(payload)}
     seek = ["-ss", f"{payload.at_seconds:.3f}"] if isinstance(payload, Thumbnail) else []
@@ -147,7 +147,7 @@ def _output_arguments(payload: VideoPayload, chosen: Mapping[str, str]) -> list[
 
 
 def _scale(resolution: str | None) -> str:
-    # Sources with an odd side lose one row or column: the encoders take only even ones.
+    # Sources with an odd side lose one row or column: the encoders take only even sizes.
     size = resolution.replace("x", ":") if resolution else "trunc(iw/2)*2:trunc(ih/2)*2"
     return f"scale={size},setsar=1" if resolution else f"scale={size}"
 
@@ -168,7 +168,7 @@ def _video_arguments(payload: Transcode | TranscodeWebm, encoder: str) -> list[s
     if encoder.endswith("_nvenc"):
         return ["-c:v", encoder, *speed, "-rc", "vbr", "-cq", quality, "-b:v", ceiling]
     if encoder in ("libvpx-vp9", "libaom-av1"):
-        # Here the bit rate is the ceiling of the quality mode, and 0 means none.
+        # Here the bit rate is the upper limit of the quality mode, and 0 means no limit.
         return ["-c:v", encoder, *speed, "-crf", quality, "-b:v", ceiling]
     limit = ["-maxrate", payload.bitrate, "-bufsize", payload.bitrate] if payload.bitrate else []
     return ["-c:v", encoder, *speed, "-crf", quality, *limit]

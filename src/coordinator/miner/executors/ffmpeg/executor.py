@@ -27,7 +27,7 @@ TIMEOUT_SECONDS: Final = 600.0
 CHECK_TIMEOUT_SECONDS: Final = 30.0
 MAX_BYTES: Final = 5 * 2**30
 _SLACK_BYTES: Final = 16 * 2**20
-"""ffmpeg's own size limit acts a little late; the operating system's, this much later, for certain."""
+"""ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
 """Without these the service's default job would fail."""
 _DURATION: Final = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -55,10 +55,10 @@ class FfmpegExecutor:
         self._max_input_bytes = max_input_bytes
         self._max_output_bytes = max_output_bytes
         self.encoders: frozenset[str] = frozenset()
-        """The encoders that were found to work; empty before `check`."""
+        """The working encoders; empty before `check`."""
 
     async def check(self) -> str | None:
-        """Finds ffmpeg and which encoders it has; tries those that need hardware on one frame."""
+        """Find ffmpeg and its encoders; try those that need hardware on one frame."""
         program = self._program or find_ffmpeg()
         if program is None:
             return "ffmpeg is not installed: put it on PATH, or install coordinator[ffmpeg]"
@@ -85,10 +85,10 @@ class FfmpegExecutor:
         """The result is TranscodedMedia.
 
         Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT,
-        EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (something
-        else ended it), OUTPUT_TOO_LARGE, and what downloading and uploading raise.
+        EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (killed from
+        outside), OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
-        # 1. What is asked for, and whether this machine can do it.
+        # 1. Read the payload, and check that this machine can run it.
         payload = payload_of(SERVICE, work)
         if not self.encoders and (problem := await self.check()):
             raise ExecutorError(UNSUPPORTED, problem, retryable=True)
@@ -97,12 +97,12 @@ class FfmpegExecutor:
             raise ExecutorError(UNSUPPORTED, f"no encoder here for {', '.join(lacking)}", retryable=True)
         assert self._program is not None
 
-        # 2. The input, under a name of ours: names, too, can mean something to ffmpeg.
+        # 2. Fetch the input, under a name of ours: ffmpeg may read a meaning into a client's name.
         source, target = work.folder / "input", work.folder / f"output.{payload.output_format}"
         await work.blobs.download(payload.input_url, source, max_bytes=self._max_input_bytes)
         work.progress(0.0, "running")
 
-        # 3. The run.
+        # 3. Run ffmpeg.
         started = time.monotonic()
         watch = _FfmpegProgress(work.progress)
         arguments = build_arguments(
@@ -123,9 +123,9 @@ class FfmpegExecutor:
         )
         seconds = time.monotonic() - started
 
-        # 4. The output.
+        # 4. Store the output.
         size = await asyncio.to_thread(_size, target)
-        self._judge(finished, size)
+        self._check_finished(finished, size)
         output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
         timed = payload.operation != "thumbnail" and watch.done_us
         result = TranscodedMedia(
@@ -135,24 +135,26 @@ class FfmpegExecutor:
         )
         return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size or 0})
 
-    def _judge(self, finished: Finished, size: int | None) -> None:
-        """Raise what a run's end means, if it is not success."""
+    def _check_finished(self, finished: Finished, size: int | None) -> None:
+        """Raise ExecutorError unless the run succeeded."""
         if size is not None and size > self._max_output_bytes:
             raise ExecutorError(
                 OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
             )
         if finished.returncode < 0:
             raise ExecutorError(
-                EXECUTOR_KILLED, f"ffmpeg was ended by signal {-finished.returncode}", retryable=True
+                EXECUTOR_KILLED, f"signal {-finished.returncode} ended ffmpeg", retryable=True
             )
         if finished.returncode > 0:
             raise ExecutorError(EXECUTOR_FAILED, _last_line(finished.stderr))
         if not size:
-            raise ExecutorError(EXECUTOR_FAILED, "ffmpeg made no output; is there such a stream or moment?")
+            raise ExecutorError(
+                EXECUTOR_FAILED, "ffmpeg made no output; does the input have this stream and time?"
+            )
 
 
 class _FfmpegProgress:
-    """Reads how far ffmpeg is. Durations are in microseconds; 0 while unknown."""
+    """Reads ffmpeg's progress. Durations are in microseconds; 0 while unknown."""
 
     def __init__(self, progress: Callable[[float, str], None]) -> None:
         self._progress = progress
@@ -160,13 +162,13 @@ class _FfmpegProgress:
         self.done_us = 0
 
     def log_line(self, line: str) -> None:
-        """A line of stderr: the input's duration is in one of the first."""
+        """Read a line of stderr: the input's duration is in one of the first lines."""
         if not self._total_us and (match := _DURATION.match(line)):
             hours, minutes, seconds = match.groups()
             self._total_us = (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1e6
 
     def progress_line(self, line: str) -> None:
-        """A line of `-progress`: `out_time_us=…` comes about twice a second."""
+        """Read a line of `-progress`: `out_time_us=…` comes about twice a second."""
         name, _, value = line.partition("=")
         if name != "out_time_us" or not value.strip().isdigit():
             return
@@ -177,7 +179,7 @@ class _FfmpegProgress:
 
 
 def find_ffmpeg() -> str | None:
-    """The ffmpeg on PATH, or the one that imageio-ffmpeg brings; None where there is none."""
+    """The ffmpeg on PATH, or the one that imageio-ffmpeg brings, or None."""
     program = shutil.which("ffmpeg")
     if program is not None:
         return program
@@ -190,7 +192,7 @@ def find_ffmpeg() -> str | None:
 
 
 async def _ask(program: str, folder: Path, *arguments: str) -> str:
-    """What ffmpeg prints; empty if it fails. Raises ExecutorError if it does not start or end."""
+    """The output of ffmpeg; empty if it fails. Raises ExecutorError if it does not start or end."""
     lines: list[str] = []
     finished = await run_program(
         [program, *arguments], folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS, on_stdout=lines.append
@@ -199,7 +201,7 @@ async def _ask(program: str, folder: Path, *arguments: str) -> str:
 
 
 async def _encodes(program: str, folder: Path, encoder: str) -> bool:
-    """Whether an encoder really works: being listed only means that it was compiled in."""
+    """Whether an encoder works: a listed encoder may lack its hardware."""
     source = ("-f", "lavfi", "-i", "color=size=256x256:rate=1:duration=1")
     arguments = (program, "-v", "error", "-nostdin", *source, "-c:v", encoder, "-f", "null", "-")
     try:
@@ -217,7 +219,7 @@ def _size(path: Path) -> int | None:
 
 
 def _last_line(stderr: str) -> str:
-    """ffmpeg's own words for what went wrong; file names in them are ours and relative."""
+    """ffmpeg's error message; file names in it are ours and relative."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower() or "invalid" in line.lower()]
-    return ((telling or lines or ["ffmpeg failed without a word"])[-1])[:300]
+    errors = [line for line in lines if "error" in line.lower() or "invalid" in line.lower()]
+    return ((errors or lines or ["ffmpeg failed without a message"])[-1])[:300]

@@ -1,4 +1,4 @@
-"""Images with Pillow, in a child process: `work` is what `child` calls."""
+"""Images with Pillow in a child process, which calls `work`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps, Unidenti
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "BMP")
-"""Those whose decoders are looked after. EPS, for one, would start another program."""
+"""Formats with well maintained decoders. EPS, for one, would start another program."""
 _SAVED_AS: Final = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF", "avif": "AVIF"}
 
 
 def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[str, Any]:
     """`{inputs, outputs, operations, output_format, quality, keep_metadata, max_pixels}` → `{sizes}`.
 
-    Raises ExecutorError: INVALID_PAYLOAD for what is no image, INPUT_TOO_LARGE for one with too many pixels.
+    Raises ExecutorError: INVALID_PAYLOAD if a file is not an image, INPUT_TOO_LARGE for too many pixels.
     """
     Image.MAX_IMAGE_PIXELS = plan["max_pixels"]
     warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -32,7 +32,7 @@ def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise _too_many_pixels(number, plan["max_pixels"]) from None
         except UnidentifiedImageError:
-            raise _bad(number, "is no image of a known format") from None
+            raise _bad(number, "is not an image of a known format") from None
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise _bad(number, f"can't be decoded or encoded ({type(error).__name__})") from None
         Path(source).unlink()
@@ -66,10 +66,10 @@ def _apply(image: Image.Image, operation: Mapping[str, Any], number: int, max_pi
             right = min(left + operation["width"], image.width)
             bottom = min(top + operation["height"], image.height)
             if left >= right or top >= bottom:
-                raise _bad(number, "is smaller than where crop begins")
+                raise _bad(number, "the crop begins outside the image")
             return image.crop((left, top, right, bottom))
         case "rotate":
-            # A turned image is at most as wide and as high as its diagonal.
+            # A rotated image is at most as wide and as high as its diagonal.
             diagonal = int((image.width**2 + image.height**2) ** 0.5) + 1
             if operation["degrees"] % 90:
                 _allow((diagonal, diagonal), number, max_pixels)
@@ -98,9 +98,9 @@ def _save(image: Image.Image, target: Path, opened: Image.Image, plan: Mapping[s
     if kind == "TIFF":
         options["compression"] = "tiff_lzw"
     if profile := opened.info.get("icc_profile"):
-        options["icc_profile"] = profile  # without it the colours would be others
+        options["icc_profile"] = profile  # without it the colours would change
     if plan["keep_metadata"] and (exif := opened.getexif()):
-        exif.pop(0x0112, None)  # the orientation, which has been applied
+        exif.pop(0x0112, None)  # the orientation, already applied
         options["exif"] = exif
     else:
         image.info = {}
@@ -118,7 +118,7 @@ def _allow(size: tuple[int, int], number: int, max_pixels: int) -> None:
 
 def _too_many_pixels(number: int, max_pixels: int) -> ExecutorError:
     return ExecutorError(
-        INPUT_TOO_LARGE, f"images.{number}: more than {max_pixels} pixels, now or on its way"
+        INPUT_TOO_LARGE, f"images.{number}: more than {max_pixels} pixels, at first or after an operation"
     )
 
 

@@ -19,10 +19,10 @@ from coordinator.services.image_processing import (
 
 TIMEOUT_SECONDS: Final = 900.0
 MAX_INPUT_BYTES: Final = 256 << 20
-"""Of each image."""
+"""For each image."""
 MAX_PIXELS: Final = 100_000_000
 MAX_MEMORY_BYTES: Final = 3 * 2**30
-"""Of address space: an image of that many pixels, some copies of it, and the program."""
+"""Address space: for an image of MAX_PIXELS, some copies of it, and the program."""
 MAX_OUTPUT_BYTES: Final = 2**30
 MEDIA_TYPES: Final = {
     "png": "image/png",
@@ -34,7 +34,7 @@ MEDIA_TYPES: Final = {
 
 
 class ImagesExecutor:
-    """Resizes, crops, turns, filters, adjusts and converts. What takes a neural network is UNSUPPORTED."""
+    """Resizes, crops, rotates, filters, adjusts, converts. Neural networks are UNSUPPORTED."""
 
     services = (SERVICE.id,)
 
@@ -43,7 +43,7 @@ class ImagesExecutor:
         self._timeout_seconds = timeout_seconds
 
     async def check(self) -> str | None:
-        """Whether Pillow is installed, and runs under the limits."""
+        """Whether Pillow is installed and runs under the limits."""
         with TemporaryDirectory(prefix="images-check-") as folder:
             try:
                 await self._run(PING, Path(folder), CHECK_SECONDS)
@@ -54,9 +54,9 @@ class ImagesExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is ProcessedImages.
 
-        Raises ExecutorError: INVALID_PAYLOAD (also for a file that is no image), UNSUPPORTED,
-        INPUT_TOO_LARGE (pixels, memory), EXECUTOR_TIMEOUT, EXECUTOR_KILLED, EXECUTOR_FAILED, and what
-        downloading and uploading raise.
+        Raises ExecutorError: INVALID_PAYLOAD (also for a file that is not an image), UNSUPPORTED,
+        INPUT_TOO_LARGE (pixels, memory), EXECUTOR_TIMEOUT, EXECUTOR_KILLED, EXECUTOR_FAILED, and the errors
+        of downloads and uploads.
         """
         payload = payload_of(SERVICE, work)
         _check_possible(payload)
@@ -95,9 +95,9 @@ class ImagesExecutor:
 
 
 def _check_possible(payload: ImagesPayload) -> None:
-    """Raise ExecutorError for what takes a neural network: Pillow has none."""
+    """Raise ExecutorError for an operation with a neural network: Pillow has none."""
     for operation in payload.operations:
         if isinstance(operation, Upscale | RemoveBackground):
             raise ExecutorError(
-                UNSUPPORTED, f"{operation.operation}: there is no model for it here", retryable=True
+                UNSUPPORTED, f"{operation.operation}: this miner has no model for it", retryable=True
             )

@@ -1,4 +1,4 @@
-"""What the demo runs on: a coordinator process, two miner processes, and the servers that they need."""
+"""The system of the demo: a coordinator process, two miner processes, and their servers."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from coordinator.runtime.settings import Settings, load_settings
 
 MINERS: Final = ("alpha", "beta")
 _HEARTBEAT_S: Final = 2
-_HEARTBEAT_TIMEOUT_S: Final = 20  # generous: on a busy laptop a process may not get its turn for seconds
+_HEARTBEAT_TIMEOUT_S: Final = 20  # generous: on a busy laptop a process may not run for seconds
 
 
 class DemoFailed(Exception):
-    """The demo did not work; the text says what went wrong, `logs` has the end of what the processes said."""
+    """The demo failed; the text says why, `logs` has the end of the processes' output."""
 
     def __init__(self, text: str, children: list[Child] | None = None) -> None:
         super().__init__(text)
         self.logs = [(child, child.tail()) for child in children or ()]
 
 
-class Stage:
-    """Everything that has to run for the demo. Use it with `with`: it stops what it started, in any case.
+class DemoSystem:
+    """All processes of the demo. Use it with `with`, which always stops them.
 
-    Every public key is made here, before anything runs: what signs later can be checked against them.
+    All keys are made here, before anything runs, so that later signatures can be checked against them.
     """
 
     def __init__(self, folder: Path, amqp: bool) -> None:
@@ -42,7 +42,7 @@ class Stage:
         self.client_key = f"demo-{run}:{secrets.token_urlsafe(24)}"
         self.admin_key = f"demo-admin-{run}:{secrets.token_urlsafe(24)}"
         self.miners = {name: f"{name}-{run}" for name in MINERS}
-        """Their names by the names of their processes."""
+        """The miners' names by the names of their processes."""
         self._miner_keys = {
             name: f"{miner}:{secrets.token_urlsafe(24)}" for name, miner in self.miners.items()
         }
@@ -61,7 +61,7 @@ class Stage:
         return self.client_key.partition(":")[0]
 
     def start_servers(self) -> None:
-        """A broker and a database, unless AMQP_URL and DATABASE_URL name some. Raises ServersMissing."""
+        """Start a broker and a database, unless AMQP_URL and DATABASE_URL are set. Raises ServersMissing."""
         database, broker = os.environ.get("DATABASE_URL"), os.environ.get("AMQP_URL")
         if not database:
             database = self._stack.enter_context(private_postgres()).new_database()
@@ -73,7 +73,7 @@ class Stage:
         return self.children.start("coordinator", "serve", **self._coordinator_settings())
 
     def start_miners(self) -> None:
-        # The broker alone: which database there is, is no business of a miner's.
+        # The broker alone: a miner must not know the database.
         broker = {name: url for name, url in self._servers.items() if name == "AMQP_URL"}
         for name, key in self._miner_keys.items():
             self.children.start(
@@ -85,13 +85,13 @@ class Stage:
             )
 
     def settings(self) -> Settings:
-        """The coordinator's settings, for reading its log once it has stopped."""
+        """The coordinator's settings, to read its log after it has stopped."""
         given = {name.lower(): value for name, value in self._coordinator_settings().items()}
         # Nothing from a .env file, and no server unless we chose it: the environment may name others.
         return load_settings(_env_file=None, **{"database_url": None, "amqp_url": None, **given})
 
     def stop(self) -> None:
-        """Stop the miners, then the coordinator. Raises DemoFailed if one of them did not end well."""
+        """Stop the miners, then the coordinator. Raises DemoFailed if one exits with an error."""
         for child in reversed(self.children.all):
             code = child.stop()
             if code != 0:
@@ -121,6 +121,6 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # In this order: nothing is left that could complain about its server being gone.
+        # In this order, so that no process can complain about a lost server.
         self.children.stop()
         self._stack.close()
