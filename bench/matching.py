@@ -149,7 +149,7 @@ def _submitted(wants: Constraints) -> JobSubmitted:
 def _recorded(events: Sequence[Event]) -> list[Recorded]:
     streams = [event.job_id if is_job_event(event) else uuid4() for event in events]
     return [
-        Recorded(number, stream, 1, event, b"", Metadata("", ""), str(stream))
+        Recorded(number, stream, 1, event, b"", Metadata("", "").to_json(), str(stream))
         for number, (stream, event) in enumerate(zip(streams, events, strict=True), 1)
     ]
 

@@ -142,7 +142,7 @@ def recorded(appended: Appended, events: list[NewEvent]) -> list[Recorded]:
     """What was appended, as it was asked for."""
     places = positions(appended)
     return [
-        Recorded(p, *new[:3], encode(new.event)[1], new.metadata, str(new.stream))
+        Recorded(p, *new[:3], encode(new.event)[1], new.metadata.to_json(), str(new.stream))
         for p, new in zip(places, events, strict=True)
     ]
 

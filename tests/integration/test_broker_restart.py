@@ -32,7 +32,7 @@ from coordinator.wire.answers import Accepted, Answer
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import Offer
 from coordinator.wire.topology import COMMANDS_QUEUE
-from tests.harness.metadata import METADATA
+from tests.harness.metadata import STORED_METADATA
 from tests.harness.waiting import eventually
 
 SOON = 60.0
@@ -257,7 +257,7 @@ async def test_hints_and_events_over_a_power_cut(broker: Broker, breakable_rabbi
     """While the broker is away a hint is lost without an error, and publishing an event raises."""
     hints, sink = RabbitHints(broker), RabbitEventSink(broker)
     event = ServiceRetired(at=1, by="root", service="whisper")
-    events = [Recorded(1, uuid4(), 1, event, encode(event)[1], METADATA, "")]
+    events = [Recorded(1, uuid4(), 1, event, encode(event)[1], STORED_METADATA, "")]
     await hints.send("nobody", {"hint": "drain"})
     await sink.publish(events)
     await in_thread(breakable_rabbitmq.cut_power)

@@ -21,7 +21,7 @@ from coordinator.domain.miner import MinerDrained
 from coordinator.domain.service import ServiceRetired
 from coordinator.storage.log.mapping import encode
 from coordinator.wire.topology import EVENTS_STREAM
-from tests.harness.metadata import METADATA, TRACEPARENT
+from tests.harness.metadata import STORED_METADATA, TRACEPARENT
 
 SOON = 60.0
 AT = 1_800_000_000_000
@@ -39,7 +39,7 @@ def recorded(events: Sequence[Event], streams: Sequence[UUID] | None = None) -> 
     """The events at positions with gaps, each in its stream."""
     places = streams or [getattr(event, "job_id", None) or uuid4() for event in events]
     return [
-        Recorded(10 + 3 * i, places[i], i + 1, e, encode(e)[1], METADATA, str(places[i]))
+        Recorded(10 + 3 * i, places[i], i + 1, e, encode(e)[1], STORED_METADATA, str(places[i]))
         for i, e in enumerate(events)
     ]
 

@@ -24,7 +24,7 @@ from coordinator.domain.messages import Event
 from tests.harness import deciding
 from tests.harness.cases import every
 from tests.harness.memory_log import MemoryEventLog
-from tests.harness.metadata import METADATA
+from tests.harness.metadata import STORED_METADATA
 
 LANE_HEAD = 4  # as many as fit in memory: small, so that most jobs are in the table alone
 SEEDS = 60
@@ -135,7 +135,7 @@ class World:
     def happened(self, event: Event) -> None:
         position = len(self.log) + 1
         stream = getattr(event, "job_id", UUID(int=0))
-        self.log.append(Recorded(position, stream, position, event, b"", METADATA, str(stream)))
+        self.log.append(Recorded(position, stream, position, event, b"", STORED_METADATA, str(stream)))
 
     def submit(self) -> None:
         for _ in range(self.random.choice((1, 1, 3, 2 * LANE_HEAD))):

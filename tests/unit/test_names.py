@@ -11,11 +11,11 @@ import pytest
 from coordinator.application.commands.names import Names
 from coordinator.application.ports import Recorded
 from coordinator.domain.name import Held, NameClaimed, NameEvent, NameReleased, name_stream
-from tests.harness.metadata import METADATA
+from tests.harness.metadata import STORED_METADATA
 
 
 def recorded(event: NameEvent) -> Recorded:
-    return Recorded(1, uuid4(), 1, event, b"", METADATA, "")
+    return Recorded(1, uuid4(), 1, event, b"", STORED_METADATA, "")
 
 
 @pytest.mark.parametrize("moves_to", ["new", None])

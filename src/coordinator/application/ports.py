@@ -42,9 +42,15 @@ class Recorded(NamedTuple):
     event: Event
     data: bytes
     """The stored JSON of the event, in the current version of its topic."""
-    metadata: Metadata
+    metadata_json: bytes
+    """The stored JSON of the metadata."""
     key: str
     """The stream's id as text, made once; the stream of a job has the job's id."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """Read anew at each call: few readers need it, and a log in memory holds bytes more cheaply."""
+        return Metadata.from_json(self.metadata_json)
 
 
 class Page(NamedTuple):

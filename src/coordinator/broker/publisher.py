@@ -92,7 +92,7 @@ def _element(recorded: Recorded) -> bytes:
         f'{{"position":{recorded.position},"stream":"{recorded.key}","version":{recorded.version},'
         f'"topic":"{recorded.event.topic}","event":'
     )
-    return start.encode() + recorded.data + b',"metadata":' + recorded.metadata.to_json() + b"}"
+    return start.encode() + recorded.data + b',"metadata":' + recorded.metadata_json + b"}"
 
 
 class RabbitEventSink:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 Millis = int
 """A moment: whole milliseconds since the Unix epoch, UTC. Integers keep events canonical."""
@@ -105,6 +105,14 @@ class Metadata(NamedTuple):
         if _PLAIN.fullmatch(self.command_id):  # nearly always, and every event of every command needs it
             return f'{{"command_id":"{self.command_id}","traceparent":"{self.traceparent}"}}'.encode()
         return to_json(self._asdict())
+
+    @classmethod
+    def from_json(cls, stored: bytes) -> Metadata:
+        """Raises ValueError for anything but such a form."""
+        try:
+            return cls(**from_json(stored))
+        except TypeError:
+            raise ValueError("invalid metadata") from None
 
 
 class Command(Message):
