@@ -28,6 +28,7 @@ import pytest
 
 from coordinator.dev import servers
 from coordinator.dev.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
+from tests.harness import shared_servers
 from tests.harness.llama_engine import LlamaEngine
 from tests.harness.shared_servers import Guest, Host, SharedPostgres, SharedRabbitMQ, SharedRedis
 from tests.harness.whisper_engine import WhisperEngine
@@ -127,7 +128,7 @@ def postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
         pytestconfig,
         "TEST_DATABASE_URL",
         servers.ExternalPostgres,
-        servers.private_postgres,
+        shared_servers.postgres,
         SharedPostgres,
     ) as server:
         yield server
