@@ -95,5 +95,5 @@ def test_a_meter_sees_the_work_of_a_process() -> None:
 def test_a_page_without_the_place_is_not_written_to() -> None:
     """A table never lands where no one looks for it."""
     assert "<!-- a -->\nnew\n<!-- /a -->" == put("<!-- a -->\nold\n<!-- /a -->", "a", "new")
-    with pytest.raises(SystemExit, match="no place for 'b'"):
+    with pytest.raises(SystemExit, match="no block 'b'"):
         put("<!-- a -->\n<!-- /a -->", "b", "new")
