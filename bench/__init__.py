@@ -1,1 +1,1 @@
-"""Benchmarks: what the coordinator does per second, what it costs, and where the time goes."""
+"""Benchmarks: throughput, latency and cost of the coordinator."""

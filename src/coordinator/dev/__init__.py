@@ -1,1 +1,1 @@
-"""For trying out and for tests: private servers, the demo, the generator of `schemas/`."""
+"""For trials and tests: private servers, the demo, the generator of `schemas/`."""

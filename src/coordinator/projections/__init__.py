@@ -1,1 +1,1 @@
-"""Read models: derived from the log, one file each, thrown away and rebuilt at will."""
+"""Read models: derived from the log, one file each; a rebuild gives the same rows."""

@@ -1,1 +1,1 @@
-"""Where the log and the derived tables are kept: SQLite or Postgres, and their migrations."""
+"""Storage of the log and the derived tables: SQLite or Postgres, and their migrations."""

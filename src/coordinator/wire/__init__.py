@@ -1,1 +1,1 @@
-"""What coordinators, miners and clients say to each other, and how."""
+"""The messages between coordinators, miners and clients, and their transport."""

@@ -1,1 +1,1 @@
-"""The adapters of each mode; a mode is what a coordinator keeps its log and its queues in."""
+"""The adapters of each mode; the mode decides where log and queues are kept."""

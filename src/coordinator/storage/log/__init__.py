@@ -1,1 +1,1 @@
-"""The event log over the eventsourcing recorders: SQLite, Postgres, and memory for unit tests."""
+"""The event log over the eventsourcing recorders: SQLite and Postgres."""
