@@ -18,17 +18,26 @@ from typing import Any
 import pytest
 
 
-def every(names: str | Sequence[str], values: Iterable[Any]) -> Callable[[Callable[..., Any]], Any]:
-    """The test runs with each of these values under these names; several of these decorators multiply."""
+def every(
+    names: str | Sequence[str], values: Iterable[Any] | Callable[[], Iterable[Any]]
+) -> Callable[[Callable[..., Any]], Any]:
+    """The test runs with each of these values under these names; several of these decorators multiply.
+
+    A function is asked for the values when the test runs, so that collecting tests costs nothing of theirs.
+    """
     given = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    cases = [dict(zip(given, _values(value, len(given)), strict=True)) for value in values]
+
+    ask = values if callable(values) else list(values).copy
+
+    def all_cases() -> list[dict[str, Any]]:
+        return [dict(zip(given, _values(value, len(given)), strict=True)) for value in ask()]
 
     def decorate(test: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(test):
 
             @functools.wraps(test)
             async def each_awaited(**fixtures: Any) -> None:
-                failures = []
+                failures, cases = [], all_cases()
                 for case in cases:
                     try:
                         await test(**case, **fixtures)
@@ -40,7 +49,7 @@ def every(names: str | Sequence[str], values: Iterable[Any]) -> Callable[[Callab
 
         @functools.wraps(test)
         def each(**fixtures: Any) -> None:
-            failures = []
+            failures, cases = [], all_cases()
             for case in cases:
                 try:
                     test(**case, **fixtures)

@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Intent, Recorded
-from coordinator.broker import connection
+from coordinator.broker import connection, on_demand_queues
 from coordinator.broker.connection import Broker, BrokerRefused, BrokerUnreachable, PublishFailed
 from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
@@ -79,8 +79,9 @@ async def reconnected(broker: Broker, inbox: CommandInbox) -> None:
 
 @pytest.fixture(autouse=True)
 def _back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a node boots, the pause between two attempts grows to 5 s, and each test would wait that long."""
+    """While a node boots, pauses grow to 5 s and declarations wait for 10: a test would wait as long."""
     monkeypatch.setattr(connection, "LAST_RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(on_demand_queues, "DECLARE_TIMEOUT_SECONDS", 1.0)
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ async def test_a_reader_that_never_reads_is_let_go(scene: Scene, monkeypatch: py
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", 0.1)
     job = await scene.submit(scene.alice)
     offer = await scene.poll()
-    async with live_socket(scene.url, ALICE, max_queue=1) as deaf:
+    async with live_socket(scene.url, ALICE, max_queue=1, close_timeout=0.1) as deaf:
         await deaf.subscribe()
         deaf.connection.transport.pause_reading()
         length = 0

@@ -53,6 +53,24 @@ def test_cases_may_wait() -> None:
         asyncio.run(test())
 
 
+def test_cases_may_be_asked_for_late() -> None:
+    """A function that gives the cases is called when the test runs, and not before."""
+    asked = []
+
+    def numbers() -> list[int]:
+        asked.append("now")
+        return [1, 2]
+
+    @every("number", numbers)
+    def test(number: int) -> None:
+        assert number == 1
+
+    assert [] == asked
+    with pytest.raises(AssertionError) as caught:
+        test()
+    assert ["with number=2"] == caught.value.__notes__
+
+
 def test_no_case_is_a_failure() -> None:
     """A test whose list of cases is empty fails, as is a case for a parameter that the test does not take."""
 

@@ -70,10 +70,10 @@ def whole(schema: dict[str, Any]) -> dict[str, Any]:
     return {"components": document()["components"], **schema}
 
 
-every_operation = every(("method", "path"), operations())
-every_openai_operation = every(("method", "path"), operations(of_openai=True))
-every_own_operation = every(("method", "path"), operations(of_openai=False))
-every_body = every(("method", "path"), with_body())
+every_operation = every(("method", "path"), operations)
+every_openai_operation = every(("method", "path"), lambda: operations(of_openai=True))
+every_own_operation = every(("method", "path"), lambda: operations(of_openai=False))
+every_body = every(("method", "path"), with_body)
 
 
 # --- the document ------------------------------------------------------------------------------------------
