@@ -27,7 +27,8 @@ def every(
     """
     given = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
 
-    ask = values if callable(values) else list(values).copy
+    # An enum is both: its members are meant.
+    ask = list(values).copy if isinstance(values, Iterable) else values
 
     def all_cases() -> list[dict[str, Any]]:
         return [dict(zip(given, _values(value, len(given)), strict=True)) for value in ask()]

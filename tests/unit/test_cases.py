@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from coordinator.domain.errors import Code
 from tests.harness.cases import every
 
 
@@ -69,6 +70,18 @@ def test_cases_may_be_asked_for_late() -> None:
     with pytest.raises(AssertionError) as caught:
         test()
     assert ["with number=2"] == caught.value.__notes__
+
+
+def test_members_of_an_enum_are_cases() -> None:
+    """An enum can be called, too: its members are tried all the same."""
+    tried = []
+
+    @every("code", Code)
+    def test(code: Code) -> None:
+        tried.append(code)
+
+    test()
+    assert list(Code) == tried
 
 
 def test_no_case_is_a_failure() -> None:
