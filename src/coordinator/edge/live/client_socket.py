@@ -94,6 +94,8 @@ async def client_socket(websocket: WebSocket) -> None:
                 await _ClientConversation(context, socket, subscriptions, revocation).run(first)
     except SocketClosed as closed:
         await socket.close(closed.code, closed.reason)
+    finally:
+        socket.release()
 
 
 # Starlette's own: the stacks and dependencies of FastAPI's would cost every idle socket some KiB.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -17,16 +17,16 @@ from fastapi import APIRouter, Header, Query
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from coordinator.application.keys.keyring import Grant
 from coordinator.application.ports import LogError
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import FINAL_STATES, ends_job
-from coordinator.domain.messages import Role
+from coordinator.domain.messages import Principal, Role
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Client, grant_for, grants_of
-from coordinator.edge.http.problems import refusals
+from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.reading import POSITION_HEADER, may_read
 from coordinator.edge.live.messages import JobMessage, LiveMessage, StateChanged, Subscribed
 from coordinator.edge.live.subscriptions import Subscriptions, check_position, watching
@@ -62,13 +62,33 @@ def _stream_of(description: str) -> dict[int | str, dict[str, Any]]:
 
 
 class EventStream(StreamingResponse):
-    """A stream that gives up a reader that does not read.
+    """A stream that gives up a reader that does not read, and is counted as long as it is open.
 
     Not FastAPI's `EventSourceResponse`: its endpoint is a generator, which has begun to answer before it can
     refuse an unknown job.
     """
 
     media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        context: EdgeContext,
+        principal: Principal,
+        pieces: AsyncIterator[bytes],
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(pieces, headers=headers)
+        self._context = context
+        self._principal = principal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.ExitStack() as counted:
+            try:
+                counted.enter_context(self._context.open_connections.stream(self._principal))
+            except Refusal as refusal:  # others were faster than this one since the endpoint checked
+                await Problem(refusal.code, refusal.detail).response()(scope, receive, send)
+                return
+            await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         async def send_in_time(message: Any) -> None:
@@ -102,6 +122,7 @@ async def job_events(
     last_event_id: LastEventId = None,
     progress: WithProgress = True,
 ) -> Response:
+    context.open_connections.check_stream(principal)
     since = _position(last_event_id, after) or 0
     history = (await context.live.events.histories([job_id])).get(job_id)
     if history is None or not may_read(principal, getattr(history[0].event, "client", "")):
@@ -114,7 +135,8 @@ async def job_events(
     def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
         return subscriptions.follow_jobs([job_id], since, progress=progress)
 
-    return EventStream(_sse(context, _grant(request), begin, until_final=True), headers=_headers(context))
+    pieces = _sse(context, _grant(request), begin, until_final=True)
+    return EventStream(context, principal, pieces, _headers(context))
 
 
 @router.get(
@@ -136,6 +158,7 @@ async def all_events(
     last_event_id: LastEventId = None,
     progress: WithProgress = True,
 ) -> Response:
+    context.open_connections.check_stream(principal)
     since = _position(last_event_id, after)
     if since is not None:
         await check_position(context.live, since)
@@ -147,7 +170,8 @@ async def all_events(
                 yield message
         yield Subscribed(jobs="all", position=subscriptions.position)
 
-    return EventStream(_sse(context, _grant(request), begin, until_final=False), headers=_headers(context))
+    pieces = _sse(context, _grant(request), begin, until_final=False)
+    return EventStream(context, principal, pieces, _headers(context))
 
 
 def follow_job(request: Request, context: EdgeContext, job_id: UUID) -> AsyncIterator[bytes]:

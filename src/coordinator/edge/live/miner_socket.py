@@ -85,6 +85,8 @@ async def miner_socket(websocket: WebSocket) -> None:
             await _MinerConversation(context, socket, grant.principal).run(revocation, over)
     except SocketClosed as closed:
         await socket.close(closed.code, closed.reason)
+    finally:
+        socket.release()
 
 
 route = WebSocketRoute("/ws/miner", miner_socket)

@@ -46,10 +46,11 @@ router = APIRouter()
 async def stream_inference(
     request: Request, context: Context, principal: Client, idempotency_key: IdempotencyKey = None
 ) -> Response:
+    context.open_connections.check_stream(principal)
     fields = await read_job(request, context, principal, StreamedInference, SERVICE)
     submitted = await accept(request, context, principal, fields, idempotency_key)
     pieces = _stream(request, context, principal, submitted.job_id)
-    return EventStream(pieces, headers={**STREAM_HEADERS, **headers_of(submitted)})
+    return EventStream(context, principal, pieces, {**STREAM_HEADERS, **headers_of(submitted)})
 
 
 async def _stream(
