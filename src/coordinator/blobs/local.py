@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coordinator.blobs.port import (
-    PIECE_BYTES,
     BlobInfo,
     BlobNotFound,
     BlobStoreUnavailable,
@@ -22,6 +21,8 @@ from coordinator.blobs.port import (
     is_blob_name,
 )
 
+READ_BYTES = 64 * 1024
+"""A reader that stops to read holds two of these."""
 ABANDONED_AFTER_SECONDS = 24 * 3600
 """Older temporary files belong to dead processes: no upload may take this long."""
 
@@ -140,7 +141,7 @@ class _Reading:
         self.next()
 
     def next(self) -> None:
-        self.piece = self.file.read(PIECE_BYTES)
+        self.piece = self.file.read(READ_BYTES)
         self.remaining -= len(self.piece)
         self.digest.update(self.piece)
 

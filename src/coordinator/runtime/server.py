@@ -20,7 +20,11 @@ from coordinator.runtime.connection_limits import allow_connections, connection_
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.edge import edge_of
 from coordinator.runtime.event_loop import run_loop
-from coordinator.runtime.garbage_collection import collect_rarely
+from coordinator.runtime.garbage_collection import (
+    collect_rarely,
+    return_free_memory,
+    return_large_blocks,
+)
 from coordinator.runtime.settings import Settings
 from coordinator.wire.limits import MAX_BODY_BYTES
 
@@ -56,6 +60,7 @@ async def serve(
         try:
             await coordinator.start()
             collect_rarely()
+            return_large_blocks()
             await _serve(coordinator, listener, on_ready)
         finally:
             await coordinator.stop()
@@ -105,7 +110,7 @@ def configure(app: FastAPI, limits: ConnectionLimits | None = None) -> ServerCon
         ws_per_message_deflate=False,
         lifespan="on",
     )
-    config.connections = Connections(limits)
+    config.connections = Connections(limits, on_many_lost=return_free_memory)
     return config
 
 

@@ -102,6 +102,10 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.members = dict(members or {})
 
+    def copy(self) -> Problem:
+        """The same problem, to be raised without a reference from the first one to the raising frames."""
+        return Problem(self.code, self.detail, status=self.status, headers=self.headers, members=self.members)
+
     def document(self) -> dict[str, Any]:
         """The problem document without the request's id."""
         return {

@@ -93,6 +93,7 @@ async def client_socket(websocket: WebSocket) -> None:
             with context.live.revocations.watch(grant, subscriptions.woken.set) as revocation:
                 await _ClientConversation(context, socket, subscriptions, revocation).run(first)
     except SocketClosed as closed:
+        closed.__traceback__ = None  # its frames refer to the tasks that keep it: a cycle for each socket
         await socket.close(closed.code, closed.reason)
     finally:
         socket.release()

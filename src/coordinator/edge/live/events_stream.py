@@ -16,8 +16,8 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Send
 
 from coordinator.application.keys.keyring import Grant
 from coordinator.application.ports import LogError
@@ -26,8 +26,9 @@ from coordinator.domain.job import FINAL_STATES, ends_job
 from coordinator.domain.messages import Principal, Role
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Client, grant_for, grants_of
-from coordinator.edge.http.problems import Problem, refusals
+from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import POSITION_HEADER, may_read
+from coordinator.edge.http.stored_payloads import Pieces
 from coordinator.edge.live.messages import JobMessage, LiveMessage, StateChanged, Subscribed
 from coordinator.edge.live.subscriptions import Subscriptions, check_position, watching
 
@@ -61,7 +62,7 @@ def _stream_of(description: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-class EventStream(StreamingResponse):
+class EventStream(Pieces):
     """A stream that gives up a reader that does not read, and is counted as long as it is open.
 
     Not FastAPI's `EventSourceResponse`: its endpoint is a generator, which has begun to answer before it can
@@ -77,18 +78,7 @@ class EventStream(StreamingResponse):
         pieces: AsyncIterator[bytes],
         headers: Mapping[str, str],
     ) -> None:
-        super().__init__(pieces, headers=headers)
-        self._context = context
-        self._principal = principal
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.ExitStack() as counted:
-            try:
-                counted.enter_context(self._context.open_connections.stream(self._principal))
-            except Refusal as refusal:  # others were faster than this one since the endpoint checked
-                await Problem(refusal.code, refusal.detail).response()(scope, receive, send)
-                return
-            await super().__call__(scope, receive, send)
+        super().__init__(pieces, headers=headers, counted=context.open_connections.stream(principal))
 
     async def stream_response(self, send: Send) -> None:
         async def send_in_time(message: Any) -> None:
@@ -174,7 +164,7 @@ async def all_events(
     return EventStream(context, principal, pieces, _headers(context))
 
 
-def follow_job(request: Request, context: EdgeContext, job_id: UUID) -> AsyncIterator[bytes]:
+def follow_job(request: Request, context: EdgeContext, job_id: UUID) -> AsyncGenerator[bytes]:
     """The stream of one job from its beginning to its end, for endpoints that have submitted it."""
 
     def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
@@ -197,7 +187,7 @@ async def _sse(
     begin: Callable[[Subscriptions], AsyncGenerator[LiveMessage]],
     *,
     until_final: bool,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """The stream's bytes. It ends if the log is out of reach or the key is revoked; readers reconnect."""
     yield format_sse_event(retry=RETRY_MS)
     async with watching(context.live, grant.principal) as subscriptions:

@@ -95,6 +95,7 @@ class _Request:
                 raise unknown_key()
             return await check_signature(self._scope, receive, self._context, grants)
         except Problem as problem:
+            problem.__traceback__ = None  # it is kept with the request, to which its frames refer: a cycle
             return await self._throttled(problem), receive
 
     async def spend(self, identity: Identity) -> Problem | None:

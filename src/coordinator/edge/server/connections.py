@@ -6,6 +6,7 @@ One pass over all connections every few seconds finds stuck ones, so a request c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from coordinator.domain.errors import Code
@@ -16,7 +17,9 @@ from coordinator.edge.state.open_connections import ConnectionLimits, Refusals
 WRITE_SECONDS: Final = 60.0
 """A connection whose peer takes no data for so long is cut. The kernel reports progress in steps of some
 64 KiB (`runtime.server.UNSENT_BYTES`), so a reader must take about 1 KiB a second."""
-SWEEP_SECONDS: Final = 5.0
+SWEEP_SECONDS: Final = 2.0
+MANY_LOST: Final = 32
+"""Connections lost with a request or messages under way, after which their memory is given back."""
 MAX_LINGERING: Final = 64
 """Refused connections that may still be reading their refusal; further ones are cut without a text."""
 
@@ -39,12 +42,17 @@ class Connections:
     write_seconds = WRITE_SECONDS
     sweep_seconds = SWEEP_SECONDS
 
-    def __init__(self, limits: ConnectionLimits | None = None) -> None:
+    def __init__(
+        self, limits: ConnectionLimits | None = None, on_many_lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_many_lost` is called soon after MANY_LOST connections were lost with work under way."""
         self._limits = limits or ConnectionLimits()
         self._open: dict[asyncio.BaseProtocol, _Connection] = {}
         self._networks: dict[str, int] = {}
         self._refusals = Refusals()
         self._lingering = 0
+        self._on_many_lost = on_many_lost
+        self._lost = 0
         self._sweep: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -68,8 +76,8 @@ class Connections:
             self._sweep = asyncio.get_running_loop().call_later(self.sweep_seconds, self._look)
         return None
 
-    def release(self, protocol: asyncio.BaseProtocol) -> None:
-        """The connection is closed. Does nothing for one that was refused."""
+    def release(self, protocol: asyncio.BaseProtocol, *, under_way: bool) -> None:
+        """The connection is closed; was work of it under way? Does nothing for one that was refused."""
         connection = self._open.pop(protocol, None)
         if connection is None:
             return
@@ -78,9 +86,7 @@ class Connections:
             self._networks[connection.network] = left
         else:
             del self._networks[connection.network]
-        if not self._open and self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        self._lost += under_way
 
     def hand_over(self, old: asyncio.BaseProtocol, new: asyncio.BaseProtocol) -> None:
         """The connection goes on with another protocol."""
@@ -106,7 +112,12 @@ class Connections:
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        self._sweep = loop.call_later(self.sweep_seconds, self._look)
+        self._sweep = None
+        if self._lost >= MANY_LOST:
+            self._lost = 0
+            self._on_many_lost()
+        if self._open or self._lost:
+            self._sweep = loop.call_later(self.sweep_seconds, self._look)
         now = loop.time()
         for connection in list(self._open.values()):
             unsent = _unsent(connection.transport)

@@ -5,6 +5,7 @@ answer is complete, it reads on, however many requests wait. It leaves requests 
 application, to themselves when the connection is lost. Here
 
 - nothing is read while a request waits for the answer to another, or while the peer takes no data;
+- a peer whose bytes cost much work (the smallest of chunks) is read less often;
 - only MAX_WAITING requests wait; then the connection ends with the last of their answers, and 429;
 - a lost connection ends the application of its running request, and drops everything else at once.
 """
@@ -12,6 +13,7 @@ application, to themselves when the connection is lost. Here
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,6 +28,10 @@ from coordinator.edge.server.header_limits import MAX_HEADER_BYTES, LimitedHeade
 
 MAX_WAITING: Final = 8
 """Pipelined requests that may wait for an answer. Their headers together are bounded as those of one."""
+MUCH_WORK_SECONDS: Final = 0.005
+"""Parsing the bytes of one read takes far less, unless they are made to take long."""
+REST_FACTOR: Final = 4.0
+"""Reading rests for so many times the seconds that parsing took."""
 LINGER_SECONDS: Final = 2.0
 """For a peer to read why its connection was refused."""
 
@@ -68,6 +74,7 @@ class BoundedHttp(LimitedHeaders):
         self._waiting_bytes = 0  # of the headers of requests that wait
         self._last_word: Problem | None = None
         """Nothing more is read; this is said once all requests so far are answered."""
+        self._resting: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
 
     # --- the connection ------------------------------------------------------------------------------------
@@ -79,7 +86,7 @@ class BoundedHttp(LimitedHeaders):
             self._turn_away(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._all.release(self)
+        self._all.release(self, under_way=self._under_way())
         if self._lingering is not None:
             self._lingering.cancel()
             self._all.end_lingering()
@@ -88,6 +95,8 @@ class BoundedHttp(LimitedHeaders):
             # uvicorn tells the newest request only, which may be waiting behind this one.
             running.disconnected = True
             running.message_event.set()
+        if self._resting is not None:
+            self._resting.cancel()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._forget()
@@ -122,7 +131,10 @@ class BoundedHttp(LimitedHeaders):
     def data_received(self, data: bytes) -> None:
         if self._lingering is not None or self._last_word is not None or self.transport.is_closing():
             return
+        began = time.perf_counter()
         super().data_received(data)
+        if (took := time.perf_counter() - began) > MUCH_WORK_SECONDS:
+            self._rest(took * REST_FACTOR)
         if self.parser is None or self._under_way() or self._in_headers or self.transport.is_closing():
             return
         # Line ends between requests begin none; they must not keep the connection for ever.
@@ -154,7 +166,16 @@ class BoundedHttp(LimitedHeaders):
         super()._start_asgi_task(cycle, app)
 
     def _may_read(self) -> bool:
-        return not self.pipeline and self._last_word is None
+        return not self.pipeline and self._last_word is None and self._resting is None
+
+    def _rest(self, seconds: float) -> None:
+        if self._resting is None and not self.transport.is_closing():
+            self._resting = self.loop.call_later(seconds, self._rested)
+            self.flow.pause_reading()
+
+    def _rested(self) -> None:
+        self._resting = None
+        self.flow.resume_reading()
 
     def _under_way(self) -> bool:
         return self._running is not None or bool(self.pipeline)

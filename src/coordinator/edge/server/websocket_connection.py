@@ -42,7 +42,7 @@ class BoundedWebSocket(RefusedWebSockets):
         self.conn.max_message_size = MAX_STRANGER_BYTES
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._all.release(self)
+        self._all.release(self, under_way=True)
         super().connection_lost(exc)
         self._input = memoryview(b"")
         self.frames = []
