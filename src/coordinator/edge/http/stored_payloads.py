@@ -37,7 +37,7 @@ async def result_pieces(context: EdgeContext, row: JobRow) -> AsyncIterator[byte
     if stored is None:
         return None
     blob = result_blob(stored, row)
-    return joined(stored.body) if blob is None else await begun(context.blobs.get(blob))
+    return Joined(stored.body) if blob is None else await begun(context.blobs.get(blob))
 
 
 async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -47,7 +47,7 @@ async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     except BaseException:
         await closed(pieces)
         raise
-    return joined(first, pieces)
+    return Joined(first, pieces)
 
 
 class Pieces(StreamingResponse):
@@ -100,21 +100,33 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def closed(pieces: object) -> None:
-    """Close a generator of pieces; does nothing for other iterators."""
-    if isinstance(pieces, AsyncGenerator):
+    """Close a source of pieces; does nothing for iterators that can't be closed."""
+    if isinstance(pieces, AsyncGenerator | Joined):
         await pieces.aclose()
 
 
-async def joined(
-    before: bytes, pieces: AsyncIterator[bytes] | None = None, after: bytes = b""
-) -> AsyncIterator[bytes]:
-    """These bytes, the pieces, and these bytes."""
-    try:
-        yield before
-        if pieces is not None:
-            async for piece in pieces:
-                yield piece
-        if after:
-            yield after
-    finally:
-        await closed(pieces)
+class Joined:
+    """These bytes, the pieces, and these bytes. Closing it closes the pieces, also before the first one."""
+
+    def __init__(self, before: bytes, pieces: AsyncIterator[bytes] | None = None, after: bytes = b"") -> None:
+        self._pieces = pieces
+        self._all = _joined(before, pieces, after)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._all
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._all)
+
+    async def aclose(self) -> None:
+        await self._all.aclose()
+        await closed(self._pieces)
+
+
+async def _joined(before: bytes, pieces: AsyncIterator[bytes] | None, after: bytes) -> AsyncGenerator[bytes]:
+    yield before
+    if pieces is not None:
+        async for piece in pieces:
+            yield piece
+    if after:
+        yield after

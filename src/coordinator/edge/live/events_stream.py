@@ -71,15 +71,6 @@ class EventStream(Pieces):
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self,
-        context: EdgeContext,
-        principal: Principal,
-        pieces: AsyncIterator[bytes],
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(pieces, headers=headers, counted=context.open_connections.stream(principal))
-
     async def stream_response(self, send: Send) -> None:
         async def send_in_time(message: Any) -> None:
             try:
@@ -89,6 +80,13 @@ class EventStream(Pieces):
                 raise OSError("the reader does not read") from None
 
         await super().stream_response(send_in_time)
+
+
+def event_stream(
+    context: EdgeContext, principal: Principal, pieces: AsyncIterator[bytes], headers: Mapping[str, str]
+) -> EventStream:
+    """A stream to this principal, counted among its open streams."""
+    return EventStream(pieces, headers=headers, counted=context.open_connections.stream(principal))
 
 
 @router.get(
@@ -126,7 +124,7 @@ async def job_events(
         return subscriptions.follow_jobs([job_id], since, progress=progress)
 
     pieces = _sse(context, _grant(request), begin, until_final=True)
-    return EventStream(context, principal, pieces, _headers(context))
+    return event_stream(context, principal, pieces, _headers(context))
 
 
 @router.get(
@@ -161,7 +159,7 @@ async def all_events(
         yield Subscribed(jobs="all", position=subscriptions.position)
 
     pieces = _sse(context, _grant(request), begin, until_final=False)
-    return EventStream(context, principal, pieces, _headers(context))
+    return event_stream(context, principal, pieces, _headers(context))
 
 
 def follow_job(request: Request, context: EdgeContext, job_id: UUID) -> AsyncGenerator[bytes]:

@@ -18,7 +18,7 @@ from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.job_wait import final_job
 from coordinator.edge.http.stored_payloads import closed, result_pieces
 from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, IdempotencyKey, accept, headers_of
-from coordinator.edge.live.events_stream import STREAM_HEADERS, EventStream, follow_job
+from coordinator.edge.live.events_stream import STREAM_HEADERS, EventStream, event_stream, follow_job
 from coordinator.edge.models.jobs import JobError
 from coordinator.edge.services.typed_route import read_job, request_body
 from coordinator.services.llm_inference import SERVICE, StreamedInference
@@ -51,7 +51,7 @@ async def stream_inference(
     fields = await read_job(request, context, principal, StreamedInference, SERVICE)
     submitted = await accept(request, context, principal, fields, idempotency_key)
     pieces = _stream(request, context, principal, submitted.job_id)
-    return EventStream(context, principal, pieces, {**STREAM_HEADERS, **headers_of(submitted)})
+    return event_stream(context, principal, pieces, {**STREAM_HEADERS, **headers_of(submitted)})
 
 
 async def _stream(
