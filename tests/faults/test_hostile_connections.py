@@ -38,6 +38,7 @@ from tests.harness.processes import Process
 from tests.harness.stage import ALICE, BOB, Stage
 from tests.harness.waiting import eventually
 
+MAY_BE_HELD = 100 * MIB
 MAY_STAY = 60 * MIB
 KEY = f"X-Api-Key: {ALICE}"
 BLOB_BYTES = 8 * MIB
@@ -76,6 +77,7 @@ class Scene:
         peers = {name: Peer(self.port) for name in attacks}
         with honest_beside(self.port, BOB) as honest:
             await asyncio.to_thread(run_all, *(lambda a=a, n=n: a(peers[n]) for n, a in attacks.items()))
+            assert resident(self.pid) <= before + MAY_BE_HELD
             for peer in peers.values():
                 peer.leave()
         served(honest)
