@@ -40,6 +40,8 @@ from tests.harness.waiting import eventually
 
 MAY_BE_HELD = 100 * MIB
 MAY_STAY = 60 * MIB
+USUAL_SECONDS = 0.7
+"""For which the honest client is observed before an attack."""
 KEY = f"X-Api-Key: {ALICE}"
 BLOB_BYTES = 8 * MIB
 PUT = f"/v1/blobs/{'a' * 64}"
@@ -73,6 +75,9 @@ class Scene:
 
     async def attacked_by(self, **attacks: Callable[[Peer], None]) -> dict[str, Peer]:
         """All attacks at once; afterwards the memory is back, and the honest client was served."""
+        with honest_beside(self.port, BOB) as honest:
+            await asyncio.sleep(USUAL_SECONDS)
+        usual = max(honest.times)
         before = resident(self.pid)
         peers = {name: Peer(self.port) for name in attacks}
         with honest_beside(self.port, BOB) as honest:
@@ -80,7 +85,7 @@ class Scene:
             assert resident(self.pid) <= before + MAY_BE_HELD
             for peer in peers.values():
                 peer.leave()
-        served(honest)
+        served(honest, usual)
         await eventually(
             lambda: resident(self.pid) <= before + MAY_STAY,
             f"{', '.join(attacks)}: memory back to {before // MIB} MiB, not {resident(self.pid) // MIB} MiB",
@@ -90,13 +95,11 @@ class Scene:
         return peers
 
 
-def served(honest: Honest) -> None:
-    """The honest client had its answers, in time: a slow one in twenty may be the machine's other work."""
+def served(honest: Honest, usual: float) -> None:
+    """The honest client had its answers within a second, or as fast as this busy machine answers at all."""
     assert honest.failed == []
-    times = sorted(honest.times)
-    assert len(times) >= 4
-    assert times[len(times) * 19 // 20 - 1] < 1.0, times[-10:]
-    assert times[-1] < 5.0
+    assert len(honest.times) >= 4
+    assert max(honest.times) < max(1.0, 10 * usual), (usual, sorted(honest.times)[-10:])
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +196,7 @@ async def test_bodies_without_end(scene: Scene) -> None:
         parts=floods(form, b"%x\r\n%s\r\n" % (len(PART), PART)),
         large=floods(head("POST", "/v1/jobs", KEY, "Content-Length: 99000000000"), b"x"),
     )
-    await eventually(lambda: descriptors(scene.pid) < before + 20, "the files of the uploads closed")
+    await eventually(lambda: descriptors(scene.pid) <= before, "the descriptors given back")
     parts = scene.stage.folder / "blobs" / "tmp"
     await eventually(lambda: list(parts.iterdir()) == [], "the uploads' files removed")
 
@@ -207,6 +210,6 @@ async def test_peers_that_do_not_read(scene: Scene) -> None:
         silent=unread(300, b""),
         waits=abandoned_waits(f"/v1/jobs/{scene.job}/result?wait=1"),
     )
-    await eventually(lambda: descriptors(scene.pid) < before + 20, "the descriptors given back")
+    await eventually(lambda: descriptors(scene.pid) <= before, "the descriptors given back")
     log = scene.process.log.read_text()
     assert log.count("MAX_STREAMS_PER_KEY") == 1  # one line, for hundreds of refusals

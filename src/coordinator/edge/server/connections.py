@@ -6,8 +6,9 @@ One pass over all connections every few seconds finds stuck ones, so a request c
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from coordinator.domain.errors import Code
 from coordinator.edge.http.problems import Problem
@@ -22,6 +23,14 @@ MANY_LOST: Final = 32
 """Connections lost with a request or messages under way, after which their memory is given back."""
 MAX_LINGERING: Final = 64
 """Refused connections that may still be reading their refusal; further ones are cut without a text."""
+
+
+class ConnectionProtocol(Protocol):
+    """A protocol of an open connection."""
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether nothing is read from the peer at the moment."""
 
 
 class _Connection:
@@ -47,7 +56,7 @@ class Connections:
     ) -> None:
         """`on_many_lost` is called soon after MANY_LOST connections were lost with work under way."""
         self._limits = limits or ConnectionLimits()
-        self._open: dict[asyncio.BaseProtocol, _Connection] = {}
+        self._open: dict[ConnectionProtocol, _Connection] = {}
         self._networks: dict[str, int] = {}
         self._refusals = Refusals()
         self._lingering = 0
@@ -58,7 +67,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> Problem | None:
+    def admit(self, protocol: ConnectionProtocol, transport: asyncio.Transport) -> Problem | None:
         """Count a new connection; or the refusal, and it is not counted."""
         peer = transport.get_extra_info("peername")
         network = network_of(peer[0]) if isinstance(peer, tuple) else ""
@@ -76,7 +85,7 @@ class Connections:
             self._sweep = asyncio.get_running_loop().call_later(self.sweep_seconds, self._look)
         return None
 
-    def release(self, protocol: asyncio.BaseProtocol, *, under_way: bool) -> None:
+    def release(self, protocol: ConnectionProtocol, *, under_way: bool) -> None:
         """The connection is closed; was work of it under way? Does nothing for one that was refused."""
         connection = self._open.pop(protocol, None)
         if connection is None:
@@ -88,13 +97,13 @@ class Connections:
             del self._networks[connection.network]
         self._lost += under_way
 
-    def hand_over(self, old: asyncio.BaseProtocol, new: asyncio.BaseProtocol) -> None:
+    def hand_over(self, old: ConnectionProtocol, new: ConnectionProtocol) -> None:
         """The connection goes on with another protocol."""
         connection = self._open.pop(old, None)
         if connection is not None:
             self._open[new] = connection
 
-    def took_data(self, protocol: asyncio.BaseProtocol) -> None:
+    def took_data(self, protocol: ConnectionProtocol) -> None:
         """The peer has taken so much that more may be written."""
         connection = self._open.get(protocol)
         if connection is not None:
@@ -119,10 +128,13 @@ class Connections:
         if self._open or self._lost:
             self._sweep = loop.call_later(self.sweep_seconds, self._look)
         now = loop.time()
-        for connection in list(self._open.values()):
+        unheard = []
+        for protocol, connection in list(self._open.items()):
             unsent = _unsent(connection.transport)
             if not unsent:
                 connection.unsent = 0
+                if protocol.reading_paused and not connection.transport.is_closing():
+                    unheard.append(connection.transport)
                 continue
             if not connection.unsent or unsent < connection.unsent:
                 connection.took = now
@@ -130,6 +142,19 @@ class Connections:
                 self._refusals.note("reads nothing", address=connection.network)
                 connection.transport.abort()
             connection.unsent = unsent
+        for transport in _gone(unheard):
+            transport.abort()
+
+
+def _gone(transports: list[asyncio.Transport]) -> list[asyncio.Transport]:
+    """Those whose peer has closed the connection: while nothing is read, the event loop does not notice."""
+    if not transports or not hasattr(select, "POLLRDHUP"):  # Linux has it
+        return []
+    by_descriptor = {each.get_extra_info("socket").fileno(): each for each in transports}
+    poll = select.poll()
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLRDHUP)
+    return [by_descriptor[descriptor] for descriptor, _ in poll.poll(0)]
 
 
 def connections_of(config: Any) -> Connections:

@@ -109,6 +109,10 @@ class BoundedHttp(LimitedHeaders):
         # What the peer has not taken by now it never will.
         self.transport.abort()
 
+    @property
+    def reading_paused(self) -> bool:
+        return self.flow.read_paused
+
     def _forget(self) -> None:
         """Cut the cycles of references, so that all memory comes back now and not with a late collection."""
         if isinstance(self.flow, _Flow):
@@ -216,7 +220,7 @@ class BoundedHttp(LimitedHeaders):
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
-        protocol = self.transport.get_protocol()
+        protocol: Any = self.transport.get_protocol()
         self._all.hand_over(self, protocol)
         self._stop_timer()
         self._forget()

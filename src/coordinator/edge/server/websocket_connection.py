@@ -36,6 +36,7 @@ class BoundedWebSocket(RefusedWebSockets):
         self._all = connections_of(config)
         self._input = memoryview(b"")
         """Bytes that were read, and not parsed yet."""
+        self.reading_paused = False
         self._control_frames = 0
         self._control_since = 0.0
         self._trusted_bytes = self.conn.max_message_size
@@ -103,10 +104,11 @@ class BoundedWebSocket(RefusedWebSockets):
             self._input = memoryview(b"")
             return
         # Also where the base class thinks otherwise: both calls may be repeated.
-        if self._may_parse() and not self._input:
-            self.transport.resume_reading()
-        else:
+        self.reading_paused = bool(self._input) or not self._may_parse()
+        if self.reading_paused:
             self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
     # --- frames --------------------------------------------------------------------------------------------
     def handle_ping(self) -> None:
