@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -358,7 +359,7 @@ async def test_lost_connections_leave_no_cycles(edge: Bench) -> None:
                 await asyncio.sleep(0.15)
             await asyncio.sleep(0.15)
 
-        left = {name: await _garbage_of(lambda first=first: lose(first)) for name, first in kinds.items()}
+        left = {name: await _garbage_of(partial(lose, first)) for name, first in kinds.items()}
     assert {name: found for name, found in left.items() if found} == {}
 
 

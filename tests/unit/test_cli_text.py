@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import typer
 
-from coordinator.cli import dev_files
 from coordinator.broker.connection import BrokerRefused
 from coordinator.broker.topology import TopologyMismatch
+from coordinator.cli import dev_files
 from coordinator.cli.errors import CommandError, Exit, explain
 from coordinator.cli.main import app, main
 from coordinator.cli.options import json_object
