@@ -15,6 +15,7 @@ from coordinator.application.commands.names import Names
 from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
+from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Appended, Clock, Intent, NewEvent, Recorded, StoredPayload
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.job import JobSubmit, is_final
@@ -64,18 +65,28 @@ class Bench:
         log: Any,
         unowned: set[tuple[str, str]] | None = None,
         more: Sequence[Handler[Any]] = (),
+        blobs: Any = None,
     ) -> None:
-        """`unowned`: blobs that are not their senders'; `more`: handlers of other nouns."""
+        """`unowned`: blobs that are not their senders'; `more`: handlers of other nouns; `blobs`: a store."""
         self.log = log
         self.committed: list[Appended] = []
         ids = Ids()
         self.bus = CommandBus(log, CLOCK, StateCache(is_final), ids)
         self.bus.on_committed(self._on_committed)
         self.names = Names(self.bus.state)
-        references = References(log, NoBlobs(), lambda pairs: unowned or set())
+        references = References(log, blobs or NoBlobs(), lambda pairs: unowned or set())
         key = SigningKey(bytes(32))
         handlers: tuple[Handler[Any], ...] = (
-            JobCommands(key, self.names, NoBlobs(), references, PayloadSchemas(), ids),
+            JobCommands(
+                key,
+                self.names,
+                blobs or NoBlobs(),
+                references,
+                PayloadSchemas(),
+                ids,
+                self.bus.states,
+                ServiceVersions(log, self.bus.states),
+            ),
             ServiceCommands(self.names),
             *more,
         )

@@ -32,6 +32,7 @@ from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.payloads.references import References, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
+from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Clock
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
@@ -87,9 +88,10 @@ def connect(
     keys = KeyFollower(feed, adapters.log, adapters.database, keyring, watermarks)
     references = References(adapters.log, blobs, partial(unowned_blobs, adapters.database))
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
+    services = ServiceVersions(adapters.log, bus.states)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
-        JobCommands(key, names, blobs, references, schemas, ids),
+        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),

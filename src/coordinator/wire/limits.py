@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 MAX_BODY_BYTES: Final = 2**20
+MAX_VALUES: Final = 65_536
+"""Values of all kinds in the JSON of one message."""
+MAX_CONTAINERS: Final = 32_768
+"""Arrays and objects among them."""
 MAX_ARRAY_LENGTH: Final = 500
 """Commands, progress reports or events in one message."""
 MAX_PROGRESS_TEXT: Final = 65_536

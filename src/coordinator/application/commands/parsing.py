@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from coordinator.crypto.json_size import has_more_values
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Principal
 from coordinator.domain.registry import COMMANDS
 from coordinator.validation import describe_invalid
-from coordinator.wire.limits import MAX_BODY_BYTES
+from coordinator.wire.limits import MAX_BODY_BYTES, MAX_CONTAINERS, MAX_VALUES
 
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 18  # always within 64 bits
@@ -35,11 +36,19 @@ _UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
 def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """The JSON in `body`; every store can keep it. Raises Refusal.
 
-    Refused are: more than `max_bytes`, invalid JSON, NaN and infinity, NUL and lone surrogates, nesting
-    deeper than MAX_DEPTH, integers beyond 64 bits.
+    Refused are: more than `max_bytes`, more than MAX_VALUES values or MAX_CONTAINERS arrays and objects,
+    invalid JSON, NaN and infinity, NUL and lone surrogates, nesting deeper than MAX_DEPTH, integers beyond
+    64 bits.
     """
     if len(body) > max_bytes:
         raise Refusal(Code.TOO_LARGE, f"the body has {len(body)} bytes; the limit is {max_bytes}")
+    # Before it is parsed: every value costs memory and time, in the parser and in each later step.
+    if has_more_values(body, MAX_VALUES, MAX_CONTAINERS):
+        raise Refusal(
+            Code.TOO_LARGE,
+            f"the body has more than {MAX_VALUES} values, or more than {MAX_CONTAINERS} arrays and objects; "
+            "send large data as a file",
+        )
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:

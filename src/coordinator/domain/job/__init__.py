@@ -23,7 +23,9 @@ from coordinator.domain.job.decide import (
     JobContext,
     SubmitContext,
     WorkDone,
+    check_result,
     decide,
+    no_service,
 )
 from coordinator.domain.job.events import (
     FINAL_STATES,
@@ -104,6 +106,7 @@ __all__ = [
     "SubmitContext",
     "WorkDone",
     "answer",
+    "check_result",
     "decide",
     "ends_job",
     "error_of",
@@ -112,5 +115,6 @@ __all__ = [
     "is_final",
     "is_job_event",
     "job_stream",
+    "no_service",
     "state_after",
 ]
