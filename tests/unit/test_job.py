@@ -86,7 +86,7 @@ def test_submit_records_the_terms_of_the_service_as_they_are_now() -> None:
         a_spec(timeout_seconds=60, pricing={"unit": "hour", "amount": "3.6"}), version=7
     )
     given().when(submit(), service=service).then(
-        submitted(service_version=7, timeout_seconds=60, list_price="0.001000000")
+        submitted(service_version=7, timeout_seconds=60, list_price="0.001000000", max_units="60.000")
     )
 
 
@@ -205,11 +205,13 @@ def test_start_by_a_miner_that_cannot_do_it_is_refused_with_the_reason() -> None
     ("own_price", "limit", "unit_price"),
     [
         (None, None, "0.002"),  # the list price
-        (None, "0.001", "0.001"),  # the limit, where it is lower than the list price
+        (None, "0.002", "0.002"),
         (None, "0.003", "0.002"),
         ("0.0015", "0.003", "0.0015"),  # its own
-        ("0.01", None, "0.01"),
+        ("0.002", None, "0.002"),
+        ("0.01", "0.01", "0.01"),
         ("0", None, "0"),
+        ("0", "0", "0"),
     ],
 )
 def test_the_price_is_the_miners_own_or_the_list_price_within_the_limit(
@@ -354,7 +356,10 @@ def test_the_price_is_rounded_half_up_to_six_places() -> None:
 def test_the_price_is_exact_for_the_largest_numbers() -> None:
     """A week at the highest price that can be written is multiplied without rounding the integer part."""
     week = 604_800 * SECOND
-    history = [submitted(expires_at=T0 + week), started(unit_price="999999999999.999999999")]
+    history = [
+        submitted(expires_at=T0 + week, max_units="604800.000"),
+        started(unit_price="999999999999.999999999"),
+    ]
     decided = given(*history).when(complete(ended=T0 + week), now=T0 + week)
     assert "604798999999999999.999395" == decided.answer["receipt"]["price"]
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar, NamedTuple, assert_never, cast
 from uuid import UUID
 
+from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
@@ -67,9 +68,6 @@ MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
 MAX_STATEMENT_MEMBERS = 32
 MAX_BLOBS = 512  # references per payload or result, because the owner of each is looked up
-VERIFY_AT_ONCE = 50
-"""Signatures that are checked before other tasks get their turn. Not in a thread: each check releases the
-interpreter's lock, and under load waits far longer for the lock than the check takes."""
 
 
 class PreparedSubmit(NamedTuple):
@@ -134,18 +132,18 @@ class JobCommands(Handler[Details]):
     # --- before the decision --------------------------------------------------------------------------------
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
         """Commands that arrive together share a verifier, as statements may share a signature, and one query
-        for the blobs that they refer to."""
+        for the blobs that they refer to. Signatures are not checked in a thread: each check releases the
+        interpreter's lock, and under load waits far longer for the lock than the check takes."""
         verifier = StatementVerifier()
         prepared: list[Prepared[Details] | Refused] = []
         leases = iter(await self._leases([i for i in intents if isinstance(i.command, JobComplete)]))
-        results = 0
+        turns = Turns()
         for intent in intents:
             lease: Lease = None
             if isinstance(intent.command, JobComplete):
                 lease = next(leases)
-                results += 1
-                if results % VERIFY_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            if turns.over():
+                await asyncio.sleep(0)
             try:
                 prepared.append(await self._prepare(intent, lease, verifier))
             except Refusal as refusal:
@@ -263,9 +261,12 @@ class JobCommands(Handler[Details]):
         streams += dict.fromkeys(miner_stream(c.miner_id) for c in commands)
         states = await self._states(streams, fresh=fresh)
         leases: list[Lease] = []
+        turns = Turns()
         for intent, command in zip(intents, commands, strict=True):
             found, miner = states[command.job_id], states[miner_stream(command.miner_id)]
             state: JobState = found if type(found) in STATE_NAMES else None
+            if turns.over():
+                await asyncio.sleep(0)
             try:
                 standing = check_result(state, command, intent.principal, miner)
             except Refusal as refusal:
