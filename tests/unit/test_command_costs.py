@@ -21,6 +21,7 @@ from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import Intent
 from coordinator.blobs.port import BlobInfo
 from coordinator.broker.envelope import ReceivedMessage, read_commands
+from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import verify_receipt
 from coordinator.crypto.statement import Statement, sign_statement
@@ -117,7 +118,7 @@ def held(job_id: str, attempt: int) -> dict[str, Any]:
 
 
 def proof(job: Any, attempt: int, result: Any, **changes: Any) -> dict[str, Any]:
-    body = jobs.canonical_json(result)
+    body = canonical_json(result)
     fields: dict[str, Any] = {
         "job_id": str(job.job_id),
         "attempt": attempt,
