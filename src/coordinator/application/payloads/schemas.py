@@ -120,7 +120,7 @@ def _fault(compiled: Compiled, document: dict[str, Any], rough: bytes | None, ro
     if has_more_values(rough or rough_json(document), MAX_LISTED_CHECKS // compiled.subschemas):
         return f"{root} {_UNLISTED}"
     found = zip(problems(compiled.validator, document), range(MAX_PROBLEMS_TOLD), strict=False)
-    return "; ".join(f"{problem.place or root} {problem.text}" for problem, _ in found)
+    return "; ".join(dict.fromkeys(f"{problem.place or root} {problem.text}" for problem, _ in found))
 
 
 def check_spec(spec: ServiceSpec) -> Refusal | None:
