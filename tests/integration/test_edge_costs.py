@@ -74,14 +74,14 @@ async def test_a_refused_command_leaves_no_blob(any_edge: Bench) -> None:
     ):
         assert expected == await code(await edge.complete({**offer, **changes}, {"text": LARGE}))
     late = await edge.complete(offer, {"text": LARGE}, session_id="another-session")
-    assert (409, "STALE_ATTEMPT") == await code(late)
+    assert (422, "INVALID_STATEMENT") == await code(late)
     assert kept == blobs(edge)
     assert 200 == (await edge.complete(offer, {"text": LARGE + "result"})).status_code
     assert 2 == len(blobs(edge))
 
 
 async def test_a_result_against_the_schema_fails_the_attempt(any_edge: Bench) -> None:
-    """INVALID_RESULT for the miner, another attempt for the job, no receipt; the job may then be completed."""
+    """INVALID_RESULT for the miner, another attempt for the job, no receipt; then the job is completed."""
     edge = any_edge
     await registered(edge)
     await edge.register(capabilities=ABLE)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar, NamedTuple, assert_never, cast
+from typing import Any, ClassVar, Literal, NamedTuple, assert_never, cast
 from uuid import UUID
 
 from coordinator.application.background import Turns
@@ -48,6 +48,7 @@ from coordinator.domain.job import (
     JobState,
     JobSubmit,
     JobSubmitted,
+    KnownJob,
     Queued,
     Running,
     SubmitContext,
@@ -95,8 +96,19 @@ class PreparedResult(NamedTuple):
 
 
 Details = PreparedSubmit | PreparedResult | None
-Lease = tuple[str, JobSubmitted] | Refusal | None
-"""The place of a result in its job (see `check_result`), and the job; or the refusal of the result."""
+
+
+class Place(NamedTuple):
+    """The place of a result in its job, by the states before its batch."""
+
+    kind: Literal["due", "repeat", "ended"]
+    """See `check_result`."""
+    state: KnownJob
+    miner: MinerState
+
+
+Lease = Place | Refusal | None
+"""The place of a result, or its refusal; None for other commands."""
 _UNPROVEN = Refusal(Code.UNAVAILABLE, "concurrent commands change this; send it again")
 
 
@@ -268,28 +280,27 @@ class JobCommands(Handler[Details]):
             if turns.over():
                 await asyncio.sleep(0)
             try:
-                standing = check_result(state, command, intent.principal, miner)
+                kind = check_result(state, command, intent.principal, miner)
             except Refusal as refusal:
                 leases.append(refusal)
                 continue
             assert state is not None
-            leases.append((standing, state.job))
+            leases.append(Place(kind, state, miner))
         return leases
 
     async def _complete(
         self, intent: Intent, command: JobComplete, lease: Lease, verifier: StatementVerifier
     ) -> Prepared[Details]:
-        assert isinstance(lease, tuple)
-        standing, job = lease
+        assert isinstance(lease, Place)
         prepared: Prepared[Details] = Prepared(
             intent, self, command.job_id, PreparedResult(), reads=(miner_stream(command.miner_id),)
         )
-        if standing == "repeat":
+        if lease.kind == "repeat":
             return prepared
         rough = rough_json(command.result)
-        if breach := await self._breach(job, command.result, rough):
+        if breach := await self._breach(lease.state.job, command.result, rough):
             return prepared._replace(details=PreparedResult(breach=breach))
-        if standing == "ended":
+        if lease.kind == "ended":
             return prepared  # the decision says why it is too late
         _verify(verifier, command)
         body = await self._large.run(len(rough), _canonical, command.result)
@@ -299,6 +310,9 @@ class JobCommands(Handler[Details]):
                 Code.INVALID_STATEMENT,
                 "result_digest is not the SHA-256 of result_salt and the result's canonical JSON",
             )
+        # The decision compares the statement, too; a large body is not stored before.
+        if len(body) > MAX_INLINE_BYTES and (fault := _check_statement(lease.state, command, lease.miner)):
+            raise fault
         return prepared._replace(
             details=PreparedResult(_refs(body), proven=True),
             payload=StoredPayload(command.job_id, "result", salt, body),
