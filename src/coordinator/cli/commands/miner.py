@@ -110,6 +110,7 @@ def run(
             grace_seconds=grace,
             recheck_seconds=recheck,
             work_folder=work_dir,
+            job_memory_bytes=settings.job_memory_mb and settings.job_memory_mb * 2**20,
             fetch_allow_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
         )
     except BadConfig as error:

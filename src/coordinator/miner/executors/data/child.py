@@ -27,12 +27,14 @@ ROBUST_RANGE: Final = (0.25, 0.75)
 
 
 def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[str, Any]:
-    """`{inputs, input_format, steps, split, seed, output_format}` → the result, with `files` for outputs.
+    """`{inputs, input_format, steps, split, seed, output_format, max_cells}` → the result, with `files`.
 
     Raises ExecutorError: INVALID_PAYLOAD for unreadable files and steps that do not fit the columns.
     """
     seed = secrets.randbelow(2**53) if plan["seed"] is None else plan["seed"]
     try:
+        if plan["input_format"] == "parquet":
+            _check_declared(plan["inputs"], plan["max_cells"])
         table = _read(plan["inputs"], plan["input_format"])
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise ExecutorError(
@@ -85,6 +87,21 @@ def _read(paths: Sequence[str], kind: str) -> pl.DataFrame:
         if table.width > MAX_COLUMNS:
             raise ExecutorError(INPUT_TOO_LARGE, f"inputs.{number}: more than {MAX_COLUMNS} columns")
     return pl.concat(tables, how="vertical_relaxed")
+
+
+def _check_declared(paths: Sequence[str], max_cells: int) -> None:
+    """Raise ExecutorError for a table that is too large by its own words, before anything is unpacked."""
+    cells = 0
+    for number, path in enumerate(paths):
+        width = len(pl.read_parquet_schema(path))
+        if width > MAX_COLUMNS:
+            raise ExecutorError(INPUT_TOO_LARGE, f"inputs.{number}: more than {MAX_COLUMNS} columns")
+        rows = pl.scan_parquet(path, glob=False, hive_partitioning=False).select(pl.len()).collect().item()
+        cells += rows * width
+    if cells > max_cells:
+        raise ExecutorError(
+            INPUT_TOO_LARGE, f"inputs: {cells} cells in so few bytes; at most {max_cells} are allowed"
+        )
 
 
 def _write(table: pl.DataFrame, path: Path, kind: str) -> None:

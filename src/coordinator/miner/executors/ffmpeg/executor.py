@@ -19,13 +19,23 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.ffmpeg.arguments import ENCODERS, MEDIA_TYPES, build_arguments, codecs_of
+from coordinator.miner.executors.ffmpeg.arguments import (
+    ENCODERS,
+    MAX_SECONDS,
+    MEDIA_TYPES,
+    build_arguments,
+    codecs_of,
+)
+from coordinator.miner.executors.limits import Bound
 from coordinator.miner.executors.process import Finished, run_program
+from coordinator.miner.executors.usage import out_of_memory, too_much_memory
 from coordinator.services.video_transcoding import SERVICE, TranscodedMedia
 
 TIMEOUT_SECONDS: Final = 600.0
 CHECK_TIMEOUT_SECONDS: Final = 30.0
 MAX_BYTES: Final = 5 * 2**30
+MAX_MEMORY_BYTES: Final = 6 * 2**30
+"""For 8K video; 4K takes a third of it."""
 _SLACK_BYTES: Final = 16 * 2**20
 """ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
@@ -86,7 +96,7 @@ class FfmpegExecutor:
 
         Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT,
         EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (killed from
-        outside), OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
+        outside), RESOURCE_LIMIT, OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
         # 1. Read the payload, and check that this machine can run it.
         payload = payload_of(SERVICE, work)
@@ -112,12 +122,18 @@ class FfmpegExecutor:
             source=source.name,
             target=target.name,
             max_output_bytes=self._max_output_bytes,
+            threads=work.share.processors,
         )
+        memory = work.share.memory(MAX_MEMORY_BYTES)
         finished = await run_program(
             arguments,
             folder=work.folder,
             timeout_seconds=self._timeout_seconds,
             max_file_bytes=self._max_output_bytes + _SLACK_BYTES,
+            max_memory=memory,
+            max_disk=work.share.disk(self._max_input_bytes + self._max_output_bytes + _SLACK_BYTES),
+            # A GPU's driver reserves memory that nobody uses.
+            limits_data=not any(argument.endswith("_nvenc") for argument in arguments),
             on_stdout=watch.progress_line,
             on_stderr=watch.log_line,
         )
@@ -125,7 +141,9 @@ class FfmpegExecutor:
 
         # 4. Store the output.
         size = await asyncio.to_thread(_size, target)
-        self._check_finished(finished, size)
+        self._check_finished(finished, size, memory)
+        if watch.done_us > MAX_SECONDS * 1_000_000:
+            raise ExecutorError(OUTPUT_TOO_LARGE, f"the output becomes longer than {MAX_SECONDS} s")
         output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
         timed = payload.operation != "thumbnail" and watch.done_us
         result = TranscodedMedia(
@@ -135,7 +153,7 @@ class FfmpegExecutor:
         )
         return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size or 0})
 
-    def _check_finished(self, finished: Finished, size: int | None) -> None:
+    def _check_finished(self, finished: Finished, size: int | None, memory: Bound) -> None:
         """Raise ExecutorError unless the run succeeded."""
         if size is not None and size > self._max_output_bytes:
             raise ExecutorError(
@@ -145,6 +163,8 @@ class FfmpegExecutor:
             raise ExecutorError(
                 EXECUTOR_KILLED, f"signal {-finished.returncode} ended ffmpeg", retryable=True
             )
+        if finished.returncode > 0 and out_of_memory(finished.stderr):
+            raise too_much_memory(memory)
         if finished.returncode > 0:
             raise ExecutorError(EXECUTOR_FAILED, _last_line(finished.stderr))
         if not size:
@@ -205,7 +225,9 @@ async def _encodes(program: str, folder: Path, encoder: str) -> bool:
     source = ("-f", "lavfi", "-i", "color=size=256x256:rate=1:duration=1")
     arguments = (program, "-v", "error", "-nostdin", *source, "-c:v", encoder, "-f", "null", "-")
     try:
-        finished = await run_program(arguments, folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS)
+        finished = await run_program(
+            arguments, folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS, limits_data=False
+        )
     except ExecutorError:
         return False
     return finished.returncode == 0
