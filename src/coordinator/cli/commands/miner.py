@@ -75,13 +75,18 @@ def run(
     Ctrl-C finishes the running jobs (see --grace); a second one hands them back at once.
     """
 
+    from pydantic import ValidationError
+
     from coordinator.cli.dev_files import find_address, find_key
     from coordinator.miner.config import DEFAULT_KEY_FILE, BadConfig, MinerConfig
     from coordinator.miner.settings import MinerSettings
     from coordinator.runtime.logs import configure_logs
+    from coordinator.validation import first_invalid_field
 
     try:
         settings = MinerSettings()
+    except ValidationError as error:
+        raise usage(first_invalid_field(error).text("settings"), "Correct it in the environment or .env.") from None
     except ValueError:
         raise usage(".env is not UTF-8 text", "Write it again, like .env.example.") from None
     if amqp_url is None and settings.amqp_url is not None:

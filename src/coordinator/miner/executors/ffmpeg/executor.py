@@ -36,6 +36,9 @@ CHECK_TIMEOUT_SECONDS: Final = 30.0
 MAX_BYTES: Final = 5 * 2**30
 MAX_MEMORY_BYTES: Final = 6 * 2**30
 """For 8K video; 4K takes a third of it."""
+LEAST_MEMORY_BYTES: Final = 2 * 2**30
+MEMORY_PER_INPUT_BYTE: Final = 512
+"""Real pictures take many bytes a frame; a small file of large ones is made to fill memory."""
 _SLACK_BYTES: Final = 16 * 2**20
 """ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
@@ -124,7 +127,7 @@ class FfmpegExecutor:
             max_output_bytes=self._max_output_bytes,
             threads=work.share.processors,
         )
-        memory = work.share.memory(MAX_MEMORY_BYTES)
+        memory = work.share.memory(memory_of(source.stat().st_size))
         finished = await run_program(
             arguments,
             folder=work.folder,
@@ -171,6 +174,11 @@ class FfmpegExecutor:
             raise ExecutorError(
                 EXECUTOR_FAILED, "ffmpeg made no output; does the input have this stream and time?"
             )
+
+
+def memory_of(size: int) -> int:
+    """The memory to transcode a file of `size` bytes."""
+    return min(LEAST_MEMORY_BYTES + MEMORY_PER_INPUT_BYTE * size, MAX_MEMORY_BYTES)
 
 
 class _FfmpegProgress:
