@@ -129,6 +129,12 @@ def _data_dir(settings: Settings) -> Check:
     if open_to_all:
         detail = f"others may read {', '.join(open_to_all)} in {path}"
         return Check("data dir", "failed", detail, f"Run `chmod 600` on them in {path}, and make new keys.")
+    if path.exists() and path.stat().st_uid != os.geteuid():
+        detail = f"{path} belongs to another account"
+        return Check("data dir", "warning", detail, "Run the coordinator, and this, as its owner.")
+    if path.exists() and path.stat().st_mode & OTHERS:
+        detail = f"others may enter {path}"
+        return Check("data dir", "warning", detail, "The next start of the coordinator narrows it to mode 0700.")
     made = "" if path.exists() else ", made at the first start"
     return Check("data dir", "ok", f"{path}{made}; {terminal.size(free)} free")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
+from coordinator.private_files import OTHERS, make_folder
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -122,9 +124,10 @@ def run(
         raise usage(str(error), _HELP) from None
     if work_dir is not None:
         # Fail now, not at the first job: that would be handed back, and the next one, too.
-        work_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(work_dir)
         with TemporaryDirectory(dir=work_dir):
             pass
+    os.umask(OTHERS)  # clients' files are not for other accounts
     configure_logs("json" if as_json else "console")
     from coordinator.runtime.event_loop import run_loop
 
