@@ -156,7 +156,8 @@ def _explain_answer(error: Any) -> CommandError:
         exit_code = Exit.UNREACHABLE
     elif error.code == "INVALID_ARGUMENT":
         exit_code = Exit.USAGE
-    return CommandError(error.code, error.detail, _NEXT_STEPS.get(error.code, error.next_step), exit_code)
+    next_step = _NEXT_STEPS.get(error.code, plain(error.next_step))
+    return CommandError(error.code, error.detail, next_step, exit_code)
 
 
 def report(error: CommandError, as_json: bool) -> None:
@@ -166,7 +167,7 @@ def report(error: CommandError, as_json: bool) -> None:
         sys.stderr.write(json.dumps(document) + "\n")
         return
     red, reset = ("\x1b[31m", "\x1b[0m") if _colours() else ("", "")
-    lines = [f"{red}{error.code}{reset}: {plain(error.cause)}", error.next_step]
+    lines = [f"{red}{plain(error.code)}{reset}: {plain(error.cause)}", error.next_step]
     sys.stderr.write("".join(f"{line}\n" for line in lines if line))
 
 

@@ -16,6 +16,7 @@ from coordinator.cli.dev_files import KEYS_FILE
 from coordinator.cli.errors import CommandError, Exit
 from coordinator.cli.options import DataDir, Json
 from coordinator.cli.settings import settings_with
+from coordinator.private_files import OTHERS
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
