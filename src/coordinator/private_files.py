@@ -52,8 +52,9 @@ def private_folder(path: Path, *, known: Collection[str]) -> None:
         names = os.listdir(descriptor)
         if found.st_mode & stat.S_ISVTX or (names and not set(names).intersection(known)):
             raise NotPrivate(
-                f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}) and holds other files: name"
-                f" a folder for the coordinator alone, such as {path / 'coordinator'}, or run `chmod 700` on it"
+                f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}), with other files in it:"
+                f" name a folder for the coordinator alone, such as {path / 'coordinator'}, or"
+                " run `chmod 700` on it"
             )
         os.fchmod(descriptor, FOLDER_MODE)
     finally:

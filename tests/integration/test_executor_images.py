@@ -16,8 +16,8 @@ from PIL import Image
 from coordinator.miner.executors.base import (
     EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
-    RESOURCE_LIMIT,
     INVALID_PAYLOAD,
+    RESOURCE_LIMIT,
     UNSUPPORTED,
     ExecutorError,
 )

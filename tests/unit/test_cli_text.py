@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import typer
 
 from coordinator.cli import dev_files
@@ -20,6 +23,7 @@ from coordinator.domain.errors import Code
 from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.settings import MinerSettings
 from coordinator.runtime import terminal
+from coordinator.runtime.logs import configure_logs
 from coordinator.runtime.modes.embedded import DATABASE_FILE
 from coordinator.runtime.settings import Settings
 from tests.harness.cases import every
@@ -216,3 +220,37 @@ def test_what_says_nothing_is_not_shown(capsys: pytest.CaptureFixture[str]) -> N
     """Fields without a value are left out, also inside of others; false and zero are values."""
     terminal.fields({"a": None, "b": {"c": None, "d": 0}, "e": False, "f": [], "g": "x"})
     assert ['b  {"d": 0}', "e  False", "g  x"] == capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_log_lines_are_ours_alone(
+    text: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the log for people each fact is one line, and errors' texts are behind a margin."""
+    with own_logging(monkeypatch):
+        configure_logs("console")
+        log = structlog.get_logger()
+        log.warning("a.fact", reason=text, spaced=f"with space {text}", several=[text])
+        try:
+            raise ValueError(f"boo\n2026-01-01T00:00:00Z [info] forged {text}")
+        except ValueError:
+            log.exception("a.failure")
+            logging.getLogger("library").exception("oh %s", f"no\nforged {text}")
+    lines = capfd.readouterr().err.split("\n")
+    assert all(one.isprintable() or one == "\t" for line in lines for one in line)
+    ours = [line for line in lines if line and not line.startswith(terminal.MARGIN.strip())]
+    assert [True] * 3 == [
+        name in line for name, line in zip(("a.fact", "a.failure", "library"), ours, strict=True)
+    ]
+    assert HOSTILE[text] in ours[0]
+
+
+@contextmanager
+def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process's logging as it was, afterwards."""
+    before = structlog.get_config()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -68,8 +68,8 @@ class Attempt:
         "_executor",
         "_expired",
         "_folder",
-        "_share",
         "_inline_in",
+        "_share",
         "_signer",
         "_task",
         "crash",
@@ -96,7 +96,9 @@ class Attempt:
         share: Share | None = None,
         progress: AttemptProgress | None = None,
     ) -> None:
-        """`share` is this job's part of the machine; None is all of it. `progress` takes the executor's progress and text; without it they are dropped."""
+        """`share` is this job's part of the machine; None is all of it.
+
+        `progress` takes the executor's progress and text; without it they are dropped."""
         self.offer = offer
         self.job_id = offer.key[0]
         self.miner_id = miner_id

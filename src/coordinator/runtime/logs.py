@@ -41,7 +41,7 @@ class _OneLine(logging.Formatter):
 
 
 def _escape_texts(_: Any, __: str, facts: EventDict) -> EventDict:
-    """Texts as escapes where they would act on a terminal. The renderer quotes and escapes those with spaces."""
+    """Escapes in texts that would act on a terminal. The renderer quotes and escapes those with spaces."""
     for name, value in facts.items():
         if isinstance(value, str) and name not in _OURS and _QUOTED.isdisjoint(value):
             facts[name] = terminal.plain(value)

@@ -1,7 +1,7 @@
 """Output of programs: data on stdout (a JSON document, JSON lines, or text), everything else on stderr.
 
-Names, errors and results come from strangers. `plain` shows them on one line, `quoted` behind a margin, so that
-none of them steers the terminal or looks like a line of ours.
+Names, errors and results come from strangers. `plain` shows them on one line, `quoted` behind a margin. So
+they neither steer the terminal nor look like lines of ours.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PipeClosed(Exception):
 def plain(text: object, *, keep: str = "") -> str:
     """Text on one line; what has no shape, or acts on a terminal, is written as an escape.
 
-    That is control characters, line ends, marks of direction, joiners and invisible letters: `\\x1b`, `\\u202e`.
+    That is control characters, line ends, marks of direction, joiners, invisible letters: `\\x1b`, `\\u202e`.
     Characters in `keep` stay.
     """
     text = str(text)

@@ -135,7 +135,9 @@ def _data_dir(settings: Settings) -> Check:
         return Check("data dir", "warning", detail, "Run the coordinator, and this, as its owner.")
     if path.exists() and path.stat().st_mode & OTHERS:
         detail = f"others may enter {path}"
-        return Check("data dir", "warning", detail, "The next start of the coordinator narrows it to mode 0700.")
+        return Check(
+            "data dir", "warning", detail, "The next start of the coordinator narrows it to mode 0700."
+        )
     made = "" if path.exists() else ", made at the first start"
     return Check("data dir", "ok", f"{path}{made}; {terminal.size(free)} free")
 

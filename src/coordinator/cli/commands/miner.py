@@ -88,7 +88,9 @@ def run(
     try:
         settings = MinerSettings()
     except ValidationError as error:
-        raise usage(first_invalid_field(error).text("settings"), "Correct it in the environment or .env.") from None
+        raise usage(
+            first_invalid_field(error).text("settings"), "Correct it in the environment or .env."
+        ) from None
     except ValueError:
         raise usage(".env is not UTF-8 text", "Write it again, like .env.example.") from None
     if amqp_url is None and settings.amqp_url is not None:

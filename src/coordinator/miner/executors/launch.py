@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,10 +47,8 @@ def _tie_to(parent: int) -> None:
     process_control(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)  # the parent died before the signal was asked for
-    try:
+    with suppress(OSError):  # a sandbox may hide it
         Path("/proc/self/oom_score_adj").write_text("1000")
-    except OSError:
-        pass  # a sandbox may hide it
 
 
 if __name__ == "__main__":

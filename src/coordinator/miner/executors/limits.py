@@ -25,6 +25,7 @@ LEAST_MEMORY_BYTES: Final = 256 * 2**20
 _MEBIBYTE: Final = 2**20
 _UNKNOWN_DISK_BYTES: Final = 2**40
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 _UNLIMITED: Final = 2**60
 """A cgroup of version 1 without a limit says a number above this."""
 
@@ -95,7 +96,7 @@ def memory_of_machine() -> int:
 def _cgroup_limits() -> Iterator[int]:
     """The memory limits of the control groups of this process; none where there are none."""
     with suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in _OWN_CGROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":
                 root, name = _CGROUPS, "memory.max"

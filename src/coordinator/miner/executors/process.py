@@ -29,6 +29,7 @@ MAX_OUTPUT_BYTES: Final = 256 * 2**20
 """The most that a program may write to stdout and stderr together: reading it costs time."""
 GRACE_SECONDS: Final = 1.0
 """How long the pipes of a killed program may take to close."""
+REAP_SECONDS: Final = 0.01
 MAX_OPEN_FILES: Final = 1024
 DATA_SLACK_BYTES: Final = 512 * 2**20
 """Memory that is reserved and not used, such as stacks of threads; the kernel's limit counts it."""
@@ -116,7 +117,8 @@ async def run_program(
             raise _too_slow(timeout_seconds)
         case signal.SIGXFSZ:
             raise ExecutorError(
-                OUTPUT_TOO_LARGE, f"a file of the work exceeds {max_file_bytes or disk.bytes} bytes; send less"
+                OUTPUT_TOO_LARGE,
+                f"a file of the work exceeds {max_file_bytes or disk.bytes} bytes; send less",
             )
     if returncode == launch.NOT_STARTED and stderr.startswith(launch.PREFIX):
         raise _not_started(stderr.removeprefix(launch.PREFIX).strip())
@@ -179,7 +181,9 @@ async def _kill(process: asyncio.subprocess.Process, tasks: Sequence[asyncio.Fut
 
 async def _reap(process: asyncio.subprocess.Process, tasks: Sequence[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
-    await process.wait()
+    # Not `process.wait()`: it waits for the pipes, and those for a reader, if the program wrote much.
+    while process.returncode is None:  # noqa: ASYNC110 - asyncio has no event for this
+        await asyncio.sleep(REAP_SECONDS)
     for stream in (process.stdout, process.stderr):
         assert stream is not None
         try:

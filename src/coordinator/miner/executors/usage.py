@@ -54,7 +54,9 @@ async def watch(pid: int, folder: Path, memory: Bound, disk: Bound) -> ExecutorE
 def too_much_memory(memory: Bound) -> ExecutorError:
     """The error of work that needs more memory than a job may have."""
     return ExecutorError(
-        RESOURCE_LIMIT, f"the work takes more than {memory} of memory; send less at once", retryable=memory.here
+        RESOURCE_LIMIT,
+        f"the work takes more than {memory} of memory; send less at once",
+        retryable=memory.here,
     )
 
 

@@ -128,7 +128,16 @@ class _Stages:
 
     async def decode(self, source: Path) -> Sound:
         """Decode the client's file to samples. Raises INVALID_PAYLOAD if it has no sound."""
-        arguments = [*safe_input(self._share.processors), "-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"]
+        arguments = [
+            *safe_input(self._share.processors),
+            "-i",
+            f"file:{source.name}",
+            "-map",
+            "0:a:0",
+            "-vn",
+            "-sn",
+            "-dn",
+        ]
         sound = await self._run([*arguments, *self._samples([])], self._current, untrusted=True)
         if sound.seconds > self._max_seconds:
             raise ExecutorError(INPUT_TOO_LARGE, f"the sound is longer than {self._max_seconds:g} s")

@@ -30,6 +30,8 @@ MAX_OUTPUT_BYTES: Final = 8 * 2**30
 LEAST_OUTPUT_BYTES: Final = 256 * 2**20
 OUTPUT_PER_INPUT_BYTE: Final = 32
 """Compressed columns as text, and a column for each category."""
+SLACK_BYTES: Final = 64 * 2**20
+"""One file exceeds its own limit before all together exceed theirs."""
 LEAST_CELLS: Final = 20_000_000
 CELLS_PER_INPUT_BYTE: Final = 100
 """Columns of one value compress to almost nothing; a file of them alone is no data set."""
@@ -78,7 +80,10 @@ class DataExecutor:
             await work.blobs.download(ref, work.folder / name, max_bytes=left)
             left -= (work.folder / name).stat().st_size
         size = self._max_input_bytes - left
-        plan = payload.model_dump(mode="json", by_alias=True) | {"inputs": inputs, "max_cells": cells_of(size)}
+        plan = payload.model_dump(mode="json", by_alias=True) | {
+            "inputs": inputs,
+            "max_cells": cells_of(size),
+        }
         done = await self._run(plan, work.folder, self._timeout_seconds, work, size)
         media_type = MEDIA_TYPES[payload.output_format]
         done["outputs"] = [
@@ -106,7 +111,7 @@ class DataExecutor:
             folder=folder,
             timeout_seconds=timeout_seconds,
             max_memory=share.memory(memory),
-            max_disk=share.disk(size + output),
+            max_disk=share.disk(size + output + SLACK_BYTES),
             max_file_bytes=output,
             **({"on_progress": work.progress} if work else {}),
         )
