@@ -49,8 +49,8 @@ def private_folder(path: Path, *, known: Collection[str]) -> None:
             )
         if not found.st_mode & OTHERS:
             return
-        names = os.listdir(descriptor)
-        if found.st_mode & stat.S_ISVTX or (names and not set(names).intersection(known)):
+        names = set(os.listdir(descriptor)) - {"lost+found"}
+        if found.st_mode & stat.S_ISVTX or (names and not names.intersection(known)):
             raise NotPrivate(
                 f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}), with other files in it:"
                 f" name a folder for the coordinator alone, such as {path / 'coordinator'}, or"

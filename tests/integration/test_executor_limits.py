@@ -274,7 +274,7 @@ async def test_frames_beyond_8k_are_refused_before_they_are_decoded(folder: Path
     """A video of 100 million pixels a frame is no job for another miner either."""
     content = black_png(9998, 9998) * 20
     ended = await fails(FfmpegExecutor(), "video_transcoding", folder, "input_url", content)
-    assert ended == (EXECUTOR_FAILED, False)
+    assert ended == (INPUT_TOO_LARGE, False)
     assert largest_child() < SMALL.memory_bytes + DATA_SLACK_BYTES + OVERHEAD_BYTES
 
 

@@ -44,8 +44,8 @@ MAX_SECONDS: Final = 3 * 3600
 MAX_STAGE_BYTES: Final = 8 * 2**30
 MAX_MEMORY_BYTES: Final = 2 * 2**30
 MAX_DISK_BYTES: Final = MAX_INPUT_BYTES + 2 * MAX_STAGE_BYTES
-_RATE: Final = re.compile(r"Stream #0:\S+ *.*Audio: .*?, (\d{3,6}) Hz")
-_LOUDNESS: Final = re.compile(r"^\s+I:\s+(-?[0-9.]+|-inf|nan) LUFS", re.MULTILINE)
+_RATE: Final = re.compile(r", (\d{3,6}) Hz")
+_LOUDNESS: Final = re.compile(r"^ +I: +(-?[0-9.]+|-inf|nan) LUFS", re.MULTILINE)
 _WRITTEN: Final = re.compile(r"out_time_us=(\d+)")
 
 
@@ -205,8 +205,17 @@ class _Stages:
             raise ExecutorError(EXECUTOR_FAILED, "the operations left no sound, or ffmpeg failed")
         if not untrusted and times[-1] > self._max_seconds * 1e6:
             raise ExecutorError(OUTPUT_TOO_LARGE, f"the sound becomes longer than {self._max_seconds:g} s")
-        if rate := _RATE.search(finished.stderr):
-            self._rate = int(rate[1])
+        self._rate = rate_in(finished.stderr) or self._rate
         loudness = _LOUDNESS.findall(finished.stderr)
         measured = float(loudness[-1]) if loudness else SILENCE_LUFS
         return Sound(times[-1] / 1e6, self._rate, measured if measured > SILENCE_LUFS else SILENCE_LUFS)
+
+
+def rate_in(messages: str) -> int | None:
+    """The samples per second of the first sound in ffmpeg's messages, which repeat the tags of its file."""
+    for line in messages.splitlines():
+        stream, found, sound = line.partition(" Audio: ")
+        if found and stream.startswith("  Stream #0:"):
+            rate = _RATE.search(sound)
+            return int(rate[1]) if rate else None
+    return None

@@ -12,6 +12,7 @@ from typing import Final
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_KILLED,
+    INPUT_TOO_LARGE,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
@@ -21,7 +22,9 @@ from coordinator.miner.executors.base import (
 )
 from coordinator.miner.executors.ffmpeg.arguments import (
     ENCODERS,
+    MAX_PIXELS,
     MAX_SECONDS,
+    MAX_VIDEO_PIXELS,
     MEDIA_TYPES,
     build_arguments,
     codecs_of,
@@ -43,6 +46,7 @@ _SLACK_BYTES: Final = 16 * 2**20
 """ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
 """Without these the service's default job would fail."""
+_TOO_MANY_PIXELS: Final = "exceeds specified max pixel count"
 _DURATION: Final = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _ENCODER_LINE: Final = re.compile(r"^ [VAS][F.][S.][X.][B.][D.] (\S+)", re.MULTILINE)
 
@@ -97,8 +101,8 @@ class FfmpegExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is TranscodedMedia.
 
-        Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT,
-        EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (killed from
+        Raises ExecutorError: INVALID_PAYLOAD, INPUT_TOO_LARGE (also for frames of too many pixels),
+        UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT, EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (killed from
         outside), RESOURCE_LIMIT, OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
         # 1. Read the payload, and check that this machine can run it.
@@ -168,6 +172,11 @@ class FfmpegExecutor:
             )
         if finished.returncode > 0 and out_of_memory(finished.stderr):
             raise too_much_memory(memory)
+        if finished.returncode > 0 and _TOO_MANY_PIXELS in finished.stderr:
+            raise ExecutorError(
+                INPUT_TOO_LARGE,
+                f"input_url: frames of more than {MAX_VIDEO_PIXELS} pixels, or {MAX_PIXELS} for a thumbnail",
+            )
         if finished.returncode > 0:
             raise ExecutorError(EXECUTOR_FAILED, _last_line(finished.stderr))
         if not size:
