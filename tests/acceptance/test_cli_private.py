@@ -48,7 +48,7 @@ def submit(folder: Path, url: str, service: str, payload: dict[str, Any], file: 
 
 
 def test_files_are_for_their_account_alone(tmp_path: Path) -> None:
-    """Database, keys, logs and blobs, whatever the umask; a hostile table keeps its miner from no other job."""
+    """Database, keys, logs and blobs, whatever the umask; a hostile table stops no other job."""
     data = tmp_path / "coordinator-data"
     data.mkdir(mode=0o755)
     packed, plain = BytesIO(), tmp_path / "plain"

@@ -310,7 +310,7 @@ async def test_tables_that_unpack_to_gigabytes_end_within_limits(
     """A small file is a small table, whatever it says or unpacks to; its output is bounded, too."""
     packed = content()
     assert len(packed) < 6_000_000
-    options = {"input_format": input_format, **SHUFFLE}
+    options: dict[str, Any] = {"input_format": input_format, **SHUFFLE}
     ended = await fails(DataExecutor(), "data_processing", folder, "inputs", packed, **options)
     allowed = (
         {expected}

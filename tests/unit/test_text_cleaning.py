@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -85,7 +85,7 @@ def test_markup_takes_linear_time(before: str, piece: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
-def test_combining_marks_take_linear_time(form: str) -> None:
+def test_combining_marks_take_linear_time(form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> None:
     """A letter with 200,000 marks is put in order in pieces; what people write is not changed by that."""
     started = time.monotonic()
     made = cleaned("a" + "\u0301\u0323" * 100_000, unicode=form)

@@ -102,8 +102,9 @@ class FfmpegExecutor:
         """The result is TranscodedMedia.
 
         Raises ExecutorError: INVALID_PAYLOAD, INPUT_TOO_LARGE (also for frames of too many pixels),
-        UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT, EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (killed from
-        outside), RESOURCE_LIMIT, OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
+        UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT, EXECUTOR_FAILED (ffmpeg could not do
+        it: another attempt will not help), EXECUTOR_KILLED (killed from outside), RESOURCE_LIMIT,
+        OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
         # 1. Read the payload, and check that this machine can run it.
         payload = payload_of(SERVICE, work)
