@@ -6,13 +6,13 @@ from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQ
 from coordinator.application.live.progress_hub import NoWire
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
-from coordinator.storage.connections.data_directory import DataDirectory
+from coordinator.storage.connections.data_directory import DATABASE_FILE, DataDirectory
 from coordinator.storage.log.sqlite import SqliteEventLog
 from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.leadership import LocalLeadership
 from coordinator.storage.tables.sqlite import SqliteDatabase
 
-DATABASE_FILE = "coordinator.db"
+__all__ = ["DATABASE_FILE", "open_embedded"]
 
 
 def open_embedded(settings: Settings) -> Adapters:
