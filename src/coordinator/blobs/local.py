@@ -1,20 +1,21 @@
 """Blobs in a directory: `ab/cdef…` by digest, `tmp/` for uploads under way."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import secrets
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from coordinator.blobs.port import (
-    PIECE_BYTES,
     BlobInfo,
     BlobNotFound,
+    BlobStoreUnavailable,
     DigestMismatch,
     check_digest,
     in_pieces,
@@ -23,6 +24,8 @@ from coordinator.blobs.port import (
 )
 from coordinator.private_files import FILE_MODE, make_folder, narrow_entries, private_folder, sync_folder
 
+READ_BYTES = 64 * 1024
+"""A reader that stops to read holds two of these."""
 ABANDONED_AFTER_SECONDS = 24 * 3600
 """Older temporary files belong to dead processes: no upload may take this long."""
 
@@ -48,10 +51,10 @@ class LocalBlobStore:
         upload = _Upload(self._temporary / secrets.token_hex(16))
         try:
             async for piece in in_pieces(stream, max_bytes):
-                await in_thread(partial(upload.write, piece))
+                await _storing(partial(upload.write, piece))
             sha256 = upload.digest.hexdigest()
             check_digest(sha256, expected_sha256)
-            await in_thread(lambda: upload.move_to(self._path(sha256)))
+            await _storing(lambda: upload.move_to(self._path(sha256)))
             return BlobInfo(sha256, upload.size)
         finally:
             if not upload.moved:
@@ -65,6 +68,8 @@ class LocalBlobStore:
             reading = await in_thread(lambda: _Reading(self._path(sha256)))
         except FileNotFoundError:
             raise BlobNotFound(f"no blob {sha256}") from None
+        except OSError as error:
+            raise _unavailable(error) from error
         try:
             while reading.piece:
                 yield reading.piece
@@ -127,7 +132,9 @@ class _Upload:
 
     def discard(self) -> None:
         if self._file is not None:
-            self._file.close()
+            # On a full disk closing fails as well: the rest of the buffer can't be written.
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._path.unlink(missing_ok=True)
 
 
@@ -141,9 +148,21 @@ class _Reading:
         self.next()
 
     def next(self) -> None:
-        self.piece = self.file.read(PIECE_BYTES)
+        self.piece = self.file.read(READ_BYTES)
         self.remaining -= len(self.piece)
         self.digest.update(self.piece)
+
+
+async def _storing(call: Callable[[], None]) -> None:
+    """Run a call in a thread. Raises BlobStoreUnavailable if the disk is full, damaged or read-only."""
+    try:
+        await in_thread(call)
+    except OSError as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: OSError) -> BlobStoreUnavailable:
+    return BlobStoreUnavailable(f"the directory of blobs can't be used: {error.strerror}")
 
 
 def _open_plain(path: Path) -> int:

@@ -125,6 +125,16 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, OSError) and error.filename is not None:
         hint = "Check the path and its permissions, or name another."
         return CommandError("FILE", f"{error.filename}: {error.strerror}", hint, Exit.USAGE)
+    # Last, because it imports the client of the broker.
+    from coordinator.broker.connection import BrokerError
+    from coordinator.broker.topology import TopologyMismatch
+
+    if isinstance(error, TopologyMismatch):
+        hint = "Give this coordinator a virtual host of its own in AMQP_URL, or delete what is in the way."
+        return CommandError("TOPOLOGY", " ".join(str(error).split()), hint, Exit.REFUSED)
+    if isinstance(error, BrokerError):
+        hint = "Correct AMQP_URL; `coordinator doctor` checks it."
+        return CommandError("BROKER", " ".join(str(error).split()), hint, Exit.USAGE)
     hint = "This should not happen. Run it again with COORDINATOR_TRACEBACK=1 and report the output."
     return CommandError("BUG", f"{type(error).__name__}: {error}", hint, Exit.BUG)
 
