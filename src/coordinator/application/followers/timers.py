@@ -151,26 +151,27 @@ class Timers(FollowerBase):
 
     # --- due commands ---------------------------------------------------------------------------------------
     async def tick(self, stored_to: int) -> None:
-        now = self._clock.monotonic()
+        # Both clocks once: a jump in the middle of this is seen by the next tick.
+        now, wall = self._clock.monotonic(), self._clock.now()
         passed = now - self._last_tick
         if passed < self.tick_seconds:
             return  # between two batches of a busy log
-        jump = (self._clock.now() - self._last_now) / 1000 - passed
+        jump = (wall - self._last_now) / 1000 - passed
         if passed > PAUSE_SECONDS:
             log.warning("this process was paused", seconds=round(passed, 1))
             self.restart_silence()
         if abs(jump) > JUMP_SECONDS:
-            await self._clock_jumped(jump)
+            await self._clock_jumped(jump, wall)
         if not self._listening():
             self.restart_silence()
-        self._last_tick, self._last_now = now, self._clock.now()
+        self._last_tick, self._last_now = now, wall
         silence_counts = now - self._listening_since > self._timeout
         if self._jumped_at is not None and now - self._jumped_at > self._timeout:
             self._jumped_at = None
             if self._clock_part is not None:
                 self._clock_part.works()
         expiry_counts = self._jumped_at is None
-        due = await asyncio.to_thread(self._due, self._clock.now(), silence_counts, expiry_counts)
+        due = await asyncio.to_thread(self._due, wall, silence_counts, expiry_counts)
         if not due:
             return
         answers = await self._handle([Intent(command, SYSTEM) for command in due])
@@ -180,7 +181,7 @@ class Timers(FollowerBase):
             elif isinstance(answer, Refused):
                 log.debug("a timer's command came too late", command=command.topic, detail=answer.detail)
 
-    async def _clock_jumped(self, jump: float) -> None:
+    async def _clock_jumped(self, jump: float, now: int) -> None:
         """Hold all timers for one timeout, and take the jump out of the running attempts' times."""
         text = f"the clock was set {'forward' if jump > 0 else 'back'} by {abs(jump):.0f} s"
         log.warning("the clock was set", seconds=round(jump, 1), held_seconds=self._timeout)
@@ -188,7 +189,6 @@ class Timers(FollowerBase):
         self._jumped_at = self._clock.monotonic()
         if self._clock_part is not None:
             self._clock_part.fails(f"{text}; nothing expires for {self._timeout:g} s")
-        now = self._clock.now()
 
         def correct() -> None:
             with self._database.transaction() as tables:
