@@ -373,6 +373,19 @@ async def test_a_follower_sees_every_event_once_and_goes_on_where_it_stopped(
     assert again.seen == [later[-1].position]
 
 
+async def test_a_follower_ahead_of_the_log_stops_and_says_so(
+    stores: Stores, run: Callable[[FollowerBase], Any]
+) -> None:
+    """Tables of a newer backup than the log's: events at the positions between would be skipped."""
+    last = stores.append(submitted(uuid4()))[-1].position
+    with stores.database.transaction() as tables:
+        tables.move("recording", 0, last + 3)
+    running = await run(Recording())
+    await eventually(lambda: running.runner.status == "failed", timeout=PATIENCE)
+    [problem] = running.runner.problems()
+    assert f"at position {last + 3}, beyond the end of the log" in problem
+
+
 async def test_a_follower_that_cannot_apply_an_event_stops_and_says_so(
     stores: Stores, run: Callable[[FollowerBase], Any]
 ) -> None:

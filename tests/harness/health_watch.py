@@ -45,7 +45,7 @@ class HealthWatch:
         return bool(self.changes) and self.changes[-1].ready
 
     async def fails(self, since: float, reason: str) -> float:
-        """Until it was not ready with this in a reason, after `since`; how many seconds after. At most five."""
+        """Until it was not ready with this in a reason; how many seconds after `since`, at most five."""
 
         def found() -> Change | None:
             told = (c for c in self.changes if c.at >= since and not c.ready)
