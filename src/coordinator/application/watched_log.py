@@ -51,6 +51,7 @@ class WatchedLog:
             self.head()
             if self._health.restart is not None:
                 raise LogUnavailable(self._health.restart)
+        known = self._known_head  # another thread may read the new head before this append returns
         try:
             appended = self._inner.append(events, payloads)
         except VersionConflict:
@@ -61,7 +62,7 @@ class WatchedLog:
             self._appends.fails(reason_of(error), detail=str(error))
             raise
         self._appends.works()
-        if appended.previous < self._known_head:
+        if appended.previous < known:
             self._went_back(appended.previous)
         self._known_head = max(self._known_head, appended.events[-1].position)
         return appended

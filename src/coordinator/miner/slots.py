@@ -130,8 +130,8 @@ class Slots:
             held.back()
             return
         session_id = self._session_id()
-        # A copy of a finished attempt's offer is not dropped: the coordinator says whether it is over. Its log
-        # may have been restored from a backup, and wait for this attempt again.
+        # A copy of a finished attempt's offer is not dropped: the coordinator says whether it is over. Its
+        # log may have been restored from a backup, and wait for this attempt again.
         instant = _is_instant(executor, offer) and self._over.get(key) != session_id
         names = {
             "job_id": job_id,

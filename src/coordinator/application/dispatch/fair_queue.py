@@ -103,7 +103,7 @@ class FairQueue:
         if behind is None:
             jobs.appendleft(work)
         else:
-            self._behind[work.job_id] = behind
+            self._behind[work.job_id] = behind + 1
             jobs.append(work)
 
     def remove(self, job_id: str) -> None:
