@@ -14,8 +14,7 @@ import httpx
 import pytest
 from aiormq.abc import AbstractChannel
 
-from coordinator.dev.servers import PostgresServer
-from coordinator.dev.servers.rabbitmq import RabbitMQ
+from coordinator.dev.servers import PostgresServer, RabbitMQServer
 from tests.harness.health_watch import HealthWatch
 from tests.harness.stage import ALICE, Stage
 from tests.harness.waiting import eventually
@@ -179,11 +178,14 @@ async def test_events_that_nobody_confirms(tmp_path: Path, database_url: str, am
 
 
 async def test_a_blocked_miner_is_not_a_silent_one(
-    tmp_path: Path, database_url: str, private_rabbitmq: Callable[..., RabbitMQ]
+    tmp_path: Path, database_url: str, breakable_rabbitmq: RabbitMQServer
 ) -> None:
     """A memory alarm blocks all publishers for two timeouts: not ready, and no lease or session ends."""
-    broker = private_rabbitmq()
-    url = broker.new_vhost()
+    broker, url = breakable_rabbitmq, breakable_rabbitmq.new_vhost()
+
+    def limit_memory(share: float) -> None:
+        broker.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({share:f}), ok")
+
     with Stage(tmp_path, database_url=database_url, amqp_url=url, **QUICK_SILENCE) as stage:
         stage.coordinator()
         await stage.ready()
@@ -195,16 +197,14 @@ async def test_a_blocked_miner_is_not_a_silent_one(
             with HealthWatch(stage.urls["main"]) as health:
                 await health.works()
                 fault = time.monotonic()
-                await asyncio.to_thread(
-                    broker.evaluate, "vm_memory_monitor:set_vm_memory_high_watermark(0.00001), ok"
-                )
-                await health.fails(fault, "the broker blocks publishers")
-                while time.monotonic() < fault + 3 * TIMEOUT_SECONDS:
-                    assert not health.ready
-                    await asyncio.sleep(0.5)  # an alarm of this length is what is tested
-                await asyncio.to_thread(
-                    broker.evaluate, "vm_memory_monitor:set_vm_memory_high_watermark(0.9), ok"
-                )
+                await asyncio.to_thread(limit_memory, 0.00001)
+                try:
+                    await health.fails(fault, "the broker blocks publishers")
+                    while time.monotonic() < fault + 3 * TIMEOUT_SECONDS:
+                        assert not health.ready
+                        await asyncio.sleep(0.5)  # an alarm of this length is what is tested
+                finally:
+                    await asyncio.to_thread(limit_memory, 0.9)
                 await health.works()
             until = time.time() * 1000 + 2 * TIMEOUT_SECONDS * 1000
             await eventually(
@@ -218,11 +218,10 @@ async def test_a_blocked_miner_is_not_a_silent_one(
 
 
 async def test_a_broker_that_no_longer_knows_us(
-    tmp_path: Path, database_url: str, private_rabbitmq: Callable[..., RabbitMQ]
+    tmp_path: Path, database_url: str, breakable_rabbitmq: RabbitMQServer
 ) -> None:
     """The password is changed and all connections are closed: not ready; changed back: ready."""
-    broker = private_rabbitmq()
-    url = broker.new_vhost()
+    broker, url = breakable_rabbitmq, breakable_rabbitmq.new_vhost()
 
     def change(password: str) -> None:
         broker.evaluate(
@@ -237,8 +236,10 @@ async def test_a_broker_that_no_longer_knows_us(
             await health.works()
             fault = time.monotonic()
             await asyncio.to_thread(change, "other")
-            await health.fails(fault, "the broker is out of reach")
-            await asyncio.to_thread(change, "guest")
+            try:
+                await health.fails(fault, "the broker is out of reach")
+            finally:
+                await asyncio.to_thread(change, "guest")
             await health.works()
         async with stage.rpc() as rpc:
             await stage.submit(rpc, "after", service="checksum", payload={"text": "x"})
@@ -260,6 +261,7 @@ async def test_a_virtual_host_belongs_to_one_log(
                 stranger = stage.coordinator("stranger", database_url=other_url)
                 assert 0 != await eventually(lambda: stranger.ended, "the stranger ends")
                 assert "belongs to the log of another database" in stranger.tail()
+                assert "BROKER" in stranger.tail()
                 assert "Traceback" not in stranger.tail()
                 stage.coordinator("second")
                 await stage.ready("second")

@@ -24,6 +24,8 @@ PROBE_TIMEOUT_SECONDS = 2.5
 """A probe without an answer by then has failed."""
 SHOWN_SECONDS = 1.5
 """A fault that was mended at once is shown for so long, so that monitoring sees it."""
+LINGER_SECONDS = 2.0
+"""A probe's success counts only if the part has not failed for so long."""
 BEAT_SECONDS = 0.5
 STALL_SECONDS = 2.0
 """An event loop that is this late stood still."""
@@ -43,6 +45,8 @@ class Part:
         """How often it began to fail."""
         self.worked_at = monotonic()
         self._monotonic = monotonic
+        self._failed_at = 0.0
+        """When it last failed."""
         self._failing: tuple[str, float] | None = None
         """Reason, and the moment since which it fails."""
         self._mended: tuple[str, float] | None = None
@@ -71,6 +75,11 @@ class Part:
         """Whether its last success is longer ago."""
         return self._monotonic() - self.worked_at > seconds
 
+    def probed(self) -> None:
+        """A probe succeeded. That proves less than the real work, which may have failed a moment ago."""
+        if self._failing is None or self._monotonic() - self._failed_at > LINGER_SECONDS:
+            self.works()
+
     def works(self) -> None:
         """It has just worked."""
         self.worked_at = self._monotonic()
@@ -82,6 +91,7 @@ class Part:
 
     def fails(self, reason: str, *, detail: str = "") -> None:
         """It has just failed. `reason` is public and has no secrets; `detail` goes to the log only."""
+        self._failed_at = self._monotonic()
         if self._failing is None:
             self.failures += 1
             self._failing = (reason, self._monotonic())
@@ -228,7 +238,7 @@ def _report(part: Part, finished: asyncio.Future[None]) -> None:
         return
     error = finished.exception()
     if error is None:
-        part.works()
+        part.probed()
     else:
         part.fails(reason_of(error), detail=str(error).partition("\n")[0])
 

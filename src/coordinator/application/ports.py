@@ -271,6 +271,10 @@ class BlobName(Protocol):
     def sha256(self) -> str: ...
 
 
+class BrokerMismatch(Exception):
+    """The broker has something of this name that is not this coordinator's. The text says what to do."""
+
+
 # --- commands ----------------------------------------------------------------------------------------------
 class Intent(NamedTuple):
     """A command and its sender."""

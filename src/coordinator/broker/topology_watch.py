@@ -16,6 +16,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.abc import AbstractChannel
 
 from coordinator.application.health import Part
+from coordinator.application.ports import BrokerMismatch
 from coordinator.broker.connection import Broker, BrokerUnreachable
 from coordinator.broker.topology import (
     DECLARE_TIMEOUT_SECONDS,
@@ -36,7 +37,7 @@ _OWNER_PREFIX = "coordinator.log."
 log = structlog.get_logger("broker")
 
 
-class VirtualHostTaken(Exception):
+class VirtualHostTaken(BrokerMismatch):
     """The virtual host belongs to another log. The text says what to do."""
 
 
