@@ -224,7 +224,8 @@ class OpenWork:
 
         `behind`: behind the jobs that were queued up to this position instead.
         """
-        for work in sorted(works, key=lambda work: work.position, reverse=True):
+        # Each at the head pushes the one before it back; at the end they stay in order.
+        for work in sorted(works, key=lambda work: work.position, reverse=behind is None):
             self.withdraw(work.job_id)
             self.fair_queue.put_back(work, behind)
 

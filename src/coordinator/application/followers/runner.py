@@ -245,7 +245,9 @@ class FollowerRunner:
         self.follower = follower
         self.status: Status = "stopped"
         self.error: str | None = None
-        """Why it stopped (`failed`), or was interrupted and has not made progress since."""
+        """Why it stopped (`failed`)."""
+        self._interruption: str | None = None
+        """Why it was interrupted, if it has made no progress since."""
         self.position = 0
         self._changed_at = time.monotonic()
         """When the status or the position last changed, or the follower was up to date."""
@@ -277,8 +279,8 @@ class FollowerRunner:
             return [f"{name} stopped: {self.error}"]
         if self.status != "leading" and self._leadership.led_elsewhere(name):
             return []
-        if self.error is not None:
-            return [f"{name} is interrupted: {self.error}"]
+        if self._interruption is not None:
+            return [f"{name} is interrupted: {self._interruption}"]
         if self.status != "leading":
             return [] if unchanged < STANDBY_SECONDS else [f"{name} is led by no process"]
         behind = self._feed.head - self.position
@@ -298,18 +300,19 @@ class FollowerRunner:
             try:
                 await self._leadership.acquire(name)
                 self.position = await self._in_thread(self._take_over)
-                self.status, self._changed_at = "leading", time.monotonic()
+                self.status, self.error, self._changed_at = "leading", None, time.monotonic()
                 log.info("leading", follower=name, position=self.position)
                 await self._lead()
                 log.warning("no longer leading", follower=name)
             except PositionMoved:
                 log.warning("another process leads", follower=name)
+                self._interruption = None
                 await self._leadership.release(name)
                 await asyncio.sleep(delay)
             except (LogUnavailable, ConnectionError) as error:
                 # A server out of reach is no reason to stop: read the position again and go on from there.
                 log.warning("interrupted", follower=name, error=str(error), again_in=delay)
-                self.error = reason_of(error)
+                self._interruption = reason_of(error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LONGEST_RETRY_SECONDS)
             except Exception as error:
@@ -338,7 +341,7 @@ class FollowerRunner:
                     unstored.add(events)
                 await follower.tick(self.position)
                 if events or self.position >= self._feed.head:
-                    self.error = None
+                    self._interruption = None
                 if not events:
                     if self.position >= self._feed.head:
                         self._changed_at = time.monotonic()
