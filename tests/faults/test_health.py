@@ -120,6 +120,9 @@ DELETED = [
     ("exchange coordinator.events", exchange("coordinator.events")),
     ("exchange coordinator.progress", exchange("coordinator.progress")),
 ]
+HINT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 60
+"""A miner would learn of a cancellation by then, without a hint."""
 UNBOUND = [binding("coordinator.commands"), binding("coordinator.events.log")]
 
 
@@ -127,7 +130,8 @@ async def test_whatever_is_deleted_on_the_broker_comes_back(
     tmp_path: Path, database_url: str, amqp_url: str
 ) -> None:
     """Each exchange and queue deleted while all runs: not ready and named; made again, and jobs go on."""
-    with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url) as stage:
+    settings = {"heartbeat_interval_seconds": HEARTBEAT_SECONDS, "heartbeat_timeout_seconds": 120}
+    with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url, **settings) as stage:
         stage.coordinator()
         await stage.ready()
         await stage.rehearse()
@@ -145,6 +149,13 @@ async def test_whatever_is_deleted_on_the_broker_comes_back(
                 for number, unbind in enumerate(UNBOUND):
                     await on_channel(amqp_url, unbind)
                     await stage.ended([await stage.submit(rpc, f"unbound-{number}")])
+                # Hints find their way again: the control exchange is one of those above.
+                drained = await stage.submit(rpc, "long", payload={"until": "never"})
+                await stage.noted(f"begun-{drained}-1")
+                canceled = time.monotonic()
+                assert "accepted" == (await rpc.call("job.cancel", {"job_id": drained}))["status"]
+                await stage.noted(f"stopped-{drained}-1")
+                assert time.monotonic() - canceled < HINT_SECONDS
                 [offers] = {e.data["profile"] for e in stage.log.entries("miner.registered.v1")}
                 await on_channel(amqp_url, queue(f"work.{offers}"))
                 await stage.ended([await stage.submit(rpc, "without a work queue")])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,7 +20,7 @@ from tests.harness.health_watch import HealthWatch
 from tests.harness.stage import ALICE, Stage
 from tests.harness.waiting import eventually
 
-QUICK_SILENCE = {"heartbeat_interval_seconds": 0.5, "heartbeat_timeout_seconds": 3.0}
+QUICK_SILENCE: dict[str, Any] = {"heartbeat_interval_seconds": 0.5, "heartbeat_timeout_seconds": 3.0}
 
 
 class Backup:
@@ -98,6 +100,55 @@ async def test_jobs_of_a_restored_log_are_done_again(
         assert {"COMPLETED": 8} == checked.states()
         # The first one's lease was in the backup, and its miner no longer had it.
         assert {1: 7, 2: 1} == checked.starts()
+
+
+async def test_jobs_of_a_restored_data_directory_are_done_again(tmp_path: Path) -> None:
+    """The same without servers: a miner that polls is given finished jobs once more, and runs them."""
+    data, copy = tmp_path / "data-main", tmp_path / "copy"
+    with Stage(tmp_path, **QUICK_SILENCE) as stage:
+        coordinator = stage.coordinator(dies=("never", 1))
+        await stage.ready()
+        miner = stage.miner("rig1")
+        await stage.registered("rig1")
+        jobs = [await submitted(stage, "first", SERVICE, {"until": "copied"})]
+        await stage.noted(f"begun-{jobs[0]}-1")
+        for number in range(4):
+            service = "checksum" if number % 2 else SERVICE
+            jobs.append(await submitted(stage, f"queued-{number}", service, {"text": "x"}))
+        coordinator.stop()
+        shutil.copytree(data, copy)
+        coordinator = stage.coordinator(dies=("never", 1))
+        await stage.ready()
+        stage.release("copied")
+        await stage.ended(jobs)
+        [session] = stage.log.column("SELECT session_id FROM miners")
+        coordinator.stop()
+        shutil.rmtree(data)
+        shutil.copytree(copy, data)
+        assert {} == stage.log.ended()
+        stage.coordinator(dies=("never", 1))
+        await stage.ready()
+        jobs.append(await submitted(stage, "new", SERVICE, {}))
+        await stage.ended(jobs, timeout=30)
+        assert miner.ended is None
+        assert [session] == stage.log.column("SELECT session_id FROM miners")
+        checked = await stage.check()
+        assert {"COMPLETED": 6} == checked.states()
+        assert {1: 5, 2: 1} == checked.starts()
+
+
+async def submitted(stage: Stage, key: str, service: str, payload: dict[str, str]) -> str:
+    """The id of a job that was accepted over HTTP."""
+    async with httpx.AsyncClient(base_url=stage.urls["main"], timeout=30) as http:
+        answer = await http.post(
+            "/v1/jobs",
+            json={"service": service, "payload": payload},
+            headers={"X-Api-Key": ALICE, "Idempotency-Key": key},
+        )
+    assert 201 == answer.status_code, answer.text
+    job_id = str(answer.json()["job_id"])
+    stage.accepted.add(job_id)
+    return job_id
 
 
 async def test_a_log_that_goes_back_beneath_a_coordinator(

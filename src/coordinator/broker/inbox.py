@@ -98,7 +98,8 @@ class CommandInbox:
         self._up = False
         self._graceful_timeout = graceful_timeout
         self._connection: RobustConnection | None = None
-        ask = _handling(gateway, OnDemandQueues(broker), queue_type)
+        self._control_queues = OnDemandQueues(broker)
+        ask = _handling(gateway, self._control_queues, queue_type)
         shared = _Shared(broker, keyring, Acknowledgements(), self._stopping, handle_timeout)
         commands = _InboxQueue("commands", shared, read_commands, ask)
         beats = _InboxQueue("heartbeats", shared, read_heartbeats, gateway.heartbeat)
@@ -133,6 +134,10 @@ class CommandInbox:
     def listening(self) -> bool:
         """Whether heartbeats are consumed, as far as the last probe knows."""
         return self._up and self._consumed.get(HEARTBEATS_QUEUE, True)
+
+    async def bind_control_queues(self) -> None:
+        """The control exchange was lost: bind the miners' queues again."""
+        await self._control_queues.declare_again()
 
     async def probe_commands(self) -> None:
         """Raises ProbeFailed unless commands are consumed."""

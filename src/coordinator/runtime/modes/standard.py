@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from coordinator.application.background import Background
 from coordinator.application.health import Health, Probe, in_own_thread
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolders
@@ -31,7 +32,7 @@ from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.leadership import PostgresLeadership
 from coordinator.storage.tables.log_identity import log_id_of
 from coordinator.storage.tables.postgres import PostgresDatabase
-from coordinator.wire.topology import PROGRESS_EXCHANGE, WORK_EXCHANGE
+from coordinator.wire.topology import CONTROL_EXCHANGE, PROGRESS_EXCHANGE, WORK_EXCHANGE
 
 DECLARE_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -55,6 +56,7 @@ def open_standard(settings: Settings) -> Adapters:
 
     probe_write = PostgresProbe(database_url)
     log_id = log_id_of(database)
+    binding = Background("binding")
     mended: list[Callable[[Sequence[str]], None]] = []
 
     async def declare() -> None:
@@ -101,6 +103,7 @@ def open_standard(settings: Settings) -> Adapters:
         await declare()
 
     async def stop() -> None:
+        await binding.stop()
         await queues.stop()
         await broker.stop()
         probe_write.close()
@@ -110,7 +113,14 @@ def open_standard(settings: Settings) -> Adapters:
         reads.close()
 
     def inbox(gateway: Gateway, keyring: Keyring) -> CommandInbox:
-        return CommandInbox(broker, gateway, keyring, queue_type=queue_type)
+        made = CommandInbox(broker, gateway, keyring, queue_type=queue_type)
+
+        def bind_again(missing: Sequence[str]) -> None:
+            if f"exchange {CONTROL_EXCHANGE}" in missing:
+                binding.spawn(made.bind_control_queues())
+
+        mended.append(bind_again)
+        return made
 
     hints = RabbitHints(broker)
 
