@@ -28,6 +28,9 @@ READ_BYTES = 64 * 1024
 """A reader that stops to read holds two of these."""
 ABANDONED_AFTER_SECONDS = 24 * 3600
 """Older temporary files belong to dead processes: no upload may take this long."""
+LOW_SPACE_BYTES, LOW_SPACE_SHARE = 64 * 2**20, 0.02
+"""With less space than both the store is full for all practical purposes."""
+PROBE_BYTES = 4096
 
 
 class LocalBlobStore:
@@ -94,6 +97,25 @@ class LocalBlobStore:
         """See BlobStore.delete."""
         if is_blob_name(sha256):
             await in_thread(lambda: self._path(sha256).unlink(missing_ok=True))
+
+    async def probe(self) -> None:
+        """See BlobStore.probe: writes a small file and removes it."""
+        try:
+            await in_thread(self._probe)
+        except OSError as error:
+            raise BlobStoreUnavailable(f"the blob store can't be written: {error.strerror}") from error
+
+    def _probe(self) -> None:
+        space = os.statvfs(self._root)
+        if space.f_bavail * space.f_frsize < min(
+            LOW_SPACE_BYTES, LOW_SPACE_SHARE * space.f_blocks * space.f_frsize
+        ):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path = self._temporary / f"probe-{secrets.token_hex(8)}"
+        try:
+            path.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            path.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256[2:]

@@ -81,7 +81,7 @@ def explain(error: Exception) -> CommandError:
     # Imported here: a command without an error needs none of these.
     import sqlite3
 
-    from coordinator.application.ports import LogError, LogUnavailable
+    from coordinator.application.ports import BrokerMismatch, LogError, LogUnavailable
     from coordinator.client.errors import CoordinatorError
     from coordinator.crypto.keys import KeyFileError
     from coordinator.crypto.signature import VerificationFailed
@@ -108,6 +108,9 @@ def explain(error: Exception) -> CommandError:
         hint = "Check that the database and the broker run; `coordinator doctor` checks both."
         # A database's message has several lines.
         return CommandError("UNAVAILABLE", " ".join(str(error).split()), hint, Exit.UNREACHABLE)
+    if isinstance(error, BrokerMismatch):
+        hint = "The page on operations says how to give a virtual host to another log."
+        return CommandError("BROKER", " ".join(str(error).split()), hint, Exit.REFUSED)
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
         return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
