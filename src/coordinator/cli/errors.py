@@ -109,8 +109,8 @@ def explain(error: Exception) -> CommandError:
         # A database's message has several lines.
         return CommandError("UNAVAILABLE", " ".join(str(error).split()), hint, Exit.UNREACHABLE)
     if isinstance(error, BrokerMismatch):
-        hint = "The page on operations says how to give a virtual host to another log."
-        return CommandError("BROKER", " ".join(str(error).split()), hint, Exit.REFUSED)
+        hint = "Name a virtual host of its own in AMQP_URL; the page on operations says how to move one."
+        return CommandError("TOPOLOGY", " ".join(str(error).split()), hint, Exit.REFUSED)
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
         return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
@@ -130,11 +130,7 @@ def explain(error: Exception) -> CommandError:
         return CommandError("FILE", f"{error.filename}: {error.strerror}", hint, Exit.USAGE)
     # Last, because it imports the client of the broker.
     from coordinator.broker.connection import BrokerError
-    from coordinator.broker.topology import TopologyMismatch
 
-    if isinstance(error, TopologyMismatch):
-        hint = "Give this coordinator a virtual host of its own in AMQP_URL, or delete what is in the way."
-        return CommandError("TOPOLOGY", " ".join(str(error).split()), hint, Exit.REFUSED)
     if isinstance(error, BrokerError):
         hint = "Correct AMQP_URL; `coordinator doctor` checks it."
         return CommandError("BROKER", " ".join(str(error).split()), hint, Exit.USAGE)
