@@ -22,6 +22,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
         settings.rate_limits,
         settings.rate_limit_window_seconds,
         None if redis_url is None else lambda: redis_storage(redis_url.get_secret_value()),
+        None if redis_url is None else coordinator.parts.part("rate_limits", essential=False),
     )
     return create_app(
         EdgeContext(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from coordinator.application.background import BackgroundTask
+from coordinator.application.ports import LogUnavailable
 from coordinator.edge.server.connections import Connections
 from coordinator.edge.server.http_connection import BoundedHttp
 from coordinator.edge.server.websocket_connection import BoundedWebSocket
@@ -32,6 +34,7 @@ KEEP_ALIVE_SECONDS = 75
 PING_SECONDS = 20.0  # between pings on a WebSocket, and for each answer before it is closed
 STUCK_SECONDS = 120  # a connection whose peer accepts no data for so long is closed by the kernel
 UNSENT_BYTES = 128 * 1024  # in the kernel; so we see soon whether a peer takes data, also on fast networks
+RESTART_SECONDS = 3.0  # a process that only a restart helps ends after about twice so long
 STOP_SECONDS = 10  # for the requests under way at a stop
 
 
@@ -144,9 +147,21 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+
+    async def end_if_useless() -> None:
+        while coordinator.parts.restart is None:  # noqa: ASYNC110 - the log's threads find out
+            await asyncio.sleep(RESTART_SECONDS)
+        await asyncio.sleep(RESTART_SECONDS)  # `/health/live` tells why
+        stop()
+
+    watch = BackgroundTask("restart-watch")
+    watch.start(end_if_useless)
     server.on_started = lambda: on_ready(coordinator, listener.getsockname()[1])
     try:
         await server.serve(sockets=[listener])
     finally:
+        await watch.stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+    if coordinator.parts.restart is not None:
+        raise LogUnavailable(coordinator.parts.restart)

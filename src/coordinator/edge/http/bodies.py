@@ -19,7 +19,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.edge.context import EdgeLimits
 from coordinator.edge.http.problems import Problem
-from coordinator.wire.limits import MAX_BODY_BYTES
+from coordinator.wire.limits import MAX_BODY_BYTES, MAX_TURN_BYTES
 
 SCHEMA_REF: Final = "#/components/schemas/{model}"
 Member = type[BaseModel] | dict[str, Any]
@@ -34,6 +34,8 @@ async def read_object(request: Request, limits: EdgeLimits) -> dict[str, Any]:
     except TimeoutError:
         raise _too_slow() from None
     value = parse_json(body) if body else {}
+    if len(body) > MAX_TURN_BYTES:
+        await asyncio.sleep(0)  # a large body's parsing was a turn of its own
     if not isinstance(value, dict):
         raise Refusal(Code.INVALID_PAYLOAD, "the body must be a JSON object")
     return value

@@ -18,6 +18,7 @@ import structlog
 from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage, Storage
 
+from coordinator.application.health import Part
 from coordinator.domain.errors import Code
 from coordinator.edge.context import Spent
 from coordinator.edge.http.problems import Problem
@@ -69,12 +70,17 @@ class RateLimits:
     """The context's `RateLimiter`: the limits, and the counters of their use."""
 
     def __init__(
-        self, limits: Mapping[str, int], window: int, shared: Callable[[], RedisStorage] | None = None
+        self,
+        limits: Mapping[str, int],
+        window: int,
+        shared: Callable[[], RedisStorage] | None = None,
+        part: Part | None = None,
     ) -> None:
         """`limits`: requests in a window of `window` seconds, by role and for `failures`; 0: no limit.
 
-        `shared` makes the storage that all processes share.
+        `shared` makes the storage that all processes share; `part` is told whether it works.
         """
+        self._part = part
         self._items = {name: RateLimitItemPerSecond(n, window, name) for name, n in limits.items() if n > 0}
         self._window = window
         self._local = LocalStorage()
@@ -171,10 +177,14 @@ class RateLimits:
                     "redis is out of reach: each process counts for itself", error=type(error).__name__
                 )
             self._shared_retry_at = time.monotonic() + REDIS_PAUSE_SECONDS
+            if self._part is not None:
+                self._part.fails("redis is out of reach: each process counts requests for itself")
             return None
         if self._shared_retry_at:
             log.info("redis answers again")
             self._shared_retry_at = 0.0
+            if self._part is not None:
+                self._part.works()
         return answer
 
 
