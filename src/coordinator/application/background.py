@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,14 +21,6 @@ class Component(Protocol):
 
     async def stop(self) -> None:
         """Returns once no part of the component runs any more."""
-
-
-@runtime_checkable
-class Diagnosable(Protocol):
-    """A component that reports its problems."""
-
-    def problems(self) -> Sequence[str]:
-        """A sentence for each problem, without secrets; immediate, without I/O."""
 
 
 class LifeCycle:
@@ -52,15 +44,6 @@ class LifeCycle:
                 stack.push_async_callback(component.stop)
                 await component.start()
             self._started = stack.pop_all()
-
-    def problems(self) -> list[str]:
-        """The problems of all components, in order; immediate, without I/O."""
-        return [
-            text
-            for component in self._components
-            if isinstance(component, Diagnosable)
-            for text in component.problems()
-        ]
 
     async def stop(self) -> None:
         """Stop all of them, even if one fails to stop; then raise its error."""

@@ -221,11 +221,15 @@ class OpenWork:
         if found:
             del found[0].offered[job_id]
 
-    def take_back(self, works: Sequence[QueuedWork]) -> None:
-        """Put the jobs of failed offers back at the heads of their lanes, oldest first."""
-        for work in sorted(works, key=lambda work: work.position, reverse=True):
+    def take_back(self, works: Sequence[QueuedWork], behind: int | None = None) -> None:
+        """Put the jobs of failed offers back at the heads of their lanes, oldest first.
+
+        `behind`: behind the jobs that were queued up to this position instead.
+        """
+        # Each at the head pushes the one before it back; at the end they stay in order.
+        for work in sorted(works, key=lambda work: work.position, reverse=behind is None):
             self.withdraw(work.job_id)
-            self.fair_queue.put_back(work)
+            self.fair_queue.put_back(work, behind)
 
     def is_offered(self, work: QueuedWork, profile: Profile) -> bool:
         """Whether this very offer is still outstanding; the job may have been started or canceled since."""
