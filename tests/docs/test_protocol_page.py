@@ -201,7 +201,7 @@ class Miner(Party):
             "miner.register",
             {
                 **self.who,
-                "capabilities": {"services": ["checksum"], "price": "0.5"},
+                "capabilities": {"services": ["checksum"], "price": "0.0001"},
                 "concurrency": 2,
                 "public_key": public_id(self.key),
             },
@@ -378,7 +378,7 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         assert receipt["client"] == "alice"
         assert receipt["provider"] == "node1@rack"
         units, price = float(receipt["units"]), float(receipt["price"])
-        assert price == pytest.approx(units * 0.5)
+        assert price == pytest.approx(units * 0.0001, abs=1e-6)
         forged = {**receipt, "price": "1000000"}
         with pytest.raises(InvalidSignature):
             verify_receipt(forged, health["signing_key_id"], public_id(miner_key))

@@ -292,16 +292,14 @@ class JobCommands(Handler[Details]):
         self, intent: Intent, command: JobComplete, lease: Lease, verifier: StatementVerifier
     ) -> Prepared[Details]:
         assert isinstance(lease, Place)
-        prepared: Prepared[Details] = Prepared(
-            intent, self, command.job_id, PreparedResult(), reads=(miner_stream(command.miner_id),)
-        )
+        job_id, reads = command.job_id, (miner_stream(command.miner_id),)
         if lease.kind == "repeat":
-            return prepared
+            return Prepared(intent, self, job_id, PreparedResult(), reads)
         rough = rough_json(command.result)
         if breach := await self._breach(lease.state.job, command.result, rough):
-            return prepared._replace(details=PreparedResult(breach=breach))
-        if lease.kind == "ended":
-            return prepared  # the decision says why it is too late
+            return Prepared(intent, self, job_id, PreparedResult(breach=breach), reads)
+        if lease.kind == "ended":  # the decision says why it is too late
+            return Prepared(intent, self, job_id, PreparedResult(), reads)
         _verify(verifier, command)
         body = await self._large.run(len(rough), _canonical, command.result)
         salt = bytes.fromhex(command.result_salt)
@@ -313,9 +311,13 @@ class JobCommands(Handler[Details]):
         # The decision compares the statement, too; a large body is not stored before.
         if len(body) > MAX_INLINE_BYTES and (fault := _check_statement(lease.state, command, lease.miner)):
             raise fault
-        return prepared._replace(
-            details=PreparedResult(_refs(body), proven=True),
-            payload=StoredPayload(command.job_id, "result", salt, body),
+        return Prepared(
+            intent,
+            self,
+            job_id,
+            PreparedResult(_refs(body), proven=True),
+            reads,
+            payload=StoredPayload(job_id, "result", salt, body),
         )
 
     async def _breach(self, job: JobSubmitted, result: dict[str, Any], rough: bytes) -> Refusal | None:
