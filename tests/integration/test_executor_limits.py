@@ -174,6 +174,17 @@ async def test_messages_are_bounded(tmp_path: Path) -> None:
     assert sum(map(len, lines)) <= MAX_OUTPUT_BYTES
 
 
+async def test_a_program_goes_first_and_gains_nothing(tmp_path: Path) -> None:
+    """Where memory runs out the system ends the program and not its miner; no file gives it more rights."""
+    script = "print(open('/proc/self/oom_score_adj').read(), open('/proc/self/status').read())"
+    lines: list[str] = []
+    await run_program(
+        [sys.executable, "-c", script], folder=tmp_path, timeout_seconds=60, on_stdout=lines.append
+    )
+    assert lines[0] == "1000"
+    assert "NoNewPrivs:\t1" in lines
+
+
 async def test_a_missing_program_does_not_start(tmp_path: Path) -> None:
     """The reason is the system's, and another miner may have it."""
     with pytest.raises(ExecutorError, match="does not start: No such file") as caught:
