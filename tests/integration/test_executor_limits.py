@@ -160,6 +160,14 @@ async def test_a_file_is_bounded(tmp_path: Path) -> None:
     assert (tmp_path / "big").stat().st_size == MIB
 
 
+async def test_a_program_in_c_is_ended_by_its_first_byte_too_many(tmp_path: Path) -> None:
+    """Python ignores the signal for that; programs that we start do not inherit this."""
+    arguments = ["dd", "if=/dev/zero", "of=big", "bs=65536", "count=1000"]
+    with pytest.raises(ExecutorError) as caught:
+        await run_program(arguments, folder=tmp_path, timeout_seconds=60, max_file_bytes=MIB)
+    assert (caught.value.code, (tmp_path / "big").stat().st_size) == (OUTPUT_TOO_LARGE, MIB)
+
+
 async def test_processes_are_bounded(tmp_path: Path) -> None:
     """A program that starts ever more processes ends with all of them."""
     code, *_ = await breach(tmp_path, FORKS)
