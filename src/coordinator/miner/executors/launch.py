@@ -1,8 +1,8 @@
 """Sets the limits of a job's program in its own process, then becomes that program.
 
 `process.py` runs this file by its path: `launch.py PARENT NAME=VALUE,… PROGRAM …`. Limits that are set here
-hold from the program's first instruction on, and even if the miner dies. Each import costs every job's program
-some milliseconds, so there are few.
+hold from the program's first instruction on, and even if the miner dies. Imports are few: each costs some
+milliseconds a job.
 """
 
 import ctypes
