@@ -16,6 +16,8 @@ import pytest
 import structlog
 import typer
 
+from coordinator.broker.connection import BrokerRefused
+from coordinator.broker.topology import TopologyMismatch
 from coordinator.cli import dev_files
 from coordinator.cli.commands import job, log
 from coordinator.cli.errors import CommandError, Exit, explain, report
@@ -248,6 +250,16 @@ def test_unexpected_errors_are_not_swallowed() -> None:
     """What nobody expected is reported as a bug, with its type; of several at once the first."""
     told = explain(ExceptionGroup("tasks", [ZeroDivisionError("x"), ValueError("y")]))
     assert ("BUG", "ZeroDivisionError: x", Exit.BUG) == (told.code, told.cause, told.exit_code)
+
+
+def test_a_foreign_queue_and_a_refusing_broker_are_no_bugs() -> None:
+    """What a start meets on the broker is named, with the next step, and has a code of its own."""
+    foreign = explain(ExceptionGroup("start", [TopologyMismatch("the queue coordinator.commands exists")]))
+    assert ("TOPOLOGY", Exit.REFUSED) == (foreign.code, foreign.exit_code)
+    assert "the queue coordinator.commands exists" == foreign.cause
+    assert "virtual host" in foreign.next_step
+    refused = explain(BrokerRefused("RabbitMQ refused the password"))
+    assert ("BROKER", Exit.USAGE) == (refused.code, refused.exit_code)
 
 
 def test_what_says_nothing_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,20 +1,21 @@
 """Blobs in a directory: `ab/cdef…` by digest, `tmp/` for uploads under way."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import secrets
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from coordinator.blobs.port import (
-    PIECE_BYTES,
     BlobInfo,
     BlobNotFound,
+    BlobStoreUnavailable,
     DigestMismatch,
     check_digest,
     in_pieces,
@@ -23,8 +24,13 @@ from coordinator.blobs.port import (
 )
 from coordinator.private_files import FILE_MODE, make_folder, narrow_entries, private_folder, sync_folder
 
+READ_BYTES = 64 * 1024
+"""A reader that stops to read holds two of these."""
 ABANDONED_AFTER_SECONDS = 24 * 3600
 """Older temporary files belong to dead processes: no upload may take this long."""
+LOW_SPACE_BYTES, LOW_SPACE_SHARE = 64 * 2**20, 0.02
+"""With less space than both the store is full for all practical purposes."""
+PROBE_BYTES = 4096
 
 
 class LocalBlobStore:
@@ -48,10 +54,10 @@ class LocalBlobStore:
         upload = _Upload(self._temporary / secrets.token_hex(16))
         try:
             async for piece in in_pieces(stream, max_bytes):
-                await in_thread(partial(upload.write, piece))
+                await _storing(partial(upload.write, piece))
             sha256 = upload.digest.hexdigest()
             check_digest(sha256, expected_sha256)
-            await in_thread(lambda: upload.move_to(self._path(sha256)))
+            await _storing(lambda: upload.move_to(self._path(sha256)))
             return BlobInfo(sha256, upload.size)
         finally:
             if not upload.moved:
@@ -65,6 +71,8 @@ class LocalBlobStore:
             reading = await in_thread(lambda: _Reading(self._path(sha256)))
         except FileNotFoundError:
             raise BlobNotFound(f"no blob {sha256}") from None
+        except OSError as error:
+            raise _unavailable(error) from error
         try:
             while reading.piece:
                 yield reading.piece
@@ -89,6 +97,25 @@ class LocalBlobStore:
         """See BlobStore.delete."""
         if is_blob_name(sha256):
             await in_thread(lambda: self._path(sha256).unlink(missing_ok=True))
+
+    async def probe(self) -> None:
+        """See BlobStore.probe: writes a small file and removes it."""
+        try:
+            await in_thread(self._probe)
+        except OSError as error:
+            raise BlobStoreUnavailable(f"the blob store can't be written: {error.strerror}") from error
+
+    def _probe(self) -> None:
+        space = os.statvfs(self._root)
+        if space.f_bavail * space.f_frsize < min(
+            LOW_SPACE_BYTES, LOW_SPACE_SHARE * space.f_blocks * space.f_frsize
+        ):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path = self._temporary / f"probe-{secrets.token_hex(8)}"
+        try:
+            path.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            path.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256[2:]
@@ -127,7 +154,9 @@ class _Upload:
 
     def discard(self) -> None:
         if self._file is not None:
-            self._file.close()
+            # On a full disk closing fails as well: the rest of the buffer can't be written.
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._path.unlink(missing_ok=True)
 
 
@@ -141,9 +170,21 @@ class _Reading:
         self.next()
 
     def next(self) -> None:
-        self.piece = self.file.read(PIECE_BYTES)
+        self.piece = self.file.read(READ_BYTES)
         self.remaining -= len(self.piece)
         self.digest.update(self.piece)
+
+
+async def _storing(call: Callable[[], None]) -> None:
+    """Run a call in a thread. Raises BlobStoreUnavailable if the disk is full, damaged or read-only."""
+    try:
+        await in_thread(call)
+    except OSError as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: OSError) -> BlobStoreUnavailable:
+    return BlobStoreUnavailable(f"the directory of blobs can't be used: {error.strerror}")
 
 
 def _open_plain(path: Path) -> int:

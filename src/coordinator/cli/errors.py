@@ -81,7 +81,7 @@ def explain(error: Exception) -> CommandError:
     # Imported here: a command without an error needs none of these.
     import sqlite3
 
-    from coordinator.application.ports import LogError, LogUnavailable
+    from coordinator.application.ports import BrokerMismatch, LogError, LogUnavailable
     from coordinator.client.errors import CoordinatorError
     from coordinator.crypto.keys import KeyFileError
     from coordinator.crypto.signature import VerificationFailed
@@ -108,6 +108,9 @@ def explain(error: Exception) -> CommandError:
         hint = "Check that the database and the broker run; `coordinator doctor` checks both."
         # A database's message has several lines.
         return CommandError("UNAVAILABLE", " ".join(str(error).split()), hint, Exit.UNREACHABLE)
+    if isinstance(error, BrokerMismatch):
+        hint = "Name a virtual host of its own in AMQP_URL; the page on operations says how to move one."
+        return CommandError("TOPOLOGY", " ".join(str(error).split()), hint, Exit.REFUSED)
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
         return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
@@ -125,6 +128,12 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, OSError) and error.filename is not None:
         hint = "Check the path and its permissions, or name another."
         return CommandError("FILE", f"{error.filename}: {error.strerror}", hint, Exit.USAGE)
+    # Last, because it imports the client of the broker.
+    from coordinator.broker.connection import BrokerError
+
+    if isinstance(error, BrokerError):
+        hint = "Correct AMQP_URL; `coordinator doctor` checks it."
+        return CommandError("BROKER", " ".join(str(error).split()), hint, Exit.USAGE)
     hint = "This should not happen. Run it again with COORDINATOR_TRACEBACK=1 and report the output."
     return CommandError("BUG", f"{type(error).__name__}: {error}", hint, Exit.BUG)
 

@@ -26,7 +26,7 @@ from coordinator.wire.answers import AnswerJson
 from coordinator.wire.offers import Offer
 
 REMEMBERED_OFFERS = 10_000
-"""Number of finished attempts that are remembered, to ignore late copies of their offers."""
+"""Number of finished attempts that are remembered, to ask before such an attempt is run again."""
 WATCH_SECONDS = 1.0
 NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND"})
 """Refusals of a report that mean: the attempt is no longer this miner's, so drop the work."""
@@ -64,7 +64,8 @@ class Slots:
         self._still_offers = still_offers
         self._reporter = Reporter(self._report_progress)
         self._sending: set[asyncio.Task[None]] = set()
-        self._over: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._over: OrderedDict[tuple[str, int], str] = OrderedDict()
+        """Finished attempts, with the session that finished them."""
         self._log = structlog.get_logger().bind(miner=miner_id)
         self.inflight: dict[tuple[str, int], Attempt] = {}
         """The attempts in hand, by job id and attempt."""
@@ -125,14 +126,16 @@ class Slots:
         offer = held.offer
         key = job_id, _ = offer.key
         executor = self._executors.get(offer.service)
-        if executor is None or key in self.inflight or key in self._over:
+        if executor is None or key in self.inflight:
             held.done()
             return
         if (self.ending or self.paused) and not held.claimed:
             held.back()
             return
         session_id = self._session_id()
-        instant = _is_instant(executor, offer)
+        # A copy of a finished attempt's offer is not dropped: the coordinator says whether it is over. Its
+        # log may have been restored from a backup, and wait for this attempt again.
+        instant = _is_instant(executor, offer) and self._over.get(key) != session_id
         names = {
             "job_id": job_id,
             "attempt": offer.attempt,
@@ -258,7 +261,7 @@ class Slots:
             self._log.debug("completed", **_names(attempt))
 
     def _remember(self, attempt: Attempt) -> None:
-        self._over[attempt.key] = None
+        self._over[attempt.key] = attempt.session_id
         if len(self._over) > REMEMBERED_OFFERS:
             self._over.popitem(last=False)
 
