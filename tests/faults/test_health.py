@@ -272,7 +272,7 @@ async def test_a_virtual_host_belongs_to_one_log(
                 stranger = stage.coordinator("stranger", database_url=other_url)
                 assert 0 != await eventually(lambda: stranger.ended, "the stranger ends")
                 assert "belongs to the log of another database" in stranger.tail()
-                assert "BROKER" in stranger.tail()
+                assert "TOPOLOGY" in stranger.tail()
                 assert "Traceback" not in stranger.tail()
                 stage.coordinator("second")
                 await stage.ready("second")

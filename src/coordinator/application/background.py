@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -74,6 +75,22 @@ class BackgroundTask:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+class Turns:
+    """Tells a long loop when other tasks should get their turn: `if turns.over(): await asyncio.sleep(0)`."""
+
+    def __init__(self, seconds: float = 0.005) -> None:
+        self._seconds = seconds
+        self._begun = time.perf_counter()
+
+    def over(self) -> bool:
+        """Whether the turn is over; the next one begins then."""
+        now = time.perf_counter()
+        if now - self._begun < self._seconds:
+            return False
+        self._begun = now
+        return True
 
 
 class Background:

@@ -122,5 +122,8 @@ async def in_thread(call: Callable[[], T]) -> T:
     if cancelled is not None:
         # Retrieved, so that asyncio does not report an exception that was never retrieved.
         task.exception()
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            del cancelled  # the exception refers to this frame: a cycle, which would keep what is being read
     return task.result()

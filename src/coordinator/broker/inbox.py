@@ -262,7 +262,7 @@ class _InboxQueue(Generic[Item]):
         self,
         name: Literal["commands", "heartbeats"],
         shared: _Shared,
-        read: Callable[[ReceivedMessage, Principal], ReceivedBatch[Item]],
+        read: Callable[[ReceivedMessage, Principal], Awaitable[ReceivedBatch[Item]]],
         ask: Callable[[Principal, Sequence[Item]], Awaitable[list[Answer]]],
     ) -> None:
         self._name = name
@@ -284,7 +284,7 @@ class _InboxQueue(Generic[Item]):
     async def _handle(self, message: RabbitMessage, envelope: ReceivedMessage) -> None:
         try:
             principal = authenticate(envelope, self._shared.keyring)
-            batch = self._read(envelope, principal)
+            batch = await self._read(envelope, principal)
         except Refusal as refusal:
             refused = Refused(refusal.code, refusal.detail)
             await self._dead_letter(message, envelope, refused)

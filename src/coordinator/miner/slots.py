@@ -18,6 +18,7 @@ from coordinator.crypto.refs import blob_refs
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
+from coordinator.miner.executors.limits import Share
 from coordinator.miner.progress import Report, Reporter
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, Transport
@@ -44,6 +45,7 @@ class Slots:
         signer: StatementSigner,
         blobs: HttpBlobs,
         folder: Path | None,
+        share: Share,
         on_session_lost: Callable[[str], None],
         on_drain: Callable[[], None],
         still_offers: Callable[[str], Awaitable[bool]],
@@ -56,6 +58,7 @@ class Slots:
         self._signer = signer
         self._blobs = blobs
         self._folder = folder
+        self._share = share
         self._on_session_lost = on_session_lost
         self._on_drain = on_drain
         self._still_offers = still_offers
@@ -149,6 +152,7 @@ class Slots:
             signer=self._signer,
             blobs=self._blobs.of_job(job_id),
             folder=self._folder,
+            share=self._share,
             progress=self._reporter.attempt(names) if reports_progress else None,
         )
         self.inflight[key] = attempt

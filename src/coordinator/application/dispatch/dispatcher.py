@@ -34,7 +34,7 @@ from coordinator.application.ports import (
     Tables,
     WorkQueues,
 )
-from coordinator.domain.matching import Capabilities, Constraints
+from coordinator.domain.matching import Capabilities, Needs
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
 from coordinator.wire.offers import Offer
 
@@ -86,7 +86,7 @@ class Dispatcher(FollowerBase):
         self.work, self._acted, self._late = OpenWork(), 0, {}
         fleet = self.work.fleet
         for row in tables.query("dispatch_classes"):
-            wants = Constraints.model_validate_json(row["constraints_json"])
+            wants = Needs.model_validate_json(row["constraints_json"])
             fleet.add_class(row["job_class"], row["service"], wants)
         for row in tables.query("dispatch_sessions"):
             capabilities = Capabilities.model_validate_json(row["capabilities_json"])

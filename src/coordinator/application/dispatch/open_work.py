@@ -22,6 +22,7 @@ from coordinator.domain.job import (
     JobSubmitted,
     is_job_event,
 )
+from coordinator.domain.matching import Needs
 from coordinator.domain.miner import (
     MinerDrained,
     MinerEvent,
@@ -145,12 +146,13 @@ class OpenWork:
             case JobSubmitted():
                 work = _submitted(event, recorded)
                 if not self.fleet.knows_class(event.job_class):
+                    needs = Needs(**dict(event.constraints), list_price=event.list_price)
                     unstored.classes[event.job_class] = {
                         "job_class": event.job_class,
                         "service": event.service,
-                        "constraints_json": event.constraints.model_dump_json(exclude_none=True),
+                        "constraints_json": needs.model_dump_json(exclude_none=True),
                     }
-                    self.fleet.add_class(event.job_class, event.service, event.constraints)
+                    self.fleet.add_class(event.job_class, event.service, needs)
                 unstored.new.add(job_id)
                 unstored.work[job_id] = work
                 self.fair_queue.add(work)

@@ -9,14 +9,14 @@ from coordinator.application.health import Health, Probe, in_own_thread
 from coordinator.application.live.progress_hub import NoWire
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
-from coordinator.storage.connections.data_directory import DataDirectory
+from coordinator.storage.connections.data_directory import DATABASE_FILE, DataDirectory
 from coordinator.storage.connections.probes import SqliteProbe, check_space
 from coordinator.storage.log.sqlite import SqliteEventLog
 from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.leadership import LocalLeadership
 from coordinator.storage.tables.sqlite import SqliteDatabase
 
-DATABASE_FILE = "coordinator.db"
+__all__ = ["DATABASE_FILE", "open_embedded"]
 WRITE_SECONDS = 2.0
 """An idle coordinator writes a page of the database as often, to learn whether it can."""
 
