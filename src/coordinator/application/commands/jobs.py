@@ -18,6 +18,7 @@ from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.receipt import receipt_id, sign_receipt
 from coordinator.crypto.refs import blob_refs
 from coordinator.crypto.signature import VerificationFailed
@@ -103,7 +104,8 @@ class JobCommands(Handler[Details]):
         schemas: PayloadSchemas,
         ids: Ids,
     ) -> None:
-        """`key` signs the receipts."""
+        """`key` signs the receipts, and keys the tokens of offers."""
+        self._tokens = OfferTokens(key)
         self._key = key
         self._secret = fingerprint_secret(key)
         self._names = names
@@ -275,13 +277,25 @@ class JobCommands(Handler[Details]):
                 assert isinstance(details, PreparedResult)
                 miner = state_of(prepared.reads[0])
                 fault = _check_statement(state, command, miner) or details.reference_fault
-                return decide(state, command, CompletionContext(now, principal, miner, self._seal, fault))
+                offered = self._offered(state, command, miner)
+                context = CompletionContext(now, principal, miner, offered, self._seal, fault)
+                return decide(state, command, context)
             case JobStart() | JobFail():
-                return decide(state, command, AttemptContext(now, principal, state_of(prepared.reads[0])))
+                miner = state_of(prepared.reads[0])
+                offered = self._offered(state, command, miner)
+                return decide(state, command, AttemptContext(now, principal, miner, offered))
             case JobRelease() | JobCancel() | JobLose() | JobExpire():
                 return decide(state, command, Context(now, principal))
             case _:
                 assert_never(command)
+
+    def _offered(self, state: JobState, command: AttemptCommand, miner: MinerState) -> bool:
+        """Whether the command may claim. Computed for a queued job only: the lease proves any other."""
+        if not isinstance(state, Queued) or miner is None:
+            return False
+        return self._tokens.fits(
+            command.token, str(command.job_id), command.attempt, miner.registered.profile
+        )
 
     def answer(self, prepared: Prepared[Details], state: JobState) -> dict[str, Any]:
         return answer(state, cast("JobCommand", prepared.intent.command))
