@@ -56,6 +56,7 @@ from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
 from coordinator.wire.answers import Accepted, Answer
 from tests.harness import deciding
+from tests.harness.dispatching import TOKENS, SentCommands
 from tests.harness.metadata import METADATA
 from tests.harness.waiting import eventually
 
@@ -594,7 +595,9 @@ class Dispatching:
 def dispatching(stores: Stores, queues: LocalWorkQueues | None = None) -> Dispatching:
     queues, hints = queues or LocalWorkQueues(), LocalHints()
     payloads = Payloads(stores.log)
-    dispatcher = Dispatcher(payloads, stores.database, queues, hints, stores.clock, offer_timeout=10)
+    dispatcher = Dispatcher(
+        payloads, stores.database, queues, hints, stores.clock, 10, TOKENS, SentCommands().handle
+    )
     with stores.database.transaction() as tables:
         dispatcher.take_over(tables)
     return Dispatching(stores, dispatcher, queues, hints)

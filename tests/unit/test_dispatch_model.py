@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from coordinator.domain.job import (
 from coordinator.domain.messages import Event
 from tests.harness import deciding
 from tests.harness.cases import every
+from tests.harness.dispatching import TOKENS, SentCommands
 from tests.harness.memory_log import MemoryEventLog
 from tests.harness.metadata import STORED_METADATA
 
@@ -42,7 +44,7 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, dict[str, Any]]] = {
-            name: {} for name in ("open_work", "work_classes", "work_sessions")
+            name: {} for name in ("open_work", "work_classes", "work_sessions", "standings")
         }
 
     @contextmanager
@@ -50,8 +52,9 @@ class Table:
         yield self
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
-        key = {"open_work": "job_id", "work_classes": "job_class", "work_sessions": "miner_id"}[table]
-        self.rows[table] |= {row[key]: dict(row) for row in rows}
+        keys = {"open_work": "job_id", "work_classes": "job_class", "work_sessions": "miner_id"}
+        key = operator.itemgetter(*([keys[table]] if table in keys else ("principal", "service")))
+        self.rows[table] |= {key(row): dict(row) for row in rows}
 
     def remove(self, table: str, keys: Collection[str]) -> None:
         for key in keys:
@@ -74,7 +77,7 @@ class Table:
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         work = sorted(self.rows["open_work"].values(), key=lambda row: row["position"])
-        queued = [row for row in work if row["miner_id"] is None]
+        queued = [row for row in work if row["miner_id"] is None and not row["tried"]]
         match statement:
             case "dispatch_classes":
                 return list(self.rows["work_classes"].values())
@@ -84,6 +87,10 @@ class Table:
                 return [row for row in work if row["miner_id"] is not None]
             case "dispatch_open_work":
                 return [row for row in work if row["job_id"] in params["job_ids"]]
+            case "dispatch_retries":
+                return [row for row in work if row["miner_id"] is None and row["tried"]]
+            case "dispatch_standings":
+                return list(self.rows["standings"].values())
             case "dispatch_lanes":
                 return queued
             case "dispatch_lane_work":
@@ -209,6 +216,8 @@ class World:
             LocalHints(),
             clock,
             OFFER_TIMEOUT,
+            TOKENS,
+            SentCommands().handle,
         )
         self.dispatcher.take_over(self.table)
         self.acted = self.known_stored = self.stored

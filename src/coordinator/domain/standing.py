@@ -36,8 +36,10 @@ class _StandingCommandBase(Command):
     reason: Text = ""
 
 
-class StandingQuarantine(_StandingCommandBase, topic="standing.quarantine", senders={Role.SYSTEM, Role.ADMIN}):
-    """Offer a principal's miners no jobs of this service; by the coordinator itself: one probe job at a time."""
+class StandingQuarantine(
+    _StandingCommandBase, topic="standing.quarantine", senders={Role.SYSTEM, Role.ADMIN}
+):
+    """Offer a principal no jobs of this service, but one probe job at a time if the coordinator itself asks."""
 
 
 class StandingRelease(_StandingCommandBase, topic="standing.release", senders={Role.SYSTEM, Role.ADMIN}):

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, assert_never
+from uuid import UUID
 
 from coordinator.application.dispatch.fair_queue import FairQueue, QueuedWork
 from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Session
+from coordinator.application.dispatch.judge import SHORTEST_OVERDUE_SECONDS, Judge
+from coordinator.application.dispatch.retries import Retries, add_try, tries
+from coordinator.application.dispatch.standing import Standing
 from coordinator.application.metrics import WorkMetrics
 from coordinator.application.ports import Recorded, Row
 from coordinator.domain.job import (
@@ -17,6 +21,7 @@ from coordinator.domain.job import (
     JobEvent,
     JobExpired,
     JobFailed,
+    JobLose,
     JobRequeued,
     JobStarted,
     JobSubmitted,
@@ -30,6 +35,7 @@ from coordinator.domain.miner import (
     MinerRegistered,
     is_miner_event,
 )
+from coordinator.domain.standing import is_standing_event
 
 _NEED_WORK = (JobStarted, JobRequeued)
 MAX_CLASSES = 5000
@@ -42,6 +48,10 @@ class RunningAttempt(NamedTuple):
     work: QueuedWork
     miner_id: str
     session_id: str
+    since: float
+    """When this process saw it start, in monotonic seconds."""
+    started_at: int | None = None
+    """By the event, in Unix milliseconds; None if this process did not see it start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class Changes:
     """Keys of rows to delete from open_work."""
     classes: list[Row]
     """New rows of work_classes."""
+    standings: list[Row]
+    """New rows of standings."""
 
 
 @dataclass(slots=True)
@@ -67,6 +79,7 @@ class Unstored:
     """Jobs that the tables never had: a job that is final before it is stored costs no row."""
     gone: set[str] = field(default_factory=set)
     classes: dict[str, Row] = field(default_factory=dict)
+    standings: dict[tuple[str, str], Standing] = field(default_factory=dict)
 
     def end(self, job_id: str) -> None:
         """The job is final."""
@@ -84,7 +97,8 @@ class Unstored:
         for job_id, work in self.work.items():
             miner_id, session_id = self.lease_holders.get(job_id, (None, None))
             rows.append({**work._asdict(), "miner_id": miner_id, "session_id": session_id})
-        return Changes(rows, self.gone, list(self.classes.values()))
+        standings = [standing.row() for standing in self.standings.values()]
+        return Changes(rows, self.gone, list(self.classes.values()), standings)
 
 
 class Hint(NamedTuple):
@@ -98,11 +112,16 @@ class OpenWork:
     def __init__(self) -> None:
         self.fair_queue = FairQueue()
         self.fleet = Fleet()
+        self.retries = Retries()
+        self.judged = Judge(self.fleet, self._note_standing)
         self._running: dict[str, RunningAttempt] = {}
         self._offered_to: dict[str, str] = {}
         """By job id: the profile that has the offer."""
         self._unstored = Unstored()
         self._storing = Unstored()
+        self._now = 0.0
+        self._last_claim = 0.0
+        """When this process last saw a claim: as long as nobody can claim, unclaimed offers mean nothing."""
 
     # --- a batch of events ----------------------------------------------------------------------------------
     def unknown(self, events: Sequence[Recorded]) -> list[str]:
@@ -120,26 +139,24 @@ class OpenWork:
         `found`: the unknown jobs, from the table; `now`: monotonic.
         """
         self._unstored.work |= {work.job_id: work for work in found}
-        ended: dict[str, int] = {}
-        hints = [hint for recorded in events for hint in self._note(recorded, ended)]
-        for profile_id, count in ended.items():
-            if profile_id in self.fleet.profiles:
-                self.fleet.profiles[profile_id].count_ended(count, now)
-        return hints
+        self._now = now
+        return [hint for recorded in events for hint in self._note(recorded)]
 
     def gather(self) -> Changes:
         """The changes since the last call, whose changes are in the tables by now."""
         self._storing, self._unstored = self._unstored, Unstored()
         return self._storing.changes()
 
-    def _note(self, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
+    def _note(self, recorded: Recorded) -> Iterator[Hint]:
         event = recorded.event
         if is_job_event(event):
-            yield from self._note_job(event, recorded, ended)
+            yield from self._note_job(event, recorded)
         elif is_miner_event(event):
             yield from self._note_miner(event)
+        elif is_standing_event(event):
+            self.judged.note_event(event, self._now)
 
-    def _note_job(self, event: JobEvent, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
+    def _note_job(self, event: JobEvent, recorded: Recorded) -> Iterator[Hint]:
         job_id, unstored = recorded.key, self._unstored
         match event:
             case JobSubmitted():
@@ -158,23 +175,35 @@ class OpenWork:
                 work = unstored.work[job_id] = self._find(job_id)
                 unstored.lease_holders[job_id] = (event.miner_id, event.session_id)
                 self.withdraw(job_id)
-                self.start(RunningAttempt(work, event.miner_id, event.session_id))
+                self._last_claim = self._now
+                self.start(RunningAttempt(work, event.miner_id, event.session_id, self._now, event.at))
             case JobRequeued():
                 work = self._find(job_id)._replace(attempt=event.attempt, position=recorded.position)
                 unstored.work[job_id] = work
                 unstored.lease_holders.pop(job_id, None)
-                self._end(job_id, ended)
-                self.fair_queue.add(work)
+                self._end(job_id)
+                self._queue(work)
             case JobAttemptEnded():
                 if event.outcome == "lost":
                     yield from self._cancel_hint(job_id)
-            case JobCompleted() | JobFailed():
+                self._note_ended_attempt(event)
+            case JobCompleted():
                 unstored.end(job_id)
-                self._end(job_id, ended)
+                running = self._end(job_id)
+                if running:
+                    self._note_completed(running, event)
+            case JobFailed():
+                unstored.end(job_id)
+                running = self._end(job_id)
+                if running:
+                    self.judged.note_no_verdict(running.work)
             case JobCanceled() | JobExpired():
                 yield from self._cancel_hint(job_id)
+                known = self._known(job_id)
+                if known is not None:
+                    self.judged.note_no_verdict(known)
                 unstored.end(job_id)
-                self._end(job_id, ended)
+                self._end(job_id)
                 self.withdraw(job_id)
             case _:
                 assert_never(event)
@@ -196,6 +225,7 @@ class OpenWork:
         """Drop the classes of final jobs once there are many: any client can create new classes."""
         if self.fleet.known_classes > MAX_CLASSES:
             used = self.fair_queue.classes()
+            used |= self.retries.classes()
             used |= {running.work.job_class for running in self._running.values()}
             used |= {o.work.job_class for p in self.fleet.profiles.values() for o in p.offered.values()}
             self.fleet.forget_classes(used)
@@ -204,26 +234,86 @@ class OpenWork:
     def start(self, running: RunningAttempt) -> None:
         self._running[running.work.job_id] = running
         self.fleet.count_running(running.miner_id, running.session_id, +1)
+        self.judged.of(running.miner_id, running.work.service).outstanding += 1
 
     def offer(self, profile: Profile, works: Sequence[QueuedWork], now: float) -> None:
         """Note that these jobs are (about to be) on the profile's queue."""
         for work in works:
+            if work.job_id not in profile.offered:
+                self.fleet.standing_of(profile, work.service).outstanding += 1
             profile.offered[work.job_id] = OutstandingOffer(work, now)
             self._offered_to[work.job_id] = profile.id
+            if work.tried or self.retries:
+                self.retries.remove(work.job_id)
 
     def withdraw(self, job_id: str) -> None:
         """Remove a job from the queued and offered ones."""
         self.fair_queue.remove(job_id)
+        self.retries.remove(job_id)
         found = self._offer_of(job_id)
         self._offered_to.pop(job_id, None)
         if found:
-            del found[0].offered[job_id]
+            profile, offered = found
+            self.fleet.standing_of(profile, offered.work.service).outstanding -= 1
+            del profile.offered[job_id]
 
     def take_back(self, works: Sequence[QueuedWork]) -> None:
         """Put the jobs of failed offers back at the heads of their lanes, oldest first."""
         for work in sorted(works, key=lambda work: work.position, reverse=True):
             self.withdraw(work.job_id)
-            self.fair_queue.put_back(work)
+            if work.tried:
+                self.retries.add(work, self._now)
+            else:
+                self.fair_queue.put_back(work)
+
+    def take_back_late(self, profile: Profile, works: Sequence[QueuedWork], now: float) -> None:
+        """Withdraw offers that nobody claimed in time; they go elsewhere if they can.
+
+        They count against the principal while it has slots free and others can claim.
+        """
+        self._now = now
+        slots = profile.free_slots
+        ignored = [w for w in works if profile.offered[w.job_id].at <= self._last_claim][:slots]
+        for work in works:
+            self.withdraw(work.job_id)
+            self.retries.add(work, now, avoid=profile.principal)
+        for work in ignored[:1]:
+            self.judged.note_unclaimed(profile.principal, work, len(ignored), now)
+
+    def place_retries(self, now: float, count: int) -> dict[str, list[QueuedWork]]:
+        """Up to `count` jobs that were tried before, by the profile that they are now offered to."""
+        self._now = now
+        placed: dict[str, list[QueuedWork]] = {}
+        if self.retries:
+            for profile, work in self.retries.places(self.fleet, now, count):
+                self.offer(profile, [work], now)
+                placed.setdefault(profile.id, []).append(work)
+        return placed
+
+    def overdue(self, now: float) -> list[JobLose]:
+        """Commands that end attempts which take far longer than others need, at a principal without trust.
+
+        A job loses one attempt that way at most: some jobs do take long.
+        """
+        due: list[JobLose] = []
+        for running in self._running.values():  # oldest first
+            if now - running.since < SHORTEST_OVERDUE_SECONDS:
+                break
+            work = running.work
+            if any(outcome in ("lost", "too_slow") for outcome, _ in tries(work.tried)):
+                continue
+            limit = self.judged.patience(running.miner_id, work.service, running.since)
+            if limit is not None and now - running.since > limit:
+                due.append(
+                    JobLose(
+                        job_id=UUID(work.job_id),
+                        attempt=work.attempt,
+                        reason=f"not done after {limit:g} seconds, while other miners need far less",
+                        error_code="TOO_SLOW",
+                        traceparent=work.traceparent or None,
+                    )
+                )
+        return due
 
     def is_offered(self, work: QueuedWork, profile: Profile) -> bool:
         """Whether this very offer is still outstanding; the job may have been started or canceled since."""
@@ -236,8 +326,8 @@ class OpenWork:
         return outdated or self.is_taken(work.job_id)
 
     def is_taken(self, job_id: str) -> bool:
-        """Whether the job is offered or running."""
-        return job_id in self._running or self._offer_of(job_id) is not None
+        """Whether the job is offered, running or waits for a retry."""
+        return job_id in self._running or job_id in self.retries or self._offer_of(job_id) is not None
 
     def metrics(self) -> WorkMetrics:
         """Counts of offers, running jobs, and miners."""
@@ -253,31 +343,64 @@ class OpenWork:
             classes=self.fleet.known_classes,
         )
 
-    def _end(self, job_id: str, ended: dict[str, int]) -> None:
+    def _queue(self, work: QueuedWork) -> None:
+        if work.tried:
+            self.retries.add(work, self._now)
+        else:
+            self.fair_queue.add(work)
+
+    def _end(self, job_id: str) -> RunningAttempt | None:
         running = self._running.pop(job_id, None)
         if running:
             self.fleet.count_running(running.miner_id, running.session_id, -1)
-            profile = self.fleet.profile_of(running.miner_id)
-            if profile:
-                ended[profile.id] = ended.get(profile.id, 0) + 1
+            self.judged.of(running.miner_id, running.work.service).outstanding -= 1
+        return running
+
+    def _note_ended_attempt(self, event: JobAttemptEnded) -> None:
+        job_id = str(event.job_id)
+        running = self._running.get(job_id)
+        if running is None:
+            return
+        outcome = "too_slow" if event.error_code == "TOO_SLOW" else event.outcome
+        work = running.work._replace(tried=add_try(running.work.tried, outcome, event.miner_id))
+        self._running[job_id] = running._replace(work=work)
+        # Stored as still running: the next event says what the job is now.
+        self._unstored.work[job_id] = work
+        self._unstored.lease_holders[job_id] = (running.miner_id, running.session_id)
+        self.judged.note_ended(event.miner_id, outcome, work, self._now)
+
+    def _note_completed(self, running: RunningAttempt, event: JobCompleted) -> None:
+        profile = self.fleet.profile_of(running.miner_id)
+        if profile:
+            profile.completions.add(1, self._now)
+        millis = None if running.started_at is None else event.at - running.started_at
+        self.judged.note_completed(running.miner_id, running.work, millis, self._now)
+
+    def _note_standing(self, standing: Standing) -> None:
+        self._unstored.standings[standing.principal, standing.service] = standing
 
     def _knows(self, job_id: str) -> bool:
-        return (
-            job_id in self.fair_queue
-            or self.is_taken(job_id)
-            or job_id in self._unstored.work
-            or job_id in self._storing.work
-        )
+        return self._known(job_id) is not None
 
     def _find(self, job_id: str) -> QueuedWork:
         """An open job, from any place in memory."""
+        work = self._known(job_id)
+        assert work is not None
+        return work
+
+    def _known(self, job_id: str) -> QueuedWork | None:
         running = self._running.get(job_id)
         if running:
             return running.work
         offered = self._offer_of(job_id)
         if offered:
             return offered[1].work
-        return self.fair_queue.get(job_id) or self._unstored.work.get(job_id) or self._storing.work[job_id]
+        return (
+            self.fair_queue.get(job_id)
+            or self.retries.get(job_id)
+            or self._unstored.work.get(job_id)
+            or self._storing.work.get(job_id)
+        )
 
     def _offer_of(self, job_id: str) -> tuple[Profile, OutstandingOffer] | None:
         profile = self.fleet.profiles.get(self._offered_to.get(job_id, ""))

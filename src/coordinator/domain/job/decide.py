@@ -43,7 +43,6 @@ from coordinator.domain.job.state import (
     AttemptEnded,
     Canceled,
     Completed,
-    EndedAttempt,
     Expired,
     Failed,
     JobState,
@@ -332,7 +331,9 @@ def _ended_before(state: KnownJob, command: JobFail | JobRelease, outcome: Outco
 
 def _lose(state: KnownJob, command: JobLose, context: JobContext) -> list[JobEvent]:
     if isinstance(state, Running) and state.attempt == command.attempt:
-        return _end_attempt(state, context, "lost", command.error_code, command.reason, retryable=True, metrics={})
+        return _end_attempt(
+            state, context, "lost", command.error_code, command.reason, retryable=True, metrics={}
+        )
     if any(e.attempt == command.attempt and e.outcome == "lost" for e in state.ended):
         return []
     raise _too_late(state, command.attempt)
