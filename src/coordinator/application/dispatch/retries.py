@@ -95,9 +95,8 @@ def _place(retry: Retry, fleet: Fleet, now: float) -> Profile | None:
     free = [p for p in others if fleet.room(p, service, now)]
     if free:
         return min(free, key=lambda p: not fleet.standing_of(p, service).trusted)
-    # 2. Wait for one of them, or a moment if there is none.
-    calm = not attempts or attempts[-1][0] == "released"
-    if now - retry.since < (PATIENCE_SECONDS if others else 0.0 if calm else SAME_AGAIN_SECONDS):
+    # 2. After a failure or a loss, wait for one of them, or a moment if there is none.
+    if attempts and now - retry.since < (PATIENCE_SECONDS if others else _pause(attempts[-1][0])):
         return None
     # 3. Any. No judgement about its failures is to be expected, so these take no room.
     rest = [p for p in able if fleet.room(p, service, now, disputes=False)]
@@ -106,6 +105,10 @@ def _place(retry: Retry, fleet: Fleet, now: float) -> Profile | None:
         key=lambda p: (bool(fleet.standing_of(p, service).quarantine), had_it.count(p.principal)),
         default=None,
     )
+
+
+def _pause(outcome: str) -> float:
+    return 0.0 if outcome == "released" else SAME_AGAIN_SECONDS
 
 
 def _others(able: list[Profile], had_it: Collection[str], fleet: Fleet, service: str) -> list[Profile]:

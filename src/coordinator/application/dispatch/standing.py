@@ -17,6 +17,8 @@ from typing import Any, Literal
 from coordinator.application.ports import Row
 
 NEWCOMER_SLOTS = 2
+ALONE_SLOTS = 16
+"""At least so many while nobody else serves the service: to hold them back would help nobody."""
 WINDOW_SECONDS = 1.0
 LEAST_BAD = 3
 """Bad outcomes before a quarantine."""
@@ -166,12 +168,13 @@ class Standing:
     def room(self, now: float, *, alone: bool, disputes: bool = True) -> int:
         """The number of further offers that it may get.
 
-        `alone`: nobody else serves this service, so that waiting for a judgement or a cooldown helps nobody.
+        `alone`: nobody else serves this service, so that to wait for a judgement or a cooldown helps nobody.
         """
         if self.quarantine:
             may = self.quarantine == "probes" and (alone or now >= self.not_before)
             return int(may and not self.outstanding)
-        free = self.slots + self.completions.within(now) - self.outstanding
+        slots = max(self.slots, ALONE_SLOTS) if alone else self.slots
+        free = slots + self.completions.within(now) - self.outstanding
         if not alone:
             if not self.trusted and now < self.not_before:
                 return 0
