@@ -44,7 +44,7 @@ from coordinator.wire.offers import Offer
 
 MAX_REFILL = 500  # offers per profile and tick
 MAX_REOFFERS = 200  # late offers taken back per tick
-LOOK_SECONDS = 0.5  # between looks for quarantines and overdue attempts
+LOOK_SECONDS = 0.25  # between looks for quarantines and overdue attempts
 
 log = structlog.get_logger("dispatcher")
 
@@ -153,10 +153,12 @@ class Dispatcher(FollowerBase):
         for profile_id, works in self.work.place_retries(now, MAX_REFILL).items():
             await self._publish(self.work.fleet.profiles[profile_id], works)
         fleet = self.work.fleet
-        for profile in list(fleet.tightest_first()):
+        turns = [(profile, 1) for profile in fleet.doubtful()]
+        turns += [(profile, MAX_REFILL) for profile in fleet.tightest_first()]
+        for profile, most in turns:
             if self.work.fair_queue.empty:
                 break
-            room = min(MAX_REFILL, profile.room(now))
+            room = min(most, profile.room(now))
             if room and fleet.takes_any(profile, now):
                 await self._refill(profile, room, stored_to)
         fleet.forget_idle()

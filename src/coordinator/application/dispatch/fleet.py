@@ -112,6 +112,7 @@ class Fleet:
         self._classes: dict[str, tuple[str, Constraints]] = {}
         self._by_miner: dict[str, tuple[Profile, Session]] = {}
         self._order: list[Profile] | None = None
+        self._doubtful: list[Profile] = []
         self._refills = 0
         self.standings: dict[tuple[str, str], Standing] = {}
         """By principal and service."""
@@ -199,7 +200,13 @@ class Fleet:
         """
         if self._order is None:
             self._order = sorted(self.profiles.values(), key=_rank)
+            self._doubtful = [profile for profile in self._order if _is_doubtful(profile)]
         return self._order
+
+    def doubtful(self) -> list[Profile]:
+        """The profiles whose principals have bad outcomes: each gets a job now and then, to show better."""
+        self.tightest_first()
+        return self._doubtful
 
     def note_served(self, profile: Profile) -> None:
         """The profile got offers: its equals come before it."""
@@ -301,5 +308,8 @@ class Rooms(dict[str, int]):
 
 
 def _rank(profile: Profile) -> tuple[bool, tuple[int, int, int], int]:
-    doubtful = any(s.streak or s.quarantine for s in profile.standings.values())
-    return (doubtful, profile.tightness, profile.served)
+    return (_is_doubtful(profile), profile.tightness, profile.served)
+
+
+def _is_doubtful(profile: Profile) -> bool:
+    return any(s.streak or s.quarantine for s in profile.standings.values())

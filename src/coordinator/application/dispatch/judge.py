@@ -23,7 +23,10 @@ from coordinator.domain.standing import (
 
 SHORTEST_OVERDUE_SECONDS = 3.0
 USUAL_TIMES = 10
-"""An attempt at a principal without trust is overdue after so many usual times of those with trust."""
+"""An attempt at a principal without trust is overdue after so many usual times of those with trust …"""
+SHORTEST_IDLE_SECONDS = 1.0
+IDLE_USUAL_TIMES = 4
+"""… and after so many if one of these has nothing else to do."""
 TRUSTED_USUAL_TIMES = 50
 SHORTEST_TRUSTED_OVERDUE_SECONDS = 60.0
 """The same for a principal with trust that has completed nothing since."""
@@ -131,8 +134,11 @@ class Judge:
                 commands.append(StandingQuarantine(**names, reason=standing.verdict))
         return commands
 
-    def patience(self, miner_id: str, service: str, since: float) -> float | None:
-        """Seconds after which an attempt that began at `since` is overdue; None for no limit but its own."""
+    def patience(self, miner_id: str, service: str, since: float, idle: Callable[[], bool]) -> float | None:
+        """Seconds after which an attempt that began at `since` is overdue; None for no limit but its own.
+
+        `idle`: whether a principal with trust would take the job at once.
+        """
         standing = self.of(miner_id, service)
         if standing.trusted and standing.last_completed >= since:
             return None
@@ -146,8 +152,12 @@ class Judge:
             return None
         if standing.trusted:
             return max(SHORTEST_TRUSTED_OVERDUE_SECONDS, TRUSTED_USUAL_TIMES * max(usual))
+        if idle():
+            limit = max(SHORTEST_IDLE_SECONDS, IDLE_USUAL_TIMES * max(usual))
+        else:
+            limit = max(SHORTEST_OVERDUE_SECONDS, USUAL_TIMES * max(usual))
         # Longer each time: a slow miner passes at last, and a hoarder gets one job at ever longer intervals.
-        return max(SHORTEST_OVERDUE_SECONDS, USUAL_TIMES * max(usual)) * 2.0 ** min(standing.streak, 10)
+        return limit * 2.0 ** min(max(0, standing.streak - 1), 10)
 
     def _judge_failures(self, work: QueuedWork, by: str, now: float) -> None:
         for outcome, principal in tries(work.tried):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, assert_never
 from uuid import UUID
 
 from coordinator.application.dispatch.fair_queue import FairQueue, QueuedWork
 from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Session
-from coordinator.application.dispatch.judge import SHORTEST_OVERDUE_SECONDS, Judge
+from coordinator.application.dispatch.judge import SHORTEST_IDLE_SECONDS, Judge
 from coordinator.application.dispatch.retries import Retries, add_try, tries
 from coordinator.application.dispatch.standing import Standing
 from coordinator.application.metrics import WorkMetrics
@@ -27,6 +28,7 @@ from coordinator.domain.job import (
     JobSubmitted,
     is_job_event,
 )
+from coordinator.domain.messages import principal_of
 from coordinator.domain.miner import (
     MinerDrained,
     MinerEvent,
@@ -297,12 +299,14 @@ class OpenWork:
         """
         due: list[JobLose] = []
         for running in self._running.values():  # oldest first
-            if now - running.since < SHORTEST_OVERDUE_SECONDS:
+            if now - running.since < SHORTEST_IDLE_SECONDS:
                 break
             work = running.work
             if any(outcome in ("lost", "too_slow") for outcome, _ in tries(work.tried)):
                 continue
-            limit = self.judged.patience(running.miner_id, work.service, running.since)
+            limit = self.judged.patience(
+                running.miner_id, work.service, running.since, partial(self._would_start, work, running, now)
+            )
             if limit is not None and now - running.since > limit:
                 due.append(
                     JobLose(
@@ -341,6 +345,19 @@ class OpenWork:
             busy_slots=sum(min(s.running, s.concurrency) for s in taking),
             profiles=len(self.fleet.profiles),
             classes=self.fleet.known_classes,
+        )
+
+    def _would_start(self, work: QueuedWork, running: RunningAttempt, now: float) -> bool:
+        """Whether nothing else is queued, and another principal with trust has a slot free for this job."""
+        if not self.fair_queue.empty or self.retries:
+            return False
+        holder = principal_of(running.miner_id)
+        return any(
+            work.job_class in profile.classes
+            and profile.principal != holder
+            and self.fleet.standing_of(profile, work.service).trusted
+            and profile.free_slots > len(profile.offered)
+            for profile in self.fleet.profiles.values()
         )
 
     def _queue(self, work: QueuedWork) -> None:
