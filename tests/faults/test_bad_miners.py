@@ -17,7 +17,7 @@ SLOTS = 4
 async def test_a_failing_and_a_hoarding_miner_cost_little_and_can_mend_their_ways(
     tmp_path: Path, database_url: str, amqp_url: str
 ) -> None:
-    """Beside them an honest miner completes all jobs within twice its time alone; mended, they get work again."""
+    """An honest miner beside them completes all jobs within twice its time alone; mended, they work again."""
     with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url) as stage:
         stage.coordinator()
         await stage.ready()

@@ -109,8 +109,8 @@ class Stage:
         studio: bool = False,
         manner: str = "works",
     ) -> Process:
-        """Start one; `region` makes it another profile. With `studio` it runs what is in `studio`, too. `manner`:
-        one of `executor.MANNERS`."""
+        """Start one; `region` makes it another profile. With `studio` it runs what is in `studio`, too.
+        `manner`: one of `executor.MANNERS`."""
         given = {
             "key": key_of(name),
             "concurrency": concurrency,

@@ -392,10 +392,10 @@ def test_one_miners_word_costs_one_attempt() -> None:
 
 def test_a_second_miner_that_says_the_same_fails_the_job() -> None:
     """Two miners find that no other attempt could succeed: the job is final with attempts left."""
-    who = {"session": "session-of-other", "miner_id": "other"}
+    who: dict[str, Any] = {"session": "session-of-other", "miner_id": "other"}
     other = online(who["session"], who["miner_id"])
     history = [submitted(max_attempts=10), started(), HOPELESS, requeued(2), started(2, **who)]
-    second = {"by": Principal("other", Role.MINER), "miner": other}
+    second: dict[str, Any] = {"by": Principal("other", Role.MINER), "miner": other}
     said = given(*history).when(fail(2, **who, retryable=False), **second)
     assert ["job.attempt_ended.v1", "job.failed.v1"] == [event.topic for event in said.events]
     hopeful = given(*history).when(fail(2, **who), **second)

@@ -25,7 +25,7 @@ MANY = "many"
 
 
 def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
-    """The event's client, and its job, miner, principal, key or service: the last words of its routing key."""
+    """The event's client, and its job, miner, principal, key or service: its routing key's last words."""
     event = recorded.event
     if is_job_event(event):
         return event.client, recorded.key

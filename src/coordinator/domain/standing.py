@@ -39,7 +39,7 @@ class _StandingCommandBase(Command):
 class StandingQuarantine(
     _StandingCommandBase, topic="standing.quarantine", senders={Role.SYSTEM, Role.ADMIN}
 ):
-    """Offer a principal no jobs of this service, but one probe job at a time if the coordinator itself asks."""
+    """Offer a principal no jobs of this service; one probe job at a time if the coordinator asks."""
 
 
 class StandingRelease(_StandingCommandBase, topic="standing.release", senders={Role.SYSTEM, Role.ADMIN}):

@@ -209,7 +209,7 @@ class Dispatcher(FollowerBase):
             known_work.take_back([work for work in unpublished if known_work.is_offered(work, profile)])
 
     def _take_back_late(self, now: float) -> None:
-        """Take back the offers that nobody claimed in time, at a bounded rate; `place_retries` repeats them."""
+        """Take back unclaimed offers, at a bounded rate; `place_retries` repeats them."""
         left = MAX_REOFFERS
         for profile in self.work.fleet.tightest_first():
             late: list[QueuedWork] = []

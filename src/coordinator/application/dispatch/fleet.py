@@ -121,7 +121,7 @@ class Fleet:
         self._slots: dict[str, int] = {}
         """By principal: the registered slots of its sessions that take new work."""
         self._serving: dict[str, set[str]] = {}
-        """By service: the principals, out of quarantine, with sessions that take new work. Computed on demand."""
+        """By service: the principals out of quarantine that take new work. Computed on demand."""
 
     def knows_class(self, job_class: str) -> bool:
         return job_class in self._classes

@@ -1,4 +1,4 @@
-"""Jobs that were tried before: each goes to another principal than those that had it, if one is able and live.
+"""Jobs that were tried before: each goes to another principal than those that had it, if one can take it.
 
 They are in memory, outside of the lanes: all of them were running or offered a moment ago. Pure: no I/O, no
 clock.

@@ -76,7 +76,7 @@ class Standing:
     released: int = 0
     unclaimed: int = 0
     slots: int = NEWCOMER_SLOTS
-    """The most offers and running jobs at a time, besides as many as were completed within the last second."""
+    """The most offers and running jobs at a time, besides as many as it completed within the last second."""
     streak: int = 0
     """Bad outcomes since the last completed job."""
     quarantines: int = 0

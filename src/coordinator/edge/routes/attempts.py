@@ -50,8 +50,8 @@ command_route(
     AttemptAnswer,
     name="start_attempt",
     summary="Claim an attempt",
-    description="For offers over AMQP, with their `token`; offers from `poll` are claimed already. A repeat is "
-    "harmless.",
+    description="For offers over AMQP, with their `token`; offers from `poll` are claimed already. A "
+    "repeat is harmless.",
     fields=_attempt_fields,
     optional=_SENDER,
     example={"attempt": 1},

@@ -53,7 +53,8 @@ LIMIT :page_size
 
 -- name: read_standings
 -- The standings of these principals.
-SELECT * FROM standings WHERE principal IN (:principals) ORDER BY principal, service
+SELECT principal, service, completed, failed, lost, too_slow, released, unclaimed, slots, streak, quarantine, reason
+FROM standings WHERE principal IN (:principals) ORDER BY principal, service
 
 -- name: read_offerings
 -- The profiles of the online miners, each with its capabilities and earliest registration.
