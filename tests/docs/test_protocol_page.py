@@ -246,7 +246,7 @@ class Miner(Party):
         self.work.basic_ack(tag)
 
     def held(self, offer: Json) -> Json:
-        return {"job_id": offer["job_id"], "attempt": offer["attempt"], **self.who}
+        return {"job_id": offer["job_id"], "attempt": offer["attempt"], "token": offer["token"], **self.who}
 
     def completion(self, offer: Json, started_ms: int) -> Json:
         result, salt = work_off(offer), secrets.token_hex(16)

@@ -105,7 +105,7 @@ class Hoarding(Rehearsal):
 
     async def run(self, work: Work) -> Outcome:
         self._note("held", work)
-        while not self.mended():
+        while not self.mended():  # noqa: ASYNC110 - another process leaves the note
             await asyncio.sleep(0.05)
         return await super().run(work)
 

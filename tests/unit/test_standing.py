@@ -120,6 +120,7 @@ class Network:
                 stream = standing.standing_stream(command.principal, command.service)
                 state = self.states.get(stream)
                 for _, event in standing.decide(state, command, Context(0, SYSTEM)):
+                    assert standing.is_standing_event(event)
                     self.states[stream] = standing.evolve(state, event)
                     self.happened(event)
         return [Accepted(0, {}) for _ in intents]

@@ -20,9 +20,10 @@ from pydantic_core import from_json
 from coordinator.application.background import Background
 from coordinator.application.dispatch.fair_queue import Lane, QueuedWork
 from coordinator.application.dispatch.fleet import Profile, Rooms, Session
-from coordinator.application.dispatch.open_work import Changes, Hint, OpenWork, RunningAttempt
+from coordinator.application.dispatch.open_work import Hint, OpenWork, RunningAttempt
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.dispatch.standing import Standing
+from coordinator.application.dispatch.unstored import Changes
 from coordinator.application.followers.runner import FollowerBase
 from coordinator.application.ports import (
     Clock,
@@ -209,12 +210,14 @@ class Dispatcher(FollowerBase):
             known_work.take_back([work for work in unpublished if known_work.is_offered(work, profile)])
 
     def _take_back_late(self, now: float) -> None:
-        """Take back unclaimed offers, at a bounded rate; `place_retries` repeats them."""
+        """Take back offers that nobody claimed in time, at a bounded rate; `place_retries` repeats them."""
         left = MAX_REOFFERS
         for profile in self.work.fleet.tightest_first():
             late: list[QueuedWork] = []
             for offered in profile.offered.values():  # oldest first
-                if now - offered.at < self._offer_timeout or len(late) >= left:
+                # Without a miner nobody claims them: no need to wait.
+                in_time = profile.sessions and now - offered.at < self._offer_timeout
+                if in_time or len(late) >= left:
                     break
                 late.append(offered.work)
             if late:
