@@ -117,6 +117,7 @@ def connect(
         settings.offer_timeout_seconds,
         OfferTokens(key),
         gateway.handle,
+        receives_heartbeats,
     )
     followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers)
     runners = [

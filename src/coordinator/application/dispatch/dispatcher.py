@@ -37,6 +37,7 @@ from coordinator.application.ports import (
     WorkQueues,
 )
 from coordinator.crypto.offer_tokens import OfferTokens
+from coordinator.domain.errors import Code
 from coordinator.domain.matching import Capabilities, Constraints
 from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
@@ -45,6 +46,7 @@ from coordinator.wire.offers import Offer
 
 MAX_REFILL = 500  # offers per profile and tick
 MAX_REOFFERS = 200  # late offers taken back per tick
+LENIENT_SECONDS = 10.0  # for late results, after an outage of log or broker
 LOOK_SECONDS = 0.25  # between looks for quarantines and overdue attempts
 
 log = structlog.get_logger("dispatcher")
@@ -67,8 +69,15 @@ class Dispatcher(FollowerBase):
         offer_timeout: float,
         tokens: OfferTokens,
         handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]],
+        listening: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`offer_timeout`: seconds. `handle` takes commands: quarantines, and ends of overdue attempts."""
+        """`offer_timeout`: seconds. `handle` takes commands: quarantines, and ends of overdue attempts.
+
+        `listening`: whether results can reach us now.
+        """
+        self._listening = listening
+        self._lenient_until = 0.0
+        """No attempt is overdue before this moment: its result may not have reached us."""
         self._tokens = tokens
         self._handle = handle
         self._commands: asyncio.Task[None] | None = None
@@ -102,7 +111,7 @@ class Dispatcher(FollowerBase):
         now = self._clock.monotonic()
         for row in tables.query("dispatch_standings"):
             standing = Standing.from_row(row, now)
-            fleet.standings[standing.principal, standing.service] = standing
+            fleet.load(standing)
             self.work.judged.note_loaded(standing)
         for row in tables.query("dispatch_running"):
             work = _from_row(row)
@@ -236,16 +245,20 @@ class Dispatcher(FollowerBase):
         """Send the commands that are due, without waiting. A lost one is due again."""
         if self._commands is not None and not self._commands.done():
             return
-        due: list[Command] = [*self.work.judged.due(), *self.work.overdue(now)]
+        if not self._listening():
+            self._lenient_until = now + LENIENT_SECONDS
+        due: list[Command] = [*self.work.judged.due()]
+        if now >= self._lenient_until:
+            due += self.work.overdue(now)
         if not due:
             return
 
         async def send() -> None:
             for answer in await self._handle([Intent(command, SYSTEM) for command in due]):
                 if isinstance(answer, Refused):
-                    log.debug(
-                        "a command of the dispatcher was refused", code=answer.code, detail=answer.detail
-                    )
+                    log.debug("a command was refused", code=answer.code, detail=answer.detail)
+                    if answer.code in (Code.UNAVAILABLE, Code.INTERNAL):
+                        self._lenient_until = self._clock.monotonic() + LENIENT_SECONDS
 
         self._commands = self._hinting.spawn(send())
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
-from coordinator.application.dispatch.standing import Rate, Standing
+from coordinator.application.dispatch.standing import NEWCOMER_TOTAL, Rate, Standing
 from coordinator.domain.matching import Capabilities, Constraints, satisfies, tightness
 from coordinator.domain.messages import principal_of
 
@@ -116,6 +116,7 @@ class Fleet:
         self._refills = 0
         self.standings: dict[tuple[str, str], Standing] = {}
         """By principal and service."""
+        self._of_principal: dict[str, list[Standing]] = {}
         self.barred: set[str] = set()
         """Principals in quarantine for every service."""
         self._slots: dict[str, int] = {}
@@ -220,8 +221,14 @@ class Fleet:
         """The standing of this principal for this service."""
         standing = self.standings.get((principal, service))
         if standing is None:
-            standing = self.standings[principal, service] = Standing(principal, service)
+            standing = Standing(principal, service)
+            self.load(standing)
         return standing
+
+    def load(self, standing: Standing) -> None:
+        """Add a standing, from the table."""
+        self.standings[standing.principal, standing.service] = standing
+        self._of_principal.setdefault(standing.principal, []).append(standing)
 
     def standing_of(self, profile: Profile, service: str) -> Standing:
         """The standing of a profile's principal for this service."""
@@ -237,7 +244,11 @@ class Fleet:
             return 0
         alone = self.is_alone(profile.principal, service)
         standing = self.standing_of(profile, service)
-        return min(room, standing.room(now, alone=alone, disputes=disputes))
+        if not standing.completed and not alone:
+            # Many services must not make a newcomer many slots.
+            known = self._of_principal[profile.principal]
+            room = min(room, NEWCOMER_TOTAL - sum(s.outstanding for s in known if not s.completed))
+        return max(0, min(room, standing.room(now, alone=alone, disputes=disputes)))
 
     def takes_any(self, profile: Profile, now: float) -> bool:
         """Whether the profile may get an offer of any service."""

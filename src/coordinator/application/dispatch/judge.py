@@ -94,10 +94,10 @@ class Judge:
                 standing.note_bad("lost", work.client, now)
                 self._changed(standing)
 
-    def note_unclaimed(self, principal: str, work: QueuedWork, count: int, now: float) -> None:
-        """The principal's miners left so many offers lie, one of them of this job."""
+    def note_unclaimed(self, principal: str, work: QueuedWork, now: float) -> None:
+        """The principal's miners left the offer of this job lying, and another one has claimed it."""
         standing = self._fleet.standing(principal, work.service)
-        standing.note_bad("unclaimed", work.client, now, count)
+        standing.note_bad("unclaimed", work.client, now)
         self._changed(standing)
 
     def note_event(self, event: StandingEvent, now: float) -> None:

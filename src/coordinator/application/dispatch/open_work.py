@@ -12,7 +12,7 @@ from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Prof
 from coordinator.application.dispatch.judge import SHORTEST_IDLE_SECONDS, Judge
 from coordinator.application.dispatch.retries import Retries, add_try, tries
 from coordinator.application.dispatch.standing import Standing
-from coordinator.application.dispatch.unstored import Changes, Unstored
+from coordinator.application.dispatch.unstored import Changes, Unstored, submitted_work
 from coordinator.application.metrics import WorkMetrics
 from coordinator.application.ports import Recorded
 from coordinator.domain.job import (
@@ -75,8 +75,9 @@ class OpenWork:
         self._unstored = Unstored()
         self._storing = Unstored()
         self._now = 0.0
-        self._last_claim = 0.0
-        """When this process last saw a claim: as long as nobody can claim, unclaimed offers mean nothing."""
+        self._left_lying: dict[str, str] = {}
+        """By job: the principal that did not claim its offer in time, though a slot was free. It counts once
+        another one claims the job: as long as nobody can claim, unclaimed offers mean nothing."""
 
     # --- a batch of events ----------------------------------------------------------------------------------
     def unknown(self, events: Sequence[Recorded]) -> list[str]:
@@ -115,7 +116,7 @@ class OpenWork:
         job_id, unstored = recorded.key, self._unstored
         match event:
             case JobSubmitted():
-                work = _submitted(event, recorded)
+                work = submitted_work(event, recorded)
                 if not self.fleet.knows_class(event.job_class):
                     unstored.classes[event.job_class] = {
                         "job_class": event.job_class,
@@ -130,7 +131,8 @@ class OpenWork:
                 work = unstored.work[job_id] = self._find(job_id)
                 unstored.lease_holders[job_id] = (event.miner_id, event.session_id)
                 self.withdraw(job_id)
-                self._last_claim = self._now
+                if self._left_lying:
+                    self._judge_unclaimed(work, event.miner_id)
                 self.start(RunningAttempt(work, event.miner_id, event.session_id, self._now, event.at))
             case JobRequeued():
                 work = self._find(job_id)._replace(attempt=event.attempt, position=recorded.position)
@@ -160,6 +162,7 @@ class OpenWork:
                 unstored.end(job_id)
                 self._end(job_id)
                 self.withdraw(job_id)
+                self._left_lying.pop(job_id, None)
             case _:
                 assert_never(event)
 
@@ -224,16 +227,15 @@ class OpenWork:
     def take_back_late(self, profile: Profile, works: Sequence[QueuedWork], now: float) -> None:
         """Withdraw offers that nobody claimed in time; they go elsewhere if they can.
 
-        They count against the principal while it has slots free and others can claim.
+        They count against the principal if it had slots free, and another one claims them.
         """
         self._now = now
-        slots = profile.free_slots
-        ignored = [w for w in works if profile.offered[w.job_id].at <= self._last_claim][:slots]
+        for work in works[: profile.free_slots]:
+            self._left_lying[work.job_id] = profile.principal
+            self.fleet.standing_of(profile, work.service).hold_back(now)
         for work in works:
             self.withdraw(work.job_id)
             self.retries.add(work, now, avoid=profile.principal)
-        for work in ignored[:1]:
-            self.judged.note_unclaimed(profile.principal, work, len(ignored), now)
 
     def place_retries(self, now: float, count: int) -> dict[str, list[QueuedWork]]:
         """Up to `count` jobs that were tried before, by the profile that they are now offered to."""
@@ -319,6 +321,11 @@ class OpenWork:
         else:
             self.fair_queue.add(work)
 
+    def _judge_unclaimed(self, work: QueuedWork, miner_id: str) -> None:
+        principal = self._left_lying.pop(work.job_id, None)
+        if principal is not None and principal != principal_of(miner_id):
+            self.judged.note_unclaimed(principal, work, self._now)
+
     def _end(self, job_id: str) -> RunningAttempt | None:
         running = self._running.pop(job_id, None)
         if running:
@@ -381,19 +388,3 @@ class OpenWork:
         if running:
             body = {"hint": "cancel", "job_id": job_id, "attempt": running.work.attempt}
             yield Hint(running.miner_id, body)
-
-
-def _submitted(event: JobSubmitted, recorded: Recorded) -> QueuedWork:
-    return QueuedWork(
-        job_id=recorded.key,
-        attempt=1,
-        job_class=event.job_class,
-        client=event.client,
-        priority=event.priority,
-        position=recorded.position,
-        service=event.service,
-        payload_digest=event.payload_digest,
-        timeout_seconds=event.timeout_seconds,
-        expires_at=event.expires_at,
-        traceparent=recorded.metadata.traceparent,
-    )

@@ -96,7 +96,8 @@ def _place(retry: Retry, fleet: Fleet, now: float) -> Profile | None:
     if free:
         return min(free, key=lambda p: not fleet.standing_of(p, service).trusted)
     # 2. After a failure or a loss, wait for one of them, or a moment if there is none.
-    if attempts and now - retry.since < (PATIENCE_SECONDS if others else _pause(attempts[-1][0])):
+    calm = all(outcome == "released" for outcome, _ in attempts)
+    if not calm and now - retry.since < (PATIENCE_SECONDS if others else SAME_AGAIN_SECONDS):
         return None
     # 3. Any. No judgement about its failures is to be expected, so these take no room.
     rest = [p for p in able if fleet.room(p, service, now, disputes=False)]
@@ -105,10 +106,6 @@ def _place(retry: Retry, fleet: Fleet, now: float) -> Profile | None:
         key=lambda p: (bool(fleet.standing_of(p, service).quarantine), had_it.count(p.principal)),
         default=None,
     )
-
-
-def _pause(outcome: str) -> float:
-    return 0.0 if outcome == "released" else SAME_AGAIN_SECONDS
 
 
 def _others(able: list[Profile], had_it: Collection[str], fleet: Fleet, service: str) -> list[Profile]:

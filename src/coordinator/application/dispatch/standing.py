@@ -17,6 +17,8 @@ from typing import Any, Literal
 from coordinator.application.ports import Row
 
 NEWCOMER_SLOTS = 2
+NEWCOMER_TOTAL = 8
+"""Offers and running jobs of all services that a principal has completed no job of."""
 ALONE_SLOTS = 16
 """At least so many while nobody else serves the service: to hold them back would help nobody."""
 WINDOW_SECONDS = 1.0
@@ -119,9 +121,9 @@ class Standing:
         self.passed_probe = self.quarantine == "probes"
         self._remember(client, "+")
 
-    def note_bad(self, outcome: BadOutcome, client: str, now: float, count: int = 1) -> None:
-        """A bad outcome of a job of this client; several `count` as one."""
-        setattr(self, outcome, getattr(self, outcome) + count)
+    def note_bad(self, outcome: BadOutcome, client: str, now: float) -> None:
+        """A bad outcome of a job of this client."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
         one_moment = now - self.last_bad < ONE_MOMENT_SECONDS
         if outcome != "failed" and one_moment:
             return
@@ -148,6 +150,10 @@ class Standing:
         """A failure in quarantine: the next probe has to wait."""
         self.streak += 1
         self.cool_down(now)
+
+    def hold_back(self, now: float) -> None:
+        """Something may turn out to be bad: no further offers for a moment, while it has no trust."""
+        self.not_before = max(self.not_before, now + ONE_MOMENT_SECONDS)
 
     def cool_down(self, now: float) -> None:
         """No offers for a while, which doubles."""

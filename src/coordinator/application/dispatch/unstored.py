@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.application.dispatch.standing import Standing
-from coordinator.application.ports import Row
+from coordinator.application.ports import Recorded, Row
+from coordinator.domain.job import JobSubmitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +55,20 @@ class Unstored:
             rows.append({**work._asdict(), "miner_id": miner_id, "session_id": session_id})
         standings = [standing.row() for standing in self.standings.values()]
         return Changes(rows, self.gone, list(self.classes.values()), standings)
+
+
+def submitted_work(event: JobSubmitted, recorded: Recorded) -> QueuedWork:
+    """The work that this event queues."""
+    return QueuedWork(
+        job_id=recorded.key,
+        attempt=1,
+        job_class=event.job_class,
+        client=event.client,
+        priority=event.priority,
+        position=recorded.position,
+        service=event.service,
+        payload_digest=event.payload_digest,
+        timeout_seconds=event.timeout_seconds,
+        expires_at=event.expires_at,
+        traceparent=recorded.metadata.traceparent,
+    )
