@@ -31,7 +31,7 @@ SETTLED_AFTER = 50
 """Good outcomes in a row after which former quarantines no longer count."""
 COOLDOWN_SECONDS = 1.0
 """Before the next offer to a principal without trust; doubles with each bad outcome in a row …"""
-LONGEST_COOLDOWN_SECONDS = 300.0
+LONGEST_COOLDOWN_SECONDS = 60.0
 """… up to this."""
 ONE_MOMENT_SECONDS = 1.0
 """Losses and unclaimed offers within this time have one cause, such as a crash, and count as one outcome."""
@@ -127,6 +127,8 @@ class Standing:
         one_moment = now - self.last_bad < ONE_MOMENT_SECONDS
         if outcome != "failed" and one_moment:
             return
+        if outcome == "failed" and self.quarantine:
+            return  # `note_probe_failed` has counted it
         self.last_bad = now
         self._remember(client, "-")
         self.since_bad = 0
