@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.harness.stage import Stage
+from tests.harness.stage import ROOT, Stage
 
 JOBS = 200
 PIECE = {"seconds": 0.1}
@@ -49,6 +49,12 @@ async def test_a_failing_and_a_hoarding_miner_cost_little_and_can_mend_their_way
             failures = [e.data for e in stage.log.entries("job.attempt_ended.v1")]
             print(f"alone {alone:.1f} s, beside {beside:.1f} s, {Counter(f['error_code'] for f in failures)}")  # noqa: T201
             assert {"rig1", "rig2"} == {f["miner_id"] for f in failures}
+
+            async with stage.client(ROOT) as admin:
+                [shown] = (await admin.miner("rig2"))["standing"]
+            assert shown["state"] in ("DOUBTED", "QUARANTINED"), shown
+            assert shown["too_slow"] > 0
+            assert shown["slots"] == 1
 
             for bad in ("rig1", "rig2"):
                 (stage.notes / f"mended-{bad}").touch()
