@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from hashlib import blake2b
 
 from coordinator.crypto.keys import SigningKey
 
-TOKEN_HEX_DIGITS = 24
-"""96 bits: each guess costs a command."""
+TOKEN_BYTES = 12
+"""Each guess costs a command."""
 
 
 class OfferTokens:
-    """Makes and checks tokens; keyed with a secret that follows from the signing key."""
+    """Makes and checks tokens: keyed BLAKE2b, with a secret that follows from the signing key."""
 
     def __init__(self, key: SigningKey) -> None:
         label = b"coordinator offers 1\n"
@@ -25,7 +26,7 @@ class OfferTokens:
     def token(self, job_id: str, attempt: int, profile: str) -> str:
         """The token of the offer of this attempt to this profile."""
         message = f"{job_id}\n{attempt}\n{profile}".encode()
-        return hmac.digest(self._secret, message, "sha256").hex()[:TOKEN_HEX_DIGITS]
+        return blake2b(message, key=self._secret, digest_size=TOKEN_BYTES).hexdigest()
 
     def fits(self, token: str | None, job_id: str, attempt: int, profile: str) -> bool:
         """Whether this is that token."""

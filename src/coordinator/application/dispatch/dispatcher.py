@@ -115,7 +115,8 @@ class Dispatcher(FollowerBase):
             self.work.judged.note_loaded(standing)
         for row in tables.query("dispatch_running"):
             work = _from_row(row)
-            self.work.start(RunningAttempt(work, row["miner_id"], row["session_id"], now))
+            standing = self.work.judged.of(row["miner_id"], work.service)
+            self.work.start(RunningAttempt(work, row["miner_id"], row["session_id"], standing, now))
             self.work.judged.note_disputed(work)
         for row in tables.query("dispatch_retries"):
             work = _from_row(row)
@@ -234,11 +235,7 @@ class Dispatcher(FollowerBase):
                 self.work.take_back_late(profile, late, now)
 
     def _offer(self, profile: Profile, work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
-        offer = _offer(work, stored)
-        if offer is None:
-            return None
-        token = self._tokens.token(work.job_id, work.attempt, profile.id)
-        return offer.model_copy(update={"token": token})
+        return _offer(work, stored, self._tokens.token(work.job_id, work.attempt, profile.id))
 
     # --- commands -------------------------------------------------------------------------------------------
     def _send_commands(self, now: float) -> None:
@@ -330,7 +327,7 @@ def _from_row(row: Row) -> QueuedWork:
     return QueuedWork(*(row[name] for name in QueuedWork._fields))
 
 
-def _offer(work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
+def _offer(work: QueuedWork, stored: StoredPayload | None, token: str) -> Offer | None:
     """None if the payload was erased: no miner can run the job any more, and it expires."""
     if stored is None:
         return None
@@ -342,6 +339,7 @@ def _offer(work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
     return Offer(
         job_id=stored.job_id,
         attempt=work.attempt,
+        token=token,
         service=work.service,
         payload=None if blob else body,
         payload_blob=blob,

@@ -49,9 +49,8 @@ class Judge:
         return self._fleet.standing(principal_of(miner_id), service)
 
     # --- outcomes -------------------------------------------------------------------------------------------
-    def note_completed(self, miner_id: str, work: QueuedWork, millis: int | None, now: float) -> None:
-        """The miner completed this job. So the failures of other principals before were their own."""
-        standing = self.of(miner_id, work.service)
+    def note_completed(self, standing: Standing, work: QueuedWork, millis: int | None, now: float) -> None:
+        """The principal completed this job. So the failures of others before were their own."""
         doubtful = bool(standing.streak)
         most = self._fleet.slots_of(standing.principal)
         standing.note_completed(work.client, millis, most, now)

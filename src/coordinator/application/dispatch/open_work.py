@@ -50,6 +50,8 @@ class RunningAttempt(NamedTuple):
     work: QueuedWork
     miner_id: str
     session_id: str
+    standing: Standing
+    """Of the miner's principal for the service."""
     since: float
     """When this process saw it start, in monotonic seconds."""
     started_at: int | None = None
@@ -133,7 +135,10 @@ class OpenWork:
                 self.withdraw(job_id)
                 if self._left_lying:
                     self._judge_unclaimed(work, event.miner_id)
-                self.start(RunningAttempt(work, event.miner_id, event.session_id, self._now, event.at))
+                standing = self.judged.of(event.miner_id, work.service)
+                self.start(
+                    RunningAttempt(work, event.miner_id, event.session_id, standing, self._now, event.at)
+                )
             case JobRequeued():
                 work = self._find(job_id)._replace(attempt=event.attempt, position=recorded.position)
                 unstored.work[job_id] = work
@@ -192,7 +197,7 @@ class OpenWork:
     def start(self, running: RunningAttempt) -> None:
         self._running[running.work.job_id] = running
         self.fleet.count_running(running.miner_id, running.session_id, +1)
-        self.judged.of(running.miner_id, running.work.service).outstanding += 1
+        running.standing.outstanding += 1
 
     def offer(self, profile: Profile, works: Sequence[QueuedWork], now: float) -> None:
         """Note that these jobs are (about to be) on the profile's queue."""
@@ -207,7 +212,8 @@ class OpenWork:
     def withdraw(self, job_id: str) -> None:
         """Remove a job from the queued and offered ones."""
         self.fair_queue.remove(job_id)
-        self.retries.remove(job_id)
+        if self.retries:
+            self.retries.remove(job_id)
         found = self._offer_of(job_id)
         self._offered_to.pop(job_id, None)
         if found:
@@ -330,7 +336,7 @@ class OpenWork:
         running = self._running.pop(job_id, None)
         if running:
             self.fleet.count_running(running.miner_id, running.session_id, -1)
-            self.judged.of(running.miner_id, running.work.service).outstanding -= 1
+            running.standing.outstanding -= 1
         return running
 
     def _note_ended_attempt(self, event: JobAttemptEnded) -> None:
@@ -351,7 +357,7 @@ class OpenWork:
         if profile:
             profile.completions.add(1, self._now)
         millis = None if running.started_at is None else event.at - running.started_at
-        self.judged.note_completed(running.miner_id, running.work, millis, self._now)
+        self.judged.note_completed(running.standing, running.work, millis, self._now)
 
     def _note_standing(self, standing: Standing) -> None:
         self._unstored.standings[standing.principal, standing.service] = standing
