@@ -248,7 +248,7 @@ async def test_an_attempt_that_was_offered_to_another_can_be_neither_claimed_nor
 
 async def test_a_miner_shows_where_it_stands_and_an_admin_may_overrule_it(edge: Bench) -> None:
     """Counts, slots, reason and the next step up; a quarantine by hand holds until the release."""
-    await edge.register()
+    await edge.reached((await edge.register())["position"])
     assert [] == (await edge.admin.get("/v1/miners/rig")).json()["standing"]
     await edge.submit(edge.alice)
     await edge.complete(await edge.poll(), {"ok": True})

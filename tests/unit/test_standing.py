@@ -46,6 +46,7 @@ class Miner:
     running: dict[str, tuple[int, float]] = field(default_factory=dict)
     """By job: the attempt, and the moment at which it is done."""
     turns: int = 0
+    drops: set[str] = field(default_factory=set)
 
     @property
     def session(self) -> str:
@@ -155,7 +156,13 @@ class Network:
             await taken.done()
             job, attempt = str(taken.offer.job_id), taken.offer.attempt
             held = any(job in other.running for other in self.miners)
-            if miner.manner == "ignores" or held or job in self.done or self.attempts[job] != attempt:
+            if (
+                job in miner.drops
+                or miner.manner == "ignores"
+                or held
+                or job in self.done
+                or self.attempts[job] != attempt
+            ):
                 continue
             at_once = miner.manner in ("fails", "releases")
             due = self.now + (0 if at_once else miner.seconds)
@@ -371,6 +378,18 @@ async def test_a_probe_of_a_quarantine_by_hand_never_comes() -> None:
         await network.run(jobs := network.submit(400))
         assert network.quarantines()["bad"] == 1
         assert Counter(network.done[job] for job in jobs)["bad"] > 50
+
+
+async def test_jobs_that_nobody_claims_come_behind_all_others() -> None:
+    """A miner that drops some jobs without a word, such as after a restore, still gets the others."""
+    network = Network(Miner("only", concurrency=2))
+    dropped = network.submit(20)
+    network.miners[0].drops = set(dropped)
+    await network.rest(4 * 10 * OFFER_TIMEOUT)
+    took = await network.run(network.submit(100), limit=60.0)
+    assert took < 20
+    network.miners[0].drops = set()
+    await network.run(dropped, limit=60.0)
 
 
 async def test_equals_take_turns() -> None:

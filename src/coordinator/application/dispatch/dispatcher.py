@@ -161,8 +161,7 @@ class Dispatcher(FollowerBase):
             self._take_back_all()
         now = self._clock.monotonic()
         self._take_back_late(now)
-        for profile_id, works in self.work.place_retries(now, MAX_REFILL).items():
-            await self._publish(self.work.fleet.profiles[profile_id], works)
+        await self._retry(now)
         fleet = self.work.fleet
         turns = [(profile, 1) for profile in fleet.doubtful()]
         turns += [(profile, MAX_REFILL) for profile in fleet.tightest_first()]
@@ -172,11 +171,16 @@ class Dispatcher(FollowerBase):
             room = min(most, profile.room(now))
             if room and fleet.takes_any(profile, now):
                 await self._refill(profile, room, stored_to)
+        await self._retry(now, hopeless=True)
         fleet.forget_idle()
         self.work.forget_classes()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._send_commands(now)
+
+    async def _retry(self, now: float, *, hopeless: bool = False) -> None:
+        for profile_id, works in self.work.place_retries(now, MAX_REFILL, hopeless=hopeless).items():
+            await self._publish(self.work.fleet.profiles[profile_id], works)
 
     async def _refill(self, profile: Profile, room: int, stored_to: int) -> None:
         fair_queue = self.work.fair_queue

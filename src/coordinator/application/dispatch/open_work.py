@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, assert_never
@@ -77,6 +78,8 @@ class OpenWork:
         self._unstored = Unstored()
         self._storing = Unstored()
         self._now = 0.0
+        self._late: Counter[str] = Counter()
+        """By job: its offers that nobody claimed in time."""
         self._left_lying: dict[str, str] = {}
         """By job: the principal that did not claim its offer in time, though a slot was free. It counts once
         another one claims the job: as long as nobody can claim, unclaimed offers mean nothing."""
@@ -88,7 +91,7 @@ class OpenWork:
         return [
             e.key
             for e in events
-            if isinstance(e.event, _NEED_WORK) and e.key not in new and not self._knows(e.key)
+            if isinstance(e.event, _NEED_WORK) and e.key not in new and self._known(e.key) is None
         ]
 
     def note(self, events: Sequence[Recorded], found: Sequence[QueuedWork], now: float) -> list[Hint]:
@@ -133,7 +136,8 @@ class OpenWork:
                 work = unstored.work[job_id] = self._find(job_id)
                 unstored.lease_holders[job_id] = (event.miner_id, event.session_id)
                 self.withdraw(job_id)
-                if self._left_lying:
+                if self._late:
+                    del self._late[job_id]
                     self._judge_unclaimed(work, event.miner_id)
                 standing = self.judged.of(event.miner_id, work.service)
                 self.start(
@@ -167,6 +171,7 @@ class OpenWork:
                 unstored.end(job_id)
                 self._end(job_id)
                 self.withdraw(job_id)
+                del self._late[job_id]
                 self._left_lying.pop(job_id, None)
             case _:
                 assert_never(event)
@@ -241,14 +246,15 @@ class OpenWork:
             self.fleet.standing_of(profile, work.service).hold_back(now)
         for work in works:
             self.withdraw(work.job_id)
-            self.retries.add(work, now, avoid=profile.principal)
+            self._late[work.job_id] += 1
+            self.retries.add(work, now, profile.principal, self._late[work.job_id])
 
-    def place_retries(self, now: float, count: int) -> dict[str, list[QueuedWork]]:
+    def place_retries(self, now: float, count: int, *, hopeless: bool = False) -> dict[str, list[QueuedWork]]:
         """Up to `count` jobs that were tried before, by the profile that they are now offered to."""
         self._now = now
         placed: dict[str, list[QueuedWork]] = {}
         if self.retries:
-            for profile, work in self.retries.places(self.fleet, now, count):
+            for profile, work in self.retries.places(self.fleet, now, count, hopeless=hopeless):
                 self.offer(profile, [work], now)
                 placed.setdefault(profile.id, []).append(work)
         return placed
@@ -361,9 +367,6 @@ class OpenWork:
 
     def _note_standing(self, standing: Standing) -> None:
         self._unstored.standings[standing.principal, standing.service] = standing
-
-    def _knows(self, job_id: str) -> bool:
-        return self._known(job_id) is not None
 
     def _find(self, job_id: str) -> QueuedWork:
         """An open job, from any place in memory."""

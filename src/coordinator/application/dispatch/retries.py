@@ -15,6 +15,8 @@ from coordinator.domain.messages import principal_of
 
 PATIENCE_SECONDS = 30.0
 """How long a retry waits for room at another principal."""
+HOPELESS_AFTER = 3
+"""Offers of one attempt that nobody claimed in time."""
 SAME_AGAIN_SECONDS = 0.5
 """Before a failed or lost job goes to the same principal again, if there is no other."""
 
@@ -36,8 +38,10 @@ class Retry(NamedTuple):
 
     work: QueuedWork
     since: float
-    avoid: str
+    avoid: str = ""
     """The principal that did not claim its last offer, if that was the reason."""
+    late: int = 0
+    """The number of its offers that nobody claimed in time."""
 
 
 class Retries:
@@ -52,9 +56,9 @@ class Retries:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._waiting
 
-    def add(self, work: QueuedWork, now: float, avoid: str = "") -> None:
+    def add(self, work: QueuedWork, now: float, avoid: str = "", late: int = 0) -> None:
         """Add a job."""
-        self._waiting[work.job_id] = Retry(work, now, avoid)
+        self._waiting[work.job_id] = Retry(work, now, avoid, late)
 
     def get(self, job_id: str) -> QueuedWork | None:
         found = self._waiting.get(job_id)
@@ -68,10 +72,18 @@ class Retries:
         """The classes of all these jobs."""
         return {retry.work.job_class for retry in self._waiting.values()}
 
-    def places(self, fleet: Fleet, now: float, count: int) -> Iterator[tuple[Profile, QueuedWork]]:
-        """Up to `count` jobs with the profiles to offer them to. Offer each before asking for the next."""
+    def places(
+        self, fleet: Fleet, now: float, count: int, *, hopeless: bool = False
+    ) -> Iterator[tuple[Profile, QueuedWork]]:
+        """Up to `count` jobs with the profiles to offer them to. Offer each before asking for the next.
+
+        `hopeless`: the jobs that nobody claims however often they are offered. They come after all others,
+        or they would keep them waiting for ever.
+        """
         nowhere: set[tuple[str, str, str]] = set()
         for retry in list(self._waiting.values()):
+            if hopeless is not (retry.late >= HOPELESS_AFTER):
+                continue
             kind = (retry.work.job_class, retry.work.tried, retry.avoid)
             if kind in nowhere:
                 continue  # a younger one of the same kind waits no less
