@@ -763,6 +763,8 @@ async def test_offers_that_nobody_claims_keep_their_order(stores: Stores) -> Non
     for late in range(2):
         stores.pass_time(11)
         await d.dispatcher.tick(10**9)
+        stores.pass_time(2)  # newcomers that let offers lie wait a moment
+        await d.dispatcher.tick(10**9)
         offered = [await d.offers(), await d.offers(other.profile)]
         assert sorted(offered) == sorted(
             [[(str(j), 1) for j in jobs[:3]], [(str(j), 1) for j in jobs[3:]]]
