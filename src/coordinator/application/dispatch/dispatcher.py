@@ -25,6 +25,7 @@ from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.dispatch.standing import Standing
 from coordinator.application.dispatch.unstored import Changes
 from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.health import Part
 from coordinator.application.ports import (
     Clock,
     Database,
@@ -38,7 +39,7 @@ from coordinator.application.ports import (
 )
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.errors import Code
-from coordinator.domain.matching import Capabilities, Constraints
+from coordinator.domain.matching import Capabilities, Needs
 from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
 from coordinator.wire.answers import Answer, Refused
@@ -89,6 +90,9 @@ class Dispatcher(FollowerBase):
         self._clock = clock
         self._offer_timeout = offer_timeout
         self._reset = False
+        self.offers: Part | None = None
+        """Told whether the queues take offers."""
+        self._unsent = 0
         self._acted = 0
         """The position of the last event in the model."""
         self._hinting = Background("hint")
@@ -101,7 +105,7 @@ class Dispatcher(FollowerBase):
         self.work, self._acted = OpenWork(), 0
         fleet = self.work.fleet
         for row in tables.query("dispatch_classes"):
-            wants = Constraints.model_validate_json(row["constraints_json"])
+            wants = Needs.model_validate_json(row["constraints_json"])
             fleet.add_class(row["job_class"], row["service"], wants)
         for row in tables.query("dispatch_sessions"):
             capabilities = Capabilities.model_validate_json(row["capabilities_json"])
@@ -160,6 +164,7 @@ class Dispatcher(FollowerBase):
             self._reset = False
             self._take_back_all()
         now = self._clock.monotonic()
+        self._unsent = 0
         self._take_back_late(now)
         await self._retry(now)
         fleet = self.work.fleet
@@ -174,6 +179,11 @@ class Dispatcher(FollowerBase):
         await self._retry(now, hopeless=True)
         fleet.forget_idle()
         self.work.forget_classes()
+        if self.offers is not None:
+            if self._unsent:
+                self.offers.fails("work queues take no offers")
+            else:
+                self.offers.works()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._send_commands(now)
@@ -220,6 +230,7 @@ class Dispatcher(FollowerBase):
             log.warning("offers were not published", profile=profile.id, offers=len(works), error=str(error))
         finally:
             # Also after a cancellation: offers that did not arrive are queued again.
+            self._unsent += len(missed)
             unpublished = [work for work in works if work.job_id in missed]
             known_work.take_back([work for work in unpublished if known_work.is_offered(work, profile)])
 

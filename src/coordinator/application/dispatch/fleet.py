@@ -15,7 +15,7 @@ from typing import Literal
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.application.dispatch.standing import NEWCOMER_TOTAL, Rate, Standing
-from coordinator.domain.matching import Capabilities, Constraints, satisfies, tightness
+from coordinator.domain.matching import Capabilities, Needs, satisfies, tightness
 from coordinator.domain.messages import principal_of
 
 MAX_BUNDLE = 50  # offers per message
@@ -109,7 +109,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}
-        self._classes: dict[str, tuple[str, Constraints]] = {}
+        self._classes: dict[str, tuple[str, Needs]] = {}
         self._by_miner: dict[str, tuple[Profile, Session]] = {}
         self._order: list[Profile] | None = None
         self._doubtful: list[Profile] = []
@@ -127,12 +127,12 @@ class Fleet:
     def knows_class(self, job_class: str) -> bool:
         return job_class in self._classes
 
-    def add_class(self, job_class: str, service: str, constraints: Constraints) -> None:
+    def add_class(self, job_class: str, service: str, needs: Needs) -> None:
         if job_class in self._classes:
             return
-        self._classes[job_class] = (service, constraints)
+        self._classes[job_class] = (service, needs)
         for profile in self.profiles.values():
-            if satisfies(service, constraints, profile.capabilities):
+            if satisfies(service, needs, profile.capabilities, needs.list_price):
                 profile.classes.add(job_class)
 
     def forget_classes(self, used: set[str]) -> None:
@@ -156,7 +156,9 @@ class Fleet:
                 profile_id, capabilities, principal, tightness=tightness(capabilities)
             )
             profile.classes = {
-                c for c, (service, wants) in self._classes.items() if satisfies(service, wants, capabilities)
+                job_class
+                for job_class, (service, needs) in self._classes.items()
+                if satisfies(service, needs, capabilities, needs.list_price)
             }
             self._order = None
         self._by_miner[session.miner_id] = (profile, session)

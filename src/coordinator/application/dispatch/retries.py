@@ -15,7 +15,7 @@ from coordinator.domain.messages import principal_of
 
 PATIENCE_SECONDS = 30.0
 """How long a retry waits for room at another principal."""
-HOPELESS_AFTER = 3
+HOPELESS_AFTER = 2
 """Offers of one attempt that nobody claimed in time."""
 SAME_AGAIN_SECONDS = 0.5
 """Before a failed or lost job goes to the same principal again, if there is no other."""
