@@ -246,7 +246,7 @@ class Miner(Party):
         self.work.basic_ack(tag)
 
     def held(self, offer: Json) -> Json:
-        return {"job_id": offer["job_id"], "attempt": offer["attempt"], **self.who}
+        return {"job_id": offer["job_id"], "attempt": offer["attempt"], "token": offer["token"], **self.who}
 
     def completion(self, offer: Json, started_ms: int) -> Json:
         result, salt = work_off(offer), secrets.token_hex(16)
@@ -610,7 +610,8 @@ def test_live_from_the_page_alone(amqp_url: str, coordinator: Coordinator) -> No
         # 2. Progress and text.
         text = "tick \N{SNOWMAN} tock"
         said = {"seq": 1, "fraction": 0.5, "note": "half", "text": text, "offset": 0}
-        miner.progress(offer, {**miner.held(offer), **said})
+        named = {"job_id": offer["job_id"], "attempt": offer["attempt"], **miner.who}
+        miner.progress(offer, {**named, **said})
         told = heard("tokens")
         states = [(m["type"], m["state"]) for m in told if "state" in m]
         assert states == [("state.changed", "QUEUED"), ("state.changed", "RUNNING")]

@@ -133,6 +133,8 @@ class Attempt:
             "miner_id": self.miner_id,
             "session_id": self.session_id,
         }
+        if self.offer.token is not None and not self.held:
+            names["token"] = self.offer.token  # for the claim; then the lease is enough
         if self.offer.traceparent is not None:
             names["traceparent"] = self.offer.traceparent
         return names

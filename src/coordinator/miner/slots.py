@@ -28,7 +28,7 @@ from coordinator.wire.offers import Offer
 REMEMBERED_OFFERS = 10_000
 """Number of finished attempts that are remembered, to ask before such an attempt is run again."""
 WATCH_SECONDS = 1.0
-NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND"})
+NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND", "NOT_OFFERED"})
 """Refusals of a report that mean: the attempt is no longer this miner's, so drop the work."""
 
 

@@ -18,6 +18,7 @@ from coordinator.application.commands.keys import KeyCommands
 from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.names import Names
 from coordinator.application.commands.services import ServiceCommands
+from coordinator.application.commands.standings import StandingCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.followers.event_feed import EventFeed
@@ -39,6 +40,7 @@ from coordinator.application.watched_log import WatchedLog
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.job import is_final
 from coordinator.private_files import private_folder
 from coordinator.projections.projector import Projector
@@ -102,6 +104,7 @@ def connect(
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),
+        StandingCommands(),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
     gateway = CommandGateway(bus, handlers, presence, names)
@@ -116,7 +119,15 @@ def connect(
     timers = Timers(adapters.database, gateway.handle, clock, timeout, receives_heartbeats, clock_part)
     adapters.on_reconnect(timers.restart_silence)
     dispatcher = Dispatcher(
-        payloads, adapters.database, adapters.queues, adapters.hints, clock, settings.offer_timeout_seconds
+        payloads,
+        adapters.database,
+        adapters.queues,
+        adapters.hints,
+        clock,
+        settings.offer_timeout_seconds,
+        OfferTokens(key),
+        gateway.handle,
+        receives_heartbeats,
     )
     dispatcher.offers = health.part("offers")
     followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers)

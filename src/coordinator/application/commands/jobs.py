@@ -21,6 +21,7 @@ from coordinator.application.payloads.service_versions import ServiceVersions, S
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.receipt import receipt_id, sign_receipt
 from coordinator.crypto.refs import blob_refs_of_canonical
 from coordinator.crypto.signature import VerificationFailed
@@ -129,7 +130,8 @@ class JobCommands(Handler[Details]):
         states: States,
         services: ServiceVersions,
     ) -> None:
-        """`key` signs the receipts."""
+        """`key` signs the receipts, and keys the tokens of offers."""
+        self._tokens = OfferTokens(key)
         self._key = key
         self._secret = fingerprint_secret(key)
         self._names = names
@@ -422,17 +424,28 @@ class JobCommands(Handler[Details]):
                     fault = _check_statement(state, command, miner) or details.reference_fault
                 else:
                     fault = _UNPROVEN
+                offered = self._offered(state, command, miner)
                 return decide(
                     state,
                     command,
-                    CompletionContext(now, principal, miner, self._seal, fault, details.breach),
+                    CompletionContext(now, principal, miner, offered, self._seal, fault, details.breach),
                 )
             case JobStart() | JobFail():
-                return decide(state, command, AttemptContext(now, principal, state_of(prepared.reads[0])))
+                miner = state_of(prepared.reads[0])
+                offered = self._offered(state, command, miner)
+                return decide(state, command, AttemptContext(now, principal, miner, offered))
             case JobRelease() | JobCancel() | JobLose() | JobExpire():
                 return decide(state, command, Context(now, principal))
             case _:
                 assert_never(command)
+
+    def _offered(self, state: JobState, command: AttemptCommand, miner: MinerState) -> bool:
+        """Whether the command may claim. Computed for a queued job only: the lease proves any other."""
+        if not isinstance(state, Queued) or miner is None:
+            return False
+        return self._tokens.fits(
+            command.token, str(command.job_id), command.attempt, miner.registered.profile
+        )
 
     def answer(self, prepared: Prepared[Details], state: JobState) -> dict[str, Any] | Refused:
         details = prepared.details

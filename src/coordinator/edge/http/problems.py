@@ -48,6 +48,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.SESSION_NOT_LIVE: 409,
     Code.MINER_DRAINING: 409,
     Code.NOT_CAPABLE: 409,
+    Code.NOT_OFFERED: 403,
     Code.NO_ELIGIBLE_MINER: 409,
     Code.CONFLICT_STATE: 409,
     Code.STALE_ATTEMPT: 409,
