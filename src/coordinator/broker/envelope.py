@@ -24,10 +24,19 @@ from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
-from coordinator.wire.topology import HEARTBEAT_TYPE, RESERVED_PREFIXES
+from coordinator.wire.signed_messages import Recipient, answer_to, refusal_to
+from coordinator.wire.topology import (
+    DIRECT_REPLY,
+    HEARTBEAT_TYPE,
+    PROGRESS_TYPE,
+    RESERVED_PREFIXES,
+    own_queue_prefixes,
+)
 
 DELIVERY_COUNT = "x-delivery-count"
-DIRECT_REPLY = "amq.rabbitmq.reply-to"
+
+_SENDERS = {HEARTBEAT_TYPE: (Role.MINER,), PROGRESS_TYPE: (Role.MINER,)}
+"""The roles that send what is not a command."""
 
 Item = TypeVar("Item")
 
@@ -46,6 +55,8 @@ class ReceivedMessage:
     signature: str = field(repr=False)
     traceparent: str | None
     routing_key: str
+    user_id: str
+    """The user of the sender's connection, which the broker has checked; empty if absent."""
     deliveries: int
     """Earlier deliveries, if the broker counts them (quorum queues do); 0 otherwise."""
     body: bytes = field(repr=False)
@@ -64,6 +75,7 @@ class ReceivedMessage:
             signature=_text(headers.get("signature")),
             traceparent=read_traceparent(headers.get("traceparent")),
             routing_key=routing_key,
+            user_id=message.user_id or "",
             deliveries=deliveries if isinstance(deliveries, int) else 0,
             body=message.body,
         )
@@ -77,6 +89,24 @@ class ReceivedMessage:
     def answerable(self) -> bool:
         """Whether the sender asks for a reply, in a queue that is not one of the coordinator's."""
         return bool(self.reply_to) and not self.reply_to.startswith(RESERVED_PREFIXES)
+
+
+    def recipient(self, principal: Principal | None) -> Recipient:
+        """The recipient of the reply; without a principal the sender is not proven. Raises ValueError."""
+        if principal is not None:
+            return answer_to(principal.name, self.message_id, self.correlation_id, self.signature)
+        return refusal_to(
+            self.kind,
+            self.message_id,
+            self.signed_reply_to,
+            self.correlation_id,
+            self.signature,
+            self.body,
+        )
+
+    def replies_to(self, name: str) -> bool:
+        """Whether the reply goes straight to the sender's channel, or to a queue of this name's own."""
+        return self.signed_reply_to == DIRECT_REPLY or self.reply_to.startswith(own_queue_prefixes(name))
 
 
 def _text(value: object) -> str:
@@ -101,12 +131,41 @@ class ReceivedBatch(Generic[Item]):
         return [self.refused[i] if i in self.refused else next(rest) for i in range(total)]
 
 
-def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
-    """The proven sender. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD)."""
+def authenticate(envelope: ReceivedMessage, keyring: Keyring, *, by_user: bool = False) -> Principal:
+    """The proven sender. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD).
+
+    `by_user`: API keys are users of the broker, so the property `user_id` is the proof, and nothing else is.
+    """
     if len(envelope.body) > MAX_BODY_BYTES:  # before the work of checking its signature
         raise Refusal(
             Code.TOO_LARGE, f"the body has {len(envelope.body)} bytes; the limit is {MAX_BODY_BYTES}"
         )
+    principal = _by_user(envelope, keyring) if by_user else _by_signature(envelope, keyring)
+    if envelope.reply_to and not envelope.answerable:
+        raise Refusal(Code.INVALID_PAYLOAD, "reply_to names a queue of the coordinator; use one of your own")
+    if not envelope.message_id.isprintable():
+        raise Refusal(Code.INVALID_PAYLOAD, "the message_id has unprintable characters")
+    return principal
+
+
+def _by_user(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
+    if not envelope.user_id:
+        raise Refusal(Code.UNAUTHORIZED_KEY, "send the property user_id: the name in your API key")
+    grants = keyring.valid(envelope.user_id)
+    if not grants:
+        raise Refusal(Code.UNAUTHORIZED_KEY, "no valid API key has the name of this user")
+    # The broker has let this routing key pass for one of the name's roles; the type must be the same.
+    if envelope.kind not in (envelope.routing_key, PROGRESS_TYPE):
+        raise Refusal(Code.INVALID_PAYLOAD, "the type and the routing key differ; send the type as both")
+    if envelope.reply_to and not envelope.replies_to(envelope.user_id):
+        raise Refusal(
+            Code.INVALID_PAYLOAD, f"reply_to must be {DIRECT_REPLY}, or begin with reply. and your name"
+        )
+    roles = _SENDERS.get(envelope.kind) or getattr(COMMANDS.get(envelope.kind), "senders", ())
+    return next((g.principal for g in grants if g.principal.role in roles), grants[0].principal)
+
+
+def _by_signature(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
     if not envelope.principal or not envelope.signature:
         raise Refusal(
             Code.UNAUTHORIZED_KEY, "send the headers principal and signature; see the protocol page"
@@ -129,10 +188,6 @@ def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
             Code.UNAUTHORIZED_KEY,
             "invalid signature; check the key's name, its secret and the signed bytes",
         )
-    if envelope.reply_to and not envelope.answerable:
-        raise Refusal(Code.INVALID_PAYLOAD, "reply_to names a queue of the coordinator; use one of your own")
-    if not envelope.message_id.isprintable():
-        raise Refusal(Code.INVALID_PAYLOAD, "the message_id has unprintable characters")
     return principal
 
 

@@ -22,6 +22,8 @@ from coordinator.wire.topology import (
     DEAD_QUEUE,
     EVENTS_EXCHANGE,
     EVENTS_STREAM,
+    HEARTBEAT_TYPE,
+    HEARTBEATS_EXCHANGE,
     HEARTBEATS_QUEUE,
     PROGRESS_EXCHANGE,
     WORK_EXCHANGE,
@@ -75,12 +77,13 @@ class QueueSpec:
 
 
 COMMANDS = ExchangeSpec(COMMANDS_EXCHANGE, "topic")
+HEARTBEATS = ExchangeSpec(HEARTBEATS_EXCHANGE, "direct")
 WORK = ExchangeSpec(WORK_EXCHANGE, "direct")
 CONTROL = ExchangeSpec(CONTROL_EXCHANGE, "direct")
 EVENTS = ExchangeSpec(EVENTS_EXCHANGE, "topic")
 PROGRESS = ExchangeSpec(PROGRESS_EXCHANGE, "topic")
 DEAD = ExchangeSpec(DEAD_EXCHANGE, "fanout")
-EXCHANGES = (COMMANDS, WORK, CONTROL, EVENTS, PROGRESS, DEAD)
+EXCHANGES = (COMMANDS, HEARTBEATS, WORK, CONTROL, EVENTS, PROGRESS, DEAD)
 
 QUEUES = (
     QueueSpec(
@@ -130,6 +133,8 @@ def heartbeats_queue(queue_type: WorkQueueType) -> QueueSpec:
             "x-max-length": HEARTBEATS_MAX_LENGTH,
             "x-overflow": "drop-head",
         },
+        HEARTBEATS.name,
+        HEARTBEAT_TYPE,
     )
 
 

@@ -35,16 +35,15 @@ from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Clock
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
-from coordinator.crypto.keys import SigningKey
 from coordinator.domain.job import is_final
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import BadSettings, Settings
+from coordinator.runtime.signing import SIGNING_KEY_FILE, signing_key
 from coordinator.services.catalog import load_catalog
 
-SIGNING_KEY_FILE = "signing.key"
 SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
 
@@ -145,13 +144,6 @@ def connect(
         runners=runners,
         life_cycle=LifeCycle(components),
     )
-
-
-def signing_key(settings: Settings) -> SigningKey:
-    """RECEIPT_SIGNING_KEY_HEX, or a key file in the data directory, made at the first start."""
-    if settings.receipt_signing_key_hex is not None:
-        return SigningKey.from_hex(settings.receipt_signing_key_hex.get_secret_value())
-    return SigningKey.load_or_create(settings.data_dir / SIGNING_KEY_FILE)
 
 
 def blob_store(settings: Settings) -> BlobStore:

@@ -14,6 +14,8 @@ EVENTS_EXCHANGE: Final = "coordinator.events"
 PROGRESS_EXCHANGE: Final = "coordinator.progress"
 DEAD_EXCHANGE: Final = "coordinator.dead"
 
+HEARTBEATS_EXCHANGE: Final = "coordinator.heartbeats"
+
 COMMANDS_QUEUE: Final = "coordinator.commands"
 HEARTBEATS_QUEUE: Final = "coordinator.heartbeats"
 EVENTS_STREAM: Final = "coordinator.events.log"
@@ -22,6 +24,8 @@ DEAD_QUEUE: Final = "coordinator.dead"
 _WORK, _MINER = "work.", "miner."
 RESERVED_PREFIXES: Final = ("coordinator.", _WORK, _MINER)
 """The coordinator's queue names begin with these; no reply goes to such a queue."""
+DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
+"""RabbitMQ's pseudo-queue: replies go straight to the channel that asked, and need no queue."""
 
 HEARTBEAT_TYPE: Final = "miner.heartbeat"
 PROGRESS_TYPE: Final = "job.progress"
@@ -38,6 +42,24 @@ def work_queue_name(profile: str) -> str:
 def control_queue_name(miner_id: str) -> str:
     """The queue of one miner's hints, bound to the control exchange by the miner's id."""
     return _MINER + miner_id
+
+
+def work_queue_profile(queue: str) -> str | None:
+    """The profile of a work queue; None for another queue."""
+    return queue.removeprefix(_WORK) if queue.startswith(_WORK) else None
+
+
+def control_queue_miner(queue: str) -> str | None:
+    """The miner of a control queue; None for another queue."""
+    return queue.removeprefix(_MINER) if queue.startswith(_MINER) else None
+
+
+def own_queue_prefixes(principal: str) -> tuple[str, ...]:
+    """The beginnings of the names of queues that a principal may declare, where keys have rights of their own.
+
+    A name has no dots, so that no principal's queues begin like another's.
+    """
+    return f"reply.{principal}.", f"events.{principal}."
 
 
 def event_key(event_type: str, client: str, subject: str) -> str:

@@ -18,10 +18,12 @@ from coordinator.broker.publisher import RabbitEventSink
 from coordinator.broker.topology import TopologyMismatch, declare_topology
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
+from coordinator.runtime.signing import signing_key
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.leadership import PostgresLeadership
 from coordinator.storage.tables.postgres import PostgresDatabase
+from coordinator.wire.signed_messages import MessageSigner
 
 DECLARE_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -41,6 +43,7 @@ def open_standard(settings: Settings) -> Adapters:
     log, database = PostgresEventLog(database_url), PostgresDatabase(database_url, durable=False)
     reads = PostgresDatabase(database_url)
     leadership = PostgresLeadership(database_url)
+    signer, by_user = MessageSigner(signing_key(settings)), settings.broker_users == "keys"
     broker = Broker(settings.amqp_url.get_secret_value())
 
     async def declare() -> None:
@@ -61,7 +64,7 @@ def open_standard(settings: Settings) -> Adapters:
                 return
         await declare()
 
-    queues = RabbitWorkQueues(broker, queue_type, OFFER_LIFE * settings.offer_timeout_seconds)
+    queues = RabbitWorkQueues(broker, signer, queue_type, OFFER_LIFE * settings.offer_timeout_seconds)
     broker.on_reconnect(declare_again)
 
     async def start() -> None:
@@ -77,12 +80,14 @@ def open_standard(settings: Settings) -> Adapters:
         reads.close()
 
     def inbox(gateway: Gateway, keyring: Keyring) -> CommandInbox:
-        return CommandInbox(broker, gateway, keyring, queue_type=queue_type)
+        return CommandInbox(
+            broker, gateway, keyring, signer, by_user=by_user, queue_type=queue_type
+        )
 
-    hints = RabbitHints(broker)
+    hints = RabbitHints(broker, signer)
 
     def progress(lease_holders: LeaseHolders, keyring: Keyring, secret: str) -> RabbitProgress:
-        return RabbitProgress(broker, keyring, lease_holders, hints, secret)
+        return RabbitProgress(broker, keyring, lease_holders, hints, secret, by_user=by_user)
 
     def on_reconnect(callback: Callable[[], None]) -> None:
         broker.on_reconnect(callback)
