@@ -30,6 +30,7 @@ from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.topology import COMMANDS_QUEUE, DEAD_QUEUE, HEARTBEATS_QUEUE
 from tests.harness.cases import every
+from tests.harness.keys import SIGNER
 from tests.harness.waiting import eventually
 
 SOON = 60.0
@@ -200,7 +201,7 @@ KEYS = Keyring({Role.CLIENT: ["alice:alice-secret"], Role.MINER: ["gpu:gpu-secre
 
 @pytest.fixture
 async def inbox(broker: Broker, gateway: RecordingFront) -> AsyncIterator[CommandInbox]:
-    inbox = CommandInbox(broker, gateway, KEYS, graceful_timeout=1.0)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, graceful_timeout=1.0)
     await inbox.start()
     yield inbox
     await inbox.stop()
@@ -317,7 +318,7 @@ async def test_the_prefetch_bounds_what_is_in_flight(
 ) -> None:
     """No more messages than the prefetch are handled at a time; the rest waits on the broker."""
     gateway.gate = asyncio.Event()
-    inbox = CommandInbox(broker, gateway, KEYS, prefetch=3, graceful_timeout=1.0)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, prefetch=3, graceful_timeout=1.0)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
@@ -658,7 +659,7 @@ async def test_a_front_that_miscounts(sender: Sender, gateway: RecordingFront) -
 async def test_a_front_that_hangs(broker: Broker, gateway: RecordingFront, amqp_url: str) -> None:
     """A front that does not answer is taken for one whose log is out of reach, and others go on."""
     gateway.gate = asyncio.Event()
-    inbox = CommandInbox(broker, gateway, KEYS, handle_timeout=0.3, graceful_timeout=0.5)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, handle_timeout=0.3, graceful_timeout=0.5)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
@@ -674,7 +675,7 @@ async def test_a_front_that_hangs(broker: Broker, gateway: RecordingFront, amqp_
 async def test_a_stop_while_the_front_hangs(broker: Broker, gateway: RecordingFront, amqp_url: str) -> None:
     """Stopping waits for the graceful timeout and no longer; the command stays on the queue for the next."""
     gateway.gate = asyncio.Event()
-    inbox = CommandInbox(broker, gateway, KEYS, graceful_timeout=0.3)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, graceful_timeout=0.3)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
@@ -687,7 +688,7 @@ async def test_a_stop_while_the_front_hangs(broker: Broker, gateway: RecordingFr
 
     gateway.gate = None
     async with asyncio.timeout(SOON):
-        again = CommandInbox(broker, gateway, KEYS)
+        again = CommandInbox(broker, gateway, KEYS, SIGNER)
         await again.start()
         assert (await sender.reply())["status"] == "accepted"
     await again.stop()

@@ -27,6 +27,8 @@ from coordinator.miner.executors.base import ExecutorError, Outcome, Work
 from coordinator.miner.program import MinerProgram
 from coordinator.wire.amqp_rpc import AmqpRpc, SenderClosed
 from coordinator.wire.backoff import Backoff
+from coordinator.wire.signed_messages import Recipient, answer_to, hint_for, offer_for
+from tests.harness.keys import SIGNER
 from tests.harness.waiting import eventually
 
 KEY = "alice:a-secret-of-alice"
@@ -50,6 +52,8 @@ class Stub:
         self.hold: set[str] = set()
         self.again_later: dict[str, int] = {}
         self.cancel: list[dict[str, Any]] = []
+        self.state = "ONLINE"
+        self.signer = SIGNER
         self.heartbeat_seconds = 0.2
         self.queue = QUEUE
         self.changed = asyncio.Condition()
@@ -63,6 +67,8 @@ class Stub:
         await queue.bind(commands, "#")
         beats = await self.channel.declare_queue("coordinator.heartbeats", durable=True)
         await queue.consume(self._on_commands)
+        by_type = await self.channel.declare_exchange("coordinator.heartbeats", "direct", durable=True)
+        await beats.bind(by_type, "miner.heartbeat")
         await beats.consume(self._on_beats)
 
     async def close(self) -> None:
@@ -94,14 +100,19 @@ class Stub:
 
     async def offer(self, *offers: dict[str, Any]) -> None:
         """Put a bundle on the work queue."""
-        await self.channel.default_exchange.publish(
-            aio_pika.Message(json.dumps(offers).encode()), self.queue, timeout=10
-        )
+        await self.send(self.queue, offer_for("profile"), offers)
 
     async def hint(self, miner: str, **hint: Any) -> None:
-        await self.channel.default_exchange.publish(
-            aio_pika.Message(json.dumps(hint).encode()), f"miner.{miner}"
-        )
+        await self.send(f"miner.{miner}", hint_for(miner), hint)
+
+    async def send(
+        self, queue: str, recipient: Recipient | None, value: object, correlation_id: str | None = None
+    ) -> None:
+        """Publish to a queue; without a recipient it is not signed."""
+        body = json.dumps(value).encode()
+        headers = None if recipient is None else self.signer.headers(recipient, body, 60_000)
+        message = aio_pika.Message(body, correlation_id=correlation_id, headers=headers)
+        await self.channel.default_exchange.publish(message, queue, mandatory=False, timeout=10)
 
     async def until_depth(self, expected: int) -> None:
         async def so() -> bool:
@@ -145,7 +156,7 @@ class Stub:
         beat = json.loads(message.body)
         self.beats.append(beat)
         if beat["session_id"] == self.sessions.get(beat["miner_id"]):
-            answer = {"status": "accepted", "state": "ONLINE", "cancel": self.cancel, "position": 1}
+            answer = {"status": "accepted", "state": self.state, "cancel": self.cancel, "position": 1}
         else:
             answer = _refused("SESSION_NOT_LIVE")
         await self._reply(message, answer)
@@ -154,17 +165,17 @@ class Stub:
 
     async def _reply(self, message: AbstractIncomingMessage, answer: object) -> None:
         assert message.reply_to
-        await self.channel.default_exchange.publish(
-            aio_pika.Message(json.dumps(answer).encode(), correlation_id=message.correlation_id),
-            message.reply_to,
-            mandatory=False,
-        )
+        signature = message.headers["signature"]
+        assert isinstance(signature, str)
+        asked = message.message_id or ""
+        to = answer_to(KEY.partition(":")[0], asked, message.correlation_id or "", signature)
+        await self.send(message.reply_to, to, answer, message.correlation_id)
 
     def _check(self, message: AbstractIncomingMessage) -> None:
         signed = message_to_sign(
             message.type or "",
             message.message_id or "",
-            message.reply_to or "",
+            "amq.rabbitmq.reply-to",
             message.correlation_id or "",
             message.body,
         )
@@ -506,6 +517,7 @@ async def test_cancel_hint_kills_the_executor(stub: Stub, miners: Miners) -> Non
     offer = stub.add(n=1)
     await stub.offer(offer)
     await hands.next_started()
+    stub.cancel = [{"job_id": offer["job_id"], "attempt": 1}]
     await stub.hint("one@alice", hint="cancel", job_id=offer["job_id"], attempt=1)
     assert await hands.next_killed() == offer["job_id"]
     hands.finish.set()
@@ -549,7 +561,6 @@ async def test_offer_refused_for_a_lost_session_is_not_lost(stub: Stub, miners: 
     """An offer whose claim meets a lost session goes back, and the new session serves it."""
     hands = Hands()
     hands.finish.set()
-    stub.heartbeat_seconds = 60
     miners.start(hands)
     await stub.until(lambda: bool(stub.beats))
     stub.sessions["alice"] = "someone-elses"
@@ -623,6 +634,7 @@ async def test_drain_hint_finishes_and_leaves(stub: Stub, miners: Miners) -> Non
     await stub.until(lambda: bool(stub.sessions))
     await stub.offer(stub.add(n=1))
     await hands.next_started()
+    stub.state = "DRAINING"
     await stub.hint("alice", hint="drain")
     await stub.until(lambda: bool(stub.sent("miner.drain")))
     hands.finish.set()
@@ -646,7 +658,7 @@ async def test_call_and_ask_share_a_connection(stub: Stub) -> None:
     async with AmqpRpc(stub.url, KEY, backoff=QUICK) as rpc:
         answer = await rpc.call("miner.drain", {"miner_id": "alice", "session_id": "12345678"})
         assert answer["status"] == "accepted"
-        nobody = await rpc.ask("miner.heartbeat", {}, queue="no.such.queue", timeout_seconds=5)
+        nobody = await rpc.ask("miner.heartbeat", {}, exchange="no.such.exchange", timeout_seconds=5)
         assert nobody is None
 
 

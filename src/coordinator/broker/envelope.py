@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from aio_pika.abc import AbstractIncomingMessage
 from pydantic import ValidationError
@@ -35,7 +35,7 @@ from coordinator.wire.topology import (
 
 DELIVERY_COUNT = "x-delivery-count"
 
-_SENDERS = {HEARTBEAT_TYPE: (Role.MINER,), PROGRESS_TYPE: (Role.MINER,)}
+_SENDERS: Final = {HEARTBEAT_TYPE: (Role.MINER,), PROGRESS_TYPE: (Role.MINER,)}
 """The roles that send what is not a command."""
 
 Item = TypeVar("Item")
@@ -90,12 +90,12 @@ class ReceivedMessage:
         """Whether the sender asks for a reply, in a queue that is not one of the coordinator's."""
         return bool(self.reply_to) and not self.reply_to.startswith(RESERVED_PREFIXES)
 
-
     def recipient(self, principal: Principal | None) -> Recipient:
         """The recipient of the reply; without a principal the sender is not proven. Raises ValueError."""
         if principal is not None:
             return answer_to(principal.name, self.message_id, self.correlation_id, self.signature)
         return refusal_to(
+            self.principal,
             self.kind,
             self.message_id,
             self.signed_reply_to,
@@ -161,7 +161,8 @@ def _by_user(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
         raise Refusal(
             Code.INVALID_PAYLOAD, f"reply_to must be {DIRECT_REPLY}, or begin with reply. and your name"
         )
-    roles = _SENDERS.get(envelope.kind) or getattr(COMMANDS.get(envelope.kind), "senders", ())
+    command = COMMANDS.get(envelope.kind)
+    roles = _SENDERS.get(envelope.kind, ()) if command is None else command.senders
     return next((g.principal for g in grants if g.principal.role in roles), grants[0].principal)
 
 

@@ -102,9 +102,7 @@ class CommandInbox:
         self._graceful_timeout = graceful_timeout
         self._connection: RobustConnection | None = None
         ask = _handling(gateway, OnDemandQueues(broker), queue_type)
-        shared = _Shared(
-            broker, keyring, signer, by_user, Acknowledgements(), self._stopping, handle_timeout
-        )
+        shared = _Shared(broker, keyring, signer, by_user, Acknowledgements(), self._stopping, handle_timeout)
         commands = _InboxQueue("commands", shared, read_commands, ask)
         beats = _InboxQueue("heartbeats", shared, read_heartbeats, gateway.heartbeat)
         self._consumer = RabbitBroker(

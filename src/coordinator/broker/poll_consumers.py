@@ -250,9 +250,7 @@ class _ProfilePolls:
 class PollConsumers:
     """All profiles' polls, over one channel."""
 
-    def __init__(
-        self, broker: Broker, trust: CoordinatorTrust, ensure: Ensure, put_back: PutBack
-    ) -> None:
+    def __init__(self, broker: Broker, trust: CoordinatorTrust, ensure: Ensure, put_back: PutBack) -> None:
         self.trust = trust
         self.ensure = ensure
         self.put_back = put_back

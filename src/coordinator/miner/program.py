@@ -269,16 +269,12 @@ class MinerProgram:
     # --- calls from the transport (a `MinerInbox`) ---------------------------------------------------------
     def on_hint(self, hint: Mapping[str, Any]) -> None:
         match hint.get("hint"):
-            case "cancel":
-                self._cancel(hint)
             case "progress":
                 if isinstance(hint.get("attempt"), int):
                     self._slots.send_progress(str(hint.get("job_id")), hint["attempt"])
-            case "drain" if hint.get("session_id", self._session_id) == self._session_id:
-                # A hint for an earlier session may have waited in the queue since that ended.
-                self.drain()
-            case "register":
-                # The heartbeat's answer says whether this session is still known.
+            case "cancel" | "drain" | "register":
+                # Nothing is done at a hint's word: the heartbeat's answer says which attempts are no longer
+                # ours, whether to drain, and whether this session is still known.
                 self._beat_now.set()
 
     def on_session_lost(self, session_id: str) -> None:

@@ -35,13 +35,14 @@ from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Clock
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
+from coordinator.crypto.keys import SigningKey
 from coordinator.domain.job import is_final
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import BadSettings, Settings
-from coordinator.runtime.signing import SIGNING_KEY_FILE, signing_key
+from coordinator.runtime.signing import signing_key
 from coordinator.services.catalog import load_catalog
 
 SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)

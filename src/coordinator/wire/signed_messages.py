@@ -45,11 +45,14 @@ def answer_to(principal: str, message_id: str, correlation_id: str, signature: s
 
 
 def refusal_to(
-    kind: str, message_id: str, reply_to: str, correlation_id: str, signature: str, body: bytes
+    claimed: str, kind: str, message_id: str, reply_to: str, correlation_id: str, signature: str, body: bytes
 ) -> Recipient:
-    """The recipient of a refusal: who sent exactly these bytes. Raises ValueError for line breaks."""
+    """The recipient of a refusal: the sender of exactly these bytes, claimed name included.
+
+    Raises ValueError for line breaks.
+    """
     request = message_to_sign(kind, message_id, reply_to, correlation_id, body)
-    return Recipient(REFUSAL, (signature, hashlib.sha256(request).hexdigest()))
+    return Recipient(REFUSAL, (claimed, signature, hashlib.sha256(request).hexdigest()))
 
 
 def offer_for(profile: str) -> Recipient:
@@ -93,9 +96,7 @@ class CoordinatorTrust:
     The time follows from its latest answer, so that this machine's clock may be wrong.
     """
 
-    def __init__(
-        self, keys: Iterable[str] = (), *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, keys: Iterable[str] = (), *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Without keys, the key of the first answer is trusted from then on. Raises EncodingError."""
         self._keys = set(keys)
         for key_id in self._keys:

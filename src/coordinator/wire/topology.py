@@ -55,7 +55,7 @@ def control_queue_miner(queue: str) -> str | None:
 
 
 def own_queue_prefixes(principal: str) -> tuple[str, ...]:
-    """The beginnings of the names of queues that a principal may declare, where keys have rights of their own.
+    """How the queues are named that a principal may declare where API keys are users of the broker.
 
     A name has no dots, so that no principal's queues begin like another's.
     """

@@ -62,7 +62,9 @@ class BrokerAuth:
         if answer is None:
             return 404, "no such path"
         try:
-            fields = dict(parse_qsl(await _query(scope, receive), keep_blank_values=True, strict_parsing=True))
+            fields = dict(
+                parse_qsl(await _query(scope, receive), keep_blank_values=True, strict_parsing=True)
+            )
             return 200, await answer(fields)
         except (BadQuestion, ValueError, KeyError):
             return 400, "not a question of rabbitmq_auth_backend_http"
@@ -124,13 +126,13 @@ class BrokerAuth:
 async def _query(scope: Scope, receive: Receive) -> str:
     """The fields of a GET's address or a POST's body, percent-encoded. Raises BadQuestion."""
     if scope["method"] == "GET":
-        query: bytes = scope["query_string"]
+        query = bytes(scope["query_string"])
         if len(query) > MAX_QUESTION_BYTES:
             raise BadQuestion
         return query.decode("ascii")
     if scope["method"] != "POST":
         raise BadQuestion
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":

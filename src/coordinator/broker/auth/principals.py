@@ -159,4 +159,3 @@ class Principals(KeyFollower):
         streams = await asyncio.to_thread(self._whole_log.load, [job_id])
         events = streams.get(job_id)
         return fold([recorded.event for recorded in events]) if events else None
-

@@ -80,9 +80,7 @@ def open_standard(settings: Settings) -> Adapters:
         reads.close()
 
     def inbox(gateway: Gateway, keyring: Keyring) -> CommandInbox:
-        return CommandInbox(
-            broker, gateway, keyring, signer, by_user=by_user, queue_type=queue_type
-        )
+        return CommandInbox(broker, gateway, keyring, signer, by_user=by_user, queue_type=queue_type)
 
     hints = RabbitHints(broker, signer)
 
