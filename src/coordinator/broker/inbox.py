@@ -279,7 +279,7 @@ class _InboxQueue(Generic[Item]):
         return answers
 
     def _answerable(self, envelope: ReceivedMessage) -> bool:
-        """Whether a reply goes to the sender. Our own user may publish to every queue, its senders may not."""
+        """Whether a reply goes to the sender, and not to a queue that it could not reach itself."""
         own = not self._shared.by_user or envelope.replies_to(envelope.user_id)
         return envelope.answerable and own
 

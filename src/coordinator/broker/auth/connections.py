@@ -16,8 +16,8 @@ from coordinator.application.background import BackgroundTask
 from coordinator.application.keys.keyring import Keyring
 from coordinator.broker.auth.rights import mark_of
 
-SWEEP_SECONDS: Final = 10.0
-"""Between two sweeps without a change: keys expire, and RabbitMQ's cache lets a revoked one in for a while."""
+SWEEP_SECONDS: Final = 5.0
+"""Between two sweeps: keys expire, and RabbitMQ's cache lets a revoked one in for a while."""
 TIMEOUT_SECONDS: Final = 10.0
 REASON: Final = "this API key is no longer valid"
 

@@ -6,8 +6,8 @@ Everything is denied unless a rule allows it. RabbitMQ names a resource and one 
 - `write`: publish to an exchange, or bind a queue;
 - `read`: consume from or purge a queue, or bind to an exchange.
 
-For a topic exchange it asks once more, with the routing key (`write`) or the binding key (`read`). The default
-exchange reaches every queue and has no such question, so nobody but the coordinator may publish there.
+For a topic exchange it asks once more, with the routing key (`write`) or the binding key (`read`). The
+default exchange reaches every queue without such a question, so only the coordinator may publish there.
 """
 
 from __future__ import annotations
