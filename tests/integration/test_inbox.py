@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -119,12 +120,15 @@ class Sender:
         routing_key: str | None = None,
         queue: str | None = None,
         headers: dict[str, Any] | None = None,
+        issued_at: int | None = None,
     ) -> None:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         reply_to = reply_to or (self.replies.name if reply else None)
         routing_key = routing_key or kind or ""
         signed_reply_to = "amq.rabbitmq.reply-to" if "reply-to" in (reply_to or "") else reply_to or ""
-        signed = message_to_sign(kind or routing_key, message_id or "", signed_reply_to, correlation_id, raw)
+        signed = message_to_sign(
+            kind or routing_key, message_id or "", signed_reply_to, correlation_id, raw, issued_at
+        )
         message = Message(
             raw,
             type=kind,
@@ -135,6 +139,7 @@ class Sender:
             headers={
                 "principal": who,
                 "signature": sign_message(secret or SECRETS.get(who, "?"), signed),
+                **({} if issued_at is None else {"issued_at": issued_at}),
                 **(headers or {}),
             },
         )
@@ -372,7 +377,7 @@ async def test_a_registered_miner_finds_its_control_queue(sender: Sender, gatewa
         "capabilities": {"services": ["checksum"]},
         "public_key": "A" * 43,
     }
-    answer = await sender.ask(register, "miner.register", who="gpu")
+    answer = await sender.ask(register, "miner.register", who="gpu", issued_at=time.time_ns() // 1_000_000)
 
     assert answer["status"] == "accepted"
     assert await sender.count("miner.node@gpu") == 0

@@ -178,6 +178,7 @@ class Stub:
             "amq.rabbitmq.reply-to",
             message.correlation_id or "",
             message.body,
+            int(str(message.headers["issued_at"])),
         )
         name, _, secret = KEY.partition(":")
         assert message.headers["principal"] == name

@@ -5,6 +5,7 @@ Pure functions over the message: nothing here talks to the broker or the gateway
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
@@ -19,6 +20,7 @@ from coordinator.crypto.mac import message_to_sign
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal, Role, read_traceparent
+from coordinator.domain.miner import MinerDrain
 from coordinator.domain.registry import COMMANDS
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Answer, Refused
@@ -34,6 +36,11 @@ from coordinator.wire.topology import (
 )
 
 DELIVERY_COUNT = "x-delivery-count"
+
+NOT_REPEATABLE: Final = frozenset({"miner.register", "service.register", "service.revise", "service.retire"})
+"""Commands whose repeat, long after, would change something: they carry a moment. Others name a session, an
+attempt or a job, or end something for good."""
+MAX_AGE_MS: Final = 15 * 60_000
 
 _SENDERS: Final = {HEARTBEAT_TYPE: (Role.MINER,), PROGRESS_TYPE: (Role.MINER,)}
 """The roles that send what is not a command."""
@@ -53,6 +60,8 @@ class ReceivedMessage:
     reply_to: str
     principal: str
     signature: str = field(repr=False)
+    issued_at: int | None
+    """When it was made, in Unix milliseconds, as the sender says and signs."""
     traceparent: str | None
     routing_key: str
     user_id: str
@@ -73,6 +82,7 @@ class ReceivedMessage:
             reply_to=message.reply_to or "",
             principal=_text(headers.get("principal")),
             signature=_text(headers.get("signature")),
+            issued_at=issued_at if isinstance(issued_at := headers.get("issued_at"), int) else None,
             traceparent=read_traceparent(headers.get("traceparent")),
             routing_key=routing_key,
             user_id=message.user_id or "",
@@ -102,6 +112,7 @@ class ReceivedMessage:
             self.correlation_id,
             self.signature,
             self.body,
+            self.issued_at,
         )
 
     def replies_to(self, name: str) -> bool:
@@ -180,6 +191,7 @@ def _by_signature(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
             envelope.signed_reply_to,
             envelope.correlation_id,
             envelope.body,
+            envelope.issued_at,
         )
     except ValueError as error:
         raise Refusal(Code.UNAUTHORIZED_KEY, str(error)) from None
@@ -189,7 +201,26 @@ def _by_signature(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
             Code.UNAUTHORIZED_KEY,
             "invalid signature; check the key's name, its secret and the signed bytes",
         )
+    if envelope.kind in NOT_REPEATABLE:
+        _check_moment(envelope)
     return principal
+
+
+def _check_moment(envelope: ReceivedMessage) -> None:
+    """Raise Refusal for a command without a moment, or an old one.
+
+    Whoever may read the queues could send a copy of it again, and bring back an earlier state.
+    """
+    if envelope.issued_at is None:
+        raise Refusal(
+            Code.INVALID_PAYLOAD, f"{envelope.kind} needs the header issued_at; see the protocol page"
+        )
+    age_ms = time.time_ns() // 1_000_000 - envelope.issued_at
+    if abs(age_ms) > MAX_AGE_MS:
+        raise Refusal(
+            Code.INVALID_PAYLOAD,
+            f"issued_at is {age_ms // 1000} s ago by the coordinator's clock; set yours, and sign it anew",
+        )
 
 
 def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Intent]:
@@ -203,6 +234,9 @@ def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBa
     def read(value: Any, message_id: str | None) -> Intent:
         command = parse_command(envelope.kind, value)
         check_sender(command, principal)
+        if isinstance(command, MinerDrain) and command.session_id is None:
+            # A message can be copied and sent again: it may not drain a session that it was not meant for.
+            raise Refusal(Code.INVALID_PAYLOAD, "session_id: over AMQP it names the session to drain")
         if isinstance(command, JobSubmit) and command.idempotency_key is None and message_id is None:
             raise Refusal(
                 Code.INVALID_PAYLOAD,

@@ -44,7 +44,7 @@ from coordinator.broker.envelope import (
 )
 from coordinator.broker.on_demand_queues import OnDemandQueues
 from coordinator.broker.pamqp_patch import read_tolerantly
-from coordinator.broker.topology import WorkQueueType, control_queue
+from coordinator.broker.topology import TopologyMismatch, WorkQueueType, control_queue
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegister
@@ -179,9 +179,9 @@ def _handling(
                 # Only miners on AMQP can consume hints, so the inbox declares their queues.
                 try:
                     await on_demand.declare(control_queue(intent.command.miner_id, queue_type))
-                except BrokerUnreachable:
+                except (BrokerUnreachable, TopologyMismatch) as error:
                     answers[place] = Refused(
-                        Code.UNAVAILABLE, "your control queue could not be declared; send it again"
+                        Code.UNAVAILABLE, f"your control queue could not be declared; send it again ({error})"
                     )
         return answers
 

@@ -46,8 +46,11 @@ class RabbitWorkQueues:
         broker.on_reconnect(self._reset)
 
     async def ensure(self, profile: str) -> None:
-        """Raises TopologyMismatch, BrokerUnreachable."""
-        await self._on_demand.declare(work_queue(profile, self._queue_type))
+        """Raises BrokerUnreachable, whose text names a queue whose name is taken."""
+        try:
+            await self._on_demand.declare(work_queue(profile, self._queue_type))
+        except TopologyMismatch as error:
+            raise BrokerUnreachable(str(error)) from error
 
     async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
         messages = [message for bundle in bundles for message in _messages(bundle)]
@@ -58,7 +61,7 @@ class RabbitWorkQueues:
             # The queue expired unused. A miner that comes back needs it and its offers.
             try:
                 await self.ensure(profile)
-            except (BrokerUnreachable, TopologyMismatch) as error:
+            except BrokerUnreachable as error:
                 log.warning("offers.no_queue", profile=profile, reason=str(error))
                 failed += returned
             else:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelPreconditionFailed
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
 from coordinator.broker.connection import BrokerUnreachable
 from coordinator.wire.topology import (
@@ -55,6 +56,10 @@ DECLARE_TIMEOUT_SECONDS = 30.0
 
 class TopologyMismatch(Exception):
     """An exchange or queue of ours exists with other arguments. The text says which, and what to do."""
+
+
+class NameTaken(TopologyMismatch):
+    """A connection that is not ours holds a queue of this name, and only its end frees the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +191,11 @@ async def declare_queues(channel: AbstractChannel, queues: Iterable[QueueSpec]) 
         # Without aio-pika's queue objects: a robust channel would keep each of them for ever.
         try:
             await underlay.queue_declare(queue.name, durable=True, arguments=queue.all_arguments())
-        except ChannelPreconditionFailed as error:
+        except ChannelLockedResource as error:
+            raise NameTaken(
+                f"the queue {queue.name} is another connection's alone; close that connection ({error})"
+            ) from error
+        except (ChannelPreconditionFailed, ChannelAccessRefused) as error:
             raise TopologyMismatch(_advice("queue", queue.name, error)) from error
         if queue.exchange is not None:
             await underlay.queue_bind(queue.name, queue.exchange, queue.binding_key)

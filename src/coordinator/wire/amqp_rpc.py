@@ -28,16 +28,10 @@ from yarl import URL
 
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.wire.amqp_batching import CommandSender, NotSent, OutgoingMessage, SenderClosed, encode
+from coordinator.wire.amqp_requests import Requests
 from coordinator.wire.answers import AnswerJson, read_answer
 from coordinator.wire.backoff import Backoff, RetryClock
-from coordinator.wire.signed_messages import (
-    REFUSAL,
-    CoordinatorTrust,
-    Untrusted,
-    answer_to,
-    named_kind,
-    refusal_to,
-)
+from coordinator.wire.signed_messages import CoordinatorTrust, Untrusted
 from coordinator.wire.topology import COMMANDS_EXCHANGE, DIRECT_REPLY
 
 CONTENT_TYPE = "application/json"
@@ -45,7 +39,6 @@ CONNECT_TIMEOUT_SECONDS = 15.0
 CONFIRM_TIMEOUT_SECONDS = 30.0
 """A broker that does not confirm for so long counts as dead, even if its socket is open."""
 TELL_SECONDS = 1.0
-MIN_SENT = 1000
 SLOW_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
 PERSISTENT, TRANSIENT = 2, 1
@@ -113,9 +106,7 @@ class AmqpRpc:
             clock=self._clock,
         )
         self._asked: dict[str, asyncio.Future[AnswerJson]] = {}
-        self._sent: dict[str, tuple[OutgoingMessage, str]] = {}
-        """Messages without an answer, and their signatures."""
-        self._sent_limit = MIN_SENT
+        self._requests = Requests(self._principal, self._secret, self.trust)
         self._listeners: list[Callable[[AbstractConnection], None]] = []
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
@@ -185,7 +176,7 @@ class AmqpRpc:
             return None
         finally:
             del self._asked[ask_id]
-            self._sent.pop(ask_id, None)
+            self._requests.forget(ask_id)
 
     async def tell(self, kind: str, message: Mapping[str, Any], *, exchange: str, routing_key: str) -> bool:
         """Publish a message once, without a confirm or an answer.
@@ -322,54 +313,30 @@ class AmqpRpc:
                 pass  # it is gone anyway
 
     async def _on_reply(self, message: DeliveredMessage) -> None:
-        correlation_id = message.header.properties.correlation_id or ""
-        sent = self._sent.get(correlation_id)
-        if sent is None:
-            return  # a second answer, or one to a question that nobody waits for any more
+        properties = message.header.properties
+        correlation_id = properties.correlation_id or ""
         try:
-            self._check(message, *sent)
+            if not self._requests.check(correlation_id, properties.headers, message.body):
+                return
         except Untrusted as error:
-            self._log.error("forged_answer", reason=str(error), kind=sent[0].kind)
+            self._log.error("forged_answer", reason=str(error))
             return
-        self._sent.pop(correlation_id, None)
         asked = self._asked.get(correlation_id)
         if asked is None:
             self._sender.answered(correlation_id, message.body)
         elif not asked.done() and (answer := _answer(message.body)) is not None:
             asked.set_result(answer)
 
-    def _check(self, answer: DeliveredMessage, sent: OutgoingMessage, signature: str) -> None:
-        """Raise Untrusted unless this is the coordinator's answer to this very message."""
-        headers = answer.header.properties.headers
-        if named_kind(headers) == REFUSAL:
-            recipient = refusal_to(
-                self._principal, sent.kind, sent.id, DIRECT_REPLY, sent.id, signature, sent.body
-            )
-        else:
-            recipient = answer_to(self._principal, sent.id, sent.id, signature)
-        self.trust.check(recipient, headers, answer.body)
-
-    def _note_sent(self, message: OutgoingMessage, signature: str) -> None:
-        self._sent[message.id] = message, signature
-        if len(self._sent) > 2 * self._sent_limit:
-            # Their callers are gone.
-            self._sent = {
-                id: sent for id, sent in self._sent.items() if id in self._asked or self._sender.waits_for(id)
-            }
-            self._sent_limit = max(MIN_SENT, len(self._sent))
-
     async def _publish(self, message: OutgoingMessage, *, exchange: str = COMMANDS_EXCHANGE) -> None:
         await self._up.wait()
         channel = self._channel
         if channel is None:
             raise NotSent("not connected")
-        signature = sign_message(
-            self._secret,
-            message_to_sign(message.kind, message.id, DIRECT_REPLY, message.id, message.body),
-        )
+        self._requests.prune(lambda sent: sent in self._asked or self._sender.waits_for(sent))
+        issued_at, signature = self._requests.sign(message)
         properties = spec.Basic.Properties(
             content_type=CONTENT_TYPE,
-            headers={"principal": self._principal, "signature": signature},
+            headers={"principal": self._principal, "signature": signature, "issued_at": issued_at},
             delivery_mode=PERSISTENT if exchange == COMMANDS_EXCHANGE else TRANSIENT,
             message_id=message.id,
             correlation_id=message.id,
@@ -377,7 +344,6 @@ class AmqpRpc:
             message_type=message.kind,
             user_id=self._user_id,
         )
-        self._note_sent(message, signature)
         try:
             await on_link(
                 channel.basic_publish(

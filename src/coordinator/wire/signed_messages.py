@@ -45,13 +45,20 @@ def answer_to(principal: str, message_id: str, correlation_id: str, signature: s
 
 
 def refusal_to(
-    claimed: str, kind: str, message_id: str, reply_to: str, correlation_id: str, signature: str, body: bytes
+    claimed: str,
+    kind: str,
+    message_id: str,
+    reply_to: str,
+    correlation_id: str,
+    signature: str,
+    body: bytes,
+    issued_at: int | None,
 ) -> Recipient:
     """The recipient of a refusal: the sender of exactly these bytes, claimed name included.
 
     Raises ValueError for line breaks.
     """
-    request = message_to_sign(kind, message_id, reply_to, correlation_id, body)
+    request = message_to_sign(kind, message_id, reply_to, correlation_id, body, issued_at)
     return Recipient(REFUSAL, (claimed, signature, hashlib.sha256(request).hexdigest()))
 
 
