@@ -16,19 +16,24 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelPreconditionFailed
 from pamqp.commands import Basic
 
+from coordinator.crypto.canonical import salted_digest
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.sealing import NotSealed, attempt_context, unseal
 from coordinator.dev import servers
 from coordinator.dev.servers import AUTH_PLUGINS, PostgresServer, RabbitMQServer, auth_settings
 from coordinator.dev.servers.processes import free_port
 from coordinator.wire.amqp_rpc import AmqpRpc
 from tests.harness.cases import every
 from tests.harness.executor import SPEC
+from tests.harness.hand import HandMiner
 from tests.harness.processes import Process, as_settings
-from tests.harness.stage import ALICE, ANSWER_SECONDS, BOB, QUICK, ROOT, START_SECONDS, Stage, key_of
+from tests.harness.stage import ALICE, ANSWER_SECONDS, BOB, MINERS, QUICK, ROOT, START_SECONDS, Stage, key_of
 from tests.harness.waiting import eventually, eventually_now
 
 CACHE_SECONDS = 1.0
 SOON = 30.0
-PASSWORDS = dict(key.split(":") for key in (ALICE, BOB, ROOT, key_of("rig1"), key_of("rig2")))
+RIG3 = key_of("rig3")
+PASSWORDS = dict(key.split(":") for key in (ALICE, BOB, ROOT, *map(key_of, MINERS)))
 
 
 class Rights(Stage):
@@ -54,7 +59,7 @@ class Rights(Stage):
             "broker_management_url": self.management_url,
             "client_api_keys": f"{ALICE},{BOB}",
             "admin_api_keys": ROOT,
-            "miner_api_keys": ",".join(key_of(name) for name in ("rig1", "rig2")),
+            "miner_api_keys": ",".join(map(key_of, MINERS)),
         }
         process = self._start("auth", "coordinator", "broker-auth", **as_settings(settings))
 
@@ -163,6 +168,67 @@ async def test_an_auditor_reads_the_stream(stage: Rights) -> None:
         async with asyncio.timeout(SOON):
             events = json.loads(await first)
     assert events[0]["topic"].endswith(".v1")
+
+
+async def test_a_private_payload_reaches_its_miner_alone(stage: Rights) -> None:
+    """Offers of a private service have no payload and no salt; the claim's answer has both."""
+    secret = {"seconds": 0, "text": "for one miner only"}
+    private = {**SPEC, "id": "confidential", "name": "Confidential", "private": True}
+    async with stage.as_user(ALICE) as alice, stage.as_user(ROOT) as root, stage.as_user(RIG3) as rpc:
+        answer = await root.call("service.register", {"spec": private})
+        assert answer["status"] == "accepted", answer
+        miner = HandMiner(rpc, "rig3", services=("confidential",))
+        registered = await miner.register("private")
+        job = await stage.submit(
+            alice, "private", service="confidential", payload=secret, constraints={"region": "private"}
+        )
+        offers: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def take(message: DeliveredMessage) -> None:
+            offers.put_nowait(message.body)
+
+        async with stage.channel("rig3") as channel:
+            await channel.basic_consume(registered["queue"], take, no_ack=True)
+            async with asyncio.timeout(SOON):
+                [offer] = json.loads(await offers.get())
+        assert (offer["job_id"], offer["private"], offer["payload_salt"]) == (job, True, "")
+        assert "payload" not in offer
+
+        plain = await miner.start(job)
+        assert plain["payload"] == secret
+        assert salted_digest(bytes.fromhex(plain["payload_salt"]), secret) == offer["payload_digest"]
+        # A repeat of the claim, whose answer was lost, brings it again; here sealed.
+        sealed = await rpc.call("job.start", {**miner.names(job, 1), "sealed": True})
+        assert "payload" not in sealed
+        context = attempt_context(job, 1)
+        assert json.loads(unseal(miner.key, context, sealed["sealed"]))["payload"] == secret
+        for key, other_context in ((SigningKey.generate(), context), (miner.key, attempt_context(job, 2))):
+            with pytest.raises(NotSealed):
+                unseal(key, other_context, sealed["sealed"])
+        async with stage.as_user(key_of("rig2")) as other:
+            thief = HandMiner(other, "x@rig2", services=("confidential",))
+            await thief.register("private")
+            refused = await thief.start(job)
+        assert refused["status"] == "refused"
+        assert "payload" not in refused
+
+
+async def test_our_miner_runs_private_work(stage: Rights) -> None:
+    """Our miner program asks for the sealed payload, opens it and returns the result, over AMQP and HTTP."""
+    spec = {**SPEC, "private": True}
+    async with stage.as_user(ROOT) as root, stage.as_user(ALICE) as alice:
+        assert (await root.call("service.revise", {"spec": spec}))["status"] == "accepted"
+        await asyncio.sleep(1.1)  # until the dispatcher looks at the entry again
+        stage.miner("rig4", transport="http", region="polling")
+        await stage.registered("rig4")
+        jobs = [
+            await stage.submit(alice, f"sealed-{region}", payload={"n": 1}, constraints={"region": region})
+            for region in ("north", "polling")
+        ]
+        await stage.ended(jobs)
+        assert (await root.call("service.revise", {"spec": SPEC}))["status"] == "accepted"
+    done = {e.data["job_id"] for e in stage.log.entries("job.completed.v1")}
+    assert set(jobs) <= done
 
 
 # --- what is refused ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ docs/decisions/ed25519-from-cryptography.md says why we use `cryptography` and n
 
 import base64
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -115,6 +116,10 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature of a message."""
         return self._key.sign(message)
+
+    def exchange_seed(self) -> bytes:
+        """The private key for X25519 that belongs to this key; see `crypto.sealing`."""
+        return hashlib.sha512(self._key.private_bytes_raw()).digest()[:KEY_BYTES]
 
     def __repr__(self) -> str:
         return f"SigningKey(key_id={self._key_id!r})"

@@ -12,7 +12,7 @@ from decimal import Decimal as Exact
 from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never, get_args
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
@@ -72,6 +72,8 @@ class ServiceSpec(Message):
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     aliases: Annotated[tuple[ServiceId, ...], Field(max_length=32)] = ()
+    private: StrictBool = False
+    """Offers withhold the payloads of its jobs; the answer to a claim brings them."""
     max_concurrent: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 100
     timeout_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] = 3600
 

@@ -58,6 +58,7 @@ class MinerProgram:
             miner_id=config.miner_id,
             session_id=lambda: self._session_id,
             signer=StatementSigner(self._key),
+            key=self._key,
             blobs=self._blobs,
             folder=config.work_folder,
             on_session_lost=self.on_session_lost,

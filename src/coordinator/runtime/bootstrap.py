@@ -30,6 +30,7 @@ from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
+from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Clock
@@ -87,9 +88,10 @@ def connect(
     keys = KeyFollower(feed, adapters.log, adapters.database, keyring, watermarks)
     references = References(adapters.log, blobs, partial(unowned_blobs, adapters.database))
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
+    private = PrivatePayloads(bus.state, payloads.of, all_services=settings.private_payloads)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
-        JobCommands(key, names, blobs, references, schemas, ids),
+        JobCommands(key, names, blobs, references, schemas, ids, private),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),
@@ -106,7 +108,13 @@ def connect(
     timers = Timers(adapters.database, gateway.handle, clock, timeout, receives_heartbeats)
     adapters.on_reconnect(timers.restart_silence)
     dispatcher = Dispatcher(
-        payloads, adapters.database, adapters.queues, adapters.hints, clock, settings.offer_timeout_seconds
+        payloads,
+        adapters.database,
+        adapters.queues,
+        adapters.hints,
+        clock,
+        settings.offer_timeout_seconds,
+        private.is_private,
     )
     followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers)
     runners = [

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=600)] = 10
     heartbeat_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     offer_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    private_payloads: bool = False
     metrics_public: bool = False
     max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
     fetch_allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()

@@ -54,7 +54,7 @@ class Requests:
         return now, signature
 
     def check(self, message_id: str, headers: Mapping[str, Any] | None, body: bytes) -> bool:
-        """Whether this answers a waiting message. Raises Untrusted unless the coordinator signed it for that."""
+        """Whether this answers a waiting message. Raises Untrusted unless the coordinator signed it."""
         sent = self._sent.get(message_id)
         if sent is None:
             return False  # a second answer, or one that nobody waits for any more

@@ -13,6 +13,7 @@ from coordinator.application.commands.handler import Handler, Prepared, StateOf,
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
 from coordinator.application.payloads.bodies import body_of_blob, store_failed
+from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
@@ -56,10 +57,12 @@ from coordinator.domain.matching import Wanted, wanted
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.miner import MinerState, miner_stream
 from coordinator.domain.service import service_stream
-from coordinator.wire.answers import Refused
+from coordinator.wire.answers import Accepted, Answer, Refused
 
 MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
+_CLAIMED = "claimed"
+"""The member of a claim's answer with the job's state, between `answer` and `extend`."""
 MAX_BLOBS = 512  # references per payload or result, because the owner of each is looked up
 VERIFY_AT_ONCE = 50
 """Signatures that are checked before other tasks get their turn. Not in a thread: each check releases the
@@ -93,6 +96,7 @@ class JobCommands(Handler[Details]):
 
     noun = "job"
     routine: ClassVar[tuple[type[Command], ...]] = (AttemptCommand, JobSubmit)
+    extended: ClassVar[tuple[type[Command], ...]] = (JobStart,)
 
     def __init__(
         self,
@@ -102,8 +106,10 @@ class JobCommands(Handler[Details]):
         references: References,
         schemas: PayloadSchemas,
         ids: Ids,
+        private: PrivatePayloads | None = None,
     ) -> None:
-        """`key` signs the receipts."""
+        """`key` signs the receipts. `private` completes the answers to claims of private jobs."""
+        self._private = private
         self._key = key
         self._secret = fingerprint_secret(key)
         self._names = names
@@ -284,7 +290,23 @@ class JobCommands(Handler[Details]):
                 assert_never(command)
 
     def answer(self, prepared: Prepared[Details], state: JobState) -> dict[str, Any]:
-        return answer(state, cast("JobCommand", prepared.intent.command))
+        body = answer(state, cast("JobCommand", prepared.intent.command))
+        if self._private and isinstance(prepared.intent.command, JobStart) and isinstance(state, Running):
+            body[_CLAIMED] = state
+        return body
+
+    async def extend(self, prepared: Prepared[Details], answer: Accepted) -> Answer:
+        """The answer to a claim, with the payload of a private job."""
+        body = dict(answer.body)
+        claimed = body.pop(_CLAIMED, None)
+        if self._private is not None and isinstance(claimed, Running):
+            command = cast("JobStart", prepared.intent.command)
+            try:
+                body |= await self._private.of_claim(claimed, sealed=command.sealed)
+            except LogUnavailable:
+                # The claim is in the log; its repeat gets the payload.
+                return Refused(Code.UNAVAILABLE, "the payload is out of reach; send the claim again")
+        return Accepted(answer.position, body)
 
     def _seal(self, work: WorkDone) -> dict[str, Any]:
         """The signed receipt of this work."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import assert_never
 from uuid import UUID
 
@@ -58,9 +58,11 @@ class Dispatcher(FollowerBase):
         hints: Hints,
         clock: Clock,
         offer_timeout: float,
+        is_private: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """`offer_timeout`: seconds."""
+        """`offer_timeout`: seconds. `is_private(service)`: whether its offers withhold the payload."""
         self._payloads = payloads
+        self._is_private = is_private
         self._database = database
         self._queues = queues
         self._hints = hints
@@ -157,8 +159,15 @@ class Dispatcher(FollowerBase):
         missed: set[str] = {work.job_id for work in works}
         try:
             ids = {w.job_id: UUID(w.job_id) for w in works}
-            payloads = await self._payloads.of(ids.values())
-            offers = [[_offer(w, payloads.get(ids[w.job_id])) for w in bundle] for bundle in bundles]
+            private = await self._private_among({w.service for w in works})
+            payloads = await self._payloads.of([ids[w.job_id] for w in works if w.service not in private])
+            offers = [
+                [
+                    _private_offer(w) if w.service in private else _offer(w, payloads.get(ids[w.job_id]))
+                    for w in bundle
+                ]
+                for bundle in bundles
+            ]
             known = [[o for o in bundle if o is not None] for bundle in offers]
             unsent = await self._queues.publish(profile.id, [bundle for bundle in known if bundle])
             missed = {str(o.job_id) for o in unsent}
@@ -168,6 +177,10 @@ class Dispatcher(FollowerBase):
             # Also after a cancellation: offers that did not arrive are queued again.
             unpublished = [work for work in works if work.job_id in missed]
             known_work.take_back([work for work in unpublished if known_work.is_offered(work, profile)])
+
+    async def _private_among(self, services: set[str]) -> set[str]:
+        check = self._is_private
+        return set() if check is None else {service for service in services if await check(service)}
 
     async def _reoffer_late(self, now: float) -> None:
         """Repeat the offers that nobody claimed in time, to other profiles if possible; at a bounded rate."""
@@ -267,6 +280,21 @@ def _apply_sessions(tables: Tables, events: Sequence[Recorded]) -> None:
 
 def _from_row(row: Row) -> QueuedWork:
     return QueuedWork(*(row[name] for name in QueuedWork._fields))
+
+
+def _private_offer(work: QueuedWork) -> Offer:
+    return Offer(
+        job_id=UUID(work.job_id),
+        attempt=work.attempt,
+        service=work.service,
+        private=True,
+        payload_salt="",
+        payload_digest=work.payload_digest,
+        timeout_seconds=work.timeout_seconds,
+        expires_at=work.expires_at,
+        client=work.client,
+        traceparent=work.traceparent or None,
+    )
 
 
 def _offer(work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
