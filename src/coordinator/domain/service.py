@@ -72,10 +72,10 @@ class ServiceSpec(Message):
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     aliases: Annotated[tuple[ServiceId, ...], Field(max_length=32)] = ()
-    private: StrictBool = False
-    """Offers withhold the payloads of its jobs; the answer to a claim brings them."""
     max_concurrent: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 100
     timeout_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] = 3600
+    private: StrictBool = False
+    """Offers withhold the payloads of its jobs; the answer to a claim brings them."""
 
     def list_price(self) -> str:
         """The price of one second as a decimal string; "0" if the entry is not priced by time."""
