@@ -467,7 +467,8 @@ def test_a_private_payload(amqp_url: str, coordinator: Coordinator) -> None:
         alice.coordinator_key = root.coordinator_key = miner.coordinator_key = key
         spec = coordinator.request("GET", "/v1/registry/services/checksum", ADMIN)[1]
         revised = {name: value for name, value in spec.items() if name in SPEC_MEMBERS} | {"private": True}
-        assert root.ask("service.revise", {"spec": revised})["status"] == "accepted"
+        answer = root.ask("service.revise", {"spec": revised})
+        assert answer["status"] == "accepted", answer
         miner.consume(miner.register())
         submitted = alice.ask("job.submit", {"service": "checksum", "payload": PAYLOAD})
         assert submitted["status"] == "accepted"

@@ -103,7 +103,7 @@ async def ask(channel: AbstractChannel, kind: str, fields: object, issued_at: in
     )
     async with asyncio.timeout(SOON):
         answer = await answered
-    await channel.basic_cancel(consuming.consumer_tag)
+    await channel.basic_cancel(str(consuming.consumer_tag))
     return answer
 
 

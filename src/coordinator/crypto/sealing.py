@@ -8,13 +8,18 @@ Ed25519 ones, so that a miner needs no second key: the public one by the biratio
 from __future__ import annotations
 
 import hashlib
+import hmac
+import secrets
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from nacl.bindings import (
+    crypto_aead_chacha20poly1305_ietf_decrypt,
+    crypto_aead_chacha20poly1305_ietf_encrypt,
+    crypto_scalarmult,
+    crypto_scalarmult_base,
+    crypto_sign_ed25519_pk_to_curve25519,
+)
+from nacl.exceptions import CryptoError
 
 from coordinator.crypto.keys import (
     KEY_BYTES,
@@ -27,7 +32,6 @@ from coordinator.crypto.keys import (
 
 ALGORITHM: Final = "X25519-HKDF-SHA256-ChaCha20Poly1305"
 _INFO: Final = b"coordinator sealed 1"
-_P: Final = 2**255 - 19
 _NONCE: Final = bytes(12)
 """Constant, because each box has a key of its own."""
 
@@ -41,15 +45,14 @@ def seal(key_id: str, context: bytes, content: bytes) -> dict[str, str]:
 
     Raises EncodingError for an unusable key.
     """
-    check_key_id(key_id)
-    fresh = X25519PrivateKey.generate()
-    ephemeral, recipient = fresh.public_key().public_bytes_raw(), exchange_key(key_id)
-    shared = fresh.exchange(X25519PublicKey.from_public_bytes(recipient))
-    cipher = ChaCha20Poly1305(_derive(shared, ephemeral, recipient))
+    recipient = exchange_key(key_id)
+    fresh = secrets.token_bytes(KEY_BYTES)
+    ephemeral = crypto_scalarmult_base(fresh)
+    key = _derive(crypto_scalarmult(fresh, recipient), ephemeral, recipient)
     return {
         "alg": ALGORITHM,
         "ephemeral": encode_base64url(ephemeral),
-        "content": encode_base64url(cipher.encrypt(_NONCE, content, context)),
+        "content": encode_base64url(crypto_aead_chacha20poly1305_ietf_encrypt(content, context, _NONCE, key)),
     }
 
 
@@ -60,14 +63,12 @@ def unseal(key: SigningKey, context: bytes, box: Any) -> bytes:
             raise NotSealed(f"the box has another algorithm than {ALGORITHM}")
         ephemeral = decode_base64url(box["ephemeral"], KEY_BYTES)
         content = decode_base64url(box["content"])
-        private = X25519PrivateKey.from_private_bytes(key.exchange_seed())
-        shared = private.exchange(X25519PublicKey.from_public_bytes(ephemeral))
-        recipient = private.public_key().public_bytes_raw()
-        return ChaCha20Poly1305(_derive(shared, ephemeral, recipient)).decrypt(_NONCE, content, context)
-    except (KeyError, TypeError, EncodingError, InvalidTag):
+        private = key.exchange_secret()
+        shared = crypto_scalarmult(private, ephemeral)
+        derived = _derive(shared, ephemeral, crypto_scalarmult_base(private))
+        return crypto_aead_chacha20poly1305_ietf_decrypt(content, context, _NONCE, derived)
+    except (KeyError, TypeError, ValueError, CryptoError):
         raise NotSealed("not a box for this key and this attempt") from None
-    except ValueError as error:  # an all-zero shared secret, for one
-        raise NotSealed(str(error)) from None
 
 
 def attempt_context(job_id: str, attempt: int) -> bytes:
@@ -76,11 +77,16 @@ def attempt_context(job_id: str, attempt: int) -> bytes:
 
 
 def exchange_key(key_id: str) -> bytes:
-    """The X25519 public key of an Ed25519 public key: u = (1 + y) / (1 - y)."""
-    y = int.from_bytes(decode_base64url(key_id, KEY_BYTES), "little") & ((1 << 255) - 1)
-    return ((1 + y) * pow(1 - y, -1, _P) % _P).to_bytes(KEY_BYTES, "little")
+    """The X25519 public key of an Ed25519 public key: u = (1 + y) / (1 - y). Raises EncodingError."""
+    check_key_id(key_id)
+    try:
+        return crypto_sign_ed25519_pk_to_curve25519(decode_base64url(key_id, KEY_BYTES))
+    except CryptoError:
+        raise EncodingError("this public key is no point of the curve; create a new key") from None
 
 
 def _derive(shared: bytes, ephemeral: bytes, recipient: bytes) -> bytes:
+    """HKDF-SHA256 (RFC 5869) with one block of output."""
     salt = hashlib.sha256(ephemeral + recipient).digest()
-    return HKDF(SHA256(), 32, salt, _INFO).derive(shared)
+    extracted = hmac.digest(salt, shared, "sha256")
+    return hmac.digest(extracted, _INFO + b"\x01", "sha256")
