@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiormq
 import pytest
@@ -293,16 +294,15 @@ CLIENT = [
             "coordinator.heartbeats",
             "coordinator.dead",
             "coordinator.events.log",
-            "reply.alice.desk",
             "events.alice.desk",
-            "reply.bobby.desk",
+            "events.bobby.desk",
         )
         for verb in (consume, get, declare, delete, purge)
     ),
     *((f"take the name {name}", declare(name)) for name in ("work.new", "miner.rig3", "anything", "")),
     ("dead letters into any queue", declare("events.bob.x", **{"x-dead-letter-exchange": ""})),
     ("dead letters as offers", declare("events.bob.x", **{"x-dead-letter-exchange": "coordinator.work"})),
-    *((f"publish to {key} directly", publish("", key)) for key in (WORK, "miner.rig1", "reply.alice.desk")),
+    *((f"publish to {key} directly", publish("", key)) for key in (WORK, "miner.rig1", "events.alice.desk")),
     ("publish a heartbeat directly", publish("", "coordinator.heartbeats")),
     ("forge an offer", publish("coordinator.work", "{profile}")),
     ("forge a hint", publish("coordinator.control", "rig1")),
@@ -338,11 +338,18 @@ CLIENT = [
 MINER = [
     *(
         (f"{verb.__name__} {queue}", verb(queue))
-        for queue in (WORK, "miner.rig1", "coordinator.commands", "coordinator.events.log", "reply.rig1.x")
+        for queue in (
+            WORK,
+            "miner.rig1",
+            "coordinator.commands",
+            "coordinator.events.log",
+            "events.rig1.x",
+            "events.rig2.x",
+        )
         for verb in (consume, get, declare, delete, purge)
     ),
     ("forge an offer", publish("coordinator.work", "{profile}")),
-    ("publish a result to a client", publish("", "reply.alice.desk")),
+    ("publish a result to a client", publish("", "events.alice.desk")),
     ("submit a job", publish("coordinator.commands", "job.submit")),
     ("bind all progress", lambda s, c: c.exchange_bind("coordinator.progress", "coordinator.events", "#")),
     (
@@ -428,31 +435,44 @@ async def test_no_message_in_another_name(stage: Rights) -> None:
 
 
 async def test_the_coordinator_is_no_detour_to_another_queue(stage: Rights) -> None:
-    """A reply never goes to a queue that its sender could not reach, and a copy of events fills nothing."""
-    async with stage.channel("alice") as alice, stage.channel("bob") as bob, stage.internal() as own:
-        await alice.queue_declare("reply.alice.desk", exclusive=True)
-        for number, reply_to in enumerate(("reply.alice.desk", "reply.bob.desk")):
-            if number:
-                await bob.queue_declare(reply_to, exclusive=True)
+    """A reply goes to no queue, whoever owns it: only straight to the channel that asks."""
+    async with stage.channel("alice") as alice, stage.channel("bob") as bob:
+        for name, channel in (("alice", alice), ("bob", bob)):
+            await channel.queue_declare(f"events.{name}.desk", exclusive=True)
             await bob.basic_publish(
                 json.dumps({"job_id": "no-uuid"}).encode(),
                 exchange="coordinator.commands",
                 routing_key="job.cancel",
                 properties=Basic.Properties(
-                    message_type="job.cancel", message_id="detour", user_id="bob", reply_to=reply_to
+                    message_type="job.cancel",
+                    message_id="detour",
+                    user_id="bob",
+                    reply_to=f"events.{name}.desk",
                 ),
             )
+        async with stage.as_user(BOB) as rpc:  # answered after the two
+            assert (await rpc.call("job.cancel", {"job_id": str(uuid4())}))["status"] == "refused"
+        for name, channel in (("alice", alice), ("bob", bob)):
+            assert (await channel.basic_get(f"events.{name}.desk", no_ack=True)).body == b"", name
 
-        async def answered() -> bool:
-            return (await bob.basic_get("reply.bob.desk", no_ack=True)).body != b""
 
-        await eventually(answered, "bob's own answer")
-        assert (await alice.basic_get("reply.alice.desk", no_ack=True)).body == b""
-
+async def test_copies_of_events_fill_no_queue_of_ours(stage: Rights) -> None:
+    """A client's events that a binding or a queue of its own passes on as commands are dropped."""
+    async with stage.channel("bob") as bob, stage.internal() as own:
         before = (await own.queue_declare("coordinator.dead", passive=True)).message_count
         await bob.exchange_bind("coordinator.commands", "coordinator.events", "*.*.bob.*")
+        await bob.queue_declare(
+            "events.bob.forward",
+            exclusive=True,
+            arguments={
+                "x-message-ttl": 0,
+                "x-dead-letter-exchange": "coordinator.commands",
+                "x-dead-letter-routing-key": "job.submit",
+            },
+        )
+        await bob.queue_bind("events.bob.forward", "coordinator.events", "*.*.bob.*")
         async with stage.as_user(BOB) as rpc:
-            job = await stage.submit(rpc, "detour", constraints={"region": "north"})
+            job = await stage.submit(rpc, "copied", constraints={"region": "north"})
             await stage.ended([job])
             # A command that comes after the copies is answered after them.
             assert (await rpc.call("job.cancel", {"job_id": job}))["status"] == "refused"

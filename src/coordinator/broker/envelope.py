@@ -32,7 +32,6 @@ from coordinator.wire.topology import (
     HEARTBEAT_TYPE,
     PROGRESS_TYPE,
     RESERVED_PREFIXES,
-    own_queue_prefixes,
 )
 
 DELIVERY_COUNT = "x-delivery-count"
@@ -66,6 +65,8 @@ class ReceivedMessage:
     routing_key: str
     user_id: str
     """The user of the sender's connection, which the broker has checked; empty if absent."""
+    forwarded: bool
+    """Whether a queue passed it on as a dead letter: its routing key is then not the sender's."""
     deliveries: int
     """Earlier deliveries, if the broker counts them (quorum queues do); 0 otherwise."""
     body: bytes = field(repr=False)
@@ -86,6 +87,7 @@ class ReceivedMessage:
             traceparent=read_traceparent(headers.get("traceparent")),
             routing_key=routing_key,
             user_id=message.user_id or "",
+            forwarded="x-death" in headers,
             deliveries=deliveries if isinstance(deliveries, int) else 0,
             body=message.body,
         )
@@ -115,9 +117,10 @@ class ReceivedMessage:
             self.issued_at,
         )
 
-    def replies_to(self, name: str) -> bool:
-        """Whether the reply goes straight to the sender's channel, or to a queue of this name's own."""
-        return self.signed_reply_to == DIRECT_REPLY or self.reply_to.startswith(own_queue_prefixes(name))
+    @property
+    def replies_directly(self) -> bool:
+        """Whether the reply goes straight to the channel that asks, and so to nobody else."""
+        return self.signed_reply_to == DIRECT_REPLY
 
 
 def _text(value: object) -> str:
@@ -168,10 +171,8 @@ def _by_user(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
     # The broker has let this routing key pass for one of the name's roles; the type must be the same.
     if envelope.kind not in (envelope.routing_key, PROGRESS_TYPE):
         raise Refusal(Code.INVALID_PAYLOAD, "the type and the routing key differ; send the type as both")
-    if envelope.reply_to and not envelope.replies_to(envelope.user_id):
-        raise Refusal(
-            Code.INVALID_PAYLOAD, f"reply_to must be {DIRECT_REPLY}, or begin with reply. and your name"
-        )
+    if envelope.reply_to and not envelope.replies_directly:
+        raise Refusal(Code.INVALID_PAYLOAD, f"reply_to must be {DIRECT_REPLY}")
     command = COMMANDS.get(envelope.kind)
     roles = _SENDERS.get(envelope.kind, ()) if command is None else command.senders
     return next((g.principal for g in grants if g.principal.role in roles), grants[0].principal)

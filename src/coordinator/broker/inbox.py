@@ -280,8 +280,7 @@ class _InboxQueue(Generic[Item]):
 
     def _answerable(self, envelope: ReceivedMessage) -> bool:
         """Whether a reply goes to the sender, and not to a queue that it could not reach itself."""
-        own = not self._shared.by_user or envelope.replies_to(envelope.user_id)
-        return envelope.answerable and own
+        return envelope.answerable and (not self._shared.by_user or envelope.replies_directly)
 
     async def _reply(
         self,
@@ -315,9 +314,10 @@ class _InboxQueue(Generic[Item]):
     ) -> None:
         """Answer, copy to the dead letters, acknowledge: in this order, so that a crash loses nothing."""
         claimed = envelope.user_id if self._shared.by_user else envelope.principal
-        if self._shared.by_user and envelope.routing_key not in (*COMMANDS, HEARTBEAT_TYPE):
-            # The broker lets no sender publish this: it came over a binding between exchanges that a reader
-            # of events made. Kept, it would fill the dead letters with copies of events.
+        stray = envelope.forwarded or envelope.routing_key not in (*COMMANDS, HEARTBEAT_TYPE)
+        if self._shared.by_user and stray:
+            # No sender may publish this: it came over a binding between exchanges, or as a dead letter of a
+            # queue, that a reader of events made. Kept, copies of events would fill the dead letters.
             log.warning("inbox.stray", kind=envelope.kind[:100], routing_key=envelope.routing_key[:100])
             await self._shared.acknowledgements.ack(message.raw_message)
             return

@@ -54,12 +54,12 @@ def control_queue_miner(queue: str) -> str | None:
     return queue.removeprefix(_MINER) if queue.startswith(_MINER) else None
 
 
-def own_queue_prefixes(principal: str) -> tuple[str, ...]:
-    """How the queues are named that a principal may declare where API keys are users of the broker.
+def own_queue_prefix(principal: str) -> str:
+    """How the queues begin that a reader of events may declare where API keys are users of the broker.
 
     A name has no dots, so that no principal's queues begin like another's.
     """
-    return f"reply.{principal}.", f"events.{principal}."
+    return f"events.{principal}."
 
 
 def event_key(event_type: str, client: str, subject: str) -> str:

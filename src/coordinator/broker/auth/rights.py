@@ -27,7 +27,7 @@ from coordinator.wire.topology import (
     HEARTBEATS_EXCHANGE,
     PROGRESS_EXCHANGE,
     control_queue_miner,
-    own_queue_prefixes,
+    own_queue_prefix,
     work_queue_profile,
 )
 
@@ -86,7 +86,7 @@ async def allows(principal: Principal, question: Question, facts: Facts) -> bool
 
 async def _queue(principal: Principal, question: Question, facts: Facts) -> bool:
     name = question.name
-    if name.startswith(own_queue_prefixes(principal.name)):
+    if principal.role in (Role.CLIENT, Role.ADMIN) and name.startswith(own_queue_prefix(principal.name)):
         return True
     if question.permission != "read":
         return False
