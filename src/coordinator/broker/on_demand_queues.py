@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 
 import structlog
 from aio_pika.abc import AbstractChannel
@@ -12,8 +13,9 @@ from coordinator.broker.connection import Broker, BrokerUnreachable
 from coordinator.broker.topology import NameTaken, QueueSpec, TopologyMismatch, declare_queues
 
 DECLARE_TIMEOUT_SECONDS = 10.0
+REMEMBERED_QUEUES = 10_000
 
-log = structlog.get_logger("broker")
+log = structlog.get_logger(__name__)
 
 
 class OnDemandQueues:
@@ -22,6 +24,8 @@ class OnDemandQueues:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._channel: AbstractChannel | None = None
+        self._declared: OrderedDict[str, QueueSpec] = OrderedDict()
+        """The latest ones, by name."""
         self._lock = asyncio.Lock()
 
     async def declare(self, queue: QueueSpec) -> None:
@@ -30,8 +34,24 @@ class OnDemandQueues:
         Its content is lost, which is harmless: offers are made again, and hints may be lost. Raises NameTaken
         (a TopologyMismatch), BrokerUnreachable.
         """
+        self._declared[queue.name] = queue
+        self._declared.move_to_end(queue.name)
+        if len(self._declared) > REMEMBERED_QUEUES:
+            self._declared.popitem(last=False)
         # Shielded: aio-pika closes the channel of a call that is cancelled halfway.
         await asyncio.shield(asyncio.ensure_future(self._declare(queue)))
+
+    async def declare_again(self) -> None:
+        """Declare and bind all of them anew: their exchange was lost. Unused ones expire again.
+
+        Failures of the broker raise nothing; the next registration declares the queue.
+        """
+        for queue in list(self._declared.values()):
+            try:
+                await self.declare(queue)
+            except (BrokerUnreachable, TopologyMismatch) as error:
+                log.warning("queues.not_declared", reason=str(error))
+                return
 
     async def _declare(self, queue: QueueSpec) -> None:
         try:
