@@ -27,7 +27,8 @@ async def test_every_job_once(tmp_path: Path, database_url: str, amqp_url: str) 
         stage.miner("rig3", concurrency=4)
         async with stage.rpc() as alice, stage.rpc(BOB) as bob:
             # More than two newcomers have slots for: all three are at work before the rest comes.
-            long = [await stage.submit(alice, f"long-{n}", payload={"until": "all work"}) for n in range(LONG)]
+            until = {"until": "all work"}
+            long = [await stage.submit(alice, f"long-{n}", payload=until) for n in range(LONG)]
             for job_id in long:
                 await stage.noted(f"begun-{job_id}-1")
             stage.release("all work")
