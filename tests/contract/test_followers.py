@@ -814,6 +814,20 @@ async def test_offers_that_nobody_claims_keep_their_order(stores: Stores) -> Non
         ), late
 
 
+async def test_a_job_that_nobody_claims_again_and_again_lets_others_pass(stores: Stores) -> None:
+    """Its offer is repeated once in its place; after a second time in vain, the next job has its turn."""
+    unwanted, waiting = uuid4(), uuid4()
+    d = dispatching(stores)
+    await d.see(deciding.registered(), submitted(unwanted), submitted(waiting))
+    seen = [await d.offers()]
+    for _ in range(3):
+        stores.pass_time(11)
+        await d.dispatcher.tick(10**9)
+        seen.append(await d.offers())
+    order = [unwanted, unwanted, waiting, waiting]
+    assert [[(str(job), 1)] for job in order] == seen
+
+
 async def test_who_takes_over_offers_everything_anew(stores: Stores) -> None:
     """A crash between commit and publish loses nothing: the next leader reads its table and offers."""
     jobs = [uuid4() for _ in range(3)]
