@@ -12,6 +12,7 @@ from tests.harness.stage import BOB, Stage
 from tests.harness.waiting import eventually
 
 JOBS = 200
+LONG = 5
 IN_EUROPE = {"region": "eu"}
 
 
@@ -25,8 +26,9 @@ async def test_every_job_once(tmp_path: Path, database_url: str, amqp_url: str) 
         stage.miner("rig2", concurrency=4, region="eu")
         stage.miner("rig3", concurrency=4)
         async with stage.rpc() as alice, stage.rpc(BOB) as bob:
-            # More than two miners have slots for: all three are at work before the rest comes.
-            long = [await stage.submit(alice, f"long-{n}", payload={"until": "all work"}) for n in range(10)]
+            # More than two newcomers have slots for: all three are at work before the rest comes.
+            until = {"until": "all work"}
+            long = [await stage.submit(alice, f"long-{n}", payload=until) for n in range(LONG)]
             for job_id in long:
                 await stage.noted(f"begun-{job_id}-1")
             stage.release("all work")
@@ -46,7 +48,7 @@ async def test_every_job_once(tmp_path: Path, database_url: str, amqp_url: str) 
             jobs += long
             await stage.ended(jobs)
         checked = await stage.check()
-        assert (JOBS + 10, {"COMPLETED": JOBS + 10}, {1: JOBS + 10}) == (
+        assert (JOBS + LONG, {"COMPLETED": JOBS + LONG}, {1: JOBS + LONG}) == (
             len(set(jobs)),
             checked.states(),
             checked.starts(),
