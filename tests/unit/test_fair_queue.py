@@ -50,10 +50,10 @@ def test_the_turns_beside_the_priorities_are_shared_by_the_clients_that_wait() -
     fair_queue = FairQueue()
     for number in range(400):
         fair_queue.add(work(number, client="greedy", priority=9))
-    for number in range(400, 430):
+    for number in range(400, 500):
         fair_queue.add(work(number, client="first"))
     fair_queue.take({"c"}, 40)
-    for number in range(430, 460):
+    for number in range(500, 600):
         fair_queue.add(work(number, client="second", priority=1))
     others = [w.client for w in fair_queue.take({"c"}, 160) if w.client != "greedy"]
     assert len(others) == 40
