@@ -16,9 +16,11 @@ from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Appended, Clock, Intent, NewEvent, Recorded, StoredPayload
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.keys import SigningKey
-from coordinator.domain.job import JobSubmit, is_final
+from coordinator.domain.job import JobSubmit, JobSubmitted, is_final
 from coordinator.domain.messages import Command, Principal, Role
+from coordinator.domain.quota import Limits
 from coordinator.wire.answers import Answer, Refused
 from tests.harness.deciding import a_spec
 from tests.harness.memory_log import MemoryEventLog
@@ -64,8 +66,10 @@ class Bench:
         log: Any,
         unowned: set[tuple[str, str]] | None = None,
         more: Sequence[Handler[Any]] = (),
+        limits: Limits | None = None,
     ) -> None:
-        """`unowned`: blobs that are not their senders'; `more`: handlers of other nouns."""
+        """`unowned`: blobs that are not their senders'; `more`: other handlers; `limits`: of names."""
+        self.quotas = Quotas(limits or Limits(), CLOCK.monotonic)
         self.log = log
         self.committed: list[Appended] = []
         ids = Ids()
@@ -75,16 +79,20 @@ class Bench:
         references = References(log, NoBlobs(), lambda pairs: unowned or set())
         key = SigningKey(bytes(32))
         handlers: tuple[Handler[Any], ...] = (
-            JobCommands(key, self.names, NoBlobs(), references, PayloadSchemas(), ids),
+            JobCommands(key, self.names, NoBlobs(), references, PayloadSchemas(), ids, self.quotas),
             ServiceCommands(self.names),
             *more,
         )
         nobody = cast("Any", None)  # no heartbeats come in here
-        self.gateway = CommandGateway(self.bus, handlers, nobody, self.names)
+        self.gateway = CommandGateway(self.bus, handlers, nobody, self.names, self.quotas)
 
     def _on_committed(self, appended: Appended, _: Sequence[StoredPayload]) -> None:
         self.committed.append(appended)
         self.names.note(appended.events)
+        for recorded in appended.events:
+            self.quotas.usage.note(recorded)
+            if isinstance(recorded.event, JobSubmitted):
+                self.quotas.job_decided(recorded.event.client, recorded.stream)
 
     async def prepare(self, *commands: Command, by: Principal = ALICE) -> list[Prepared[Any]]:
         prepared = await self.gateway._prepare([Intent(c, by) for c in commands])

@@ -74,6 +74,9 @@ class BlobStore(Protocol):
     async def delete(self, sha256: str) -> None:
         """Remove a blob. Does nothing if it does not exist."""
 
+    async def delete_older(self, sha256: str, before: float) -> bool:
+        """Remove a blob unless it was stored again since `before` (Unix seconds); whether it is gone."""
+
 
 def is_blob_name(text: str) -> bool:
     """Whether this is 64 lowercase hex digits; only such a name may enter a path or an object key."""

@@ -123,6 +123,24 @@ class S3BlobStore:
         if is_blob_name(sha256):
             await self._call(lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(sha256)))
 
+    async def delete_older(self, sha256: str, before: float) -> bool:
+        """See BlobStore.delete_older."""
+        if not is_blob_name(sha256):
+            return True
+        key = self._key(sha256)
+
+        def remove() -> bool:
+            stored = self._client.head_object(Bucket=self._bucket, Key=key)
+            if stored["LastModified"].timestamp() >= before:
+                return False
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+            return True
+
+        try:
+            return await self._call(remove)
+        except BlobNotFound:
+            return True
+
     def _key(self, sha256: str) -> str:
         return f"{self._prefix}{sha256}"
 

@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from coordinator import __version__
-from coordinator.cli.commands import demo, doctor, job, key, log, miner, projections, receipt, run, service
+from coordinator.cli.commands import (
+    demo,
+    doctor,
+    job,
+    key,
+    log,
+    miner,
+    projections,
+    quota,
+    receipt,
+    run,
+    service,
+)
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.parent_watch import stop_with_parent
 from coordinator.runtime.terminal import PipeClosed
@@ -34,6 +46,7 @@ app.add_typer(miner.app, name="miner")
 app.add_typer(service.app, name="service")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(key.app, name="key")
+app.add_typer(quota.app, name="quota")
 app.add_typer(log.app, name="log")
 app.add_typer(projections.app, name="projections")
 

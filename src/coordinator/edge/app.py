@@ -39,6 +39,7 @@ from coordinator.edge.routes import (
     metrics,
     miners,
     polling,
+    quotas,
     registry,
     registry_changes,
     results,
@@ -58,6 +59,7 @@ ROUTERS: Final = (
     admin.router,
     events_stream.router,
     keys.router,
+    quotas.router,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""

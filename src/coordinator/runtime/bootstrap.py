@@ -17,6 +17,7 @@ from coordinator.application.commands.jobs import JobCommands
 from coordinator.application.commands.keys import KeyCommands
 from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.names import Names
+from coordinator.application.commands.quotas import QuotaCommands
 from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
@@ -30,9 +31,12 @@ from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
-from coordinator.application.payloads.references import References, unowned_blobs
+from coordinator.application.payloads.references import References, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Clock
+from coordinator.application.quotas.expiry import Ages, Expiry
+from coordinator.application.quotas.follower import QuotaFollower, UsageFollower
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
@@ -85,20 +89,28 @@ def connect(
     watermarks = LocalWatermarks(adapters.database)
     keyring = settings.new_keyring(secrets, clock.now)
     keys = KeyFollower(feed, adapters.log, adapters.database, keyring, watermarks)
-    references = References(adapters.log, blobs, partial(unowned_blobs, adapters.database))
+    references = References(
+        adapters.log,
+        blobs,
+        partial(unowned_blobs, adapters.database),
+        partial(need_blobs, adapters.database),
+    )
+    quotas = Quotas(settings.limits, clock.monotonic)
+    quota_follower = QuotaFollower(feed, adapters.log, adapters.database, quotas, watermarks)
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
-        JobCommands(key, names, blobs, references, schemas, ids),
-        MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
+        JobCommands(key, names, blobs, references, schemas, ids, quotas),
+        MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),
+        QuotaCommands(quota_follower.reached),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
-    gateway = CommandGateway(bus, handlers, presence, names)
+    gateway = CommandGateway(bus, handlers, presence, names, quotas)
     inbox = adapters.inbox(gateway, keyring)
 
-    # 2. The readers of the log: four followers, each led by one process, and the live events of this process.
+    # 2. The readers of the log: followers, each led by one process, and the live events of this process.
     def receives_heartbeats() -> bool:
         """Whether heartbeats could reach this process."""
         return adapters.connected() and (inbox is None or inbox.connected)
@@ -108,7 +120,13 @@ def connect(
     dispatcher = Dispatcher(
         payloads, adapters.database, adapters.queues, adapters.hints, clock, settings.offer_timeout_seconds
     )
-    followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers)
+    followers: Iterable[Follower] = (
+        Projector(),
+        dispatcher,
+        Publisher(adapters.sink),
+        timers,
+        UsageFollower(),
+    )
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
         for follower in followers
@@ -117,12 +135,29 @@ def connect(
     hub = ProgressHub(adapters.progress(lease_holders, keyring, _shared_secret(key)))
     events = LiveEvents(feed, adapters.log, hub, lease_holders)
 
+    expiry = Expiry(
+        adapters.log,
+        adapters.database,
+        blobs,
+        adapters.leadership,
+        clock,
+        quotas,
+        Ages(
+            blobs=settings.blob_expiry_hours,
+            payloads=settings.retention_payload_hours,
+            results=settings.retention_result_hours,
+            miners=settings.retention_miner_hours,
+        ),
+        settings.expiry_interval_seconds,
+    )
+
     # 3. The components, in the order of their start; they stop in reverse.
     components: list[Component] = [
         adapters,
         feed,
         events,
         keys,
+        quota_follower,
         hub,
         bus,
         CatalogueRegistration(gateway, catalogue),
@@ -130,6 +165,7 @@ def connect(
     if inbox is not None:
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components += runners
+    components.append(expiry)
     return CoordinatorProcess(
         settings=settings,
         signing_key_id=key.key_id,
@@ -139,6 +175,7 @@ def connect(
         bus=bus,
         gateway=gateway,
         keyring=keyring,
+        quotas=quotas,
         watermarks=watermarks,
         live=Live(events, hub, lease_holders, Revocations(keyring)),
         dispatcher=dispatcher,

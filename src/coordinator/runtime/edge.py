@@ -34,6 +34,7 @@ def edge_of(coordinator: CoordinatorProcess) -> FastAPI:
             live=coordinator.live,
             health=coordinator.health,
             metrics=coordinator.metrics,
+            quotas=coordinator.quotas,
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,

@@ -12,10 +12,11 @@ from uuid import UUID
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
-from coordinator.application.payloads.bodies import body_of_blob, store_failed
-from coordinator.application.payloads.references import References
+from coordinator.application.payloads.bodies import body_of_blob, possible_blob, store_failed
+from coordinator.application.payloads.references import Need, References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import receipt_id, sign_receipt
@@ -76,6 +77,8 @@ class PreparedSubmit(NamedTuple):
     """The blobs that the payload refers to."""
     reference_fault: Refusal | None = None
     """The fault of these references, if any. Raised in the decision, because a repeat is answered anyway."""
+    size: int = 0
+    """The length of the payload's canonical JSON."""
 
 
 class PreparedResult(NamedTuple):
@@ -83,6 +86,8 @@ class PreparedResult(NamedTuple):
 
     refs: frozenset[str]
     reference_fault: Refusal | None = None
+    size: int = 0
+    """The length of the result's canonical JSON."""
 
 
 Details = PreparedSubmit | PreparedResult | None
@@ -102,8 +107,10 @@ class JobCommands(Handler[Details]):
         references: References,
         schemas: PayloadSchemas,
         ids: Ids,
+        quotas: Quotas,
     ) -> None:
         """`key` signs the receipts."""
+        self._quotas = quotas
         self._key = key
         self._secret = fingerprint_secret(key)
         self._names = names
@@ -127,13 +134,13 @@ class JobCommands(Handler[Details]):
             try:
                 prepared.append(await self._prepare(intent, verifier))
             except Refusal as refusal:
-                prepared.append(Refused(refusal.code, refusal.detail))
-        return await self._with_reference_faults(prepared)
+                prepared.append(Refused(refusal.code, refusal.detail, refusal.retry_after))
+        return await self._keeping(await self._with_reference_faults(prepared))
 
     async def prepare_one(self, intent: Intent) -> Prepared[Details]:
         [prepared] = await self.prepare([intent])
         if isinstance(prepared, Refused):
-            raise Refusal(prepared.code, prepared.detail)
+            raise Refusal(prepared.code, prepared.detail, retry_after=prepared.retry_after)
         return prepared
 
     async def _prepare(self, intent: Intent, verifier: StatementVerifier) -> Prepared[Details]:
@@ -152,6 +159,11 @@ class JobCommands(Handler[Details]):
                 assert_never(command)
 
     async def _submit(self, intent: Intent, command: JobSubmit) -> Prepared[Details]:
+        if command.idempotency_key is None and not intent.message_id:
+            # It can't be a repeat, so it is refused before it costs anything.
+            no_room = self._quotas.has_room_for_a_job(intent.principal)
+            if no_room is not None:
+                raise no_room
         try:
             service = await self._names.canonical(command.service)
         except LogUnavailable:
@@ -173,6 +185,7 @@ class JobCommands(Handler[Details]):
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
             fingerprint=self._fingerprint(stream, command, wants.job_class, body),
             refs=_refs(command.payload, body),
+            size=len(body),
         )
         return Prepared(
             intent,
@@ -196,7 +209,7 @@ class JobCommands(Handler[Details]):
             intent,
             self,
             command.job_id,
-            PreparedResult(_refs(command.result, body)),
+            PreparedResult(_refs(command.result, body), size=len(body)),
             reads=(miner_stream(command.miner_id),),
             payload=await self._stored(StoredPayload(command.job_id, "result", salt, body)),
         )
@@ -218,6 +231,30 @@ class JobCommands(Handler[Details]):
             faults = [log_unavailable()] * len(referring)
         for (place, p, details), fault in zip(referring, faults, strict=True):
             prepared[place] = p._replace(details=details._replace(reference_fault=fault))
+        return prepared
+
+    async def _keeping(
+        self, prepared: list[Prepared[Details] | Refused]
+    ) -> list[Prepared[Details] | Refused]:
+        """The same commands; the blobs that their payloads and results need are kept from now on."""
+        needs: list[Need] = []
+        places: list[int] = []
+        for place, p in enumerate(prepared):
+            if not isinstance(p, Prepared) or p.payload is None or p.details is None:
+                continue
+            body = possible_blob(p.payload.body)
+            if (p.details.refs and p.details.reference_fault is None) or body is not None:
+                digests = {ref.removeprefix("blob:") for ref in p.details.refs}
+                needs.append(Need(p.stream, p.payload.kind, digests | ({body} if body else set())))
+                places.append(place)
+        if not needs:
+            return prepared
+        try:
+            await self._references.need(needs)
+        except LogUnavailable:
+            refusal = log_unavailable()
+            for place in places:
+                prepared[place] = Refused(refusal.code, refusal.detail)
         return prepared
 
     async def _stored(self, payload: StoredPayload) -> StoredPayload:
@@ -255,8 +292,12 @@ class JobCommands(Handler[Details]):
                 assert isinstance(details, PreparedSubmit)
                 service = state_of(prepared.reads[0])
                 fault = details.reference_fault
-                if fault is None and state is None and service is not None:
-                    fault = self._schemas.check(service, command.payload)
+                if state is not None:
+                    self._quotas.job_decided(principal.name, prepared.stream)  # a repeat uses nothing
+                elif fault is None and service is not None:
+                    fault = self._quotas.reserve_job(
+                        principal, prepared.stream, details.size, command.priority
+                    ) or self._schemas.check(service, command.payload)
                 return decide(
                     state,
                     command,
@@ -269,13 +310,18 @@ class JobCommands(Handler[Details]):
                         details.payload_digest,
                         details.fingerprint,
                         fault,
+                        details.size,
                     ),
                 )
             case JobComplete():
                 assert isinstance(details, PreparedResult)
                 miner = state_of(prepared.reads[0])
                 fault = _check_statement(state, command, miner) or details.reference_fault
-                return decide(state, command, CompletionContext(now, principal, miner, self._seal, fault))
+                return decide(
+                    state,
+                    command,
+                    CompletionContext(now, principal, miner, self._seal, fault, details.size),
+                )
             case JobStart() | JobFail():
                 return decide(state, command, AttemptContext(now, principal, state_of(prepared.reads[0])))
             case JobRelease() | JobCancel() | JobLose() | JobExpire():
@@ -285,6 +331,11 @@ class JobCommands(Handler[Details]):
 
     def answer(self, prepared: Prepared[Details], state: JobState) -> dict[str, Any]:
         return answer(state, cast("JobCommand", prepared.intent.command))
+
+    def refused(self, prepared: Prepared[Details]) -> None:
+        """A refused job uses nothing."""
+        if isinstance(prepared.intent.command, JobSubmit):
+            self._quotas.job_decided(prepared.intent.principal.name, prepared.stream)
 
     def _seal(self, work: WorkDone) -> dict[str, Any]:
         """The signed receipt of this work."""

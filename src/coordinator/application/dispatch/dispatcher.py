@@ -78,6 +78,8 @@ class Dispatcher(FollowerBase):
     def take_over(self, tables: Tables) -> None:
         self.work, self._acted = OpenWork(), 0
         fleet = self.work.fleet
+        # Only here, where no class is in memory: a class that is known there is not stored again.
+        tables.execute("dispatch_drop_classes")
         for row in tables.query("dispatch_classes"):
             wants = Constraints.model_validate_json(row["constraints_json"])
             fleet.add_class(row["job_class"], row["service"], wants)

@@ -84,6 +84,8 @@ class SubmitContext(NamedTuple):
     computed from the command, never stale."""
     fault: Refusal | None = None
     """The fault of the payload, if any: it breaks the service's schema, or refers to the wrong blobs."""
+    payload_bytes: int = 0
+    """The length of the payload's canonical JSON; computed from the command, never stale."""
 
 
 class AttemptContext(NamedTuple):
@@ -107,6 +109,8 @@ class CompletionContext(NamedTuple):
     """Signs a receipt. Deterministic: the same work gives the same bytes."""
     fault: Refusal | None = None
     """The fault of the statement or of the blobs that the result refers to, if any."""
+    result_bytes: int = 0
+    """The length of the result's canonical JSON; computed from the command, never stale."""
 
 
 JobContext = SubmitContext | AttemptContext | CompletionContext | Context
@@ -189,6 +193,7 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
             max_attempts=command.max_attempts,
             payload_digest=context.payload_digest,
             fingerprint=context.fingerprint,
+            payload_bytes=context.payload_bytes,
             timeout_seconds=service.spec.timeout_seconds,
             list_price=service.spec.list_price(),
             expires_at=context.now + command.ttl_seconds * 1000,
@@ -276,6 +281,7 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
             miner_id=command.miner_id,
             session_id=command.session_id,
             result_digest=result_digest,
+            result_bytes=context.result_bytes,
             metrics=command.metrics,
             receipt=receipt,
         )

@@ -28,6 +28,7 @@ ErrorCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
 MetricName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Number = Annotated[int, Field(strict=True, gt=-(2**63), lt=2**63)]
 Metrics = Annotated[dict[MetricName, Number | Text], Field(max_length=32)]
+Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 JobStateName = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
 FINAL_STATES: frozenset[str] = frozenset({"COMPLETED", "FAILED", "CANCELED", "EXPIRED"})
@@ -51,6 +52,8 @@ class JobSubmitted(JobEventBase, topic="job.submitted.v1"):
     max_attempts: MaxAttempts
     payload_digest: Digest
     fingerprint: str
+    payload_bytes: Size = 0
+    """The length of the payload's canonical JSON, which the client's quota counts."""
     timeout_seconds: int
     """The time limit of one attempt."""
     list_price: Decimal
@@ -72,6 +75,8 @@ class JobCompleted(JobEventBase, topic="job.completed.v1"):
     miner_id: MinerId
     session_id: SessionId
     result_digest: Digest
+    result_bytes: Size = 0
+    """The length of the result's canonical JSON, which the client's quota counts."""
     metrics: Metrics
     receipt: dict[str, Any]
 

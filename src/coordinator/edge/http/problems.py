@@ -6,6 +6,7 @@ The member `code` is for programs. `detail` is for people, and never shows a sen
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -35,6 +36,8 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.UNAUTHORIZED_KEY: 401,
     Code.FORBIDDEN: 403,
     Code.RATE_LIMITED: 429,
+    Code.QUEUE_FULL: 429,
+    Code.QUOTA_EXCEEDED: 429,
     Code.INVALID_PAYLOAD: 422,
     Code.TOO_LARGE: 413,
     Code.UNKNOWN_COMMAND: 404,
@@ -52,6 +55,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.IDEMPOTENCY_MISMATCH: 409,
     Code.INVALID_STATEMENT: 422,
     Code.BLOB_NOT_FOUND: 404,
+    Code.CONTENT_EXPIRED: 410,
     Code.BLOB_TOO_LARGE: 413,
     Code.DIGEST_MISMATCH: 422,
     Code.INTERNAL: 500,
@@ -126,6 +130,13 @@ class Problem(Exception):
         return Response(json.dumps(document), self.status, headers, MEDIA_TYPE)
 
 
+def problem_of(refusal: Refusal) -> Problem:
+    """A refusal as an answer, with the seconds to wait if it has some."""
+    after = refusal.retry_after
+    headers = None if after is None else {"Retry-After": str(max(1, math.ceil(after)))}
+    return Problem(refusal.code, refusal.detail, headers=headers)
+
+
 def internal_problem() -> Problem:
     """The answer to an unexpected exception, which shows nothing of it."""
     return Problem(Code.INTERNAL, _INTERNAL_DETAIL)
@@ -177,7 +188,7 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 async def _on_refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return Problem(error.code, error.detail).response()
+    return problem_of(error).response()
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

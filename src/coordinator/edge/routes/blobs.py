@@ -40,14 +40,16 @@ Job = Queued | Running | Completed | Failed | Canceled | Expired
     summary="Upload a blob",
     description="The content is checked against the digest while it streams in. The uploader of a blob may "
     "refer to it; another principal's upload of the same content gives no right to it.",
-    responses=refusals(Code.DIGEST_MISMATCH, Code.BLOB_TOO_LARGE),
+    responses=refusals(Code.DIGEST_MISMATCH, Code.BLOB_TOO_LARGE, Code.QUOTA_EXCEEDED),
     openapi_extra={"requestBody": {"required": True, **_BINARY}},
 )
 async def put_blob(request: Request, context: Context, principal: Anyone, sha256: Sha256) -> Response:
     if declared_length(request) > context.settings.max_blob_bytes:
         raise BlobTooLarge
     content = incoming(request, context.limits)
-    info = await store_upload(context, principal, content, expected_sha256=sha256)
+    info = await store_upload(
+        context, principal, content, expected_sha256=sha256, declared=declared_length(request)
+    )
     return reply(BlobView(blob=blob_ref(sha256), sha256=sha256, size=info.size), status=201)
 
 
