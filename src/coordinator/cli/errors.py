@@ -50,7 +50,7 @@ _NEXT_STEPS = {
     " a key with signed requests also needs COORDINATOR_HMAC_SECRET.",
     "FORBIDDEN": "Use a key of the right role: client for jobs, miner for mining, admin for the rest.",
     "RATE_LIMITED": "Wait a little, then run the same command again.",
-    "QUEUE_FULL": "Wait until some of your jobs run, or cancel some; `coordinator quota show` has the figures.",
+    "QUEUE_FULL": "Wait until some of your jobs run, or cancel some; `coordinator quota show` has figures.",
     "QUOTA_EXCEEDED": "`coordinator quota show` shows limits and usage; the operator can raise a limit.",
     "CONTENT_EXPIRED": "The operator's retention has erased it; the receipt still proves that it existed.",
     "UNAVAILABLE": "Run the same command again in a moment; `coordinator doctor` looks for the cause.",

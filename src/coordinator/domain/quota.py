@@ -165,5 +165,7 @@ class Limits(NamedTuple):
 
     def with_own(self, own: OwnLimits) -> Limits:
         """These limits, replaced by the name's own where it has some."""
-        given = {name: value for name, value in own if value is not None}
-        return self._replace(**{name: None if value == UNLIMITED else value for name, value in given.items()})
+        given: dict[str, Any] = {
+            name: None if value == UNLIMITED else value for name, value in own if value is not None
+        }
+        return self._replace(**given)

@@ -163,7 +163,7 @@ class QuotaFollower:
             limits = [(row["name"], row["limits_json"]) for row in tables.query("quotas_limits")]
             rows = tables.query("quotas_open")
             stored_at, stored = _stored(tables)
-        [open_at] = [row["count"] for row in rows if row["kind"] == "position"] or [0]
+        [open_at] = [row["number"] for row in rows if row["kind"] == "position"] or [0]
         own = [OpenRow(**row) for row in rows if row["kind"] != "position"]
         return _Tables(limits_at, limits, open_at, own, stored_at, stored)
 

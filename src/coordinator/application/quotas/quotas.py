@@ -101,12 +101,12 @@ class Quotas:
         name = principal.name
         limits = self._limits.get(name, self.defaults)
         if priority > limits.max_priority:
-            refusal = Refusal(
+            forbidden = Refusal(
                 Code.FORBIDDEN,
                 f"priority {priority} needs a permission: {name} may use 0 to {limits.max_priority}; "
                 "send a lower priority, or ask the operator for a higher limit",
             )
-            return self._counted(_Fault("max_priority", refusal))
+            return self._counted(_Fault("max_priority", forbidden))
         jobs = self._jobs
         if jobs.holds(name, job_id):
             return None

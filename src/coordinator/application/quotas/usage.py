@@ -50,7 +50,7 @@ class OpenRow(NamedTuple):
     """The client; empty for a miner."""
     subject: str
     """The job or the miner; empty for the count of open jobs."""
-    count: int
+    number: int
     detail: str
     """The profile of a miner."""
 
@@ -112,7 +112,7 @@ class Usage:
         self._open_from = position
         for row in rows:
             if row.kind == "open":
-                self._open[row.name] = row.count
+                self._open[row.name] = row.number
             elif row.kind == "running":
                 self._running[row.subject] = row.name
                 self._running_of[row.name] = self._running_of.get(row.name, 0) + 1

@@ -6,7 +6,7 @@ SELECT name, limits_json FROM quotas
 
 -- name: quotas_open
 -- Open jobs by client, running jobs and live miners, with the position of these tables; one snapshot.
-SELECT 'position' AS kind, '' AS name, '' AS subject, position AS count, '' AS detail
+SELECT 'position' AS kind, '' AS name, '' AS subject, position AS number, '' AS detail
 FROM positions WHERE follower = 'dispatcher'
 UNION ALL
 SELECT 'open', client, '', COUNT(*), '' FROM open_work GROUP BY client
