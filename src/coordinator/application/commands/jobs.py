@@ -295,9 +295,12 @@ class JobCommands(Handler[Details]):
                 if state is not None:
                     self._quotas.job_decided(principal.name, prepared.stream)  # a repeat uses nothing
                 elif fault is None and service is not None:
-                    fault = self._quotas.reserve_job(
-                        principal, prepared.stream, details.size, command.priority
-                    ) or self._schemas.check(service, command.payload)
+                    size, priority = details.size, command.priority
+                    fault = self._quotas.reserve_job(principal, prepared.stream, size, priority)
+                    if fault is None:
+                        fault = self._schemas.check(service, command.payload)
+                        if fault is not None:
+                            self._quotas.job_decided(principal.name, prepared.stream)
                 return decide(
                     state,
                     command,
