@@ -129,7 +129,7 @@ class Expiry:
             await self._in_pieces(lambda: self._drop_unused(now - ages.blobs * HOUR_MILLIS))
         if ages.miners:
             await self._in_pieces(lambda: self._drop_miners(now - ages.miners * HOUR_MILLIS))
-        await self._remove_content(now)
+        await self._remove_content(self._clock.now())
 
     # --- payloads and results -------------------------------------------------------------------------------
     async def _erase(self, kind: PayloadKind, until: int) -> None:
