@@ -133,6 +133,21 @@ async def test_limits_are_an_admins_to_change_and_the_names_own_to_see(where: di
         assert list(await asyncio.to_thread(lambda: [*differences(adapters.log, adapters.database)])) == []
 
 
+async def test_a_flood_of_high_priorities_does_not_hold_up_another_client(edge: Bench) -> None:
+    """Of 60 jobs of priority 9 at most a few go before another client's job of priority 0."""
+    for number in range(60):
+        body = {**JOB, "priority": 9, "payload": {"text": f"flood {number}"}}
+        assert (await edge.alice.post("/v1/jobs", json=body)).status_code == 201
+    modest = (await edge.submit(edge.bob))["job_id"]
+    await edge.register()
+    taken: list[str] = []
+    while modest not in taken:
+        offer = await edge.poll()
+        taken.append(offer["job_id"])
+        await edge.complete(offer, {"sha256": "0" * 64, "bytes": 5})
+        assert len(taken) <= 8
+
+
 # --- uploads -----------------------------------------------------------------------------------------------
 async def test_uploads_are_bounded_and_count_once(where: dict[str, Any]) -> None:
     """Many tiny ones count as blocks, a repeat nothing, and what is too much is refused before it is sent."""
@@ -245,9 +260,8 @@ async def test_two_processes_share_the_counts(tmp_path: Path, amqp_url: str, dat
     async with an_edge(tmp_path / "a", **settings) as a, an_edge(tmp_path / "b", **settings) as b:
         for edge in (a, b) * 5:
             assert (await edge.alice.post("/v1/jobs", json=JOB)).status_code == 201
-        for edge in (a, b):
-            quotas = edge.coordinator.quotas
-            await eventually(lambda q=quotas: q.usage_of("alice").queued_jobs == 10)  # type: ignore[misc]
+        known = [edge.coordinator.quotas for edge in (a, b)]
+        await eventually(lambda: [q.usage_of("alice").queued_jobs for q in known] == [10, 10])
         both = await asyncio.gather(*(e.alice.post("/v1/jobs", json=JOB) for e in (a, b) * 20))
         accepted = 10 + [answer.status_code for answer in both].count(201)
         assert 20 <= accepted <= 30
@@ -328,9 +342,8 @@ async def test_uploads_that_no_job_needs_expire_and_others_do_not(
         await expiry.round()
         contents = (unused, needed, canonical)
         assert [await stored(edge, content) for content in contents] == [False, False, False]
-        for client in (edge.alice, edge.bob):
-            name = "alice" if client is edge.alice else "bob"
-            await eventually(lambda n=name: edge.coordinator.quotas.usage_of(n).stored_bytes == 0)  # type: ignore[misc]
+        quotas = edge.coordinator.quotas
+        await eventually(lambda: [quotas.usage_of(n).stored_bytes for n in ("alice", "bob")] == [0, 0])
 
 
 async def test_results_expire_and_the_log_still_verifies(where: dict[str, Any]) -> None:

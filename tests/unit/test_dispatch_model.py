@@ -61,7 +61,11 @@ class Table:
         raise AssertionError("not used")
 
     def execute(self, statement: str, **params: Any) -> int:
-        raise AssertionError("not used")
+        assert statement == "dispatch_drop_classes"
+        open_classes = {row["job_class"] for row in self.rows["open_work"].values()}
+        gone = self.rows["work_classes"].keys() - open_classes
+        self.remove("work_classes", gone)
+        return len(gone)
 
     def position(self, follower: str) -> int:
         raise AssertionError("not used")
