@@ -35,7 +35,7 @@ from coordinator.application.payloads.references import References, need_blobs, 
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Clock
 from coordinator.application.quotas.expiry import Ages, Expiry
-from coordinator.application.quotas.follower import QuotaFollower, UsageFollower
+from coordinator.application.quotas.follower import QuotaFollower
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
@@ -96,7 +96,9 @@ def connect(
         partial(need_blobs, adapters.database),
     )
     quotas = Quotas(settings.limits, clock.monotonic)
-    quota_follower = QuotaFollower(feed, adapters.log, adapters.database, quotas, watermarks)
+    quota_follower = QuotaFollower(
+        feed, adapters.log, adapters.database, quotas, watermarks, adapters.leadership
+    )
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
@@ -125,7 +127,6 @@ def connect(
         dispatcher,
         Publisher(adapters.sink),
         timers,
-        UsageFollower(),
     )
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)

@@ -1,34 +1,49 @@
 """The follower that keeps the quotas of this process equal to the log.
 
-Every process follows the log for itself, independently of leadership. At the start it reads the limits from
-their read model, open jobs and live miners from the dispatcher's tables, and stored bytes from their table;
-each as of that table's position, and then the events after it. Uploads and expiry change the stored bytes
-without an event: they are read again every few seconds.
+Every process follows the log for itself. At the start it reads the limits from their read model, open jobs
+and live miners from the dispatcher's tables, and stored bytes from their table; each as of its position,
+and then the events after it. Uploads and expiry change the stored bytes without an event: they are read again
+every few seconds. One process, which leads, adds the bytes of the events to that table; no other follower is
+needed for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from coordinator.application.background import BackgroundTask
 from coordinator.application.followers.event_feed import EventFeed
-from coordinator.application.followers.runner import FollowerBase, LocalWatermarks
-from coordinator.application.ports import Database, EventLog, LogError, LogUnavailable, Recorded, Tables
+from coordinator.application.followers.runner import LocalWatermarks
+from coordinator.application.ports import (
+    Database,
+    EventLog,
+    Leadership,
+    LogError,
+    LogUnavailable,
+    PositionMoved,
+    Recorded,
+    Tables,
+)
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.quotas.usage import OpenRow, StoredRow
-from coordinator.domain.job import JobCompleted, JobSubmitted
+from coordinator.domain.job import JobSubmitted
 from coordinator.domain.miner import MinerRegistered
 from coordinator.domain.quota import OwnLimits, is_quota_event
 
 PROJECTOR = "projector"
+STORED = "usage"
+"""The position of the stored bytes, and the right to write them."""
 BATCH = 2000
 LINGER_SECONDS = 0.1
 """How long events gather before they are counted: a check that would refuse counts them at once."""
-REFRESH_SECONDS = 5.0
+REFRESH_SECONDS = 2.0
+MOVE_EVENTS = 10_000
+"""The position of the stored bytes moves after so many events at the latest, though none has bytes."""
 RETRY_SECONDS = 1.0
 
 log = structlog.get_logger("quotas")
@@ -55,7 +70,9 @@ class QuotaFollower:
         database: Database,
         quotas: Quotas,
         watermarks: LocalWatermarks,
+        leadership: Leadership,
     ) -> None:
+        self._leadership = leadership
         self._feed = feed
         self._log = event_log
         self._database = database
@@ -65,6 +82,7 @@ class QuotaFollower:
         self._limits_from = 0
         self._task = BackgroundTask("quotas")
         self._refresh = BackgroundTask("quotas-refresh")
+        self._storing = BackgroundTask("quotas-store")
         quotas.catch_up = self.catch_up
 
     async def start(self) -> None:
@@ -93,8 +111,14 @@ class QuotaFollower:
         self._watermarks.moved(self.name, self._position)
         self._task.start(self._follow)
         self._refresh.start(self._read_stored_again)
+        self._storing.start(self._lead)
 
     async def stop(self) -> None:
+        await self._storing.stop()
+        if self._task.running and self._leadership.holds(STORED):
+            with contextlib.suppress(LogUnavailable, PositionMoved):  # the next start counts again
+                await self._store()
+        await self._leadership.release(STORED)
         await self._refresh.stop()
         await self._task.stop()
 
@@ -133,12 +157,34 @@ class QuotaFollower:
             try:
                 position, rows = await asyncio.to_thread(self._read_stored)
                 self.catch_up()
-                self._quotas.usage.begin_stored(position, rows)
+                if position >= self._quotas.usage.stored_from:  # else it was read before the last write
+                    self._quotas.usage.begin_stored(position, rows)
                 self._quotas.forget_old()
             except LogUnavailable as error:
                 log.warning("the stored bytes can't be read", error=str(error))
             except Exception:
                 log.exception("reading the stored bytes failed")
+
+    async def _lead(self) -> None:
+        while True:
+            try:
+                await self._leadership.acquire(STORED)
+                await asyncio.sleep(REFRESH_SECONDS)
+                if self._leadership.holds(STORED):
+                    await self._store()
+            except (LogUnavailable, PositionMoved) as error:
+                log.warning("the stored bytes were not written", error=str(error))
+            except Exception:
+                log.exception("writing the stored bytes failed")
+
+    async def _store(self) -> None:
+        """Add the bytes of the events to the table. Raises LogUnavailable, PositionMoved."""
+        self.catch_up()
+        before, after = self._quotas.usage.stored_from, self._position
+        added = self._quotas.usage.unstored()
+        if after > before and (added or after - before >= MOVE_EVENTS):
+            await asyncio.to_thread(self._write, before, after, added)
+            self._quotas.usage.note_stored(after)
 
     def _take_in(self, events: Sequence[Recorded]) -> None:
         quotas, usage = self._quotas, self._quotas.usage
@@ -167,6 +213,13 @@ class QuotaFollower:
         own = [OpenRow(**row) for row in rows if row["kind"] != "position"]
         return _Tables(limits_at, limits, open_at, own, stored_at, stored)
 
+    def _write(self, before: int, after: int, added: Mapping[str, int]) -> None:
+        with self._database.transaction() as tables:
+            # In one order, so that two transactions never wait for each other.
+            for name in sorted(added):
+                tables.execute("quotas_add_bytes", name=name, payload_bytes=added[name], blob_bytes=0)
+            tables.move(STORED, before, after)
+
     def _read_stored(self) -> tuple[int, list[StoredRow]]:
         with self._database.transaction() as tables:
             return _stored(tables)
@@ -181,22 +234,3 @@ def _stored(tables: Tables) -> tuple[int, list[StoredRow]]:
         for row in rows
         if row["kind"] == "name"
     ]
-
-
-class UsageFollower(FollowerBase):
-    """Adds up the stored bytes of each name. Table: quota_usage; one process leads."""
-
-    name = "usage"
-    linger_seconds = 1.0
-
-    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
-        added: dict[str, int] = {}
-        for recorded in events:
-            event = recorded.event
-            if isinstance(event, JobSubmitted):
-                added[event.client] = added.get(event.client, 0) + event.payload_bytes
-            elif isinstance(event, JobCompleted):
-                added[event.client] = added.get(event.client, 0) + event.result_bytes
-        # In one order, so that two transactions never wait for each other.
-        for name in sorted(added):
-            tables.execute("quotas_add_bytes", name=name, payload_bytes=added[name], blob_bytes=0)

@@ -104,7 +104,8 @@ class Usage:
         self._miners: dict[str, dict[str, str]] = {}
         """By name and miner: its profile."""
         self._open_from = 0
-        self._stored_from = 0
+        self.stored_from = 0
+        """The position of the table of stored bytes."""
 
     # --- from the tables ------------------------------------------------------------------------------------
     def begin(self, position: int, rows: Iterable[OpenRow]) -> None:
@@ -121,7 +122,7 @@ class Usage:
 
     def begin_stored(self, position: int, rows: Iterable[StoredRow]) -> None:
         """Take the stored bytes as of this position, plus those of the events after it."""
-        self._stored_from = position
+        self.stored_from = position
         while self._recent and self._recent[0][0] <= position:
             self._recent.popleft()
         self._stored = {row.name: Stored(row.payload_bytes, row.blob_bytes) for row in rows}
@@ -192,13 +193,27 @@ class Usage:
                 del self._running_of[client]
 
     def _note_bytes(self, position: int, name: str, size: int) -> None:
-        if position > self._stored_from and size:
+        if position > self.stored_from and size:
             self._recent.append((position, name, size))
             self._add_payload(name, size)
 
     def _add_payload(self, name: str, size: int) -> None:
         payloads, blobs = self._stored.get(name, Stored(0, 0))
         self._stored[name] = Stored(payloads + size, blobs)
+
+    def unstored(self) -> dict[str, int]:
+        """By name: the bytes of events that the table does not have yet."""
+        added: dict[str, int] = {}
+        for _, name, size in self._recent:
+            added[name] = added.get(name, 0) + size
+        return added
+
+    def note_stored(self, position: int) -> None:
+        """The table has the bytes of the events up to here."""
+        if position > self.stored_from:
+            self.stored_from = position
+            while self._recent and self._recent[0][0] <= position:
+                self._recent.popleft()
 
     # --- questions ------------------------------------------------------------------------------------------
     def queued(self, name: str) -> int:

@@ -10,7 +10,7 @@ CREATE TABLE quotas (
     position bigint NOT NULL
 );
 
--- Stored bytes by name: payloads and results from the log (the follower "usage"), files from their uploads.
+-- Stored bytes by name: payloads and results from the log (with the position "usage"), files from their uploads.
 CREATE TABLE quota_usage (
     name text PRIMARY KEY,
     payload_bytes bigint NOT NULL,
