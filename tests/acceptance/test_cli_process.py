@@ -20,7 +20,7 @@ from coordinator.dev.servers.processes import free_port
 from tests.acceptance.cli_process import PROGRAM, TIMEOUT_S, call, dev, environment, run, running
 from tests.harness.fork_server import Forked
 
-HEAVY = {"pydantic", "httpx", "fastapi", "rich", "structlog", "asyncio", "psycopg", "cryptography"}
+HEAVY = {"pydantic", "httpx", "fastapi", "rich", "structlog", "asyncio", "psycopg", "nacl"}
 
 NO_STREAM = "0190163d-8694-739b-aea5-966c26f8ad91"
 

@@ -196,6 +196,19 @@ async def test_the_server_does_not_say_what_it_is(edge: Bench) -> None:
     assert answers.endswith(b"\r\n\r\n")
 
 
+async def test_head_of_a_page_and_of_a_stream_ends_at_once(edge: Bench) -> None:
+    """A HEAD has the headers of a GET and no body, and does not keep a stream of events open."""
+    async with serving(edge.app) as port, connected(port) as wire:
+        await wire.send(head("HEAD", "/health", "alice"))
+        await wire.send(head("HEAD", "/v1/events", "alice", "Connection: close"))
+        health, events = (await wire.rest()).lower().split(b"\r\n\r\n")[:2]
+    assert health.startswith(b"http/1.1 200")
+    assert b"content-type: application/json" in health
+    assert b"content-length: " in health
+    assert events.startswith(b"http/1.1 200")
+    assert b"content-type: text/event-stream" in events
+
+
 async def test_odd_bytes_in_a_target_are_refused(edge: Bench) -> None:
     """Percent-encoded bytes that are no text end in a problem document, never in an internal error."""
     async with serving(edge.app) as port:

@@ -129,12 +129,12 @@ async def test_what_is_not_there_is_a_problem_too(method: str, path: str, status
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/v1/jobs", "GET, POST"),
+        ("DELETE", "/v1/jobs", "GET, HEAD, POST"),
         ("POST", f"/v1/blobs/{'a' * 64}", "HEAD, PUT"),
-        ("DELETE", "/v1/miners/poll", "GET, POST"),
-        ("DELETE", "/v1/models/a/model", "GET"),
-        ("POST", "/docs", "GET"),
-        ("PUT", "/health", "GET"),
+        ("DELETE", "/v1/miners/poll", "GET, HEAD, POST"),
+        ("DELETE", "/v1/models/a/model", "GET, HEAD"),
+        ("POST", "/docs", "GET, HEAD"),
+        ("PUT", "/health", "GET, HEAD"),
     ],
 )
 async def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, allowed: str) -> None:

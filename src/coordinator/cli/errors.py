@@ -91,12 +91,15 @@ def explain(error: Exception) -> CommandError:
     from coordinator.runtime.log_reader import NoLog
     from coordinator.runtime.settings import BadSettings
     from coordinator.storage.connections.data_directory import DataDirectoryInUse
+    from coordinator.wire.proxies import BadProxy
 
     if isinstance(error, CoordinatorError):
         return _explain_answer(error)
     if isinstance(error, BadSettings):
         hint = "Correct it in the environment or in .env; .env.example explains every setting."
         return CommandError("SETTINGS", str(error), hint, Exit.USAGE)
+    if isinstance(error, BadProxy):
+        return CommandError("SETTINGS", str(error), "Correct or unset the variable.", Exit.USAGE)
     if isinstance(error, VerificationFailed):
         hint = "Do not rely on this document; ask its sender for the original."
         return CommandError(error.code, error.detail, hint, Exit.UNVERIFIED)

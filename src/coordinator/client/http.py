@@ -20,6 +20,7 @@ from coordinator.client.models import AnswerModel
 from coordinator.validation import first_invalid_field
 from coordinator.wire.backoff import Backoff
 from coordinator.wire.limits import MAX_BODY_BYTES
+from coordinator.wire.proxies import BadProxy, new_client, proxy_of
 from coordinator.wire.signing import signing
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -65,8 +66,14 @@ class HttpPool:
         self.tries = tries
         self._timeout = timeout
         self._seen = 0
-        self._http = httpx.AsyncClient(
-            base_url=_address(self.url),
+        address = _address(self.url)
+        try:
+            self._proxy = None if transport else proxy_of(self.url)
+        except BadProxy as error:
+            raise CoordinatorError("INVALID_ARGUMENT", str(error)) from None
+        self._http = new_client(
+            self.url,
+            base_url=address,
             headers={b"X-Api-Key": header_text("the API key", api_key)} if api_key else {},
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S, pool=None),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
@@ -209,9 +216,10 @@ class HttpPool:
             self.notice(int(position))
 
     def _unreachable(self, error: httpx.RequestError) -> Unreachable:
+        way = f" through the proxy of {self._proxy.variable}" if self._proxy else ""
         if isinstance(error, httpx.TimeoutException):
-            return Unreachable(f"{self.url} did not answer in time")
-        return Unreachable(f"{self.url}: {str(error) or type(error).__name__}")
+            return Unreachable(f"{self.url} did not answer in time{way}")
+        return Unreachable(f"{self.url}{way}: {str(error) or type(error).__name__}")
 
 
 def _address(url: str) -> httpx.URL:

@@ -1,7 +1,7 @@
 """Ed25519 keys and signatures, and base64url without padding.
 
 A public key is its own name: `key_id` is its 32 bytes in base64url, 43 characters.
-docs/decisions/ed25519-from-cryptography.md says why we use `cryptography` and not the package ed25519.
+docs/decisions/ed25519-from-libsodium.md says why we use PyNaCl, which is libsodium.
 """
 
 import base64
@@ -13,15 +13,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from nacl.bindings import (
+    crypto_core_ed25519_is_valid_point,
+    crypto_sign,
+    crypto_sign_open,
+    crypto_sign_seed_keypair,
+)
+from nacl.exceptions import BadSignatureError
 
 ALGORITHM: Final = "Ed25519"
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
-_PARSED_KEYS: Final = 4096
-"""Parsed public keys in memory, some 100 bytes each: more than one coordinator has miners."""
+_CHECKED_KEYS: Final = 4096
+"""Checked public keys in memory, some 200 bytes each: more than one coordinator has miners."""
 
 
 class EncodingError(ValueError):
@@ -56,13 +61,13 @@ def decode_base64url(text: str, length: int | None = None) -> bytes:
 class SigningKey:
     """An Ed25519 private key. Its repr and str show only the public part."""
 
-    __slots__ = ("_key", "_key_id")
+    __slots__ = ("_key_id", "_secret")
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != KEY_BYTES:
             raise KeyFileError(f"an Ed25519 seed has {KEY_BYTES} bytes")
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self._key_id = encode_base64url(self._key.public_key().public_bytes_raw())
+        public, self._secret = crypto_sign_seed_keypair(seed)
+        self._key_id = encode_base64url(public)
 
     @classmethod
     def from_hex(cls, seed: str) -> Self:
@@ -114,7 +119,7 @@ class SigningKey:
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature of a message."""
-        return self._key.sign(message)
+        return crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
 
     def __repr__(self) -> str:
         return f"SigningKey(key_id={self._key_id!r})"
@@ -122,9 +127,11 @@ class SigningKey:
 
 def verify(key_id: str, signature: bytes, message: bytes) -> bool:
     """Whether this key signed this message. False for a malformed or unsafe key or signature, too."""
+    if len(signature) != SIGNATURE_BYTES:
+        return False
     try:
-        _public_key(key_id).verify(signature, message)
-    except (InvalidSignature, ValueError):
+        crypto_sign_open(signature + message, _public_key(key_id))
+    except (BadSignatureError, EncodingError):
         return False
     return True
 
@@ -134,23 +141,13 @@ def check_key_id(key_id: str) -> None:
     _public_key(key_id)
 
 
-@lru_cache(maxsize=_PARSED_KEYS)
-def _public_key(key_id: str) -> Ed25519PublicKey:
+@lru_cache(maxsize=_CHECKED_KEYS)
+def _public_key(key_id: str) -> bytes:
     data = decode_base64url(key_id, KEY_BYTES)
-    if int.from_bytes(data, "little") & ((1 << 255) - 1) in _SMALL_ORDER:
-        # One signature by such a key fits many messages, so it proves nothing about any of them.
-        raise EncodingError("this public key has small order; create a new key")
-    try:
-        return Ed25519PublicKey.from_public_bytes(data)
-    except ValueError as error:
-        raise EncodingError(f"not an Ed25519 public key: {error}") from None
-
-
-_P: Final = 2**255 - 19
-# y coordinates of the eight points of small order, also in the encodings that exceed the prime
-# (the two of order eight are the roots of the curve's 8-torsion polynomial; see RFC 8032, section 5.1).
-_Y8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
-_SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _P, _P + 1, _Y8, _P - _Y8})
+    if not crypto_core_ed25519_is_valid_point(data):
+        # Under a key of small order one signature fits many messages, so it would prove nothing about them.
+        raise EncodingError("not an Ed25519 public key of full order; create a new key")
+    return data
 
 
 def _create_exclusively(path: Path, content: bytes) -> None:

@@ -23,6 +23,7 @@ from coordinator.edge.http.reading import POSITION_HEADER
 from coordinator.edge.live import client_socket, events_stream, miner_socket
 from coordinator.edge.middleware.access_log import REQUEST_ID_HEADER, AccessLog, UnexpectedErrors
 from coordinator.edge.middleware.authentication import Authentication
+from coordinator.edge.middleware.head_requests import HeadRequests
 from coordinator.edge.middleware.rate_limits import RATE_HEADERS
 from coordinator.edge.openai import ROUTERS as OPENAI_ROUTERS
 from coordinator.edge.openai.errors import OpenAIErrors
@@ -96,6 +97,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
     install_problem_handlers(app)
+    app.add_middleware(HeadRequests)
     app.add_middleware(Authentication)
     app.add_middleware(UnexpectedErrors)
     if context.settings.allow_origins:

@@ -17,6 +17,7 @@ from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, E
 from coordinator.miner.fetch import DOWNLOAD_FAILED, FetchFailed, WebFiles
 from coordinator.services.base import OutputFile
 from coordinator.wire.backoff import Backoff, RetryClock
+from coordinator.wire.proxies import new_client
 from coordinator.wire.signing import DIGEST_HEADER, content_digest, signing
 
 CHUNK_BYTES = 1 << 20
@@ -39,8 +40,8 @@ class HttpBlobs:
         backoff: Backoff | None = None,
         clock: RetryClock | None = None,
     ) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=base_url, headers={"X-Api-Key": key}, timeout=TIMEOUT, auth=signing()
+        self._client = new_client(
+            base_url, base_url=base_url, headers={"X-Api-Key": key}, timeout=TIMEOUT, auth=signing()
         )
         self._web = web or WebFiles()
         self._backoff = backoff or Backoff()

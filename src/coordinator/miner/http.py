@@ -17,6 +17,7 @@ from coordinator.wire.answers import AnswerJson, refused
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
+from coordinator.wire.proxies import new_client
 from coordinator.wire.signing import signing
 
 POLL_WAIT_SECONDS = 15
@@ -63,7 +64,8 @@ class HttpTransport:
         backoff: Backoff | None = None,
         clock: RetryClock | None = None,
     ) -> None:
-        self._client = httpx.AsyncClient(
+        self._client = new_client(
+            base_url,
             base_url=base_url,
             headers={"X-Api-Key": key},
             timeout=REQUEST_TIMEOUT_SECONDS,

@@ -102,7 +102,8 @@ class Either(Strict):
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
-        if sum(getattr(self, name) is not None for name in self.EITHER) != 1:
+        values = self.__dict__
+        if [values[name] is None for name in self.EITHER].count(False) != 1:
             raise ValueError(f"give either {' or '.join(self.EITHER)}")
         return self
 

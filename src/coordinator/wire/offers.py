@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -40,12 +39,12 @@ class Offer(BaseModel):
     traceparent: str | None = None
     """The job's trace; a miner's commands about the attempt carry it back."""
 
-    @cached_property
+    @property
     def key(self) -> tuple[str, int]:
         """The job and the attempt in the form of messages; the same for copies of one offer."""
         return str(self.job_id), self.attempt
 
-    @cached_property
+    @property
     def salt(self) -> bytes:
         """The bytes of `payload_salt`. Raises ValueError, except for an offer from `read_offer`."""
         return bytes.fromhex(self.payload_salt)

@@ -137,6 +137,12 @@ def check_url(text: str, allowed: Collection[str] = ()) -> Url:
     return url
 
 
+def is_private_name(host: str) -> bool:
+    """Whether a host name can only belong to a private network: it has one label, or such a last one."""
+    host = host.lower().removesuffix(".")
+    return "." not in host or host.endswith(tuple(f".{name}" for name in _INNER_NAMES))
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address (as text, without a zone) belongs to the public internet."""
     try:
@@ -162,7 +168,7 @@ def _check_host(host: str) -> None:
         return
     if len(host) > MAX_HOST_LENGTH or not all(_LABEL.fullmatch(label) for label in labels):
         raise UnsafeUrl("invalid host name")
-    if len(labels) == 1 or host.removesuffix(".").endswith(tuple(f".{name}" for name in _INNER_NAMES)):
+    if is_private_name(host):
         raise UnsafeUrl("the host name belongs to a private network")
 
 

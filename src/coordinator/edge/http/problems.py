@@ -205,12 +205,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _allowed_methods(request: Request) -> list[str]:
     """The methods of all routes at this path: the framework reports those of the first route only."""
-    return sorted(
+    methods = {
         method
         for route in iter_route_contexts(request.app.routes)
         if route.methods and route.matches(request.scope)[0] is not Match.NONE
         for method in route.methods
-    )
+    }
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:

@@ -1,7 +1,8 @@
 """Request ids, the access log, the headers of every answer, and answers to unexpected errors.
 
 The middleware from the outside in: `AccessLog`, CORS (if the settings allow other origins),
-`UnexpectedErrors`, `Authentication`. So every answer, also a 429, has the headers of all outer ones.
+`UnexpectedErrors`, `Authentication`, `HeadRequests`. So every answer, also a 429, has the headers of all
+outer ones.
 """
 
 from __future__ import annotations

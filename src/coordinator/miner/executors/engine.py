@@ -26,6 +26,7 @@ from coordinator.miner.executors.base import (
     ExecutorError,
 )
 from coordinator.validation import first_invalid_field
+from coordinator.wire.proxies import BadProxy, new_client
 
 CONNECT_SECONDS: Final = 10.0
 CHECK_SECONDS: Final = 10.0
@@ -232,9 +233,11 @@ class Engine:
         if settings.url is None:
             raise ExecutorError(UNSUPPORTED, f"{self.setting} is not set", retryable=True)
         try:
-            async with self._connection(settings).stream(
-                method, f"{settings.url}/{path}", **request
-            ) as response:
+            connection = self._connection(settings)
+        except BadProxy as error:
+            raise _unavailable(str(error)) from None
+        try:
+            async with connection.stream(method, f"{settings.url}/{path}", **request) as response:
                 if not response.is_success:
                     await self._raise_for_status(response)
                 yield response
@@ -246,7 +249,8 @@ class Engine:
     def _connection(self, settings: EngineSettings) -> httpx.AsyncClient:
         if self._client is None:
             key = settings.key.get_secret_value() if settings.key else None
-            self._client = httpx.AsyncClient(
+            self._client = new_client(
+                settings.url or "",
                 headers={"Authorization": f"Bearer {key}"} if key else {},
                 timeout=httpx.Timeout(settings.timeout_seconds, connect=CONNECT_SECONDS),
                 limits=httpx.Limits(max_connections=None),
