@@ -340,6 +340,8 @@ async def test_uploads_that_no_job_needs_expire_and_others_do_not(
         expiry = await an_expiry(edge, 169, blobs=168, payloads=168)
         await expiry.round()
         await expiry.round()
+        gone = await edge.alice.get(f"/v1/jobs/{job['job_id']}/blobs/{sha256(needed).hexdigest()}")
+        assert (gone.status_code, gone.json()["code"]) == (410, "CONTENT_EXPIRED")
         contents = (unused, needed, canonical)
         assert [await stored(edge, content) for content in contents] == [False, False, False]
         quotas = edge.coordinator.quotas
