@@ -61,11 +61,7 @@ class Table:
         raise AssertionError("not used")
 
     def execute(self, statement: str, **params: Any) -> int:
-        assert statement == "dispatch_drop_classes"
-        open_classes = {row["job_class"] for row in self.rows["open_work"].values()}
-        gone = self.rows["work_classes"].keys() - open_classes
-        self.remove("work_classes", gone)
-        return len(gone)
+        raise AssertionError("not used")
 
     def position(self, follower: str) -> int:
         raise AssertionError("not used")
@@ -79,9 +75,12 @@ class Table:
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         work = sorted(self.rows["open_work"].values(), key=lambda row: row["position"])
         queued = [row for row in work if row["miner_id"] is None]
+        in_use = {row["job_class"] for row in work}
         match statement:
             case "dispatch_classes":
-                return list(self.rows["work_classes"].values())
+                return [row for name, row in self.rows["work_classes"].items() if name in in_use]
+            case "dispatch_unused_classes":
+                return [row for name, row in self.rows["work_classes"].items() if name not in in_use]
             case "dispatch_sessions":
                 return list(self.rows["work_sessions"].values())
             case "dispatch_running":

@@ -38,6 +38,7 @@ from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRe
 from coordinator.wire.offers import Offer
 
 MAX_REFILL = 500  # offers per profile and tick
+MAX_UNUSED_CLASSES = 10_000  # removed after a takeover
 MAX_REOFFERS = 200  # late offers taken back per tick
 
 log = structlog.get_logger("dispatcher")
@@ -71,6 +72,8 @@ class Dispatcher(FollowerBase):
         """The position of the last event in the model."""
         self._hinting = Background("hint")
         self._changes = Changes([], set(), [])
+        self._unused_classes: set[str] = set()
+        """Classes in the table without an open job, as of the takeover."""
         self.work = OpenWork()
         queues.on_reset(self._note_reset)
 
@@ -78,8 +81,11 @@ class Dispatcher(FollowerBase):
     def take_over(self, tables: Tables) -> None:
         self.work, self._acted = OpenWork(), 0
         fleet = self.work.fleet
-        # Only here, where no class is in memory: a class that is known there is not stored again.
-        tables.execute("dispatch_drop_classes")
+        # No job needs them, and a new one brings its class back. The first batch removes them, as it alone
+        # proves that no other process leads any more.
+        self._unused_classes = {
+            row["job_class"] for row in tables.query("dispatch_unused_classes", count=MAX_UNUSED_CLASSES)
+        }
         for row in tables.query("dispatch_classes"):
             wants = Constraints.model_validate_json(row["constraints_json"])
             fleet.add_class(row["job_class"], row["service"], wants)
@@ -108,6 +114,10 @@ class Dispatcher(FollowerBase):
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         changes = self._changes
+        unused, self._unused_classes = self._unused_classes, set()
+        unused -= {row["job_class"] for row in changes.classes}
+        if unused:
+            tables.remove("work_classes", unused)
         if changes.rows:
             tables.put("open_work", changes.rows)
         if changes.gone:

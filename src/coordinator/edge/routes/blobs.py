@@ -30,8 +30,8 @@ router = APIRouter(tags=["blobs"])
 _BINARY: Final = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 Sha256 = Annotated[str, Path(pattern=f"^{SHA256_HEX.pattern}$", description="64 lower-case hex digits.")]
-Final = Completed | Failed | Canceled | Expired
-Job = Queued | Running | Final
+FinalJob = Completed | Failed | Canceled | Expired
+Job = Queued | Running | FinalJob
 
 
 @router.put(
@@ -82,7 +82,7 @@ async def head_blob(context: Context, principal: Anyone, sha256: Sha256) -> Resp
 async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sha256) -> Response:
     job = await context.gateway.state(job_id)
     if not isinstance(job, Job) or not await _refers(context, principal, job, blob_ref(sha256)):
-        if isinstance(job, Final) and await _is_erased(context, principal, job):
+        if isinstance(job, FinalJob) and await _is_erased(context, principal, job):
             raise Refusal(Code.CONTENT_EXPIRED, "the job's payload or result was erased, with its files")
         raise _not_found()
     info = await context.blobs.stat(sha256)
@@ -117,7 +117,7 @@ async def _refs(context: EdgeContext, job_id: UUID, kind: PayloadKind, digest: s
     return set() if stored is None else await refs_in(stored, digest, context.blobs)
 
 
-async def _is_erased(context: EdgeContext, principal: Principal, job: Final) -> bool:
+async def _is_erased(context: EdgeContext, principal: Principal, job: FinalJob) -> bool:
     """Whether this principal's job has lost its payload or result, which may have named the blob."""
     if not may_read(principal, job.job.client):
         return False

@@ -38,3 +38,7 @@ SELECT miner_id, session_id, profile, capabilities_json, concurrency, state FROM
 -- name: dispatch_end_session
 -- A miner drains, or its session is over.
 UPDATE work_sessions SET state = :state WHERE miner_id = :miner_id;
+
+-- name: dispatch_unused_classes
+-- Classes without open jobs.
+SELECT job_class FROM work_classes WHERE job_class NOT IN (SELECT job_class FROM open_work) LIMIT :count;

@@ -82,7 +82,3 @@ WHERE state = 'OFFLINE' AND changed_at < :before
 DELETE FROM work_sessions
 WHERE state = 'OFFLINE'
   AND NOT EXISTS (SELECT 1 FROM miners WHERE miners.miner_id = work_sessions.miner_id)
-
--- name: dispatch_drop_classes
--- Remove the classes without open jobs; a new job brings its class back.
-DELETE FROM work_classes WHERE job_class NOT IN (SELECT job_class FROM open_work)
