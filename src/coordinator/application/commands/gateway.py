@@ -23,6 +23,7 @@ from coordinator.wire.heartbeat import Heartbeat
 
 log = structlog.get_logger("commands")
 
+_OVER_QUOTA = (Code.QUEUE_FULL, Code.QUOTA_EXCEEDED)
 _INTERNAL = Refused(Code.INTERNAL, "internal error: this is our fault; send it again later")
 
 
@@ -48,7 +49,7 @@ class CommandGateway:
         if self._quotas is not None and intents:
             allowed, refused = self._quotas.admitted(intents)
             if refused is not None:
-                _log_rate(intents, allowed)
+                _log_over_quota(intents[allowed:], refused.code)
                 admitted = await self._handle(intents[:allowed]) if allowed else []
                 return [*admitted, *[refused] * (len(intents) - allowed)]
         return await self._handle(intents)
@@ -59,6 +60,7 @@ class CommandGateway:
             decided = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
             answers = [next(decided) if isinstance(p, Prepared) else p for p in prepared]
             debug = log.is_enabled_for(logging.DEBUG)
+            over_quota: dict[Code, list[int]] = {}
             for place, ready in enumerate(prepared):
                 answer, routine = answers[place], False
                 if isinstance(ready, Prepared) and isinstance(answer, Accepted):
@@ -70,7 +72,12 @@ class CommandGateway:
                         answer = answers[place] = await _extended(ready, answer)
                 elif isinstance(ready, Prepared):
                     ready.handler.refused(ready)
+                if isinstance(answer, Refused) and answer.code in _OVER_QUOTA:
+                    over_quota.setdefault(answer.code, []).append(place)
+                    continue
                 _log(intents[place], answer, routine=routine)
+            for code, places in over_quota.items():
+                _log_over_quota([intents[place] for place in places], code)
         except Exception:
             log.exception("commands could not be handled", count=len(intents))
             return [_INTERNAL] * len(intents)
@@ -121,15 +128,15 @@ async def _extended(prepared: Prepared[Any], answer: Accepted) -> Answer:
         return _INTERNAL
 
 
-def _log_rate(intents: Sequence[Intent], allowed: int) -> None:
+def _log_over_quota(intents: Sequence[Intent], code: Code) -> None:
     """One line for all of them: a flood of commands must not become a flood of lines."""
     first = intents[0]
     log.info(
         "refused",
         command=first.command.topic,
         by=first.principal.name,
-        code=Code.RATE_LIMITED.value,
-        commands=len(intents) - allowed,
+        code=code.value,
+        commands=len(intents),
     )
 
 
