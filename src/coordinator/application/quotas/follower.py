@@ -42,8 +42,6 @@ BATCH = 2000
 LINGER_SECONDS = 0.1
 """How long events gather before they are counted: a check that would refuse counts them at once."""
 REFRESH_SECONDS = 2.0
-MOVE_EVENTS = 10_000
-"""The position of the stored bytes moves after so many events at the latest, though none has bytes."""
 RETRY_SECONDS = 1.0
 
 log = structlog.get_logger("quotas")
@@ -182,7 +180,7 @@ class QuotaFollower:
         self.catch_up()
         before, after = self._quotas.usage.stored_from, self._position
         added = self._quotas.usage.unstored()
-        if after > before and (added or after - before >= MOVE_EVENTS):
+        if after > before:
             await asyncio.to_thread(self._write, before, after, added)
             self._quotas.usage.note_stored(after)
 
