@@ -201,7 +201,7 @@ class Miner(Party):
             "miner.register",
             {
                 **self.who,
-                "capabilities": {"services": ["checksum"], "price": "0.5"},
+                "capabilities": {"services": ["checksum"], "price": "0.0001"},
                 "concurrency": 2,
                 "public_key": public_id(self.key),
             },
@@ -246,7 +246,7 @@ class Miner(Party):
         self.work.basic_ack(tag)
 
     def held(self, offer: Json) -> Json:
-        return {"job_id": offer["job_id"], "attempt": offer["attempt"], **self.who}
+        return {"job_id": offer["job_id"], "attempt": offer["attempt"], "token": offer["token"], **self.who}
 
     def completion(self, offer: Json, started_ms: int) -> Json:
         result, salt = work_off(offer), secrets.token_hex(16)
@@ -378,7 +378,7 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         assert receipt["client"] == "alice"
         assert receipt["provider"] == "node1@rack"
         units, price = float(receipt["units"]), float(receipt["price"])
-        assert price == pytest.approx(units * 0.5)
+        assert price == pytest.approx(units * 0.0001, abs=1e-6)
         forged = {**receipt, "price": "1000000"}
         with pytest.raises(InvalidSignature):
             verify_receipt(forged, health["signing_key_id"], public_id(miner_key))
@@ -610,7 +610,8 @@ def test_live_from_the_page_alone(amqp_url: str, coordinator: Coordinator) -> No
         # 2. Progress and text.
         text = "tick \N{SNOWMAN} tock"
         said = {"seq": 1, "fraction": 0.5, "note": "half", "text": text, "offset": 0}
-        miner.progress(offer, {**miner.held(offer), **said})
+        named = {"job_id": offer["job_id"], "attempt": offer["attempt"], **miner.who}
+        miner.progress(offer, {**named, **said})
         told = heard("tokens")
         states = [(m["type"], m["state"]) for m in told if "state" in m]
         assert states == [("state.changed", "QUEUED"), ("state.changed", "RUNNING")]

@@ -41,6 +41,7 @@ from coordinator.domain.service import (
     ServiceSpec,
     service_stream,
 )
+from coordinator.domain.standing import StandingQuarantined, StandingReleased, standing_stream
 from coordinator.storage.log.mapping import encode
 
 NOON = 1_780_000_000_000
@@ -82,6 +83,7 @@ def submitted(common: dict[str, object]) -> JobSubmitted:
         payload_bytes=2048,
         timeout_seconds=3600,
         list_price="0.25",
+        max_units="3600.000",
         expires_at=NOON + 900_000,
     )
 
@@ -192,6 +194,12 @@ def streams() -> list[tuple[UUID, list[Event]]]:
     own = OwnLimits(queued_jobs=500, stored_bytes="unlimited", max_priority=5)
     was_set = QuotaWasSet(by="root", at=NOON, name="alice", limits=own, reason="a trial")
     all_streams.append((quota_stream("alice"), [was_set]))
+    about = {"principal": "rig", "service": "whisper"}
+    standing: list[Event] = [
+        StandingQuarantined(**by, **about, at=NOON, reason="3 bad outcomes of late", probes=True),
+        StandingReleased(**by, **about, at=NOON + 1, reason="completed a probe job"),
+    ]
+    all_streams.append((standing_stream("rig", "whisper"), standing))
     return all_streams
 
 

@@ -91,7 +91,7 @@ class Stage:
             **settings,
         }
         if self.database_url and self.amqp_url:
-            given |= {"database_url": self.database_url, "amqp_url": self.amqp_url}
+            given = {"database_url": self.database_url, "amqp_url": self.amqp_url, **given}
         if dies is None:
             return self._start(name, "coordinator", "serve", **as_settings(given))
         step, n = dies
@@ -107,8 +107,10 @@ class Stage:
         coordinator: str = "main",
         grace_seconds: float = 20.0,
         studio: bool = False,
+        manner: str = "works",
     ) -> Process:
-        """Start one; `region` makes it another profile. With `studio` it runs what is in `studio`, too."""
+        """Start one; `region` makes it another profile. With `studio` it runs what is in `studio`, too.
+        `manner`: one of `executor.MANNERS`."""
         given = {
             "key": key_of(name),
             "concurrency": concurrency,
@@ -120,6 +122,7 @@ class Stage:
             "grace_seconds": grace_seconds,
             "notes": str(self.notes),
             "studio": studio,
+            "manner": manner,
         }
         return self._start(name, "tests.harness.miner_main", json.dumps(given))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
-from coordinator.application.dispatch.fleet import WINDOW_SECONDS, Fleet, OutstandingOffer, Profile, Session
-from coordinator.domain.matching import Capabilities, Constraints, Gpu
+from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Session
+from coordinator.application.dispatch.standing import WINDOW_SECONDS
+from coordinator.domain.matching import Capabilities, Gpu, Needs
 
 CPU = Capabilities(services=("checksum",))
 GPU = Capabilities(services=("checksum", "llm_inference"), gpus=(Gpu(name="RTX 4090", memory_mb=24_564),))
@@ -38,7 +39,7 @@ def test_the_window_grows_with_what_has_lately_ended() -> None:
     """Quick work: about one second of completions is on the queue in advance."""
     _, profile = fleet_of(session("a", 1, running=1))
     for tenth in range(10):
-        profile.count_ended(5, tenth / 10)
+        profile.completions.add(5, tenth / 10)
     assert profile.room(0.95) == 50
     assert profile.room(WINDOW_SECONDS + 2) == 0
 
@@ -69,14 +70,14 @@ def test_the_free_slots_are_those_of_the_sessions_that_take_work() -> None:
 def test_slots_that_end_together_do_not_look_like_quick_ones() -> None:
     """A moment's completions are counted and not extrapolated: slow work never hoards offers."""
     _, profile = fleet_of(session("a", 20))
-    profile.count_ended(20, 10.0)
+    profile.completions.add(20, 10.0)
     assert profile.room(10.01) == 40
 
 
 def test_a_profile_without_live_miners_gets_no_offers() -> None:
     """Draining and ended sessions take nothing, whatever has lately ended."""
     fleet, profile = fleet_of(session("a"), session("b"))
-    profile.count_ended(100, 0.0)
+    profile.completions.add(100, 0.0)
     fleet.drain("a")
     fleet.end("b")
     assert profile.room(0.1) == 0
@@ -114,10 +115,10 @@ def test_one_slot_miners_never_get_bundles() -> None:
 def test_classes_and_profiles_are_matched_in_whichever_order_they_come() -> None:
     """A class known before a profile, and one known after, are both served by it."""
     fleet = Fleet()
-    fleet.add_class("before", "llm_inference", Constraints(min_vram_gb=24))
+    fleet.add_class("before", "llm_inference", Needs(min_vram_gb=24))
     fleet.register("gpu", GPU, session("a"))
     fleet.register("cpu", CPU, session("b"))
-    fleet.add_class("after", "checksum", Constraints())
+    fleet.add_class("after", "checksum", Needs())
     assert fleet.profiles["gpu"].classes == {"before", "after"}
     assert fleet.profiles["cpu"].classes == {"after"}
 

@@ -86,7 +86,7 @@ def test_submit_records_the_terms_of_the_service_as_they_are_now() -> None:
         a_spec(timeout_seconds=60, pricing={"unit": "hour", "amount": "3.6"}), version=7
     )
     given().when(submit(), service=service).then(
-        submitted(service_version=7, timeout_seconds=60, list_price="0.001000000")
+        submitted(service_version=7, timeout_seconds=60, list_price="0.001000000", max_units="60.000")
     )
 
 
@@ -205,11 +205,13 @@ def test_start_by_a_miner_that_cannot_do_it_is_refused_with_the_reason() -> None
     ("own_price", "limit", "unit_price"),
     [
         (None, None, "0.002"),  # the list price
-        (None, "0.001", "0.001"),  # the limit, where it is lower than the list price
+        (None, "0.002", "0.002"),
         (None, "0.003", "0.002"),
         ("0.0015", "0.003", "0.0015"),  # its own
-        ("0.01", None, "0.01"),
+        ("0.002", None, "0.002"),
+        ("0.01", "0.01", "0.01"),
         ("0", None, "0"),
+        ("0", "0", "0"),
     ],
 )
 def test_the_price_is_the_miners_own_or_the_list_price_within_the_limit(
@@ -338,6 +340,83 @@ def test_paid_is_the_time_that_the_miner_states_within_the_time_that_was_seen(
     )
 
 
+@pytest.mark.parametrize(
+    ("max_units", "payload", "expected"),
+    [
+        (None, {}, "3600.000"),
+        ("2", {}, "2.000"),
+        ("0", {}, "0.000"),
+        ("99999", {}, "3600.000"),  # never more than the time limit
+        ({"fixed": "30", "each": [{"member": "max_tokens", "default": 256, "units": "0.1"}]}, {}, "55.600"),
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": 100}, "10.000"),
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {}, "3600.000"),  # the payload does not say
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": True}, "3600.000"),
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": -5}, "0.000"),
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": 1e300}, "3600.000"),
+        ({"each": [{"member": "clip", "units": "1"}]}, {"clip": 1.25}, "1.250"),
+        ({"each": [{"member": "inputs", "units": "10"}]}, {"inputs": ["a", "b"]}, "20.000"),
+        (
+            {"each": [{"member": "end", "minus": "start", "units": "2"}]},
+            {"start": 10, "end": 14},
+            "10.000",
+        ),
+        ({"each": [{"member": "end", "minus": "start", "units": "2"}]}, {"start": 14, "end": 1}, "0.000"),
+        ({"each": [{"member": "end", "minus": "start", "units": "2"}]}, {"end": 1}, "3600.000"),
+    ],
+)
+def test_the_limit_of_units_follows_from_entry_and_payload(
+    max_units: Any, payload: dict[str, Any], expected: str
+) -> None:
+    """It is recorded with the job, so that a later revision does not change it."""
+    service = RegisteredService(a_spec(max_units=max_units), version=1)
+    decided = given().when(submit(payload=payload), service=service)
+    decided.then(submitted(max_units=expected))
+
+
+@pytest.mark.parametrize(
+    ("limit", "bill"),
+    [
+        ("1.000", ("1.000", "0.002000", "12.000")),
+        ("11.999", ("11.999", "0.023998", "12.000")),
+        ("12.000", ("12.000", "0.024000", None)),
+        ("0.000", ("0.000", "0.000000", "12.000")),
+    ],
+)
+def test_work_beyond_the_limit_of_units_is_not_billed(limit: str, bill: tuple[str, str, str | None]) -> None:
+    """The receipt has the limit as its units, and the measured ones beside it."""
+    history = [submitted(max_units=limit), started()]
+    decided = given(*history).when(complete(ended=T0 + 13 * SECOND), now=T0 + 60 * SECOND)
+    receipt = decided.answer["receipt"]
+    assert bill == (receipt["units"], receipt["price"], receipt["measured_units"])
+
+
+BREACH = Refusal(Code.INVALID_RESULT, "whisper: text does not fit the schema's type")
+
+
+def test_a_result_against_the_schema_ends_the_attempt_as_failed() -> None:
+    """The event has the code and the places; the next attempt is offered, until none is left."""
+    ended = attempt_ended("failed", error_code="INVALID_RESULT", error_message=BREACH.detail)
+    decided = given(submitted(), started()).when(complete(), breach=BREACH).then(ended, requeued(2))
+    decided.again(breach=BREACH).then()
+    last = given(submitted(max_attempts=1), started()).when(complete(), breach=BREACH)
+    last.then(ended, failed(code="INVALID_RESULT", message=BREACH.detail))
+    last.again(breach=BREACH).then()
+    last.again(complete(session="session-2"), breach=BREACH).then(Code.CONFLICT_STATE)
+
+
+def test_a_result_against_the_schema_without_a_claim_claims_and_fails() -> None:
+    """Work that leaves the claim out costs an attempt, too."""
+    decided = given(submitted()).when(complete(), breach=BREACH, now=T0 + 2 * SECOND)
+    ended = attempt_ended("failed", error_code="INVALID_RESULT", error_message=BREACH.detail)
+    decided.then(started(at=T0 + 2 * SECOND), ended, requeued(2))
+
+
+def test_a_result_against_the_schema_by_another_session_costs_nothing() -> None:
+    """Only the holder of the lease can lose it."""
+    other = complete(session="session-2")
+    given(submitted(), started()).when(other, breach=BREACH).then(Code.STALE_ATTEMPT)
+
+
 def test_nothing_is_paid_for_time_that_ran_backwards() -> None:
     """A clock that stepped back between claim and result gives zero units, never less."""
     decided = given(submitted(), started()).when(complete(), now=T0)
@@ -354,7 +433,10 @@ def test_the_price_is_rounded_half_up_to_six_places() -> None:
 def test_the_price_is_exact_for_the_largest_numbers() -> None:
     """A week at the highest price that can be written is multiplied without rounding the integer part."""
     week = 604_800 * SECOND
-    history = [submitted(expires_at=T0 + week), started(unit_price="999999999999.999999999")]
+    history = [
+        submitted(expires_at=T0 + week, max_units="604800.000"),
+        started(unit_price="999999999999.999999999"),
+    ]
     decided = given(*history).when(complete(ended=T0 + week), now=T0 + week)
     assert "604798999999999999.999395" == decided.answer["receipt"]["price"]
 
@@ -373,16 +455,49 @@ def test_fail_keeps_what_the_miner_said() -> None:
         "error_message": "no such codec",
         "metrics": {"seconds": 3},
     }
-    given(submitted(), started()).when(fail(**said, retryable=False)).then(
-        attempt_ended("failed", **said), failed(code="BAD_AUDIO", message="no such codec")
+    given(submitted(max_attempts=1), started()).when(fail(**said, retryable=False)).then(
+        attempt_ended("failed", **said, retryable=False), failed(code="BAD_AUDIO", message="no such codec")
     )
 
 
-def test_fail_for_good_fails_the_job() -> None:
-    """A failure that no other attempt could mend is the job's end, with attempts left."""
+HOPELESS = attempt_ended("failed", retryable=False)
+
+
+def test_one_miners_word_costs_one_attempt() -> None:
+    """A failure that no other attempt could mend, as the miner says, is tried once more."""
     decided = given(submitted(), started()).when(fail(retryable=False))
-    decided.then(attempt_ended("failed"), failed())
-    assert "FAILED" == decided.answer["state"]
+    decided.then(HOPELESS, requeued(2))
+    assert "QUEUED" == decided.answer["state"]
+    once = given(submitted(), started(), HOPELESS, requeued(2), started(2)).when(fail(2, retryable=False))
+    once.then(attempt_ended("failed", 2, retryable=False), requeued(3))  # the same miner: no second opinion
+
+
+def test_a_second_miner_that_says_the_same_fails_the_job() -> None:
+    """Two miners find that no other attempt could succeed: the job is final with attempts left."""
+    who: dict[str, Any] = {"session": "session-of-other", "miner_id": "other"}
+    other = online(who["session"], who["miner_id"])
+    history = [submitted(max_attempts=10), started(), HOPELESS, requeued(2), started(2, **who)]
+    second: dict[str, Any] = {"by": Principal("other", Role.MINER), "miner": other}
+    said = given(*history).when(fail(2, **who, retryable=False), **second)
+    assert ["job.attempt_ended.v1", "job.failed.v1"] == [event.topic for event in said.events]
+    hopeful = given(*history).when(fail(2, **who), **second)
+    assert ["job.attempt_ended.v1", "job.requeued.v1"] == [event.topic for event in hopeful.events]
+
+
+@pytest.mark.parametrize("code", ["LEASE_LOST", "TOO_SLOW", "RELEASED", "CANCELED", "EXPIRED"])
+def test_a_miner_cannot_fail_with_a_code_of_ours(code: str) -> None:
+    """Readers of a job must be able to tell the coordinator's reasons from a miner's."""
+    given(submitted(), started()).when(fail(error_code=code)).then(Code.INVALID_PAYLOAD)
+
+
+@pytest.mark.parametrize(
+    "command", [start(), complete(), fail(), fail(retryable=False)], ids=lambda c: c.topic
+)
+def test_an_attempt_that_was_not_offered_cannot_be_claimed(command: Any) -> None:
+    """Ids of jobs can be guessed: without the token of its offer no command claims an attempt."""
+    given(submitted()).when(command, offered=False).then(Code.NOT_OFFERED)
+    if command.topic != "job.start":  # after the claim the lease is enough
+        assert given(submitted(), started()).when(command, offered=False).events
 
 
 def test_the_last_attempt_that_fails_fails_the_job() -> None:

@@ -270,6 +270,49 @@ def test_what_is_unmet_and_why(wants: Any, has: Any, reasons: list[str]) -> None
     assert (not reasons) == satisfies("whisper", Constraints(**wants), able(**has))
 
 
+@pytest.mark.parametrize(
+    ("limit", "price", "reasons"),
+    [
+        (None, "0.002", []),
+        (None, "0.0020", []),
+        (None, "0.0021", ["asks 0.0021 a unit, the limit is 0.002, the list price"]),
+        (None, "999999999999", ["asks 999999999999 a unit, the limit is 0.002, the list price"]),
+        (None, None, []),
+        ("0.002", None, []),
+        ("0.1", "0.1", []),
+        ("0.001", None, ["names no price and so asks the list price of 0.002 a unit, the limit is 0.001"]),
+        ("0", None, ["names no price and so asks the list price of 0.002 a unit, the limit is 0"]),
+        ("0", "0", []),
+    ],
+)
+def test_the_list_price_stands_for_a_missing_limit_and_a_missing_price(
+    limit: str | None, price: str | None, reasons: list[str]
+) -> None:
+    """A client without a limit pays no more than the list price, a miner without a price gets no less."""
+    wants, has = Constraints(max_price=limit), able(price=price)
+    assert reasons == unmet("whisper", wants, has, "0.002")
+    assert (not reasons) == satisfies("whisper", wants, has, "0.002")
+
+
+def test_jobs_with_another_list_price_are_of_another_class() -> None:
+    """A revised price changes the miners that match, and so the class; its spelling does not."""
+    classes = [wanted("whisper", Constraints(), price).job_class for price in ("0.2", "0.20", "0.3", None)]
+    assert classes[0] == classes[1]
+    assert 3 == len(set(classes))
+
+
+@pytest.mark.parametrize(
+    "price",
+    ["-1", "1E+9", "1e9", "NaN", "Infinity", "1" * 30, "0." + "1" * 10, "01", "1.", " 1", "1\n", "٣", ""],
+)
+def test_what_is_no_plain_decimal_number_is_no_price(price: str) -> None:
+    """Signs, exponents, NaN, many digits and other scripts are refused, as a limit and as a price."""
+    with pytest.raises(ValidationError):
+        Constraints(max_price=price)
+    with pytest.raises(ValidationError):
+        able(price=price)
+
+
 def test_a_miner_serves_the_services_that_it_names_and_no_others() -> None:
     """The service is the first thing that a job needs."""
     assert ["does not run the service ffmpeg"] == unmet("ffmpeg", Constraints(), able())
@@ -389,7 +432,7 @@ def test_normalising_abilities_twice_is_once(has: Capabilities) -> None:
     """The normal form is a fixed point, and so is the profile."""
     normal = normalise_capabilities(has)
     assert normal == normalise_capabilities(normal)
-    assert profile_of(has) == profile_of(normal)
+    assert profile_of(has, "rig") == profile_of(normal, "rig")
 
 
 @given(constraints(), CAPABILITIES)
@@ -427,7 +470,7 @@ def test_the_order_of_lists_means_nothing(wants: Constraints, has: Capabilities,
         }
     )
     assert wanted("whisper", wants).job_class == wanted("whisper", wants_too).job_class
-    assert profile_of(has) == profile_of(has_too)
+    assert profile_of(has, "rig") == profile_of(has_too, "rig")
     assert satisfies("whisper", wants, has) == satisfies("whisper", wants_too, has_too)
 
 
@@ -480,7 +523,7 @@ def test_other_abilities_are_other_profiles() -> None:
     """Any difference that could change an answer makes a profile of its own."""
     has = [able(), able(cuda="12.5"), able(models=()), able(region=None), able(price=None), able(gpus=())]
     has += [able(gpus=able().gpus * 2), able(services=("whisper",)), able(gpus=(card("Tesla T4", 15_360),))]
-    assert len(has) == len({profile_of(h) for h in has})
+    assert len(has) == len({profile_of(h, "rig") for h in has})
 
 
 def test_class_and_profile_are_the_same_in_every_process() -> None:
@@ -489,7 +532,7 @@ def test_class_and_profile_are_the_same_in_every_process() -> None:
         "from coordinator.domain.matching import *\n"
         "wants = Constraints(gpu='RTX4090', models=('b', 'A', 'c'), max_price='0.50')\n"
         "print(wanted('whisper', wants).job_class)\n"
-        "print(profile_of(Capabilities(services=('b', 'a'), models=('x', 'Y', 'z'), region='EU')))\n"
+        "print(profile_of(Capabilities(services=('b', 'a'), models=('x', 'Y', 'z'), region='EU'), 'rig'))\n"
     )
     printed = {
         subprocess.run(
@@ -502,10 +545,10 @@ def test_class_and_profile_are_the_same_in_every_process() -> None:
         for seed in ("0", "1")
     }
     # Spelt out, because a change of these would part queued jobs from their queues: it needs a migration.
-    assert {"b61776e82b1cad8a14b9\n3fe4770c0cbef74c1179\n"} == printed
+    assert {"b61776e82b1cad8a14b9\n2616323aacede7d54f21\n"} == printed
 
 
 def test_a_class_is_a_word_that_queues_and_routing_keys_can_have() -> None:
     """20 hex digits."""
-    for name in (wanted("whisper", Constraints()).job_class, profile_of(able())):
+    for name in (wanted("whisper", Constraints()).job_class, profile_of(able(), "rig")):
         assert 20 == len(bytes.fromhex(name).hex())

@@ -77,6 +77,9 @@ class BlobStore(Protocol):
     async def delete_older(self, sha256: str, before: float) -> bool:
         """Remove a blob unless it was stored again since `before` (Unix seconds); whether it is gone."""
 
+    async def probe(self) -> None:
+        """Find out whether blobs can be stored now. Raises BlobStoreUnavailable."""
+
 
 def is_blob_name(text: str) -> bool:
     """Whether this is 64 lowercase hex digits; only such a name may enter a path or an object key."""
@@ -122,5 +125,8 @@ async def in_thread(call: Callable[[], T]) -> T:
     if cancelled is not None:
         # Retrieved, so that asyncio does not report an exception that was never retrieved.
         task.exception()
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            del cancelled  # the exception refers to this frame: a cycle, which would keep what is being read
     return task.result()

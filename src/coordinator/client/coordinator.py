@@ -197,6 +197,24 @@ class AsyncCoordinator:
         """Let a miner finish its jobs, and offer it no new ones."""
         return await self.http.ask_json("POST", "/v1/miners/drain", json={"miner_id": miner_id})
 
+    async def quarantine(
+        self, principal: str, *, service: str | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """Offer this key's miners no jobs of this service (None: of any), until `release`."""
+        return await self._change_standing("quarantine", principal, service, reason)
+
+    async def release(
+        self, principal: str, *, service: str | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """End the quarantine of this key's miners, for this service or for all."""
+        return await self._change_standing("release", principal, service, reason)
+
+    async def _change_standing(
+        self, verb: str, principal: str, service: str | None, reason: str
+    ) -> dict[str, Any]:
+        body = {"principal": principal, "service": service, "reason": reason}
+        return await self.http.ask_json("POST", f"/v1/miners/{verb}", json=body)
+
     async def health(self) -> dict[str, Any]:
         """The coordinator's health, with its public signing key (`signing_key_id`)."""
         return await self.http.ask_json("GET", "/health")

@@ -115,6 +115,8 @@ class Coordinator(Facade[AsyncCoordinator]):
     miners = iterating(AsyncCoordinator.miners)
     miner = blocking(AsyncCoordinator.miner)
     drain = blocking(AsyncCoordinator.drain)
+    quarantine = blocking(AsyncCoordinator.quarantine)
+    release = blocking(AsyncCoordinator.release)
     health = blocking(AsyncCoordinator.health)
 
     @property

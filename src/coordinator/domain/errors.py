@@ -26,11 +26,13 @@ class Code(StrEnum):
     SESSION_NOT_LIVE = "SESSION_NOT_LIVE"  # register again, with a new session id
     MINER_DRAINING = "MINER_DRAINING"  # the miner finishes its jobs and gets no new ones
     NOT_CAPABLE = "NOT_CAPABLE"  # this miner's capabilities do not satisfy the job
+    NOT_OFFERED = "NOT_OFFERED"  # the claim has no token of an offer of this attempt to this miner's profile
     NO_ELIGIBLE_MINER = "NO_ELIGIBLE_MINER"
     CONFLICT_STATE = "CONFLICT_STATE"  # the aggregate's state does not allow this
     STALE_ATTEMPT = "STALE_ATTEMPT"  # another attempt is (or was) the valid one; drop the work
     IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"  # same key, different request
     INVALID_STATEMENT = "INVALID_STATEMENT"  # the signed statement does not prove this result
+    INVALID_RESULT = "INVALID_RESULT"  # against the service's output schema; the attempt has failed
     BLOB_NOT_FOUND = "BLOB_NOT_FOUND"  # no such blob, or another principal's
     CONTENT_EXPIRED = "CONTENT_EXPIRED"  # the payload or result was erased; its digest stays in the log
     BLOB_TOO_LARGE = "BLOB_TOO_LARGE"

@@ -26,6 +26,8 @@ class Offer(BaseModel):
 
     job_id: UUID
     attempt: int
+    token: str | None = None
+    """Proves that this attempt was offered to this profile; goes back with the claim."""
     service: str
     payload: dict[str, Any] | None = None
     payload_blob: str | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from typing import NamedTuple
 
 LANE_HEAD = 500  # the most queued jobs of a lane in memory, while there are few lanes
@@ -40,10 +40,14 @@ class QueuedWork(NamedTuple):
     expires_at: int
     traceparent: str
     """The trace of its submit."""
+    tried: str = ""
+    """Its attempts without a result, as outcomes and miners: "failed:rig lost:node@other"."""
 
 
 LaneKey = tuple[str, int, str]
 """(class, priority, client)"""
+Age = tuple[int, int]
+"""The place of a job as a position, and its own position, which no two jobs share."""
 
 
 class Lane:
@@ -70,6 +74,8 @@ class FairQueue:
         self._lane_count = 0
         self._queued: dict[str, QueuedWork] = {}
         """The jobs in the queue; a lane may still hold jobs that have left it."""
+        self._behind: dict[str, int] = {}
+        """The place of jobs that wait behind others, as a position."""
         self._turn: dict[str, float] = {}
         """The number of jobs taken for each client, in virtual time."""
         self._now = 0.0
@@ -99,15 +105,22 @@ class FairQueue:
             return
         self._put(lane, work)
 
-    def put_back(self, work: QueuedWork) -> None:
-        """Return a job whose offer failed to the head of its lane."""
-        if work.job_id not in self._queued:
-            self._queued[work.job_id] = work
-            self._lane(work).jobs.appendleft(work)
+    def put_back(self, work: QueuedWork, behind: int | None = None) -> None:
+        """Return a job whose offer failed to the head of its lane; or behind the jobs up to a position."""
+        if work.job_id in self._queued:
+            return
+        self._queued[work.job_id] = work
+        jobs = self._lane(work).jobs
+        if behind is None:
+            jobs.appendleft(work)
+        else:
+            self._behind[work.job_id] = behind + 1
+            jobs.append(work)
 
     def remove(self, job_id: str) -> None:
         """Remove a job that was started or is final."""
         work = self._queued.pop(job_id, None)
+        self._behind.pop(job_id, None)
         if work is not None:
             lanes = self._lanes.get(work.job_class, {})
             lane = lanes.get((work.job_class, work.priority, work.client))
@@ -163,15 +176,19 @@ class FairQueue:
             self._turn[key[2]] = max(self._turn.get(key[2], 0.0), self._now)
         return lanes[key]
 
-    def take(self, classes: Collection[str], count: int) -> list[QueuedWork]:
-        """Take up to `count` jobs of these classes, in order."""
+    def take(
+        self, classes: Collection[str], count: int, rooms: MutableMapping[str, int] | None = None
+    ) -> list[QueuedWork]:
+        """Take up to `count` jobs of these classes, in order. `rooms`: the most of each service."""
         # Lanes of one priority and client share their turns; among them age decides. So a turn moves one
         # queue, for any number of classes.
-        queues: dict[tuple[int, str], list[tuple[int, Lane]]] = {}
+        queues: dict[tuple[int, str], list[tuple[Age, Lane]]] = {}
         for job_class in self._waiting(classes):
             for lane in list(self._lanes[job_class].values()):
                 if self._prune(lane):
-                    queues.setdefault(lane.key[1:], []).append((lane.jobs[0].position, lane))
+                    if rooms is not None and rooms[lane.jobs[0].service] <= 0:
+                        break  # a class has one service
+                    queues.setdefault(lane.key[1:], []).append((self._age(lane), lane))
                 elif not lane.spilled:
                     self._drop(lane)
         for queue in queues.values():
@@ -187,18 +204,31 @@ class FairQueue:
                 break
             queue, client = queues[key], key[1]
             lane = queue[0][1]
+            if rooms is not None:
+                service = lane.jobs[0].service
+                if rooms[service] <= 0:
+                    heapq.heappop(queue)
+                    turns.served(key, by_wait=by_wait)
+                    continue
+                rooms[service] -= 1
             work = lane.jobs.popleft()
             del self._queued[work.job_id]
+            self._behind.pop(work.job_id, None)
             self._taken = (self._taken + 1) % SHARE
             self._now = max(self._now, self._turn[client])
             self._turn[client] = max(self._turn[client], self._now - MAX_CREDIT) + 1.0
             taken.append(work)
             if self._prune(lane):
-                heapq.heapreplace(queue, (lane.jobs[0].position, lane))
+                heapq.heapreplace(queue, (self._age(lane), lane))
             else:
                 heapq.heappop(queue)
             turns.served(key, by_wait=by_wait)
         return taken
+
+    @property
+    def empty(self) -> bool:
+        """Whether no lane has a job, in memory or in the table."""
+        return not self._lanes
 
     def classes(self) -> set[str]:
         """The classes of all jobs in the queue, in memory or in the table."""
@@ -230,6 +260,11 @@ class FairQueue:
             lane.jobs.popleft()
         return bool(lane.jobs)
 
+    def _age(self, lane: Lane) -> Age:
+        """The place of a lane's first job among those of other lanes."""
+        first = lane.jobs[0]
+        return self._behind.get(first.job_id, first.position), first.position
+
 
 QueueKey = tuple[int, str]
 """(priority, client)"""
@@ -241,12 +276,12 @@ class _Turns:
     A client's turn changes all its places; outdated ones are put right when they come up.
     """
 
-    def __init__(self, queues: dict[QueueKey, list[tuple[int, Lane]]], turn: dict[str, float]) -> None:
+    def __init__(self, queues: dict[QueueKey, list[tuple[Age, Lane]]], turn: dict[str, float]) -> None:
         self._queues = queues
         self._turn = turn
         self._by_priority = [self._rank(key) for key in queues]
         heapq.heapify(self._by_priority)
-        self._by_wait: list[tuple[float, int, str]] | None = None
+        self._by_wait: list[tuple[float, Age, str]] | None = None
         self._priorities: dict[str, list[int]] = {}
         """By client: its priorities with work, the highest last."""
 
@@ -289,7 +324,7 @@ class _Turns:
             priorities.pop()
         return priorities[-1] if priorities else None
 
-    def _waits(self) -> list[tuple[float, int, str]]:
+    def _waits(self) -> list[tuple[float, Age, str]]:
         """The clients by their wait; made at its first use, because most calls take few jobs."""
         if self._by_wait is None:
             for priority, client in sorted(key for key, queue in self._queues.items() if queue):
@@ -298,9 +333,9 @@ class _Turns:
             heapq.heapify(self._by_wait)
         return self._by_wait
 
-    def _wait(self, priority: int, client: str) -> tuple[float, int, str]:
+    def _wait(self, priority: int, client: str) -> tuple[float, Age, str]:
         return (self._turn[client], self._queues[priority, client][0][0], client)
 
-    def _rank(self, key: QueueKey) -> tuple[int, float, int, QueueKey]:
+    def _rank(self, key: QueueKey) -> tuple[int, float, Age, QueueKey]:
         priority, client = key
         return (-priority, self._turn[client], self._queues[key][0][0], key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
+from coordinator.private_files import OTHERS, make_folder
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Run a miner, and manage the registered ones.", no_args_is_help=True)
 _HELP = "`coordinator miner run --help` shows the options."
+_COUNTS = ("completed", "failed", "lost", "too_slow", "released", "unclaimed")
+Principal = Annotated[str, typer.Argument(metavar="KEYNAME", help="The name of the miners' key.")]
+ServiceOption = Annotated[str | None, typer.Option("--service", help="One service. [default: every service]")]
+Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.")]
 MinerId = Annotated[str, typer.Argument(metavar="MINER_ID")]
 
 
@@ -75,13 +81,20 @@ def run(
     Ctrl-C finishes the running jobs (see --grace); a second one hands them back at once.
     """
 
+    from pydantic import ValidationError
+
     from coordinator.cli.dev_files import find_address, find_key
     from coordinator.miner.config import DEFAULT_KEY_FILE, BadConfig, MinerConfig
     from coordinator.miner.settings import MinerSettings
     from coordinator.runtime.logs import configure_logs
+    from coordinator.validation import first_invalid_field
 
     try:
         settings = MinerSettings()
+    except ValidationError as error:
+        raise usage(
+            first_invalid_field(error).text("settings"), "Correct it in the environment or .env."
+        ) from None
     except ValueError:
         raise usage(".env is not UTF-8 text", "Write it again, like .env.example.") from None
     if amqp_url is None and settings.amqp_url is not None:
@@ -110,15 +123,17 @@ def run(
             grace_seconds=grace,
             recheck_seconds=recheck,
             work_folder=work_dir,
+            job_memory_bytes=settings.job_memory_mb and settings.job_memory_mb * 2**20,
             fetch_allow_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
         )
     except BadConfig as error:
         raise usage(str(error), _HELP) from None
     if work_dir is not None:
         # Fail now, not at the first job: that would be handed back, and the next one, too.
-        work_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(work_dir)
         with TemporaryDirectory(dir=work_dir):
             pass
+    os.umask(OTHERS)  # clients' files are not for other accounts
     configure_logs("json" if as_json else "console")
     from coordinator.runtime.event_loop import run_loop
 
@@ -162,7 +177,7 @@ def list_miners(
 
 @app.command()
 def show(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
-    """Show one miner."""
+    """Show one miner, and where it stands: the jobs it gets, why, and the next step up."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.miner(miner_id)
@@ -170,8 +185,22 @@ def show(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json 
     found = talk(url, api_key, "admin", work)
     if as_json:
         terminal.document(found)
-    else:
-        terminal.fields(found)
+        return
+    standing = found.pop("standing", [])
+    terminal.fields(found)
+    rows = [
+        (
+            item.get("service") or "(every service)",
+            item.get("state"),
+            item.get("slots"),
+            ", ".join(f"{count.replace('_', ' ')} {item[count]}" for count in _COUNTS if item.get(count)),
+            item.get("reason"),
+            item.get("advice"),
+        )
+        for item in standing
+    ]
+    if rows:
+        terminal.table(("SERVICE", "STANDING", "SLOTS", "OF LATE", "REASON", "NEXT"), rows, "")
 
 
 @app.command()
@@ -181,7 +210,44 @@ def drain(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.drain(miner_id)
 
-    answer = talk(url, api_key, "admin", work)
+    _show_answer(talk(url, api_key, "admin", work), as_json)
+
+
+@app.command()
+def quarantine(
+    principal: Principal,
+    service: ServiceOption = None,
+    reason: Reason = "",
+    url: Url = None,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Offer a key's miners no more jobs, until they are released. Running attempts go on."""
+
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return await client.quarantine(principal, service=service, reason=reason)
+
+    _show_answer(talk(url, api_key, "admin", work), as_json)
+
+
+@app.command()
+def release(
+    principal: Principal,
+    service: ServiceOption = None,
+    reason: Reason = "",
+    url: Url = None,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """End a quarantine: the key's miners begin again with one slot."""
+
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return await client.release(principal, service=service, reason=reason)
+
+    _show_answer(talk(url, api_key, "admin", work), as_json)
+
+
+def _show_answer(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         terminal.document(answer)
     else:

@@ -24,12 +24,14 @@ from coordinator.application.ports import LogUnavailable
 from coordinator.blobs import BlobError, BlobNotFound, BlobStoreUnavailable, BlobTooLarge, DigestMismatch
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.http.error_pages import error_page, path_of
+from coordinator.edge.state.open_connections import TooManyOpen
 from coordinator.validation import describe_invalid_fields
 
 log = structlog.get_logger("edge")
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
+RETRY_BUSY_SECONDS: Final = 5
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 STATUS_OF: Final[Mapping[Code, int]] = {
@@ -49,11 +51,13 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.SESSION_NOT_LIVE: 409,
     Code.MINER_DRAINING: 409,
     Code.NOT_CAPABLE: 409,
+    Code.NOT_OFFERED: 403,
     Code.NO_ELIGIBLE_MINER: 409,
     Code.CONFLICT_STATE: 409,
     Code.STALE_ATTEMPT: 409,
     Code.IDEMPOTENCY_MISMATCH: 409,
     Code.INVALID_STATEMENT: 422,
+    Code.INVALID_RESULT: 422,
     Code.BLOB_NOT_FOUND: 404,
     Code.CONTENT_EXPIRED: 410,
     Code.BLOB_TOO_LARGE: 413,
@@ -105,6 +109,10 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.members = dict(members or {})
 
+    def copy(self) -> Problem:
+        """The same problem, to be raised without a reference from the first one to the raising frames."""
+        return Problem(self.code, self.detail, status=self.status, headers=self.headers, members=self.members)
+
     def document(self) -> dict[str, Any]:
         """The problem document without the request's id."""
         return {
@@ -123,6 +131,8 @@ class Problem(Exception):
             headers.setdefault("WWW-Authenticate", 'ApiKey realm="coordinator"')
         if self.code in (Code.UNAVAILABLE, Code.JOB_NOT_READY):
             headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+        if self.code is Code.RATE_LIMITED:
+            headers.setdefault("Retry-After", str(RETRY_BUSY_SECONDS))
         document = self.document()
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         if request_id:
@@ -131,9 +141,13 @@ class Problem(Exception):
 
 
 def problem_of(refusal: Refusal) -> Problem:
-    """A refusal as an answer, with the seconds to wait if it has some."""
-    after = refusal.retry_after
-    headers = None if after is None else {"Retry-After": str(max(1, math.ceil(after)))}
+    """A refusal over HTTP, with the seconds to wait if it has some.
+
+    A client with too much open is to hold no connection for its refusal, too.
+    """
+    headers = {"Connection": "close"} if isinstance(refusal, TooManyOpen) else {}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
     return Problem(refusal.code, refusal.detail, headers=headers)
 
 
@@ -237,7 +251,10 @@ async def _on_blob_error(_: Request, error: Exception) -> Response:
         case BlobNotFound():
             return Problem(Code.BLOB_NOT_FOUND, "no such blob").response()
         case BlobStoreUnavailable():
-            return Problem(Code.UNAVAILABLE, "the blob store is out of reach; try again later").response()
+            log.warning("the blob store can't be used", error=str(error))
+            return Problem(
+                Code.UNAVAILABLE, "the blob store is out of reach or full; try again later"
+            ).response()
     raise error
 
 

@@ -26,20 +26,22 @@ async def store_upload(
     """Store a file, and note that this principal may refer to it.
 
     `declared`: its length, as far as the request says. Raises BlobError, LogUnavailable, and Refusal if the
-    principal may not store so much.
+    principal may not store so much, or has too many transfers and streams open.
     """
     limit, quotas = context.settings.max_blob_bytes, context.quotas
     known = expected_sha256 is not None and await context.blob_owners.has(principal, expected_sha256)
     most = None if quotas is None else quotas.stored_limit(principal)
     if quotas is None or most is None or known:
-        info = await context.blobs.put(content, expected_sha256=expected_sha256, max_bytes=limit)
+        with context.open_connections.stream(principal):
+            info = await context.blobs.put(content, expected_sha256=expected_sha256, max_bytes=limit)
         charge = await context.blob_owners.add(principal, info.sha256, info.size)
     else:
         upload = _Counted(quotas, principal, declared)
         try:
-            info = await context.blobs.put(
-                upload.pieces(content), expected_sha256=expected_sha256, max_bytes=limit
-            )
+            with context.open_connections.stream(principal):
+                info = await context.blobs.put(
+                    upload.pieces(content), expected_sha256=expected_sha256, max_bytes=limit
+                )
             charge = await context.blob_owners.add(principal, info.sha256, info.size, most)
         finally:
             upload.end()

@@ -26,7 +26,13 @@ router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
 
 _SENDER: Final = ("miner_id", "session_id")
 _REFUSED: Final = (Code.JOB_NOT_FOUND, Code.MINER_NOT_FOUND, Code.STALE_ATTEMPT, Code.CONFLICT_STATE)
-_REFUSED_CLAIM: Final = (*_REFUSED, Code.SESSION_NOT_LIVE, Code.MINER_DRAINING, Code.NOT_CAPABLE)
+_REFUSED_CLAIM: Final = (
+    *_REFUSED,
+    Code.SESSION_NOT_LIVE,
+    Code.MINER_DRAINING,
+    Code.NOT_CAPABLE,
+    Code.NOT_OFFERED,
+)
 
 
 async def _attempt_fields(
@@ -44,7 +50,8 @@ command_route(
     AttemptAnswer,
     name="start_attempt",
     summary="Claim an attempt",
-    description="For offers over AMQP; offers from `poll` are claimed already. A repeat is harmless.",
+    description="For offers over AMQP, with their `token`; offers from `poll` are claimed already. A "
+    "repeat is harmless.",
     fields=_attempt_fields,
     optional=_SENDER,
     example={"attempt": 1},
@@ -86,7 +93,7 @@ command_route(
         },
         "metrics": {"gpu_milliseconds": 1840},
     },
-    refused=(*_REFUSED_CLAIM, Code.INVALID_STATEMENT, Code.BLOB_NOT_FOUND),
+    refused=(*_REFUSED_CLAIM, Code.INVALID_STATEMENT, Code.INVALID_RESULT, Code.BLOB_NOT_FOUND),
 )
 command_route(
     router,

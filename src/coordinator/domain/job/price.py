@@ -1,0 +1,99 @@
+"""Prices: the limit of a job's units, the price of one unit, and the bill.
+
+A unit is one second of work. Nothing here can surprise a client: its limit is the list price unless it sets
+another one, and the units are bounded by the service's registry entry.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from decimal import ROUND_HALF_UP
+from decimal import Decimal as Exact
+from typing import Any, NamedTuple
+
+from coordinator.domain.messages import Millis
+from coordinator.domain.service import ServiceSpec, UnitsBy, UnitsByPayload
+
+PRICE_STEP = Exact("0.000001")
+_UNIT_STEP = Exact("0.001")
+
+
+class Bill(NamedTuple):
+    """The paid part of an attempt, as decimal numbers."""
+
+    units: str
+    price: str
+    measured_units: str | None
+    """The units of the whole attempt, if the job's limit cut them."""
+
+
+def max_units(spec: ServiceSpec, payload: Mapping[str, Any]) -> str:
+    """The most units that a job with this payload is billed for."""
+    limit = spec.max_units
+    if not isinstance(limit, UnitsByPayload):
+        return _limit(limit, (), spec.timeout_seconds)
+    terms = []
+    for term in limit.each:
+        count = _count(term, payload)
+        if count is None:  # the payload does not say
+            return _limit(None, (), spec.timeout_seconds)
+        terms.append((count, term.units))
+    return _limit(limit.fixed, tuple(terms), spec.timeout_seconds)
+
+
+def unit_price(asked: str | None, list_price: str) -> str:
+    """The price of one unit: the miner's own, or the list price. The claim has compared it with the limit."""
+    return list_price if asked is None else asked
+
+
+def bill(millis: Millis, price: str, limit: str) -> Bill:
+    """The bill for so many milliseconds of work at this price of a unit."""
+    paid = min(millis, _in_millis(limit))
+    total = (paid * Exact(price) / 1000).quantize(PRICE_STEP, ROUND_HALF_UP)
+    return Bill(_units(paid), format(total, "f"), None if paid == millis else _units(millis))
+
+
+def _units(millis: Millis) -> str:
+    return f"{millis // 1000}.{millis % 1000:03d}"
+
+
+@functools.lru_cache(4096)
+def _limit(fixed: str | None, terms: tuple[tuple[int | float, str], ...], timeout_seconds: int) -> str:
+    longest = Exact(timeout_seconds)
+    if fixed is None:
+        units = longest
+    else:
+        units = min(sum((_exact(n) * Exact(each) for n, each in terms), Exact(fixed)), longest)
+    return format(units.quantize(_UNIT_STEP, ROUND_HALF_UP), "f")
+
+
+@functools.lru_cache(4096)
+def _in_millis(units: str) -> Millis:
+    return int(Exact(units) * 1000)
+
+
+def _count(term: UnitsBy, payload: Mapping[str, Any]) -> int | float | None:
+    count = _number(payload.get(term.member))
+    if count is None:
+        return term.default
+    if term.minus is not None:
+        begin = _number(payload.get(term.minus))
+        if begin is None:
+            return None
+        count = count - begin + 1
+    return max(count, 0)
+
+
+def _number(value: Any) -> int | float | None:
+    match value:
+        case None | bool():
+            return None
+        case int() | float():
+            return value
+        case _:
+            return len(value)
+
+
+def _exact(number: int | float) -> Exact:
+    return Exact(number) if isinstance(number, int) else Exact(repr(number))
