@@ -180,6 +180,11 @@ class Stage:
 
         await eventually(there, f"{', '.join(miners)} registered", START_SECONDS)
 
+    def session(self, miner: str) -> dict[str, str]:
+        """The names of this miner's last session, as commands about it have them."""
+        there = [e for e in self.log.entries("miner.registered.v1") if e.data["miner_id"] == miner]
+        return {name: there[-1].data[name] for name in ("miner_id", "session_id")}
+
     def begin(self, coordinators: Iterable[str] = ("main",), **miners: Any) -> None:
         """Start these and wait for them, from code that is not asynchronous; then register the service."""
         for name in coordinators:

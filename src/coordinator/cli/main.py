@@ -11,6 +11,7 @@ import typer
 
 from coordinator import __version__
 from coordinator.cli.commands import (
+    broker_auth,
     demo,
     doctor,
     job,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command()(run.dev)
 app.command()(run.serve)
+app.command()(broker_auth.broker_auth)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(job.app, name="job")

@@ -42,6 +42,7 @@ class AsyncCoordinator:
         api_key: str | None = None,
         *,
         amqp_url: str | None = None,
+        coordinator_public_key: str | None = None,
         hmac_secret: str | None = None,
         timeout: float = ANSWER_TIMEOUT_S,
         tries: int = TRIES,
@@ -50,9 +51,10 @@ class AsyncCoordinator:
         """`url` and `api_key` (`name:secret`) default to COORDINATOR_URL and COORDINATOR_API_KEY.
 
         `hmac_secret` signs HTTP requests, for keys that require it (COORDINATOR_HMAC_SECRET). With
-        `amqp_url` commands go over RabbitMQ, many of them in one message, and reads over HTTP. `timeout` is
-        in seconds of silence; `tries` is the number of tries of each request; `transport` replaces the
-        network (in tests).
+        `amqp_url` commands go over RabbitMQ, many of them in one message, and reads over HTTP. Its answers
+        must be signed with `coordinator_public_key` (COORDINATOR_PUBLIC_KEY; without it, with the first one's
+        key). `timeout` is in seconds of silence; `tries` is the number of tries of each request; `transport`
+        replaces the network (in tests).
         """
         url = os.environ.get("COORDINATOR_URL", DEFAULT_URL) if url is None else url
         api_key = os.environ.get("COORDINATOR_API_KEY") if api_key is None else api_key
@@ -66,7 +68,9 @@ class AsyncCoordinator:
             # Imported here: clients over HTTP never pay for it.
             from coordinator.client.amqp_commands import AmqpCommands
 
-            self.commands = AmqpCommands(amqp_url, api_key, timeout=timeout, http=self.http)
+            self.commands = AmqpCommands(
+                amqp_url, api_key, coordinator_public_key, timeout=timeout, http=self.http
+            )
 
     async def close(self) -> None:
         """Close the connections. May be called twice."""

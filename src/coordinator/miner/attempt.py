@@ -250,6 +250,8 @@ class Attempt:
         """The payload, checked against the client's digest. Raises ExecutorError."""
         offer = self.offer
         payload: Any = offer.payload
+        if payload is None and offer.payload_blob is None:
+            raise ExecutorError(INVALID_PAYLOAD, "the claim's answer brought no payload", retryable=True)
         if payload is None:
             path = workspace.path / "payload.json"
             await self._blobs.download(offer.payload_blob or "", path, max_bytes=MAX_PAYLOAD_BLOB_BYTES)

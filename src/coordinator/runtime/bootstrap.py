@@ -33,6 +33,7 @@ from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
+from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
@@ -46,16 +47,14 @@ from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.job import is_final
-from coordinator.private_files import private_folder
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
 from coordinator.runtime.settings import BadSettings, Settings
+from coordinator.runtime.signing import signing_key
 from coordinator.services.catalog import load_catalog
-from coordinator.storage.connections.data_directory import KNOWN_NAMES
 
-SIGNING_KEY_FILE = "signing.key"
 BLOB_PROBE_SECONDS = 2.0
 SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
@@ -110,10 +109,11 @@ def connect(
         feed, event_log, adapters.database, quotas, watermarks, adapters.leadership
     )
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
+    private = PrivatePayloads(bus.state, payloads.of, all_services=settings.private_payloads)
     services = ServiceVersions(event_log, bus.states)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
-        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services, quotas),
+        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services, quotas, private),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),
@@ -142,6 +142,7 @@ def connect(
         OfferTokens(key),
         gateway.handle,
         receives_heartbeats,
+        private.is_private,
     )
     dispatcher.offers = health.part("offers")
     followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers)
@@ -221,14 +222,6 @@ def _probes(
         probes.append(Probe(health.part("commands"), inbox.probe_commands))
         probes.append(Probe(health.part("heartbeats"), inbox.probe_heartbeats))
     return probes
-
-
-def signing_key(settings: Settings) -> SigningKey:
-    """RECEIPT_SIGNING_KEY_HEX, or a key file in the data directory, made at the first start."""
-    if settings.receipt_signing_key_hex is not None:
-        return SigningKey.from_hex(settings.receipt_signing_key_hex.get_secret_value())
-    private_folder(settings.data_dir, known=KNOWN_NAMES)
-    return SigningKey.load_or_create(settings.data_dir / SIGNING_KEY_FILE)
 
 
 def blob_store(settings: Settings) -> BlobStore:

@@ -15,6 +15,7 @@ from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
 from coordinator.application.payloads.bodies import body_of_blob, possible_blob, store_failed
 from coordinator.application.payloads.large_documents import LargeDocuments, rough_json
+from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import Need, References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions, States
@@ -65,10 +66,12 @@ from coordinator.domain.matching import wanted
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.miner import MinerState, miner_stream
 from coordinator.domain.service import RegisteredService, service_stream
-from coordinator.wire.answers import Refused
+from coordinator.wire.answers import Accepted, Answer, Refused
 
 MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
+_CLAIMED = "claimed"
+"""The member of a claim's answer with the job's state, between `answer` and `extend`."""
 MAX_STATEMENT_MEMBERS = 32
 MAX_BLOBS = 512  # references per payload or result, because the owner of each is looked up
 
@@ -123,6 +126,7 @@ class JobCommands(Handler[Details]):
 
     noun = "job"
     routine: ClassVar[tuple[type[Command], ...]] = (AttemptCommand, JobSubmit)
+    extended: ClassVar[tuple[type[Command], ...]] = (JobStart,)
 
     def __init__(
         self,
@@ -135,10 +139,13 @@ class JobCommands(Handler[Details]):
         states: States,
         services: ServiceVersions,
         quotas: Quotas,
+        private: PrivatePayloads | None = None,
     ) -> None:
-        """`key` signs the receipts, and keys the tokens of offers."""
+        """`key` signs the receipts, and keys the tokens of offers. `private` completes the answers to claims
+        of private jobs."""
         self._quotas = quotas
         self._tokens = OfferTokens(key)
+        self._private = private
         self._key = key
         self._secret = fingerprint_secret(key)
         self._names = names
@@ -499,7 +506,23 @@ class JobCommands(Handler[Details]):
         details = prepared.details
         if isinstance(details, PreparedResult) and details.breach is not None:
             return Refused(details.breach.code, f"{details.breach.detail}; the attempt has failed")
-        return answer(state, cast("JobCommand", prepared.intent.command))
+        body = answer(state, cast("JobCommand", prepared.intent.command))
+        if self._private and isinstance(prepared.intent.command, JobStart) and isinstance(state, Running):
+            body[_CLAIMED] = state
+        return body
+
+    async def extend(self, prepared: Prepared[Details], answer: Accepted) -> Answer:
+        """The answer to a claim, with the payload of a private job."""
+        body = dict(answer.body)
+        claimed = body.pop(_CLAIMED, None)
+        if self._private is not None and isinstance(claimed, Running):
+            command = cast("JobStart", prepared.intent.command)
+            try:
+                body |= await self._private.of_claim(claimed, sealed=command.sealed)
+            except LogUnavailable:
+                # The claim is in the log; its repeat gets the payload.
+                return Refused(Code.UNAVAILABLE, "the payload is out of reach; send the claim again")
+        return Accepted(answer.position, body)
 
     def refused(self, prepared: Prepared[Details]) -> None:
         """A refused job uses nothing."""

@@ -72,10 +72,12 @@ class Dispatcher(FollowerBase):
         tokens: OfferTokens,
         handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]],
         listening: Callable[[], bool] = lambda: True,
+        is_private: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """`offer_timeout`: seconds. `handle` takes commands: quarantines, and ends of overdue attempts.
 
-        `listening`: whether results can reach us now.
+        `listening`: whether results can reach us now. `is_private(service)`: whether its offers withhold the
+        payload.
         """
         self._listening = listening
         self._lenient_until = 0.0
@@ -85,6 +87,7 @@ class Dispatcher(FollowerBase):
         self._commands: asyncio.Task[None] | None = None
         self._looked_at = -LOOK_SECONDS
         self._payloads = payloads
+        self._is_private = is_private
         self._database = database
         self._queues = queues
         self._hints = hints
@@ -231,9 +234,16 @@ class Dispatcher(FollowerBase):
         missed: set[str] = {work.job_id for work in works}
         try:
             ids = {w.job_id: UUID(w.job_id) for w in works}
-            payloads = await self._payloads.of(ids.values())
+            private = await self._private_among({w.service for w in works})
+            payloads = await self._payloads.of([ids[w.job_id] for w in works if w.service not in private])
             offers = [
-                [self._offer(profile, w, payloads.get(ids[w.job_id])) for w in bundle] for bundle in bundles
+                [
+                    self._offer(
+                        profile, w, payloads.get(ids[w.job_id]), withholds_payload=w.service in private
+                    )
+                    for w in bundle
+                ]
+                for bundle in bundles
             ]
             known = [[o for o in bundle if o is not None] for bundle in offers]
             unsent = await self._queues.publish(profile.id, [bundle for bundle in known if bundle])
@@ -245,6 +255,10 @@ class Dispatcher(FollowerBase):
             self._unsent += len(missed)
             unpublished = [work for work in works if work.job_id in missed]
             known_work.take_back([work for work in unpublished if known_work.is_offered(work, profile)])
+
+    async def _private_among(self, services: set[str]) -> set[str]:
+        check = self._is_private
+        return set() if check is None else {service for service in services if await check(service)}
 
     def _take_back_late(self, now: float) -> None:
         """Take back offers that nobody claimed in time, at a bounded rate; `place_retries` repeats them."""
@@ -261,8 +275,11 @@ class Dispatcher(FollowerBase):
                 left -= len(late)
                 self.work.take_back_late(profile, late, now)
 
-    def _offer(self, profile: Profile, work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
-        return _offer(work, stored, self._tokens.token(work.job_id, work.attempt, profile.id))
+    def _offer(
+        self, profile: Profile, work: QueuedWork, stored: StoredPayload | None, *, withholds_payload: bool
+    ) -> Offer | None:
+        token = self._tokens.token(work.job_id, work.attempt, profile.id)
+        return _private_offer(work, token) if withholds_payload else _offer(work, stored, token)
 
     # --- commands -------------------------------------------------------------------------------------------
     def _send_commands(self, now: float) -> None:
@@ -352,6 +369,22 @@ def _apply_sessions(tables: Tables, events: Sequence[Recorded]) -> None:
 
 def _from_row(row: Row) -> QueuedWork:
     return QueuedWork(*(row[name] for name in QueuedWork._fields))
+
+
+def _private_offer(work: QueuedWork, token: str) -> Offer:
+    return Offer(
+        job_id=UUID(work.job_id),
+        attempt=work.attempt,
+        token=token,
+        service=work.service,
+        private=True,
+        payload_salt="",
+        payload_digest=work.payload_digest,
+        timeout_seconds=work.timeout_seconds,
+        expires_at=work.expires_at,
+        client=work.client,
+        traceparent=work.traceparent or None,
+    )
 
 
 def _offer(work: QueuedWork, stored: StoredPayload | None, token: str) -> Offer | None:

@@ -116,6 +116,7 @@ def run(
             concurrency=concurrency,
             coordinator_url=address,
             amqp_url=broker,
+            coordinator_keys=_coordinator_keys(settings.coordinator_public_key),
             key_file=key_file or DEFAULT_KEY_FILE,
             models=tuple(model or ()),
             region=region,
@@ -307,11 +308,20 @@ async def _run(config: MinerConfig, as_json: bool) -> Exit:
     return Exit.INTERRUPTED if interrupted else Exit.OK
 
 
+def _coordinator_keys(text: str) -> tuple[str, ...]:
+    from coordinator.wire.signed_messages import VARIABLE, read_keys
+
+    try:
+        return read_keys(text)
+    except ValueError as error:
+        raise usage(f"{VARIABLE}: {error}", "Copy `signing_key_id` from the coordinator's /health.") from None
+
+
 def _transport(config: MinerConfig) -> Transport:
     if config.amqp_url:
         from coordinator.miner.amqp import AmqpTransport
 
-        return AmqpTransport(config.amqp_url, config.key)
+        return AmqpTransport(config.amqp_url, config.key, coordinator_keys=config.coordinator_keys)
     from coordinator.miner.http import HttpTransport
 
     return HttpTransport(config.coordinator_url, config.key)

@@ -63,6 +63,9 @@ class AttemptCommand(Command):
 class JobStart(AttemptCommand, topic="job.start", senders={Role.MINER}):
     """Claim an offered attempt; an accepted claim gives this session the lease."""
 
+    sealed: StrictBool = False
+    """Whether a private payload in the answer is sealed to the miner's registered key."""
+
 
 class JobComplete(AttemptCommand, topic="job.complete", senders={Role.MINER}):
     """Hand in a result with the miner's signed statement; also claims an unclaimed attempt."""

@@ -62,6 +62,15 @@ class AttemptAnswer(CommandAnswer):
     attempt: int
 
 
+class StartAnswer(AttemptAnswer):
+    """Of a private job it has the payload, too: as in an offer, or sealed if that was asked for."""
+
+    payload: dict[str, Any] | None = None
+    payload_blob: str | None = None
+    payload_salt: str | None = None
+    sealed: dict[str, str] | None = None
+
+
 class ProgressAnswer(CommandAnswer):
     """The report was passed on. `position` is the last position known here; reports are not in the log."""
 

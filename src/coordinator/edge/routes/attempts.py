@@ -20,7 +20,7 @@ from coordinator.edge.http.commands import progress_report, same_job, with_sessi
 from coordinator.edge.http.credentials import Miner
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import reply
-from coordinator.edge.models.miners import AttemptAnswer, ProgressAnswer, ResultAnswer
+from coordinator.edge.models.miners import AttemptAnswer, ProgressAnswer, ResultAnswer, StartAnswer
 
 router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
 
@@ -47,7 +47,7 @@ command_route(
     "POST",
     "/start",
     JobStart,
-    AttemptAnswer,
+    StartAnswer,
     name="start_attempt",
     summary="Claim an attempt",
     description="For offers over AMQP, with their `token`; offers from `poll` are claimed already. A "
