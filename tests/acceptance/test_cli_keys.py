@@ -94,3 +94,31 @@ def test_keys_are_for_admins(coordinator: Coordinator) -> None:
     made = create(coordinator, "frank")
     ran = coordinator.run("key", "list", "--json", COORDINATOR_API_KEY=made["key"])
     assert (5, "FORBIDDEN") == (ran.code, json.loads(ran.err)["code"])
+
+
+def test_limits_are_set_shown_and_listed(coordinator: Coordinator) -> None:
+    """An admin sets limits of a name and sees all names; the name sees its own, and who set them."""
+    key = create(coordinator, "erin")["key"]
+    limits = ("--queued-jobs", "1", "--stored-bytes", "2G", "--miners", "unlimited", "--max-priority", "3")
+    told = coordinator.run("quota", "set", "erin", *limits, "--reason", "a trial", "--json").json()
+    assert ("erin", 1, 2 * 2**30, "unlimited", 3) == (
+        told["name"],
+        *(told["own_limits"][limit] for limit in ("queued_jobs", "stored_bytes", "miners", "max_priority")),
+    )
+    submit = ("job", "submit", "checksum", "--payload", '{"text": "hello"}')
+    assert 0 == coordinator.run(*submit, COORDINATOR_API_KEY=key).code
+    refused = coordinator.run(*submit, COORDINATOR_API_KEY=key)
+    assert (3, True) == (refused.code, refused.err.startswith("QUEUE_FULL: erin has 1 queued jobs of 1"))
+    rows = coordinator.run("quota", "show", COORDINATOR_API_KEY=key).out.splitlines()
+    assert [["queued_jobs", "1", "1", "own"]] == [r.split() for r in rows if "queued_jobs" in r]
+    assert [["commands_per_minute", "-", "unlimited", "settings"]] == [
+        r.split() for r in rows if "commands_per_minute" in r
+    ]
+    shown = coordinator.run("quota", "show", "erin", "--json").json()
+    assert (1, 3) == (shown["used"]["queued_jobs"], shown["limits"]["max_priority"])
+    assert "erin" in coordinator.run("quota", "list").out
+    assert 0 == coordinator.run("quota", "set", "erin", "--queued-jobs", "default").code
+    assert 0 == coordinator.run(*submit, COORDINATOR_API_KEY=key).code
+    for wrong in (("--miners", "-1"), ("--queued-jobs", "2G"), ("--max-priority", "unlimited"), ()):
+        assert 2 == coordinator.run("quota", "set", "erin", *wrong).code
+    assert 5 == coordinator.run("quota", "list", COORDINATOR_API_KEY=key).code

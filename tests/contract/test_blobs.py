@@ -343,3 +343,15 @@ def test_settings_that_name_no_store_are_refused(setting: str) -> None:
     """A misspelt setting stops the start instead of storing blobs somewhere unexpected."""
     with pytest.raises(ValueError):
         open_blob_store(setting)
+
+
+async def test_a_blob_is_removed_only_if_it_was_stored_before_a_moment(subject: Subject) -> None:
+    """What was stored again since then stays; what is not there is gone, and no name leads elsewhere."""
+    info = await subject.store.put(chunks(b"old"), expected_sha256=None, max_bytes=LIMIT)
+    assert await subject.store.delete_older(info.sha256, time.time() - 3600) is False
+    assert await subject.store.stat(info.sha256) == info
+    assert await subject.store.delete_older(info.sha256, time.time() + 3600) is True
+    assert await subject.store.stat(info.sha256) is None
+    assert await subject.store.delete_older(info.sha256, time.time() + 3600) is True
+    for name in HOSTILE_NAMES:
+        assert await subject.store.delete_older(name, time.time() + 3600) is True

@@ -362,6 +362,16 @@ def test_erasing_leaves_the_log(log: EventLog) -> None:
     assert recorded(appended, events) == log.read(0, 10)
 
 
+def test_erasing_one_kind_leaves_the_other(log: EventLog) -> None:
+    """A result may go while its payload stays, and the other way round."""
+    a, b = uuid4(), uuid4()
+    log.append([new(a), new(b)], [p for job in (a, b) for p in (payload(job), payload(job, b"R", "result"))])
+    log.erase([a], "result")
+    log.erase([b], "payload")
+    assert {a: payload(a)} == log.payloads("payload", [a, b])
+    assert {b: payload(b, b"R", "result")} == log.payloads("result", [a, b])
+
+
 def test_what_was_appended_stays(shared: Logs) -> None:
     """A log that is opened again has everything that an earlier one was answered for."""
     first = shared()

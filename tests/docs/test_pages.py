@@ -96,7 +96,7 @@ def test_the_example_of_an_aggregate_is_the_one_of_the_tests() -> None:
     """The code on the page is part of the file that it names."""
     text = (DOCS / "how-to-add.md").read_text(encoding="utf-8")
     [shown] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    example = (ROOT / "tests" / "harness" / "example" / "quota.py").read_text(encoding="utf-8")
+    example = (ROOT / "tests" / "harness" / "example" / "budget.py").read_text(encoding="utf-8")
 
     assert textwrap.indent(shown, "    ") in example
 

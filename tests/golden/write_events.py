@@ -31,6 +31,7 @@ from coordinator.domain.matching import Capabilities, Constraints, Gpu
 from coordinator.domain.messages import Event, Metadata
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, miner_stream
 from coordinator.domain.name import NameClaimed, NameReleased, name_stream
+from coordinator.domain.quota import OwnLimits, QuotaWasSet, quota_stream
 from coordinator.domain.service import (
     Pricing,
     Requirements,
@@ -79,6 +80,7 @@ def submitted(common: dict[str, object]) -> JobSubmitted:
         max_attempts=2,
         payload_digest="ab" * 32,
         fingerprint="cd" * 32,
+        payload_bytes=2048,
         timeout_seconds=3600,
         list_price="0.25",
         max_units="3600.000",
@@ -121,6 +123,7 @@ def streams() -> list[tuple[UUID, list[Event]]]:
         miner_id="node1@rig",
         session_id="session-2",
         result_digest="ef" * 32,
+        result_bytes=512,
         metrics={},
         receipt={"receipt_id": "r-1", "nested": {"price": "3.00", "list": [1, 2.5, None, True]}},
     )
@@ -188,6 +191,9 @@ def streams() -> list[tuple[UUID, list[Event]]]:
     name = {"name": "speech_to_text", "service": "whisper"}
     named: list[Event] = [NameClaimed(**by, **name, at=NOON), NameReleased(**by, **name, at=NOON + 1)]
     all_streams.append((name_stream("speech_to_text"), named))
+    own = OwnLimits(queued_jobs=500, stored_bytes="unlimited", max_priority=5)
+    was_set = QuotaWasSet(by="root", at=NOON, name="alice", limits=own, reason="a trial")
+    all_streams.append((quota_stream("alice"), [was_set]))
     about = {"principal": "rig", "service": "whisper"}
     standing: list[Event] = [
         StandingQuarantined(**by, **about, at=NOON, reason="3 bad outcomes of late", probes=True),

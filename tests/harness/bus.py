@@ -17,9 +17,11 @@ from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Appended, Clock, Intent, NewEvent, Recorded, StoredPayload
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.keys import SigningKey
-from coordinator.domain.job import JobSubmit, is_final
+from coordinator.domain.job import JobSubmit, JobSubmitted, is_final
 from coordinator.domain.messages import Command, Principal, Role
+from coordinator.domain.quota import Limits
 from coordinator.wire.answers import Answer, Refused
 from tests.harness.deciding import a_spec
 from tests.harness.memory_log import MemoryEventLog
@@ -73,9 +75,11 @@ class Bench:
         log: Any,
         unowned: set[tuple[str, str]] | None = None,
         more: Sequence[Handler[Any]] = (),
+        limits: Limits | None = None,
         blobs: Any = None,
     ) -> None:
-        """`unowned`: blobs that are not their senders'; `more`: handlers of other nouns; `blobs`: a store."""
+        """`unowned`: blobs that are not their senders'; `more`: other handlers; `blobs`: a store."""
+        self.quotas = Quotas(limits or Limits(), CLOCK.monotonic)
         self.log = log
         self.unowned = unowned if unowned is not None else set()
         self.clock = ManualClock()
@@ -96,16 +100,21 @@ class Bench:
                 ids,
                 self.bus.states,
                 ServiceVersions(log, self.bus.states),
+                self.quotas,
             ),
             ServiceCommands(self.names),
             *more,
         )
         nobody = cast("Any", None)  # no heartbeats come in here
-        self.gateway = CommandGateway(self.bus, handlers, nobody, self.names)
+        self.gateway = CommandGateway(self.bus, handlers, nobody, self.names, self.quotas)
 
     def _on_committed(self, appended: Appended, _: Sequence[StoredPayload]) -> None:
         self.committed.append(appended)
         self.names.note(appended.events)
+        for recorded in appended.events:
+            self.quotas.usage.note(recorded)
+            if isinstance(recorded.event, JobSubmitted):
+                self.quotas.job_decided(recorded.event.client, recorded.stream)
 
     async def prepare(self, *commands: Command, by: Principal = ALICE) -> list[Prepared[Any]]:
         prepared = await self.gateway._prepare([Intent(c, by) for c in commands])

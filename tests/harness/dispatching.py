@@ -71,9 +71,12 @@ class Table:
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         work = sorted(self.rows["open_work"].values(), key=lambda row: row["position"])
         queued = [row for row in work if row["miner_id"] is None and not row["tried"]]
+        in_use = {row["job_class"] for row in work}
         match statement:
             case "dispatch_classes":
-                return list(self.rows["work_classes"].values())
+                return [row for name, row in self.rows["work_classes"].items() if name in in_use]
+            case "dispatch_unused_classes":
+                return [row for name, row in self.rows["work_classes"].items() if name not in in_use]
             case "dispatch_sessions":
                 return list(self.rows["work_sessions"].values())
             case "dispatch_running":

@@ -29,7 +29,7 @@ from coordinator.storage.tables.sqlite import SqliteDatabase
 from tests.harness.logbook import FINAL_TOPICS, Entry, Logbook
 from tests.harness.waiting import eventually
 
-FOLLOWERS = {"projector", "dispatcher", "publisher", "timers"}
+FOLLOWERS = {"projector", "dispatcher", "publisher", "timers", "usage"}
 MAX_TOLD = 12
 SETTLED_QUEUES = ("coordinator.commands", "coordinator.dead")
 SETTLED_SECONDS = 60.0

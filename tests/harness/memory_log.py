@@ -85,10 +85,14 @@ class MemoryEventLog:
             found = {job: self._payloads.get((job, kind)) for job in job_ids}
         return {job: payload for job, payload in found.items() if payload is not None}
 
-    def erase(self, job_ids: Collection[UUID]) -> None:
+    def erase(self, job_ids: Collection[UUID], kind: PayloadKind | None = None) -> None:
         erased = set(job_ids)
         with self._lock:
-            self._payloads = {key: p for key, p in self._payloads.items() if p.job_id not in erased}
+            self._payloads = {
+                key: p
+                for key, p in self._payloads.items()
+                if p.job_id not in erased or kind not in (None, p.kind)
+            }
 
     def close(self) -> None:
         self._head.close()

@@ -100,7 +100,7 @@ def a_service(service: str, retired: int, category: str) -> dict[str, Any]:
 
 def an_owner(digest: str, principal: str) -> dict[str, Any]:
     key = f"{digest}/{principal}"
-    return {"key": key, "digest": digest, "principal": principal, "size": 5, "at": 1}
+    return {"key": key, "digest": digest, "principal": principal, "size": 5, "at": 1, "used_at": 1}
 
 
 def rows(database: Database, statement: str, column: str, **params: Any) -> list[Any]:

@@ -87,12 +87,12 @@ async def test_a_receipt_that_the_tables_lack_is_asked_for_again(edge: Bench) ->
 
 
 async def test_a_result_that_was_erased_is_gone(edge: Bench) -> None:
-    """After an erasure the result is 404 and the receipt still there."""
+    """After an erasure the result is 410 and the receipt still there."""
     await edge.register()
     job = await edge.finish(edge.alice, {"ok": True})
     await asyncio.to_thread(edge.coordinator.adapters.log.erase, [UUID(job)])
     answer = await edge.alice.get(f"/v1/jobs/{job}/result")
-    assert (answer.status_code, answer.json()["code"]) == (404, "BLOB_NOT_FOUND")
+    assert (answer.status_code, answer.json()["code"]) == (410, "CONTENT_EXPIRED")
     assert (await edge.alice.get(f"/v1/jobs/{job}/receipt")).status_code == 200
 
 

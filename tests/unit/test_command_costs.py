@@ -19,6 +19,7 @@ from coordinator.application.commands import jobs
 from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import Intent
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.blobs.port import BlobInfo
 from coordinator.broker.envelope import ReceivedMessage, read_commands
 from coordinator.crypto.canonical import canonical_json
@@ -29,12 +30,15 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import Completed, Queued, Running
 from coordinator.domain.messages import SYSTEM, Principal, Role
 from coordinator.domain.miner import MinerRegister
+from coordinator.domain.quota import Limits
 from coordinator.domain.service import ServiceRegister, ServiceRevise
 from coordinator.runtime.garbage_collection import collecting_rarely
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.limits import MAX_BODY_BYTES, MAX_CONTAINERS, MAX_VALUES
 from tests.harness.bus import ALICE, Bench, WatchedLog, codes
 from tests.harness.deciding import a_spec, capabilities
+
+UNLIMITED = Quotas(Limits(), time.monotonic)
 
 RIG = Principal("rig", Role.MINER)
 ADMIN = Principal("root", Role.ADMIN)
@@ -150,7 +154,9 @@ def proof(job: Any, attempt: int, result: Any, **changes: Any) -> dict[str, Any]
 async def stand() -> AsyncIterator[Stand]:
     """A service that takes anything (whisper), one that takes numbers (numbers), and a miner with both."""
     blobs = Blobs()
-    bench = Bench(WatchedLog(), more=[MinerCommands(cast("Any", None), MinerPeriods(1, 30))], blobs=blobs)
+    bench = Bench(
+        WatchedLog(), more=[MinerCommands(cast("Any", None), MinerPeriods(1, 30), UNLIMITED)], blobs=blobs
+    )
     await bench.bus.start()
     strict = a_spec(id="numbers", name="Numbers", input_schema=NUMBERS, output_schema=NUMBERS)
     await bench.send(ServiceRegister(spec=a_spec()), ServiceRegister(spec=strict), by=SYSTEM)
@@ -403,7 +409,7 @@ async def test_a_result_that_comes_too_late_costs_no_digest_and_leaves_no_blob(
 
 async def test_a_refusal_by_states_in_memory_is_decided_by_fresh_ones(stand: Stand) -> None:
     """Another process made the entry and the lease: memory does not know them yet."""
-    other = Bench(stand.bench.log, more=[MinerCommands(cast("Any", None), MinerPeriods(1, 30))])
+    other = Bench(stand.bench.log, more=[MinerCommands(cast("Any", None), MinerPeriods(1, 30), UNLIMITED)])
     await other.bus.start()
     job_id = await stand.running({})
     [answer] = await other.gateway.handle(

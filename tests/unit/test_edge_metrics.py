@@ -11,7 +11,13 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.application.metrics import BusMetrics, CoordinatorMetrics, FollowerMetrics, WorkMetrics
+from coordinator.application.metrics import (
+    BusMetrics,
+    CoordinatorMetrics,
+    FollowerMetrics,
+    QuotaMetrics,
+    WorkMetrics,
+)
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Code
 from coordinator.edge import create_app
@@ -46,6 +52,14 @@ METRICS = CoordinatorMetrics(
         busy_slots=2,
         profiles=2,
         classes=5,
+    ),
+    quotas=QuotaMetrics(
+        names=12,
+        own_limits=3,
+        payload_bytes=1000,
+        blob_bytes=2000,
+        refusals={"queued_jobs": 7},
+        expired={"uploads": 2},
     ),
 )
 
@@ -104,6 +118,13 @@ async def test_it_shows_what_the_parts_count() -> None:
         ("coordinator_slots_busy", ()): 2,
         ("coordinator_profiles", ()): 2,
         ("coordinator_classes", ()): 5,
+        ("coordinator_quota_names", ()): 12,
+        ("coordinator_quota_own_limits", ()): 3,
+        ("coordinator_stored_bytes", ("payloads",)): 1000,
+        ("coordinator_stored_bytes", ("uploads",)): 2000,
+        ("coordinator_quota_refusals_total", ("queued_jobs",)): 7,
+        ("coordinator_quota_refusals_total", ("stored_bytes",)): 0,
+        ("coordinator_expired_total", ("uploads",)): 2,
         ("coordinator_http_requests_under_way", ()): 1,
     }
     assert expected.items() <= told.items()

@@ -23,22 +23,22 @@ from tests.harness.metadata import TRACEPARENT
 
 
 @pytest.fixture(scope="module")
-def quotas() -> Iterator[Handler[Any]]:
+def budgets() -> Iterator[Handler[Any]]:
     """The example's handler; importing it registers its commands and events, which no other test may see."""
     before = [(registry, dict(registry)) for registry in (COMMANDS, EVENTS, EVOLVE)]
-    from tests.harness.example.quotas import QuotaCommands
+    from tests.harness.example.budgets import BudgetCommands
 
-    yield QuotaCommands()
+    yield BudgetCommands()
     for registry, entries in before:
         registry.clear()
         registry.update(entries)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-async def bench(quotas: Handler[Any], tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(budgets: Handler[Any], tmp_path: Path) -> AsyncIterator[Bench]:
     migrate(tmp_path / "log.db")
     log = SqliteEventLog(tmp_path / "log.db")
-    bench = Bench(log, more=[quotas])
+    bench = Bench(log, more=[budgets])
     await bench.bus.start()
     yield bench
     await bench.bus.stop()
@@ -47,31 +47,31 @@ async def bench(quotas: Handler[Any], tmp_path: Path) -> AsyncIterator[Bench]:
 
 async def move(bench: Bench, by: Any = ADMIN, **fields: Any) -> Answer:
     """As an edge sends it: by name, with the fields of a message."""
-    command = parse_command("quota.move", fields)
+    command = parse_command("budget.move", fields)
     [answer] = await bench.gateway.handle([Intent(command, by, f"message-{fields['jobs']}", TRACEPARENT)])
     return answer
 
 
-async def test_a_decision_over_two_streams_goes_the_whole_way(bench: Bench, quotas: Handler[Any]) -> None:
+async def test_a_decision_over_two_streams_goes_the_whole_way(bench: Bench, budgets: Handler[Any]) -> None:
     """Command, decision over two streams, one append, states, and what another process reads back."""
-    from tests.harness.example.quota import Quota, quota_stream
+    from tests.harness.example.budget import Budget, budget_stream
 
     assert Accepted(1, {"client": "alice", "jobs": 10}) == await move(bench, to="alice", jobs=10)
     assert Accepted(3, {"client": "bob", "jobs": 4}) == await move(bench, to="bob", take_from="alice", jobs=4)
 
     recorded = bench.log.read(0, 10)
     expected = [
-        ("quota.moved_in.v1", quota_stream("alice"), 1, "message-10"),
-        ("quota.moved_out.v1", quota_stream("alice"), 2, "message-4"),
-        ("quota.moved_in.v1", quota_stream("bob"), 1, "message-4"),
+        ("budget.moved_in.v1", budget_stream("alice"), 1, "message-10"),
+        ("budget.moved_out.v1", budget_stream("alice"), 2, "message-4"),
+        ("budget.moved_in.v1", budget_stream("bob"), 1, "message-4"),
     ]
     assert expected == [(r.event.topic, r.stream, r.version, r.metadata.command_id) for r in recorded]
     assert {TRACEPARENT} == {r.metadata.traceparent for r in recorded}
     assert [1, 2] == [len(appended.events) for appended in bench.committed]  # one transaction a decision
 
-    other = Bench(bench.log, more=[quotas])
-    states = [await other.bus.state(quota_stream(name)) for name in ("alice", "bob", "carol")]
-    assert [Quota("alice", 6), Quota("bob", 4), None] == states
+    other = Bench(bench.log, more=[budgets])
+    states = [await other.bus.state(budget_stream(name)) for name in ("alice", "bob", "carol")]
+    assert [Budget("alice", 6), Budget("bob", 4), None] == states
 
 
 async def test_a_refusal_leaves_both_streams_alone(bench: Bench) -> None:
@@ -85,10 +85,10 @@ async def test_a_refusal_leaves_both_streams_alone(bench: Bench) -> None:
     assert 1 == bench.log.head()
 
 
-async def test_both_streams_are_guarded(bench: Bench, quotas: Handler[Any]) -> None:
-    """Another process that moved the giver's quota meanwhile is noticed: nothing is given twice."""
+async def test_both_streams_are_guarded(bench: Bench, budgets: Handler[Any]) -> None:
+    """Another process that moved the giver's budget meanwhile is noticed: nothing is given twice."""
     await move(bench, to="alice", jobs=5)
-    other = Bench(bench.log, more=[quotas])
+    other = Bench(bench.log, more=[budgets])
     await other.bus.start()
     try:
         assert isinstance(await move(other, to="bob", take_from="alice", jobs=4), Accepted)

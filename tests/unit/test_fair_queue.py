@@ -33,6 +33,46 @@ def test_a_higher_priority_goes_first_whatever_its_age() -> None:
     assert numbers(fair_queue.take({"c"}, 3)) == [3, 2, 1]
 
 
+def test_a_flood_of_the_highest_priority_leaves_every_fourth_turn_to_others() -> None:
+    """300 jobs of priority 9 hold up another client's jobs of priority 0 by three turns each, not by 300."""
+    fair_queue = FairQueue()
+    for number in range(300):
+        fair_queue.add(work(number, client="greedy", priority=9))
+    for number in range(300, 303):
+        fair_queue.add(work(number, client="modest"))
+    taken = [w for _ in range(16) for w in fair_queue.take({"c"}, 1)]
+    assert [place for place, w in enumerate(taken) if w.client == "modest"] == [3, 7, 11]
+    assert Counter(w.priority for w in taken) == {9: 13, 0: 3}
+
+
+def test_the_turns_beside_the_priorities_are_shared_by_the_clients_that_wait() -> None:
+    """Two clients of low priorities get as many of those turns each, whoever came first."""
+    fair_queue = FairQueue()
+    for number in range(400):
+        fair_queue.add(work(number, client="greedy", priority=9))
+    for number in range(400, 500):
+        fair_queue.add(work(number, client="first"))
+    fair_queue.take({"c"}, 40)
+    for number in range(500, 600):
+        fair_queue.add(work(number, client="second", priority=1))
+    others = [w.client for w in fair_queue.take({"c"}, 160) if w.client != "greedy"]
+    assert len(others) == 40
+    assert Counter(others[20:]) == {"first": 10, "second": 10}, others
+
+
+def test_a_long_wait_earns_few_turns_in_a_row() -> None:
+    """A client that waited behind higher priorities can't shut out the others once it has their priority."""
+    fair_queue = FairQueue()
+    for number in range(450):
+        fair_queue.add(work(number, client="greedy", priority=9))
+    fair_queue.add(work(1000, client="patient"))
+    fair_queue.add(work(1001, client="patient"))
+    fair_queue.take({"c"}, 300)
+    for number in range(2000, 2200):
+        fair_queue.add(work(number, client="patient", priority=9))
+    assert Counter(w.client for w in fair_queue.take({"c"}, 100))["greedy"] >= 40
+
+
 def test_clients_take_turns_however_much_one_of_them_has_queued() -> None:
     """Of two clients with equal priority, each gets every other place."""
     fair_queue = FairQueue()
@@ -221,10 +261,10 @@ def _reload(fair_queue: FairQueue, table: list[QueuedWork]) -> list[QueuedWork]:
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.sampled_from(["x", "y"])), max_size=60),
     st.integers(1, 7),
 )
-def test_everything_is_taken_once_and_priorities_never_rise(
+def test_everything_is_taken_once_and_a_clients_priorities_never_rise(
     jobs: list[tuple[str, int, str]], at_once: int
 ) -> None:
-    """Whatever is queued: each job is taken exactly once, the higher priorities first."""
+    """Whatever is queued: each job is taken exactly once, the higher priorities of a client first."""
     fair_queue = FairQueue()
     for number, (client, priority, job_class) in enumerate(jobs):
         fair_queue.add(work(number, client=client, priority=priority, job_class=job_class))
@@ -232,5 +272,6 @@ def test_everything_is_taken_once_and_priorities_never_rise(
     while batch := fair_queue.take({"x", "y"}, at_once):
         taken += batch
     assert sorted(numbers(taken)) == list(range(len(jobs)))
-    priorities = [w.priority for w in taken]
-    assert priorities == sorted(priorities, reverse=True)
+    for client in "abc":
+        priorities = [w.priority for w in taken if w.client == client]
+        assert priorities == sorted(priorities, reverse=True)

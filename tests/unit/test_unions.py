@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from coordinator.domain import job, key, miner, name, service, standing
+from coordinator.domain import job, key, miner, name, quota, service, standing
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.registry import COMMANDS, EVENTS
 
@@ -16,16 +16,22 @@ NOUNS: dict[str, tuple[Any, Any]] = {
     "service": (service.ServiceEvent, service.ServiceCommand),
     "name": (name.NameEvent, None),
     "key": (key.KeyEvent, key.KeyCommand),
+    "quota": (quota.QuotaEvent, quota.QuotaCommand),
     "standing": (standing.StandingEvent, standing.StandingCommand),
 }
+
+
+def members(union: Any) -> set[Any]:
+    """The classes of a union; of one class, that one."""
+    return set() if union is None else set(get_args(union) or (union,))
 
 
 @pytest.mark.parametrize("noun", NOUNS)
 def test_a_union_has_all_that_is_registered(noun: str) -> None:
     """A checker names the places that a new event needs only if the event is in its noun's union."""
     events, commands = NOUNS[noun]
-    assert {event for event in EVENTS.values() if event.noun == noun} == set(get_args(events))
-    assert {command for command in COMMANDS.values() if command.noun == noun} == set(get_args(commands))
+    assert {event for event in EVENTS.values() if event.noun == noun} == members(events)
+    assert {command for command in COMMANDS.values() if command.noun == noun} == members(commands)
 
 
 def test_every_noun_is_looked_at_here() -> None:

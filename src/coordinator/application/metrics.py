@@ -69,6 +69,22 @@ class WorkMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaMetrics:
+    """The quotas of all names together; what was refused and removed by this process since its start."""
+
+    names: int
+    """Names that use anything."""
+    own_limits: int
+    """Names with limits of their own."""
+    payload_bytes: int
+    blob_bytes: int
+    refusals: Mapping[str, int]
+    """By limit."""
+    expired: Mapping[str, int]
+    """Removed files, payloads, results and rows, by kind."""
+
+
+@dataclass(frozen=True, slots=True)
 class CoordinatorMetrics:
     """All metrics of a process."""
 
@@ -81,3 +97,4 @@ class CoordinatorMetrics:
     followers: Mapping[str, FollowerMetrics] = field(default_factory=dict)
     work: WorkMetrics | None = None
     """None if another process dispatches."""
+    quotas: QuotaMetrics | None = None

@@ -134,8 +134,11 @@ class EventLog(Protocol):
     def payloads(self, kind: PayloadKind, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
         """These jobs' payloads or results, in one query; erased and unknown ones are absent."""
 
-    def erase(self, job_ids: Collection[UUID]) -> None:
-        """Delete these jobs' payloads, results and salts for good. The log stays unchanged."""
+    def erase(self, job_ids: Collection[UUID], kind: PayloadKind | None = None) -> None:
+        """Delete these jobs' payloads and results (or those of one kind), with their salts, for good.
+
+        The log stays unchanged.
+        """
 
     def close(self) -> None:
         """Close all connections and wake all waiting calls. May be called twice."""
@@ -264,6 +267,13 @@ class BlobSource(Protocol):
     """The source of such bodies."""
 
     def get(self, sha256: str) -> AsyncIterator[bytes]: ...
+
+
+class BlobRemoval(Protocol):
+    """The store of bodies that nobody needs any more."""
+
+    async def delete_older(self, sha256: str, before: float) -> bool:
+        """Remove a blob unless it was stored again since `before` (Unix seconds); whether it is gone."""
 
 
 class BlobName(Protocol):

@@ -100,8 +100,8 @@ class WatchedLog:
     def payloads(self, kind: PayloadKind, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
         return self._reading(lambda: self._inner.payloads(kind, job_ids))
 
-    def erase(self, job_ids: Collection[UUID]) -> None:
-        self._inner.erase(job_ids)
+    def erase(self, job_ids: Collection[UUID], kind: PayloadKind | None = None) -> None:
+        self._inner.erase(job_ids, kind)
 
     def close(self) -> None:
         self._inner.close()

@@ -98,6 +98,23 @@ class LocalBlobStore:
         if is_blob_name(sha256):
             await in_thread(lambda: self._path(sha256).unlink(missing_ok=True))
 
+    async def delete_older(self, sha256: str, before: float) -> bool:
+        """See BlobStore.delete_older."""
+        if not is_blob_name(sha256):
+            return True
+        path = self._path(sha256)
+
+        def remove() -> bool:
+            try:
+                if path.stat().st_mtime >= before:
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                pass
+            return True
+
+        return await in_thread(remove)
+
     async def probe(self) -> None:
         """See BlobStore.probe: writes a small file and removes it."""
         try:

@@ -74,6 +74,9 @@ class BlobStore(Protocol):
     async def delete(self, sha256: str) -> None:
         """Remove a blob. Does nothing if it does not exist."""
 
+    async def delete_older(self, sha256: str, before: float) -> bool:
+        """Remove a blob unless it was stored again since `before` (Unix seconds); whether it is gone."""
+
     async def probe(self) -> None:
         """Find out whether blobs can be stored now. Raises BlobStoreUnavailable."""
 

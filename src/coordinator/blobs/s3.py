@@ -124,6 +124,24 @@ class S3BlobStore:
         if is_blob_name(sha256):
             await self._call(lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(sha256)))
 
+    async def delete_older(self, sha256: str, before: float) -> bool:
+        """See BlobStore.delete_older."""
+        if not is_blob_name(sha256):
+            return True
+        key = self._key(sha256)
+
+        def remove() -> bool:
+            stored = self._client.head_object(Bucket=self._bucket, Key=key)
+            if stored["LastModified"].timestamp() >= before:
+                return False
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+            return True
+
+        try:
+            return await self._call(remove)
+        except BlobNotFound:
+            return True
+
     async def probe(self) -> None:
         """See BlobStore.probe: asks for an object that does not exist. A write would cost money each time."""
         with contextlib.suppress(BlobNotFound):

@@ -12,6 +12,7 @@ from coordinator.broker.connection import Broker, PublishFailed
 from coordinator.domain.job import is_job_event
 from coordinator.domain.key import is_key_event
 from coordinator.domain.miner import is_miner_event
+from coordinator.domain.quota import is_quota_event
 from coordinator.domain.service import ServiceRetired, is_service_event
 from coordinator.domain.standing import is_standing_event
 from coordinator.wire.limits import MAX_ARRAY_LENGTH
@@ -35,6 +36,8 @@ def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
         return NOBODY, event.principal
     if is_key_event(event):
         return NOBODY, str(event.key_id)
+    if is_quota_event(event):
+        return NOBODY, event.name
     if is_service_event(event):
         return NOBODY, event.service if isinstance(event, ServiceRetired) else event.spec.id
     return NOBODY, NOBODY

@@ -19,6 +19,7 @@ from coordinator.cli.commands import (
     log,
     miner,
     projections,
+    quota,
     receipt,
     run,
     service,
@@ -47,6 +48,7 @@ app.add_typer(miner.app, name="miner")
 app.add_typer(service.app, name="service")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(key.app, name="key")
+app.add_typer(quota.app, name="quota")
 app.add_typer(log.app, name="log")
 app.add_typer(projections.app, name="projections")
 

@@ -18,6 +18,7 @@ from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Blob, JobSubmitAnswer, JobView
+from coordinator.client.quotas import AsyncQuotas
 from coordinator.client.registry import AsyncRegistry
 
 if TYPE_CHECKING:
@@ -231,6 +232,11 @@ class AsyncCoordinator:
     def keys(self) -> AsyncKeys:
         """API keys, for admins."""
         return AsyncKeys(self.http, self._items)
+
+    @property
+    def quotas(self) -> AsyncQuotas:
+        """Limits and usage of names: of all for admins, of its own for everybody."""
+        return AsyncQuotas(self.http, self._items)
 
     async def _items(
         self, path: str, limit: int | None, **filters: Any

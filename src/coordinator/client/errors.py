@@ -16,6 +16,8 @@ NEXT_STEPS: Final = {
     "UNAUTHORIZED_KEY": "Give a valid API key, name:secret.",
     "FORBIDDEN": "Use a key with the right role.",
     "RATE_LIMITED": "Wait for `retry_after` seconds, or send fewer requests.",
+    "QUEUE_FULL": "Wait until miners have taken some of your queued jobs, or cancel some.",
+    "QUOTA_EXCEEDED": "`coordinator quota` shows what is used and allowed; ask the operator for more.",
     "UNAVAILABLE": "Send the same again in a moment.",
     "INTERNAL": "Send the same again; if the error stays, give the operator the request id.",
     "JOB_NOT_READY": "Wait longer, or ask again later.",
@@ -115,6 +117,10 @@ class RateLimited(RequestRefused):
     """Too many requests. The SDK has already waited and tried again, or would have to wait for too long."""
 
 
+class OverQuota(RequestRefused):
+    """The name of the key has used all that it may: queued jobs, stored bytes, miners or profiles."""
+
+
 class TryAgain(RequestRefused):
     """The coordinator can't answer now; sending the same again later is safe."""
 
@@ -127,6 +133,8 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     "IDEMPOTENCY_MISMATCH": Conflict,
     "STALE_ATTEMPT": Conflict,
     "RATE_LIMITED": RateLimited,
+    "QUEUE_FULL": OverQuota,
+    "QUOTA_EXCEEDED": OverQuota,
     "UNAVAILABLE": TryAgain,
     "INTERNAL": TryAgain,
 }
@@ -158,7 +166,9 @@ def refusal(status: int, problem: dict[str, Any], retry_after: str = "") -> Requ
 def refused_answer(answer: dict[str, Any]) -> RequestRefused:
     """The exception for a refusal over AMQP."""
     code = str(answer.get("code") or "INVALID_PAYLOAD")
-    return _kind(code, 0)(code, str(answer.get("detail") or "refused"))
+    refused = _kind(code, 0)(code, str(answer.get("detail") or "refused"))
+    refused.retry_after = _seconds(str(answer.get("retry_after") or ""))
+    return refused
 
 
 def _kind(code: str, status: int) -> type[RequestRefused]:

@@ -11,6 +11,7 @@ from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import JobSubmitAnswer
+from coordinator.client.quotas import AsyncQuotas
 from coordinator.client.registry import AsyncRegistry
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ class Keys(Facade[AsyncKeys]):
     list = iterating(AsyncKeys.list)
     rotate = blocking(AsyncKeys.rotate)
     revoke = blocking(AsyncKeys.revoke)
+
+
+class Quotas(Facade[AsyncQuotas]):
+    """Limits and usage of names (`client.quotas`)."""
+
+    list = iterating(AsyncQuotas.list)
+    show = blocking(AsyncQuotas.show)
+    set = blocking(AsyncQuotas.set)
 
 
 class Registry(Facade[AsyncRegistry]):
@@ -121,6 +130,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     def keys(self) -> Keys:
         """API keys, for admins."""
         return Keys(self._thread, self._inner.keys)
+
+    @property
+    def quotas(self) -> Quotas:
+        """Limits and usage of names: of all for admins, of its own for everybody."""
+        return Quotas(self._thread, self._inner.quotas)
 
     def job(self, job_id: str) -> Job:
         """A handle on a job by its id; sends no request."""

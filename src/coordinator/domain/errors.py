@@ -13,6 +13,8 @@ class Code(StrEnum):
     UNAUTHORIZED_KEY = "UNAUTHORIZED_KEY"  # the sender did not prove its identity
     FORBIDDEN = "FORBIDDEN"  # the sender is known, and may not do this
     RATE_LIMITED = "RATE_LIMITED"
+    QUEUE_FULL = "QUEUE_FULL"  # too many queued jobs of this name
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"  # this name uses all that it may: bytes, miners or profiles
     INVALID_PAYLOAD = "INVALID_PAYLOAD"  # malformed, or against the schema
     TOO_LARGE = "TOO_LARGE"  # over a size limit
     UNKNOWN_COMMAND = "UNKNOWN_COMMAND"
@@ -32,6 +34,7 @@ class Code(StrEnum):
     INVALID_STATEMENT = "INVALID_STATEMENT"  # the signed statement does not prove this result
     INVALID_RESULT = "INVALID_RESULT"  # against the service's output schema; the attempt has failed
     BLOB_NOT_FOUND = "BLOB_NOT_FOUND"  # no such blob, or another principal's
+    CONTENT_EXPIRED = "CONTENT_EXPIRED"  # the payload or result was erased; its digest stays in the log
     BLOB_TOO_LARGE = "BLOB_TOO_LARGE"
     DIGEST_MISMATCH = "DIGEST_MISMATCH"
     INTERNAL = "INTERNAL"  # our fault; nothing was recorded; send it again
@@ -45,7 +48,9 @@ class Refusal(Exception):
     payload or a secret.
     """
 
-    def __init__(self, code: Code, detail: str) -> None:
+    def __init__(self, code: Code, detail: str, *, retry_after: float | None = None) -> None:
+        """`retry_after`: seconds until the same may be accepted, if they are known."""
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+        self.retry_after = retry_after

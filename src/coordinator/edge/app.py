@@ -40,6 +40,7 @@ from coordinator.edge.routes import (
     metrics,
     miners,
     polling,
+    quotas,
     registry,
     registry_changes,
     results,
@@ -59,6 +60,7 @@ ROUTERS: Final = (
     admin.router,
     events_stream.router,
     keys.router,
+    quotas.router,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""

@@ -19,6 +19,7 @@ from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.blobs import BlobStore
 from coordinator.edge.state.backlog import Backlog
 from coordinator.edge.state.blob_owners import BlobOwners
@@ -128,6 +129,8 @@ class EdgeContext:
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
     """The metrics of the application's parts, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
+    quotas: Quotas | None = None
+    """None: no limits of names."""
     rates: RateLimiter | None = None
     """None: no limits."""
     open_connections: OpenConnections = field(default_factory=OpenConnections)

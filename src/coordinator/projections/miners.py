@@ -53,3 +53,8 @@ def columns(recorded: Recorded) -> Row:
             return {"state": STATE_NAMES[Offline], **changed}
         case _:
             assert_never(event)
+
+
+def may_be_gone(row: Row) -> bool:
+    """Whether this row may be missing: the expiry removes miners that have been offline for long."""
+    return bool(row["state"] == "OFFLINE")

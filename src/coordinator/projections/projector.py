@@ -12,7 +12,7 @@ from typing import Any
 from coordinator.application.followers.runner import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
 from coordinator.domain.messages import Event
-from coordinator.projections import jobs, keys, miners, receipts, services
+from coordinator.projections import jobs, keys, miners, quotas, receipts, services
 
 READ_EVENTS = 4000
 
@@ -29,13 +29,16 @@ class ReadModel:
     """The key of the row that an event changes."""
     columns: Callable[[Recorded], Row]
     """The columns that it sets: a whole row has its key, a change of a row has not. So no row is read."""
+    may_be_gone: Callable[[Row], bool] = lambda _: False
+    """Whether a row may be missing, because the expiry removes such rows."""
 
 
 def _read_model(module: ModuleType) -> ReadModel:
-    return ReadModel(module.TABLE, module.KEY, module.EVENTS, module.key_of, module.columns)
+    more = {"may_be_gone": module.may_be_gone} if hasattr(module, "may_be_gone") else {}
+    return ReadModel(module.TABLE, module.KEY, module.EVENTS, module.key_of, module.columns, **more)
 
 
-READ_MODELS = tuple(_read_model(m) for m in (jobs, receipts, miners, services, keys))
+READ_MODELS = tuple(_read_model(m) for m in (jobs, receipts, miners, services, keys, quotas))
 
 
 @cache
@@ -135,6 +138,8 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
                 continue
             if key not in want:
                 yield f"{model.table} {key}: the table has it, the log does not"
+            elif key not in have and model.may_be_gone(want[key]):
+                continue
             elif key not in have:
                 yield f"{model.table} {key}: the log has it, the table does not"
             elif dict(have[key]) != dict(want[key]):

@@ -17,6 +17,7 @@ from coordinator.application.commands.jobs import JobCommands
 from coordinator.application.commands.keys import KeyCommands
 from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.names import Names
+from coordinator.application.commands.quotas import QuotaCommands
 from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.commands.standings import StandingCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
@@ -33,10 +34,13 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.payloads.private import PrivatePayloads
-from coordinator.application.payloads.references import References, unowned_blobs
+from coordinator.application.payloads.references import References, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Clock, EventLog
+from coordinator.application.quotas.expiry import Ages, Expiry
+from coordinator.application.quotas.follower import QuotaFollower
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.watched_log import WatchedLog
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
@@ -94,23 +98,33 @@ def connect(
     watermarks = LocalWatermarks(adapters.database)
     keyring = settings.new_keyring(secrets, clock.now)
     keys = KeyFollower(feed, event_log, adapters.database, keyring, watermarks)
-    references = References(event_log, blobs, partial(unowned_blobs, adapters.database))
+    references = References(
+        event_log,
+        blobs,
+        partial(unowned_blobs, adapters.database),
+        partial(need_blobs, adapters.database),
+    )
+    quotas = Quotas(settings.limits, clock.monotonic)
+    quota_follower = QuotaFollower(
+        feed, event_log, adapters.database, quotas, watermarks, adapters.leadership
+    )
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
     private = PrivatePayloads(bus.state, payloads.of, all_services=settings.private_payloads)
     services = ServiceVersions(event_log, bus.states)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
-        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services, private),
-        MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
+        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services, quotas, private),
+        MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),
+        QuotaCommands(quota_follower.reached),
         StandingCommands(),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
-    gateway = CommandGateway(bus, handlers, presence, names)
+    gateway = CommandGateway(bus, handlers, presence, names, quotas)
     inbox = adapters.inbox(gateway, keyring)
 
-    # 2. The readers of the log: four followers, each led by one process, and the live events of this process.
+    # 2. The readers of the log: followers, each led by one process, and the live events of this process.
     def receives_heartbeats() -> bool:
         """Whether heartbeats could reach this process."""
         return adapters.listening() and (inbox is None or inbox.listening)
@@ -140,12 +154,29 @@ def connect(
     hub = ProgressHub(adapters.progress(lease_holders, keyring, _shared_secret(key)))
     events = LiveEvents(feed, event_log, hub, lease_holders)
 
+    expiry = Expiry(
+        adapters.log,
+        adapters.database,
+        blobs,
+        adapters.leadership,
+        clock,
+        quotas,
+        Ages(
+            blobs=settings.blob_expiry_hours,
+            payloads=settings.retention_payload_hours,
+            results=settings.retention_result_hours,
+            miners=settings.retention_miner_hours,
+        ),
+        settings.expiry_interval_seconds,
+    )
+
     # 3. The components, in the order of their start; they stop in reverse.
     components: list[Component] = [
         adapters,
         feed,
         events,
         keys,
+        quota_follower,
         hub,
         bus,
         CatalogueRegistration(gateway, catalogue),
@@ -153,6 +184,7 @@ def connect(
     if inbox is not None:
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components += runners
+    components.append(expiry)
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)
@@ -165,6 +197,7 @@ def connect(
         bus=bus,
         gateway=gateway,
         keyring=keyring,
+        quotas=quotas,
         watermarks=watermarks,
         live=Live(events, hub, lease_holders, Revocations(keyring)),
         dispatcher=dispatcher,

@@ -19,6 +19,7 @@ from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.blobs import BlobStore
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
@@ -38,6 +39,7 @@ class CoordinatorProcess:
     bus: CommandBus
     gateway: CommandGateway
     keyring: Keyring
+    quotas: Quotas
     watermarks: LocalWatermarks
     live: Live
     dispatcher: Dispatcher
@@ -106,4 +108,5 @@ class CoordinatorProcess:
             bus=self.bus.metrics(),
             followers=followers,
             work=self.dispatcher.work.metrics() if dispatches else None,
+            quotas=self.quotas.metrics(),
         )

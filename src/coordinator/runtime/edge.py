@@ -37,6 +37,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             live=coordinator.live,
             health=coordinator.health,
             metrics=coordinator.metrics,
+            quotas=coordinator.quotas,
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,

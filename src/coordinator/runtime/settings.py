@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from coordinator.application.keys.keyring import BadKey, Keyring
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.domain.messages import Millis, Role
+from coordinator.domain.quota import Limits
 from coordinator.validation import first_invalid_field
 from coordinator.wire.urls import check_amqp_url, parse_allowed
 
@@ -32,6 +33,14 @@ RATE_LIMITS = {"client": 60, "miner": 6000, "admin": 600, "failures": 30}
 A miner's key may serve many nodes, each of which polls, reports and sends heartbeats. A failure is a request
 with an invalid key, counted by its address.
 """
+
+
+COMMANDS_PER_MINUTE = 600_000
+"""Commands that a name may send with APP_ENV=prod; otherwise only a limit in the settings applies."""
+Quota = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""A limit of each name; 0 for none."""
+Hours = Annotated[int, Field(ge=0, le=876_000)]
+"""An age at which something is removed; 0 for never."""
 
 
 _ORIGIN = re.compile(
@@ -76,6 +85,17 @@ class Settings(BaseSettings):
     rate_limit_window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     rate_limit_redis_url: SecretStr | None = None
 
+    quota_queued_jobs: Quota = 1_000_000
+    quota_stored_bytes: Quota = 100 * 2**30
+    quota_commands_per_minute: RateLimit = None
+    quota_miners: Quota = 10_000
+    quota_profiles: Quota = 1_000
+    max_client_priority: Annotated[int, Field(ge=0, le=9)] = 9
+    blob_expiry_hours: Hours = 168
+    retention_payload_hours: Hours = 0
+    retention_result_hours: Hours = 0
+    retention_miner_hours: Hours = 720
+    expiry_interval_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60
     max_connections: Limit | None = None
     max_connections_per_address: Limit | None = None
     max_connections_per_key: Limit | None = None
@@ -191,6 +211,21 @@ class Settings(BaseSettings):
         }
         usual = RATE_LIMITS if self.app_env == "prod" else dict.fromkeys(RATE_LIMITS, 0)
         return {name: usual[name] if value is None else value for name, value in given.items()}
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of a name that has none of its own."""
+        per_minute = self.quota_commands_per_minute
+        if per_minute is None:
+            per_minute = COMMANDS_PER_MINUTE if self.app_env == "prod" else 0
+        return Limits(
+            queued_jobs=self.quota_queued_jobs or None,
+            stored_bytes=self.quota_stored_bytes or None,
+            commands_per_minute=per_minute or None,
+            miners=self.quota_miners or None,
+            profiles=self.quota_profiles or None,
+            max_priority=self.max_client_priority,
+        )
 
     def new_keyring(
         self, secrets: KeySecrets | None = None, now: Callable[[], Millis] | None = None

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from coordinator.domain.errors import Code
 
 AnswerJson = dict[str, Any]
-"""`{"status": "accepted", …, "position"}` or `{"status": "refused", "code", "detail"}`."""
+"""`{"status": "accepted", …, "position"}` or `{"status": "refused", "code", "detail"}`.
+
+A refusal may have `retry_after`, in seconds."""
 
 
 class Accepted(NamedTuple):
@@ -27,9 +29,12 @@ class Refused(NamedTuple):
 
     code: Code
     detail: str
+    retry_after: float | None = None
+    """Seconds until the same may be accepted, where time helps and the seconds are known."""
 
     def to_wire(self) -> AnswerJson:
-        return refused(self.code.value, self.detail)
+        answer = refused(self.code.value, self.detail)
+        return answer if self.retry_after is None else {**answer, "retry_after": self.retry_after}
 
 
 Answer = Accepted | Refused

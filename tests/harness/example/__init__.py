@@ -1,4 +1,4 @@
-"""An aggregate that nothing else knows: `quota`, with a command whose decision appends to two streams.
+"""An aggregate that nothing else knows: `budget`, with a command whose decision appends to two streams.
 
-`quota` is what would be a file in `domain/`, `quotas` the handler in `application/commands/`.
+`budget` is what would be a file in `domain/`, `budgets` the handler in `application/commands/`.
 """

@@ -310,7 +310,7 @@ class CommandBus:
                 decided.take(prepared, handler.decide(prepared, decided.state, now), self._metadata)
             except Refusal as refusal:
                 decided.refused_on.update((stream, *prepared.reads, *prepared.writes))
-                decided.answers.append(Refused(refusal.code, refusal.detail))
+                decided.answers.append(Refused(refusal.code, refusal.detail, refusal.retry_after))
             except Exception:
                 log.exception("a decision failed", command=command.topic, stream=str(stream))
                 decided.answers.append(_INTERNAL)

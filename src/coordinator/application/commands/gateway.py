@@ -15,6 +15,7 @@ from coordinator.application.commands.names import Names
 from coordinator.application.commands.parsing import check_sender
 from coordinator.application.followers.presence import Presence
 from coordinator.application.ports import Intent
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, read_traceparent
 from coordinator.wire.answers import Accepted, Answer, Refused
@@ -22,6 +23,7 @@ from coordinator.wire.heartbeat import Heartbeat
 
 log = structlog.get_logger("commands")
 
+_OVER_QUOTA = (Code.QUEUE_FULL, Code.QUOTA_EXCEEDED)
 _INTERNAL = Refused(Code.INTERNAL, "internal error: this is our fault; send it again later")
 
 
@@ -29,20 +31,36 @@ class CommandGateway:
     """Implements `ports.Gateway`."""
 
     def __init__(
-        self, bus: CommandBus, handlers: Sequence[Handler[Any]], presence: Presence, names: Names
+        self,
+        bus: CommandBus,
+        handlers: Sequence[Handler[Any]],
+        presence: Presence,
+        names: Names,
+        quotas: Quotas | None = None,
     ) -> None:
-        """`handlers`: one for each noun with commands."""
+        """`handlers`: one for each noun with commands. `quotas` limit the rate of each name's commands."""
+        self._quotas = quotas
         self._bus = bus
         self._handlers = {handler.noun: handler for handler in handlers}
         self._presence = presence
         self._names = names
 
     async def handle(self, intents: Sequence[Intent]) -> list[Answer]:
+        if self._quotas is not None and intents:
+            allowed, refused = self._quotas.admitted(intents)
+            if refused is not None:
+                _log_over_quota(intents[allowed:], refused.code)
+                admitted = await self._handle(intents[:allowed]) if allowed else []
+                return [*admitted, *[refused] * (len(intents) - allowed)]
+        return await self._handle(intents)
+
+    async def _handle(self, intents: Sequence[Intent]) -> list[Answer]:
         try:
             prepared = await self._prepare(intents)
             decided = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
             answers = [next(decided) if isinstance(p, Prepared) else p for p in prepared]
             debug = log.is_enabled_for(logging.DEBUG)
+            over_quota: dict[Code, list[int]] = {}
             for place, ready in enumerate(prepared):
                 answer, routine = answers[place], False
                 if isinstance(ready, Prepared) and isinstance(answer, Accepted):
@@ -52,7 +70,14 @@ class CommandGateway:
                         answer = answers[place] = await _extended(ready, answer)
                     if routine and not debug:
                         continue  # the most frequent case must cost nothing
+                elif isinstance(ready, Prepared):
+                    ready.handler.refused(ready)
+                if isinstance(answer, Refused) and answer.code in _OVER_QUOTA:
+                    over_quota.setdefault(answer.code, []).append(place)
+                    continue
                 _log(intents[place], answer, routine=routine)
+            for code, places in over_quota.items():
+                _log_over_quota([intents[place] for place in places], code)
         except Exception:
             log.exception("commands could not be handled", count=len(intents))
             return [_INTERNAL] * len(intents)
@@ -66,7 +91,7 @@ class CommandGateway:
             try:
                 check_sender(intent.command, intent.principal)
             except Refusal as refusal:
-                prepared[place] = Refused(refusal.code, refusal.detail)
+                prepared[place] = Refused(refusal.code, refusal.detail, refusal.retry_after)
             else:
                 places.setdefault(intent.command.noun, []).append(place)
         for noun, own in places.items():
@@ -101,6 +126,18 @@ async def _extended(prepared: Prepared[Any], answer: Accepted) -> Answer:
     except Exception:
         log.exception("an answer could not be completed", command=prepared.intent.command.topic)
         return _INTERNAL
+
+
+def _log_over_quota(intents: Sequence[Intent], code: Code) -> None:
+    """One line for all of them: a flood of commands must not become a flood of lines."""
+    first = intents[0]
+    log.info(
+        "refused",
+        command=first.command.topic,
+        by=first.principal.name,
+        code=code.value,
+        commands=len(intents),
+    )
 
 
 def _log(intent: Intent, answer: Answer, *, routine: bool) -> None:

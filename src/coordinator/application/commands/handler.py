@@ -8,6 +8,8 @@ The gateway and the bus call a command's handler up to four times:
 3. `answer`, in the batch: the body of the answer, from the state after the decision; or a refusal, if the
    decision's events record that the command was at fault.
 4. `extend`, after the commit: completes the few answers that have to wait for something.
+
+`refused` is called instead, once a prepared command was refused.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class Handler(ABC, Generic[D]):
             try:
                 prepared.append(await self.prepare_one(intent))
             except Refusal as refusal:
-                prepared.append(Refused(refusal.code, refusal.detail))
+                prepared.append(Refused(refusal.code, refusal.detail, refusal.retry_after))
         return prepared
 
     @abstractmethod
@@ -83,6 +85,9 @@ class Handler(ABC, Generic[D]):
     @abstractmethod
     def answer(self, prepared: Prepared[D], state: Any) -> dict[str, Any] | Refused:
         """The body of an accepted (or repeated) command's answer, from its stream's state after it."""
+
+    def refused(self, prepared: Prepared[D]) -> None:
+        """Called once the command was refused, whatever the reason; gives back what `decide` reserved."""
 
     async def extend(self, prepared: Prepared[D], answer: Accepted) -> Answer:
         """The completed answer, or a refusal if it can't be completed now."""

@@ -13,13 +13,14 @@ from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
-from coordinator.application.payloads.bodies import body_of_blob, store_failed
+from coordinator.application.payloads.bodies import body_of_blob, possible_blob, store_failed
 from coordinator.application.payloads.large_documents import LargeDocuments, rough_json
 from coordinator.application.payloads.private import PrivatePayloads
-from coordinator.application.payloads.references import References
+from coordinator.application.payloads.references import Need, References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions, States
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
@@ -86,6 +87,8 @@ class PreparedSubmit(NamedTuple):
     """The version of the service whose schema the payload fits; None for a repeat, which is not checked."""
     reference_fault: Refusal | None = None
     """The fault of these references, if any. Raised in the decision, because a repeat is answered anyway."""
+    size: int = 0
+    """The length of the payload's canonical JSON."""
 
 
 class PreparedResult(NamedTuple):
@@ -97,6 +100,8 @@ class PreparedResult(NamedTuple):
     breach: Refusal | None = None
     """The breach of the output schema, if any."""
     reference_fault: Refusal | None = None
+    size: int = 0
+    """The length of the result's canonical JSON."""
 
 
 Details = PreparedSubmit | PreparedResult | None
@@ -133,10 +138,12 @@ class JobCommands(Handler[Details]):
         ids: Ids,
         states: States,
         services: ServiceVersions,
+        quotas: Quotas,
         private: PrivatePayloads | None = None,
     ) -> None:
         """`key` signs the receipts, and keys the tokens of offers. `private` completes the answers to claims
         of private jobs."""
+        self._quotas = quotas
         self._tokens = OfferTokens(key)
         self._private = private
         self._key = key
@@ -168,16 +175,17 @@ class JobCommands(Handler[Details]):
             try:
                 prepared.append(await self._prepare(intent, lease, verifier))
             except Refusal as refusal:
-                prepared.append(Refused(refusal.code, refusal.detail))
+                prepared.append(Refused(refusal.code, refusal.detail, refusal.retry_after))
             except LogUnavailable:
                 unavailable = log_unavailable()
                 prepared.append(Refused(unavailable.code, unavailable.detail))
-        return await self._with_bodies_stored(await self._with_reference_faults(prepared))
+        stored = await self._with_bodies_stored(await self._with_reference_faults(prepared))
+        return await self._keeping(stored)
 
     async def prepare_one(self, intent: Intent) -> Prepared[Details]:
         [prepared] = await self.prepare([intent])
         if isinstance(prepared, Refused):
-            raise Refusal(prepared.code, prepared.detail)
+            raise Refusal(prepared.code, prepared.detail, retry_after=prepared.retry_after)
         return prepared
 
     async def _prepare(self, intent: Intent, lease: Lease, verifier: StatementVerifier) -> Prepared[Details]:
@@ -198,6 +206,11 @@ class JobCommands(Handler[Details]):
 
     # --- a submit -------------------------------------------------------------------------------------------
     async def _submit(self, intent: Intent, command: JobSubmit) -> Prepared[Details]:
+        if command.idempotency_key is None and not intent.message_id:
+            # It can't be a repeat, so it is refused before it costs anything.
+            no_room = self._quotas.has_room_for_a_job(intent.principal)
+            if no_room is not None:
+                raise no_room
         service = await self._names.canonical(command.service)
         if service != command.service:
             command = command.model_copy(update={"service": service})
@@ -225,6 +238,7 @@ class JobCommands(Handler[Details]):
             fingerprint=self._fingerprint(stream, command, job_class, body),
             refs=_refs(body),
             checked=checked,
+            size=len(body),
         )
         return Prepared(
             intent,
@@ -324,7 +338,7 @@ class JobCommands(Handler[Details]):
             intent,
             self,
             job_id,
-            PreparedResult(_refs(body), proven=True),
+            PreparedResult(_refs(body), proven=True, size=len(body)),
             reads,
             payload=StoredPayload(job_id, "result", salt, body),
         )
@@ -354,6 +368,30 @@ class JobCommands(Handler[Details]):
             faults = [log_unavailable()] * len(referring)
         for (place, p, details), fault in zip(referring, faults, strict=True):
             prepared[place] = p._replace(details=details._replace(reference_fault=fault))
+        return prepared
+
+    async def _keeping(
+        self, prepared: list[Prepared[Details] | Refused]
+    ) -> list[Prepared[Details] | Refused]:
+        """The same commands; the blobs that their payloads and results need are kept from now on."""
+        needs: list[Need] = []
+        places: list[int] = []
+        for place, p in enumerate(prepared):
+            if not isinstance(p, Prepared) or p.payload is None or p.details is None:
+                continue
+            body = possible_blob(p.payload.body)
+            if (p.details.refs and p.details.reference_fault is None) or body is not None:
+                digests = {ref.removeprefix("blob:") for ref in p.details.refs}
+                needs.append(Need(p.stream, p.payload.kind, digests | ({body} if body else set())))
+                places.append(place)
+        if not needs:
+            return prepared
+        try:
+            await self._references.need(needs)
+        except LogUnavailable:
+            refusal = log_unavailable()
+            for place in places:
+                prepared[place] = Refused(refusal.code, refusal.detail)
         return prepared
 
     async def _with_bodies_stored(
@@ -407,8 +445,15 @@ class JobCommands(Handler[Details]):
                 service = state_of(prepared.reads[0])
                 fault = details.reference_fault
                 is_new = fault is None and state is None and service is not None
-                if is_new and service.version != details.checked:  # revised a moment ago
+                if state is not None:
+                    self._quotas.job_decided(principal.name, prepared.stream)  # a repeat uses nothing
+                elif is_new:
+                    size, priority = details.size, command.priority
+                    fault = self._quotas.reserve_job(principal, prepared.stream, size, priority)
+                if is_new and fault is None and service.version != details.checked:  # revised a moment ago
                     fault = self._schemas.check(service, command.payload, rough_json(command.payload))
+                    if fault is not None:
+                        self._quotas.job_decided(principal.name, prepared.stream)
                 list_price = None if service is None else service.spec.list_price()
                 return decide(
                     state,
@@ -422,6 +467,7 @@ class JobCommands(Handler[Details]):
                         details.payload_digest,
                         details.fingerprint,
                         fault,
+                        details.size,
                     ),
                 )
             case JobComplete():
@@ -435,7 +481,9 @@ class JobCommands(Handler[Details]):
                 return decide(
                     state,
                     command,
-                    CompletionContext(now, principal, miner, offered, self._seal, fault, details.breach),
+                    CompletionContext(
+                        now, principal, miner, offered, self._seal, fault, details.size, details.breach
+                    ),
                 )
             case JobStart() | JobFail():
                 miner = state_of(prepared.reads[0])
@@ -475,6 +523,11 @@ class JobCommands(Handler[Details]):
                 # The claim is in the log; its repeat gets the payload.
                 return Refused(Code.UNAVAILABLE, "the payload is out of reach; send the claim again")
         return Accepted(answer.position, body)
+
+    def refused(self, prepared: Prepared[Details]) -> None:
+        """A refused job uses nothing."""
+        if isinstance(prepared.intent.command, JobSubmit):
+            self._quotas.job_decided(prepared.intent.principal.name, prepared.stream)
 
     def _seal(self, work: WorkDone) -> dict[str, Any]:
         """The signed receipt of this work."""

@@ -9,6 +9,7 @@ import structlog
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf
 from coordinator.application.ports import Intent, WorkQueues
+from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.keys import EncodingError, check_key_id
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.errors import Code, Refusal
@@ -19,6 +20,7 @@ from coordinator.domain.miner import (
     MinerLeave,
     MinerLose,
     MinerRegister,
+    MinerRegistered,
     MinerState,
     answer,
     decide,
@@ -44,7 +46,8 @@ class MinerCommands(Handler[None]):
     noun = "miner"
     extended: ClassVar[tuple[type[Command], ...]] = (MinerRegister,)
 
-    def __init__(self, queues: WorkQueues, periods: MinerPeriods) -> None:
+    def __init__(self, queues: WorkQueues, periods: MinerPeriods, quotas: Quotas) -> None:
+        self._quotas = quotas
         self._queues = queues
         self._periods = periods
 
@@ -61,8 +64,20 @@ class MinerCommands(Handler[None]):
 
     def decide(self, prepared: Prepared[None], state_of: StateOf, now: Millis) -> Decision:
         state: MinerState = state_of(prepared.stream)
-        command = cast("MinerCommand", prepared.intent.command)
-        return decide(state, command, Context(now, prepared.intent.principal))
+        command, principal = cast("MinerCommand", prepared.intent.command), prepared.intent.principal
+        decision = decide(state, command, Context(now, principal))
+        for _, event in decision:
+            if isinstance(event, MinerRegistered):
+                fault = self._quotas.reserve_miner(principal, event.miner_id, event.profile)
+                if fault is not None:
+                    raise fault
+        return decision
+
+    def refused(self, prepared: Prepared[None]) -> None:
+        """A refused miner counts for nothing."""
+        command = prepared.intent.command
+        if isinstance(command, MinerRegister):
+            self._quotas.miner_decided(prepared.intent.principal.name, command.miner_id)
 
     def answer(self, prepared: Prepared[None], state: MinerState) -> dict[str, Any]:
         return answer(state, cast("MinerCommand", prepared.intent.command))

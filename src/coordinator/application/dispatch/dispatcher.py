@@ -46,6 +46,7 @@ from coordinator.wire.answers import Answer, Refused
 from coordinator.wire.offers import Offer
 
 MAX_REFILL = 500  # offers per profile and tick
+MAX_UNUSED_CLASSES = 10_000  # removed after a takeover
 MAX_REOFFERS = 200  # late offers taken back per tick
 LENIENT_SECONDS = 10.0  # for late results, after an outage of log or broker
 LOOK_SECONDS = 0.25  # between looks for quarantines and overdue attempts
@@ -100,6 +101,8 @@ class Dispatcher(FollowerBase):
         """The position of the last event in the model."""
         self._hinting = Background("hint")
         self._changes = Changes([], set(), [], [])
+        self._unused_classes: set[str] = set()
+        """Classes in the table without an open job, as of the takeover."""
         self.work = OpenWork()
         queues.on_reset(self._note_reset)
 
@@ -107,6 +110,11 @@ class Dispatcher(FollowerBase):
     def take_over(self, tables: Tables) -> None:
         self.work, self._acted = OpenWork(), 0
         fleet = self.work.fleet
+        # No job needs them, and a new one brings its class back. The first batch removes them, as it alone
+        # proves that no other process leads any more.
+        self._unused_classes = {
+            row["job_class"] for row in tables.query("dispatch_unused_classes", count=MAX_UNUSED_CLASSES)
+        }
         for row in tables.query("dispatch_classes"):
             wants = Needs.model_validate_json(row["constraints_json"])
             fleet.add_class(row["job_class"], row["service"], wants)
@@ -147,6 +155,10 @@ class Dispatcher(FollowerBase):
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         changes = self._changes
+        unused, self._unused_classes = self._unused_classes, set()
+        unused -= {row["job_class"] for row in changes.classes}
+        if unused:
+            tables.remove("work_classes", unused)
         if changes.rows:
             tables.put("open_work", changes.rows)
         if changes.gone:

@@ -1,4 +1,7 @@
-"""The order of queued work: strict priority, then a fair share between clients, then age.
+"""The order of queued work: priority, then a fair share between clients, then age.
+
+Priority is strict within a client. Between clients it decides most turns: every SHARE-th turn goes to the
+client that has waited longest, whatever the priority of its jobs, so that high priorities starve nobody.
 
 The queue keeps the head of each lane (one class, priority and client) in memory and leaves the rest in the
 dispatcher's table, so that a million queued jobs cost rows and not memory. Clients can create any number of
@@ -14,6 +17,10 @@ from typing import NamedTuple
 
 LANE_HEAD = 500  # the most queued jobs of a lane in memory, while there are few lanes
 MIN_LANE_HEAD = 8  # for any number of lanes, so that each query for a lane brings a few jobs
+SHARE = 4
+"""Of so many turns, one goes to the client that has waited longest, whatever its jobs' priority."""
+MAX_CREDIT = 16.0
+"""The most turns in a row that a wait earns: a client that waited long must not starve others in its turn."""
 QUEUE_JOBS = 50_000  # queued jobs of all lanes in memory, about half a KiB each
 
 
@@ -72,6 +79,8 @@ class FairQueue:
         self._turn: dict[str, float] = {}
         """The number of jobs taken for each client, in virtual time."""
         self._now = 0.0
+        self._taken = 0
+        """All jobs taken so far, modulo SHARE."""
 
     def __len__(self) -> int:
         return len(self._queued)
@@ -182,37 +191,38 @@ class FairQueue:
                     queues.setdefault(lane.key[1:], []).append((self._age(lane), lane))
                 elif not lane.spilled:
                     self._drop(lane)
-        heap: list[tuple[int, float, Age, tuple[int, str]]] = []
-        for key, queue in queues.items():
+        for queue in queues.values():
             heapq.heapify(queue)
-            heap.append(self._rank(key, queue))
-        heapq.heapify(heap)
+        turns = _Turns(queues, self._turn)
+        # Within one priority, or one client, both orders are the same.
+        differ = len({client for _, client in queues}) > 1 and len({p for p, _ in queues}) > 1
         taken: list[QueuedWork] = []
-        while heap and len(taken) < count:
-            _, turn, _, key = heapq.heappop(heap)
+        while len(taken) < count:
+            by_wait = differ and self._taken == SHARE - 1
+            key = turns.longest_waiting() if by_wait else turns.highest()
+            if key is None:
+                break
             queue, client = queues[key], key[1]
-            if turn == self._turn[client]:  # else the client was served since, at another priority
-                lane = queue[0][1]
-                if rooms is not None:
-                    service = lane.jobs[0].service
-                    if rooms[service] <= 0:
-                        heapq.heappop(queue)
-                        if queue:
-                            heapq.heappush(heap, self._rank(key, queue))
-                        continue
-                    rooms[service] -= 1
-                work = lane.jobs.popleft()
-                del self._queued[work.job_id]
-                self._behind.pop(work.job_id, None)
-                self._now = turn
-                self._turn[client] += 1.0
-                taken.append(work)
-                if self._prune(lane):
-                    heapq.heapreplace(queue, (self._age(lane), lane))
-                else:
+            lane = queue[0][1]
+            if rooms is not None:
+                service = lane.jobs[0].service
+                if rooms[service] <= 0:
                     heapq.heappop(queue)
-            if queue:
-                heapq.heappush(heap, self._rank(key, queue))
+                    turns.served(key, by_wait=by_wait)
+                    continue
+                rooms[service] -= 1
+            work = lane.jobs.popleft()
+            del self._queued[work.job_id]
+            self._behind.pop(work.job_id, None)
+            self._taken = (self._taken + 1) % SHARE
+            self._now = max(self._now, self._turn[client])
+            self._turn[client] = max(self._turn[client], self._now - MAX_CREDIT) + 1.0
+            taken.append(work)
+            if self._prune(lane):
+                heapq.heapreplace(queue, (self._age(lane), lane))
+            else:
+                heapq.heappop(queue)
+            turns.served(key, by_wait=by_wait)
         return taken
 
     @property
@@ -255,8 +265,77 @@ class FairQueue:
         first = lane.jobs[0]
         return self._behind.get(first.job_id, first.position), first.position
 
-    def _rank(
-        self, key: tuple[int, str], queue: list[tuple[Age, Lane]]
-    ) -> tuple[int, float, Age, tuple[int, str]]:
+
+QueueKey = tuple[int, str]
+"""(priority, client)"""
+
+
+class _Turns:
+    """Whose turn it is, among the queues of one `take`: one heap by priority, one by wait.
+
+    A client's turn changes all its places; outdated ones are put right when they come up.
+    """
+
+    def __init__(self, queues: dict[QueueKey, list[tuple[Age, Lane]]], turn: dict[str, float]) -> None:
+        self._queues = queues
+        self._turn = turn
+        self._by_priority = [self._rank(key) for key in queues]
+        heapq.heapify(self._by_priority)
+        self._by_wait: list[tuple[float, Age, str]] | None = None
+        self._priorities: dict[str, list[int]] = {}
+        """By client: its priorities with work, the highest last."""
+
+    def highest(self) -> QueueKey | None:
+        """The queue of the highest priority; among those, of the client with the fewest turns."""
+        heap = self._by_priority
+        while heap:
+            _, turn, _, key = heapq.heappop(heap)
+            if turn == self._turn[key[1]] and self._queues[key]:
+                return key
+            if self._queues[key]:
+                heapq.heappush(heap, self._rank(key))
+        return None
+
+    def longest_waiting(self) -> QueueKey | None:
+        """The client with the fewest turns, and its queue of the highest priority."""
+        heap = self._waits()
+        while heap:
+            turn, _, client = heapq.heappop(heap)
+            priority = self._highest_of(client)
+            if priority is None:
+                continue
+            if turn == self._turn[client]:
+                return priority, client
+            heapq.heappush(heap, self._wait(priority, client))
+        return None
+
+    def served(self, key: QueueKey, *, by_wait: bool) -> None:
+        """A job of this queue, which one of the other methods gave, was taken."""
+        if by_wait:
+            priority = self._highest_of(key[1])
+            if priority is not None:
+                heapq.heappush(self._waits(), self._wait(priority, key[1]))
+        elif self._queues[key]:
+            heapq.heappush(self._by_priority, self._rank(key))
+
+    def _highest_of(self, client: str) -> int | None:
+        priorities = self._priorities[client]
+        while priorities and not self._queues[priorities[-1], client]:
+            priorities.pop()
+        return priorities[-1] if priorities else None
+
+    def _waits(self) -> list[tuple[float, Age, str]]:
+        """The clients by their wait; made at its first use, because most calls take few jobs."""
+        if self._by_wait is None:
+            for priority, client in sorted(key for key, queue in self._queues.items() if queue):
+                self._priorities.setdefault(client, []).append(priority)
+            self._by_wait = [self._wait(p[-1], client) for client, p in self._priorities.items()]
+            heapq.heapify(self._by_wait)
+        return self._by_wait
+
+    def _wait(self, priority: int, client: str) -> tuple[float, Age, str]:
+        return (self._turn[client], self._queues[priority, client][0][0], client)
+
+    def _rank(self, key: QueueKey) -> tuple[int, float, Age, QueueKey]:
         priority, client = key
-        return (-priority, self._turn[client], queue[0][0], key)
+        return (-priority, self._turn[client], self._queues[key][0][0], key)

@@ -76,6 +76,12 @@ class EventFeed:
         elif events[-1].position > self._to:
             self._gap = True  # another process appended in between: `_tail` reads all in order
 
+    def recent(self, after: int) -> Sequence[Recorded]:
+        """The events after `after`, without I/O; none if they are no longer in memory."""
+        if not self._from <= after < self._to:
+            return ()
+        return self._recent[bisect_right(self._positions, after) :]
+
     async def next(self, after: int, limit: int, timeout: float) -> Sequence[Recorded]:
         """Up to `limit` events after position `after`; waits up to `timeout` seconds for the first one.
 

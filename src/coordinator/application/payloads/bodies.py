@@ -17,6 +17,7 @@ from coordinator.wire.limits import MAX_BODY_BYTES
 MAX_SEARCHED_BYTES: Final = 4 * MAX_BODY_BYTES
 """The largest body that is searched for references; a canonical form may be longer than the sent one."""
 _BLOB_BODY: Final = re.compile(rb'\{"blob":"(blob:[0-9a-f]{64})"\}')
+_BLOB_BODY_BYTES: Final = len(b'{"blob":"blob:"}') + 64
 
 log = structlog.get_logger("payloads")
 
@@ -41,6 +42,14 @@ def blob_of_body(stored: StoredPayload, digest: str) -> str | None:
     if reference is None or hashlib.sha256(stored.salt + stored.body).hexdigest() == digest:
         return None
     return parse_blob_ref(reference[1].decode())
+
+
+def possible_blob(body: bytes) -> str | None:
+    """The SHA-256 of the blob that holds the payload or result, if the body looks like such a reference."""
+    if len(body) != _BLOB_BODY_BYTES:
+        return None
+    reference = _BLOB_BODY.fullmatch(body)
+    return None if reference is None else parse_blob_ref(reference[1].decode())
 
 
 async def refs_in(stored: StoredPayload, digest: str, blobs: BlobSource) -> set[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+from uuid import UUID
 
 from coordinator.application.payloads.bodies import refs_in, store_failed
-from coordinator.application.ports import BlobSource, Database, EventLog, Intent
+from coordinator.application.ports import BlobSource, Database, EventLog, Intent, PayloadKind
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobComplete
 
@@ -17,21 +20,63 @@ Pair = tuple[str, str]
 """A reference, and the name of a principal."""
 
 
+class Need(NamedTuple):
+    """The blobs that a job's payload or result needs, by SHA-256."""
+
+    job_id: UUID
+    kind: PayloadKind
+    digests: Collection[str]
+
+
 def unowned_blobs(database: Database, pairs: Collection[Pair]) -> set[Pair]:
-    """The pairs without a finished upload. Raises LogUnavailable."""
+    """The pairs without a finished upload. Raises LogUnavailable.
+
+    The others count as used now, so that they do not expire before `need_blobs` has noted the job.
+    """
     keys = {f"{ref.removeprefix('blob:')}/{principal}": (ref, principal) for ref, principal in pairs}
     with database.transaction() as tables:
+        # The update waits for an expiry that has begun, and the query then finds what that left.
+        tables.execute("quotas_used_blobs", keys=list(keys), now=_now())
         owned = {row["key"] for row in tables.query("bus_owned_blobs", keys=list(keys))}
     return {pair for key, pair in keys.items() if key not in owned}
+
+
+def need_blobs(database: Database, needs: Collection[Need]) -> None:
+    """Note that these jobs need these blobs, before the jobs are in the log. Raises LogUnavailable.
+
+    A job that is refused after all needs nothing: the expiry finds that there is no such job.
+    """
+    rows = [
+        {
+            "key": f"{digest}/{need.job_id}/{need.kind}",
+            "digest": digest,
+            "job_id": str(need.job_id),
+            "kind": need.kind,
+            "at": _now(),
+        }
+        for need in needs
+        for digest in need.digests
+    ]
+    with database.transaction() as tables:
+        tables.put("blob_refs", rows)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class References:
     """Finds references that commands have no right to. Used on the event loop only."""
 
     def __init__(
-        self, event_log: EventLog, blobs: BlobSource, unowned: Callable[[Collection[Pair]], set[Pair]]
+        self,
+        event_log: EventLog,
+        blobs: BlobSource,
+        unowned: Callable[[Collection[Pair]], set[Pair]],
+        need: Callable[[Collection[Need]], None] = lambda _: None,
     ) -> None:
-        """`unowned` (called in a thread): the pairs without a finished upload."""
+        """Both are called in threads. `unowned`: the pairs without a finished upload; `need`: keeps blobs."""
+        self._need = need
         self._log = event_log
         self._blobs = blobs
         self._unowned = unowned
@@ -47,6 +92,10 @@ class References:
                 for intent, refs in asks
             )
         )
+
+    async def need(self, needs: Collection[Need]) -> None:
+        """Keep these blobs as long as these jobs need them. Raises LogUnavailable."""
+        await asyncio.to_thread(self._need, needs)
 
     async def _fault(self, intent: Intent, lacking: set[str]) -> Refusal | None:
         if lacking and isinstance(intent.command, JobComplete):

@@ -84,6 +84,8 @@ class SubmitContext(NamedTuple):
     computed from the command, never stale."""
     fault: Refusal | None = None
     """The fault of the payload, if any: it breaks the service's schema, or refers to the wrong blobs."""
+    payload_bytes: int = 0
+    """The length of the payload's canonical JSON; computed from the command, never stale."""
 
 
 class AttemptContext(NamedTuple):
@@ -112,6 +114,8 @@ class CompletionContext(NamedTuple):
     """Signs a receipt. Deterministic: the same work gives the same bytes."""
     fault: Refusal | None = None
     """The fault of the statement or of the blobs that the result refers to, if any."""
+    result_bytes: int = 0
+    """The length of the result's canonical JSON; computed from the command, never stale."""
     breach: Refusal | None = None
     """The breach of the output schema, if any; it ends the attempt. Computed from the result and from the
     version of the service that the job was submitted under, never stale."""
@@ -197,6 +201,7 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
             max_attempts=command.max_attempts,
             payload_digest=context.payload_digest,
             fingerprint=context.fingerprint,
+            payload_bytes=context.payload_bytes,
             timeout_seconds=service.spec.timeout_seconds,
             list_price=service.spec.list_price(),
             max_units=max_units(service.spec, command.payload),
@@ -328,6 +333,7 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
             miner_id=command.miner_id,
             session_id=command.session_id,
             result_digest=result_digest,
+            result_bytes=context.result_bytes,
             metrics=command.metrics,
             receipt=receipt,
         )

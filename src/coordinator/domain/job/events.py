@@ -38,6 +38,7 @@ def _few(metrics: object) -> object:
 
 
 Metrics = Annotated[dict[MetricName, Number | Text], Field(max_length=MAX_METRICS), BeforeValidator(_few)]
+Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 JobStateName = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
 FINAL_STATES: frozenset[str] = frozenset({"COMPLETED", "FAILED", "CANCELED", "EXPIRED"})
@@ -61,6 +62,8 @@ class JobSubmitted(JobEventBase, topic="job.submitted.v1"):
     max_attempts: MaxAttempts
     payload_digest: Digest
     fingerprint: str
+    payload_bytes: Size = 0
+    """The length of the payload's canonical JSON, which the client's quota counts."""
     timeout_seconds: int
     """The time limit of one attempt."""
     list_price: Decimal
@@ -84,6 +87,8 @@ class JobCompleted(JobEventBase, topic="job.completed.v1"):
     miner_id: MinerId
     session_id: SessionId
     result_digest: Digest
+    result_bytes: Size = 0
+    """The length of the result's canonical JSON, which the client's quota counts."""
     metrics: Metrics
     receipt: dict[str, Any]
 

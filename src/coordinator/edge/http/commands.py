@@ -46,7 +46,7 @@ async def decide(context: EdgeContext, intent: Intent) -> Answer:
 def accepted(answer: Answer) -> Accepted:
     """The answer, if the command was accepted. Raises Refusal."""
     if isinstance(answer, Refused):
-        raise Refusal(answer.code, answer.detail)
+        raise Refusal(answer.code, answer.detail, retry_after=answer.retry_after)
     return answer
 
 

@@ -6,6 +6,7 @@ The member `code` is for programs. `detail` is for people, and never shows a sen
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -37,6 +38,8 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.UNAUTHORIZED_KEY: 401,
     Code.FORBIDDEN: 403,
     Code.RATE_LIMITED: 429,
+    Code.QUEUE_FULL: 429,
+    Code.QUOTA_EXCEEDED: 429,
     Code.INVALID_PAYLOAD: 422,
     Code.TOO_LARGE: 413,
     Code.UNKNOWN_COMMAND: 404,
@@ -56,6 +59,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.INVALID_STATEMENT: 422,
     Code.INVALID_RESULT: 422,
     Code.BLOB_NOT_FOUND: 404,
+    Code.CONTENT_EXPIRED: 410,
     Code.BLOB_TOO_LARGE: 413,
     Code.DIGEST_MISMATCH: 422,
     Code.INTERNAL: 500,
@@ -137,8 +141,13 @@ class Problem(Exception):
 
 
 def problem_of(refusal: Refusal) -> Problem:
-    """A refusal over HTTP. A client with too much open is to hold no connection for its refusal, too."""
-    headers = {"Connection": "close"} if isinstance(refusal, TooManyOpen) else None
+    """A refusal over HTTP, with the seconds to wait if it has some.
+
+    A client with too much open is to hold no connection for its refusal, too.
+    """
+    headers = {"Connection": "close"} if isinstance(refusal, TooManyOpen) else {}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
     return Problem(refusal.code, refusal.detail, headers=headers)
 
 

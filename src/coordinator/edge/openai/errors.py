@@ -34,6 +34,8 @@ _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rat
 _CODES: Final[Mapping[str, str]] = {
     Code.UNAUTHORIZED_KEY: "invalid_api_key",
     Code.RATE_LIMITED: "rate_limit_exceeded",
+    Code.QUEUE_FULL: "rate_limit_exceeded",
+    Code.QUOTA_EXCEEDED: "insufficient_quota",
     Code.INVALID_PAYLOAD: "invalid_value",
     Code.NO_ELIGIBLE_MINER: "model_not_found",
 }

@@ -137,7 +137,7 @@ class Runner:
             raise _failure(row)
         stored = await stored_payload(self.context, job_id, "result")
         if stored is None:
-            raise Problem(Code.BLOB_NOT_FOUND, "the result was erased", headers=NO_RETRY)
+            raise Problem(Code.CONTENT_EXPIRED, "the result was erased", headers=NO_RETRY)
         blob = result_blob(stored, row)
         body = stored.body if blob is None else await self.blob(blob)
         return Done(job_id, json.loads(body))

@@ -37,6 +37,7 @@ TAGS: Final = {
     "live": "Events of jobs, as they happen.",
     "miners": "Register, take work, hand in results. For miners behind a firewall; AMQP does the same.",
     "keys": "API keys, managed at run time. For admins.",
+    "quotas": "What a name may use, and what it uses. For admins; a name sees its own.",
     "admin": "All jobs and all miners. For admins.",
     "health": "The coordinator's health, for probes and for Prometheus.",
     "errors": "The meaning of each code, and what to do.",

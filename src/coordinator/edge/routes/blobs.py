@@ -30,7 +30,8 @@ router = APIRouter(tags=["blobs"])
 _BINARY: Final = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 Sha256 = Annotated[str, Path(pattern=f"^{SHA256_HEX.pattern}$", description="64 lower-case hex digits.")]
-Job = Queued | Running | Completed | Failed | Canceled | Expired
+FinalJob = Completed | Failed | Canceled | Expired
+Job = Queued | Running | FinalJob
 
 
 @router.put(
@@ -40,14 +41,16 @@ Job = Queued | Running | Completed | Failed | Canceled | Expired
     summary="Upload a blob",
     description="The content is checked against the digest while it streams in. The uploader of a blob may "
     "refer to it; another principal's upload of the same content gives no right to it.",
-    responses=refusals(Code.DIGEST_MISMATCH, Code.BLOB_TOO_LARGE),
+    responses=refusals(Code.DIGEST_MISMATCH, Code.BLOB_TOO_LARGE, Code.QUOTA_EXCEEDED),
     openapi_extra={"requestBody": {"required": True, **_BINARY}},
 )
 async def put_blob(request: Request, context: Context, principal: Anyone, sha256: Sha256) -> Response:
     if declared_length(request) > context.settings.max_blob_bytes:
         raise BlobTooLarge
     content = incoming(request, context.limits)
-    info = await store_upload(context, principal, content, expected_sha256=sha256)
+    info = await store_upload(
+        context, principal, content, expected_sha256=sha256, declared=declared_length(request)
+    )
     return reply(BlobView(blob=blob_ref(sha256), sha256=sha256, size=info.size), status=201)
 
 
@@ -73,12 +76,14 @@ async def head_blob(context: Context, principal: Anyone, sha256: Sha256) -> Resp
     "blobs of its payload.",
     responses={
         200: {"description": "The content.", **_BINARY},
-        **refusals(Code.BLOB_NOT_FOUND),
+        **refusals(Code.BLOB_NOT_FOUND, Code.CONTENT_EXPIRED),
     },
 )
 async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sha256) -> Response:
     job = await context.gateway.state(job_id)
     if not isinstance(job, Job) or not await _refers(context, principal, job, blob_ref(sha256)):
+        if isinstance(job, FinalJob) and await _is_erased(context, principal, job):
+            raise Refusal(Code.CONTENT_EXPIRED, "the job's payload or result was erased, with its files")
         raise _not_found()
     info = await context.blobs.stat(sha256)
     if info is None:
@@ -111,6 +116,15 @@ async def _refers(context: EdgeContext, principal: Principal, job: Job, ref: str
 async def _refs(context: EdgeContext, job_id: UUID, kind: PayloadKind, digest: str) -> set[str]:
     stored = await stored_payload(context, job_id, kind)
     return set() if stored is None else await refs_in(stored, digest, context.blobs)
+
+
+async def _is_erased(context: EdgeContext, principal: Principal, job: FinalJob) -> bool:
+    """Whether this principal's job has lost its payload or result, which may have named the blob."""
+    if not may_read(principal, job.job.client):
+        return False
+    kinds: tuple[PayloadKind, ...] = ("payload", "result") if isinstance(job, Completed) else ("payload",)
+    stored = [await stored_payload(context, job.job.job_id, kind) for kind in kinds]
+    return None in stored
 
 
 def _not_found() -> Refusal:

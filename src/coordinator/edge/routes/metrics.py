@@ -25,8 +25,9 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from coordinator import __version__
-from coordinator.application.metrics import BusMetrics, CoordinatorMetrics, WorkMetrics
+from coordinator.application.metrics import BusMetrics, CoordinatorMetrics, QuotaMetrics, WorkMetrics
 from coordinator.domain.errors import Code
+from coordinator.domain.quota import KINDS
 from coordinator.edge.context import Context
 from coordinator.edge.state.http_metrics import BUCKETS, HttpMetrics
 from coordinator.edge.state.rows import BacklogRow
@@ -112,6 +113,8 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
         yield from _of_bus(metrics.bus)
     if metrics.work is not None:
         yield from _of_work(metrics.work)
+    if metrics.quotas is not None:
+        yield from _of_quotas(metrics.quotas)
     if backlog is not None:
         yield _gauge("coordinator_jobs_queued", "Jobs that wait for a miner.", backlog.queued)
         age = 0.0 if backlog.oldest_at is None else max(0.0, time.time() - backlog.oldest_at / 1000)
@@ -163,6 +166,24 @@ def _of_work(work: WorkMetrics) -> Iterator[Metric]:
         "coordinator_profiles", "Profiles: sets of miners with the same capabilities.", work.profiles
     )
     yield _gauge("coordinator_classes", "Classes in memory: sets of jobs with the same needs.", work.classes)
+
+
+def _of_quotas(quotas: QuotaMetrics) -> Iterator[Metric]:
+    yield _gauge("coordinator_quota_names", "Names that use anything.", quotas.names)
+    yield _gauge("coordinator_quota_own_limits", "Names with limits of their own.", quotas.own_limits)
+    stored = GaugeMetricFamily(
+        "coordinator_stored_bytes", "Bytes that count towards the names' limits.", labels=["kind"]
+    )
+    stored.add_metric(["payloads"], quotas.payload_bytes)
+    stored.add_metric(["uploads"], quotas.blob_bytes)
+    yield stored
+    yield _counter(
+        "coordinator_quota_refusals",
+        "Commands and uploads that a limit of a name refused.",
+        "limit",
+        {**dict.fromkeys(KINDS, 0), **quotas.refusals},
+    )
+    yield _counter("coordinator_expired", "Removed by the expiry of this process.", "kind", quotas.expired)
 
 
 def _of_requests(http: HttpMetrics) -> Iterator[Metric]:

@@ -39,7 +39,7 @@ _REFUSED_UNLESS_COMPLETED: Final = (*_REFUSED, Code.JOB_NOT_READY, Code.CONFLICT
     summary="Get a job's result",
     description="425 JOB_NOT_READY until the job is final; 409 CONFLICT_STATE with the job's error if it "
     "ended without a result. With `wait`, waits for the job's end, up to 30 seconds.",
-    responses=refusals(*_REFUSED_UNLESS_COMPLETED, Code.BLOB_NOT_FOUND),
+    responses=refusals(*_REFUSED_UNLESS_COMPLETED, Code.CONTENT_EXPIRED),
 )
 async def get_result(
     context: Context,
@@ -60,7 +60,7 @@ async def get_result(
     _check_completed(row, headers)
     stored = await stored_payload(context, job_id, "result")
     if stored is None:
-        raise Problem(Code.BLOB_NOT_FOUND, "the result was erased; the receipt still proves that it existed")
+        raise Problem(Code.CONTENT_EXPIRED, "the result was erased; the receipt still proves that it existed")
     before, after = _around_result(row, stored)
     blob = result_blob(stored, row)
     if blob is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
 from time import monotonic, sleep
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, TypeVar, get_args
 from uuid import UUID
 
 import psycopg
@@ -66,7 +66,9 @@ _VERSIONS: LiteralString = (
 _PAYLOADS: LiteralString = (
     "SELECT job_id, salt, body FROM payloads WHERE kind = %s AND job_id = ANY(%s::uuid[])"
 )
-_ERASE: LiteralString = "DELETE FROM payloads WHERE job_id = ANY(%s::uuid[]) RETURNING job_id"
+_ERASE: LiteralString = (
+    "DELETE FROM payloads WHERE job_id = ANY(%s::uuid[]) AND kind = ANY(%s::text[]) RETURNING job_id"
+)
 
 T = TypeVar("T")
 
@@ -119,8 +121,8 @@ class PostgresEventLog:
     def payloads(self, kind: PayloadKind, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
         return by_job(kind, self._select(_PAYLOADS, kind, list(job_ids)))
 
-    def erase(self, job_ids: Collection[UUID]) -> None:
-        self._select(_ERASE, list(job_ids))
+    def erase(self, job_ids: Collection[UUID], kind: PayloadKind | None = None) -> None:
+        self._select(_ERASE, list(job_ids), list(get_args(PayloadKind)) if kind is None else [kind])
 
     def close(self) -> None:
         self._head.close()

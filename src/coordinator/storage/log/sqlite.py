@@ -89,7 +89,7 @@ _VERSIONS = (
 _PAYLOADS = (
     "SELECT job_id, salt, body FROM payloads WHERE kind = ? AND job_id IN (SELECT value FROM json_each(?))"
 )
-_ERASE = "DELETE FROM payloads WHERE job_id IN (SELECT value FROM json_each(?))"
+_ERASE = "DELETE FROM payloads WHERE job_id IN (SELECT value FROM json_each(?)) AND (? OR kind = ?)"
 
 
 class SqliteDatastore(SQLiteDatastore):
@@ -212,9 +212,9 @@ class SqliteEventLog:
             rows = connection.execute(_PAYLOADS, (kind, _hexes(job_ids))).fetchall()
         return by_job(kind, ((UUID(job), salt, body) for job, salt, body in rows))
 
-    def erase(self, job_ids: Collection[UUID]) -> None:
+    def erase(self, job_ids: Collection[UUID], kind: PayloadKind | None = None) -> None:
         with self._file.writing(durable=True) as connection:
-            connection.execute(_ERASE, (_hexes(job_ids),))
+            connection.execute(_ERASE, (_hexes(job_ids), kind is None, kind))
 
     def close(self) -> None:
         if self._head.closed:

@@ -39,6 +39,10 @@ SELECT miner_id, session_id, profile, capabilities_json, concurrency, state FROM
 -- A miner drains, or its session is over.
 UPDATE work_sessions SET state = :state WHERE miner_id = :miner_id;
 
+-- name: dispatch_unused_classes
+-- Classes without open jobs.
+SELECT job_class FROM work_classes WHERE job_class NOT IN (SELECT job_class FROM open_work) LIMIT :count;
+
 -- name: dispatch_retries
 -- Every queued job that was tried before, oldest first.
 SELECT job_id, attempt, job_class, client, priority, position, service, payload_digest, timeout_seconds,

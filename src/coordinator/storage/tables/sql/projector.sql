@@ -37,3 +37,11 @@ SELECT * FROM api_keys;
 -- name: projector_clear_api_keys
 -- Before a rebuild.
 DELETE FROM api_keys;
+
+-- name: projector_all_quotas
+-- Every row, for the comparison with the log.
+SELECT * FROM quotas;
+
+-- name: projector_clear_quotas
+-- Before a rebuild.
+DELETE FROM quotas;

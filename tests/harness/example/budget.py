@@ -1,6 +1,6 @@
-"""Quota: how many jobs a client may have queued, and who gave it that.
+"""Budget: how many jobs a client may have queued, and who gave it that.
 
-nothing --moved in--> a quota --moved out--> a smaller one …
+nothing --moved in--> a budget --moved out--> a smaller one …
 """
 
 from __future__ import annotations
@@ -19,59 +19,59 @@ Jobs = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
 # --- commands ----------------------------------------------------------------------------------------------
-class QuotaMove(Command, topic="quota.move", senders={Role.ADMIN}):
-    """Take some of one client's quota, if there is one to take from, and give it to another."""
+class BudgetMove(Command, topic="budget.move", senders={Role.ADMIN}):
+    """Take some of one client's budget, if there is one to take from, and give it to another."""
 
     to: Name
     take_from: Name | None = None
     jobs: Jobs
 
 
-QuotaCommand = QuotaMove
+BudgetCommand = BudgetMove
 
 
 # --- events ------------------------------------------------------------------------------------------------
-class OfQuota(Event):
-    """What all events of a quota have."""
+class OfBudget(Event):
+    """What all events of a budget have."""
 
     client: Name
     jobs: Jobs
 
 
-class QuotaMovedIn(OfQuota, topic="quota.moved_in.v1"):
+class BudgetMovedIn(OfBudget, topic="budget.moved_in.v1"):
     pass
 
 
-class QuotaMovedOut(OfQuota, topic="quota.moved_out.v1"):
+class BudgetMovedOut(OfBudget, topic="budget.moved_out.v1"):
     pass
 
 
-QuotaEvent = QuotaMovedIn | QuotaMovedOut
+BudgetEvent = BudgetMovedIn | BudgetMovedOut
 
 
 # --- state -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Quota:
+class Budget:
     client: str
     jobs: int
 
 
-QuotaState = Quota | None
+BudgetState = Budget | None
 
 
-def quota_stream(client: str) -> UUID:
+def budget_stream(client: str) -> UUID:
     """The id of this client's stream."""
-    return stream_id("quota", client)
+    return stream_id("budget", client)
 
 
-@evolves("quota")
-def evolve(state: QuotaState, event: QuotaEvent) -> QuotaState:
+@evolves("budget")
+def evolve(state: BudgetState, event: BudgetEvent) -> BudgetState:
     match event:
-        case QuotaMovedIn():
-            return Quota(event.client, (0 if state is None else state.jobs) + event.jobs)
-        case QuotaMovedOut():
+        case BudgetMovedIn():
+            return Budget(event.client, (0 if state is None else state.jobs) + event.jobs)
+        case BudgetMovedOut():
             if state is not None:
-                return Quota(event.client, state.jobs - event.jobs)
+                return Budget(event.client, state.jobs - event.jobs)
         case _:
             assert_never(event)
     raise CannotFollow(state, event)
@@ -82,17 +82,17 @@ class MoveContext(NamedTuple):
 
     now: Millis
     principal: Principal
-    giver: QuotaState
-    """The quota that it takes from. Not stale: the decision appends to its stream."""
+    giver: BudgetState
+    """The budget that it takes from. Not stale: the decision appends to its stream."""
 
 
-def decide(state: QuotaState, command: QuotaCommand, context: MoveContext) -> Decision:
-    """`state`: the quota that is moved to."""
+def decide(state: BudgetState, command: BudgetCommand, context: MoveContext) -> Decision:
+    """`state`: the budget that is moved to."""
     common: dict[str, Any] = {"at": context.now, "by": context.principal.name, "jobs": command.jobs}
-    moved_in = StreamEvent(quota_stream(command.to), QuotaMovedIn(**common, client=command.to))
+    moved_in = StreamEvent(budget_stream(command.to), BudgetMovedIn(**common, client=command.to))
     if command.take_from is None:
         return [moved_in]
     if context.giver is None or context.giver.jobs < command.jobs:
         raise Refusal(Code.CONFLICT_STATE, f"{command.take_from} has not that much")
-    moved_out = QuotaMovedOut(**common, client=command.take_from)
-    return [StreamEvent(quota_stream(command.take_from), moved_out), moved_in]
+    moved_out = BudgetMovedOut(**common, client=command.take_from)
+    return [StreamEvent(budget_stream(command.take_from), moved_out), moved_in]
