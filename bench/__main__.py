@@ -17,7 +17,7 @@ from bench import compare, report, scale
 from bench.publish import publish
 from bench.servers import Servers, missing
 from bench.systems import FOLDER, OURS, OURS_QUORUM, PEER_BIN, PEER_SYSTEMS, Peer, System
-from coordinator.runtime.logs import configure_logs
+from coordinator.runtime.process.logs import configure_logs
 
 RESULTS = FOLDER / "results"
 SYSTEMS: dict[str, System] = {s.name: s for s in (OURS, OURS_QUORUM, *PEER_SYSTEMS)}

@@ -13,7 +13,7 @@ import uvloop
 from pydantic_core import from_json
 
 from coordinator.client import AsyncCoordinator
-from coordinator.runtime.logs import configure_logs
+from coordinator.runtime.process.logs import configure_logs
 
 # A receipt means that the read tables call the job completed; its result was committed with its event. Two
 # statements use the keys whatever the statistics say; a join scanned one of the tables.

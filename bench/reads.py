@@ -31,7 +31,7 @@ from bench.reads_fill import CLIENT, Filled, fill
 from coordinator.dev.demo.processes import Children, bare_environment
 from coordinator.dev.servers import private_postgres, private_rabbitmq
 from coordinator.dev.servers.processes import free_port
-from coordinator.runtime.logs import configure_logs
+from coordinator.runtime.process.logs import configure_logs
 from coordinator.runtime.settings import load_settings
 
 RESULTS: Final = Path(__file__).parent / "results" / "reads.json"

@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from coordinator.cli import main
-from coordinator.runtime import parent_watch
+from coordinator.runtime.process import parent_watch
 from coordinator.runtime.settings import Settings
 from tests.harness.fork_server import Forked
 

@@ -10,7 +10,7 @@ from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.commands.handler import Handler, Prepared
 from coordinator.application.commands.ids import Ids
-from coordinator.application.commands.jobs import JobCommands
+from coordinator.application.commands.jobs.handler import JobCommands
 from coordinator.application.commands.names import Names
 from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.payloads.references import References

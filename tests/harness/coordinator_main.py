@@ -21,9 +21,9 @@ from coordinator.domain.job import JobCompleted, JobSubmitted
 from coordinator.runtime import server
 from coordinator.runtime.bootstrap import SYSTEM_CLOCK, connect, open_adapters
 from coordinator.runtime.coordinator import CoordinatorProcess
-from coordinator.runtime.logs import configure_logs
 from coordinator.runtime.modes.adapters import Adapters
-from coordinator.runtime.parent_watch import stop_with_parent
+from coordinator.runtime.process.logs import configure_logs
+from coordinator.runtime.process.parent_watch import stop_with_parent
 from coordinator.runtime.settings import Settings, load_settings
 from coordinator.services.catalog import load_catalog
 from coordinator.wire.offers import Offer

@@ -12,7 +12,7 @@ import threading
 
 import xllamacpp
 
-from coordinator.runtime.parent_watch import stop_with_parent
+from coordinator.runtime.process.parent_watch import stop_with_parent
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from coordinator.miner.executors.base import Executor
 from coordinator.miner.http import HttpTransport
 from coordinator.miner.program import MinerProgram
 from coordinator.miner.transport import Transport
-from coordinator.runtime.logs import configure_logs
-from coordinator.runtime.parent_watch import stop_with_parent
+from coordinator.runtime.process.logs import configure_logs
+from coordinator.runtime.process.parent_watch import stop_with_parent
 from coordinator.wire.backoff import Backoff
 from tests.harness.executor import MANNERS
 from tests.harness.studio import studio

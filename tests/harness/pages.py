@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from coordinator.runtime import parent_watch
+from coordinator.runtime.process import parent_watch
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coordinator.dev.demo.processes import bare_environment
 from coordinator.dev.servers.processes import family, send, wait_until_gone
-from coordinator.runtime import parent_watch
+from coordinator.runtime.process import parent_watch
 from tests.harness.fork_server import PROGRAMS, Forked
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, Form, HTTPException, UploadFile
 from pywhispercpp.model import Model
 
-from coordinator.runtime.parent_watch import stop_with_parent
+from coordinator.runtime.process.parent_watch import stop_with_parent
 
 LONGEST_SEGMENT_TOKENS = 20
 """A model of random weights knows no end."""

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from coordinator.application.commands import jobs as job_commands
+from coordinator.application.commands.jobs import bodies, handler
 from coordinator.blobs import BlobStoreUnavailable
 from coordinator.edge import EdgeLimits
 from tests.integration.edge_bench import Bench, an_edge, key_of
@@ -180,7 +180,8 @@ async def test_a_large_payload_is_a_blob_with_references_inside(
     contents = [f"file {n}".encode() for n in range(99)]
     refs = [f"blob:{await upload(edge.alice, content)}" for content in contents]
     payload = {"inputs": [f"blob:{DIGEST}", *refs]}
-    monkeypatch.setattr(job_commands, "MAX_INLINE_BYTES", 1000)
+    for module in (bodies, handler):
+        monkeypatch.setattr(module, "MAX_INLINE_BYTES", 1000)
     job = (await edge.submit(edge.alice, payload=payload))["job_id"]
     await edge.register()
     offer = await edge.poll()
@@ -198,7 +199,8 @@ async def test_a_result_may_name_what_a_large_payload_names(
     """The inputs inside, the blob that holds them too, and no other; while the store is away, UNAVAILABLE."""
     ref = f"blob:{await upload(edge.alice)}"
     hers = f"blob:{await upload(edge.alice, b'of another job')}"
-    monkeypatch.setattr(job_commands, "MAX_INLINE_BYTES", 30)
+    for module in (bodies, handler):
+        monkeypatch.setattr(module, "MAX_INLINE_BYTES", 30)
     await edge.submit(edge.alice, payload={"inputs": [ref]})
     await edge.register()
     offer = await edge.poll()

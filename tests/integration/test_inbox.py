@@ -20,7 +20,8 @@ from pamqp.commands import Basic
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Intent
 from coordinator.broker.connection import Broker
-from coordinator.broker.inbox import CommandInbox, retry_delay
+from coordinator.broker.inbox import CommandInbox
+from coordinator.broker.inbox_queue import retry_delay
 from coordinator.broker.pamqp_patch import read_tolerantly
 from coordinator.broker.topology import COMMAND_DELIVERY_LIMIT
 from coordinator.crypto.mac import message_to_sign, sign_message

@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from coordinator.application.commands import jobs as job_commands
+from coordinator.application.commands.jobs import bodies, handler
 from coordinator.application.ports import Clock
 from coordinator.application.quotas import expiry as expiries
 from coordinator.application.quotas.expiry import Ages, Expiry
@@ -312,7 +312,8 @@ async def test_uploads_that_no_job_needs_expire_and_others_do_not(
 ) -> None:
     """What a queued job needs stays, whoever uploaded it, until the job's payload expires, too."""
     async with an_edge(**where) as edge:
-        monkeypatch.setattr(job_commands, "MAX_INLINE_BYTES", 100)
+        for module in (bodies, handler):
+            monkeypatch.setattr(module, "MAX_INLINE_BYTES", 100)
         unused, needed, large = b"unused", b"needed by a job", "x" * 200
         for content in (unused, needed):
             assert (await upload(edge.alice, content)).status_code == 201

@@ -28,8 +28,8 @@ from coordinator.domain.errors import Code
 from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.settings import MinerSettings
 from coordinator.runtime import terminal
-from coordinator.runtime.logs import configure_logs
 from coordinator.runtime.modes.embedded import DATABASE_FILE
+from coordinator.runtime.process.logs import configure_logs
 from coordinator.runtime.settings import Settings
 from tests.harness.cases import every
 

@@ -15,7 +15,8 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.commands import jobs
+from coordinator.application.commands.jobs import handler as jobs
+from coordinator.application.commands.jobs import statements
 from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import Intent
@@ -32,7 +33,7 @@ from coordinator.domain.messages import SYSTEM, Principal, Role
 from coordinator.domain.miner import MinerRegister
 from coordinator.domain.quota import Limits
 from coordinator.domain.service import ServiceRegister, ServiceRevise
-from coordinator.runtime.garbage_collection import collecting_rarely
+from coordinator.runtime.process.garbage_collection import collecting_rarely
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.limits import MAX_BODY_BYTES, MAX_CONTAINERS, MAX_VALUES
 from tests.harness.bus import ALICE, Bench, WatchedLog, codes
@@ -349,7 +350,7 @@ def costly(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return step
 
     monkeypatch.setattr(jobs, "_canonical", watched("canonical", jobs._canonical))
-    monkeypatch.setattr(jobs, "_verify", watched("verify", jobs._verify))
+    monkeypatch.setattr(jobs, "verify_statement", watched("verify", statements.verify_statement))
     return taken
 
 

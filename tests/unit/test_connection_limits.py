@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, Role
 from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnections, Refusals
-from coordinator.runtime.connection_limits import (
+from coordinator.runtime.process.connection_limits import (
     DESCRIPTORS_OF_A_CONNECTION,
     RESERVED_DESCRIPTORS,
     connection_limits,

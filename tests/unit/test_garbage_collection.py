@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.runtime.garbage_collection import THRESHOLDS, collecting_rarely
+from coordinator.runtime.process.garbage_collection import THRESHOLDS, collecting_rarely
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from coordinator.cli.commands import (
     service,
 )
 from coordinator.cli.errors import Exit, explain, report
-from coordinator.runtime.parent_watch import stop_with_parent
+from coordinator.runtime.process.parent_watch import stop_with_parent
 from coordinator.runtime.terminal import PipeClosed
 
 app = typer.Typer(

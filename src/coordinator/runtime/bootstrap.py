@@ -13,7 +13,7 @@ from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.commands.ids import Ids
-from coordinator.application.commands.jobs import JobCommands
+from coordinator.application.commands.jobs.handler import JobCommands
 from coordinator.application.commands.keys import KeyCommands
 from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.names import Names

@@ -19,7 +19,7 @@ from coordinator.application.background import Component, LifeCycle
 from coordinator.broker.auth.app import BrokerAuth
 from coordinator.broker.auth.connections import Connections
 from coordinator.broker.auth.principals import Principals
-from coordinator.runtime.event_loop import run_loop
+from coordinator.runtime.process.event_loop import run_loop
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.tables.postgres import PostgresDatabase

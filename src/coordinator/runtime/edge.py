@@ -9,8 +9,8 @@ from coordinator.edge.context import EdgeContext, EdgeSettings
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
 from coordinator.edge.middleware.used_signatures import UsedSignatures
 from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnections
-from coordinator.runtime.connection_limits import connection_limits
 from coordinator.runtime.coordinator import CoordinatorProcess
+from coordinator.runtime.process.connection_limits import connection_limits
 from coordinator.runtime.settings import Settings
 
 

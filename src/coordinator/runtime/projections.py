@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from coordinator.projections import projector
 from coordinator.runtime.bootstrap import open_adapters
-from coordinator.runtime.garbage_collection import collecting_rarely
+from coordinator.runtime.process.garbage_collection import collecting_rarely
 from coordinator.runtime.settings import Settings
 
 

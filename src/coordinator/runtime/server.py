@@ -18,11 +18,11 @@ from coordinator.edge.server.http_connection import BoundedHttp
 from coordinator.edge.server.websocket_connection import BoundedWebSocket
 from coordinator.edge.state.open_connections import ConnectionLimits
 from coordinator.runtime.bootstrap import build
-from coordinator.runtime.connection_limits import allow_connections, connection_limits
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.edge import edge_of
-from coordinator.runtime.event_loop import run_loop
-from coordinator.runtime.garbage_collection import (
+from coordinator.runtime.process.connection_limits import allow_connections, connection_limits
+from coordinator.runtime.process.event_loop import run_loop
+from coordinator.runtime.process.garbage_collection import (
     collect_rarely,
     return_free_memory,
     return_large_blocks,

@@ -19,7 +19,7 @@ def broker_auth(as_json: Json = False) -> None:
     same address: connected miners go on when one of them ends.
     """
     from coordinator.runtime import broker_auth
-    from coordinator.runtime.logs import configure_logs
+    from coordinator.runtime.process.logs import configure_logs
 
     settings = settings_with(None)
     configure_logs(settings.log_format, settings.log_level)

@@ -48,7 +48,7 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
     """
     import asyncio
 
-    from coordinator.runtime.logs import configure_logs
+    from coordinator.runtime.process.logs import configure_logs
 
     configure_logs(level="error")  # the table shows unreachable servers, so libraries need not log them
     checks = asyncio.run(_check_all(data_dir))

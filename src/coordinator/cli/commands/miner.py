@@ -86,7 +86,7 @@ def run(
     from coordinator.cli.dev_files import find_address, find_key
     from coordinator.miner.config import DEFAULT_KEY_FILE, BadConfig, MinerConfig
     from coordinator.miner.settings import MinerSettings
-    from coordinator.runtime.logs import configure_logs
+    from coordinator.runtime.process.logs import configure_logs
     from coordinator.validation import first_invalid_field
 
     try:
@@ -136,7 +136,7 @@ def run(
             pass
     os.umask(OTHERS)  # clients' files are not for other accounts
     configure_logs("json" if as_json else "console")
-    from coordinator.runtime.event_loop import run_loop
+    from coordinator.runtime.process.event_loop import run_loop
 
     code = run_loop(_run(config, as_json))
     if code != Exit.OK:
@@ -267,7 +267,7 @@ async def _run(config: MinerConfig, as_json: bool) -> Exit:
     from coordinator.miner.config import BadConfig
     from coordinator.miner.executors import load_executors
     from coordinator.miner.program import EXIT_NO_EXECUTOR, EXIT_OK, MinerProgram
-    from coordinator.runtime.garbage_collection import collect_rarely
+    from coordinator.runtime.process.garbage_collection import collect_rarely
 
     signing_key = SigningKey.load_or_create(config.key_file)
     identity = {

@@ -108,7 +108,7 @@ def _run(
 ) -> None:
     """Serve until a signal. `before_stop` is called in a thread after the first Ctrl-C."""
     from coordinator.runtime import server
-    from coordinator.runtime.logs import configure_logs
+    from coordinator.runtime.process.logs import configure_logs
 
     os.umask(OTHERS)  # nothing that this process writes is for other accounts
     configure_logs(settings.log_format, settings.log_level)

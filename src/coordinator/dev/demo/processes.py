@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from coordinator.dev.servers.processes import family, send, wait_until_gone
-from coordinator.runtime import parent_watch
+from coordinator.runtime.process import parent_watch
 
 GRACE_S: Final = 12.0
 """Time for a child to stop in order; then it is killed."""

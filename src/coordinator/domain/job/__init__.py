@@ -17,17 +17,14 @@ from coordinator.domain.job.commands import (
     JobStart,
     JobSubmit,
 )
-from coordinator.domain.job.decide import (
+from coordinator.domain.job.contexts import (
     AttemptContext,
     CompletionContext,
     JobContext,
-    KnownJob,
     SubmitContext,
     WorkDone,
-    check_result,
-    decide,
-    no_service,
 )
+from coordinator.domain.job.decide import check_result, decide, no_service
 from coordinator.domain.job.events import (
     FINAL_STATES,
     JobAttemptEnded,
@@ -56,6 +53,7 @@ from coordinator.domain.job.state import (
     Expired,
     Failed,
     JobState,
+    KnownJob,
     Queued,
     Running,
     answer,

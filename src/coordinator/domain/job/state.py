@@ -118,7 +118,8 @@ class Expired:
     ended: tuple[EndedAttempt, ...]
 
 
-JobState = Queued | Running | AttemptEnded | Completed | Failed | Canceled | Expired | None
+KnownJob = Queued | Running | AttemptEnded | Completed | Failed | Canceled | Expired
+JobState = KnownJob | None
 STATE_NAMES: dict[type, JobStateName] = {
     Queued: "QUEUED",
     Running: "RUNNING",

@@ -1,22 +1,31 @@
-"""Commands about jobs."""
+"""The handler of commands about jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, assert_never, cast
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar, assert_never, cast
 from uuid import UUID
 
 from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.ids import Ids
+from coordinator.application.commands.jobs.bodies import MAX_INLINE_BYTES, JobBlobs, references_of
+from coordinator.application.commands.jobs.details import (
+    Details,
+    Lease,
+    Place,
+    PreparedResult,
+    PreparedSubmit,
+)
+from coordinator.application.commands.jobs.statements import seal, statement_fault, verify_statement
 from coordinator.application.commands.names import Names
-from coordinator.application.payloads.bodies import body_of_blob, possible_blob, store_failed
 from coordinator.application.payloads.large_documents import LargeDocuments, rough_json
 from coordinator.application.payloads.private import PrivatePayloads
-from coordinator.application.payloads.references import Need, References
+from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions, States
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
@@ -24,9 +33,6 @@ from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
-from coordinator.crypto.receipt import receipt_id, sign_receipt
-from coordinator.crypto.refs import blob_refs_of_canonical
-from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import StatementVerifier
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.errors import Code, Refusal
@@ -34,12 +40,7 @@ from coordinator.domain.job import (
     STATE_NAMES,
     AttemptCommand,
     AttemptContext,
-    AttemptEnded,
-    Canceled,
-    Completed,
     CompletionContext,
-    Expired,
-    Failed,
     JobCancel,
     JobCommand,
     JobComplete,
@@ -51,11 +52,9 @@ from coordinator.domain.job import (
     JobState,
     JobSubmit,
     JobSubmitted,
-    KnownJob,
     Queued,
     Running,
     SubmitContext,
-    WorkDone,
     answer,
     check_result,
     decide,
@@ -68,56 +67,8 @@ from coordinator.domain.miner import MinerState, miner_stream
 from coordinator.domain.service import RegisteredService, service_stream
 from coordinator.wire.answers import Accepted, Answer, Refused
 
-MAX_INLINE_BYTES = 64 * 1024
-"""Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
 _CLAIMED = "claimed"
 """The member of a claim's answer with the job's state, between `answer` and `extend`."""
-MAX_STATEMENT_MEMBERS = 32
-MAX_BLOBS = 512  # references per payload or result, because the owner of each is looked up
-
-
-class PreparedSubmit(NamedTuple):
-    """The details of a submit that don't depend on states."""
-
-    payload_digest: str
-    fingerprint: str
-    refs: frozenset[str]
-    """The blobs that the payload refers to."""
-    checked: int | None
-    """The version of the service whose schema the payload fits; None for a repeat, which is not checked."""
-    reference_fault: Refusal | None = None
-    """The fault of these references, if any. Raised in the decision, because a repeat is answered anyway."""
-    size: int = 0
-    """The length of the payload's canonical JSON."""
-
-
-class PreparedResult(NamedTuple):
-    """The details of a result that don't depend on states."""
-
-    refs: frozenset[str] = frozenset()
-    proven: bool = False
-    """Whether the statement proves the result. Not looked at for a repeat, and for a breach of the schema."""
-    breach: Refusal | None = None
-    """The breach of the output schema, if any."""
-    reference_fault: Refusal | None = None
-    size: int = 0
-    """The length of the result's canonical JSON."""
-
-
-Details = PreparedSubmit | PreparedResult | None
-
-
-class Place(NamedTuple):
-    """The place of a result in its job, by the states before its batch."""
-
-    kind: Literal["due", "repeat", "ended"]
-    """See `check_result`."""
-    state: KnownJob
-    miner: MinerState
-
-
-Lease = Place | Refusal | None
-"""The place of a result, or its refusal; None for other commands."""
 _UNPROVEN = Refusal(Code.UNAVAILABLE, "concurrent commands change this; send it again")
 
 
@@ -146,11 +97,10 @@ class JobCommands(Handler[Details]):
         self._quotas = quotas
         self._tokens = OfferTokens(key)
         self._private = private
-        self._key = key
+        self._seal = partial(seal, key)
         self._secret = fingerprint_secret(key)
         self._names = names
-        self._blobs = blobs
-        self._references = references
+        self._job_blobs = JobBlobs(blobs, references)
         self._schemas = schemas
         self._ids = ids
         self._states = states
@@ -179,8 +129,7 @@ class JobCommands(Handler[Details]):
             except LogUnavailable:
                 unavailable = log_unavailable()
                 prepared.append(Refused(unavailable.code, unavailable.detail))
-        stored = await self._with_bodies_stored(await self._with_reference_faults(prepared))
-        return await self._keeping(stored)
+        return await self._job_blobs.settle(prepared)
 
     async def prepare_one(self, intent: Intent) -> Prepared[Details]:
         [prepared] = await self.prepare([intent])
@@ -236,7 +185,7 @@ class JobCommands(Handler[Details]):
         details = PreparedSubmit(
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
             fingerprint=self._fingerprint(stream, command, job_class, body),
-            refs=_refs(body),
+            refs=references_of(body),
             checked=checked,
             size=len(body),
         )
@@ -323,7 +272,7 @@ class JobCommands(Handler[Details]):
             return Prepared(intent, self, job_id, PreparedResult(breach=breach), reads)
         if lease.kind == "ended":  # the decision says why it is too late
             return Prepared(intent, self, job_id, PreparedResult(), reads)
-        _verify(verifier, command)
+        verify_statement(verifier, command)
         body = await self._large.run(len(rough), _canonical, command.result)
         salt = bytes.fromhex(command.result_salt)
         if hashlib.sha256(salt + body).hexdigest() != command.statement["result_digest"]:
@@ -332,13 +281,13 @@ class JobCommands(Handler[Details]):
                 "result_digest is not the SHA-256 of result_salt and the result's canonical JSON",
             )
         # The decision compares the statement, too; a large body is not stored before.
-        if len(body) > MAX_INLINE_BYTES and (fault := _check_statement(lease.state, command, lease.miner)):
+        if len(body) > MAX_INLINE_BYTES and (fault := statement_fault(lease.state, command, lease.miner)):
             raise fault
         return Prepared(
             intent,
             self,
             job_id,
-            PreparedResult(_refs(body), proven=True, size=len(body)),
+            PreparedResult(references_of(body), proven=True, size=len(body)),
             reads,
             payload=StoredPayload(job_id, "result", salt, body),
         )
@@ -349,79 +298,6 @@ class JobCommands(Handler[Details]):
         if service is None:
             return None
         return await self._large.run(len(rough), self._schemas.check_result, service, result, rough)
-
-    # --- blobs ----------------------------------------------------------------------------------------------
-    async def _with_reference_faults(
-        self, prepared: list[Prepared[Details] | Refused]
-    ) -> list[Prepared[Details] | Refused]:
-        """The same commands, with the faults of their references to blobs."""
-        referring: list[tuple[int, Prepared[Details], PreparedSubmit | PreparedResult]] = [
-            (place, p, p.details)
-            for place, p in enumerate(prepared)
-            if isinstance(p, Prepared) and p.details is not None and p.details.refs
-        ]
-        if not referring:
-            return prepared
-        try:
-            faults = await self._references.faults([(p.intent, details.refs) for _, p, details in referring])
-        except LogUnavailable:
-            faults = [log_unavailable()] * len(referring)
-        for (place, p, details), fault in zip(referring, faults, strict=True):
-            prepared[place] = p._replace(details=details._replace(reference_fault=fault))
-        return prepared
-
-    async def _keeping(
-        self, prepared: list[Prepared[Details] | Refused]
-    ) -> list[Prepared[Details] | Refused]:
-        """The same commands; the blobs that their payloads and results need are kept from now on."""
-        needs: list[Need] = []
-        places: list[int] = []
-        for place, p in enumerate(prepared):
-            if not isinstance(p, Prepared) or p.payload is None or p.details is None:
-                continue
-            body = possible_blob(p.payload.body)
-            if (p.details.refs and p.details.reference_fault is None) or body is not None:
-                digests = {ref.removeprefix("blob:") for ref in p.details.refs}
-                needs.append(Need(p.stream, p.payload.kind, digests | ({body} if body else set())))
-                places.append(place)
-        if not needs:
-            return prepared
-        try:
-            await self._references.need(needs)
-        except LogUnavailable:
-            refusal = log_unavailable()
-            for place in places:
-                prepared[place] = Refused(refusal.code, refusal.detail)
-        return prepared
-
-    async def _with_bodies_stored(
-        self, prepared: list[Prepared[Details] | Refused]
-    ) -> list[Prepared[Details] | Refused]:
-        """The same commands, with large bodies in the blob store. The last step, so that a refusal before it
-        leaves no blob."""
-        for place, one in enumerate(prepared):
-            if isinstance(one, Refused) or one.payload is None or len(one.payload.body) <= MAX_INLINE_BYTES:
-                continue
-            if one.details is not None and one.details.reference_fault is not None:
-                prepared[place] = one._replace(payload=None)  # refused, unless it is a repeat
-                continue
-            try:
-                prepared[place] = one._replace(payload=await self._stored(one.payload))
-            except Refusal as refusal:
-                prepared[place] = Refused(refusal.code, refusal.detail)
-        return prepared
-
-    async def _stored(self, payload: StoredPayload) -> StoredPayload:
-        """The payload as a row that names the blob with the body."""
-
-        async def whole() -> AsyncIterator[bytes]:
-            yield payload.body
-
-        try:
-            info = await self._blobs.put(whole(), expected_sha256=None, max_bytes=len(payload.body))
-        except Exception as error:  # any failure of the store concerns this command only
-            raise store_failed(error) from None
-        return payload._replace(body=body_of_blob(info.sha256))
 
     def _fingerprint(self, stream: UUID, command: JobSubmit, job_class: str, body: bytes) -> str:
         """Tells a repeat from another request with the same idempotency key, and readers of the log nothing.
@@ -474,7 +350,7 @@ class JobCommands(Handler[Details]):
                 assert isinstance(details, PreparedResult)
                 miner = state_of(prepared.reads[0])
                 if details.proven:
-                    fault = _check_statement(state, command, miner) or details.reference_fault
+                    fault = statement_fault(state, command, miner) or details.reference_fault
                 else:
                     fault = _UNPROVEN
                 offered = self._offered(state, command, miner)
@@ -529,85 +405,10 @@ class JobCommands(Handler[Details]):
         if isinstance(prepared.intent.command, JobSubmit):
             self._quotas.job_decided(prepared.intent.principal.name, prepared.stream)
 
-    def _seal(self, work: WorkDone) -> dict[str, Any]:
-        """The signed receipt of this work."""
-        return sign_receipt(
-            self._key,
-            {
-                "version": "1.0",
-                "receipt_id": receipt_id(work.job_id, work.attempt),
-                "job_id": work.job_id,
-                "provider": work.miner_id,
-                "client": work.client,
-                "units": work.units,
-                "unit_type": "gpu_seconds",
-                "price": work.price,
-                "started_at": work.started_at // 1000,
-                "completed_at": work.completed_at // 1000,
-                "metadata": {
-                    "attempt": work.attempt,
-                    "service": work.service,
-                    "payload_digest": work.payload_digest,
-                    "result_digest": work.result_digest,
-                    "statement": dict(work.statement),
-                    **({} if work.measured_units is None else {"measured_units": work.measured_units}),
-                },
-            },
-        )
-
 
 def fingerprint_secret(key: SigningKey) -> bytes:
     """A secret derived from the signing key (deterministic: repeats must be known after a restart)."""
     return hashlib.sha256(b"coordinator fingerprint 1\n" + key.sign(b"coordinator fingerprint 1")).digest()
-
-
-def _verify(verifier: StatementVerifier, command: JobComplete) -> None:
-    """Refuse a statement that the key in it did not sign. The decision checks that the key is the miner's."""
-    if len(command.statement) > MAX_STATEMENT_MEMBERS:
-        raise Refusal(Code.INVALID_STATEMENT, f"the statement has more than {MAX_STATEMENT_MEMBERS} members")
-    try:
-        verifier.verify(command.statement, str(command.statement.get("signature", {}).get("key_id")))
-    except VerificationFailed as failure:
-        raise Refusal(Code.INVALID_STATEMENT, failure.detail) from None
-    except AttributeError:
-        raise Refusal(Code.INVALID_STATEMENT, "signature must be an object") from None
-
-
-def _check_statement(state: JobState, command: JobComplete, miner: MinerState) -> Refusal | None:
-    """The fault of a (validly signed) statement that is by another key, or about other work."""
-    expected_key: str | None
-    match state:
-        case Running():
-            expected_key = state.started.miner_key
-        case Queued():
-            expected_key = None if miner is None else miner.registered.public_key
-        case None | AttemptEnded() | Completed() | Failed() | Canceled() | Expired():
-            return None  # nothing to prove: the decision answers or refuses without the statement
-        case _:
-            assert_never(state)
-    said = command.statement
-    if said["signature"]["key_id"] != expected_key:
-        return Refusal(Code.INVALID_STATEMENT, "the statement is not signed with the miner's registered key")
-    expected = {
-        "job_id": str(state.job.job_id),
-        "attempt": command.attempt,
-        "miner_id": command.miner_id,
-        "session_id": command.session_id,
-        "service": state.job.service,
-        "payload_digest": state.job.payload_digest,
-    }
-    wrong = [name for name, value in expected.items() if said[name] != value]
-    if wrong:
-        return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} must match the attempt")
-    return None
-
-
-def _refs(body: bytes) -> frozenset[str]:
-    """The blobs that a payload or result refers to; most bodies skip the search. Raises Refusal."""
-    refs = frozenset(blob_refs_of_canonical(body)) if b'"blob:' in body else frozenset()
-    if len(refs) > MAX_BLOBS:
-        raise Refusal(Code.TOO_LARGE, f"too many references to blobs; the limit is {MAX_BLOBS}")
-    return refs
 
 
 def _canonical(value: dict[str, object]) -> bytes:

@@ -1,0 +1,1 @@
+"""Commands about jobs: their handler, and the steps of its preparation."""

@@ -1,0 +1,53 @@
+"""The details of a prepared command about a job, beside the states of its decision."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from coordinator.domain.errors import Refusal
+from coordinator.domain.job import KnownJob
+from coordinator.domain.miner import MinerState
+
+
+class PreparedSubmit(NamedTuple):
+    """The details of a submit that don't depend on states."""
+
+    payload_digest: str
+    fingerprint: str
+    refs: frozenset[str]
+    """The blobs that the payload refers to."""
+    checked: int | None
+    """The version of the service whose schema the payload fits; None for a repeat, which is not checked."""
+    reference_fault: Refusal | None = None
+    """The fault of these references, if any. Raised in the decision, because a repeat is answered anyway."""
+    size: int = 0
+    """The length of the payload's canonical JSON."""
+
+
+class PreparedResult(NamedTuple):
+    """The details of a result that don't depend on states."""
+
+    refs: frozenset[str] = frozenset()
+    proven: bool = False
+    """Whether the statement proves the result. Not looked at for a repeat, and for a breach of the schema."""
+    breach: Refusal | None = None
+    """The breach of the output schema, if any."""
+    reference_fault: Refusal | None = None
+    size: int = 0
+    """The length of the result's canonical JSON."""
+
+
+Details = PreparedSubmit | PreparedResult | None
+
+
+class Place(NamedTuple):
+    """The place of a result in its job, by the states before its batch."""
+
+    kind: Literal["due", "repeat", "ended"]
+    """See `check_result`."""
+    state: KnownJob
+    miner: MinerState
+
+
+Lease = Place | Refusal | None
+"""The place of a result, or its refusal; None for other commands."""

@@ -1,0 +1,94 @@
+"""The miner's signed statement about an attempt, and the receipt that contains it."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.receipt import receipt_id, sign_receipt
+from coordinator.crypto.signature import VerificationFailed
+from coordinator.crypto.statement import StatementVerifier
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import (
+    AttemptEnded,
+    Canceled,
+    Completed,
+    Expired,
+    Failed,
+    JobComplete,
+    JobState,
+    Queued,
+    Running,
+    WorkDone,
+)
+from coordinator.domain.miner import MinerState
+
+MAX_STATEMENT_MEMBERS = 32
+
+
+def verify_statement(verifier: StatementVerifier, command: JobComplete) -> None:
+    """Refuse a statement that the key in it did not sign. The decision checks that the key is the miner's."""
+    if len(command.statement) > MAX_STATEMENT_MEMBERS:
+        raise Refusal(Code.INVALID_STATEMENT, f"the statement has more than {MAX_STATEMENT_MEMBERS} members")
+    try:
+        verifier.verify(command.statement, str(command.statement.get("signature", {}).get("key_id")))
+    except VerificationFailed as failure:
+        raise Refusal(Code.INVALID_STATEMENT, failure.detail) from None
+    except AttributeError:
+        raise Refusal(Code.INVALID_STATEMENT, "signature must be an object") from None
+
+
+def statement_fault(state: JobState, command: JobComplete, miner: MinerState) -> Refusal | None:
+    """The fault of a (validly signed) statement that is by another key, or about other work."""
+    expected_key: str | None
+    match state:
+        case Running():
+            expected_key = state.started.miner_key
+        case Queued():
+            expected_key = None if miner is None else miner.registered.public_key
+        case None | AttemptEnded() | Completed() | Failed() | Canceled() | Expired():
+            return None  # nothing to prove: the decision answers or refuses without the statement
+        case _:
+            assert_never(state)
+    said = command.statement
+    if said["signature"]["key_id"] != expected_key:
+        return Refusal(Code.INVALID_STATEMENT, "the statement is not signed with the miner's registered key")
+    expected = {
+        "job_id": str(state.job.job_id),
+        "attempt": command.attempt,
+        "miner_id": command.miner_id,
+        "session_id": command.session_id,
+        "service": state.job.service,
+        "payload_digest": state.job.payload_digest,
+    }
+    wrong = [name for name, value in expected.items() if said[name] != value]
+    if wrong:
+        return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} must match the attempt")
+    return None
+
+
+def seal(key: SigningKey, work: WorkDone) -> dict[str, Any]:
+    """The signed receipt of this work."""
+    return sign_receipt(
+        key,
+        {
+            "version": "1.0",
+            "receipt_id": receipt_id(work.job_id, work.attempt),
+            "job_id": work.job_id,
+            "provider": work.miner_id,
+            "client": work.client,
+            "units": work.units,
+            "unit_type": "gpu_seconds",
+            "price": work.price,
+            "started_at": work.started_at // 1000,
+            "completed_at": work.completed_at // 1000,
+            "metadata": {
+                "attempt": work.attempt,
+                "service": work.service,
+                "payload_digest": work.payload_digest,
+                "result_digest": work.result_digest,
+                "statement": dict(work.statement),
+                **({} if work.measured_units is None else {"measured_units": work.measured_units}),
+            },
+        },
+    )

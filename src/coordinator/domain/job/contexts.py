@@ -1,0 +1,93 @@
+"""The facts for the decisions about jobs: tuples, because every command makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from coordinator.domain.decision import Context
+from coordinator.domain.errors import Refusal
+from coordinator.domain.matching import Wanted
+from coordinator.domain.messages import Millis, Principal
+from coordinator.domain.miner import MinerState
+from coordinator.domain.service import ServiceState
+
+
+class SubmitContext(NamedTuple):
+    """The facts for a submit."""
+
+    now: Millis
+    principal: Principal
+    job_id: UUID
+    """The id of the new job, and so of its stream."""
+    service: ServiceState
+    """The registry entry. May be stale: the job is then accepted under the entry of a moment ago, whose
+    version it records."""
+    wanted: Wanted
+    """The job's class; computed from the command, never stale."""
+    payload_digest: str
+    """SHA-256 over salt and payload; computed from the command, never stale."""
+    fingerprint: str
+    """Keyed digest of the request, which tells a repeat from another request with the same idempotency key;
+    computed from the command, never stale."""
+    fault: Refusal | None = None
+    """The fault of the payload, if any: it breaks the service's schema, or refers to the wrong blobs."""
+    payload_bytes: int = 0
+    """The length of the payload's canonical JSON; computed from the command, never stale."""
+
+
+class AttemptContext(NamedTuple):
+    """The facts for a claim, a failure or a release."""
+
+    now: Millis
+    principal: Principal
+    miner: MinerState
+    """The state of the miner. May be stale: a session that was lost a moment ago gets a lease that no
+    heartbeat extends, so that the timers end it. Nothing is paid twice: the attempt is the fence."""
+    offered: bool
+    """Whether the command has the token of the attempt's offer to the miner's profile; computed from the
+    command and the miner's state."""
+
+
+class CompletionContext(NamedTuple):
+    """The facts for a result."""
+
+    now: Millis
+    principal: Principal
+    miner: MinerState
+    """As in `AttemptContext`."""
+    offered: bool
+    """As in `AttemptContext`."""
+    seal: Callable[[WorkDone], dict[str, Any]]
+    """Signs a receipt. Deterministic: the same work gives the same bytes."""
+    fault: Refusal | None = None
+    """The fault of the statement or of the blobs that the result refers to, if any."""
+    result_bytes: int = 0
+    """The length of the result's canonical JSON; computed from the command, never stale."""
+    breach: Refusal | None = None
+    """The breach of the output schema, if any; it ends the attempt. Computed from the result and from the
+    version of the service that the job was submitted under, never stale."""
+
+
+JobContext = SubmitContext | AttemptContext | CompletionContext | Context
+
+
+class WorkDone(NamedTuple):
+    """The content of a receipt, before it is signed."""
+
+    job_id: str
+    attempt: int
+    service: str
+    client: str
+    miner_id: str
+    payload_digest: str
+    result_digest: str
+    units: str
+    unit_price: str
+    price: str
+    measured_units: str | None
+    """The units of the whole attempt, if the job's limit cut them."""
+    started_at: Millis
+    completed_at: Millis
+    statement: Mapping[str, Any]
