@@ -67,6 +67,10 @@ class NoBlobs:
         raise AssertionError("nothing here is that large")
 
 
+KEY_SEED = bytes(32)
+"""Of the key that signs receipts."""
+
+
 class Bench:
     """A bus over a log, and the gateway before it."""
 
@@ -89,7 +93,7 @@ class Bench:
         self.bus.on_committed(self._on_committed)
         self.names = Names(self.bus.state)
         references = References(log, blobs or NoBlobs(), lambda pairs: self.unowned & set(pairs))
-        key = SigningKey(bytes(32))
+        key = SigningKey(KEY_SEED)
         handlers: tuple[Handler[Any], ...] = (
             JobCommands(
                 key,

@@ -25,10 +25,12 @@ from coordinator.blobs.port import BlobInfo
 from coordinator.broker.envelope import ReceivedMessage, read_commands
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.receipt import verify_receipt
 from coordinator.crypto.statement import Statement, sign_statement
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import Completed, Queued, Running
+from coordinator.domain.matching import profile_of
 from coordinator.domain.messages import SYSTEM, Principal, Role
 from coordinator.domain.miner import MinerRegister
 from coordinator.domain.quota import Limits
@@ -36,7 +38,7 @@ from coordinator.domain.service import ServiceRegister, ServiceRevise
 from coordinator.runtime.process.garbage_collection import collecting_rarely
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.limits import MAX_BODY_BYTES, MAX_CONTAINERS, MAX_VALUES
-from tests.harness.bus import ALICE, Bench, WatchedLog, codes
+from tests.harness.bus import ALICE, KEY_SEED, Bench, WatchedLog, codes
 from tests.harness.deciding import a_spec, capabilities
 
 UNLIMITED = Quotas(Limits(), time.monotonic)
@@ -53,6 +55,9 @@ NUMBERS = {
     "properties": {"a": {"type": "array", "items": {"type": "number"}}, "text": {"type": "string"}},
     "additionalProperties": False,
 }
+
+
+ABLE = capabilities(services=("whisper", "numbers"))
 
 
 class Blobs:
@@ -131,7 +136,10 @@ class Stand(NamedTuple):
 
 
 def held(job_id: str, attempt: int) -> dict[str, Any]:
-    return {"job_id": job_id, "attempt": attempt, "miner_id": "rig", "session_id": "session-1"}
+    """The members of a command about an attempt, with the token of its offer."""
+    token = OfferTokens(SigningKey(KEY_SEED)).token(job_id, attempt, profile_of(ABLE, "rig"))
+    names = {"job_id": job_id, "attempt": attempt, "miner_id": "rig", "session_id": "session-1"}
+    return {**names, "token": token}
 
 
 def proof(job: Any, attempt: int, result: Any, **changes: Any) -> dict[str, Any]:
@@ -161,9 +169,8 @@ async def stand() -> AsyncIterator[Stand]:
     await bench.bus.start()
     strict = a_spec(id="numbers", name="Numbers", input_schema=NUMBERS, output_schema=NUMBERS)
     await bench.send(ServiceRegister(spec=a_spec()), ServiceRegister(spec=strict), by=SYSTEM)
-    able = capabilities(services=("whisper", "numbers"))
     register = MinerRegister(
-        miner_id="rig", session_id="session-1", capabilities=able, concurrency=8, public_key=KEY.key_id
+        miner_id="rig", session_id="session-1", capabilities=ABLE, concurrency=8, public_key=KEY.key_id
     )
     await bench.send(register, by=RIG)
     yield Stand(bench, blobs)
