@@ -160,7 +160,7 @@ class SpeechExecutor:
             )
 
 
-def parse_transcript(answer: Any, asked: str, seconds: float) -> Transcript:
+def parse_transcript(answer: Any, asked: str, seconds: float | None = None) -> Transcript:
     """The transcript in an engine's answer, of so long a recording. Raises ExecutorError if it has no text.
 
     If not all segments have their times, one segment over the whole length has the text: so no subtitle is
@@ -177,9 +177,11 @@ def parse_transcript(answer: Any, asked: str, seconds: float) -> Transcript:
     given = answer.get("segments")
     found_segments = [_segment(one) for one in given[:MAX_SEGMENTS]] if isinstance(given, list) else []
     segments = [segment for segment in found_segments if segment is not None]
-    if text and (len(segments) < len(found_segments) or not any(one.text for one in segments)):
-        segments = [TranscriptSegment(start=0.0, end=round(seconds, 3), text=text)]
-    return Transcript(text=text, language=language, duration_seconds=round(seconds, 3), segments=segments)
+    length = None if seconds is None else round(seconds, 3)
+    timed = len(segments) == len(found_segments) and any(segment.text for segment in segments)
+    if text and not timed and length is not None:
+        segments = [TranscriptSegment(start=0.0, end=length, text=text)]
+    return Transcript(text=text, language=language, duration_seconds=length, segments=segments)
 
 
 async def _document(work: Work, result: Transcript) -> dict[str, Any]:

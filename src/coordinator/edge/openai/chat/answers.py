@@ -13,16 +13,16 @@ from coordinator.edge.openai.deltas import Delta, answers_of
 from coordinator.edge.openai.runs import Done
 
 
-class FunctionCall(BaseModel):
+class AnsweredFunction(BaseModel):
     name: str
     arguments: str
     """The text of a JSON object, as the model wrote it."""
 
 
-class ToolCall(BaseModel):
+class AnsweredCall(BaseModel):
     id: str
     type: Literal["function"] = "function"
-    function: FunctionCall
+    function: AnsweredFunction
 
 
 class AnsweredMessage(BaseModel):
@@ -33,21 +33,21 @@ class AnsweredMessage(BaseModel):
     refusal: None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[AnsweredCall] | None = None
 
 
-class LikelyToken(BaseModel):
+class AnsweredToken(BaseModel):
     token: str
     logprob: float
     bytes: list[int] | None = None
 
 
-class TokenLogprob(LikelyToken):
-    top_logprobs: list[LikelyToken]
+class AnsweredLogprob(AnsweredToken):
+    top_logprobs: list[AnsweredToken]
 
 
 class ChoiceLogprobs(BaseModel):
-    content: list[TokenLogprob]
+    content: list[AnsweredLogprob]
     refusal: None = None
 
 
