@@ -91,8 +91,9 @@ def meant_field(error: ValidationError, document: Any) -> InvalidField:
     among = [fault for fault in faults if fault.place[: len(first.place)] == first.place]
     inside = [f for f in among if len(f.place) > len(first.place) or f.kind not in _KINDS]
     if inside:
-        # The first of the deepest; of these, rather one that does not want another kind of value.
-        return max(inside, key=lambda f: (len(f.place), f.kind not in _KINDS)).field()
+        # The deepest; of these, rather one that does not want another kind of value, and the form of which
+        # most items of a list are.
+        return max(inside, key=lambda f: (len(f.place), f.kind not in _KINDS, f.number)).field()
     kinds = dict.fromkeys(_KINDS[fault.kind] for fault in among)
     return first._replace(why=f"Input should be {' or '.join(kinds)}").field()
 
@@ -104,6 +105,12 @@ class _Fault(NamedTuple):
     """Whether there was a choice on the way."""
     why: str
     kind: str
+
+    @property
+    def number(self) -> int:
+        """The item of a list at fault."""
+        last = self.place[-1] if self.place else -1
+        return last if isinstance(last, int) else -1
 
     def field(self) -> InvalidField:
         return InvalidField(".".join(map(_part, self.place)), self.why, self.kind)

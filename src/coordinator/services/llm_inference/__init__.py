@@ -18,7 +18,7 @@ from coordinator.services.base import (
     vram_by_model,
 )
 from coordinator.services.llm_inference.messages import MAX_TEXT, LlmMessage
-from coordinator.services.llm_inference.result import GeneratedText
+from coordinator.services.llm_inference.result import GeneratedText as GeneratedText
 from coordinator.services.llm_inference.tools import MAX_TOOLS, ResponseFormat, Tool, ToolChoice
 
 CUDA: Final = "11.8"

@@ -93,7 +93,14 @@ class LlmExecutor:
 
     async def _generate(self, answer: GrowingAnswer, payload: LlmPayload, request: dict[str, Any]) -> None:
         """Generate all answers; an engine that makes one at a time is asked several times."""
-        await self._ask(answer, payload, request, 0)
+        try:
+            await self._ask(answer, payload, request, 0)
+        except ExecutorError as error:
+            if error.code != INVALID_PAYLOAD or "n" not in request:
+                raise
+            # Perhaps it makes fewer answers at a time; an invalid job fails again.
+            request = {name: value for name, value in request.items() if name != "n"}
+            await self._ask(answer, payload, request, 0)
         for index in range(1, payload.n):
             if index not in answer.choices:
                 single = {name: value for name, value in request.items() if name != "n"}
