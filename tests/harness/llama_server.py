@@ -1,6 +1,7 @@
 """llama.cpp's HTTP server in a process: `python -m tests.harness.llama_server '<json>'`.
 
-`{"model": path, "name", "port", "embedding"?: true, "key"?, "template"?}`. It is the real server, by xllamacpp.
+`{"model": path, "name", "port", "embedding"?: true, "key"?, "template"?}`. It is the real
+server, from xllamacpp.
 """
 
 from __future__ import annotations

@@ -54,6 +54,8 @@ class _Choice:
     calls: dict[int, _Call] = field(default_factory=dict)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: FinishReason | None = None
+    has_surplus: bool = False
+    """Whether it had more calls than may be."""
 
     @property
     def text(self) -> str:
@@ -137,6 +139,10 @@ class GrowingAnswer:
             index = one.get("index", place)
             if not isinstance(index, int) or not 0 <= index < MAX_CALLS:
                 continue
+            if index > 0 and self._payload.parallel_tool_calls is False:
+                # Not every engine ends the answer after its first call.
+                choice.has_surplus = True
+                continue
             function = one.get("function")
             function = function if isinstance(function, dict) else {}
             part: dict[str, Any] = {"index": index}
@@ -219,7 +225,7 @@ class GrowingAnswer:
             MadeToolCall(id=call.id, name=call.name, arguments="".join(call.arguments))
             for _, call in sorted(choice.calls.items())
         ]
-        finish = choice.finish or "stop"
+        finish = "tool_calls" if choice.has_surplus else choice.finish or "stop"
         return Answer(
             text=choice.text,
             finish_reason="tool_calls" if calls and finish == "stop" else finish,
