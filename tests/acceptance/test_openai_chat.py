@@ -231,6 +231,73 @@ def test_a_choice_of_no_tool(stage: Stage) -> None:
     assert made.choices[0].message.tool_calls is None
 
 
+# --- responses ---------------------------------------------------------------------------------------------
+FLAT_WEATHER: Any = {"type": "function", **WEATHER["function"]}
+
+
+def test_a_response_without_a_memory(stage: Stage) -> None:
+    """Thoughts and text are items, whole and streamed the same, and may be sent back as a history."""
+    asked: Any = {"model": THINKER, "input": "kil mar", "temperature": 0, "max_output_tokens": 12}
+    with client(stage) as one:
+        whole = one.responses.create(**asked)
+        events = list(one.responses.create(**asked, stream=True))
+        plain = one.responses.create(**asked, instructions="sa", reasoning={"effort": NO_THOUGHTS})
+        history: Any = [
+            {"role": "user", "content": "kil"},
+            *whole.output,
+            *plain.output,
+            {"role": "user", "content": "sa"},
+        ]
+        longer = one.responses.create(**{**asked, "input": history})
+        with pytest.raises(openai.BadRequestError) as refused:
+            one.responses.create(**asked, previous_response_id="resp_1")
+    [thoughts] = whole.output
+    assert ("reasoning", "incomplete") == (thoughts.type, whole.status)
+    assert thoughts.content  # type: ignore[union-attr]
+    assert whole.usage is not None
+    assert (12, 12) == (whole.usage.output_tokens, whole.usage.output_tokens_details.reasoning_tokens)
+    assert ["response.created", "response.in_progress"] == [event.type for event in events[:2]]
+    assert list(range(len(events))) == [event.sequence_number for event in events]
+    streamed = "".join(event.delta for event in events if event.type == "response.reasoning_text.delta")
+    assert thoughts.content[0].text == streamed  # type: ignore[union-attr,index]
+    assert "response.incomplete" == events[-1].type
+    assert [thoughts.content] == [item.content for item in events[-1].response.output]  # type: ignore[union-attr]
+    assert plain.output_text
+    assert longer.usage is not None
+    assert longer.usage.input_tokens > whole.usage.input_tokens + 12
+    assert "previous_response_id" == refused.value.param
+
+
+def test_a_response_with_tools_and_forms(stage: Stage) -> None:
+    """Tools are called, streamed and answered; the text keeps to a schema, by the helper of OpenAI's client."""
+    asked: Any = {
+        "model": THINKER,
+        "input": "kil mar",
+        "temperature": 0,
+        "reasoning": {"effort": NO_THOUGHTS},
+    }
+    with client(stage) as one:
+        parsed = one.responses.parse(**asked, text_format=Verdict)
+        chat = one.chat.completions.create(**CALLING).choices[0].message.tool_calls or []
+        history: Any = [
+            {"role": "user", "content": "kil mar"},
+            {
+                "type": "function_call",
+                "call_id": "c1",
+                "name": "weather",
+                "arguments": chat[0].function.arguments,
+            },
+            {"type": "function_call_output", "call_id": "c1", "output": "wet"},
+        ]
+        after = one.responses.create(**{**asked, "input": history}, tools=[FLAT_WEATHER], max_output_tokens=5)
+        with pytest.raises(openai.BadRequestError) as refused:
+            one.responses.create(**asked, tools=[{"type": "web_search"}])
+    assert isinstance(parsed.output_parsed, Verdict)
+    assert ("completed", "message") == (parsed.status, parsed.output[0].type)
+    assert after.output_text
+    assert "tools.0.type" == refused.value.param
+
+
 # --- structured output -------------------------------------------------------------------------------------
 class Verdict(BaseModel):
     good: bool
