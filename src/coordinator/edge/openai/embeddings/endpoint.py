@@ -113,7 +113,7 @@ async def _pieces(rows: Iterator[str], tail: dict[str, Any]) -> AsyncIterator[st
     """An EmbeddingList as JSON, made in a thread."""
 
     def some(first: int) -> tuple[str, int]:
-        made = []
+        made: list[str] = []
         for row in itertools.islice(rows, ROWS_AT_A_TIME):
             index = first + len(made)
             made.append(f'{{"object":"embedding","index":{index},"embedding":{row}}}')

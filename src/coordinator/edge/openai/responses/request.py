@@ -170,13 +170,13 @@ def _add(messages: list[dict[str, Any]], place: str, item: Mapping[str, Any]) ->
         case _:
             raise bad_request(
                 f"{place}.type",
-                f"{place}.type: only message, reasoning, function_call and function_call_output are supported",
+                f"{place}.type: only messages, reasoning, function calls and their outputs are supported",
                 "unsupported_parameter",
             )
 
 
 def _answer(messages: list[dict[str, Any]], new: str) -> dict[str, Any]:
-    """The last message if it is the same answer of the assistant, else a new one. `new`: what it must lack."""
+    """The last message if it is of the same answer, else a new one. `new`: the member that it must lack."""
     if messages and messages[-1]["role"] == "assistant":
         last = messages[-1]
         if new not in last and not (new == "reasoning_content" and len(last) > 1):
