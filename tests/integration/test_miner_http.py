@@ -412,7 +412,7 @@ async def test_failed_downloads_leave_nothing(
 async def test_a_refused_report_ends_the_attempt(
     stub: Stub, url: str, tmp_path: Path, status: int, code: str
 ) -> None:
-    """The coordinator refuses progress of what is over: the work stops at once, without a heartbeat's help."""
+    """Progress of an attempt that is over is refused: its work stops at once, without a heartbeat."""
     hands = Hands()
     async with running(url, hands, tmp_path):
         await stub.until(lambda: bool(stub.session))
