@@ -142,6 +142,7 @@ def _submitted(wants: Constraints) -> JobSubmitted:
         fingerprint="0" * 64,
         timeout_seconds=60,
         list_price="1",
+        max_units="3600.000",
         expires_at=2**40,
     )
 

@@ -88,6 +88,11 @@ def _coordinator(folder: Path) -> Iterator[tuple[psutil.Process, int]]:
         "APP_PORT": str(port),
         "DATA_DIR": str(folder),
         "CLIENT_API_KEYS": KEY,
+        "MAX_CONNECTIONS": "20000",
+        "MAX_CONNECTIONS_PER_ADDRESS": "0",
+        "MAX_CONNECTIONS_PER_KEY": "0",
+        "MAX_STREAMS": "0",
+        "MAX_STREAMS_PER_KEY": "0",
         "LOG_LEVEL": "warning",
     }
     process = subprocess.Popen(

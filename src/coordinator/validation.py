@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 MAX_FIELD_NAME = 64  # characters shown of a field's name
 MAX_TEXT = 1000
+MAX_LISTED = 500
+"""Of more invalid fields than this, none is named: pydantic makes all of them, or none."""
 
 _QUOTING = {
     "uuid_parsing": "Input should be a valid UUID",
@@ -57,11 +59,15 @@ def invalid_fields(error: ValidationError) -> list[InvalidField]:
 
 def first_invalid_field(error: ValidationError) -> InvalidField:
     """The first invalid field; there is always one."""
+    if error.error_count() > MAX_LISTED:
+        return InvalidField("", f"{error.error_count()} fields are invalid", "many")
     return invalid_fields(error)[0]
 
 
 def describe_invalid(error: ValidationError, root: str = "body", most: int = 5) -> str:
     """The first `most` invalid fields in one line, and the number of others."""
+    if error.error_count() > MAX_LISTED:
+        return first_invalid_field(error).text(root)
     return describe_invalid_fields(
         error.errors(include_input=False, include_url=False, include_context=False), root, most
     )

@@ -373,6 +373,49 @@ async def test_a_follower_sees_every_event_once_and_goes_on_where_it_stopped(
     assert again.seen == [later[-1].position]
 
 
+class NobodyLeads(LocalLeadership):
+    """No name is ever acquired here."""
+
+    elsewhere = False
+
+    async def acquire(self, name: str) -> None:
+        await asyncio.Event().wait()
+
+    def led_elsewhere(self, name: str) -> bool:
+        return self.elsewhere
+
+
+async def test_a_follower_that_nobody_leads_is_a_problem(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standing by is fine while another process leads, and for a moment while nobody does."""
+    monkeypatch.setattr("coordinator.application.followers.runner.STANDBY_SECONDS", 0.3)
+    leadership, feed = NobodyLeads(), EventFeed(stores.log)
+    watermarks = LocalWatermarks(stores.database)
+    runner = FollowerRunner(Recording(), feed, stores.database, leadership, watermarks)
+    await runner.start()
+    try:
+        assert [] == runner.problems()
+        await eventually(lambda: runner.problems() == ["recording is led by no process"], timeout=PATIENCE)
+        leadership.elsewhere = True
+        assert [] == runner.problems()
+    finally:
+        await runner.stop()
+
+
+async def test_a_follower_ahead_of_the_log_stops_and_says_so(
+    stores: Stores, run: Callable[[FollowerBase], Any]
+) -> None:
+    """Tables of a newer backup than the log's: events at the positions between would be skipped."""
+    last = stores.append(submitted(uuid4()))[-1].position
+    with stores.database.transaction() as tables:
+        tables.move("recording", 0, last + 3)
+    running = await run(Recording())
+    await eventually(lambda: running.runner.status == "failed", timeout=PATIENCE)
+    [problem] = running.runner.problems()
+    assert f"at position {last + 3}, beyond the end of the log" in problem
+
+
 async def test_a_follower_that_cannot_apply_an_event_stops_and_says_so(
     stores: Stores, run: Callable[[FollowerBase], Any]
 ) -> None:

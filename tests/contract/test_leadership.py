@@ -87,6 +87,8 @@ async def test_one_holds_and_the_next_follows(candidate: Opener) -> None:
     waiting = asyncio.create_task(second.acquire("projector"))
     await acquired(second, "notary")  # it has asked for both by now
     assert (first.holds("projector"), second.holds("projector"), waiting.done()) == (True, False, False)
+    await eventually(lambda: second.led_elsewhere("projector"), timeout=PATIENCE)
+    assert not first.led_elsewhere("projector")
     await first.release("projector")
     await asyncio.wait_for(waiting, PATIENCE)
     assert (first.holds("projector"), second.holds("projector")) == (False, True)

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.dev.servers import RabbitMQServer
 from tests.harness.executor import SERVICE
+from tests.harness.health_watch import HealthWatch
 from tests.harness.length import FULL
 from tests.harness.logbook import Logbook
 from tests.harness.stage import Stage
@@ -51,12 +52,17 @@ async def test_jobs_outlive_the_broker(
                 )
             )
             await eventually(lambda: has_ended(stage.log, BEFORE_THE_FAULT), "some jobs done")
-            if how == "kill":
-                await asyncio.to_thread(breakable_rabbitmq.cut_power)
-            await asyncio.to_thread(breakable_rabbitmq.restart)
-            jobs = await submitting
-            await stage.ended(jobs)
-        await stage.ready()  # nobody has given up
+            with HealthWatch(stage.urls["main"]) as health:
+                if how == "kill":
+                    await asyncio.to_thread(breakable_rabbitmq.settle)
+                fault = time.monotonic()
+                if how == "kill":
+                    await asyncio.to_thread(breakable_rabbitmq.kill)
+                await asyncio.to_thread(breakable_rabbitmq.restart)
+                await health.fails(fault, "the broker is out of reach")
+                jobs = await submitting
+                await stage.ended(jobs)
+                await health.works()  # nobody has given up
         checked = await stage.check()
         assert {"COMPLETED": JOBS} == checked.states()
         assert {1: JOBS} == checked.starts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from coordinator.dev.servers import PostgresServer
 from tests.harness.executor import SERVICE
+from tests.harness.health_watch import HealthWatch
 from tests.harness.stage import ALICE, Stage
 from tests.harness.waiting import eventually
 
@@ -45,14 +47,18 @@ async def test_jobs_outlive_the_database(
             await eventually(
                 lambda: stage.log.count("job.completed.v1") >= BEFORE_THE_FAULT, "some jobs done"
             )
-            if how == "kill":
-                await asyncio.to_thread(breakable_postgres.kill)
-            else:
-                await asyncio.to_thread(breakable_postgres.stop)
-            # While it is away a command is not known to be done, and says so.
-            code, answer = await submit_by_http(stage)
-            assert (503, "UNAVAILABLE") == (code, answer["code"])
-            await asyncio.to_thread(breakable_postgres.start)
+            with HealthWatch(stage.urls["main"]) as health:
+                fault = time.monotonic()
+                if how == "kill":
+                    await asyncio.to_thread(breakable_postgres.kill)
+                else:
+                    await asyncio.to_thread(breakable_postgres.stop)
+                # While it is away a command is not known to be done, and says so.
+                code, answer = await submit_by_http(stage)
+                assert (503, "UNAVAILABLE") == (code, answer["code"])
+                await health.fails(fault, "the database can't be reached")
+                await asyncio.to_thread(breakable_postgres.start)
+                await health.works()
 
             async def accepted() -> str:
                 while True:

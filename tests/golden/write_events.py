@@ -80,6 +80,7 @@ def submitted(common: dict[str, object]) -> JobSubmitted:
         fingerprint="cd" * 32,
         timeout_seconds=3600,
         list_price="0.25",
+        max_units="3600.000",
         expires_at=NOON + 900_000,
     )
 

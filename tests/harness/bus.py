@@ -15,6 +15,7 @@ from coordinator.application.commands.names import Names
 from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
+from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Appended, Clock, Intent, NewEvent, Recorded, StoredPayload
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.job import JobSubmit, is_final
@@ -26,6 +27,14 @@ from tests.harness.memory_log import MemoryEventLog
 ALICE = Principal("alice", Role.CLIENT)
 BOB = Principal("bob", Role.CLIENT)
 CLOCK = Clock(now=lambda: 1_700_000_000_000, monotonic=lambda: 0.0)
+
+
+class ManualClock:
+    """A clock that stands still at `millis`."""
+
+    def __init__(self) -> None:
+        self.millis = CLOCK.now()
+        self.clock = Clock(now=lambda: self.millis, monotonic=lambda: 0.0)
 
 
 class WatchedLog(MemoryEventLog):
@@ -64,18 +73,30 @@ class Bench:
         log: Any,
         unowned: set[tuple[str, str]] | None = None,
         more: Sequence[Handler[Any]] = (),
+        blobs: Any = None,
     ) -> None:
-        """`unowned`: blobs that are not their senders'; `more`: handlers of other nouns."""
+        """`unowned`: blobs that are not their senders'; `more`: handlers of other nouns; `blobs`: a store."""
         self.log = log
+        self.unowned = unowned if unowned is not None else set()
+        self.clock = ManualClock()
         self.committed: list[Appended] = []
         ids = Ids()
-        self.bus = CommandBus(log, CLOCK, StateCache(is_final), ids)
+        self.bus = CommandBus(log, self.clock.clock, StateCache(is_final), ids)
         self.bus.on_committed(self._on_committed)
         self.names = Names(self.bus.state)
-        references = References(log, NoBlobs(), lambda pairs: unowned or set())
+        references = References(log, blobs or NoBlobs(), lambda pairs: self.unowned & set(pairs))
         key = SigningKey(bytes(32))
         handlers: tuple[Handler[Any], ...] = (
-            JobCommands(key, self.names, NoBlobs(), references, PayloadSchemas(), ids),
+            JobCommands(
+                key,
+                self.names,
+                blobs or NoBlobs(),
+                references,
+                PayloadSchemas(),
+                ids,
+                self.bus.states,
+                ServiceVersions(log, self.bus.states),
+            ),
             ServiceCommands(self.names),
             *more,
         )
@@ -91,7 +112,9 @@ class Bench:
         return [p for p in prepared if isinstance(p, Prepared)]
 
     async def send(self, *commands: Command, by: Principal = ALICE) -> list[Answer]:
-        return await self.bus.submit(await self.prepare(*commands, by=by))
+        prepared = await self.gateway._prepare([Intent(c, by) for c in commands])
+        decided = iter(await self.bus.submit([p for p in prepared if isinstance(p, Prepared)]))
+        return [next(decided) if isinstance(p, Prepared) else p for p in prepared]
 
 
 def submit(key: str, **fields: Any) -> JobSubmit:

@@ -13,12 +13,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from coordinator.application.ports import Appended, LogUnavailable, NewEvent, Recorded, StoredPayload
+from coordinator.application.ports import Appended, Clock, LogUnavailable, NewEvent, Recorded, StoredPayload
 from coordinator.domain.job import JobCompleted, JobSubmitted
 from coordinator.runtime import server
-from coordinator.runtime.bootstrap import connect, open_adapters
+from coordinator.runtime.bootstrap import SYSTEM_CLOCK, connect, open_adapters
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.logs import configure_logs
 from coordinator.runtime.modes.adapters import Adapters
@@ -120,6 +121,19 @@ STEPS: dict[str, Callable[[Adapters, Countdown], Adapters]] = {
 }
 
 
+def clock() -> Clock:
+    """The system's, with its wall clock set by the seconds in the file CLOCK_OFFSET_FILE, if there is one."""
+    name = os.environ.get("CLOCK_OFFSET_FILE")
+    if name is None:
+        return SYSTEM_CLOCK
+    file = Path(name)
+
+    def now() -> int:
+        return SYSTEM_CLOCK.now() + (int(file.read_text()) * 1000 if file.exists() else 0)
+
+    return Clock(now=now, monotonic=SYSTEM_CLOCK.monotonic)
+
+
 def main(step: str, n: str) -> None:
     stop_with_parent()
     settings = load_settings(_env_file=None)
@@ -128,7 +142,7 @@ def main(step: str, n: str) -> None:
 
     def build(given: Settings) -> CoordinatorProcess:
         adapters = STEPS[step](open_adapters(given), count)
-        return connect(given, adapters, catalogue=lambda: [*load_catalog(), SPEC])
+        return connect(given, adapters, clock(), catalogue=lambda: [*load_catalog(), SPEC])
 
     server.run(settings, build=build)
 

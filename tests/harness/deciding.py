@@ -296,6 +296,7 @@ def submitted(**changes: Any) -> job.JobSubmitted:
         "fingerprint": FINGERPRINT,
         "timeout_seconds": 3600,
         "list_price": "0.002",
+        "max_units": "3600.000",
         "expires_at": EXPIRES,
         **changes,
     }
@@ -391,6 +392,7 @@ def completed(
         units="1.000",
         unit_price="0.002",
         price="0.002000",
+        measured_units=None,
         started_at=T0 + SECOND,
         completed_at=T0 + 2 * SECOND,
         statement={},

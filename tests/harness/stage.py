@@ -91,7 +91,7 @@ class Stage:
             **settings,
         }
         if self.database_url and self.amqp_url:
-            given |= {"database_url": self.database_url, "amqp_url": self.amqp_url}
+            given = {"database_url": self.database_url, "amqp_url": self.amqp_url, **given}
         if dies is None:
             return self._start(name, "coordinator", "serve", **as_settings(given))
         step, n = dies

@@ -17,10 +17,11 @@ from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
 from coordinator.edge import create_app
-from coordinator.runtime.bootstrap import build
+from coordinator.runtime.bootstrap import connect, open_adapters
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.edge import edge_of
 from coordinator.runtime.settings import load_settings
+from coordinator.services.catalog import load_catalog
 
 CLIENTS = ("alice", "bob")
 MINERS = ("rig", "other-rig")
@@ -67,7 +68,12 @@ class Bench:
         return offer
 
     async def complete(
-        self, offer: dict[str, Any], result: dict[str, Any], name: str = "rig", session_id: str | None = None
+        self,
+        offer: dict[str, Any],
+        result: dict[str, Any],
+        name: str = "rig",
+        session_id: str | None = None,
+        worked_ms: int = 5,
     ) -> httpx.Response:
         """Hand in a signed result for a claimed offer; the answer, once it can be read."""
         miner = self.miner(name)
@@ -84,7 +90,7 @@ class Bench:
             "service": offer["service"],
             "payload_digest": offer["payload_digest"],
             "result_digest": salted_digest(salt, result),
-            "started_at_ms": now - 5,
+            "started_at_ms": now - worked_ms,
             "completed_at_ms": now,
         }
         body = {
@@ -121,6 +127,15 @@ class Bench:
         return bench
 
 
+def catalogue_of_tests() -> list[dict[str, Any]]:
+    """The catalogue; SERVICE takes any object as a result, so that tests can say what they like in it."""
+    entries = load_catalog()
+    for entry in entries:
+        if entry["id"] == SERVICE:
+            entry["output_schema"] = {"type": "object"}
+    return entries
+
+
 def key_of(name: str) -> str:
     return f"{name}:secret-of-{name}"
 
@@ -128,19 +143,18 @@ def key_of(name: str) -> str:
 @asynccontextmanager
 async def an_edge(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
     """A coordinator that runs in `directory`."""
-    coordinator = build(
-        load_settings(
-            **{
-                "data_dir": directory,
-                "database_url": None,
-                "amqp_url": None,
-                "client_api_keys": ",".join(key_of(name) for name in CLIENTS),
-                "miner_api_keys": ",".join(key_of(name) for name in MINERS),
-                "admin_api_keys": key_of("root"),
-                **settings,
-            }
-        )
+    loaded = load_settings(
+        **{
+            "data_dir": directory,
+            "database_url": None,
+            "amqp_url": None,
+            "client_api_keys": ",".join(key_of(name) for name in CLIENTS),
+            "miner_api_keys": ",".join(key_of(name) for name in MINERS),
+            "admin_api_keys": key_of("root"),
+            **settings,
+        }
     )
+    coordinator = connect(loaded, open_adapters(loaded), catalogue=catalogue_of_tests)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(coordinator.stop)
         await coordinator.start()

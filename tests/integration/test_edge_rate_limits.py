@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from coordinator.edge import create_app
-from coordinator.edge.middleware.rate_limits import RATE_HEADERS
+from coordinator.edge.middleware.rate_limits import DELAY_SECONDS, RATE_HEADERS
 from tests.integration.edge_bench import Bench, an_edge, key_of
 from tests.unit.edge_fakes import FakeGateway, a_context, browsing
 
@@ -74,13 +74,17 @@ async def test_what_needs_no_key_is_not_limited(edge: Bench) -> None:
 
 
 async def test_a_strangers_failures_are_limited(edge: Bench) -> None:
-    """Then no key of that name is looked at from there, a valid one neither: guessing gets nowhere."""
+    """Beyond the limit they are answered late, with 429; a valid key from there is accepted all the same."""
     wrong = {"X-Api-Key": "alice:not-the-secret"}
     answers = [await edge.anyone.get("/v1/jobs", headers=wrong) for _ in range(3)]
     assert [a.status_code for a in answers] == [401, 401, 429]
     assert [left(a) for a in answers] == [1, 0, 0]
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
-    assert (await edge.alice.get("/v1/jobs")).status_code == 429
+    assert answers[-1].headers["Connection"] == "close"
+    assert answers[-1].elapsed.total_seconds() >= DELAY_SECONDS
+    assert (await edge.alice.get("/v1/jobs")).status_code == 200
+    again = await edge.anyone.get("/v1/jobs", headers=wrong)
+    assert (again.status_code, again.json()["code"]) == (429, "RATE_LIMITED")
     assert (await edge.bob.get("/v1/jobs")).status_code == 200
     assert (await edge.anyone.get("/health", headers=wrong)).status_code == 200
 

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
 from coordinator.edge import EdgeLimits
+from coordinator.edge.server.connections import Connections
 from coordinator.edge.server.header_limits import MAX_HEADER_BYTES, LimitedHeaders
 from coordinator.runtime.server import configure, listen
 from coordinator.wire.limits import MAX_BODY_BYTES
@@ -42,10 +43,16 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, protocol: type[LimitedHeaders] | None = None) -> AsyncIterator[int]:
+async def serving(
+    app: FastAPI,
+    protocol: type[LimitedHeaders] | None = None,
+    connections: Connections | None = None,
+) -> AsyncIterator[int]:
     """Serve `app`; the port."""
     config = configure(app)
     config.http = protocol or config.http
+    if connections is not None:
+        config.connections = connections
     server = Server(config)
     with contextlib.closing(listen("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))

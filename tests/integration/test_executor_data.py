@@ -11,7 +11,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.base import (
+    INPUT_TOO_LARGE,
+    INVALID_PAYLOAD,
+    RESOURCE_LIMIT,
+    UNSUPPORTED,
+    ExecutorError,
+)
 from coordinator.miner.executors.data import executor
 from coordinator.miner.executors.data.child import work as do_work
 from coordinator.miner.executors.data.executor import DataExecutor
@@ -243,7 +249,7 @@ async def test_a_bomb_ends_its_child_alone(bench: Bench, monkeypatch: pytest.Mon
         }
     )
     code, retryable = await failure(DataExecutor(), work)
-    assert code in (INPUT_TOO_LARGE, "EXECUTOR_KILLED", INVALID_PAYLOAD)
+    assert code in (RESOURCE_LIMIT, "OUTPUT_TOO_LARGE")
     assert not retryable
 
 

@@ -17,6 +17,7 @@ from coordinator.miner.executors.base import (
     EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
+    RESOURCE_LIMIT,
     UNSUPPORTED,
     ExecutorError,
 )
@@ -198,7 +199,7 @@ async def test_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(executor, "MAX_MEMORY_BYTES", 400 << 20)
     work = bench.work({"images": [bench.blobs.add(picture((9_000, 9_000), "PNG"))]})
     code, retryable = await failure(ImagesExecutor(), work)
-    assert code in (INPUT_TOO_LARGE, "EXECUTOR_KILLED")
+    assert code == RESOURCE_LIMIT
     assert not retryable
 
 

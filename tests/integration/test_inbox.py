@@ -432,7 +432,7 @@ HOSTILE = [
     pytest.param(b"[]", "INVALID_PAYLOAD", id="empty array"),
     pytest.param(b'{"service":1,"payload":[]}', "INVALID_PAYLOAD", id="wrong types"),
     pytest.param(DEEP, "INVALID_PAYLOAD", id="deep"),
-    pytest.param(b"[" * 100_000, "INVALID_PAYLOAD", id="only brackets"),
+    pytest.param(b"[" * 10_000, "INVALID_PAYLOAD", id="only brackets"),
     pytest.param(b'{"service":"checksum","payload":{"a":"\\u0000"}}', "INVALID_PAYLOAD", id="NUL"),
     pytest.param(b'{"service":"checksum","payload":{"a":"\\ud800"}}', "INVALID_PAYLOAD", id="surrogate"),
     pytest.param(b'{"service":"checksum","payload":{"a":NaN}}', "INVALID_PAYLOAD", id="NaN"),
@@ -440,6 +440,7 @@ HOSTILE = [
     pytest.param(b'{"service":"checksum","payload":{"a":' + b"9" * 30 + b"}}", "INVALID_PAYLOAD", id="huge"),
     pytest.param(json.dumps([SUBMIT] * 501).encode(), "TOO_LARGE", id="501 elements"),
     pytest.param(b" " * 2**21, "TOO_LARGE", id="2 MiB"),
+    pytest.param(b"[" + b"1.0," * 60_000 + b"1.0]", "TOO_LARGE", id="many values"),
 ]
 
 

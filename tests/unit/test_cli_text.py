@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import typer
 
+from coordinator.broker.connection import BrokerRefused
+from coordinator.broker.topology import TopologyMismatch
 from coordinator.cli import dev_files
-from coordinator.cli.errors import CommandError, Exit, explain
+from coordinator.cli.errors import CommandError, Exit, explain, report
 from coordinator.cli.main import app, main
 from coordinator.cli.options import json_object
 from coordinator.client.errors import refusal
@@ -20,6 +25,7 @@ from coordinator.domain.errors import Code
 from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.settings import MinerSettings
 from coordinator.runtime import terminal
+from coordinator.runtime.logs import configure_logs
 from coordinator.runtime.modes.embedded import DATABASE_FILE
 from coordinator.runtime.settings import Settings
 from tests.harness.cases import every
@@ -73,9 +79,68 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
     assert ["dev-keys.env"] == [path.name for path in (tmp_path / "data").iterdir()]
 
 
-def test_text_from_strangers_can_not_steer_the_terminal() -> None:
-    """Control characters, which could move the cursor or set the title, are replaced; umlauts are not."""
-    assert "\ufffd[2Jgrün\ufffd\n\tx" == terminal.plain("\x1b[2Jgrün\x9b\n\tx")
+HOSTILE = {
+    "\x1b[2J": r"\x1b[2J",
+    "\x1b]8;;http://evil.example\x07link": r"\x1b]8;;http://evil.example\x07link",
+    "a\nCOMPLETED": r"a\nCOMPLETED",
+    "a\r\tb": r"a\r\tb",
+    "\x9b31m\x85": r"\x9b31m\x85",
+    "\u202egpj.exe": r"\u202egpj.exe",
+    "\u2066x\u2069\u200f": r"\u2066x\u2069\u200f",
+    "a\u200bb\u200d\ufeff\u00ad": r"a\u200bb\u200d\ufeff\xad",
+    "\u2028\u2029": r"\u2028\u2029",
+    "\u3164\u115f\u2800": r"\u3164\u115f\u2800",
+    "\U000e0041\ud800": r"\U000e0041\ud800",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_from_strangers_can_not_steer_the_terminal(text: str) -> None:
+    """Text that acts on a terminal, hides or begins a line is shown as escapes, wherever it appears."""
+    assert HOSTILE[text] == terminal.plain(text)
+
+
+def test_text_of_all_languages_is_shown_as_it_is() -> None:
+    """Umlauts, other scripts, wide spaces and symbols are not escapes."""
+    text = "grün 日本語\u3000عربى हिन्दी 👍 é\u0301"
+    assert text == terminal.plain(text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_strangers_texts_are_one_line_in_tables_and_fields(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names, values and cells stay on their line, and rich's markup is text."""
+    terminal.fields({f"name{text}": f"[red]{text}[/red]", "list": [f"x{text}"]})
+    terminal.table(("A", "B"), [(f"[link=x]{text}", text)], "nothing")
+    out = capsys.readouterr().out
+    assert 4 == len(out.splitlines()) == out.count("\n")
+    assert f"name{HOSTILE[text]}" in out
+    assert f"[red]{HOSTILE[text]}[/red]" in out
+    assert f"[link=x]{HOSTILE[text]}" in out
+    assert all(one.isprintable() for one in out.replace("\n", ""))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_json_is_exact_and_still_harmless(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs get the very text; on the way it is JSON's escapes."""
+    terminal.document({text: [text, "grün"]})
+    terminal.line({"x": text})
+    out = capsys.readouterr().out
+    first, second = out.splitlines()
+    assert ({text: [text, "grün"]}, {"x": text}) == (json.loads(first), json.loads(second))
+    assert "grün" in out
+    assert all(one.isprintable() for one in out.replace("\n", ""))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_errors_are_two_lines(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code, cause and next step of an answer are a stranger's, too."""
+    answer = {"code": f"ODD{text}", "detail": f"why{text}", "next_step": f"do{text}"}
+    report(explain(refusal(400, answer)), False)
+    err = capsys.readouterr().err
+    assert f"why{HOSTILE[text]}" in err
+    assert 2 >= err.count("\n") == len(err.splitlines())
 
 
 def test_sizes_and_moments() -> None:
@@ -153,7 +218,51 @@ def test_unexpected_errors_are_not_swallowed() -> None:
     assert ("BUG", "ZeroDivisionError: x", Exit.BUG) == (told.code, told.cause, told.exit_code)
 
 
+def test_a_foreign_queue_and_a_refusing_broker_are_no_bugs() -> None:
+    """What a start meets on the broker is named, with the next step, and has a code of its own."""
+    foreign = explain(ExceptionGroup("start", [TopologyMismatch("the queue coordinator.commands exists")]))
+    assert ("TOPOLOGY", Exit.REFUSED) == (foreign.code, foreign.exit_code)
+    assert "the queue coordinator.commands exists" == foreign.cause
+    assert "virtual host" in foreign.next_step
+    refused = explain(BrokerRefused("RabbitMQ refused the password"))
+    assert ("BROKER", Exit.USAGE) == (refused.code, refused.exit_code)
+
+
 def test_what_says_nothing_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """Fields without a value are left out, also inside of others; false and zero are values."""
     terminal.fields({"a": None, "b": {"c": None, "d": 0}, "e": False, "f": [], "g": "x"})
     assert ['b  {"d": 0}', "e  False", "g  x"] == capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_log_lines_are_ours_alone(
+    text: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the log for people each fact is one line, and errors' texts are behind a margin."""
+    with own_logging(monkeypatch):
+        configure_logs("console")
+        log = structlog.get_logger()
+        log.warning("a.fact", reason=text, spaced=f"with space {text}", several=[text])
+        try:
+            raise ValueError(f"boo\n2026-01-01T00:00:00Z [info] forged {text}")
+        except ValueError:
+            log.exception("a.failure")
+            logging.getLogger("library").exception("oh %s", f"no\nforged {text}")
+    lines = capfd.readouterr().err.split("\n")
+    assert all(one.isprintable() or one == "\t" for line in lines for one in line)
+    ours = [line for line in lines if line and not line.startswith(terminal.MARGIN.strip())]
+    assert [True] * 3 == [
+        name in line for name, line in zip(("a.fact", "a.failure", "library"), ours, strict=True)
+    ]
+    assert HOSTILE[text] in ours[0]
+
+
+@contextmanager
+def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process's logging as it was, afterwards."""
+    before = structlog.get_config()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

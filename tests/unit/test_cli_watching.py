@@ -43,7 +43,7 @@ def test_one_jobs_text_is_written_as_it_comes(capsys: pytest.CaptureFixture[str]
     )
     assert [
         "a  RUNNING  attempt 1  on rig",
-        "Once upon\ufffd[31m",
+        r"| Once upon\x1b[31m",
         "a  attempt failed  attempt 1  on rig  OOM: 12 GB",
         "a  COMPLETED  attempt 2  on rig",
     ] == told.splitlines()
@@ -60,7 +60,20 @@ def test_several_jobs_text_is_written_in_whole_lines(capsys: pytest.CaptureFixtu
         event("tokens", "b", text="x" * 5000, offset=5),
         jobs="ab",
     )
-    assert ["a  one", "b  eins", "a  two", "a  COMPLETED  attempt 1", f"b  {'x' * 5000}"] == told.splitlines()
+    expected = ["a | one", "b | eins", "a | two", "a  COMPLETED  attempt 1", f"b | {'x' * 5000}"]
+    assert expected == told.splitlines()
+
+
+@pytest.mark.parametrize("jobs", ["a", "ab"])
+def test_text_never_looks_like_a_change(capsys: pytest.CaptureFixture[str], jobs: str) -> None:
+    """However a text is cut, each of its lines is behind the margin, and so is none of ours."""
+    forged = "x\na  COMPLETED  attempt 1\r\n\n\ra  FAILED\u2028a  FAILED\x85a  FAILED\n"
+    for size in (1, 2, 7, 100):
+        pieces = [forged[start : start + size] for start in range(0, len(forged), size)]
+        told = shown(capsys, *(event("tokens", text=one, offset=0) for one in pieces), jobs=jobs)
+        margin = "|" if jobs == "a" else "a |"
+        assert [True] * len(told.splitlines()) == [one.startswith(margin) for one in told.splitlines()]
+        assert "COMPLETED" in told
 
 
 def test_as_json_each_message_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ HOSTILE_BODIES = [
     b'{"service": "checksum", "payload": {"\\u0000": 1}}',
     b'{"service": "checksum", "payload": {"a": "\\ud800"}}',
     b'{"service": "checksum", "payload": ' + b'{"a":' * 40 + b"1" + b"}" * 41,
-    b"[" * 100_000,
+    b"[" * 10_000,
     b'{"service": "checksum", "payload": {}, "priority": 10}',
     b'{"service": "checksum", "payload": {}, "priority": "high"}',
     b'{"service": "checksum", "payload": []}',

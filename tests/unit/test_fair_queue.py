@@ -44,6 +44,19 @@ def test_clients_take_turns_however_much_one_of_them_has_queued() -> None:
     assert Counter(w.client for w in first) == {"greedy": 3, "modest": 3}
 
 
+def test_a_job_that_nobody_claims_waits_behind_those_queued_by_then() -> None:
+    """Put back behind a position, it comes after older jobs of other lanes, before younger ones."""
+    fair_queue = FairQueue()
+    for item in (work(1), work(2), work(3, job_class="d"), work(4, job_class="d")):
+        fair_queue.add(item)
+    unclaimed = fair_queue.take({"c", "d"}, 2)
+    assert numbers(unclaimed) == [1, 2]
+    for item in unclaimed:
+        fair_queue.put_back(item, 4)
+    fair_queue.add(work(5, job_class="d"))
+    assert numbers(fair_queue.take({"c", "d"}, 9)) == [3, 4, 1, 2, 5]
+
+
 def test_a_client_that_comes_back_has_no_claim_on_the_past() -> None:
     """Fair shares are of the present: having been away gives no advance."""
     fair_queue = FairQueue()

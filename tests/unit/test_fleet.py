@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.application.dispatch.fleet import WINDOW_SECONDS, Fleet, OutstandingOffer, Profile, Session
-from coordinator.domain.matching import Capabilities, Constraints, Gpu
+from coordinator.domain.matching import Capabilities, Gpu, Needs
 
 CPU = Capabilities(services=("checksum",))
 GPU = Capabilities(services=("checksum", "llm_inference"), gpus=(Gpu(name="RTX 4090", memory_mb=24_564),))
@@ -114,10 +114,10 @@ def test_one_slot_miners_never_get_bundles() -> None:
 def test_classes_and_profiles_are_matched_in_whichever_order_they_come() -> None:
     """A class known before a profile, and one known after, are both served by it."""
     fleet = Fleet()
-    fleet.add_class("before", "llm_inference", Constraints(min_vram_gb=24))
+    fleet.add_class("before", "llm_inference", Needs(min_vram_gb=24))
     fleet.register("gpu", GPU, session("a"))
     fleet.register("cpu", CPU, session("b"))
-    fleet.add_class("after", "checksum", Constraints())
+    fleet.add_class("after", "checksum", Needs())
     assert fleet.profiles["gpu"].classes == {"before", "after"}
     assert fleet.profiles["cpu"].classes == {"after"}
 

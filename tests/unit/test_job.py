@@ -86,7 +86,7 @@ def test_submit_records_the_terms_of_the_service_as_they_are_now() -> None:
         a_spec(timeout_seconds=60, pricing={"unit": "hour", "amount": "3.6"}), version=7
     )
     given().when(submit(), service=service).then(
-        submitted(service_version=7, timeout_seconds=60, list_price="0.001000000")
+        submitted(service_version=7, timeout_seconds=60, list_price="0.001000000", max_units="60.000")
     )
 
 
@@ -205,11 +205,13 @@ def test_start_by_a_miner_that_cannot_do_it_is_refused_with_the_reason() -> None
     ("own_price", "limit", "unit_price"),
     [
         (None, None, "0.002"),  # the list price
-        (None, "0.001", "0.001"),  # the limit, where it is lower than the list price
+        (None, "0.002", "0.002"),
         (None, "0.003", "0.002"),
         ("0.0015", "0.003", "0.0015"),  # its own
-        ("0.01", None, "0.01"),
+        ("0.002", None, "0.002"),
+        ("0.01", "0.01", "0.01"),
         ("0", None, "0"),
+        ("0", "0", "0"),
     ],
 )
 def test_the_price_is_the_miners_own_or_the_list_price_within_the_limit(
@@ -338,6 +340,83 @@ def test_paid_is_the_time_that_the_miner_states_within_the_time_that_was_seen(
     )
 
 
+@pytest.mark.parametrize(
+    ("max_units", "payload", "expected"),
+    [
+        (None, {}, "3600.000"),
+        ("2", {}, "2.000"),
+        ("0", {}, "0.000"),
+        ("99999", {}, "3600.000"),  # never more than the time limit
+        ({"fixed": "30", "each": [{"member": "max_tokens", "default": 256, "units": "0.1"}]}, {}, "55.600"),
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": 100}, "10.000"),
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {}, "3600.000"),  # the payload does not say
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": True}, "3600.000"),
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": -5}, "0.000"),
+        ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": 1e300}, "3600.000"),
+        ({"each": [{"member": "clip", "units": "1"}]}, {"clip": 1.25}, "1.250"),
+        ({"each": [{"member": "inputs", "units": "10"}]}, {"inputs": ["a", "b"]}, "20.000"),
+        (
+            {"each": [{"member": "end", "minus": "start", "units": "2"}]},
+            {"start": 10, "end": 14},
+            "10.000",
+        ),
+        ({"each": [{"member": "end", "minus": "start", "units": "2"}]}, {"start": 14, "end": 1}, "0.000"),
+        ({"each": [{"member": "end", "minus": "start", "units": "2"}]}, {"end": 1}, "3600.000"),
+    ],
+)
+def test_the_limit_of_units_follows_from_entry_and_payload(
+    max_units: Any, payload: dict[str, Any], expected: str
+) -> None:
+    """It is recorded with the job, so that a later revision does not change it."""
+    service = RegisteredService(a_spec(max_units=max_units), version=1)
+    decided = given().when(submit(payload=payload), service=service)
+    decided.then(submitted(max_units=expected))
+
+
+@pytest.mark.parametrize(
+    ("limit", "bill"),
+    [
+        ("1.000", ("1.000", "0.002000", "12.000")),
+        ("11.999", ("11.999", "0.023998", "12.000")),
+        ("12.000", ("12.000", "0.024000", None)),
+        ("0.000", ("0.000", "0.000000", "12.000")),
+    ],
+)
+def test_work_beyond_the_limit_of_units_is_not_billed(limit: str, bill: tuple[str, str, str | None]) -> None:
+    """The receipt has the limit as its units, and the measured ones beside it."""
+    history = [submitted(max_units=limit), started()]
+    decided = given(*history).when(complete(ended=T0 + 13 * SECOND), now=T0 + 60 * SECOND)
+    receipt = decided.answer["receipt"]
+    assert bill == (receipt["units"], receipt["price"], receipt["measured_units"])
+
+
+BREACH = Refusal(Code.INVALID_RESULT, "whisper: text does not fit the schema's type")
+
+
+def test_a_result_against_the_schema_ends_the_attempt_as_failed() -> None:
+    """The event has the code and the places; the next attempt is offered, until none is left."""
+    ended = attempt_ended("failed", error_code="INVALID_RESULT", error_message=BREACH.detail)
+    decided = given(submitted(), started()).when(complete(), breach=BREACH).then(ended, requeued(2))
+    decided.again(breach=BREACH).then()
+    last = given(submitted(max_attempts=1), started()).when(complete(), breach=BREACH)
+    last.then(ended, failed(code="INVALID_RESULT", message=BREACH.detail))
+    last.again(breach=BREACH).then()
+    last.again(complete(session="session-2"), breach=BREACH).then(Code.CONFLICT_STATE)
+
+
+def test_a_result_against_the_schema_without_a_claim_claims_and_fails() -> None:
+    """Work that leaves the claim out costs an attempt, too."""
+    decided = given(submitted()).when(complete(), breach=BREACH, now=T0 + 2 * SECOND)
+    ended = attempt_ended("failed", error_code="INVALID_RESULT", error_message=BREACH.detail)
+    decided.then(started(at=T0 + 2 * SECOND), ended, requeued(2))
+
+
+def test_a_result_against_the_schema_by_another_session_costs_nothing() -> None:
+    """Only the holder of the lease can lose it."""
+    other = complete(session="session-2")
+    given(submitted(), started()).when(other, breach=BREACH).then(Code.STALE_ATTEMPT)
+
+
 def test_nothing_is_paid_for_time_that_ran_backwards() -> None:
     """A clock that stepped back between claim and result gives zero units, never less."""
     decided = given(submitted(), started()).when(complete(), now=T0)
@@ -354,7 +433,10 @@ def test_the_price_is_rounded_half_up_to_six_places() -> None:
 def test_the_price_is_exact_for_the_largest_numbers() -> None:
     """A week at the highest price that can be written is multiplied without rounding the integer part."""
     week = 604_800 * SECOND
-    history = [submitted(expires_at=T0 + week), started(unit_price="999999999999.999999999")]
+    history = [
+        submitted(expires_at=T0 + week, max_units="604800.000"),
+        started(unit_price="999999999999.999999999"),
+    ]
     decided = given(*history).when(complete(ended=T0 + week), now=T0 + week)
     assert "604798999999999999.999395" == decided.answer["receipt"]["price"]
 

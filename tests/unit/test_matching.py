@@ -270,6 +270,49 @@ def test_what_is_unmet_and_why(wants: Any, has: Any, reasons: list[str]) -> None
     assert (not reasons) == satisfies("whisper", Constraints(**wants), able(**has))
 
 
+@pytest.mark.parametrize(
+    ("limit", "price", "reasons"),
+    [
+        (None, "0.002", []),
+        (None, "0.0020", []),
+        (None, "0.0021", ["asks 0.0021 a unit, the limit is 0.002, the list price"]),
+        (None, "999999999999", ["asks 999999999999 a unit, the limit is 0.002, the list price"]),
+        (None, None, []),
+        ("0.002", None, []),
+        ("0.1", "0.1", []),
+        ("0.001", None, ["names no price and so asks the list price of 0.002 a unit, the limit is 0.001"]),
+        ("0", None, ["names no price and so asks the list price of 0.002 a unit, the limit is 0"]),
+        ("0", "0", []),
+    ],
+)
+def test_the_list_price_stands_for_a_missing_limit_and_a_missing_price(
+    limit: str | None, price: str | None, reasons: list[str]
+) -> None:
+    """A client without a limit pays no more than the list price, a miner without a price gets no less."""
+    wants, has = Constraints(max_price=limit), able(price=price)
+    assert reasons == unmet("whisper", wants, has, "0.002")
+    assert (not reasons) == satisfies("whisper", wants, has, "0.002")
+
+
+def test_jobs_with_another_list_price_are_of_another_class() -> None:
+    """A revised price changes the miners that match, and so the class; its spelling does not."""
+    classes = [wanted("whisper", Constraints(), price).job_class for price in ("0.2", "0.20", "0.3", None)]
+    assert classes[0] == classes[1]
+    assert 3 == len(set(classes))
+
+
+@pytest.mark.parametrize(
+    "price",
+    ["-1", "1E+9", "1e9", "NaN", "Infinity", "1" * 30, "0." + "1" * 10, "01", "1.", " 1", "1\n", "٣", ""],
+)
+def test_what_is_no_plain_decimal_number_is_no_price(price: str) -> None:
+    """Signs, exponents, NaN, many digits and other scripts are refused, as a limit and as a price."""
+    with pytest.raises(ValidationError):
+        Constraints(max_price=price)
+    with pytest.raises(ValidationError):
+        able(price=price)
+
+
 def test_a_miner_serves_the_services_that_it_names_and_no_others() -> None:
     """The service is the first thing that a job needs."""
     assert ["does not run the service ffmpeg"] == unmet("ffmpeg", Constraints(), able())

@@ -28,6 +28,7 @@ from coordinator.miner.config import (
     parse_gpus,
 )
 from coordinator.miner.executors import ExecutorError, Outcome, OutputFile, Work
+from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.miner.signing import StatementSigner
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer
@@ -97,6 +98,20 @@ def make(run: Any, *, payload: Any = None, timeout: float = 30.0, **options: Any
 
 async def give(work: Work) -> Outcome:
     return Outcome({"given": dict(work.payload)}, {"frames": 2})
+
+
+async def test_work_gets_its_share_of_the_machine() -> None:
+    """The executor learns how much memory, disk and processors its job may use."""
+    share = Share(memory_bytes=1, disk_bytes=2, processors=3)
+    seen = []
+
+    async def look(work: Work) -> Outcome:
+        seen.append(work.share)
+        return Outcome({})
+
+    await make(look, share=share).run(inline=False)
+    await make(look).run(inline=False)
+    assert [share, whole_machine()] == seen
 
 
 @pytest.mark.parametrize("inline", [True, False])

@@ -85,8 +85,8 @@ def test_json_that_can_be_kept_is_read(body: bytes, value: Any) -> None:
         (b"// comment\n1", "not JSON"),
         (b"nul", "not JSON"),
         (b'{"a"', "not JSON"),
-        (b"[" * 500_000, "not JSON"),  # deeper than any reader's stack
-        (b'{"a":' * 100_000, "not JSON"),
+        (b"[" * 20_000, "not JSON"),  # deeper than any reader's stack
+        (b'{"a":' * 20_000, "not JSON"),
         (b"1" * 5000, "not JSON"),  # more digits than Python reads
         (rb'"\ud800"', "not JSON"),
         (rb'"\udc00"', "not JSON"),
@@ -324,9 +324,9 @@ def test_a_refusal_names_the_fields_and_shows_no_values(topic: str, value: Any, 
 
 
 def test_a_refusal_with_many_faults_stays_short() -> None:
-    """Five faults are shown, the rest are counted."""
+    """Of some faults five are shown and the rest are counted; of very many only their number is told."""
     detail = details_of("job.cancel", {f"x{n}": n for n in range(10_000)})
-    assert detail.endswith("; and 9996 more")
+    assert detail.endswith(": 10001 fields are invalid")
     assert len(detail) < 1000
 
 

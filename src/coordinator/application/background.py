@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import structlog
 
@@ -20,14 +21,6 @@ class Component(Protocol):
 
     async def stop(self) -> None:
         """Returns once no part of the component runs any more."""
-
-
-@runtime_checkable
-class Diagnosable(Protocol):
-    """A component that reports its problems."""
-
-    def problems(self) -> Sequence[str]:
-        """A sentence for each problem, without secrets; immediate, without I/O."""
 
 
 class LifeCycle:
@@ -51,15 +44,6 @@ class LifeCycle:
                 stack.push_async_callback(component.stop)
                 await component.start()
             self._started = stack.pop_all()
-
-    def problems(self) -> list[str]:
-        """The problems of all components, in order; immediate, without I/O."""
-        return [
-            text
-            for component in self._components
-            if isinstance(component, Diagnosable)
-            for text in component.problems()
-        ]
 
     async def stop(self) -> None:
         """Stop all of them, even if one fails to stop; then raise its error."""
@@ -91,6 +75,22 @@ class BackgroundTask:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+class Turns:
+    """Tells a long loop when other tasks should get their turn: `if turns.over(): await asyncio.sleep(0)`."""
+
+    def __init__(self, seconds: float = 0.005) -> None:
+        self._seconds = seconds
+        self._begun = time.perf_counter()
+
+    def over(self) -> bool:
+        """Whether the turn is over; the next one begins then."""
+        now = time.perf_counter()
+        if now - self._begun < self._seconds:
+            return False
+        self._begun = now
+        return True
 
 
 class Background:

@@ -43,6 +43,17 @@ class FollowerMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class PartHealth:
+    """One part of the process at one moment."""
+
+    ok: bool
+    reason: str | None
+    """Why it does not work. Public, without secrets."""
+    failures: int
+    """How often it began to fail."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkMetrics:
     """Open work and miners, as known to the dispatcher that leads here."""
 
@@ -66,6 +77,7 @@ class CoordinatorMetrics:
     """The last position of the log that this process knows."""
     broker_up: bool = True
     bus: BusMetrics | None = None
+    parts: Mapping[str, PartHealth] = field(default_factory=dict)
     followers: Mapping[str, FollowerMetrics] = field(default_factory=dict)
     work: WorkMetrics | None = None
     """None if another process dispatches."""

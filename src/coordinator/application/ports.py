@@ -198,6 +198,9 @@ class Leadership(Protocol):
     def holds(self, name: str) -> bool:
         """Whether this process still holds `name`, as far as it knows."""
 
+    def led_elsewhere(self, name: str) -> bool:
+        """Whether another process held `name` when this one last asked, a moment ago."""
+
     async def release(self, name: str) -> None: ...
 
     async def close(self) -> None: ...
@@ -266,6 +269,10 @@ class BlobSource(Protocol):
 class BlobName(Protocol):
     @property
     def sha256(self) -> str: ...
+
+
+class BrokerMismatch(Exception):
+    """The broker has something of this name that is not this coordinator's. The text says what to do."""
 
 
 # --- commands ----------------------------------------------------------------------------------------------

@@ -74,6 +74,9 @@ class BlobStore(Protocol):
     async def delete(self, sha256: str) -> None:
         """Remove a blob. Does nothing if it does not exist."""
 
+    async def probe(self) -> None:
+        """Find out whether blobs can be stored now. Raises BlobStoreUnavailable."""
+
 
 def is_blob_name(text: str) -> bool:
     """Whether this is 64 lowercase hex digits; only such a name may enter a path or an object key."""
@@ -119,5 +122,8 @@ async def in_thread(call: Callable[[], T]) -> T:
     if cancelled is not None:
         # Retrieved, so that asyncio does not report an exception that was never retrieved.
         task.exception()
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            del cancelled  # the exception refers to this frame: a cycle, which would keep what is being read
     return task.result()

@@ -123,6 +123,10 @@ class S3BlobStore:
         if is_blob_name(sha256):
             await self._call(lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(sha256)))
 
+    async def probe(self) -> None:
+        """See BlobStore.probe: asks for an object that does not exist. A write would cost money each time."""
+        await self.stat("0" * 64)
+
     def _key(self, sha256: str) -> str:
         return f"{self._prefix}{sha256}"
 

@@ -31,6 +31,11 @@ START_TIMEOUT_SECONDS = 30.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 PUBLISH_TIMEOUT_SECONDS = 30.0
+UNBLOCKED_SECONDS = 0.2
+PROBE_SECONDS = 1.5
+PROBE_KEY = "coordinator.probe"
+"""No queue has this name, so the broker confirms and drops the message."""
+_BLOCKED = "the broker blocks publishers: a resource alarm (memory or disk)"
 
 _AUTHENTICATION = (AuthenticationError, ProbableAuthenticationError)
 
@@ -49,6 +54,10 @@ class BrokerUnreachable(BrokerError, ConnectionError):
 
 class BrokerRefused(BrokerError):
     """RabbitMQ refused the connection. Trying again does not help."""
+
+
+class BrokerBlocked(BrokerError, ConnectionError):
+    """RabbitMQ takes no messages now (a resource alarm). It delivers, so consumers work on."""
 
 
 class PublishFailed(BrokerError, ConnectionError):
@@ -156,12 +165,45 @@ class Broker:
         self._connection: RobustConnection | None = None
         self._confirming: AbstractRobustChannel | None = None
         self._unconfirmed: AbstractRobustChannel | None = None
+        self._blocked = False
         self._on_reconnect: list[Callable[[], Awaitable[None] | None]] = []
 
     @property
     def connected(self) -> bool:
         connection = self._connection
         return connection is not None and not connection.is_closed and connection.connected.is_set()
+
+    @property
+    def listening(self) -> bool:
+        """Whether messages of others can reach the broker, as far as the last probe knows."""
+        return self.connected and not self._blocked
+
+    async def probe(self) -> None:
+        """Publish to nobody. Raises BrokerUnreachable, BrokerBlocked, PublishFailed.
+
+        The broker tells a connection of a resource alarm only once that publishes.
+        """
+        connection = self._connection
+        transport = connection.transport if connection is not None else None
+        if not self.connected or transport is None:
+            raise BrokerUnreachable("the broker is out of reach")
+        try:
+            async with asyncio.timeout(UNBLOCKED_SECONDS):
+                await transport.connection.ready()
+        except TimeoutError:
+            self._blocked = True
+            raise BrokerBlocked(_BLOCKED) from None
+        outcome = await self.publish(
+            "", PROBE_KEY, b"", Basic.Properties(delivery_mode=1), timeout=PROBE_SECONDS
+        )
+        if outcome == "confirmed":
+            self._blocked = False
+            return
+        if not self.connected:
+            raise BrokerUnreachable("the broker is out of reach")
+        # Without a confirm nobody knows whether heartbeats arrive, so silence must not count.
+        self._blocked = True
+        raise PublishFailed("the broker confirms no message")
 
     @property
     def state(self) -> Literal["stopped", "connected", "reconnecting"]:

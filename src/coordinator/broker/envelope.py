@@ -5,6 +5,7 @@ Pure functions over the message: nothing here talks to the broker or the gateway
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from aio_pika.abc import AbstractIncomingMessage
 from pydantic import ValidationError
 
+from coordinator.application.background import Turns
 from coordinator.application.commands.parsing import check_sender, parse_command, parse_json
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Intent
@@ -23,7 +25,7 @@ from coordinator.domain.registry import COMMANDS
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
-from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
+from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES, MAX_TURN_BYTES
 from coordinator.wire.topology import HEARTBEAT_TYPE, RESERVED_PREFIXES
 
 DELIVERY_COUNT = "x-delivery-count"
@@ -136,7 +138,7 @@ def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
     return principal
 
 
-def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Intent]:
+async def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Intent]:
     """The commands in a body. Raises Refusal if the whole body is invalid."""
     kind = COMMANDS.get(envelope.kind)
     if kind is None:
@@ -154,10 +156,10 @@ def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBa
             )
         return Intent(command, principal, message_id, envelope.traceparent)
 
-    return _read(envelope, read)
+    return await _read(envelope, read)
 
 
-def read_heartbeats(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Heartbeat]:
+async def read_heartbeats(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Heartbeat]:
     """The heartbeats in a body. Raises Refusal if the whole body is invalid."""
     if envelope.kind not in (HEARTBEAT_TYPE, envelope.routing_key):
         raise Refusal(Code.UNKNOWN_COMMAND, f"this queue takes {HEARTBEAT_TYPE} only")
@@ -170,11 +172,13 @@ def read_heartbeats(envelope: ReceivedMessage, principal: Principal) -> Received
         except ValidationError as error:
             raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
 
-    return _read(envelope, read)
+    return await _read(envelope, read)
 
 
-def _read(envelope: ReceivedMessage, read: Callable[[Any, str | None], Item]) -> ReceivedBatch[Item]:
+async def _read(envelope: ReceivedMessage, read: Callable[[Any, str | None], Item]) -> ReceivedBatch[Item]:
     value = parse_json(envelope.body)
+    if len(envelope.body) > MAX_TURN_BYTES:
+        await asyncio.sleep(0)  # a large body's parsing was a turn of its own
     message_id = envelope.message_id or None
     if isinstance(value, dict):
         return ReceivedBatch([read(value, message_id)], {}, is_array=False)
@@ -184,7 +188,10 @@ def _read(envelope: ReceivedMessage, read: Callable[[Any, str | None], Item]) ->
         raise Refusal(Code.TOO_LARGE, f"the array has {len(value)} elements; the limit is {MAX_ARRAY_LENGTH}")
     items: list[Item] = []
     refused: dict[int, Refused] = {}
+    turns = Turns()
     for index, element in enumerate(value):
+        if turns.over():
+            await asyncio.sleep(0)
         try:
             items.append(read(element, message_id and f"{message_id}:{index}"))
         except Refusal as refusal:

@@ -25,6 +25,7 @@ from faststream.rabbit.message import RabbitMessage
 from pamqp.commands import Basic
 from pydantic_core import to_json
 
+from coordinator.application.health import ProbeFailed
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Gateway, Intent
 from coordinator.broker.acknowledgements import Acknowledgements
@@ -59,6 +60,9 @@ HANDLE_TIMEOUT_SECONDS = 60.0
 FIRST_REDELIVERY_SECONDS = 0.5
 LAST_REDELIVERY_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
+CHANNEL_SECONDS = 1.0
+RENEW_SECONDS = 6.0
+"""A queue that is not consumed for so long, while the broker works, gets a new connection."""
 SHORT_BYTES = 255
 STOP_TIMEOUT_SECONDS = 5.0
 """How long the broker may take to agree to a stop, beyond the graceful timeout."""
@@ -94,7 +98,8 @@ class CommandInbox:
         self._up = False
         self._graceful_timeout = graceful_timeout
         self._connection: RobustConnection | None = None
-        ask = _handling(gateway, OnDemandQueues(broker), queue_type)
+        self._control_queues = OnDemandQueues(broker)
+        ask = _handling(gateway, self._control_queues, queue_type)
         shared = _Shared(broker, keyring, Acknowledgements(), self._stopping, handle_timeout)
         commands = _InboxQueue("commands", shared, read_commands, ask)
         beats = _InboxQueue("heartbeats", shared, read_heartbeats, gateway.heartbeat)
@@ -112,16 +117,74 @@ class CommandInbox:
             on_reconnected=[self._reopened],
             logger=None,
         )
-        self._consumer.subscriber(RabbitQueue(COMMANDS_QUEUE, declare=False), no_reply=True)(commands.receive)
-        self._consumer.subscriber(RabbitQueue(HEARTBEATS_QUEUE, declare=False), no_reply=True)(beats.receive)
+        self._subscribers = {
+            queue: self._consumer.subscriber(RabbitQueue(queue, declare=False), no_reply=True)
+            for queue in (COMMANDS_QUEUE, HEARTBEATS_QUEUE)
+        }
+        self._subscribers[COMMANDS_QUEUE](commands.receive)
+        self._subscribers[HEARTBEATS_QUEUE](beats.receive)
+        self._consumed: dict[str, bool] = {}
+        self._unconsumed_since: float | None = None
 
     @property
     def connected(self) -> bool:
         return self._up
 
-    def problems(self) -> list[str]:
-        """Why commands are not consumed. A broker that is not connected reports that itself."""
-        return ["commands are not consumed"] if self._broker.connected and not self._up else []
+    @property
+    def listening(self) -> bool:
+        """Whether heartbeats are consumed, as far as the last probe knows."""
+        return self._up and self._consumed.get(HEARTBEATS_QUEUE, True)
+
+    async def bind_control_queues(self) -> None:
+        """The control exchange was lost: bind the miners' queues again."""
+        await self._control_queues.declare_again()
+
+    async def probe_commands(self) -> None:
+        """Raises ProbeFailed unless commands are consumed."""
+        await self._probe(COMMANDS_QUEUE, "commands are not consumed")
+
+    async def probe_heartbeats(self) -> None:
+        """Raises ProbeFailed unless heartbeats are consumed."""
+        await self._probe(HEARTBEATS_QUEUE, "heartbeats are not consumed")
+
+    async def _probe(self, queue: str, problem: str) -> None:
+        consumed = self._consumed[queue] = self._up and await self._consumes(queue)
+        if consumed:
+            if all(self._consumed.values()):
+                self._unconsumed_since = None
+            return
+        now = asyncio.get_running_loop().time()
+        self._unconsumed_since = self._unconsumed_since or now
+        # A queue that was deleted is consumed again once it exists, by the library. Where that fails, a new
+        # connection helps.
+        if self._broker.listening and now - self._unconsumed_since > RENEW_SECONDS:
+            self._unconsumed_since = now
+            await self._renew()
+        raise ProbeFailed(problem)
+
+    async def _consumes(self, queue: str) -> bool:
+        # FastStream tells neither its queue object nor its tag.
+        subscriber: Any = self._subscribers[queue]
+        consumed, tag = subscriber._queue_obj, subscriber._consumer_tag
+        if consumed is None or consumed.channel.is_closed:
+            return False
+        try:
+            async with asyncio.timeout(CHANNEL_SECONDS):
+                channel = await consumed.channel.get_underlay_channel()
+        except (TimeoutError, AMQPError, ConnectionError):
+            return False
+        return not channel.is_closed and tag in channel.consumers
+
+    async def _renew(self) -> None:
+        """Close the connection beneath the library, which then makes a new one and consumes anew."""
+        transport = None if self._connection is None else self._connection.transport
+        if transport is not None:
+            log.warning("inbox.renewed", unconsumed=[q for q, ok in self._consumed.items() if not ok])
+            try:
+                async with asyncio.timeout(CHANNEL_SECONDS):
+                    await transport.connection.close()
+            except (TimeoutError, AMQPError, ConnectionError):
+                pass
 
     async def start(self) -> None:
         """Begin to consume. Raises BrokerRefused, BrokerUnreachable."""
@@ -199,7 +262,7 @@ class _InboxQueue(Generic[Item]):
         self,
         name: Literal["commands", "heartbeats"],
         shared: _Shared,
-        read: Callable[[ReceivedMessage, Principal], ReceivedBatch[Item]],
+        read: Callable[[ReceivedMessage, Principal], Awaitable[ReceivedBatch[Item]]],
         ask: Callable[[Principal, Sequence[Item]], Awaitable[list[Answer]]],
     ) -> None:
         self._name = name
@@ -221,7 +284,7 @@ class _InboxQueue(Generic[Item]):
     async def _handle(self, message: RabbitMessage, envelope: ReceivedMessage) -> None:
         try:
             principal = authenticate(envelope, self._shared.keyring)
-            batch = self._read(envelope, principal)
+            batch = await self._read(envelope, principal)
         except Refusal as refusal:
             refused = Refused(refusal.code, refusal.detail)
             await self._dead_letter(message, envelope, refused)

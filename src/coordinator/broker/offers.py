@@ -39,7 +39,7 @@ class RabbitWorkQueues:
         self._on_demand = OnDemandQueues(broker)
         self._poll_consumers = PollConsumers(broker, self.ensure, self._put_back)
         self._on_reset: list[Callable[[], None]] = []
-        broker.on_reconnect(self._reset)
+        broker.on_reconnect(self.reset)
 
     async def ensure(self, profile: str) -> None:
         """Raises TopologyMismatch, BrokerUnreachable."""
@@ -90,7 +90,8 @@ class RabbitWorkQueues:
     async def _put_back(self, profile: str, offers: Sequence[Offer]) -> bool:
         return not await self.publish(profile, [offers])
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """The content of the queues is unknown: offers are made again."""
         for callback in self._on_reset:
             callback()
 

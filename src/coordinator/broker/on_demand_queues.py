@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 
+import structlog
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
 from coordinator.broker.connection import Broker, BrokerUnreachable
-from coordinator.broker.topology import QueueSpec, declare_queues
+from coordinator.broker.topology import QueueSpec, TopologyMismatch, declare_queues
 
 DECLARE_TIMEOUT_SECONDS = 10.0
+REMEMBERED_QUEUES = 10_000
+
+log = structlog.get_logger(__name__)
 
 
 class OnDemandQueues:
@@ -19,12 +24,30 @@ class OnDemandQueues:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._channel: AbstractChannel | None = None
+        self._declared: OrderedDict[str, QueueSpec] = OrderedDict()
+        """The latest ones, by name."""
         self._lock = asyncio.Lock()
 
     async def declare(self, queue: QueueSpec) -> None:
         """Raises TopologyMismatch, BrokerUnreachable."""
+        self._declared[queue.name] = queue
+        self._declared.move_to_end(queue.name)
+        if len(self._declared) > REMEMBERED_QUEUES:
+            self._declared.popitem(last=False)
         # Shielded: aio-pika closes the channel of a call that is cancelled halfway.
         await asyncio.shield(asyncio.ensure_future(self._declare(queue)))
+
+    async def declare_again(self) -> None:
+        """Declare and bind all of them anew: their exchange was lost. Unused ones expire again.
+
+        Failures of the broker raise nothing; the next registration declares the queue.
+        """
+        for queue in list(self._declared.values()):
+            try:
+                await self.declare(queue)
+            except (BrokerUnreachable, TopologyMismatch) as error:
+                log.warning("queues.not_declared", reason=str(error))
+                return
 
     async def _declare(self, queue: QueueSpec) -> None:
         try:

@@ -111,6 +111,7 @@ class RabbitProgress:
         self._binding = asyncio.Event()
         """Set, and replaced, after each new binding."""
         self._connected = False
+        self._channel: AbstractChannel | None = None
         self._consumer = BackgroundTask("progress")
         self._relayed: OrderedDict[UUID, None] = OrderedDict()
         """Jobs whose miners report to this process."""
@@ -129,6 +130,11 @@ class RabbitProgress:
         await self._consumer.stop()
         await self._sending.stop()
         await self._checking.stop()
+
+    def renew(self) -> None:
+        """Consume anew: the exchange was lost, and all bindings with it."""
+        if self._channel is not None:
+            self._spawn(self._channel.close())
 
     # --- the port ------------------------------------------------------------------------------------------
     async def bind(self, topic: Topic) -> None:
@@ -229,6 +235,7 @@ class RabbitProgress:
                 await channel.queue_bind(queue, PROGRESS_EXCHANGE, f"{ASK_KEY}.*")
                 await channel.basic_consume(queue, self._on_message, no_ack=True)
             channel.closing.add_done_callback(lambda _: self._changed.set())
+            self._channel = channel
             self._connected = True
             watched = [job_id for _, job_id in self._wanted if job_id is not None]
             while not channel.is_closed:

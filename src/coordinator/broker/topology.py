@@ -13,6 +13,7 @@ from typing import Any, Literal
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelPreconditionFailed
 
+from coordinator.application.ports import BrokerMismatch
 from coordinator.broker.connection import BrokerUnreachable
 from coordinator.wire.topology import (
     COMMANDS_EXCHANGE,
@@ -51,7 +52,7 @@ EVENTS_SEGMENT_BYTES = 100 * 2**20
 DECLARE_TIMEOUT_SECONDS = 30.0
 
 
-class TopologyMismatch(Exception):
+class TopologyMismatch(BrokerMismatch):
     """An exchange or queue of ours exists with other arguments. The text says which, and what to do."""
 
 

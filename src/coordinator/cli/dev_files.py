@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from coordinator.cli.errors import CommandError, Exit
+from coordinator.private_files import private_folder
+from coordinator.storage.connections.data_directory import KNOWN_NAMES
 
 KEYS_FILE = "dev-keys.env"
 ADDRESS_FILE = "dev-address.env"
@@ -33,7 +35,7 @@ def load_or_create(data_dir: Path) -> dict[str, str]:
     """The keys (`name:secret`) by role, made on first use."""
     path = data_dir / KEYS_FILE
     if not path.exists():
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(data_dir, known=KNOWN_NAMES)
         partial = _written(
             path, (f"{setting_of(role)}=dev-{role}:{secrets.token_urlsafe(SECRET_BYTES)}" for role in ROLES)
         )

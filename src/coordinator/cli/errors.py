@@ -81,10 +81,11 @@ def explain(error: Exception) -> CommandError:
     # Imported here: a command without an error needs none of these.
     import sqlite3
 
-    from coordinator.application.ports import LogError, LogUnavailable
+    from coordinator.application.ports import BrokerMismatch, LogError, LogUnavailable
     from coordinator.client.errors import CoordinatorError
     from coordinator.crypto.keys import KeyFileError
     from coordinator.crypto.signature import VerificationFailed
+    from coordinator.private_files import NotPrivate
     from coordinator.runtime.log_reader import NoLog
     from coordinator.runtime.settings import BadSettings
     from coordinator.storage.connections.data_directory import DataDirectoryInUse
@@ -107,9 +108,14 @@ def explain(error: Exception) -> CommandError:
         hint = "Check that the database and the broker run; `coordinator doctor` checks both."
         # A database's message has several lines.
         return CommandError("UNAVAILABLE", " ".join(str(error).split()), hint, Exit.UNREACHABLE)
+    if isinstance(error, BrokerMismatch):
+        hint = "Name a virtual host of its own in AMQP_URL; the page on operations says how to move one."
+        return CommandError("TOPOLOGY", " ".join(str(error).split()), hint, Exit.REFUSED)
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
         return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
+    if isinstance(error, NotPrivate):
+        return CommandError("NOT_PRIVATE", *_in_two(str(error)), Exit.USAGE)
     if isinstance(error, NoLog):
         hint = "Name the coordinator's data directory with --data-dir, or set DATABASE_URL and AMQP_URL."
         return CommandError("NOT_FOUND", str(error), hint, Exit.NOT_FOUND)
@@ -122,8 +128,20 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, OSError) and error.filename is not None:
         hint = "Check the path and its permissions, or name another."
         return CommandError("FILE", f"{error.filename}: {error.strerror}", hint, Exit.USAGE)
+    # Last, because it imports the client of the broker.
+    from coordinator.broker.connection import BrokerError
+
+    if isinstance(error, BrokerError):
+        hint = "Correct AMQP_URL; `coordinator doctor` checks it."
+        return CommandError("BROKER", " ".join(str(error).split()), hint, Exit.USAGE)
     hint = "This should not happen. Run it again with COORDINATOR_TRACEBACK=1 and report the output."
     return CommandError("BUG", f"{type(error).__name__}: {error}", hint, Exit.BUG)
+
+
+def _in_two(message: str) -> tuple[str, str]:
+    """The cause, and the next step as a sentence, of a message `cause: next step`."""
+    cause, _, step = message.rpartition(": ")
+    return cause, f"{step[:1].upper()}{step[1:]}."
 
 
 def _explain_usage(error: Any) -> CommandError:
@@ -150,7 +168,8 @@ def _explain_answer(error: Any) -> CommandError:
         exit_code = Exit.UNREACHABLE
     elif error.code == "INVALID_ARGUMENT":
         exit_code = Exit.USAGE
-    return CommandError(error.code, error.detail, _NEXT_STEPS.get(error.code, error.next_step), exit_code)
+    next_step = _NEXT_STEPS.get(error.code, plain(error.next_step))
+    return CommandError(error.code, error.detail, next_step, exit_code)
 
 
 def report(error: CommandError, as_json: bool) -> None:
@@ -160,7 +179,7 @@ def report(error: CommandError, as_json: bool) -> None:
         sys.stderr.write(json.dumps(document) + "\n")
         return
     red, reset = ("\x1b[31m", "\x1b[0m") if _colours() else ("", "")
-    lines = [f"{red}{error.code}{reset}: {plain(error.cause)}", error.next_step]
+    lines = [f"{red}{plain(error.code)}{reset}: {plain(error.cause)}", error.next_step]
     sys.stderr.write("".join(f"{line}\n" for line in lines if line))
 
 

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
     from coordinator.client.models import JobError, Update
 
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 LONGEST_LINE = 4000
 """With several jobs, at most so many characters wait for the end of their line."""
 
 
 class Watching:
-    """Writes one job's text as it comes; with several jobs whole lines, each after its job's id."""
+    """Writes one job's text as it comes, behind a margin; with several jobs whole lines after the job's id.
+
+    Text is a stranger's, so it never begins a line: it could look like a change of a job.
+    """
 
     def __init__(self, bars: Progress, job_ids: Sequence[str], *, as_json: bool) -> None:
         self._bars = bars
@@ -65,17 +69,27 @@ class Watching:
             self._bars.update(task, detail=terminal.plain(made.note))
 
     def _text(self, tokens: Tokens) -> None:
-        text = terminal.plain(tokens.text)
+        text = tokens.text.replace("\r\n", "\n")
         if self._alone:
-            terminal.piece(text)
-            self._open = not text.endswith("\n")
+            terminal.piece("".join(map(self._behind_margin, text.splitlines(keepends=True))))
             return
         *whole, rest = (self._lines[tokens.job_id] + text).split("\n")
         if len(rest) > LONGEST_LINE:
             whole, rest = [*whole, rest], ""
         for line in whole:
-            terminal.write(f"{tokens.job_id}  {line}")
+            self._write_line(tokens.job_id, line)
         self._lines[tokens.job_id] = rest
+
+    def _behind_margin(self, line: str) -> str:
+        """A line or a part of one; begins with the margin unless it continues a line."""
+        start = "" if self._open else terminal.MARGIN
+        ended = line[-1] in LINE_ENDS
+        self._open = not ended
+        shown = start + terminal.plain(line.rstrip(LINE_ENDS) if ended else line, keep=terminal.TAB)
+        return f"{shown.rstrip()}\n" if ended else shown
+
+    def _write_line(self, job_id: str, line: str) -> None:
+        terminal.write(f"{job_id} {terminal.MARGIN}{terminal.plain(line, keep=terminal.TAB)}".rstrip())
 
     def _flush(self, job_id: str) -> None:
         """End the current line of text."""
@@ -83,5 +97,5 @@ class Watching:
             terminal.piece("\n")
             self._open = False
         if self._lines[job_id]:
-            terminal.write(f"{job_id}  {self._lines[job_id]}")
+            self._write_line(job_id, self._lines[job_id])
             self._lines[job_id] = ""

@@ -29,6 +29,11 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 """The largest integer that every IEEE 754 reader tells from its neighbours (RFC 7493)."""
 
 _ASTRAL: Final = "\U00010000"
+_MANY: Final = 16
+"""Members from which one look at all their types costs less than one look at each."""
+_SIMPLE: Final = {str, int, bool, type(None)}
+_EXACT: Final = 1e15
+"""Whole floats below it have no more digits than their integers."""
 _ascii_text = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, check_circular=False
 ).encode
@@ -181,6 +186,8 @@ def _is_plain(value: Any, depth: int) -> bool:
         plain, members = True, value
     else:
         raise CanonicalError(f"{type(value).__name__} is not JSON")
+    if len(value) > _MANY and set(map(type, members)) <= _SIMPLE:  # most large arrays are lists of scalars
+        return plain
     for member in members:
         kind = type(member)
         if kind is str or kind is int or member is None:
@@ -258,8 +265,10 @@ def _rfc8785_text(value: Any) -> str:
 
 def _ecmascript_number(value: float) -> str:
     """Number::toString of ECMAScript (ECMA-262, 6.1.6.1.20), the number format of RFC 8785."""
-    if value == 0:
-        return "0"
+    if abs(value) < _EXACT and value.is_integer():
+        return str(int(value))
+    if abs(value) < 1e-6:
+        return repr(value).replace("e-0", "e-")
     # repr() already finds the shortest digits that read back; only the layout differs.
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     assert isinstance(exponent, int)

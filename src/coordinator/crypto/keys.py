@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
@@ -20,6 +21,8 @@ from nacl.bindings import (
     crypto_sign_seed_keypair,
 )
 from nacl.exceptions import BadSignatureError
+
+from coordinator.private_files import make_folder, sync_folder
 
 ALGORITHM: Final = "Ed25519"
 KEY_BYTES: Final = 32
@@ -98,9 +101,12 @@ class SigningKey:
 
     @classmethod
     def _load(cls, path: Path) -> Self:
-        with path.open("rb") as file:
+        # Without waiting: the open of a pipe would wait for a writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             # The mode of the open file: nobody can swap the file between the check and the read.
             mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise KeyFileError(f"{path} is not a file")
             if os.name == "posix" and mode & 0o077:
                 raise KeyFileError(
                     f"{path} may be read by others (mode {mode & 0o777:04o}): run `chmod 600` on it, and "
@@ -151,8 +157,8 @@ def _public_key(key_id: str) -> bytes:
 
 
 def _create_exclusively(path: Path, content: bytes) -> None:
-    """Create a file with mode 0600, complete or not at all; leave an existing one alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Create a file with mode 0600, complete and durable or not at all; leave an existing one alone."""
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     _write_new(temporary, content)
     try:
@@ -167,6 +173,8 @@ def _create_exclusively(path: Path, content: bytes) -> None:
         _write_new(path, content)
     finally:
         temporary.unlink(missing_ok=True)
+    # Results signed with a key that a power cut takes away could never be attributed again.
+    sync_folder(path.parent)
 
 
 def _write_new(path: Path, content: bytes) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Final
 BLOB_REF: Final = re.compile(r"blob:([0-9a-f]{64})")
 """Use with `fullmatch`; group 1 is the digest."""
 SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
+_IN_CANONICAL: Final = re.compile(rb'(?<=[:,\[])"(blob:[0-9a-f]{64})"(?!:)')
+"""A string value that is a reference: a quote within a string follows a backslash, a key precedes a colon."""
 
 
 class BlobRefError(ValueError):
@@ -46,3 +48,8 @@ def blob_refs(value: Any) -> set[str]:
         elif isinstance(item, list | tuple):
             waiting.extend(item)
     return found
+
+
+def blob_refs_of_canonical(body: bytes) -> set[str]:
+    """Like `blob_refs`, from the canonical bytes of an object or array: far faster than a walk through it."""
+    return {found.decode() for found in _IN_CANONICAL.findall(body)}

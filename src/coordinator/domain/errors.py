@@ -29,6 +29,7 @@ class Code(StrEnum):
     STALE_ATTEMPT = "STALE_ATTEMPT"  # another attempt is (or was) the valid one; drop the work
     IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"  # same key, different request
     INVALID_STATEMENT = "INVALID_STATEMENT"  # the signed statement does not prove this result
+    INVALID_RESULT = "INVALID_RESULT"  # against the service's output schema; the attempt has failed
     BLOB_NOT_FOUND = "BLOB_NOT_FOUND"  # no such blob, or another principal's
     BLOB_TOO_LARGE = "BLOB_TOO_LARGE"
     DIGEST_MISMATCH = "DIGEST_MISMATCH"

@@ -14,7 +14,7 @@ import re
 from decimal import Decimal as Exact
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, field_validator
 
 from coordinator.domain.messages import Decimal, ServiceId
 
@@ -40,11 +40,11 @@ class Constraints(BaseModel):
     """The lowest CUDA version, compared as a version: 12.10 is newer than 12.9."""
     min_vram_gb: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
     """Memory of a single GPU, in GB of 10^9 bytes."""
-    models: Annotated[tuple[Label, ...], Field(max_length=32)] = ()
+    models: Annotated[tuple[Label, ...], Field(max_length=32), FailFast()] = ()
     """Models that the miner must have, all of them. Case does not matter."""
     region: Region | None = None
     max_price: Decimal | None = None
-    """The highest price that the client pays for one unit (one GPU second)."""
+    """The highest price that the client pays for one unit (one GPU second); the default is the list price."""
 
     @field_validator("gpu")
     @classmethod
@@ -53,6 +53,12 @@ class Constraints(BaseModel):
         if gpu is not None and not 1 <= len("-".join(_words(gpu))) <= MAX_LABEL:
             raise ValueError(f"must be a vendor, a model or any, in letters and digits, {MAX_LABEL} at most")
         return gpu
+
+
+class Needs(Constraints):
+    """The constraints of a class, with the list price of its jobs."""
+
+    list_price: Decimal | None = None
 
 
 class Gpu(BaseModel):
@@ -69,14 +75,14 @@ class Capabilities(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    services: Annotated[tuple[ServiceId, ...], Field(min_length=1, max_length=100)]
-    gpus: Annotated[tuple[Gpu, ...], Field(max_length=64)] = ()
+    services: Annotated[tuple[ServiceId, ...], Field(min_length=1, max_length=100), FailFast()]
+    gpus: Annotated[tuple[Gpu, ...], Field(max_length=64), FailFast()] = ()
     cuda: Version | None = None
-    models: Annotated[tuple[Label, ...], Field(max_length=500)] = ()
+    models: Annotated[tuple[Label, ...], Field(max_length=500), FailFast()] = ()
     region: Region | None = None
     price: Decimal | None = None
-    """The price of one unit (one GPU second). None takes the lower one of the registry's list price and the
-    job's limit."""
+    """The price of one unit (one GPU second). None takes the registry's list price, and so no job with a
+    lower limit."""
 
 
 def _short_hash(value: object) -> str:
@@ -122,10 +128,14 @@ class Wanted(NamedTuple):
 
 
 @functools.lru_cache(4096)
-def wanted(service: str, constraints: Constraints) -> Wanted:
-    """The needs of a job for this service with these constraints; equal needs give equal classes."""
+def wanted(service: str, constraints: Constraints, list_price: str | None = None) -> Wanted:
+    """The needs of a job for this service with these constraints; equal needs give equal classes.
+
+    `list_price`: that of the registry entry, once it is known; it decides which miners match.
+    """
     normal = normalise_constraints(constraints)
-    return Wanted(_short_hash([service, normal.model_dump(exclude_none=True)]), normal)
+    needs = [service, normal.model_dump(exclude_none=True)]
+    return Wanted(_short_hash(needs if list_price is None else [*needs, _plain(list_price)]), normal)
 
 
 def profile_of(capabilities: Capabilities) -> str:
@@ -133,8 +143,11 @@ def profile_of(capabilities: Capabilities) -> str:
     return _short_hash(normalise_capabilities(capabilities).model_dump(exclude_none=True))
 
 
-def unmet(service: str, wants: Constraints, has: Capabilities) -> list[str]:
-    """The reasons why a miner with these capabilities can't serve this job; empty if it can."""
+def unmet(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> list[str]:
+    """The reasons why a miner with these capabilities can't serve this job; empty if it can.
+
+    `list_price`: the limit of a client that names none, and the price of a miner that names none.
+    """
     reasons: list[str] = []
     if service not in has.services:
         reasons.append(f"does not run the service {service}")
@@ -147,20 +160,30 @@ def unmet(service: str, wants: Constraints, has: Capabilities) -> list[str]:
         reasons.append(f"lacks the models {', '.join(missing)}")
     if wants.region and wants.region.lower() != (has.region or "").lower():
         reasons.append(f"must be in region {wants.region}, is in {has.region or 'none'}")
-    if wants.max_price is not None and has.price is not None and Exact(has.price) > Exact(wants.max_price):
-        reasons.append(f"asks {has.price} a unit, the limit is {wants.max_price}")
+    reasons += _unmet_price(wants.max_price, has.price, list_price)
     return reasons
 
 
-def satisfies(service: str, wants: Constraints, has: Capabilities) -> bool:
+def satisfies(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> bool:
     """Whether a miner with these capabilities can serve this job."""
-    return not unmet(service, wants, has)
+    return not unmet(service, wants, has, list_price)
 
 
 def tightness(capabilities: Capabilities) -> tuple[int, int, int]:
     """Sort key of profiles, least capable first: work goes to the smallest miner that can do it."""
     memory = max((g.memory_mb for g in capabilities.gpus), default=0)
     return (memory, len(capabilities.gpus), len(capabilities.services) + len(capabilities.models))
+
+
+def _unmet_price(max_price: str | None, asked: str | None, list_price: str | None) -> list[str]:
+    limit = list_price if max_price is None else max_price
+    price = list_price if asked is None else asked
+    if limit is None or price is None or Exact(price) <= Exact(limit):
+        return []
+    if asked is None:
+        return [f"names no price and so asks the list price of {price} a unit, the limit is {limit}"]
+    default = ", the list price" if max_price is None else ""
+    return [f"asks {price} a unit, the limit is {limit}{default}"]
 
 
 def _unmet_gpu(wants: Constraints, has: Capabilities) -> list[str]:

@@ -12,7 +12,7 @@ from decimal import Decimal as Exact
 from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never, get_args
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
@@ -57,6 +57,25 @@ class Requirements(Message):
     recommended: Constraints = Constraints()
 
 
+class UnitsBy(Message):
+    """Units for each one of a payload's member."""
+
+    member: Annotated[str, Field(min_length=1, max_length=100)]
+    """A member at the top of the payload. A number counts as itself, others count by their length."""
+    minus: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """The member with the beginning, if `member` is the end of a range; both ends belong to it."""
+    default: Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)] | None = None
+    """The number for a payload without the member."""
+    units: Decimal
+
+
+class UnitsByPayload(Message):
+    """A limit that follows from the payload: `fixed`, and `each` of its terms."""
+
+    fixed: Decimal = "0"
+    each: Annotated[tuple[UnitsBy, ...], Field(min_length=1, max_length=8)]
+
+
 class ServiceSpec(Message):
     """The content of a registry entry."""
 
@@ -69,18 +88,24 @@ class ServiceSpec(Message):
     output_schema: dict[str, Any]
     requirements: Requirements = Requirements()
     pricing: Pricing
-    capabilities: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    aliases: Annotated[tuple[ServiceId, ...], Field(max_length=32)] = ()
+    capabilities: Annotated[tuple[str, ...], FailFast()] = ()
+    tags: Annotated[tuple[str, ...], FailFast()] = ()
+    aliases: Annotated[tuple[ServiceId, ...], Field(max_length=32), FailFast()] = ()
     max_concurrent: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 100
     timeout_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] = 3600
+    max_units: Decimal | UnitsByPayload | None = None
+    """The most units (GPU seconds) that one job is billed for; never more than `timeout_seconds`."""
 
     def list_price(self) -> str:
         """The price of one second as a decimal string; "0" if the entry is not priced by time."""
-        amount = Exact(self.pricing.amount)
-        if self.pricing.unit == "hour":
-            return format((amount / 3600).quantize(Exact("0.000000001")), "f")
-        return self.pricing.amount if self.pricing.unit == "second" else "0"
+        return _per_second(self.pricing.unit, self.pricing.amount)
+
+
+@functools.lru_cache(1024)
+def _per_second(unit: str, amount: str) -> str:
+    if unit == "hour":
+        return format((Exact(amount) / 3600).quantize(Exact("0.000000001")), "f")
+    return amount if unit == "second" else "0"
 
 
 # --- commands ----------------------------------------------------------------------------------------------

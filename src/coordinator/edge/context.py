@@ -25,6 +25,7 @@ from coordinator.edge.state.blob_owners import BlobOwners
 from coordinator.edge.state.http_metrics import HttpMetrics
 from coordinator.edge.state.job_watch import JobWatch
 from coordinator.edge.state.offerings import Offerings
+from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.read_models import ReadModels
 
 
@@ -50,6 +51,10 @@ class EdgeLimits:
     """For a whole JSON body to arrive."""
     chunk_seconds: float = 60
     """For the next bytes of an upload to arrive."""
+    grace_seconds: float = 30
+    """For which a sender may be late in all, while it is slower than `bytes_per_second`."""
+    bytes_per_second: int = 4096
+    """The least rate of a sender, by the time that we wait for it."""
     at_least_seconds: float = 5
     """For the read models to reach the position of `X-At-Least`."""
     wait_seconds: float = 30
@@ -85,6 +90,9 @@ class RateLimiter(Protocol):
 
         None if failures are not limited.
         """
+
+    async def delay(self, address: str) -> None:
+        """Wait before a failure of this address over the limit is answered."""
 
     async def is_first_use(self, token: str, seconds: int) -> bool | None:
         """Whether no process has seen this token for so many seconds; None without a shared store."""
@@ -122,6 +130,8 @@ class EdgeContext:
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     rates: RateLimiter | None = None
     """None: no limits."""
+    open_connections: OpenConnections = field(default_factory=OpenConnections)
+    """The requests under way and open streams of each key, with their limits."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: waiting requests are then answered with the current state."""
 

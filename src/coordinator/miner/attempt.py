@@ -26,6 +26,7 @@ from coordinator.miner.executors.base import (
     Work,
     Workspace,
 )
+from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.miner.progress import AttemptProgress
 from coordinator.miner.signing import StatementSigner
 from coordinator.wire.amqp_batching import encode
@@ -68,6 +69,7 @@ class Attempt:
         "_expired",
         "_folder",
         "_inline_in",
+        "_share",
         "_signer",
         "_task",
         "crash",
@@ -91,9 +93,12 @@ class Attempt:
         signer: StatementSigner,
         blobs: BlobAccess,
         folder: Path | None = None,
+        share: Share | None = None,
         progress: AttemptProgress | None = None,
     ) -> None:
-        """`progress` takes the executor's progress and text; without it they are dropped."""
+        """`share` is this job's part of the machine; None is all of it.
+
+        `progress` takes the executor's progress and text; without it they are dropped."""
         self.offer = offer
         self.job_id = offer.key[0]
         self.miner_id = miner_id
@@ -108,6 +113,7 @@ class Attempt:
         self._signer = signer
         self._blobs = blobs
         self._folder = folder
+        self._share = share or whole_machine()
         self._task: asyncio.Task[Outcome] | None = None
         self._inline_in: asyncio.Task[Any] | None = None
         self._due = 0.0
@@ -234,6 +240,7 @@ class Attempt:
                 self._blobs,
                 self.progress.progress,
                 self.progress.emit,
+                self._share,
             )
         )
 

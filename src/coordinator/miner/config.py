@@ -61,6 +61,8 @@ class MinerConfig:
     """Time between checks of the engines; a job that can't reach its engine causes a check at once."""
     work_folder: Path | None = None
     """The folder of the jobs' temporary folders; None is the system's."""
+    job_memory_bytes: int | None = None
+    """The main memory for the processes of one job; None divides the machine's among the slots."""
 
     fetch_allow_hosts: tuple[str, ...] = ()
     """Private hosts (`host` or `host:port`) from which inputs may be fetched."""

@@ -18,7 +18,8 @@ from coordinator.miner.abilities import Abilities
 from coordinator.miner.attempt import Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import Hardware, MinerConfig, detect_hardware, new_session_id
-from coordinator.miner.executors.base import Executor
+from coordinator.miner.executors.base import Executor, remove_left_workspaces
+from coordinator.miner.executors.limits import share_of_machine
 from coordinator.miner.fetch import WebFiles
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.slots import Slots
@@ -60,6 +61,9 @@ class MinerProgram:
             signer=StatementSigner(self._key),
             blobs=self._blobs,
             folder=config.work_folder,
+            share=share_of_machine(
+                config.concurrency, memory_bytes=config.job_memory_bytes, folder=config.work_folder
+            ),
             on_session_lost=self.on_session_lost,
             on_drain=self.drain,
             still_offers=self._still_offers,
@@ -117,6 +121,8 @@ class MinerProgram:
     # --- life cycle ----------------------------------------------------------------------------------------
     async def _run(self) -> int:
         # 1. Find the abilities of this machine.
+        if left := await asyncio.to_thread(remove_left_workspaces, self._config.work_folder):
+            self._log.warning("left_folders_removed", folders=left)
         await self._abilities.check()
         self._log.info("services_checked", on=self._abilities.services, off=self._abilities.problems)
         if not self._abilities.executors:

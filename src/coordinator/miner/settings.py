@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,5 +18,7 @@ class MinerSettings(BaseSettings):
     """The broker, for miners that use AMQP."""
     fetch_allow_hosts: str = ""
     """Private hosts from which files may be fetched, separated by commas."""
+    job_memory_mb: Annotated[int, Field(ge=256)] | None = None
+    """The most main memory for the processes of one job, in MiB; by default the slots share the machine's."""
     embedding_models_dir: Path | None = None
     """A folder with one subfolder per static model."""

@@ -18,6 +18,7 @@ from coordinator.crypto.refs import blob_refs
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
+from coordinator.miner.executors.limits import Share
 from coordinator.miner.progress import Report, Reporter
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, Transport
@@ -25,7 +26,7 @@ from coordinator.wire.answers import AnswerJson
 from coordinator.wire.offers import Offer
 
 REMEMBERED_OFFERS = 10_000
-"""Number of finished attempts that are remembered, to ignore late copies of their offers."""
+"""Number of finished attempts that are remembered, to ask before such an attempt is run again."""
 WATCH_SECONDS = 1.0
 NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND"})
 """Refusals of a report that mean: the attempt is no longer this miner's, so drop the work."""
@@ -44,6 +45,7 @@ class Slots:
         signer: StatementSigner,
         blobs: HttpBlobs,
         folder: Path | None,
+        share: Share,
         on_session_lost: Callable[[str], None],
         on_drain: Callable[[], None],
         still_offers: Callable[[str], Awaitable[bool]],
@@ -56,12 +58,14 @@ class Slots:
         self._signer = signer
         self._blobs = blobs
         self._folder = folder
+        self._share = share
         self._on_session_lost = on_session_lost
         self._on_drain = on_drain
         self._still_offers = still_offers
         self._reporter = Reporter(self._report_progress)
         self._sending: set[asyncio.Task[None]] = set()
-        self._over: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._over: OrderedDict[tuple[str, int], str] = OrderedDict()
+        """Finished attempts, with the session that finished them."""
         self._log = structlog.get_logger().bind(miner=miner_id)
         self.inflight: dict[tuple[str, int], Attempt] = {}
         """The attempts in hand, by job id and attempt."""
@@ -122,14 +126,16 @@ class Slots:
         offer = held.offer
         key = job_id, _ = offer.key
         executor = self._executors.get(offer.service)
-        if executor is None or key in self.inflight or key in self._over:
+        if executor is None or key in self.inflight:
             held.done()
             return
         if (self.ending or self.paused) and not held.claimed:
             held.back()
             return
         session_id = self._session_id()
-        instant = _is_instant(executor, offer)
+        # A copy of a finished attempt's offer is not dropped: the coordinator says whether it is over. Its
+        # log may have been restored from a backup, and wait for this attempt again.
+        instant = _is_instant(executor, offer) and self._over.get(key) != session_id
         names = {
             "job_id": job_id,
             "attempt": offer.attempt,
@@ -146,6 +152,7 @@ class Slots:
             signer=self._signer,
             blobs=self._blobs.of_job(job_id),
             folder=self._folder,
+            share=self._share,
             progress=self._reporter.attempt(names) if reports_progress else None,
         )
         self.inflight[key] = attempt
@@ -254,7 +261,7 @@ class Slots:
             self._log.debug("completed", **_names(attempt))
 
     def _remember(self, attempt: Attempt) -> None:
-        self._over[attempt.key] = None
+        self._over[attempt.key] = attempt.session_id
         if len(self._over) > REMEMBERED_OFFERS:
             self._over.popitem(last=False)
 

@@ -25,6 +25,7 @@ from coordinator.application.followers.presence import Presence
 from coordinator.application.followers.publisher import Publisher
 from coordinator.application.followers.runner import Follower, FollowerRunner, LocalWatermarks
 from coordinator.application.followers.timers import Timers
+from coordinator.application.health import Health, HealthProbes, Probe, in_own_thread
 from coordinator.application.keys.follower import KeyFollower
 from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
@@ -32,19 +33,24 @@ from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.payloads.references import References, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
-from coordinator.application.ports import Clock
+from coordinator.application.payloads.service_versions import ServiceVersions
+from coordinator.application.ports import Clock, EventLog
+from coordinator.application.watched_log import WatchedLog
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.job import is_final
+from coordinator.private_files import private_folder
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
-from coordinator.runtime.modes.adapters import Adapters
+from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.services.catalog import load_catalog
+from coordinator.storage.connections.data_directory import KNOWN_NAMES
 
 SIGNING_KEY_FILE = "signing.key"
+BLOB_PROBE_SECONDS = 2.0
 SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
 
@@ -72,11 +78,13 @@ def connect(
 ) -> CoordinatorProcess:
     """A coordinator over these adapters. `catalogue`: the entries to register at each start."""
     # 1. The path of a command: gateway, handlers, bus, log, and the listeners of each commit.
+    health = Health(clock.monotonic)
+    event_log = WatchedLog(adapters.log, health)
     key = signing_key(settings)
     secrets, ids = KeySecrets.of(key), Ids(clock.now)
     blobs = blob_store(settings)
-    bus = CommandBus(adapters.log, clock, StateCache(is_final), ids)
-    names, payloads, feed = Names(bus.state), Payloads(adapters.log), EventFeed(adapters.log)
+    bus = CommandBus(event_log, clock, StateCache(is_final), ids)
+    names, payloads, feed = Names(bus.state), Payloads(event_log), EventFeed(event_log)
     bus.on_committed(lambda appended, stored: payloads.note(stored))
     bus.on_committed(lambda appended, stored: names.note(appended.events))
     bus.on_committed(lambda appended, stored: feed.note_committed(appended.previous, appended.events))
@@ -84,12 +92,13 @@ def connect(
     feed.on_foreign(bus.forget)
     watermarks = LocalWatermarks(adapters.database)
     keyring = settings.new_keyring(secrets, clock.now)
-    keys = KeyFollower(feed, adapters.log, adapters.database, keyring, watermarks)
-    references = References(adapters.log, blobs, partial(unowned_blobs, adapters.database))
+    keys = KeyFollower(feed, event_log, adapters.database, keyring, watermarks)
+    references = References(event_log, blobs, partial(unowned_blobs, adapters.database))
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
+    services = ServiceVersions(event_log, bus.states)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
-        JobCommands(key, names, blobs, references, schemas, ids),
+        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),
@@ -101,13 +110,15 @@ def connect(
     # 2. The readers of the log: four followers, each led by one process, and the live events of this process.
     def receives_heartbeats() -> bool:
         """Whether heartbeats could reach this process."""
-        return adapters.connected() and (inbox is None or inbox.connected)
+        return adapters.listening() and (inbox is None or inbox.listening)
 
-    timers = Timers(adapters.database, gateway.handle, clock, timeout, receives_heartbeats)
+    clock_part = health.part("clock", essential=False)
+    timers = Timers(adapters.database, gateway.handle, clock, timeout, receives_heartbeats, clock_part)
     adapters.on_reconnect(timers.restart_silence)
     dispatcher = Dispatcher(
         payloads, adapters.database, adapters.queues, adapters.hints, clock, settings.offer_timeout_seconds
     )
+    dispatcher.offers = health.part("offers")
     followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers)
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
@@ -115,7 +126,7 @@ def connect(
     ]
     lease_holders = LeaseHolders(bus.state)
     hub = ProgressHub(adapters.progress(lease_holders, keyring, _shared_secret(key)))
-    events = LiveEvents(feed, adapters.log, hub, lease_holders)
+    events = LiveEvents(feed, event_log, hub, lease_holders)
 
     # 3. The components, in the order of their start; they stop in reverse.
     components: list[Component] = [
@@ -130,6 +141,9 @@ def connect(
     if inbox is not None:
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components += runners
+    components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
+    for runner in runners:
+        health.watch(runner.follower.name, runner.problems)
     return CoordinatorProcess(
         settings=settings,
         signing_key_id=key.key_id,
@@ -144,13 +158,32 @@ def connect(
         dispatcher=dispatcher,
         runners=runners,
         life_cycle=LifeCycle(components),
+        parts=health,
     )
+
+
+def _probes(
+    health: Health, adapters: Adapters, inbox: AmqpEdge | None, event_log: EventLog, blobs: BlobStore
+) -> list[Probe]:
+    def read_log() -> None:
+        event_log.head()
+
+    probes = [
+        *adapters.probes(health),
+        Probe(health.part("log_read"), in_own_thread("log-read", read_log)),
+        Probe(health.part("blobs"), blobs.probe, BLOB_PROBE_SECONDS),
+    ]
+    if inbox is not None:
+        probes.append(Probe(health.part("commands"), inbox.probe_commands))
+        probes.append(Probe(health.part("heartbeats"), inbox.probe_heartbeats))
+    return probes
 
 
 def signing_key(settings: Settings) -> SigningKey:
     """RECEIPT_SIGNING_KEY_HEX, or a key file in the data directory, made at the first start."""
     if settings.receipt_signing_key_hex is not None:
         return SigningKey.from_hex(settings.receipt_signing_key_hex.get_secret_value())
+    private_folder(settings.data_dir, known=KNOWN_NAMES)
     return SigningKey.load_or_create(settings.data_dir / SIGNING_KEY_FILE)
 
 

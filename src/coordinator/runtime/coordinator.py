@@ -15,6 +15,7 @@ from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.runner import FollowerRunner, LocalWatermarks
+from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics
@@ -43,6 +44,8 @@ class CoordinatorProcess:
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""
+    parts: Health
+    """Whether each part worked lately."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
@@ -76,11 +79,13 @@ class CoordinatorProcess:
 
     def health(self) -> dict[str, Any]:
         """The body of `/health`; without I/O."""
-        reasons = self.life_cycle.problems() if self.life_cycle.running else ["not started"]
+        reasons = self.parts.reasons() if self.life_cycle.running else ["not started"]
         return {
-            "live": True,
+            "live": self.parts.restart is None,
             "ready": not reasons,
             "reasons": reasons,
+            "warnings": self.parts.warnings(),
+            "parts": self.parts.view(),
             "mode": self.settings.mode,
             "position": self.feed.head,
             "signing_key_id": self.signing_key_id,
@@ -96,6 +101,7 @@ class CoordinatorProcess:
         return CoordinatorMetrics(
             mode=self.settings.mode,
             position=self.feed.head,
+            parts=self.parts.parts(),
             broker_up=self.adapters.connected(),
             bus=self.bus.metrics(),
             followers=followers,

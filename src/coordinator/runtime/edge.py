@@ -8,11 +8,13 @@ from coordinator.edge.app import create_app
 from coordinator.edge.context import EdgeContext, EdgeSettings
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
 from coordinator.edge.middleware.used_signatures import UsedSignatures
+from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnections
+from coordinator.runtime.connection_limits import connection_limits
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.settings import Settings
 
 
-def edge_of(coordinator: CoordinatorProcess) -> FastAPI:
+def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = None) -> FastAPI:
     """A new application that serves this coordinator."""
     settings = coordinator.settings
     redis_url = settings.rate_limit_redis_url
@@ -20,6 +22,7 @@ def edge_of(coordinator: CoordinatorProcess) -> FastAPI:
         settings.rate_limits,
         settings.rate_limit_window_seconds,
         None if redis_url is None else lambda: redis_storage(redis_url.get_secret_value()),
+        None if redis_url is None else coordinator.parts.part("rate_limits", essential=False),
     )
     return create_app(
         EdgeContext(
@@ -37,6 +40,7 @@ def edge_of(coordinator: CoordinatorProcess) -> FastAPI:
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,
+            open_connections=OpenConnections(limits or connection_limits(settings)),
         )
     )
 

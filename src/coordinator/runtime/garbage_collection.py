@@ -1,16 +1,22 @@
-"""Settings of the garbage collector for many short-lived objects: under load, and to read a whole log.
+"""Settings of the garbage collector and of the allocator below it.
 
-Commands, events and answers form no cycles, so reference counting frees nearly all of them at once. With
-Python's own thresholds the collector would visit each of them several times before.
+They are for many short-lived objects: under load, and to read a whole log. Commands, events and answers form
+no cycles, so reference counting frees nearly all of them at once. With Python's own thresholds the collector
+would visit each of them several times before. Connections cut their cycles when they are lost.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 THRESHOLDS = (50_000, 20, 20)
+LARGE_BYTES = 128 * 1024
+"""Blocks of this size get pages of their own, which the system has back once they are freed."""
+_M_MMAP_THRESHOLD = -3  # from malloc.h
 
 
 def collect_rarely() -> None:
@@ -18,6 +24,27 @@ def collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+def return_large_blocks() -> None:
+    """Let the allocator return every large block; otherwise it raises its own bound with the first ones."""
+    if (mallopt := _of_allocator("mallopt")) is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+def return_free_memory() -> None:
+    """Give the system back all pages without a block in use, in a thread: it takes some milliseconds."""
+    if (malloc_trim := _of_allocator("malloc_trim")) is not None:
+        threading.Thread(target=malloc_trim, args=(0,), name="return-memory", daemon=True).start()
+
+
+def _of_allocator(name: str) -> Callable[..., int] | None:
+    """A function of the C library's allocator; None if it has no such function (it is not glibc)."""
+    try:
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # TypeError: on Windows
+        return None
+    return found
 
 
 @contextmanager

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Literal
+from io import StringIO
+from typing import Any, Literal, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
+from coordinator.runtime import terminal
+
+_OURS = frozenset({"event", "level", "timestamp", "exception", "stack"})
+_QUOTED = frozenset(" \t=\r\n\"'")
 LogFormat = Literal["console", "json"]
 
 # At level info these libraries log every step of theirs; our own lines cover the facts that matter.
@@ -23,6 +28,31 @@ QUIET = (
     "httpcore",
     "faststream",
 )
+
+
+class _OneLine(logging.Formatter):
+    """Other libraries' messages: one line each, their tracebacks behind a margin."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{record.levelname} {record.name}: {terminal.plain(record.getMessage())}"
+        if record.exc_info:
+            text += "\n" + terminal.quoted(self.formatException(record.exc_info))
+        return text
+
+
+def _escape_texts(_: Any, __: str, facts: EventDict) -> EventDict:
+    """Escapes in texts that would act on a terminal. The renderer quotes and escapes those with spaces."""
+    for name, value in facts.items():
+        if isinstance(value, str) and name not in _OURS and _QUOTED.isdisjoint(value):
+            facts[name] = terminal.plain(value)
+    return facts
+
+
+def _write_traceback(to: TextIO, exc_info: ExcInfo) -> None:
+    """A traceback without local variables, which hold payloads and keys; behind a margin."""
+    traceback = StringIO()
+    structlog.dev.plain_traceback(traceback, exc_info)
+    to.write("\n" + terminal.quoted(traceback.getvalue().strip("\n")))
 
 
 def configure_logs(log_format: LogFormat = "console", level: str = "info") -> None:
@@ -39,16 +69,18 @@ def configure_logs(log_format: LogFormat = "console", level: str = "info") -> No
         processors += [structlog.processors.ExceptionRenderer(plain), structlog.processors.JSONRenderer()]
     else:
         colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        plain_text = structlog.dev.plain_traceback
-        processors.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain_text))
+        processors += [
+            _escape_texts,
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_write_traceback),
+        ]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL if name.startswith("aio") else logging.WARNING)

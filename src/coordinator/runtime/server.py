@@ -11,19 +11,30 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from coordinator.edge.server.header_limits import LimitedHeaders
-from coordinator.edge.server.websocket_denials import RefusedWebSockets
+from coordinator.application.background import BackgroundTask
+from coordinator.application.ports import LogUnavailable
+from coordinator.edge.server.connections import Connections
+from coordinator.edge.server.http_connection import BoundedHttp
+from coordinator.edge.server.websocket_connection import BoundedWebSocket
+from coordinator.edge.state.open_connections import ConnectionLimits
 from coordinator.runtime.bootstrap import build
+from coordinator.runtime.connection_limits import allow_connections, connection_limits
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.edge import edge_of
 from coordinator.runtime.event_loop import run_loop
-from coordinator.runtime.garbage_collection import collect_rarely
+from coordinator.runtime.garbage_collection import (
+    collect_rarely,
+    return_free_memory,
+    return_large_blocks,
+)
 from coordinator.runtime.settings import Settings
 from coordinator.wire.limits import MAX_BODY_BYTES
 
 KEEP_ALIVE_SECONDS = 75
 PING_SECONDS = 20.0  # between pings on a WebSocket, and for each answer before it is closed
-STUCK_SECONDS = 120  # a connection whose peer accepts no data for so long is closed
+STUCK_SECONDS = 120  # a connection whose peer accepts no data for so long is closed by the kernel
+UNSENT_BYTES = 128 * 1024  # in the kernel; so we see soon whether a peer takes data, also on fast networks
+RESTART_SECONDS = 3.0  # a process that only a restart helps ends after about twice so long
 STOP_SECONDS = 10  # for the requests under way at a stop
 
 
@@ -45,12 +56,14 @@ async def serve(
     build: Callable[[Settings], CoordinatorProcess] = build,
 ) -> None:
     """Like `run`, on the running event loop."""
+    allow_connections(settings.max_connections)
     listener = listen(settings.app_host, settings.app_port)
     with contextlib.closing(listener):
         coordinator = build(settings)
         try:
             await coordinator.start()
             collect_rarely()
+            return_large_blocks()
             await _serve(coordinator, listener, on_ready)
         finally:
             await coordinator.stop()
@@ -64,6 +77,8 @@ def listen(host: str, port: int) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
         # A live peer that reads nothing would otherwise keep its unread data in our memory for ever.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_SECONDS * 1000)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     try:
         listener.bind((host, port))
         listener.listen(2048)
@@ -74,17 +89,23 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def configure(app: FastAPI) -> uvicorn.Config:
+class ServerConfig(uvicorn.Config):
+    """uvicorn's settings, and all connections of the server."""
+
+    connections: Connections
+
+
+def configure(app: FastAPI, limits: ConnectionLimits | None = None) -> ServerConfig:
     """The settings of the HTTP server."""
-    return uvicorn.Config(
+    config = ServerConfig(
         app,
-        http=LimitedHeaders,
+        http=BoundedHttp,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        ws=RefusedWebSockets,
+        ws=BoundedWebSocket,
         ws_max_size=MAX_BODY_BYTES,
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=PING_SECONDS,
@@ -92,6 +113,8 @@ def configure(app: FastAPI) -> uvicorn.Config:
         ws_per_message_deflate=False,
         lifespan="on",
     )
+    config.connections = Connections(limits, on_many_lost=return_free_memory)
+    return config
 
 
 class _Server(uvicorn.Server):
@@ -114,7 +137,8 @@ async def _serve(
     listener: socket.socket,
     on_ready: Callable[[CoordinatorProcess, int], None],
 ) -> None:
-    server = _Server(configure(edge_of(coordinator)))
+    limits = connection_limits(coordinator.settings)
+    server = _Server(configure(edge_of(coordinator, limits), limits))
 
     def stop() -> None:
         coordinator.end_waits()
@@ -123,9 +147,21 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+
+    async def end_if_useless() -> None:
+        while coordinator.parts.restart is None:  # noqa: ASYNC110 - the log's threads find out
+            await asyncio.sleep(RESTART_SECONDS)
+        await asyncio.sleep(RESTART_SECONDS)  # `/health/live` tells why
+        stop()
+
+    watch = BackgroundTask("restart-watch")
+    watch.start(end_if_useless)
     server.on_started = lambda: on_ready(coordinator, listener.getsockname()[1])
     try:
         await server.serve(sockets=[listener])
     finally:
+        await watch.stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+    if coordinator.parts.restart is not None:
+        raise LogUnavailable(coordinator.parts.restart)

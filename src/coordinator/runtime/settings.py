@@ -24,6 +24,8 @@ Mode = Literal["embedded", "standard"]
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
 RateLimit = Annotated[int, Field(ge=0, le=10_000_000)] | None
 """Requests in a window; 0 for any number, None for the default of APP_ENV."""
+Limit = Annotated[int, Field(ge=0, le=1_000_000)]
+"""The most connections or streams at a time; 0 for any number."""
 RATE_LIMITS = {"client": 60, "miner": 6000, "admin": 600, "failures": 30}
 """Requests allowed in a window with APP_ENV=prod; otherwise only the limits in the settings apply.
 
@@ -68,6 +70,12 @@ class Settings(BaseSettings):
     rate_limit_failures: RateLimit = None
     rate_limit_window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     rate_limit_redis_url: SecretStr | None = None
+
+    max_connections: Limit | None = None
+    max_connections_per_address: Limit | None = None
+    max_connections_per_key: Limit | None = None
+    max_streams: Limit | None = None
+    max_streams_per_key: Limit = 100
 
     job_ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
     openai_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600

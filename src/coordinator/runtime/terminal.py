@@ -1,9 +1,15 @@
-"""Output of programs: data on stdout (a JSON document, JSON lines, or text), everything else on stderr."""
+"""Output of programs: data on stdout (a JSON document, JSON lines, or text), everything else on stderr.
+
+Names, errors and results come from strangers. `plain` shows them on one line, `quoted` behind a margin. So
+they neither steer the terminal nor look like lines of ours.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_UNPRINTABLE = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+MARGIN = "| "
+"""Before each line that somebody else wrote; no line of ours begins so."""
+_INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Letters and marks without a shape; Python counts them as printable."""
+_SUSPECT = re.compile(f"[{_INVISIBLE}]")
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+TAB = "\t"
 _UNLIMITED = 1000  # columns if stdout is not a terminal: never wrap or cut text for a program
 
 
@@ -20,9 +32,32 @@ class PipeClosed(Exception):
     """The reader of stdout is gone."""
 
 
-def plain(text: object) -> str:
-    """Text without control characters: other people's text must not control the terminal."""
-    return str(text).translate(_UNPRINTABLE)
+def plain(text: object, *, keep: str = "") -> str:
+    """Text on one line; what has no shape, or acts on a terminal, is written as an escape.
+
+    That is control characters, line ends, marks of direction, joiners, invisible letters: `\\x1b`, `\\u202e`.
+    Characters in `keep` stay.
+    """
+    text = str(text)
+    if text.isprintable() and _SUSPECT.search(text) is None:
+        return text
+    return "".join(one if one in keep or _has_shape(one) else _escape(one) for one in text)
+
+
+def _has_shape(one: str) -> bool:
+    return (one.isprintable() and one not in _INVISIBLE) or unicodedata.category(one) == "Zs"
+
+
+def _escape(one: str) -> str:
+    code = ord(one)
+    if code < 0x100:
+        return _NAMED.get(one, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def quoted(text: str) -> str:
+    """Lines of text from somebody else, each behind the margin."""
+    return "\n".join(f"{MARGIN}{plain(one, keep=TAB)}".rstrip() for one in text.splitlines())
 
 
 def moment(millis: int) -> str:
@@ -47,12 +82,21 @@ def piece(text: str) -> None:
 
 def document(value: Any) -> None:
     """One JSON document on stdout."""
-    write(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+    write(_json(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def line(value: Any) -> None:
     """One line of JSON lines."""
-    write(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    write(_json(value, separators=(",", ":")))
+
+
+def _json(value: Any, **options: Any) -> str:
+    """JSON of exactly this value, with JSON's own escapes for all that a terminal could act upon."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    if text.isprintable() and _SUSPECT.search(text) is None:
+        return text
+    # Line ends are the document's own here: those within a text are escapes already.
+    return "".join(one if one == "\n" or _has_shape(one) else json.dumps(one)[1:-1] for one in text)
 
 
 def note(text: str) -> None:
@@ -90,7 +134,7 @@ def fields(pairs: Mapping[str, object]) -> None:
         kept = _without_empty(value)
         if kept not in (None, "", [], {}, ()):
             text = json.dumps(kept, ensure_ascii=False) if isinstance(kept, dict | list) else str(kept)
-            shown.add_row(name, Text(plain(text), style=_STYLES.get(text, "")))
+            shown.add_row(Text(plain(name)), Text(plain(text), style=_STYLES.get(text, "")))
     _print(shown)
 
 
@@ -152,7 +196,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 
 def bar(bars: Progress, label: str, unit: str = "") -> Callable[[int, int], None]:
     """A new bar, as a function that takes (done, total); these are bytes if `unit` is empty."""
-    task = bars.add_task(label, total=None, detail="")
+    task = bars.add_task(plain(label), total=None, detail="")
 
     def moved(done: int, total: int) -> None:
         amount = f"{done} of {total} {unit}" if unit else f"{size(done)} of {size(total)}"

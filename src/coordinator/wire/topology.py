@@ -13,6 +13,8 @@ CONTROL_EXCHANGE: Final = "coordinator.control"
 EVENTS_EXCHANGE: Final = "coordinator.events"
 PROGRESS_EXCHANGE: Final = "coordinator.progress"
 DEAD_EXCHANGE: Final = "coordinator.dead"
+OWNER_EXCHANGE: Final = "coordinator.owner"
+"""Carries the id of the log that the virtual host belongs to; nothing is published to it."""
 
 COMMANDS_QUEUE: Final = "coordinator.commands"
 HEARTBEATS_QUEUE: Final = "coordinator.heartbeats"

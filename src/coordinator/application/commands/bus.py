@@ -112,7 +112,7 @@ class _Decided:
         state, version, position = self.states[own]
         if not decision:
             body = prepared.handler.answer(prepared, state)
-            self.answers.append(_Effect(body, position, self.last.get(own)))
+            self._answer(body, position, self.last.get(own))
             return
         event_metadata, place = metadata(prepared.intent), len(self.events)
         events: list[NewEvent] = []
@@ -139,7 +139,10 @@ class _Decided:
             self.states[stream], self.last[stream] = entry, number
         if prepared.payload is not None:
             self.payloads.append(prepared.payload)
-        self.answers.append(_Effect(body, position, place - 1))
+        self._answer(body, position, place - 1)
+
+    def _answer(self, body: Mapping[str, Any] | Refused, position: int, event: int | None) -> None:
+        self.answers.append(body if isinstance(body, Refused) else _Effect(body, position, event))
 
 
 class CommandBus:
@@ -188,6 +191,29 @@ class CommandBus:
             self.cache.drop([stream])
         loaded = await asyncio.to_thread(self._log.load, [stream])
         return _fold(loaded.get(stream)).state
+
+    async def states(self, streams: Sequence[UUID], *, fresh: bool = False) -> dict[UUID, Any]:
+        """The states of several aggregates, in one query; None for one that does not exist.
+
+        Unless they have to be `fresh`, those in memory cost nothing, and may be of a moment ago. The others
+        are kept, so that the batch of a command does not read them again. Raises LogUnavailable.
+        """
+        entries = {stream: self.cache.get(stream) for stream in streams}
+        if fresh and (kept := [stream for stream, entry in entries.items() if entry is not None]):
+            versions = await asyncio.to_thread(self._log.versions, kept)
+            for stream in kept:
+                entry = entries[stream]
+                if entry is not None and versions.get(stream, 0) != entry.version:
+                    self.cache.drop([stream])
+                    entries[stream] = None
+        missing = [stream for stream, entry in entries.items() if entry is None]
+        if missing:
+            loaded = await asyncio.to_thread(self._log.load, missing)
+            for stream in missing:
+                entry = entries[stream] = _fold(loaded.get(stream))
+                if entry is not ABSENT and self.cache.get(stream) is None:
+                    self.cache.put(stream, entry)
+        return {stream: entry.state for stream, entry in entries.items() if entry is not None}
 
     def forget(self, events: Sequence[Recorded]) -> None:
         """Drop the cached states that are older than these events of another process."""

@@ -2,9 +2,11 @@
 
 The gateway and the bus call a command's handler up to four times:
 1. `prepare`, before the command waits for its batch: finds the streams of the decision, computes digests,
-   checks signatures. A refusal here costs no batch anything.
+   checks signatures. A refusal here costs no batch anything. The checks come in the order of their cost:
+   service, schema, state of the job, and only then canonical bytes, signatures and blobs.
 2. `decide`, in the batch: builds the context of the decision from the states after the commands before it.
-3. `answer`, in the batch: the body of the answer, from the state after the decision.
+3. `answer`, in the batch: the body of the answer, from the state after the decision; or a refusal, if the
+   decision's events record that the command was at fault.
 4. `extend`, after the commit: completes the few answers that have to wait for something.
 """
 
@@ -79,7 +81,7 @@ class Handler(ABC, Generic[D]):
         """The decision, on these states. Raises Refusal."""
 
     @abstractmethod
-    def answer(self, prepared: Prepared[D], state: Any) -> dict[str, Any]:
+    def answer(self, prepared: Prepared[D], state: Any) -> dict[str, Any] | Refused:
         """The body of an accepted (or repeated) command's answer, from its stream's state after it."""
 
     async def extend(self, prepared: Prepared[D], answer: Accepted) -> Answer:

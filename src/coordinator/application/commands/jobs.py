@@ -6,20 +6,23 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar, NamedTuple, assert_never, cast
+from typing import Any, ClassVar, Literal, NamedTuple, assert_never, cast
 from uuid import UUID
 
+from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
 from coordinator.application.payloads.bodies import body_of_blob, store_failed
+from coordinator.application.payloads.large_documents import LargeDocuments, rough_json
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
+from coordinator.application.payloads.service_versions import ServiceVersions, States
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import receipt_id, sign_receipt
-from coordinator.crypto.refs import blob_refs
+from coordinator.crypto.refs import blob_refs_of_canonical
 from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import StatementVerifier
 from coordinator.domain.decision import Context, Decision
@@ -44,36 +47,39 @@ from coordinator.domain.job import (
     JobStart,
     JobState,
     JobSubmit,
+    JobSubmitted,
+    KnownJob,
     Queued,
     Running,
     SubmitContext,
     WorkDone,
     answer,
+    check_result,
     decide,
     job_stream,
+    no_service,
 )
-from coordinator.domain.matching import Wanted, wanted
+from coordinator.domain.matching import wanted
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.miner import MinerState, miner_stream
-from coordinator.domain.service import service_stream
+from coordinator.domain.service import RegisteredService, service_stream
 from coordinator.wire.answers import Refused
 
 MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
+MAX_STATEMENT_MEMBERS = 32
 MAX_BLOBS = 512  # references per payload or result, because the owner of each is looked up
-VERIFY_AT_ONCE = 50
-"""Signatures that are checked before other tasks get their turn. Not in a thread: each check releases the
-interpreter's lock, and under load waits far longer for the lock than the check takes."""
 
 
 class PreparedSubmit(NamedTuple):
     """The details of a submit that don't depend on states."""
 
-    wanted: Wanted
     payload_digest: str
     fingerprint: str
     refs: frozenset[str]
     """The blobs that the payload refers to."""
+    checked: int | None
+    """The version of the service whose schema the payload fits; None for a repeat, which is not checked."""
     reference_fault: Refusal | None = None
     """The fault of these references, if any. Raised in the decision, because a repeat is answered anyway."""
 
@@ -81,11 +87,29 @@ class PreparedSubmit(NamedTuple):
 class PreparedResult(NamedTuple):
     """The details of a result that don't depend on states."""
 
-    refs: frozenset[str]
+    refs: frozenset[str] = frozenset()
+    proven: bool = False
+    """Whether the statement proves the result. Not looked at for a repeat, and for a breach of the schema."""
+    breach: Refusal | None = None
+    """The breach of the output schema, if any."""
     reference_fault: Refusal | None = None
 
 
 Details = PreparedSubmit | PreparedResult | None
+
+
+class Place(NamedTuple):
+    """The place of a result in its job, by the states before its batch."""
+
+    kind: Literal["due", "repeat", "ended"]
+    """See `check_result`."""
+    state: KnownJob
+    miner: MinerState
+
+
+Lease = Place | Refusal | None
+"""The place of a result, or its refusal; None for other commands."""
+_UNPROVEN = Refusal(Code.UNAVAILABLE, "concurrent commands change this; send it again")
 
 
 class JobCommands(Handler[Details]):
@@ -102,6 +126,8 @@ class JobCommands(Handler[Details]):
         references: References,
         schemas: PayloadSchemas,
         ids: Ids,
+        states: States,
+        services: ServiceVersions,
     ) -> None:
         """`key` signs the receipts."""
         self._key = key
@@ -111,24 +137,33 @@ class JobCommands(Handler[Details]):
         self._references = references
         self._schemas = schemas
         self._ids = ids
+        self._states = states
+        self._services = services
+        self._large = LargeDocuments()
 
     # --- before the decision --------------------------------------------------------------------------------
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
         """Commands that arrive together share a verifier, as statements may share a signature, and one query
-        for the blobs that they refer to."""
+        for the blobs that they refer to. Signatures are not checked in a thread: each check releases the
+        interpreter's lock, and under load waits far longer for the lock than the check takes."""
         verifier = StatementVerifier()
         prepared: list[Prepared[Details] | Refused] = []
-        results = 0
+        leases = iter(await self._leases([i for i in intents if isinstance(i.command, JobComplete)]))
+        turns = Turns()
         for intent in intents:
+            lease: Lease = None
             if isinstance(intent.command, JobComplete):
-                results += 1
-                if results % VERIFY_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+                lease = next(leases)
+            if turns.over():
+                await asyncio.sleep(0)
             try:
-                prepared.append(await self._prepare(intent, verifier))
+                prepared.append(await self._prepare(intent, lease, verifier))
             except Refusal as refusal:
                 prepared.append(Refused(refusal.code, refusal.detail))
-        return await self._with_reference_faults(prepared)
+            except LogUnavailable:
+                unavailable = log_unavailable()
+                prepared.append(Refused(unavailable.code, unavailable.detail))
+        return await self._with_bodies_stored(await self._with_reference_faults(prepared))
 
     async def prepare_one(self, intent: Intent) -> Prepared[Details]:
         [prepared] = await self.prepare([intent])
@@ -136,14 +171,15 @@ class JobCommands(Handler[Details]):
             raise Refusal(prepared.code, prepared.detail)
         return prepared
 
-    async def _prepare(self, intent: Intent, verifier: StatementVerifier) -> Prepared[Details]:
+    async def _prepare(self, intent: Intent, lease: Lease, verifier: StatementVerifier) -> Prepared[Details]:
         command = cast("JobCommand", intent.command)
         match command:
             case JobSubmit():
                 return await self._submit(intent, command)
             case JobComplete():
-                _verify(verifier, command)
-                return await self._complete(intent, command)
+                if isinstance(lease, Refusal):
+                    raise lease
+                return await self._complete(intent, command, lease, verifier)
             case JobStart() | JobFail():
                 return Prepared(intent, self, command.job_id, None, reads=(miner_stream(command.miner_id),))
             case JobRelease() | JobCancel() | JobLose() | JobExpire():
@@ -151,28 +187,35 @@ class JobCommands(Handler[Details]):
             case _:
                 assert_never(command)
 
+    # --- a submit -------------------------------------------------------------------------------------------
     async def _submit(self, intent: Intent, command: JobSubmit) -> Prepared[Details]:
-        try:
-            service = await self._names.canonical(command.service)
-        except LogUnavailable:
-            raise log_unavailable() from None
+        service = await self._names.canonical(command.service)
         if service != command.service:
             command = command.model_copy(update={"service": service})
             intent = intent._replace(command=command)
-        body = _canonical(command.payload)
-        salt = self._ids.salt()
         # The message id stands in for a missing idempotency key, so that a second delivery is a repeat. The
         # two can't collide: an idempotency key has no control characters.
         key = command.idempotency_key
         if key is None and intent.message_id:
             key = f"\x1fmessage\x1f{intent.message_id}"
         stream = job_stream(intent.principal.name, key) if key is not None else self._ids.uuid7()
-        wants = wanted(service, command.constraints)
+        rough = rough_json(command.payload)
+        checked, fault = await self._check_payload(command, rough)
+        is_repeat = False
+        # A repeat is answered whatever the registry says by now, and stores nothing.
+        if key is not None and (fault is not None or len(rough) > MAX_INLINE_BYTES):
+            is_repeat = (await self._states((stream,), fresh=True))[stream] is not None
+        if fault is not None and not is_repeat:
+            raise fault
+        body = await self._large.run(len(rough), _canonical, command.payload)
+        salt = self._ids.salt()
+        # The class as the client sent it: a repeat is the same request, whatever the list price is by then.
+        job_class = wanted(service, command.constraints).job_class
         details = PreparedSubmit(
-            wants,
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
-            fingerprint=self._fingerprint(stream, command, wants.job_class, body),
-            refs=_refs(command.payload, body),
+            fingerprint=self._fingerprint(stream, command, job_class, body),
+            refs=_refs(body),
+            checked=checked,
         )
         return Prepared(
             intent,
@@ -180,27 +223,109 @@ class JobCommands(Handler[Details]):
             stream,
             details,
             reads=(service_stream(service),),
-            payload=await self._stored(StoredPayload(stream, "payload", salt, body)),
-            assume_new=True,
+            payload=None if is_repeat else StoredPayload(stream, "payload", salt, body),
+            assume_new=not is_repeat,
         )
 
-    async def _complete(self, intent: Intent, command: JobComplete) -> Prepared[Details]:
-        body = _canonical(command.result)
+    async def _check_payload(self, command: JobSubmit, rough: bytes) -> tuple[int | None, Refusal | None]:
+        """The version of the service whose schema the payload fits, or the payload's fault.
+
+        A fault by the entry in memory is looked for once more in a fresh one. Raises LogUnavailable.
+        """
+        stream = service_stream(command.service)
+        seen: RegisteredService | None = None
+        fault: Refusal | None = None
+        for fresh in (False, True):
+            service = (await self._states((stream,), fresh=fresh))[stream]
+            if not isinstance(service, RegisteredService) or service.retired:
+                fault = no_service(command.service)
+                continue
+            if service is seen:
+                break
+            seen = service
+            fault = await self._large.run(len(rough), self._schemas.check, service, command.payload, rough)
+            if fault is None:
+                return service.version, None
+        return None, fault
+
+    # --- a result -------------------------------------------------------------------------------------------
+    async def _leases(self, intents: Sequence[Intent]) -> list[Lease]:
+        """The place of each result in its job, or its refusal: a comparison of states, before any digest.
+
+        A refusal by states in memory is decided once more by fresh ones; one query for all of them.
+        """
+        if not intents:
+            return []
+        try:
+            leases = await self._compared(intents, fresh=False)
+            doubtful = [place for place, lease in enumerate(leases) if isinstance(lease, Refusal)]
+            if doubtful:
+                again = await self._compared([intents[place] for place in doubtful], fresh=True)
+                for place, lease in zip(doubtful, again, strict=True):
+                    leases[place] = lease
+        except LogUnavailable:
+            return [log_unavailable()] * len(intents)
+        return leases
+
+    async def _compared(self, intents: Sequence[Intent], *, fresh: bool) -> list[Lease]:
+        commands = [cast("JobComplete", intent.command) for intent in intents]
+        streams = [c.job_id for c in commands]
+        streams += dict.fromkeys(miner_stream(c.miner_id) for c in commands)
+        states = await self._states(streams, fresh=fresh)
+        leases: list[Lease] = []
+        turns = Turns()
+        for intent, command in zip(intents, commands, strict=True):
+            found, miner = states[command.job_id], states[miner_stream(command.miner_id)]
+            state: JobState = found if type(found) in STATE_NAMES else None
+            if turns.over():
+                await asyncio.sleep(0)
+            try:
+                kind = check_result(state, command, intent.principal, miner)
+            except Refusal as refusal:
+                leases.append(refusal)
+                continue
+            assert state is not None
+            leases.append(Place(kind, state, miner))
+        return leases
+
+    async def _complete(
+        self, intent: Intent, command: JobComplete, lease: Lease, verifier: StatementVerifier
+    ) -> Prepared[Details]:
+        assert isinstance(lease, Place)
+        prepared: Prepared[Details] = Prepared(
+            intent, self, command.job_id, PreparedResult(), reads=(miner_stream(command.miner_id),)
+        )
+        if lease.kind == "repeat":
+            return prepared
+        rough = rough_json(command.result)
+        if breach := await self._breach(lease.state.job, command.result, rough):
+            return prepared._replace(details=PreparedResult(breach=breach))
+        if lease.kind == "ended":
+            return prepared  # the decision says why it is too late
+        _verify(verifier, command)
+        body = await self._large.run(len(rough), _canonical, command.result)
         salt = bytes.fromhex(command.result_salt)
         if hashlib.sha256(salt + body).hexdigest() != command.statement["result_digest"]:
             raise Refusal(
                 Code.INVALID_STATEMENT,
                 "result_digest is not the SHA-256 of result_salt and the result's canonical JSON",
             )
-        return Prepared(
-            intent,
-            self,
-            command.job_id,
-            PreparedResult(_refs(command.result, body)),
-            reads=(miner_stream(command.miner_id),),
-            payload=await self._stored(StoredPayload(command.job_id, "result", salt, body)),
+        # The decision compares the statement, too; a large body is not stored before.
+        if len(body) > MAX_INLINE_BYTES and (fault := _check_statement(lease.state, command, lease.miner)):
+            raise fault
+        return prepared._replace(
+            details=PreparedResult(_refs(body), proven=True),
+            payload=StoredPayload(command.job_id, "result", salt, body),
         )
 
+    async def _breach(self, job: JobSubmitted, result: dict[str, Any], rough: bytes) -> Refusal | None:
+        """The breach of the output schema of the version that the job was submitted under."""
+        service = await self._services.of(job.service, job.service_version)
+        if service is None:
+            return None
+        return await self._large.run(len(rough), self._schemas.check_result, service, result, rough)
+
+    # --- blobs ----------------------------------------------------------------------------------------------
     async def _with_reference_faults(
         self, prepared: list[Prepared[Details] | Refused]
     ) -> list[Prepared[Details] | Refused]:
@@ -220,10 +345,25 @@ class JobCommands(Handler[Details]):
             prepared[place] = p._replace(details=details._replace(reference_fault=fault))
         return prepared
 
+    async def _with_bodies_stored(
+        self, prepared: list[Prepared[Details] | Refused]
+    ) -> list[Prepared[Details] | Refused]:
+        """The same commands, with large bodies in the blob store. The last step, so that a refusal before it
+        leaves no blob."""
+        for place, one in enumerate(prepared):
+            if isinstance(one, Refused) or one.payload is None or len(one.payload.body) <= MAX_INLINE_BYTES:
+                continue
+            if one.details is not None and one.details.reference_fault is not None:
+                prepared[place] = one._replace(payload=None)  # refused, unless it is a repeat
+                continue
+            try:
+                prepared[place] = one._replace(payload=await self._stored(one.payload))
+            except Refusal as refusal:
+                prepared[place] = Refused(refusal.code, refusal.detail)
+        return prepared
+
     async def _stored(self, payload: StoredPayload) -> StoredPayload:
-        """The payload as a row; a large body goes into the blob store, and the row names the blob."""
-        if len(payload.body) <= MAX_INLINE_BYTES:
-            return payload
+        """The payload as a row that names the blob with the body."""
 
         async def whole() -> AsyncIterator[bytes]:
             yield payload.body
@@ -255,8 +395,10 @@ class JobCommands(Handler[Details]):
                 assert isinstance(details, PreparedSubmit)
                 service = state_of(prepared.reads[0])
                 fault = details.reference_fault
-                if fault is None and state is None and service is not None:
-                    fault = self._schemas.check(service, command.payload)
+                is_new = fault is None and state is None and service is not None
+                if is_new and service.version != details.checked:  # revised a moment ago
+                    fault = self._schemas.check(service, command.payload, rough_json(command.payload))
+                list_price = None if service is None else service.spec.list_price()
                 return decide(
                     state,
                     command,
@@ -265,7 +407,7 @@ class JobCommands(Handler[Details]):
                         principal,
                         prepared.stream,
                         service,
-                        details.wanted,
+                        wanted(command.service, command.constraints, list_price),
                         details.payload_digest,
                         details.fingerprint,
                         fault,
@@ -274,8 +416,15 @@ class JobCommands(Handler[Details]):
             case JobComplete():
                 assert isinstance(details, PreparedResult)
                 miner = state_of(prepared.reads[0])
-                fault = _check_statement(state, command, miner) or details.reference_fault
-                return decide(state, command, CompletionContext(now, principal, miner, self._seal, fault))
+                if details.proven:
+                    fault = _check_statement(state, command, miner) or details.reference_fault
+                else:
+                    fault = _UNPROVEN
+                return decide(
+                    state,
+                    command,
+                    CompletionContext(now, principal, miner, self._seal, fault, details.breach),
+                )
             case JobStart() | JobFail():
                 return decide(state, command, AttemptContext(now, principal, state_of(prepared.reads[0])))
             case JobRelease() | JobCancel() | JobLose() | JobExpire():
@@ -283,7 +432,10 @@ class JobCommands(Handler[Details]):
             case _:
                 assert_never(command)
 
-    def answer(self, prepared: Prepared[Details], state: JobState) -> dict[str, Any]:
+    def answer(self, prepared: Prepared[Details], state: JobState) -> dict[str, Any] | Refused:
+        details = prepared.details
+        if isinstance(details, PreparedResult) and details.breach is not None:
+            return Refused(details.breach.code, f"{details.breach.detail}; the attempt has failed")
         return answer(state, cast("JobCommand", prepared.intent.command))
 
     def _seal(self, work: WorkDone) -> dict[str, Any]:
@@ -307,6 +459,7 @@ class JobCommands(Handler[Details]):
                     "payload_digest": work.payload_digest,
                     "result_digest": work.result_digest,
                     "statement": dict(work.statement),
+                    **({} if work.measured_units is None else {"measured_units": work.measured_units}),
                 },
             },
         )
@@ -319,6 +472,8 @@ def fingerprint_secret(key: SigningKey) -> bytes:
 
 def _verify(verifier: StatementVerifier, command: JobComplete) -> None:
     """Refuse a statement that the key in it did not sign. The decision checks that the key is the miner's."""
+    if len(command.statement) > MAX_STATEMENT_MEMBERS:
+        raise Refusal(Code.INVALID_STATEMENT, f"the statement has more than {MAX_STATEMENT_MEMBERS} members")
     try:
         verifier.verify(command.statement, str(command.statement.get("signature", {}).get("key_id")))
     except VerificationFailed as failure:
@@ -356,9 +511,9 @@ def _check_statement(state: JobState, command: JobComplete, miner: MinerState) -
     return None
 
 
-def _refs(value: dict[str, object], body: bytes) -> frozenset[str]:
+def _refs(body: bytes) -> frozenset[str]:
     """The blobs that a payload or result refers to; most bodies skip the search. Raises Refusal."""
-    refs = frozenset(blob_refs(value)) if b'"blob:' in body else frozenset()
+    refs = frozenset(blob_refs_of_canonical(body)) if b'"blob:' in body else frozenset()
     if len(refs) > MAX_BLOBS:
         raise Refusal(Code.TOO_LARGE, f"too many references to blobs; the limit is {MAX_BLOBS}")
     return refs

@@ -57,7 +57,7 @@ class Names:
             self._known[name] = found
         return found or name
 
-    async def of(self, service: str) -> tuple[str, ...]:
-        """The current names of an entry. Raises LogUnavailable."""
+    async def entry(self, service: str) -> RegisteredService | None:
+        """An entry by its id, with its current names. Raises LogUnavailable."""
         state = await self._state(service_stream(service))
-        return state.names if isinstance(state, RegisteredService) else ()
+        return state if isinstance(state, RegisteredService) else None

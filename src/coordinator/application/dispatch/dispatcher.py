@@ -23,6 +23,7 @@ from coordinator.application.dispatch.fleet import Profile, Session
 from coordinator.application.dispatch.open_work import Changes, Hint, OpenWork, RunningAttempt
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.health import Part
 from coordinator.application.ports import (
     Clock,
     Database,
@@ -33,12 +34,13 @@ from coordinator.application.ports import (
     Tables,
     WorkQueues,
 )
-from coordinator.domain.matching import Capabilities, Constraints
+from coordinator.domain.matching import Capabilities, Needs
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
 from coordinator.wire.offers import Offer
 
 MAX_REFILL = 500  # offers per profile and tick
 MAX_REOFFERS = 200  # late offers taken back per tick
+LATE_OFFERS = 2  # after so many late offers a job waits behind those that were queued by then
 
 log = structlog.get_logger("dispatcher")
 
@@ -67,6 +69,11 @@ class Dispatcher(FollowerBase):
         self._clock = clock
         self._offer_timeout = offer_timeout
         self._reset = False
+        self.offers: Part | None = None
+        """Told whether the queues take offers."""
+        self._late: dict[str, int] = {}
+        """How often in a row nobody claimed a job's offer in time."""
+        self._unsent = 0
         self._acted = 0
         """The position of the last event in the model."""
         self._hinting = Background("hint")
@@ -76,10 +83,10 @@ class Dispatcher(FollowerBase):
 
     # --- tables ---------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
-        self.work, self._acted = OpenWork(), 0
+        self.work, self._acted, self._late = OpenWork(), 0, {}
         fleet = self.work.fleet
         for row in tables.query("dispatch_classes"):
-            wants = Constraints.model_validate_json(row["constraints_json"])
+            wants = Needs.model_validate_json(row["constraints_json"])
             fleet.add_class(row["job_class"], row["service"], wants)
         for row in tables.query("dispatch_sessions"):
             capabilities = Capabilities.model_validate_json(row["capabilities_json"])
@@ -97,6 +104,9 @@ class Dispatcher(FollowerBase):
         unknown = self.work.unknown(events)
         found = await asyncio.to_thread(self._find, unknown) if unknown else []
         self._acted = events[-1].position
+        if self._late:
+            for recorded in events:
+                self._late.pop(recorded.key, None)  # it was claimed, or is over
         for hint in self.work.note(events, found, self._clock.monotonic()):
             self._hint(hint)
 
@@ -124,6 +134,7 @@ class Dispatcher(FollowerBase):
             self._reset = False
             self._take_back_all()
         now = self._clock.monotonic()
+        self._unsent = 0
         await self._reoffer_late(now)
         for profile in list(self.work.fleet.tightest_first()):
             room = min(MAX_REFILL, profile.room(now))
@@ -131,6 +142,11 @@ class Dispatcher(FollowerBase):
                 await self._refill(profile, room, stored_to)
         self.work.fleet.forget_idle()
         self.work.forget_classes()
+        if self.offers is not None:
+            if self._unsent:
+                self.offers.fails("work queues take no offers")
+            else:
+                self.offers.works()
 
     async def _refill(self, profile: Profile, room: int, stored_to: int) -> None:
         fair_queue = self.work.fair_queue
@@ -166,6 +182,7 @@ class Dispatcher(FollowerBase):
             log.warning("offers were not published", profile=profile.id, offers=len(works), error=str(error))
         finally:
             # Also after a cancellation: offers that did not arrive are queued again.
+            self._unsent += len(missed)
             unpublished = [work for work in works if work.job_id in missed]
             known_work.take_back([work for work in unpublished if known_work.is_offered(work, profile)])
 
@@ -183,12 +200,15 @@ class Dispatcher(FollowerBase):
             left -= len(late)
             for work in late:
                 self.work.withdraw(work.job_id)
+                self._late[work.job_id] = self._late.get(work.job_id, 0) + 1
                 other = self._other_profile(profile, work, now, elsewhere)
                 if other:
                     elsewhere.setdefault(other.id, []).append(work)
                 else:
                     nowhere.append(work)
-        self.work.take_back(nowhere)
+        # A job that nobody claims again and again must not keep the others from being offered.
+        self.work.take_back([work for work in nowhere if self._late[work.job_id] < LATE_OFFERS])
+        self.work.take_back([w for w in nowhere if self._late[w.job_id] >= LATE_OFFERS], behind=self._acted)
         for profile_id, works in elsewhere.items():
             await self._publish(self.work.fleet.profiles[profile_id], works)
 

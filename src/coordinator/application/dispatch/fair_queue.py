@@ -37,6 +37,8 @@ class QueuedWork(NamedTuple):
 
 LaneKey = tuple[str, int, str]
 """(class, priority, client)"""
+Age = tuple[int, int]
+"""The place of a job as a position, and its own position, which no two jobs share."""
 
 
 class Lane:
@@ -63,6 +65,8 @@ class FairQueue:
         self._lane_count = 0
         self._queued: dict[str, QueuedWork] = {}
         """The jobs in the queue; a lane may still hold jobs that have left it."""
+        self._behind: dict[str, int] = {}
+        """The place of jobs that wait behind others, as a position."""
         self._turn: dict[str, float] = {}
         """The number of jobs taken for each client, in virtual time."""
         self._now = 0.0
@@ -90,15 +94,22 @@ class FairQueue:
             return
         self._put(lane, work)
 
-    def put_back(self, work: QueuedWork) -> None:
-        """Return a job whose offer failed to the head of its lane."""
-        if work.job_id not in self._queued:
-            self._queued[work.job_id] = work
-            self._lane(work).jobs.appendleft(work)
+    def put_back(self, work: QueuedWork, behind: int | None = None) -> None:
+        """Return a job whose offer failed to the head of its lane; or behind the jobs up to a position."""
+        if work.job_id in self._queued:
+            return
+        self._queued[work.job_id] = work
+        jobs = self._lane(work).jobs
+        if behind is None:
+            jobs.appendleft(work)
+        else:
+            self._behind[work.job_id] = behind + 1
+            jobs.append(work)
 
     def remove(self, job_id: str) -> None:
         """Remove a job that was started or is final."""
         work = self._queued.pop(job_id, None)
+        self._behind.pop(job_id, None)
         if work is not None:
             lanes = self._lanes.get(work.job_class, {})
             lane = lanes.get((work.job_class, work.priority, work.client))
@@ -158,14 +169,14 @@ class FairQueue:
         """Take up to `count` jobs of these classes, in order."""
         # Lanes of one priority and client share their turns; among them age decides. So a turn moves one
         # queue, for any number of classes.
-        queues: dict[tuple[int, str], list[tuple[int, Lane]]] = {}
+        queues: dict[tuple[int, str], list[tuple[Age, Lane]]] = {}
         for job_class in self._waiting(classes):
             for lane in list(self._lanes[job_class].values()):
                 if self._prune(lane):
-                    queues.setdefault(lane.key[1:], []).append((lane.jobs[0].position, lane))
+                    queues.setdefault(lane.key[1:], []).append((self._age(lane), lane))
                 elif not lane.spilled:
                     self._drop(lane)
-        heap: list[tuple[int, float, int, tuple[int, str]]] = []
+        heap: list[tuple[int, float, Age, tuple[int, str]]] = []
         for key, queue in queues.items():
             heapq.heapify(queue)
             heap.append(self._rank(key, queue))
@@ -178,11 +189,12 @@ class FairQueue:
                 lane = queue[0][1]
                 work = lane.jobs.popleft()
                 del self._queued[work.job_id]
+                self._behind.pop(work.job_id, None)
                 self._now = turn
                 self._turn[client] += 1.0
                 taken.append(work)
                 if self._prune(lane):
-                    heapq.heapreplace(queue, (lane.jobs[0].position, lane))
+                    heapq.heapreplace(queue, (self._age(lane), lane))
                 else:
                     heapq.heappop(queue)
             if queue:
@@ -219,8 +231,13 @@ class FairQueue:
             lane.jobs.popleft()
         return bool(lane.jobs)
 
+    def _age(self, lane: Lane) -> Age:
+        """The place of a lane's first job among those of other lanes."""
+        first = lane.jobs[0]
+        return self._behind.get(first.job_id, first.position), first.position
+
     def _rank(
-        self, key: tuple[int, str], queue: list[tuple[int, Lane]]
-    ) -> tuple[int, float, int, tuple[int, str]]:
+        self, key: tuple[int, str], queue: list[tuple[Age, Lane]]
+    ) -> tuple[int, float, Age, tuple[int, str]]:
         priority, client = key
         return (-priority, self._turn[client], queue[0][0], key)

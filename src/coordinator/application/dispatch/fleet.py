@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
-from coordinator.domain.matching import Capabilities, Constraints, satisfies, tightness
+from coordinator.domain.matching import Capabilities, Needs, satisfies, tightness
 
 WINDOW_SECONDS = 1.0
 MAX_BUNDLE = 50  # offers per message
@@ -107,19 +107,19 @@ class Fleet:
 
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}
-        self._classes: dict[str, tuple[str, Constraints]] = {}
+        self._classes: dict[str, tuple[str, Needs]] = {}
         self._by_miner: dict[str, tuple[Profile, Session]] = {}
         self._order: list[Profile] | None = None
 
     def knows_class(self, job_class: str) -> bool:
         return job_class in self._classes
 
-    def add_class(self, job_class: str, service: str, constraints: Constraints) -> None:
+    def add_class(self, job_class: str, service: str, needs: Needs) -> None:
         if job_class in self._classes:
             return
-        self._classes[job_class] = (service, constraints)
+        self._classes[job_class] = (service, needs)
         for profile in self.profiles.values():
-            if satisfies(service, constraints, profile.capabilities):
+            if satisfies(service, needs, profile.capabilities, needs.list_price):
                 profile.classes.add(job_class)
 
     def forget_classes(self, used: set[str]) -> None:
@@ -140,7 +140,9 @@ class Fleet:
         if profile is None:
             profile = self.profiles[profile_id] = Profile(profile_id, capabilities)
             profile.classes = {
-                c for c, (service, wants) in self._classes.items() if satisfies(service, wants, capabilities)
+                job_class
+                for job_class, (service, needs) in self._classes.items()
+                if satisfies(service, needs, capabilities, needs.list_price)
             }
             self._order = None
         self._by_miner[session.miner_id] = (profile, session)

@@ -22,6 +22,7 @@ from coordinator.domain.job import (
     JobSubmitted,
     is_job_event,
 )
+from coordinator.domain.matching import Needs
 from coordinator.domain.miner import (
     MinerDrained,
     MinerEvent,
@@ -145,12 +146,13 @@ class OpenWork:
             case JobSubmitted():
                 work = _submitted(event, recorded)
                 if not self.fleet.knows_class(event.job_class):
+                    needs = Needs(**dict(event.constraints), list_price=event.list_price)
                     unstored.classes[event.job_class] = {
                         "job_class": event.job_class,
                         "service": event.service,
-                        "constraints_json": event.constraints.model_dump_json(exclude_none=True),
+                        "constraints_json": needs.model_dump_json(exclude_none=True),
                     }
-                    self.fleet.add_class(event.job_class, event.service, event.constraints)
+                    self.fleet.add_class(event.job_class, event.service, needs)
                 unstored.new.add(job_id)
                 unstored.work[job_id] = work
                 self.fair_queue.add(work)
@@ -219,11 +221,15 @@ class OpenWork:
         if found:
             del found[0].offered[job_id]
 
-    def take_back(self, works: Sequence[QueuedWork]) -> None:
-        """Put the jobs of failed offers back at the heads of their lanes, oldest first."""
-        for work in sorted(works, key=lambda work: work.position, reverse=True):
+    def take_back(self, works: Sequence[QueuedWork], behind: int | None = None) -> None:
+        """Put the jobs of failed offers back at the heads of their lanes, oldest first.
+
+        `behind`: behind the jobs that were queued up to this position instead.
+        """
+        # Each at the head pushes the one before it back; at the end they stay in order.
+        for work in sorted(works, key=lambda work: work.position, reverse=behind is None):
             self.withdraw(work.job_id)
-            self.fair_queue.put_back(work)
+            self.fair_queue.put_back(work, behind)
 
     def is_offered(self, work: QueuedWork, profile: Profile) -> bool:
         """Whether this very offer is still outstanding; the job may have been started or canceled since."""

@@ -47,6 +47,10 @@ class EventFeed:
         """The last position that this process knows."""
         return self._to
 
+    def read_head(self) -> int:
+        """The log's last position now, read from it; in a thread. Raises LogUnavailable."""
+        return self._log.head()
+
     def on_foreign(self, callback: Callable[[Sequence[Recorded]], None]) -> None:
         """Call back with events that other processes appended."""
         self._foreign_callbacks.append(callback)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol, TypeVar
@@ -19,6 +20,7 @@ import structlog
 
 from coordinator.application.background import BackgroundTask
 from coordinator.application.followers.event_feed import EventFeed
+from coordinator.application.health import reason_of
 from coordinator.application.ports import (
     Database,
     Leadership,
@@ -30,11 +32,23 @@ from coordinator.application.ports import (
 
 RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 4.0  # retries double up to this while the follower makes no progress
+STANDBY_SECONDS = 3.0  # a follower that nobody has led for so long is a problem
+STALL_SECONDS = 10.0  # so is one that has had events before it for so long without moving
 POLL_SECONDS = 0.05  # between queries for the position of a follower that another process leads
 Status = Literal["stopped", "standby", "leading", "failed"]
 T = TypeVar("T")
 
 log = structlog.get_logger("follower")
+
+
+class BeyondTheLog(Exception):
+    """The tables are ahead of the log: they are not of the same backup."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(
+            f"its tables are at position {position}, beyond the end of the log; log and tables are of "
+            "different backups, so restore both from one"
+        )
 
 
 class Follower(Protocol):
@@ -231,7 +245,12 @@ class FollowerRunner:
         self.follower = follower
         self.status: Status = "stopped"
         self.error: str | None = None
+        """Why it stopped (`failed`)."""
+        self._interruption: str | None = None
+        """Why it was interrupted, if it has made no progress since."""
         self.position = 0
+        self._changed_at = time.monotonic()
+        """When the status or the position last changed, or the follower was up to date."""
         self._feed = feed
         self._database = database
         self._leadership = leadership
@@ -254,31 +273,46 @@ class FollowerRunner:
             self.status = "stopped"
 
     def problems(self) -> list[str]:
-        """The reason why the follower stopped, if it did."""
-        return [f"{self.follower.name} stopped: {self.error}"] if self.status == "failed" else []
+        """Why the follower does no work, if it does none and no other process leads it; without I/O."""
+        name, unchanged = self.follower.name, time.monotonic() - self._changed_at
+        if self.status == "failed":
+            return [f"{name} stopped: {self.error}"]
+        if self.status != "leading" and self._leadership.led_elsewhere(name):
+            return []
+        if self._interruption is not None:
+            return [f"{name} is interrupted: {self._interruption}"]
+        if self.status != "leading":
+            return [] if unchanged < STANDBY_SECONDS else [f"{name} is led by no process"]
+        behind = self._feed.head - self.position
+        if behind > 0 and unchanged > STALL_SECONDS:
+            return [f"{name} has stood still for {unchanged:.0f} s, {behind} positions behind the log"]
+        return []
 
     async def _run(self) -> None:
         name = self.follower.name
         delay, reached = RETRY_SECONDS, -1
         while True:
-            self.status = "standby"
+            if self.status != "standby":
+                self.status, self._changed_at = "standby", time.monotonic()
             self._watermarks.leads(name, here=False)
             if self.position > reached:
                 delay, reached = RETRY_SECONDS, self.position
             try:
                 await self._leadership.acquire(name)
                 self.position = await self._in_thread(self._take_over)
-                self.status, self.error = "leading", None
+                self.status, self.error, self._changed_at = "leading", None, time.monotonic()
                 log.info("leading", follower=name, position=self.position)
                 await self._lead()
                 log.warning("no longer leading", follower=name)
             except PositionMoved:
                 log.warning("another process leads", follower=name)
+                self._interruption = None
                 await self._leadership.release(name)
                 await asyncio.sleep(delay)
             except (LogUnavailable, ConnectionError) as error:
                 # A server out of reach is no reason to stop: read the position again and go on from there.
                 log.warning("interrupted", follower=name, error=str(error), again_in=delay)
+                self._interruption = reason_of(error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LONGEST_RETRY_SECONDS)
             except Exception as error:
@@ -306,7 +340,11 @@ class FollowerRunner:
                     await follower.act(events)
                     unstored.add(events)
                 await follower.tick(self.position)
+                if events or self.position >= self._feed.head:
+                    self._interruption = None
                 if not events:
+                    if self.position >= self._feed.head:
+                        self._changed_at = time.monotonic()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(min(follower.tick_seconds, unstored.due_in())):
                             await woken.wait()
@@ -321,7 +359,7 @@ class FollowerRunner:
 
     async def _store(self, events: Sequence[Recorded]) -> None:
         await self._in_thread(self._apply, events)
-        self.position = events[-1].position
+        self.position, self._changed_at = events[-1].position, time.monotonic()
         self._watermarks.moved(self.follower.name, self.position)
 
     def _take_over(self) -> int:
@@ -329,6 +367,9 @@ class FollowerRunner:
             # The position first: if the former leader still commits, our first move fails and we start over.
             # In the other order we would go on after events that we have not read.
             position = tables.position(self.follower.name)
+            # Read after the position, so it can't be lower than that unless the log is an older copy.
+            if position > 0 and position > self._feed.read_head():
+                raise BeyondTheLog(position)
             self.follower.take_over(tables)
             return position
 

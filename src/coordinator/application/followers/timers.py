@@ -4,8 +4,10 @@ Heartbeats are not events. They move `last_seen` and `lease_until` in the timers
 passed, the timers send a command: `job.lose`, `miner.lose` or `job.expire`. A late command is refused like
 any other, so it does no harm to a result that arrives first.
 
-Silence counts only while we listen: not while the broker is out of reach. After a start, a takeover, a
-reconnect or a pause of this process, no lease and no session ends for one full timeout.
+Silence counts only while we listen: not while the broker is out of reach, blocks publishers, or has no
+consumer of heartbeats. After a start, a takeover, a reconnect or a pause of this process, no lease and no
+session ends for one full timeout. The same holds after a jump of the wall clock, and no job expires then:
+the times in the tables are those of another clock, which may be set back.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import assert_never
 import structlog
 
 from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.health import Part
 from coordinator.application.ports import Clock, Database, Intent, Recorded, Row, Tables
 from coordinator.domain.errors import Code
 from coordinator.domain.job import (
@@ -45,6 +48,7 @@ from coordinator.wire.answers import Answer, Refused
 
 MAX_DUE = 400  # commands of each kind per tick
 PAUSE_SECONDS = 3.0  # a tick that is this late means that this process was paused
+JUMP_SECONDS = 1.0  # the wall clock was set if it is off by more; NTP's own corrections are far smaller
 
 log = structlog.get_logger("timers")
 
@@ -63,10 +67,11 @@ class Timers(FollowerBase):
         clock: Clock,
         heartbeat_timeout: float,
         listening: Callable[[], bool] = lambda: True,
+        clock_part: Part | None = None,
     ) -> None:
         """`heartbeat_timeout`: seconds of silence after which a session or a lease ends.
 
-        `listening`: whether heartbeats can reach us now.
+        `listening`: whether heartbeats can reach us now. `clock_part` is told of jumps.
         """
         self._database = database
         self._handle = handle
@@ -77,6 +82,9 @@ class Timers(FollowerBase):
         self._listening_since = clock.monotonic()
         self._last_tick = clock.monotonic()
         self._last_now = clock.now()
+        self._clock_part = clock_part
+        self._jumped_at: float | None = None
+        """Monotonic time of the last jump, for one timeout."""
 
     def restart_silence(self) -> None:
         """Start to count silence again, because heartbeats may have been lost in the meantime."""
@@ -87,6 +95,12 @@ class Timers(FollowerBase):
         self.restart_silence()
         self._last_tick = self._clock.monotonic()
         self._last_now = self._clock.now()
+        # The clock may have been set while nobody watched.
+        self._bound(tables, self._last_now)
+
+    def _bound(self, tables: Tables, now: int) -> None:
+        tables.execute("timers_leases_not_after", latest=now + self._timeout_ms)
+        tables.execute("timers_seen_not_after", latest=now)
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         leases: dict[str, Row | None] = {}
@@ -137,19 +151,27 @@ class Timers(FollowerBase):
 
     # --- due commands ---------------------------------------------------------------------------------------
     async def tick(self, stored_to: int) -> None:
-        now = self._clock.monotonic()
+        # Both clocks once: a jump in the middle of this is seen by the next tick.
+        now, wall = self._clock.monotonic(), self._clock.now()
         passed = now - self._last_tick
         if passed < self.tick_seconds:
             return  # between two batches of a busy log
-        wall_passed = (self._clock.now() - self._last_now) / 1000
-        if max(passed, abs(wall_passed - passed)) > PAUSE_SECONDS:
-            log.warning("this process was paused, or its clock was set", seconds=round(wall_passed, 1))
+        jump = (wall - self._last_now) / 1000 - passed
+        if passed > PAUSE_SECONDS:
+            log.warning("this process was paused", seconds=round(passed, 1))
             self.restart_silence()
+        if abs(jump) > JUMP_SECONDS:
+            await self._clock_jumped(jump, wall)
         if not self._listening():
             self.restart_silence()
-        self._last_tick, self._last_now = now, self._clock.now()
+        self._last_tick, self._last_now = now, wall
         silence_counts = now - self._listening_since > self._timeout
-        due = await asyncio.to_thread(self._due, self._clock.now(), silence_counts)
+        if self._jumped_at is not None and now - self._jumped_at > self._timeout:
+            self._jumped_at = None
+            if self._clock_part is not None:
+                self._clock_part.works()
+        expiry_counts = self._jumped_at is None
+        due = await asyncio.to_thread(self._due, wall, silence_counts, expiry_counts)
         if not due:
             return
         answers = await self._handle([Intent(command, SYSTEM) for command in due])
@@ -159,12 +181,30 @@ class Timers(FollowerBase):
             elif isinstance(answer, Refused):
                 log.debug("a timer's command came too late", command=command.topic, detail=answer.detail)
 
-    def _due(self, now: int, silence_counts: bool) -> list[Command]:
+    async def _clock_jumped(self, jump: float, now: int) -> None:
+        """Hold all timers for one timeout, and take the jump out of the running attempts' times."""
+        text = f"the clock was set {'forward' if jump > 0 else 'back'} by {abs(jump):.0f} s"
+        log.warning("the clock was set", seconds=round(jump, 1), held_seconds=self._timeout)
+        self.restart_silence()
+        self._jumped_at = self._clock.monotonic()
+        if self._clock_part is not None:
+            self._clock_part.fails(f"{text}; nothing expires for {self._timeout:g} s")
+
+        def correct() -> None:
+            with self._database.transaction() as tables:
+                tables.execute("timers_shift", jump=int(jump * 1000))
+                self._bound(tables, now)
+
+        await asyncio.to_thread(correct)
+
+    def _due(self, now: int, silence_counts: bool, expiry_counts: bool) -> list[Command]:
         with self._database.transaction() as tables:
-            due: list[Command] = [
-                JobExpire(job_id=row["job_id"], traceparent=row["traceparent"])
-                for row in tables.query("timers_expired", now=now, count=MAX_DUE)
-            ]
+            due: list[Command] = []
+            if expiry_counts:
+                due += [
+                    JobExpire(job_id=row["job_id"], traceparent=row["traceparent"])
+                    for row in tables.query("timers_expired", now=now, count=MAX_DUE)
+                ]
             orphans = tables.query("timers_orphans", count=MAX_DUE)
             due += _lose_all(orphans, "the miner's session is over")
             if silence_counts:

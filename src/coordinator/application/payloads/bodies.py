@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import Final
 
@@ -11,7 +10,7 @@ import structlog
 
 from coordinator.application.ports import BlobSource, StoredPayload
 from coordinator.crypto.canonical import canonical_json
-from coordinator.crypto.refs import blob_ref, blob_refs, parse_blob_ref
+from coordinator.crypto.refs import blob_ref, blob_refs_of_canonical, parse_blob_ref
 from coordinator.domain.errors import Code, Refusal
 from coordinator.wire.limits import MAX_BODY_BYTES
 
@@ -49,7 +48,7 @@ async def refs_in(stored: StoredPayload, digest: str, blobs: BlobSource) -> set[
 
     Raises the errors of the blob store.
     """
-    refs = blob_refs(json.loads(stored.body))
+    refs = blob_refs_of_canonical(stored.body)
     blob = blob_of_body(stored, digest)
     if blob is None:
         return refs
@@ -58,4 +57,4 @@ async def refs_in(stored: StoredPayload, digest: str, blobs: BlobSource) -> set[
         content += piece
         if len(content) > MAX_SEARCHED_BYTES:
             return refs
-    return refs | blob_refs(json.loads(content))
+    return refs | blob_refs_of_canonical(bytes(content))

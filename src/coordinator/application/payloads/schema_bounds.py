@@ -1,8 +1,8 @@
 """Bounds of JSON Schemas, so that no payload keeps a validator busy.
 
 References must lead into the schema itself and form no cycle. With every reference expanded, the schema has
-at most MAX_SUBSCHEMAS subschemas, so that each value of a payload is checked at most that often. The engine
-bounds patterns: it takes linear time and has no look-around.
+at most MAX_SUBSCHEMAS subschemas, so that each value of a payload is checked at most that often. Patterns are
+few, because each may take milliseconds to compile; the engine takes linear time and has no look-around.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 MAX_SCHEMA_BYTES: Final = 256 * 1024
-MAX_SUBSCHEMAS: Final = 20_000
+MAX_SUBSCHEMAS: Final = 2_000
+MAX_PATTERNS: Final = 64
+CHOICES_PER_SUBSCHEMA: Final = 8
+"""So many values of an `enum` count as one subschema: an error copies all of them."""
 _ONE: Final = (
     *("not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames"),
     *("unevaluatedItems", "unevaluatedProperties"),
@@ -25,11 +28,15 @@ class Unbounded(ValueError):
     """The schema is not bounded; the message has the reason."""
 
 
-def check_bounded(schema: Any) -> None:
-    """Raise Unbounded if the schema is not bounded."""
+def check_bounded(schema: Any) -> int:
+    """The number of subschemas, with references expanded. Raises Unbounded if the schema is not bounded."""
     if len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
         raise Unbounded(f"it is larger than {MAX_SCHEMA_BYTES} bytes")
-    _Counter(schema).count(schema)
+    counter = _Counter(schema)
+    count = counter.count(schema)
+    if len(counter.patterns) > MAX_PATTERNS:
+        raise Unbounded(f"it has more than {MAX_PATTERNS} patterns")
+    return count
 
 
 class _Counter:
@@ -37,6 +44,7 @@ class _Counter:
         self._root = root
         self._counted: dict[str, int | None] = {}
         """By reference; None while it is being counted."""
+        self.patterns: set[str] = set()
 
     def count(self, schema: Any, *, root: bool = True) -> int:
         """The number of subschemas, with references expanded."""
@@ -47,6 +55,9 @@ class _Counter:
         if "$dynamicRef" in schema or "$recursiveRef" in schema:
             raise Unbounded("$dynamicRef and $recursiveRef are not supported; use $ref")
         count = 1 + sum(self.count(part, root=False) for part in _subschemas(schema))
+        if isinstance(choices := schema.get("enum"), list):
+            count += len(choices) // CHOICES_PER_SUBSCHEMA
+        self.patterns.update(_patterns(schema))
         if "$ref" in schema:
             count += self._count_target(schema["$ref"])
         if count > MAX_SUBSCHEMAS:
@@ -88,3 +99,10 @@ def _subschemas(schema: dict[str, Any]) -> Iterator[Any]:
     for keyword in _NAMED:
         if isinstance(parts := schema.get(keyword), dict):
             yield from parts.values()
+
+
+def _patterns(schema: dict[str, Any]) -> Iterator[str]:
+    if isinstance(pattern := schema.get("pattern"), str):
+        yield pattern
+    if isinstance(by_name := schema.get("patternProperties"), dict):
+        yield from by_name

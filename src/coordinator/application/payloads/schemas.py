@@ -1,4 +1,4 @@
-"""Validation of payloads by the services' JSON Schemas, which are bounded and compiled once.
+"""Validation of payloads and results by the services' JSON Schemas, which are bounded and compiled once.
 
 Beyond JSON Schema 2020-12, `"format": "uri"` is asserted: such a text names a file, `blob:<sha256>` or an
 http(s) URL that a miner may fetch (`wire.urls.check_url`). Other formats are annotations, as in 2020-12.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import jsonschema_rs
 
+from coordinator.application.payloads.large_documents import rough_json
 from coordinator.application.payloads.schema_bounds import check_bounded
+from coordinator.crypto.json_size import has_more_values
 from coordinator.crypto.refs import BLOB_REF
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.service import RegisteredService, ServiceSpec
@@ -20,6 +22,10 @@ from coordinator.wire.urls import check_url
 
 MAX_COMPILED_SCHEMAS: Final = 256
 MAX_PROBLEMS_TOLD: Final = 3
+MAX_CHECKS: Final = 2_500_000
+"""Values of a document times subschemas: up to it, the validator takes 20 ms at most."""
+MAX_LISTED_CHECKS: Final = 20_000
+"""The same for a list of faults: the validator makes all of them at once, 10 microseconds each."""
 MAX_PATTERN_BYTES: Final = 2**20
 """The size limit of one compiled pattern."""
 FILE_FORMAT: Final = "uri"
@@ -35,47 +41,93 @@ class PayloadFault(NamedTuple):
     text: str
 
 
+class Compiled(NamedTuple):
+    """A schema's validator, and the number of its subschemas."""
+
+    validator: Validator
+    subschemas: int
+
+
+Side = Literal["input", "output"]
+
+
 class PayloadSchemas:
-    """Validators of input schemas, by service and version; the oldest is dropped first.
+    """Validators of schemas, by service, version and side; the oldest is dropped first.
 
     `allow_hosts`: hosts that files may come from, at any address (see `wire.urls.parse_allowed`).
     """
 
     def __init__(self, allow_hosts: Collection[str] = ()) -> None:
         self._allow_hosts = allow_hosts
-        self._compiled: dict[tuple[str, int], Validator] = {}
+        self._compiled: dict[tuple[str, int, Side], Compiled] = {}
 
-    def check(self, service: RegisteredService, payload: dict[str, Any]) -> Refusal | None:
-        """The refusal of a payload that breaks the input schema; it names places and shows no values."""
-        validator = self._of(service)
-        if validator.is_valid(payload):
-            return None
-        told = [
-            problem
-            for problem, _ in zip(problems(validator, payload), range(MAX_PROBLEMS_TOLD), strict=False)
-        ]
-        texts = [f"{problem.place or 'payload'} {problem.text}" for problem in told]
-        return Refusal(Code.INVALID_PAYLOAD, f"{service.spec.id}: " + "; ".join(texts))
+    def check(
+        self, service: RegisteredService, payload: dict[str, Any], rough: bytes | None = None
+    ) -> Refusal | None:
+        """The refusal of a payload that breaks the input schema; it names places and shows no values.
+
+        `rough`: the payload as JSON, if the caller has it.
+        """
+        text = _fault(self._of(service, "input"), payload, rough, "payload")
+        return None if text is None else Refusal(Code.INVALID_PAYLOAD, f"{service.spec.id}: {text}")
+
+    def check_result(
+        self, service: RegisteredService, result: dict[str, Any], rough: bytes | None = None
+    ) -> Refusal | None:
+        """Like `check`, for a result and the output schema of this version."""
+        text = _fault(self._of(service, "output"), result, rough, "result")
+        return None if text is None else Refusal(Code.INVALID_RESULT, f"{service.spec.id}: {text}")
+
+    def knows_result(self, service: str, version: int) -> bool:
+        """Whether the output schema of this version is compiled already."""
+        return (service, version, "output") in self._compiled
 
     def problems(self, service: RegisteredService, payload: dict[str, Any]) -> Iterator[PayloadFault]:
-        """All faults of a payload."""
-        return problems(self._of(service), payload)
+        """All faults of a payload; a single one, without its place, for a large payload."""
+        compiled = self._of(service, "input")
+        rough = rough_json(payload)
+        if compiled.validator.is_valid(payload) and not _too_many(compiled, rough):
+            return iter(())
+        if has_more_values(rough, MAX_LISTED_CHECKS // compiled.subschemas):
+            return iter([PayloadFault("", "schema", _UNLISTED)])
+        return problems(compiled.validator, payload)
 
-    def _of(self, service: RegisteredService) -> Validator:
-        key = (service.spec.id, service.version)
+    def _of(self, service: RegisteredService, side: Side) -> Compiled:
+        key = (service.spec.id, service.version, side)
         found = self._compiled.get(key)
         if found is None:
-            found = self._compiled[key] = compile_schema(service.spec.input_schema, self._allow_hosts)
+            schema = service.spec.input_schema if side == "input" else service.spec.output_schema
+            found = Compiled(compile_schema(schema, self._allow_hosts), check_bounded(schema))
+            self._compiled[key] = found
             if len(self._compiled) > MAX_COMPILED_SCHEMAS:
                 del self._compiled[next(iter(self._compiled))]
         return found
+
+
+_UNLISTED: Final = "does not fit the schema; it is too large for a list of its faults"
+
+
+def _too_many(compiled: Compiled, rough: bytes) -> bool:
+    return has_more_values(rough, MAX_CHECKS // compiled.subschemas)
+
+
+def _fault(compiled: Compiled, document: dict[str, Any], rough: bytes | None, root: str) -> str | None:
+    """The faults of a document in one line; None if there is none."""
+    if rough is not None and _too_many(compiled, rough):
+        return f"{root} has too many values for this schema; send large data as a file"
+    if compiled.validator.is_valid(document):
+        return None
+    if has_more_values(rough or rough_json(document), MAX_LISTED_CHECKS // compiled.subschemas):
+        return f"{root} {_UNLISTED}"
+    found = zip(problems(compiled.validator, document), range(MAX_PROBLEMS_TOLD), strict=False)
+    return "; ".join(dict.fromkeys(f"{problem.place or root} {problem.text}" for problem, _ in found))
 
 
 def check_spec(spec: ServiceSpec) -> Refusal | None:
     """The fault of a registry entry's schemas, if any."""
     for name, schema in (("input", spec.input_schema), ("output", spec.output_schema)):
         try:
-            check_bounded(schema)
+            check_bounded(schema)  # first: it bounds the work of the compiler
             compile_schema(schema)
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             return Refusal(Code.INVALID_PAYLOAD, f"{name}_schema can't be used: {str(error)[:200]}")

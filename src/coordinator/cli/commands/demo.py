@@ -39,7 +39,7 @@ def demo(
     except DemoFailed as failure:
         for child, lines in failure.logs:
             if lines:
-                terminal.note(terminal.plain("\n".join([f"--- the end of {child.log}", *lines])))
+                terminal.note("\n".join([f"--- the end of {child.log}", *map(terminal.quoted, lines)]))
         raise CommandError("DEMO", str(failure), "", Exit.FAILED) from failure
     if as_json:
         terminal.document(report.document())

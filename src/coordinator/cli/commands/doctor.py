@@ -16,6 +16,7 @@ from coordinator.cli.dev_files import KEYS_FILE
 from coordinator.cli.errors import CommandError, Exit
 from coordinator.cli.options import DataDir, Json
 from coordinator.cli.settings import settings_with
+from coordinator.private_files import OTHERS
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -129,6 +130,14 @@ def _data_dir(settings: Settings) -> Check:
     if open_to_all:
         detail = f"others may read {', '.join(open_to_all)} in {path}"
         return Check("data dir", "failed", detail, f"Run `chmod 600` on them in {path}, and make new keys.")
+    if path.exists() and path.stat().st_uid != os.geteuid():
+        detail = f"{path} belongs to another account"
+        return Check("data dir", "warning", detail, "Run the coordinator, and this, as its owner.")
+    if path.exists() and path.stat().st_mode & OTHERS:
+        detail = f"others may enter {path}"
+        return Check(
+            "data dir", "warning", detail, "The next start of the coordinator narrows it to mode 0700."
+        )
     made = "" if path.exists() else ", made at the first start"
     return Check("data dir", "ok", f"{path}{made}; {terminal.size(free)} free")
 

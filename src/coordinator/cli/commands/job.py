@@ -244,7 +244,10 @@ async def _finish(
     if as_json:
         terminal.document(found.document())
     else:
-        terminal.fields({"job_id": job.job_id, "state": job.state, **found.result})
+        ours = {"job_id": job.job_id, "state": job.state}
+        # The miner named the result's fields: none of them takes the place of ours.
+        theirs = {f"result.{name}" if name in ours else name: v for name, v in found.result.items()}
+        terminal.fields(ours | theirs)
     return job
 
 
@@ -253,7 +256,7 @@ async def _download(handle: AsyncJob, found: JobResult, folder: Path, as_json: b
         for file in found.files():
             target = folder / f"{found.job_id}-{file.name}"
             size = await handle.download(file.sha256, target, terminal.bar(bars, f"downloading {file.name}"))
-            terminal.note(f"{target} ({terminal.size(size)})")
+            terminal.note(f"{terminal.plain(target)} ({terminal.size(size)})")
 
 
 def _list_fields(service: dict[str, Any]) -> frozenset[str]:

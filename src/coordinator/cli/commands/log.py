@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The event log, read directly from its database.", no_args_is_help=True)
 
 TAIL_WAIT_S = 1.0
+_SIMPLE = re.compile(r"[^\s=\"]*")
 
 From = Annotated[int | None, typer.Option("--from", min=0, metavar="POSITION", help="After this position.")]
 Job = Annotated[str | None, typer.Option("--job", metavar="JOB_ID", help="Only this job's events.")]
@@ -141,5 +143,7 @@ def _print(recorded: Recorded) -> None:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    # A text with spaces is quoted: it could look like further facts.
+    simple = isinstance(value, str) and _SIMPLE.fullmatch(value)
+    text = value if simple else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text if len(text) <= 64 else f"{text[:61]}…"

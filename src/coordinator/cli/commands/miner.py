@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
+from coordinator.private_files import OTHERS, make_folder
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -75,13 +77,20 @@ def run(
     Ctrl-C finishes the running jobs (see --grace); a second one hands them back at once.
     """
 
+    from pydantic import ValidationError
+
     from coordinator.cli.dev_files import find_address, find_key
     from coordinator.miner.config import DEFAULT_KEY_FILE, BadConfig, MinerConfig
     from coordinator.miner.settings import MinerSettings
     from coordinator.runtime.logs import configure_logs
+    from coordinator.validation import first_invalid_field
 
     try:
         settings = MinerSettings()
+    except ValidationError as error:
+        raise usage(
+            first_invalid_field(error).text("settings"), "Correct it in the environment or .env."
+        ) from None
     except ValueError:
         raise usage(".env is not UTF-8 text", "Write it again, like .env.example.") from None
     if amqp_url is None and settings.amqp_url is not None:
@@ -110,15 +119,17 @@ def run(
             grace_seconds=grace,
             recheck_seconds=recheck,
             work_folder=work_dir,
+            job_memory_bytes=settings.job_memory_mb and settings.job_memory_mb * 2**20,
             fetch_allow_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
         )
     except BadConfig as error:
         raise usage(str(error), _HELP) from None
     if work_dir is not None:
         # Fail now, not at the first job: that would be handed back, and the next one, too.
-        work_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(work_dir)
         with TemporaryDirectory(dir=work_dir):
             pass
+    os.umask(OTHERS)  # clients' files are not for other accounts
     configure_logs("json" if as_json else "console")
     from coordinator.runtime.event_loop import run_loop
 

@@ -42,7 +42,9 @@ def check(data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         terminal.document({"ok": not differences, "differences": differences})
     else:
-        terminal.write("\n".join(differences) or "The projections equal a fold of the log.")
+        terminal.write(
+            "\n".join(map(terminal.plain, differences)) or "The projections equal a fold of the log."
+        )
     if differences:
         hint = "Keep a copy of the database to find the cause, then run `coordinator projections rebuild`."
         raise CommandError("PROJECTIONS_DIFFER", f"{len(differences)} rows differ", hint, Exit.UNVERIFIED)

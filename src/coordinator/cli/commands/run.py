@@ -18,6 +18,7 @@ from coordinator.cli import dev_files
 from coordinator.cli.errors import CommandError, Exit
 from coordinator.cli.options import DataDir, Json
 from coordinator.cli.settings import settings_with
+from coordinator.private_files import OTHERS, make_folder
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _run(
     from coordinator.runtime import server
     from coordinator.runtime.logs import configure_logs
 
+    os.umask(OTHERS)  # nothing that this process writes is for other accounts
     configure_logs(settings.log_format, settings.log_level)
     interrupted = False
 
@@ -166,7 +168,7 @@ def _start_miners(stack: ExitStack, settings: Settings, url: str, number: int) -
     from coordinator.dev.demo.processes import Children, bare_environment
 
     folder = settings.data_dir.resolve() / "miners"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     secret = settings.miner_api_keys[0].get_secret_value()
     hosts = ",".join(settings.fetch_allow_hosts)
     given = {"COORDINATOR_URL": url, "COORDINATOR_API_KEY": secret, "FETCH_ALLOW_HOSTS": hosts}

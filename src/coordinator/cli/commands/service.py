@@ -137,7 +137,7 @@ def check(
     if as_json:
         terminal.document(answer)
     elif answer["valid"]:
-        terminal.write(f"{answer['service']} takes this payload.")
+        terminal.write(f"{terminal.plain(answer['service'])} takes this payload.")
     else:
         rows = [(fault["place"] or "payload", fault["message"]) for fault in answer["faults"]]
         terminal.table(("FIELD", "PROBLEM"), rows, "")

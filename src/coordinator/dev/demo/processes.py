@@ -48,7 +48,8 @@ class Child:
         """The working directory is `place`, by default `folder`, which has no `.env`."""
         self.name = name
         self.log = folder / f"{name}.log"
-        with self.log.open("ab") as output:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self.log, flags, 0o600), "ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "coordinator", *arguments],
                 # Stays open while we live: its end tells the child that we are gone (see parent_watch.py).

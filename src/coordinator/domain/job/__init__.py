@@ -21,9 +21,12 @@ from coordinator.domain.job.decide import (
     AttemptContext,
     CompletionContext,
     JobContext,
+    KnownJob,
     SubmitContext,
     WorkDone,
+    check_result,
     decide,
+    no_service,
 )
 from coordinator.domain.job.events import (
     FINAL_STATES,
@@ -99,11 +102,13 @@ __all__ = [
     "JobStateName",
     "JobSubmit",
     "JobSubmitted",
+    "KnownJob",
     "Queued",
     "Running",
     "SubmitContext",
     "WorkDone",
     "answer",
+    "check_result",
     "decide",
     "ends_job",
     "error_of",
@@ -112,5 +117,6 @@ __all__ = [
     "is_final",
     "is_job_event",
     "job_stream",
+    "no_service",
     "state_after",
 ]

@@ -7,9 +7,7 @@ answer. A submit is known by its idempotency key, a miner's report by job, attem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import ROUND_HALF_UP
-from decimal import Decimal as Exact
-from typing import Any, Literal, NamedTuple, assert_never
+from typing import Any, Literal, NamedTuple, NoReturn, assert_never
 from uuid import UUID
 
 from coordinator.domain.decision import Context, Decision, on
@@ -38,6 +36,7 @@ from coordinator.domain.job.events import (
     JobStarted,
     JobSubmitted,
 )
+from coordinator.domain.job.price import bill, max_units, unit_price
 from coordinator.domain.job.state import (
     STATE_NAMES,
     AttemptEnded,
@@ -59,7 +58,7 @@ from coordinator.domain.service import ServiceState
 Outcome = Literal["failed", "lost", "released"]
 KnownJob = Queued | Running | AttemptEnded | Completed | Failed | Canceled | Expired
 
-PRICE_STEP = Exact("0.000001")
+MAX_ERROR_TEXT = 2000
 CLAIMLESS_MILLIS = 10_000
 """The most paid time of a result without a claim, which is meant for work that finishes at once."""
 
@@ -107,6 +106,9 @@ class CompletionContext(NamedTuple):
     """Signs a receipt. Deterministic: the same work gives the same bytes."""
     fault: Refusal | None = None
     """The fault of the statement or of the blobs that the result refers to, if any."""
+    breach: Refusal | None = None
+    """The breach of the output schema, if any; it ends the attempt. Computed from the result and from the
+    version of the service that the job was submitted under, never stale."""
 
 
 JobContext = SubmitContext | AttemptContext | CompletionContext | Context
@@ -125,6 +127,8 @@ class WorkDone(NamedTuple):
     units: str
     unit_price: str
     price: str
+    measured_units: str | None
+    """The units of the whole attempt, if the job's limit cut them."""
     started_at: Millis
     completed_at: Millis
     statement: Mapping[str, Any]
@@ -170,9 +174,7 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
         return []
     service = context.service
     if service is None or service.retired:
-        raise Refusal(
-            Code.SERVICE_NOT_FOUND, f"no service {command.service}; the registry lists all services"
-        )
+        raise no_service(command.service)
     if context.fault:
         raise context.fault
     return [
@@ -191,13 +193,47 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
             fingerprint=context.fingerprint,
             timeout_seconds=service.spec.timeout_seconds,
             list_price=service.spec.list_price(),
+            max_units=max_units(service.spec, command.payload),
             expires_at=context.now + command.ttl_seconds * 1000,
         )
     ]
 
 
+def check_result(
+    state: JobState, command: JobComplete, principal: Principal, miner: MinerState
+) -> Literal["due", "repeat", "ended"]:
+    """Compare a result with the lease, before any costly check of its content. Raises Refusal.
+
+    `due`: the result may complete the attempt; `repeat`: it did; `ended`: this session ended the attempt as
+    failed. The decision makes this comparison again.
+    """
+    known = _known(state)
+    _check_speaker(command, principal)
+    match known:
+        case Running():
+            if _holds(known.started, command):
+                return "due"
+        case Queued():
+            if known.attempt == command.attempt:
+                _live(miner, command)
+                return "due"
+        case Completed():
+            if _holds(known.completed, command):
+                return "repeat"
+        case AttemptEnded() | Failed() | Canceled() | Expired():
+            pass
+        case _:
+            assert_never(known)
+    return "ended" if _ended_by(known, command, "failed") else _raise_late(known, command)
+
+
+def no_service(service: str) -> Refusal:
+    """The refusal of a job for a service that is unknown or retired."""
+    return Refusal(Code.SERVICE_NOT_FOUND, f"no service {service}; the registry lists all services")
+
+
 def _start(state: KnownJob, command: JobStart, context: AttemptContext) -> list[JobEvent]:
-    _check_speaker(command, context)
+    _check_speaker(command, context.principal)
     match state:
         case Queued():
             if state.attempt == command.attempt:
@@ -218,7 +254,7 @@ def _start(state: KnownJob, command: JobStart, context: AttemptContext) -> list[
 
 
 def _complete(state: KnownJob, command: JobComplete, context: CompletionContext) -> list[JobEvent]:
-    _check_speaker(command, context)
+    _check_speaker(command, context.principal)
     # 1. Find the lease that this result belongs to, or claim and complete in one decision.
     events: list[JobEvent] = []
     started: JobStarted | None = None
@@ -239,15 +275,24 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
         case _:
             assert_never(state)
     if started is None:
-        raise _too_late(state, command.attempt)
-    # 2. The signed statement must prove this result.
+        # A repeat of a result that broke the schema gets the first answer, too.
+        return [] if context.breach and _ended_by(state, command, "failed") else _raise_late(state, command)
+    # 2. A result that breaks the output schema costs the attempt.
+    if context.breach:
+        running = evolve(state, started) if events else state
+        assert isinstance(running, Running)
+        code, message, metrics = context.breach.code.value, context.breach.detail, command.metrics
+        ended_events = _end_attempt(
+            running, context, "failed", code, message[:MAX_ERROR_TEXT], retryable=True, metrics=metrics
+        )
+        return [*events, *ended_events]
+    # 3. The signed statement must prove this result.
     if context.fault:
         raise context.fault
-    # 3. The paid time is the time that the miner states, clipped to the time that we saw.
+    # 4. The paid time is the time that the miner states, clipped to the time that we saw and to the limit.
     begun = _clip(command.statement["started_at_ms"], since, context.now)
     ended = _clip(command.statement["completed_at_ms"], begun, context.now)
-    millis = ended - begun
-    price = (millis * Exact(started.unit_price) / 1000).quantize(PRICE_STEP, ROUND_HALF_UP)
+    owed = bill(ended - begun, started.unit_price, state.job.max_units)
     result_digest = command.statement["result_digest"]
     receipt = context.seal(
         WorkDone(
@@ -258,9 +303,10 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
             miner_id=command.miner_id,
             payload_digest=state.job.payload_digest,
             result_digest=result_digest,
-            units=f"{millis // 1000}.{millis % 1000:03d}",
+            units=owed.units,
             unit_price=started.unit_price,
-            price=format(price, "f"),
+            price=owed.price,
+            measured_units=owed.measured_units,
             started_at=begun,
             completed_at=ended,
             statement=command.statement,
@@ -284,7 +330,7 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
 
 
 def _fail(state: KnownJob, command: JobFail, context: AttemptContext) -> list[JobEvent]:
-    _check_speaker(command, context)
+    _check_speaker(command, context.principal)
     events: list[JobEvent] = []
     if isinstance(state, Queued) and state.attempt == command.attempt:
         # Work that fails at once may leave out the claim, as a result may.
@@ -304,7 +350,7 @@ def _fail(state: KnownJob, command: JobFail, context: AttemptContext) -> list[Jo
 
 
 def _release(state: KnownJob, command: JobRelease, context: JobContext) -> list[JobEvent]:
-    _check_speaker(command, context)
+    _check_speaker(command, context.principal)
     if not isinstance(state, Running) or not _holds(state.started, command):
         return _ended_before(state, command, "released")
     message = "handed back by the miner"
@@ -313,8 +359,14 @@ def _release(state: KnownJob, command: JobRelease, context: JobContext) -> list[
 
 def _ended_before(state: KnownJob, command: JobFail | JobRelease, outcome: Outcome) -> list[JobEvent]:
     """No events, for a repeat of a report that ended the attempt. Raises Refusal for any other."""
-    if EndedAttempt(command.attempt, command.miner_id, command.session_id, outcome) in state.ended:
-        return []
+    return [] if _ended_by(state, command, outcome) else _raise_late(state, command)
+
+
+def _ended_by(state: KnownJob, command: AttemptCommand, outcome: Outcome) -> bool:
+    return EndedAttempt(command.attempt, command.miner_id, command.session_id, outcome) in state.ended
+
+
+def _raise_late(state: KnownJob, command: AttemptCommand) -> NoReturn:
     raise _too_late(state, command.attempt)
 
 
@@ -410,21 +462,11 @@ def _expire(state: KnownJob, context: JobContext) -> list[JobEvent]:
 def _claim(state: Queued, command: AttemptCommand, context: AttemptContext | CompletionContext) -> JobStarted:
     if context.now >= state.job.expires_at:
         raise Refusal(Code.CONFLICT_STATE, "the job's time to live is over; drop the offer")
-    miner = context.miner
-    if isinstance(miner, Draining) and miner.session_id == command.session_id:
-        raise Refusal(
-            Code.MINER_DRAINING, "this miner is draining: it finishes its jobs and gets no new ones"
-        )
-    if not isinstance(miner, Online) or miner.session_id != command.session_id:
-        raise Refusal(Code.SESSION_NOT_LIVE, "this session is not live; register again with a new session id")
+    miner = _live(context.miner, command)
     capabilities = miner.registered.capabilities
-    reasons = unmet(state.job.service, state.job.constraints, capabilities)
+    reasons = unmet(state.job.service, state.job.constraints, capabilities, state.job.list_price)
     if reasons:
         raise Refusal(Code.NOT_CAPABLE, "this miner " + "; ".join(reasons))
-    price = capabilities.price
-    if price is None:
-        limit = state.job.constraints.max_price
-        price = min((p for p in (state.job.list_price, limit) if p is not None), key=Exact)
     return JobStarted(
         at=context.now,
         by=context.principal.name,
@@ -434,8 +476,18 @@ def _claim(state: Queued, command: AttemptCommand, context: AttemptContext | Com
         miner_id=command.miner_id,
         session_id=command.session_id,
         miner_key=miner.registered.public_key,
-        unit_price=price,
+        unit_price=unit_price(capabilities.price, state.job.list_price),
     )
+
+
+def _live(miner: MinerState, command: AttemptCommand) -> Online:
+    if isinstance(miner, Draining) and miner.session_id == command.session_id:
+        raise Refusal(
+            Code.MINER_DRAINING, "this miner is draining: it finishes its jobs and gets no new ones"
+        )
+    if not isinstance(miner, Online) or miner.session_id != command.session_id:
+        raise Refusal(Code.SESSION_NOT_LIVE, "this session is not live; register again with a new session id")
+    return miner
 
 
 def _holds(lease: JobStarted | JobCompleted, command: AttemptCommand) -> bool:
@@ -446,9 +498,9 @@ def _holds(lease: JobStarted | JobCompleted, command: AttemptCommand) -> bool:
     )
 
 
-def _check_speaker(command: AttemptCommand, context: JobContext) -> None:
-    if not context.principal.owns_miner(command.miner_id):
-        raise Refusal(Code.FORBIDDEN, f"{context.principal.name} can't speak for miner {command.miner_id}")
+def _check_speaker(command: AttemptCommand, principal: Principal) -> None:
+    if not principal.owns_miner(command.miner_id):
+        raise Refusal(Code.FORBIDDEN, f"{principal.name} can't speak for miner {command.miner_id}")
 
 
 def _clip(moment: Millis, earliest: Millis, latest: Millis) -> Millis:

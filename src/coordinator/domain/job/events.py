@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from coordinator.domain.matching import Constraints
 from coordinator.domain.messages import (
@@ -27,7 +27,17 @@ from coordinator.domain.messages import (
 ErrorCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
 MetricName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Number = Annotated[int, Field(strict=True, gt=-(2**63), lt=2**63)]
-Metrics = Annotated[dict[MetricName, Number | Text], Field(max_length=32)]
+MAX_METRICS = 32
+
+
+def _few(metrics: object) -> object:
+    # Before its members are looked at: pydantic describes every invalid one.
+    if isinstance(metrics, dict) and len(metrics) > MAX_METRICS:
+        raise ValueError(f"can have {MAX_METRICS} members at most")
+    return metrics
+
+
+Metrics = Annotated[dict[MetricName, Number | Text], Field(max_length=MAX_METRICS), BeforeValidator(_few)]
 
 JobStateName = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
 FINAL_STATES: frozenset[str] = frozenset({"COMPLETED", "FAILED", "CANCELED", "EXPIRED"})
@@ -54,7 +64,9 @@ class JobSubmitted(JobEventBase, topic="job.submitted.v1"):
     timeout_seconds: int
     """The time limit of one attempt."""
     list_price: Decimal
-    """The price of one unit if the miner names none."""
+    """The price of one unit if the miner names none, and its limit if the client names none."""
+    max_units: Decimal
+    """The most units that the receipt bills."""
     expires_at: Millis
 
 

@@ -19,7 +19,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.edge.context import EdgeLimits
 from coordinator.edge.http.problems import Problem
-from coordinator.wire.limits import MAX_BODY_BYTES
+from coordinator.wire.limits import MAX_BODY_BYTES, MAX_TURN_BYTES
 
 SCHEMA_REF: Final = "#/components/schemas/{model}"
 Member = type[BaseModel] | dict[str, Any]
@@ -34,22 +34,32 @@ async def read_object(request: Request, limits: EdgeLimits) -> dict[str, Any]:
     except TimeoutError:
         raise _too_slow() from None
     value = parse_json(body) if body else {}
+    if len(body) > MAX_TURN_BYTES:
+        await asyncio.sleep(0)  # a large body's parsing was a turn of its own
     if not isinstance(value, dict):
         raise Refusal(Code.INVALID_PAYLOAD, "the body must be a JSON object")
     return value
 
 
 async def incoming(request: Request, limits: EdgeLimits) -> AsyncIterator[bytes]:
-    """The body in chunks, as they arrive. Raises Problem if nothing arrives for too long."""
+    """The body in chunks, as they arrive. Raises Problem if they arrive too slowly, or are encoded."""
+    _refuse_encoded(request.headers)
     chunks = request.stream()
+    loop = asyncio.get_running_loop()
+    # Only the time that we wait counts: a store that is slow itself costs the sender nothing.
+    waited, received = 0.0, 0
     while True:
+        allowed = limits.grace_seconds + received / limits.bytes_per_second
+        began = loop.time()
         try:
-            async with asyncio.timeout(limits.chunk_seconds):
+            async with asyncio.timeout(max(0.0, min(limits.chunk_seconds, allowed - waited))):
                 chunk = await anext(chunks, None)
         except TimeoutError:
             raise _too_slow() from None
         if chunk is None:
             return
+        waited += loop.time() - began
+        received += len(chunk)
         yield chunk
 
 
@@ -132,6 +142,18 @@ async def _read(request: Request, limits: EdgeLimits) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise _too_large()
     return bytes(body)
+
+
+def _refuse_encoded(headers: Headers) -> None:
+    """Raises Problem for a compressed body: a few bytes of it could stand for gigabytes."""
+    codings = {part.strip().lower() for part in ",".join(headers.getlist("content-encoding")).split(",")}
+    if codings - {"", "identity"}:
+        raise Problem(
+            Code.INVALID_PAYLOAD,
+            "Content-Encoding: compressed bodies are not read; send the body as it is",
+            status=415,
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def _too_large() -> Problem:

@@ -79,7 +79,7 @@ def grants_of(connection: HTTPConnection) -> Sequence[Grant]:
     """The grants of this connection's key, which `middleware.authentication` found. Raises Problem."""
     identity: Sequence[Grant] | Problem = connection.scope["state"]["identity"]
     if isinstance(identity, Problem):
-        raise identity
+        raise identity.copy()
     return identity
 
 

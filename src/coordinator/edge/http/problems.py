@@ -29,6 +29,7 @@ log = structlog.get_logger("edge")
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
+RETRY_BUSY_SECONDS: Final = 5
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 STATUS_OF: Final[Mapping[Code, int]] = {
@@ -51,6 +52,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.STALE_ATTEMPT: 409,
     Code.IDEMPOTENCY_MISMATCH: 409,
     Code.INVALID_STATEMENT: 422,
+    Code.INVALID_RESULT: 422,
     Code.BLOB_NOT_FOUND: 404,
     Code.BLOB_TOO_LARGE: 413,
     Code.DIGEST_MISMATCH: 422,
@@ -101,6 +103,10 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.members = dict(members or {})
 
+    def copy(self) -> Problem:
+        """The same problem, to be raised without a reference from the first one to the raising frames."""
+        return Problem(self.code, self.detail, status=self.status, headers=self.headers, members=self.members)
+
     def document(self) -> dict[str, Any]:
         """The problem document without the request's id."""
         return {
@@ -119,6 +125,8 @@ class Problem(Exception):
             headers.setdefault("WWW-Authenticate", 'ApiKey realm="coordinator"')
         if self.code in (Code.UNAVAILABLE, Code.JOB_NOT_READY):
             headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+        if self.code is Code.RATE_LIMITED:
+            headers.setdefault("Retry-After", str(RETRY_BUSY_SECONDS))
         document = self.document()
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         if request_id:
@@ -226,7 +234,10 @@ async def _on_blob_error(_: Request, error: Exception) -> Response:
         case BlobNotFound():
             return Problem(Code.BLOB_NOT_FOUND, "no such blob").response()
         case BlobStoreUnavailable():
-            return Problem(Code.UNAVAILABLE, "the blob store is out of reach; try again later").response()
+            log.warning("the blob store can't be used", error=str(error))
+            return Problem(
+                Code.UNAVAILABLE, "the blob store is out of reach or full; try again later"
+            ).response()
     raise error
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from uuid import UUID
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from coordinator.application.payloads.bodies import blob_of_body
 from coordinator.application.ports import PayloadKind, StoredPayload
+from coordinator.domain.errors import Refusal
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.problems import Problem
 from coordinator.edge.state.rows import JobRow
 from coordinator.edge.state.threads import in_thread
 
@@ -30,19 +37,93 @@ async def result_pieces(context: EdgeContext, row: JobRow) -> AsyncIterator[byte
     if stored is None:
         return None
     blob = result_blob(stored, row)
-    return joined(stored.body) if blob is None else await begun(context.blobs.get(blob))
+    return Joined(stored.body) if blob is None else await begun(context.blobs.get(blob))
 
 
 async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same pieces, the first of them read already: a failure at once is still answered as a problem."""
-    first = await anext(pieces, b"")
-    return joined(first, pieces)
+    try:
+        first = await anext(pieces, b"")
+    except BaseException:
+        await closed(pieces)
+        raise
+    return Joined(first, pieces)
 
 
-async def joined(
-    before: bytes, pieces: AsyncIterator[bytes] | None = None, after: bytes = b""
-) -> AsyncIterator[bytes]:
-    """These bytes, the pieces, and these bytes."""
+class Pieces(StreamingResponse):
+    """An answer in pieces. However it ends, the source of the pieces is closed at once.
+
+    Otherwise the source, and the file that it reads, would stay open until a late garbage collection. For the
+    same reason it ends a lost client's stream itself: the base class leaves a cycle of references for each.
+    """
+
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        *,
+        counted: AbstractContextManager[None] | None = None,
+    ) -> None:
+        """`counted` is entered for as long as the answer is under way; it may raise Refusal at once."""
+        super().__init__(content, status_code, headers, media_type)
+        self._counted = counted or nullcontext()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with ExitStack() as counted:
+            try:
+                counted.enter_context(self._counted)
+            except Refusal as refusal:
+                await closed(self.body_iterator)
+                await Problem(refusal.code, refusal.detail).response()(scope, receive, send)
+                return
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
+        streaming = asyncio.ensure_future(self.stream_response(send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((streaming, gone), return_when=asyncio.FIRST_COMPLETED)
+            if streaming.done():
+                streaming.result()
+        finally:
+            for task in (streaming, gone):
+                task.cancel()
+            await asyncio.wait((streaming, gone))
+            await closed(self.body_iterator)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def closed(pieces: object) -> None:
+    """Close a source of pieces; does nothing for iterators that can't be closed."""
+    if isinstance(pieces, AsyncGenerator | Joined):
+        await pieces.aclose()
+
+
+class Joined:
+    """These bytes, the pieces, and these bytes. Closing it closes the pieces, also before the first one."""
+
+    def __init__(self, before: bytes, pieces: AsyncIterator[bytes] | None = None, after: bytes = b"") -> None:
+        self._pieces = pieces
+        self._all = _joined(before, pieces, after)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._all
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._all)
+
+    async def aclose(self) -> None:
+        await self._all.aclose()
+        await closed(self._pieces)
+
+
+async def _joined(before: bytes, pieces: AsyncIterator[bytes] | None, after: bytes) -> AsyncGenerator[bytes]:
     yield before
     if pieces is not None:
         async for piece in pieces:

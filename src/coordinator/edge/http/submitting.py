@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import Header
 from pydantic.config import JsonDict
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit
@@ -20,7 +19,7 @@ from coordinator.edge.http.commands import send
 from coordinator.edge.http.job_wait import final_job, wait_asked
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import POSITION_HEADER
-from coordinator.edge.http.stored_payloads import result_pieces
+from coordinator.edge.http.stored_payloads import Joined, Pieces, result_pieces
 from coordinator.edge.models.jobs import JobSubmitAnswer
 
 SUBMIT_PROBLEMS: Final = refusals(
@@ -70,7 +69,9 @@ async def submit(
     pieces = await result_pieces(context, row) if row.is_completed else None
     if pieces is None:
         return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
-    return StreamingResponse(_with_result(body, pieces), 201, headers, "application/json")
+    # The stored result may be too large to be parsed again.
+    whole = Joined(json.dumps(body)[:-1].encode() + b', "result": ', pieces, b"}")
+    return Pieces(whole, 201, headers, "application/json")
 
 
 async def accept(
@@ -93,11 +94,3 @@ async def accept(
 def headers_of(submitted: JobSubmitAnswer) -> dict[str, str]:
     """The job's URL, and the position of its submit."""
     return {"Location": f"/v1/jobs/{submitted.job_id}", POSITION_HEADER: str(submitted.position)}
-
-
-async def _with_result(body: dict[str, Any], pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The answer with the stored result in it, which may be too large to be parsed again."""
-    yield json.dumps(body)[:-1].encode() + b', "result": '
-    async for piece in pieces:
-        yield piece
-    yield b"}"

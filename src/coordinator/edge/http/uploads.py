@@ -16,8 +16,12 @@ async def store_upload(
     *,
     expected_sha256: str | None = None,
 ) -> BlobInfo:
-    """Store a file, and note that this principal may refer to it. Raises BlobError, LogUnavailable."""
+    """Store a file, and note that this principal may refer to it.
+
+    Raises BlobError, LogUnavailable; Refusal if too many transfers and streams of its key are open.
+    """
     limit = context.settings.max_blob_bytes
-    info = await context.blobs.put(content, expected_sha256=expected_sha256, max_bytes=limit)
+    with context.open_connections.stream(principal):
+        info = await context.blobs.put(content, expected_sha256=expected_sha256, max_bytes=limit)
     await context.blob_owners.add(principal, info.sha256, info.size)
     return info

@@ -93,7 +93,10 @@ async def client_socket(websocket: WebSocket) -> None:
             with context.live.revocations.watch(grant, subscriptions.woken.set) as revocation:
                 await _ClientConversation(context, socket, subscriptions, revocation).run(first)
     except SocketClosed as closed:
+        closed.__traceback__ = None  # its frames refer to the tasks that keep it: a cycle for each socket
         await socket.close(closed.code, closed.reason)
+    finally:
+        socket.release()
 
 
 # Starlette's own: the stacks and dependencies of FastAPI's would cost every idle socket some KiB.

@@ -9,25 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Send
 
 from coordinator.application.keys.keyring import Grant
 from coordinator.application.ports import LogError
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import FINAL_STATES, ends_job
-from coordinator.domain.messages import Role
+from coordinator.domain.messages import Principal, Role
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Client, grant_for, grants_of
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import POSITION_HEADER, may_read
+from coordinator.edge.http.stored_payloads import Pieces
 from coordinator.edge.live.messages import JobMessage, LiveMessage, StateChanged, Subscribed
 from coordinator.edge.live.subscriptions import Subscriptions, check_position, watching
 
@@ -61,8 +62,8 @@ def _stream_of(description: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-class EventStream(StreamingResponse):
-    """A stream that gives up a reader that does not read.
+class EventStream(Pieces):
+    """A stream that gives up a reader that does not read, and is counted as long as it is open.
 
     Not FastAPI's `EventSourceResponse`: its endpoint is a generator, which has begun to answer before it can
     refuse an unknown job.
@@ -79,6 +80,13 @@ class EventStream(StreamingResponse):
                 raise OSError("the reader does not read") from None
 
         await super().stream_response(send_in_time)
+
+
+def event_stream(
+    context: EdgeContext, principal: Principal, pieces: AsyncIterator[bytes], headers: Mapping[str, str]
+) -> EventStream:
+    """A stream to this principal, counted among its open streams."""
+    return EventStream(pieces, headers=headers, counted=context.open_connections.stream(principal))
 
 
 @router.get(
@@ -102,6 +110,7 @@ async def job_events(
     last_event_id: LastEventId = None,
     progress: WithProgress = True,
 ) -> Response:
+    context.open_connections.check_stream(principal)
     since = _position(last_event_id, after) or 0
     history = (await context.live.events.histories([job_id])).get(job_id)
     if history is None or not may_read(principal, getattr(history[0].event, "client", "")):
@@ -114,7 +123,8 @@ async def job_events(
     def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
         return subscriptions.follow_jobs([job_id], since, progress=progress)
 
-    return EventStream(_sse(context, _grant(request), begin, until_final=True), headers=_headers(context))
+    pieces = _sse(context, _grant(request), begin, until_final=True)
+    return event_stream(context, principal, pieces, _headers(context))
 
 
 @router.get(
@@ -136,6 +146,7 @@ async def all_events(
     last_event_id: LastEventId = None,
     progress: WithProgress = True,
 ) -> Response:
+    context.open_connections.check_stream(principal)
     since = _position(last_event_id, after)
     if since is not None:
         await check_position(context.live, since)
@@ -147,10 +158,11 @@ async def all_events(
                 yield message
         yield Subscribed(jobs="all", position=subscriptions.position)
 
-    return EventStream(_sse(context, _grant(request), begin, until_final=False), headers=_headers(context))
+    pieces = _sse(context, _grant(request), begin, until_final=False)
+    return event_stream(context, principal, pieces, _headers(context))
 
 
-def follow_job(request: Request, context: EdgeContext, job_id: UUID) -> AsyncIterator[bytes]:
+def follow_job(request: Request, context: EdgeContext, job_id: UUID) -> AsyncGenerator[bytes]:
     """The stream of one job from its beginning to its end, for endpoints that have submitted it."""
 
     def begin(subscriptions: Subscriptions) -> AsyncGenerator[LiveMessage]:
@@ -173,7 +185,7 @@ async def _sse(
     begin: Callable[[Subscriptions], AsyncGenerator[LiveMessage]],
     *,
     until_final: bool,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """The stream's bytes. It ends if the log is out of reach or the key is revoked; readers reconnect."""
     yield format_sse_event(retry=RETRY_MS)
     async with watching(context.live, grant.principal) as subscriptions:

@@ -84,7 +84,10 @@ async def miner_socket(websocket: WebSocket) -> None:
         with context.live.revocations.watch(grant, over.set) as revocation:
             await _MinerConversation(context, socket, grant.principal).run(revocation, over)
     except SocketClosed as closed:
+        closed.__traceback__ = None  # its frames refer to the tasks that keep it: a cycle for each socket
         await socket.close(closed.code, closed.reason)
+    finally:
+        socket.release()
 
 
 route = WebSocketRoute("/ws/miner", miner_socket)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import ExitStack
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -33,7 +34,8 @@ from coordinator.edge.http.credentials import (
     unknown_key,
 )
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.middleware.rate_limits import too_many
+from coordinator.edge.middleware.rate_limits import TOO_MANY_FAILURES, too_many
+from coordinator.edge.server.websocket_connection import trust
 
 PROTOCOL: Final = "coordinator.v1"
 KEY_PROTOCOL: Final = "key."
@@ -68,6 +70,8 @@ class Socket:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        self._counted = ExitStack()
+        """Holds its place among the open streams of its key."""
 
     async def open(self, context: EdgeContext, *roles: Role) -> Grant:
         """Accept it; its key's grant. Raises SocketClosed; an invalid header is answered with a problem."""
@@ -75,6 +79,8 @@ class Socket:
         try:
             _check_origin(websocket.headers, context.settings.allow_origins)
             grant = await _grant_of_handshake(websocket, context, roles)
+            if grant is not None:
+                self._count(context, grant)
         except Problem as problem:
             await websocket.send_denial_response(problem.response())
             raise SocketClosed from None
@@ -82,6 +88,7 @@ class Socket:
         await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
         if grant is None:
             grant = await self._hello(context, roles)
+        trust(websocket.scope)
         log.info("websocket", path=websocket.url.path, principal=grant.principal.name)
         return grant
 
@@ -117,6 +124,10 @@ class Socket:
         except _ENDS:
             raise SocketClosed from None
 
+    def release(self) -> None:
+        """Give back its place among the open streams of its key. May be called twice."""
+        self._counted.close()
+
     async def close(self, code: int, reason: str = "") -> None:
         """Close it, if it is open. Waits only CLOSE_SECONDS for a reader that does not read."""
         if self._websocket.application_state is not WebSocketState.CONNECTED:
@@ -141,9 +152,17 @@ class Socket:
                 CLOSE_UNAUTHORIZED, f'send a header {HEADER}, or {{"type": "hello", "key": …}} first'
             )
         try:
-            return await _by_key(self._websocket, key, context, roles)
+            grant = await _by_key(self._websocket, key, context, roles)
+            self._count(context, grant)
         except Problem as problem:
             raise SocketClosed(4000 + problem.status, problem.detail[:100]) from None
+        return grant
+
+    def _count(self, context: EdgeContext, grant: Grant) -> None:
+        try:
+            self._counted.enter_context(context.open_connections.stream(grant.principal))
+        except Refusal as refusal:
+            raise Problem(refusal.code, refusal.detail) from None
 
 
 def check_over(revocation: Revocation) -> None:
@@ -184,16 +203,15 @@ async def _by_key(websocket: WebSocket, key: str, context: EdgeContext, roles: C
     """
     rates, name = context.rates, key.partition(":")[0]
     address = websocket.client.host if websocket.client else ""
-    failed = await rates.failures(address, name, count=False) if rates else None
-    if failed is not None and failed.count >= failed.limit:
-        raise too_many(failed, "too many requests without a valid key came from this address")
     try:
         if len(key) > MAX_KEY_BYTES:
             raise unknown_key()
         grants = grants_alone(key, context.keyring)
     except Problem:
-        if rates is not None:
-            await rates.failures(address, name, count=True)
+        failed = await rates.failures(address, name, count=True) if rates else None
+        if rates is not None and failed is not None and not failed.allowed:
+            await rates.delay(address)
+            raise too_many(failed, TOO_MANY_FAILURES) from None
         raise
     grant = grant_for(grants, *roles)
     principal = grant.principal

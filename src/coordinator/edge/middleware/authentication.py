@@ -3,10 +3,11 @@
 The result is left in the connection's state, where endpoints check it (`credentials.allow`): a public
 endpoint answers whatever the key. Steps of one request:
 
-1. Read the key. Failures are counted by address and name. Beyond their budget no key of that name is
-   checked from that address.
+1. Read the key. Failures are counted by address and name. Beyond their budget they are answered late, and
+   with 429. A valid key is accepted all the same: nobody locks others at the same address out.
 2. Look up the key's grants, and check the request's signature if the key needs one.
-3. Count the request. Beyond the budget of its role and name it ends here, with 429.
+3. Count the request. Beyond the budget of its role and name it ends here, with 429; also beyond the number
+   of requests that its name may have under way.
 4. Pass it on; every answer says how much of the budget is left.
 """
 
@@ -23,7 +24,7 @@ from coordinator.domain.errors import Code
 from coordinator.edge.context import EdgeContext, Spent
 from coordinator.edge.http.credentials import key_in, missing_key, unknown_key
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.middleware.rate_limits import rate_headers, too_many
+from coordinator.edge.middleware.rate_limits import TOO_MANY_FAILURES, rate_headers, too_many
 from coordinator.edge.middleware.signatures import check_signature
 
 _STARTS: Final = ("http.response.start", "websocket.http.response.start")
@@ -48,10 +49,19 @@ class Authentication:
         identity, receive = await request.identify(receive)
         scope.setdefault("state", {})["identity"] = identity
         refusal = await request.spend(identity)
-        if refusal is None:
+        if refusal is not None:
+            await _refuse(refusal, scope, receive, request.send)
+        elif isinstance(identity, Problem):
             await self._app(scope, receive, request.send)
         else:
-            await _refuse(refusal, scope, receive, request.send)
+            principal, opened = identity[0].principal, context.open_connections
+            if (busy := opened.begin_request(principal)) is not None:
+                await _refuse(Problem(busy.code, busy.detail), scope, receive, request.send)
+                return
+            try:
+                await self._app(scope, receive, request.send)
+            finally:
+                opened.end_request(principal)
 
 
 class _Request:
@@ -64,6 +74,13 @@ class _Request:
         self._claimed = ""
         """The name in the key, not proved."""
         self._spent: Spent | None = None
+        self._late = False
+        """Whether an answer 429 is for failures, and so is sent late and ends the connection."""
+
+    @property
+    def _address(self) -> str:
+        client = self._scope.get("client")
+        return client[0] if client else ""
 
     async def identify(self, receive: Receive) -> tuple[Identity, Receive]:
         """The grants of the request's key, or why there are none; and where to read the body from."""
@@ -71,16 +88,15 @@ class _Request:
         try:
             key = key_in(headers)
             if key is None:
-                return await self._too_often() or missing_key(), receive
+                raise missing_key()
             self._claimed = key.partition(":")[0]
-            if (refusal := await self._too_often()) is not None:
-                return refusal, receive
             grants = self._context.keyring.grants(key)
             if not grants:
-                return unknown_key(), receive
+                raise unknown_key()
             return await check_signature(self._scope, receive, self._context, grants)
         except Problem as problem:
-            return problem, receive
+            problem.__traceback__ = None  # it is kept with the request, to which its frames refer: a cycle
+            return await self._throttled(problem), receive
 
     async def spend(self, identity: Identity) -> Problem | None:
         """Count the request; the refusal if it is over the limit."""
@@ -102,21 +118,22 @@ class _Request:
                 headers = MutableHeaders(scope=message)
                 for name, value in rate_headers(self._spent).items():
                     headers[name] = value
+            if self._late and message["status"] == 429 and self._context.rates is not None:
+                await self._context.rates.delay(self._address)
+                MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
-    async def _too_often(self) -> Problem | None:
-        spent = await self._failed(count=False)
+    async def _throttled(self, failure: Problem) -> Problem:
+        """The failure itself, or 429 if there were too many of its kind."""
+        spent = await self._failed(count=False) if failure.code is Code.UNAUTHORIZED_KEY else None
         if spent is None or spent.count < spent.limit:
-            return None
-        self._spent = spent
-        return too_many(spent, "too many requests without a valid key came from this address")
+            return failure
+        self._spent, self._late = spent, True
+        return too_many(spent, TOO_MANY_FAILURES)
 
     async def _failed(self, *, count: bool) -> Spent | None:
         rates = self._context.rates
-        if rates is None:
-            return None
-        client = self._scope.get("client")
-        return await rates.failures(client[0] if client else "", self._claimed, count=count)
+        return None if rates is None else await rates.failures(self._address, self._claimed, count=count)
 
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,17 +12,18 @@ import math
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import IPv6Address, ip_address
 from typing import Final, TypeVar
 
 import structlog
 from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage, Storage
 
+from coordinator.application.health import Part
 from coordinator.domain.errors import Code
 from coordinator.edge.context import Spent
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.middleware.rate_storage import LocalStorage
+from coordinator.edge.state.networks import network_of
 
 LIMIT_HEADER: Final = "RateLimit-Limit"
 REMAINING_HEADER: Final = "RateLimit-Remaining"
@@ -37,8 +38,13 @@ REDIS_PAUSE_SECONDS: Final = 5.0
 NAME_BUCKETS: Final = 256
 """Failures are counted by address and name. Names share these buckets, so that made-up ones are bounded."""
 NO_KEY: Final = "-"
-IPV6_NETWORK: Final = 64  # bits: one customer has at least such a network
+DELAY_SECONDS: Final = 0.5
+"""Before a failure over the limit is answered."""
+MAX_DELAYED: Final = 32
+"""Answers to an address that may be delayed at a time. Each ends its connection."""
 MAX_REMEMBERED_WINDOWS: Final = 10_000
+
+TOO_MANY_FAILURES: Final = "too many requests without a valid key came from this address"
 
 T = TypeVar("T")
 log = structlog.get_logger("edge")
@@ -64,12 +70,17 @@ class RateLimits:
     """The context's `RateLimiter`: the limits, and the counters of their use."""
 
     def __init__(
-        self, limits: Mapping[str, int], window: int, shared: Callable[[], RedisStorage] | None = None
+        self,
+        limits: Mapping[str, int],
+        window: int,
+        shared: Callable[[], RedisStorage] | None = None,
+        part: Part | None = None,
     ) -> None:
         """`limits`: requests in a window of `window` seconds, by role and for `failures`; 0: no limit.
 
-        `shared` makes the storage that all processes share.
+        `shared` makes the storage that all processes share; `part` is told whether it works.
         """
+        self._part = part
         self._items = {name: RateLimitItemPerSecond(n, window, name) for name, n in limits.items() if n > 0}
         self._window = window
         self._local = LocalStorage()
@@ -77,6 +88,7 @@ class RateLimits:
         self._make_shared = shared
         self._shared: RedisStorage | None = None
         self._shared_retry_at = 0.0
+        self._delayed: dict[str, int] = {}
         self._resets: dict[str, float] = {}
 
     async def close(self) -> None:
@@ -109,12 +121,26 @@ class RateLimits:
         if item is None:
             return None
         bucket = str(zlib.crc32(name.encode(errors="replace")) % NAME_BUCKETS) if name else NO_KEY
-        key = item.key_for(_network(address), bucket)
+        key = item.key_for(network_of(address), bucket)
         if count:
             failed = await self._strangers.incr(key, item.get_expiry())
         else:
             failed = await self._strangers.get(key)
         return self._spent(item, failed, await self._strangers.get_expiry(key))
+
+    async def delay(self, address: str) -> None:
+        """Wait before a failure over the limit is answered, unless many of this address wait already."""
+        network = network_of(address)
+        waiting = self._delayed.get(network, 0)
+        if waiting >= MAX_DELAYED:
+            return
+        self._delayed[network] = waiting + 1
+        try:
+            await asyncio.sleep(DELAY_SECONDS)
+        finally:
+            self._delayed[network] -= 1
+            if not self._delayed[network]:
+                del self._delayed[network]
 
     async def is_first_use(self, token: str, seconds: int) -> bool | None:
         """Whether no process has seen this token for so many seconds; None without Redis."""
@@ -151,26 +177,17 @@ class RateLimits:
                     "redis is out of reach: each process counts for itself", error=type(error).__name__
                 )
             self._shared_retry_at = time.monotonic() + REDIS_PAUSE_SECONDS
+            if self._part is not None:
+                self._part.fails("redis is out of reach: each process counts requests for itself")
             return None
         if self._shared_retry_at:
             log.info("redis answers again")
             self._shared_retry_at = 0.0
+            if self._part is not None:
+                self._part.works()
         return answer
 
 
 def redis_storage(url: str) -> RedisStorage:
     """A storage in the Redis at `url` (`redis://` or `rediss://`). Connects with its first use."""
     return RedisStorage(f"async+{url}", implementation="redispy", key_prefix="coordinator")
-
-
-def _network(address: str) -> str:
-    """The customer behind an address: the address itself, or the network of an IPv6 address."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(int(parsed) >> (128 - IPV6_NETWORK))
-    return address

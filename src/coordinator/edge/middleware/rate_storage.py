@@ -26,7 +26,7 @@ class LocalStorage(Storage):
     def __init__(self) -> None:
         super().__init__()
         self._counters: dict[str, tuple[int, float]] = {}
-        """The count, and the Unix time at which it expires, in seconds."""
+        """The count, and when it expires: monotonic, since a clock that is set back must lock nobody out."""
         self._calls = 0
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ class LocalStorage(Storage):
         return ()
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        now = time.time()
+        now = time.monotonic()
         self._calls += 1
         if self._calls % SWEEP_CALLS == 0:
             self._counters = {k: c for k, c in self._counters.items() if c[1] > now}
@@ -51,10 +51,12 @@ class LocalStorage(Storage):
 
     async def get(self, key: str) -> int:
         count, ends = self._counters.get(key, (0, 0.0))
-        return count if ends > time.time() else 0
+        return count if ends > time.monotonic() else 0
 
     async def get_expiry(self, key: str) -> float:
-        return self._counters.get(key, (0, time.time()))[1]
+        """Unix seconds, as the library's storages tell it."""
+        now = time.monotonic()
+        return time.time() + self._counters.get(key, (0, now))[1] - now
 
     async def check(self) -> bool:
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from coordinator.edge.models.base import Moment, View
 
@@ -34,6 +34,13 @@ class StatsView(View):
     followers: dict[str, FollowerView]
 
 
+class PartView(View):
+    """Whether a part worked lately, and why not."""
+
+    ok: bool
+    reason: str | None = None
+
+
 class HealthView(View):
     """The coordinator's health; `reasons` lists its problems."""
 
@@ -41,3 +48,6 @@ class HealthView(View):
 
     status: Literal["ok", "failing"]
     reasons: list[str]
+    warnings: list[str] = Field(default_factory=list)
+    """Problems that keep no request out."""
+    parts: dict[str, PartView] = Field(default_factory=dict)

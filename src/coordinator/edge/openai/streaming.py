@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from coordinator.application.live.progress import Progress
 from coordinator.domain.errors import Refusal
 from coordinator.edge.http.problems import Problem, internal_problem
+from coordinator.edge.http.stored_payloads import Joined, Pieces
 from coordinator.edge.openai.deltas import Delta, DeltaParser, SentAnswers
 from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, timed_out
@@ -24,7 +24,7 @@ KEEP_ALIVE_S: Final = 5.0
 """Of silence, after which a comment is sent. Until the first one, the answer may still become an error."""
 _COMMENT: Final = b": waiting\n\n"
 DONE: Final = b"data: [DONE]\n\n"
-Pieces = AsyncGenerator[Delta | Done | None, None]
+Answers = AsyncGenerator[Delta | Done | None, None]
 Chunks = Callable[[Delta | Done], list[dict[str, Any]]]
 
 log = structlog.get_logger("edge")
@@ -91,7 +91,7 @@ async def follow(
 
 async def respond(
     runner: Runner,
-    pieces: Pieces,
+    pieces: Answers,
     chunks: Chunks,
     end: bytes = DONE,
 ) -> Response:
@@ -105,28 +105,16 @@ async def respond(
     return CompletionStream(first, events, runner.job_id)
 
 
-class CompletionStream(StreamingResponse):
+class CompletionStream(Pieces):
     """Server-sent events. However it ends, the events' source is closed."""
 
     def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], job_id: UUID) -> None:
-        async def all_of_them() -> AsyncIterator[bytes]:
-            yield first
-            async for event in events:
-                yield event
-
-        self._events = events
         # Proxies that buffer answers would delay tokens.
         headers = {"X-Accel-Buffering": "no", JOB_HEADER: str(job_id)}
-        super().__init__(all_of_them(), media_type="text/event-stream", headers=headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._events.aclose()
+        super().__init__(Joined(first, events), media_type="text/event-stream", headers=headers)
 
 
-async def _events(pieces: Pieces, chunks: Chunks, end: bytes) -> AsyncGenerator[bytes, None]:
+async def _events(pieces: Answers, chunks: Chunks, end: bytes) -> AsyncGenerator[bytes, None]:
     begun = False
     try:
         async for piece in pieces:

@@ -86,7 +86,7 @@ command_route(
         },
         "metrics": {"gpu_milliseconds": 1840},
     },
-    refused=(*_REFUSED_CLAIM, Code.INVALID_STATEMENT, Code.BLOB_NOT_FOUND),
+    refused=(*_REFUSED_CLAIM, Code.INVALID_STATEMENT, Code.INVALID_RESULT, Code.BLOB_NOT_FOUND),
 )
 command_route(
     router,

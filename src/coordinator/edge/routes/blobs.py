@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from coordinator.application.payloads.bodies import refs_in
 from coordinator.application.ports import PayloadKind
@@ -21,7 +21,7 @@ from coordinator.edge.http.bodies import declared_length, incoming
 from coordinator.edge.http.credentials import Anyone
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import may_read, reply
-from coordinator.edge.http.stored_payloads import begun, stored_payload
+from coordinator.edge.http.stored_payloads import Pieces, begun, stored_payload
 from coordinator.edge.http.uploads import store_upload
 from coordinator.edge.models.jobs import BlobView
 
@@ -67,7 +67,7 @@ async def head_blob(context: Context, principal: Anyone, sha256: Sha256) -> Resp
 
 @router.get(
     "/jobs/{job_id}/blobs/{sha256}",
-    response_class=StreamingResponse,
+    response_class=Pieces,
     summary="Download a blob of a job",
     description="For the job's client, blobs of its payload or result; for the miner that holds the job, "
     "blobs of its payload.",
@@ -83,7 +83,7 @@ async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sh
     info = await context.blobs.stat(sha256)
     if info is None:
         raise _not_found()
-    return StreamingResponse(
+    return Pieces(
         await begun(context.blobs.get(sha256)),
         media_type="application/octet-stream",
         headers={
@@ -91,6 +91,7 @@ async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sh
             "Content-Disposition": "attachment",
             "ETag": f'"{sha256}"',
         },
+        counted=context.open_connections.stream(principal),
     )
 
 

@@ -100,6 +100,14 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
         if follower.status == "leading":
             lag.add_metric([name], max(0, metrics.position - follower.position))
     yield from (position, lag, status)
+    up = GaugeMetricFamily("coordinator_part_up", "Whether a part works, as in /health.", labels=["part"])
+    failures = CounterMetricFamily(
+        "coordinator_part_failures", "How often a part began to fail.", labels=["part"]
+    )
+    for name, part in metrics.parts.items():
+        up.add_metric([name], part.ok)
+        failures.add_metric([name], part.failures)
+    yield from (up, failures)
     if metrics.bus is not None:
         yield from _of_bus(metrics.bus)
     if metrics.work is not None:

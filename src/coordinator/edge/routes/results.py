@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, Header, Query
 from pydantic_core import to_json
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from coordinator.application.ports import StoredPayload
 from coordinator.domain.errors import Code
@@ -20,7 +20,7 @@ from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.job_wait import WAIT_SCHEMA, final_job, wait_asked
 from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.reading import POSITION_HEADER, Position, find_job, reply
-from coordinator.edge.http.stored_payloads import begun, joined, result_blob, stored_payload
+from coordinator.edge.http.stored_payloads import Joined, Pieces, begun, result_blob, stored_payload
 from coordinator.edge.models.base import moment, rfc3339
 from coordinator.edge.models.jobs import JobResult, Receipt, ReceiptPage
 from coordinator.edge.state.rows import JobRow
@@ -66,7 +66,7 @@ async def get_result(
     if blob is None:
         return Response(before + stored.body + after, headers=headers, media_type="application/json")
     pieces = await begun(context.blobs.get(blob))
-    return StreamingResponse(joined(before, pieces, after), headers=headers, media_type="application/json")
+    return Pieces(Joined(before, pieces, after), headers=headers, media_type="application/json")
 
 
 @router.get(

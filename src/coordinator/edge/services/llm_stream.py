@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,9 +16,9 @@ from coordinator.domain.messages import Principal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.job_wait import final_job
-from coordinator.edge.http.stored_payloads import result_pieces
+from coordinator.edge.http.stored_payloads import closed, result_pieces
 from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, IdempotencyKey, accept, headers_of
-from coordinator.edge.live.events_stream import STREAM_HEADERS, EventStream, follow_job
+from coordinator.edge.live.events_stream import STREAM_HEADERS, EventStream, event_stream, follow_job
 from coordinator.edge.models.jobs import JobError
 from coordinator.edge.services.typed_route import read_job, request_body
 from coordinator.services.llm_inference import SERVICE, StreamedInference
@@ -46,17 +47,19 @@ router = APIRouter()
 async def stream_inference(
     request: Request, context: Context, principal: Client, idempotency_key: IdempotencyKey = None
 ) -> Response:
+    context.open_connections.check_stream(principal)
     fields = await read_job(request, context, principal, StreamedInference, SERVICE)
     submitted = await accept(request, context, principal, fields, idempotency_key)
     pieces = _stream(request, context, principal, submitted.job_id)
-    return EventStream(pieces, headers={**STREAM_HEADERS, **headers_of(submitted)})
+    return event_stream(context, principal, pieces, {**STREAM_HEADERS, **headers_of(submitted)})
 
 
 async def _stream(
     request: Request, context: EdgeContext, principal: Principal, job_id: UUID
 ) -> AsyncIterator[bytes]:
-    async for event in follow_job(request, context, job_id):
-        yield event
+    async with contextlib.aclosing(follow_job(request, context, job_id)) as events:
+        async for event in events:
+            yield event
     # The end is in the log; the read models have it a moment later.
     row = await final_job(context, principal, job_id, context.limits.at_least_seconds)
     if not row.is_final:
@@ -70,6 +73,9 @@ async def _stream(
         return
     # The stored result is one line, as an event's data must be.
     yield b"event: result\ndata: " + json.dumps(message)[:-1].encode() + b', "result": '
-    async for piece in found:
-        yield piece
+    try:
+        async for piece in found:
+            yield piece
+    finally:
+        await closed(found)
     yield b"}\n\n"

@@ -4,8 +4,11 @@ An executor gets a `Work`, and returns an `Outcome` or raises ExecutorError. It 
 leases or signatures. Third parties add executors through the entry point group `coordinator.executors`.
 """
 
+import fcntl
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,6 +18,7 @@ from typing import Any, Final, Protocol, Self
 import structlog
 from pydantic import ValidationError
 
+from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.services.base import KnownService, OutputFile, P
 from coordinator.validation import meant_field
 
@@ -26,6 +30,8 @@ EXECUTOR_TIMEOUT: Final = "EXECUTOR_TIMEOUT"
 EXECUTOR_FAILED: Final = "EXECUTOR_FAILED"
 EXECUTOR_KILLED: Final = "EXECUTOR_KILLED"
 OUTPUT_TOO_LARGE: Final = "OUTPUT_TOO_LARGE"
+RESOURCE_LIMIT: Final = "RESOURCE_LIMIT"
+"""The work needs more memory, disk space or processes than one job may have."""
 UNSUPPORTED: Final = "UNSUPPORTED"
 ENGINE_UNAVAILABLE: Final = "ENGINE_UNAVAILABLE"
 """The executor can't reach its engine. The miner checks the engine at once; if it is still unreachable, the
@@ -62,18 +68,28 @@ class BlobAccess(Protocol):
         """Store a file; its name in the result is the path's last part."""
 
 
+WORKSPACE_PREFIX: Final = "coordinator-job-"
+YOUNG_SECONDS: Final = 60.0
+"""A younger folder may be one that another miner has just made and not yet locked."""
+
+
 class Workspace:
-    """A temporary folder, made at its first use: tiny jobs never make one."""
+    """A temporary folder, made at its first use: tiny jobs never make one.
+
+    It is locked until it is removed, or its process ends: see `remove_left_workspaces`.
+    """
 
     def __init__(self, parent: Path | None = None) -> None:
         self._parent = parent
         self._path: Path | None = None
+        self._lock: int | None = None
 
     @property
     def path(self) -> Path:
         """The folder, mode 0700."""
         if self._path is None:
-            self._path = Path(tempfile.mkdtemp(prefix="job-", dir=self._parent))
+            self._path = Path(tempfile.mkdtemp(prefix=WORKSPACE_PREFIX, dir=self._parent))
+            self._lock = _locked(self._path)
         return self._path
 
     @property
@@ -86,12 +102,47 @@ class Workspace:
         if self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)
             self._path = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+def _locked(folder: Path) -> int | None:
+    """The descriptor that holds the folder's lock; None if another process has it, or it is not ours."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise PermissionError
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def remove_left_workspaces(parent: Path | None = None) -> int:
+    """Remove the folders of miners that were killed; returns their number. Blocks."""
+    removed = 0
+    for folder in Path(parent or tempfile.gettempdir()).glob(f"{WORKSPACE_PREFIX}*"):
+        lock = _locked(folder)
+        if lock is None:
+            continue
+        try:
+            if os.fstat(lock).st_mtime < time.time() - YOUNG_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+        finally:
+            os.close(lock)
+    return removed
 
 
 def _ignore(text: str) -> None:
@@ -116,6 +167,8 @@ class Work:
     blobs: BlobAccess
     progress: Callable[[float, str], None]
     emit: Callable[[str], None] = _ignore
+    share: Share = field(default_factory=whole_machine)
+    """The part of this machine that the work may use; `run_program` holds programs to it."""
 
     @property
     def folder(self) -> Path:

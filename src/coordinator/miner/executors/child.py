@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.miner.executors.base import (
-    EXECUTOR_FAILED,
-    EXECUTOR_KILLED,
-    INPUT_TOO_LARGE,
-    ExecutorError,
-)
+from coordinator.miner.executors.base import EXECUTOR_FAILED, EXECUTOR_KILLED, RESOURCE_LIMIT, ExecutorError
+from coordinator.miner.executors.limits import Bound
 from coordinator.miner.executors.process import run_program
+from coordinator.miner.executors.usage import out_of_memory, too_much_memory
 
 KINDS: Final = ("images", "data")
 PLAN_FILE: Final = "plan.json"
 PING: Final[dict[str, Any]] = {"ping": True}
 """A plan that only checks that the child's libraries can be imported under its limits."""
 CHECK_SECONDS: Final = 60.0
+MAX_ANSWER_BYTES: Final = 4 * 2**20
+"""A longer answer is cut, and so invalid: a result must fit into 1 MiB."""
 _CODE_CHARACTERS: Final = 64
 _DETAIL_CHARACTERS: Final = 300
 
@@ -37,14 +37,15 @@ async def run_in_child(
     *,
     folder: Path,
     timeout_seconds: float,
-    max_memory_bytes: int,
+    max_memory: Bound,
+    max_disk: Bound,
     max_file_bytes: int,
     on_progress: Callable[[float, str], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """The value that the child's work returned.
 
-    Raises ExecutorError: the work's own; INPUT_TOO_LARGE if it ran out of memory, EXECUTOR_TIMEOUT,
-    EXECUTOR_KILLED (a crash, or a kill from outside), EXECUTOR_FAILED.
+    Raises ExecutorError: the work's own; RESOURCE_LIMIT if it ran out of memory or disk space,
+    OUTPUT_TOO_LARGE, EXECUTOR_TIMEOUT, EXECUTOR_KILLED (a crash, or a kill from outside), EXECUTOR_FAILED.
     """
     (folder / PLAN_FILE).write_text(json.dumps(plan))
     answer: list[dict[str, Any]] = []
@@ -67,7 +68,9 @@ async def run_in_child(
         folder=folder,
         timeout_seconds=timeout_seconds,
         max_file_bytes=max_file_bytes,
-        max_memory_bytes=max_memory_bytes,
+        max_memory=max_memory,
+        max_disk=max_disk,
+        max_line_bytes=MAX_ANSWER_BYTES,
         on_stdout=on_line,
     )
     if answer and isinstance(answer[0].get("done"), dict) and finished.returncode == 0:
@@ -75,11 +78,16 @@ async def run_in_child(
         return done
     if answer and isinstance(answer[0].get("error"), list):
         code, detail, retryable = [*answer[0]["error"], "", False][:3]
+        if code == RESOURCE_LIMIT:
+            raise too_much_memory(max_memory)
         raise ExecutorError(str(code)[:_CODE_CHARACTERS], str(detail), retryable=retryable is True)
     if finished.returncode < 0:
-        # A library that does not check its allocations dies like this, too, if memory runs out: no retry.
+        if out_of_memory(finished.stderr):
+            raise too_much_memory(max_memory)
+        # A crash is the input's doing. The system's own kill may be about other programs here.
+        killed = -finished.returncode == signal.SIGKILL
         raise ExecutorError(
-            EXECUTOR_KILLED, f"signal {-finished.returncode} ended the work: a crash, or out of memory"
+            EXECUTOR_KILLED, f"signal {-finished.returncode} ended the work: a crash", retryable=killed
         )
     raise ExecutorError(EXECUTOR_FAILED, "the work ended without a result", retryable=True)
 
@@ -95,6 +103,8 @@ def output_of(folder: Path, name: str) -> Path:
 def _main() -> int:
     kind = sys.argv[1]
     assert kind in KINDS
+    # Python ignores it; here it ends work that writes a file beyond its limit.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
     def send(**message: Any) -> None:
         print(json.dumps(message), flush=True)  # noqa: T201 - the parent reads stdout
@@ -109,7 +119,7 @@ def _main() -> int:
     except ExecutorError as error:
         send(error=[error.code, error.detail[:_DETAIL_CHARACTERS], error.retryable])
     except MemoryError:
-        send(error=[INPUT_TOO_LARGE, "this takes more memory than one job may have", False])
+        send(error=[RESOURCE_LIMIT, "out of memory", False])
     except ImportError as error:
         send(error=[EXECUTOR_FAILED, f"{error.name} is not installed", True])
     except Exception as error:

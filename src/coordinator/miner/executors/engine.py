@@ -313,6 +313,8 @@ class Engine:
         key = self.settings().key
         if key is not None:
             text = text.replace(key.get_secret_value(), "…")
+        # The pattern takes quadratic time, and an engine may repeat a client's whole text.
+        text = text[: 10 * _REFUSAL_CHARACTERS]
         text = re.sub(r"\w+://\S+|(?<!\w)~?/[\w.+-]+(/\S*)?|\b\d{1,3}(\.\d{1,3}){3}(:\d+)?", "…", text)
         return " ".join(text.split())[:_REFUSAL_CHARACTERS]
 

@@ -23,9 +23,11 @@ from coordinator.miner.executors.base import (
     payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
-from coordinator.miner.executors.ffmpeg.arguments import SAFE_INPUT
+from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
+from coordinator.miner.executors.limits import Share
 from coordinator.miner.executors.process import run_program
+from coordinator.miner.executors.usage import out_of_memory, too_much_memory
 from coordinator.services.speech_recognition import (
     SERVICE,
     VRAM_GB,
@@ -39,6 +41,7 @@ SAMPLES_PER_SECOND: Final = 16_000
 """Whisper's own sample rate."""
 MAX_INPUT_BYTES: Final = 2 * 2**30
 MAX_SECONDS: Final = 6 * 3600
+MAX_MEMORY_BYTES: Final = 2 * 2**30
 DECODE_SECONDS: Final = 600.0
 MAX_SEGMENTS: Final = 50_000
 INLINE_BYTES: Final = 512 << 10
@@ -104,7 +107,7 @@ class SpeechExecutor:
         source, sound = work.folder / "input", work.folder / "sound.wav"
         await work.blobs.download(payload.audio_url, source, max_bytes=self._max_input_bytes)
         work.progress(0.0, "decoding")
-        await self._decode(work.folder, source, sound)
+        await self._decode(work.folder, work.share, source, sound)
         source.unlink()
         seconds = await asyncio.to_thread(_seconds_of, sound)
         if seconds > self._max_seconds:
@@ -120,23 +123,29 @@ class SpeechExecutor:
         }
         return Outcome(await _document(work, result), metrics)
 
-    async def _decode(self, folder: Path, source: Path, sound: Path) -> None:
+    async def _decode(self, folder: Path, share: Share, source: Path, sound: Path) -> None:
         program = find_ffmpeg()
         assert program is not None
         # One second more than allowed, to tell too long a sound from one of the greatest length.
         arguments = [
             program,
-            *("-hide_banner", "-nostdin", "-y", "-loglevel", "error", *SAFE_INPUT),
+            *("-hide_banner", "-nostdin", "-y", "-loglevel", "error"),
+            *safe_input(share.processors),
             *("-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
             *("-t", f"{self._max_seconds + 1:g}", "-ac", "1", "-ar", str(SAMPLES_PER_SECOND)),
             *("-c:a", "pcm_s16le", "-f", "wav", f"file:{sound.name}"),
         ]
+        memory, size = share.memory(MAX_MEMORY_BYTES), int((self._max_seconds + 2) * SAMPLES_PER_SECOND * 2)
         finished = await run_program(
             arguments,
             folder=folder,
             timeout_seconds=DECODE_SECONDS,
-            max_file_bytes=int((self._max_seconds + 2) * SAMPLES_PER_SECOND * 2) + 4096,
+            max_file_bytes=size + 4096,
+            max_memory=memory,
+            max_disk=share.disk(self._max_input_bytes + size),
         )
+        if finished.returncode > 0 and out_of_memory(finished.stderr):
+            raise too_much_memory(memory)
         if finished.returncode != 0:
             raise ExecutorError(INVALID_PAYLOAD, "audio_url: no sound that can be decoded")
 

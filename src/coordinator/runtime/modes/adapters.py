@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from coordinator.application.health import Health, Probe
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressWire
@@ -24,7 +25,14 @@ class AmqpEdge(Protocol):
     """An edge that is a component of its own: the AMQP inbox."""
 
     @property
-    def connected(self) -> bool: ...
+    def listening(self) -> bool:
+        """Whether heartbeats are consumed."""
+
+    async def probe_commands(self) -> None:
+        """Raises unless commands are consumed."""
+
+    async def probe_heartbeats(self) -> None:
+        """Raises unless heartbeats are consumed."""
 
     async def start(self) -> None: ...
 
@@ -52,9 +60,9 @@ class Adapters:
     progress: Callable[[LeaseHolders, Keyring, str], ProgressWire]
     """The way of progress to the processes that watch it; they share the secret."""
     connected: Callable[[], bool]
+    listening: Callable[[], bool]
+    """Whether messages of others can reach the broker now: not while it blocks publishers."""
+    probes: Callable[[Health], Sequence[Probe]]
+    """The probes of these adapters."""
     on_reconnect: Callable[[Callable[[], None]], None]
     """Registers a callback for each reconnection to the broker."""
-
-    def problems(self) -> list[str]:
-        """Sentences for `/health`; empty if all is well."""
-        return [] if self.connected() else ["the broker is out of reach"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
+from coordinator.application.background import Background
+from coordinator.application.health import Health, Probe, in_own_thread
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.ports import Gateway
@@ -16,12 +18,21 @@ from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.progress import RabbitProgress
 from coordinator.broker.publisher import RabbitEventSink
 from coordinator.broker.topology import TopologyMismatch, declare_topology
+from coordinator.broker.topology_watch import (
+    WATCH_SECONDS,
+    TopologyWatch,
+    VirtualHostTaken,
+    claim_virtual_host,
+)
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
+from coordinator.storage.connections.probes import PostgresProbe
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.leadership import PostgresLeadership
+from coordinator.storage.tables.log_identity import log_id_of
 from coordinator.storage.tables.postgres import PostgresDatabase
+from coordinator.wire.topology import CONTROL_EXCHANGE, PROGRESS_EXCHANGE, WORK_EXCHANGE
 
 DECLARE_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -43,7 +54,13 @@ def open_standard(settings: Settings) -> Adapters:
     leadership = PostgresLeadership(database_url)
     broker = Broker(settings.amqp_url.get_secret_value())
 
+    probe_write = PostgresProbe(database_url)
+    log_id = log_id_of(database)
+    binding = Background("binding")
+    mended: list[Callable[[Sequence[str]], None]] = []
+
     async def declare() -> None:
+        await claim_virtual_host(broker.connection, log_id)
         await declare_topology(broker.connection, queue_type)
 
     async def declare_again() -> None:
@@ -52,7 +69,7 @@ def open_standard(settings: Settings) -> Adapters:
         for pause in DECLARE_PAUSES_SECONDS:
             try:
                 await declare()
-            except TopologyMismatch:
+            except (TopologyMismatch, VirtualHostTaken):
                 raise
             except Exception as error:
                 logger.warning("broker.not_declared", reason=str(error), again_in=pause)
@@ -64,25 +81,58 @@ def open_standard(settings: Settings) -> Adapters:
     queues = RabbitWorkQueues(broker, queue_type, OFFER_LIFE * settings.offer_timeout_seconds)
     broker.on_reconnect(declare_again)
 
+    def offer_again(missing: Sequence[str]) -> None:
+        if f"exchange {WORK_EXCHANGE}" in missing:
+            queues.reset()  # its bindings went with it
+
+    mended.append(offer_again)
+
+    def probes(health: Health) -> Sequence[Probe]:
+        topology, virtual_host = health.part("topology"), health.part("virtual_host")
+        watch = TopologyWatch(broker, queue_type, topology, virtual_host, log_id)
+        for callback in mended:
+            watch.on_mended(callback)
+        return (
+            Probe(health.part("log_append"), in_own_thread("log-append", probe_write), only_idle=True),
+            Probe(health.part("broker"), broker.probe),
+            Probe(topology, watch.check, WATCH_SECONDS),
+        )
+
     async def start() -> None:
         await broker.start()
         await declare()
 
     async def stop() -> None:
+        await binding.stop()
         await queues.stop()
         await broker.stop()
+        probe_write.close()
         await leadership.close()
         log.close()
         database.close()
         reads.close()
 
     def inbox(gateway: Gateway, keyring: Keyring) -> CommandInbox:
-        return CommandInbox(broker, gateway, keyring, queue_type=queue_type)
+        made = CommandInbox(broker, gateway, keyring, queue_type=queue_type)
+
+        def bind_again(missing: Sequence[str]) -> None:
+            if f"exchange {CONTROL_EXCHANGE}" in missing:
+                binding.spawn(made.bind_control_queues())
+
+        mended.append(bind_again)
+        return made
 
     hints = RabbitHints(broker)
 
     def progress(lease_holders: LeaseHolders, keyring: Keyring, secret: str) -> RabbitProgress:
-        return RabbitProgress(broker, keyring, lease_holders, hints, secret)
+        wire = RabbitProgress(broker, keyring, lease_holders, hints, secret)
+
+        def renew(missing: Sequence[str]) -> None:
+            if f"exchange {PROGRESS_EXCHANGE}" in missing:
+                wire.renew()
+
+        mended.append(renew)
+        return wire
 
     def on_reconnect(callback: Callable[[], None]) -> None:
         broker.on_reconnect(callback)
@@ -100,5 +150,7 @@ def open_standard(settings: Settings) -> Adapters:
         inbox=inbox,
         progress=progress,
         connected=lambda: broker.connected,
+        listening=lambda: broker.listening,
+        probes=probes,
         on_reconnect=on_reconnect,
     )

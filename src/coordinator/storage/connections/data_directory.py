@@ -1,4 +1,4 @@
-"""One process at a time uses a data directory."""
+"""One process at a time uses a data directory, and only its account may enter it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from coordinator.private_files import narrow_entries, private_folder
+
 LOCK_NAME = "lock"
+DATABASE_FILE = "coordinator.db"
+DATABASE_FILES = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
+KNOWN_NAMES = (LOCK_NAME, DATABASE_FILE, "signing.key", "dev-keys.env", "blobs", "miners")
+"""Entries by which an existing directory is known to be a coordinator's."""
 
 
 class DataDirectoryInUse(Exception):
@@ -18,13 +24,16 @@ class DataDirectoryInUse(Exception):
 class DataDirectory:
     """The directory `path`, made if it is missing and locked until `close` or the end of the process.
 
-    Raises DataDirectoryInUse, which names the process that uses it.
+    Its mode is 0700, and its files lose every right of others. Raises DataDirectoryInUse, which names the
+    process that uses it, and NotPrivate if others have a hold on it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._descriptor: int | None = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        private_folder(self.path, known=KNOWN_NAMES)
+        narrow_entries(self.path, plain=(LOCK_NAME, *DATABASE_FILES))
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor: int | None = os.open(self.path / LOCK_NAME, flags, 0o600)
         try:
             # The kernel releases the lock however the process ends, so no stale lock is left behind.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

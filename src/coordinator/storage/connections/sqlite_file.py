@@ -14,6 +14,7 @@ from threading import Lock
 from typing import ClassVar
 
 from coordinator.application.ports import LogUnavailable
+from coordinator.private_files import make_file
 
 WRITE_LOCK_SECONDS = 10.0
 BUSY_SECONDS = 5.0  # for other processes; the data directory's lock makes those rare
@@ -41,6 +42,9 @@ class SqliteFile:
     def open(cls, path: str | Path) -> SqliteFile:
         resolved = Path(path).resolve()
         with cls._opening:
+            if resolved not in cls._opened and resolved.parent.is_dir():
+                # SQLite gives the files beside it the same mode.
+                make_file(resolved)
             file = cls._opened.setdefault(resolved, cls(resolved))
             file._users += 1
             return file

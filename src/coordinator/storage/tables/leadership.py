@@ -49,6 +49,9 @@ class LocalLeadership:
     def holds(self, name: str) -> bool:
         return name in self._held
 
+    def led_elsewhere(self, name: str) -> bool:
+        return False
+
     async def release(self, name: str) -> None:
         self._held.discard(name)
 
@@ -62,6 +65,8 @@ class PostgresLeadership:
     def __init__(self, url: str) -> None:
         self._arguments = connection_arguments(url, LEADER_APPLICATION)
         self._held: set[str] = set()
+        self._refused_at: dict[str, float] = {}
+        """When another process last turned out to hold a name."""
         self._wanted: dict[str, set[asyncio.Future[None]]] = {}
         self._to_release: set[str] = set()
         self._answered_at = 0.0
@@ -91,6 +96,9 @@ class PostgresLeadership:
 
     def holds(self, name: str) -> bool:
         return name in self._held and self._fresh()
+
+    def led_elsewhere(self, name: str) -> bool:
+        return _now() - self._refused_at.get(name, -IDLE_SECONDS) < IDLE_SECONDS
 
     async def release(self, name: str) -> None:
         if name in self._held:
@@ -147,6 +155,8 @@ class PostgresLeadership:
             for name in [name for name, waiting in self._wanted.items() if waiting]:
                 if await self._ask(connection, _TRY, LEADER_LOCK_CLASS, name):
                     self._take(name)
+                else:
+                    self._refused_at[name] = _now()
             await self._ask(connection, _PING)
             self._wake.clear()
             with contextlib.suppress(TimeoutError):

@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from coordinator.edge.http.bodies import read_object
+from coordinator.edge.http.stored_payloads import Pieces
 from coordinator.edge.openai.answers import job_header, openai_responses
 from coordinator.edge.openai.embeddings.vectors import encoded_rows, vectors_of_file, vectors_of_lists
 from coordinator.edge.openai.errors import TAG
@@ -106,10 +107,10 @@ async def create_embedding(request: Request, runner: RunnerOfRequest) -> Respons
     }
     pieces = _pieces(rows, tail)
     # As a stream: thousands of vectors take a hundred megabytes as JSON.
-    return StreamingResponse(pieces, headers=job_header(done.job_id), media_type="application/json")
+    return Pieces(pieces, headers=job_header(done.job_id), media_type="application/json")
 
 
-async def _pieces(rows: Iterator[str], tail: dict[str, Any]) -> AsyncIterator[str]:
+async def _pieces(rows: Iterator[str], tail: dict[str, Any]) -> AsyncIterator[bytes]:
     """An EmbeddingList as JSON, made in a thread."""
 
     def some(first: int) -> tuple[str, int]:
@@ -119,12 +120,12 @@ async def _pieces(rows: Iterator[str], tail: dict[str, Any]) -> AsyncIterator[st
             made.append(f'{{"object":"embedding","index":{index},"embedding":{row}}}')
         return ",".join(made), len(made)
 
-    yield '{"object":"list","data":['
+    yield b'{"object":"list","data":['
     index = 0
     while True:
         text, count = await asyncio.to_thread(some, index)
         if not count:
             break
-        yield f",{text}" if index else text
+        yield (f",{text}" if index else text).encode()
         index += count
-    yield f"],{json.dumps(tail)[1:]}"
+    yield f"],{json.dumps(tail)[1:]}".encode()

@@ -29,9 +29,11 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.ffmpeg.arguments import SAFE_INPUT
+from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
+from coordinator.miner.executors.limits import Share
 from coordinator.miner.executors.process import run_program
+from coordinator.miner.executors.usage import out_of_memory, too_much_memory
 from coordinator.services.audio_processing import SERVICE, AudioPayload, ProcessedAudio
 
 TIMEOUT_SECONDS: Final = 900.0
@@ -40,8 +42,10 @@ MAX_INPUT_BYTES: Final = 2 * 2**30
 MAX_SECONDS: Final = 3 * 3600
 """The longest sound, before and after each stage: slowed down it may become four times as long."""
 MAX_STAGE_BYTES: Final = 8 * 2**30
-_RATE: Final = re.compile(r"Stream #0:\S+ *.*Audio: .*?, (\d{3,6}) Hz")
-_LOUDNESS: Final = re.compile(r"^\s+I:\s+(-?[0-9.]+|-inf|nan) LUFS", re.MULTILINE)
+MAX_MEMORY_BYTES: Final = 2 * 2**30
+MAX_DISK_BYTES: Final = MAX_INPUT_BYTES + 2 * MAX_STAGE_BYTES
+_RATE: Final = re.compile(r", (\d{3,6}) Hz")
+_LOUDNESS: Final = re.compile(r"^ +I: +(-?[0-9.]+|-inf|nan) LUFS", re.MULTILINE)
 _WRITTEN: Final = re.compile(r"out_time_us=(\d+)")
 
 
@@ -73,8 +77,8 @@ class AudioExecutor:
         """The result is ProcessedAudio, without a loudness if it is silent.
 
         Raises ExecutorError: INVALID_PAYLOAD (also a file without sound), UNSUPPORTED (`separate`),
-        INPUT_TOO_LARGE, EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED, OUTPUT_TOO_LARGE, and the errors
-        of downloads and uploads.
+        INPUT_TOO_LARGE, RESOURCE_LIMIT, EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED,
+        OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
         payload = payload_of(SERVICE, work)
         check_possible(payload)
@@ -84,7 +88,7 @@ class AudioExecutor:
 
         # 1. Decode to plain samples: after this nothing reads the client's file.
         work.progress(0.0, "decoding")
-        stages = _Stages(work.folder, self._timeout_seconds, self._max_seconds)
+        stages = _Stages(work.folder, work.share, self._timeout_seconds, self._max_seconds)
         sound = await stages.decode(source)
         source.unlink()
         # 2. Apply the operations, as many at a time as need no measuring in between.
@@ -113,8 +117,9 @@ class AudioExecutor:
 class _Stages:
     """Runs of ffmpeg one after the other, with the sound as float samples in a file between them."""
 
-    def __init__(self, folder: Path, timeout_seconds: float, max_seconds: float) -> None:
+    def __init__(self, folder: Path, share: Share, timeout_seconds: float, max_seconds: float) -> None:
         self._folder = folder
+        self._share = share
         self._timeout_seconds = timeout_seconds
         self._max_seconds = max_seconds
         self._current = folder / "stage-0.w64"
@@ -123,7 +128,16 @@ class _Stages:
 
     async def decode(self, source: Path) -> Sound:
         """Decode the client's file to samples. Raises INVALID_PAYLOAD if it has no sound."""
-        arguments = [*SAFE_INPUT, "-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"]
+        arguments = [
+            *safe_input(self._share.processors),
+            "-i",
+            f"file:{source.name}",
+            "-map",
+            "0:a:0",
+            "-vn",
+            "-sn",
+            "-dn",
+        ]
         sound = await self._run([*arguments, *self._samples([])], self._current, untrusted=True)
         if sound.seconds > self._max_seconds:
             raise ExecutorError(INPUT_TOO_LARGE, f"the sound is longer than {self._max_seconds:g} s")
@@ -167,17 +181,22 @@ class _Stages:
         if program is None:
             raise ExecutorError(UNSUPPORTED, "ffmpeg is no longer installed", retryable=True)
         written: list[str] = []
+        memory = self._share.memory(MAX_MEMORY_BYTES)
         finished = await run_program(
             [program, "-hide_banner", "-nostdin", "-y", "-nostats", "-progress", "pipe:1", *arguments],
             folder=self._folder,
             timeout_seconds=self._timeout_seconds,
             max_file_bytes=MAX_STAGE_BYTES,
+            max_memory=memory,
+            max_disk=self._share.disk(MAX_DISK_BYTES),
             on_stdout=written.append,
         )
         if finished.returncode < 0:
             raise ExecutorError(
                 EXECUTOR_KILLED, f"ffmpeg was ended by signal {-finished.returncode}", retryable=True
             )
+        if finished.returncode > 0 and out_of_memory(finished.stderr):
+            raise too_much_memory(memory)
         size = await asyncio.to_thread(lambda: target.stat().st_size if target.exists() else 0)
         times = [int(found[1]) for line in written if (found := _WRITTEN.search(line))]
         if finished.returncode > 0 or not size or not times or not times[-1]:
@@ -186,8 +205,17 @@ class _Stages:
             raise ExecutorError(EXECUTOR_FAILED, "the operations left no sound, or ffmpeg failed")
         if not untrusted and times[-1] > self._max_seconds * 1e6:
             raise ExecutorError(OUTPUT_TOO_LARGE, f"the sound becomes longer than {self._max_seconds:g} s")
-        if rate := _RATE.search(finished.stderr):
-            self._rate = int(rate[1])
+        self._rate = rate_in(finished.stderr) or self._rate
         loudness = _LOUDNESS.findall(finished.stderr)
         measured = float(loudness[-1]) if loudness else SILENCE_LUFS
         return Sound(times[-1] / 1e6, self._rate, measured if measured > SILENCE_LUFS else SILENCE_LUFS)
+
+
+def rate_in(messages: str) -> int | None:
+    """The samples per second of the first sound in ffmpeg's messages, which repeat the tags of its file."""
+    for line in messages.splitlines():
+        stream, found, sound = line.partition(" Audio: ")
+        if found and stream.startswith("  Stream #0:"):
+            rate = _RATE.search(sound)
+            return int(rate[1]) if rate else None
+    return None

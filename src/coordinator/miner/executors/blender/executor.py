@@ -112,6 +112,7 @@ class BlenderExecutor:
                     [program, "--version"],
                     folder=Path(folder),
                     timeout_seconds=CHECK_SECONDS,
+                    limits_data=False,
                     on_stdout=lines.append,
                 )
             except ExecutorError as error:
@@ -138,7 +139,7 @@ class BlenderExecutor:
 
         Raises ExecutorError: INVALID_PAYLOAD (also a file that Blender can't open or that has no camera),
         UNSUPPORTED (no such engine here), EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED,
-        OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
+        RESOURCE_LIMIT, OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
         # 1. Read the payload, and check that this machine can run it.
         payload = payload_of(SERVICE, work)
@@ -168,6 +169,11 @@ class BlenderExecutor:
             folder=work.folder,
             timeout_seconds=self._timeout_seconds,
             max_file_bytes=MAX_FRAME_BYTES,
+            # A scene may fill a machine; GPUs' drivers reserve memory that nobody uses.
+            max_memory=work.share.memory(),
+            limits_data=False,
+            # The frames, and their archive.
+            max_disk=work.share.disk(MAX_INPUT_BYTES + 2 * self._max_output_bytes),
             on_stdout=watch.line,
         )
         seconds = time.monotonic() - started
@@ -263,7 +269,7 @@ async def _renders(program: str, folder: Path, engine: str) -> bool:
     (folder / "frames").mkdir()
     try:
         finished = await run_program(
-            build_arguments(program, None), folder=folder, timeout_seconds=CHECK_SECONDS
+            build_arguments(program, None), folder=folder, timeout_seconds=CHECK_SECONDS, limits_data=False
         )
     except ExecutorError:
         return False

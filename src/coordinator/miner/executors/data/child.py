@@ -20,6 +20,7 @@ from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, E
 from coordinator.miner.executors.data.text import clean, first_of_similar
 
 MAX_COLUMNS: Final = 10_000
+MAX_HEADER_BYTES: Final = 2**24
 MISSING_MARKS: Final = ["", "NA", "NaN", "nan", "null", "NULL"]
 PARTS: Final = ("train", "validation", "test")
 ROBUST_RANGE: Final = (0.25, 0.75)
@@ -27,14 +28,20 @@ ROBUST_RANGE: Final = (0.25, 0.75)
 
 
 def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[str, Any]:
-    """`{inputs, input_format, steps, split, seed, output_format}` → the result, with `files` for outputs.
+    """`{inputs, input_format, steps, split, seed, output_format, max_cells}` → the result, with `files`.
 
     Raises ExecutorError: INVALID_PAYLOAD for unreadable files and steps that do not fit the columns.
     """
     seed = secrets.randbelow(2**53) if plan["seed"] is None else plan["seed"]
     try:
+        if plan["input_format"] == "csv":
+            for number, path in enumerate(plan["inputs"]):
+                _check_header(path, number)
+        elif plan["input_format"] == "parquet":
+            _check_declared(plan["inputs"], plan["max_cells"])
         table = _read(plan["inputs"], plan["input_format"])
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        _check_memory(error)
         raise ExecutorError(
             INVALID_PAYLOAD, f"inputs: can't be read as {plan['input_format']} ({type(error).__name__})"
         ) from None
@@ -46,6 +53,7 @@ def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[
         try:
             table = _STEPS[step["step"]](table, step, seed + number)
         except (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError) as error:
+            _check_memory(error)
             raise ExecutorError(INVALID_PAYLOAD, f"steps.{number}: {_reason(error)}") from None
         if table.width > MAX_COLUMNS or not table.width:
             raise ExecutorError(INPUT_TOO_LARGE, f"steps.{number}: leaves {table.width} columns")
@@ -85,6 +93,35 @@ def _read(paths: Sequence[str], kind: str) -> pl.DataFrame:
         if table.width > MAX_COLUMNS:
             raise ExecutorError(INPUT_TOO_LARGE, f"inputs.{number}: more than {MAX_COLUMNS} columns")
     return pl.concat(tables, how="vertical_relaxed")
+
+
+def _check_memory(error: Exception) -> None:
+    """Raise MemoryError if Polars has wrapped one in an error of another type."""
+    if "out of memory" in str(error).lower():
+        raise MemoryError from None
+
+
+def _check_header(path: str, number: int) -> None:
+    """Raise ExecutorError for a CSV with far too many columns, before Polars makes a column of each."""
+    with open(path, "rb") as file:
+        header = file.readline(MAX_HEADER_BYTES)
+    if header.count(b",") > 10 * MAX_COLUMNS:
+        raise ExecutorError(INPUT_TOO_LARGE, f"inputs.{number}: more than {MAX_COLUMNS} columns")
+
+
+def _check_declared(paths: Sequence[str], max_cells: int) -> None:
+    """Raise ExecutorError for a table that is too large by its own words, before anything is unpacked."""
+    cells = 0
+    for number, path in enumerate(paths):
+        width = len(pl.read_parquet_schema(path))
+        if width > MAX_COLUMNS:
+            raise ExecutorError(INPUT_TOO_LARGE, f"inputs.{number}: more than {MAX_COLUMNS} columns")
+        rows = pl.scan_parquet(path, glob=False, hive_partitioning=False).select(pl.len()).collect().item()
+        cells += rows * width
+    if cells > max_cells:
+        raise ExecutorError(
+            INPUT_TOO_LARGE, f"inputs: {cells} cells in so few bytes; at most {max_cells} are allowed"
+        )
 
 
 def _write(table: pl.DataFrame, path: Path, kind: str) -> None:

@@ -16,14 +16,25 @@ from coordinator.miner.executors.base import (
     payload_of,
 )
 from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
+from coordinator.miner.executors.limits import whole_machine
 from coordinator.services.data_processing import SERVICE, PreparedData, Tokenize
 
 TIMEOUT_SECONDS: Final = 1800.0
 MAX_INPUT_BYTES: Final = 2 * 2**30
 """For all inputs together."""
 MAX_MEMORY_BYTES: Final = 12 * 2**30
-"""Address space; Polars reserves more of it than it uses."""
+LEAST_MEMORY_BYTES: Final = 768 * 2**20
+MEMORY_PER_INPUT_BYTE: Final = 48
+"""A table in memory, two copies of it, and the compression of its file."""
 MAX_OUTPUT_BYTES: Final = 8 * 2**30
+LEAST_OUTPUT_BYTES: Final = 256 * 2**20
+OUTPUT_PER_INPUT_BYTE: Final = 32
+"""Compressed columns as text, and a column for each category."""
+SLACK_BYTES: Final = 64 * 2**20
+"""One file exceeds its own limit before all together exceed theirs."""
+LEAST_CELLS: Final = 20_000_000
+CELLS_PER_INPUT_BYTE: Final = 100
+"""Columns of one value compress to almost nothing; a file of them alone is no data set."""
 MEDIA_TYPES: Final = {
     "parquet": "application/vnd.apache.parquet",
     "csv": "text/csv",
@@ -55,8 +66,8 @@ class DataExecutor:
         """The result is PreparedData.
 
         Raises ExecutorError: INVALID_PAYLOAD (also for files and columns that a step does not fit),
-        UNSUPPORTED (`tokenize`), INPUT_TOO_LARGE (bytes, memory, columns), EXECUTOR_TIMEOUT,
-        EXECUTOR_KILLED, EXECUTOR_FAILED, and the errors of downloads and uploads.
+        UNSUPPORTED (`tokenize`), INPUT_TOO_LARGE (bytes, cells, columns), RESOURCE_LIMIT, OUTPUT_TOO_LARGE,
+        EXECUTOR_TIMEOUT, EXECUTOR_KILLED, EXECUTOR_FAILED, and the errors of downloads and uploads.
         """
         payload = payload_of(SERVICE, work)
         if any(isinstance(step, Tokenize) for step in payload.steps):
@@ -68,8 +79,12 @@ class DataExecutor:
                 raise ExecutorError(INPUT_TOO_LARGE, f"inputs: more than {self._max_input_bytes} bytes")
             await work.blobs.download(ref, work.folder / name, max_bytes=left)
             left -= (work.folder / name).stat().st_size
-        plan = payload.model_dump(mode="json", by_alias=True) | {"inputs": inputs}
-        done = await self._run(plan, work.folder, self._timeout_seconds, work)
+        size = self._max_input_bytes - left
+        plan = payload.model_dump(mode="json", by_alias=True) | {
+            "inputs": inputs,
+            "max_cells": cells_of(size),
+        }
+        done = await self._run(plan, work.folder, self._timeout_seconds, work, size)
         media_type = MEDIA_TYPES[payload.output_format]
         done["outputs"] = [
             await work.blobs.upload(output_of(work.folder, name), media_type=media_type)
@@ -80,14 +95,28 @@ class DataExecutor:
         return Outcome(result.document(), {"wall_ms": wall_ms, "rows": result.rows_read})
 
     async def _run(
-        self, plan: dict[str, Any], folder: Path, timeout_seconds: float, work: Work | None = None
+        self,
+        plan: dict[str, Any],
+        folder: Path,
+        timeout_seconds: float,
+        work: Work | None = None,
+        size: int = 0,
     ) -> dict[str, Any]:
+        share = work.share if work else whole_machine()
+        memory = min(LEAST_MEMORY_BYTES + MEMORY_PER_INPUT_BYTE * size, MAX_MEMORY_BYTES)
+        output = min(LEAST_OUTPUT_BYTES + OUTPUT_PER_INPUT_BYTE * size, MAX_OUTPUT_BYTES)
         return await run_in_child(
             "data",
             plan,
             folder=folder,
             timeout_seconds=timeout_seconds,
-            max_memory_bytes=MAX_MEMORY_BYTES,
-            max_file_bytes=MAX_OUTPUT_BYTES,
+            max_memory=share.memory(memory),
+            max_disk=share.disk(size + output + SLACK_BYTES),
+            max_file_bytes=output,
             **({"on_progress": work.progress} if work else {}),
         )
+
+
+def cells_of(size: int) -> int:
+    """The most rows times columns that inputs of `size` bytes may declare."""
+    return max(LEAST_CELLS, CELLS_PER_INPUT_BYTE * size)

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from html.parser import HTMLParser
+from functools import cache
 from typing import Any, Final
+
+from coordinator.miner.executors.data.markup import visible_text
 
 BINS: Final = 128
 SHINGLE: Final = 5
 """Characters in a shingle, the unit of comparison."""
 _EMPTY: Final = 2**64
-_SKIPPED: Final = frozenset({"script", "style", "template"})
-
-
-class _Text(HTMLParser):
-    """The visible text of a piece of HTML."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._within = 0
-
-    def handle_starttag(self, tag: str, _: Any) -> None:
-        self._within += tag in _SKIPPED
-        self.parts.append(" ")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._within = max(0, self._within - (tag in _SKIPPED))
-        self.parts.append(" ")
-
-    def handle_data(self, data: str) -> None:
-        if not self._within:
-            self.parts.append(data)
+MAX_MARKS: Final = 30
+"""Combining marks in a row, as in Unicode's stream-safe text (UAX 15): more take quadratic time to sort."""
+MAX_IN_BUCKET: Final = 64
+MAX_COMPARED: Final = 64
+"""Texts with which one text is compared: those that have most in common with it."""
+_GRAPHEME_JOINER: Final = "\u034f"
 
 
 def clean(texts: Iterable[str | None], options: Mapping[str, Any]) -> list[str | None]:
@@ -44,25 +32,40 @@ def clean(texts: Iterable[str | None], options: Mapping[str, Any]) -> list[str |
 
 def _clean(text: str, options: Mapping[str, Any]) -> str:
     if options["strip_html"] and ("<" in text or "&" in text):
-        parser = _Text()
-        parser.feed(text)
-        parser.close()
-        text = "".join(parser.parts)
-    text = unicodedata.normalize(options["unicode"], text)
+        text = visible_text(text)
+    if not text.isascii():
+        text = unicodedata.normalize(options["unicode"], _stream_safe(text))
     if options["lower_case"]:
         text = text.lower()
     return " ".join(text.split()) if options["collapse_spaces"] else text
+
+
+def _stream_safe(text: str) -> str:
+    """The text with a joiner after every MAX_MARKS combining marks in a row; other text is unchanged."""
+    return _long_marks().sub(rf"\g<0>{_GRAPHEME_JOINER}", text)
+
+
+@cache
+def _long_marks() -> re.Pattern[str]:
+    marks = "".join(
+        re.escape(chr(code))
+        for code in range(sys.maxunicode + 1)
+        if unicodedata.combining(unicodedata.normalize("NFKD", chr(code))[0])
+    )
+    return re.compile(f"[{marks}]{{{MAX_MARKS}}}(?=[{marks}])")
 
 
 def first_of_similar(texts: Iterable[str | None], similarity: float) -> list[bool]:
     """For each text, whether to keep it: no kept text before it is so similar. Missing texts are kept.
 
     Similarity is the share of equal bins of one-permutation MinHash signatures over shingles, which
-    estimates Jaccard's index (Li, Owen, Zhang 2012). At 1 only equal texts count.
+    estimates Jaccard's index (Li, Owen, Zhang 2012). At 1 only equal texts count. Each text is compared with
+    a bounded number of others, so that texts with a common part do not take quadratic time.
     """
     kept: list[bool] = []
     known: set[str] = set()
-    buckets: dict[tuple[int, tuple[int, ...]], list[list[int]]] = {}
+    signatures: list[list[int]] = []
+    buckets: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for text in texts:
         if text is None:
             kept.append(True)
@@ -72,11 +75,15 @@ def first_of_similar(texts: Iterable[str | None], similarity: float) -> list[boo
         if fresh and similarity < 1:
             signature = _signature(text)
             bands = _bands(signature, similarity)
-            near = {id(other): other for band in bands for other in buckets.get(band, ())}
-            fresh = not any(_similarity(signature, other) >= similarity for other in near.values())
+            near = Counter(number for band in bands for number in buckets.get(band, ()))
+            nearest = (signatures[number] for number, _ in near.most_common(MAX_COMPARED))
+            fresh = not any(_similarity(signature, other) >= similarity for other in nearest)
             if fresh:
                 for band in bands:
-                    buckets.setdefault(band, []).append(signature)
+                    bucket = buckets.setdefault(band, [])
+                    if len(bucket) < MAX_IN_BUCKET:
+                        bucket.append(len(signatures))
+                signatures.append(signature)
         kept.append(fresh)
     return kept
 

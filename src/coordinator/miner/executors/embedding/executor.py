@@ -37,6 +37,7 @@ from coordinator.services.text_embedding import (
 )
 
 MAX_FILE_BYTES: Final = 2**30
+MAX_OUTPUT_BYTES: Final = 16 * 2**30
 MAX_ROWS: Final = 2_000_000
 BATCH: Final = 64
 INLINE_NUMBERS: Final = 16_384
@@ -158,7 +159,7 @@ class EmbeddingExecutor:
         source, target = work.folder / "texts", work.folder / "embeddings.npy"
         await work.blobs.download(payload.input_url or "", source, max_bytes=self._max_file_bytes)
         total, read, tokens = max(1, source.stat().st_size), 0, 0
-        with VectorFile(target) as file:
+        with VectorFile(target, work.share.disk(MAX_OUTPUT_BYTES).bytes) as file:
             async for texts in _batches(source):
                 done = await self._embed(payload, texts)
                 await asyncio.to_thread(file.write, done.vectors)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from coordinator.miner.executors.base import EXECUTOR_FAILED, ExecutorError
+from coordinator.miner.executors.base import EXECUTOR_FAILED, OUTPUT_TOO_LARGE, ExecutorError
 
 _HEADER_BYTES: Final = 128
 _MAGIC: Final = b"\x93NUMPY\x01\x00"
@@ -16,8 +16,9 @@ _MAGIC: Final = b"\x93NUMPY\x01\x00"
 class VectorFile:
     """A float32 array of `rows` × `width`, little endian; the header is written when it is closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
+        self._max_bytes = max_bytes
         self.rows = 0
         self.width = 0
 
@@ -35,10 +36,14 @@ class VectorFile:
         self._file.close()
 
     def write(self, vectors: Sequence[Sequence[float]]) -> None:
-        """Add rows. Raises ExecutorError if their width differs from the previous rows'."""
+        """Add rows. Raises ExecutorError: OUTPUT_TOO_LARGE, or if their width differs from the previous."""
         for vector in vectors:
             self.width = self.width or len(vector)
             if len(vector) != self.width:
                 raise ExecutorError(EXECUTOR_FAILED, "the vectors differ in length", retryable=True)
+            if 4 * self.width * (self.rows + 1) > self._max_bytes:
+                raise ExecutorError(
+                    OUTPUT_TOO_LARGE, f"the vectors take more than {self._max_bytes} bytes; send fewer texts"
+                )
             self._file.write(struct.pack(f"<{self.width}f", *vector))
             self.rows += 1

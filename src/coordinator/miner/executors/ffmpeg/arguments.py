@@ -61,11 +61,28 @@ DEMUXERS: Final = (
 )
 MAX_PIXELS: Final = 9998 * 9998
 """The decoder refuses larger frames before it allocates memory for them."""
-SAFE_INPUT: Final = (
-    *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS),
-    *("-max_pixels", str(MAX_PIXELS)),
-)
-"""Before every `-i`: so an input can't name other files to read, nor use all the memory."""
+MAX_VIDEO_PIXELS: Final = 8192 * 4352
+"""The same for videos, of which decoder and encoder hold a hundred frames at a time."""
+MAX_STREAMS: Final = 100
+MAX_ALLOCATION_BYTES: Final = 2**30
+MAX_THREADS: Final = 8
+"""Of a decoder or an encoder: each thread holds some frames, and more threads gain little."""
+MAX_SECONDS: Final = 24 * 3600
+"""The longest output: two frames may be years apart, and the gap is filled with copies."""
+
+
+def safe_input(threads: int, *, max_pixels: int = MAX_PIXELS) -> list[str]:
+    """Options before `-i`: so an input can't name other files to read, nor use all memory and processors."""
+    return [
+        *("-max_alloc", str(MAX_ALLOCATION_BYTES), "-filter_threads", str(_threads(threads))),
+        *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS),
+        *("-max_pixels", str(max_pixels), "-max_streams", str(MAX_STREAMS)),
+        *("-threads", str(_threads(threads))),
+    ]
+
+
+def _threads(processors: int) -> int:
+    return max(1, min(processors, MAX_THREADS))
 
 
 def codecs_of(payload: VideoPayload) -> tuple[str, ...]:
@@ -87,21 +104,25 @@ def build_arguments(
     source: str,
     target: str,
     max_output_bytes: int,
+    threads: int = MAX_THREADS,
 ) -> list[str]:
     """The whole argument list. `encoders` are ffmpeg's; `source` and `target` are file names.
 
-    ffmpeg stops, with success, once the output exceeds the limit of `-fs`: the caller must check the size.
+    ffmpeg stops, with success, once the output exceeds the limit of `-fs` or MAX_SECONDS: the caller must
+    check both. `threads` is the number of processors that it may use.
     Raises KeyError for a codec without an encoder.
     """
     chosen = {codec: _encoder(codec, encoders) for codec in codecs_of(payload)}
+    one_frame = isinstance(payload, Thumbnail)
     seek = ["-ss", f"{payload.at_seconds:.3f}"] if isinstance(payload, Thumbnail) else []
     return [
         program,
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "info", "-nostats", "-progress", "pipe:1"),
-        *SAFE_INPUT,
+        *safe_input(threads, max_pixels=MAX_PIXELS if one_frame else MAX_VIDEO_PIXELS),
         *seek,
         *("-i", f"file:{source}"),
         *_output_arguments(payload, chosen),
+        *("-threads", str(_threads(threads)), "-t", str(MAX_SECONDS + 1)),
         *("-sn", "-dn", "-fs", str(max_output_bytes + 1)),
         *("-f", _MUXERS.get(payload.output_format, payload.output_format)),
         f"file:{target}",

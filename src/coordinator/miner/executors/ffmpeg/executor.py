@@ -12,6 +12,7 @@ from typing import Final
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_KILLED,
+    INPUT_TOO_LARGE,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
@@ -19,17 +20,33 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.ffmpeg.arguments import ENCODERS, MEDIA_TYPES, build_arguments, codecs_of
+from coordinator.miner.executors.ffmpeg.arguments import (
+    ENCODERS,
+    MAX_PIXELS,
+    MAX_SECONDS,
+    MAX_VIDEO_PIXELS,
+    MEDIA_TYPES,
+    build_arguments,
+    codecs_of,
+)
+from coordinator.miner.executors.limits import Bound
 from coordinator.miner.executors.process import Finished, run_program
+from coordinator.miner.executors.usage import out_of_memory, too_much_memory
 from coordinator.services.video_transcoding import SERVICE, TranscodedMedia
 
 TIMEOUT_SECONDS: Final = 600.0
 CHECK_TIMEOUT_SECONDS: Final = 30.0
 MAX_BYTES: Final = 5 * 2**30
+MAX_MEMORY_BYTES: Final = 6 * 2**30
+"""For 8K video; 4K takes a third of it."""
+LEAST_MEMORY_BYTES: Final = 2 * 2**30
+MEMORY_PER_INPUT_BYTE: Final = 512
+"""Real pictures take many bytes a frame; a small file of large ones is made to fill memory."""
 _SLACK_BYTES: Final = 16 * 2**20
 """ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
 """Without these the service's default job would fail."""
+_TOO_MANY_PIXELS: Final = "exceeds specified max pixel count"
 _DURATION: Final = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _ENCODER_LINE: Final = re.compile(r"^ [VAS][F.][S.][X.][B.][D.] (\S+)", re.MULTILINE)
 
@@ -84,9 +101,10 @@ class FfmpegExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is TranscodedMedia.
 
-        Raises ExecutorError: INVALID_PAYLOAD, UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT,
-        EXECUTOR_FAILED (ffmpeg could not do it: another attempt will not help), EXECUTOR_KILLED (killed from
-        outside), OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
+        Raises ExecutorError: INVALID_PAYLOAD, INPUT_TOO_LARGE (also for frames of too many pixels),
+        UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT, EXECUTOR_FAILED (ffmpeg could not do
+        it: another attempt will not help), EXECUTOR_KILLED (killed from outside), RESOURCE_LIMIT,
+        OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
         # 1. Read the payload, and check that this machine can run it.
         payload = payload_of(SERVICE, work)
@@ -112,12 +130,18 @@ class FfmpegExecutor:
             source=source.name,
             target=target.name,
             max_output_bytes=self._max_output_bytes,
+            threads=work.share.processors,
         )
+        memory = work.share.memory(memory_of(source.stat().st_size))
         finished = await run_program(
             arguments,
             folder=work.folder,
             timeout_seconds=self._timeout_seconds,
             max_file_bytes=self._max_output_bytes + _SLACK_BYTES,
+            max_memory=memory,
+            max_disk=work.share.disk(self._max_input_bytes + self._max_output_bytes + _SLACK_BYTES),
+            # A GPU's driver reserves memory that nobody uses.
+            limits_data=not any(argument.endswith("_nvenc") for argument in arguments),
             on_stdout=watch.progress_line,
             on_stderr=watch.log_line,
         )
@@ -125,7 +149,9 @@ class FfmpegExecutor:
 
         # 4. Store the output.
         size = await asyncio.to_thread(_size, target)
-        self._check_finished(finished, size)
+        self._check_finished(finished, size, memory)
+        if watch.done_us > MAX_SECONDS * 1_000_000:
+            raise ExecutorError(OUTPUT_TOO_LARGE, f"the output becomes longer than {MAX_SECONDS} s")
         output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
         timed = payload.operation != "thumbnail" and watch.done_us
         result = TranscodedMedia(
@@ -135,7 +161,7 @@ class FfmpegExecutor:
         )
         return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size or 0})
 
-    def _check_finished(self, finished: Finished, size: int | None) -> None:
+    def _check_finished(self, finished: Finished, size: int | None, memory: Bound) -> None:
         """Raise ExecutorError unless the run succeeded."""
         if size is not None and size > self._max_output_bytes:
             raise ExecutorError(
@@ -145,12 +171,24 @@ class FfmpegExecutor:
             raise ExecutorError(
                 EXECUTOR_KILLED, f"signal {-finished.returncode} ended ffmpeg", retryable=True
             )
+        if finished.returncode > 0 and out_of_memory(finished.stderr):
+            raise too_much_memory(memory)
+        if finished.returncode > 0 and _TOO_MANY_PIXELS in finished.stderr:
+            raise ExecutorError(
+                INPUT_TOO_LARGE,
+                f"input_url: frames of more than {MAX_VIDEO_PIXELS} pixels, or {MAX_PIXELS} for a thumbnail",
+            )
         if finished.returncode > 0:
             raise ExecutorError(EXECUTOR_FAILED, _last_line(finished.stderr))
         if not size:
             raise ExecutorError(
                 EXECUTOR_FAILED, "ffmpeg made no output; does the input have this stream and time?"
             )
+
+
+def memory_of(size: int) -> int:
+    """The memory to transcode a file of `size` bytes."""
+    return min(LEAST_MEMORY_BYTES + MEMORY_PER_INPUT_BYTE * size, MAX_MEMORY_BYTES)
 
 
 class _FfmpegProgress:
@@ -205,7 +243,9 @@ async def _encodes(program: str, folder: Path, encoder: str) -> bool:
     source = ("-f", "lavfi", "-i", "color=size=256x256:rate=1:duration=1")
     arguments = (program, "-v", "error", "-nostdin", *source, "-c:v", encoder, "-f", "null", "-")
     try:
-        finished = await run_program(arguments, folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS)
+        finished = await run_program(
+            arguments, folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS, limits_data=False
+        )
     except ExecutorError:
         return False
     return finished.returncode == 0

@@ -7,8 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from coordinator.miner.executors.base import UNSUPPORTED, ExecutorError, Outcome, Work, payload_of
+from coordinator.miner.executors.base import (
+    INPUT_TOO_LARGE,
+    UNSUPPORTED,
+    ExecutorError,
+    Outcome,
+    Work,
+    payload_of,
+)
 from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
+from coordinator.miner.executors.limits import whole_machine
 from coordinator.services.image_processing import (
     SERVICE,
     ImagesPayload,
@@ -21,9 +29,13 @@ TIMEOUT_SECONDS: Final = 900.0
 MAX_INPUT_BYTES: Final = 256 << 20
 """For each image."""
 MAX_PIXELS: Final = 100_000_000
+MAX_TOTAL_BYTES: Final = 2 * 2**30
+"""For all images together."""
 MAX_MEMORY_BYTES: Final = 3 * 2**30
-"""Address space: for an image of MAX_PIXELS, some copies of it, and the program."""
+"""For an image of MAX_PIXELS, some copies of it, and the program."""
 MAX_OUTPUT_BYTES: Final = 2**30
+"""For each image."""
+MAX_DISK_BYTES: Final = 16 * 2**30
 MEDIA_TYPES: Final = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -55,16 +67,20 @@ class ImagesExecutor:
         """The result is ProcessedImages.
 
         Raises ExecutorError: INVALID_PAYLOAD (also for a file that is not an image), UNSUPPORTED,
-        INPUT_TOO_LARGE (pixels, memory), EXECUTOR_TIMEOUT, EXECUTOR_KILLED, EXECUTOR_FAILED, and the errors
-        of downloads and uploads.
+        INPUT_TOO_LARGE (bytes, pixels), RESOURCE_LIMIT, OUTPUT_TOO_LARGE, EXECUTOR_TIMEOUT, EXECUTOR_KILLED,
+        EXECUTOR_FAILED, and the errors of downloads and uploads.
         """
         payload = payload_of(SERVICE, work)
         _check_possible(payload)
         started = time.monotonic()
         inputs = [f"input-{number}" for number in range(len(payload.images))]
         outputs = [f"{number + 1:04}.{payload.output_format}" for number in range(len(payload.images))]
+        left = MAX_TOTAL_BYTES
         for ref, name in zip(payload.images, inputs, strict=True):
-            await work.blobs.download(ref, work.folder / name, max_bytes=MAX_INPUT_BYTES)
+            if left <= 0:
+                raise ExecutorError(INPUT_TOO_LARGE, f"images: more than {MAX_TOTAL_BYTES} bytes")
+            await work.blobs.download(ref, work.folder / name, max_bytes=min(MAX_INPUT_BYTES, left))
+            left -= (work.folder / name).stat().st_size
         plan = {
             "inputs": inputs,
             "outputs": outputs,
@@ -83,12 +99,14 @@ class ImagesExecutor:
     async def _run(
         self, plan: dict[str, Any], folder: Path, timeout_seconds: float, work: Work | None = None
     ) -> dict[str, Any]:
+        share = work.share if work else whole_machine()
         return await run_in_child(
             "images",
             plan,
             folder=folder,
             timeout_seconds=timeout_seconds,
-            max_memory_bytes=MAX_MEMORY_BYTES,
+            max_memory=share.memory(MAX_MEMORY_BYTES),
+            max_disk=share.disk(MAX_DISK_BYTES),
             max_file_bytes=MAX_OUTPUT_BYTES,
             **({"on_progress": work.progress} if work else {}),
         )

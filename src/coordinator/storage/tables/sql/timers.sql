@@ -25,6 +25,18 @@ LIMIT :count;
 -- Sessions last seen before a time.
 SELECT miner_id, session_id FROM live_sessions WHERE last_seen < :before ORDER BY last_seen LIMIT :count;
 
+-- name: timers_shift
+-- The clock was set: an attempt's time to run is counted from its start on the clock of now.
+UPDATE leases SET started_at = started_at + :jump;
+
+-- name: timers_leases_not_after
+-- Leases from a clock that was ahead would count for longer than one timeout.
+UPDATE leases SET lease_until = :latest WHERE lease_until > :latest;
+
+-- name: timers_seen_not_after
+-- So would signs of life.
+UPDATE live_sessions SET last_seen = :latest WHERE last_seen > :latest;
+
 -- name: presence_seen
 -- A session's sign of life; changes no row if the session is not the live one.
 UPDATE live_sessions SET last_seen = :now WHERE miner_id = :miner_id AND session_id = :session_id;
