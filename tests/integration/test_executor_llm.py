@@ -376,7 +376,7 @@ async def test_large_answers_are_files(bench: Bench) -> None:
 async def test_images_reach_the_engine_as_data(bench: Bench) -> None:
     """An uploaded image is fetched and sent as a data: URL; a file that is no image is refused."""
     picture = b"\x89PNG\r\n\x1a\nrest"
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"type": "text", "text": "what?"},
         {"type": "image_url", "image_url": {"url": bench.blobs.add(picture), "detail": "low"}},
     ]

@@ -92,7 +92,7 @@ class Completion(BaseModel):
 async def create_completion(request: Request, runner: RunnerOfRequest) -> Response:
     asked = CompletionRequest.read(await read_object(request, runner.context.limits))
     payload = asked.job_payload()
-    runner.names = {"stop_sequences": "stop", "top_logprobs": "logprobs"}
+    runner.know(type(asked).model_fields, {"stop_sequences": "stop", "top_logprobs": "logprobs"})
     if asked.stream:
         pieces = follow(runner, SERVICE, asked.model, payload)
         return await respond(runner, pieces, chunks_of(asked, runner.id_of("cmpl"), runner.created))

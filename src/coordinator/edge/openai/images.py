@@ -81,7 +81,7 @@ class ImageList(BaseModel):
 )
 async def create_image(request: Request, runner: RunnerOfRequest) -> Response:
     asked = ImageRequest.read(await read_object(request, runner.context.limits))
-    runner.names = {"num_images": "n"}
+    runner.know(type(asked).model_fields, {"num_images": "n"})
     done = await runner.run(SERVICE, asked.model, asked.job_payload())
     files = [await runner.blob(image["blob"]) for image in done.result["images"]]
     images = ImageList(

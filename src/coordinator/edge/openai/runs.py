@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
@@ -74,8 +74,12 @@ class Runner:
         self._key = idempotency_key or uuid4().hex
         self._may_repeat = idempotency_key is not None
         self._final: set[UUID] = set()
-        self.names: dict[str, str] = {}
-        """The request's names of the payload's members, where they differ: errors name the request's."""
+        self._names: dict[str, str] = {}
+        self._members: frozenset[str] = frozenset()
+
+    def know(self, members: Collection[str], names: Mapping[str, str]) -> None:
+        """Set the members of the request, which errors may name, and its names of the payload's members."""
+        self._members, self._names = frozenset(members), dict(names)
 
     async def check_model(self, service: str, model: str) -> None:
         """Return at once if a live miner offers the model. Raises Problem."""
@@ -138,7 +142,7 @@ class Runner:
         if row.is_final:
             self._final.add(job_id)
         if not row.is_completed:
-            raise _failure(row, self.names)
+            raise _failure(row, self._members, self._names)
         stored = await stored_payload(self.context, job_id, "result")
         if stored is None:
             raise Problem(Code.BLOB_NOT_FOUND, "the result was erased", headers=NO_RETRY)
@@ -262,7 +266,7 @@ async def runner_of(
 RunnerOfRequest = Annotated[Runner, Depends(runner_of)]
 
 
-def _failure(row: JobRow, names: Mapping[str, str]) -> Problem:
+def _failure(row: JobRow, known: frozenset[str], names: Mapping[str, str]) -> Problem:
     """Why there is no result, and whether the client may retry."""
     if row.error is None:
         # The wait ended before the job: this process stops.
@@ -279,9 +283,9 @@ def _failure(row: JobRow, names: Mapping[str, str]) -> Problem:
         )
     code, detail = row.error.code, row.error.message or "the job failed"
     members: dict[str, Any] = {"openai_code": code.lower()}
-    if found := _MEMBER.match(detail):
+    found = _MEMBER.match(detail)
+    if found is not None and (param := names.get(found[1], found[1])) in known:
         # A miner's reason begins with the member of the payload at fault.
-        param = names.get(found[1], found[1])
         members["param"] = param
         detail = param + detail[found.end(1) :]
     if code in _OF_THE_CLIENT:

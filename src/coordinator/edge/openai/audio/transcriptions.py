@@ -174,7 +174,7 @@ async def _answer_speech(
     if not asked.file.startswith("blob:"):
         raise bad_request("file", "file: send the recording itself")
     model = await _model(runner, asked.model)
-    runner.names = {"audio_url": "file", "initial_prompt": "prompt"}
+    runner.know(type(asked).model_fields, {"audio_url": "file", "initial_prompt": "prompt"})
     done = await runner.run(SERVICE, model, asked.job_payload(model, task))
     match asked.response_format:
         case "json":

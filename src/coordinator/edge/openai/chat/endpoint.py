@@ -33,7 +33,7 @@ router = APIRouter(prefix="/chat/completions", tags=[TAG])
 async def create_chat_completion(request: Request, runner: RunnerOfRequest) -> Response:
     asked = ChatRequest.read(await read_object(request, runner.context.limits))
     payload = asked.job_payload()
-    runner.names = asked.renamed
+    runner.know(type(asked).model_fields, asked.renamed)
     if asked.stream:
         pieces = follow(runner, SERVICE, asked.model, payload)
         return await respond(runner, pieces, chunks_of(asked, runner.id_of("chatcmpl"), runner.created))

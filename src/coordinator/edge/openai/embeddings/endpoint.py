@@ -93,7 +93,7 @@ class EmbeddingList(BaseModel):
 )
 async def create_embedding(request: Request, runner: RunnerOfRequest) -> Response:
     asked = EmbeddingRequest.read(await read_object(request, runner.context.limits))
-    runner.names = {"texts": "input", "tokens": "input"}
+    runner.know(type(asked).model_fields, {"texts": "input", "tokens": "input"})
     done = await runner.run(SERVICE, asked.model, asked.job_payload())
     result = done.result
     if "embeddings" in result:

@@ -39,7 +39,7 @@ async def create_response(request: Request, runner: RunnerOfRequest) -> Response
         payload = chat.job_payload()
     except Problem as problem:
         raise renamed(problem) from None
-    runner.names = names_of_payload(chat.renamed)
+    runner.know(type(asked).model_fields, names_of_payload(chat.renamed))
     response_id = f"resp_{runner.job_id.hex}"
     stream = ResponseStream(asked, response_id, runner.created)
     if asked.stream:

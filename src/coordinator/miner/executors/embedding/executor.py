@@ -130,7 +130,9 @@ class EmbeddingExecutor:
         dimensions, tokens = len(done.vectors[0]), done.tokens
         target = work.folder / "embeddings.npy"
         kept: list[list[float]] = []
-        file = VectorFile(target) if len(given) * dimensions > INLINE_NUMBERS else None
+        file = None
+        if len(given) * dimensions > INLINE_NUMBERS:
+            file = VectorFile(target, work.share.disk(MAX_OUTPUT_BYTES).bytes)
         with file or nullcontext():
             for start in range(0, len(given), BATCH):
                 if start:
