@@ -21,8 +21,8 @@ _QUOTING = {
 }
 """Pydantic's messages of these kinds quote from the input; these replace them."""
 
-MAX_FAULTS = 500
-"""Looked at for the one that was meant."""
+MAX_FAULTS = 2000
+"""Of more faults than this, none is named: pydantic makes all of them, or none."""
 _KINDS = {
     "string_type": "a string",
     "list_type": "a list",
@@ -89,8 +89,9 @@ def meant_field(error: ValidationError, document: Any) -> InvalidField:
     takes the form that the value comes closest to: the fault deepest in the document. `where` has only
     members of the document, and a missing member. If no form is of the value's own kind, all are named.
     """
-    problems = error.errors(include_input=False, include_url=False)
-    faults = [_placed(problem, document) for problem in problems[:MAX_FAULTS]]
+    if error.error_count() > MAX_FAULTS:
+        return InvalidField("", f"{error.error_count()} faults", "many")
+    faults = [_placed(problem, document) for problem in error.errors(include_input=False, include_url=False)]
     first = faults[0]
     if not first.chosen or first.kind not in (*_KINDS, "literal_error"):
         return first.field()
@@ -102,6 +103,16 @@ def meant_field(error: ValidationError, document: Any) -> InvalidField:
         return max(inside, key=lambda f: (len(f.place), f.kind not in _KINDS, f.number)).field()
     kinds = dict.fromkeys(_KINDS[fault.kind] for fault in among)
     return first._replace(why=f"Input should be {' or '.join(kinds)}").field()
+
+
+def describe_meant(error: ValidationError, document: Any, root: str = "body") -> str:
+    """Like `describe_invalid`; with a choice between forms on the way, the fault that was meant alone."""
+    if error.error_count() > MAX_FAULTS:
+        return meant_field(error, document).text(root)
+    problems = error.errors(include_input=False, include_url=False)
+    if any(_placed(problem, document).chosen for problem in problems):
+        return meant_field(error, document).text(root)
+    return describe_invalid_fields(problems, root)
 
 
 class _Fault(NamedTuple):

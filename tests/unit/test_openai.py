@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from coordinator.application.live.progress import Progress
+from coordinator.cli.commands import doctor
 from coordinator.domain.errors import Code
+from coordinator.domain.matching import Capabilities
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.openai.audio.transcriptions import subtitles_of
 from coordinator.edge.openai.chat import ChatRequest
 from coordinator.edge.openai.completions import CompletionRequest
 from coordinator.edge.openai.deltas import Delta, DeltaParser, SentAnswers
@@ -23,8 +26,12 @@ from coordinator.edge.openai.embeddings.vectors import encoded_rows, vectors_of_
 from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
 from coordinator.edge.openai.requests import OpenAIRequest
+from coordinator.edge.openai.runs import Done
+from coordinator.edge.openai.served_models import models_of
 from coordinator.edge.openai.streaming import StreamedText
 from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
+from coordinator.edge.state.offerings import Offering
+from coordinator.miner.executors.base import Discovery
 from coordinator.wire.answers import Accepted, Refused
 from tests.unit.edge_fakes import ALICE, Conversation, FakeDatabase, FakeGateway, a_job_row, an_app, browsing
 
@@ -367,6 +374,60 @@ def test_subtitles() -> None:
         "01:01:02.000 --> 01:01:03.000\n1 --&gt; 2 &amp; &lt;i&gt;\n\n" == as_vtt(segments)
     )
     assert ("", "WEBVTT\n\n") == (as_srt([]), as_vtt([]))
+
+
+def transcript(**members: Any) -> Done:
+    return Done(JOB, {"text": " Two words ", "language": "en", "segments": [], **members})
+
+
+def test_a_transcript_without_segments_is_one_subtitle() -> None:
+    """A miner that gives no times gives one cue over the whole length; without a length that is an error."""
+    assert [Subtitle(0.0, 2.5, "Two words")] == subtitles_of(transcript(duration_seconds=2.5))
+    assert [] == subtitles_of(transcript(text=" ", duration_seconds=2.5))
+    with pytest.raises(Problem) as refused:
+        subtitles_of(transcript())
+    assert "response_format" == refused.value.members["param"]
+
+
+# --- models ------------------------------------------------------------------------------------------------
+def test_only_models_that_can_be_asked_for_are_listed() -> None:
+    """Other names of miners are not listed, and neither are those that an image can't be asked of."""
+
+    def offering(services: tuple[str, ...], *models: str) -> Offering:
+        return Offering(Capabilities(services=services, models=models), 1)
+
+    offerings = [
+        offering(("llm_inference",), "org/good:7b", "/srv/bad.gguf", "with space", "-bad"),
+        offering(("image_generation",), "SDXL-Turbo", "a-model-of-its-own"),
+        offering(("image_generation", "llm_inference"), "of-either"),
+        offering(("checksum",), "of-none"),
+    ]
+    services = ("llm_inference", "image_generation")
+    assert ["SDXL-Turbo", "of-either", "org/good:7b"] == list(models_of(offerings, services))
+
+
+def test_the_doctor_tells_of_names_that_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that no job can ask for is a warning, with the reason."""
+
+    class Odd:
+        services = ("llm_inference",)
+        models = ("good", "with space")
+        notes = ("'/srv/a.gguf' is offered as a.gguf",)
+
+        async def check(self) -> str | None:
+            return None
+
+        async def run(self, work: Any) -> Any:
+            raise NotImplementedError
+
+    monkeypatch.setattr(
+        "coordinator.miner.executors.discover_executors", lambda: Discovery({"llm_inference": Odd()}, {})
+    )
+    [check] = asyncio.run(doctor._executors())
+    assert ("llm_inference", "warning") == (check.name, check.status)
+    assert check.detail.startswith(
+        "runs; models: good; '/srv/a.gguf' is offered as a.gguf; 'with space' is not offered"
+    )
 
 
 # --- errors ------------------------------------------------------------------------------------------------

@@ -184,9 +184,9 @@ async def _answer_speech(
         case "text":
             text = done.result["text"] + "\n"
         case "srt":
-            text = as_srt(_subtitles(done))
+            text = as_srt(subtitles_of(done))
         case "vtt":
-            text = as_vtt(_subtitles(done))
+            text = as_vtt(subtitles_of(done))
     return Response(text, headers=job_header(done.job_id), media_type="text/plain")
 
 
@@ -202,7 +202,7 @@ async def _model(runner: Runner, name: str) -> str:
     return name
 
 
-def _subtitles(done: Done) -> list[Subtitle]:
+def subtitles_of(done: Done) -> list[Subtitle]:
     """The segments; one subtitle over the whole length if the miner gave none. Raises Problem."""
     segments, text = done.result["segments"], done.result["text"].strip()
     if segments or not text:

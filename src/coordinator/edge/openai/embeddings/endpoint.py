@@ -26,7 +26,8 @@ SERVICE: Final = "text_embedding"
 ROWS_AT_A_TIME: Final = 64
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 Tokens = Annotated[
-    list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)
+    list[Annotated[int, Field(ge=0, lt=2**31)]],
+    Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, fail_fast=True),
 ]
 
 router = APIRouter(prefix="/embeddings", tags=[TAG])
@@ -41,9 +42,9 @@ class EmbeddingRequest(OpenAIRequest):
     model: Model
     input: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
         | Tokens
-        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_TEXTS)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
     )
     """A text or several, or the tokens of a text or of several."""
     encoding_format: Literal["float", "base64"] = "float"
