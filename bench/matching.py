@@ -24,16 +24,20 @@ from coordinator.application.ports import (
     Clock,
     Database,
     Hints,
+    Intent,
     Recorded,
     Row,
     StoredPayload,
     Tables,
     WorkQueues,
 )
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.job import JobSubmitted, is_job_event
 from coordinator.domain.matching import Capabilities, Constraints, profile_of, wanted
 from coordinator.domain.messages import SYSTEM, Event, Metadata
 from coordinator.domain.miner import MinerRegistered
+from coordinator.wire.answers import Answer
 from coordinator.wire.offers import Offer
 
 FLEETS = ((10, 1), (10, 10), (1_000, 1), (1_000, 1_000), (100_000, 1), (100_000, 1_000))
@@ -60,7 +64,9 @@ async def measure(miners: int, profiles: int, classes: int) -> dict[str, Any]:
         cast(WorkQueues, _NoQueues()),
         cast(Hints, None),
         Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic),
-        offer_timeout=3600.0,
+        3600.0,
+        OfferTokens(SigningKey(bytes(32))),
+        _no_commands,
     )
     capabilities = [_capabilities(number) for number in range(profiles)]
     registered = _recorded([_registered(capabilities[n % profiles]) for n in range(miners)])
@@ -113,14 +119,18 @@ def _wants(number: int, profiles: int) -> Constraints:
     return Constraints(models=(f"model-{number % profiles}",), max_price=str(1 + number // profiles))
 
 
+async def _no_commands(intents: Sequence[Intent]) -> list[Answer]:
+    return []
+
+
 def _registered(has: Capabilities) -> MinerRegistered:
     return MinerRegistered(
         at=0,
         by=SYSTEM.name,
-        miner_id=uuid4().hex,
+        miner_id=f"{uuid4().hex}@rig",
         session_id=uuid4().hex,
         capabilities=has,
-        profile=profile_of(has),
+        profile=profile_of(has, "rig"),
         concurrency=1,
         public_key="A" * 43,
     )

@@ -17,6 +17,7 @@ the process that it belongs to, however that ends.
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import gc
 import os
@@ -24,10 +25,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+import aio_pika
 import pytest
 
 from coordinator.dev import servers
 from coordinator.dev.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
+from coordinator.wire.topology import OWNER_EXCHANGE
 from tests.harness import shared_servers, tiny_llama
 from tests.harness.llama_engine import THINKER, LlamaEngine
 from tests.harness.shared_servers import Guest, Host, SharedPostgres, SharedRabbitMQ, SharedRedis
@@ -165,15 +168,22 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WhisperEngine]
         yield engine
 
 
+async def _forget_owner(url: str) -> None:
+    async with await aio_pika.connect(url) as connection:
+        await (await connection.channel()).exchange_delete(OWNER_EXCHANGE)
+
+
 @pytest.fixture
 def amqp_url(rabbitmq: RabbitMQServer) -> Iterator[str]:
     """An empty virtual host of the session's broker, removed afterwards.
 
     With TEST_AMQP_URL it is the url as given: AMQP cannot make a virtual host, so queues that a test leaves
-    behind are there for the next one.
+    behind are there for the next one; only its owner is forgotten, because that has another database.
     """
     rabbitmq.start()  # nothing, unless the broker died under an earlier test
     url = rabbitmq.new_vhost()
+    if "TEST_AMQP_URL" in os.environ:
+        asyncio.run(_forget_owner(url))
     yield url
     rabbitmq.drop_vhost(url)
 

@@ -130,6 +130,13 @@ async def test_content_comes_back(subject: Subject, size: int) -> None:
     assert content == await read(subject, info.sha256)
 
 
+async def test_a_probe_leaves_nothing(subject: Subject) -> None:
+    """A store that works says so, and is as before."""
+    before = subject.everything()
+    await subject.store.probe()
+    assert before == subject.everything()
+
+
 async def test_small_chunks_add_up(subject: Subject) -> None:
     """How a stream is cut, empty chunks included, does not matter."""
     content = os.urandom(1000)
@@ -315,6 +322,8 @@ async def test_an_unreachable_s3_says_so(s3_endpoint: str) -> None:
         await store.put(chunks(b"content"), expected_sha256=None, max_bytes=LIMIT)
     with pytest.raises(BlobStoreUnavailable):
         await anext(store.get("a" * 64))
+    with pytest.raises(BlobStoreUnavailable):
+        await store.probe()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
 from coordinator.wire.answers import Accepted, Answer
 from tests.harness import deciding
+from tests.harness.dispatching import TOKENS, SentCommands
 from tests.harness.metadata import METADATA
 from tests.harness.waiting import eventually
 
@@ -637,10 +638,18 @@ class Dispatching:
 def dispatching(stores: Stores, queues: LocalWorkQueues | None = None) -> Dispatching:
     queues, hints = queues or LocalWorkQueues(), LocalHints()
     payloads = Payloads(stores.log)
-    dispatcher = Dispatcher(payloads, stores.database, queues, hints, stores.clock, offer_timeout=10)
+    dispatcher = Dispatcher(
+        payloads, stores.database, queues, hints, stores.clock, 10, TOKENS, SentCommands().handle
+    )
     with stores.database.transaction() as tables:
         dispatcher.take_over(tables)
     return Dispatching(stores, dispatcher, queues, hints)
+
+
+def earned(d: Dispatching, slots: int, *principals: str) -> None:
+    """These principals have earned so many slots."""
+    for principal in principals:
+        d.dispatcher.work.fleet.standing(principal, "whisper").slots = slots
 
 
 async def test_a_queued_job_is_offered_to_a_miner_that_can_serve_it(stores: Stores) -> None:
@@ -710,6 +719,7 @@ async def test_lanes_are_read_only_behind_the_commit(stores: Stores) -> None:
     """Jobs beyond a lane's head that are still being written are not taken for the lane's end."""
     jobs = [uuid4() for _ in range(LANE_HEAD + 5)]
     d = dispatching(stores)
+    earned(d, 2 * LANE_HEAD, "rig")
     await d.see(deciding.registered(concurrency=2 * LANE_HEAD))
     await d.lead(stores.append(*(submitted(job) for job in jobs)))
     seen = [job for job, _ in await d.offers()]
@@ -727,6 +737,7 @@ async def test_short_heads_give_as_many_offers(stores: Stores, monkeypatch: Any)
     monkeypatch.setattr("coordinator.application.dispatch.fair_queue.QUEUE_JOBS", 0)
     jobs = [uuid4() for _ in range(23)]
     d = dispatching(stores)
+    earned(d, 20, "rig")
     await d.see(*(submitted(job) for job in jobs))
     await d.see(deciding.registered(concurrency=20))
     assert [job for job, _ in await d.offers()] == [str(job) for job in jobs[:20]]
@@ -753,6 +764,9 @@ async def test_a_lost_attempt_is_offered_as_the_next_one_and_its_miner_told(stor
     await d.offers()
     await d.see(started(job))
     await d.see(lost(job), after(job, JobRequeued, attempt=2))
+    assert await d.offers() == []  # nobody else could run it: the same again, a moment later
+    stores.pass_time(1)
+    await d.dispatcher.tick(10**9)
     assert await d.offers() == [(str(job), 2)]
     hints = await d.hints.wait("rig", PATIENCE)
     assert hints == [{"hint": "cancel", "job_id": str(job), "attempt": 1}]
@@ -786,10 +800,13 @@ async def test_offers_that_nobody_claims_keep_their_order(stores: Stores) -> Non
     )
     jobs = [uuid4() for _ in range(6)]
     d = dispatching(stores)
+    earned(d, 3, "rig", "other")
     await d.see(deciding.registered(concurrency=3), other, *(submitted(job) for job in jobs))
     assert len(await d.offers()) == len(await d.offers(other.profile)) == 3
     for late in range(2):
         stores.pass_time(11)
+        await d.dispatcher.tick(10**9)
+        stores.pass_time(2)  # newcomers that let offers lie wait a moment
         await d.dispatcher.tick(10**9)
         offered = [await d.offers(), await d.offers(other.profile)]
         assert sorted(offered) == sorted(
@@ -797,16 +814,34 @@ async def test_offers_that_nobody_claims_keep_their_order(stores: Stores) -> Non
         ), late
 
 
+async def test_a_job_that_nobody_claims_again_and_again_lets_others_pass(stores: Stores) -> None:
+    """Its offer is repeated once in its place; after a second time in vain, the next job has its turn."""
+    unwanted, waiting = uuid4(), uuid4()
+    d = dispatching(stores)
+    await d.see(deciding.registered(), submitted(unwanted), submitted(waiting))
+    seen = [await d.offers()]
+    for _ in range(3):
+        stores.pass_time(11)
+        await d.dispatcher.tick(10**9)
+        seen.append(await d.offers())
+    order = [unwanted, unwanted, waiting, waiting]
+    assert [[(str(job), 1)] for job in order] == seen
+
+
 async def test_who_takes_over_offers_everything_anew(stores: Stores) -> None:
     """A crash between commit and publish loses nothing: the next leader reads its table and offers."""
     jobs = [uuid4() for _ in range(3)]
     first = dispatching(stores)
+    earned(first, 3, "rig")
     await first.see(deciding.registered(concurrency=3), *(submitted(job) for job in jobs))
     await first.see(started(jobs[0]))
     second = dispatching(stores)
+    earned(second, 3, "rig")
     await second.dispatcher.tick(10**9)
     assert await second.offers() == [(str(job), 1) for job in jobs[1:]]
     await second.see(lost(jobs[0]), after(jobs[0], JobRequeued, attempt=2))
+    stores.pass_time(1)
+    await second.dispatcher.tick(10**9)
     assert await second.offers() == [(str(jobs[0]), 2)]
 
 

@@ -16,6 +16,7 @@ from coordinator.broker.connection import Broker
 from coordinator.broker.offers import RabbitWorkQueues
 from coordinator.broker.topology import declare_topology
 from coordinator.wire.offers import Offer
+from tests.harness.keys import SIGNER
 
 SOON = 30.0
 """Seconds in which what must happen has happened, on a slow machine too."""
@@ -31,7 +32,7 @@ async def queues(request: pytest.FixtureRequest) -> AsyncIterator[WorkQueues]:
     broker = Broker(request.getfixturevalue("amqp_url"))
     await broker.start()
     await declare_topology(broker.connection)
-    rabbit = RabbitWorkQueues(broker)
+    rabbit = RabbitWorkQueues(broker, SIGNER)
     yield rabbit
     await rabbit.stop()
     await broker.stop()

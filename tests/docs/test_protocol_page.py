@@ -29,6 +29,10 @@ import pika
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 from websockets import Subprotocol
@@ -40,6 +44,11 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 WAIT_SECONDS = 60.0
 ALICE, BOB, MINER = "alice:alices-secret", "bob:bobs-secret", "rack:the-racks-secret"
+ADMIN = "root:the-roots-secret"
+SPEC_MEMBERS = (
+    *("id", "name", "category", "description", "input_schema", "output_schema", "requirements", "pricing"),
+    *("capabilities", "tags", "aliases", "max_concurrent", "timeout_seconds"),
+)
 PAYLOAD = {"text": "Grüße, 世界", "algorithm": "sha256"}
 
 Json = dict[str, Any]
@@ -63,9 +72,42 @@ def decode(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
+def signed_bytes(parts: tuple[str, str, str, str], body: bytes, issued_at: int | None = None) -> bytes:
+    """Type, message id, reply address and correlation id; the moment, where the message has one; the body."""
+    lines = (*parts, *([] if issued_at is None else [str(issued_at)]))
+    return b"".join(line.encode() + b"\n" for line in lines) + body
+
+
 def mac(secret: str, kind: str, message_id: str, reply_to: str, correlation_id: str, body: bytes) -> str:
-    signed = b"".join(part.encode() + b"\n" for part in (kind, message_id, reply_to, correlation_id)) + body
+    return keyed(secret, signed_bytes((kind, message_id, reply_to, correlation_id), body))
+
+
+def keyed(secret: str, signed: bytes) -> str:
     return hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+
+
+def verify_message(headers: Json, recipient: list[str], body: bytes, key_id: str) -> None:
+    """ "What the coordinator signs"; raises InvalidSignature."""
+    assert headers["key_id"] == key_id
+    lines = ["coordinator message 1", headers["signed_as"], *recipient]
+    lines += [str(headers["signed_at"]), str(headers["valid_ms"]), hashlib.sha256(body).hexdigest()]
+    public = Ed25519PublicKey.from_public_bytes(decode(key_id))
+    public.verify(decode(headers["signature"]), "\n".join(lines).encode())
+
+
+def unseal(key: Ed25519PrivateKey, job_id: str, attempt: int, box: Json) -> Json:
+    """As "Private payloads" says."""
+    assert box["alg"] == "X25519-HKDF-SHA256-ChaCha20Poly1305"
+    private = X25519PrivateKey.from_private_bytes(hashlib.sha512(key.private_bytes_raw()).digest()[:32])
+    ephemeral = decode(box["ephemeral"])
+    shared = private.exchange(X25519PublicKey.from_public_bytes(ephemeral))
+    salt = hashlib.sha256(ephemeral + private.public_key().public_bytes_raw()).digest()
+    derived = HKDF(SHA256(), 32, salt, b"coordinator sealed 1").derive(shared)
+    content = ChaCha20Poly1305(derived).decrypt(
+        bytes(12), decode(box["content"]), f"{job_id}\n{attempt}".encode()
+    )
+    opened: Json = json.loads(content)
+    return opened
 
 
 def public_id(key: Ed25519PrivateKey) -> str:
@@ -133,6 +175,8 @@ class Party:
         self.connection = pika.BlockingConnection(pika.URLParameters(url))
         self.channel = self.connection.channel()
         self._replies: dict[str, Any] = {}
+        self._recipients: dict[str, tuple[list[str], list[str]]] = {}
+        self.coordinator_key: str | None = None
         if direct_reply:
             self._reply_to = "amq.rabbitmq.reply-to"
         else:
@@ -142,6 +186,10 @@ class Party:
 
     def _on_reply(self, _: object, __: object, properties: pika.BasicProperties, body: bytes) -> None:
         assert properties.correlation_id is not None
+        answer, refusal = self._recipients[properties.correlation_id]
+        if self.coordinator_key is not None:
+            recipient = {"answer": answer, "refusal": refusal}[properties.headers["signed_as"]]
+            verify_message(properties.headers, recipient, body, self.coordinator_key)
         self._replies[properties.correlation_id] = json.loads(body)
 
     def ask(
@@ -157,7 +205,13 @@ class Party:
         """Send a message and wait for its reply."""
         content = json.dumps(body).encode()
         message_id, correlation_id = message_id or secrets.token_hex(8), secrets.token_hex(8)
-        signed = signature or mac(self.secret, kind, message_id, self._reply_to, correlation_id, content)
+        issued_at = time.time_ns() // 1_000_000
+        covered = signed_bytes((kind, message_id, self._reply_to, correlation_id), content, issued_at)
+        signed = signature or keyed(self.secret, covered)
+        self._recipients[correlation_id] = (
+            [self.name, message_id, correlation_id, signed],
+            [self.name, signed, hashlib.sha256(covered).hexdigest()],
+        )
         self.channel.basic_publish(
             exchange,
             routing_key or kind,
@@ -168,7 +222,7 @@ class Party:
                 message_id=message_id,
                 reply_to=self._reply_to,
                 correlation_id=correlation_id,
-                headers={"principal": self.name, "signature": signed},
+                headers={"principal": self.name, "signature": signed, "issued_at": issued_at},
             ),
             mandatory=True,
         )
@@ -201,7 +255,7 @@ class Miner(Party):
             "miner.register",
             {
                 **self.who,
-                "capabilities": {"services": ["checksum"], "price": "0.5"},
+                "capabilities": {"services": ["checksum"], "price": "0.0001"},
                 "concurrency": 2,
                 "public_key": public_id(self.key),
             },
@@ -212,10 +266,14 @@ class Miner(Party):
         self.work = self.connection.channel()
         self.work.basic_qos(prefetch_count=2)
 
-        def on_offers(_: object, method: Any, __: object, body: bytes) -> None:
+        def on_offers(_: object, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+            if self.coordinator_key is not None:
+                verify_message(properties.headers, [registered["profile"]], body, self.coordinator_key)
             self.offers.append((method.delivery_tag, json.loads(body)))
 
-        def on_hint(_: object, __: object, ___: object, body: bytes) -> None:
+        def on_hint(_: object, __: object, properties: pika.BasicProperties, body: bytes) -> None:
+            if self.coordinator_key is not None:
+                verify_message(properties.headers, [self.who["miner_id"]], body, self.coordinator_key)
             self.hints.append(json.loads(body))
 
         self.work.basic_consume(registered["queue"], on_offers)
@@ -246,7 +304,7 @@ class Miner(Party):
         self.work.basic_ack(tag)
 
     def held(self, offer: Json) -> Json:
-        return {"job_id": offer["job_id"], "attempt": offer["attempt"], **self.who}
+        return {"job_id": offer["job_id"], "attempt": offer["attempt"], "token": offer["token"], **self.who}
 
     def completion(self, offer: Json, started_ms: int) -> Json:
         result, salt = work_off(offer), secrets.token_hex(16)
@@ -282,6 +340,7 @@ def coordinator(amqp_url: str, database_url: str, tmp_path: Path) -> Iterator[Co
         "AMQP_URL": amqp_url,
         "CLIENT_API_KEYS": f"{ALICE},{BOB}",
         "MINER_API_KEYS": MINER,
+        "ADMIN_API_KEYS": ADMIN,
         "COORDINATOR_STOP_WITH_STDIN": "1",  # it ends if the tests are killed
     }
     with (tmp_path / "coordinator.log").open("wb") as log:
@@ -337,6 +396,7 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         closing(Party(amqp_url, ALICE)) as alice,
         closing(Miner(amqp_url, "node1@rack", miner_key)) as miner,
     ):
+        alice.coordinator_key = miner.coordinator_key = health["signing_key_id"]
         registered = miner.register()
         assert registered["status"] == "accepted"
         assert registered["queue"] == f"work.{registered['profile']}"
@@ -365,7 +425,7 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         miner.acknowledge(tag)
 
         beat = {**miner.who, "inflight": [{"job_id": offer["job_id"], "attempt": 1}]}
-        told = miner.ask("miner.heartbeat", beat, exchange="", routing_key="coordinator.heartbeats")
+        told = miner.ask("miner.heartbeat", beat, exchange="coordinator.heartbeats")
         assert (told["status"], told["state"], told["cancel"]) == ("accepted", "ONLINE", [])
 
         completion = miner.completion(offer, started_ms)
@@ -378,7 +438,7 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         assert receipt["client"] == "alice"
         assert receipt["provider"] == "node1@rack"
         units, price = float(receipt["units"]), float(receipt["price"])
-        assert price == pytest.approx(units * 0.5)
+        assert price == pytest.approx(units * 0.0001, abs=1e-6)
         forged = {**receipt, "price": "1000000"}
         with pytest.raises(InvalidSignature):
             verify_receipt(forged, health["signing_key_id"], public_id(miner_key))
@@ -393,6 +453,36 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
 
         left = miner.ask("miner.leave", miner.who)
         assert (left["status"], left["state"]) == ("accepted", "OFFLINE")
+
+
+def test_a_private_payload(amqp_url: str, coordinator: Coordinator) -> None:
+    """An offer of a private service has no payload; the claim's answer has it, in the open or sealed."""
+    key = coordinator.request("GET", "/health")[1]["signing_key_id"]
+    miner_key = Ed25519PrivateKey.generate()
+    with (
+        closing(Party(amqp_url, ALICE)) as alice,
+        closing(Party(amqp_url, ADMIN)) as root,
+        closing(Miner(amqp_url, "rack", miner_key)) as miner,
+    ):
+        alice.coordinator_key = root.coordinator_key = miner.coordinator_key = key
+        spec = coordinator.request("GET", "/v1/registry/services/checksum", ADMIN)[1]
+        revised = {name: value for name, value in spec.items() if name in SPEC_MEMBERS} | {"private": True}
+        answer = root.ask("service.revise", {"spec": revised})
+        assert answer["status"] == "accepted", answer
+        miner.consume(miner.register())
+        submitted = alice.ask("job.submit", {"service": "checksum", "payload": PAYLOAD})
+        assert submitted["status"] == "accepted"
+        _, [offer] = miner.next_offers()
+        assert (offer["private"], offer["payload_salt"]) == (True, "")
+        assert not {"payload", "payload_blob"} & offer.keys()
+
+        claimed = miner.ask("job.start", miner.held(offer))
+        assert claimed["payload"] == PAYLOAD
+        assert offer["payload_digest"] == digest(claimed["payload_salt"], claimed["payload"])
+        sealed = miner.ask("job.start", {**miner.held(offer), "sealed": True})
+        assert "payload" not in sealed
+        opened = unseal(miner_key, offer["job_id"], 1, sealed["sealed"])
+        assert opened == {name: claimed[name] for name in ("payload", "payload_salt")}
 
 
 def test_arrays_and_what_is_refused(amqp_url: str, coordinator: Coordinator) -> None:
@@ -458,8 +548,13 @@ def test_arrays_and_what_is_refused(amqp_url: str, coordinator: Coordinator) -> 
         miner.wait_for(lambda: miner.hints)
         assert miner.hints.pop() == {"hint": "cancel", **held}
         beat = {**miner.who, "inflight": [held]}
-        told = miner.ask("miner.heartbeat", beat, exchange="", routing_key="coordinator.heartbeats")
-        assert told["cancel"] == [held]
+
+        def told() -> bool:
+            answer = miner.ask("miner.heartbeat", beat, exchange="coordinator.heartbeats")
+            assert answer["cancel"] in ([], [held])
+            return bool(answer["cancel"] == [held])
+
+        miner.wait_for(told)  # the answer may be a moment behind the hint
 
         # What could not be handled at all is among the dead letters, without its signature.
         _, properties, body = miner.channel.basic_get("coordinator.dead", auto_ack=True)
@@ -610,7 +705,8 @@ def test_live_from_the_page_alone(amqp_url: str, coordinator: Coordinator) -> No
         # 2. Progress and text.
         text = "tick \N{SNOWMAN} tock"
         said = {"seq": 1, "fraction": 0.5, "note": "half", "text": text, "offset": 0}
-        miner.progress(offer, {**miner.held(offer), **said})
+        named = {"job_id": offer["job_id"], "attempt": offer["attempt"], **miner.who}
+        miner.progress(offer, {**named, **said})
         told = heard("tokens")
         states = [(m["type"], m["state"]) for m in told if "state" in m]
         assert states == [("state.changed", "QUEUED"), ("state.changed", "RUNNING")]

@@ -40,6 +40,7 @@ from coordinator.domain.service import (
     ServiceSpec,
     service_stream,
 )
+from coordinator.domain.standing import StandingQuarantined, StandingReleased, standing_stream
 from coordinator.storage.log.mapping import encode
 
 NOON = 1_780_000_000_000
@@ -187,6 +188,12 @@ def streams() -> list[tuple[UUID, list[Event]]]:
     name = {"name": "speech_to_text", "service": "whisper"}
     named: list[Event] = [NameClaimed(**by, **name, at=NOON), NameReleased(**by, **name, at=NOON + 1)]
     all_streams.append((name_stream("speech_to_text"), named))
+    about = {"principal": "rig", "service": "whisper"}
+    standing: list[Event] = [
+        StandingQuarantined(**by, **about, at=NOON, reason="3 bad outcomes of late", probes=True),
+        StandingReleased(**by, **about, at=NOON + 1, reason="completed a probe job"),
+    ]
+    all_streams.append((standing_stream("rig", "whisper"), standing))
     return all_streams
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from coordinator.domain import job, key, miner, service
+from coordinator.domain import job, key, miner, service, standing
 from coordinator.domain.decision import Context, fold
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import WorkDone
@@ -25,7 +25,7 @@ from coordinator.domain.matching import (
     profile_of,
     wanted,
 )
-from coordinator.domain.messages import SYSTEM, Command, Event, Principal, Role
+from coordinator.domain.messages import SYSTEM, Command, Event, Principal, Role, principal_of
 from coordinator.domain.name import Held
 
 JOB_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -108,7 +108,13 @@ class Decided:
         return given(*self.given.history, *self.events).when(command or self.command, **facts)
 
 
-MODULES: dict[str, Any] = {"job": job, "miner": miner, "service": service, "key": key}
+MODULES: dict[str, Any] = {
+    "job": job,
+    "miner": miner,
+    "service": service,
+    "key": key,
+    "standing": standing,
+}
 CONTEXTS: dict[type[Command], Any] = {
     job.JobSubmit: job.SubmitContext,
     job.JobComplete: job.CompletionContext,
@@ -160,7 +166,7 @@ def usual_facts(command: Command) -> dict[str, Any]:
         # Its names are its own already; what happens to names has tests of its own.
         return {"names": {n: Held(n, command.spec.id) for n in service.names_of(command.spec)}}
     if isinstance(command, job.AttemptCommand):
-        return {"miner": online(), "seal": seal}
+        return {"miner": online(), "seal": seal, "offered": True}
     return {}
 
 
@@ -205,7 +211,7 @@ def registered(
 ) -> miner.MinerRegistered:
     able = changes.pop("capabilities", capabilities())
     fields: dict[str, Any] = {
-        "profile": profile_of(able),
+        "profile": profile_of(able, principal_of(miner_id)),
         "concurrency": 1,
         "public_key": KEY,
         **changes,

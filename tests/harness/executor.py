@@ -82,5 +82,32 @@ class Rehearsal:
         if "fail" in payload:
             raise ExecutorError("REHEARSED", "as asked for", retryable=payload["fail"] == "retryable")
 
+    def mended(self) -> bool:
+        """Whether the test has left a note that this miner works as it should from now on."""
+        return (self._folder / f"mended-{self._miner}").exists()
+
     def _note(self, what: str, work: Work) -> None:
         (self._folder / f"{what}-{work.job_id}-{work.attempt}-{self._miner}").touch()
+
+
+class Failing(Rehearsal):
+    """Fails all work at once, until it is mended."""
+
+    async def run(self, work: Work) -> Outcome:
+        if not self.mended():
+            self._note("failed", work)
+            raise ExecutorError("WILL_NOT", "does no work", retryable=True)
+        return await super().run(work)
+
+
+class Hoarding(Rehearsal):
+    """Keeps all work, with heartbeats and without an end, until it is mended."""
+
+    async def run(self, work: Work) -> Outcome:
+        self._note("held", work)
+        while not self.mended():  # noqa: ASYNC110 - another process leaves the note
+            await asyncio.sleep(0.05)
+        return await super().run(work)
+
+
+MANNERS: dict[str, type[Rehearsal]] = {"works": Rehearsal, "fails": Failing, "hoards": Hoarding}

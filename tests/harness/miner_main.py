@@ -18,7 +18,7 @@ from coordinator.miner.transport import Transport
 from coordinator.runtime.logs import configure_logs
 from coordinator.runtime.parent_watch import stop_with_parent
 from coordinator.wire.backoff import Backoff
-from tests.harness.executor import Rehearsal
+from tests.harness.executor import MANNERS
 from tests.harness.studio import studio
 
 QUICK = Backoff(first_seconds=0.05, longest_seconds=0.5)
@@ -42,8 +42,10 @@ async def mine(given: dict[str, Any]) -> int:
         region=given["region"],
         grace_seconds=given["grace_seconds"],
     )
-    executors: dict[str, Executor] = {"checksum": load_executors()["checksum"]}
-    rehearsal = Rehearsal(Path(given["notes"]), config.miner_id)
+    # A miner of bad manners declares less than others, so that work would come to it first.
+    bad = given["manner"] != "works"
+    executors: dict[str, Executor] = {} if bad else {"checksum": load_executors()["checksum"]}
+    rehearsal = MANNERS[given["manner"]](Path(given["notes"]), config.miner_id)
     executors |= dict.fromkeys(rehearsal.services, rehearsal)
     if given["studio"]:
         executors |= studio(Path(given["notes"]))

@@ -107,8 +107,10 @@ class Stage:
         coordinator: str = "main",
         grace_seconds: float = 20.0,
         studio: bool = False,
+        manner: str = "works",
     ) -> Process:
-        """Start one; `region` makes it another profile. With `studio` it runs what is in `studio`, too."""
+        """Start one; `region` makes it another profile. With `studio` it runs what is in `studio`, too.
+        `manner`: one of `executor.MANNERS`."""
         given = {
             "key": key_of(name),
             "concurrency": concurrency,
@@ -120,6 +122,7 @@ class Stage:
             "grace_seconds": grace_seconds,
             "notes": str(self.notes),
             "studio": studio,
+            "manner": manner,
         }
         return self._start(name, "tests.harness.miner_main", json.dumps(given))
 
@@ -176,6 +179,11 @@ class Stage:
             return set(miners) <= {e.data["miner_id"] for e in entries}
 
         await eventually(there, f"{', '.join(miners)} registered", START_SECONDS)
+
+    def session(self, miner: str) -> dict[str, str]:
+        """The names of this miner's last session, as commands about it have them."""
+        there = [e for e in self.log.entries("miner.registered.v1") if e.data["miner_id"] == miner]
+        return {name: there[-1].data[name] for name in ("miner_id", "session_id")}
 
     def begin(self, coordinators: Iterable[str] = ("main",), **miners: Any) -> None:
         """Start these and wait for them, from code that is not asynchronous; then register the service."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import psutil
 import pytest
 
 from coordinator.miner.executors import ExecutorError, Outcome, OutputFile, Work, Workspace, base
@@ -75,3 +76,15 @@ async def failure(executor: Any, work: Work) -> tuple[str, bool]:
 def check_output(service: str, outcome: Outcome) -> Outcome:
     jsonschema_rs.validate(OUTPUT_SCHEMAS[service], outcome.result)
     return outcome
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """Live processes that work in this folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

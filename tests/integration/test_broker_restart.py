@@ -32,6 +32,7 @@ from coordinator.wire.answers import Accepted, Answer
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import Offer
 from coordinator.wire.topology import COMMANDS_QUEUE
+from tests.harness.keys import SIGNER
 from tests.harness.metadata import STORED_METADATA
 from tests.harness.waiting import eventually
 
@@ -102,7 +103,7 @@ def gateway() -> Front:
 
 @pytest.fixture
 async def inbox(broker: Broker, gateway: Front) -> AsyncIterator[CommandInbox]:
-    inbox = CommandInbox(broker, gateway, KEYS, prefetch=16, graceful_timeout=5.0)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, prefetch=16, graceful_timeout=5.0)
     await inbox.start()
     yield inbox
     gateway.gate.set()
@@ -201,7 +202,7 @@ def offer() -> Offer:
 
 async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
     """While the broker is away offers are reported as not arrived; a waiting poll gets one afterwards."""
-    queues = RabbitWorkQueues(broker)
+    queues = RabbitWorkQueues(broker, SIGNER)
     resets = asyncio.Event()
     queues.on_reset(resets.set)
     await queues.publish("held", [[offer()]])
@@ -235,7 +236,7 @@ async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
 
 async def test_a_work_queue_that_was_deleted(broker: Broker) -> None:
     """A queue that vanishes under a waiting poll, or before a publish, is made again."""
-    queues = RabbitWorkQueues(broker)
+    queues = RabbitWorkQueues(broker, SIGNER)
     await queues.ensure("p")
     waiting = asyncio.create_task(queues.take("p", SOON))
     channel = await (await broker.channel()).get_underlay_channel()
@@ -256,7 +257,7 @@ async def test_a_work_queue_that_was_deleted(broker: Broker) -> None:
 
 async def test_hints_and_events_over_a_power_cut(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
     """While the broker is away a hint is lost without an error, and publishing an event raises."""
-    hints, sink = RabbitHints(broker), RabbitEventSink(broker)
+    hints, sink = RabbitHints(broker, SIGNER), RabbitEventSink(broker)
     event = ServiceRetired(at=1, by="root", service="whisper")
     events = [Recorded(1, uuid4(), 1, event, encode(event)[1], STORED_METADATA, "")]
     await hints.send("nobody", {"hint": "drain"})
@@ -336,7 +337,7 @@ async def test_quorum_queues_everywhere(url: str) -> None:
     broker = Broker(url)
     await broker.start()
     await declare_topology(broker.connection, "quorum")
-    queues = RabbitWorkQueues(broker, "quorum")
+    queues = RabbitWorkQueues(broker, SIGNER, "quorum")
     await OnDemandQueues(broker).declare(control_queue("gpu", "quorum"))
     published = offer()
 

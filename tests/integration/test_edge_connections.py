@@ -218,6 +218,7 @@ async def test_streams_of_a_key_are_limited(edge: Bench) -> None:
                 refused = await http.get("/v1/events", headers=alice)
                 assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
                 assert int(refused.headers["Retry-After"]) >= 1
+                assert refused.headers["Connection"] == "close"
                 with pytest.raises(InvalidStatus) as denied:
                     await live_socket(url, key_of("alice")).__aenter__()
                 assert denied.value.response.status_code == 429

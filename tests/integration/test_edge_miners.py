@@ -10,7 +10,10 @@ from uuid import uuid4
 
 import pytest
 
+from coordinator.domain.job import job_stream
 from coordinator.edge.models.miners import MinerView, PolledOffer
+from tests.harness.dispatching import TOKENS
+from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 WRONG_REGISTERS: list[dict[str, Any]] = [
@@ -151,11 +154,11 @@ async def test_a_poll_waits_for_work_and_claims_it(edge: Bench) -> None:
 
 
 async def test_each_job_goes_to_one_of_those_who_poll(edge: Bench) -> None:
-    """Many polls and as many jobs: each job is claimed once."""
+    """As many polls as the newcomers have slots, and as many jobs: each job is claimed once."""
     await edge.register("rig", concurrency=10)
     await edge.register("other-rig", concurrency=10)
-    polls = [asyncio.create_task(edge.poll(name)) for name in ("rig", "other-rig") for _ in range(5)]
-    jobs = [(await edge.submit(edge.alice))["job_id"] for _ in range(10)]
+    polls = [asyncio.create_task(edge.poll(name)) for name in ("rig", "other-rig") for _ in range(2)]
+    jobs = [(await edge.submit(edge.alice))["job_id"] for _ in range(4)]
     offers = await asyncio.wait_for(asyncio.gather(*polls), 60)
     assert sorted(offer["job_id"] for offer in offers) == sorted(jobs)
 
@@ -218,6 +221,56 @@ async def test_what_is_said_of_an_attempt_is_checked(edge: Bench, verb: str) -> 
     for body in WRONG_ATTEMPTS:
         answer = await edge.rig.post(f"/v1/miners/{uuid4()}/{verb}", json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PAYLOAD")
+
+
+async def test_an_attempt_that_was_offered_to_another_can_be_neither_claimed_nor_ended(edge: Bench) -> None:
+    """A job's id follows from its client and key: guessing it gives no token of its offer."""
+    await edge.register("rig")
+    job = (await edge.submit(edge.alice, idempotency_key="guessed"))["job_id"]
+    assert str(job_stream("alice", "guessed")) == job
+    mine = await edge.register("other-rig")  # with the same capabilities
+    for token in (None, "0" * 24, TOKENS.token(job, 1, mine["profile"])):  # the last one by another key
+        for verb, more in (
+            ("start", {}),
+            ("fail", {"error_code": "BROKEN"}),
+            ("fail", {"error_code": "BROKEN", "retryable": False}),
+        ):
+            body = {"attempt": 1, "token": token, **more}
+            refused = await edge.other_rig.post(f"/v1/miners/{job}/{verb}", json=body)
+            assert (refused.status_code, refused.json()["code"]) == (403, "NOT_OFFERED")
+    digest = (await edge.alice.get(f"/v1/jobs/{job}")).json()["payload_digest"]
+    offer = {"job_id": job, "attempt": 1, "service": SERVICE, "payload_digest": digest}
+    done = await edge.complete(offer, {"ok": True}, "other-rig")
+    assert (done.status_code, done.json()["code"]) == (403, "NOT_OFFERED")
+    assert "QUEUED" == (await edge.alice.get(f"/v1/jobs/{job}")).json()["state"]
+    assert job == (await edge.poll("rig"))["job_id"]
+
+
+async def test_a_miner_shows_where_it_stands_and_an_admin_may_overrule_it(edge: Bench) -> None:
+    """Counts, slots, reason and the next step up; a quarantine by hand holds until the release."""
+    await edge.reached((await edge.register())["position"])
+    assert [] == (await edge.admin.get("/v1/miners/rig")).json()["standing"]
+    await edge.submit(edge.alice)
+    await edge.complete(await edge.poll(), {"ok": True})
+
+    async def standing(state: str) -> dict[str, Any] | None:
+        [shown] = (await edge.rig.get("/v1/miners/rig")).json()["standing"]
+        return shown if shown["state"] == state else None
+
+    shown = await eventually(lambda: standing("TRUSTED"), "the completed job counted")
+    assert (SERVICE, 1, 0) == (shown["service"], shown["completed"], shown["failed"])
+    what = {"principal": "rig", "service": SERVICE, "reason": "returns nonsense"}
+    assert 403 == (await edge.rig.post("/v1/miners/release", json=what)).status_code
+    answer = (await edge.admin.post("/v1/miners/quarantine", json=what)).json()
+    assert ("rig", SERVICE, True) == (answer["principal"], answer["service"], answer["quarantined"])
+    shown = await eventually(lambda: standing("QUARANTINED"), "the quarantine")
+    assert ("returns nonsense", "an admin has to release it") == (shown["reason"], shown["advice"])
+    job = (await edge.submit(edge.alice))["job_id"]
+    assert 204 == (await edge.rig.post("/v1/miners/poll", json={"max_wait_seconds": 1})).status_code
+    await edge.admin.post("/v1/miners/release", json=what)
+    assert job == (await edge.poll())["job_id"]
+    [listed] = (await edge.admin.get("/v1/miners")).json()["items"]
+    assert [SERVICE] == [item["service"] for item in listed["standing"]]
 
 
 async def test_a_result_without_proof_is_refused(edge: Bench) -> None:

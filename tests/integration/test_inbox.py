@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,6 +31,7 @@ from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.topology import COMMANDS_QUEUE, DEAD_QUEUE, HEARTBEATS_QUEUE
 from tests.harness.cases import every
+from tests.harness.keys import SIGNER
 from tests.harness.waiting import eventually
 
 SOON = 60.0
@@ -118,12 +120,15 @@ class Sender:
         routing_key: str | None = None,
         queue: str | None = None,
         headers: dict[str, Any] | None = None,
+        issued_at: int | None = None,
     ) -> None:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         reply_to = reply_to or (self.replies.name if reply else None)
         routing_key = routing_key or kind or ""
         signed_reply_to = "amq.rabbitmq.reply-to" if "reply-to" in (reply_to or "") else reply_to or ""
-        signed = message_to_sign(kind or routing_key, message_id or "", signed_reply_to, correlation_id, raw)
+        signed = message_to_sign(
+            kind or routing_key, message_id or "", signed_reply_to, correlation_id, raw, issued_at
+        )
         message = Message(
             raw,
             type=kind,
@@ -134,6 +139,7 @@ class Sender:
             headers={
                 "principal": who,
                 "signature": sign_message(secret or SECRETS.get(who, "?"), signed),
+                **({} if issued_at is None else {"issued_at": issued_at}),
                 **(headers or {}),
             },
         )
@@ -200,7 +206,7 @@ KEYS = Keyring({Role.CLIENT: ["alice:alice-secret"], Role.MINER: ["gpu:gpu-secre
 
 @pytest.fixture
 async def inbox(broker: Broker, gateway: RecordingFront) -> AsyncIterator[CommandInbox]:
-    inbox = CommandInbox(broker, gateway, KEYS, graceful_timeout=1.0)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, graceful_timeout=1.0)
     await inbox.start()
     yield inbox
     await inbox.stop()
@@ -317,7 +323,7 @@ async def test_the_prefetch_bounds_what_is_in_flight(
 ) -> None:
     """No more messages than the prefetch are handled at a time; the rest waits on the broker."""
     gateway.gate = asyncio.Event()
-    inbox = CommandInbox(broker, gateway, KEYS, prefetch=3, graceful_timeout=1.0)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, prefetch=3, graceful_timeout=1.0)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
@@ -371,7 +377,7 @@ async def test_a_registered_miner_finds_its_control_queue(sender: Sender, gatewa
         "capabilities": {"services": ["checksum"]},
         "public_key": "A" * 43,
     }
-    answer = await sender.ask(register, "miner.register", who="gpu")
+    answer = await sender.ask(register, "miner.register", who="gpu", issued_at=time.time_ns() // 1_000_000)
 
     assert answer["status"] == "accepted"
     assert await sender.count("miner.node@gpu") == 0
@@ -659,7 +665,7 @@ async def test_a_front_that_miscounts(sender: Sender, gateway: RecordingFront) -
 async def test_a_front_that_hangs(broker: Broker, gateway: RecordingFront, amqp_url: str) -> None:
     """A front that does not answer is taken for one whose log is out of reach, and others go on."""
     gateway.gate = asyncio.Event()
-    inbox = CommandInbox(broker, gateway, KEYS, handle_timeout=0.3, graceful_timeout=0.5)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, handle_timeout=0.3, graceful_timeout=0.5)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
@@ -675,7 +681,7 @@ async def test_a_front_that_hangs(broker: Broker, gateway: RecordingFront, amqp_
 async def test_a_stop_while_the_front_hangs(broker: Broker, gateway: RecordingFront, amqp_url: str) -> None:
     """Stopping waits for the graceful timeout and no longer; the command stays on the queue for the next."""
     gateway.gate = asyncio.Event()
-    inbox = CommandInbox(broker, gateway, KEYS, graceful_timeout=0.3)
+    inbox = CommandInbox(broker, gateway, KEYS, SIGNER, graceful_timeout=0.3)
     await inbox.start()
     sender = Sender(amqp_url)
     await sender.start()
@@ -688,7 +694,7 @@ async def test_a_stop_while_the_front_hangs(broker: Broker, gateway: RecordingFr
 
     gateway.gate = None
     async with asyncio.timeout(SOON):
-        again = CommandInbox(broker, gateway, KEYS)
+        again = CommandInbox(broker, gateway, KEYS, SIGNER)
         await again.start()
         assert (await sender.reply())["status"] == "accepted"
     await again.stop()

@@ -69,7 +69,7 @@ class SocketMiner(LiveSocket):
             "completed_at_ms": now,
         }
         return {
-            **names(offer),
+            **claim(offer),
             "result": result,
             "result_salt": salt.hex(),
             "statement": sign_statement(self.key, statement),
@@ -78,6 +78,10 @@ class SocketMiner(LiveSocket):
 
 def names(offer: Message) -> dict[str, Any]:
     return {"job_id": offer["job_id"], "attempt": offer["attempt"]}
+
+
+def claim(offer: Message) -> dict[str, Any]:
+    return {**names(offer), "token": offer.get("token")}
 
 
 class Scene(Bench):
@@ -103,7 +107,7 @@ async def a_scene(folder: Path, **settings: Any) -> AsyncIterator[Scene]:
 
 @pytest.fixture(params=["embedded", "standard"])
 async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"offer_timeout_seconds": 2}
     if request.param == "standard":
         settings["database_url"] = request.getfixturevalue("database_url")
         settings["amqp_url"] = request.getfixturevalue("amqp_url")
@@ -121,7 +125,7 @@ async def test_a_miners_whole_life(scene: Scene) -> None:
         await miner.say("ready", slots=1)
         offer = await miner.assigned()
         assert (job["job_id"], 1, {"text": "hello"}) == (offer["job_id"], offer["attempt"], offer["payload"])
-        assert "RUNNING" == (await miner.ask("job.start", **names(offer)))["state"]
+        assert "RUNNING" == (await miner.ask("job.start", **claim(offer)))["state"]
         beat = await miner.ask("miner.heartbeat", inflight=[names(offer)])
         assert ("ONLINE", []) == (beat["state"], beat["cancel"])
         await miner.say("job.progress", **names(offer), seq=1, text="half", offset=0, fraction=0.5)
@@ -135,7 +139,7 @@ async def test_a_miners_whole_life(scene: Scene) -> None:
 
 
 async def test_no_more_is_assigned_than_there_are_slots(scene: Scene) -> None:
-    """Each `ready` counts once; a declined job goes to another miner at once."""
+    """Each `ready` counts once; a declined job goes to another miner after the offer timeout."""
     async with scene.miner() as miner, scene.miner(OTHER) as other:
         await miner.register()
         jobs = {(await scene.submit(scene.alice))["job_id"] for _ in range(3)}
@@ -143,27 +147,27 @@ async def test_no_more_is_assigned_than_there_are_slots(scene: Scene) -> None:
         first, second = await miner.assigned(), await miner.assigned()
         await miner.say("ping", id="after")
         assert "pong" == (await miner.next())["type"]
+        assert "RUNNING" == (await miner.ask("job.start", **claim(first)))["state"]
+        await miner.say("decline", **names(second))
         await other.register()
         await other.say("ready", slots=2)
-        third = await other.assigned()
-        assert jobs == {offer["job_id"] for offer in (first, second, third)}
-        assert "RUNNING" == (await miner.ask("job.start", **names(first)))["state"]
-        await miner.say("decline", **names(second))
-        again = await other.assigned()
-        assert second["job_id"] == again["job_id"]
-        assert "RUNNING" == (await other.ask("job.start", **names(again)))["state"]
-        assert "CONFLICT_STATE" == (await miner.ask("job.start", **names(second)))["code"]
+        for offer in [await other.assigned(), await other.assigned()]:
+            assert "NOT_OFFERED" == (await miner.ask("job.start", **claim(offer)))["code"]
+            assert "RUNNING" == (await other.ask("job.start", **claim(offer)))["state"]
+            jobs.remove(offer["job_id"])
+        assert jobs == {first["job_id"]}
+        assert "CONFLICT_STATE" == (await miner.ask("job.start", **claim(second)))["code"]
 
 
 async def test_a_closed_socket_hands_back_what_was_not_claimed(scene: Scene) -> None:
-    """An unclaimed job goes to another at once; a claimed one stays the session's, which comes back."""
+    """An unclaimed job goes to another; a claimed one stays the session's, which comes back."""
     async with scene.miner() as miner:
         session = (await miner.register())["session_id"]
         for _ in range(2):
             await scene.submit(scene.alice)
         await miner.say("ready", slots=2)
         mine, lost = await miner.assigned(), await miner.assigned()
-        assert "RUNNING" == (await miner.ask("job.start", **names(mine)))["state"]
+        assert "RUNNING" == (await miner.ask("job.start", **claim(mine)))["state"]
     async with scene.miner(OTHER) as other:
         await other.register()
         await other.say("ready", slots=5)
@@ -197,7 +201,7 @@ async def test_hints_come_at_once(scene: Scene) -> None:
         job = await scene.submit(scene.alice)
         await miner.say("ready", slots=1)
         offer = await miner.assigned()
-        await miner.ask("job.start", **names(offer))
+        await miner.ask("job.start", **claim(offer))
         await scene.alice.post(f"/v1/jobs/{job['job_id']}/cancel", json={})
         hint = (await miner.until_type("hint"))[-1]
         assert {"type": "hint", "hint": "cancel", **names(offer)} == hint
@@ -228,7 +232,7 @@ async def test_hints_go_on_after_the_log_was_out_of_reach(
         job = await scene.submit(scene.alice)
         await miner.say("ready", slots=1)
         offer = await miner.assigned()
-        await miner.ask("job.start", **names(offer))
+        await miner.ask("job.start", **claim(offer))
         monkeypatch.setattr("coordinator.application.live.events.MAX_PENDING", 0)
         monkeypatch.setattr(events, "read", read_in_vain)
         await scene.alice.post(f"/v1/jobs/{job['job_id']}/cancel", json={})
@@ -240,7 +244,7 @@ async def test_hints_go_on_after_the_log_was_out_of_reach(
 async def test_the_same_refusals_as_elsewhere(scene: Scene) -> None:
     """What is malformed, out of order, another's or a client's is refused with its code, and it goes on."""
     async with scene.miner() as miner, scene.miner(OTHER) as other:
-        assert "MINER_NOT_FOUND" == (await miner.ask("job.start", **names(NO_JOB)))["code"]
+        assert "MINER_NOT_FOUND" == (await miner.ask("job.start", **claim(NO_JOB)))["code"]
         await miner.register()
         await other.register()
         job = await scene.submit(scene.alice)
@@ -249,8 +253,8 @@ async def test_the_same_refusals_as_elsewhere(scene: Scene) -> None:
         who = {"miner_id": "other-rig", "session_id": other.session}
         for kind, fields, code in (
             ("job.start", names(NO_JOB), "JOB_NOT_FOUND"),
-            ("job.start", {**names(offer), "attempt": 2}, "STALE_ATTEMPT"),
-            ("job.start", {**names(offer), **who}, "FORBIDDEN"),
+            ("job.start", {**claim(offer), "attempt": 2}, "STALE_ATTEMPT"),
+            ("job.start", {**claim(offer), **who}, "FORBIDDEN"),
             ("job.start", {"job_id": 7}, "INVALID_PAYLOAD"),
             ("job.submit", {"service": SERVICE, "payload": {}}, "FORBIDDEN"),
             ("job.cancel", {"job_id": job["job_id"]}, "FORBIDDEN"),
@@ -302,7 +306,7 @@ async def test_a_cut_connection_leaves_nothing(scene: Scene) -> None:
         await scene.submit(scene.alice)
         await miner.say("ready", slots=1)
         offer = await miner.assigned()
-        await miner.ask("job.start", **names(offer))
+        await miner.ask("job.start", **claim(offer))
         miner.connection.transport.abort()
     await eventually(lambda: not scene.coordinator.live.events.readers, "no readers left")
     async with asyncio.timeout(30):

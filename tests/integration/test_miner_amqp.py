@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ from coordinator.miner.executors.base import ExecutorError, Outcome, Work
 from coordinator.miner.program import MinerProgram
 from coordinator.wire.amqp_rpc import AmqpRpc, SenderClosed
 from coordinator.wire.backoff import Backoff
+from coordinator.wire.signed_messages import MessageSigner, Recipient, answer_to, hint_for, offer_for
+from tests.harness.keys import SIGNER
 from tests.harness.waiting import eventually
 
 KEY = "alice:a-secret-of-alice"
@@ -34,6 +37,7 @@ SALT = bytes(range(16))
 QUICK = Backoff(first_seconds=0.05, longest_seconds=0.5)
 PATIENCE_SECONDS = 60.0
 QUEUE = "work.profile"
+COORDINATOR = SigningKey.from_hex("5a" * 32).key_id
 
 
 class Stub:
@@ -50,6 +54,10 @@ class Stub:
         self.hold: set[str] = set()
         self.again_later: dict[str, int] = {}
         self.cancel: list[dict[str, Any]] = []
+        self.state = "ONLINE"
+        self.signer = SIGNER
+        self.forge = False
+        self.forged = 0
         self.heartbeat_seconds = 0.2
         self.queue = QUEUE
         self.changed = asyncio.Condition()
@@ -63,6 +71,8 @@ class Stub:
         await queue.bind(commands, "#")
         beats = await self.channel.declare_queue("coordinator.heartbeats", durable=True)
         await queue.consume(self._on_commands)
+        by_type = await self.channel.declare_exchange("coordinator.heartbeats", "direct", durable=True)
+        await beats.bind(by_type, "miner.heartbeat")
         await beats.consume(self._on_beats)
 
     async def close(self) -> None:
@@ -94,14 +104,24 @@ class Stub:
 
     async def offer(self, *offers: dict[str, Any]) -> None:
         """Put a bundle on the work queue."""
-        await self.channel.default_exchange.publish(
-            aio_pika.Message(json.dumps(offers).encode()), self.queue, timeout=10
-        )
+        await self.send(self.queue, offer_for("profile"), offers)
 
     async def hint(self, miner: str, **hint: Any) -> None:
-        await self.channel.default_exchange.publish(
-            aio_pika.Message(json.dumps(hint).encode()), f"miner.{miner}"
-        )
+        await self.send(f"miner.{miner}", hint_for(miner), hint)
+
+    async def send(
+        self,
+        queue: str,
+        recipient: Recipient | None,
+        value: object,
+        correlation_id: str | None = None,
+        signer: MessageSigner | None = None,
+    ) -> None:
+        """Publish to a queue; without a recipient it is not signed."""
+        body = json.dumps(value).encode()
+        headers = None if recipient is None else (signer or self.signer).headers(recipient, body, 60_000)
+        message = aio_pika.Message(body, correlation_id=correlation_id, headers=headers)
+        await self.channel.default_exchange.publish(message, queue, mandatory=False, timeout=10)
 
     async def until_depth(self, expected: int) -> None:
         async def so() -> bool:
@@ -145,7 +165,7 @@ class Stub:
         beat = json.loads(message.body)
         self.beats.append(beat)
         if beat["session_id"] == self.sessions.get(beat["miner_id"]):
-            answer = {"status": "accepted", "state": "ONLINE", "cancel": self.cancel, "position": 1}
+            answer = {"status": "accepted", "state": self.state, "cancel": self.cancel, "position": 1}
         else:
             answer = _refused("SESSION_NOT_LIVE")
         await self._reply(message, answer)
@@ -154,19 +174,27 @@ class Stub:
 
     async def _reply(self, message: AbstractIncomingMessage, answer: object) -> None:
         assert message.reply_to
-        await self.channel.default_exchange.publish(
-            aio_pika.Message(json.dumps(answer).encode(), correlation_id=message.correlation_id),
-            message.reply_to,
-            mandatory=False,
-        )
+        signature = message.headers["signature"]
+        assert isinstance(signature, str)
+        asked = message.message_id or ""
+        to = answer_to(KEY.partition(":")[0], asked, message.correlation_id or "", signature)
+        if self.forge:
+            lie = {**_accepted(), "state": "FORGED"}
+            another = answer_to("alice", "another", message.correlation_id or "", signature)
+            stranger = MessageSigner(SigningKey.generate())
+            for recipient, signer in ((to, stranger), (another, self.signer), (None, None)):
+                await self.send(message.reply_to, recipient, lie, message.correlation_id, signer)
+                self.forged += 1
+        await self.send(message.reply_to, to, answer, message.correlation_id)
 
     def _check(self, message: AbstractIncomingMessage) -> None:
         signed = message_to_sign(
             message.type or "",
             message.message_id or "",
-            message.reply_to or "",
+            "amq.rabbitmq.reply-to",
             message.correlation_id or "",
             message.body,
+            int(str(message.headers["issued_at"])),
         )
         name, _, secret = KEY.partition(":")
         assert message.headers["principal"] == name
@@ -506,6 +534,7 @@ async def test_cancel_hint_kills_the_executor(stub: Stub, miners: Miners) -> Non
     offer = stub.add(n=1)
     await stub.offer(offer)
     await hands.next_started()
+    stub.cancel = [{"job_id": offer["job_id"], "attempt": 1}]
     await stub.hint("one@alice", hint="cancel", job_id=offer["job_id"], attempt=1)
     assert await hands.next_killed() == offer["job_id"]
     hands.finish.set()
@@ -549,7 +578,6 @@ async def test_offer_refused_for_a_lost_session_is_not_lost(stub: Stub, miners: 
     """An offer whose claim meets a lost session goes back, and the new session serves it."""
     hands = Hands()
     hands.finish.set()
-    stub.heartbeat_seconds = 60
     miners.start(hands)
     await stub.until(lambda: bool(stub.beats))
     stub.sessions["alice"] = "someone-elses"
@@ -623,11 +651,77 @@ async def test_drain_hint_finishes_and_leaves(stub: Stub, miners: Miners) -> Non
     await stub.until(lambda: bool(stub.sessions))
     await stub.offer(stub.add(n=1))
     await hands.next_started()
+    stub.state = "DRAINING"
     await stub.hint("alice", hint="drain")
     await stub.until(lambda: bool(stub.sent("miner.drain")))
     hands.finish.set()
     assert await miners.exit_code(program) == 0
     assert stub.states() == ["COMPLETED"]
+
+
+async def test_forged_offers_and_hints_are_dropped(stub: Stub, miners: Miners) -> None:
+    """An offer or hint that the coordinator did not sign, for this recipient and lately, is never obeyed."""
+    hands = Hands()
+    program = miners.start(hands)
+    await stub.until(lambda: bool(stub.beats))
+    stub.state = "ONLINE"
+    forged = MessageSigner(SigningKey.generate())
+    late = MessageSigner(SigningKey.from_hex("5a" * 32), now=lambda: time.time_ns() // 1_000_000 - 600_000)
+    for signer, profile in ((forged, "profile"), (late, "profile"), (stub.signer, "another")):
+        await stub.send(stub.queue, offer_for(profile), [stub.add(n=1)], signer=signer)
+    await stub.send(stub.queue, None, [stub.add(n=1)])
+    for signer, miner in ((forged, "alice"), (late, "alice"), (stub.signer, "bob")):
+        await stub.send("miner.alice", hint_for(miner), {"hint": "drain"}, signer=signer)
+    await stub.send("miner.alice", None, {"hint": "drain"})
+    genuine = stub.add(n=2)
+    await stub.offer(genuine)
+    assert (await hands.next_started()).job_id == genuine["job_id"]
+    hands.finish.set()
+    await stub.until(lambda: "COMPLETED" in stub.states())
+    assert [run for run in hands.runs if run[0] != genuine["job_id"]] == []
+    assert not stub.sent("miner.drain")
+    assert program.session_id
+
+
+async def test_a_hint_only_triggers_a_heartbeat(stub: Stub, miners: Miners) -> None:
+    """A replayed hint to drain, or to cancel, changes nothing that the heartbeat's answer does not say."""
+    stub.heartbeat_seconds = 60
+    hands = Hands()
+    miners.start(hands)
+    await stub.until(lambda: len(stub.beats) == 1)
+    offer = stub.add(n=1)
+    await stub.offer(offer)
+    await hands.next_started()
+    await stub.hint("alice", hint="drain")
+    await stub.until(lambda: len(stub.beats) >= 2)
+    await stub.hint("alice", hint="cancel", job_id=offer["job_id"], attempt=1)
+    # Its answer may be a moment behind the hint, so there is more than one.
+    await stub.until(lambda: len(stub.beats) >= 4)
+    hands.finish.set()
+    await stub.until(lambda: stub.states() == ["COMPLETED"])
+    assert not stub.sent("miner.drain")
+
+
+async def test_forged_answers_are_dropped(stub: Stub) -> None:
+    """Answers by another key, to another message or without a signature are ignored; the true one counts."""
+    async with AmqpRpc(stub.url, KEY, coordinator_keys=[COORDINATOR]) as rpc:
+        stub.forge = True
+        answer = await rpc.call("miner.drain", {"miner_id": "alice", "session_id": "12345678"})
+    assert answer["state"] == "DRAINING"
+    assert stub.forged == 3
+
+
+async def test_the_first_key_is_pinned(stub: Stub) -> None:
+    """Without a configured key the first answer's is trusted, and no other key's answer from then on."""
+    command = {"miner_id": "alice", "session_id": "12345678"}
+    async with AmqpRpc(stub.url, KEY, answer_timeout_seconds=0.2, backoff=QUICK) as rpc:
+        await rpc.call("miner.drain", command)
+        stub.signer = MessageSigner(SigningKey.generate())
+        again = asyncio.create_task(rpc.call("miner.drain", command))
+        await stub.until(lambda: len(stub.messages) >= 3)  # its repeat: the answer was not taken
+        assert not again.done()
+        stub.signer = SIGNER
+        assert (await again)["status"] == "accepted"
 
 
 async def test_signals_stop_the_program(stub: Stub, tmp_path: Path) -> None:
@@ -646,7 +740,7 @@ async def test_call_and_ask_share_a_connection(stub: Stub) -> None:
     async with AmqpRpc(stub.url, KEY, backoff=QUICK) as rpc:
         answer = await rpc.call("miner.drain", {"miner_id": "alice", "session_id": "12345678"})
         assert answer["status"] == "accepted"
-        nobody = await rpc.ask("miner.heartbeat", {}, queue="no.such.queue", timeout_seconds=5)
+        nobody = await rpc.ask("miner.heartbeat", {}, exchange="no.such.exchange", timeout_seconds=5)
         assert nobody is None
 
 

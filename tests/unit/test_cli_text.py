@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import typer
 from coordinator.broker.connection import BrokerRefused
 from coordinator.broker.topology import TopologyMismatch
 from coordinator.cli import dev_files
+from coordinator.cli.commands import job, log
 from coordinator.cli.errors import CommandError, Exit, explain, report
 from coordinator.cli.main import app, main
 from coordinator.cli.options import json_object
@@ -98,6 +101,37 @@ HOSTILE = {
 def test_text_from_strangers_can_not_steer_the_terminal(text: str) -> None:
     """Text that acts on a terminal, hides or begins a line is shown as escapes, wherever it appears."""
     assert HOSTILE[text] == terminal.plain(text)
+
+
+def test_a_result_does_not_replace_our_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    """A miner names the fields of its result; ours keep their place."""
+    found = SimpleNamespace(result={"state": "FAILED", "job_id": "x", "text": "a\nstate  FAILED"})
+
+    class Handle:
+        job_id = "job-1"
+
+        async def wait(self, _: float | None) -> Any:
+            return SimpleNamespace(job_id="job-1", state="COMPLETED")
+
+        async def result(self) -> Any:
+            return found
+
+    asyncio.run(job._finish(Handle(), None, False))  # type: ignore[arg-type]
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [
+        ["job_id", "job-1"],
+        ["state", "COMPLETED"],
+        ["result.state", "FAILED"],
+        ["result.job_id", "x"],
+        ["text", r"a\nstate", "FAILED"],
+    ] == shown
+
+
+def test_a_fact_of_an_event_is_one_fact() -> None:
+    """In `log show` a text with spaces is quoted: it could look like further facts."""
+    assert ["word", '"a retryable=true"', '"a\\n"', '{"a":1}', '"="'] == [
+        log._short(value) for value in ("word", "a retryable=true", "a\n", {"a": 1}, "=")
+    ]
 
 
 def test_text_of_all_languages_is_shown_as_it_is() -> None:
@@ -241,12 +275,12 @@ def test_log_lines_are_ours_alone(
     """In the log for people each fact is one line, and errors' texts are behind a margin."""
     with own_logging(monkeypatch):
         configure_logs("console")
-        log = structlog.get_logger()
-        log.warning("a.fact", reason=text, spaced=f"with space {text}", several=[text])
+        logger = structlog.get_logger()
+        logger.warning("a.fact", reason=text, spaced=f"with space {text}", several=[text])
         try:
             raise ValueError(f"boo\n2026-01-01T00:00:00Z [info] forged {text}")
         except ValueError:
-            log.exception("a.failure")
+            logger.exception("a.failure")
             logging.getLogger("library").exception("oh %s", f"no\nforged {text}")
     lines = capfd.readouterr().err.split("\n")
     assert all(one.isprintable() or one == "\t" for line in lines for one in line)

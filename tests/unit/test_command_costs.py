@@ -77,7 +77,19 @@ class Stand(NamedTuple):
     async def handle(self, topic: str, by: Principal, *bodies: bytes) -> list[Answer]:
         """As an edge does it: from bytes to answers."""
         message = ReceivedMessage(
-            topic, "", "", "", by.name, "", None, topic, 0, b"[" + b",".join(bodies) + b"]"
+            kind=topic,
+            message_id="",
+            correlation_id="",
+            reply_to="",
+            principal=by.name,
+            signature="",
+            issued_at=None,
+            traceparent=None,
+            routing_key=topic,
+            user_id="",
+            forwarded=False,
+            deliveries=0,
+            body=b"[" + b",".join(bodies) + b"]",
         )
         try:
             batch = await read_commands(message, by)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +11,7 @@ import pytest
 
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
-from coordinator.application.dispatch.payloads import Payloads
-from coordinator.application.ports import Clock, Recorded, Row, StoredPayload
+from coordinator.application.ports import Clock, Recorded
 from coordinator.domain.job import (
     JobCanceled,
     JobFailed,
@@ -23,7 +20,7 @@ from coordinator.domain.job import (
 from coordinator.domain.messages import Event
 from tests.harness import deciding
 from tests.harness.cases import every
-from tests.harness.memory_log import MemoryEventLog
+from tests.harness.dispatching import DIGEST, TOKENS, SamePayload, SentCommands, Table
 from tests.harness.metadata import STORED_METADATA
 
 LANE_HEAD = 4  # as many as fit in memory: small, so that most jobs are in the table alone
@@ -33,72 +30,6 @@ ROUNDS = 100  # more than enough for everything to come to its end
 MINERS: dict[str, dict[str, Any]] = {"small": {"cuda": "11.8"}, "large": {}}
 CLIENTS = ("alice", "bob")
 OFFER_TIMEOUT = 10.0
-PAYLOAD = b"{}"
-DIGEST = hashlib.sha256(PAYLOAD).hexdigest()
-
-
-class Table:
-    """open_work and its neighbours as dictionaries, and what the dispatcher asks of them."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, dict[str, Any]]] = {
-            name: {} for name in ("open_work", "work_classes", "work_sessions")
-        }
-
-    @contextmanager
-    def transaction(self) -> Iterator[Table]:
-        yield self
-
-    def put(self, table: str, rows: Sequence[Row]) -> None:
-        key = {"open_work": "job_id", "work_classes": "job_class", "work_sessions": "miner_id"}[table]
-        self.rows[table] |= {row[key]: dict(row) for row in rows}
-
-    def remove(self, table: str, keys: Collection[str]) -> None:
-        for key in keys:
-            self.rows[table].pop(key, None)
-
-    def change(self, table: str, rows: Mapping[str, Row]) -> None:
-        raise AssertionError("not used")
-
-    def execute(self, statement: str, **params: Any) -> int:
-        raise AssertionError("not used")
-
-    def position(self, follower: str) -> int:
-        raise AssertionError("not used")
-
-    def move(self, follower: str, before: int, after: int) -> None:
-        raise AssertionError("not used")
-
-    def close(self) -> None:
-        pass
-
-    def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
-        work = sorted(self.rows["open_work"].values(), key=lambda row: row["position"])
-        queued = [row for row in work if row["miner_id"] is None]
-        match statement:
-            case "dispatch_classes":
-                return list(self.rows["work_classes"].values())
-            case "dispatch_sessions":
-                return list(self.rows["work_sessions"].values())
-            case "dispatch_running":
-                return [row for row in work if row["miner_id"] is not None]
-            case "dispatch_open_work":
-                return [row for row in work if row["job_id"] in params["job_ids"]]
-            case "dispatch_lanes":
-                return queued
-            case "dispatch_lane_work":
-                lane = {name: params[name] for name in ("job_class", "priority", "client")}
-                of_lane = [row for row in queued if lane.items() <= row.items()]
-                return [row for row in of_lane if row["position"] > params["position"]][: params["count"]]
-        raise AssertionError(statement)
-
-
-class SamePayload(Payloads):
-    def __init__(self) -> None:
-        super().__init__(MemoryEventLog())
-
-    async def of(self, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
-        return {job: StoredPayload(job, "payload", b"", PAYLOAD) for job in job_ids}
 
 
 class World:
@@ -209,6 +140,8 @@ class World:
             LocalHints(),
             clock,
             OFFER_TIMEOUT,
+            TOKENS,
+            SentCommands().handle,
         )
         self.dispatcher.take_over(self.table)
         self.acted = self.known_stored = self.stored

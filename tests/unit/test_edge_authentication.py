@@ -27,6 +27,8 @@ GUARDED = [
     ("POST", "/v1/miners/heartbeat"),
     ("POST", "/v1/miners/poll"),
     ("POST", "/v1/miners/drain"),
+    ("POST", "/v1/miners/quarantine"),
+    ("POST", "/v1/miners/release"),
     ("POST", "/v1/miners/leave"),
     ("GET", "/v1/miners"),
     ("GET", "/v1/miners/rig"),
@@ -151,6 +153,9 @@ async def test_two_keys_are_no_key() -> None:
         (ALICE, "GET", "/v1/miners/rig"),
         (ADMIN, "POST", "/v1/miners/poll"),
         (ADMIN, "POST", "/v1/miners/leave"),
+        (RIG, "POST", "/v1/miners/quarantine"),
+        (RIG, "POST", "/v1/miners/release"),
+        (ALICE, "POST", "/v1/miners/quarantine"),
     ],
 )
 async def test_a_key_of_another_role_is_forbidden(key: str, method: str, path: str) -> None:

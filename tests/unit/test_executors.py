@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from coordinator.miner.blobs import HttpBlobs
@@ -27,7 +26,7 @@ from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffm
 from coordinator.miner.executors.process import run_program
 from coordinator.miner.fetch import UNSAFE_URL
 from coordinator.services.video_transcoding import SERVICE
-from tests.harness.works import Bench, FolderBlobs, check_output, failure
+from tests.harness.works import Bench, FolderBlobs, check_output, failure, processes_in
 
 FFMPEG = find_ffmpeg() or "ffmpeg"
 
@@ -357,18 +356,6 @@ async def test_a_broken_ffmpeg_is_not_offered(video: Bench, program: str) -> Non
 
 
 # --- processes --------------------------------------------------------------------------------------
-
-
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """Live processes that work in this folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")

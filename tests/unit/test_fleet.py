@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
-from coordinator.application.dispatch.fleet import WINDOW_SECONDS, Fleet, OutstandingOffer, Profile, Session
+from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Session
+from coordinator.application.dispatch.standing import WINDOW_SECONDS
 from coordinator.domain.matching import Capabilities, Gpu, Needs
 
 CPU = Capabilities(services=("checksum",))
@@ -38,7 +39,7 @@ def test_the_window_grows_with_what_has_lately_ended() -> None:
     """Quick work: about one second of completions is on the queue in advance."""
     _, profile = fleet_of(session("a", 1, running=1))
     for tenth in range(10):
-        profile.count_ended(5, tenth / 10)
+        profile.completions.add(5, tenth / 10)
     assert profile.room(0.95) == 50
     assert profile.room(WINDOW_SECONDS + 2) == 0
 
@@ -69,14 +70,14 @@ def test_the_free_slots_are_those_of_the_sessions_that_take_work() -> None:
 def test_slots_that_end_together_do_not_look_like_quick_ones() -> None:
     """A moment's completions are counted and not extrapolated: slow work never hoards offers."""
     _, profile = fleet_of(session("a", 20))
-    profile.count_ended(20, 10.0)
+    profile.completions.add(20, 10.0)
     assert profile.room(10.01) == 40
 
 
 def test_a_profile_without_live_miners_gets_no_offers() -> None:
     """Draining and ended sessions take nothing, whatever has lately ended."""
     fleet, profile = fleet_of(session("a"), session("b"))
-    profile.count_ended(100, 0.0)
+    profile.completions.add(100, 0.0)
     fleet.drain("a")
     fleet.end("b")
     assert profile.room(0.1) == 0

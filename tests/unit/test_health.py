@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
@@ -74,6 +75,22 @@ async def test_a_probe_that_hangs_fails_its_part_alone(monkeypatch: pytest.Monke
         assert {"frozen: no answer for 0.05 s", "it is broken"} == set(health.reasons())
         thawed.set()
         await eventually(lambda: frozen.ok)
+    finally:
+        await probes.stop()
+
+
+async def test_an_event_loop_that_stood_still_is_seen_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blocked loop answers nobody; once it runs again, health tells for a while that it stood still."""
+    for name, seconds in (("BEAT", 0.01), ("STALL", 0.2), ("STALL_SHOWN", 0.3), ("SHOWN", 0.0)):
+        monkeypatch.setattr(f"coordinator.application.health.{name}_SECONDS", seconds)
+    health = Health()
+    probes = HealthProbes(health, [])
+    await probes.start()
+    try:
+        await asyncio.sleep(0.05)
+        time.sleep(0.5)  # noqa: ASYNC251 - the fault itself
+        await eventually(lambda: "the event loop stood still" in str(health.reasons()))
+        await eventually(lambda: health.reasons() == [])
     finally:
         await probes.stop()
 

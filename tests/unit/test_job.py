@@ -455,16 +455,49 @@ def test_fail_keeps_what_the_miner_said() -> None:
         "error_message": "no such codec",
         "metrics": {"seconds": 3},
     }
-    given(submitted(), started()).when(fail(**said, retryable=False)).then(
-        attempt_ended("failed", **said), failed(code="BAD_AUDIO", message="no such codec")
+    given(submitted(max_attempts=1), started()).when(fail(**said, retryable=False)).then(
+        attempt_ended("failed", **said, retryable=False), failed(code="BAD_AUDIO", message="no such codec")
     )
 
 
-def test_fail_for_good_fails_the_job() -> None:
-    """A failure that no other attempt could mend is the job's end, with attempts left."""
+HOPELESS = attempt_ended("failed", retryable=False)
+
+
+def test_one_miners_word_costs_one_attempt() -> None:
+    """A failure that no other attempt could mend, as the miner says, is tried once more."""
     decided = given(submitted(), started()).when(fail(retryable=False))
-    decided.then(attempt_ended("failed"), failed())
-    assert "FAILED" == decided.answer["state"]
+    decided.then(HOPELESS, requeued(2))
+    assert "QUEUED" == decided.answer["state"]
+    once = given(submitted(), started(), HOPELESS, requeued(2), started(2)).when(fail(2, retryable=False))
+    once.then(attempt_ended("failed", 2, retryable=False), requeued(3))  # the same miner: no second opinion
+
+
+def test_a_second_miner_that_says_the_same_fails_the_job() -> None:
+    """Two miners find that no other attempt could succeed: the job is final with attempts left."""
+    who: dict[str, Any] = {"session": "session-of-other", "miner_id": "other"}
+    other = online(who["session"], who["miner_id"])
+    history = [submitted(max_attempts=10), started(), HOPELESS, requeued(2), started(2, **who)]
+    second: dict[str, Any] = {"by": Principal("other", Role.MINER), "miner": other}
+    said = given(*history).when(fail(2, **who, retryable=False), **second)
+    assert ["job.attempt_ended.v1", "job.failed.v1"] == [event.topic for event in said.events]
+    hopeful = given(*history).when(fail(2, **who), **second)
+    assert ["job.attempt_ended.v1", "job.requeued.v1"] == [event.topic for event in hopeful.events]
+
+
+@pytest.mark.parametrize("code", ["LEASE_LOST", "TOO_SLOW", "RELEASED", "CANCELED", "EXPIRED"])
+def test_a_miner_cannot_fail_with_a_code_of_ours(code: str) -> None:
+    """Readers of a job must be able to tell the coordinator's reasons from a miner's."""
+    given(submitted(), started()).when(fail(error_code=code)).then(Code.INVALID_PAYLOAD)
+
+
+@pytest.mark.parametrize(
+    "command", [start(), complete(), fail(), fail(retryable=False)], ids=lambda c: c.topic
+)
+def test_an_attempt_that_was_not_offered_cannot_be_claimed(command: Any) -> None:
+    """Ids of jobs can be guessed: without the token of its offer no command claims an attempt."""
+    given(submitted()).when(command, offered=False).then(Code.NOT_OFFERED)
+    if command.topic != "job.start":  # after the claim the lease is enough
+        assert given(submitted(), started()).when(command, offered=False).events
 
 
 def test_the_last_attempt_that_fails_fails_the_job() -> None:

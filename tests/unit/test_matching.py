@@ -432,7 +432,7 @@ def test_normalising_abilities_twice_is_once(has: Capabilities) -> None:
     """The normal form is a fixed point, and so is the profile."""
     normal = normalise_capabilities(has)
     assert normal == normalise_capabilities(normal)
-    assert profile_of(has) == profile_of(normal)
+    assert profile_of(has, "rig") == profile_of(normal, "rig")
 
 
 @given(constraints(), CAPABILITIES)
@@ -470,7 +470,7 @@ def test_the_order_of_lists_means_nothing(wants: Constraints, has: Capabilities,
         }
     )
     assert wanted("whisper", wants).job_class == wanted("whisper", wants_too).job_class
-    assert profile_of(has) == profile_of(has_too)
+    assert profile_of(has, "rig") == profile_of(has_too, "rig")
     assert satisfies("whisper", wants, has) == satisfies("whisper", wants_too, has_too)
 
 
@@ -523,7 +523,7 @@ def test_other_abilities_are_other_profiles() -> None:
     """Any difference that could change an answer makes a profile of its own."""
     has = [able(), able(cuda="12.5"), able(models=()), able(region=None), able(price=None), able(gpus=())]
     has += [able(gpus=able().gpus * 2), able(services=("whisper",)), able(gpus=(card("Tesla T4", 15_360),))]
-    assert len(has) == len({profile_of(h) for h in has})
+    assert len(has) == len({profile_of(h, "rig") for h in has})
 
 
 def test_class_and_profile_are_the_same_in_every_process() -> None:
@@ -532,7 +532,7 @@ def test_class_and_profile_are_the_same_in_every_process() -> None:
         "from coordinator.domain.matching import *\n"
         "wants = Constraints(gpu='RTX4090', models=('b', 'A', 'c'), max_price='0.50')\n"
         "print(wanted('whisper', wants).job_class)\n"
-        "print(profile_of(Capabilities(services=('b', 'a'), models=('x', 'Y', 'z'), region='EU')))\n"
+        "print(profile_of(Capabilities(services=('b', 'a'), models=('x', 'Y', 'z'), region='EU'), 'rig'))\n"
     )
     printed = {
         subprocess.run(
@@ -545,10 +545,10 @@ def test_class_and_profile_are_the_same_in_every_process() -> None:
         for seed in ("0", "1")
     }
     # Spelt out, because a change of these would part queued jobs from their queues: it needs a migration.
-    assert {"b61776e82b1cad8a14b9\n3fe4770c0cbef74c1179\n"} == printed
+    assert {"b61776e82b1cad8a14b9\n2616323aacede7d54f21\n"} == printed
 
 
 def test_a_class_is_a_word_that_queues_and_routing_keys_can_have() -> None:
     """20 hex digits."""
-    for name in (wanted("whisper", Constraints()).job_class, profile_of(able())):
+    for name in (wanted("whisper", Constraints()).job_class, profile_of(able(), "rig")):
         assert 20 == len(bytes.fromhex(name).hex())

@@ -11,6 +11,7 @@ from coordinator.broker.connection import Broker
 from coordinator.broker.offers import RabbitWorkQueues
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer
+from tests.harness.keys import SIGNER
 
 
 class Published:
@@ -46,7 +47,7 @@ async def test_no_message_is_larger_than_a_mebibyte() -> None:
     fits = MAX_BODY_BYTES - 2 * empty - len(b"[,]")
     for surplus, messages in ((0, 1), (1, 2)):
         broker = Published()
-        queues = RabbitWorkQueues(cast("Broker", broker))
+        queues = RabbitWorkQueues(cast("Broker", broker), SIGNER)
         bundle = [an_offer("x" * 1000), an_offer("y" * (fits - 1000 + surplus))]
         assert [] == await queues.publish("p", [bundle])
         assert messages == len(broker.bodies)

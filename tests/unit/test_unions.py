@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from coordinator.domain import job, key, miner, name, service
+from coordinator.domain import job, key, miner, name, service, standing
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.registry import COMMANDS, EVENTS
 
@@ -16,6 +16,7 @@ NOUNS: dict[str, tuple[Any, Any]] = {
     "service": (service.ServiceEvent, service.ServiceCommand),
     "name": (name.NameEvent, None),
     "key": (key.KeyEvent, key.KeyCommand),
+    "standing": (standing.StandingEvent, standing.StandingCommand),
 }
 
 

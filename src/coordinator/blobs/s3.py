@@ -1,5 +1,6 @@
 """Blobs on S3, or on any server with its protocol, through boto3 in threads."""
 
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -125,7 +126,10 @@ class S3BlobStore:
 
     async def probe(self) -> None:
         """See BlobStore.probe: asks for an object that does not exist. A write would cost money each time."""
-        await self.stat("0" * 64)
+        with contextlib.suppress(BlobNotFound):
+            await anext(
+                self.get("0" * 64)
+            )  # a HEAD request can't tell a missing bucket from a missing object
 
     def _key(self, sha256: str) -> str:
         return f"{self._prefix}{sha256}"

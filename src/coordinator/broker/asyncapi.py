@@ -106,7 +106,7 @@ def _channels(commands: Iterable[str], events: Iterable[str]) -> Json:
         ),
         "heartbeats": _channel(
             HEARTBEATS_QUEUE,
-            "Heartbeats, published to the default exchange. A heartbeat that waits for "
+            "Heartbeats, published to the exchange of this name by their type. A heartbeat that waits for "
             f"{HEARTBEAT_TTL_MS // 1000} seconds is dropped.",
             [HEARTBEAT_TYPE],
             _queue(HEARTBEATS_QUEUE),
@@ -371,6 +371,7 @@ def _schemas(generator: type[GenerateJsonSchema]) -> Json:
                     "pattern": "^[0-9a-f]{64}$",
                     "description": "HMAC-SHA256 under the secret.",
                 },
+                "issued_at": {"type": "integer", "description": "Unix milliseconds; signed if present."},
                 "traceparent": {"type": "string", "description": "W3C trace context."},
             },
             "required": ["principal", "signature"],

@@ -6,9 +6,10 @@ Pure functions over the message: nothing here talks to the broker or the gateway
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from aio_pika.abc import AbstractIncomingMessage
 from pydantic import ValidationError
@@ -21,15 +22,29 @@ from coordinator.crypto.mac import message_to_sign
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Principal, Role, read_traceparent
+from coordinator.domain.miner import MinerDrain
 from coordinator.domain.registry import COMMANDS
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES, MAX_TURN_BYTES
-from coordinator.wire.topology import HEARTBEAT_TYPE, RESERVED_PREFIXES
+from coordinator.wire.signed_messages import Recipient, answer_to, refusal_to
+from coordinator.wire.topology import (
+    DIRECT_REPLY,
+    HEARTBEAT_TYPE,
+    PROGRESS_TYPE,
+    RESERVED_PREFIXES,
+)
 
 DELIVERY_COUNT = "x-delivery-count"
-DIRECT_REPLY = "amq.rabbitmq.reply-to"
+
+NOT_REPEATABLE: Final = frozenset({"miner.register", "service.register", "service.revise", "service.retire"})
+"""Commands whose repeat, long after, would change something: they carry a moment. Others name a session, an
+attempt or a job, or end something for good."""
+MAX_AGE_MS: Final = 15 * 60_000
+
+_SENDERS: Final = {HEARTBEAT_TYPE: (Role.MINER,), PROGRESS_TYPE: (Role.MINER,)}
+"""The roles that send what is not a command."""
 
 Item = TypeVar("Item")
 
@@ -46,8 +61,14 @@ class ReceivedMessage:
     reply_to: str
     principal: str
     signature: str = field(repr=False)
+    issued_at: int | None
+    """When it was made, in Unix milliseconds, as the sender says and signs."""
     traceparent: str | None
     routing_key: str
+    user_id: str
+    """The user of the sender's connection, which the broker has checked; empty if absent."""
+    forwarded: bool
+    """Whether a queue passed it on as a dead letter: its routing key is then not the sender's."""
     deliveries: int
     """Earlier deliveries, if the broker counts them (quorum queues do); 0 otherwise."""
     body: bytes = field(repr=False)
@@ -64,8 +85,11 @@ class ReceivedMessage:
             reply_to=message.reply_to or "",
             principal=_text(headers.get("principal")),
             signature=_text(headers.get("signature")),
+            issued_at=issued_at if isinstance(issued_at := headers.get("issued_at"), int) else None,
             traceparent=read_traceparent(headers.get("traceparent")),
             routing_key=routing_key,
+            user_id=message.user_id or "",
+            forwarded="x-death" in headers,
             deliveries=deliveries if isinstance(deliveries, int) else 0,
             body=message.body,
         )
@@ -79,6 +103,26 @@ class ReceivedMessage:
     def answerable(self) -> bool:
         """Whether the sender asks for a reply, in a queue that is not one of the coordinator's."""
         return bool(self.reply_to) and not self.reply_to.startswith(RESERVED_PREFIXES)
+
+    def recipient(self, principal: Principal | None) -> Recipient:
+        """The recipient of the reply; without a principal the sender is not proven. Raises ValueError."""
+        if principal is not None:
+            return answer_to(principal.name, self.message_id, self.correlation_id, self.signature)
+        return refusal_to(
+            self.principal,
+            self.kind,
+            self.message_id,
+            self.signed_reply_to,
+            self.correlation_id,
+            self.signature,
+            self.body,
+            self.issued_at,
+        )
+
+    @property
+    def replies_directly(self) -> bool:
+        """Whether the reply goes straight to the channel that asks, and so to nobody else."""
+        return self.signed_reply_to == DIRECT_REPLY
 
 
 def _text(value: object) -> str:
@@ -103,12 +147,40 @@ class ReceivedBatch(Generic[Item]):
         return [self.refused[i] if i in self.refused else next(rest) for i in range(total)]
 
 
-def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
-    """The proven sender. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD)."""
+def authenticate(envelope: ReceivedMessage, keyring: Keyring, *, by_user: bool = False) -> Principal:
+    """The proven sender. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD).
+
+    `by_user`: API keys are users of the broker, so the property `user_id` is the proof, and nothing else is.
+    """
     if len(envelope.body) > MAX_BODY_BYTES:  # before the work of checking its signature
         raise Refusal(
             Code.TOO_LARGE, f"the body has {len(envelope.body)} bytes; the limit is {MAX_BODY_BYTES}"
         )
+    principal = _by_user(envelope, keyring) if by_user else _by_signature(envelope, keyring)
+    if envelope.reply_to and not envelope.answerable:
+        raise Refusal(Code.INVALID_PAYLOAD, "reply_to names a queue of the coordinator; use one of your own")
+    if not envelope.message_id.isprintable():
+        raise Refusal(Code.INVALID_PAYLOAD, "the message_id has unprintable characters")
+    return principal
+
+
+def _by_user(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
+    if not envelope.user_id:
+        raise Refusal(Code.UNAUTHORIZED_KEY, "send the property user_id: the name in your API key")
+    grants = keyring.valid(envelope.user_id)
+    if not grants:
+        raise Refusal(Code.UNAUTHORIZED_KEY, "no valid API key has the name of this user")
+    # The broker has let this routing key pass for one of the name's roles; the type must be the same.
+    if envelope.kind not in (envelope.routing_key, PROGRESS_TYPE):
+        raise Refusal(Code.INVALID_PAYLOAD, "the type and the routing key differ; send the type as both")
+    if envelope.reply_to and not envelope.replies_directly:
+        raise Refusal(Code.INVALID_PAYLOAD, f"reply_to must be {DIRECT_REPLY}")
+    command = COMMANDS.get(envelope.kind)
+    roles = _SENDERS.get(envelope.kind, ()) if command is None else command.senders
+    return next((g.principal for g in grants if g.principal.role in roles), grants[0].principal)
+
+
+def _by_signature(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
     if not envelope.principal or not envelope.signature:
         raise Refusal(
             Code.UNAUTHORIZED_KEY, "send the headers principal and signature; see the protocol page"
@@ -122,6 +194,7 @@ def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
             envelope.signed_reply_to,
             envelope.correlation_id,
             envelope.body,
+            envelope.issued_at,
         )
     except ValueError as error:
         raise Refusal(Code.UNAUTHORIZED_KEY, str(error)) from None
@@ -131,11 +204,26 @@ def authenticate(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
             Code.UNAUTHORIZED_KEY,
             "invalid signature; check the key's name, its secret and the signed bytes",
         )
-    if envelope.reply_to and not envelope.answerable:
-        raise Refusal(Code.INVALID_PAYLOAD, "reply_to names a queue of the coordinator; use one of your own")
-    if not envelope.message_id.isprintable():
-        raise Refusal(Code.INVALID_PAYLOAD, "the message_id has unprintable characters")
+    if envelope.kind in NOT_REPEATABLE:
+        _check_moment(envelope)
     return principal
+
+
+def _check_moment(envelope: ReceivedMessage) -> None:
+    """Raise Refusal for a command without a moment, or an old one.
+
+    Whoever may read the queues could send a copy of it again, and bring back an earlier state.
+    """
+    if envelope.issued_at is None:
+        raise Refusal(
+            Code.INVALID_PAYLOAD, f"{envelope.kind} needs the header issued_at; see the protocol page"
+        )
+    age_ms = time.time_ns() // 1_000_000 - envelope.issued_at
+    if abs(age_ms) > MAX_AGE_MS:
+        raise Refusal(
+            Code.INVALID_PAYLOAD,
+            f"issued_at is {age_ms // 1000} s ago by the coordinator's clock; set yours, and sign it anew",
+        )
 
 
 async def read_commands(envelope: ReceivedMessage, principal: Principal) -> ReceivedBatch[Intent]:
@@ -149,6 +237,9 @@ async def read_commands(envelope: ReceivedMessage, principal: Principal) -> Rece
     def read(value: Any, message_id: str | None) -> Intent:
         command = parse_command(envelope.kind, value)
         check_sender(command, principal)
+        if isinstance(command, MinerDrain) and command.session_id is None:
+            # A message can be copied and sent again: it may not drain a session that it was not meant for.
+            raise Refusal(Code.INVALID_PAYLOAD, "session_id: over AMQP it names the session to drain")
         if isinstance(command, JobSubmit) and command.idempotency_key is None and message_id is None:
             raise Refusal(
                 Code.INVALID_PAYLOAD,

@@ -45,12 +45,14 @@ from coordinator.broker.envelope import (
 )
 from coordinator.broker.on_demand_queues import OnDemandQueues
 from coordinator.broker.pamqp_patch import read_tolerantly
-from coordinator.broker.topology import WorkQueueType, control_queue
+from coordinator.broker.topology import TopologyMismatch, WorkQueueType, control_queue
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegister
+from coordinator.domain.registry import COMMANDS
 from coordinator.wire.answers import Accepted, Answer, Refused
-from coordinator.wire.topology import COMMANDS_QUEUE, DEAD_EXCHANGE, HEARTBEATS_QUEUE
+from coordinator.wire.signed_messages import ANSWER_MS, MessageSigner
+from coordinator.wire.topology import COMMANDS_QUEUE, DEAD_EXCHANGE, HEARTBEAT_TYPE, HEARTBEATS_QUEUE
 
 PREFETCH = 64
 """Messages in flight per queue: times 1 MiB it bounds memory, times the elements in each the group commit."""
@@ -85,13 +87,18 @@ class CommandInbox:
         broker: Broker,
         gateway: Gateway,
         keyring: Keyring,
+        signer: MessageSigner,
         *,
+        by_user: bool = False,
         queue_type: WorkQueueType = "classic",
         prefetch: int = PREFETCH,
         graceful_timeout: float = GRACEFUL_TIMEOUT_SECONDS,
         handle_timeout: float = HANDLE_TIMEOUT_SECONDS,
     ) -> None:
-        """`broker` publishes the replies and dead letters; the inbox consumes on a connection of its own."""
+        """`broker` publishes the replies and dead letters; the inbox consumes on a connection of its own.
+
+        `signer` signs the replies. `by_user`: API keys are users of the broker; see `authenticate`.
+        """
         read_tolerantly()
         self._broker = broker
         self._stopping = asyncio.Event()
@@ -100,7 +107,7 @@ class CommandInbox:
         self._connection: RobustConnection | None = None
         self._control_queues = OnDemandQueues(broker)
         ask = _handling(gateway, self._control_queues, queue_type)
-        shared = _Shared(broker, keyring, Acknowledgements(), self._stopping, handle_timeout)
+        shared = _Shared(broker, keyring, signer, by_user, Acknowledgements(), self._stopping, handle_timeout)
         commands = _InboxQueue("commands", shared, read_commands, ask)
         beats = _InboxQueue("heartbeats", shared, read_heartbeats, gateway.heartbeat)
         self._consumer = RabbitBroker(
@@ -235,9 +242,9 @@ def _handling(
                 # Only miners on AMQP can consume hints, so the inbox declares their queues.
                 try:
                     await on_demand.declare(control_queue(intent.command.miner_id, queue_type))
-                except BrokerUnreachable:
+                except (BrokerUnreachable, TopologyMismatch) as error:
                     answers[place] = Refused(
-                        Code.UNAVAILABLE, "your control queue could not be declared; send it again"
+                        Code.UNAVAILABLE, f"your control queue could not be declared; send it again ({error})"
                     )
         return answers
 
@@ -250,6 +257,8 @@ class _Shared:
 
     broker: Broker
     keyring: Keyring
+    signer: MessageSigner
+    by_user: bool
     acknowledgements: Acknowledgements
     stopping: asyncio.Event
     handle_timeout: float
@@ -282,16 +291,17 @@ class _InboxQueue(Generic[Item]):
             await self._give_back(message, envelope)
 
     async def _handle(self, message: RabbitMessage, envelope: ReceivedMessage) -> None:
+        principal: Principal | None = None
         try:
-            principal = authenticate(envelope, self._shared.keyring)
+            principal = authenticate(envelope, self._shared.keyring, by_user=self._shared.by_user)
             batch = await self._read(envelope, principal)
         except Refusal as refusal:
             refused = Refused(refusal.code, refusal.detail)
-            await self._dead_letter(message, envelope, refused)
+            await self._dead_letter(message, envelope, refused, principal)
             return
         answers = batch.answers(await self._answers(envelope, principal, batch.items))
-        if envelope.answerable:
-            await self._reply(envelope, answers, batch.is_array)
+        if self._answerable(envelope):
+            await self._reply(envelope, answers, batch.is_array, principal)
             await self._shared.acknowledgements.ack(message.raw_message)
             return
         codes = {answer.code for answer in answers if isinstance(answer, Refused)}
@@ -299,7 +309,10 @@ class _InboxQueue(Generic[Item]):
             await self._give_back(message, envelope)
         elif Code.INTERNAL in codes and self._name == "commands":
             await self._dead_letter(
-                message, envelope, Refused(Code.INTERNAL, "internal error; send it again after the fix")
+                message,
+                envelope,
+                Refused(Code.INTERNAL, "internal error; send it again after the fix"),
+                principal,
             )
         else:
             if codes:
@@ -328,29 +341,59 @@ class _InboxQueue(Generic[Item]):
             return [Refused(Code.INTERNAL, "internal error; send it again later")] * len(items)
         return answers
 
-    async def _reply(self, envelope: ReceivedMessage, answers: Sequence[Answer], is_array: bool) -> None:
+    def _answerable(self, envelope: ReceivedMessage) -> bool:
+        """Whether a reply goes to the sender, and not to a queue that it could not reach itself."""
+        return envelope.answerable and (not self._shared.by_user or envelope.replies_directly)
+
+    async def _reply(
+        self,
+        envelope: ReceivedMessage,
+        answers: Sequence[Answer],
+        is_array: bool,
+        principal: Principal | None,
+    ) -> None:
         wire: Any = [answer.to_wire() for answer in answers]
+        body = to_json(wire if is_array else wire[0])
+        try:
+            recipient = envelope.recipient(principal)
+        except ValueError:
+            headers = None  # a line break in a property: no signature could say for whom this is
+        else:
+            headers = self._shared.signer.headers(recipient, body, ANSWER_MS)
         properties = Basic.Properties(
             content_type="application/json",
             correlation_id=envelope.correlation_id or None,
             delivery_mode=1,
+            headers=headers,
         )
-        await self._shared.broker.publish_unconfirmed(
-            "", envelope.reply_to, to_json(wire if is_array else wire[0]), properties
-        )
+        await self._shared.broker.publish_unconfirmed("", envelope.reply_to, body, properties)
 
-    async def _dead_letter(self, message: RabbitMessage, envelope: ReceivedMessage, refused: Refused) -> None:
+    async def _dead_letter(
+        self,
+        message: RabbitMessage,
+        envelope: ReceivedMessage,
+        refused: Refused,
+        principal: Principal | None,
+    ) -> None:
         """Answer, copy to the dead letters, acknowledge: in this order, so that a crash loses nothing."""
+        claimed = envelope.user_id if self._shared.by_user else envelope.principal
+        stray = envelope.forwarded or envelope.routing_key not in (*COMMANDS, HEARTBEAT_TYPE)
+        if self._shared.by_user and stray:
+            # No sender may publish this: it came over a binding between exchanges, or as a dead letter of a
+            # queue, that a reader of events made. Kept, copies of events would fill the dead letters.
+            log.warning("inbox.stray", kind=envelope.kind[:100], routing_key=envelope.routing_key[:100])
+            await self._shared.acknowledgements.ack(message.raw_message)
+            return
         log.warning(
             "inbox.dead_letter",
             queue=self._name,
             kind=envelope.kind[:100],
-            claimed=envelope.principal[:100],
+            claimed=claimed[:100],
             code=refused.code,
             detail=refused.detail,
         )
-        if envelope.answerable:
-            await self._reply(envelope, [refused], is_array=False)
+        if self._answerable(envelope):
+            await self._reply(envelope, [refused], is_array=False, principal=principal)
         properties = Basic.Properties(
             content_type=_short(message.raw_message.content_type or ""),
             message_type=_short(envelope.kind),
@@ -361,7 +404,7 @@ class _InboxQueue(Generic[Item]):
                 "reason": refused.detail,
                 "code": refused.code.value,
                 "routing_key": envelope.routing_key,
-                "principal": _short(envelope.principal),
+                "principal": _short(claimed),
                 "message_id": envelope.message_id,
             },
         )

@@ -17,6 +17,7 @@ from coordinator.broker.poll_consumers import PollConsumers
 from coordinator.broker.topology import TopologyMismatch, WorkQueueType, work_queue
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer
+from coordinator.wire.signed_messages import HINT_MS, OFFER_MS, MessageSigner, hint_for, offer_for
 from coordinator.wire.topology import CONTROL_EXCHANGE, HINT_TYPE, OFFER_TYPE, WORK_EXCHANGE
 
 log = structlog.get_logger(__name__)
@@ -28,22 +29,28 @@ class RabbitWorkQueues:
     def __init__(
         self,
         broker: Broker,
+        signer: MessageSigner,
         queue_type: WorkQueueType = "classic",
         offer_seconds: float | None = None,
     ) -> None:
         """`offer_seconds`: an offer's time to live on a queue, longer than the time until it is made again.
         It keeps copies of untaken offers from piling up."""
         self._broker = broker
+        self._signer = signer
         self._queue_type: WorkQueueType = queue_type
+        self._valid_ms = OFFER_MS if offer_seconds is None else int(offer_seconds * 1000)
         self._expiration = None if offer_seconds is None else str(int(offer_seconds * 1000))
         self._on_demand = OnDemandQueues(broker)
-        self._poll_consumers = PollConsumers(broker, self.ensure, self._put_back)
+        self._poll_consumers = PollConsumers(broker, signer.trust(), self.ensure, self._put_back)
         self._on_reset: list[Callable[[], None]] = []
         broker.on_reconnect(self.reset)
 
     async def ensure(self, profile: str) -> None:
-        """Raises TopologyMismatch, BrokerUnreachable."""
-        await self._on_demand.declare(work_queue(profile, self._queue_type))
+        """Raises BrokerUnreachable, whose text names a queue whose name is taken."""
+        try:
+            await self._on_demand.declare(work_queue(profile, self._queue_type))
+        except TopologyMismatch as error:
+            raise BrokerUnreachable(str(error)) from error
 
     async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
         messages = [message for bundle in bundles for message in _messages(bundle)]
@@ -54,7 +61,7 @@ class RabbitWorkQueues:
             # The queue expired unused. A miner that comes back needs it and its offers.
             try:
                 await self.ensure(profile)
-            except (BrokerUnreachable, TopologyMismatch) as error:
+            except BrokerUnreachable as error:
                 log.warning("offers.no_queue", profile=profile, reason=str(error))
                 failed += returned
             else:
@@ -82,6 +89,7 @@ class RabbitWorkQueues:
         properties = Basic.Properties(
             content_type="application/json",
             message_type=OFFER_TYPE,
+            headers=self._signer.headers(offer_for(profile), body, self._valid_ms),
             delivery_mode=1,
             expiration=self._expiration,
         )
@@ -119,12 +127,17 @@ class RabbitHints:
     Failures of the broker raise nothing.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, signer: MessageSigner) -> None:
         self._broker = broker
+        self._signer = signer
 
     async def send(self, miner_id: str, hint: Mapping[str, Any]) -> None:
+        body = to_json(hint)
         properties = Basic.Properties(
-            content_type="application/json", message_type=HINT_TYPE, delivery_mode=1
+            content_type="application/json",
+            message_type=HINT_TYPE,
+            delivery_mode=1,
+            headers=self._signer.headers(hint_for(miner_id), body, HINT_MS),
         )
         # Lost if the queue has expired: only a miner without a consumer lets it expire.
-        await self._broker.publish_unconfirmed(CONTROL_EXCHANGE, miner_id, to_json(hint), properties)
+        await self._broker.publish_unconfirmed(CONTROL_EXCHANGE, miner_id, body, properties)

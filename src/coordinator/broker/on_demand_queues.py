@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
 from coordinator.broker.connection import Broker, BrokerUnreachable
-from coordinator.broker.topology import QueueSpec, TopologyMismatch, declare_queues
+from coordinator.broker.topology import NameTaken, QueueSpec, TopologyMismatch, declare_queues
 
 DECLARE_TIMEOUT_SECONDS = 10.0
 REMEMBERED_QUEUES = 10_000
@@ -29,7 +29,11 @@ class OnDemandQueues:
         self._lock = asyncio.Lock()
 
     async def declare(self, queue: QueueSpec) -> None:
-        """Raises TopologyMismatch, BrokerUnreachable."""
+        """Declare and bind it. A queue of the name with other properties is replaced.
+
+        Its content is lost, which is harmless: offers are made again, and hints may be lost. Raises NameTaken
+        (a TopologyMismatch), BrokerUnreachable.
+        """
         self._declared[queue.name] = queue
         self._declared.move_to_end(queue.name)
         if len(self._declared) > REMEMBERED_QUEUES:
@@ -54,6 +58,22 @@ class OnDemandQueues:
             async with asyncio.timeout(DECLARE_TIMEOUT_SECONDS), self._lock:
                 if self._channel is None:
                     self._channel = await self._broker.channel()
-                await declare_queues(self._channel, [queue])
+                try:
+                    await declare_queues(self._channel, [queue])
+                except NameTaken as error:
+                    log.error("queue.taken", queue=queue.name, reason=str(error))
+                    raise
+                except TopologyMismatch as error:
+                    # A stranger's, or ours from before WORK_QUEUE_TYPE was changed.
+                    log.warning("queue.replaced", queue=queue.name, reason=str(error))
+                    await self._delete(queue.name)
+                    await declare_queues(self._channel, [queue])
         except (TimeoutError, *CONNECTION_EXCEPTIONS) as error:
             raise BrokerUnreachable(f"could not declare {queue.name}: {error or 'no answer'}") from error
+
+    async def _delete(self, name: str) -> None:
+        channel = await self._broker.channel()
+        try:
+            await (await channel.get_underlay_channel()).queue_delete(name)
+        finally:
+            await channel.close()

@@ -25,6 +25,7 @@ from coordinator.application.ports import TakenOffer
 from coordinator.broker.connection import Broker, BrokerError
 from coordinator.broker.topology import WORK_EXPIRES_MS, TopologyMismatch
 from coordinator.wire.offers import Offer
+from coordinator.wire.signed_messages import CoordinatorTrust, Untrusted, offer_for
 from coordinator.wire.topology import work_queue_name
 
 SHORTEST_WAIT_SECONDS = 0.1
@@ -167,11 +168,15 @@ class _ProfilePolls:
         self.consumers.discard(tag)
         self._used.add(tag)
         assert message.delivery_tag is not None
+        offers: Sequence[Offer] = ()
         try:
-            offers = _OFFERS.validate_json(message.body)
+            body = message.body
+            self._shared.trust.check(offer_for(self.profile), message.header.properties.headers, body)
+            offers = _OFFERS.validate_json(body)
+        except Untrusted as error:
+            log.error("offers.forged", profile=self.profile, reason=str(error))
         except ValidationError:
             log.error("offers.unreadable", profile=self.profile)
-            offers = ()
         delivery = _Delivery(channel, message.delivery_tag, offers, self)
         if offers:
             self._give([_PolledOffer(offer, delivery) for offer in offers])
@@ -245,7 +250,8 @@ class _ProfilePolls:
 class PollConsumers:
     """All profiles' polls, over one channel."""
 
-    def __init__(self, broker: Broker, ensure: Ensure, put_back: PutBack) -> None:
+    def __init__(self, broker: Broker, trust: CoordinatorTrust, ensure: Ensure, put_back: PutBack) -> None:
+        self.trust = trust
         self.ensure = ensure
         self.put_back = put_back
         self.stopped = False

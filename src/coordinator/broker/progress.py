@@ -94,12 +94,20 @@ class RabbitProgress:
     """`ProgressWire` over RabbitMQ. Failures of the broker raise nothing, and delay callers only briefly."""
 
     def __init__(
-        self, broker: Broker, keyring: Keyring, lease_holders: LeaseHolders, hints: Hints, shared_secret: str
+        self,
+        broker: Broker,
+        keyring: Keyring,
+        lease_holders: LeaseHolders,
+        hints: Hints,
+        shared_secret: str,
+        *,
+        by_user: bool = False,
     ) -> None:
-        """`broker` publishes; consuming has a connection of its own."""
+        """`broker` publishes; consuming has a connection of its own. `by_user`: see `authenticate`."""
         read_tolerantly()
         self._broker = broker
         self._keyring = keyring
+        self._by_user = by_user
         self._lease_holders = lease_holders
         self._hints = hints
         self._secret = shared_secret
@@ -284,7 +292,7 @@ class RabbitProgress:
             return
         if envelope.kind != PROGRESS_TYPE:
             return
-        principal = authenticate(envelope, self._keyring)
+        principal = authenticate(envelope, self._keyring, by_user=self._by_user)
         value = parse_json(envelope.body)
         values = value if isinstance(value, list) else [value]
         job = envelope.routing_key.rpartition(".")[2]

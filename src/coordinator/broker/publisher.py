@@ -13,6 +13,7 @@ from coordinator.domain.job import is_job_event
 from coordinator.domain.key import is_key_event
 from coordinator.domain.miner import is_miner_event
 from coordinator.domain.service import ServiceRetired, is_service_event
+from coordinator.domain.standing import is_standing_event
 from coordinator.wire.limits import MAX_ARRAY_LENGTH
 from coordinator.wire.topology import EVENTS_EXCHANGE, event_key
 
@@ -24,12 +25,14 @@ MANY = "many"
 
 
 def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
-    """The event's client, and its job, miner, key or service: the last words of its routing key."""
+    """The event's client, and its job, miner, principal, key or service: its routing key's last words."""
     event = recorded.event
     if is_job_event(event):
         return event.client, recorded.key
     if is_miner_event(event):
         return NOBODY, event.miner_id
+    if is_standing_event(event):
+        return NOBODY, event.principal
     if is_key_event(event):
         return NOBODY, str(event.key_id)
     if is_service_event(event):

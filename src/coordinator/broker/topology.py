@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelPreconditionFailed
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
 from coordinator.application.ports import BrokerMismatch
 from coordinator.broker.connection import BrokerUnreachable
@@ -23,6 +24,8 @@ from coordinator.wire.topology import (
     DEAD_QUEUE,
     EVENTS_EXCHANGE,
     EVENTS_STREAM,
+    HEARTBEAT_TYPE,
+    HEARTBEATS_EXCHANGE,
     HEARTBEATS_QUEUE,
     PROGRESS_EXCHANGE,
     WORK_EXCHANGE,
@@ -56,6 +59,10 @@ class TopologyMismatch(BrokerMismatch):
     """An exchange or queue of ours exists with other arguments. The text says which, and what to do."""
 
 
+class NameTaken(TopologyMismatch):
+    """A connection that is not ours holds a queue of this name, and only its end frees the name."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExchangeSpec:
     name: str
@@ -76,12 +83,13 @@ class QueueSpec:
 
 
 COMMANDS = ExchangeSpec(COMMANDS_EXCHANGE, "topic")
+HEARTBEATS = ExchangeSpec(HEARTBEATS_EXCHANGE, "direct")
 WORK = ExchangeSpec(WORK_EXCHANGE, "direct")
 CONTROL = ExchangeSpec(CONTROL_EXCHANGE, "direct")
 EVENTS = ExchangeSpec(EVENTS_EXCHANGE, "topic")
 PROGRESS = ExchangeSpec(PROGRESS_EXCHANGE, "topic")
 DEAD = ExchangeSpec(DEAD_EXCHANGE, "fanout")
-EXCHANGES = (COMMANDS, WORK, CONTROL, EVENTS, PROGRESS, DEAD)
+EXCHANGES = (COMMANDS, HEARTBEATS, WORK, CONTROL, EVENTS, PROGRESS, DEAD)
 
 QUEUES = (
     QueueSpec(
@@ -131,6 +139,8 @@ def heartbeats_queue(queue_type: WorkQueueType) -> QueueSpec:
             "x-max-length": HEARTBEATS_MAX_LENGTH,
             "x-overflow": "drop-head",
         },
+        HEARTBEATS.name,
+        HEARTBEAT_TYPE,
     )
 
 
@@ -182,7 +192,11 @@ async def declare_queues(channel: AbstractChannel, queues: Iterable[QueueSpec]) 
         # Without aio-pika's queue objects: a robust channel would keep each of them for ever.
         try:
             await underlay.queue_declare(queue.name, durable=True, arguments=queue.all_arguments())
-        except ChannelPreconditionFailed as error:
+        except ChannelLockedResource as error:
+            raise NameTaken(
+                f"the queue {queue.name} is another connection's alone; close that connection ({error})"
+            ) from error
+        except (ChannelPreconditionFailed, ChannelAccessRefused) as error:
             raise TopologyMismatch(_advice("queue", queue.name, error)) from error
         if queue.exchange is not None:
             await underlay.queue_bind(queue.name, queue.exchange, queue.binding_key)

@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from coordinator import __version__
-from coordinator.cli.commands import demo, doctor, job, key, log, miner, projections, receipt, run, service
+from coordinator.cli.commands import (
+    broker_auth,
+    demo,
+    doctor,
+    job,
+    key,
+    log,
+    miner,
+    projections,
+    receipt,
+    run,
+    service,
+)
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.parent_watch import stop_with_parent
 from coordinator.runtime.terminal import PipeClosed
@@ -27,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(run.dev)
 app.command()(run.serve)
+app.command()(broker_auth.broker_auth)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(job.app, name="job")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from coordinator.client.errors import CoordinatorError, Unreachable, refused_answer
 from coordinator.client.http import HttpPool
+from coordinator.crypto.keys import EncodingError
 from coordinator.wire.amqp_rpc import AmqpRpc, SenderClosed
+from coordinator.wire.signed_messages import VARIABLE, read_keys
 
 
 class AmqpCommands:
@@ -16,14 +19,19 @@ class AmqpCommands:
 
     at_a_time = 2_000
 
-    def __init__(self, url: str, api_key: str | None, *, timeout: float, http: HttpPool) -> None:
+    def __init__(
+        self, url: str, api_key: str | None, public_key: str | None = None, *, timeout: float, http: HttpPool
+    ) -> None:
         """`timeout`: seconds to wait for an answer. `http` learns the positions, for fresh reads."""
         if not api_key or ":" not in api_key:
             raise CoordinatorError("INVALID_ARGUMENT", "commands over AMQP need an API key, name:secret")
         self._timeout = timeout
         self._http = http
+        keys = os.environ.get(VARIABLE) if public_key is None else public_key
         try:
-            self._rpc = AmqpRpc(url, api_key)
+            self._rpc = AmqpRpc(url, api_key, coordinator_keys=read_keys(keys))
+        except EncodingError as error:
+            raise CoordinatorError("INVALID_ARGUMENT", f"invalid coordinator_public_key: {error}") from None
         except ValueError as error:
             raise CoordinatorError("INVALID_ARGUMENT", f"invalid AMQP URL: {error}") from None
 

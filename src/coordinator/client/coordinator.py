@@ -41,6 +41,7 @@ class AsyncCoordinator:
         api_key: str | None = None,
         *,
         amqp_url: str | None = None,
+        coordinator_public_key: str | None = None,
         hmac_secret: str | None = None,
         timeout: float = ANSWER_TIMEOUT_S,
         tries: int = TRIES,
@@ -49,9 +50,10 @@ class AsyncCoordinator:
         """`url` and `api_key` (`name:secret`) default to COORDINATOR_URL and COORDINATOR_API_KEY.
 
         `hmac_secret` signs HTTP requests, for keys that require it (COORDINATOR_HMAC_SECRET). With
-        `amqp_url` commands go over RabbitMQ, many of them in one message, and reads over HTTP. `timeout` is
-        in seconds of silence; `tries` is the number of tries of each request; `transport` replaces the
-        network (in tests).
+        `amqp_url` commands go over RabbitMQ, many of them in one message, and reads over HTTP. Its answers
+        must be signed with `coordinator_public_key` (COORDINATOR_PUBLIC_KEY; without it, with the first one's
+        key). `timeout` is in seconds of silence; `tries` is the number of tries of each request; `transport`
+        replaces the network (in tests).
         """
         url = os.environ.get("COORDINATOR_URL", DEFAULT_URL) if url is None else url
         api_key = os.environ.get("COORDINATOR_API_KEY") if api_key is None else api_key
@@ -65,7 +67,9 @@ class AsyncCoordinator:
             # Imported here: clients over HTTP never pay for it.
             from coordinator.client.amqp_commands import AmqpCommands
 
-            self.commands = AmqpCommands(amqp_url, api_key, timeout=timeout, http=self.http)
+            self.commands = AmqpCommands(
+                amqp_url, api_key, coordinator_public_key, timeout=timeout, http=self.http
+            )
 
     async def close(self) -> None:
         """Close the connections. May be called twice."""
@@ -195,6 +199,24 @@ class AsyncCoordinator:
     async def drain(self, miner_id: str) -> dict[str, Any]:
         """Let a miner finish its jobs, and offer it no new ones."""
         return await self.http.ask_json("POST", "/v1/miners/drain", json={"miner_id": miner_id})
+
+    async def quarantine(
+        self, principal: str, *, service: str | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """Offer this key's miners no jobs of this service (None: of any), until `release`."""
+        return await self._change_standing("quarantine", principal, service, reason)
+
+    async def release(
+        self, principal: str, *, service: str | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """End the quarantine of this key's miners, for this service or for all."""
+        return await self._change_standing("release", principal, service, reason)
+
+    async def _change_standing(
+        self, verb: str, principal: str, service: str | None, reason: str
+    ) -> dict[str, Any]:
+        body = {"principal": principal, "service": service, "reason": reason}
+        return await self.http.ask_json("POST", f"/v1/miners/{verb}", json=body)
 
     async def health(self) -> dict[str, Any]:
         """The coordinator's health, with its public signing key (`signing_key_id`)."""

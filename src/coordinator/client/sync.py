@@ -80,6 +80,7 @@ class Coordinator(Facade[AsyncCoordinator]):
         api_key: str | None = None,
         *,
         amqp_url: str | None = None,
+        coordinator_public_key: str | None = None,
         hmac_secret: str | None = None,
         timeout: float = ANSWER_TIMEOUT_S,
         tries: int = TRIES,
@@ -90,6 +91,7 @@ class Coordinator(Facade[AsyncCoordinator]):
             url,
             api_key,
             amqp_url=amqp_url,
+            coordinator_public_key=coordinator_public_key,
             hmac_secret=hmac_secret,
             timeout=timeout,
             tries=tries,
@@ -106,6 +108,8 @@ class Coordinator(Facade[AsyncCoordinator]):
     miners = iterating(AsyncCoordinator.miners)
     miner = blocking(AsyncCoordinator.miner)
     drain = blocking(AsyncCoordinator.drain)
+    quarantine = blocking(AsyncCoordinator.quarantine)
+    release = blocking(AsyncCoordinator.release)
     health = blocking(AsyncCoordinator.health)
 
     @property

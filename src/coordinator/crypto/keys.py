@@ -17,6 +17,7 @@ from typing import Final, Self
 from nacl.bindings import (
     crypto_core_ed25519_is_valid_point,
     crypto_sign,
+    crypto_sign_ed25519_sk_to_curve25519,
     crypto_sign_open,
     crypto_sign_seed_keypair,
 )
@@ -126,6 +127,10 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature of a message."""
         return crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
+
+    def exchange_secret(self) -> bytes:
+        """The private key for X25519 that belongs to this key; see `crypto.sealing`."""
+        return crypto_sign_ed25519_sk_to_curve25519(self._secret)
 
     def __repr__(self) -> str:
         return f"SigningKey(key_id={self._key_id!r})"

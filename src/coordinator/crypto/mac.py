@@ -6,14 +6,18 @@ import hashlib
 import hmac
 
 
-def message_to_sign(kind: str, message_id: str, reply_to: str, correlation_id: str, body: bytes) -> bytes:
+def message_to_sign(
+    kind: str, message_id: str, reply_to: str, correlation_id: str, body: bytes, issued_at: int | None = None
+) -> bytes:
     """The bytes under a message's HMAC: a line per property (empty if absent), then the body.
 
-    Raises ValueError for a property with a line break: two messages could have the same bytes.
+    `issued_at` (Unix milliseconds) has a line only where it is given; no JSON begins as that line does and
+    goes on. Raises ValueError for a property with a line break: two messages could have the same bytes.
     """
     if any("\n" in part for part in (kind, message_id, reply_to, correlation_id)):
         raise ValueError("type, message_id, reply_to and correlation_id can't have line breaks")
-    return "\n".join((kind, message_id, reply_to, correlation_id, "")).encode() + body
+    moment = () if issued_at is None else (str(issued_at),)
+    return "\n".join((kind, message_id, reply_to, correlation_id, *moment, "")).encode() + body
 
 
 def request_to_sign(method: str, path: str, query: str, timestamp: str, body_sha256: str) -> bytes:

@@ -24,6 +24,7 @@ class Code(StrEnum):
     SESSION_NOT_LIVE = "SESSION_NOT_LIVE"  # register again, with a new session id
     MINER_DRAINING = "MINER_DRAINING"  # the miner finishes its jobs and gets no new ones
     NOT_CAPABLE = "NOT_CAPABLE"  # this miner's capabilities do not satisfy the job
+    NOT_OFFERED = "NOT_OFFERED"  # the claim has no token of an offer of this attempt to this miner's profile
     NO_ELIGIBLE_MINER = "NO_ELIGIBLE_MINER"
     CONFLICT_STATE = "CONFLICT_STATE"  # the aggregate's state does not allow this
     STALE_ATTEMPT = "STALE_ATTEMPT"  # another attempt is (or was) the valid one; drop the work

@@ -105,7 +105,7 @@ def normalise_constraints(constraints: Constraints) -> Constraints:
 
 
 def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
-    """The same capabilities in one spelling, so that equal miners share a profile."""
+    """The same capabilities in one spelling, so that equal miners of one principal share a profile."""
     return capabilities.model_copy(
         update={
             "services": tuple(sorted(set(capabilities.services))),
@@ -138,9 +138,13 @@ def wanted(service: str, constraints: Constraints, list_price: str | None = None
     return Wanted(_short_hash(needs if list_price is None else [*needs, _plain(list_price)]), normal)
 
 
-def profile_of(capabilities: Capabilities) -> str:
-    """The profile of a miner: 20 hex digits over its normalised capabilities. It names the work queue."""
-    return _short_hash(normalise_capabilities(capabilities).model_dump(exclude_none=True))
+def profile_of(capabilities: Capabilities, principal: str) -> str:
+    """The profile of a miner: 20 hex digits over its normalised capabilities and its principal's name.
+
+    It names the work queue. Strangers don't share one, whatever they declare: offers that are taken and never
+    claimed are then one principal's own, and nobody can take another's.
+    """
+    return _short_hash([principal, normalise_capabilities(capabilities).model_dump(exclude_none=True)])
 
 
 def unmet(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> list[str]:

@@ -67,6 +67,11 @@ class Principal:
         return miner_id == self.name or miner_id.endswith(f"@{self.name}")
 
 
+def principal_of(miner_id: str) -> str:
+    """The name of the principal that speaks for this miner."""
+    return miner_id.rpartition("@")[2]
+
+
 SYSTEM = Principal("coordinator", Role.SYSTEM)
 
 

@@ -27,6 +27,7 @@ from coordinator.domain.messages import (
     Role,
     SessionId,
     Text,
+    principal_of,
     stream_id,
 )
 
@@ -215,7 +216,7 @@ def _register(state: MinerState, command: MinerRegister, context: Context) -> li
         MinerRegistered(
             **_common(command.miner_id, command.session_id, context),
             capabilities=normalise_capabilities(command.capabilities),
-            profile=profile_of(command.capabilities),
+            profile=profile_of(command.capabilities, principal_of(command.miner_id)),
             concurrency=command.concurrency,
             public_key=command.public_key,
         )

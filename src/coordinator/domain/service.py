@@ -12,7 +12,7 @@ from decimal import Decimal as Exact
 from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never, get_args
 from uuid import UUID
 
-from pydantic import FailFast, Field
+from pydantic import FailFast, Field, StrictBool
 
 from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
@@ -95,6 +95,8 @@ class ServiceSpec(Message):
     timeout_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] = 3600
     max_units: Decimal | UnitsByPayload | None = None
     """The most units (GPU seconds) that one job is billed for; never more than `timeout_seconds`."""
+    private: StrictBool = False
+    """Offers withhold the payloads of its jobs; the answer to a claim brings them."""
 
     def list_price(self) -> str:
         """The price of one second as a decimal string; "0" if the entry is not priced by time."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -23,9 +23,10 @@ from coordinator.wire.answers import AnswerJson
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
+from coordinator.wire.signed_messages import Untrusted, hint_for, offer_for
 from coordinator.wire.topology import (
     HEARTBEAT_TYPE,
-    HEARTBEATS_QUEUE,
+    HEARTBEATS_EXCHANGE,
     PROGRESS_EXCHANGE,
     PROGRESS_TYPE,
     progress_key,
@@ -40,13 +41,17 @@ class _QueueVanished(Exception):
 
 
 class AmqpTransport:
-    """A miner's connection to RabbitMQ (a `Transport`). `key` is `name:secret`."""
+    """A miner's connection to RabbitMQ (a `Transport`). `key` is `name:secret`.
+
+    Offers and hints that the coordinator did not sign are dropped.
+    """
 
     def __init__(
         self,
         url: str,
         key: str,
         *,
+        coordinator_keys: Iterable[str] = (),
         answer_timeout_seconds: float = 10.0,
         backoff: Backoff | None = None,
         clock: RetryClock | None = None,
@@ -57,6 +62,7 @@ class AmqpTransport:
             url,
             key,
             name=f"miner {key.partition(':')[0]}",
+            coordinator_keys=coordinator_keys,
             answer_timeout_seconds=answer_timeout_seconds,
             backoff=self._backoff,
             clock=self._clock,
@@ -67,6 +73,7 @@ class AmqpTransport:
         self._slots = 1
         self._registration: Mapping[str, Any] | None = None
         self._queues = ("", "")
+        self._profile = ""
         self._consumer: asyncio.Task[None] | None = None
         self._log = structlog.get_logger().bind()
 
@@ -85,11 +92,15 @@ class AmqpTransport:
         answer = await self._rpc.call("miner.register", command)
         if answer.get("status") == "accepted":
             self._registration = command
-            self._queues = (str(answer["queue"]), str(answer["control_queue"]))
+            self._use(answer)
             self._buffer.resume()
             if self._consumer is None:
                 self._consumer = asyncio.get_running_loop().create_task(self._keep_consuming())
         return answer
+
+    def _use(self, answer: AnswerJson) -> None:
+        self._queues = (str(answer["queue"]), str(answer["control_queue"]))
+        self._profile = str(answer["profile"])
 
     async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
         if not kind.startswith(_JOB_COMMANDS):
@@ -104,7 +115,7 @@ class AmqpTransport:
         return await self._rpc.ask(
             HEARTBEAT_TYPE,
             beat.model_dump(mode="json"),
-            queue=HEARTBEATS_QUEUE,
+            exchange=HEARTBEATS_EXCHANGE,
             timeout_seconds=timeout_seconds,
         )
 
@@ -193,7 +204,7 @@ class AmqpTransport:
         if command is not self._registration:
             return  # the program has begun another session meanwhile
         if answer.get("status") == "accepted":
-            self._queues = (str(answer["queue"]), str(answer["control_queue"]))
+            self._use(answer)
             return
         if answer.get("code") in NOT_LIVE and self._inbox is not None:
             self._buffer.suspend()
@@ -205,8 +216,12 @@ class AmqpTransport:
         assert tag is not None
         deliveries.opened(tag)
         try:
+            self._rpc.trust.check(offer_for(self._profile), message.header.properties.headers, message.body)
             value = from_json(message.body)
             offers = [read_offer(item) for item in (value if isinstance(value, list) else [value])]
+        except Untrusted as error:
+            self._log.error("forged_offer", reason=str(error))
+            offers = []
         except ValueError as error:
             # Take it off the queue: it would come back for ever, and a lost offer is made again.
             self._log.warning("bad_offer", reason=str(error) if isinstance(error, BadOffer) else "not JSON")
@@ -218,8 +233,14 @@ class AmqpTransport:
             bundle.one_done()
 
     async def _on_hint(self, message: DeliveredMessage) -> None:
+        command = self._registration
         try:
+            miner_id = "" if command is None else str(command["miner_id"])
+            self._rpc.trust.check(hint_for(miner_id), message.header.properties.headers, message.body)
             hint = from_json(message.body)
+        except Untrusted as error:
+            self._log.error("forged_hint", reason=str(error))
+            return
         except ValueError:
             return
         if isinstance(hint, dict) and self._inbox is not None:

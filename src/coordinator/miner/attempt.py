@@ -133,6 +133,8 @@ class Attempt:
             "miner_id": self.miner_id,
             "session_id": self.session_id,
         }
+        if self.offer.token is not None and not self.held:
+            names["token"] = self.offer.token  # for the claim; then the lease is enough
         if self.offer.traceparent is not None:
             names["traceparent"] = self.offer.traceparent
         return names
@@ -248,6 +250,8 @@ class Attempt:
         """The payload, checked against the client's digest. Raises ExecutorError."""
         offer = self.offer
         payload: Any = offer.payload
+        if payload is None and offer.payload_blob is None:
+            raise ExecutorError(INVALID_PAYLOAD, "the claim's answer brought no payload", retryable=True)
         if payload is None:
             path = workspace.path / "payload.json"
             await self._blobs.download(offer.payload_blob or "", path, max_bytes=MAX_PAYLOAD_BLOB_BYTES)

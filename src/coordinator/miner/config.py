@@ -48,6 +48,8 @@ class MinerConfig:
     coordinator_url: str = "http://127.0.0.1:8011"
     """For blobs; without `amqp_url`, for everything."""
     amqp_url: str | None = field(default=None, repr=False)
+    coordinator_keys: tuple[str, ...] = ()
+    """The coordinator's public keys, for messages over AMQP; without one, the key of its first answer."""
     key_file: Path = DEFAULT_KEY_FILE
     """The Ed25519 key that signs statements; made on first use."""
     hardware: Hardware | None = None

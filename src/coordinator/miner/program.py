@@ -32,6 +32,8 @@ LEAVE_SECONDS = 5.0
 """How long a stop waits for the answers to releases, and as long again for that to `miner.leave`."""
 DEFAULT_HEARTBEAT_SECONDS = 10.0
 MAX_REPORTED_PROGRESS = 100
+HINTED_BEATS, HINTED_SECONDS = 5, 0.5
+"""Further heartbeats after a hint to cancel, and their distance: an answer may be a moment behind the log."""
 
 
 class MinerProgram:
@@ -59,6 +61,7 @@ class MinerProgram:
             miner_id=config.miner_id,
             session_id=lambda: self._session_id,
             signer=StatementSigner(self._key),
+            key=self._key,
             blobs=self._blobs,
             folder=config.work_folder,
             share=share_of_machine(
@@ -76,6 +79,8 @@ class MinerProgram:
         self._registered = asyncio.Event()
         self._lost = asyncio.Event()
         self._beat_now = asyncio.Event()
+        self._hinted: dict[tuple[str, Any], int] = {}
+        """Attempts that a hint called cancelled, and the further heartbeats that ask about them."""
         self._changed = asyncio.Event()
         self._signed_off = False
         """No executor works at present, so there is no session."""
@@ -275,16 +280,15 @@ class MinerProgram:
     # --- calls from the transport (a `MinerInbox`) ---------------------------------------------------------
     def on_hint(self, hint: Mapping[str, Any]) -> None:
         match hint.get("hint"):
-            case "cancel":
-                self._cancel(hint)
             case "progress":
                 if isinstance(hint.get("attempt"), int):
                     self._slots.send_progress(str(hint.get("job_id")), hint["attempt"])
-            case "drain" if hint.get("session_id", self._session_id) == self._session_id:
-                # A hint for an earlier session may have waited in the queue since that ended.
-                self.drain()
-            case "register":
-                # The heartbeat's answer says whether this session is still known.
+            case "cancel" | "drain" | "register":
+                # Nothing is done at a hint's word: the heartbeat's answer says which attempts are no longer
+                # ours, whether to drain, and whether this session is still known.
+                key = str(hint.get("job_id")), hint.get("attempt")
+                if key in self._slots.inflight:
+                    self._hinted[key] = HINTED_BEATS
                 self._beat_now.set()
 
     def on_session_lost(self, session_id: str) -> None:
@@ -313,7 +317,14 @@ class MinerProgram:
                 # Without heartbeats every lease would expire; one that fails costs one heartbeat.
                 self._log.warning("heartbeat_failed", error=type(error).__name__)
             spent = asyncio.get_running_loop().time() - started
-            await _first(self._beat_now, timeout_seconds=max(0.0, self._beat_seconds - spent))
+            await _first(self._beat_now, timeout_seconds=self._until_next_beat(spent))
+
+    def _until_next_beat(self, spent: float) -> float:
+        """Seconds until the next heartbeat: soon, while a hinted attempt is still in hand."""
+        inflight = self._slots.inflight
+        self._hinted = {k: left - 1 for k, left in self._hinted.items() if left > 0 and k in inflight}
+        pause = max(0.0, self._beat_seconds - spent)
+        return min(pause, HINTED_SECONDS) if self._hinted else pause
 
     async def _beat(self) -> None:
         session_id = self._session_id

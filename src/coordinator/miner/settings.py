@@ -16,6 +16,8 @@ class MinerSettings(BaseSettings):
 
     amqp_url: SecretStr | None = None
     """The broker, for miners that use AMQP."""
+    coordinator_public_key: str = ""
+    """The keys that sign the coordinator's messages over AMQP, separated by commas."""
     fetch_allow_hosts: str = ""
     """Private hosts from which files may be fetched, separated by commas."""
     job_memory_mb: Annotated[int, Field(ge=256)] | None = None

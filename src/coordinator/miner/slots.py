@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from pydantic_core import from_json
 
+from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.refs import blob_refs
+from coordinator.crypto.sealing import attempt_context, unseal
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
@@ -23,12 +26,12 @@ from coordinator.miner.progress import Report, Reporter
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, Transport
 from coordinator.wire.answers import AnswerJson
-from coordinator.wire.offers import Offer
+from coordinator.wire.offers import Offer, with_payload
 
 REMEMBERED_OFFERS = 10_000
 """Number of finished attempts that are remembered, to ask before such an attempt is run again."""
 WATCH_SECONDS = 1.0
-NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND"})
+NOT_OURS = frozenset({"STALE_ATTEMPT", "CONFLICT_STATE", "JOB_NOT_FOUND", "NOT_OFFERED"})
 """Refusals of a report that mean: the attempt is no longer this miner's, so drop the work."""
 
 
@@ -43,6 +46,7 @@ class Slots:
         miner_id: str,
         session_id: Callable[[], str],
         signer: StatementSigner,
+        key: SigningKey,
         blobs: HttpBlobs,
         folder: Path | None,
         share: Share,
@@ -50,12 +54,16 @@ class Slots:
         on_drain: Callable[[], None],
         still_offers: Callable[[str], Awaitable[bool]],
     ) -> None:
-        """`still_offers(service)` checks whether the miner can still run a job whose engine failed."""
+        """`key` opens sealed payloads.
+
+        `still_offers(service)` checks whether the miner can still run a job whose engine failed.
+        """
         self._transport = transport
         self._executors = executors
         self._miner_id = miner_id
         self._session_id = session_id
         self._signer = signer
+        self._key = key
         self._blobs = blobs
         self._folder = folder
         self._share = share
@@ -190,9 +198,13 @@ class Slots:
         await self._report(attempt, held, *report)
 
     async def _claim(self, attempt: Attempt, held: HeldOffer) -> bool:
-        answer = await self._transport.call("job.start", attempt.names)
+        private = bool(attempt.offer.private)
+        names = {**attempt.names, "sealed": True} if private else attempt.names
+        answer = await self._transport.call("job.start", names)
         if answer["status"] == "accepted":
             held.done()
+            if private and answer.get("state", "RUNNING") == "RUNNING":
+                self._take_payload(attempt, answer)
             if answer.get("state", "RUNNING") != "RUNNING":
                 self._remember(attempt)  # a copy of an offer that this session has served
                 return False
@@ -200,6 +212,16 @@ class Slots:
             return True
         self._not_claimed(attempt, held, answer)
         return False
+
+    def _take_payload(self, attempt: Attempt, answer: AnswerJson) -> None:
+        """Complete a private offer from its claim's answer; the attempt fails later if that is impossible."""
+        try:
+            if "sealed" in answer:
+                context = attempt_context(attempt.job_id, attempt.offer.attempt)
+                answer = from_json(unseal(self._key, context, answer["sealed"]))
+            attempt.offer = with_payload(attempt.offer, answer)
+        except ValueError as error:
+            self._log.error("payload_unreadable", reason=str(error), **_names(attempt))
 
     def _not_claimed(self, attempt: Attempt, held: HeldOffer, answer: AnswerJson) -> None:
         code = answer.get("code")

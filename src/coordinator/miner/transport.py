@@ -35,7 +35,7 @@ class MinerInbox(Protocol):
 
     def on_hint(self, hint: Mapping[str, Any]) -> None:
         """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "progress", "job_id", "attempt"}`,
-        `{"hint": "drain", "session_id"}` or `{"hint": "register"}`.
+        `{"hint": "drain", "session_id"}` or `{"hint": "register"}`. A hint proves nothing.
         """
 
     def on_session_lost(self, session_id: str) -> None:

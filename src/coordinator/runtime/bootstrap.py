@@ -18,6 +18,7 @@ from coordinator.application.commands.keys import KeyCommands
 from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.names import Names
 from coordinator.application.commands.services import ServiceCommands
+from coordinator.application.commands.standings import StandingCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.followers.event_feed import EventFeed
@@ -31,6 +32,7 @@ from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
+from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
@@ -39,17 +41,16 @@ from coordinator.application.watched_log import WatchedLog
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.job import is_final
-from coordinator.private_files import private_folder
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
 from coordinator.runtime.settings import BadSettings, Settings
+from coordinator.runtime.signing import signing_key
 from coordinator.services.catalog import load_catalog
-from coordinator.storage.connections.data_directory import KNOWN_NAMES
 
-SIGNING_KEY_FILE = "signing.key"
 BLOB_PROBE_SECONDS = 2.0
 SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
@@ -95,13 +96,15 @@ def connect(
     keys = KeyFollower(feed, event_log, adapters.database, keyring, watermarks)
     references = References(event_log, blobs, partial(unowned_blobs, adapters.database))
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
+    private = PrivatePayloads(bus.state, payloads.of, all_services=settings.private_payloads)
     services = ServiceVersions(event_log, bus.states)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
-        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services),
+        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services, private),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout)),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),
+        StandingCommands(),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
     gateway = CommandGateway(bus, handlers, presence, names)
@@ -116,7 +119,16 @@ def connect(
     timers = Timers(adapters.database, gateway.handle, clock, timeout, receives_heartbeats, clock_part)
     adapters.on_reconnect(timers.restart_silence)
     dispatcher = Dispatcher(
-        payloads, adapters.database, adapters.queues, adapters.hints, clock, settings.offer_timeout_seconds
+        payloads,
+        adapters.database,
+        adapters.queues,
+        adapters.hints,
+        clock,
+        settings.offer_timeout_seconds,
+        OfferTokens(key),
+        gateway.handle,
+        receives_heartbeats,
+        private.is_private,
     )
     dispatcher.offers = health.part("offers")
     followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers)
@@ -177,14 +189,6 @@ def _probes(
         probes.append(Probe(health.part("commands"), inbox.probe_commands))
         probes.append(Probe(health.part("heartbeats"), inbox.probe_heartbeats))
     return probes
-
-
-def signing_key(settings: Settings) -> SigningKey:
-    """RECEIPT_SIGNING_KEY_HEX, or a key file in the data directory, made at the first start."""
-    if settings.receipt_signing_key_hex is not None:
-        return SigningKey.from_hex(settings.receipt_signing_key_hex.get_secret_value())
-    private_folder(settings.data_dir, known=KNOWN_NAMES)
-    return SigningKey.load_or_create(settings.data_dir / SIGNING_KEY_FILE)
 
 
 def blob_store(settings: Settings) -> BlobStore:

@@ -10,6 +10,7 @@ from coordinator.runtime.settings import Settings
 DEFAULT_CONNECTIONS = 4096
 DESCRIPTORS_OF_A_CONNECTION = 2  # with the file of an upload or a download
 RESERVED_DESCRIPTORS = 192  # for the database, the broker, files, threads and connections that are refused
+FEWEST_RESERVED = 96  # where a quarter of all is less than the reserve
 FEWEST_CONNECTIONS = 16
 
 log = structlog.get_logger(__name__)
@@ -62,7 +63,8 @@ def _descriptors() -> int | None:
 def _possible(descriptors: int | None) -> int:
     if descriptors is None:
         return 1_000_000
-    return max(FEWEST_CONNECTIONS, (descriptors - RESERVED_DESCRIPTORS) // DESCRIPTORS_OF_A_CONNECTION)
+    reserved = max(FEWEST_RESERVED, min(RESERVED_DESCRIPTORS, descriptors // 4))
+    return max(FEWEST_CONNECTIONS, (descriptors - reserved) // DESCRIPTORS_OF_A_CONNECTION)
 
 
 def _given(limit: int | None, otherwise: int) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 THRESHOLDS = (50_000, 20, 20)
-LARGE_BYTES = 128 * 1024
+LARGE_BYTES = 256 * 1024
 """Blocks of this size get pages of their own, which the system has back once they are freed."""
 _M_MMAP_THRESHOLD = -3  # from malloc.h
 

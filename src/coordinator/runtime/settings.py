@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     data_dir: Path = Path("coordinator-data")
     database_url: SecretStr | None = None
     amqp_url: SecretStr | None = None
+    broker_users: Literal["shared", "keys"] = "shared"
+    """`keys`: each API key is a user of the broker (see `broker.auth`), which names the sender."""
+    broker_auth_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]+$")] = "127.0.0.1"
+    broker_auth_port: Annotated[int, Field(ge=0, le=65535)] = 8012
+    broker_management_url: SecretStr | None = None
     work_queue_type: Literal["classic", "quorum"] = "classic"
     blob_store: str | None = None
 
@@ -82,6 +87,7 @@ class Settings(BaseSettings):
     heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=600)] = 10
     heartbeat_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     offer_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    private_payloads: bool = False
     metrics_public: bool = False
     max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
     fetch_allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -123,6 +129,13 @@ class Settings(BaseSettings):
     def _amqp(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
             check_amqp_url(url.get_secret_value())
+        return url
+
+    @field_validator("broker_management_url")
+    @classmethod
+    def _management(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
         return url
 
     @field_validator("blob_store")

@@ -156,6 +156,11 @@ class CommandSender:
             elif not command.answer.done():
                 command.answer.set_result(answer)
 
+    def waits_for(self, message_id: str) -> bool:
+        """Whether this message has no answer yet and somebody waits for it."""
+        message = self._unanswered.get(message_id)
+        return message is not None and not message.abandoned
+
     def repeat_now(self) -> None:
         """Make all unanswered messages due: a new connection has a new reply queue."""
         now = self._clock.now()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,14 +22,17 @@ from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from aiormq import spec
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelAccessRefused
 from pydantic_core import from_json
 from yarl import URL
 
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.wire.amqp_batching import CommandSender, NotSent, OutgoingMessage, SenderClosed, encode
+from coordinator.wire.amqp_requests import Requests
 from coordinator.wire.answers import AnswerJson, read_answer
 from coordinator.wire.backoff import Backoff, RetryClock
-from coordinator.wire.topology import COMMANDS_EXCHANGE
+from coordinator.wire.signed_messages import CoordinatorTrust, Untrusted
+from coordinator.wire.topology import COMMANDS_EXCHANGE, DIRECT_REPLY
 
 CONTENT_TYPE = "application/json"
 CONNECT_TIMEOUT_SECONDS = 15.0
@@ -73,15 +76,26 @@ class AmqpRpc:
         key: str,
         *,
         name: str = "coordinator client",
+        coordinator_keys: Iterable[str] = (),
         answer_timeout_seconds: float = 10.0,
         backoff: Backoff | None = None,
         clock: RetryClock | None = None,
     ) -> None:
+        """`coordinator_keys`: see `CoordinatorTrust`. A `url` without a user logs in with the key.
+
+        Raises ValueError for an invalid key of the coordinator.
+        """
         self._url = URL(url)
+        self._principal, _, self._secret = key.partition(":")
+        if self._url.user is None:
+            self._url = self._url.with_user(self._principal).with_password(self._secret)
+        # The broker checks this property against the connection's user; a shared user's says nothing.
+        self._user_id = self._principal if self._url.user == self._principal else None
+        self.trust = CoordinatorTrust(coordinator_keys)
+        """Which messages are the coordinator's."""
         if "heartbeat" not in self._url.query:
             # The default, a minute of silence, is too long while work waits.
             self._url = self._url.update_query(heartbeat=HEARTBEAT_SECONDS)
-        self._principal, _, self._secret = key.partition(":")
         self._name = name
         self._backoff = backoff or Backoff()
         self._clock = clock or RetryClock()
@@ -92,12 +106,14 @@ class AmqpRpc:
             clock=self._clock,
         )
         self._asked: dict[str, asyncio.Future[AnswerJson]] = {}
+        self._requests = Requests(self._principal, self._secret, self.trust)
         self._listeners: list[Callable[[AbstractConnection], None]] = []
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
         self._unconfirmed: AbstractChannel | None = None
         self._tell_again_at = 0.0
-        self._reply_to = ""
+        self._refused = 0
+        """How often in a row the broker refused access."""
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._connector: asyncio.Task[None] | None = None
@@ -145,21 +161,22 @@ class AmqpRpc:
         return await self._sender.call(kind, command)
 
     async def ask(
-        self, kind: str, message: Mapping[str, Any], *, queue: str, timeout_seconds: float
+        self, kind: str, message: Mapping[str, Any], *, exchange: str, timeout_seconds: float
     ) -> AnswerJson | None:
-        """Send a message once, directly to a queue; None if no answer came in time."""
+        """Send a message once, to an exchange by its type; None if no answer came in time."""
         body = encode(message)
         ask_id = secrets.token_hex(16)
         future: asyncio.Future[AnswerJson] = asyncio.get_running_loop().create_future()
         self._asked[ask_id] = future
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._publish(OutgoingMessage(kind, ask_id, body), queue=queue)
+                await self._publish(OutgoingMessage(kind, ask_id, body), exchange=exchange)
                 return await future
         except (NotSent, TimeoutError):
             return None
         finally:
             del self._asked[ask_id]
+            self._requests.forget(ask_id)
 
     async def tell(self, kind: str, message: Mapping[str, Any], *, exchange: str, routing_key: str) -> bool:
         """Publish a message once, without a confirm or an answer.
@@ -168,6 +185,8 @@ class AmqpRpc:
         all others fail for a few seconds, so that none pile up.
         """
         channel, now = self._unconfirmed, self._clock.now()
+        if channel is not None and channel.is_closed and now >= self._tell_again_at:
+            channel = await self._open_unconfirmed(now)
         if channel is None or channel.is_closed or now < self._tell_again_at:
             return False
         body, message_id = encode(message), secrets.token_hex(8)
@@ -178,6 +197,7 @@ class AmqpRpc:
             delivery_mode=TRANSIENT,
             message_id=message_id,
             message_type=kind,
+            user_id=self._user_id,
         )
         try:
             # Waits until the socket accepts the message, which shows a slow broker.
@@ -221,36 +241,66 @@ class AmqpRpc:
             tries = 0
             try:
                 await self._lost.wait()
-                self._log.warning("broker_lost")
+                if not self._refused:
+                    self._log.warning("broker_lost")
             finally:
                 self._up.clear()
-                await self._disconnect()
+                if not self._refused or self._closed:
+                    await self._disconnect()
             # Do not hammer a broker that accepts connections and drops them at once.
-            await self._clock.sleep(self._backoff.delay(0))
+            await self._clock.sleep(self._backoff.delay(self._refused))
 
     async def _connect(self) -> None:
-        connection = await aio_pika.connect(
-            self._url,
-            timeout=CONNECT_TIMEOUT_SECONDS,
-            client_properties={"connection_name": self._name},
-        )
-        self._connection = connection
+        connection = self._connection
+        if connection is None or connection.is_closed:
+            self._refused = 0
+            connection = self._connection = await aio_pika.connect(
+                self._url,
+                timeout=CONNECT_TIMEOUT_SECONDS,
+                client_properties={"connection_name": self._name},
+            )
         async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             self._channel = raw = await channel.get_underlay_channel()
-            # The broker names the queue, for this connection only: a dead one would keep a name of ours.
-            queue = await raw.queue_declare(exclusive=True)
-            assert queue.queue
-            self._reply_to = queue.queue
-            await raw.basic_consume(self._reply_to, self._on_reply, no_ack=True)
+            # Straight to this channel: nothing to declare, nothing that others could read or fill.
+            await raw.basic_consume(DIRECT_REPLY, self._on_reply, no_ack=True)
             unconfirmed = await connection.channel(publisher_confirms=False)
             self._unconfirmed = await unconfirmed.get_underlay_channel()
-        raw.closing.add_done_callback(lambda _: self._lost.set())
+        raw.closing.add_done_callback(self._on_closing)
         self._log.debug("broker_connected")
         self._up.set()
         self._sender.repeat_now()
         for listener in self._listeners:
             listener(connection)
+
+    def _on_closing(self, closing: asyncio.Future[Any]) -> None:
+        """The channel was closed. Where the broker refused access, the connection and its login stay.
+
+        A refusal may pass: the process that answers the broker's questions about rights may be away.
+        """
+        reason = None if closing.cancelled() else closing.exception() or closing.result()
+        connection = self._connection
+        if isinstance(reason, ChannelAccessRefused) and connection is not None and not connection.is_closed:
+            if self._refused == 0:
+                self._log.warning("access_refused", reason=str(reason))
+            self._refused += 1
+        else:
+            self._refused = 0
+        self._lost.set()
+
+    async def _open_unconfirmed(self, now: float) -> AbstractChannel | None:
+        """The channel for `tell` again, after the broker refused a message on it and closed it."""
+        self._tell_again_at = now + SLOW_SECONDS
+        connection = self._connection
+        if connection is None or connection.is_closed:
+            return None
+        try:
+            async with asyncio.timeout(TELL_SECONDS):
+                opened = await on_link(connection.channel(publisher_confirms=False).__aenter__())
+                self._unconfirmed = channel = await opened.get_underlay_channel()
+        except LINK_ERRORS:
+            return None
+        return channel
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
@@ -263,42 +313,49 @@ class AmqpRpc:
                 pass  # it is gone anyway
 
     async def _on_reply(self, message: DeliveredMessage) -> None:
-        correlation_id = message.header.properties.correlation_id
-        asked = self._asked.get(correlation_id or "")
+        properties = message.header.properties
+        correlation_id = properties.correlation_id or ""
+        try:
+            if not self._requests.check(correlation_id, properties.headers, message.body):
+                return
+        except Untrusted as error:
+            self._log.error("forged_answer", reason=str(error))
+            return
+        asked = self._asked.get(correlation_id)
         if asked is None:
             self._sender.answered(correlation_id, message.body)
         elif not asked.done() and (answer := _answer(message.body)) is not None:
             asked.set_result(answer)
 
-    async def _publish(self, message: OutgoingMessage, *, queue: str | None = None) -> None:
+    async def _publish(self, message: OutgoingMessage, *, exchange: str = COMMANDS_EXCHANGE) -> None:
         await self._up.wait()
         channel = self._channel
         if channel is None:
             raise NotSent("not connected")
-        signature = sign_message(
-            self._secret,
-            message_to_sign(message.kind, message.id, self._reply_to, message.id, message.body),
-        )
+        self._requests.prune(lambda sent: sent in self._asked or self._sender.waits_for(sent))
+        issued_at, signature = self._requests.sign(message)
         properties = spec.Basic.Properties(
             content_type=CONTENT_TYPE,
-            headers={"principal": self._principal, "signature": signature},
-            delivery_mode=TRANSIENT if queue else PERSISTENT,
+            headers={"principal": self._principal, "signature": signature, "issued_at": issued_at},
+            delivery_mode=PERSISTENT if exchange == COMMANDS_EXCHANGE else TRANSIENT,
             message_id=message.id,
             correlation_id=message.id,
-            reply_to=self._reply_to,
+            reply_to=DIRECT_REPLY,
             message_type=message.kind,
+            user_id=self._user_id,
         )
         try:
             await on_link(
                 channel.basic_publish(
                     message.body,
-                    exchange="" if queue else COMMANDS_EXCHANGE,
-                    routing_key=queue or message.kind,
+                    exchange=exchange,
+                    routing_key=message.kind,
                     properties=properties,
                     mandatory=True,
                     timeout=CONFIRM_TIMEOUT_SECONDS,
                 )
             )
+            self._refused = 0
         except TimeoutError:
             if self._channel is channel:
                 self._lost.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,8 @@ class BadOffer(ValueError):
 class Offer(BaseModel):
     """This attempt at this job may be claimed. Losing or repeating an offer is harmless.
 
-    `payload` is the job's payload, or None: then `payload_blob` names a blob with the payload as JSON.
+    `payload` is the job's payload, or None: then `payload_blob` names a blob with the payload as JSON, or the
+    payload is private, and comes with the answer to the claim.
     """
 
     # A newer coordinator may add fields.
@@ -26,9 +28,13 @@ class Offer(BaseModel):
 
     job_id: UUID
     attempt: int
+    token: str | None = None
+    """Proves that this attempt was offered to this profile; goes back with the claim."""
     service: str
     payload: dict[str, Any] | None = None
     payload_blob: str | None = None
+    private: bool | None = None
+    """Whether the payload is withheld; payload_salt is then empty."""
     payload_salt: str
     """Hex; `payload_digest` = SHA-256 over the salt's bytes and the payload's canonical JSON."""
     payload_digest: str
@@ -50,13 +56,19 @@ class Offer(BaseModel):
         return bytes.fromhex(self.payload_salt)
 
 
+def with_payload(offer: Offer, answer: Mapping[str, Any]) -> Offer:
+    """A private offer with the payload from its claim's (unsealed) answer. Raises BadOffer."""
+    members = {name: answer.get(name) for name in ("payload", "payload_blob", "payload_salt")}
+    return read_offer({**offer.model_dump(mode="json"), **members, "private": None})
+
+
 def read_offer(value: object) -> Offer:
     """The offer in this JSON value, complete enough to be served. Raises BadOffer."""
     try:
         offer = Offer.model_validate(value)
     except ValidationError as error:
         raise BadOffer(first_invalid_field(error).text("offer")) from None
-    if offer.payload is None and offer.payload_blob is None:
+    if offer.payload is None and offer.payload_blob is None and not offer.private:
         raise BadOffer("payload: missing, and no payload_blob")
     try:
         offer.salt  # noqa: B018 - read now, when a bad salt costs nothing

@@ -16,6 +16,8 @@ DEAD_EXCHANGE: Final = "coordinator.dead"
 OWNER_EXCHANGE: Final = "coordinator.owner"
 """Carries the id of the log that the virtual host belongs to; nothing is published to it."""
 
+HEARTBEATS_EXCHANGE: Final = "coordinator.heartbeats"
+
 COMMANDS_QUEUE: Final = "coordinator.commands"
 HEARTBEATS_QUEUE: Final = "coordinator.heartbeats"
 EVENTS_STREAM: Final = "coordinator.events.log"
@@ -24,6 +26,8 @@ DEAD_QUEUE: Final = "coordinator.dead"
 _WORK, _MINER = "work.", "miner."
 RESERVED_PREFIXES: Final = ("coordinator.", _WORK, _MINER)
 """The coordinator's queue names begin with these; no reply goes to such a queue."""
+DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
+"""RabbitMQ's pseudo-queue: replies go straight to the channel that asked, and need no queue."""
 
 HEARTBEAT_TYPE: Final = "miner.heartbeat"
 PROGRESS_TYPE: Final = "job.progress"
@@ -40,6 +44,24 @@ def work_queue_name(profile: str) -> str:
 def control_queue_name(miner_id: str) -> str:
     """The queue of one miner's hints, bound to the control exchange by the miner's id."""
     return _MINER + miner_id
+
+
+def work_queue_profile(queue: str) -> str | None:
+    """The profile of a work queue; None for another queue."""
+    return queue.removeprefix(_WORK) if queue.startswith(_WORK) else None
+
+
+def control_queue_miner(queue: str) -> str | None:
+    """The miner of a control queue; None for another queue."""
+    return queue.removeprefix(_MINER) if queue.startswith(_MINER) else None
+
+
+def own_queue_prefix(principal: str) -> str:
+    """How the queues begin that a reader of events may declare where API keys are users of the broker.
+
+    A name has no dots, so that no principal's queues begin like another's.
+    """
+    return f"events.{principal}."
 
 
 def event_key(event_type: str, client: str, subject: str) -> str:

@@ -48,10 +48,10 @@ class CommandGateway:
                 if isinstance(ready, Prepared) and isinstance(answer, Accepted):
                     handler, command = ready.handler, ready.intent.command
                     routine = isinstance(command, handler.routine)
-                    if routine and not debug:
-                        continue  # the most frequent case must cost nothing
                     if isinstance(command, handler.extended):
                         answer = answers[place] = await _extended(ready, answer)
+                    if routine and not debug:
+                        continue  # the most frequent case must cost nothing
                 _log(intents[place], answer, routine=routine)
         except Exception:
             log.exception("commands could not be handled", count=len(intents))

@@ -15,12 +15,14 @@ from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.names import Names
 from coordinator.application.payloads.bodies import body_of_blob, store_failed
 from coordinator.application.payloads.large_documents import LargeDocuments, rough_json
+from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions, States
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.receipt import receipt_id, sign_receipt
 from coordinator.crypto.refs import blob_refs_of_canonical
 from coordinator.crypto.signature import VerificationFailed
@@ -63,10 +65,12 @@ from coordinator.domain.matching import wanted
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.miner import MinerState, miner_stream
 from coordinator.domain.service import RegisteredService, service_stream
-from coordinator.wire.answers import Refused
+from coordinator.wire.answers import Accepted, Answer, Refused
 
 MAX_INLINE_BYTES = 64 * 1024
 """Payloads and results up to this size are rows in the payloads table; larger ones are blobs."""
+_CLAIMED = "claimed"
+"""The member of a claim's answer with the job's state, between `answer` and `extend`."""
 MAX_STATEMENT_MEMBERS = 32
 MAX_BLOBS = 512  # references per payload or result, because the owner of each is looked up
 
@@ -117,6 +121,7 @@ class JobCommands(Handler[Details]):
 
     noun = "job"
     routine: ClassVar[tuple[type[Command], ...]] = (AttemptCommand, JobSubmit)
+    extended: ClassVar[tuple[type[Command], ...]] = (JobStart,)
 
     def __init__(
         self,
@@ -128,8 +133,12 @@ class JobCommands(Handler[Details]):
         ids: Ids,
         states: States,
         services: ServiceVersions,
+        private: PrivatePayloads | None = None,
     ) -> None:
-        """`key` signs the receipts."""
+        """`key` signs the receipts, and keys the tokens of offers. `private` completes the answers to claims
+        of private jobs."""
+        self._tokens = OfferTokens(key)
+        self._private = private
         self._key = key
         self._secret = fingerprint_secret(key)
         self._names = names
@@ -292,16 +301,14 @@ class JobCommands(Handler[Details]):
         self, intent: Intent, command: JobComplete, lease: Lease, verifier: StatementVerifier
     ) -> Prepared[Details]:
         assert isinstance(lease, Place)
-        prepared: Prepared[Details] = Prepared(
-            intent, self, command.job_id, PreparedResult(), reads=(miner_stream(command.miner_id),)
-        )
+        job_id, reads = command.job_id, (miner_stream(command.miner_id),)
         if lease.kind == "repeat":
-            return prepared
+            return Prepared(intent, self, job_id, PreparedResult(), reads)
         rough = rough_json(command.result)
         if breach := await self._breach(lease.state.job, command.result, rough):
-            return prepared._replace(details=PreparedResult(breach=breach))
-        if lease.kind == "ended":
-            return prepared  # the decision says why it is too late
+            return Prepared(intent, self, job_id, PreparedResult(breach=breach), reads)
+        if lease.kind == "ended":  # the decision says why it is too late
+            return Prepared(intent, self, job_id, PreparedResult(), reads)
         _verify(verifier, command)
         body = await self._large.run(len(rough), _canonical, command.result)
         salt = bytes.fromhex(command.result_salt)
@@ -313,9 +320,13 @@ class JobCommands(Handler[Details]):
         # The decision compares the statement, too; a large body is not stored before.
         if len(body) > MAX_INLINE_BYTES and (fault := _check_statement(lease.state, command, lease.miner)):
             raise fault
-        return prepared._replace(
-            details=PreparedResult(_refs(body), proven=True),
-            payload=StoredPayload(command.job_id, "result", salt, body),
+        return Prepared(
+            intent,
+            self,
+            job_id,
+            PreparedResult(_refs(body), proven=True),
+            reads,
+            payload=StoredPayload(job_id, "result", salt, body),
         )
 
     async def _breach(self, job: JobSubmitted, result: dict[str, Any], rough: bytes) -> Refusal | None:
@@ -420,23 +431,50 @@ class JobCommands(Handler[Details]):
                     fault = _check_statement(state, command, miner) or details.reference_fault
                 else:
                     fault = _UNPROVEN
+                offered = self._offered(state, command, miner)
                 return decide(
                     state,
                     command,
-                    CompletionContext(now, principal, miner, self._seal, fault, details.breach),
+                    CompletionContext(now, principal, miner, offered, self._seal, fault, details.breach),
                 )
             case JobStart() | JobFail():
-                return decide(state, command, AttemptContext(now, principal, state_of(prepared.reads[0])))
+                miner = state_of(prepared.reads[0])
+                offered = self._offered(state, command, miner)
+                return decide(state, command, AttemptContext(now, principal, miner, offered))
             case JobRelease() | JobCancel() | JobLose() | JobExpire():
                 return decide(state, command, Context(now, principal))
             case _:
                 assert_never(command)
 
+    def _offered(self, state: JobState, command: AttemptCommand, miner: MinerState) -> bool:
+        """Whether the command may claim. Computed for a queued job only: the lease proves any other."""
+        if not isinstance(state, Queued) or miner is None:
+            return False
+        return self._tokens.fits(
+            command.token, str(command.job_id), command.attempt, miner.registered.profile
+        )
+
     def answer(self, prepared: Prepared[Details], state: JobState) -> dict[str, Any] | Refused:
         details = prepared.details
         if isinstance(details, PreparedResult) and details.breach is not None:
             return Refused(details.breach.code, f"{details.breach.detail}; the attempt has failed")
-        return answer(state, cast("JobCommand", prepared.intent.command))
+        body = answer(state, cast("JobCommand", prepared.intent.command))
+        if self._private and isinstance(prepared.intent.command, JobStart) and isinstance(state, Running):
+            body[_CLAIMED] = state
+        return body
+
+    async def extend(self, prepared: Prepared[Details], answer: Accepted) -> Answer:
+        """The answer to a claim, with the payload of a private job."""
+        body = dict(answer.body)
+        claimed = body.pop(_CLAIMED, None)
+        if self._private is not None and isinstance(claimed, Running):
+            command = cast("JobStart", prepared.intent.command)
+            try:
+                body |= await self._private.of_claim(claimed, sealed=command.sealed)
+            except LogUnavailable:
+                # The claim is in the log; its repeat gets the payload.
+                return Refused(Code.UNAVAILABLE, "the payload is out of reach; send the claim again")
+        return Accepted(answer.position, body)
 
     def _seal(self, work: WorkDone) -> dict[str, Any]:
         """The signed receipt of this work."""

@@ -74,7 +74,9 @@ class MinerCommands(Handler[None]):
         except ConnectionError as error:
             # The session is in the log. The miner registers again (a repeat) and gets its queues then.
             log.warning("a miner's queues could not be created", miner=miner_id, error=str(error))
-            return Refused(Code.UNAVAILABLE, "the broker is out of reach; register again with this session")
+            return Refused(
+                Code.UNAVAILABLE, f"your work queue is not there; register again with this session ({error})"
+            )
         body = {
             **answer.body,
             "queue": work_queue_name(profile),

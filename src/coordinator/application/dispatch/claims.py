@@ -114,6 +114,7 @@ async def claim(
         attempt=taken.offer.attempt,
         miner_id=session.registered.miner_id,
         session_id=session.session_id,
+        token=taken.offer.token,
         traceparent=taken.offer.traceparent,
     )
     answer: Answer | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import assert_never
 from uuid import UUID
 
@@ -19,34 +19,42 @@ from pydantic_core import from_json
 
 from coordinator.application.background import Background
 from coordinator.application.dispatch.fair_queue import Lane, QueuedWork
-from coordinator.application.dispatch.fleet import Profile, Session
-from coordinator.application.dispatch.open_work import Changes, Hint, OpenWork, RunningAttempt
+from coordinator.application.dispatch.fleet import Profile, Rooms, Session
+from coordinator.application.dispatch.open_work import Hint, OpenWork, RunningAttempt
 from coordinator.application.dispatch.payloads import Payloads
+from coordinator.application.dispatch.standing import Standing
+from coordinator.application.dispatch.unstored import Changes
 from coordinator.application.followers.runner import FollowerBase
 from coordinator.application.health import Part
 from coordinator.application.ports import (
     Clock,
     Database,
     Hints,
+    Intent,
     Recorded,
     Row,
     StoredPayload,
     Tables,
     WorkQueues,
 )
+from coordinator.crypto.offer_tokens import OfferTokens
+from coordinator.domain.errors import Code
 from coordinator.domain.matching import Capabilities, Needs
+from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
+from coordinator.wire.answers import Answer, Refused
 from coordinator.wire.offers import Offer
 
 MAX_REFILL = 500  # offers per profile and tick
 MAX_REOFFERS = 200  # late offers taken back per tick
-LATE_OFFERS = 2  # after so many late offers a job waits behind those that were queued by then
+LENIENT_SECONDS = 10.0  # for late results, after an outage of log or broker
+LOOK_SECONDS = 0.25  # between looks for quarantines and overdue attempts
 
 log = structlog.get_logger("dispatcher")
 
 
 class Dispatcher(FollowerBase):
-    """See the module. Tables: open_work, work_classes, work_sessions."""
+    """See the module. Tables: open_work, work_classes, work_sessions, standings."""
 
     name = "dispatcher"
     tick_seconds = 0.25
@@ -60,9 +68,25 @@ class Dispatcher(FollowerBase):
         hints: Hints,
         clock: Clock,
         offer_timeout: float,
+        tokens: OfferTokens,
+        handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]],
+        listening: Callable[[], bool] = lambda: True,
+        is_private: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """`offer_timeout`: seconds."""
+        """`offer_timeout`: seconds. `handle` takes commands: quarantines, and ends of overdue attempts.
+
+        `listening`: whether results can reach us now. `is_private(service)`: whether its offers withhold the
+        payload.
+        """
+        self._listening = listening
+        self._lenient_until = 0.0
+        """No attempt is overdue before this moment: its result may not have reached us."""
+        self._tokens = tokens
+        self._handle = handle
+        self._commands: asyncio.Task[None] | None = None
+        self._looked_at = -LOOK_SECONDS
         self._payloads = payloads
+        self._is_private = is_private
         self._database = database
         self._queues = queues
         self._hints = hints
@@ -71,19 +95,17 @@ class Dispatcher(FollowerBase):
         self._reset = False
         self.offers: Part | None = None
         """Told whether the queues take offers."""
-        self._late: dict[str, int] = {}
-        """How often in a row nobody claimed a job's offer in time."""
         self._unsent = 0
         self._acted = 0
         """The position of the last event in the model."""
         self._hinting = Background("hint")
-        self._changes = Changes([], set(), [])
+        self._changes = Changes([], set(), [], [])
         self.work = OpenWork()
         queues.on_reset(self._note_reset)
 
     # --- tables ---------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
-        self.work, self._acted, self._late = OpenWork(), 0, {}
+        self.work, self._acted = OpenWork(), 0
         fleet = self.work.fleet
         for row in tables.query("dispatch_classes"):
             wants = Needs.model_validate_json(row["constraints_json"])
@@ -93,8 +115,20 @@ class Dispatcher(FollowerBase):
             session = Session(row["miner_id"], row["session_id"], row["concurrency"], row["state"])
             if session.state != "OFFLINE":
                 fleet.register(row["profile"], capabilities, session)
+        now = self._clock.monotonic()
+        for row in tables.query("dispatch_standings"):
+            standing = Standing.from_row(row, now)
+            fleet.load(standing)
+            self.work.judged.note_loaded(standing)
         for row in tables.query("dispatch_running"):
-            self.work.start(RunningAttempt(_from_row(row), row["miner_id"], row["session_id"]))
+            work = _from_row(row)
+            standing = self.work.judged.of(row["miner_id"], work.service)
+            self.work.start(RunningAttempt(work, row["miner_id"], row["session_id"], standing, now))
+            self.work.judged.note_disputed(work)
+        for row in tables.query("dispatch_retries"):
+            work = _from_row(row)
+            self.work.retries.add(work, now)
+            self.work.judged.note_disputed(work)
         keys = [(r["job_class"], r["priority"], r["client"]) for r in tables.query("dispatch_lanes")]
         # All lanes exist before the first is loaded, because their number limits the head of each.
         for lane in [self.work.fair_queue.lane(key) for key in keys]:
@@ -104,9 +138,6 @@ class Dispatcher(FollowerBase):
         unknown = self.work.unknown(events)
         found = await asyncio.to_thread(self._find, unknown) if unknown else []
         self._acted = events[-1].position
-        if self._late:
-            for recorded in events:
-                self._late.pop(recorded.key, None)  # it was claimed, or is over
         for hint in self.work.note(events, found, self._clock.monotonic()):
             self._hint(hint)
 
@@ -122,6 +153,8 @@ class Dispatcher(FollowerBase):
             tables.remove("open_work", changes.gone)
         if changes.classes:
             tables.put("work_classes", changes.classes)
+        if changes.standings:
+            tables.put("standings", changes.standings)
         _apply_sessions(tables, events)
 
     def _find(self, job_ids: Sequence[str]) -> list[QueuedWork]:
@@ -135,23 +168,39 @@ class Dispatcher(FollowerBase):
             self._take_back_all()
         now = self._clock.monotonic()
         self._unsent = 0
-        await self._reoffer_late(now)
-        for profile in list(self.work.fleet.tightest_first()):
-            room = min(MAX_REFILL, profile.room(now))
-            if room:
+        self._take_back_late(now)
+        await self._retry(now)
+        fleet = self.work.fleet
+        turns = [(profile, 1) for profile in fleet.doubtful()]
+        turns += [(profile, MAX_REFILL) for profile in fleet.tightest_first()]
+        for profile, most in turns:
+            if self.work.fair_queue.empty:
+                break
+            room = min(most, profile.room(now))
+            if room and fleet.takes_any(profile, now):
                 await self._refill(profile, room, stored_to)
-        self.work.fleet.forget_idle()
+        await self._retry(now, hopeless=True)
+        fleet.forget_idle()
         self.work.forget_classes()
         if self.offers is not None:
             if self._unsent:
                 self.offers.fails("work queues take no offers")
             else:
                 self.offers.works()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._send_commands(now)
+
+    async def _retry(self, now: float, *, hopeless: bool = False) -> None:
+        for profile_id, works in self.work.place_retries(now, MAX_REFILL, hopeless=hopeless).items():
+            await self._publish(self.work.fleet.profiles[profile_id], works)
 
     async def _refill(self, profile: Profile, room: int, stored_to: int) -> None:
         fair_queue = self.work.fair_queue
-        works = fair_queue.take(profile.classes, room)
+        rooms = Rooms(self.work.fleet, profile, self._clock.monotonic())
+        works = fair_queue.take(profile.classes, room, rooms)
         if works:
+            self.work.fleet.note_served(profile)
             await self._publish(profile, works)
         room -= len(works)
         # Repeat while heads are short: lanes with few queued jobs in memory get as many offers as others.
@@ -159,7 +208,7 @@ class Dispatcher(FollowerBase):
             await asyncio.to_thread(self._load_lanes, low, stored_to)
             # A lane that has more work than the table needs the table to be written soon.
             self.hurried = self.hurried or any(lane.spilled and lane.read_to == stored_to for lane in low)
-            more = fair_queue.take(profile.classes, room)
+            more = fair_queue.take(profile.classes, room, rooms)
             if not more:
                 return
             await self._publish(profile, more)
@@ -173,8 +222,17 @@ class Dispatcher(FollowerBase):
         missed: set[str] = {work.job_id for work in works}
         try:
             ids = {w.job_id: UUID(w.job_id) for w in works}
-            payloads = await self._payloads.of(ids.values())
-            offers = [[_offer(w, payloads.get(ids[w.job_id])) for w in bundle] for bundle in bundles]
+            private = await self._private_among({w.service for w in works})
+            payloads = await self._payloads.of([ids[w.job_id] for w in works if w.service not in private])
+            offers = [
+                [
+                    self._offer(
+                        profile, w, payloads.get(ids[w.job_id]), withholds_payload=w.service in private
+                    )
+                    for w in bundle
+                ]
+                for bundle in bundles
+            ]
             known = [[o for o in bundle if o is not None] for bundle in offers]
             unsent = await self._queues.publish(profile.id, [bundle for bundle in known if bundle])
             missed = {str(o.job_id) for o in unsent}
@@ -186,40 +244,52 @@ class Dispatcher(FollowerBase):
             unpublished = [work for work in works if work.job_id in missed]
             known_work.take_back([work for work in unpublished if known_work.is_offered(work, profile)])
 
-    async def _reoffer_late(self, now: float) -> None:
-        """Repeat the offers that nobody claimed in time, to other profiles if possible; at a bounded rate."""
+    async def _private_among(self, services: set[str]) -> set[str]:
+        check = self._is_private
+        return set() if check is None else {service for service in services if await check(service)}
+
+    def _take_back_late(self, now: float) -> None:
+        """Take back offers that nobody claimed in time, at a bounded rate; `place_retries` repeats them."""
         left = MAX_REOFFERS
-        elsewhere: dict[str, list[QueuedWork]] = {}
-        nowhere: list[QueuedWork] = []
         for profile in self.work.fleet.tightest_first():
             late: list[QueuedWork] = []
             for offered in profile.offered.values():  # oldest first
-                if now - offered.at < self._offer_timeout or len(late) >= left:
+                # Without a miner nobody claims them: no need to wait.
+                in_time = profile.sessions and now - offered.at < self._offer_timeout
+                if in_time or len(late) >= left:
                     break
                 late.append(offered.work)
-            left -= len(late)
-            for work in late:
-                self.work.withdraw(work.job_id)
-                self._late[work.job_id] = self._late.get(work.job_id, 0) + 1
-                other = self._other_profile(profile, work, now, elsewhere)
-                if other:
-                    elsewhere.setdefault(other.id, []).append(work)
-                else:
-                    nowhere.append(work)
-        # A job that nobody claims again and again must not keep the others from being offered.
-        self.work.take_back([work for work in nowhere if self._late[work.job_id] < LATE_OFFERS])
-        self.work.take_back([w for w in nowhere if self._late[w.job_id] >= LATE_OFFERS], behind=self._acted)
-        for profile_id, works in elsewhere.items():
-            await self._publish(self.work.fleet.profiles[profile_id], works)
+            if late:
+                left -= len(late)
+                self.work.take_back_late(profile, late, now)
 
-    def _other_profile(
-        self, tried: Profile, work: QueuedWork, now: float, given: Mapping[str, list[QueuedWork]]
-    ) -> Profile | None:
-        for profile in self.work.fleet.tightest_first():
-            fits = profile is not tried and work.job_class in profile.classes
-            if fits and profile.room(now) > len(given.get(profile.id, ())):
-                return profile
-        return None
+    def _offer(
+        self, profile: Profile, work: QueuedWork, stored: StoredPayload | None, *, withholds_payload: bool
+    ) -> Offer | None:
+        token = self._tokens.token(work.job_id, work.attempt, profile.id)
+        return _private_offer(work, token) if withholds_payload else _offer(work, stored, token)
+
+    # --- commands -------------------------------------------------------------------------------------------
+    def _send_commands(self, now: float) -> None:
+        """Send the commands that are due, without waiting. A lost one is due again."""
+        if self._commands is not None and not self._commands.done():
+            return
+        if not self._listening():
+            self._lenient_until = now + LENIENT_SECONDS
+        due: list[Command] = [*self.work.judged.due()]
+        if now >= self._lenient_until:
+            due += self.work.overdue(now)
+        if not due:
+            return
+
+        async def send() -> None:
+            for answer in await self._handle([Intent(command, SYSTEM) for command in due]):
+                if isinstance(answer, Refused):
+                    log.debug("a command was refused", code=answer.code, detail=answer.detail)
+                    if answer.code in (Code.UNAVAILABLE, Code.INTERNAL):
+                        self._lenient_until = self._clock.monotonic() + LENIENT_SECONDS
+
+        self._commands = self._hinting.spawn(send())
 
     def _take_back_all(self) -> None:
         profiles = self.work.fleet.tightest_first()
@@ -289,7 +359,23 @@ def _from_row(row: Row) -> QueuedWork:
     return QueuedWork(*(row[name] for name in QueuedWork._fields))
 
 
-def _offer(work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
+def _private_offer(work: QueuedWork, token: str) -> Offer:
+    return Offer(
+        job_id=UUID(work.job_id),
+        attempt=work.attempt,
+        token=token,
+        service=work.service,
+        private=True,
+        payload_salt="",
+        payload_digest=work.payload_digest,
+        timeout_seconds=work.timeout_seconds,
+        expires_at=work.expires_at,
+        client=work.client,
+        traceparent=work.traceparent or None,
+    )
+
+
+def _offer(work: QueuedWork, stored: StoredPayload | None, token: str) -> Offer | None:
     """None if the payload was erased: no miner can run the job any more, and it expires."""
     if stored is None:
         return None
@@ -301,6 +387,7 @@ def _offer(work: QueuedWork, stored: StoredPayload | None) -> Offer | None:
     return Offer(
         job_id=stored.job_id,
         attempt=work.attempt,
+        token=token,
         service=work.service,
         payload=None if blob else body,
         payload_blob=blob,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from typing import NamedTuple
 
 LANE_HEAD = 500  # the most queued jobs of a lane in memory, while there are few lanes
@@ -33,6 +33,8 @@ class QueuedWork(NamedTuple):
     expires_at: int
     traceparent: str
     """The trace of its submit."""
+    tried: str = ""
+    """Its attempts without a result, as outcomes and miners: "failed:rig lost:node@other"."""
 
 
 LaneKey = tuple[str, int, str]
@@ -165,14 +167,18 @@ class FairQueue:
             self._turn[key[2]] = max(self._turn.get(key[2], 0.0), self._now)
         return lanes[key]
 
-    def take(self, classes: Collection[str], count: int) -> list[QueuedWork]:
-        """Take up to `count` jobs of these classes, in order."""
+    def take(
+        self, classes: Collection[str], count: int, rooms: MutableMapping[str, int] | None = None
+    ) -> list[QueuedWork]:
+        """Take up to `count` jobs of these classes, in order. `rooms`: the most of each service."""
         # Lanes of one priority and client share their turns; among them age decides. So a turn moves one
         # queue, for any number of classes.
         queues: dict[tuple[int, str], list[tuple[Age, Lane]]] = {}
         for job_class in self._waiting(classes):
             for lane in list(self._lanes[job_class].values()):
                 if self._prune(lane):
+                    if rooms is not None and rooms[lane.jobs[0].service] <= 0:
+                        break  # a class has one service
                     queues.setdefault(lane.key[1:], []).append((self._age(lane), lane))
                 elif not lane.spilled:
                     self._drop(lane)
@@ -187,6 +193,14 @@ class FairQueue:
             queue, client = queues[key], key[1]
             if turn == self._turn[client]:  # else the client was served since, at another priority
                 lane = queue[0][1]
+                if rooms is not None:
+                    service = lane.jobs[0].service
+                    if rooms[service] <= 0:
+                        heapq.heappop(queue)
+                        if queue:
+                            heapq.heappush(heap, self._rank(key, queue))
+                        continue
+                    rooms[service] -= 1
                 work = lane.jobs.popleft()
                 del self._queued[work.job_id]
                 self._behind.pop(work.job_id, None)
@@ -200,6 +214,11 @@ class FairQueue:
             if queue:
                 heapq.heappush(heap, self._rank(key, queue))
         return taken
+
+    @property
+    def empty(self) -> bool:
+        """Whether no lane has a job, in memory or in the table."""
+        return not self._lanes
 
     def classes(self) -> set[str]:
         """The classes of all jobs in the queue, in memory or in the table."""

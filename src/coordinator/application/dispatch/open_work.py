@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, assert_never
+from uuid import UUID
 
 from coordinator.application.dispatch.fair_queue import FairQueue, QueuedWork
 from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Session
+from coordinator.application.dispatch.judge import SHORTEST_IDLE_SECONDS, Judge
+from coordinator.application.dispatch.retries import Retries, add_try, tries
+from coordinator.application.dispatch.standing import Standing
+from coordinator.application.dispatch.unstored import Changes, Unstored, submitted_work
 from coordinator.application.metrics import WorkMetrics
-from coordinator.application.ports import Recorded, Row
+from coordinator.application.ports import Recorded
 from coordinator.domain.job import (
     JobAttemptEnded,
     JobCanceled,
@@ -17,12 +23,14 @@ from coordinator.domain.job import (
     JobEvent,
     JobExpired,
     JobFailed,
+    JobLose,
     JobRequeued,
     JobStarted,
     JobSubmitted,
     is_job_event,
 )
 from coordinator.domain.matching import Needs
+from coordinator.domain.messages import principal_of
 from coordinator.domain.miner import (
     MinerDrained,
     MinerEvent,
@@ -31,6 +39,7 @@ from coordinator.domain.miner import (
     MinerRegistered,
     is_miner_event,
 )
+from coordinator.domain.standing import is_standing_event
 
 _NEED_WORK = (JobStarted, JobRequeued)
 MAX_CLASSES = 5000
@@ -43,49 +52,12 @@ class RunningAttempt(NamedTuple):
     work: QueuedWork
     miner_id: str
     session_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """The changes of a batch of events in the tables; only the last state of each row."""
-
-    rows: list[Row]
-    """New rows of open_work."""
-    gone: set[str]
-    """Keys of rows to delete from open_work."""
-    classes: list[Row]
-    """New rows of work_classes."""
-
-
-@dataclass(slots=True)
-class Unstored:
-    """The changes of noted events that the tables do not have yet."""
-
-    work: dict[str, QueuedWork] = field(default_factory=dict)
-    """Changed open jobs by id; for some of them the only place in memory."""
-    lease_holders: dict[str, tuple[str, str]] = field(default_factory=dict)
-    new: set[str] = field(default_factory=set)
-    """Jobs that the tables never had: a job that is final before it is stored costs no row."""
-    gone: set[str] = field(default_factory=set)
-    classes: dict[str, Row] = field(default_factory=dict)
-
-    def end(self, job_id: str) -> None:
-        """The job is final."""
-        self.work.pop(job_id, None)
-        if job_id not in self.new:
-            self.gone.add(job_id)
-
-    def outdates(self, work: QueuedWork) -> bool:
-        """Whether this row of the table is outdated."""
-        known = self.work.get(work.job_id)
-        return work.job_id in self.gone or (known is not None and known.position != work.position)
-
-    def changes(self) -> Changes:
-        rows: list[Row] = []
-        for job_id, work in self.work.items():
-            miner_id, session_id = self.lease_holders.get(job_id, (None, None))
-            rows.append({**work._asdict(), "miner_id": miner_id, "session_id": session_id})
-        return Changes(rows, self.gone, list(self.classes.values()))
+    standing: Standing
+    """Of the miner's principal for the service."""
+    since: float
+    """When this process saw it start, in monotonic seconds."""
+    started_at: int | None = None
+    """By the event, in Unix milliseconds; None if this process did not see it start."""
 
 
 class Hint(NamedTuple):
@@ -99,11 +71,19 @@ class OpenWork:
     def __init__(self) -> None:
         self.fair_queue = FairQueue()
         self.fleet = Fleet()
+        self.retries = Retries()
+        self.judged = Judge(self.fleet, self._note_standing)
         self._running: dict[str, RunningAttempt] = {}
         self._offered_to: dict[str, str] = {}
         """By job id: the profile that has the offer."""
         self._unstored = Unstored()
         self._storing = Unstored()
+        self._now = 0.0
+        self._late: Counter[str] = Counter()
+        """By job: its offers that nobody claimed in time."""
+        self._left_lying: dict[str, str] = {}
+        """By job: the principal that did not claim its offer in time, though a slot was free. It counts once
+        another one claims the job: as long as nobody can claim, unclaimed offers mean nothing."""
 
     # --- a batch of events ----------------------------------------------------------------------------------
     def unknown(self, events: Sequence[Recorded]) -> list[str]:
@@ -112,7 +92,7 @@ class OpenWork:
         return [
             e.key
             for e in events
-            if isinstance(e.event, _NEED_WORK) and e.key not in new and not self._knows(e.key)
+            if isinstance(e.event, _NEED_WORK) and e.key not in new and self._known(e.key) is None
         ]
 
     def note(self, events: Sequence[Recorded], found: Sequence[QueuedWork], now: float) -> list[Hint]:
@@ -121,30 +101,28 @@ class OpenWork:
         `found`: the unknown jobs, from the table; `now`: monotonic.
         """
         self._unstored.work |= {work.job_id: work for work in found}
-        ended: dict[str, int] = {}
-        hints = [hint for recorded in events for hint in self._note(recorded, ended)]
-        for profile_id, count in ended.items():
-            if profile_id in self.fleet.profiles:
-                self.fleet.profiles[profile_id].count_ended(count, now)
-        return hints
+        self._now = now
+        return [hint for recorded in events for hint in self._note(recorded)]
 
     def gather(self) -> Changes:
         """The changes since the last call, whose changes are in the tables by now."""
         self._storing, self._unstored = self._unstored, Unstored()
         return self._storing.changes()
 
-    def _note(self, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
+    def _note(self, recorded: Recorded) -> Iterator[Hint]:
         event = recorded.event
         if is_job_event(event):
-            yield from self._note_job(event, recorded, ended)
+            yield from self._note_job(event, recorded)
         elif is_miner_event(event):
             yield from self._note_miner(event)
+        elif is_standing_event(event):
+            self.judged.note_event(event, self._now)
 
-    def _note_job(self, event: JobEvent, recorded: Recorded, ended: dict[str, int]) -> Iterator[Hint]:
+    def _note_job(self, event: JobEvent, recorded: Recorded) -> Iterator[Hint]:
         job_id, unstored = recorded.key, self._unstored
         match event:
             case JobSubmitted():
-                work = _submitted(event, recorded)
+                work = submitted_work(event, recorded)
                 if not self.fleet.knows_class(event.job_class):
                     needs = Needs(**dict(event.constraints), list_price=event.list_price)
                     unstored.classes[event.job_class] = {
@@ -160,24 +138,43 @@ class OpenWork:
                 work = unstored.work[job_id] = self._find(job_id)
                 unstored.lease_holders[job_id] = (event.miner_id, event.session_id)
                 self.withdraw(job_id)
-                self.start(RunningAttempt(work, event.miner_id, event.session_id))
+                if self._late:
+                    del self._late[job_id]
+                    self._judge_unclaimed(work, event.miner_id)
+                standing = self.judged.of(event.miner_id, work.service)
+                self.start(
+                    RunningAttempt(work, event.miner_id, event.session_id, standing, self._now, event.at)
+                )
             case JobRequeued():
                 work = self._find(job_id)._replace(attempt=event.attempt, position=recorded.position)
                 unstored.work[job_id] = work
                 unstored.lease_holders.pop(job_id, None)
-                self._end(job_id, ended)
-                self.fair_queue.add(work)
+                self._end(job_id)
+                self._queue(work)
             case JobAttemptEnded():
                 if event.outcome == "lost":
                     yield from self._cancel_hint(job_id)
-            case JobCompleted() | JobFailed():
+                self._note_ended_attempt(event)
+            case JobCompleted():
                 unstored.end(job_id)
-                self._end(job_id, ended)
+                running = self._end(job_id)
+                if running:
+                    self._note_completed(running, event)
+            case JobFailed():
+                unstored.end(job_id)
+                running = self._end(job_id)
+                if running:
+                    self.judged.note_no_verdict(running.work)
             case JobCanceled() | JobExpired():
                 yield from self._cancel_hint(job_id)
+                known = self._known(job_id)
+                if known is not None:
+                    self.judged.note_no_verdict(known)
                 unstored.end(job_id)
-                self._end(job_id, ended)
+                self._end(job_id)
                 self.withdraw(job_id)
+                del self._late[job_id]
+                self._left_lying.pop(job_id, None)
             case _:
                 assert_never(event)
 
@@ -198,6 +195,7 @@ class OpenWork:
         """Drop the classes of final jobs once there are many: any client can create new classes."""
         if self.fleet.known_classes > MAX_CLASSES:
             used = self.fair_queue.classes()
+            used |= self.retries.classes()
             used |= {running.work.job_class for running in self._running.values()}
             used |= {o.work.job_class for p in self.fleet.profiles.values() for o in p.offered.values()}
             self.fleet.forget_classes(used)
@@ -206,20 +204,29 @@ class OpenWork:
     def start(self, running: RunningAttempt) -> None:
         self._running[running.work.job_id] = running
         self.fleet.count_running(running.miner_id, running.session_id, +1)
+        running.standing.outstanding += 1
 
     def offer(self, profile: Profile, works: Sequence[QueuedWork], now: float) -> None:
         """Note that these jobs are (about to be) on the profile's queue."""
         for work in works:
+            if work.job_id not in profile.offered:
+                self.fleet.standing_of(profile, work.service).outstanding += 1
             profile.offered[work.job_id] = OutstandingOffer(work, now)
             self._offered_to[work.job_id] = profile.id
+            if work.tried or self.retries:
+                self.retries.remove(work.job_id)
 
     def withdraw(self, job_id: str) -> None:
         """Remove a job from the queued and offered ones."""
         self.fair_queue.remove(job_id)
+        if self.retries:
+            self.retries.remove(job_id)
         found = self._offer_of(job_id)
         self._offered_to.pop(job_id, None)
         if found:
-            del found[0].offered[job_id]
+            profile, offered = found
+            self.fleet.standing_of(profile, offered.work.service).outstanding -= 1
+            del profile.offered[job_id]
 
     def take_back(self, works: Sequence[QueuedWork], behind: int | None = None) -> None:
         """Put the jobs of failed offers back at the heads of their lanes, oldest first.
@@ -229,7 +236,61 @@ class OpenWork:
         # Each at the head pushes the one before it back; at the end they stay in order.
         for work in sorted(works, key=lambda work: work.position, reverse=behind is None):
             self.withdraw(work.job_id)
-            self.fair_queue.put_back(work, behind)
+            if work.tried:
+                self.retries.add(work, self._now)
+            else:
+                self.fair_queue.put_back(work)
+
+    def take_back_late(self, profile: Profile, works: Sequence[QueuedWork], now: float) -> None:
+        """Withdraw offers that nobody claimed in time; they go elsewhere if they can.
+
+        They count against the principal if it had slots free, and another one claims them.
+        """
+        self._now = now
+        for work in works[: profile.free_slots]:
+            self._left_lying[work.job_id] = profile.principal
+            self.fleet.standing_of(profile, work.service).hold_back(now)
+        for work in works:
+            self.withdraw(work.job_id)
+            self._late[work.job_id] += 1
+            self.retries.add(work, now, profile.principal, self._late[work.job_id])
+
+    def place_retries(self, now: float, count: int, *, hopeless: bool = False) -> dict[str, list[QueuedWork]]:
+        """Up to `count` jobs that were tried before, by the profile that they are now offered to."""
+        self._now = now
+        placed: dict[str, list[QueuedWork]] = {}
+        if self.retries:
+            for profile, work in self.retries.places(self.fleet, now, count, hopeless=hopeless):
+                self.offer(profile, [work], now)
+                placed.setdefault(profile.id, []).append(work)
+        return placed
+
+    def overdue(self, now: float) -> list[JobLose]:
+        """Commands that end attempts which take far longer than others need, at a principal without trust.
+
+        A job loses one attempt that way at most: some jobs do take long.
+        """
+        due: list[JobLose] = []
+        for running in self._running.values():  # oldest first
+            if now - running.since < SHORTEST_IDLE_SECONDS:
+                break
+            work = running.work
+            if any(outcome in ("lost", "too_slow") for outcome, _ in tries(work.tried)):
+                continue
+            limit = self.judged.patience(
+                running.miner_id, work.service, running.since, partial(self._would_start, work, running, now)
+            )
+            if limit is not None and now - running.since > limit:
+                due.append(
+                    JobLose(
+                        job_id=UUID(work.job_id),
+                        attempt=work.attempt,
+                        reason=f"not done after {limit:g} seconds, while other miners need far less",
+                        error_code="TOO_SLOW",
+                        traceparent=work.traceparent or None,
+                    )
+                )
+        return due
 
     def is_offered(self, work: QueuedWork, profile: Profile) -> bool:
         """Whether this very offer is still outstanding; the job may have been started or canceled since."""
@@ -242,8 +303,8 @@ class OpenWork:
         return outdated or self.is_taken(work.job_id)
 
     def is_taken(self, job_id: str) -> bool:
-        """Whether the job is offered or running."""
-        return job_id in self._running or self._offer_of(job_id) is not None
+        """Whether the job is offered, running or waits for a retry."""
+        return job_id in self._running or job_id in self.retries or self._offer_of(job_id) is not None
 
     def metrics(self) -> WorkMetrics:
         """Counts of offers, running jobs, and miners."""
@@ -259,31 +320,79 @@ class OpenWork:
             classes=self.fleet.known_classes,
         )
 
-    def _end(self, job_id: str, ended: dict[str, int]) -> None:
+    def _would_start(self, work: QueuedWork, running: RunningAttempt, now: float) -> bool:
+        """Whether nothing else is queued, and another principal with trust has a slot free for this job."""
+        if not self.fair_queue.empty or self.retries:
+            return False
+        holder = principal_of(running.miner_id)
+        return any(
+            work.job_class in profile.classes
+            and profile.principal != holder
+            and self.fleet.standing_of(profile, work.service).trusted
+            and profile.free_slots > len(profile.offered)
+            for profile in self.fleet.profiles.values()
+        )
+
+    def _queue(self, work: QueuedWork) -> None:
+        if work.tried:
+            self.retries.add(work, self._now)
+        else:
+            self.fair_queue.add(work)
+
+    def _judge_unclaimed(self, work: QueuedWork, miner_id: str) -> None:
+        principal = self._left_lying.pop(work.job_id, None)
+        if principal is not None and principal != principal_of(miner_id):
+            self.judged.note_unclaimed(principal, work, self._now)
+
+    def _end(self, job_id: str) -> RunningAttempt | None:
         running = self._running.pop(job_id, None)
         if running:
             self.fleet.count_running(running.miner_id, running.session_id, -1)
-            profile = self.fleet.profile_of(running.miner_id)
-            if profile:
-                ended[profile.id] = ended.get(profile.id, 0) + 1
+            running.standing.outstanding -= 1
+        return running
 
-    def _knows(self, job_id: str) -> bool:
-        return (
-            job_id in self.fair_queue
-            or self.is_taken(job_id)
-            or job_id in self._unstored.work
-            or job_id in self._storing.work
-        )
+    def _note_ended_attempt(self, event: JobAttemptEnded) -> None:
+        job_id = str(event.job_id)
+        running = self._running.get(job_id)
+        if running is None:
+            return
+        outcome = "too_slow" if event.error_code == "TOO_SLOW" else event.outcome
+        work = running.work._replace(tried=add_try(running.work.tried, outcome, event.miner_id))
+        self._running[job_id] = running._replace(work=work)
+        # Stored as still running: the next event says what the job is now.
+        self._unstored.work[job_id] = work
+        self._unstored.lease_holders[job_id] = (running.miner_id, running.session_id)
+        self.judged.note_ended(event.miner_id, outcome, work, self._now)
+
+    def _note_completed(self, running: RunningAttempt, event: JobCompleted) -> None:
+        profile = self.fleet.profile_of(running.miner_id)
+        if profile:
+            profile.completions.add(1, self._now)
+        millis = None if running.started_at is None else event.at - running.started_at
+        self.judged.note_completed(running.standing, running.work, millis, self._now)
+
+    def _note_standing(self, standing: Standing) -> None:
+        self._unstored.standings[standing.principal, standing.service] = standing
 
     def _find(self, job_id: str) -> QueuedWork:
         """An open job, from any place in memory."""
+        work = self._known(job_id)
+        assert work is not None
+        return work
+
+    def _known(self, job_id: str) -> QueuedWork | None:
         running = self._running.get(job_id)
         if running:
             return running.work
         offered = self._offer_of(job_id)
         if offered:
             return offered[1].work
-        return self.fair_queue.get(job_id) or self._unstored.work.get(job_id) or self._storing.work[job_id]
+        return (
+            self.fair_queue.get(job_id)
+            or self.retries.get(job_id)
+            or self._unstored.work.get(job_id)
+            or self._storing.work.get(job_id)
+        )
 
     def _offer_of(self, job_id: str) -> tuple[Profile, OutstandingOffer] | None:
         profile = self.fleet.profiles.get(self._offered_to.get(job_id, ""))
@@ -294,19 +403,3 @@ class OpenWork:
         if running:
             body = {"hint": "cancel", "job_id": job_id, "attempt": running.work.attempt}
             yield Hint(running.miner_id, body)
-
-
-def _submitted(event: JobSubmitted, recorded: Recorded) -> QueuedWork:
-    return QueuedWork(
-        job_id=recorded.key,
-        attempt=1,
-        job_class=event.job_class,
-        client=event.client,
-        priority=event.priority,
-        position=recorded.position,
-        service=event.service,
-        payload_digest=event.payload_digest,
-        timeout_seconds=event.timeout_seconds,
-        expires_at=event.expires_at,
-        traceparent=recorded.metadata.traceparent,
-    )

@@ -8,16 +8,16 @@ give their states.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Protocol
 from uuid import UUID
 
 import structlog
 
 from coordinator.application.background import BackgroundTask
-from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.runner import LocalWatermarks
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Database, EventLog, LogError, Recorded
+from coordinator.application.ports import Database, LogError, Recorded
 from coordinator.domain import key
 from coordinator.domain.decision import fold
 from coordinator.domain.key import Active, KeyEvent, KeyState, is_key_event
@@ -30,6 +30,23 @@ RETRY_SECONDS = 1.0
 log = structlog.get_logger("keys")
 
 
+class Feed(Protocol):
+    """The part of an `EventFeed` that is needed; a feed may leave out events of other nouns."""
+
+    @property
+    def head(self) -> int: ...
+
+    async def next(self, after: int, limit: int, timeout: float) -> Sequence[Recorded]: ...
+
+
+class KeyLog(Protocol):
+    """The part of an `EventLog` that is needed; it may leave out events of other nouns."""
+
+    def read(self, after: int, limit: int) -> list[Recorded]: ...
+
+    def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]: ...
+
+
 class KeyFollower:
     """Keeps a keyring equal to the log. `start` and `stop` may each be called twice."""
 
@@ -37,8 +54,8 @@ class KeyFollower:
 
     def __init__(
         self,
-        feed: EventFeed,
-        event_log: EventLog,
+        feed: Feed,
+        event_log: KeyLog,
         database: Database,
         keyring: Keyring,
         watermarks: LocalWatermarks,

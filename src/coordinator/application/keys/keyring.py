@@ -139,6 +139,14 @@ class Keyring:
         signature = signature.lower()
         return _first(self._find(name, lambda entry: entry.has_signed(signature, message)), roles)
 
+    def valid(self, name: str) -> tuple[Grant, ...]:
+        """The grants of this name that are valid now, for a sender whom RabbitMQ has authenticated."""
+        return self._find(name, lambda entry: True)
+
+    def names(self) -> set[str]:
+        """All names with a key that was not revoked."""
+        return {*self._from_settings, *self._from_log}
+
     def holds(self, grant: Grant) -> bool:
         """Whether a grant is still valid, for connections that outlive a request."""
         if grant.key_id is None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import jsonschema_rs
 
-from coordinator.application.payloads.large_documents import rough_json
+from coordinator.application.payloads.large_documents import LARGE_BYTES, rough_json
 from coordinator.application.payloads.schema_bounds import check_bounded
 from coordinator.crypto.json_size import has_more_values
 from coordinator.crypto.refs import BLOB_REF
@@ -113,7 +113,7 @@ def _too_many(compiled: Compiled, rough: bytes) -> bool:
 
 def _fault(compiled: Compiled, document: dict[str, Any], rough: bytes | None, root: str) -> str | None:
     """The faults of a document in one line; None if there is none."""
-    if rough is not None and _too_many(compiled, rough):
+    if rough is not None and len(rough) > LARGE_BYTES and _too_many(compiled, rough):
         return f"{root} has too many values for this schema; send large data as a file"
     if compiled.validator.is_valid(document):
         return None

@@ -30,19 +30,21 @@ class ServiceVersions:
         self._kept: OrderedDict[tuple[str, int], RegisteredService] = OrderedDict()
 
     async def of(self, service: str, version: int) -> RegisteredService | None:
-        """The entry in this version; None if it never was. Raises LogUnavailable."""
-        stream = service_stream(service)
-        current = (await self._states((stream,)))[stream]
-        if isinstance(current, RegisteredService) and current.version == version:
-            return current
+        """The entry in this version, which never changes; None if it never was. Raises LogUnavailable."""
         kept = self._kept.get((service, version))
         if kept is None:
-            kept = await asyncio.to_thread(self._read, stream, version)
+            kept = await self._find(service_stream(service), version)
             if kept is not None:
                 self._kept[service, version] = kept
                 if len(self._kept) > MAX_KEPT:
                     self._kept.popitem(last=False)
         return kept
+
+    async def _find(self, stream: UUID, version: int) -> RegisteredService | None:
+        current = (await self._states((stream,)))[stream]
+        if isinstance(current, RegisteredService) and current.version == version:
+            return current
+        return await asyncio.to_thread(self._read, stream, version)
 
     def _read(self, stream: UUID, version: int) -> RegisteredService | None:
         state: Any = None

@@ -80,7 +80,7 @@ def submit(
             else:
                 _show(submitted.submitted.document())
             return None
-        terminal.note(f"job {submitted.job_id}")  # for a user who interrupts the wait
+        terminal.note(f"job {terminal.plain(submitted.job_id)}")  # for a user who interrupts the wait
         return await _finish(submitted, timeout, as_json)
 
     job = talk(url, api_key, "client", work)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Run a miner, and manage the registered ones.", no_args_is_help=True)
 _HELP = "`coordinator miner run --help` shows the options."
+_COUNTS = ("completed", "failed", "lost", "too_slow", "released", "unclaimed")
+Principal = Annotated[str, typer.Argument(metavar="KEYNAME", help="The name of the miners' key.")]
+ServiceOption = Annotated[str | None, typer.Option("--service", help="One service. [default: every service]")]
+Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.")]
 MinerId = Annotated[str, typer.Argument(metavar="MINER_ID")]
 
 
@@ -112,6 +116,7 @@ def run(
             concurrency=concurrency,
             coordinator_url=address,
             amqp_url=broker,
+            coordinator_keys=_coordinator_keys(settings.coordinator_public_key),
             key_file=key_file or DEFAULT_KEY_FILE,
             models=tuple(model or ()),
             region=region,
@@ -173,7 +178,7 @@ def list_miners(
 
 @app.command()
 def show(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
-    """Show one miner."""
+    """Show one miner, and where it stands: the jobs it gets, why, and the next step up."""
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.miner(miner_id)
@@ -181,8 +186,22 @@ def show(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json 
     found = talk(url, api_key, "admin", work)
     if as_json:
         terminal.document(found)
-    else:
-        terminal.fields(found)
+        return
+    standing = found.pop("standing", [])
+    terminal.fields(found)
+    rows = [
+        (
+            item.get("service") or "(every service)",
+            item.get("state"),
+            item.get("slots"),
+            ", ".join(f"{count.replace('_', ' ')} {item[count]}" for count in _COUNTS if item.get(count)),
+            item.get("reason"),
+            item.get("advice"),
+        )
+        for item in standing
+    ]
+    if rows:
+        terminal.table(("SERVICE", "STANDING", "SLOTS", "OF LATE", "REASON", "NEXT"), rows, "")
 
 
 @app.command()
@@ -192,7 +211,44 @@ def drain(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.drain(miner_id)
 
-    answer = talk(url, api_key, "admin", work)
+    _show_answer(talk(url, api_key, "admin", work), as_json)
+
+
+@app.command()
+def quarantine(
+    principal: Principal,
+    service: ServiceOption = None,
+    reason: Reason = "",
+    url: Url = None,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Offer a key's miners no more jobs, until they are released. Running attempts go on."""
+
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return await client.quarantine(principal, service=service, reason=reason)
+
+    _show_answer(talk(url, api_key, "admin", work), as_json)
+
+
+@app.command()
+def release(
+    principal: Principal,
+    service: ServiceOption = None,
+    reason: Reason = "",
+    url: Url = None,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """End a quarantine: the key's miners begin again with one slot."""
+
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return await client.release(principal, service=service, reason=reason)
+
+    _show_answer(talk(url, api_key, "admin", work), as_json)
+
+
+def _show_answer(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         terminal.document(answer)
     else:
@@ -252,11 +308,20 @@ async def _run(config: MinerConfig, as_json: bool) -> Exit:
     return Exit.INTERRUPTED if interrupted else Exit.OK
 
 
+def _coordinator_keys(text: str) -> tuple[str, ...]:
+    from coordinator.wire.signed_messages import VARIABLE, read_keys
+
+    try:
+        return read_keys(text)
+    except ValueError as error:
+        raise usage(f"{VARIABLE}: {error}", "Copy `signing_key_id` from the coordinator's /health.") from None
+
+
 def _transport(config: MinerConfig) -> Transport:
     if config.amqp_url:
         from coordinator.miner.amqp import AmqpTransport
 
-        return AmqpTransport(config.amqp_url, config.key)
+        return AmqpTransport(config.amqp_url, config.key, coordinator_keys=config.coordinator_keys)
     from coordinator.miner.http import HttpTransport
 
     return HttpTransport(config.coordinator_url, config.key)

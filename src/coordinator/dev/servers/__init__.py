@@ -17,10 +17,11 @@ from .docker import DockerPostgres, DockerRabbitMQ, DockerRedis, docker_answers
 from .external import ExternalPostgres, ExternalRabbitMQ, ExternalRedis
 from .node import Server, ServerFailed, ServersMissing
 from .postgres import Postgres, PostgresServer
-from .rabbitmq import DEFAULT_PLUGINS, RabbitMQ, RabbitMQServer
+from .rabbitmq import AUTH_PLUGINS, DEFAULT_PLUGINS, RabbitMQ, RabbitMQServer, auth_settings
 from .redis import Redis, RedisServer
 
 __all__ = [
+    "AUTH_PLUGINS",
     "DockerPostgres",
     "DockerRabbitMQ",
     "DockerRedis",
@@ -36,6 +37,7 @@ __all__ = [
     "Server",
     "ServerFailed",
     "ServersMissing",
+    "auth_settings",
     "private_postgres",
     "private_rabbitmq",
     "private_redis",

@@ -37,11 +37,31 @@ LISTENER_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "rabbitmq_prometheus": ("prometheus.tcp.ip = 127.0.0.1", "prometheus.tcp.port = {port}"),
 }
 
+AUTH_PLUGINS = (
+    *DEFAULT_PLUGINS,
+    "rabbitmq_auth_backend_http",
+    "rabbitmq_auth_backend_cache",
+    "rabbitmq_management",
+)
+"""For a node whose users are API keys; see `auth_settings`."""
+
 INSTALL_HINT = (
     "RabbitMQ is not installed here, and Docker does not answer. Run `make servers` (as root on Debian or "
     "Ubuntu it installs rabbitmq-server with apt), install RabbitMQ 3.10 or newer, start Docker, or set "
     "TEST_AMQP_URL to a broker that the tests may use."
 )
+
+
+def auth_settings(url: str, cache_seconds: float = 30.0) -> dict[str, str]:
+    """Lines of rabbitmq.conf for a node that asks `coordinator broker-auth` at `url` about other users."""
+    return {
+        "auth_backends.1": "internal",
+        "auth_backends.2": "cache",
+        "auth_cache.cached_backend": "http",
+        "auth_cache.cache_ttl": str(int(cache_seconds * 1000)),
+        "auth_http.http_method": "post",
+        **{f"auth_http.{path}_path": f"{url}/{path}" for path in ("user", "vhost", "resource", "topic")},
+    }
 
 
 class RabbitMQServer(Server):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field, StrictBool, StringConstraints
@@ -22,6 +22,8 @@ from coordinator.domain.messages import (
     Text,
     TtlSeconds,
 )
+
+OfferToken = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 
 DEFAULT_TTL_SECONDS = 900
 DEFAULT_MAX_ATTEMPTS = 3
@@ -53,10 +55,16 @@ class AttemptCommand(Command):
     attempt: Attempt
     miner_id: MinerId
     session_id: SessionId
+    token: OfferToken | None = None
+    """The token of the offer. A claim needs it, also one that comes with a result or a failure; after the
+    claim the lease is enough."""
 
 
 class JobStart(AttemptCommand, topic="job.start", senders={Role.MINER}):
     """Claim an offered attempt; an accepted claim gives this session the lease."""
+
+    sealed: StrictBool = False
+    """Whether a private payload in the answer is sealed to the miner's registered key."""
 
 
 class JobComplete(AttemptCommand, topic="job.complete", senders={Role.MINER}):
@@ -69,7 +77,8 @@ class JobComplete(AttemptCommand, topic="job.complete", senders={Role.MINER}):
 
 
 class JobFail(AttemptCommand, topic="job.fail", senders={Role.MINER}):
-    """Report that an attempt failed; `retryable` says whether another attempt could succeed."""
+    """Report that an attempt failed. `retryable`: another attempt could succeed; a miner's "no" ends the job
+    once a second miner says the same."""
 
     error_code: ErrorCode
     error_message: Text = ""
@@ -82,11 +91,13 @@ class JobRelease(AttemptCommand, topic="job.release", senders={Role.MINER}):
 
 
 class JobLose(Command, topic="job.lose", senders={Role.SYSTEM}):
-    """End an attempt whose lease ran out (sent by the timers)."""
+    """End an attempt whose lease ran out (sent by the timers), or that is too slow (by the dispatcher)."""
 
     job_id: UUID
     attempt: Attempt
     reason: Text
+    error_code: Literal["LEASE_LOST", "TOO_SLOW"] = "LEASE_LOST"
+    """TOO_SLOW: far beyond the time that the service usually takes, at a miner that has not proven itself."""
 
 
 class JobExpire(Command, topic="job.expire", senders={Role.SYSTEM}):

@@ -42,7 +42,6 @@ from coordinator.domain.job.state import (
     AttemptEnded,
     Canceled,
     Completed,
-    EndedAttempt,
     Expired,
     Failed,
     JobState,
@@ -58,6 +57,8 @@ from coordinator.domain.service import ServiceState
 Outcome = Literal["failed", "lost", "released"]
 KnownJob = Queued | Running | AttemptEnded | Completed | Failed | Canceled | Expired
 
+OWN_ERROR_CODES = frozenset({"LEASE_LOST", "TOO_SLOW", "RELEASED", "CANCELED", "EXPIRED"})
+"""Error codes of jobs and attempts that the coordinator alone gives."""
 MAX_ERROR_TEXT = 2000
 CLAIMLESS_MILLIS = 10_000
 """The most paid time of a result without a claim, which is meant for work that finishes at once."""
@@ -93,6 +94,9 @@ class AttemptContext(NamedTuple):
     miner: MinerState
     """The state of the miner. May be stale: a session that was lost a moment ago gets a lease that no
     heartbeat extends, so that the timers end it. Nothing is paid twice: the attempt is the fence."""
+    offered: bool
+    """Whether the command has the token of the attempt's offer to the miner's profile; computed from the
+    command and the miner's state."""
 
 
 class CompletionContext(NamedTuple):
@@ -101,6 +105,8 @@ class CompletionContext(NamedTuple):
     now: Millis
     principal: Principal
     miner: MinerState
+    """As in `AttemptContext`."""
+    offered: bool
     """As in `AttemptContext`."""
     seal: Callable[[WorkDone], dict[str, Any]]
     """Signs a receipt. Deterministic: the same work gives the same bytes."""
@@ -331,6 +337,10 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
 
 def _fail(state: KnownJob, command: JobFail, context: AttemptContext) -> list[JobEvent]:
     _check_speaker(command, context.principal)
+    if command.error_code in OWN_ERROR_CODES:
+        raise Refusal(
+            Code.INVALID_PAYLOAD, f"error_code: {command.error_code} is the coordinator's; send another one"
+        )
     events: list[JobEvent] = []
     if isinstance(state, Queued) and state.attempt == command.attempt:
         # Work that fails at once may leave out the claim, as a result may.
@@ -363,7 +373,8 @@ def _ended_before(state: KnownJob, command: JobFail | JobRelease, outcome: Outco
 
 
 def _ended_by(state: KnownJob, command: AttemptCommand, outcome: Outcome) -> bool:
-    return EndedAttempt(command.attempt, command.miner_id, command.session_id, outcome) in state.ended
+    report = (command.attempt, command.miner_id, command.session_id, outcome)
+    return any((e.attempt, e.miner_id, e.session_id, e.outcome) == report for e in state.ended)
 
 
 def _raise_late(state: KnownJob, command: AttemptCommand) -> NoReturn:
@@ -372,7 +383,9 @@ def _raise_late(state: KnownJob, command: AttemptCommand) -> NoReturn:
 
 def _lose(state: KnownJob, command: JobLose, context: JobContext) -> list[JobEvent]:
     if isinstance(state, Running) and state.attempt == command.attempt:
-        return _end_attempt(state, context, "lost", "LEASE_LOST", command.reason, retryable=True, metrics={})
+        return _end_attempt(
+            state, context, "lost", command.error_code, command.reason, retryable=True, metrics={}
+        )
     if any(e.attempt == command.attempt and e.outcome == "lost" for e in state.ended):
         return []
     raise _too_late(state, command.attempt)
@@ -403,12 +416,15 @@ def _end_attempt(
         outcome=outcome,
         error_code=error_code,
         error_message=error_message,
+        retryable=retryable,
         metrics=metrics,
     )
     ended_state = evolve(state, ended)
     assert isinstance(ended_state, AttemptEnded)
     exhausted = ended_state.charged >= job.max_attempts
-    if exhausted or not retryable:
+    # One miner's word costs one attempt. The input is at fault once a second miner says so, too.
+    confirmed = not retryable and any(e.final and e.miner_id != held.miner_id for e in state.ended)
+    if exhausted or confirmed:
         failed = JobFailed(**common, attempt=held.attempt, error_code=error_code, error_message=error_message)
         return [ended, failed]
     return [ended, JobRequeued(**common, attempt=held.attempt + 1)]
@@ -467,6 +483,11 @@ def _claim(state: Queued, command: AttemptCommand, context: AttemptContext | Com
     reasons = unmet(state.job.service, state.job.constraints, capabilities, state.job.list_price)
     if reasons:
         raise Refusal(Code.NOT_CAPABLE, "this miner " + "; ".join(reasons))
+    if not context.offered:
+        raise Refusal(
+            Code.NOT_OFFERED,
+            "this attempt was not offered to this miner's profile; claim with the token of the offer",
+        )
     return JobStarted(
         at=context.now,
         by=context.principal.name,

@@ -97,6 +97,8 @@ class JobAttemptEnded(JobEventBase, topic="job.attempt_ended.v1"):
     outcome: Literal["failed", "lost", "released"]
     error_code: ErrorCode
     error_message: Text
+    retryable: bool = True
+    """Whether another attempt could succeed, by the word of this miner."""
     metrics: Metrics
 
 

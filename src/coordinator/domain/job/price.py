@@ -31,10 +31,15 @@ class Bill(NamedTuple):
 def max_units(spec: ServiceSpec, payload: Mapping[str, Any]) -> str:
     """The most units that a job with this payload is billed for."""
     limit = spec.max_units
-    if limit is None or isinstance(limit, str):
-        return _at_most(limit, spec.timeout_seconds)
-    found = _by_payload(limit, payload)
-    return _at_most(None if found is None else format(found, "f"), spec.timeout_seconds)
+    if not isinstance(limit, UnitsByPayload):
+        return _limit(limit, (), spec.timeout_seconds)
+    terms = []
+    for term in limit.each:
+        count = _count(term, payload)
+        if count is None:  # the payload does not say
+            return _limit(None, (), spec.timeout_seconds)
+        terms.append((count, term.units))
+    return _limit(limit.fixed, tuple(terms), spec.timeout_seconds)
 
 
 def unit_price(asked: str | None, list_price: str) -> str:
@@ -44,7 +49,7 @@ def unit_price(asked: str | None, list_price: str) -> str:
 
 def bill(millis: Millis, price: str, limit: str) -> Bill:
     """The bill for so many milliseconds of work at this price of a unit."""
-    paid = min(millis, int(Exact(limit) * 1000))
+    paid = min(millis, _in_millis(limit))
     total = (paid * Exact(price) / 1000).quantize(PRICE_STEP, ROUND_HALF_UP)
     return Bill(_units(paid), format(total, "f"), None if paid == millis else _units(millis))
 
@@ -53,40 +58,42 @@ def _units(millis: Millis) -> str:
     return f"{millis // 1000}.{millis % 1000:03d}"
 
 
-@functools.lru_cache(1024)
-def _at_most(limit: str | None, timeout_seconds: int) -> str:
-    units = Exact(timeout_seconds) if limit is None else min(Exact(limit), Exact(timeout_seconds))
+@functools.lru_cache(4096)
+def _limit(fixed: str | None, terms: tuple[tuple[int | float, str], ...], timeout_seconds: int) -> str:
+    longest = Exact(timeout_seconds)
+    if fixed is None:
+        units = longest
+    else:
+        units = min(sum((_exact(n) * Exact(each) for n, each in terms), Exact(fixed)), longest)
     return format(units.quantize(_UNIT_STEP, ROUND_HALF_UP), "f")
 
 
-def _by_payload(limit: UnitsByPayload, payload: Mapping[str, Any]) -> Exact | None:
-    """None if the payload does not say: a member is absent, and has no default."""
-    total = Exact(limit.fixed)
-    for term in limit.each:
-        count = _count(term, payload)
-        if count is None:
-            return None
-        total += count * Exact(term.units)
-    return total
+@functools.lru_cache(4096)
+def _in_millis(units: str) -> Millis:
+    return int(Exact(units) * 1000)
 
 
-def _count(term: UnitsBy, payload: Mapping[str, Any]) -> Exact | None:
+def _count(term: UnitsBy, payload: Mapping[str, Any]) -> int | float | None:
     count = _number(payload.get(term.member))
     if count is None:
-        return None if term.default is None else Exact(term.default)
+        return term.default
     if term.minus is not None:
         begin = _number(payload.get(term.minus))
         if begin is None:
             return None
         count = count - begin + 1
-    return max(count, Exact(0))
+    return max(count, 0)
 
 
-def _number(value: Any) -> Exact | None:
+def _number(value: Any) -> int | float | None:
     match value:
         case None | bool():
             return None
         case int() | float():
-            return Exact(repr(value))
+            return value
         case _:
-            return Exact(len(value))
+            return len(value)
+
+
+def _exact(number: int | float) -> Exact:
+    return Exact(number) if isinstance(number, int) else Exact(repr(number))

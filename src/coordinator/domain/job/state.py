@@ -55,6 +55,8 @@ class EndedAttempt:
     miner_id: str
     session_id: str
     outcome: str
+    final: bool = False
+    """Whether the miner said that no other attempt could succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,9 @@ def evolve(state: JobState, event: JobEvent) -> JobState:
         case JobAttemptEnded():
             if isinstance(state, Running):
                 free = event.outcome == "released" and _releases(state) < MAX_FREE_RELEASES
-                over = EndedAttempt(event.attempt, event.miner_id, event.session_id, event.outcome)
+                over = EndedAttempt(
+                    event.attempt, event.miner_id, event.session_id, event.outcome, not event.retryable
+                )
                 ended = (*state.ended, over)[-MAX_ENDED:]
                 return AttemptEnded(state.job, event.attempt, state.charged - free, ended)
         case JobRequeued():

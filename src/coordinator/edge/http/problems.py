@@ -23,6 +23,7 @@ from coordinator.application.ports import LogUnavailable
 from coordinator.blobs import BlobError, BlobNotFound, BlobStoreUnavailable, BlobTooLarge, DigestMismatch
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.http.error_pages import error_page, path_of
+from coordinator.edge.state.open_connections import TooManyOpen
 from coordinator.validation import describe_invalid_fields
 
 log = structlog.get_logger("edge")
@@ -47,6 +48,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.SESSION_NOT_LIVE: 409,
     Code.MINER_DRAINING: 409,
     Code.NOT_CAPABLE: 409,
+    Code.NOT_OFFERED: 403,
     Code.NO_ELIGIBLE_MINER: 409,
     Code.CONFLICT_STATE: 409,
     Code.STALE_ATTEMPT: 409,
@@ -134,6 +136,12 @@ class Problem(Exception):
         return Response(json.dumps(document), self.status, headers, MEDIA_TYPE)
 
 
+def problem_of(refusal: Refusal) -> Problem:
+    """A refusal over HTTP. A client with too much open is to hold no connection for its refusal, too."""
+    headers = {"Connection": "close"} if isinstance(refusal, TooManyOpen) else None
+    return Problem(refusal.code, refusal.detail, headers=headers)
+
+
 def internal_problem() -> Problem:
     """The answer to an unexpected exception, which shows nothing of it."""
     return Problem(Code.INTERNAL, _INTERNAL_DETAIL)
@@ -185,7 +193,7 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 async def _on_refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return Problem(error.code, error.detail).response()
+    return problem_of(error).response()
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from coordinator.application.payloads.bodies import blob_of_body
 from coordinator.application.ports import PayloadKind, StoredPayload
 from coordinator.domain.errors import Refusal
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.problems import Problem
+from coordinator.edge.http.problems import problem_of
 from coordinator.edge.state.rows import JobRow
 from coordinator.edge.state.threads import in_thread
 
@@ -76,7 +76,7 @@ class Pieces(StreamingResponse):
                 counted.enter_context(self._counted)
             except Refusal as refusal:
                 await closed(self.body_iterator)
-                await Problem(refusal.code, refusal.detail).response()(scope, receive, send)
+                await problem_of(refusal).response()(scope, receive, send)
                 return
             await self._answer(receive, send)
 

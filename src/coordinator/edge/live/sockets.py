@@ -33,7 +33,7 @@ from coordinator.edge.http.credentials import (
     key_in,
     unknown_key,
 )
-from coordinator.edge.http.problems import Problem
+from coordinator.edge.http.problems import Problem, problem_of
 from coordinator.edge.middleware.rate_limits import TOO_MANY_FAILURES, too_many
 from coordinator.edge.server.websocket_connection import trust
 
@@ -162,7 +162,7 @@ class Socket:
         try:
             self._counted.enter_context(context.open_connections.stream(grant.principal))
         except Refusal as refusal:
-            raise Problem(refusal.code, refusal.detail) from None
+            raise problem_of(refusal) from None
 
 
 def check_over(revocation: Revocation) -> None:

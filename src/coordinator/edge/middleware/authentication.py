@@ -23,7 +23,7 @@ from coordinator.application.keys.keyring import Grant
 from coordinator.domain.errors import Code
 from coordinator.edge.context import EdgeContext, Spent
 from coordinator.edge.http.credentials import key_in, missing_key, unknown_key
-from coordinator.edge.http.problems import Problem
+from coordinator.edge.http.problems import Problem, problem_of
 from coordinator.edge.middleware.rate_limits import TOO_MANY_FAILURES, rate_headers, too_many
 from coordinator.edge.middleware.signatures import check_signature
 
@@ -56,7 +56,7 @@ class Authentication:
         else:
             principal, opened = identity[0].principal, context.open_connections
             if (busy := opened.begin_request(principal)) is not None:
-                await _refuse(Problem(busy.code, busy.detail), scope, receive, request.send)
+                await _refuse(problem_of(busy), scope, receive, request.send)
                 return
             try:
                 await self._app(scope, receive, request.send)

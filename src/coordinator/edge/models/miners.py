@@ -62,6 +62,15 @@ class AttemptAnswer(CommandAnswer):
     attempt: int
 
 
+class StartAnswer(AttemptAnswer):
+    """Of a private job it has the payload, too: as in an offer, or sealed if that was asked for."""
+
+    payload: dict[str, Any] | None = None
+    payload_blob: str | None = None
+    payload_salt: str | None = None
+    sealed: dict[str, str] | None = None
+
+
 class ProgressAnswer(CommandAnswer):
     """The report was passed on. `position` is the last position known here; reports are not in the log."""
 
@@ -73,8 +82,35 @@ class ResultAnswer(AttemptAnswer):
     receipt: Receipt
 
 
+class StandingView(View):
+    """What a principal's miners did of late for one service, and what follows: see `reason` and `advice`."""
+
+    service: str | None
+    """None: every service, which only an admin's quarantine is about."""
+    state: Literal["NEWCOMER", "TRUSTED", "DOUBTED", "QUARANTINED"]
+    slots: int
+    """The most offers and running jobs at a time, of all miners of this principal."""
+    completed: int
+    failed: int
+    """Failures of jobs that another principal then completed."""
+    lost: int
+    too_slow: int
+    released: int
+    unclaimed: int
+    """Offers that were left lying while a slot was free."""
+    reason: str
+    advice: str
+    """The next step up, and the way there."""
+
+
+class StandingAnswer(CommandAnswer):
+    principal: str
+    service: str | None
+    quarantined: bool
+
+
 class MinerView(View):
-    """One miner."""
+    """One miner. `standing` is that of its principal, by service; a newcomer has none yet."""
 
     miner_id: str
     session_id: str
@@ -86,6 +122,7 @@ class MinerView(View):
     registered_at: Moment
     changed_at: Moment
     position: int
+    standing: list[StandingView] = Field(default_factory=list)
 
 
 class MinerPage(View):

@@ -20,13 +20,19 @@ from coordinator.edge.http.commands import progress_report, same_job, with_sessi
 from coordinator.edge.http.credentials import Miner
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import reply
-from coordinator.edge.models.miners import AttemptAnswer, ProgressAnswer, ResultAnswer
+from coordinator.edge.models.miners import AttemptAnswer, ProgressAnswer, ResultAnswer, StartAnswer
 
 router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
 
 _SENDER: Final = ("miner_id", "session_id")
 _REFUSED: Final = (Code.JOB_NOT_FOUND, Code.MINER_NOT_FOUND, Code.STALE_ATTEMPT, Code.CONFLICT_STATE)
-_REFUSED_CLAIM: Final = (*_REFUSED, Code.SESSION_NOT_LIVE, Code.MINER_DRAINING, Code.NOT_CAPABLE)
+_REFUSED_CLAIM: Final = (
+    *_REFUSED,
+    Code.SESSION_NOT_LIVE,
+    Code.MINER_DRAINING,
+    Code.NOT_CAPABLE,
+    Code.NOT_OFFERED,
+)
 
 
 async def _attempt_fields(
@@ -41,10 +47,11 @@ command_route(
     "POST",
     "/start",
     JobStart,
-    AttemptAnswer,
+    StartAnswer,
     name="start_attempt",
     summary="Claim an attempt",
-    description="For offers over AMQP; offers from `poll` are claimed already. A repeat is harmless.",
+    description="For offers over AMQP, with their `token`; offers from `poll` are claimed already. A "
+    "repeat is harmless.",
     fields=_attempt_fields,
     optional=_SENDER,
     example={"attempt": 1},

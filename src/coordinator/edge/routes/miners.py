@@ -1,4 +1,7 @@
-"""Miners: register, heartbeat, drain, leave, list. Their work is in `polling` and `attempts`."""
+"""Miners: register, heartbeat, drain, leave, quarantine, release, list.
+
+Their work is in `polling` and `attempts`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Role
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerRegister
+from coordinator.domain.standing import StandingQuarantine, StandingRelease
 from coordinator.edge.context import Context
 from coordinator.edge.http.bodies import read_object, request_body, take_text
 from coordinator.edge.http.command_route import command_route
@@ -33,6 +37,7 @@ from coordinator.edge.models.miners import (
     MinerPage,
     MinerRegisterAnswer,
     MinerView,
+    StandingAnswer,
 )
 from coordinator.validation import describe_invalid
 from coordinator.wire.heartbeat import Heartbeat
@@ -62,6 +67,10 @@ async def _drain_fields(request: Request, context: Context, principal: MinerOrAd
     if principal.role is Role.MINER:
         fields["miner_id"] = miner_of(principal, take_text(fields, "miner_id"))
     return fields
+
+
+async def _standing_fields(request: Request, context: Context) -> dict[str, Any]:
+    return await read_object(request, context.limits)
 
 
 command_route(
@@ -118,6 +127,33 @@ command_route(
 )
 
 
+command_route(
+    router,
+    "POST",
+    "/quarantine",
+    StandingQuarantine,
+    StandingAnswer,
+    name="quarantine_miners",
+    summary="Quarantine a principal's miners",
+    description="They get no more jobs of this service, or of any without `service`, until an admin releases "
+    "them. Running attempts go on.",
+    fields=_standing_fields,
+    example={"principal": "rig", "service": "checksum", "reason": "returns nonsense"},
+)
+command_route(
+    router,
+    "POST",
+    "/release",
+    StandingRelease,
+    StandingAnswer,
+    name="release_miners",
+    summary="End a quarantine",
+    description="The principal's miners begin again with one slot, and get more as they complete jobs.",
+    fields=_standing_fields,
+    example={"principal": "rig", "service": "checksum", "reason": "mended"},
+)
+
+
 @router.post(
     "/heartbeat",
     response_model=HeartbeatAnswer,
@@ -154,14 +190,16 @@ async def list_miners(
     rows = await context.reads.miners(after, query.state or "", page_size=query.limit + 1)
     shown = rows[: query.limit]
     cursor = cursor_after(shown[-1].miner_id) if len(rows) > len(shown) else None
-    return reply(MinerPage(items=[row.view() for row in shown], next_cursor=cursor), position)
+    standings = await context.reads.standings(row.miner_id for row in shown)
+    return reply(MinerPage(items=[row.view(standings) for row in shown], next_cursor=cursor), position)
 
 
 @router.get(
     "/{miner_id}",
     response_model=MinerView,
     summary="Show a miner",
-    description="For admins, and for the miner itself.",
+    description="For admins, and for the miner itself. `standing` says what its principal's miners did of "
+    "late for each service, how many jobs they get, why, and what would change it.",
     responses=refusals(Code.FORBIDDEN, Code.MINER_NOT_FOUND),
 )
 async def show_miner(
@@ -172,7 +210,7 @@ async def show_miner(
     row = await context.reads.miner(miner_id) if seen else None
     if row is None:
         raise Refusal(Code.MINER_NOT_FOUND, "no such miner")
-    return reply(row.view(), position)
+    return reply(row.view(await context.reads.standings([miner_id])), position)
 
 
 def _take_region(fields: dict[str, Any]) -> None:

@@ -28,6 +28,8 @@ from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import reply
 from coordinator.edge.models.miners import PolledOffer
 from coordinator.validation import describe_invalid
+from coordinator.wire.answers import Accepted
+from coordinator.wire.offers import Offer
 
 router = APIRouter(prefix="/miners", tags=["miners"])
 
@@ -89,9 +91,17 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
             if gone.done():
                 await release(context.gateway, principal, session, taken.offer)
                 break
-            offer = PolledOffer.model_validate({**taken.offer.model_dump(), "position": claimed.position})
+            offer = PolledOffer.model_validate(
+                {**_with_payload(taken.offer, claimed), "position": claimed.position}
+            )
             return reply(offer, claimed.position)
     return Response(status_code=204)
+
+
+def _with_payload(offer: Offer, claimed: Accepted) -> dict[str, Any]:
+    """The offer; a private one has the payload of its claim's answer."""
+    members = {"payload", "payload_blob", "payload_salt"} & claimed.body.keys() if offer.private else ()
+    return {**offer.model_dump(), **{name: claimed.body[name] for name in members}}
 
 
 def _parse(body: dict[str, Any]) -> Poll:

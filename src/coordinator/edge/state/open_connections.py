@@ -38,6 +38,10 @@ class ConnectionLimits:
     """Those of a client or an admin. A miner's key may serve many nodes, so `per_key` alone limits it."""
 
 
+class TooManyOpen(Refusal):
+    """A key, or all keys, have as many requests or streams open as they may; the connection should end."""
+
+
 class Refusals:
     """Logs refused connections: at most one line a minute for each kind, however many there are."""
 
@@ -64,7 +68,7 @@ class OpenConnections:
     _requests_of: dict[tuple[Role, str], int] = field(default_factory=dict)
     _streams_of: dict[tuple[Role, str], int] = field(default_factory=dict)
 
-    def begin_request(self, principal: Principal) -> Refusal | None:
+    def begin_request(self, principal: Principal) -> TooManyOpen | None:
         """Count a request of this principal; or the refusal, and it is not counted."""
         key, limit = (principal.role, principal.name), self.limits.per_key
         count = self._requests_of.get(key, 0)
@@ -79,11 +83,11 @@ class OpenConnections:
         _drop(self._requests_of, (principal.role, principal.name))
 
     def check_stream(self, principal: Principal) -> None:
-        """Raises Refusal if this principal may open no further stream now."""
+        """Raises TooManyOpen if this principal may open no further stream now."""
         limits, key = self.limits, (principal.role, principal.name)
         if limits.streams and self.streams >= limits.streams:
             self.refusals.note("MAX_STREAMS")
-            raise Refusal(Code.UNAVAILABLE, "too many streams are open; try again later")
+            raise TooManyOpen(Code.UNAVAILABLE, "too many streams are open; try again later")
         limit = limits.per_key if principal.role is Role.MINER else limits.streams_per_key
         if limit and self._streams_of.get(key, 0) >= limit:
             self.refusals.note("MAX_STREAMS_PER_KEY", principal=principal.name)
@@ -91,7 +95,7 @@ class OpenConnections:
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:
-        """Count a stream while the block runs. Raises Refusal beyond a limit."""
+        """Count a stream while the block runs. Raises TooManyOpen beyond a limit."""
         self.check_stream(principal)
         key = (principal.role, principal.name)
         self.streams += 1
@@ -111,5 +115,5 @@ def _drop(counts: dict[tuple[Role, str], int], key: tuple[Role, str]) -> None:
         del counts[key]
 
 
-def _too_many(detail: str) -> Refusal:
-    return Refusal(Code.RATE_LIMITED, detail)
+def _too_many(detail: str) -> TooManyOpen:
+    return TooManyOpen(Code.RATE_LIMITED, detail)

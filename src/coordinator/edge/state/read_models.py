@@ -5,11 +5,20 @@ Each read is a transaction of its own in a thread, and raises LogUnavailable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from coordinator.application.ports import Database
-from coordinator.edge.state.rows import BacklogRow, JobRow, KeyRow, MinerRow, OfferingRow, ServiceRow
+from coordinator.domain.messages import principal_of
+from coordinator.edge.state.rows import (
+    BacklogRow,
+    JobRow,
+    KeyRow,
+    MinerRow,
+    OfferingRow,
+    ServiceRow,
+    StandingRow,
+)
 from coordinator.edge.state.threads import in_thread
 
 PROJECTOR = "projector"
@@ -93,6 +102,12 @@ class ReadModels:
         """A page of miners by id, after the id `after`; an empty state for all."""
         rows = await self._read("read_miners", after=after, state=state, page_size=page_size)
         return [MinerRow(**row) for row in rows]
+
+    async def standings(self, miner_ids: Iterable[str]) -> list[StandingRow]:
+        """The standings of these miners' principals, by service; as of the dispatcher's position."""
+        principals = sorted({principal_of(miner_id) for miner_id in miner_ids})
+        rows = await self._read("read_standings", principals=principals) if principals else []
+        return [StandingRow(**row) for row in rows]
 
     async def miners_by_state(self) -> dict[str, int]:
         """How many miners there are in each state."""

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from coordinator.domain.job import FINAL_STATES, JobStateName
+from coordinator.domain.messages import principal_of
 from coordinator.edge.models.jobs import JobError, JobView
 from coordinator.edge.models.keys import KeyView
-from coordinator.edge.models.miners import MinerState, MinerView
+from coordinator.edge.models.miners import MinerState, MinerView, StandingView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +97,45 @@ class MinerRow:
         services: list[str] = json.loads(self.capabilities_json)["services"]
         return services
 
-    def view(self) -> MinerView:
-        """The miner as the API shows it."""
-        return MinerView.model_validate({**asdict(self), "capabilities": json.loads(self.capabilities_json)})
+    def view(self, standings: Sequence[StandingRow] = ()) -> MinerView:
+        """The miner as the API shows it. `standings`: those of several principals."""
+        own = [row.view() for row in standings if row.principal == principal_of(self.miner_id)]
+        capabilities = json.loads(self.capabilities_json)
+        return MinerView.model_validate({**asdict(self), "capabilities": capabilities, "standing": own})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingRow:
+    """The standing of a principal for a service, as the dispatcher keeps it."""
+
+    principal: str
+    service: str
+    completed: int
+    failed: int
+    lost: int
+    too_slow: int
+    released: int
+    unclaimed: int
+    slots: int
+    streak: int
+    quarantine: str
+    reason: str
+
+    def view(self) -> StandingView:
+        """The standing as the API shows it."""
+        if self.quarantine == "by hand":
+            state, advice = "QUARANTINED", "an admin has to release it"
+        elif self.quarantine:
+            state, advice = "QUARANTINED", "gets one probe job at a time; completing one ends the quarantine"
+        elif self.streak:
+            state, advice = "DOUBTED", "gets fewer jobs, after a pause; each completed job adds a slot"
+        elif not self.completed:
+            state, advice = "NEWCOMER", "each completed job adds a slot, up to the registered concurrency"
+        else:
+            state, advice = "TRUSTED", "each completed job adds a slot, up to the registered concurrency"
+        shown = {name: value for name, value in asdict(self).items() if name in StandingView.model_fields}
+        service = self.service or None
+        return StandingView.model_validate({**shown, "service": service, "state": state, "advice": advice})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

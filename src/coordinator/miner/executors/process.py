@@ -1,7 +1,6 @@
 """Runs a program for a job: bounded in time and size, and never left behind."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -72,10 +71,11 @@ async def run_program(
     """
     memory, disk = max_memory or whole_machine().memory(), max_disk or whole_machine().disk()
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    plan = {"parent": os.getpid(), "limits": _limits(timeout_seconds, max_file_bytes, memory, limits_data)}
+    limits = _limits(timeout_seconds, max_file_bytes, memory, limits_data)
+    written = ",".join(f"{name}={value}" for name, value in limits.items())
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(plan)),
+            *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), written),
             *arguments,
             cwd=folder,
             env={**environment, "LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(folder)},

@@ -26,12 +26,14 @@ from coordinator.broker.topology_watch import (
 )
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
+from coordinator.runtime.signing import signing_key
 from coordinator.storage.connections.probes import PostgresProbe
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.leadership import PostgresLeadership
 from coordinator.storage.tables.log_identity import log_id_of
 from coordinator.storage.tables.postgres import PostgresDatabase
+from coordinator.wire.signed_messages import MessageSigner
 from coordinator.wire.topology import CONTROL_EXCHANGE, PROGRESS_EXCHANGE, WORK_EXCHANGE
 
 DECLARE_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -52,6 +54,7 @@ def open_standard(settings: Settings) -> Adapters:
     log, database = PostgresEventLog(database_url), PostgresDatabase(database_url, durable=False)
     reads = PostgresDatabase(database_url)
     leadership = PostgresLeadership(database_url)
+    signer, by_user = MessageSigner(signing_key(settings)), settings.broker_users == "keys"
     broker = Broker(settings.amqp_url.get_secret_value())
 
     probe_write = PostgresProbe(database_url)
@@ -78,7 +81,7 @@ def open_standard(settings: Settings) -> Adapters:
                 return
         await declare()
 
-    queues = RabbitWorkQueues(broker, queue_type, OFFER_LIFE * settings.offer_timeout_seconds)
+    queues = RabbitWorkQueues(broker, signer, queue_type, OFFER_LIFE * settings.offer_timeout_seconds)
     broker.on_reconnect(declare_again)
 
     def offer_again(missing: Sequence[str]) -> None:
@@ -113,7 +116,7 @@ def open_standard(settings: Settings) -> Adapters:
         reads.close()
 
     def inbox(gateway: Gateway, keyring: Keyring) -> CommandInbox:
-        made = CommandInbox(broker, gateway, keyring, queue_type=queue_type)
+        made = CommandInbox(broker, gateway, keyring, signer, by_user=by_user, queue_type=queue_type)
 
         def bind_again(missing: Sequence[str]) -> None:
             if f"exchange {CONTROL_EXCHANGE}" in missing:
@@ -122,10 +125,10 @@ def open_standard(settings: Settings) -> Adapters:
         mended.append(bind_again)
         return made
 
-    hints = RabbitHints(broker)
+    hints = RabbitHints(broker, signer)
 
     def progress(lease_holders: LeaseHolders, keyring: Keyring, secret: str) -> RabbitProgress:
-        wire = RabbitProgress(broker, keyring, lease_holders, hints, secret)
+        wire = RabbitProgress(broker, keyring, lease_holders, hints, secret, by_user=by_user)
 
         def renew(missing: Sequence[str]) -> None:
             if f"exchange {PROGRESS_EXCHANGE}" in missing:

@@ -49,6 +49,11 @@ _READ_OF: LiteralString = (
     "WHERE notification_id > %s AND notification_id <= %s AND position(%s::bytea IN state) > 0 "
     "ORDER BY notification_id LIMIT %s"
 )
+_READ_TOPICS: LiteralString = (
+    "SELECT notification_id, originator_id, originator_version, topic, state, metadata FROM stored_events "
+    "WHERE notification_id > %s AND notification_id <= %s AND topic = ANY(%s) "
+    "ORDER BY notification_id LIMIT %s"
+)
 _LOAD: LiteralString = (
     "SELECT notification_id, originator_id, originator_version, topic, state, metadata FROM stored_events "
     "WHERE originator_id = ANY(%s::uuid[]) ORDER BY originator_id, originator_version"
@@ -97,6 +102,10 @@ class PostgresEventLog:
     def read_of(self, client: str, after: int, until: int, limit: int) -> Page:
         rows = self._select(_READ_OF, after, until, client_mark(client), limit)
         return page_of(client, to_recorded(rows), until, limit)
+
+    def read_topics(self, topics: Collection[str], after: int, until: int, limit: int) -> list[Recorded]:
+        """Up to `limit` events of these topics after `after` and not after `until`, in position order."""
+        return to_recorded(self._select(_READ_TOPICS, after, until, list(topics), limit))
 
     def head(self) -> int:
         head: int = self._select(_HEAD)[0][0]

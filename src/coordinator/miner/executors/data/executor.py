@@ -24,8 +24,8 @@ MAX_INPUT_BYTES: Final = 2 * 2**30
 """For all inputs together."""
 MAX_MEMORY_BYTES: Final = 12 * 2**30
 LEAST_MEMORY_BYTES: Final = 768 * 2**20
-MEMORY_PER_INPUT_BYTE: Final = 48
-"""A table in memory, two copies of it, and the compression of its file."""
+MEMORY_PER_INPUT_BYTE: Final = 100
+"""Some copies of a table whose file was compressed well."""
 MAX_OUTPUT_BYTES: Final = 8 * 2**30
 LEAST_OUTPUT_BYTES: Final = 256 * 2**20
 OUTPUT_PER_INPUT_BYTE: Final = 32

@@ -51,6 +51,11 @@ WHERE miner_id > :after
 ORDER BY miner_id
 LIMIT :page_size
 
+-- name: read_standings
+-- The standings of these principals.
+SELECT principal, service, completed, failed, lost, too_slow, released, unclaimed, slots, streak, quarantine, reason
+FROM standings WHERE principal IN (:principals) ORDER BY principal, service
+
 -- name: read_offerings
 -- The profiles of the online miners, each with its capabilities and earliest registration.
 SELECT profile, MIN(capabilities_json) AS capabilities_json, MIN(registered_at) AS since
