@@ -138,9 +138,8 @@ class HttpTransport:
         if response.status_code in _NOT_OURS and self._inbox is not None:
             answer = self._answer(response)
             if not answer["code"].startswith("HTTP_"):  # a coordinator without this path has no code
-                hint = {"hint": "cancel", "job_id": str(offer.job_id), "attempt": offer.attempt}
                 self._log.info("report_refused", code=answer["code"], job=str(offer.job_id))
-                self._inbox.on_hint(hint)
+                self._inbox.on_report_refused(str(offer.job_id), offer.attempt)
         # A repeat would be refused again.
         return not response.is_server_error
 
