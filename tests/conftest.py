@@ -31,8 +31,8 @@ import pytest
 from coordinator.dev import servers
 from coordinator.dev.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
 from coordinator.wire.topology import OWNER_EXCHANGE
-from tests.harness import shared_servers
-from tests.harness.llama_engine import LlamaEngine
+from tests.harness import shared_servers, tiny_llama
+from tests.harness.llama_engine import THINKER, LlamaEngine
 from tests.harness.shared_servers import Guest, Host, SharedPostgres, SharedRabbitMQ, SharedRedis
 from tests.harness.whisper_engine import WhisperEngine
 from tests.harness.workers import end_with_parent
@@ -150,6 +150,14 @@ def redis(pytestconfig: pytest.Config) -> Iterator[RedisServer]:
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
     """The session's language model, served by llama.cpp, also for embeddings: do not stop it."""
     with LlamaEngine(tmp_path_factory.mktemp("llama"), embedding=True) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
+    """The session's model that thinks and calls tools, served by llama.cpp: do not stop it."""
+    folder = tmp_path_factory.mktemp("thinker")
+    with LlamaEngine(folder, name=THINKER, template=tiny_llama.TOOL_TEMPLATE) as engine:
         yield engine
 
 

@@ -21,6 +21,21 @@ _QUOTING = {
 }
 """Pydantic's messages of these kinds quote from the input; these replace them."""
 
+MAX_FAULTS = 2000
+"""Of more faults than this, none is named: pydantic makes all of them, or none."""
+_KINDS = {
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "none_required": "null",
+}
+"""The kinds of values, by pydantic's rule that another kind breaks."""
+
 
 class InvalidField(NamedTuple):
     """One invalid field. `where` is a path with dots, empty for the whole document."""
@@ -65,6 +80,82 @@ def describe_invalid_fields(problems: Iterable[Mapping[str, Any]], root: str = "
     if len(found) > most:
         lines.append(f"and {len(found) - most} more")
     return "; ".join(lines)[:MAX_TEXT]
+
+
+def meant_field(error: ValidationError, document: Any) -> InvalidField:
+    """The fault that the sender can mend, in a document with choices between several forms of a value.
+
+    Of a choice, pydantic lists the faults of every form, and names the form in the place of the fault. This
+    takes the form that the value comes closest to: the fault deepest in the document. `where` has only
+    members of the document, and a missing member. If no form is of the value's own kind, all are named.
+    """
+    if error.error_count() > MAX_FAULTS:
+        return InvalidField("", f"{error.error_count()} faults", "many")
+    faults = [_placed(problem, document) for problem in error.errors(include_input=False, include_url=False)]
+    first = faults[0]
+    if not first.chosen or first.kind not in (*_KINDS, "literal_error"):
+        return first.field()
+    among = [fault for fault in faults if fault.place[: len(first.place)] == first.place]
+    inside = [f for f in among if len(f.place) > len(first.place) or f.kind not in _KINDS]
+    if inside:
+        # The deepest; of these, rather one that does not want another kind of value, and the form of which
+        # most items of a list are.
+        return max(inside, key=lambda f: (len(f.place), f.kind not in _KINDS, f.number)).field()
+    kinds = dict.fromkeys(_KINDS[fault.kind] for fault in among)
+    return first._replace(why=f"Input should be {' or '.join(kinds)}").field()
+
+
+def describe_meant(error: ValidationError, document: Any, root: str = "body") -> str:
+    """Like `describe_invalid`; with a choice between forms on the way, the fault that was meant alone."""
+    if error.error_count() > MAX_FAULTS:
+        return meant_field(error, document).text(root)
+    problems = error.errors(include_input=False, include_url=False)
+    if any(_placed(problem, document).chosen for problem in problems):
+        return meant_field(error, document).text(root)
+    return describe_invalid_fields(problems, root)
+
+
+class _Fault(NamedTuple):
+    place: tuple[int | str, ...]
+    """Members of the document, and perhaps a missing one."""
+    chosen: bool
+    """Whether there was a choice on the way."""
+    why: str
+    kind: str
+
+    @property
+    def number(self) -> int:
+        """The item of a list at fault."""
+        last = self.place[-1] if self.place else -1
+        return last if isinstance(last, int) else -1
+
+    def field(self) -> InvalidField:
+        return InvalidField(".".join(map(_part, self.place)), self.why, self.kind)
+
+
+def _placed(problem: Mapping[str, Any], document: Any) -> _Fault:
+    place: list[int | str] = []
+    chosen = False
+    parts, kind = problem["loc"], problem["type"]
+    for number, part in enumerate(parts):
+        if (isinstance(document, Mapping) and part in document) or (
+            isinstance(document, list) and isinstance(part, int) and part < len(document)
+        ):
+            document = document[part]
+        elif kind != "missing" or number < len(parts) - 1:
+            chosen = True  # not in the document: the name of a form
+            continue
+        place.append(part)
+    why = _invalid_field(problem).why
+    if kind in _KINDS:
+        why = f"Input should be {_KINDS[kind]}"
+    elif kind in ("union_tag_invalid", "union_tag_not_found"):
+        # The member that tells the forms apart is at fault. The names of the forms are ours.
+        place.append(problem["ctx"]["discriminator"].strip("'"))
+        tags = problem["ctx"].get("expected_tags")
+        why = f"Input should be {tags}" if tags else "Field required"
+        kind = "literal_error" if tags else "missing"
+    return _Fault(tuple(place), chosen, why, kind)
 
 
 def _invalid_field(problem: Mapping[str, Any]) -> InvalidField:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from coordinator.edge.openai.audio import TranscriptionRequest
+from coordinator.edge.openai.audio import TranscriptionRequest, TranslationRequest
 from coordinator.edge.openai.chat import ChatRequest
 from coordinator.edge.openai.completions import CompletionRequest
 from coordinator.edge.openai.embeddings import EmbeddingRequest
 from coordinator.edge.openai.images import ImageRequest
+from coordinator.edge.openai.requests import OpenAIRequest
+from coordinator.edge.openai.responses import ResponsesRequest
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stage import ALICE, Stage
 from tests.harness.waiting import eventually_now
@@ -48,13 +51,43 @@ def test_the_example_runs(tmp_path: Path, llama: LlamaEngine) -> None:
     assert streamed
 
 
-def test_every_member_is_on_the_page() -> None:
-    """What the code takes, ignores or limits, the page names."""
-    page = PAGE.replace("`prompt_cache_…`", "prompt_cache_key prompt_cache_options prompt_cache_retention")
-    for request in (ChatRequest, CompletionRequest, EmbeddingRequest, TranscriptionRequest, ImageRequest):
-        limited = {name for name in request.ONLY if request in (ChatRequest, CompletionRequest)}
-        named = set(request.model_fields) | request.IGNORED | limited
-        # Said without the name: these are of no use without what is refused with them.
-        named -= {"function_call", "parallel_tool_calls", "top_logprobs"}
-        missing = {name for name in named if not re.search(rf"\b{name}\b", page)}
-        assert not missing, request.__name__
+REQUESTS: dict[str, type[OpenAIRequest]] = {
+    "chat": ChatRequest,
+    "completions": CompletionRequest,
+    "responses": ResponsesRequest,
+    "embeddings": EmbeddingRequest,
+    "transcriptions": TranscriptionRequest,
+    "translations": TranslationRequest,
+    "images": ImageRequest,
+}
+
+
+def treatment(request: type[OpenAIRequest], member: str) -> str:
+    """How a request treats a member, in the words of the page."""
+    if member in request.ONLY:
+        allowed = " or ".join(f"`{json.dumps(value)}`" for value in request.ONLY[member])
+        return f"only {allowed}"
+    if member in request.IGNORED:
+        return "ignored"
+    if member in request.model_fields:
+        return "here" if member in request.HERE else "passed on"
+    return "refused"
+
+
+def table() -> list[str]:
+    """The page's table of members, as the code has it."""
+    members = sorted(
+        {member for one in REQUESTS.values() for member in (*one.model_fields, *one.IGNORED, *one.ONLY)}
+    )
+    rows = [["member", *REQUESTS]]
+    rows.append(["---"] * len(rows[0]))
+    rows += [
+        [f"`{member}`", *(treatment(request, member) for request in REQUESTS.values())] for member in members
+    ]
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def test_the_table_of_members_is_the_codes() -> None:
+    """For each member and endpoint, the page says what the code does with it."""
+    found = [line for line in PAGE.splitlines() if re.match(r"\| (member|---|`[a-z_]+`) \|", line)]
+    assert table() == found, "\n".join(table())

@@ -11,13 +11,15 @@ from tests.harness import tiny_llama
 from tests.harness.engine_process import EngineProcess
 
 MODEL = "tiny-llama"
+THINKER = "tiny-thinker"
 
 
 class LlamaEngine(EngineProcess):
     """`options` go to `llama_server`."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        super().__init__(folder, "tests.harness.llama_server", folder / "tiny.gguf", name=MODEL, **options)
+        given = {"name": MODEL, **options}
+        super().__init__(folder, "tests.harness.llama_server", folder / "tiny.gguf", **given)
 
     def write_model(self, path: Path) -> None:
         tiny_llama.write_model(path)

@@ -1,6 +1,7 @@
 """llama.cpp's HTTP server in a process: `python -m tests.harness.llama_server '<json>'`.
 
-`{"model": path, "name", "port", "embedding"?: true, "key"?}`. It is the real server, from xllamacpp.
+`{"model": path, "name", "port", "embedding"?: true, "key"?, "template"?}`. It is the real
+server, from xllamacpp.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def main() -> None:
     params.warmup = False
     if given.get("key"):
         params.api_keys = [given["key"]]
+    if given.get("template"):
+        params.chat_template = given["template"]
     if given.get("embedding"):
         # Two texts in one batch changed each other's mean with this build: one at a time.
         params.n_parallel = 1

@@ -21,12 +21,46 @@ CHAT_TEMPLATE: Final = (
 )
 
 
+CALL_START: Final = '<tool_call>\n{"name": "'
+CALL_TOKEN: Final = 259
+"""The id of the token CALL_START: with a bias on it, the model calls a tool at once."""
+TOOL_TEMPLATE: Final = """\
+{%- if tools %}
+{{- "system: You may call functions. They are within <tools></tools>:\\n<tools>" }}
+{%- for tool in tools %}{{- "\\n" }}{{- tool | tojson }}{%- endfor %}
+{{- "\\n</tools>\\nFor each call, write a JSON object within <tool_call></tool_call>:\\n<tool_call>\\n" }}
+{{- '{"name": <name>, "arguments": <object>}' }}{{- "\\n</tool_call>\\n" }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'assistant' %}
+{{- 'assistant: ' }}
+{%- if message.reasoning_content %}
+{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}{%- endif %}
+{{- message.content or '' }}
+{%- for tool_call in message.tool_calls or [] %}
+{{- '\\n<tool_call>\\n{"name": "' + tool_call.function.name + '", "arguments": ' }}
+{%- if tool_call.function.arguments is string %}{{- tool_call.function.arguments }}
+{%- else %}{{- tool_call.function.arguments | tojson }}{%- endif %}{{- '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '\\n' }}
+{%- elif message.role == 'tool' %}
+{{- 'user: <tool_response>\\n' + message.content + '\\n</tool_response>\\n' }}
+{%- else %}
+{{- message.role + ': ' + message.content + '\\n' }}
+{%- endif %}{%- endfor %}
+{%- if add_generation_prompt %}{{- 'assistant: ' }}
+{%- if enable_thinking is defined and enable_thinking %}{{- '<think>\\n' }}
+{%- else %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"""
+"""Like those of models that think and call tools: it thinks unless `enable_thinking` is false."""
+
+
 def write_model(path: Path, *, seed: int = 1, width: int = _WIDTH, layers: int = _LAYERS) -> None:
     """Write the model. It generates words like ` kil` and hardly ever ends by itself."""
     random = np.random.default_rng(seed)
     words = ["\u2581", *("\u2581" + syllable for syllable in _SYLLABLES), *_SYLLABLES, *".,:;!?\n"]
-    tokens = [*_CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    tokens = [*_CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), CALL_START, *words]
     kinds = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.BYTE] * 256]
+    kinds += [TokenType.USER_DEFINED]
     kinds += [TokenType.NORMAL] * len(words)
     silent = len(tokens) - len(words)
 

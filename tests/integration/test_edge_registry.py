@@ -244,7 +244,7 @@ async def test_a_payload_is_checked_without_a_job(any_edge: Bench) -> None:
     """All that is wrong with it, with its places, and without its values; nothing is submitted."""
     edge = any_edge
     secret = "a-secret-value"
-    payload = {"audio_url": "http://10.0.0.7/a.wav", "model": secret, "beam_size": 99, secret: 1}
+    payload = {"audio_url": "http://10.0.0.7/a.wav", "task": secret, "beam_size": 99, secret: 1}
     answer = await edge.alice.post(
         "/v1/registry/services/validate", json={"service": "whisper", "payload": payload}
     )
@@ -253,7 +253,7 @@ async def test_a_payload_is_checked_without_a_job(any_edge: Bench) -> None:
     found = {(fault["place"], fault["keyword"]) for fault in told["faults"]}
     assert found == {
         ("audio_url", "format"),
-        ("model", "enum"),
+        ("task", "enum"),
         ("beam_size", "maximum"),
         ("", "additionalProperties"),
     }

@@ -260,7 +260,7 @@ async def test_a_form_may_name_its_file(any_edge: Bench) -> None:
     ("path", "body"),
     [
         ("whisper/transcribe", {}),
-        ("whisper/transcribe", {"audio_url": URL, "model": "huge"}),
+        ("whisper/transcribe", {"audio_url": URL, "model": "../huge"}),
         ("whisper/transcribe", {"audio_url": URL, "best_of": "5"}),
         ("whisper/transcribe", {"audio_url": URL, "beam_size": 11}),
         ("whisper/transcribe", {"audio_url": URL, "custom_arguments": "-x"}),
@@ -282,7 +282,7 @@ async def test_a_form_may_name_its_file(any_edge: Bench) -> None:
         ("stable-diffusion/generate", {"prompt": "x", "seed": [1, 2, 3, 4, 5]}),
         ("llm/inference", {"model": "m"}),
         ("llm/inference", {"model": "../m", "prompt": "x"}),
-        ("llm/inference", {"model": "m", "prompt": "x" * 10_001}),
+        ("llm/inference", {"model": "m", "prompt": "x" * 1_000_001}),
         (
             "llm/inference",
             {"model": "m", "prompt": "x", "constraints": {"models": [str(n) for n in range(32)]}},

@@ -103,7 +103,7 @@ async def test_what_is_too_long_is_cut_or_refused(executor: EmbeddingExecutor, b
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"a\n\nb\n", b"\xff\xfe\n", b"x" * 8193, b"a\n" + "é".encode() * 9000]
+    "content", [b"", b"a\n\nb\n", b"\xff\xfe\n", b"x" * 100_001, b"a\n" + "é".encode() * 110_000]
 )
 async def test_files_that_are_no_lines_of_text(folder: Path, bench: Bench, content: bytes) -> None:
     """An empty file, an empty line, other encodings and endless lines are the job's fault."""

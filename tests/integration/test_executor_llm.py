@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,17 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
+from coordinator.miner.executors.base import (
+    ENGINE_UNAVAILABLE,
+    INVALID_PAYLOAD,
+    UNSUPPORTED,
+    ExecutorError,
+    Outcome,
+)
 from coordinator.miner.executors.engine import Engine, EngineSettings
 from coordinator.miner.executors.llm import LlmExecutor
 from tests.harness.llama_engine import MODEL, LlamaEngine
+from tests.harness.stand_in import StandIn
 from tests.harness.waiting import eventually
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
@@ -286,3 +294,118 @@ async def test_an_answer_without_counts_or_with_hostile_text(bench: Bench) -> No
         outcome.result["prompt_tokens"],
     )
     assert "a?b" == bench.text
+
+
+def said(**delta: Any) -> bytes:
+    return event(choices=[{"index": 0, "delta": delta}])
+
+
+END = event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]) + b"data: [DONE]\n\n"
+
+
+async def rogue_run(bench: Bench, answer: bytes, **payload: Any) -> Outcome:
+    async with Rogue(answer) as rogue:
+        executor = LlmExecutor(EngineSettings.model_construct(url=f"{rogue.url}/v1"))
+        outcome = await executor.run(bench.work({"model": MODEL, "messages": CHAT, **payload}))
+    return check_output("llm_inference", outcome)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_thoughts_by_either_name(bench: Bench, name: str) -> None:
+    """Reasoning is a part of the result, is counted, and is a record of its own in the stream."""
+    answer = said(**{name: "hm "}) + said(**{name: "so"}) + said(content="yes") + END
+    result = (await rogue_run(bench, answer, stream=True, deltas=True)).result
+    assert ("yes", "hm so", 3, 2) == (
+        result["text"],
+        result["reasoning"],
+        result["completion_tokens"],
+        result["reasoning_tokens"],
+    )
+    records = "".join(f"\x1e{json.dumps({'index': 0, 'reasoning': text})}\n" for text in ("hm ", "so"))
+    assert records + "yes" == bench.text
+    bench.text = ""
+    await rogue_run(bench, answer, stream=True)
+    assert "yes" == bench.text
+
+
+@pytest.mark.parametrize(
+    "answer", [END, said(content="") + END, said(content=" \n") + END, said(role="x") + END]
+)
+async def test_an_empty_answer_is_an_error(bench: Bench, answer: bytes) -> None:
+    """Nobody pays for nothing."""
+    async with Rogue(answer) as rogue:
+        executor = LlmExecutor(EngineSettings.model_construct(url=f"{rogue.url}/v1"))
+        work = bench.work({"model": MODEL, "messages": CHAT})
+        assert ("EXECUTOR_FAILED", True) == await failure(executor, work)
+
+
+@pytest.mark.parametrize(
+    ("payload", "answer", "member"),
+    [
+        ({"logprobs": True}, said(content="x") + END, "logprobs"),
+        ({"response_format": {"type": "json_object"}}, said(content="no JSON") + END, "response_format"),
+        (
+            {"stop_sequences": ["a"]},
+            b"HTTP/1.1 400 No\r\n\r\n" + b'{"error": "\'stop\' is unknown"}',
+            "stop_sequences",
+        ),
+        ({"top_k": 5}, b"HTTP/1.1 400 No\r\n\r\n" + b'{"error": "context exceeded"}', "messages"),
+    ],
+)
+async def test_what_an_engine_lacks_is_named(
+    bench: Bench, payload: dict[str, Any], answer: bytes, member: str
+) -> None:
+    """The error begins with the payload's member that the engine lacks or refuses."""
+    async with Rogue(answer) as rogue:
+        executor = LlmExecutor(EngineSettings.model_construct(url=f"{rogue.url}/v1"))
+        with pytest.raises(ExecutorError) as refused:
+            await executor.run(bench.work({"model": MODEL, "messages": CHAT, **payload}))
+    assert refused.value.detail.startswith(f"{member}: ")
+
+
+async def test_large_answers_are_files(bench: Bench) -> None:
+    """An answer that is too large for a message is a file with all of it."""
+    answer = b"".join(said(content=f"{n} " + "x" * 1000) for n in range(700)) + END
+    result = (await rogue_run(bench, answer)).result
+    whole = json.loads(bench.blobs.read(result["outputs"][0]))
+    assert "".join(f"{n} " + "x" * 1000 for n in range(700)) == whole["text"]
+    assert "text" not in result
+    assert (700, "stop") == (result["completion_tokens"], result["finish_reason"])
+
+
+async def test_images_reach_the_engine_as_data(bench: Bench) -> None:
+    """An uploaded image is fetched and sent as a data: URL; a file that is no image is refused."""
+    picture = b"\x89PNG\r\n\x1a\nrest"
+    parts: list[dict[str, Any]] = [
+        {"type": "text", "text": "what?"},
+        {"type": "image_url", "image_url": {"url": bench.blobs.add(picture), "detail": "low"}},
+    ]
+    engine = StandIn(MODEL)
+    engine.answers["chat/completions"] = (400, {"error": "seen"})
+    async with engine.serving():
+        executor = LlmExecutor(engine.settings())
+        work = bench.work({"model": MODEL, "messages": [{"role": "user", "content": parts}]})
+        assert (INVALID_PAYLOAD, False) == await failure(executor, work)
+        sent = engine.received[0][1]["messages"][0]["content"]
+        data = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+        assert [parts[0], {"type": "image_url", "image_url": {"url": data, "detail": "low"}}] == sent
+        before = len(engine.received)
+        parts[1]["image_url"] = {"url": bench.blobs.add(b"no picture")}
+        assert (INVALID_PAYLOAD, False) == await failure(executor, work)
+        assert before == len(engine.received)
+
+
+async def test_names_that_jobs_can_not_ask_for() -> None:
+    """A path is offered by its last part, other such names only by the mapping; the owner is told of both."""
+    engine = StandIn("/srv/models/Qwen3.gguf", "a name", "org/sub/group/model")
+    async with engine.serving():
+        executor = LlmExecutor(engine.settings())
+        assert await executor.check() is None
+        assert ("org/sub/group/model", "qwen3.gguf") == executor.models
+        assert "'/srv/models/Qwen3.gguf' is offered as qwen3.gguf" in executor.notes
+        assert any(note.startswith("'a name' is not offered") for note in executor.notes)
+        mapped = LlmExecutor(engine.settings(models={"named": "a name", "not one": "a name"}))
+        assert await mapped.check() is None
+        assert "named" in mapped.models
+        engine.models = ("a name",)
+        assert "set LLM_ENGINE_MODELS" in (await executor.check() or "")

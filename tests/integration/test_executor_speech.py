@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import wave
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,8 @@ import pytest
 from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.speech import SpeechExecutor, parse_transcript, recognise
+from coordinator.services.speech_recognition import SERVICE
+from coordinator.services.speech_recognition.languages import LANGUAGES, language_code
 from tests.harness.stand_in import StandIn
 from tests.harness.whisper_engine import MODEL, WhisperEngine
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
@@ -132,6 +135,11 @@ async def test_only_models_that_are_known_are_offered(engine: StandIn) -> None:
         ("ggml-tiny.bin", "tiny"),
         ("Systran/faster-whisper-small", "small"),
         ("base", "base"),
+        ("Systran/faster-distil-whisper-large-v3", "distil-large-v3"),
+        ("distil-whisper/distil-medium.en", "distil-medium.en"),
+        ("deepdml/faster-whisper-large-v3-turbo-ct2", "large-v3-turbo"),
+        ("ggml-large-v3-turbo-q5_0.bin", "large-v3-turbo"),
+        ("mlx-community/whisper-large-v3-mlx-4bit", "large-v3"),
         ("whisper-1", None),
         ("tinyllama", None),
     ],
@@ -240,3 +248,60 @@ def test_answers_of_all_kinds(given: Any, language: str, segments: int) -> None:
     result = parse_transcript(given, "auto")
     assert (language, segments) == (result.language, len(result.segments))
     assert all({"start", "end", "text"} == set(segment) for segment in result.document()["segments"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"text": " a b "},
+        {"text": "a b", "segments": []},
+        {
+            "text": "a b",
+            "segments": [{"start": 0, "end": 1, "text": "a"}, {"start": None, "end": 2, "text": "b"}],
+        },
+        {"text": "a b", "segments": [{"start": 0, "end": 1, "text": ""}]},
+    ],
+)
+def test_no_text_is_without_a_time(answer: Any) -> None:
+    """Where an engine does not time all of its text, one segment over the whole length has it."""
+    [segment] = parse_transcript(answer, "auto", 2.5).segments
+    assert (0, 2.5, "a b") == (segment.start, segment.end, segment.text)
+
+
+def test_silence_has_no_segment() -> None:
+    """Without text there is nothing to time."""
+    assert [] == parse_transcript({"text": " "}, "auto", 2.5).segments
+
+
+def test_all_of_whispers_languages() -> None:
+    """Each is known by its code and its name, from the client and from the engine."""
+    assert 100 == len(LANGUAGES)
+    for code, name in LANGUAGES.items():
+        assert {code} == {
+            parse_transcript({"text": "x", "language": given}, "auto").language
+            for given in (code, name.title())
+        }
+        for asked in (code, name):
+            SERVICE.payload.validate_python({"audio_url": f"blob:{'0' * 64}", "language": asked})
+        assert code == parse_transcript({"text": "x"}, name).language
+    others = {"Flemish": "nl", "pt-BR": "pt", "zh_TW": "zh", "castilian": "es", "klingon": None}
+    assert others == {given: language_code(given) for given in others}
+
+
+async def test_a_name_reaches_the_engine_as_a_code(engine: StandIn, bench: Bench) -> None:
+    """Engines take codes, so a language by name is sent as its code."""
+    payload = {"audio_url": bench.blobs.add(tone(0.5)), "language": "dutch"}
+    await SpeechExecutor(engine.settings()).run(bench.work(payload))
+    assert "nl" == engine.received[-1][1]["language"]
+
+
+async def test_long_transcripts_are_files(engine: StandIn, bench: Bench) -> None:
+    """A transcript that is too large for a message is a file with all of its segments."""
+    segments = [{"start": n / 100, "end": n / 100 + 0.01, "text": f"word {n}"} for n in range(10_000)]
+    engine.answers["audio/transcriptions"] = (200, {"text": "many words", "segments": segments})
+    outcome = await SpeechExecutor(engine.settings()).run(
+        bench.work({"audio_url": bench.blobs.add(tone(0.5))})
+    )
+    result = check_output("speech_recognition", outcome).result
+    whole = json.loads(bench.blobs.read(result["outputs"][0]))
+    assert ([], "many words", 10_000) == (result["segments"], whole["text"], len(whole["segments"]))

@@ -150,3 +150,11 @@ async def test_each_executor_is_checked_once_and_a_broken_check_costs_its_servic
     assert MAX_MODELS == len(abilities.models)
     assert "never" not in abilities.models
     assert not await abilities.check_again()
+
+
+async def test_a_name_that_no_job_can_ask_for_is_not_advertised() -> None:
+    """Of the miner's own models and of its executors', those with a name by the rule are."""
+    hands = Fickle(None, "good/model:1", "/srv/bad.gguf", "with space")
+    abilities = Abilities({"work": hands}, ["mine", "-not", "x" * 101])
+    await abilities.check()
+    assert ("good/model:1", "mine") == abilities.models

@@ -403,3 +403,42 @@ async def test_failed_downloads_leave_nothing(
     assert (failed.value.code, failed.value.retryable) == (code, retryable)
     assert not await asyncio.to_thread(target.exists)
     await blobs.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(409, "STALE_ATTEMPT"), (403, "FORBIDDEN"), (404, "JOB_NOT_FOUND"), (409, "SESSION_NOT_LIVE")],
+)
+async def test_a_refused_report_ends_the_attempt(
+    stub: Stub, url: str, tmp_path: Path, status: int, code: str
+) -> None:
+    """Progress of an attempt that is over is refused: its work stops at once, without a heartbeat."""
+    hands = Hands()
+    async with running(url, hands, tmp_path):
+        await stub.until(lambda: bool(stub.session))
+        await stub.add(n=1)
+        work = await hands.started.get()
+        stub.broken["progress"] = [_problem(status, code)]
+        work.progress(0.5, "half")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await hands.killed.wait()
+    assert ([], []) == (stub.sent("result"), stub.sent("fail"))
+
+
+@pytest.mark.parametrize(
+    "answer", [_problem(400, "INVALID_PAYLOAD"), _problem(413, "TOO_LARGE"), Response(status_code=404)]
+)
+async def test_a_report_that_is_not_understood_ends_nothing(
+    stub: Stub, url: str, tmp_path: Path, answer: Response
+) -> None:
+    """An older coordinator may not know a report's path or form; the work is still wanted."""
+    hands = Hands()
+    async with running(url, hands, tmp_path):
+        await stub.until(lambda: bool(stub.session))
+        await stub.add(n=1)
+        work = await hands.started.get()
+        stub.broken["progress"] = [answer]
+        work.progress(0.5, "half")
+        await stub.until(lambda: not stub.broken["progress"])
+        hands.finish.set()
+        await stub.until(lambda: stub.states() == ["COMPLETED"])

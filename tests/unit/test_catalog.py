@@ -15,6 +15,7 @@ from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfie
 from coordinator.domain.service import CATEGORIES, ServiceRegister, ServiceSpec
 from coordinator.services import catalog
 from coordinator.services.catalog import load_catalog
+from coordinator.services.speech_recognition.languages import ACCEPTED
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 SIDES = ["input_schema", "output_schema"]
@@ -53,11 +54,9 @@ SD_SIZES = [
     "1024x1536",
     "1536x1024",
 ]
-LANGUAGES = ["auto", "en", "es", "fr", "de", "it", "pt", "ru", "ja", "ko", "zh"]
 TYPED: dict[str, dict[str, tuple[Any, ...]]] = {
     "speech_recognition": {
-        "model": (["tiny", "base", "small", "medium", "large", "large-v2", "large-v3"], "base"),
-        "language": (LANGUAGES, "auto"),
+        "language": (list(ACCEPTED), "auto"),
         "task": (["transcribe", "translate"], "transcribe"),
         "temperature": (0, 1, 0),
         "best_of": (1, 10, 5),
@@ -87,8 +86,8 @@ TYPED: dict[str, dict[str, tuple[Any, ...]]] = {
         "lora_scale": (0, 2, 1),
     },
     "llm_inference": {
-        "prompt": (1, 10_000, None),
-        "max_tokens": (1, 4096, 256),
+        "prompt": (1, 1_000_000, None),
+        "max_tokens": (1, 1_000_000, 256),
         "temperature": (0, 2, 0.7),
         "top_p": (0, 1, 0.9),
         "top_k": (0, 100, 40),
@@ -107,7 +106,7 @@ TYPED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
 }
 OTHER_FIELDS = {
-    "speech_recognition": {"audio_url", "suppress_tokens", "initial_prompt"},
+    "speech_recognition": {"audio_url", "model", "suppress_tokens", "initial_prompt"},
     "image_generation": {"seed", "scheduler", "lora", "image_url", "strength"},
     "llm_inference": {
         "model",
@@ -116,6 +115,8 @@ OTHER_FIELDS = {
         "frequency_penalty",
         "presence_penalty",
         "seed",
+        *("n", "logit_bias", "logprobs", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls"),
+        *("response_format", "reasoning_effort", "chat_template_kwargs", "deltas"),
     },
     "3d_rendering": {"blend_file_url", "frame_start", "frame_end", "frame_step"},
 }
@@ -127,7 +128,7 @@ REQUIRED = {
 }
 # GB of GPU memory that each model needs.
 VRAM = {
-    "speech_recognition": [1, 1, 2, 5, 10, 10, 10],
+    "speech_recognition": [1, 1, 1, 1, 2, 2, 5, 5, 10, 10, 10, 10, 6, 6, 2, 4, 6, 6, 6],
     "image_generation": [4, 4, 8, 8, 8],
     "llm_inference": [8, 16, 64, 8, 48, 8, 16, 32],
 }
@@ -199,7 +200,7 @@ def hostile(payload: Any) -> Iterator[Any]:
         elif isinstance(value, list):
             wrong = [value[:1] * 20_000, {}] if value else [{}]
         elif isinstance(value, str):
-            wrong = [value + "x" * 100_000, {}, [[]]]
+            wrong = [value + "x" * 1_000_000, {}, [[]]]
             wrong += NO_FILES if value.startswith("blob:") else []
         elif isinstance(value, bool) or value is None:
             wrong = [{}, [[]]]
@@ -420,10 +421,12 @@ def test_the_catalogue_is_a_copy() -> None:
     ("service", "payload", "accepted"),
     [
         ("llm_inference", {"model": "llama3:8b", "prompt": "x"}, True),
-        ("llm_inference", {"model": "org/model-7b", "prompt": "x" * 10_000}, True),
+        ("llm_inference", {"model": "org/model-7b", "prompt": "x" * 1_000_000}, True),
+        ("llm_inference", {"model": "hub/org/models/model-7b", "prompt": "x"}, True),
+        ("llm_inference", {"model": "/models/model-7b.gguf", "prompt": "x"}, False),
         ("llm_inference", {"model": "org/../model", "prompt": "x"}, False),
         ("llm_inference", {"model": "-m", "prompt": "x"}, False),
-        ("llm_inference", {"model": "mistral-7b", "prompt": "x" * 10_001}, False),
+        ("llm_inference", {"model": "mistral-7b", "prompt": "x" * 1_000_001}, False),
         ("llm_inference", {"model": "mistral-7b", "prompt": ""}, False),
         ("llm_inference", {"prompt": "x"}, False),
         ("image_generation", {"prompt": "x", "seed": [1, 2, 3, 4], "scheduler": None}, True),
@@ -432,6 +435,8 @@ def test_the_catalogue_is_a_copy() -> None:
         ("image_generation", {"prompt": "x", "size": "4096x4096"}, False),
         ("image_generation", {"prompt": "x", "strength": 0.5}, False),
         ("speech_recognition", {"audio_url": REF, "language": "xx"}, False),
+        ("speech_recognition", {"audio_url": REF, "language": "nl", "model": "large-v3-turbo"}, True),
+        ("speech_recognition", {"audio_url": REF, "language": "haitian creole"}, True),
         ("speech_recognition", {"audio_url": REF, "patience": 2.1}, False),
         ("3d_rendering", {"blend_file_url": REF, "frame_start": None, "frame_end": 250}, True),
         ("3d_rendering", {"blend_file_url": REF, "python": "import os"}, False),

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 
 from coordinator.application.live.progress import Progress
+from coordinator.cli.commands import doctor
 from coordinator.domain.errors import Code
+from coordinator.domain.matching import Capabilities
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.openai.audio.transcriptions import subtitles_of
 from coordinator.edge.openai.chat import ChatRequest
+from coordinator.edge.openai.completions import CompletionRequest
+from coordinator.edge.openai.deltas import Delta, DeltaParser, SentAnswers
+from coordinator.edge.openai.embeddings import EmbeddingRequest
+from coordinator.edge.openai.embeddings.vectors import encoded_rows, vectors_of_file
 from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
+from coordinator.edge.openai.requests import OpenAIRequest
+from coordinator.edge.openai.runs import Done
+from coordinator.edge.openai.served_models import models_of
 from coordinator.edge.openai.streaming import StreamedText
 from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
+from coordinator.edge.state.offerings import Offering
+from coordinator.miner.executors.base import Discovery
 from coordinator.wire.answers import Accepted, Refused
 from tests.unit.edge_fakes import ALICE, Conversation, FakeDatabase, FakeGateway, a_job_row, an_app, browsing
 
@@ -36,14 +51,14 @@ def grown(text: str, offset: int, attempt: int = 1, seq: int = 0) -> Progress:
 # --- requests ----------------------------------------------------------------------------------------------
 def test_what_is_null_is_not_there() -> None:
     """Clients write null for what they do not say; members that ask for nothing are taken."""
-    nothing = {"n": 1, "tools": [], "logprobs": False, "response_format": {"type": "text"}, "user": 5}
+    nothing = {"n": 1, "functions": [], "modalities": ["text"], "user": 5}
     nulls = dict.fromkeys(["temperature", "stop", "seed", "tools", "stream_options", "max_tokens"])
     assert (
         ChatRequest.read(CHAT) == ChatRequest.read({**CHAT, **nulls}) == ChatRequest.read({**CHAT, **nothing})
     )
 
 
-@pytest.mark.parametrize("n", [True, 1.0, "1", 0, 2, [1]])
+@pytest.mark.parametrize("n", [True, 1.5, "1", 0, 17, [1]])
 def test_a_limited_member_is_compared_exactly(n: object) -> None:
     """JSON's true is no 1."""
     with pytest.raises(Problem) as refused:
@@ -63,7 +78,9 @@ def test_a_limited_member_is_compared_exactly(n: object) -> None:
         {"role": "user", "content": [{"type": "text"}]},
         {"role": "assistant", "content": "x", "tool_calls": [{}]},
         {"role": "user", "content": "x", "name": "a b"},
-        {"role": "user", "content": "x" * 100_001},
+        {"role": "user", "content": "x" * 1_000_001},
+        {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "a b", "arguments": "{}"}}]},
+        {"role": "tool", "content": "xxx"},
         "x",
         None,
     ],
@@ -76,12 +93,128 @@ def test_messages_that_are_none(message: object) -> None:
     assert "xxx" not in refused.value.detail
 
 
+@pytest.mark.parametrize(
+    ("request_type", "members", "param", "why"),
+    [
+        (EmbeddingRequest, {"input": ["a", ""]}, "input.1", "String should have at least 1 character"),
+        (EmbeddingRequest, {"input": 5}, "input", "Input should be a string or a list"),
+        (EmbeddingRequest, {"input": []}, "input", "List should have at least 1 item"),
+        (EmbeddingRequest, {"input": [1, "a"]}, "input.1", "Input should be an integer"),
+        (EmbeddingRequest, {"input": [[1], [-1]]}, "input.1.0", "Input should be greater than or equal to 0"),
+        (EmbeddingRequest, {"input": [[1], []]}, "input.1", "List should have at least 1 item"),
+        (
+            ChatRequest,
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages.0.tool_call_id",
+            "required",
+        ),
+        (
+            ChatRequest,
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages.0.content",
+            "a string or a list",
+        ),
+        (ChatRequest, {"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "'system'"),
+        (ChatRequest, {"messages": [{"role": "assistant"}]}, "messages.0", "content or tool_calls"),
+        (
+            ChatRequest,
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages.0.content.0.image_url.url",
+            "match pattern",
+        ),
+        (
+            ChatRequest,
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "messages.0.content.0.type",
+            "'text'",
+        ),
+        (ChatRequest, {"stop": ["a", ""]}, "stop.1", "at least 1 character"),
+        (ChatRequest, {"tool_choice": {"type": "function"}}, "tool_choice.function", "required"),
+        (ChatRequest, {"tool_choice": "maybe"}, "tool_choice", "'required'"),
+        (ChatRequest, {"tools": [{"type": "custom"}]}, "tools.0.type", "'function'"),
+        (ChatRequest, {"response_format": {"type": "xml"}}, "response_format.type", "'json_schema'"),
+        (
+            ChatRequest,
+            {"response_format": {"type": "json_schema"}},
+            "response_format.json_schema",
+            "required",
+        ),
+        (ChatRequest, {"logit_bias": {"a": 1}}, "logit_bias.a", "match pattern"),
+        (CompletionRequest, {"prompt": ["a", "b"]}, "prompt", "at most 1 item"),
+    ],
+)
+def test_errors_are_about_the_form_that_was_meant(
+    request_type: type[OpenAIRequest], members: dict[str, Any], param: str, why: str
+) -> None:
+    """Where a member has several forms, the reason and the place are those of the form that was sent."""
+    usual = {ChatRequest: CHAT, EmbeddingRequest: {"model": "m"}, CompletionRequest: {"model": "m"}}
+    with pytest.raises(Problem) as refused:
+        request_type.read({**usual[request_type], **members})
+    assert param == refused.value.members["param"]
+    assert why in refused.value.detail
+
+
+def test_what_was_answered_may_be_sent_back() -> None:
+    """Reasoning, calls of tools and their results are a history, with all that clients add to them."""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    history = [
+        {"role": "user", "content": "x", "name": None},
+        {
+            "role": "assistant",
+            "content": None,
+            "refusal": None,
+            "annotations": [],
+            "audio": None,
+            "function_call": None,
+            "reasoning": "hm",
+            "reasoning_content": "hm",
+            "parsed": {"a": 1},
+            "tool_calls": [
+                {**call, "index": 0, "function": {**call["function"], "parsed_arguments": {"a": 1}}},  # type: ignore[dict-item]
+                {"id": "c2", "function": {"name": "g", "arguments": {"a": 1}}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "42"},
+    ]
+    sent = ChatRequest.read({**CHAT, "messages": history}).job_payload()["messages"]
+    assert [
+        {"role": "user", "content": "x"},
+        {
+            "role": "assistant",
+            "reasoning_content": "hm",
+            "tool_calls": [
+                call,
+                {"id": "c2", "type": "function", "function": {"name": "g", "arguments": '{"a": 1}'}},
+            ],
+        },
+        {"role": "tool", "content": "42", "tool_call_id": "c1"},
+    ] == sent
+
+
+def test_members_that_need_another() -> None:
+    """A member without the one that it is about is refused by its name."""
+    for members, param in (
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"tool_choice": "required"}, "tool_choice"),
+    ):
+        with pytest.raises(Problem) as refused:
+            ChatRequest.read({**CHAT, **members}).job_payload()
+        assert param == refused.value.members["param"]
+
+
+def test_embeddings_of_tokens() -> None:
+    """Tokens of one text and of several go on as they are."""
+    for given, sent in (([1, 2], [[1, 2]]), ([[1], [2, 3]], [[1], [2, 3]])):
+        payload = EmbeddingRequest.read({"model": "m", "input": given, "dimensions": 8}).job_payload()
+        assert {"model": "m", "tokens": sent, "dimensions": 8, "truncate": False} == payload
+
+
 def test_defaults_are_openais() -> None:
     """What is not said is what OpenAI would take, not what the service would."""
     payload = ChatRequest.read(CHAT).job_payload()
     told = {name: payload[name] for name in ("temperature", "top_p", "top_k", "repetition_penalty")}
     assert {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0} == told
-    assert 1024 == payload["max_tokens"]
+    assert 4096 == payload["max_tokens"]
     said = ChatRequest.read({**CHAT, "max_tokens": 5, "max_completion_tokens": 7, "seed": -1, "stop": "a"})
     assert (7, 2**53 - 1, ["a"]) == tuple(
         said.job_payload()[name] for name in ("max_tokens", "seed", "stop_sequences")
@@ -99,40 +232,133 @@ def test_images_by_address_are_refused() -> None:
 
 # --- growing texts -----------------------------------------------------------------------------------------
 def test_a_text_grows() -> None:
-    """Pieces that touch or overlap are sent once; the end sends the rest."""
+    """Pieces that touch or overlap are sent once."""
     growing = StreamedText()
     assert "Grüße " == growing.take(grown("Grüße ", 0))
     assert "an " == growing.take(grown("ße an ", 3))
     assert "" == growing.take(grown("ße", 3))
     assert "" == growing.take(None)
-    assert "💠" == growing.finish("Grüße an 💠")
+    assert "Grüße an " == growing.sent
 
 
-def test_a_gap_is_filled_at_the_end() -> None:
+def test_after_a_gap_nothing_more_is_taken() -> None:
     """Where pieces are missing nothing more is sent until the whole text is there."""
     growing = StreamedText()
     assert "a" == growing.take(grown("a", 0))
     assert "" == growing.take(grown("d", 3))
     assert "" == growing.take(grown("bcde", 1))
-    assert "bcdef" == growing.finish("abcdef")
-    late = StreamedText()
-    assert "" == late.take(grown("z", 30))
-    assert "whole" == late.finish("whole")
+    assert "" == StreamedText().take(grown("z", 30))
 
 
 def test_another_attempt() -> None:
-    """Before the first word it does not matter; after it the end tells whether it said the same."""
+    """Before the first word another attempt does not matter; after it the result alone goes on."""
     early = StreamedText()
     early.take(Progress(job_id=JOB, attempt=1, seq=0, fraction=0.1))
     assert "x" == early.take(grown("x", 0, attempt=2))
-    same, other = StreamedText(), StreamedText()
-    for growing in (same, other):
-        growing.take(grown("one ", 0))
-        assert "" == growing.take(grown("one ", 0, attempt=2))
-    assert "two" == same.finish("one two")
+    late = StreamedText()
+    late.take(grown("one ", 0))
+    assert "" == late.take(grown("one two", 0, attempt=2))
+
+
+def record(**members: Any) -> str:
+    return f"\x1e{json.dumps(members)}\n"
+
+
+def test_deltas_are_found_in_the_text() -> None:
+    """Plain text is the first answer's; records, however they are cut, have everything else."""
+    text = (
+        record(index=0, reasoning="why\n")
+        + "be"
+        + record(index=1, content="x", logprobs=[{"token": "x", "logprob": -1.5}])
+        + "cause"
+        + record(index=0, tool_calls=[{"index": 0, "id": "c", "name": "f"}])
+        + record(index=0, tool_calls=[{"index": 0, "arguments": "{}"}])
+        + record(index=-1, content="no")
+        + "\x1enonsense\n"
+        + record(index=0)
+    )
+    found = [
+        Delta(0, reasoning="why\n"),
+        Delta(0, "be"),
+        Delta(1, "x", logprobs=[{"token": "x", "logprob": -1.5}]),
+        Delta(0, "cause"),
+        Delta(0, tool_calls=[{"index": 0, "id": "c", "name": "f"}]),
+        Delta(0, tool_calls=[{"index": 0, "arguments": "{}"}]),
+    ]
+    assert found == DeltaParser().feed(text)
+    parser, said = DeltaParser(), SentAnswers()
+    pieces = [delta for character in text for delta in parser.feed(character)]
+    assert "because" == "".join(delta.content for delta in pieces if delta.index == 0)
+    for delta in pieces:
+        said.add(delta)
+    whole = {
+        "text": "because",
+        "reasoning": "why\n",
+        "tool_calls": [{"id": "c", "name": "f", "arguments": "{}"}],
+        "alternatives": [{"text": "x", "logprobs": [{"token": "x", "logprob": -1.5}]}],
+    }
+    assert [] == said.rest(whole)
+
+
+def test_the_end_sends_the_rest() -> None:
+    """What was not streamed of any answer comes from the result."""
+    said = SentAnswers()
+    said.add(
+        Delta(0, "one ", reasoning="h", tool_calls=[{"index": 0, "id": "a", "name": "f", "arguments": "{"}])
+    )
+    whole = {
+        "text": "one two",
+        "reasoning": "hm",
+        "tool_calls": [
+            {"id": "a", "name": "f", "arguments": "{}"},
+            {"id": "b", "name": "g", "arguments": ""},
+        ],
+        "alternatives": [{"text": "another"}],
+    }
+    calls = [{"index": 0, "arguments": "}"}, {"index": 1, "id": "b", "name": "g"}]
+    assert [Delta(0, "two", "m", calls), Delta(1, "another")] == said.rest(whole)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Delta(0, "other"),
+        Delta(0, reasoning="other"),
+        Delta(1, "x"),
+        Delta(0, tool_calls=[{"index": 0, "id": "b"}]),
+        Delta(0, tool_calls=[{"index": 1, "id": "b"}]),
+        Delta(0, tool_calls=[{"index": 0, "arguments": "[]"}]),
+    ],
+)
+def test_what_was_sent_can_not_be_taken_back(sent: Delta) -> None:
+    """If the result says something else than the stream, the stream ends in an error."""
+    said = SentAnswers()
+    said.add(sent)
+    whole = {"text": "one", "reasoning": "why", "tool_calls": [{"id": "a", "name": "f", "arguments": "{}"}]}
     with pytest.raises(Problem) as refused:
-        other.finish("another")
+        said.rest(whole)
     assert "answer_interrupted" == refused.value.members["openai_code"]
+
+
+# --- vectors -----------------------------------------------------------------------------------------------
+def test_vectors_of_a_file_are_what_numpy_wrote() -> None:
+    """A file of any version has its rows as numbers and as base64; another form is refused."""
+    rows = np.array([[0.1, -2.5e-8, 3.0], [1e9, 0.0, -0.0]], dtype="<f4")
+    for version in ((1, 0), (2, 0), (3, 0)):
+        file = io.BytesIO()
+        np.lib.format.write_array(file, rows, version=version)
+        vectors = vectors_of_file(file.getvalue())
+        found = [json.loads(row) for row in encoded_rows(vectors, base64=False)]
+        assert (np.array(found, dtype="<f4") == rows).all()
+        packed = [base64.b64decode(json.loads(row)) for row in encoded_rows(vectors, base64=True)]
+        assert [row.tobytes() for row in rows] == packed
+    for other in (rows.astype("<f8"), np.asfortranarray(rows), rows[0]):
+        file = io.BytesIO()
+        np.save(file, other)
+        with pytest.raises(Problem):
+            vectors_of_file(file.getvalue())
+    with pytest.raises(Problem):
+        vectors_of_file(b"no file of numpy's")
 
 
 # --- subtitles ---------------------------------------------------------------------------------------------
@@ -148,6 +374,60 @@ def test_subtitles() -> None:
         "01:01:02.000 --> 01:01:03.000\n1 --&gt; 2 &amp; &lt;i&gt;\n\n" == as_vtt(segments)
     )
     assert ("", "WEBVTT\n\n") == (as_srt([]), as_vtt([]))
+
+
+def transcript(**members: Any) -> Done:
+    return Done(JOB, {"text": " Two words ", "language": "en", "segments": [], **members})
+
+
+def test_a_transcript_without_segments_is_one_subtitle() -> None:
+    """A miner that gives no times gives one cue over the whole length; without a length that is an error."""
+    assert [Subtitle(0.0, 2.5, "Two words")] == subtitles_of(transcript(duration_seconds=2.5))
+    assert [] == subtitles_of(transcript(text=" ", duration_seconds=2.5))
+    with pytest.raises(Problem) as refused:
+        subtitles_of(transcript())
+    assert "response_format" == refused.value.members["param"]
+
+
+# --- models ------------------------------------------------------------------------------------------------
+def test_only_models_that_can_be_asked_for_are_listed() -> None:
+    """Other names of miners are not listed, and neither are those that an image can't be asked of."""
+
+    def offering(services: tuple[str, ...], *models: str) -> Offering:
+        return Offering(Capabilities(services=services, models=models), 1)
+
+    offerings = [
+        offering(("llm_inference",), "org/good:7b", "/srv/bad.gguf", "with space", "-bad"),
+        offering(("image_generation",), "SDXL-Turbo", "a-model-of-its-own"),
+        offering(("image_generation", "llm_inference"), "of-either"),
+        offering(("checksum",), "of-none"),
+    ]
+    services = ("llm_inference", "image_generation")
+    assert ["SDXL-Turbo", "of-either", "org/good:7b"] == list(models_of(offerings, services))
+
+
+def test_the_doctor_tells_of_names_that_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that no job can ask for is a warning, with the reason."""
+
+    class Odd:
+        services = ("llm_inference",)
+        models = ("good", "with space")
+        notes = ("'/srv/a.gguf' is offered as a.gguf",)
+
+        async def check(self) -> str | None:
+            return None
+
+        async def run(self, work: Any) -> Any:
+            raise NotImplementedError
+
+    monkeypatch.setattr(
+        "coordinator.miner.executors.discover_executors", lambda: Discovery({"llm_inference": Odd()}, {})
+    )
+    [check] = asyncio.run(doctor._executors())
+    assert ("llm_inference", "warning") == (check.name, check.status)
+    assert check.detail.startswith(
+        "runs; models: good; '/srv/a.gguf' is offered as a.gguf; 'with space' is not offered"
+    )
 
 
 # --- errors ------------------------------------------------------------------------------------------------

@@ -30,17 +30,24 @@ ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 URL = "https://example.com/file"
 
 
+OF_PAYLOADS_ALONE = {
+    *("messages", "frequency_penalty", "presence_penalty", "seed", "n", "logit_bias", "logprobs"),
+    *("top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
+    *("reasoning_effort", "chat_template_kwargs", "deltas"),
+}
+
+
 @pytest.mark.parametrize(
     ("body", "payload", "without"),
     [
         (Translate, SpeechPayload, {"task"}),
         (TextToImage, ImagePayload, {"image_url", "strength"}),
         (ImageToImage, ImagePayload, set()),
-        (Inference, LlmPayload, {"messages", "frequency_penalty", "presence_penalty", "seed"}),
+        (Inference, LlmPayload, OF_PAYLOADS_ALONE),
         (
             StreamedInference,
             LlmPayload,
-            {"messages", "frequency_penalty", "presence_penalty", "seed", "stream"},
+            OF_PAYLOADS_ALONE | {"stream"},
         ),
     ],
 )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import structlog
 
 from coordinator.miner.executors.base import Executor
+from coordinator.services.model_names import MAX_MODEL_NAME, RULE, is_model_name
 
 MAX_MODELS = 500
 """The most that can be registered; the first ones in the alphabet are kept."""
@@ -26,6 +27,8 @@ class Abilities:
         self.problems: dict[str, str] = {}
         self._installed = dict(installed)
         self._own_models = tuple(models)
+        self._unusable: set[str] = set()
+        """Names that no job can ask for, as far as they were logged."""
         self._models: dict[int, tuple[str, ...]] = {}
         self._checking = asyncio.Lock()
         self._checked = False
@@ -42,7 +45,12 @@ class Abilities:
         found = set(self._own_models)
         for executor in self.executors.values():
             found.update(self._models.get(id(executor), ()))
-        return tuple(sorted(found)[:MAX_MODELS])
+        usable = {name for name in found if is_model_name(name)}
+        for name in sorted(found - usable - self._unusable):
+            # The coordinator would list a model that nobody can ask for.
+            self._unusable.add(name)
+            self._log.warning("model_not_offered", model=name[:MAX_MODEL_NAME], reason=f"a name has {RULE}")
+        return tuple(sorted(usable)[:MAX_MODELS])
 
     @property
     def can_change(self) -> bool:

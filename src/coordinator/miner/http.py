@@ -38,6 +38,10 @@ _PATHS = {
 }
 
 
+_NOT_OURS = (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND, httpx.codes.CONFLICT, httpx.codes.GONE)
+"""The statuses of a refused progress report: the attempt is over, or somebody else's."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimedOffer:
     """An offer from a poll (a `HeldOffer`): it is claimed, so there is nothing to settle."""
@@ -131,7 +135,12 @@ class HttpTransport:
         if response.is_success and self._inbox is not None and self._answer(response).get("whole"):
             hint = {"hint": "progress", "job_id": str(offer.job_id), "attempt": offer.attempt}
             self._inbox.on_hint(hint)
-        # A repeat would be refused again: the attempt is not ours, or the coordinator is older.
+        if response.status_code in _NOT_OURS and self._inbox is not None:
+            answer = self._answer(response)
+            if not answer["code"].startswith("HTTP_"):  # a coordinator without this path has no code
+                self._log.info("report_refused", code=answer["code"], job=str(offer.job_id))
+                self._inbox.on_report_refused(str(offer.job_id), offer.attempt)
+        # A repeat would be refused again.
         return not response.is_server_error
 
     async def take(self) -> HeldOffer | None:

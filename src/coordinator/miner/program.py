@@ -291,6 +291,10 @@ class MinerProgram:
                     self._hinted[key] = HINTED_BEATS
                 self._beat_now.set()
 
+    def on_report_refused(self, job_id: str, attempt: int) -> None:
+        # An answer, unlike a hint, comes from the coordinator alone.
+        self._slots.cancel(job_id, attempt)
+
     def on_session_lost(self, session_id: str) -> None:
         if session_id != self._session_id or not self._registered.is_set():
             return  # an earlier session

@@ -38,6 +38,9 @@ class MinerInbox(Protocol):
         `{"hint": "drain", "session_id"}` or `{"hint": "register"}`. A hint proves nothing.
         """
 
+    def on_report_refused(self, job_id: str, attempt: int) -> None:
+        """The coordinator itself refused an attempt's progress: the attempt is not this miner's any more."""
+
     def on_session_lost(self, session_id: str) -> None:
         """The coordinator does not know this session, or no longer."""
 

@@ -26,8 +26,9 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypeAliasType, TypedDict
 
 from coordinator.domain.matching import Constraints
+from coordinator.services.model_names import MODEL_PATTERN as MODEL_PATTERN
+from coordinator.services.model_names import ModelName as ModelName
 
-MODEL_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*(/[A-Za-z0-9][A-Za-z0-9._:@+-]*){0,2}$"
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that every JSON parser keeps exactly."""
 
@@ -75,7 +76,6 @@ FileRef = TypeAliasType(
 )
 """A payload's field that names an input file. The registry asserts its format `uri`."""
 BlobRef = Annotated[str, Field(pattern=r"^blob:[0-9a-f]{64}$")]
-ModelName = Annotated[str, Field(max_length=100, pattern=MODEL_PATTERN)]
 Seed = Annotated[int, Field(ge=0, le=MAX_INTEGER), Whole]
 
 

@@ -15,9 +15,13 @@ from coordinator.services.base import (
     OutputFile,
     Payload,
     Result,
+    Whole,
 )
 
-MAX_TEXT_CHARACTERS: Final = 8192
+MAX_TEXT_CHARACTERS: Final = 100_000
+"""Of one text; the model's context ends it earlier."""
+MAX_TEXTS: Final = 2048
+MAX_DIMENSIONS: Final = 65_536
 MODELS: Final = (
     "all-minilm-l6-v2",
     "bge-small-en-v1.5",
@@ -31,25 +35,41 @@ MODELS: Final = (
 
 
 class EmbeddingPayload(Either, Payload):
-    """Either `texts`, with the vectors in the result, or `input_url`, a file with one text a line."""
+    """`texts`, or their `tokens`, or `input_url`: a file with one text a line."""
 
-    EITHER: ClassVar = ("texts", "input_url")
+    EITHER: ClassVar = ("texts", "tokens", "input_url")
 
     texts: Annotated[
         Annotated[
             list[Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]],
-            Field(min_length=1, max_length=64),
+            Field(min_length=1, max_length=MAX_TEXTS),
         ]
         | None,
         NOT_NULL,
     ] = None
-    """Texts whose vectors are in the result."""
+    """Texts. Many or long vectors become a NumPy file instead of a part of the result."""
+    tokens: Annotated[
+        Annotated[
+            list[
+                Annotated[
+                    list[Annotated[int, Field(ge=0, lt=2**31), Whole]],
+                    Field(min_length=1, max_length=MAX_TEXT_CHARACTERS),
+                ]
+            ],
+            Field(min_length=1, max_length=MAX_TEXTS),
+        ]
+        | None,
+        NOT_NULL,
+    ] = None
+    """Texts as tokens, by their ids in the model's own vocabulary; not every engine takes them."""
     input_url: Annotated[FileRef | None, NOT_NULL] = None
     """A UTF-8 file with one text a line; its vectors become a NumPy file."""
     model: ModelName = Field("all-minilm-l6-v2", examples=list(MODELS))
     """A model that a miner offers. bge-m3 and multilingual-e5-large know a hundred languages."""
     kind: Literal["document", "query"] = "document"
     """Some models embed search queries differently from documents."""
+    dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS), Whole] | None = None
+    """Numbers per vector, for models that can give fewer; otherwise it must be the model's own number."""
     normalize: bool = True
     """Vectors of length 1, so that the dot product is the cosine."""
     truncate: bool = True
@@ -70,12 +90,12 @@ class Embeddings(Either, Result):
     """Tokens of all texts together."""
     embeddings: (
         Annotated[
-            list[Annotated[list[float], Field(min_length=1, max_length=8192)]],
-            Field(min_length=1, max_length=64),
+            list[Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSIONS)]],
+            Field(min_length=1, max_length=MAX_TEXTS),
         ]
         | None
     ) = None
-    """One vector per text, in the order of the texts."""
+    """One vector per text, in the order of the texts, if they fit in a message."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=1)] | None = None
     """The vectors as rows of a float32 array (.npy)."""
 

@@ -303,6 +303,7 @@ async def _executors() -> list[Check]:
     import asyncio
 
     from coordinator.miner.executors import discover_executors
+    from coordinator.services.model_names import RULE, is_model_name
 
     found = discover_executors()
     by_executor: dict[int, list[str]] = {}
@@ -315,7 +316,12 @@ async def _executors() -> list[Check]:
         name = ", ".join(sorted(by_executor[key]))
         if problem is None:
             models = tuple(getattr(executor, "models", ()))
-            checks.append(Check(name, "ok", f"runs; models: {', '.join(models)}" if models else "runs"))
+            unusable = [
+                f"{model!r} is not offered: a name has {RULE}" for model in models if not is_model_name(model)
+            ]
+            runs = f"runs; models: {', '.join(filter(is_model_name, models))}" if models else "runs"
+            notes = [*getattr(executor, "notes", ()), *unusable]
+            checks.append(Check(name, "warning" if notes else "ok", "; ".join([runs, *notes])))
         elif problem.endswith("is not set"):
             checks.append(Check(name, "ok", f"off: {problem}"))
         else:

@@ -4,11 +4,12 @@ One file per noun of that API; docs/openai.md lists the supported members. Endpo
 as all others; `errors` rewrites them in OpenAI's shape.
 """
 
-from coordinator.edge.openai import audio, chat, completions, embeddings, images, models
+from coordinator.edge.openai import audio, chat, completions, embeddings, images, models, responses
 
 ROUTERS = (
     chat.router,
     completions.router,
+    responses.router,
     embeddings.router,
     audio.router,
     images.router,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -24,7 +26,16 @@ _REFUSALS: Final = {
     503: ("server_error", "unavailable"),
     504: ("server_error", "timeout"),
 }
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 _WITHOUT_JOBS: Final = (401, 403, 404, 429, 500, 503)
+
+
+class PromptDetails(BaseModel):
+    cached_tokens: int
+
+
+class CompletionDetails(BaseModel):
+    reasoning_tokens: int
 
 
 class Usage(BaseModel):
@@ -33,17 +44,36 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
 
 
 def usage_of(done: Done) -> Usage:
     """The tokens of a job of `llm_inference`."""
     asked, made = done.result["prompt_tokens"], done.result["completion_tokens"]
-    return Usage(prompt_tokens=asked, completion_tokens=made, total_tokens=asked + made)
+    return Usage(
+        prompt_tokens=asked,
+        completion_tokens=made,
+        total_tokens=asked + made,
+        prompt_tokens_details=PromptDetails(cached_tokens=done.result.get("cached_tokens", 0)),
+        completion_tokens_details=CompletionDetails(reasoning_tokens=done.result.get("reasoning_tokens", 0)),
+    )
 
 
-def answer(model: BaseModel, *job_ids: UUID) -> Response:
+def finish_reason(answer: Mapping[str, Any]) -> FinishReason:
+    """Why the model stopped, in OpenAI's words."""
+    found: FinishReason = answer["finish_reason"] if answer["finish_reason"] != "stop_sequence" else "stop"
+    return found
+
+
+def answer(document: BaseModel | Mapping[str, Any], *job_ids: UUID) -> Response:
     """The answer, with the header that names its jobs: they have receipts."""
-    return Response(model.model_dump_json(), headers=job_header(*job_ids), media_type="application/json")
+    text = (
+        document.model_dump_json()
+        if isinstance(document, BaseModel)
+        else json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    )
+    return Response(text, headers=job_header(*job_ids), media_type="application/json")
 
 
 def job_header(*job_ids: UUID) -> dict[str, str]:

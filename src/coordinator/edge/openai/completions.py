@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from fastapi import APIRouter
@@ -11,16 +11,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.http.bodies import read_object
-from coordinator.edge.openai.answers import Usage, answer, openai_responses, usage_of
-from coordinator.edge.openai.chat import MAX_TOKENS, SERVICE, finish_reason
+from coordinator.edge.openai.answers import (
+    FinishReason,
+    Usage,
+    answer,
+    finish_reason,
+    openai_responses,
+    usage_of,
+)
+from coordinator.edge.openai.chat import SERVICE
+from coordinator.edge.openai.deltas import Delta, answers_of
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import GenerationRequest
 from coordinator.edge.openai.runs import Done, RunnerOfRequest
 from coordinator.edge.openai.streaming import follow, respond
+from coordinator.services.llm_inference import MAX_TOKENS, Prompt
 
 DEFAULT_TOKENS: Final = 16
 """OpenAI's default."""
-Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
 
 router = APIRouter(prefix="/completions", tags=[TAG])
 
@@ -32,18 +40,31 @@ class CompletionRequest(GenerationRequest):
 
     prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = DEFAULT_TOKENS
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     def job_payload(self) -> dict[str, Any]:
         """The job's payload."""
         prompt = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
-        return {**self.payload(self.max_tokens), "prompt": prompt}
+        payload = {**self.payload(self.max_tokens), "prompt": prompt}
+        return (
+            payload if self.logprobs is None else {**payload, "logprobs": True, "top_logprobs": self.logprobs}
+        )
+
+
+class CompletionLogprobs(BaseModel):
+    """The tokens of the text, their probabilities, and where they begin in it."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
 
 
 class CompletionChoice(BaseModel):
     index: int = 0
     text: str
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"]
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: FinishReason
 
 
 class Completion(BaseModel):
@@ -71,6 +92,7 @@ class Completion(BaseModel):
 async def create_completion(request: Request, runner: RunnerOfRequest) -> Response:
     asked = CompletionRequest.read(await read_object(request, runner.context.limits))
     payload = asked.job_payload()
+    runner.know(type(asked).model_fields, {"stop_sequences": "stop", "top_logprobs": "logprobs"})
     if asked.stream:
         pieces = follow(runner, SERVICE, asked.model, payload)
         return await respond(runner, pieces, chunks_of(asked, runner.id_of("cmpl"), runner.created))
@@ -79,7 +101,15 @@ async def create_completion(request: Request, runner: RunnerOfRequest) -> Respon
         id=runner.id_of("cmpl"),
         created=runner.created,
         model=asked.model,
-        choices=[CompletionChoice(text=done.result["text"], finish_reason=finish_reason(done))],
+        choices=[
+            CompletionChoice(
+                index=index,
+                text=one["text"],
+                logprobs=_logprobs(one.get("logprobs", ()), 0),
+                finish_reason=finish_reason(one),
+            )
+            for index, one in enumerate(answers_of(done.result))
+        ],
         usage=usage_of(done),
     )
     return answer(completion, done.job_id)
@@ -87,22 +117,47 @@ async def create_completion(request: Request, runner: RunnerOfRequest) -> Respon
 
 def chunks_of(
     asked: CompletionRequest, completion_id: str, created: int
-) -> Callable[[str | Done], list[dict[str, Any]]]:
-    """A function that makes chunks of this completion from pieces of text, and from the end."""
+) -> Callable[[Delta | Done], list[dict[str, Any]]]:
+    """A function that makes chunks of this completion from pieces of its answers, and from the end."""
     common = {"id": completion_id, "object": "text_completion", "created": created, "model": asked.model}
     if asked.with_usage:
         common = {**common, "usage": None}
+    lengths: dict[int, int] = {}
+    """Characters of each answer that were sent."""
 
-    def chunk(text: str, finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+    def chunk(
+        index: int, text: str, logprobs: CompletionLogprobs | None = None, finish: str | None = None
+    ) -> dict[str, Any]:
+        probable = None if logprobs is None else logprobs.model_dump()
+        choice = {"index": index, "text": text, "logprobs": probable, "finish_reason": finish}
         return {**common, "choices": [choice]}
 
-    def chunks(piece: str | Done) -> list[dict[str, Any]]:
-        if isinstance(piece, str):
-            return [chunk(piece)]
-        last = [chunk("", finish_reason(piece))]
+    def chunks(piece: Delta | Done) -> list[dict[str, Any]]:
+        if isinstance(piece, Delta):
+            before = lengths.get(piece.index, 0)
+            lengths[piece.index] = before + len(piece.content)
+            return [chunk(piece.index, piece.content, _logprobs(piece.logprobs, before))]
+        last = [
+            chunk(index, "", finish=finish_reason(one)) for index, one in enumerate(answers_of(piece.result))
+        ]
         if asked.with_usage:
             last.append({**common, "choices": [], "usage": usage_of(piece).model_dump()})
         return last
 
     return chunks
+
+
+def _logprobs(given: Sequence[Mapping[str, Any]], offset: int) -> CompletionLogprobs | None:
+    """Probabilities in the form of completions; `offset`: characters before the first token."""
+    if not given:
+        return None
+    offsets = []
+    for one in given:
+        offsets.append(offset)
+        offset += len(one["token"])
+    return CompletionLogprobs(
+        tokens=[one["token"] for one in given],
+        token_logprobs=[one["logprob"] for one in given],
+        top_logprobs=[{top["token"]: top["logprob"] for top in one.get("top_logprobs", ())} for one in given],
+        text_offset=offsets,
+    )

@@ -20,6 +20,7 @@ from coordinator.edge.http.problems import MEDIA_TYPE, Problem
 TAG: Final = "openai"
 PREFIXES: Final = (
     "/v1/chat/",
+    "/v1/responses",
     "/v1/completions",
     "/v1/embeddings",
     "/v1/audio/",

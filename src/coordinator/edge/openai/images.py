@@ -48,7 +48,7 @@ class ImageRequest(OpenAIRequest):
 
     def job_payload(self) -> dict[str, Any]:
         """The job's payload."""
-        sent: dict[str, Any] = {"prompt": self.prompt, "model": self.model, "num_images": self.n}
+        sent: dict[str, Any] = {"prompt": self.prompt, "model": self.model.lower(), "num_images": self.n}
         if self.size != "auto":
             sent["size"] = self.size
         for name in ("negative_prompt", "num_inference_steps", "guidance_scale", "seed"):
@@ -81,6 +81,7 @@ class ImageList(BaseModel):
 )
 async def create_image(request: Request, runner: RunnerOfRequest) -> Response:
     asked = ImageRequest.read(await read_object(request, runner.context.limits))
+    runner.know(type(asked).model_fields, {"num_images": "n"})
     done = await runner.run(SERVICE, asked.model, asked.job_payload())
     files = [await runner.blob(image["blob"]) for image in done.result["images"]]
     images = ImageList(

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.openai.errors import bad_request
-from coordinator.validation import first_invalid_field
+from coordinator.services.llm_inference import MAX_CHOICES, Bias
+from coordinator.validation import meant_field
 
 Model = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 FOR_THE_PROVIDER: Final = frozenset(
@@ -40,6 +41,8 @@ class OpenAIRequest(BaseModel):
 
     IGNORED: ClassVar[frozenset[str]] = frozenset({"user"})
     """Members that are accepted, without effect."""
+    HERE: ClassVar[frozenset[str]] = frozenset({"model"})
+    """Members that are worked out here; the other ones are passed on to the miner and its engine."""
     ONLY: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Members of which only these values are accepted, which ask for nothing."""
 
@@ -57,8 +60,8 @@ class OpenAIRequest(BaseModel):
         try:
             return cls.model_validate(known)
         except ValidationError as error:
-            first = first_invalid_field(error)
-            where = first.where[:80]
+            first = meant_field(error, known)
+            where = first.where[:120]
             if first.kind == "extra_forbidden":
                 detail = f"{where}: not supported; docs/openai.md lists the supported members"
                 raise bad_request(where, detail, "unsupported_parameter") from None
@@ -101,9 +104,11 @@ class GenerationRequest(OpenAIRequest):
     """The common members of chats and completions."""
 
     IGNORED: ClassVar = FOR_THE_PROVIDER
-    ONLY: ClassVar = {"n": (1,), "logit_bias": ({},)}
+    HERE: ClassVar = frozenset({"model", "stream", "stream_options"})
 
     model: Model
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Bias] = Field({}, max_length=1024)
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
@@ -136,6 +141,12 @@ class GenerationRequest(OpenAIRequest):
             "repetition_penalty": self.repetition_penalty,
             "stream": self.stream,
         }
+        if self.stream:
+            sent["deltas"] = True
+        if self.n > 1:
+            sent["n"] = self.n
+        if self.logit_bias:
+            sent["logit_bias"] = self.logit_bias
         if self.frequency_penalty:
             sent["frequency_penalty"] = self.frequency_penalty
         if self.presence_penalty:

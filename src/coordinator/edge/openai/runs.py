@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
@@ -37,6 +38,7 @@ MAX_RESULT_BYTES: Final = 64 * 2**20
 """Of a result, or of one of its files."""
 _OF_THE_CLIENT: Final = frozenset({"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "UNSUPPORTED", "BLOB_NOT_FOUND"})
 """A miner's error codes for faults of the request."""
+_MEMBER: Final = re.compile(r"([a-z][a-z_]{0,40})(\.[a-z0-9_.]{1,100})?: ")
 T = TypeVar("T")
 
 _cancelling: Final = Background("openai-cancel")
@@ -72,6 +74,12 @@ class Runner:
         self._key = idempotency_key or uuid4().hex
         self._may_repeat = idempotency_key is not None
         self._final: set[UUID] = set()
+        self._names: dict[str, str] = {}
+        self._members: frozenset[str] = frozenset()
+
+    def know(self, members: Collection[str], names: Mapping[str, str]) -> None:
+        """Set the members of the request, which errors may name, and its names of the payload's members."""
+        self._members, self._names = frozenset(members), dict(names)
 
     async def check_model(self, service: str, model: str) -> None:
         """Return at once if a live miner offers the model. Raises Problem."""
@@ -134,13 +142,18 @@ class Runner:
         if row.is_final:
             self._final.add(job_id)
         if not row.is_completed:
-            raise _failure(row)
+            raise _failure(row, self._members, self._names)
         stored = await stored_payload(self.context, job_id, "result")
         if stored is None:
             raise Problem(Code.CONTENT_EXPIRED, "the result was erased", headers=NO_RETRY)
         blob = result_blob(stored, row)
         body = stored.body if blob is None else await self.blob(blob)
-        return Done(job_id, json.loads(body))
+        result = json.loads(body)
+        match result.get("outputs"):
+            case [{"media_type": "application/json", "blob": whole}]:
+                # The miner put the result into a file, as it is too large for a message.
+                result = json.loads(await self.blob(whole))
+        return Done(job_id, result)
 
     async def blob(self, ref: str) -> bytes:
         """A file of a result. Raises Problem if it is too large for an answer, BlobError."""
@@ -253,7 +266,7 @@ async def runner_of(
 RunnerOfRequest = Annotated[Runner, Depends(runner_of)]
 
 
-def _failure(row: JobRow) -> Problem:
+def _failure(row: JobRow, known: frozenset[str], names: Mapping[str, str]) -> Problem:
     """Why there is no result, and whether the client may retry."""
     if row.error is None:
         # The wait ended before the job: this process stops.
@@ -269,7 +282,12 @@ def _failure(row: JobRow) -> Problem:
             members={"openai_code": "canceled"},
         )
     code, detail = row.error.code, row.error.message or "the job failed"
-    members = {"openai_code": code.lower()}
+    members: dict[str, Any] = {"openai_code": code.lower()}
+    found = _MEMBER.match(detail)
+    if found is not None and (param := names.get(found[1], found[1])) in known:
+        # A miner's reason begins with the member of the payload at fault.
+        members["param"] = param
+        detail = param + detail[found.end(1) :]
     if code in _OF_THE_CLIENT:
         return Problem(Code.INVALID_PAYLOAD, detail, status=400, headers=NO_RETRY, members=members)
     # All attempts of the job failed already: a client's automatic retries would multiply them.

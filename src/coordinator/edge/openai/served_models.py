@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -12,9 +11,12 @@ from coordinator.domain.errors import Code
 from coordinator.domain.matching import Constraints, satisfies
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.state.offerings import STALE_AFTER_S, Offering, Offerings
+from coordinator.services.image_generation import SERVICE as IMAGE_GENERATION
+from coordinator.services.image_generation import VRAM_GB as DIFFUSION_MODELS
+from coordinator.services.model_names import is_model_name
 
 SHOWN_MODELS: Final = 10
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,99}")
+IMAGES: Final = IMAGE_GENERATION.id
 
 
 async def check_model(offerings: Offerings, service: str, model: str) -> None:
@@ -30,7 +32,7 @@ async def check_model(offerings: Offerings, service: str, model: str) -> None:
     offered = models_of(found, [service])
     shown = ", ".join(list(offered)[:SHOWN_MODELS]) + (", …" if len(offered) > SHOWN_MODELS else "")
     # A sent text is quoted only if it looks like a model's name.
-    name = f"the model `{model}`" if _NAME.fullmatch(model) else "this model"
+    name = f"the model `{model}`" if is_model_name(model) else "this model"
     raise Problem(
         Code.NO_ELIGIBLE_MINER,
         f"no live miner offers {name} for {service}; offered models: {shown or 'none'}",
@@ -43,16 +45,24 @@ def models_of(offerings: Sequence[Offering], services: Collection[str]) -> dict[
     """The models of miners that run one of these services, sorted, and since when (Unix milliseconds)."""
     found: dict[str, tuple[str, int]] = {}
     for offering in offerings:
-        if not set(services) & set(offering.capabilities.services):
-            continue
+        here = set(services) & set(offering.capabilities.services)
         for model in offering.capabilities.models:
+            if not any(can_ask(service, model) for service in here):
+                continue
             # Matching ignores case, so each model has one name.
             name, since = found.get(model.lower(), (model, offering.since))
             found[model.lower()] = (min(name, model), min(since, offering.since))
     return dict(sorted(found.values()))
 
 
+def can_ask(service: str, model: str) -> bool:
+    """Whether a job of this service can ask for a model of this name."""
+    return model.lower() in DIFFUSION_MODELS if service == IMAGES else is_model_name(model)
+
+
 def _has(offerings: Sequence[Offering], service: str, model: str) -> bool:
+    if not can_ask(service, model):
+        return False
     try:
         wants = Constraints(models=(model,))
     except ValidationError:

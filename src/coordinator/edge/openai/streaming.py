@@ -1,4 +1,4 @@
-"""A job's text as server-sent events, while it is generated."""
+"""A job's answers as server-sent events, while it is generated."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ import structlog
 from starlette.responses import Response
 
 from coordinator.application.live.progress import Progress
-from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.errors import Refusal
 from coordinator.edge.http.problems import Problem, internal_problem
 from coordinator.edge.http.stored_payloads import Joined, Pieces
-from coordinator.edge.openai.errors import NO_RETRY, as_openai
+from coordinator.edge.openai.deltas import Delta, DeltaParser, SentAnswers
+from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, timed_out
 
 KEEP_ALIVE_S: Final = 5.0
 """Of silence, after which a comment is sent. Until the first one, the answer may still become an error."""
 _COMMENT: Final = b": waiting\n\n"
-_DONE: Final = b"data: [DONE]\n\n"
+DONE: Final = b"data: [DONE]\n\n"
+Answers = AsyncGenerator[Delta | Done | None, None]
+Chunks = Callable[[Delta | Done], list[dict[str, Any]]]
 
 log = structlog.get_logger("edge")
 
@@ -52,33 +55,24 @@ class StreamedText:
         self.sent += text
         return text
 
-    def finish(self, whole: str) -> str:
-        """The unsent rest of the whole text. Raises Problem if the sent text is not its beginning."""
-        if not whole.startswith(self.sent):
-            raise Problem(
-                Code.INTERNAL,
-                "the miner was lost, and the next one began another text; send the request again",
-                headers=NO_RETRY,
-                members={"openai_code": "answer_interrupted"},
-            )
-        return whole[len(self.sent) :]
-
 
 async def follow(
     runner: Runner, service: str, model: str, payload: Mapping[str, Any]
-) -> AsyncGenerator[str | Done, None]:
-    """The job's text in pieces ("" after a while without text), and then its result.
+) -> AsyncGenerator[Delta | Done | None, None]:
+    """The job's answers in pieces (None after a while without any), and then its result.
 
     Raises what `Runner.run` raises. Closing the generator early cancels the job.
     """
     woken = asyncio.Event()
     async with runner.followed(service, model, payload, woken) as (job_id, ended, progress):
-        streamed = StreamedText()
+        streamed, parser, sent = StreamedText(), DeltaParser(), SentAnswers()
         until = time.monotonic() + runner.context.settings.openai_timeout_seconds + GRACE_S
         while not ended.is_set():
             woken.clear()
             if text := streamed.take(progress.take_of(job_id)):
-                yield text
+                for delta in parser.feed(text):
+                    sent.add(delta)
+                    yield delta
                 continue
             if ended.is_set():
                 break
@@ -88,23 +82,25 @@ async def follow(
             except TimeoutError:
                 if time.monotonic() > until:
                     raise timed_out() from None
-                yield ""
+                yield None
         done = await runner.finish(job_id)
-        if text := streamed.finish(done.result["text"]):
-            yield text
+        for delta in sent.rest(done.result):
+            yield delta
         yield done
 
 
 async def respond(
     runner: Runner,
-    pieces: AsyncGenerator[str | Done, None],
-    chunks: Callable[[str | Done], list[dict[str, Any]]],
+    pieces: Answers,
+    chunks: Chunks,
+    end: bytes = DONE,
 ) -> Response:
-    """The stream; `chunks` makes events from a piece of text, and from the end.
+    """The stream; `chunks` makes events from a piece of an answer, and from the end.
 
-    A failure before the first piece is an error with its own status, raised here.
+    An event with a `type` has it as its name, too. A failure before the first piece is an error with its own
+    status, raised here.
     """
-    events = _events(pieces, chunks)
+    events = _events(pieces, chunks, end)
     first = await runner.unless_gone(anext(events))
     return CompletionStream(first, events, runner.job_id)
 
@@ -118,20 +114,19 @@ class CompletionStream(Pieces):
         super().__init__(Joined(first, events), media_type="text/event-stream", headers=headers)
 
 
-async def _events(
-    pieces: AsyncGenerator[str | Done, None], chunks: Callable[[str | Done], list[dict[str, Any]]]
-) -> AsyncGenerator[bytes, None]:
+async def _events(pieces: Answers, chunks: Chunks, end: bytes) -> AsyncGenerator[bytes, None]:
     begun = False
     try:
         async for piece in pieces:
-            if piece == "":
+            if piece is None:
                 begun = True
                 yield _COMMENT
                 continue
             for chunk in chunks(piece):
                 begun = True
                 yield _data(chunk)
-        yield _DONE
+        if end:
+            yield end
     except Problem as problem:
         if not begun:
             raise
@@ -155,4 +150,5 @@ def _failure(problem: Problem) -> bytes:
 
 
 def _data(document: Mapping[str, Any]) -> bytes:
-    return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
+    name = f"event: {document['type']}\n".encode() if "type" in document else b""
+    return name + b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"

@@ -26,7 +26,7 @@ from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, Idemp
 from coordinator.edge.models.jobs import JobSubmitAnswer
 from coordinator.services.base import KnownService, Payload
 from coordinator.services.json_schema import PlainSchema
-from coordinator.validation import describe_invalid
+from coordinator.validation import describe_meant
 
 _INTEGER: Final = re.compile("-?[0-9]{1,18}")
 
@@ -89,17 +89,19 @@ async def read_job(
 ) -> dict[str, Any]:
     """The fields of the `job.submit` that the request's body becomes. Raises Problem, Refusal."""
     file = _file_of(body)
+    values: dict[str, Any] = {}
     try:
         if file is not None and is_form(request):
             values = _values(body_schema(body), await read_form(request, context, principal, file))
             mine, others = _split(values)
             return job_fields(service, body.model_validate(others, strict=False), JobFields(**mine))
-        mine, others = _split(await read_object(request, context.limits))
+        values = await read_object(request, context.limits)
+        mine, others = _split(values)
         # As JSON, so that "5" is not a number, and a list may stand for a tuple.
         job = JobFields.model_validate_json(json.dumps(mine), strict=True)
         return job_fields(service, body.model_validate_json(json.dumps(others), strict=True), job)
     except ValidationError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
+        raise Refusal(Code.INVALID_PAYLOAD, describe_meant(error, values)) from None
 
 
 def job_fields(service: KnownService[Any, Any], asked: Payload, job: JobFields) -> dict[str, Any]:

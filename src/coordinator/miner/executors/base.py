@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.services.base import KnownService, OutputFile, P
-from coordinator.validation import first_invalid_field
+from coordinator.validation import meant_field
 
 ENTRY_POINT_GROUP: Final = "coordinator.executors"
 
@@ -244,7 +244,7 @@ def payload_of(service: KnownService[P, Any], work: Work) -> P:
     try:
         payload = service.payload.validate_python(work.payload)
     except ValidationError as error:
-        raise ExecutorError(INVALID_PAYLOAD, first_invalid_field(error).text("payload")) from None
+        raise ExecutorError(INVALID_PAYLOAD, meant_field(error, work.payload).text("payload")) from None
     if contradiction := payload.contradiction():
         raise ExecutorError(INVALID_PAYLOAD, contradiction)
     return payload

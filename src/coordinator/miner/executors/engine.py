@@ -25,6 +25,7 @@ from coordinator.miner.executors.base import (
     UNSUPPORTED,
     ExecutorError,
 )
+from coordinator.services.model_names import RULE, is_model_name, name_of_path
 from coordinator.validation import first_invalid_field
 from coordinator.wire.proxies import BadProxy, new_client
 
@@ -34,12 +35,13 @@ CHECK_TRIES: Final = 2
 """A busy engine may miss one deadline; a dead one refuses at once."""
 MAX_MODELS: Final = 400
 MAX_ANSWER_BYTES: Final = 64 << 20
-MAX_STREAM_BYTES: Final = 32 << 20
+MAX_STREAM_BYTES: Final = 512 << 20
+"""Of an answer with probabilities: an event has a kilobyte for a token. The model ends it much earlier."""
 MAX_LINE_BYTES: Final = 1 << 20
 _REFUSAL_CHARACTERS: Final = 300
 _UNAVAILABLE: Final = (429, 502, 503, 504)
 """The statuses of an engine that is overloaded, still loading, or missing behind its proxy."""
-_LABEL: Final = re.compile(r"[^\x00-\x1f]{1,100}")
+_LABEL: Final = re.compile(r"[^\x00-\x1f]{1,1000}")
 
 
 class EngineSettings(BaseSettings):
@@ -75,6 +77,8 @@ class EngineSettings(BaseSettings):
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if not all(equals and name.strip() and target.strip() for name, equals, target in pairs):
             raise ValueError("must be name=engine's name, separated by commas")
+        if not all(is_model_name(name.strip()) for name, _, _ in pairs):
+            raise ValueError(f"invalid name of a model; a name has {RULE}")
         return {name.strip(): target.strip() for name, _, target in pairs}
 
 
@@ -99,6 +103,8 @@ class Engine:
         self.setting = f"{kind}_ENGINE_URL"
         self.models: tuple[str, ...] = ()
         """The engine's own names; empty before `check`."""
+        self.notes: tuple[str, ...] = ()
+        """Models of the engine that are offered by another name, or not at all; for the miner's owner."""
         self._names: dict[str, str] = {}
         self._settings = settings
         self._client: httpx.AsyncClient | None = None
@@ -144,19 +150,38 @@ class Engine:
         self.models = models
         names: dict[str, str] = {}
         for model in models:
-            if known := self._recognise(model):
+            known = self._recognise(model)
+            if known is not None and is_model_name(known):
                 names[known.lower()] = model
-        if not self._closed:
-            names |= {model.lower(): model for model in models}
+        notes = []
+        for model in () if self._closed else models:
+            if is_model_name(model):
+                names[model.lower()] = model
+        for model in () if self._closed else models:
+            # Jobs can't ask for a path, and nobody shall read one: its last part is a name.
+            if not is_model_name(model) and (last := name_of_path(model)):
+                names.setdefault(last.lower(), model)
         here = {model.lower(): model for model in models}
         for name, target in self.settings().models.items():
-            if target.lower() in here:
+            if target.lower() in here and is_model_name(name):
                 names[name.lower()] = here[target.lower()]
-        self._names = names
+        offered = set(names.values())
+        for model in () if self._closed else models:
+            if not is_model_name(model):
+                its = [name for name, target in names.items() if target == model]
+                setting = f"{self.kind}_ENGINE_MODELS"
+                notes.append(
+                    f"{model!r} is offered as {', '.join(its)}"
+                    if model in offered
+                    else f"{model!r} is not offered: jobs can't ask for this name; give it one with {setting}"
+                )
+        self._names, self.notes = names, tuple(notes)
 
     def _no_models(self) -> str:
         if not self.models:
             return "the engine has no model"
+        if not self._closed:
+            return f"jobs can't ask for its models by their names; set {self.kind}_ENGINE_MODELS"
         return f"the engine has no model that the service knows; map one with {self.kind}_ENGINE_MODELS"
 
     def name_of(self, model: str) -> str:

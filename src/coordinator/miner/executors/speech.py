@@ -6,6 +6,7 @@ ffmpeg decodes the recording here, within its limits: engines get plain sound, n
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 import wave
@@ -34,6 +35,7 @@ from coordinator.services.speech_recognition import (
     Transcript,
     TranscriptSegment,
 )
+from coordinator.services.speech_recognition.languages import language_code
 
 SAMPLES_PER_SECOND: Final = 16_000
 """Whisper's own sample rate."""
@@ -42,26 +44,21 @@ MAX_SECONDS: Final = 6 * 3600
 MAX_MEMORY_BYTES: Final = 2 * 2**30
 DECODE_SECONDS: Final = 600.0
 MAX_SEGMENTS: Final = 50_000
-# Engines give languages by name. These are the catalogue's; an unknown one is "und" (ISO 639-2).
-LANGUAGES: Final = {
-    "english": "en",
-    "spanish": "es",
-    "french": "fr",
-    "german": "de",
-    "italian": "it",
-    "portuguese": "pt",
-    "russian": "ru",
-    "japanese": "ja",
-    "korean": "ko",
-    "chinese": "zh",
-}
+INLINE_BYTES: Final = 512 << 10
+"""A larger result becomes a file: a message has 1 MiB."""
 UNDETERMINED: Final = "und"
 
 
 def recognise(name: str) -> str | None:
-    """Whisper's size in names such as `Systran/faster-whisper-large-v3` and `ggml-tiny.bin`."""
+    """Whisper's model in names such as `Systran/faster-distil-whisper-large-v3` and `ggml-tiny-q5_1.bin`."""
     last = name.rpartition("/")[2].lower()
-    size = re.sub(r"^(faster-)?(distil-)?(whisper|ggml)-|\.(bin|gguf)$|:latest$", "", last)
+    last = re.sub(r"(\.(bin|gguf)|:latest)$", "", last)
+    last = re.sub(
+        r"[-_](ct2|mlx|onnx|gguf|ggml|int8|fp16|float16|[48]bit|q[0-9]_[0-9k](_[a-z])?)(?=$|-|_)", "", last
+    )
+    distilled = "distil-" in last
+    size = re.sub(r"^(faster-|distil-|whisper-|ggml-)+", "", last)
+    size = f"distil-{size}" if distilled else size
     return size if size in VRAM_GB else None
 
 
@@ -117,14 +114,14 @@ class SpeechExecutor:
             raise ExecutorError(INVALID_PAYLOAD, f"audio_url: longer than {self._max_seconds:g} s")
 
         work.progress(0.1, "listening")
-        transcript = await self._transcribe(payload, model, sound)
-        result = transcript.model_copy(update={"duration_seconds": round(seconds, 3)})
+        answer = await self._transcribe(payload, model, sound)
+        result = parse_transcript(answer, payload.language, seconds)
         work.emit(result.text)
         metrics: dict[str, int | str] = {
             "wall_ms": round((time.monotonic() - started) * 1000),
             "audio_ms": round(seconds * 1000),
         }
-        return Outcome(result.document(), metrics)
+        return Outcome(await _document(work, result), metrics)
 
     async def _decode(self, folder: Path, share: Share, source: Path, sound: Path) -> None:
         program = find_ffmpeg()
@@ -152,43 +149,60 @@ class SpeechExecutor:
         if finished.returncode != 0:
             raise ExecutorError(INVALID_PAYLOAD, "audio_url: no sound that can be decoded")
 
-    async def _transcribe(self, payload: SpeechPayload, model: str, sound: Path) -> Transcript:
+    async def _transcribe(self, payload: SpeechPayload, model: str, sound: Path) -> Any:
         translates = payload.task == "translate"
         form: dict[str, Any] = {"model": model, "response_format": "verbose_json"}
         form["temperature"] = f"{payload.temperature:g}"
         if payload.initial_prompt:
             form["prompt"] = payload.initial_prompt
         if payload.language != "auto":
-            form["language"] = payload.language
+            form["language"] = language_code(payload.language) or payload.language
         if not translates:
             form["timestamp_granularities[]"] = "segment"
         # Not OpenAI's fields. Some engines use them; others skip unknown form fields.
         form |= {"best_of": str(payload.best_of), "beam_size": str(payload.beam_size)}
         with await asyncio.to_thread(sound.open, "rb") as file:
-            answer = await self._engine.post(
+            return await self._engine.post(
                 "audio/translations" if translates else "audio/transcriptions",
                 data=form,
                 files={"file": ("sound.wav", file, "audio/wav")},
             )
-        return parse_transcript(answer, payload.language)
 
 
-def parse_transcript(answer: Any, asked: str) -> Transcript:
-    """The transcript in an engine's answer. Raises ExecutorError if it has no text."""
+def parse_transcript(answer: Any, asked: str, seconds: float | None = None) -> Transcript:
+    """The transcript in an engine's answer, of so long a recording. Raises ExecutorError if it has no text.
+
+    If not all segments have their times, one segment over the whole length has the text: so no subtitle is
+    lost.
+    """
     text = answer.get("text") if isinstance(answer, dict) else None
     if not isinstance(text, str):
         raise ExecutorError(EXECUTOR_FAILED, "the engine's answer has no text", retryable=True)
     found = answer.get("language")
-    language = LANGUAGES.get(found.lower(), found.lower()) if isinstance(found, str) else ""
+    language = (language_code(found) or found.lower()) if isinstance(found, str) else ""
     if not re.fullmatch("[a-z]{2,3}", language):
-        language = UNDETERMINED if asked == "auto" else asked
+        language = UNDETERMINED if asked == "auto" else language_code(asked) or UNDETERMINED
+    text = _clean(text).strip()
     given = answer.get("segments")
-    segments = [_segment(one) for one in given[:MAX_SEGMENTS]] if isinstance(given, list) else []
-    return Transcript(
-        text=_clean(text).strip(),
-        language=language,
-        segments=[segment for segment in segments if segment is not None],
-    )
+    found_segments = [_segment(one) for one in given[:MAX_SEGMENTS]] if isinstance(given, list) else []
+    segments = [segment for segment in found_segments if segment is not None]
+    length = None if seconds is None else round(seconds, 3)
+    timed = len(segments) == len(found_segments) and any(segment.text for segment in segments)
+    if text and not timed and length is not None:
+        segments = [TranscriptSegment(start=0.0, end=length, text=text)]
+    return Transcript(text=text, language=language, duration_seconds=length, segments=segments)
+
+
+async def _document(work: Work, result: Transcript) -> dict[str, Any]:
+    """The result, or a file with it if its segments are large."""
+    document = result.document()
+    content = json.dumps(document, ensure_ascii=False).encode()
+    if len(content) <= INLINE_BYTES:
+        return document
+    path = work.folder / "transcript.json"
+    await asyncio.to_thread(path.write_bytes, content)
+    file = await work.blobs.upload(path, media_type="application/json")
+    return result.model_copy(update={"segments": [], "outputs": [file]}).document()
 
 
 def _segment(given: Any) -> TranscriptSegment | None:

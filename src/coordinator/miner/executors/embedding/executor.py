@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ from coordinator.miner.executors.base import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
+    UNSUPPORTED,
     ExecutorError,
     Outcome,
     Work,
@@ -37,8 +40,13 @@ MAX_FILE_BYTES: Final = 2**30
 MAX_OUTPUT_BYTES: Final = 16 * 2**30
 MAX_ROWS: Final = 2_000_000
 BATCH: Final = 64
+INLINE_NUMBERS: Final = 16_384
+"""Of a result; with more it becomes a file: a number takes up to 25 bytes, and a message has 1 MiB."""
 SHORTENINGS: Final = 8
 """Halvings of a text that is too long for an engine: enough for the longest text and the smallest model."""
+_DIMENSIONS: Final = re.compile("dimension|matryoshka", re.IGNORECASE)
+Input = str | list[int]
+"""A text, or its tokens."""
 # Prefixes from the models' cards, by the kind of text. Other models take texts unchanged.
 _BGE: Final = {"query": "Represent this sentence for searching relevant passages: "}
 PREFIXES: Final[dict[str, dict[str, str]]] = {
@@ -72,6 +80,11 @@ class EmbeddingExecutor:
         """The models of the engine and of the folder."""
         return tuple(sorted({*self._engine.offered, *self._static.names}))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Faults that cost no service, for `doctor`."""
+        return self._engine.notes
+
     async def check(self) -> str | None:
         """Whether an engine embeds, or the folder has a model."""
         if self._static.folder is None:
@@ -104,19 +117,45 @@ class EmbeddingExecutor:
         started = time.monotonic()
         if not self.models and (problem := await self.check()):
             raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
-        if payload.texts is not None:
-            done = await self._embed(payload, payload.texts)
-            result = Embeddings(
-                model=payload.model,
-                dimensions=len(done.vectors[0]),
-                count=len(done.vectors),
-                tokens=done.tokens,
-                embeddings=done.vectors,
-            )
+        if payload.input_url is None:
+            result = await self._embed_given(work, payload, payload.texts or payload.tokens or [])
         else:
             result = await self._embed_file(work, payload)
         metrics: dict[str, int | str] = {"wall_ms": round((time.monotonic() - started) * 1000)}
         return Outcome(result.document(), metrics | {"tokens": result.tokens, "count": result.count})
+
+    async def _embed_given(self, work: Work, payload: EmbeddingPayload, given: Sequence[Input]) -> Embeddings:
+        """The vectors of a payload's texts or tokens; how many numbers they are shows after the first."""
+        done = await self._embed(payload, given[:BATCH])
+        dimensions, tokens = len(done.vectors[0]), done.tokens
+        target = work.folder / "embeddings.npy"
+        kept: list[list[float]] = []
+        file = None
+        if len(given) * dimensions > INLINE_NUMBERS:
+            file = VectorFile(target, work.share.disk(MAX_OUTPUT_BYTES).bytes)
+        with file or nullcontext():
+            for start in range(0, len(given), BATCH):
+                if start:
+                    work.progress(start / len(given), "embedding")
+                    done = await self._embed(payload, given[start : start + BATCH])
+                    tokens += done.tokens
+                if file is not None:
+                    await asyncio.to_thread(file.write, done.vectors)
+                else:
+                    kept += done.vectors
+        if len({len(vector) for vector in kept}) > 1:
+            raise ExecutorError(EXECUTOR_FAILED, "the vectors differ in length", retryable=True)
+        output = None
+        if file is not None:
+            output = await work.blobs.upload(target, media_type="application/octet-stream")
+        return Embeddings(
+            model=payload.model,
+            dimensions=dimensions,
+            count=len(given),
+            tokens=tokens,
+            embeddings=kept or None,
+            outputs=None if output is None else [output],
+        )
 
     async def _embed_file(self, work: Work, payload: EmbeddingPayload) -> Embeddings:
         source, target = work.folder / "texts", work.folder / "embeddings.npy"
@@ -136,30 +175,43 @@ class EmbeddingExecutor:
             model=payload.model, dimensions=file.width, count=file.rows, tokens=tokens, outputs=[output]
         )
 
-    async def _embed(self, payload: EmbeddingPayload, texts: Sequence[str]) -> Embedded:
+    async def _embed(self, payload: EmbeddingPayload, given: Sequence[Input]) -> Embedded:
         known = recognise(payload.model) or payload.model
         prefix = PREFIXES.get(known, {}).get(payload.kind, "")
-        texts = [prefix + text for text in texts]
+        texts = [prefix + one for one in given if isinstance(one, str)]
         if payload.model.lower() in self._static.names and payload.model.lower() not in self._engine.offered:
+            if not texts:
+                raise ExecutorError(UNSUPPORTED, "tokens: this model takes texts alone", retryable=True)
             done = await asyncio.to_thread(self._static.embed, payload.model, texts, payload.truncate)
         else:
-            done = await self._on_engine(self._engine.name_of(payload.model), texts, payload.truncate)
+            done = await self._on_engine(payload, texts or given)
+        width = len(done.vectors[0])
+        if payload.dimensions not in (None, width):
+            raise ExecutorError(UNSUPPORTED, f"dimensions: this model gives {width} here", retryable=True)
         if payload.normalize:
-            done = Embedded([_unit(vector) for vector in done.vectors], done.tokens)
+            vectors = await asyncio.to_thread(lambda: [_unit(vector) for vector in done.vectors])
+            done = Embedded(vectors, done.tokens)
         return done
 
-    async def _on_engine(self, model: str, texts: Sequence[str], truncate: bool) -> Embedded:
+    async def _on_engine(self, payload: EmbeddingPayload, texts: Sequence[Input]) -> Embedded:
+        model, dimensions = self._engine.name_of(payload.model), payload.dimensions
         try:
-            return await self._ask(model, texts)
+            return await self._ask(model, texts, dimensions)
         except ExecutorError as error:
-            if not truncate or error.code not in (INVALID_PAYLOAD, EXECUTOR_FAILED):
+            if dimensions is not None and error.code == INVALID_PAYLOAD and _DIMENSIONS.search(error.detail):
+                raise ExecutorError(UNSUPPORTED, f"dimensions: {error.detail}", retryable=True) from None
+            if error.code not in (INVALID_PAYLOAD, EXECUTOR_FAILED):
                 raise
+            if not payload.truncate:
+                name = "texts" if payload.tokens is None else "tokens"
+                detail = f"{name}: {error.detail}" if error.code == INVALID_PAYLOAD else error.detail
+                raise ExecutorError(error.code, detail, retryable=error.retryable) from None
         # One text is too long, and only the engine can count its tokens: send each alone, then shorter.
         vectors, tokens = [], 0
         for text in texts:
             for shortening in range(SHORTENINGS + 1):
                 try:
-                    one = await self._ask(model, [text[: max(1, len(text) >> shortening)]])
+                    one = await self._ask(model, [text[: max(1, len(text) >> shortening)]], dimensions)
                     break
                 except ExecutorError as error:
                     if shortening == SHORTENINGS or error.code not in (INVALID_PAYLOAD, EXECUTOR_FAILED):
@@ -168,9 +220,12 @@ class EmbeddingExecutor:
             tokens += one.tokens
         return Embedded(vectors, tokens)
 
-    async def _ask(self, model: str, texts: Sequence[str]) -> Embedded:
-        body = {"model": model, "input": list(texts), "encoding_format": "float"}
-        return _parse(await self._engine.post("embeddings", body), len(texts))
+    async def _ask(self, model: str, texts: Sequence[Input], dimensions: int | None = None) -> Embedded:
+        body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "float"}
+        if dimensions is not None:
+            body["dimensions"] = dimensions
+        answer = await self._engine.post("embeddings", body)
+        return await asyncio.to_thread(_parse, answer, len(texts))
 
 
 def _parse(answer: Any, expected: int) -> Embedded:

@@ -13,12 +13,13 @@ from coordinator.services.base import (
     KnownService,
     ModelName,
     Payload,
-    Result,
     Seed,
-    Strict,
     Whole,
     vram_by_model,
 )
+from coordinator.services.llm_inference.messages import MAX_TEXT, LlmMessage
+from coordinator.services.llm_inference.result import GeneratedText as GeneratedText
+from coordinator.services.llm_inference.tools import MAX_TOOLS, ResponseFormat, Tool, ToolChoice
 
 CUDA: Final = "11.8"
 VRAM_GB: Final[dict[str, int]] = {
@@ -32,31 +33,14 @@ VRAM_GB: Final[dict[str, int]] = {
     "codellama-34b": 32,
 }
 """GPU memory of the models whose needs are known; other models run on miners that offer them."""
+MAX_TOKENS: Final = 1_000_000
+"""More than any model generates: the model's context is the real limit."""
+MAX_MESSAGES: Final = 4096
+MAX_CHOICES: Final = 16
 
-Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
-Content = Annotated[str, Field(max_length=100_000)]
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-
-
-class TextPart(Strict):
-    """A part of a message, in the form of OpenAI's chat."""
-
-    type: Literal["text"]
-    text: Content
-
-
-MessageContent = Content | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
-
-
-class LlmMessage(Strict):
-    """One message of a chat."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    """developer means the same as system."""
-    content: MessageContent
-    """A text, or its parts."""
-    name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
-    """Tells participants with the same role apart, if the model's template supports names."""
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class LlmSettings(Payload):
@@ -64,8 +48,8 @@ class LlmSettings(Payload):
 
     model: ModelName = Field(examples=list(VRAM_GB), json_schema_extra=vram_by_model(VRAM_GB))
     """A model that a miner offers. x-min-vram-gb has the GPU memory of the known models in GB."""
-    max_tokens: Annotated[int, Field(ge=1, le=4096), Whole] = 256
-    """The most tokens to generate."""
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Whole] = 256
+    """The most tokens to generate, reasoning included. The model's context may end the text earlier."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     """0 always takes the likeliest token; higher is more varied."""
     top_p: Annotated[float, Field(ge=0, le=1)] = 0.9
@@ -91,9 +75,9 @@ class LlmPayload(Either, LlmSettings):
 
     prompt: Annotated[Prompt | None, NOT_NULL] = None
     """The text that the model continues, without a template."""
-    messages: Annotated[Annotated[list[LlmMessage], Field(min_length=1, max_length=256)] | None, NOT_NULL] = (
-        None
-    )
+    messages: Annotated[
+        Annotated[list[LlmMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None, NOT_NULL
+    ] = None
     """A chat that the model answers, with its own template."""
     frequency_penalty: Penalty = 0.0
     """Above 0 makes a token less likely each time it occurs."""
@@ -101,8 +85,50 @@ class LlmPayload(Either, LlmSettings):
     """Above 0 makes a token less likely once it has occurred."""
     seed: Seed | None = None
     """The same seed gives the same text on the same engine. Random by default."""
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), Whole] = 1
+    """Answers to generate; max_tokens is for each."""
+    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Bias] | None = Field(
+        None, max_length=1024
+    )
+    """Added to the logits of tokens, by their ids in the model's vocabulary."""
+    logprobs: bool = False
+    """Give the logarithm of each token's probability."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20), Whole] = 0
+    """Give as many of the likeliest tokens in each place, too; needs `logprobs`."""
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    """Functions that the model may call; chats only, as are the following."""
+    tool_choice: ToolChoice | None = None
+    """Whether the model must call a function, or this one; auto by default."""
+    parallel_tool_calls: bool | None = None
+    """Whether the model may call several functions at once."""
+    response_format: ResponseFormat | None = None
+    """JSON instead of free text."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """How much the model thinks before it answers, if it can be told."""
+    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=32)
+    """Variables of the model's template, such as `enable_thinking`, for engines that have templates."""
     stream: bool = False
     """Also send tokens as progress during generation."""
+    deltas: bool = False
+    """With `stream`: also send reasoning, calls of tools, probabilities and further answers, each as a JSON
+    text between the control character RS and a line feed (RFC 7464)."""
+
+    def contradiction(self) -> str | None:
+        if self.messages is None:
+            for name in (
+                "tools",
+                "tool_choice",
+                "response_format",
+                "reasoning_effort",
+                "chat_template_kwargs",
+            ):
+                if getattr(self, name) is not None:
+                    return f"{name}: needs messages, not a prompt"
+        if self.top_logprobs and not self.logprobs:
+            return "top_logprobs: needs logprobs"
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            return "tool_choice: needs tools"
+        return None
 
 
 class Inference(LlmSettings):
@@ -122,16 +148,6 @@ class StreamedInference(LlmSettings):
 
     def sent(self) -> dict[str, Any]:
         return {**super().sent(), "stream": True}
-
-
-class GeneratedText(Result):
-    model: Annotated[str, Field(min_length=1, max_length=100)]
-    text: str
-    """The generated text, without the prompt."""
-    finish_reason: Literal["stop", "stop_sequence", "length"]
-    """length means that max_tokens was reached. Not every engine tells stop_sequence from stop."""
-    prompt_tokens: Annotated[int, Field(ge=0)]
-    completion_tokens: Annotated[int, Field(ge=0)]
 
 
 SERVICE: Final = KnownService("llm_inference", TypeAdapter(LlmPayload), GeneratedText)

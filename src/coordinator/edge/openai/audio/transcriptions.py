@@ -6,21 +6,26 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from coordinator.domain.errors import Code
 from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.multipart import MEDIA_TYPE, is_form, read_form
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai.answers import answer, job_header, openai_responses
-from coordinator.edge.openai.errors import TAG, bad_request
+from coordinator.edge.openai.errors import NO_RETRY, TAG, bad_request
 from coordinator.edge.openai.requests import Model, OpenAIRequest
 from coordinator.edge.openai.runs import Done, Runner, RunnerOfRequest
 from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
+from coordinator.services.speech_recognition.languages import language_code
 
 SERVICE: Final = "speech_recognition"
-WHISPER_1: Final = ("large-v3", "large-v2", "large", "medium", "small", "base", "tiny")
+WHISPER_1: Final = (
+    *("large-v3", "large-v3-turbo", "turbo", "large-v2", "large", "large-v1"),
+    *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "medium", "small", "base", "tiny"),
+)
 """The models behind OpenAI's name `whisper-1`: the best of these that a live miner offers."""
 
 router = APIRouter(prefix="/audio", tags=[TAG])
@@ -30,6 +35,8 @@ class TranslationRequest(OpenAIRequest):
     """A request to translate speech into English. A form's texts get the types of the members."""
 
     model_config = ConfigDict(strict=False)
+
+    HERE: ClassVar = frozenset({"model", "response_format"})
 
     file: Annotated[str, Field(json_schema_extra={"format": "binary"}, description="The recording.")]
     model: Model
@@ -70,6 +77,13 @@ class TranslationRequest(OpenAIRequest):
         return sent
 
 
+def _code(language: str) -> str:
+    found = language_code(language)
+    if found is None:
+        raise ValueError("no language of Whisper's: give its code, such as de, or its English name")
+    return found
+
+
 class TranscriptionRequest(TranslationRequest):
     """A request to transcribe speech. As with OpenAI's Whisper, `stream` is ignored."""
 
@@ -80,7 +94,10 @@ class TranscriptionRequest(TranslationRequest):
         "timestamp_granularities": (["segment"],),
     }
 
-    language: Annotated[str, Field(pattern=r"^[a-z]{2}$")] | None = None
+    HERE: ClassVar = frozenset({"model", "response_format", "language"})
+
+    language: Annotated[str, AfterValidator(_code)] | None = None
+    """A code such as `de`, or an English name; regions, as in `pt-BR`, are left out."""
 
     def job_payload(self, model: str, task: str) -> dict[str, Any]:
         """The job's payload."""
@@ -157,6 +174,7 @@ async def _answer_speech(
     if not asked.file.startswith("blob:"):
         raise bad_request("file", "file: send the recording itself")
     model = await _model(runner, asked.model)
+    runner.know(type(asked).model_fields, {"audio_url": "file", "initial_prompt": "prompt"})
     done = await runner.run(SERVICE, model, asked.job_payload(model, task))
     match asked.response_format:
         case "json":
@@ -166,9 +184,9 @@ async def _answer_speech(
         case "text":
             text = done.result["text"] + "\n"
         case "srt":
-            text = as_srt(_subtitles(done))
+            text = as_srt(subtitles_of(done))
         case "vtt":
-            text = as_vtt(_subtitles(done))
+            text = as_vtt(subtitles_of(done))
     return Response(text, headers=job_header(done.job_id), media_type="text/plain")
 
 
@@ -184,8 +202,20 @@ async def _model(runner: Runner, name: str) -> str:
     return name
 
 
-def _subtitles(done: Done) -> list[Subtitle]:
-    return [Subtitle(s["start"], s["end"], s["text"].strip()) for s in done.result["segments"]]
+def subtitles_of(done: Done) -> list[Subtitle]:
+    """The segments; one subtitle over the whole length if the miner gave none. Raises Problem."""
+    segments, text = done.result["segments"], done.result["text"].strip()
+    if segments or not text:
+        return [Subtitle(s["start"], s["end"], s["text"].strip()) for s in segments]
+    length = done.result.get("duration_seconds", 0.0)
+    if not length:
+        raise Problem(
+            Code.INTERNAL,
+            "the miner gave no times: ask for response_format json or text",
+            headers=NO_RETRY,
+            members={"param": "response_format", "openai_code": "no_timestamps"},
+        )
+    return [Subtitle(0.0, length, text)]
 
 
 def _verbose(

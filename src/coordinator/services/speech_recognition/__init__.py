@@ -4,30 +4,45 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from coordinator.domain.matching import Constraints
 from coordinator.services.base import (
     FileRef,
     KnownService,
+    ModelName,
+    OutputFile,
     Payload,
     Result,
     ResultPart,
     Whole,
     vram_by_model,
 )
+from coordinator.services.speech_recognition.languages import ACCEPTED, known_language
 
-WhisperModel = Literal["tiny", "base", "small", "medium", "large", "large-v2", "large-v3"]
-VRAM_GB: Final[dict[WhisperModel, int]] = {
+VRAM_GB: Final[dict[str, int]] = {
     "tiny": 1,
+    "tiny.en": 1,
     "base": 1,
+    "base.en": 1,
     "small": 2,
+    "small.en": 2,
     "medium": 5,
+    "medium.en": 5,
     "large": 10,
+    "large-v1": 10,
     "large-v2": 10,
     "large-v3": 10,
+    "large-v3-turbo": 6,
+    "turbo": 6,
+    "distil-small.en": 2,
+    "distil-medium.en": 4,
+    "distil-large-v2": 6,
+    "distil-large-v3": 6,
+    "distil-large-v3.5": 6,
 }
-Language = Literal["auto", "en", "es", "fr", "de", "it", "pt", "ru", "ja", "ko", "zh"]
+"""GPU memory of Whisper's models; other models run on miners that offer them."""
+Language = Annotated[str, BeforeValidator(known_language), WithJsonSchema({"enum": list(ACCEPTED)})]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -36,10 +51,11 @@ class SpeechSettings(Payload):
 
     audio_url: FileRef
     """The recording, or a video with sound."""
-    model: WhisperModel = Field("base", json_schema_extra=vram_by_model(VRAM_GB))
-    """Larger models make fewer mistakes. x-min-vram-gb has the GPU memory of each model in GB."""
+    model: ModelName = Field("base", examples=list(VRAM_GB), json_schema_extra=vram_by_model(VRAM_GB))
+    """A model that a miner offers; larger ones make fewer mistakes. x-min-vram-gb has the GPU memory of
+    Whisper's models in GB."""
     language: Language = "auto"
-    """The spoken language; auto detects it."""
+    """The spoken language, by its code or its English name; auto detects it."""
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
     """0 always takes the likeliest words."""
     best_of: Annotated[int, Field(ge=1, le=10), Whole] = 5
@@ -60,7 +76,9 @@ class SpeechSettings(Payload):
     """Half precision: faster, and as good on GPUs."""
 
     def needs(self) -> Constraints:
-        return Constraints(min_vram_gb=VRAM_GB[self.model])
+        known = VRAM_GB.get(self.model.lower())
+        # Miners need not list Whisper's own models.
+        return Constraints(models=(self.model,)) if known is None else Constraints(min_vram_gb=known)
 
 
 class SpeechPayload(SpeechSettings):
@@ -95,6 +113,9 @@ class Transcript(Result):
     duration_seconds: Seconds | None = None
     """The length of the recording."""
     segments: list[TranscriptSegment]
+    """Where each part of the text is. An engine without times gives one segment over the whole length."""
+    outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=1)] | None = None
+    """The whole result as a JSON file, if its segments are too large for a message; they are empty then."""
 
 
 SERVICE: Final = KnownService("speech_recognition", TypeAdapter(SpeechPayload), Transcript)
