@@ -122,9 +122,11 @@ class Wanted(NamedTuple):
     """The needs of a job, normalised, and their class."""
 
     job_class: str
-    """20 hex digits over the service and the constraints."""
+    """20 hex digits over the service, the constraints, and the list price."""
     constraints: Constraints
     """Normalised."""
+    asked: str
+    """20 hex digits over the service and the constraints alone: the request of the client."""
 
 
 @functools.lru_cache(4096)
@@ -135,7 +137,8 @@ def wanted(service: str, constraints: Constraints, list_price: str | None = None
     """
     normal = normalise_constraints(constraints)
     needs = [service, normal.model_dump(exclude_none=True)]
-    return Wanted(_short_hash(needs if list_price is None else [*needs, _plain(list_price)]), normal)
+    asked = _short_hash(needs)
+    return Wanted(asked if list_price is None else _short_hash([*needs, _plain(list_price)]), normal, asked)
 
 
 def profile_of(capabilities: Capabilities, principal: str) -> str:
@@ -158,10 +161,11 @@ def unmet(service: str, wants: Constraints, has: Capabilities, list_price: str |
     reasons += _unmet_gpu(wants, has)
     if wants.cuda and (has.cuda is None or _version(has.cuda) < _version(wants.cuda)):
         reasons.append(f"needs CUDA {wants.cuda} or newer, has {has.cuda or 'none'}")
-    have = {_lower(m) for m in has.models}
-    missing = [m for m in wants.models if _lower(m) not in have]
-    if missing:
-        reasons.append(f"lacks the models {', '.join(missing)}")
+    if wants.models:
+        have = {_lower(m) for m in has.models}
+        missing = [m for m in wants.models if _lower(m) not in have]
+        if missing:
+            reasons.append(f"lacks the models {', '.join(missing)}")
     if wants.region and wants.region.lower() != (has.region or "").lower():
         reasons.append(f"must be in region {wants.region}, is in {has.region or 'none'}")
     reasons += _unmet_price(wants.max_price, has.price, list_price)
@@ -182,7 +186,7 @@ def tightness(capabilities: Capabilities) -> tuple[int, int, int]:
 def _unmet_price(max_price: str | None, asked: str | None, list_price: str | None) -> list[str]:
     limit = list_price if max_price is None else max_price
     price = list_price if asked is None else asked
-    if limit is None or price is None or Exact(price) <= Exact(limit):
+    if limit is None or price is None or price == limit or Exact(price) <= Exact(limit):
         return []
     if asked is None:
         return [f"names no price and so asks the list price of {price} a unit, the limit is {limit}"]

@@ -21,6 +21,7 @@ from coordinator.wire.limits import MAX_BODY_BYTES, MAX_CONTAINERS, MAX_VALUES
 
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 18  # always within 64 bits
+FEW_BRACKETS = 16_384  # more of them, within strings, would take milliseconds
 
 # The shape of a body's bytes. Finding numbers that may be too large in it is several times faster than in the
 # body itself: digits and the point become 0, e and E become e, bytes that may precede a number become a
@@ -43,8 +44,11 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """
     if len(body) > max_bytes:
         raise Refusal(Code.TOO_LARGE, f"the body has {len(body)} bytes; the limit is {max_bytes}")
-    # Before it is parsed: every value costs memory and time, in the parser and in each later step.
-    if has_more_values(body, MAX_VALUES, MAX_CONTAINERS):
+    # Before it is parsed: every value costs memory and time, in the parser and in each later step. Strings
+    # are looked at only where the plain counts, which can only be too high, leave a doubt.
+    brackets = body.count(b"[") + body.count(b"{")
+    doubtful = brackets > MAX_CONTAINERS or brackets + body.count(b",") > MAX_VALUES
+    if doubtful and has_more_values(body, MAX_VALUES, MAX_CONTAINERS):
         raise Refusal(
             Code.TOO_LARGE,
             f"the body has more than {MAX_VALUES} values, or more than {MAX_CONTAINERS} arrays and objects; "
@@ -58,22 +62,29 @@ def parse_json(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Any:
     # Faults are rare and cheap to rule out in the raw bytes; only suspicious values are walked.
     if _UNSTORABLE.search(body) or _RISKY_NUMBER.search(b":" + body.translate(_SHAPE, b"+-")):
         _check_storable(value, MAX_DEPTH)
-    elif body.count(b"[") + body.count(b"{") > MAX_DEPTH and _may_be_deep(body):
+    elif brackets > MAX_DEPTH and _may_be_deep(body, brackets):
         _check_depth(value, MAX_DEPTH)
     return value
 
 
-def _may_be_deep(body: bytes) -> bool:
+def _may_be_deep(body: bytes, brackets: int) -> bool:
     """Whether the brackets allow for too many levels; most large bodies are arrays, wide and not deep.
 
-    Each pass removes the innermost pairs, which is far faster than a walk through the value.
+    Brackets within strings can only cause a false yes, so strings are removed only then.
     """
-    brackets = outside_strings(body).translate(None, _NO_BRACKETS)
+    if brackets <= FEW_BRACKETS and _is_shallow(body):
+        return False
+    return not _is_shallow(outside_strings(body))
+
+
+def _is_shallow(text: bytes) -> bool:
+    """Each pass removes the innermost pairs, which is far faster than a walk through the value."""
+    brackets = text.translate(None, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
         if not brackets:
-            return False
+            return True
         brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    return bool(brackets)
+    return not brackets
 
 
 def _check_depth(value: Any, depth: int) -> None:

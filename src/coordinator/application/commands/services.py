@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.names import Names
-from coordinator.application.payloads.large_documents import LARGE_BYTES, LargeDocuments
+from coordinator.application.payloads.large_documents import LargeDocuments
 from coordinator.application.payloads.schemas import check_spec
 from coordinator.application.ports import Intent, LogUnavailable
 from coordinator.domain.decision import Context, Decision
@@ -59,7 +59,7 @@ class ServiceCommands(Handler[EntryDetails]):
         fault = None
         # Each start registers the whole catalogue; the schemas of registered entries were checked before.
         if entry is None or entry.spec != command.spec:
-            fault = await self._large.run(LARGE_BYTES, check_spec, command.spec)
+            fault = await self._large.run(check_spec, command.spec)
         details = EntryDetails(names, fault)
         return Prepared(intent, self, service_stream(command.spec.id), details, writes=streams)
 

@@ -21,15 +21,13 @@ T = TypeVar("T")
 
 
 class LargeDocuments:
-    """Runs functions on documents: small ones at once, large ones in the thread."""
+    """Runs functions on documents of LARGE_BYTES and more in its thread."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="large-documents")
 
-    async def run(self, size: int, function: Callable[..., T], *arguments: Any) -> T:
-        """The result of this function on a document of about `size` bytes; raises its exceptions."""
-        if size < LARGE_BYTES:
-            return function(*arguments)
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The result of this function; raises its exceptions."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 

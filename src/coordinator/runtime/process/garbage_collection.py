@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 THRESHOLDS = (50_000, 20, 20)
-LARGE_BYTES = 256 * 1024
-"""Blocks of this size get pages of their own, which the system has back once they are freed."""
+LARGE_BYTES = 1024 * 1024
+"""Blocks of this size get pages of their own, which the system has back once they are freed. New pages cost
+twenty times as much as memory that is at hand, so the blocks of ordinary batches are smaller."""
 _M_MMAP_THRESHOLD = -3  # from malloc.h
 
 

@@ -6,12 +6,15 @@ from typing import Literal, NamedTuple
 
 from coordinator.domain.errors import Refusal
 from coordinator.domain.job import KnownJob
+from coordinator.domain.matching import Wanted
 from coordinator.domain.miner import MinerState
 
 
 class PreparedSubmit(NamedTuple):
     """The details of a submit that don't depend on states."""
 
+    wanted: Wanted
+    """The job's class, by the version in `checked`."""
     payload_digest: str
     fingerprint: str
     refs: frozenset[str]

@@ -23,7 +23,7 @@ from coordinator.application.commands.jobs.details import (
 )
 from coordinator.application.commands.jobs.statements import seal, statement_fault, verify_statement
 from coordinator.application.commands.names import Names
-from coordinator.application.payloads.large_documents import LargeDocuments, rough_json
+from coordinator.application.payloads.large_documents import LARGE_BYTES, LargeDocuments, rough_json
 from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
@@ -171,22 +171,23 @@ class JobCommands(Handler[Details]):
             key = f"\x1fmessage\x1f{intent.message_id}"
         stream = job_stream(intent.principal.name, key) if key is not None else self._ids.uuid7()
         rough = rough_json(command.payload)
-        checked, fault = await self._check_payload(command, rough)
+        entry, fault = await self._check_payload(command, rough)
         is_repeat = False
         # A repeat is answered whatever the registry says by now, and stores nothing.
         if key is not None and (fault is not None or len(rough) > MAX_INLINE_BYTES):
             is_repeat = (await self._states((stream,), fresh=True))[stream] is not None
         if fault is not None and not is_repeat:
             raise fault
-        body = await self._large.run(len(rough), _canonical, command.payload)
+        body = await self._canonical(command.payload, rough)
         salt = self._ids.salt()
-        # The class as the client sent it: a repeat is the same request, whatever the list price is by then.
-        job_class = wanted(service, command.constraints).job_class
+        wants = wanted(service, command.constraints, None if entry is None else entry.spec.list_price())
         details = PreparedSubmit(
+            wanted=wants,
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
-            fingerprint=self._fingerprint(stream, command, job_class, body),
+            # Of the request alone: a repeat is the same request, whatever the list price is by then.
+            fingerprint=self._fingerprint(stream, command, wants.asked, body),
             refs=references_of(body),
-            checked=checked,
+            checked=None if entry is None else entry.version,
             size=len(body),
         )
         return Prepared(
@@ -199,8 +200,15 @@ class JobCommands(Handler[Details]):
             assume_new=not is_repeat,
         )
 
-    async def _check_payload(self, command: JobSubmit, rough: bytes) -> tuple[int | None, Refusal | None]:
-        """The version of the service whose schema the payload fits, or the payload's fault.
+    async def _canonical(self, document: dict[str, Any], rough: bytes) -> bytes:
+        if len(rough) < LARGE_BYTES:
+            return _canonical(document)
+        return await self._large.run(_canonical, document)
+
+    async def _check_payload(
+        self, command: JobSubmit, rough: bytes
+    ) -> tuple[RegisteredService | None, Refusal | None]:
+        """The registry entry whose schema the payload fits, or the payload's fault.
 
         A fault by the entry in memory is looked for once more in a fresh one. Raises LogUnavailable.
         """
@@ -215,9 +223,12 @@ class JobCommands(Handler[Details]):
             if service is seen:
                 break
             seen = service
-            fault = await self._large.run(len(rough), self._schemas.check, service, command.payload, rough)
+            if len(rough) < LARGE_BYTES:
+                fault = self._schemas.check(service, command.payload, rough)
+            else:
+                fault = await self._large.run(self._schemas.check, service, command.payload, rough)
             if fault is None:
-                return service.version, None
+                return service, None
         return None, fault
 
     # --- a result -------------------------------------------------------------------------------------------
@@ -273,7 +284,7 @@ class JobCommands(Handler[Details]):
         if lease.kind == "ended":  # the decision says why it is too late
             return Prepared(intent, self, job_id, PreparedResult(), reads)
         verify_statement(verifier, command)
-        body = await self._large.run(len(rough), _canonical, command.result)
+        body = await self._canonical(command.result, rough)
         salt = bytes.fromhex(command.result_salt)
         if hashlib.sha256(salt + body).hexdigest() != command.statement["result_digest"]:
             raise Refusal(
@@ -297,7 +308,9 @@ class JobCommands(Handler[Details]):
         service = await self._services.of(job.service, job.service_version)
         if service is None:
             return None
-        return await self._large.run(len(rough), self._schemas.check_result, service, result, rough)
+        if len(rough) < LARGE_BYTES:
+            return self._schemas.check_result(service, result, rough)
+        return await self._large.run(self._schemas.check_result, service, result, rough)
 
     def _fingerprint(self, stream: UUID, command: JobSubmit, job_class: str, body: bytes) -> str:
         """Tells a repeat from another request with the same idempotency key, and readers of the log nothing.
@@ -330,7 +343,9 @@ class JobCommands(Handler[Details]):
                     fault = self._schemas.check(service, command.payload, rough_json(command.payload))
                     if fault is not None:
                         self._quotas.job_decided(principal.name, prepared.stream)
-                list_price = None if service is None else service.spec.list_price()
+                wants = details.wanted
+                if service is not None and service.version != details.checked:
+                    wants = wanted(command.service, command.constraints, service.spec.list_price())
                 return decide(
                     state,
                     command,
@@ -339,7 +354,7 @@ class JobCommands(Handler[Details]):
                         principal,
                         prepared.stream,
                         service,
-                        wanted(command.service, command.constraints, list_price),
+                        wants,
                         details.payload_digest,
                         details.fingerprint,
                         fault,
