@@ -248,6 +248,25 @@ def test_every_statement_is_tested_here() -> None:
     assert [name for name in sorted(ours) if f'"{name.removesuffix("_reach")}"' not in text] == []
 
 
+def test_standings_of_some_principals(database: Database) -> None:
+    """The standings of the principals that are asked for, by service; those of others are left out."""
+
+    def row(principal: str, service: str, slots: int) -> dict[str, Any]:
+        counts = ("completed", "failed", "lost", "too_slow", "released", "unclaimed", "streak")
+        more = ("quarantines", "since_bad", "usual_ms")
+        texts = {"quarantine": "", "reason": "because", "recent_json": "[]"}
+        numbers = dict.fromkeys((*counts, *more), 1)
+        return {"principal": principal, "service": service, "slots": slots, **numbers, **texts}
+
+    with database.transaction() as tables:
+        tables.put("standings", [row("a", "s2", 2), row("a", "s1", 1), row("b", "s1", 3), row("c", "s1", 4)])
+        found = tables.query("read_standings", principals=["a", "c"])
+    assert [("a", "s1", 1), ("a", "s2", 2), ("c", "s1", 4)] == [
+        (r["principal"], r["service"], r["slots"]) for r in found
+    ]
+    assert ("because", 1) == (found[0]["reason"], found[0]["completed"])
+
+
 def test_the_backlog_is_what_waits(database: Database) -> None:
     """How many jobs are queued, and the age of the oldest; none at all is nothing and null."""
     with database.transaction() as tables:
