@@ -61,8 +61,10 @@ LOG = "stored_events"
         ("DELETE FROM receipts", "receipt is not the log's"),
         ("UPDATE payloads SET body = X'7B7D' WHERE kind = 'result'", "the stored result"),
         (
-            "INSERT INTO open_work SELECT job_id, 1, '', '', 0, 0, '', '', 0, 0, NULL, NULL, '', '' "
-            + "FROM jobs",
+            (
+                "INSERT INTO open_work SELECT job_id, 1, '', '', 0, 0, '', '', 0, 0, NULL, NULL, '', '' "
+                "FROM jobs"
+            ),
             "open_work",
         ),
     ],
