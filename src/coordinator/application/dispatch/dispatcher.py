@@ -9,17 +9,16 @@ into the queue and is offered again, to another profile if possible.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import assert_never
 from uuid import UUID
 
 import structlog
-from pydantic_core import from_json
 
 from coordinator.application.background import Background
 from coordinator.application.dispatch.fair_queue import Lane, QueuedWork
 from coordinator.application.dispatch.fleet import Profile, Rooms, Session
+from coordinator.application.dispatch.offers import offer_of, private_offer
 from coordinator.application.dispatch.open_work import Hint, OpenWork, RunningAttempt
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.dispatch.standing import Standing
@@ -279,7 +278,7 @@ class Dispatcher(FollowerBase):
         self, profile: Profile, work: QueuedWork, stored: StoredPayload | None, *, withholds_payload: bool
     ) -> Offer | None:
         token = self._tokens.token(work.job_id, work.attempt, profile.id)
-        return _private_offer(work, token) if withholds_payload else _offer(work, stored, token)
+        return private_offer(work, token) if withholds_payload else offer_of(work, stored, token)
 
     # --- commands -------------------------------------------------------------------------------------------
     def _send_commands(self, now: float) -> None:
@@ -369,44 +368,3 @@ def _apply_sessions(tables: Tables, events: Sequence[Recorded]) -> None:
 
 def _from_row(row: Row) -> QueuedWork:
     return QueuedWork(*(row[name] for name in QueuedWork._fields))
-
-
-def _private_offer(work: QueuedWork, token: str) -> Offer:
-    return Offer(
-        job_id=UUID(work.job_id),
-        attempt=work.attempt,
-        token=token,
-        service=work.service,
-        private=True,
-        payload_salt="",
-        payload_digest=work.payload_digest,
-        timeout_seconds=work.timeout_seconds,
-        expires_at=work.expires_at,
-        client=work.client,
-        traceparent=work.traceparent or None,
-    )
-
-
-def _offer(work: QueuedWork, stored: StoredPayload | None, token: str) -> Offer | None:
-    """None if the payload was erased: no miner can run the job any more, and it expires."""
-    if stored is None:
-        return None
-    body = from_json(stored.body)
-    # The digest tells a payload from a reference to a blob. The form of the body does not: a client may send
-    # a payload of the same form.
-    is_payload = hashlib.sha256(stored.salt + stored.body).hexdigest() == work.payload_digest
-    blob = None if is_payload else body["blob"]
-    return Offer(
-        job_id=stored.job_id,
-        attempt=work.attempt,
-        token=token,
-        service=work.service,
-        payload=None if blob else body,
-        payload_blob=blob,
-        payload_salt=stored.salt.hex(),
-        payload_digest=work.payload_digest,
-        timeout_seconds=work.timeout_seconds,
-        expires_at=work.expires_at,
-        client=work.client,
-        traceparent=work.traceparent or None,
-    )
