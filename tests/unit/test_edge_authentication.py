@@ -73,6 +73,7 @@ GUARDED = [
     ("POST", "/v1/services/ffmpeg/transcode"),
     ("POST", "/v1/services/blender/render"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
     ("POST", "/v1/completions"),
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/audio/transcriptions"),
