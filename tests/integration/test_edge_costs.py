@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.receipt import verify_receipt
+from coordinator.domain.miner import miner_stream
+from coordinator.runtime.signing import signing_key
 from tests.integration.edge_bench import Bench
 
 LARGE = "x" * 70_000
@@ -129,13 +132,20 @@ async def test_prices_end_at_the_list_price_and_units_at_the_limit(any_edge: Ben
     usual = (await edge.submit(edge.alice, service="numbers", payload={"a": [1, 2]}))["job_id"]
     offer = await edge.poll("other-rig")
     assert usual == offer["job_id"]
+    tokens = OfferTokens(signing_key(edge.coordinator.settings))
     for name, job, reason in (
         ("rig", usual, None),
         ("rig", free, "asks 999999999999 a unit, the limit is 0"),
         ("other-rig", free, "names no price and so asks the list price of 0.5 a unit, the limit is 0"),
     ):
-        claim = await edge.miner(name).post(f"/v1/miners/{job}/start", json={"attempt": 1})
+        without = await edge.miner(name).post(f"/v1/miners/{job}/start", json={"attempt": 1})
+        miner = await edge.coordinator.bus.state(miner_stream(name))
+        token = tokens.token(job, 1, miner.registered.profile)
+        body = {"attempt": 1, "token": token}
+        claim = await edge.miner(name).post(f"/v1/miners/{job}/start", json=body)
         if reason is not None:
+            # Without the token of an offer it learns nothing of the job.
+            assert (403, "NOT_OFFERED") == await code(without)
             assert (409, "NOT_CAPABLE") == await code(claim)
             assert reason in claim.json()["detail"]
     await asyncio.sleep(0.06)  # three times the limit of units

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
-from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Session
-from coordinator.application.dispatch.standing import WINDOW_SECONDS
+from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Rooms, Session
+from coordinator.application.dispatch.standing import NEWCOMER_TOTAL, WINDOW_SECONDS
 from coordinator.domain.matching import Capabilities, Gpu, Needs
 
 CPU = Capabilities(services=("checksum",))
@@ -72,6 +72,22 @@ def test_slots_that_end_together_do_not_look_like_quick_ones() -> None:
     _, profile = fleet_of(session("a", 20))
     profile.completions.add(20, 10.0)
     assert profile.room(10.01) == 40
+
+
+def test_the_services_of_a_newcomer_share_one_room() -> None:
+    """Many services are not many slots: of all that it has completed nothing of, it gets a few in all."""
+    services = tuple(f"service_{n}" for n in range(20))
+    able = Capabilities(services=services)
+    fleet, profile = fleet_of(session("a", 40), capabilities=able)
+    fleet.register("q", able, session("b", 40))  # it is not alone, so that it is a newcomer
+    rooms = Rooms(fleet, profile, 0.0)
+    taken = 0
+    for service in services:
+        while rooms[service] > 0:
+            rooms[service] -= 1
+            taken += 1
+    assert NEWCOMER_TOTAL == taken
+    assert all(rooms[service] == 0 for service in services)
 
 
 def test_a_profile_without_live_miners_gets_no_offers() -> None:

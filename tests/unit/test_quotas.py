@@ -124,6 +124,17 @@ async def test_a_repeat_uses_nothing_and_is_answered_when_the_queue_is_full() ->
     assert await send(bench, submit("two"), submit("three")) == ["accepted"] * 2
 
 
+async def test_repeats_in_one_array_do_not_give_back_the_places_of_first_submits() -> None:
+    """Each key twice in one array: as many jobs as there is room for, and their repeats; no more."""
+    bench = await a_bench(queued_jobs=3)
+    twice = [submit(f"job-{n // 2}") for n in range(20)]
+    assert await send(bench, *twice) == ["accepted"] * 6 + ["QUEUE_FULL"] * 14
+    # A refused repeat gives back nothing either, also at once after the batch.
+    other = submit("job-0", payload={"text": "another"})
+    assert await send(bench, other, submit("job-9")) == ["IDEMPOTENCY_MISMATCH", "QUEUE_FULL"]
+    assert 3 == bench.quotas.usage_of("alice").queued_jobs
+
+
 async def test_a_cancelled_job_gives_its_place_back_at_once() -> None:
     """The next submit has room, even in the same array."""
     bench = await a_bench(queued_jobs=1)

@@ -38,7 +38,17 @@ from coordinator.wire.topology import (
 
 DELIVERY_COUNT = "x-delivery-count"
 
-NOT_REPEATABLE: Final = frozenset({"miner.register", "service.register", "service.revise", "service.retire"})
+NOT_REPEATABLE: Final = frozenset(
+    {
+        "miner.register",
+        "service.register",
+        "service.revise",
+        "service.retire",
+        "quota.set",
+        "standing.quarantine",
+        "standing.release",
+    }
+)
 """Commands whose repeat, long after, would change something: they carry a moment. Others name a session, an
 attempt or a job, or end something for good."""
 MAX_AGE_MS: Final = 15 * 60_000

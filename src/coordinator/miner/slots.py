@@ -260,6 +260,9 @@ class Slots:
         self._remember(attempt)
         if answer["status"] == "accepted":
             self._log_outcome(attempt, kind, fields)
+        elif code == "INVALID_RESULT":
+            # The result broke the service's output schema, which has ended the attempt.
+            self._log.error("result_refused", code=code, detail=answer.get("detail"), **_names(attempt))
         elif kind == "job.complete" and code not in NOT_OURS:
             # The attempt is still ours, but this result will never be accepted.
             self._log.error("result_refused", code=code, detail=answer.get("detail"), **_names(attempt))

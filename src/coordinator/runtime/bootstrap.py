@@ -109,8 +109,8 @@ def connect(
         feed, event_log, adapters.database, quotas, watermarks, adapters.leadership
     )
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
-    private = PrivatePayloads(bus.state, payloads.of, all_services=settings.private_payloads)
     services = ServiceVersions(event_log, bus.states)
+    private = PrivatePayloads(bus.state, payloads.of, services.of, all_services=settings.private_payloads)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
         JobCommands(key, names, blobs, references, schemas, ids, bus.states, services, quotas, private),

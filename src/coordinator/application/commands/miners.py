@@ -77,6 +77,7 @@ class MinerCommands(Handler[None]):
         """A refused miner counts for nothing."""
         command = prepared.intent.command
         if isinstance(command, MinerRegister):
+            self._quotas.catch_up()
             self._quotas.miner_decided(prepared.intent.principal.name, command.miner_id)
 
     def answer(self, prepared: Prepared[None], state: MinerState) -> dict[str, Any]:

@@ -21,6 +21,7 @@ STILL_GOOD: Final = frozenset(
     {
         Code.SESSION_NOT_LIVE,
         Code.MINER_DRAINING,
+        Code.RATE_LIMITED,
         # The coordinator's own faults.
         Code.UNAVAILABLE,
         Code.INTERNAL,
@@ -120,13 +121,22 @@ async def claim(
     answer: Answer | None = None
     try:
         [answer] = await gateway.handle([Intent(command, principal)])
+        if taken.offer.private and _in_doubt(answer):
+            # It may be in the log, and only its payload out of reach: a repeat finds out.
+            [answer] = await gateway.handle([Intent(command, principal)])
+            if _in_doubt(answer):
+                await release(gateway, principal, session, taken.offer)
     finally:
         await settle(taken, answer)
     if isinstance(answer, Accepted):
         return answer
     if answer.code in STILL_GOOD:
-        raise Refusal(answer.code, answer.detail)
+        raise Refusal(answer.code, answer.detail, retry_after=answer.retry_after)
     return None
+
+
+def _in_doubt(answer: Answer) -> bool:
+    return isinstance(answer, Refused) and answer.code in (Code.UNAVAILABLE, Code.INTERNAL)
 
 
 async def release(gateway: Gateway, principal: Principal, session: Online, offer: Offer) -> None:

@@ -141,6 +141,10 @@ class Dispatcher(FollowerBase):
         for lane in [self.work.fair_queue.lane(key) for key in keys]:
             self._load_lane(tables, lane, 0)
 
+    def stand_by(self) -> None:
+        if self.offers is not None:
+            self.offers.works()  # another process offers now
+
     async def act(self, events: Sequence[Recorded]) -> None:
         unknown = self.work.unknown(events)
         found = await asyncio.to_thread(self._find, unknown) if unknown else []

@@ -247,10 +247,20 @@ class Fleet:
         alone = self.is_alone(profile.principal, service)
         standing = self.standing_of(profile, service)
         if not standing.completed and not alone:
-            # Many services must not make a newcomer many slots.
-            known = self._of_principal[profile.principal]
-            room = min(room, NEWCOMER_TOTAL - sum(s.outstanding for s in known if not s.completed))
+            room = min(room, self.newcomer_room(profile.principal))
         return max(0, min(room, standing.room(now, alone=alone, disputes=disputes)))
+
+    def newcomer_room(self, principal: str) -> int:
+        """The number of offers that it may get of all services of which it has completed nothing.
+
+        Many services must not make a newcomer many slots.
+        """
+        known = self._of_principal.get(principal, ())
+        return NEWCOMER_TOTAL - sum(s.outstanding for s in known if not s.completed)
+
+    def is_newcomer(self, profile: Profile, service: str) -> bool:
+        """Whether the profile's principal has completed nothing of a service that others serve, too."""
+        return not (self.standing_of(profile, service).completed or self.is_alone(profile.principal, service))
 
     def takes_any(self, profile: Profile, now: float) -> bool:
         """Whether the profile may get an offer of any service."""
@@ -307,17 +317,40 @@ class Fleet:
 
 
 class Rooms(dict[str, int]):
-    """By service: the number of offers that a profile may still get; computed on demand."""
+    """By service: the number of offers that a profile may still get; computed on demand.
+
+    The services in which it is a newcomer share one room.
+    """
 
     def __init__(self, fleet: Fleet, profile: Profile, now: float) -> None:
         super().__init__()
         self._fleet = fleet
         self._profile = profile
         self._now = now
+        self._shared: dict[str, int] = {}
+        """The rooms of the services in which the profile is a newcomer."""
+        self._left = 0
+        """What these may get together."""
 
     def __missing__(self, service: str) -> int:
-        room = self[service] = self._fleet.room(self._profile, service, self._now)
+        if service in self._shared:
+            return max(0, min(self._shared[service], self._left))
+        room = self._fleet.room(self._profile, service, self._now)
+        if self._fleet.is_newcomer(self._profile, service):
+            if not self._shared:
+                self._left = self._fleet.newcomer_room(self._profile.principal)
+            self._shared[service] = room
+            return max(0, min(room, self._left))
+        super().__setitem__(service, room)
         return room
+
+    def __setitem__(self, service: str, room: int) -> None:
+        if service not in self._shared:
+            super().__setitem__(service, room)
+            return
+        taken = self[service] - room
+        self._shared[service] -= taken
+        self._left -= taken
 
 
 def _rank(profile: Profile) -> tuple[bool, tuple[int, int, int], int]:

@@ -73,6 +73,9 @@ class Follower(Protocol):
     async def act(self, events: Sequence[Recorded]) -> None:
         """Act on committed events, before the position moves, so at least once."""
 
+    def stand_by(self) -> None:
+        """This process does not lead, from now on until the next `take_over`. On the event loop."""
+
     def gather(self) -> None:
         """All events acted on are about to be applied. On the event loop."""
 
@@ -96,6 +99,9 @@ class FollowerBase:
     hurried = False
 
     def take_over(self, tables: Tables) -> None:
+        return None
+
+    def stand_by(self) -> None:
         return None
 
     async def act(self, events: Sequence[Recorded]) -> None:
@@ -294,6 +300,7 @@ class FollowerRunner:
         while True:
             if self.status != "standby":
                 self.status, self._changed_at = "standby", time.monotonic()
+                self.follower.stand_by()
             self._watermarks.leads(name, here=False)
             if self.position > reached:
                 delay, reached = RETRY_SECONDS, self.position
@@ -317,6 +324,7 @@ class FollowerRunner:
                 delay = min(2 * delay, LONGEST_RETRY_SECONDS)
             except Exception as error:
                 self.status, self.error = "failed", f"{type(error).__name__}: {error}"
+                self.follower.stand_by()
                 log.exception("stopped at an event that it can't apply", follower=name, after=self.position)
                 await self._leadership.release(name)
                 return

@@ -91,6 +91,10 @@ class Timers(FollowerBase):
         self._listening_since = self._clock.monotonic()
 
     # --- tables ---------------------------------------------------------------------------------------------
+    def stand_by(self) -> None:
+        if self._clock_part is not None:
+            self._clock_part.works()
+
     def take_over(self, tables: Tables) -> None:
         self.restart_silence()
         self._last_tick = self._clock.monotonic()

@@ -31,11 +31,16 @@ class PrivatePayloads:
         self,
         state_of: Callable[[UUID], Awaitable[Any]],
         payloads_of: Callable[[Collection[UUID]], Awaitable[Mapping[UUID, StoredPayload]]],
+        version_of: Callable[[str, int], Awaitable[RegisteredService | None]],
         *,
         all_services: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`state_of`: an aggregate's state, fresh from the log. `all_services`: every service is private."""
+        """`state_of`: an aggregate's state, fresh from the log. `version_of(service, version)`: an entry.
+
+        `all_services`: every service is private.
+        """
+        self._version_of = version_of
         self._state_of = state_of
         self._payloads_of = payloads_of
         self._all = all_services
@@ -59,7 +64,10 @@ class PrivatePayloads:
         Raises LogUnavailable.
         """
         if not await self.is_private(job.job.service):
-            return {}
+            # The offer may be older than the entry of now.
+            entry = await self._version_of(job.job.service, job.job.service_version)
+            if entry is None or not entry.spec.private:
+                return {}
         job_id = job.job.job_id
         stored = (await self._payloads_of([job_id])).get(job_id)
         if stored is None:

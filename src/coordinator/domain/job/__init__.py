@@ -3,6 +3,7 @@
 `commands` and `events` are its messages, `state` has its states, `decide` the rules.
 """
 
+from coordinator.domain.job.attempt import not_offered
 from coordinator.domain.job.commands import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_TTL_SECONDS,
@@ -116,5 +117,6 @@ __all__ = [
     "is_job_event",
     "job_stream",
     "no_service",
+    "not_offered",
     "state_after",
 ]

@@ -36,15 +36,12 @@ def claim(state: Queued, command: AttemptCommand, context: AttemptContext | Comp
     if context.now >= state.job.expires_at:
         raise Refusal(Code.CONFLICT_STATE, "the job's time to live is over; drop the offer")
     miner = live_session(context.miner, command)
+    if not context.offered:  # first: the reasons below tell about the job
+        raise not_offered()
     capabilities = miner.registered.capabilities
     reasons = unmet(state.job.service, state.job.constraints, capabilities, state.job.list_price)
     if reasons:
         raise Refusal(Code.NOT_CAPABLE, "this miner " + "; ".join(reasons))
-    if not context.offered:
-        raise Refusal(
-            Code.NOT_OFFERED,
-            "this attempt was not offered to this miner's profile; claim with the token of the offer",
-        )
     return JobStarted(
         at=context.now,
         by=context.principal.name,
@@ -138,3 +135,11 @@ def too_late(state: KnownJob, attempt: int) -> Refusal:
 
 def already_final(state: KnownJob) -> Refusal:
     return Refusal(Code.CONFLICT_STATE, f"the job is {STATE_NAMES[type(state)]}, which is final")
+
+
+def not_offered() -> Refusal:
+    """The refusal of a claim without the token of the offer."""
+    return Refusal(
+        Code.NOT_OFFERED,
+        "this attempt was not offered to this miner's profile; claim with the token of the offer",
+    )

@@ -51,7 +51,9 @@ WAITING_MESSAGES: Final = 64
 MAX_READY: Final = 256
 
 TAKE_SECONDS: Final = 30.0
-_NOT_HELD: Final = frozenset({Code.STALE_ATTEMPT, Code.CONFLICT_STATE, Code.JOB_NOT_FOUND})
+_NOT_HELD: Final = frozenset(
+    {Code.STALE_ATTEMPT, Code.CONFLICT_STATE, Code.JOB_NOT_FOUND, Code.INVALID_RESULT}
+)
 _LOG_UNAVAILABLE: Final = Refusal(Code.UNAVAILABLE, "the log is out of reach; send it again later")
 
 

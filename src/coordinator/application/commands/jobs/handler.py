@@ -60,6 +60,7 @@ from coordinator.domain.job import (
     decide,
     job_stream,
     no_service,
+    not_offered,
 )
 from coordinator.domain.matching import wanted
 from coordinator.domain.messages import Command, Millis
@@ -268,6 +269,9 @@ class JobCommands(Handler[Details]):
                 leases.append(refusal)
                 continue
             assert state is not None
+            if kind == "due" and not isinstance(state, Running) and not self._offered(state, command, miner):
+                leases.append(not_offered())
+                continue
             leases.append(Place(kind, state, miner))
         return leases
 
@@ -334,9 +338,11 @@ class JobCommands(Handler[Details]):
                 service = state_of(prepared.reads[0])
                 fault = details.reference_fault
                 is_new = fault is None and state is None and service is not None
-                if state is not None:
-                    self._quotas.job_decided(principal.name, prepared.stream)  # a repeat uses nothing
-                elif is_new:
+                if state is not None and state.job.at != now:
+                    # A repeat uses nothing, and its first submit is counted by then.
+                    self._quotas.catch_up()
+                    self._quotas.job_decided(principal.name, prepared.stream)
+                if is_new:
                     size, priority = details.size, command.priority
                     fault = self._quotas.reserve_job(principal, prepared.stream, size, priority)
                 if is_new and fault is None and service.version != details.checked:  # revised a moment ago
@@ -416,8 +422,9 @@ class JobCommands(Handler[Details]):
         return Accepted(answer.position, body)
 
     def refused(self, prepared: Prepared[Details]) -> None:
-        """A refused job uses nothing."""
+        """A refused job uses nothing; a first submit with the same key is counted by then."""
         if isinstance(prepared.intent.command, JobSubmit):
+            self._quotas.catch_up()
             self._quotas.job_decided(prepared.intent.principal.name, prepared.stream)
 
 
