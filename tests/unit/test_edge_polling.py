@@ -73,6 +73,7 @@ async def test_a_stale_offer_is_dropped_and_the_next_one_taken(code: Code) -> No
     [
         (Code.SESSION_NOT_LIVE, 409),
         (Code.MINER_DRAINING, 409),
+        (Code.RATE_LIMITED, 429),
         (Code.UNAVAILABLE, 503),
         (Code.INTERNAL, 500),
     ],
@@ -85,6 +86,24 @@ async def test_an_offer_that_is_still_good_goes_back(code: Code, status: int) ->
         answer = await http.post("/v1/miners/poll", json={})
     assert (answer.status_code, answer.json()["code"]) == (status, code.value)
     assert queues.settled == ["back"]
+
+
+async def test_a_private_claim_in_doubt_is_repeated_and_otherwise_released() -> None:
+    """The claim may be in the log and its payload out of reach: a repeat finds out, else it is released."""
+    private = an_offer().model_copy(update={"private": True})
+    doubt = Refused(Code.UNAVAILABLE, "the payload is out of reach")
+    cases: list[tuple[list[Accepted | Refused], str, int]] = [
+        ([doubt, CLAIMED], "done", 200),
+        ([doubt, doubt, CLAIMED], "back", 503),
+    ]
+    for answers, settled, status in cases:
+        gateway, queues = FakeGateway(), FakeQueues(private)
+        gateway.answer = in_turn(*answers)
+        async with browsing(polling(gateway, queues), RIG) as http:
+            answer = await http.post("/v1/miners/poll", json={"max_wait_seconds": 0})
+        assert (status, [settled]) == (answer.status_code, queues.settled)
+        sent = [type(intent.command).__name__ for intent in gateway.intents]
+        assert ["JobStart", "JobStart", "JobRelease"][: len(answers)] == sent
 
 
 @pytest.mark.parametrize("wait", [0, 0.02])

@@ -37,7 +37,8 @@ def test_a_part_fails_until_it_works_and_a_quick_repair_is_still_seen() -> None:
     assert (["full"], ["set"]) == (health.reasons(), health.warnings())
     log.works()
     assert [] == health.reasons()
-    log.failed_and_mended("missing")
+    log.fails("missing")
+    log.works()
     assert ["missing"] == health.reasons()
     ticks.now += 2
     assert [] == health.reasons()

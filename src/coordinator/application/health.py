@@ -66,11 +66,6 @@ class Part:
             return self._mended[0]
         return None
 
-    @property
-    def failing_seconds(self) -> float:
-        """How long it has been failing."""
-        return 0.0 if self._failing is None else self._monotonic() - self._failing[1]
-
     def idle_for(self, seconds: float) -> bool:
         """Whether its last success is longer ago."""
         return self._monotonic() - self.worked_at > seconds
@@ -98,11 +93,6 @@ class Part:
             log.warning("health.failing", part=self.name, reason=reason, detail=detail)
         elif self._failing[0] != reason:
             self._failing = (reason, self._failing[1])
-
-    def failed_and_mended(self, reason: str) -> None:
-        """It had failed, and was mended in the same moment."""
-        self.fails(reason)
-        self.works()
 
 
 class ProbeFailed(Exception):

@@ -1,7 +1,8 @@
 """Private payloads: withheld from offers, handed out with the answer to the claim.
 
-Miners that registered alike share a work queue, so every one of them can read an offer. An offer of private
-work has no payload and no salt (with the salt, guesses of a short payload could be tried on its digest).
+The miners of one key that registered alike share a work queue, and where miners share a user of the broker,
+every one of them can read every offer. An offer of private work has no payload and no salt (with the salt,
+guesses of a short payload could be tried on its digest).
 """
 
 from __future__ import annotations
