@@ -231,3 +231,36 @@ def test_a_service_is_registered_revised_and_retired(idle: Coordinator) -> None:
     listed = idle.run("service", "versions", "echo", "--json").json()["items"]
     assert [item["change"] for item in listed] == ["registered", "revised", "retired"]
     assert idle.run("service", "revise", "{}").code == 2
+
+
+def test_the_history_of_a_job(coordinator: Coordinator) -> None:
+    """`job history` tells each event in a sentence, as JSON with its facts."""
+    job_id = coordinator.submit("told")
+    coordinator.run("job", "result", job_id, "--wait")
+    told = coordinator.run("job", "history", job_id, "--json").json()
+    assert ["job.submitted.v1", "job.started.v1", "job.completed.v1"] == [e["type"] for e in told["entries"]]
+    assert "COMPLETED" == told["state"]
+    assert job_id == told["entries"][0]["event"]["job_id"]
+    shown = coordinator.run("job", "history", job_id)
+    assert 0 == shown.code
+    assert "asked for checksum (version 1)" in shown.out
+    assert "delivered the result" in shown.out
+    assert "JOB_NOT_FOUND" == json.loads(coordinator.run("job", "history", NO_JOB, "--json").err)["code"]
+
+
+def test_time_travel(coordinator: Coordinator) -> None:
+    """`log at` shows a job at each position of its life; a position beyond the log is refused."""
+    job_id = coordinator.submit("travelled")
+    coordinator.run("job", "result", job_id, "--wait")
+    entries = coordinator.run("job", "history", job_id, "--json").json()["entries"]
+    states = []
+    for entry in entries:
+        past = coordinator.run("log", "at", str(entry["position"]), "--json", "--limit", "1000").json()
+        states += [job["state"] for job in past["jobs"] if job["job_id"] == job_id]
+    assert "QUEUED" == states[0]
+    assert "COMPLETED" == states[-1]
+    beyond = coordinator.run("log", "at", "999999", "--json")
+    assert (4, "BEYOND_THE_LOG") == (beyond.code, json.loads(beyond.err)["code"])
+    invalid = coordinator.run("log", "at", "yesterday")
+    assert 2 == invalid.code
+    assert "invalid position or time" in invalid.err

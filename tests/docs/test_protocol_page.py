@@ -39,6 +39,7 @@ from websockets import Subprotocol
 from websockets.sync.client import connect
 
 from tests.harness.fork_server import Forked
+from tests.harness.waiting import eventually_now
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -455,6 +456,12 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         assert (left["status"], left["state"]) == ("accepted", "OFFLINE")
 
 
+def found(coordinator: Coordinator, path: str) -> tuple[int, Any] | None:
+    """The answer, unless the coordinator does not know this yet."""
+    answer = coordinator.request("GET", path, ADMIN)
+    return answer if answer[0] != 404 else None
+
+
 def test_a_private_payload(amqp_url: str, coordinator: Coordinator) -> None:
     """An offer of a private service has no payload; the claim's answer has it, in the open or sealed."""
     key = coordinator.request("GET", "/health")[1]["signing_key_id"]
@@ -465,7 +472,9 @@ def test_a_private_payload(amqp_url: str, coordinator: Coordinator) -> None:
         closing(Miner(amqp_url, "rack", miner_key)) as miner,
     ):
         alice.coordinator_key = root.coordinator_key = miner.coordinator_key = key
-        spec = coordinator.request("GET", "/v1/registry/services/checksum", ADMIN)[1]
+        # The read models of a coordinator that has just begun may lag behind its log.
+        status, spec = eventually_now(lambda: found(coordinator, "/v1/registry/services/checksum"))
+        assert status == 200
         revised = {name: value for name, value in spec.items() if name in SPEC_MEMBERS} | {"private": True}
         answer = root.ask("service.revise", {"spec": revised})
         assert answer["status"] == "accepted", answer

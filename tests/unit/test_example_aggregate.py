@@ -11,27 +11,20 @@ import pytest
 from coordinator.application.commands.handler import Handler
 from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import Intent
-from coordinator.domain.decision import EVOLVE
 from coordinator.domain.errors import Code
-from coordinator.domain.messages import COMMANDS, EVENTS
 from coordinator.storage.log.sqlite import SqliteEventLog
 from coordinator.storage.migrate import migrate
 from coordinator.wire.answers import Accepted, Answer, Refused
 from tests.harness.bus import Bench
 from tests.harness.deciding import ADMIN, ALICE
+from tests.harness.example import registered
 from tests.harness.metadata import TRACEPARENT
 
 
 @pytest.fixture(scope="module")
 def budgets() -> Iterator[Handler[Any]]:
-    """The example's handler; importing it registers its commands and events, which no other test may see."""
-    before = [(registry, dict(registry)) for registry in (COMMANDS, EVENTS, EVOLVE)]
-    from tests.harness.example.budgets import BudgetCommands
-
-    yield BudgetCommands()
-    for registry, entries in before:
-        registry.clear()
-        registry.update(entries)  # type: ignore[arg-type]
+    with registered() as handler:
+        yield handler
 
 
 @pytest.fixture

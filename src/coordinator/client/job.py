@@ -14,7 +14,15 @@ from coordinator.client import transfer
 from coordinator.client.commands import Commands, path_part
 from coordinator.client.errors import Conflict, NoResult, NotFound, NotReady
 from coordinator.client.http import HttpPool, typed
-from coordinator.client.models import JobCancelAnswer, JobResult, JobSubmitAnswer, JobView, Receipt, Update
+from coordinator.client.models import (
+    JobCancelAnswer,
+    JobHistory,
+    JobResult,
+    JobSubmitAnswer,
+    JobView,
+    Receipt,
+    Update,
+)
 from coordinator.client.streaming import follow
 
 LONG_POLL_S: Final = 20.0
@@ -87,6 +95,10 @@ class AsyncJob:
         """Cancel the job, queued or running. Raises Conflict if it is final already."""
         fields = {"job_id": self._job_id, "reason": reason}
         return typed(JobCancelAnswer, await self._commands.call("job.cancel", fields))
+
+    async def history(self) -> JobHistory:
+        """All events of the job so far, from the log."""
+        return typed(JobHistory, await self._http.ask_json("GET", f"{self._path}/history"))
 
     async def receipt(self) -> Receipt:
         """The signed receipt of the completed job; its `verify` checks it with public keys alone."""

@@ -81,6 +81,24 @@ class JobView(AnswerModel):
         return ": ".join(part for part in (self.error.code, self.error.message) if part)
 
 
+class HistoryEntry(BaseModel):
+    """One event of a job: its facts, and a sentence for people. Names and messages come from strangers."""
+
+    position: int
+    at: datetime
+    type: str
+    text: str
+    event: dict[str, Any]
+
+
+class JobHistory(AnswerModel):
+    """Everything that happened to a job, in order."""
+
+    job_id: str
+    state: str
+    entries: list[HistoryEntry]
+
+
 class JobResult(AnswerModel):
     """The result of a completed job. `result_digest`: SHA-256 over `result_salt` and the canonical result."""
 

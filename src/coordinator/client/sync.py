@@ -26,6 +26,7 @@ class Job(Facade[AsyncJob]):
     result = blocking(AsyncJob.result)
     stream = iterating(AsyncJob.stream)
     cancel = blocking(AsyncJob.cancel)
+    history = blocking(AsyncJob.history)
     receipt = blocking(AsyncJob.receipt)
     download = blocking(AsyncJob.download)
 

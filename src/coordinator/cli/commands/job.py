@@ -12,7 +12,9 @@ from coordinator.cli.options import JobId, Json, Key, Url, job_id, json_object, 
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
-    from coordinator.client import AsyncCoordinator, AsyncJob, JobResult, JobView
+    from datetime import datetime
+
+    from coordinator.client import AsyncCoordinator, AsyncJob, JobHistory, JobResult, JobView
 
 app = typer.Typer(help="Submit jobs and follow them.", no_args_is_help=True)
 
@@ -140,6 +142,24 @@ def show(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json = Fa
 
 
 @app.command()
+def history(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
+    """Tell what happened to a job: each event of the log in a sentence."""
+
+    async def work(client: AsyncCoordinator) -> JobHistory:
+        return await client.job(job_id).history()
+
+    told = talk(url, api_key, "client", work)
+    if as_json:
+        terminal.document(told.document())
+        return
+    begun = told.entries[0].at
+    rows = [
+        (e.position, _moment(e.at), f"+{(e.at - begun).total_seconds():.3f} s", e.text) for e in told.entries
+    ]
+    terminal.table(("POSITION", "AT", "AFTER", "EVENT"), rows, "No events.")
+
+
+@app.command()
 def watch(
     job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID…", help="One job, or several.")],
     url: Url = None,
@@ -222,6 +242,10 @@ def cancel(
         terminal.document(answer)
     else:
         _show(answer)
+
+
+def _moment(at: datetime) -> str:
+    return terminal.moment(round(at.timestamp() * 1000))
 
 
 async def _finish(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The event log, read directly from its database.", no_args_is_help=True)
 
 TAIL_WAIT_S = 1.0
+_POSITION = re.compile(r"[0-9]{1,18}")
+_AGO = re.compile(r"([0-9]{1,9})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIMPLE = re.compile(r"[^\s=\"]*")
 
 From = Annotated[int | None, typer.Option("--from", min=0, metavar="POSITION", help="After this position.")]
@@ -86,6 +91,88 @@ def tail(
                 position = events[-1].position
             else:
                 log.wait(position, TAIL_WAIT_S)
+
+
+@app.command("at")
+def at_moment(
+    moment: Annotated[
+        str,
+        typer.Argument(
+            metavar="POSITION|TIME",
+            help="A position of the log, a time (2026-01-31T12:00:00Z), or a time ago (10m, 2h, 3d).",
+        ),
+    ],
+    limit: Annotated[int, typer.Option("--limit", min=0, max=100_000, help="At most so many jobs.")] = 20,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show the jobs and miners as they were: the open jobs, and the last ones that had ended."""
+    from coordinator.projections.past import past_at
+    from coordinator.runtime.log_reader import open_log
+
+    position, millis = read_moment(moment, time.time())
+    with closing(open_log(settings_with(data_dir))) as log, terminal.progress(quiet=as_json) as bars:
+        head = log.head()
+        if position is not None and position > head:
+            raise CommandError("BEYOND_THE_LOG", f"the log ends at position {head}", "", Exit.NOT_FOUND)
+        past = past_at(log, position, millis, limit, terminal.bar(bars, "reading the log", unit="positions"))
+    jobs = [*past.open_jobs.values(), *reversed(past.final_jobs.values())][:limit]
+    if as_json:
+        terminal.document(
+            {
+                "position": past.position,
+                "at": None if past.at is None else terminal.moment(past.at),
+                "events": past.events,
+                "jobs_by_state": past.counts(),
+                "jobs": [_view(row) for row in jobs],
+                "miners": [_view(row) for row in past.miners.values()],
+            }
+        )
+        return
+    if past.at is None:
+        terminal.write("The log was empty.")
+        return
+    counted = ", ".join(f"{count} {state}" for state, count in past.counts().items()) or "no jobs"
+    terminal.write(f"Position {past.position}, {terminal.moment(past.at)}: {past.events} events; {counted}")
+    shown = ("job_id", "state", "service", "client", "attempt", "miner_id")
+    rows = [(*(row[name] for name in shown), terminal.moment(row["requested_at"])) for row in jobs]
+    terminal.table(("JOB", "STATE", "SERVICE", "CLIENT", "ATTEMPT", "MINER", "REQUESTED"), rows, "No jobs.")
+    terminal.write("")
+    known = [
+        (row["miner_id"], row["state"], row["concurrency"], terminal.moment(row["registered_at"]))
+        for row in past.miners.values()
+    ]
+    terminal.table(("MINER", "STATE", "CONCURRENCY", "REGISTERED"), known, "No miners.")
+
+
+def read_moment(text: str, now: float) -> tuple[int | None, int | None]:
+    """A position, or Unix milliseconds; `now` in Unix seconds. Raises a usage error."""
+    if _POSITION.fullmatch(text):
+        return int(text), None
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return None, round((now - int(ago[1]) * _SECONDS[ago[2]]) * 1000)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        hint = "Give a position (1042), a time (2026-01-31T12:00:00Z), or a time ago (10m, 2h, 3d)."
+        raise usage(f"invalid position or time {text!r}", hint) from None
+    if at.tzinfo is None:
+        raise usage(f"{text!r} has no time zone", f"Add one: {text}Z, or {text}+01:00.")
+    return None, round(at.timestamp() * 1000)
+
+
+def _view(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a read model for JSON: moments as text, JSON columns as JSON."""
+    shown: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.endswith("_json"):
+            shown[name.removesuffix("_json")] = json.loads(value)
+        elif name.endswith("_at") and value is not None:
+            shown[name] = terminal.moment(value)
+        else:
+            shown[name] = value
+    return shown
 
 
 def _stream(job: str | None, miner: str | None, service: str | None, stream: str | None) -> UUID | None:

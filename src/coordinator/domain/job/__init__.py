@@ -44,6 +44,7 @@ from coordinator.domain.job.events import (
     is_job_event,
     state_after,
 )
+from coordinator.domain.job.history import sentence
 from coordinator.domain.job.state import (
     MAX_FREE_RELEASES,
     STATE_NAMES,
@@ -118,5 +119,6 @@ __all__ = [
     "job_stream",
     "no_service",
     "not_offered",
+    "sentence",
     "state_after",
 ]

@@ -60,6 +60,24 @@ class JobPage(View):
     next_cursor: str | None
 
 
+class HistoryEntry(View):
+    """One event of a job: its facts, and a sentence for people."""
+
+    position: int
+    at: Moment
+    type: str
+    text: str
+    event: dict[str, Any]
+
+
+class JobHistory(View):
+    """Everything that happened to a job, in order."""
+
+    job_id: UUID
+    state: JobStateName
+    entries: list[HistoryEntry]
+
+
 class JobResult(View):
     """A completed job's result. `result_digest` is SHA-256 over the salt (hex) and the canonical result."""
 

@@ -1,4 +1,4 @@
-"""Jobs: submit, show, list, cancel. Results are in `results`."""
+"""Jobs: submit, show, list, cancel, and their history. Results are in `results`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.domain.errors import Code
-from coordinator.domain.job import JobCancel, JobSubmit
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import JobCancel, JobSubmit, is_job_event, sentence, state_after
 from coordinator.domain.messages import Role
 from coordinator.edge.context import Context
 from coordinator.edge.http.bodies import read_object, request_body
@@ -20,9 +20,17 @@ from coordinator.edge.http.conditional import NOT_MODIFIED, IfNoneMatch, answer_
 from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.listing import JobsQuery, read_jobs
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import Position, find_job, reply
+from coordinator.edge.http.reading import Position, find_job, may_read, reply
 from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer, submit
-from coordinator.edge.models.jobs import JobCancelAnswer, JobPage, JobSubmitAnswer, JobView
+from coordinator.edge.models.base import moment
+from coordinator.edge.models.jobs import (
+    HistoryEntry,
+    JobCancelAnswer,
+    JobHistory,
+    JobPage,
+    JobSubmitAnswer,
+    JobView,
+)
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -85,6 +93,33 @@ async def show_job(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     return answer_with_tag((await find_job(context, principal, job_id)).view(), position, if_none_match)
+
+
+@router.get(
+    "/{job_id}/history",
+    response_model=JobHistory,
+    summary="A job's history",
+    description="All events of a job, from the log: each with its position, its facts, and a sentence for "
+    "people. It is never older than the log.",
+    responses=refusals(Code.FORBIDDEN, Code.JOB_NOT_FOUND),
+)
+async def job_history(context: Context, principal: Client, job_id: UUID) -> Response:
+    recorded = (await context.live.events.histories([job_id])).get(job_id, [])
+    events = [(r.position, r.event) for r in recorded if is_job_event(r.event)]
+    if not events or not may_read(principal, events[0][1].client):
+        raise Refusal(Code.JOB_NOT_FOUND, "no such job")
+    states = [state for _, event in events if (state := state_after(event)) is not None]
+    entries = [
+        HistoryEntry(
+            position=position,
+            at=moment(event.at),
+            type=event.topic,
+            text=sentence(event),
+            event=event.model_dump(mode="json"),
+        )
+        for position, event in events
+    ]
+    return reply(JobHistory(job_id=job_id, state=states[-1], entries=entries), events[-1][0])
 
 
 async def _cancel_fields(request: Request, context: Context, job_id: UUID) -> dict[str, Any]:
