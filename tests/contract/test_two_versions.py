@@ -74,11 +74,14 @@ async def test_a_log_of_two_versions_is_read_and_continued(log: Any, newer_versi
     from tests.harness.example.budget import Budget, budget_stream
 
     lines = [json.loads(line) for line in GOLDEN.read_text("utf-8").splitlines()]
-    rows = [
-        (budget_stream(li["stream"]), li["version"], li["topic"], li["state"].encode(), STORED_METADATA)
-        for li in lines
-    ]
-    log.recorder.append(Columns(*map(list, zip(*rows, strict=True))), [])
+    columns = Columns(
+        streams=[budget_stream(line["stream"]) for line in lines],
+        versions=[line["version"] for line in lines],
+        topics=[line["topic"] for line in lines],
+        states=[line["state"].encode() for line in lines],
+        metadata=[STORED_METADATA] * len(lines),
+    )
+    log.recorder.append(columns, [])
 
     assert [NEW, "budget.moved_out.v1", NEW, NEW] == [r.event.topic for r in log.read(0, 10)]
     streams = log.load([budget_stream("alice"), budget_stream("bob")])
@@ -101,7 +104,6 @@ async def test_a_log_of_two_versions_is_read_and_continued(log: Any, newer_versi
 async def test_the_older_version_stops_at_a_newer_event(log: Any) -> None:
     """A program that meets an event of a later version stops there, and says who can read it."""
     state = b'{"at":1780000002000,"by":"root","client":"alice","jobs":1}'
-    row = (uuid4(), 1, "budget.moved_in.v3", state, STORED_METADATA)
-    log.recorder.append(Columns(*([column] for column in row)), [])
+    log.recorder.append(Columns([uuid4()], [1], ["budget.moved_in.v3"], [state], [STORED_METADATA]), [])
     with pytest.raises(UnreadableEvent, match=r"position 1, .* unknown topic 'budget.moved_in.v3'; a newer"):
         log.read(0, 10)

@@ -456,10 +456,10 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         assert (left["status"], left["state"]) == ("accepted", "OFFLINE")
 
 
-def found(coordinator: Coordinator, path: str) -> tuple[int, Any] | None:
-    """The answer, unless the coordinator does not know this yet."""
-    answer = coordinator.request("GET", path, ADMIN)
-    return answer if answer[0] != 404 else None
+def found(coordinator: Coordinator, path: str) -> Any:
+    """The answer; None if the coordinator does not know this yet."""
+    status, answer = coordinator.request("GET", path, ADMIN)
+    return answer if status == 200 else None
 
 
 def test_a_private_payload(amqp_url: str, coordinator: Coordinator) -> None:
@@ -473,8 +473,7 @@ def test_a_private_payload(amqp_url: str, coordinator: Coordinator) -> None:
     ):
         alice.coordinator_key = root.coordinator_key = miner.coordinator_key = key
         # The read models of a coordinator that has just begun may lag behind its log.
-        status, spec = eventually_now(lambda: found(coordinator, "/v1/registry/services/checksum"))
-        assert status == 200
+        spec = eventually_now(lambda: found(coordinator, "/v1/registry/services/checksum"))
         revised = {name: value for name, value in spec.items() if name in SPEC_MEMBERS} | {"private": True}
         answer = root.ask("service.revise", {"spec": revised})
         assert answer["status"] == "accepted", answer

@@ -72,7 +72,7 @@ def test_time_travel(log: MemoryEventLog) -> None:
     first = made.submitted()
     versions: dict[Any, int] = {}
     for event in (made.registered(), first, made.started(), made.canceled(at=made.T0 + 9000)):
-        stream = event.job_id if is_job_event(event) else miner_stream(event.miner_id)
+        stream = event.job_id if is_job_event(event) else miner_stream("rig")
         versions[stream] = versions.get(stream, 0) + 1
         log.append([NewEvent(stream, versions[stream], event, METADATA)])
 
