@@ -23,6 +23,7 @@ from coordinator.cli.commands import (
     receipt,
     run,
     service,
+    transfer,
 )
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.process.parent_watch import stop_with_parent
@@ -49,6 +50,8 @@ app.add_typer(service.app, name="service")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(key.app, name="key")
 app.add_typer(quota.app, name="quota")
+log.app.command("export")(transfer.export)
+log.app.command("import")(transfer.import_)
 app.add_typer(log.app, name="log")
 app.add_typer(projections.app, name="projections")
 
