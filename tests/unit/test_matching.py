@@ -10,12 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from coordinator.domain.gpus import MAX_LABEL, Gpu, matches
 from coordinator.domain.matching import (
-    MAX_LABEL,
     Capabilities,
     Constraints,
-    Gpu,
-    matches_gpu,
     normalise_capabilities,
     normalise_constraints,
     profile_of,
@@ -79,6 +77,10 @@ INTEL = [
 ]
 APPLE = ["Apple M1", "Apple M3 Max", "Apple M2 Ultra"]
 CARDS = {"nvidia": NVIDIA, "amd": AMD, "intel": INTEL, "apple": APPLE}
+
+
+def matches_gpu(wanted: str, name: str) -> bool:
+    return matches(wanted, Gpu(name=name, memory_mb=1))
 
 
 @every("vendor", CARDS)

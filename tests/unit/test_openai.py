@@ -420,10 +420,7 @@ def test_the_doctor_tells_of_names_that_are_not_offered(monkeypatch: pytest.Monk
         async def run(self, work: Any) -> Any:
             raise NotImplementedError
 
-    monkeypatch.setattr(
-        "coordinator.miner.executors.discover_executors", lambda: Discovery({"llm_inference": Odd()}, {})
-    )
-    [check] = asyncio.run(doctor._executors())
+    [check] = asyncio.run(doctor._executors(Discovery({"llm_inference": Odd()}, {})))
     assert ("llm_inference", "warning") == (check.name, check.status)
     assert check.detail.startswith(
         "runs; models: good; '/srv/a.gguf' is offered as a.gguf; 'with space' is not offered"

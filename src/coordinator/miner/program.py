@@ -17,10 +17,11 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.miner.abilities import Abilities
 from coordinator.miner.attempt import Stopped
 from coordinator.miner.blobs import HttpBlobs
-from coordinator.miner.config import Hardware, MinerConfig, detect_hardware, new_session_id
+from coordinator.miner.config import Hardware, MinerConfig, new_session_id
 from coordinator.miner.executors.base import Executor, remove_left_workspaces
 from coordinator.miner.executors.limits import share_of_machine
 from coordinator.miner.fetch import WebFiles
+from coordinator.miner.gpus import find_gpus
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.slots import Slots
 from coordinator.miner.transport import NOT_LIVE, Transport
@@ -133,7 +134,7 @@ class MinerProgram:
         if not self._abilities.executors:
             self._log.error("no_executor")
             return EXIT_NO_EXECUTOR
-        hardware = self._config.hardware or await detect_hardware()
+        hardware = self._config.hardware or await self._find_hardware()
         self._request(hardware)  # raises for bad capabilities
         # 2. Register.
         await self._transport.start(self, self._config.concurrency)
@@ -159,6 +160,13 @@ class MinerProgram:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _find_hardware(self) -> Hardware:
+        found = await find_gpus(self._config.gpus)
+        for problem in found.problems:
+            self._log.warning("gpu_problem", problem=problem)
+        self._log.info("gpus_found", gpus=[gpu.document() for gpu in found.gpus], cuda=found.cuda)
+        return Hardware(tuple(gpu.gpu for gpu in found.gpus), found.cuda)
 
     def _request(self, hardware: Hardware) -> dict[str, Any]:
         """The registration with the present abilities. Raises BadConfig."""

@@ -124,6 +124,7 @@ def run(
             grace_seconds=grace,
             recheck_seconds=recheck,
             work_folder=work_dir,
+            gpus=settings.gpus,
             job_memory_bytes=settings.job_memory_mb and settings.job_memory_mb * 2**20,
             fetch_allow_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
         )
