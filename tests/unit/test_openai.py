@@ -406,7 +406,7 @@ def test_only_models_that_can_be_asked_for_are_listed() -> None:
     assert ["SDXL-Turbo", "of-either", "org/good:7b"] == list(models_of(offerings, services))
 
 
-def test_the_doctor_tells_of_names_that_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_tells_of_names_that_are_not_offered() -> None:
     """A model that no job can ask for is a warning, with the reason."""
 
     class Odd:

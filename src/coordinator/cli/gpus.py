@@ -16,7 +16,7 @@ COLUMNS: Final = ("GPU", "VENDOR", "MEMORY", "FREE", "DRIVER", "SOURCE", "USED B
 
 
 async def check_gpus(executors: Mapping[str, Executor]) -> tuple[Check, list[dict[str, Any]]]:
-    """The check, and the GPUs with `used_by`: services of (checked) executors that use such GPUs themselves."""
+    """The check, and the GPUs with `used_by`: services of checked executors that use them themselves."""
     from coordinator.miner.gpus import BadSetting, find_gpus
     from coordinator.miner.settings import MinerSettings
 

@@ -18,7 +18,9 @@ def _any_if_true(value: object) -> object:
     return ANY if value is True else value
 
 
-_Asked = Annotated[Label, Field(json_schema_extra={"pattern": "[A-Za-z0-9]"})]
+# A letter or digit among the characters of a label.
+_PATTERN: Final = r"^[^\x00-\x1f]*[A-Za-z0-9][^\x00-\x1f]*$"
+_Asked = Annotated[Label, Field(json_schema_extra={"pattern": _PATTERN})]
 AnyOrLabel = Annotated[_Asked, BeforeValidator(_any_if_true, json_schema_input_type=_Asked | Literal[True])]
 """A name by which a job asks for a GPU; `true` is another spelling of "any"."""
 
@@ -32,7 +34,7 @@ class Gpu(BaseModel):
     vendor: Vendor | None = None
     """Left out: the vendor that the name says."""
     memory_mb: Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
-    """All of its memory. What is free changes all the time, and would give each machine a profile of its own."""
+    """All of its memory. The free memory would give each machine a profile of its own at each moment."""
 
     @property
     def made_by(self) -> Vendor | None:

@@ -141,7 +141,12 @@ def profile_of(capabilities: Capabilities, principal: str) -> str:
     It names the work queue. Strangers don't share one, whatever they declare: offers that are taken and never
     claimed are then one principal's own, and nobody can take another's.
     """
-    return _short_hash([principal, normalise_capabilities(capabilities).model_dump(exclude_none=True)])
+    named = normalise_capabilities(capabilities).model_dump(exclude_none=True)
+    for gpu in named["gpus"]:
+        # A vendor that the name says adds nothing, so miners that leave it out share the profile.
+        if gpu.get("vendor") == vendor_in(gpu["name"]):
+            gpu.pop("vendor", None)
+    return _short_hash([principal, named])
 
 
 def unmet(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> list[str]:
