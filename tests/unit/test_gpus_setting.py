@@ -1,15 +1,19 @@
 """The setting GPUS, the detection of all vendors together, and the GPUs in `coordinator doctor`."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
+import structlog
 
 from coordinator.cli.gpus import check_gpus, show_gpus
 from coordinator.domain.gpus import Gpu
 from coordinator.miner.config import BadConfig, MinerConfig
-from coordinator.miner.gpus import BadSetting, Report, find_gpus, nvidia
+from coordinator.miner.gpus import BadSetting, GpuWatch, Report, find_gpus, nvidia
 from coordinator.miner.gpus.setting import read_setting
 from tests.harness.cases import every
 from tests.harness.gpu_tools import MIB, add_tool, command
@@ -144,3 +148,32 @@ async def test_the_doctor_tells_of_tools_that_fail(machine: Path) -> None:
     check, gpus = await check_gpus({})
     assert ("warning", 2) == (check.status, len(gpus))
     assert "2 found, CUDA 12.4; rocm-smi failed with exit code 1: no permission" == check.detail
+
+
+async def test_a_gpu_that_is_gone_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch reads free memory again; a change of the GPUs, and a new problem, is one line each."""
+    here = read_setting(L4)
+    assert here is not None
+    both = replace(
+        here, gpus=tuple(replace(gpu, free_mb=free) for gpu, free in zip(here.gpus, (9, 7), strict=True))
+    )
+    one = replace(both, gpus=both.gpus[1:], problems=("GPU 0: lost",))
+    readings = [both, both, one, one, both]
+    monkeypatch.setattr("coordinator.miner.gpus.watch.find_gpus", AsyncMock(side_effect=readings))
+    watch = GpuWatch("")
+    with structlog.testing.capture_logs() as logs:
+        await watch.find()
+        assert [("NVIDIA L4", 9), ("Navi 31", 7)] == [(gpu.name, gpu.free_mb) for gpu in watch.memory]
+        with pytest.raises(StopAsyncIteration):  # the readings are over
+            await watch.keep(0.001)
+    assert ["gpus_found", "gpu_problem", "gpus_changed", "gpus_changed"] == [line["event"] for line in logs]
+    assert (["NVIDIA L4"], [], [], []) == (logs[2]["gone"], logs[2]["new"], logs[3]["gone"], logs[3]["new"])
+
+
+async def test_nothing_is_read_again_where_no_memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A miner without GPUs, or with those of GPUS, starts no tool while it runs."""
+    watch = GpuWatch(L4)
+    found = await watch.find()
+    monkeypatch.setattr("coordinator.miner.gpus.watch.find_gpus", AsyncMock(side_effect=AssertionError))
+    await asyncio.wait_for(watch.keep(0.001), 5)
+    assert (2, ()) == (len(found.gpus), watch.memory)

@@ -15,6 +15,8 @@ Vendor = Literal["nvidia", "amd", "intel", "apple"]
 
 
 def _any_if_true(value: object) -> object:
+    if value is not True and not isinstance(value, str):
+        raise ValueError("must be a vendor, a model, any or true")
     return ANY if value is True else value
 
 

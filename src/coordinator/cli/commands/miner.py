@@ -258,7 +258,9 @@ def _show_answer(answer: dict[str, Any], as_json: bool) -> None:
 
 def _gpus(capabilities: Any) -> str:
     gpus = (capabilities or {}).get("gpus", ())
-    return ", ".join(f"{gpu.get('name')} ({gpu.get('memory_mb')} MiB)" for gpu in gpus)
+    return ", ".join(
+        f"{gpu.get('name')} ({gpu.get('vendor') or '?'}, {gpu.get('memory_mb')} MiB)" for gpu in gpus
+    )
 
 
 async def _run(config: MinerConfig, as_json: bool) -> Exit:
