@@ -251,7 +251,7 @@ async def test_jobs_are_polled_run_and_completed(stub: Stub, url: str, tmp_path:
 async def test_gpus_are_registered_and_their_free_memory_is_told(
     stub: Stub, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The registration has names, vendors and memory; heartbeats have the free memory, as it was read last."""
+    """The registration has names, vendors and memory; heartbeats have the free memory as read last."""
     monkeypatch.setattr(nvidia, "COMMAND", command("two"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
