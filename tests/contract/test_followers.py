@@ -941,7 +941,7 @@ def timing(stores: Stores) -> Timing:
 def beat(stores: Stores, *jobs: UUID) -> None:
     with stores.database.transaction() as tables:
         names = {"miner_id": "rig", "session_id": deciding.SESSION}
-        assert tables.execute("presence_seen", now=stores.now, **names) == 1
+        assert tables.execute("presence_seen", now=stores.now, gpu_memory_json=None, **names) == 1
         tables.execute(
             "presence_extend",
             lease_until=stores.now + 30_000,

@@ -46,6 +46,9 @@ WRONG_HEARTBEATS: list[dict[str, Any]] = [
     {"inflight": [{"job_id": str(uuid4()), "attempt": 0}]},
     {"inflight": [{"job_id": str(uuid4()), "attempt": 1}] * 1025},
     {"status": "x" * 41},
+    {"gpus": [{"name": "NVIDIA L4"}]},
+    {"gpus": [{"name": "NVIDIA L4", "free_mb": -1}]},
+    {"gpus": [{"name": "NVIDIA L4", "free_mb": 1}] * 65},
     {"metadata": {str(n): n for n in range(33)}},
     {"metadata": []},
     {"unknown": True},
@@ -131,6 +134,31 @@ async def test_a_heartbeat_is_answered_with_what_we_want(edge: Bench) -> None:
     assert (old.status_code, old.json()["code"]) == (409, "SESSION_NOT_LIVE")
     other = await edge.other_rig.post("/v1/miners/heartbeat", json={"miner_id": "rig"})
     assert (other.status_code, other.json()["code"]) == (403, "FORBIDDEN")
+
+
+async def test_free_gpu_memory_is_shown_with_its_time(edge: Bench) -> None:
+    """The last heartbeat that says it counts, until the session is over; another miner's changes nothing."""
+
+    async def beat(gpus: list[dict[str, Any]]) -> Any:
+        assert 200 == (await edge.rig.post("/v1/miners/heartbeat", json={"gpus": gpus})).status_code
+        return (await edge.rig.get("/v1/miners/rig")).json()["gpu_memory"]
+
+    async def forgotten() -> bool:
+        return await beat([]) is None
+
+    first = await edge.register()
+    assert (await edge.rig.get("/v1/miners/rig")).json()["gpu_memory"] is None
+    # A heartbeat right after the registration may come before its row.
+    await eventually(lambda: beat([{"name": "NVIDIA L4", "free_mb": 20_000}]), "the free memory")
+    gpus = [{"name": "NVIDIA L4", "free_mb": 1_024}, {"name": "Tesla T4", "free_mb": 0}]
+    said = await beat(gpus)
+    assert gpus == said["gpus"]
+    assert said["at"].endswith("Z")
+    stranger = {"miner_id": "rig", "session_id": first["session_id"], "gpus": [{"name": "X", "free_mb": 1}]}
+    assert 403 == (await edge.other_rig.post("/v1/miners/heartbeat", json=stranger)).status_code
+    assert said == await beat([]) == (await edge.admin.get("/v1/miners/rig")).json()["gpu_memory"]
+    await edge.register()
+    await eventually(forgotten, "a new session, of which nothing is known")
 
 
 async def test_a_heartbeat_that_is_wrong_is_refused(edge: Bench) -> None:

@@ -23,9 +23,11 @@ from coordinator.dev.servers.processes import free_port
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work
+from coordinator.miner.gpus import nvidia
 from coordinator.miner.http import HttpTransport
 from coordinator.miner.program import MinerProgram
 from coordinator.wire.backoff import Backoff
+from tests.harness.gpu_tools import command
 
 KEY = "alice:a-secret-of-alice"
 SALT = bytes(range(16))
@@ -213,7 +215,8 @@ async def url(stub: Stub) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def running(url: str, executor: Any, folder: Path, **options: Any) -> AsyncIterator[MinerProgram]:
-    config = MinerConfig(KEY, coordinator_url=url, hardware=Hardware(), key_file=folder / "key", **options)
+    options = {"hardware": Hardware(), **options}
+    config = MinerConfig(KEY, coordinator_url=url, key_file=folder / "key", **options)
     program = MinerProgram(
         config,
         HttpTransport(url, KEY, poll_wait_seconds=1, backoff=QUICK),
@@ -243,6 +246,29 @@ async def test_jobs_are_polled_run_and_completed(stub: Stub, url: str, tmp_path:
     assert stub.sent("register")[0]["miner_id"] == "one@alice"
     assert stub.sent("start") == []
     assert len(stub.sent("leave")) == 1
+
+
+async def test_gpus_are_registered_and_their_free_memory_is_told(
+    stub: Stub, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registration has names, vendors and memory; heartbeats have the free memory as read last."""
+    monkeypatch.setattr(nvidia, "COMMAND", command("two"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    async with running(url, Hands(), tmp_path, hardware=None, recheck_seconds=0.1):
+        await stub.until(lambda: bool(stub.beats))
+        told = [{"name": "NVIDIA L4", "free_mb": 22491}, {"name": "Tesla T4", "free_mb": 15100}]
+        assert told == stub.beats[0]["gpus"]
+        monkeypatch.setattr(nvidia, "COMMAND", command("divided"))
+        await stub.until(lambda: len(stub.beats[-1].get("gpus", [])) == 3)
+    [request] = stub.sent("register")
+    assert {
+        "gpus": [
+            {"name": "NVIDIA L4", "vendor": "nvidia", "memory_mb": 23034},
+            {"name": "Tesla T4", "vendor": "nvidia", "memory_mb": 15360},
+        ],
+        "cuda": "12.4",
+    } == {name: request["capabilities"][name] for name in ("gpus", "cuda")}
 
 
 async def test_polls_only_while_a_slot_is_free(stub: Stub, url: str, tmp_path: Path) -> None:

@@ -10,12 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from coordinator.domain.gpus import MAX_LABEL, Gpu, matches
 from coordinator.domain.matching import (
-    MAX_LABEL,
     Capabilities,
     Constraints,
-    Gpu,
-    matches_gpu,
     normalise_capabilities,
     normalise_constraints,
     profile_of,
@@ -79,6 +77,10 @@ INTEL = [
 ]
 APPLE = ["Apple M1", "Apple M3 Max", "Apple M2 Ultra"]
 CARDS = {"nvidia": NVIDIA, "amd": AMD, "intel": INTEL, "apple": APPLE}
+
+
+def matches_gpu(wanted: str, name: str) -> bool:
+    return matches(wanted, Gpu(name=name, memory_mb=1))
 
 
 @every("vendor", CARDS)
@@ -164,6 +166,14 @@ def test_a_vendor_matches_its_own_cards_and_no_others(vendor: str, made_by: str,
         ("arc-a750", "Intel(R) Arc(TM) A770 Graphics", False),
         ("m3", "Apple M3 Max", False),
         ("m3-max", "Apple M3 Max", True),
+        # A part of a card is not the card.
+        ("a100", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", False),
+        ("a100-sxm4-40gb", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", False),
+        ("a100-sxm4-40gb-mig-1g.5gb", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", True),
+        ("nvidia", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", True),
+        ("a40", "NVIDIA A40-8Q", False),
+        ("a40-8q", "NVIDIA A40-8Q", True),
+        ("t4", "GRID T4-2B", False),
     ],
 )
 def test_a_model_matches_that_model_and_no_other(wanted: str, card: str, same: bool) -> None:
@@ -189,6 +199,7 @@ def card(name: str, memory_mb: int) -> Gpu:
     return Gpu(name=name, memory_mb=memory_mb)
 
 
+NAVI = Gpu(name="Navi 31", vendor="amd", memory_mb=20_464)
 BIG_AMD_SMALL_NVIDIA = (card("AMD Instinct MI300X OAM", 196_592), card("Tesla T4", 15_360))
 
 
@@ -207,6 +218,15 @@ BIG_AMD_SMALL_NVIDIA = (card("AMD Instinct MI300X OAM", 196_592), card("Tesla T4
             {"gpus": BIG_AMD_SMALL_NVIDIA * 2},
             ["needs GPU intel, has AMD Instinct MI300X OAM, Tesla T4"],
         ),
+        # The vendor that the driver tells, where the name does not say it
+        ({"gpu": "amd"}, {"gpus": (NAVI,)}, []),
+        ({"gpu": "navi-31"}, {"gpus": (NAVI,)}, []),
+        ({"gpu": True}, {"gpus": (NAVI,)}, []),
+        ({"gpu": True}, {"gpus": ()}, ["needs a GPU, has none"]),
+        ({"gpu": "nvidia"}, {"gpus": (NAVI,)}, ["needs GPU nvidia, has Navi 31 (amd)"]),
+        ({"gpu": "apple"}, {"gpus": (card("Navi 31", 20_464),)}, ["needs GPU apple, has Navi 31"]),
+        ({"gpu": "amd"}, {"gpus": (card("Navi 31", 20_464),)}, ["needs GPU amd, has Navi 31"]),
+        ({"gpu": "amd", "min_vram_gb": 24}, {"gpus": (NAVI,)}, ["needs 24 GB on one GPU, has 20464 MiB"]),
         # Memory, of one card
         ({"min_vram_gb": 24}, {}, []),
         ({"min_vram_gb": 25}, {}, []),  # 24,564 MiB are 25.76 GB
@@ -342,6 +362,9 @@ def test_work_goes_to_the_smallest_miner_that_can_do_it() -> None:
         {"gpu": "(R)"},
         {"gpu": "rtx1 " * 20},  # longer than a label once it is spelt out
         {"gpu": "x\n"},
+        {"gpu": False},
+        {"gpu": 1},
+        {"gpu": ["nvidia"]},
         {"cuda": ""},
         {"cuda": "12."},
         {"cuda": "v12"},
@@ -387,6 +410,7 @@ GPU_NAMES = st.one_of(
 VERSIONS = st.lists(st.integers(0, 13), min_size=1, max_size=3).map(lambda v: ".".join(map(str, v)))
 REGIONS = st.sampled_from(["eu", "EU", "us-east"])
 PRICES = st.sampled_from(["0", "0.0", "0.5", "0.50", "10", "10.00", "100"])
+VENDORS = st.none() | st.sampled_from(["nvidia", "amd", "intel", "apple"])
 MEMORY = st.sampled_from([8_188, 15_360, 24_564, 81_559])
 
 
@@ -409,7 +433,7 @@ def constraints(draw: st.DrawFn) -> Constraints:
 CAPABILITIES = st.builds(
     Capabilities,
     services=st.lists(st.sampled_from(["whisper", "ffmpeg", "llm_inference"]), min_size=1, max_size=4),
-    gpus=st.lists(st.builds(Gpu, name=GPU_NAMES, memory_mb=MEMORY), max_size=3),
+    gpus=st.lists(st.builds(Gpu, name=GPU_NAMES, memory_mb=MEMORY, vendor=VENDORS), max_size=3),
     cuda=st.none() | VERSIONS,
     models=st.lists(LABELS, max_size=4),
     region=st.none() | REGIONS,
@@ -493,6 +517,8 @@ def test_equal_classes_give_equal_answers(wants: Constraints, has: Capabilities)
     ("one", "other"),
     [
         ({"gpu": "RTX 4090"}, {"gpu": "rtx4090"}),
+        ({"gpu": True}, {"gpu": "any"}),
+        ({"gpu": "NVIDIA"}, {"gpu": "nvidia"}),
         ({"gpu": "Intel(R) Arc(TM) A770"}, {"gpu": "intel-arc-a770"}),
         ({"cuda": "12"}, {"cuda": "12.0.0"}),
         ({"cuda": "0"}, {"cuda": "0.0"}),
@@ -546,6 +572,28 @@ def test_class_and_profile_are_the_same_in_every_process() -> None:
     }
     # Spelt out, because a change of these would part queued jobs from their queues: it needs a migration.
     assert {"b61776e82b1cad8a14b9\n2616323aacede7d54f21\n"} == printed
+
+
+def test_a_vendor_that_the_name_says_changes_no_profile() -> None:
+    """Miners that name the vendor share the queue of those that leave it out, and of earlier versions."""
+    names = {"NVIDIA L4": 23_034, "Navi 31": 20_464}
+
+    def profile(*vendors: Any) -> str:
+        gpus = [Gpu(name=n, memory_mb=m, vendor=v) for (n, m), v in zip(names.items(), vendors, strict=True)]
+        return profile_of(Capabilities(services=("a",), gpus=tuple(gpus), cuda="12.4"), "rig")
+
+    assert "18f7cdfa819cb0c030bc" == profile(None, None) == profile("nvidia", None)
+    assert 3 == len({profile(None, None), profile(None, "amd"), profile("amd", "amd")})
+    normal = normalise_capabilities(able(gpus=(card("NVIDIA L4", 23_034), NAVI, card("Navi 31", 1_024))))
+    expected = [("NVIDIA L4", "nvidia"), ("Navi 31", None), ("Navi 31", "amd")]
+    assert expected == [(gpu.name, gpu.vendor) for gpu in normal.gpus]
+
+
+@every("vendor", ["NVIDIA", "ati", "", 1])
+def test_a_vendor_is_one_of_four(vendor: Any) -> None:
+    """Another vendor, or another spelling, is refused at registration."""
+    with pytest.raises(ValidationError):
+        Gpu(name="GPU", memory_mb=1024, vendor=vendor)
 
 
 def test_a_class_is_a_word_that_queues_and_routing_keys_can_have() -> None:

@@ -91,6 +91,16 @@ def test_register_repeated_gives_the_first_answer() -> None:
     assert decided.answer == repeat.answer
 
 
+def test_a_vendor_left_out_is_the_one_that_the_name_says() -> None:
+    """The event has the vendor; a repeat that leaves it out, also of an event without it, begins nothing."""
+    gpu = Gpu(name="NVIDIA L4", memory_mb=23_034)
+    named = gpu.model_copy(update={"vendor": "nvidia"})
+    decided = given().when(register(capabilities=capabilities(gpus=(gpu,))))
+    decided.then(registered(capabilities=capabilities(gpus=(named,)), profile=decided.answer["profile"]))
+    earlier = registered().model_copy(update={"capabilities": capabilities(gpus=(gpu,))})
+    given(earlier).when(register(capabilities=capabilities(gpus=(named,)))).then()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

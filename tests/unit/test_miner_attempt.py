@@ -22,10 +22,7 @@ from coordinator.miner.config import (
     BadConfig,
     Hardware,
     MinerConfig,
-    detect_hardware,
     new_session_id,
-    parse_cuda,
-    parse_gpus,
 )
 from coordinator.miner.executors import ExecutorError, Outcome, OutputFile, Work
 from coordinator.miner.executors.limits import Share, whole_machine
@@ -320,29 +317,6 @@ def test_capabilities_are_checked_before_they_are_sent() -> None:
     }
     with pytest.raises(BadConfig):
         MinerConfig("alice:secret", price="cheap").capabilities(["checksum"], hardware)
-
-
-def test_nvidia_smi_is_understood() -> None:
-    """Names with commas, and lines without a number, are read or left out; so is the CUDA version."""
-    listed = "NVIDIA GeForce RTX 4090, 24564\nTesla T4, 15360\nBroken, [N/A]\n\n"
-    assert parse_gpus(listed) == (
-        Gpu(name="NVIDIA GeForce RTX 4090", memory_mb=24564),
-        Gpu(name="Tesla T4", memory_mb=15360),
-    )
-    assert parse_cuda("| NVIDIA-SMI 550.54   Driver Version: 550.54   CUDA Version: 12.4     |") == "12.4"
-    assert parse_cuda("no devices were found") is None
-
-
-async def test_machine_is_asked_for_its_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`nvidia-smi` on the PATH is asked; without one there are no GPUs."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert await detect_hardware() == Hardware()
-    program = tmp_path / "nvidia-smi"
-    program.write_text(
-        "#!/bin/sh\nif [ $# -gt 0 ]; then echo 'NVIDIA L4, 23034'; else echo 'CUDA Version: 12.2 |'; fi\n"
-    )
-    program.chmod(0o755)
-    assert await detect_hardware() == Hardware((Gpu(name="NVIDIA L4", memory_mb=23034),), "12.2")
 
 
 def test_session_ids_are_new() -> None:

@@ -406,7 +406,7 @@ def test_only_models_that_can_be_asked_for_are_listed() -> None:
     assert ["SDXL-Turbo", "of-either", "org/good:7b"] == list(models_of(offerings, services))
 
 
-def test_the_doctor_tells_of_names_that_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_tells_of_names_that_are_not_offered() -> None:
     """A model that no job can ask for is a warning, with the reason."""
 
     class Odd:
@@ -420,10 +420,7 @@ def test_the_doctor_tells_of_names_that_are_not_offered(monkeypatch: pytest.Monk
         async def run(self, work: Any) -> Any:
             raise NotImplementedError
 
-    monkeypatch.setattr(
-        "coordinator.miner.executors.discover_executors", lambda: Discovery({"llm_inference": Odd()}, {})
-    )
-    [check] = asyncio.run(doctor._executors())
+    [check] = asyncio.run(doctor._executors(Discovery({"llm_inference": Odd()}, {})))
     assert ("llm_inference", "warning") == (check.name, check.status)
     assert check.detail.startswith(
         "runs; models: good; '/srv/a.gguf' is offered as a.gguf; 'with space' is not offered"

@@ -10,21 +10,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 from decimal import Decimal as Exact
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, field_validator
 
+from coordinator.domain.gpus import ANY, MAX_LABEL, AnyOrLabel, Label, matches, vendor_in, words_of
+from coordinator.domain.gpus import Gpu as Gpu
 from coordinator.domain.messages import Decimal, ServiceId
 
 BYTES_PER_GB = 10**9  # as vendors count: a "24 GB" card reports 24,564 MiB
 BYTES_PER_MIB = 2**20  # as drivers count
 NOMINAL_SHARE = 0.98  # with error correction on, the driver reports a little less than the nominal memory
 
-MAX_LABEL = 100  # characters
-
-Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f]+$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")]
 
@@ -34,8 +32,8 @@ class Constraints(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    gpu: Label | None = Field(None, json_schema_extra={"pattern": "[A-Za-z0-9]"})
-    """A vendor ("nvidia"), a model ("rtx-4090") or "any" (some GPU)."""
+    gpu: AnyOrLabel | None = None
+    """A vendor (nvidia, amd, intel, apple), a model ("rtx-4090"), or "any" or true (some GPU)."""
     cuda: Version | None = None
     """The lowest CUDA version, compared as a version: 12.10 is newer than 12.9."""
     min_vram_gb: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
@@ -50,7 +48,7 @@ class Constraints(BaseModel):
     @classmethod
     def _names_a_gpu(cls, gpu: str | None) -> str | None:
         # The normalised name goes into events, and must pass validation when they are read.
-        if gpu is not None and not 1 <= len("-".join(_words(gpu))) <= MAX_LABEL:
+        if gpu is not None and not 1 <= len("-".join(words_of(gpu))) <= MAX_LABEL:
             raise ValueError(f"must be a vendor, a model or any, in letters and digits, {MAX_LABEL} at most")
         return gpu
 
@@ -59,15 +57,6 @@ class Needs(Constraints):
     """The constraints of a class, with the list price of its jobs."""
 
     list_price: Decimal | None = None
-
-
-class Gpu(BaseModel):
-    """One card: the driver's name for it, and its memory in MiB."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    name: Label
-    memory_mb: Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
 
 class Capabilities(BaseModel):
@@ -92,7 +81,7 @@ def _short_hash(value: object) -> str:
 
 def normalise_constraints(constraints: Constraints) -> Constraints:
     """The same needs in one spelling, so that equal needs give equal classes."""
-    gpu = "-".join(_words(constraints.gpu)) if constraints.gpu else None
+    gpu = "-".join(words_of(constraints.gpu)) if constraints.gpu else None
     return constraints.model_copy(
         update={
             "gpu": gpu,
@@ -109,7 +98,12 @@ def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
     return capabilities.model_copy(
         update={
             "services": tuple(sorted(set(capabilities.services))),
-            "gpus": tuple(sorted(capabilities.gpus, key=lambda g: (g.name, g.memory_mb))),
+            "gpus": tuple(
+                sorted(
+                    (g.model_copy(update={"vendor": g.made_by}) for g in capabilities.gpus),
+                    key=lambda g: (g.name, g.memory_mb, g.vendor or ""),
+                )
+            ),
             "cuda": _spell(capabilities.cuda),
             "models": tuple(sorted({_lower(m) for m in capabilities.models})),
             "region": capabilities.region.lower() if capabilities.region else None,
@@ -147,7 +141,12 @@ def profile_of(capabilities: Capabilities, principal: str) -> str:
     It names the work queue. Strangers don't share one, whatever they declare: offers that are taken and never
     claimed are then one principal's own, and nobody can take another's.
     """
-    return _short_hash([principal, normalise_capabilities(capabilities).model_dump(exclude_none=True)])
+    named = normalise_capabilities(capabilities).model_dump(exclude_none=True)
+    for gpu in named["gpus"]:
+        # A vendor that the name says adds nothing, so miners that leave it out share the profile.
+        if gpu.get("vendor") == vendor_in(gpu["name"]):
+            gpu.pop("vendor", None)
+    return _short_hash([principal, named])
 
 
 def unmet(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> list[str]:
@@ -199,62 +198,13 @@ def _unmet_gpu(wants: Constraints, has: Capabilities) -> list[str]:
         return []
     if not has.gpus:
         return ["needs a GPU, has none"]
-    cards = [g for g in has.gpus if wants.gpu is None or matches_gpu(wants.gpu, g.name)]
+    cards = [g for g in has.gpus if wants.gpu is None or matches(wants.gpu, g)]
     if not cards:
-        return [f"needs GPU {wants.gpu}, has {', '.join(sorted({g.name for g in has.gpus}))}"]
+        return [f"needs GPU {wants.gpu}, has {', '.join(sorted({g.label for g in has.gpus}))}"]
     largest = max(g.memory_mb for g in cards)
     if wants.min_vram_gb and largest * BYTES_PER_MIB < wants.min_vram_gb * BYTES_PER_GB * NOMINAL_SHARE:
         return [f"needs {wants.min_vram_gb} GB on one GPU, has {largest} MiB"]
     return []
-
-
-_VENDORS = {
-    "nvidia": {"nvidia", "geforce", "rtx", "gtx", "quadro", "tesla", "titan", "jetson", "nvgpu"},
-    "amd": {"amd", "radeon", "instinct", "rx", "firepro"},
-    "intel": {"intel", "arc", "iris", "gaudi"},
-    "apple": {"apple"},
-}
-_DATA_CENTRE = re.compile(r"^(a|b|h|l|p|t|v|gh|gb)[0-9]{1,4}[a-z]?$")  # A100, H200, L40S, T4, V100, GB200
-# A suffix that makes the same number another model: an RTX 4070 is not an RTX 4070 Ti SUPER.
-_VARIANTS = {"ti", "super", "xt", "xtx", "gre", "max", "ultra", "pro", "sff", "d", "ada"}
-# Words that do so at any distance: "RTX A2000 8GB Laptop GPU", "RTX 2080 with Max-Q Design".
-_MOBILE = {"laptop", "mobile", "q"}
-
-
-def matches_gpu(wanted: str, card: str) -> bool:
-    """Whether the driver's name `card` matches the vendor or model `wanted` ("any" matches every card)."""
-    want, have = _words(wanted), _words(card)
-    if want == ["any"]:
-        return True
-    if len(want) == 1 and want[0] in _VENDORS:
-        return _vendor(have) == want[0]
-    one_model = any(c.isdigit() for c in "".join(want))  # "geforce" is a family
-    for start in range(len(have) - len(want) + 1):
-        rest = have[start + len(want) :]
-        another = not _VARIANTS.isdisjoint(rest[:1]) or not _MOBILE.isdisjoint(rest)
-        if have[start : start + len(want)] == want and not (one_model and another):
-            return True
-    return False
-
-
-def _vendor(card: list[str]) -> str | None:
-    """The vendor of a card: by the vendor's name, else by a brand, else by a data centre model."""
-    for vendor in _VENDORS:
-        if vendor in card:
-            return vendor
-    for vendor, brands in _VENDORS.items():
-        if not brands.isdisjoint(card):
-            return vendor
-    return "nvidia" if any(_DATA_CENTRE.match(word) for word in card) else None
-
-
-def _words(text: str) -> list[str]:
-    """Lower-case words without trademark signs; RTX4090 gives the same as RTX 4090."""
-    words: list[str] = []
-    for word in re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)", " ", text.lower())):
-        split = re.sub(r"^(rtx|gtx|rx|arc)(?=[0-9])", r"\1 ", word)
-        words += re.sub(r"(?<=[0-9]{4})(ti|super|xtx|xt)$", r" \1", split).split()
-    return words
 
 
 def _lower(text: str) -> str:
@@ -298,8 +248,8 @@ def stronger(needs: Constraints, wishes: Constraints) -> Constraints:
 def _stronger_gpu(needed: str | None, wished: str | None) -> str | None:
     if needed is None or wished is None:
         return wished or needed
-    if _words(wished) == ["any"] or _words(wished) == _words(needed):
+    if words_of(wished) == [ANY] or words_of(wished) == words_of(needed):
         return needed
-    if _words(needed) != ["any"] and _vendor(_words(wished)) != needed:
+    if words_of(needed) != [ANY] and vendor_in(wished) != needed:
         raise ValueError(f"gpu: the work needs a GPU of {needed}")
     return wished

@@ -246,7 +246,8 @@ def _request(command: MinerRegister) -> tuple[object, ...]:
 
 
 def _registered(event: MinerRegistered) -> tuple[object, ...]:
-    return (event.capabilities, event.concurrency, event.public_key)
+    # Once more: what is normal may have grown since the event was written.
+    return (normalise_capabilities(event.capabilities), event.concurrency, event.public_key)
 
 
 def _common(miner_id: str, session_id: str, context: Context) -> dict[str, Any]:

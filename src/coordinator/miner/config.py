@@ -1,25 +1,24 @@
-"""The configuration of a miner program, and the detection of its hardware."""
+"""The configuration of a miner program."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from coordinator.domain.matching import Capabilities, Gpu
+from coordinator.domain.gpus import Gpu
+from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import NAME
+from coordinator.miner.gpus.setting import BadSetting, read_setting
 from coordinator.validation import first_invalid_field
 from coordinator.wire.urls import check_amqp_url, parse_allowed
 
 DEFAULT_KEY_FILE = Path.home() / ".config" / "coordinator" / "miner.key"
 DEFAULT_GRACE_SECONDS = 30.0
-DETECT_TIMEOUT_SECONDS = 15.0
 DEFAULT_RECHECK_SECONDS = 30.0
 
 
@@ -37,7 +36,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class MinerConfig:
-    """One miner process. With `hardware` None it detects its own (by `nvidia-smi`, if installed)."""
+    """One miner process."""
 
     key: str = field(repr=False)
     """`name:secret`; the name is the principal."""
@@ -53,6 +52,9 @@ class MinerConfig:
     key_file: Path = DEFAULT_KEY_FILE
     """The Ed25519 key that signs statements; made on first use."""
     hardware: Hardware | None = None
+    """None: the GPUs that `gpus` names, or else those that are found on this machine."""
+    gpus: str = ""
+    """The setting GPUS (`miner/gpus/setting.py`)."""
     models: tuple[str, ...] = ()
     region: str | None = None
     price: str | None = None
@@ -86,6 +88,10 @@ class MinerConfig:
                 check_amqp_url(self.amqp_url)
             except ValueError as error:
                 raise BadConfig(f"the broker's address (AMQP_URL) {error}") from None
+        try:
+            read_setting(self.gpus)
+        except BadSetting as error:
+            raise BadConfig(f"GPUS: {error}") from None
         try:
             parse_allowed(self.fetch_allow_hosts)
         except ValueError as error:
@@ -121,46 +127,3 @@ class MinerConfig:
 def new_session_id() -> str:
     """A new, unique session id."""
     return secrets.token_hex(12)
-
-
-async def detect_hardware() -> Hardware:
-    """The NVIDIA GPUs that the driver reports; nothing if `nvidia-smi` is missing or fails."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return Hardware()
-    listed = await _output(program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
-    report = await _output(program)
-    return Hardware(parse_gpus(listed), parse_cuda(report))
-
-
-def parse_gpus(listed: str) -> tuple[Gpu, ...]:
-    """The GPUs in lines such as `NVIDIA GeForce RTX 4090, 24564` (MiB). Unreadable lines are left out."""
-    gpus = []
-    for line in listed.splitlines():
-        name, _, memory = line.rpartition(",")
-        if name.strip() and memory.strip().isdigit() and int(memory) > 0:
-            gpus.append(Gpu(name=name.strip()[:100], memory_mb=int(memory)))
-    return tuple(gpus)
-
-
-def parse_cuda(report: str) -> str | None:
-    """The version after `CUDA Version:` in nvidia-smi's report; no query prints it."""
-    found = re.search(r"CUDA Version:\s*([0-9]{1,4}(?:\.[0-9]{1,4}){0,3})", report)
-    return found[1] if found else None
-
-
-async def _output(*command: str) -> str:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-    except OSError:
-        return ""
-    try:
-        async with asyncio.timeout(DETECT_TIMEOUT_SECONDS):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return ""
-    return output.decode(errors="replace") if process.returncode == 0 else ""

@@ -17,10 +17,11 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.miner.abilities import Abilities
 from coordinator.miner.attempt import Stopped
 from coordinator.miner.blobs import HttpBlobs
-from coordinator.miner.config import Hardware, MinerConfig, detect_hardware, new_session_id
+from coordinator.miner.config import Hardware, MinerConfig, new_session_id
 from coordinator.miner.executors.base import Executor, remove_left_workspaces
 from coordinator.miner.executors.limits import share_of_machine
 from coordinator.miner.fetch import WebFiles
+from coordinator.miner.gpus import GpuWatch
 from coordinator.miner.signing import StatementSigner
 from coordinator.miner.slots import Slots
 from coordinator.miner.transport import NOT_LIVE, Transport
@@ -51,6 +52,7 @@ class MinerProgram:
         self._config = config
         self._transport = transport
         self._abilities = Abilities(executors, config.models)
+        self._gpus = GpuWatch(config.gpus)
         self._key = signing_key or SigningKey.load_or_create(config.key_file)
         self._blobs = blobs or HttpBlobs(
             config.coordinator_url, config.key, web=WebFiles(parse_allowed(config.fetch_allow_hosts))
@@ -133,7 +135,10 @@ class MinerProgram:
         if not self._abilities.executors:
             self._log.error("no_executor")
             return EXIT_NO_EXECUTOR
-        hardware = self._config.hardware or await detect_hardware()
+        hardware = self._config.hardware
+        if hardware is None:
+            gpus = await self._gpus.find()
+            hardware = Hardware(tuple(found.gpu for found in gpus.gpus), gpus.cuda)
         self._request(hardware)  # raises for bad capabilities
         # 2. Register.
         await self._transport.start(self, self._config.concurrency)
@@ -145,7 +150,8 @@ class MinerProgram:
         watch = asyncio.create_task(self._slots.watch())
         abilities = asyncio.create_task(self._keep_abilities())
         reports = asyncio.create_task(self._slots.report())
-        tasks = [keeper, stopping, beats, watch, abilities, reports, *slots]
+        gpus_kept = asyncio.create_task(self._gpus.keep(self._config.recheck_seconds))
+        tasks = [keeper, stopping, beats, watch, abilities, reports, gpus_kept, *slots]
         try:
             await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if keeper.done():
@@ -345,6 +351,7 @@ class MinerProgram:
                 HeldAttempt(job_id=a.offer.job_id, attempt=a.offer.attempt) for a in held[:MAX_INFLIGHT]
             ),
             status="draining" if self._stopping.is_set() else "ok",
+            gpus=self._gpus.memory,
             metadata={"progress": progress} if progress else {},
         )
         answer = await self._transport.heartbeat(beat, self._beat_seconds)

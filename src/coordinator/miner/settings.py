@@ -20,6 +20,8 @@ class MinerSettings(BaseSettings):
     """The keys that sign the coordinator's messages over AMQP, separated by commas."""
     fetch_allow_hosts: str = ""
     """Private hosts from which files may be fetched, separated by commas."""
+    gpus: str = ""
+    """`none`, or the GPUs of this machine as JSON; without it they are found."""
     job_memory_mb: Annotated[int, Field(ge=256)] | None = None
     """The most main memory for the processes of one job, in MiB; by default the slots share the machine's."""
     embedding_models_dir: Path | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -53,7 +54,7 @@ class Presence:
                     continue
                 # Both ids: session ids are not secret, and one miner must not speak for another.
                 who = {"miner_id": beat.miner_id, "session_id": beat.session_id}
-                tables.execute("presence_seen", now=now, **who)
+                tables.execute("presence_seen", now=now, gpu_memory_json=_gpu_memory(beat, now), **who)
                 if beat.inflight:
                     jobs = [str(i.job_id) for i in beat.inflight]
                     until = now + self._timeout_ms
@@ -92,3 +93,8 @@ class Presence:
             and state.started.session_id == beat.session_id
             and state.started.miner_id == beat.miner_id
         )
+
+
+def _gpu_memory(beat: Heartbeat, now: int) -> str | None:
+    """The column of the free memory; None if the heartbeat does not say it."""
+    return json.dumps({"at": now, "gpus": [gpu.model_dump() for gpu in beat.gpus]}) if beat.gpus else None

@@ -143,6 +143,7 @@ class Timers(FollowerBase):
                             "miner_id": event.miner_id,
                             "session_id": event.session_id,
                             "last_seen": now,
+                            "gpu_memory_json": None,
                         }
                     case MinerLeft() | MinerLost():
                         sessions[event.miner_id] = None

@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from coordinator.cli.checks import Check
 from coordinator.cli.dev_files import KEYS_FILE
 from coordinator.cli.errors import CommandError, Exit
+from coordinator.cli.gpus import check_gpus, show_gpus
 from coordinator.cli.options import DataDir, Json
 from coordinator.cli.settings import settings_with
 from coordinator.private_files import OTHERS
@@ -21,6 +23,7 @@ from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.miner.executors import Executor
+    from coordinator.miner.executors.base import Discovery
     from coordinator.runtime.settings import Settings
 
 OLDEST_PYTHON = (3, 11)
@@ -28,17 +31,6 @@ LEAST_FREE_BYTES = 2 * 10**9
 LARGEST_DRIFT_S = 1.0
 TIMEOUT_S = 10.0
 RELEASED = 1_767_225_600  # 2026-01-01: a clock before this is wrong
-
-Status = Literal["ok", "warning", "failed"]
-
-
-class Check(NamedTuple):
-    """The outcome of one check. `next_step` says what to do if it is not ok."""
-
-    name: str
-    status: Status
-    detail: str
-    next_step: str = ""
 
 
 def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
@@ -51,12 +43,13 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
     from coordinator.runtime.process.logs import configure_logs
 
     configure_logs(level="error")  # the table shows unreachable servers, so libraries need not log them
-    checks = asyncio.run(_check_all(data_dir))
+    checks, gpus = asyncio.run(_check_all(data_dir))
     failed = [check for check in checks if check.status == "failed"]
     if as_json:
-        terminal.document({"ok": not failed, "checks": [check._asdict() for check in checks]})
+        terminal.document({"ok": not failed, "checks": [check._asdict() for check in checks], "gpus": gpus})
     else:
         terminal.table(("CHECK", "STATUS", "DETAIL"), [check[:3] for check in checks], "Nothing to check.")
+        show_gpus(gpus)
         for check in checks:
             if check.next_step:
                 terminal.note(f"{check.name}: {check.next_step}")
@@ -64,7 +57,18 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
         raise typer.Exit(Exit.FAILED)
 
 
-async def _check_all(data_dir: Path | None) -> list[Check]:
+async def _check_all(data_dir: Path | None) -> tuple[list[Check], list[dict[str, Any]]]:
+    """The checks, and the GPUs found."""
+    from coordinator.miner.executors import discover_executors
+
+    servers = await _check_servers(data_dir)
+    found = discover_executors()
+    executors = await _executors(found)
+    gpus, listed = await check_gpus(found.executors)
+    return [*servers, gpus, *executors], listed
+
+
+async def _check_servers(data_dir: Path | None) -> list[Check]:
     import asyncio
 
     from coordinator.runtime.settings import BadSettings
@@ -74,7 +78,7 @@ async def _check_all(data_dir: Path | None) -> list[Check]:
         settings = settings_with(data_dir)
     except BadSettings as error:
         hint = "Correct it in the environment or in .env; .env.example explains every setting."
-        return [*checks, Check("settings", "failed", str(error), hint), *await _executors()]
+        return [*checks, Check("settings", "failed", str(error), hint)]
     checks += [_settings(settings), _data_dir(settings)]
     server_checks: list[tuple[str, Callable[[Settings], Awaitable[list[Check]]]]] = [
         ("database", _database),
@@ -93,7 +97,7 @@ async def _check_all(data_dir: Path | None) -> list[Check]:
         except Exception as error:
             # The user has to see any error that a library raises about a server.
             checks.append(Check(name, "failed", f"{type(error).__name__}: {str(error).strip()}"))
-    return [*checks, _clock(), *await _executors()]
+    return [*checks, _clock()]
 
 
 def _python() -> Check:
@@ -298,14 +302,12 @@ def _clock() -> Check:
     return Check("clock", "ok", terminal.moment(int(time.time() * 1000)))
 
 
-async def _executors() -> list[Check]:
+async def _executors(found: Discovery) -> list[Check]:
     """The executors for a miner here. An engine without settings is off, which is no failure."""
     import asyncio
 
-    from coordinator.miner.executors import discover_executors
     from coordinator.services.model_names import RULE, is_model_name
 
-    found = discover_executors()
     by_executor: dict[int, list[str]] = {}
     for service, executor in found.executors.items():
         by_executor.setdefault(id(executor), []).append(service)

@@ -124,6 +124,7 @@ def run(
             grace_seconds=grace,
             recheck_seconds=recheck,
             work_folder=work_dir,
+            gpus=settings.gpus,
             job_memory_bytes=settings.job_memory_mb and settings.job_memory_mb * 2**20,
             fetch_allow_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
         )
@@ -257,7 +258,9 @@ def _show_answer(answer: dict[str, Any], as_json: bool) -> None:
 
 def _gpus(capabilities: Any) -> str:
     gpus = (capabilities or {}).get("gpus", ())
-    return ", ".join(f"{gpu.get('name')} ({gpu.get('memory_mb')} MiB)" for gpu in gpus)
+    return ", ".join(
+        f"{gpu.get('name')} ({gpu.get('vendor') or '?'}, {gpu.get('memory_mb')} MiB)" for gpu in gpus
+    )
 
 
 async def _run(config: MinerConfig, as_json: bool) -> Exit:

@@ -11,7 +11,7 @@ from coordinator.domain.job import JobStateName
 from coordinator.domain.matching import Capabilities
 from coordinator.edge.models.base import CommandAnswer, Moment, View
 from coordinator.edge.models.jobs import Receipt
-from coordinator.wire.heartbeat import HeldAttempt
+from coordinator.wire.heartbeat import GpuMemory, HeldAttempt
 from coordinator.wire.offers import Offer
 
 MinerState = Literal["ONLINE", "DRAINING", "OFFLINE"]
@@ -109,6 +109,13 @@ class StandingAnswer(CommandAnswer):
     quarantined: bool
 
 
+class GpuMemoryView(View):
+    """The free memory of a miner's GPUs, as its heartbeat said at that time."""
+
+    at: Moment
+    gpus: list[GpuMemory]
+
+
 class MinerView(View):
     """One miner. `standing` is that of its principal, by service; a newcomer has none yet."""
 
@@ -123,6 +130,8 @@ class MinerView(View):
     changed_at: Moment
     position: int
     standing: list[StandingView] = Field(default_factory=list)
+    gpu_memory: GpuMemoryView | None = None
+    """Of one miner that is shown alone, while it is online and says it."""
 
 
 class MinerPage(View):

@@ -5,6 +5,7 @@ Their work is in `polling` and `attempts`.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
@@ -210,7 +211,10 @@ async def show_miner(
     row = await context.reads.miner(miner_id) if seen else None
     if row is None:
         raise Refusal(Code.MINER_NOT_FOUND, "no such miner")
-    return reply(row.view(await context.reads.standings([miner_id])), position)
+    standings, gpu_memory = await asyncio.gather(
+        context.reads.standings([miner_id]), context.reads.gpu_memory(miner_id)
+    )
+    return reply(row.view(standings, gpu_memory), position)
 
 
 def _take_region(fields: dict[str, Any]) -> None:

@@ -98,6 +98,11 @@ class ReadModels:
         rows = await self._read("read_miner", miner_id=miner_id)
         return MinerRow(**rows[0]) if rows else None
 
+    async def gpu_memory(self, miner_id: str) -> str | None:
+        """What the miner's live session said last of the free memory of its GPUs, as JSON."""
+        rows = await self._read("read_gpu_memory", miner_id=miner_id)
+        return rows[0]["gpu_memory_json"] if rows else None
+
     async def miners(self, after: str, state: str, page_size: int) -> list[MinerRow]:
         """A page of miners by id, after the id `after`; an empty state for all."""
         rows = await self._read("read_miners", after=after, state=state, page_size=page_size)

@@ -97,11 +97,18 @@ class MinerRow:
         services: list[str] = json.loads(self.capabilities_json)["services"]
         return services
 
-    def view(self, standings: Sequence[StandingRow] = ()) -> MinerView:
+    def view(self, standings: Sequence[StandingRow] = (), gpu_memory: str | None = None) -> MinerView:
         """The miner as the API shows it. `standings`: those of several principals."""
         own = [row.view() for row in standings if row.principal == principal_of(self.miner_id)]
         capabilities = json.loads(self.capabilities_json)
-        return MinerView.model_validate({**asdict(self), "capabilities": capabilities, "standing": own})
+        return MinerView.model_validate(
+            {
+                **asdict(self),
+                "capabilities": capabilities,
+                "standing": own,
+                "gpu_memory": gpu_memory and json.loads(gpu_memory),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,10 +187,11 @@ class Outcome:
 class Executor(Protocol):
     """Runs jobs of its services, also several at once.
 
-    It may have three more attributes. The miner advertises `models` (a tuple of names, read after each check)
+    It may have four more attributes. The miner advertises `models` (a tuple of names, read after each check)
     besides its own `--model`. An executor with `watched = True` is checked again while the miner runs, as its
     server may come and go; the miner then advertises the services and models that are left. With
-    `instant = True` a job takes microseconds, and its result also claims it.
+    `instant = True` a job takes microseconds, and its result also claims it. `gpu_vendors` (a set, read after
+    a check) names the vendors whose GPUs it uses itself: `coordinator doctor` shows it.
     """
 
     @property

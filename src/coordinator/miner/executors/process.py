@@ -33,7 +33,12 @@ MAX_OPEN_FILES: Final = 1024
 DATA_SLACK_BYTES: Final = 512 * 2**20
 """Memory that is reserved and not used, such as stacks of threads; the kernel's limit counts it."""
 LAUNCHER: Final = Path(launch.__file__)
-_PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "SYSTEMROOT")
+_PASSED_ON: Final = (
+    *("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "SYSTEMROOT"),
+    # The GPUs that the account may use.
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+    "ZE_AFFINITY_MASK",
+)
 """The only variables that programs inherit: others may hold the miner's keys."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from coordinator.domain.gpus import Vendor
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_KILLED,
@@ -81,6 +82,16 @@ def plan_of(payload: RenderPayload, engine: str) -> dict[str, Any]:
     return plan | {"engine": engine, "file_format": FORMATS[payload.format][0], "max_frames": MAX_FRAMES}
 
 
+DEVICE_VENDORS: Final[dict[str, frozenset[Vendor]]] = {
+    "OPTIX": frozenset({"nvidia"}),
+    "CUDA": frozenset({"nvidia"}),
+    "HIP": frozenset({"amd"}),
+    "ONEAPI": frozenset({"intel"}),
+    "METAL": frozenset({"apple"}),
+}
+"""Cycles' kinds of devices, and the vendors of their GPUs."""
+
+
 class BlenderExecutor:
     """Renders on GPUs if Cycles finds any. Blender is the given program, or the one on PATH."""
 
@@ -98,6 +109,8 @@ class BlenderExecutor:
         self._max_output_bytes = max_output_bytes
         self.engines: dict[str, str] = {}
         """The engines that have rendered a frame here; empty before `check`."""
+        self.gpu_vendors: frozenset[Vendor] = frozenset()
+        """The vendor whose GPUs Cycles uses; empty if it has only the processor."""
         self._known: dict[str, str] = {}
 
     async def check(self) -> str | None:
@@ -131,8 +144,13 @@ class BlenderExecutor:
     async def _try(self, name: str, folder: Path) -> None:
         """Keep an engine that renders a frame of Blender's own cube: some need a display, or a GPU."""
         assert self._program is not None
-        if name in self._known and await _renders(self._program, folder, self._known[name]):
+        if name not in self._known:
+            return
+        device = await _renders(self._program, folder, self._known[name])
+        if device is not None:
             self.engines[name] = self._known[name]
+            if name == "cycles":
+                self.gpu_vendors = DEVICE_VENDORS.get(device, frozenset())
 
     async def run(self, work: Work) -> Outcome:
         """The result is RenderedFrames.
@@ -260,17 +278,23 @@ def _pack(archive: Path, frames: list[Path]) -> None:
             file.write(path, path.name)
 
 
-async def _renders(program: str, folder: Path, engine: str) -> bool:
-    """Whether an engine can render a frame of Blender's own cube."""
+async def _renders(program: str, folder: Path, engine: str) -> str | None:
+    """The device with which an engine has rendered a frame of Blender's own cube; None if it can't."""
     tiny = RenderPayload(blend_file_url=f"blob:{'0' * 64}", resolution_x=16, resolution_y=16, samples=1)
     plan = plan_of(tiny.model_copy(update={"denoise": False, "frame_start": 1}), engine)
     (folder / "plan.json").write_text(json.dumps(plan))
     shutil.rmtree(folder / "frames", ignore_errors=True)
     (folder / "frames").mkdir()
+    watch = _BlenderProgress(lambda fraction, note: None)
     try:
         finished = await run_program(
-            build_arguments(program, None), folder=folder, timeout_seconds=CHECK_SECONDS, limits_data=False
+            build_arguments(program, None),
+            folder=folder,
+            timeout_seconds=CHECK_SECONDS,
+            limits_data=False,
+            on_stdout=watch.line,
         )
     except ExecutorError:
-        return False
-    return finished.returncode == 0 and any((folder / "frames").glob("*.png"))
+        return None
+    made = finished.returncode == 0 and any((folder / "frames").glob("*.png"))
+    return watch.device if made else None

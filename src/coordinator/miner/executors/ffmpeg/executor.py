@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from coordinator.domain.gpus import Vendor
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_KILLED,
@@ -73,6 +74,11 @@ class FfmpegExecutor:
         self._max_output_bytes = max_output_bytes
         self.encoders: frozenset[str] = frozenset()
         """The working encoders; empty before `check`."""
+
+    @property
+    def gpu_vendors(self) -> frozenset[Vendor]:
+        """NVIDIA, if an encoder of its hardware works here."""
+        return frozenset({"nvidia"} if any(name.endswith("_nvenc") for name in self.encoders) else ())
 
     async def check(self) -> str | None:
         """Find ffmpeg and its encoders; try those that need hardware on one frame."""

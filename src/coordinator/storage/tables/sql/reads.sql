@@ -43,6 +43,10 @@ SELECT position FROM receipts WHERE job_id = :job_id
 -- One miner.
 SELECT * FROM miners WHERE miner_id = :miner_id
 
+-- name: read_gpu_memory
+-- What a miner's live session said last of the free memory of its GPUs.
+SELECT gpu_memory_json FROM live_sessions WHERE miner_id = :miner_id AND gpu_memory_json IS NOT NULL
+
 -- name: read_miners
 -- A page of all miners, by id.
 SELECT * FROM miners

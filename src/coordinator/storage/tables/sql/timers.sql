@@ -38,8 +38,10 @@ UPDATE leases SET lease_until = :latest WHERE lease_until > :latest;
 UPDATE live_sessions SET last_seen = :latest WHERE last_seen > :latest;
 
 -- name: presence_seen
--- A session's sign of life; changes no row if the session is not the live one.
-UPDATE live_sessions SET last_seen = :now WHERE miner_id = :miner_id AND session_id = :session_id;
+-- A session's sign of life, and the free memory of its GPUs if it says so; changes no row if the session is not the
+-- live one.
+UPDATE live_sessions SET last_seen = :now, gpu_memory_json = COALESCE(:gpu_memory_json, gpu_memory_json)
+WHERE miner_id = :miner_id AND session_id = :session_id;
 
 -- name: presence_extend
 -- A session's heartbeat extends its leases.
