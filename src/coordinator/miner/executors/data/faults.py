@@ -52,7 +52,11 @@ class Cells:
 
     def add(self, cells: int) -> None:
         self.count += cells
-        if self.count > self.most:
+        self.check(self.count)
+
+    def check(self, cells: int) -> None:
+        """Raise ExecutorError for a table of more than `most` cells."""
+        if cells > self.most:
             raise ExecutorError(
                 INPUT_TOO_LARGE, f"inputs: more than {self.most} cells; split them, or leave out columns"
             )

@@ -63,6 +63,7 @@ class JsonLines:
         self.places = Places()
         self._cells = cells
         self._frames: list[pl.DataFrame] = []
+        self._rows = 0
         self._kinds: dict[str, dict[str, str]] = {}
         """For each column its kinds of values, each with the place of the first one."""
 
@@ -70,7 +71,6 @@ class JsonLines:
         """Add the rows of an input. Raises ExecutorError: INVALID_PAYLOAD with the line, INPUT_TOO_LARGE."""
         rows: list[dict[str, str | None]] = []
         places = array("Q")
-        width = 0
         with lines_of(path, number, plan["encoding"], notes, guess=False) as lines:
             for line in lines:
                 if not line.strip():
@@ -81,8 +81,8 @@ class JsonLines:
                 except _Fault as fault:
                     raise bad_input(number, f"line {lines.count}: {fault}") from None
                 check_width(number, len(self._kinds))
-                width = max(width, len(self._kinds))
-                self._cells.add(width)
+                self._rows += 1
+                self._cells.check(self._rows * len(self._kinds))
                 places.append(lines.count)
                 if len(rows) >= ROWS_AT_ONCE:
                     self._flush(rows)
