@@ -184,7 +184,7 @@ class DataPayload(Payload):
     """Files with the same columns, whose order is the first one's; csv and jsonl also as gzip."""
     input_format: TableFormat = "csv"
     types: Annotated[
-        Literal["text", "infer"]
+        Annotated[str, Field(pattern="^(?:text|infer)$")]
         | Annotated[dict[Column, ColumnType], Field(min_length=1, max_length=1000)]
         | None,
         NOT_NULL,
