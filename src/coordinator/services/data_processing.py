@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
@@ -177,6 +177,14 @@ class CsvOptions(Strict):
     """Numbers are read as 1,5 in place of 1.5."""
 
 
+def _in_one(schema: dict[str, Any]) -> None:
+    """A text or an object as one schema, so that a fault is named where it is and not as one of `anyOf`."""
+    choices = schema.pop("anyOf")
+    schema["type"] = [choice["type"] for choice in choices]
+    for choice in choices:
+        schema.update({name: value for name, value in choice.items() if name != "type"})
+
+
 class DataPayload(Payload):
     """Files with the same columns, the steps for their rows, and the form of the output."""
 
@@ -187,6 +195,7 @@ class DataPayload(Payload):
         Annotated[str, Field(pattern="^(?:text|infer)$")]
         | Annotated[dict[Column, ColumnType], Field(min_length=1, max_length=1000)]
         | None,
+        Field(json_schema_extra=_in_one),
         NOT_NULL,
     ] = None
     """The types of columns. By default cells of CSV are text as they are; jsonl and parquet have types.

@@ -20,7 +20,6 @@ _OF_ONE_TYPE: Final = {
     *("type", "examples", "items", "minItems", "maxItems", "uniqueItems"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     *("minLength", "maxLength", "pattern", "format"),
-    *("patternProperties", "additionalProperties", "minProperties", "maxProperties"),
 }
 """Keywords that concern values of one type only, so that schemas of several types can be merged."""
 
