@@ -96,6 +96,24 @@ def test_damage_within_a_png_is_found(tmp_path: Path) -> None:
     assert "its chunk IDAT is damaged" in refusal(tmp_path, bytes(content))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["png", "png of frames", "jpg", "progressive jpg", "gif", "gif of frames", "lossless webp", "avif"],
+)
+def test_a_download_that_was_not_finished_is_refused(tmp_path: Path, name: str) -> None:
+    """A file of the right length whose second half is zeros is no picture; one of a single colour is."""
+    content = FILES[name]
+    half = len(content) // 2
+    refusal(tmp_path, content[:half] + bytes(len(content) - half))
+    kind, options = {"jpg": "JPEG", "progressive jpg": "JPEG"}.get(name, name.split()[-1].upper()), {}
+    if "of" not in name:
+        options = {"progressive": True} if "progressive" in name else {"lossless": True}
+        for colour in ("black", "white"):
+            flat = Image.new("RGB", (400, 300), colour)
+            made = edited(tmp_path, encoded(flat, kind, **options), output_format="png").image
+            assert flat.getpixel((9, 9)) == made.convert("RGB").getpixel((9, 9))
+
+
 @pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (1, 1)])
 @pytest.mark.parametrize("fit", ["contain", "cover", "stretch"])
 @pytest.mark.parametrize("output_format", ["png", "jpg", "webp", "tiff", "avif"])

@@ -20,6 +20,7 @@ from tests.harness.tables import prepared, refusal
         ),
         ("a\tb,c\n1\t2\n", [{"a": "1", "b,c": "2"}]),
         ("a|b\n1|2\n", [{"a": "1", "b": "2"}]),
+        ("sep=:\r\na:b\r\n1:2\r\n", [{"a": "1", "b": "2"}]),
         ("a,b\n1,x;y\n2,z;w\n", [{"a": "1", "b": "x;y"}, {"a": "2", "b": "z;w"}]),
         ('"a;b",c\n"1;2",3\n', [{"a;b": "1;2", "c": "3"}]),
         ("a;b\n", []),
@@ -83,6 +84,8 @@ def test_the_client_says_the_form(
             'a,b\n1,2\n"3,4\n5,6\n',
             "inputs.0: line 3: a quoted cell that begins there never ends; if quotes are",
         ),
+        ("sep=;\na;b\n1\n", "inputs.0: line 3 has 1 cell (no b), the header 2 columns (delimiter ;)"),
+        ("a\n1,2\n", "inputs.0: line 2 has 2 cells, the header 1 column (delimiter ,)"),
         ('a,b\n"1"x,2\n', "inputs.0: line 2: text follows a closing quote; double the quotes"),
         (
             "a,b,a\n1,2,3\n",

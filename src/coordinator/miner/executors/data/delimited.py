@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -19,6 +20,8 @@ DELIMITERS: Final = (",", ";", "\t", "|")
 SAMPLE_LINES: Final = 50
 SAMPLE_CHARACTERS: Final = 2**20
 CELLS_AT_ONCE: Final = 200_000
+_NAMED_DELIMITER: Final = re.compile(r"^sep=([^\"'\r\n])\r?\n?$")
+"""A first line that spreadsheets write, and which is no row."""
 _NAMES: Final = {"\t": "tab", " ": "space"}
 
 
@@ -36,9 +39,14 @@ def read_delimited(
         if not any(line.strip("\r\n") for line in sample):
             raise bad_input(number, "the file has no rows")
         delimiter = options["delimiter"]
+        begin = 1
         if delimiter == "auto":
-            delimiter = found_delimiter(sample, options["quote"])
-        return _Reader(number, delimiter, options, cells).read(_chain(sample, lines))
+            if named := _NAMED_DELIMITER.match(sample[0]):
+                delimiter, begin = named[1], 2
+                del sample[0]
+            else:
+                delimiter = found_delimiter(sample, options["quote"])
+        return _Reader(number, delimiter, options, cells, begin).read(_chain(sample, lines))
 
 
 def _sample(lines: Iterator[str]) -> list[str]:
@@ -79,11 +87,14 @@ def _chain(sample: list[str], lines: Iterator[str]) -> Iterator[str]:
 
 
 class _Reader:
-    def __init__(self, number: int, delimiter: str, options: Mapping[str, Any], cells: Cells) -> None:
+    def __init__(
+        self, number: int, delimiter: str, options: Mapping[str, Any], cells: Cells, begin: int
+    ) -> None:
         self._number = number
         self._delimiter = delimiter
         self._options = options
         self._cells = cells
+        self._begin = begin
         self._pad = options["ragged"] == "pad"
 
     def read(self, lines: Iterator[str]) -> tuple[pl.DataFrame, array[int]]:
@@ -126,11 +137,11 @@ class _Reader:
     def _records(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         """The rows with the lines at which they begin."""
         reader = csv.reader(lines, **_dialect(self._delimiter, self._options["quote"], strict=True))
-        start = 1
+        start = self._begin
         try:
             for row in reader:
                 yield start, row
-                start = reader.line_num + 1
+                start = reader.line_num + self._begin
         except csv.Error as error:
             raise self._broken(start, str(error)) from None
 
@@ -152,7 +163,7 @@ class _Reader:
     def _ragged(self, line: int, row: list[str], header: list[str]) -> ExecutorError:
         named = _NAMES.get(self._delimiter, self._delimiter)
         tail = (
-            f"the header {len(header)} columns (delimiter {named}); quote cells that hold the delimiter, "
+            f"the header {len(header)} column{'s' if len(header) != 1 else ''} (delimiter {named}); quote cells that hold the delimiter, "
             "give csv.delimiter, or set csv.ragged to pad"
         )
         cells = f"{len(row)} cell{'s' if len(row) != 1 else ''}"

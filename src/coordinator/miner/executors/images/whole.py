@@ -2,11 +2,14 @@
 
 Pillow decodes one frame and looks no further: a file that was cut behind its first frame, or whose rows are
 damaged and still unpack, would pass. Each format is walked once; bytes after its end are allowed.
-Sources: PNG (ISO/IEC 15948), GIF89a, the WebP container, TIFF 6.0 and BigTIFF, ISO/IEC 14496-12 (AVIF).
+Sources: PNG (ISO/IEC 15948), JPEG (ITU-T T.81), GIF89a, the WebP container, TIFF 6.0 and BigTIFF, ISO/IEC
+14496-12 (AVIF).
 """
 
 from __future__ import annotations
 
+import mmap
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,6 +20,11 @@ MAX_PAGES: Final = 100_000
 _PNG_START: Final = 8
 _CHUNK_BYTES: Final = 1 << 20
 _BOXES: Final = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"idat"})
+_FEWEST_ZEROS: Final = 64
+_JPEG_END: Final = 0xD9
+_JPEG_SCAN: Final = 0xDA
+_JPEG_MARK: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""The next mark behind the pixels of a scan, among which are only restarts."""
 _TYPE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value by its type in TIFF; only those that offsets and lengths may have."""
 _PLACES: Final = {273: "strip", 324: "tile"}
@@ -82,7 +90,7 @@ def _gif(file: BinaryIO, size: int) -> int:
         elif mark == b"!":
             file.seek(1, 1)
         else:
-            break  # not a block: what follows is no part of the picture
+            raise Cut("a frame is followed by something else")
         while True:
             [length] = struct.unpack("B", file.read(1))
             if not length:
@@ -102,12 +110,14 @@ def _webp(file: BinaryIO, size: int) -> int:
     # Some programs leave out the last byte, which only pads.
     if length + 8 > size + 1:
         raise Cut(f"{length + 8 - size} of its {length + 8} bytes are missing")
-    end, frames = min(length + 8, size), 0
+    end, frames, kind = min(length + 8, size), 0, b""
     while file.tell() + 8 <= end:
         kind, part = struct.unpack("<4sI", file.read(8))
         frames += kind == b"ANMF"
         if file.seek(part + (part & 1), 1) > end + 1:
             raise Cut(f"it ends inside of its chunk {kind.decode('latin-1')}")
+    if kind == b"VP8L":  # lossy pixels of one colour may end in zeros
+        _check_end(file, end)
     return max(1, frames)
 
 
@@ -125,7 +135,41 @@ def _avif(file: BinaryIO, size: int) -> int:
         place += length
         if place > size:
             raise Cut(f"{place - size} bytes are missing at its end")
+        if kind == b"mdat":
+            _check_end(file, place)
     return 1  # Pillow knows the frames
+
+
+def _check_end(file: BinaryIO, end: int) -> None:
+    """Raise Cut for compressed pixels that end in zeros: so does a file that was set up and never filled."""
+    length = max(_FEWEST_ZEROS, end // 4)
+    file.seek(max(0, end - length))
+    if end > length and not file.read(length).strip(b"\0"):
+        raise Cut("its end is nothing but zeros, as of a download that was not finished")
+
+
+def _jpeg(file: BinaryIO, size: int) -> int:
+    """Looks for the end of the picture: behind missing pixels, and zeros in their place, there is none."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = 2
+        while place + 4 <= size:
+            if content[place] != 0xFF:
+                return 1  # a strange file: Pillow decides
+            mark = content[place + 1]
+            if mark == 0xFF:
+                place += 1
+                continue
+            if mark == _JPEG_END:
+                return 1
+            place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+            if mark == _JPEG_SCAN:
+                found = _JPEG_MARK.search(content, place)
+                if found is None:
+                    break
+                place = found.start()
+        if content[place : place + 2] == bytes([0xFF, _JPEG_END]):
+            return 1
+    raise Cut("its pixels end early")
 
 
 def _tiff(file: BinaryIO, size: int) -> int:
@@ -177,6 +221,7 @@ def _values(file: BinaryIO, value: bytes, kind: int, count: int, order: str, siz
 
 _WALKS: Final[dict[str, Callable[[BinaryIO, int], int]]] = {
     "PNG": _png,
+    "JPEG": _jpeg,
     "GIF": _gif,
     "WEBP": _webp,
     "AVIF": _avif,
