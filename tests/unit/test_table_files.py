@@ -20,6 +20,7 @@ from tests.harness.tables import prepared, refusal
         ),
         ("a\tb,c\n1\t2\n", [{"a": "1", "b,c": "2"}]),
         ("a|b\n1|2\n", [{"a": "1", "b": "2"}]),
+        ("\n\na,b\n1,2\n", [{"a": "1", "b": "2"}]),
         ("sep=:\r\na:b\r\n1:2\r\n", [{"a": "1", "b": "2"}]),
         ("a,b\n1,x;y\n2,z;w\n", [{"a": "1", "b": "x;y"}, {"a": "2", "b": "z;w"}]),
         ('"a;b",c\n"1;2",3\n', [{"a;b": "1;2", "c": "3"}]),
@@ -95,6 +96,7 @@ def test_the_client_says_the_form(
         ("\n\r\n", "inputs.0: the file has no rows"),
         ("a,^.*$\n1,2\n", "inputs: a column named ^.*$ can't be used; rename it"),
         ("\ufeff", "inputs.0: the file has no rows"),
+        ("sep=;\n", "inputs.0: the file has no rows"),
     ],
 )
 def test_faults_have_a_line_and_a_remedy(tmp_path: Path, source: str, expected: str) -> None:

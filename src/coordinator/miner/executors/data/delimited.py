@@ -99,7 +99,9 @@ class _Reader:
 
     def read(self, lines: Iterator[str]) -> tuple[pl.DataFrame, array[int]]:
         records = self._records(lines)
-        line, first = next(records)
+        line, first = next(((line, row) for line, row in records if row), (0, []))
+        if not first:
+            raise bad_input(self._number, "the file has no rows")
         header = first if self._options["header"] else [f"column_{n + 1}" for n in range(len(first))]
         check_width(self._number, len(header))
         self._check_names(header, line)
@@ -162,8 +164,9 @@ class _Reader:
 
     def _ragged(self, line: int, row: list[str], header: list[str]) -> ExecutorError:
         named = _NAMES.get(self._delimiter, self._delimiter)
+        columns = f"{len(header)} column{'s' if len(header) != 1 else ''}"
         tail = (
-            f"the header {len(header)} column{'s' if len(header) != 1 else ''} (delimiter {named}); quote cells that hold the delimiter, "
+            f"the header {columns} (delimiter {named}); quote cells that hold the delimiter, "
             "give csv.delimiter, or set csv.ragged to pad"
         )
         cells = f"{len(row)} cell{'s' if len(row) != 1 else ''}"
