@@ -13,7 +13,7 @@ from coordinator.miner.executors.images.colours import normalise
 from coordinator.miner.executors.images.operations import OF_ANY_DEPTH
 from coordinator.miner.executors.images.picture import Picture, bad, check_pixels
 from coordinator.miner.executors.images.saving import DEEP_FORMATS
-from coordinator.miner.executors.images.whole import Cut, pictures_in
+from coordinator.miner.executors.images.whole import Cut, kind_of, pictures_in
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "BMP")
 """Formats with well maintained decoders. EPS, for one, would start another program."""
@@ -50,13 +50,13 @@ def open_picture(source: Path, number: int, plan: Mapping[str, Any]) -> Picture:
     Raises ExecutorError: INVALID_PAYLOAD if it is no image of FORMATS, is cut or damaged; INPUT_TOO_LARGE for
     too many pixels.
     """
-    kind = "image"
+    kind = kind_of(source)
     try:
+        frames = pictures_in(source, kind)
         with Image.open(source, formats=FORMATS) as opened:
             check_pixels(opened.size, number, plan["max_pixels"])
-            kind = "JPEG" if opened.format == "MPO" else str(opened.format)
-            # A GIF's frames are counted here: Pillow would decode each.
-            frames = max(pictures_in(source, kind), 1 if kind == "GIF" else getattr(opened, "n_frames", 1))
+            if kind != "GIF":  # Pillow would decode each frame to count them
+                frames = max(frames, getattr(opened, "n_frames", 1))
             if opened.format == "MPO":
                 _check_last_picture(opened, source)
             raw_mode = _raw_mode(opened)
@@ -68,8 +68,10 @@ def open_picture(source: Path, number: int, plan: Mapping[str, Any]) -> Picture:
         raise bad(number, f"the {kind} is not whole: {cut}; send it again") from None
     except _DAMAGES as error:
         early = "truncated" in str(error).lower()
-        problem = "ends early" if early else f"can't be decoded ({type(error).__name__})"
-        raise bad(number, f"the {kind} {problem}; send it again, or save it anew as png") from None
+        problem = (
+            "ends early" if early else f"is damaged, or of a kind that can't be read ({type(error).__name__})"
+        )
+        raise bad(number, f"the {kind or 'image'} {problem}; send it again, or save it anew as png") from None
 
 
 def _picture(opened: Any, number: int, raw_mode: str, frames: int, plan: Mapping[str, Any]) -> Picture:

@@ -19,6 +19,13 @@ from typing import BinaryIO, Final
 MAX_PAGES: Final = 100_000
 _PNG_START: Final = 8
 _CHUNK_BYTES: Final = 1 << 20
+_KINDS: Final = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    *((mark, "TIFF") for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+)
 _BOXES: Final = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"idat"})
 _FEWEST_ZEROS: Final = 64
 _JPEG_END: Final = 0xD9
@@ -34,6 +41,21 @@ _LENGTHS: Final = {273: 279, 324: 325}
 
 class Cut(Exception):
     """The file ends early or is damaged; the text is for the client."""
+
+
+def kind_of(path: Path) -> str | None:
+    """Pillow's name of the file's format, by its first bytes; None for a file of none of ours."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WEBP"
+    if start[4:8] == b"ftyp" and (b"avif" in start or b"avis" in start):
+        return "AVIF"
+    return next((kind for mark, kind in _KINDS if start.startswith(mark)), None)
+
+
+def _named(chunk: bytes) -> str:
+    return f"its chunk {chunk.decode('ascii')}" if chunk.isalnum() and chunk.isascii() else "a chunk"
 
 
 def pictures_in(path: Path, kind: str | None) -> int:
@@ -58,7 +80,7 @@ def _png(file: BinaryIO, size: int) -> int:
     while True:
         length, kind = struct.unpack(">I4s", file.read(8))
         if file.tell() + length + 4 > size:
-            raise Cut(f"it ends inside of its chunk {kind.decode('latin-1')}")
+            raise Cut(f"it ends inside of {_named(kind)}")
         checksum = zlib.crc32(kind)
         first = file.read(min(length, 4)) if kind == b"acTL" else b""
         checksum, left = zlib.crc32(first, checksum), length - len(first)
@@ -68,7 +90,7 @@ def _png(file: BinaryIO, size: int) -> int:
         stored = struct.unpack(">I", file.read(4))[0]
         # As libpng does: damage in a chunk that is not critical (a note) costs no picture.
         if kind[:1].isupper() and stored != checksum:
-            raise Cut(f"its chunk {kind.decode('latin-1')} is damaged (checksum)")
+            raise Cut(f"{_named(kind)} is damaged (checksum)")
         if len(first) == 4:
             frames = max(1, struct.unpack(">I", first)[0])
         if kind == b"IEND":
@@ -115,7 +137,7 @@ def _webp(file: BinaryIO, size: int) -> int:
         kind, part = struct.unpack("<4sI", file.read(8))
         frames += kind == b"ANMF"
         if file.seek(part + (part & 1), 1) > end + 1:
-            raise Cut(f"it ends inside of its chunk {kind.decode('latin-1')}")
+            raise Cut(f"it ends inside of {_named(kind)}")
     if kind == b"VP8L":  # lossy pixels of one colour may end in zeros
         _check_end(file, end)
     return max(1, frames)
