@@ -138,12 +138,12 @@ async def test_audio_processing(stage: Stage) -> None:
 
 async def test_data_processing(stage: Stage) -> None:
     """A table loses its duplicates."""
-    payload = {"steps": [{"step": "drop_duplicates"}]}
+    payload = {"steps": [{"step": "drop_duplicates"}], "types": {"b": "integer"}}
     result, [content] = await result_of(
-        stage, "data_processing", payload, ("inputs", b"a,b\n1,2\n1,2\n3,4\n")
+        stage, "data_processing", payload, ("inputs", b"a;b\n01;2\n01;2\nNA;4\n")
     )
     assert (3, 2) == (result["rows_read"], result["rows_written"])
-    assert {"a": [1, 3], "b": [2, 4]} == pl.read_parquet(BytesIO(content)).to_dict(as_series=False)
+    assert {"a": ["01", "NA"], "b": [2, 4]} == pl.read_parquet(BytesIO(content)).to_dict(as_series=False)
 
 
 @pytest.mark.skipif(shutil.which("blender") is None, reason="blender is not on PATH")

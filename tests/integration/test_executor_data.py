@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -16,13 +15,11 @@ from coordinator.miner.executors.base import (
     INVALID_PAYLOAD,
     RESOURCE_LIMIT,
     UNSUPPORTED,
-    ExecutorError,
 )
 from coordinator.miner.executors.data import executor
-from coordinator.miner.executors.data.child import work as do_work
 from coordinator.miner.executors.data.executor import DataExecutor
 from coordinator.miner.executors.data.text import first_of_similar
-from coordinator.services.data_processing import DataPayload
+from tests.harness.tables import prepared, refusal
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 PEOPLE = """\
@@ -41,29 +38,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
 
 
-def do(folder: Path, table: str, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """What the child's work makes of a CSV, without the child; its rows are under `rows`."""
-    payload = DataPayload.model_validate(
-        {"inputs": ["blob:" + "0" * 64], "steps": list(steps), "output_format": "jsonl", "seed": 1, **more}
-    )
-    (folder / "input").write_text(table)
-    plan = payload.model_dump(mode="json", by_alias=True) | {"inputs": [str(folder / "input")]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        done = do_work(plan, lambda *_: None)
-        done["rows"] = {
-            name.partition(".")[0]: [json.loads(line) for line in Path(name).read_text().splitlines()]
-            for name in done["files"]
-            if name.endswith(".jsonl")
-        }
-    return done
-
-
-def rows(folder: Path, table: str, *steps: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = do(folder, table, *steps, **more)["rows"]["dataset"]
-    return made
-
-
 async def test_a_dataset_through_the_child(bench: Bench) -> None:
     """Two files become three parquet files, with what was done told step by step."""
     refs = [bench.blobs.add(PEOPLE.encode()), bench.blobs.add(PEOPLE.replace("Ann", "Eve").encode())]
@@ -74,7 +48,7 @@ async def test_a_dataset_through_the_child(bench: Bench) -> None:
         {"step": "one_hot", "columns": ["city"]},
     ]
     split = {"train": 0.5, "validation": 0.5, "test": 0}
-    work = bench.work({"inputs": refs, "steps": steps, "split": split, "seed": 5})
+    work = bench.work({"inputs": refs, "steps": steps, "split": split, "seed": 5, "types": "infer"})
     outcome = check_output("data_processing", await DataExecutor().run(work))
     result = outcome.result
     assert (8, 4) == (result["rows_read"], result["rows_written"])
@@ -118,7 +92,7 @@ async def test_the_check_runs_the_child() -> None:
 )
 def test_steps(tmp_path: Path, steps: list[dict[str, Any]], expected: list[Any]) -> None:
     """Each does to the values what it says."""
-    made = rows(tmp_path, "k,v\na,1\nb,\nc,4\n", *steps)
+    made = prepared(tmp_path, "k,v\na,1\nb,\nc,4\n", *steps, types="infer").rows
     values = [row["v"] for row in made]
     assert [item["v"] if isinstance(item, dict) else item for item in expected] == pytest.approx(values)
 
@@ -127,25 +101,28 @@ def test_texts_become_what_they_spell(tmp_path: Path) -> None:
     """Casts read words for truth, dates and whole numbers; what is none fails, or is missing if so wanted."""
     table = 't,d,n\nyes,2024-02-29,"12"\nNO,2024-13-01,x\n'
     null = {"on_error": "null"}
-    made = rows(
+    made = prepared(
         tmp_path,
         table,
         {"step": "cast", "columns": ["t"], "to": "boolean"},
         {"step": "cast", "columns": ["d"], "to": "date", **null},
         {"step": "cast", "columns": ["n"], "to": "integer", **null},
-    )
+    ).rows
     assert [{"t": True, "d": "2024-02-29", "n": 12}, {"t": False, "d": None, "n": None}] == made
-    with pytest.raises(ExecutorError, match=r"steps\.0: it does not fit the data"):
-        rows(tmp_path, table, {"step": "cast", "columns": ["n"], "to": "integer"})
+    assert (
+        "steps.0: row 2, column n: not a whole number of 64 bits; correct the cell, add its text to missing, "
+        "or set on_error to null"
+    ) == refusal(tmp_path, table, {"step": "cast", "columns": ["n"], "to": "integer"})
 
 
 def test_rare_categories_become_one(tmp_path: Path) -> None:
     """The most frequent ones get columns of their own, a missing one is in none."""
-    made = rows(
+    made = prepared(
         tmp_path,
         "c\na\na\nb\nb\nc\nd\nNA\n",
         {"step": "one_hot", "columns": ["c"], "max_categories": 3},
-    )
+        missing=["NA"],
+    ).rows
     assert [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 1), (0, 0, 0)] == [
         (row["c_a"], row["c_b"], row["c_other"]) for row in (made[0], made[2], made[4], made[5], made[6])
     ]
@@ -155,7 +132,7 @@ def test_texts_are_cleaned(tmp_path: Path) -> None:
     """Tags, scripts and entities go, spaces become one, and letters have one spelling."""
     table = 't\n"<p>Caf&eacute;  <b>ﬁne</b></p><script>alert(1)</script>  x < y"\n'
     step = {"step": "clean_text", "columns": ["t"], "unicode": "NFKC", "lower_case": True}
-    assert [{"t": "café fine x < y"}] == rows(tmp_path, table, step)
+    assert [{"t": "café fine x < y"}] == prepared(tmp_path, table, step).rows
 
 
 def test_similar_texts_go_and_different_ones_stay() -> None:
@@ -172,10 +149,10 @@ def test_seeds_decide_samples_and_splits(tmp_path: Path) -> None:
     split = {"train": 0.8, "validation": 0.1, "test": 0.1, "stratify_by": "label"}
     shuffle, sample = {"step": "shuffle"}, {"step": "sample", "fraction": 0.5}
     one, same, other = (
-        do(tmp_path, table, shuffle, sample, split=split, seed=seed)["rows"] for seed in (1, 1, 2)
+        prepared(tmp_path, table, shuffle, sample, split=split, seed=seed).parts for seed in (1, 1, 2)
     )
     assert one == same != other
-    whole = do(tmp_path, table, {"step": "select", "columns": ["n", "label"]}, split=split)["rows"]
+    whole = prepared(tmp_path, table, {"step": "drop_missing"}, types={"n": "integer"}, split=split).parts
     assert list(range(400)) == sorted(row["n"] for part in whole.values() for row in part)
     assert {"train": 80, "validation": 10, "test": 10} == {
         name: sum(row["label"] == "b" for row in part) for name, part in whole.items()
@@ -187,9 +164,11 @@ def test_values_go_through_unchanged(tmp_path: Path) -> None:
     hostile = ["=HYPERLINK('http://x')", "'; DROP TABLE t; --", "@SUM(1)", "read_csv('/etc/passwd')", "*"]
     table = "t\n" + "".join(f'"{text}"\n' for text in hostile)
     keep = {"step": "drop_missing"}
-    assert hostile == [row["t"] for row in rows(tmp_path, table, keep)]
-    do(tmp_path, table, keep, output_format="csv")
-    assert hostile == pl.read_csv(StringIO((tmp_path / "dataset.csv").read_text()))["t"].to_list()
+    assert hostile == [row["t"] for row in prepared(tmp_path, table, keep).rows]
+    assert (
+        hostile
+        == pl.read_csv(StringIO(prepared(tmp_path, table, keep, output_format="csv").text))["t"].to_list()
+    )
 
 
 SELECT = {"step": "select", "columns": ["name"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
@@ -22,9 +21,9 @@ from coordinator.miner.executors.base import (
     ExecutorError,
 )
 from coordinator.miner.executors.child import output_of
-from coordinator.miner.executors.images import child, executor
-from coordinator.miner.executors.images.executor import MAX_PIXELS, ImagesExecutor
-from coordinator.services.image_processing import ImagesPayload
+from coordinator.miner.executors.images import executor
+from coordinator.miner.executors.images.executor import ImagesExecutor
+from tests.harness.images import edited
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 
 
@@ -42,23 +41,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench("image_processing", tmp_path, FolderBlobs(tmp_path / "blobs"))
     with made.workspace:
         yield made
-
-
-def edit(folder: Path, contents: list[bytes], *operations: dict[str, Any], **more: Any) -> list[Image.Image]:
-    """What the child's work makes of these, without the child: a process for each would take its time."""
-    refs = [f"blob:{n:064}" for n in range(len(contents))]
-    payload = ImagesPayload.model_validate({"images": refs, "operations": list(operations), **more})
-    inputs = [folder / f"input-{n}" for n in range(len(contents))]
-    for path, content in zip(inputs, contents, strict=True):
-        path.write_bytes(content)
-    outputs = [folder / f"output-{n}" for n in range(len(contents))]
-    plan = {"inputs": list(map(str, inputs)), "outputs": list(map(str, outputs)), "max_pixels": MAX_PIXELS}
-    plan |= payload.model_dump(mode="json", exclude={"images"})
-    with warnings.catch_warnings():
-        done = child.work(plan, lambda *_: None)
-    made: list[Image.Image] = [Image.open(path) for path in outputs]
-    assert done["sizes"] == [list(image.size) for image in made]
-    return made
 
 
 async def test_the_check_runs_the_child() -> None:
@@ -92,7 +74,7 @@ def test_formats(tmp_path: Path, output_format: str, kind: str) -> None:
         picture((10, 8), "GIF"),
         picture((11, 8), "WEBP", "RGBA"),
     ]
-    made = edit(tmp_path, contents, output_format=output_format)
+    made = edited(tmp_path, contents, output_format=output_format).images
     assert [(kind, width) for width in (8, 9, 10, 11)] == [(image.format, image.width) for image in made]
 
 
@@ -117,7 +99,7 @@ def test_operations(
     tmp_path: Path, operation: dict[str, Any], size: tuple[int, int], left: str | None
 ) -> None:
     """Each does to size and content what it says."""
-    [made] = edit(tmp_path, [picture()], operation)
+    made = edited(tmp_path, [picture()], operation).image
     assert size == made.size
     if left is not None:
         colour = Image.new("RGB", (1, 1), left).getpixel((0, 0))
@@ -127,7 +109,7 @@ def test_operations(
 def test_operations_in_their_order(tmp_path: Path) -> None:
     """Turning clockwise and then cutting off the top keeps what was on the left."""
     turned, top = {"operation": "rotate", "degrees": 90}, {"left": 0, "top": 0, "width": 40, "height": 20}
-    [made] = edit(tmp_path, [picture()], turned, {"operation": "crop", **top})
+    made = edited(tmp_path, [picture()], turned, {"operation": "crop", **top}).image
     assert ((40, 20), (255, 0, 0)) == (made.size, made.convert("RGB").getpixel((20, 5)))
 
 
@@ -136,7 +118,7 @@ def test_metadata_goes_unless_it_is_to_be_kept(tmp_path: Path, keep: bool) -> No
     """Where and when a picture was taken leaves only on request; its orientation is applied either way."""
     exif = Image.Exif()
     exif[0x010E], exif[0x0112] = "a secret place", 6
-    [made] = edit(tmp_path, [picture(kind="JPEG", exif=exif)], output_format="jpg", keep_metadata=keep)
+    made = edited(tmp_path, [picture(kind="JPEG", exif=exif)], output_format="jpg", keep_metadata=keep).image
     assert ((40, 60), keep) == (made.size, made.getexif().get(0x010E) == "a secret place")
     assert made.getexif().get(0x0112) is None
 

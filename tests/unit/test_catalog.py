@@ -350,7 +350,9 @@ def test_inputs_are_bounded(service: str) -> None:
             assert "maxLength" in part
         assert not pattern or (pattern[0], pattern[-1]) == ("^", "$")
         assert "array" not in kinds or {"maxItems", "items"} <= set(part)
-        assert "object" not in kinds or "properties" in part
+        if "object" in kinds and "properties" not in part:
+            assert {"patternProperties", "maxProperties"} <= set(part)
+            assert part["additionalProperties"] is False
         if kinds & {"number", "integer"}:
             assert part.keys() & {"minimum", "exclusiveMinimum"}
             assert part.keys() & {"maximum", "exclusiveMaximum"}

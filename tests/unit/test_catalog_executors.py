@@ -143,9 +143,22 @@ MORE: dict[str, list[Any]] = {
         {"input_url": REF, "operations": AUDIO[:4]},
         {"input_url": REF, "operations": AUDIO[4:]},
     ],
-    "image_processing": [{"images": [REF], "operations": [one]} for one in IMAGE],
+    "image_processing": [
+        *({"images": [REF], "operations": [one]} for one in IMAGE),
+        {"images": [REF], "background": "#00ff7F", "profile": "srgb"},
+    ],
     "data_processing": [
-        {"inputs": [REF], "steps": [one], "split": {"train": 1, "validation": 0, "test": 0}} for one in DATA
+        *(
+            {"inputs": [REF], "steps": [one], "split": {"train": 1, "validation": 0, "test": 0}}
+            for one in DATA
+        ),
+        {"inputs": [REF], "steps": DATA[:1], "types": "infer", "missing": [], "encoding": "cp1252"},
+        {
+            "inputs": [REF],
+            "steps": DATA[:1],
+            "types": {"Straße": "date", "a": "text"},
+            "csv": {"delimiter": "\t", "quote": "", "header": False, "ragged": "pad", "decimal_comma": True},
+        },
     ],
     "image_generation": [
         {"prompt": "x", "seed": 5},
@@ -163,6 +176,19 @@ STRANGE: list[Any] = [
     *("h264", "vp9", "h264_nvenc", "aac", "opus", "641x480", "0x0", "640x480;rm -rf", "640x480\n"),
     *("128k", "0k", "1000M", "sha512", "md5", "a b", "-m", "a/../b", chat("x"), chat(None), chat([])),
     *("", "a", "m", "x" * 1001, "x" * 8193, "constant", "resize", "trim", "a; b", "\n", "base", "512x512"),
+    *(
+        "auto",
+        "infer",
+        ";",
+        "::",
+        "utf-8",
+        "é",
+        "#12345",
+        "#123456",
+        {"a": "number"},
+        {"a": "x"},
+        {"": "text"},
+    ),
     *(REF, "https://example.org/a", "http://x y", "file:///x", [], {}, [[]], ["a", "a"], ["a"] * 300),
 ]
 

@@ -192,6 +192,8 @@ def test_schema_and_model_agree(payload: dict[str, Any], accepted: bool) -> None
             {"steps": [{"step": "select", "columns": ["a", "a"]}]},
             "steps/0/columns uniqueItems",
         ),
+        ("data_processing", {"steps": [{"step": "shuffle"}], "types": {"a": "numbr"}}, "types/a enum"),
+        ("data_processing", {"steps": [{"step": "shuffle"}], "types": "guess"}, "types pattern"),
     ],
 )
 def test_a_fault_is_named_where_it_is(service: str, payload: dict[str, Any], expected: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
@@ -20,9 +20,12 @@ from coordinator.services.base import (
     Strict,
     Whole,
 )
+from coordinator.services.job_warnings import Warnings
 
 TableFormat = Literal["parquet", "csv", "jsonl"]
-Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ .-]{0,63}$")]
+Column = Annotated[str, Field(pattern=r'^[^\x00-\x1f\x7f";]{1,128}$')]
+"""A name as in the file: any script, without quotes, semicolons and control characters."""
+ColumnType = Literal["integer", "number", "text", "boolean", "date", "timestamp"]
 SPLIT_TOLERANCE: Final = 1e-6
 
 
@@ -79,7 +82,7 @@ class FillMissing(Strict):
 class Cast(Strict):
     step: Literal["cast"]
     columns: Columns
-    to: Literal["integer", "number", "text", "boolean", "date", "timestamp"]
+    to: ColumnType
     on_error: Literal["fail", "null"] = "fail"
 
 
@@ -159,12 +162,52 @@ class Split(Strict):
     """Each part keeps the shares of this column's values."""
 
 
+class CsvOptions(Strict):
+    """The form of CSV inputs; outputs have commas, double quotes and UTF-8."""
+
+    delimiter: Annotated[str, Field(pattern=r"^(?:auto|[^\x00\r\n\"'])$")] = "auto"
+    """One character; auto finds comma, semicolon, tab or |."""
+    quote: Literal['"', "'", ""] = '"'
+    """The mark around cells that hold delimiters or ends of lines; empty if quotes are plain characters."""
+    header: bool = True
+    """Without one the columns are column_1, column_2 and so on."""
+    ragged: Literal["fail", "pad"] = "fail"
+    """A row with too few or too many cells: an error that names its line, or padded with empty cells."""
+    decimal_comma: bool = False
+    """Numbers are read as 1,5 in place of 1.5."""
+
+
+def _in_one(schema: dict[str, Any]) -> None:
+    """A text or an object as one schema, so that a fault is named where it is and not as one of `anyOf`."""
+    choices = schema.pop("anyOf")
+    schema["type"] = [choice["type"] for choice in choices]
+    for choice in choices:
+        schema.update({name: value for name, value in choice.items() if name != "type"})
+
+
 class DataPayload(Payload):
     """Files with the same columns, the steps for their rows, and the form of the output."""
 
     inputs: Annotated[list[FileRef], Field(min_length=1, max_length=1000)]
-    """Files with the same columns."""
+    """Files with the same columns, whose order is the first one's; csv and jsonl also as gzip."""
     input_format: TableFormat = "csv"
+    types: Annotated[
+        Annotated[str, Field(pattern="^(?:text|infer)$")]
+        | Annotated[dict[Column, ColumnType], Field(min_length=1, max_length=1000)]
+        | None,
+        Field(json_schema_extra=_in_one),
+        NOT_NULL,
+    ] = None
+    """The types of columns. By default cells of CSV are text as they are; jsonl and parquet have types.
+    `infer` gives a column of CSV a type that all its cells have; leading zeros stay text.
+    An object names the types of some columns. A cell that does not fit its type is an error."""
+    missing: Annotated[
+        list[Annotated[str, Field(max_length=100)]] | None, Field(max_length=100), NOT_NULL
+    ] = None
+    """Cells of text that count as missing. By default the empty cell of CSV, and none of jsonl or parquet."""
+    encoding: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,39}$")] = "auto"
+    """Of CSV and jsonl. auto is UTF-8 or what a byte order mark says, else cp1252 for CSV, with a warning."""
+    csv: CsvOptions = CsvOptions()
     steps: Annotated[list[TableStep], Field(min_length=1, max_length=50)]
     """Applied in this order."""
     split: Annotated[Split | None, NOT_NULL] = None
@@ -200,6 +243,8 @@ class PreparedData(Result):
     """Of the outputs."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=3)]
     """The dataset, or its parts."""
+    warnings: Warnings = None
+    """What the client should know: a guessed encoding, values that changed their form."""
 
 
 SERVICE: Final = KnownService("data_processing", TypeAdapter(DataPayload), PreparedData)

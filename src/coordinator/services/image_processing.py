@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, TypeAdapter
 
 from coordinator.services.base import FileRef, KnownService, OutputFile, Payload, Result, Strict, Whole
+from coordinator.services.job_warnings import Warnings
 
 ImageFormat = Literal["png", "jpg", "webp", "tiff", "avif"]
 Side = Annotated[int, Field(ge=1, le=16_384), Whole]
@@ -42,7 +43,7 @@ class Crop(Strict):
 class Rotate(Strict):
     operation: Literal["rotate"]
     degrees: Annotated[float, Field(ge=-360, le=360)]
-    """Clockwise."""
+    """Clockwise. New corners are transparent, or have the background's colour in an opaque image."""
 
 
 class Flip(Strict):
@@ -99,14 +100,19 @@ class ImagesPayload(Payload):
     """Images, and the operations on each."""
 
     images: Annotated[list[FileRef], Field(min_length=1, max_length=100)]
-    """Each becomes one output, in this order."""
+    """Each becomes one output, in this order; of several frames or pages the first."""
     operations: Annotated[tuple[ImageOperation, ...], Field(max_length=20, strict=False)] = ()
     """Applied in this order; an empty list only converts."""
     output_format: ImageFormat = "png"
     quality: Annotated[int, Field(ge=1, le=100), Whole] = 90
     """For jpg, webp and avif."""
+    background: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#ffffff"
+    """The colour behind transparent pixels in a jpg, and of the corners of a rotated opaque image."""
+    profile: Literal["keep", "srgb"] = "keep"
+    """`keep` leaves values and colour profile as they are; `srgb` converts to the colours of the web.
+    CMYK and LAB become sRGB either way."""
     keep_metadata: bool = False
-    """Keeps the place, the time and the camera of the image."""
+    """Keeps the place, the time and the camera of the image (EXIF); by default no output has them."""
 
 
 class ProcessedImages(Result):
@@ -117,6 +123,8 @@ class ProcessedImages(Result):
         list[Annotated[list[Pixels], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=100)
     ]
     """Width and height of each output in pixels."""
+    warnings: Warnings = None
+    """What had to change: a depth, a profile, frames that were left out."""
 
 
 SERVICE: Final = KnownService("image_processing", TypeAdapter(ImagesPayload), ProcessedImages)

@@ -18,6 +18,7 @@ from coordinator.miner.executors.base import (
 from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
 from coordinator.miner.executors.limits import whole_machine
 from coordinator.services.data_processing import SERVICE, PreparedData, Tokenize
+from coordinator.services.job_warnings import bounded
 
 TIMEOUT_SECONDS: Final = 1800.0
 MAX_INPUT_BYTES: Final = 2 * 2**30
@@ -91,6 +92,7 @@ class DataExecutor:
             for name in done.pop("files")
         ]
         wall_ms = round((time.monotonic() - started) * 1000)
+        done["warnings"] = bounded(done.pop("notes"))
         result = PreparedData.model_validate(done)
         return Outcome(result.document(), {"wall_ms": wall_ms, "rows": result.rows_read})
 

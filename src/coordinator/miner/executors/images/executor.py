@@ -24,6 +24,7 @@ from coordinator.services.image_processing import (
     RemoveBackground,
     Upscale,
 )
+from coordinator.services.job_warnings import bounded
 
 TIMEOUT_SECONDS: Final = 900.0
 MAX_INPUT_BYTES: Final = 256 << 20
@@ -66,7 +67,7 @@ class ImagesExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is ProcessedImages.
 
-        Raises ExecutorError: INVALID_PAYLOAD (also for a file that is not an image), UNSUPPORTED,
+        Raises ExecutorError: INVALID_PAYLOAD (also for a file that is not a whole image), UNSUPPORTED,
         INPUT_TOO_LARGE (bytes, pixels), RESOURCE_LIMIT, OUTPUT_TOO_LARGE, EXECUTOR_TIMEOUT, EXECUTOR_KILLED,
         EXECUTOR_FAILED, and the errors of downloads and uploads.
         """
@@ -92,7 +93,12 @@ class ImagesExecutor:
         stored = [
             await work.blobs.upload(output_of(work.folder, name), media_type=media_type) for name in outputs
         ]
-        result = ProcessedImages(output_format=payload.output_format, outputs=stored, sizes=done["sizes"])
+        result = ProcessedImages(
+            output_format=payload.output_format,
+            outputs=stored,
+            sizes=done["sizes"],
+            warnings=bounded(done["notes"]),
+        )
         wall_ms = round((time.monotonic() - started) * 1000)
         return Outcome(result.document(), {"wall_ms": wall_ms, "images": len(stored)})
 
