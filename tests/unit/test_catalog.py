@@ -25,7 +25,7 @@ REF = "blob:" + "0123456789abcdef" * 4
 
 SERVICES = {
     "ai_ml": "llm_inference image_generation video_generation speech_recognition computer_vision "
-    "recommendation_system text_embedding",
+    "recommendation_system text_embedding reranking text_to_speech",
     "media_processing": "video_transcoding video_streaming 3d_rendering image_processing audio_processing",
     "scientific_computing": "molecular_dynamics weather_modeling financial_modeling physics_simulation "
     "bioinformatics",
@@ -38,6 +38,8 @@ ALIASES = {
     "llm": "llm_inference",
     "stable_diffusion": "image_generation",
     "whisper": "speech_recognition",
+    "rerank": "reranking",
+    "tts": "text_to_speech",
     "ffmpeg": "video_transcoding",
     "blender": "3d_rendering",
 }
@@ -442,6 +444,18 @@ def test_the_catalogue_is_a_copy() -> None:
         ("3d_rendering", {"blend_file_url": REF, "python": "import os"}, False),
         ("text_embedding", {"texts": ["x"], "input_url": REF}, False),
         ("text_embedding", {}, False),
+        ("reranking", {"query": "x", "documents": ["a"], "top_n": 1000}, True),
+        ("reranking", {"query": "x", "documents": []}, False),
+        ("reranking", {"query": "x", "documents": ["a", ""]}, False),
+        ("reranking", {"query": "x", "documents": [{"text": "a"}]}, False),
+        ("reranking", {"query": "", "documents": ["a"]}, False),
+        ("reranking", {"query": "x", "documents": ["a"], "top_n": 0}, False),
+        ("text_to_speech", {"text": "x", "voice": "中文女", "speed": 0.25}, True),
+        ("text_to_speech", {"text": "x"}, False),
+        ("text_to_speech", {"text": "x", "voice": "a\nb"}, False),
+        ("text_to_speech", {"text": "x", "voice": "a\n"}, False),
+        ("text_to_speech", {"text": "x", "voice": "a", "format": "ogg"}, False),
+        ("text_to_speech", {"text": "x", "voice": "a", "speed": 4.5}, False),
         ("financial_modeling", {"task": "portfolio_risk"}, False),
         ("financial_modeling", {"task": "fortune_telling"}, False),
         ("big_data_processing", {"inputs": [REF], "filters": [{"column": "a", "operator": "is_null"}]}, True),

@@ -23,6 +23,7 @@ PREFIXES: Final = (
     "/v1/responses",
     "/v1/completions",
     "/v1/embeddings",
+    "/v1/rerank",
     "/v1/audio/",
     "/v1/images/",
     "/v1/models",

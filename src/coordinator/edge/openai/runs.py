@@ -30,14 +30,17 @@ from coordinator.edge.http.stored_payloads import result_blob, stored_payload
 from coordinator.edge.openai.errors import NO_RETRY
 from coordinator.edge.openai.served_models import check_model
 from coordinator.edge.state.rows import JobRow
+from coordinator.services.base import whole_result_in
 
 JOB_HEADER: Final = "X-Job-Id"
 GRACE_S: Final = 30.0
 """Added to a job's time to live, so that the timers can end it."""
 MAX_RESULT_BYTES: Final = 64 * 2**20
 """Of a result, or of one of its files."""
-_OF_THE_CLIENT: Final = frozenset({"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "UNSUPPORTED", "BLOB_NOT_FOUND"})
-"""A miner's error codes for faults of the request."""
+_OF_THE_CLIENT: Final = frozenset(
+    {"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "RESOURCE_LIMIT", "UNSUPPORTED", "BLOB_NOT_FOUND"}
+)
+"""A miner's error codes for faults of the request. RESOURCE_LIMIT: what was sent takes too much to read."""
 _MEMBER: Final = re.compile(r"([a-z][a-z_]{0,40})(\.[a-z0-9_.]{1,100})?: ")
 T = TypeVar("T")
 
@@ -149,10 +152,8 @@ class Runner:
         blob = result_blob(stored, row)
         body = stored.body if blob is None else await self.blob(blob)
         result = json.loads(body)
-        match result.get("outputs"):
-            case [{"media_type": "application/json", "blob": whole}]:
-                # The miner put the result into a file, as it is too large for a message.
-                result = json.loads(await self.blob(whole))
+        if (whole := whole_result_in(result)) is not None:
+            result = json.loads(await self.blob(whole))
         return Done(job_id, result)
 
     async def blob(self, ref: str) -> bytes:

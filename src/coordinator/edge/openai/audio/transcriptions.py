@@ -141,7 +141,7 @@ class VerboseTranscription(BaseModel):
     response_model=Transcription | VerboseTranscription,
     summary="Transcribe speech",
     description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
-    responses=openai_responses(texts=True),
+    responses=openai_responses("text/plain"),
     openapi_extra=TranscriptionRequest.form_body(),
 )
 async def create_transcription(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
@@ -154,7 +154,7 @@ async def create_transcription(request: Request, runner: RunnerOfRequest, princi
     response_model=Transcription | VerboseTranscription,
     summary="Translate speech into English",
     description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
-    responses=openai_responses(texts=True),
+    responses=openai_responses("text/plain"),
     openapi_extra=TranslationRequest.form_body(),
 )
 async def create_translation(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
