@@ -17,6 +17,7 @@ from coordinator.cli.commands import doctor
 from coordinator.domain.errors import Code
 from coordinator.domain.matching import Capabilities
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.openai.audio.subtitles import Subtitle, as_srt, as_vtt
 from coordinator.edge.openai.audio.transcriptions import subtitles_of
 from coordinator.edge.openai.chat import ChatRequest
 from coordinator.edge.openai.completions import CompletionRequest
@@ -29,7 +30,6 @@ from coordinator.edge.openai.requests import OpenAIRequest
 from coordinator.edge.openai.runs import Done
 from coordinator.edge.openai.served_models import models_of
 from coordinator.edge.openai.streaming import StreamedText
-from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
 from coordinator.edge.state.offerings import Offering
 from coordinator.miner.executors.base import Discovery
 from coordinator.wire.answers import Accepted, Refused

@@ -7,6 +7,7 @@ limit, or an unexpected error.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.domain.errors import Code
 from coordinator.edge.http.problems import MEDIA_TYPE, Problem
+from coordinator.edge.state.rows import JobRow
 
 TAG: Final = "openai"
 PREFIXES: Final = (
@@ -41,6 +43,12 @@ _CODES: Final[Mapping[str, str]] = {
     Code.INVALID_PAYLOAD: "invalid_value",
     Code.NO_ELIGIBLE_MINER: "model_not_found",
 }
+
+_OF_THE_CLIENT: Final = frozenset(
+    {"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "RESOURCE_LIMIT", "UNSUPPORTED", "BLOB_NOT_FOUND"}
+)
+"""A miner's error codes for faults of the request. RESOURCE_LIMIT: what was sent takes too much to read."""
+_MEMBER: Final = re.compile(r"([a-z][a-z_]{0,40})(\.[a-z0-9_.]{1,100})?: ")
 
 
 class OpenAIErrorDetail(BaseModel):
@@ -97,6 +105,48 @@ class OpenAIErrors:
 def bad_request(param: str | None, detail: str, code: str = "invalid_value") -> Problem:
     """A problem with an invalid or unsupported member of the request."""
     return Problem(Code.INVALID_PAYLOAD, detail, status=400, members={"param": param, "openai_code": code})
+
+
+def job_failure(row: JobRow, known: frozenset[str], names: Mapping[str, str]) -> Problem:
+    """Why a job has no result, and whether the client may retry.
+
+    `known`: the members of the request; `names`: its names of the payload's members.
+    """
+    if row.error is None:
+        # The wait ended before the job: this process stops.
+        return Problem(Code.UNAVAILABLE, "the coordinator is restarting; send it again")
+    if row.state == "EXPIRED":
+        return timed_out()
+    if row.state == "CANCELED":
+        return Problem(
+            Code.CONFLICT_STATE,
+            "the job was cancelled",
+            status=400,
+            headers=NO_RETRY,
+            members={"openai_code": "canceled"},
+        )
+    code, detail = row.error.code, row.error.message or "the job failed"
+    members: dict[str, Any] = {"openai_code": code.lower()}
+    found = _MEMBER.match(detail)
+    if found is not None and (param := names.get(found[1], found[1])) in known:
+        # A miner's reason begins with the member of the payload at fault.
+        members["param"] = param
+        detail = param + detail[found.end(1) :]
+    if code in _OF_THE_CLIENT:
+        return Problem(Code.INVALID_PAYLOAD, detail, status=400, headers=NO_RETRY, members=members)
+    # All attempts of the job failed already: a client's automatic retries would multiply them.
+    return Problem(Code.INTERNAL, detail, headers=NO_RETRY, members=members)
+
+
+def timed_out() -> Problem:
+    """No result came within the time limit."""
+    return Problem(
+        Code.UNAVAILABLE,
+        "no miner finished this in time",
+        status=504,
+        headers=NO_RETRY,
+        members={"openai_code": "timeout"},
+    )
 
 
 def as_openai(problem: Mapping[str, Any]) -> OpenAIError:
