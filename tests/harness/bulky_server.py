@@ -1,7 +1,7 @@
 """An engine with large answers, as a stand-in: `python -m tests.harness.bulky_server '<json>'`.
 
-`{"port"}`. Vectors, probabilities, segments and scores are made up: no real model of the tests makes as many in
-seconds.
+`{"port", "models"}`. Vectors, probabilities, segments and scores are made up: no model of the tests makes as
+many in seconds.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import Response, StreamingResponse
 
 from coordinator.runtime.process.parent_watch import stop_with_parent
@@ -28,8 +28,8 @@ SEGMENTS = 3 * 3600
 class BulkyEngine(EngineProcess):
     """The stand-in as a process."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "tests.harness.bulky_server", folder)
+    def __init__(self, folder: Path, models: Sequence[str] = (MODEL, EARS)) -> None:
+        super().__init__(folder, "tests.harness.bulky_server", folder, models=list(models))
 
 
 @functools.lru_cache(64)
@@ -64,7 +64,7 @@ def _events(answers: int, tokens: int, top: int) -> Iterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
-def make_app() -> FastAPI:
+def make_app(names: Sequence[str]) -> FastAPI:
     app = FastAPI()
 
     @app.get("/health")
@@ -73,7 +73,7 @@ def make_app() -> FastAPI:
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        return {"data": [{"id": MODEL}, {"id": EARS}]}
+        return {"data": [{"id": name} for name in names]}
 
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
@@ -88,6 +88,8 @@ def make_app() -> FastAPI:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> StreamingResponse:
         asked = await request.json()
+        if asked["model"] not in names:
+            raise HTTPException(404, "no such model")
         stream = _events(asked.get("n", 1), asked["max_tokens"], asked.get("top_logprobs", 0))
         return StreamingResponse(stream, media_type="text/event-stream")
 
@@ -111,7 +113,7 @@ def make_app() -> FastAPI:
 def main() -> None:
     stop_with_parent()
     given = json.loads(sys.argv[1])
-    uvicorn.run(make_app(), host="127.0.0.1", port=given["port"], log_level="warning")
+    uvicorn.run(make_app(given["models"]), host="127.0.0.1", port=given["port"], log_level="warning")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +50,7 @@ class Engine:
 
     `recognise` gives the catalogue's name of one of the engine's models, or None. If a service knows only the
     catalogue's names (`closed`), models without such a name are not offered. Some engines tell the `task` of
-    each model; models for another task are not offered either.
+    each model; models for another task are not offered either. `known`: all names of the service.
     """
 
     def __init__(
@@ -61,11 +61,13 @@ class Engine:
         recognise: Callable[[str], str | None] = lambda _: None,
         closed: bool = False,
         task: str | None = None,
+        known: Collection[str] | None = None,
     ) -> None:
         self.kind = kind
         self._recognise = recognise
         self._closed = closed
         self._task = task
+        self._known = known
         self.setting = f"{kind}_ENGINE_URL"
         self.models: tuple[str, ...] = ()
         """The engine's own names; empty before `check`."""
@@ -129,7 +131,9 @@ class Engine:
                 names.setdefault(last.lower(), model)
         here = {model.lower(): model for model in models}
         for name, target in self.settings().models.items():
-            if target.lower() in here and is_model_name(name):
+            if self._known is not None and name.lower() not in self._known:
+                notes.append(f"{name!r} is not offered: the service has no such model")
+            elif target.lower() in here and is_model_name(name):
                 names[name.lower()] = here[target.lower()]
         offered = set(names.values())
         for model in () if self._closed else models:
