@@ -62,7 +62,6 @@ def table() -> list[str]:
     """The page's table of members, as the code has it."""
     members = sorted(
         {member for one in REQUESTS.values() for member in (*one.model_fields, *one.IGNORED, *one.ONLY)}
-        | frozenset().union(*CLIENTS.values())
     )
     rows = [["member", *REQUESTS]]
     rows.append(["---"] * len(rows[0]))
@@ -72,7 +71,15 @@ def table() -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
+def refused_everywhere() -> list[str]:
+    """The members of OpenAI's client that no endpoint takes."""
+    members = sorted(frozenset().union(*CLIENTS.values()))
+    return [m for m in members if all(treatment(one, m) == "refused" for one in REQUESTS.values())]
+
+
 def test_the_table_of_members_is_the_codes() -> None:
     """For each member of the code and of OpenAI's client, and each endpoint, the page says what happens."""
     found = [line for line in PAGE.splitlines() if re.match(r"\| (member|---|`[a-z_]+`) \|", line)]
     assert table() == found, "\n".join(table())
+    [listed] = re.findall(r"^No endpoint takes (.*?)\.$", PAGE, re.MULTILINE | re.DOTALL)
+    assert refused_everywhere() == re.findall(r"`([a-z_]+)`", listed)

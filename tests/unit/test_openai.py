@@ -480,6 +480,36 @@ async def test_a_refused_submit_is_a_bad_request() -> None:
 
 
 @pytest.mark.parametrize(
+    ("refused", "status", "kind", "code", "retry_after"),
+    [
+        (Refused(Code.TOO_LARGE, "x"), 413, "invalid_request_error", "too_large", None),
+        (Refused(Code.QUEUE_FULL, "x", 6.2), 429, "rate_limit_error", "rate_limit_exceeded", "7"),
+        (Refused(Code.QUOTA_EXCEEDED, "x", 3600.0), 429, "rate_limit_error", "insufficient_quota", "3600"),
+        (Refused(Code.UNAVAILABLE, "x"), 503, "server_error", "unavailable", None),
+    ],
+)
+async def test_refusals_have_openais_statuses(
+    refused: Refused, status: int, kind: str, code: str, retry_after: str | None
+) -> None:
+    """What passes with time says when; nothing else does."""
+    gateway = FakeGateway()
+    gateway.answer = lambda _: refused
+    database = FakeDatabase(read_offerings=lambda: [OFFERING], read_final_jobs=_none)
+    async with browsing(an_app(gateway=gateway, database=database), ALICE) as http:
+        answer = await http.post("/v1/chat/completions", json=CHAT)
+        elsewhere = await http.post("/v1/audio/nonsense", json={})
+        method = await http.delete("/v1/chat/completions")
+    assert (status, {"message": "x", "type": kind, "param": None, "code": code}) == (
+        answer.status_code,
+        answer.json()["error"],
+    )
+    if retry_after is not None:
+        assert retry_after == answer.headers["retry-after"]
+    assert (404, "unknown_url") == (elsewhere.status_code, elsewhere.json()["error"]["code"])
+    assert (405, "method_not_allowed") == (method.status_code, method.json()["error"]["code"])
+
+
+@pytest.mark.parametrize(
     ("row", "status", "code", "again"),
     [
         ({"state": "EXPIRED"}, 504, "timeout", "false"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
@@ -160,10 +161,16 @@ def as_openai(problem: Mapping[str, Any]) -> OpenAIError:
                 "message": problem.get("detail", ""),
                 "type": kind,
                 "param": problem.get("param"),
-                "code": problem.get("openai_code") or _CODES.get(code, code.lower()),
+                "code": problem.get("openai_code") or _code_of(status, code),
             }
         }
     )
+
+
+def _code_of(status: int, code: str) -> str:
+    if code == Code.UNKNOWN_COMMAND:
+        return "method_not_allowed" if status == HTTPStatus.METHOD_NOT_ALLOWED else "unknown_url"
+    return _CODES.get(code, code.lower())
 
 
 def status_of(status: int) -> int:
