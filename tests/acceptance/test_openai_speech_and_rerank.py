@@ -107,11 +107,14 @@ def test_speech_that_is_refused(stage: Stage, members: dict[str, Any], param: st
 
 
 def test_a_voice_that_nobody_has(stage: Stage) -> None:
-    """A model of another service is no voice, and makes no job."""
+    """A model that nobody has makes no job; one of another service is not found there."""
     with client(stage, BOB) as openai_client, pytest.raises(openai.NotFoundError, match=VOICE_MODEL):
         openai_client.audio.speech.create(model="tts-1", input=TEXT, voice="alloy")
     with Coordinator(stage.urls["main"], BOB) as coordinator:
         assert [] == list(coordinator.jobs())
+    with client(stage) as openai_client, pytest.raises(openai.NotFoundError) as refused:
+        openai_client.audio.speech.create(model=RERANKER, input=TEXT, voice="en-us")
+    assert ("model", "model_not_found") == (refused.value.param, refused.value.code)
 
 
 # --- rankings ----------------------------------------------------------------------------------------------

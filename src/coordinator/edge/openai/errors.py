@@ -133,6 +133,11 @@ def job_failure(row: JobRow, known: frozenset[str], names: Mapping[str, str]) ->
         # A miner's reason begins with the member of the payload at fault.
         members["param"] = param
         detail = param + detail[found.end(1) :]
+    if code == "UNSUPPORTED" and members.get("param") == "model":
+        # Miners list the models of all their services together; this one is for another endpoint.
+        return Problem(
+            Code.NO_ELIGIBLE_MINER, detail, status=404, headers=NO_RETRY, members={"param": "model"}
+        )
     if code in _OF_THE_CLIENT:
         return Problem(Code.INVALID_PAYLOAD, detail, status=400, headers=NO_RETRY, members=members)
     # All attempts of the job failed already: a client's automatic retries would multiply them.

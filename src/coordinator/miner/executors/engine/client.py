@@ -158,7 +158,9 @@ class Engine:
         """The engine's name for a job's model. Raises ExecutorError: UNSUPPORTED if it has no such model."""
         name = self._names.get(model.lower())
         if name is None:
-            raise ExecutorError(UNSUPPORTED, f"this miner has no model {model}", retryable=True)
+            raise ExecutorError(
+                UNSUPPORTED, f"model: this miner has no model {model} for this service", retryable=True
+            )
         return name
 
     @property
