@@ -186,6 +186,9 @@ class Engine:
         `[DONE]`, the error is ENGINE_UNAVAILABLE.
         """
         async with self._request("POST", path, json=body) as response:
+            if _is_json(response):  # it does not stream, or failed with status 200
+                reason = reason_in_json(await _start_of(response), self.settings())
+                raise ExecutorError(EXECUTOR_FAILED, f"the engine sent no stream: {reason}", retryable=True)
             received, rest = 0, b""
             async for chunk in response.aiter_bytes():
                 received += len(chunk)
@@ -207,7 +210,7 @@ class Engine:
         JSON is an error, whatever its status.
         """
         async with self._request("POST", path, json=body) as response:
-            is_json = response.headers.get("content-type", "").startswith("application/json")
+            is_json = _is_json(response)
             size, waiting = 0, bytearray()
             with await asyncio.to_thread(to.open, "xb") as file:
                 async for chunk in response.aiter_bytes():
@@ -226,7 +229,7 @@ class Engine:
     async def probe(self, path: str, body: Mapping[str, Any]) -> None:
         """POST JSON, and return once an answer that is no JSON begins. Raises ExecutorError."""
         async with self._request("POST", path, json=body) as response:
-            if not response.headers.get("content-type", "").startswith("application/json"):
+            if not _is_json(response):
                 return
             content = await _start_of(response)
         raise ExecutorError(EXECUTOR_FAILED, reason_in_json(content, self.settings()), retryable=True)
@@ -318,6 +321,10 @@ class Engine:
         if status >= 500:
             raise ExecutorError(EXECUTOR_FAILED, f"the engine failed: {message}", retryable=True)
         raise ExecutorError(INVALID_PAYLOAD, f"the engine refuses this: {message}")
+
+
+def _is_json(response: httpx.Response) -> bool:
+    return bool(response.headers.get("content-type", "").startswith("application/json"))
 
 
 async def _start_of(response: httpx.Response) -> bytes:

@@ -16,6 +16,7 @@ _PRIVATE: Final = re.compile(
     r"|(?<!\w)~?/[\w.+-]+(/\S*)?|\b[A-Za-z]:\\\S+"  # paths
     r"|\b\d{1,3}(\.\d{1,3}){3}(:\d+)?|\[[0-9a-fA-F:]*:[0-9a-fA-F:]*\](:\d+)?"  # IP addresses
     r"|\b(localhost|[\w-]+(\.[\w-]+)*\.[A-Za-z]{2,}):\d+\b"  # hosts with a port
+    r"|\b(?=[\w-]*[\d-])[A-Za-z][\w-]*:\d{2,5}\b"  # machines such as gpu-7:8000, but not tokens:8192
     r"|\b[\w-]+(\.[\w-]+)*\.(local|lan|internal|localdomain)\b"
     r"|\b(sk|hf|gsk|key)[-_][\w*-]{6,}|\b[Bb]earer\s+\S+"  # keys, also those of engines behind the engine
 )
