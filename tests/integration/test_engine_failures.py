@@ -41,7 +41,7 @@ EXECUTORS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "image_generation": (
         ImageGenerationExecutor,
         "images/generations",
-        {"prompt": "x", "model": "sdxl-turbo"},
+        {"prompt": "x", "model": TURBO},
     ),
 }
 """By service: its executor, the path of the engine, and a payload."""

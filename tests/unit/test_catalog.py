@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from coordinator.application.commands.jobs.bodies import MAX_BLOBS
 from coordinator.application.commands.parsing import parse_command, parse_json
 from coordinator.application.payloads.schemas import compile_schema
 from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies
@@ -356,6 +357,19 @@ def test_inputs_are_bounded(service: str) -> None:
         if kinds & {"number", "integer"}:
             assert part.keys() & {"minimum", "exclusiveMinimum"}
             assert part.keys() & {"maximum", "exclusiveMaximum"}
+
+
+@pytest.mark.parametrize("service", sorted(ENTRIES))
+def test_results_name_no_more_files_than_may_be(service: str) -> None:
+    """A result that its schema allows is not refused for the number of its files."""
+    schema = ENTRIES[service]["output_schema"]
+    for part in subschemas(schema):
+        items = part.get("items")
+        if isinstance(items, dict):
+            target = items.get("$ref", "").rpartition("/")[2]
+            items = schema.get("$defs", {}).get(target, items)
+            if "blob" in items.get("properties", {}):
+                assert part["maxItems"] <= MAX_BLOBS
 
 
 @pytest.mark.parametrize("service", sorted(TYPED))
