@@ -32,7 +32,8 @@ from coordinator.dev import servers
 from coordinator.dev.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
 from coordinator.wire.topology import OWNER_EXCHANGE
 from tests.harness import shared_servers, tiny_llama
-from tests.harness.llama_engine import THINKER, LlamaEngine
+from tests.harness.espeak_engine import EspeakEngine
+from tests.harness.llama_engine import RERANKER, THINKER, LlamaEngine
 from tests.harness.shared_servers import Guest, Host, SharedPostgres, SharedRabbitMQ, SharedRedis
 from tests.harness.whisper_engine import WhisperEngine
 from tests.harness.workers import end_with_parent
@@ -158,6 +159,20 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
     """The session's model that thinks and calls tools, served by llama.cpp: do not stop it."""
     folder = tmp_path_factory.mktemp("thinker")
     with LlamaEngine(folder, name=THINKER, template=tiny_llama.TOOL_TEMPLATE) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
+    """The session's model that scores documents, served by llama.cpp: do not stop it."""
+    with LlamaEngine(tmp_path_factory.mktemp("reranker"), name=RERANKER, rerank=True) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def espeak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EspeakEngine]:
+    """The session's voice, eSpeak NG: do not stop it."""
+    with EspeakEngine(tmp_path_factory.mktemp("espeak")) as engine:
         yield engine
 
 

@@ -9,14 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from coordinator.edge.openai.audio import TranscriptionRequest, TranslationRequest
-from coordinator.edge.openai.chat import ChatRequest
-from coordinator.edge.openai.completions import CompletionRequest
-from coordinator.edge.openai.embeddings import EmbeddingRequest
-from coordinator.edge.openai.images import ImageRequest
 from coordinator.edge.openai.requests import OpenAIRequest
-from coordinator.edge.openai.responses import ResponsesRequest
 from tests.harness.llama_engine import MODEL, LlamaEngine
+from tests.harness.openai_members import CLIENTS, REQUESTS
 from tests.harness.stage import ALICE, Stage
 from tests.harness.waiting import eventually_now
 
@@ -51,17 +46,6 @@ def test_the_example_runs(tmp_path: Path, llama: LlamaEngine) -> None:
     assert streamed
 
 
-REQUESTS: dict[str, type[OpenAIRequest]] = {
-    "chat": ChatRequest,
-    "completions": CompletionRequest,
-    "responses": ResponsesRequest,
-    "embeddings": EmbeddingRequest,
-    "transcriptions": TranscriptionRequest,
-    "translations": TranslationRequest,
-    "images": ImageRequest,
-}
-
-
 def treatment(request: type[OpenAIRequest], member: str) -> str:
     """How a request treats a member, in the words of the page."""
     if member in request.ONLY:
@@ -87,7 +71,15 @@ def table() -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
+def refused_everywhere() -> list[str]:
+    """The members of OpenAI's client that no endpoint takes."""
+    members = sorted(frozenset().union(*CLIENTS.values()))
+    return [m for m in members if all(treatment(one, m) == "refused" for one in REQUESTS.values())]
+
+
 def test_the_table_of_members_is_the_codes() -> None:
-    """For each member and endpoint, the page says what the code does with it."""
+    """For each member of the code and of OpenAI's client, and each endpoint, the page says what happens."""
     found = [line for line in PAGE.splitlines() if re.match(r"\| (member|---|`[a-z_]+`) \|", line)]
     assert table() == found, "\n".join(table())
+    [listed] = re.findall(r"^No endpoint takes (.*?)\.$", PAGE, re.MULTILINE | re.DOTALL)
+    assert refused_everywhere() == re.findall(r"`([a-z_]+)`", listed)

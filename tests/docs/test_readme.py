@@ -20,7 +20,7 @@ def test_first_steps(tmp_path: Path) -> None:
     first, *rest = pages.blocks(README)
     rest += pages.blocks(FIRST_STEPS)
     assert "coordinator dev" in first.commands
-    assert len(rest) == 7
+    assert len(rest) == 8
 
     with pages.another_program_at_8011(), pages.first_terminal(first.commands, tmp_path):
         printed = pages.second_terminal(rest, tmp_path)
@@ -28,7 +28,11 @@ def test_first_steps(tmp_path: Path) -> None:
     for block, output in zip(rest, printed, strict=True):
         pages.check_output(block, output)
     facts = ["job.submitted.v1", "job.started.v1", "job.completed.v1"]
-    assert facts == re.findall(r"job\.\w+\.v\d", printed[-1])
+    *_, events, told = printed
+    assert facts == re.findall(r"job\.\w+\.v\d", events)
+    assert ["asked for", "began attempt 1", "delivered the result"] == re.findall(
+        r"asked for|began attempt 1|delivered the result", told
+    )
 
 
 def test_the_first_lines_of_python_are_those_that_are_run() -> None:

@@ -12,6 +12,7 @@ from tests.harness.engine_process import EngineProcess
 
 MODEL = "tiny-llama"
 THINKER = "tiny-thinker"
+RERANKER = "tiny-reranker"
 
 
 class LlamaEngine(EngineProcess):

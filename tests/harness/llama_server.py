@@ -1,6 +1,6 @@
 """llama.cpp's HTTP server in a process: `python -m tests.harness.llama_server '<json>'`.
 
-`{"model": path, "name", "port", "embedding"?: true, "key"?, "template"?}`. It is the real
+`{"model": path, "name", "port", "embedding"?: true, "rerank"?: true, "key"?, "template"?}`. It is the real
 server, from xllamacpp.
 """
 
@@ -38,6 +38,9 @@ def main() -> None:
         params.n_parallel = 1
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    if given.get("rerank"):
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     server = xllamacpp.Server(params)
     print(f"listening on {server.listening_address}", flush=True)  # noqa: T201
     ended = threading.Event()

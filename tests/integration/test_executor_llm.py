@@ -20,7 +20,8 @@ from coordinator.miner.executors.base import (
     ExecutorError,
     Outcome,
 )
-from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.engine import EngineSettings
+from coordinator.miner.executors.engine.reasons import reason_in
 from coordinator.miner.executors.llm import LlmExecutor
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stand_in import StandIn
@@ -272,11 +273,17 @@ async def test_engines_that_misbehave(bench: Bench, answer: bytes, expected: tup
 
 async def test_an_engines_words_lose_addresses_and_paths() -> None:
     """What a client reads of an engine's refusal names no place of the miner's network."""
-    engine = Engine("LLM", EngineSettings.model_construct(url="http://x/v1", key=SecretStr("sesame")))
-    told = engine._message_of(
-        {"error": {"message": "bad sesame at /srv/a.gguf,\n http://h:1/x and 10.0.0.1:80!"}}
-    )
-    assert "bad … at … … and …!" == told
+    settings = EngineSettings.model_construct(url="http://rig/v1", key=SecretStr("sesame"))
+    for said, told in (
+        ("bad sesame at /srv/a.gguf,\n http://h:1/x and 10.0.0.1:80!", "bad … at … … and …!"),
+        ("no route to rig:8000 or vllm.lan, localhost:11434, [fe80::1]:80", "no route to … or …, …, …"),
+        ("Incorrect API key sk-proj-abcdefgh0123, Bearer abc.def", "Incorrect API key …, …"),
+        (r"cannot open D:\models\a.gguf", "cannot open …"),
+        ("max_tokens:8192 is over 4096, e.g. 1.5", "max_tokens:8192 is over 4096, e.g. 1.5"),
+    ):
+        assert told == reason_in({"error": {"message": said}}, settings)
+    for answer in ("too long", [{"msg": "too long"}], {"error": "too long"}):
+        assert "too long" == reason_in({"detail": answer}, settings)
 
 
 async def test_an_answer_without_counts_or_with_hostile_text(bench: Bench) -> None:

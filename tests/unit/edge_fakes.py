@@ -229,7 +229,10 @@ class FakeDatabase:
     """Answers each named statement with a function of its parameters."""
 
     def __init__(self, **answers: Callable[..., list[dict[str, Any]]]) -> None:
-        self.answers = answers
+        self.answers: dict[str, Callable[..., list[dict[str, Any]]]] = {
+            "read_retired_services": list,
+            **answers,
+        }
 
     @contextmanager
     def transaction(self) -> Iterator[FakeTables]:

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from coordinator.application.commands.jobs.bodies import MAX_BLOBS
 from coordinator.application.commands.parsing import parse_command, parse_json
 from coordinator.application.payloads.schemas import compile_schema
 from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies
@@ -25,7 +26,7 @@ REF = "blob:" + "0123456789abcdef" * 4
 
 SERVICES = {
     "ai_ml": "llm_inference image_generation video_generation speech_recognition computer_vision "
-    "recommendation_system text_embedding",
+    "recommendation_system text_embedding reranking text_to_speech",
     "media_processing": "video_transcoding video_streaming 3d_rendering image_processing audio_processing",
     "scientific_computing": "molecular_dynamics weather_modeling financial_modeling physics_simulation "
     "bioinformatics",
@@ -38,6 +39,8 @@ ALIASES = {
     "llm": "llm_inference",
     "stable_diffusion": "image_generation",
     "whisper": "speech_recognition",
+    "rerank": "reranking",
+    "tts": "text_to_speech",
     "ffmpeg": "video_transcoding",
     "blender": "3d_rendering",
 }
@@ -358,6 +361,19 @@ def test_inputs_are_bounded(service: str) -> None:
             assert part.keys() & {"maximum", "exclusiveMaximum"}
 
 
+@pytest.mark.parametrize("service", sorted(ENTRIES))
+def test_results_name_no_more_files_than_may_be(service: str) -> None:
+    """A result that its schema allows is not refused for the number of its files."""
+    schema = ENTRIES[service]["output_schema"]
+    for part in subschemas(schema):
+        items = part.get("items")
+        if isinstance(items, dict):
+            target = items.get("$ref", "").rpartition("/")[2]
+            items = schema.get("$defs", {}).get(target, items)
+            if "blob" in items.get("properties", {}):
+                assert part["maxItems"] <= MAX_BLOBS
+
+
 @pytest.mark.parametrize("service", sorted(TYPED))
 def test_typed_services_have_their_fields(service: str) -> None:
     """The typed services have exactly the fields, bounds and defaults that their endpoints promise."""
@@ -444,6 +460,18 @@ def test_the_catalogue_is_a_copy() -> None:
         ("3d_rendering", {"blend_file_url": REF, "python": "import os"}, False),
         ("text_embedding", {"texts": ["x"], "input_url": REF}, False),
         ("text_embedding", {}, False),
+        ("reranking", {"query": "x", "documents": ["a"], "top_n": 1000}, True),
+        ("reranking", {"query": "x", "documents": []}, False),
+        ("reranking", {"query": "x", "documents": ["a", ""]}, False),
+        ("reranking", {"query": "x", "documents": [{"text": "a"}]}, False),
+        ("reranking", {"query": "", "documents": ["a"]}, False),
+        ("reranking", {"query": "x", "documents": ["a"], "top_n": 0}, False),
+        ("text_to_speech", {"text": "x", "voice": "中文女", "speed": 0.25}, True),
+        ("text_to_speech", {"text": "x"}, False),
+        ("text_to_speech", {"text": "x", "voice": "a\nb"}, False),
+        ("text_to_speech", {"text": "x", "voice": "a\n"}, False),
+        ("text_to_speech", {"text": "x", "voice": "a", "format": "ogg"}, False),
+        ("text_to_speech", {"text": "x", "voice": "a", "speed": 4.5}, False),
         ("financial_modeling", {"task": "portfolio_risk"}, False),
         ("financial_modeling", {"task": "fortune_telling"}, False),
         ("big_data_processing", {"inputs": [REF], "filters": [{"column": "a", "operator": "is_null"}]}, True),

@@ -167,6 +167,18 @@ MORE: dict[str, list[Any]] = {
     "speech_recognition": [
         {"audio_url": REF, "suppress_tokens": [-1, 7], "best_of": 10, "temperature": 1, "fp16": False}
     ],
+    "reranking": [{"query": "x", "documents": ["x", "y"], "top_n": 1, "model": "org/m:1"}],
+    "text_to_speech": [
+        {
+            "text": "x",
+            "voice": "a",
+            "format": "pcm",
+            "speed": 4,
+            "instructions": "softly",
+            "model": "org/m:1",
+        },
+        {"text": "x", "voice": "a", "instructions": None},
+    ],
     "text_embedding": [{"texts": ["x"] * 64, "normalize": False, "truncate": False, "model": "org/m:1"}],
 }
 STRANGE: list[Any] = [

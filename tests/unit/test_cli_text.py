@@ -64,7 +64,7 @@ def test_env_example_has_every_setting() -> None:
     shown = {name: value for name, value in given.items() if re.search(rf"^{name}=", text, re.MULTILINE)}
     engines = [
         f"{kind}_ENGINE_{name.upper()}"
-        for kind in ("LLM", "EMBEDDING", "SPEECH", "IMAGE")
+        for kind in ("LLM", "EMBEDDING", "RERANK", "SPEECH", "TTS", "IMAGE")
         for name in EngineSettings.model_fields
     ]
     every = {name.upper() for name in (*Settings.model_fields, *MinerSettings.model_fields)}.union(engines)

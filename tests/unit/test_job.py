@@ -354,6 +354,12 @@ def test_paid_is_the_time_that_the_miner_states_within_the_time_that_was_seen(
         ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": -5}, "0.000"),
         ({"each": [{"member": "max_tokens", "units": "0.1"}]}, {"max_tokens": 1e300}, "3600.000"),
         ({"each": [{"member": "clip", "units": "1"}]}, {"clip": 1.25}, "1.250"),
+        ({"each": [{"member": "max", "times": "n", "units": "0.1"}]}, {"max": 100, "n": 8}, "80.000"),
+        ({"each": [{"member": "max", "times": "n", "units": "0.1"}]}, {"max": 100}, "10.000"),
+        ({"each": [{"member": "max", "times": "n", "units": "0.1"}]}, {"max": 100, "n": -1}, "10.000"),
+        ({"each": [{"member": "max", "times": "n", "units": "0.1"}]}, {"n": 2}, "3600.000"),
+        ({"each": [{"member": "max", "default": 9, "times": "n", "units": "1"}]}, {"n": 2}, "18.000"),
+        ({"each": [{"member": "max", "times": "n", "units": "0"}]}, {"max": 1e300, "n": 1e300}, "0.000"),
         ({"each": [{"member": "inputs", "units": "10"}]}, {"inputs": ["a", "b"]}, "20.000"),
         (
             {"each": [{"member": "end", "minus": "start", "units": "2"}]},

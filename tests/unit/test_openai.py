@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from coordinator.cli.commands import doctor
 from coordinator.domain.errors import Code
 from coordinator.domain.matching import Capabilities
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.openai import runs, streaming
+from coordinator.edge.openai.audio.subtitles import Subtitle, as_srt, as_vtt
 from coordinator.edge.openai.audio.transcriptions import subtitles_of
 from coordinator.edge.openai.chat import ChatRequest
 from coordinator.edge.openai.completions import CompletionRequest
@@ -29,7 +32,6 @@ from coordinator.edge.openai.requests import OpenAIRequest
 from coordinator.edge.openai.runs import Done
 from coordinator.edge.openai.served_models import models_of
 from coordinator.edge.openai.streaming import StreamedText
-from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
 from coordinator.edge.state.offerings import Offering
 from coordinator.miner.executors.base import Discovery
 from coordinator.wire.answers import Accepted, Refused
@@ -475,6 +477,36 @@ async def test_a_refused_submit_is_a_bad_request() -> None:
 
 
 @pytest.mark.parametrize(
+    ("refused", "status", "kind", "code", "retry_after"),
+    [
+        (Refused(Code.TOO_LARGE, "x"), 413, "invalid_request_error", "too_large", None),
+        (Refused(Code.QUEUE_FULL, "x", 6.2), 429, "rate_limit_error", "rate_limit_exceeded", "7"),
+        (Refused(Code.QUOTA_EXCEEDED, "x", 3600.0), 429, "rate_limit_error", "insufficient_quota", "3600"),
+        (Refused(Code.UNAVAILABLE, "x"), 503, "server_error", "unavailable", None),
+    ],
+)
+async def test_refusals_have_openais_statuses(
+    refused: Refused, status: int, kind: str, code: str, retry_after: str | None
+) -> None:
+    """What passes with time says when; nothing else does."""
+    gateway = FakeGateway()
+    gateway.answer = lambda _: refused
+    database = FakeDatabase(read_offerings=lambda: [OFFERING], read_final_jobs=_none)
+    async with browsing(an_app(gateway=gateway, database=database), ALICE) as http:
+        answer = await http.post("/v1/chat/completions", json=CHAT)
+        elsewhere = await http.post("/v1/audio/nonsense", json={})
+        method = await http.delete("/v1/chat/completions")
+    assert (status, {"message": "x", "type": kind, "param": None, "code": code}) == (
+        answer.status_code,
+        answer.json()["error"],
+    )
+    if retry_after is not None:
+        assert retry_after == answer.headers["retry-after"]
+    assert (404, "unknown_url") == (elsewhere.status_code, elsewhere.json()["error"]["code"])
+    assert (405, "method_not_allowed") == (method.status_code, method.json()["error"]["code"])
+
+
+@pytest.mark.parametrize(
     ("row", "status", "code", "again"),
     [
         ({"state": "EXPIRED"}, 504, "timeout", "false"),
@@ -513,6 +545,49 @@ async def test_how_a_job_without_a_result_is_answered(
     assert again == answer.headers.get("x-should-retry")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_queued_job_whose_last_miner_is_gone(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    """It is not waited for: the client may ask again later or for another model, and the job is cancelled."""
+    monkeypatch.setattr(runs, "UNSERVED_S", 0.0)
+    monkeypatch.setattr(runs, "CHECK_S", 0.01)
+    monkeypatch.setattr(streaming, "KEEP_ALIVE_S", 0.01)
+    gateway = FakeGateway()
+    app = an_app(
+        gateway=gateway,
+        database=FakeDatabase(
+            read_offerings=lambda: [] if gateway.intents else [OFFERING],
+            read_job=lambda job_id: [a_job_row(state="QUEUED")],
+            read_final_jobs=_none,
+        ),
+    )
+    async with browsing(app, ALICE) as http:
+        answer = await http.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+    # A stream has begun with a comment by then: its error is an event.
+    text = answer.text.rpartition("data: ")[2] if stream else answer.text
+    error = json.loads(text)["error"]
+    assert (200 if stream else 503, "unavailable", "model") == (
+        answer.status_code,
+        error["code"],
+        error["param"],
+    )
+    assert "the last miner with this model is gone" in error["message"]
+    assert (None if stream else "0") == answer.headers.get("retry-after")
+    await _until(lambda: len(gateway.intents) > 1)
+    assert ["job.submit", "job.cancel"] == [intent.command.topic for intent in gateway.intents]
+
+
+async def test_a_retired_service_offers_no_models() -> None:
+    """Its models are not listed, and a request for one says why."""
+    database = FakeDatabase(
+        read_offerings=lambda: [OFFERING], read_retired_services=lambda: [{"service": "llm_inference"}]
+    )
+    async with browsing(an_app(database=database), ALICE) as http:
+        assert [] == (await http.get("/v1/models")).json()["data"]
+        answer = await http.post("/v1/chat/completions", json=CHAT)
+    assert (404, "model_not_found") == (answer.status_code, (error := answer.json()["error"])["code"])
+    assert "the service llm_inference is retired" in error["message"]
+
+
 async def test_hanging_up_while_it_is_submitted() -> None:
     """A client that goes away before its job is in the log has it cancelled once it is."""
 
@@ -532,6 +607,12 @@ async def test_hanging_up_while_it_is_submitted() -> None:
     gateway.hold.set()
     await gateway.asked.wait()
     assert ["job.submit", "job.cancel"] == [intent.command.topic for intent in gateway.intents]
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the fake has no event for it
+            await asyncio.sleep(0.01)
 
 
 def _none(**_: Any) -> list[dict[str, Any]]:

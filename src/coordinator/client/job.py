@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 from coordinator.client import transfer
 from coordinator.client.commands import Commands, path_part
@@ -79,6 +81,25 @@ class AsyncJob:
         if found is None:
             raise NoResult(await self._final_view())
         return found
+
+    async def whole_result(self, timeout: float | None = None) -> dict[str, Any]:
+        """The result as `result` has it, or all of it from its file where it was too large for a message.
+
+        The small form, which names the file, is the one that the receipt proves. Raises what `result` and
+        `download` raise.
+        """
+        # Imported here: the models of services take longer to import than most CLI commands to run.
+        from coordinator.services.base import whole_result_in
+
+        found = (await self.result(timeout)).result
+        ref = whole_result_in(found)
+        if ref is None:
+            return found
+        with TemporaryDirectory(prefix="coordinator-result-") as folder:
+            path = Path(folder) / "result.json"
+            await self.download(ref, path)
+            whole: dict[str, Any] = json.loads(await asyncio.to_thread(path.read_bytes))
+        return whole
 
     async def stream(self, *, progress: bool = True) -> AsyncGenerator[Update, None]:
         """The updates of the job, past and present, until it is final.

@@ -24,6 +24,7 @@ class Job(Facade[AsyncJob]):
     view = blocking(AsyncJob.view)
     wait = blocking(AsyncJob.wait)
     result = blocking(AsyncJob.result)
+    whole_result = blocking(AsyncJob.whole_result)
     stream = iterating(AsyncJob.stream)
     cancel = blocking(AsyncJob.cancel)
     history = blocking(AsyncJob.history)

@@ -66,6 +66,8 @@ class UnitsBy(Message):
     """The member with the beginning, if `member` is the end of a range; both ends belong to it."""
     default: Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)] | None = None
     """The number for a payload without the member."""
+    times: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Another member whose number multiplies this one's; a payload without it counts once."""
     units: Decimal
 
 

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class MinerSettings(BaseSettings):
-    """Engines have settings of their own (`executors/engine.py`); `.env.example` explains them all."""
+    """Engines have settings of their own (`executors/engine/`); `.env.example` explains them all."""
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 

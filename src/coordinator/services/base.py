@@ -185,6 +185,36 @@ class OutputFile(TypedDict):
     media_type: Annotated[str, Field(max_length=100)]
 
 
+WHOLE_RESULT_TYPE: Final = "application/vnd.coordinator.result+json"
+"""The media type of a file with a whole result. No other file of a result has it."""
+
+
+class LargeResult(Result):
+    """A result whose size follows from the model or the input.
+
+    If it is too large for a message, the miner puts all of it into a JSON file, the last of `outputs`. The
+    result itself then has only the members that are small.
+    """
+
+    LARGE: ClassVar[Mapping[str, Any]]
+    """The members that may be large, with their values in a result that has a file."""
+
+    outputs: list[OutputFile] | None = None
+    """The whole result as a JSON file, if it is too large for a message."""
+
+    def in_file(self, file: OutputFile) -> Self:
+        """The small form of this result, which names the file with all of it."""
+        return self.model_copy(update={**self.LARGE, "outputs": [*(self.outputs or ()), file]})
+
+
+def whole_result_in(result: Mapping[str, Any]) -> str | None:
+    """The file with the whole result (`blob:<sha256>`); None if the result itself is whole."""
+    match result.get("outputs"):
+        case [*_, {"media_type": media_type, "blob": str(ref)}] if media_type == WHOLE_RESULT_TYPE:
+            return ref
+    return None
+
+
 P = TypeVar("P", bound=Payload)
 R = TypeVar("R", bound=Result)
 

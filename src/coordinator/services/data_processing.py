@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
@@ -11,10 +11,10 @@ from coordinator.services.base import (
     NOT_NULL,
     FileRef,
     KnownService,
+    LargeResult,
     ModelName,
     OutputFile,
     Payload,
-    Result,
     ResultPart,
     Seed,
     Strict,
@@ -234,14 +234,16 @@ class ColumnMade(ResultPart):
     """Rows without a value."""
 
 
-class PreparedData(Result):
+class PreparedData(LargeResult):
+    LARGE: ClassVar = {"columns": None}
+
     rows_read: Rows
     rows_written: Rows
     steps: Annotated[list[StepDone], Field(max_length=50)] | None = None
     """Rows after each step."""
-    columns: Annotated[list[ColumnMade], Field(min_length=1, max_length=10_000)]
-    """Of the outputs."""
-    outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=3)]
+    columns: Annotated[list[ColumnMade], Field(min_length=1, max_length=10_000)] | None = None
+    """Of the outputs. Thousands of them are in a file with the whole result instead, the last output."""
+    outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=4)]
     """The dataset, or its parts."""
     warnings: Warnings = None
     """What the client should know: a guessed encoding, values that changed their form."""

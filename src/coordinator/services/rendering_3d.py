@@ -19,8 +19,8 @@ RenderEngine = Literal["cycles", "eevee", "eevee-next"]
 FrameFormat = Literal["png", "jpg", "exr", "bmp", "tiff"]
 Frame = Annotated[int, Field(ge=0, le=1_048_574), Whole]
 Side = Annotated[int, Field(ge=1, le=65_536), Whole]
-MAX_FILES: Final = 1000
-"""More frames than this become one ZIP archive."""
+MAX_FILES: Final = 500
+"""More frames than this become one ZIP archive: a result may name 512 files."""
 
 
 class RenderPayload(Payload):
@@ -74,7 +74,7 @@ class RenderedFrames(Result):
     frames: Annotated[int, Field(ge=1)]
     """The number of rendered frames."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=MAX_FILES)]
-    """An image per frame, or one ZIP archive of more than 1,000 images."""
+    """An image per frame, or one ZIP archive of more than 500 images."""
     render_seconds: Annotated[float, Field(ge=0)] | None = None
 
 

@@ -17,6 +17,8 @@ from coordinator.domain.service import ServiceSpec, UnitsBy, UnitsByPayload
 
 PRICE_STEP = Exact("0.000001")
 _UNIT_STEP = Exact("0.001")
+MOST_COUNTED = 10**15
+"""Of a payload's member: more than any time limit allows, and finite."""
 
 
 class Bill(NamedTuple):
@@ -76,13 +78,14 @@ def _in_millis(units: str) -> Millis:
 def _count(term: UnitsBy, payload: Mapping[str, Any]) -> int | float | None:
     count = _number(payload.get(term.member))
     if count is None:
-        return term.default
-    if term.minus is not None:
+        count = term.default
+    elif term.minus is not None:
         begin = _number(payload.get(term.minus))
-        if begin is None:
-            return None
-        count = count - begin + 1
-    return max(count, 0)
+        count = None if begin is None else count - begin + 1
+    if count is None:
+        return None
+    times = None if term.times is None else _number(payload.get(term.times))
+    return min(max(count, 0) * (1 if times is None else max(times, 1)), MOST_COUNTED)
 
 
 def _number(value: Any) -> int | float | None:

@@ -4,14 +4,15 @@ One file per noun of that API; docs/openai.md lists the supported members. Endpo
 as all others; `errors` rewrites them in OpenAI's shape.
 """
 
-from coordinator.edge.openai import audio, chat, completions, embeddings, images, models, responses
+from coordinator.edge.openai import audio, chat, completions, embeddings, images, models, rerank, responses
 
 ROUTERS = (
     chat.router,
     completions.router,
     responses.router,
     embeddings.router,
-    audio.router,
+    rerank.router,
+    *audio.ROUTERS,
     images.router,
     models.router,
 )

@@ -81,14 +81,18 @@ def job_header(*job_ids: UUID) -> dict[str, str]:
     return {JOB_HEADER: ", ".join(map(str, job_ids))}
 
 
-def openai_responses(
-    *, events: bool = False, texts: bool = False, jobs: bool = True
-) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an endpoint: with a stream of events, with plain texts, or without making a job."""
+def openai_responses(*media_types: str, jobs: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint: with answers of these types besides JSON, or without making a job."""
     success: dict[str, Any] = {"description": HTTPStatus.OK.phrase}
-    other = "text/event-stream" if events else "text/plain" if texts else None
-    if other is not None:
-        success["content"] = {other: {"schema": {"type": "string"}}}
+    if media_types:
+        success["content"] = {
+            media_type: {
+                "schema": {"type": "string"}
+                if media_type.startswith("text/")
+                else {"type": "string", "format": "binary"}
+            }
+            for media_type in media_types
+        }
     if jobs:
         success["headers"] = {
             JOB_HEADER: {

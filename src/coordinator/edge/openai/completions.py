@@ -84,7 +84,7 @@ class Completion(BaseModel):
     summary="Complete a text",
     description="With `stream`, server-sent events of chunks as the tokens are generated. If the client "
     "disconnects, the job is cancelled.",
-    responses=openai_responses(events=True),
+    responses=openai_responses("text/event-stream"),
     openapi_extra=CompletionRequest.body(
         model="llama-7b", prompt="Three uses for a retired mining rig:", max_tokens=100
     ),

@@ -7,7 +7,9 @@ limit, or an unexpected error.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
@@ -16,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.domain.errors import Code
 from coordinator.edge.http.problems import MEDIA_TYPE, Problem
+from coordinator.edge.state.rows import JobRow
 
 TAG: Final = "openai"
 PREFIXES: Final = (
@@ -23,6 +26,7 @@ PREFIXES: Final = (
     "/v1/responses",
     "/v1/completions",
     "/v1/embeddings",
+    "/v1/rerank",
     "/v1/audio/",
     "/v1/images/",
     "/v1/models",
@@ -40,6 +44,12 @@ _CODES: Final[Mapping[str, str]] = {
     Code.INVALID_PAYLOAD: "invalid_value",
     Code.NO_ELIGIBLE_MINER: "model_not_found",
 }
+
+_OF_THE_CLIENT: Final = frozenset(
+    {"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "RESOURCE_LIMIT", "UNSUPPORTED", "BLOB_NOT_FOUND"}
+)
+"""A miner's error codes for faults of the request. RESOURCE_LIMIT: what was sent takes too much to read."""
+_MEMBER: Final = re.compile(r"([a-z][a-z_]{0,40})(\.[a-z0-9_.]{1,100})?: ")
 
 
 class OpenAIErrorDetail(BaseModel):
@@ -98,6 +108,53 @@ def bad_request(param: str | None, detail: str, code: str = "invalid_value") -> 
     return Problem(Code.INVALID_PAYLOAD, detail, status=400, members={"param": param, "openai_code": code})
 
 
+def job_failure(row: JobRow, known: frozenset[str], names: Mapping[str, str]) -> Problem:
+    """Why a job has no result, and whether the client may retry.
+
+    `known`: the members of the request; `names`: its names of the payload's members.
+    """
+    if row.error is None:
+        # The wait ended before the job: this process stops.
+        return Problem(Code.UNAVAILABLE, "the coordinator is restarting; send it again")
+    if row.state == "EXPIRED":
+        return timed_out()
+    if row.state == "CANCELED":
+        return Problem(
+            Code.CONFLICT_STATE,
+            "the job was cancelled",
+            status=400,
+            headers=NO_RETRY,
+            members={"openai_code": "canceled"},
+        )
+    code, detail = row.error.code, row.error.message or "the job failed"
+    members: dict[str, Any] = {"openai_code": code.lower()}
+    found = _MEMBER.match(detail)
+    if found is not None and (param := names.get(found[1], found[1])) in known:
+        # A miner's reason begins with the member of the payload at fault.
+        members["param"] = param
+        detail = param + detail[found.end(1) :]
+    if code == "UNSUPPORTED" and members.get("param") == "model":
+        # Miners list the models of all their services together; this one is for another endpoint.
+        return Problem(
+            Code.NO_ELIGIBLE_MINER, detail, status=404, headers=NO_RETRY, members={"param": "model"}
+        )
+    if code in _OF_THE_CLIENT:
+        return Problem(Code.INVALID_PAYLOAD, detail, status=400, headers=NO_RETRY, members=members)
+    # All attempts of the job failed already: a client's automatic retries would multiply them.
+    return Problem(Code.INTERNAL, detail, headers=NO_RETRY, members=members)
+
+
+def timed_out() -> Problem:
+    """No result came within the time limit."""
+    return Problem(
+        Code.UNAVAILABLE,
+        "no miner finished this in time",
+        status=504,
+        headers=NO_RETRY,
+        members={"openai_code": "timeout"},
+    )
+
+
 def as_openai(problem: Mapping[str, Any]) -> OpenAIError:
     """A problem document in OpenAI's shape."""
     status = status_of(int(problem["status"]))
@@ -109,10 +166,16 @@ def as_openai(problem: Mapping[str, Any]) -> OpenAIError:
                 "message": problem.get("detail", ""),
                 "type": kind,
                 "param": problem.get("param"),
-                "code": problem.get("openai_code") or _CODES.get(code, code.lower()),
+                "code": problem.get("openai_code") or _code_of(status, code),
             }
         }
     )
+
+
+def _code_of(status: int, code: str) -> str:
+    if code == Code.UNKNOWN_COMMAND:
+        return "method_not_allowed" if status == HTTPStatus.METHOD_NOT_ALLOWED else "unknown_url"
+    return _CODES.get(code, code.lower())
 
 
 def status_of(status: int) -> int:

@@ -12,12 +12,12 @@ from coordinator.domain.errors import Code
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.openai import audio, chat, embeddings, images
+from coordinator.edge.openai import audio, chat, embeddings, images, rerank
 from coordinator.edge.openai.answers import answer, openai_responses
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.served_models import models_of
 
-SERVICES: Final = (chat.SERVICE, embeddings.SERVICE, audio.SERVICE, images.SERVICE)
+SERVICES: Final = (chat.SERVICE, embeddings.SERVICE, rerank.SERVICE, *audio.SERVICES, images.SERVICE)
 
 router = APIRouter(prefix="/models", tags=[TAG])
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
@@ -27,18 +26,19 @@ from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.http.reading import find_job
 from coordinator.edge.http.stored_payloads import result_blob, stored_payload
-from coordinator.edge.openai.errors import NO_RETRY
+from coordinator.edge.openai.errors import NO_RETRY, job_failure, timed_out
 from coordinator.edge.openai.served_models import check_model
-from coordinator.edge.state.rows import JobRow
+from coordinator.services.base import whole_result_in
 
 JOB_HEADER: Final = "X-Job-Id"
+CHECK_S: Final = 5.0
+"""Between looks at whether a miner with the model of a waiting job is left."""
+UNSERVED_S: Final = 20.0
+"""A queued job without such a miner for so long is given up: a restarted miner is back sooner."""
 GRACE_S: Final = 30.0
 """Added to a job's time to live, so that the timers can end it."""
 MAX_RESULT_BYTES: Final = 64 * 2**20
 """Of a result, or of one of its files."""
-_OF_THE_CLIENT: Final = frozenset({"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "UNSUPPORTED", "BLOB_NOT_FOUND"})
-"""A miner's error codes for faults of the request."""
-_MEMBER: Final = re.compile(r"([a-z][a-z_]{0,40})(\.[a-z0-9_.]{1,100})?: ")
 T = TypeVar("T")
 
 _cancelling: Final = Background("openai-cancel")
@@ -74,6 +74,8 @@ class Runner:
         self._key = idempotency_key or uuid4().hex
         self._may_repeat = idempotency_key is not None
         self._final: set[UUID] = set()
+        self._unserved: dict[UUID, float] = {}
+        """Since when no live miner offers the model of these jobs, in monotonic seconds."""
         self._names: dict[str, str] = {}
         self._members: frozenset[str] = frozenset()
 
@@ -142,18 +144,36 @@ class Runner:
         if row.is_final:
             self._final.add(job_id)
         if not row.is_completed:
-            raise _failure(row, self._members, self._names)
+            raise job_failure(row, self._members, self._names)
         stored = await stored_payload(self.context, job_id, "result")
         if stored is None:
             raise Problem(Code.CONTENT_EXPIRED, "the result was erased", headers=NO_RETRY)
         blob = result_blob(stored, row)
         body = stored.body if blob is None else await self.blob(blob)
         result = json.loads(body)
-        match result.get("outputs"):
-            case [{"media_type": "application/json", "blob": whole}]:
-                # The miner put the result into a file, as it is too large for a message.
-                result = json.loads(await self.blob(whole))
+        if (whole := whole_result_in(result)) is not None:
+            result = json.loads(await self.blob(whole))
         return Done(job_id, result)
+
+    async def check_served(self, job_id: UUID, service: str, model: str) -> None:
+        """Give a queued job up once no live miner has offered its model for a while. Raises Problem (503)."""
+        try:
+            await self.check_model(service, model)
+        except Problem:
+            since = self._unserved.setdefault(job_id, time.monotonic())
+        else:
+            self._unserved.pop(job_id, None)
+            return
+        if time.monotonic() - since < UNSERVED_S:
+            return
+        row = await find_job(self.context, self._principal, job_id)
+        if row.state == "QUEUED":  # a miner that takes nothing new may still be at work
+            raise Problem(
+                Code.UNAVAILABLE,
+                "the last miner with this model is gone; try again later, or ask for another model",
+                headers={"Retry-After": str(int(UNSERVED_S))},
+                members={"param": "model"},
+            )
 
     async def blob(self, ref: str) -> bytes:
         """A file of a result. Raises Problem if it is too large for an answer, BlobError."""
@@ -185,7 +205,7 @@ class Runner:
     async def _run(self, service: str, model: str, payload: Mapping[str, Any], part: int) -> Done:
         with self._ended(part) as (job_id, ended):
             async with self._running(service, model, payload, part):
-                await self._wait(ended)
+                await self._wait(ended, lambda: self.check_served(job_id, service, model))
                 return await self.finish(job_id)
 
     @contextmanager
@@ -237,10 +257,12 @@ class Runner:
 
         _cancelling.spawn(cancel())
 
-    async def _wait(self, ended: asyncio.Event) -> None:
+    async def _wait(self, ended: asyncio.Event, check: Callable[[], Awaitable[None]]) -> None:
+        """Wait for a job's end, with a check now and then. Raises Problem."""
         try:
             async with asyncio.timeout(self.context.settings.openai_timeout_seconds + GRACE_S):
-                await ended.wait()
+                while not await happened(ended, CHECK_S):
+                    await check()
         except TimeoutError:
             raise timed_out() from None
 
@@ -266,43 +288,14 @@ async def runner_of(
 RunnerOfRequest = Annotated[Runner, Depends(runner_of)]
 
 
-def _failure(row: JobRow, known: frozenset[str], names: Mapping[str, str]) -> Problem:
-    """Why there is no result, and whether the client may retry."""
-    if row.error is None:
-        # The wait ended before the job: this process stops.
-        return Problem(Code.UNAVAILABLE, "the coordinator is restarting; send it again")
-    if row.state == "EXPIRED":
-        return timed_out()
-    if row.state == "CANCELED":
-        return Problem(
-            Code.CONFLICT_STATE,
-            "the job was cancelled",
-            status=400,
-            headers=NO_RETRY,
-            members={"openai_code": "canceled"},
-        )
-    code, detail = row.error.code, row.error.message or "the job failed"
-    members: dict[str, Any] = {"openai_code": code.lower()}
-    found = _MEMBER.match(detail)
-    if found is not None and (param := names.get(found[1], found[1])) in known:
-        # A miner's reason begins with the member of the payload at fault.
-        members["param"] = param
-        detail = param + detail[found.end(1) :]
-    if code in _OF_THE_CLIENT:
-        return Problem(Code.INVALID_PAYLOAD, detail, status=400, headers=NO_RETRY, members=members)
-    # All attempts of the job failed already: a client's automatic retries would multiply them.
-    return Problem(Code.INTERNAL, detail, headers=NO_RETRY, members=members)
-
-
-def timed_out() -> Problem:
-    """No result came within the time limit."""
-    return Problem(
-        Code.UNAVAILABLE,
-        "no miner finished this in time",
-        status=504,
-        headers=NO_RETRY,
-        members={"openai_code": "timeout"},
-    )
+async def happened(event: asyncio.Event, seconds: float) -> bool:
+    """Whether an event happens within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _tell(ended: asyncio.Event, woken: asyncio.Event) -> None:

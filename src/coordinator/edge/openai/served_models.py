@@ -29,6 +29,13 @@ async def check_model(offerings: Offerings, service: str, model: str) -> None:
         found = await offerings.get(stale_after)
         if _has(found, service, model):
             return
+    if service in offerings.retired:
+        raise Problem(
+            Code.NO_ELIGIBLE_MINER,
+            f"the service {service} is retired: none of its models can be asked for",
+            status=404,
+            members={"param": "model"},
+        )
     offered = models_of(found, [service])
     shown = ", ".join(list(offered)[:SHOWN_MODELS]) + (", …" if len(offered) > SHOWN_MODELS else "")
     # A sent text is quoted only if it looks like a model's name.

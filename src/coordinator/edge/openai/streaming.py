@@ -17,8 +17,8 @@ from coordinator.domain.errors import Refusal
 from coordinator.edge.http.problems import Problem, internal_problem
 from coordinator.edge.http.stored_payloads import Joined, Pieces
 from coordinator.edge.openai.deltas import Delta, DeltaParser, SentAnswers
-from coordinator.edge.openai.errors import as_openai
-from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, timed_out
+from coordinator.edge.openai.errors import as_openai, timed_out
+from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, happened
 
 KEEP_ALIVE_S: Final = 5.0
 """Of silence, after which a comment is sent. Until the first one, the answer may still become an error."""
@@ -76,12 +76,10 @@ async def follow(
                 continue
             if ended.is_set():
                 break
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_S):
-                    await woken.wait()
-            except TimeoutError:
+            if not await happened(woken, KEEP_ALIVE_S):
                 if time.monotonic() > until:
-                    raise timed_out() from None
+                    raise timed_out()
+                await runner.check_served(job_id, service, model)
                 yield None
         done = await runner.finish(job_id)
         for delta in sent.rest(done.result):

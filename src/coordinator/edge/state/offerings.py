@@ -1,4 +1,4 @@
-"""The capabilities of live miners, by profile."""
+"""The capabilities of live miners, by profile, as far as the registry has jobs for them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,27 @@ class Offerings:
     def __init__(self, reads: ReadModels) -> None:
         self._reads = reads
         self._known: Sequence[Offering] = ()
+        self._retired: frozenset[str] = frozenset()
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
 
+    @property
+    def retired(self) -> frozenset[str]:
+        """The services that take no jobs any more, as of the last reading."""
+        return self._retired
+
     async def get(self, stale_after: float = STALE_AFTER_S) -> Sequence[Offering]:
-        """The capabilities of online miners, at most `stale_after` seconds old."""
+        """The capabilities of online miners without retired services, at most `stale_after` seconds old."""
         async with self._reading:
             if time.monotonic() - self._read_at > stale_after:
-                self._known = [
-                    Offering(Capabilities.model_validate_json(row.capabilities_json), row.since)
-                    for row in await self._reads.offerings()
-                ]
+                rows = await self._reads.offerings()
+                self._retired = await self._reads.retired_services()
+                self._known = [Offering(self._offered(row.capabilities_json), row.since) for row in rows]
                 self._read_at = time.monotonic()
             return self._known
+
+    def _offered(self, text: str) -> Capabilities:
+        """The capabilities without retired services."""
+        capabilities = Capabilities.model_validate_json(text)
+        kept = tuple(service for service in capabilities.services if service not in self._retired)
+        return capabilities.model_copy(update={"services": kept})

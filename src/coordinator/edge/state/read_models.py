@@ -134,6 +134,10 @@ class ReadModels:
         )
         return [ServiceRow(**row) for row in rows]
 
+    async def retired_services(self) -> frozenset[str]:
+        """The ids of the entries that take no jobs any more."""
+        return frozenset(row["service"] for row in await self._read("read_retired_services"))
+
     async def services_by_category(self) -> dict[str, int]:
         """The number of services that take jobs, by category; empty categories are absent."""
         return {row["category"]: row["services"] for row in await self._read("read_categories")}

@@ -4,7 +4,9 @@ An executor gets a `Work`, and returns an `Outcome` or raises ExecutorError. It 
 leases or signatures. Third parties add executors through the entry point group `coordinator.executors`.
 """
 
+import asyncio
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -18,11 +20,15 @@ from typing import Any, Final, Protocol, Self
 import structlog
 from pydantic import ValidationError
 
+from coordinator.crypto.json_size import has_more_values
 from coordinator.miner.executors.limits import Share, whole_machine
-from coordinator.services.base import KnownService, OutputFile, P
+from coordinator.services.base import WHOLE_RESULT_TYPE, KnownService, LargeResult, OutputFile, P
 from coordinator.validation import meant_field
 
 ENTRY_POINT_GROUP: Final = "coordinator.executors"
+INLINE_BYTES: Final = 512 << 10
+INLINE_VALUES: Final = 16_384
+"""Of a result in a message, which has 1 MiB and 50,000 values; the check by a schema needs a reserve, too."""
 
 INVALID_PAYLOAD: Final = "INVALID_PAYLOAD"
 INPUT_TOO_LARGE: Final = "INPUT_TOO_LARGE"
@@ -238,6 +244,17 @@ def load_executors() -> dict[str, Executor]:
     for name, problem in found.broken.items():
         _log.warning("executor_broken", executor=name, problem=problem)
     return found.executors
+
+
+async def document_of(work: Work, result: LargeResult) -> dict[str, Any]:
+    """The result as JSON; if it is too large for a message, its small form, and all of it in a file."""
+    document = result.document()
+    content = await asyncio.to_thread(lambda: json.dumps(document, ensure_ascii=False).encode())
+    if len(content) <= INLINE_BYTES and not has_more_values(content, INLINE_VALUES):
+        return document
+    path = work.folder / "result.json"
+    await asyncio.to_thread(path.write_bytes, content)
+    return result.in_file(await work.blobs.upload(path, media_type=WHOLE_RESULT_TYPE)).document()
 
 
 def payload_of(service: KnownService[P, Any], work: Work) -> P:

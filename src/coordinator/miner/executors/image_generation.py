@@ -67,12 +67,17 @@ class ImageGenerationExecutor:
     watched = True
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
-        self._engine = Engine("IMAGE", settings, recognise=recognise, closed=True)
+        self._engine = Engine("IMAGE", settings, recognise=recognise, closed=True, known=VRAM_GB)
 
     @property
     def models(self) -> tuple[str, ...]:
         """The engine's models."""
         return self._engine.offered
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Faults that cost no service, for `doctor`."""
+        return self._engine.notes
 
     async def check(self) -> str | None:
         """Whether an engine has a known model."""

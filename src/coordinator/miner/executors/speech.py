@@ -6,7 +6,6 @@ ffmpeg decodes the recording here, within its limits: engines get plain sound, n
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 import wave
@@ -20,6 +19,7 @@ from coordinator.miner.executors.base import (
     ExecutorError,
     Outcome,
     Work,
+    document_of,
     payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
@@ -44,8 +44,6 @@ MAX_SECONDS: Final = 6 * 3600
 MAX_MEMORY_BYTES: Final = 2 * 2**30
 DECODE_SECONDS: Final = 600.0
 MAX_SEGMENTS: Final = 50_000
-INLINE_BYTES: Final = 512 << 10
-"""A larger result becomes a file: a message has 1 MiB."""
 UNDETERMINED: Final = "und"
 
 
@@ -121,7 +119,7 @@ class SpeechExecutor:
             "wall_ms": round((time.monotonic() - started) * 1000),
             "audio_ms": round(seconds * 1000),
         }
-        return Outcome(await _document(work, result), metrics)
+        return Outcome(await document_of(work, result), metrics)
 
     async def _decode(self, folder: Path, share: Share, source: Path, sound: Path) -> None:
         program = find_ffmpeg()
@@ -191,18 +189,6 @@ def parse_transcript(answer: Any, asked: str, seconds: float | None = None) -> T
     if text and not timed and length is not None:
         segments = [TranscriptSegment(start=0.0, end=length, text=text)]
     return Transcript(text=text, language=language, duration_seconds=length, segments=segments)
-
-
-async def _document(work: Work, result: Transcript) -> dict[str, Any]:
-    """The result, or a file with it if its segments are large."""
-    document = result.document()
-    content = json.dumps(document, ensure_ascii=False).encode()
-    if len(content) <= INLINE_BYTES:
-        return document
-    path = work.folder / "transcript.json"
-    await asyncio.to_thread(path.write_bytes, content)
-    file = await work.blobs.upload(path, media_type="application/json")
-    return result.model_copy(update={"segments": [], "outputs": [file]}).document()
 
 
 def _segment(given: Any) -> TranscriptSegment | None:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from coordinator.services.base import Either, OutputFile, Result, ResultPart
+from coordinator.services.base import Either, LargeResult, OutputFile, ResultPart
 
 FinishReason = Literal["stop", "stop_sequence", "length", "tool_calls", "content_filter"]
 Probability = Annotated[float, Field(le=0)]
@@ -46,10 +46,11 @@ class Answer(ResultPart):
     logprobs: list[TokenLogprob] | None = None
 
 
-class GeneratedText(Either, Result):
+class GeneratedText(Either, LargeResult):
     """The answer, or a file with it if it is too large for a message."""
 
     EITHER: ClassVar = ("text", "outputs")
+    LARGE: ClassVar = dict.fromkeys(("text", "reasoning", "tool_calls", "logprobs", "alternatives"))
 
     model: Annotated[str, Field(min_length=1, max_length=100)]
     text: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
@@ -10,10 +10,10 @@ from coordinator.domain.matching import Constraints
 from coordinator.services.base import (
     FileRef,
     KnownService,
+    LargeResult,
     ModelName,
     OutputFile,
     Payload,
-    Result,
     ResultPart,
     Whole,
     vram_by_model,
@@ -106,7 +106,9 @@ class TranscriptSegment(ResultPart):
     no_speech_probability: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Transcript(Result):
+class Transcript(LargeResult):
+    LARGE: ClassVar = {"text": "", "segments": []}
+
     text: str
     language: Annotated[str, Field(pattern="^[a-z]{2,3}$")]
     """The spoken language: two or three letters."""
@@ -115,7 +117,7 @@ class Transcript(Result):
     segments: list[TranscriptSegment]
     """Where each part of the text is. An engine without times gives one segment over the whole length."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=1)] | None = None
-    """The whole result as a JSON file, if its segments are too large for a message; they are empty then."""
+    """The whole result as a JSON file, if it is too large for a message; text and segments are empty then."""
 
 
 SERVICE: Final = KnownService("speech_recognition", TypeAdapter(SpeechPayload), Transcript)

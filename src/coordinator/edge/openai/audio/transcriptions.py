@@ -15,10 +15,10 @@ from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.multipart import MEDIA_TYPE, is_form, read_form
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai.answers import answer, job_header, openai_responses
+from coordinator.edge.openai.audio.subtitles import Subtitle, as_srt, as_vtt
 from coordinator.edge.openai.errors import NO_RETRY, TAG, bad_request
 from coordinator.edge.openai.requests import Model, OpenAIRequest
 from coordinator.edge.openai.runs import Done, Runner, RunnerOfRequest
-from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
 from coordinator.services.speech_recognition.languages import language_code
 
 SERVICE: Final = "speech_recognition"
@@ -141,7 +141,7 @@ class VerboseTranscription(BaseModel):
     response_model=Transcription | VerboseTranscription,
     summary="Transcribe speech",
     description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
-    responses=openai_responses(texts=True),
+    responses=openai_responses("text/plain"),
     openapi_extra=TranscriptionRequest.form_body(),
 )
 async def create_transcription(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:
@@ -154,7 +154,7 @@ async def create_transcription(request: Request, runner: RunnerOfRequest, princi
     response_model=Transcription | VerboseTranscription,
     summary="Translate speech into English",
     description="A form with the recording. `srt` and `vtt` are subtitles, `text` is the text alone.",
-    responses=openai_responses(texts=True),
+    responses=openai_responses("text/plain"),
     openapi_extra=TranslationRequest.form_body(),
 )
 async def create_translation(request: Request, runner: RunnerOfRequest, principal: Client) -> Response:

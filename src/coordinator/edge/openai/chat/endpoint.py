@@ -23,7 +23,7 @@ router = APIRouter(prefix="/chat/completions", tags=[TAG])
     summary="Answer a chat",
     description="With `stream`, server-sent events of chunks as the tokens are generated. If the client "
     "disconnects, the job is cancelled.",
-    responses=openai_responses(events=True),
+    responses=openai_responses("text/event-stream"),
     openapi_extra=ChatRequest.body(
         model="llama-7b",
         messages=[{"role": "user", "content": "What is a GPU good for?"}],

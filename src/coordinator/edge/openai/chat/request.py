@@ -59,6 +59,8 @@ ChatMessage = Annotated[LlmMessage, BeforeValidator(_as_sent_back)]
 class ChatRequest(GenerationRequest):
     """A request for a chat completion."""
 
+    # A prediction of the answer only makes some engines faster.
+    IGNORED: ClassVar = GenerationRequest.IGNORED | {"prediction"}
     ONLY: ClassVar = {
         **GenerationRequest.ONLY,
         "function_call": ("none",),

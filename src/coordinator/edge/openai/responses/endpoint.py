@@ -27,7 +27,7 @@ router = APIRouter(prefix="/responses", tags=[TAG])
     description="Responses are not kept: `store` is ignored, and `previous_response_id` refused. With "
     "`stream`, server-sent events as the answer is generated. If the client disconnects, the job is "
     "cancelled.",
-    responses=openai_responses(events=True),
+    responses=openai_responses("text/event-stream"),
     openapi_extra=ResponsesRequest.body(
         model="llama-7b", input="What is a GPU good for?", max_output_tokens=100
     ),

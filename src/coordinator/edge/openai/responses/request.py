@@ -48,7 +48,8 @@ class TextForm(BaseModel):
 class ResponsesRequest(OpenAIRequest):
     """A request for a response."""
 
-    IGNORED: ClassVar = FOR_THE_PROVIDER | {"include", "stream_options"}
+    # The limit of calls is about OpenAI's own tools alone.
+    IGNORED: ClassVar = FOR_THE_PROVIDER | {"include", "max_tool_calls", "stream_options"}
     HERE: ClassVar = frozenset({"model", "stream", "input", "instructions", "text", "tools", "tool_choice"})
     ONLY: ClassVar = {"background": (False,), "truncation": ("disabled", "auto")}
 
@@ -89,6 +90,8 @@ class ResponsesRequest(OpenAIRequest):
             fields["tool_choice"] = _choice(self.tool_choice)
             if not self.parallel_tool_calls:
                 fields["parallel_tool_calls"] = False
+        elif self.tool_choice not in ("none", "auto"):
+            raise bad_request("tool_choice", "tool_choice: needs tools")
         try:
             return ChatRequest.read(fields)
         except Problem as problem:

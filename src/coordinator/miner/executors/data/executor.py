@@ -13,6 +13,7 @@ from coordinator.miner.executors.base import (
     ExecutorError,
     Outcome,
     Work,
+    document_of,
     payload_of,
 )
 from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
@@ -94,7 +95,7 @@ class DataExecutor:
         wall_ms = round((time.monotonic() - started) * 1000)
         done["warnings"] = bounded(done.pop("notes"))
         result = PreparedData.model_validate(done)
-        return Outcome(result.document(), {"wall_ms": wall_ms, "rows": result.rows_read})
+        return Outcome(await document_of(work, result), {"wall_ms": wall_ms, "rows": result.rows_read})
 
     async def _run(
         self,

@@ -7,6 +7,7 @@ on any CPU, thousands of texts a second. If both have a model, the engine runs i
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import re
 import time
@@ -232,18 +233,18 @@ def _parse(answer: Any, expected: int) -> Embedded:
     """The vectors in an engine's answer, in the order of the texts; all numbers are finite."""
     try:
         rows = sorted(answer["data"], key=lambda row: row.get("index", 0))
-        vectors = [[float(number) for number in row["embedding"]] for row in rows]
+        vectors = [list(map(float, row["embedding"])) for row in rows]
         tokens = answer.get("usage", {}).get("prompt_tokens", 0)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ExecutorError(EXECUTOR_FAILED, "the engine's answer has no vectors", retryable=True) from None
     complete = len(vectors) == expected and vectors[0] and len({len(vector) for vector in vectors}) == 1
-    if not complete or not all(map(math.isfinite, (n for vector in vectors for n in vector))):
+    if not complete or not all(map(math.isfinite, itertools.chain.from_iterable(vectors))):
         raise ExecutorError(EXECUTOR_FAILED, "invalid vectors from the engine", retryable=True)
     return Embedded(vectors, tokens if isinstance(tokens, int) and tokens >= 0 else 0)
 
 
 def _unit(vector: list[float]) -> list[float]:
-    length = math.sqrt(math.fsum(number * number for number in vector))
+    length = math.hypot(*vector)
     return [number / length for number in vector] if length > 0 else vector
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -18,18 +17,17 @@ from coordinator.miner.executors.base import (
     ExecutorError,
     Outcome,
     Work,
+    document_of,
     payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineSettings
 from coordinator.miner.executors.llm.answers import GrowingAnswer
 from coordinator.miner.executors.llm.requests import blamed, image_refs, request_of
-from coordinator.services.llm_inference import SERVICE, GeneratedText, LlmPayload
+from coordinator.services.llm_inference import SERVICE, LlmPayload
 
 MAX_IMAGE_BYTES: Final = 20 << 20
 MAX_IMAGES: Final = 64
 """Fetched for one job."""
-INLINE_BYTES: Final = 512 << 10
-"""A larger result becomes a file: a message has 1 MiB."""
 _IMAGE_TYPES: Final = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
@@ -89,7 +87,7 @@ class LlmExecutor:
         else:
             await self._generate(answer, payload, request_of(payload, model, images, plain=True))
         result = answer.result()
-        return Outcome(await _document(work, result), answer.metrics(result))
+        return Outcome(await document_of(work, result), answer.metrics(result))
 
     async def _generate(self, answer: GrowingAnswer, payload: LlmPayload, request: dict[str, Any]) -> None:
         """Generate all answers; an engine that makes one at a time is asked several times."""
@@ -143,22 +141,3 @@ def _data_url(path: Path) -> str:
     if kind is None:
         raise ExecutorError(INVALID_PAYLOAD, "messages: an image is no PNG, JPEG, WebP, GIF or BMP file")
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-async def _document(work: Work, result: GeneratedText) -> dict[str, Any]:
-    """The result, or a file with it if it is large."""
-    document = result.document()
-    content = json.dumps(document, ensure_ascii=False).encode()
-    if len(content) <= INLINE_BYTES:
-        return document
-    path = work.folder / "answer.json"
-    await asyncio.to_thread(path.write_bytes, content)
-    file = await work.blobs.upload(path, media_type="application/json")
-    short = GeneratedText(
-        model=result.model,
-        finish_reason=result.finish_reason,
-        prompt_tokens=result.prompt_tokens,
-        completion_tokens=result.completion_tokens,
-        outputs=[file],
-    )
-    return short.document()

@@ -68,6 +68,10 @@ WHERE state = 'ONLINE'
 GROUP BY profile
 ORDER BY profile
 
+-- name: read_retired_services
+-- The ids of the retired entries of the registry.
+SELECT service FROM services WHERE retired = 1
+
 -- name: read_service
 -- One entry of the registry, retired or not.
 SELECT * FROM services WHERE service = :service

@@ -1,31 +1,30 @@
-"""The client of an engine: any server with OpenAI's HTTP API that the miner's owner runs.
-
-vLLM, llama.cpp's server, Ollama, LocalAI, speaches and others have it. Each kind of work has settings of its
-own, as one machine often runs several engines: LLM_ENGINE_URL, EMBEDDING_ENGINE_URL, SPEECH_ENGINE_URL and
-IMAGE_ENGINE_URL, and for each of them …_KEY, …_MODELS and …_TIMEOUT_SECONDS.
-"""
+"""The client of one engine: its models and their names, requests, and one code for each cause of failure."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import httpx
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import ValidationError
 
 from coordinator.miner.executors.base import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
+    INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
 )
-from coordinator.services.model_names import RULE, is_model_name, name_of_path
+from coordinator.miner.executors.engine.reasons import reason_in, reason_in_json
+from coordinator.miner.executors.engine.settings import EngineSettings
+from coordinator.services.model_names import is_model_name, name_of_path
 from coordinator.validation import first_invalid_field
 from coordinator.wire.proxies import BadProxy, new_client
 
@@ -38,55 +37,20 @@ MAX_ANSWER_BYTES: Final = 64 << 20
 MAX_STREAM_BYTES: Final = 512 << 20
 """Of an answer with probabilities: an event has a kilobyte for a token. The model ends it much earlier."""
 MAX_LINE_BYTES: Final = 1 << 20
-_REFUSAL_CHARACTERS: Final = 300
-_UNAVAILABLE: Final = (429, 502, 503, 504)
+WRITE_BYTES: Final = 256 << 10
+_UNAVAILABLE: Final = (408, 409, 425, 429, 502, 503, 504)
 """The statuses of an engine that is overloaded, still loading, or missing behind its proxy."""
+_NOT_THERE: Final = (404, 405, 501)
+"""The statuses of an engine without this model or function."""
 _LABEL: Final = re.compile(r"[^\x00-\x1f]{1,1000}")
 
 
-class EngineSettings(BaseSettings):
-    """One engine, from the environment or `.env`. Without a `url` there is no engine."""
-
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
-
-    url: str | None = None
-    """Such as http://127.0.0.1:8000/v1; the /v1 may be left out."""
-    key: SecretStr | None = None
-    """Sent as a bearer token; never logged, never in a result."""
-    models: Annotated[dict[str, str], NoDecode] = {}
-    """Names in jobs → the engine's names, from `mistral-7b=mistral:7b-instruct,llama-7b=…`."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """The longest silence of the engine in the middle of a job."""
-
-    @field_validator("url")
-    @classmethod
-    def _http(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parsed = httpx.URL(url)
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ValueError("must be an http:// or https:// address")
-        base = url.rstrip("/")
-        return base if base.endswith("/v1") else f"{base}/v1"
-
-    @field_validator("models", mode="before")
-    @classmethod
-    def _pairs(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-        if not all(equals and name.strip() and target.strip() for name, equals, target in pairs):
-            raise ValueError("must be name=engine's name, separated by commas")
-        if not all(is_model_name(name.strip()) for name, _, _ in pairs):
-            raise ValueError(f"invalid name of a model; a name has {RULE}")
-        return {name.strip(): target.strip() for name, _, target in pairs}
-
-
 class Engine:
-    """One OpenAI-compatible server. `kind` is the settings' prefix: LLM, EMBEDDING, SPEECH or IMAGE.
+    """One OpenAI-compatible server. `kind` is the prefix of its settings, such as LLM.
 
     `recognise` gives the catalogue's name of one of the engine's models, or None. If a service knows only the
-    catalogue's names (`closed`), models without such a name are not offered.
+    catalogue's names (`closed`), models without such a name are not offered. Some engines tell the `task` of
+    each model; models for another task are not offered either. `known`: all names of the service.
     """
 
     def __init__(
@@ -96,10 +60,14 @@ class Engine:
         *,
         recognise: Callable[[str], str | None] = lambda _: None,
         closed: bool = False,
+        task: str | None = None,
+        known: Collection[str] | None = None,
     ) -> None:
         self.kind = kind
         self._recognise = recognise
         self._closed = closed
+        self._task = task
+        self._known = known
         self.setting = f"{kind}_ENGINE_URL"
         self.models: tuple[str, ...] = ()
         """The engine's own names; empty before `check`."""
@@ -136,7 +104,7 @@ class Engine:
                 if "in time" not in problem:
                     break
             else:
-                self._keep(_models_in(answer))
+                self._keep(_models_in(answer, self._task))
                 return None if self._names else self._no_models()
         self.forget()
         return problem
@@ -163,7 +131,9 @@ class Engine:
                 names.setdefault(last.lower(), model)
         here = {model.lower(): model for model in models}
         for name, target in self.settings().models.items():
-            if target.lower() in here and is_model_name(name):
+            if self._known is not None and name.lower() not in self._known:
+                notes.append(f"{name!r} is not offered: the service has no such model")
+            elif target.lower() in here and is_model_name(name):
                 names[name.lower()] = here[target.lower()]
         offered = set(names.values())
         for model in () if self._closed else models:
@@ -188,7 +158,9 @@ class Engine:
         """The engine's name for a job's model. Raises ExecutorError: UNSUPPORTED if it has no such model."""
         name = self._names.get(model.lower())
         if name is None:
-            raise ExecutorError(UNSUPPORTED, f"this miner has no model {model}", retryable=True)
+            raise ExecutorError(
+                UNSUPPORTED, f"model: this miner has no model {model} for this service", retryable=True
+            )
         return name
 
     @property
@@ -214,6 +186,9 @@ class Engine:
         `[DONE]`, the error is ENGINE_UNAVAILABLE.
         """
         async with self._request("POST", path, json=body) as response:
+            if _is_json(response):  # it does not stream, or failed with status 200
+                reason = reason_in_json(await _start_of(response), self.settings())
+                raise ExecutorError(EXECUTOR_FAILED, f"the engine sent no stream: {reason}", retryable=True)
             received, rest = 0, b""
             async for chunk in response.aiter_bytes():
                 received += len(chunk)
@@ -229,6 +204,50 @@ class Engine:
                     yield self._event(data)
         raise ExecutorError(ENGINE_UNAVAILABLE, "the engine's answer was cut short", retryable=True)
 
+    async def fetch(self, path: str, body: Mapping[str, Any], to: Path, *, max_bytes: int) -> None:
+        """POST JSON, and write the answer, which is no JSON, into a new file. Raises ExecutorError.
+
+        JSON is an error, whatever its status.
+        """
+        async with self._request("POST", path, json=body) as response:
+            is_json = _is_json(response)
+            size, waiting = 0, bytearray()
+            with await asyncio.to_thread(to.open, "xb") as file:
+                async for chunk in response.aiter_bytes():
+                    size += len(chunk)
+                    waiting += chunk
+                    if size > (MAX_LINE_BYTES if is_json else max_bytes):
+                        raise ExecutorError(OUTPUT_TOO_LARGE, "the engine's answer is too large")
+                    if len(waiting) >= WRITE_BYTES and not is_json:
+                        await asyncio.to_thread(file.write, waiting)
+                        waiting = bytearray()
+                await asyncio.to_thread(file.write, waiting)
+        if is_json:
+            reason = reason_in_json(bytes(waiting), self.settings())
+            raise ExecutorError(EXECUTOR_FAILED, f"the engine sent no file: {reason}", retryable=True)
+
+    async def probe(self, path: str, body: Mapping[str, Any]) -> None:
+        """POST JSON, and return once an answer that is no JSON begins. Raises ExecutorError."""
+        async with self._request("POST", path, json=body) as response:
+            if not _is_json(response):
+                return
+            content = await _start_of(response)
+        raise ExecutorError(EXECUTOR_FAILED, reason_in_json(content, self.settings()), retryable=True)
+
+    async def voices(self) -> tuple[str, ...]:
+        """The names of the engine's voices; empty if it does not list them."""
+        try:
+            answer = await self._json("GET", "audio/voices", timeout=httpx.Timeout(CHECK_SECONDS))
+        except ExecutorError:
+            return ()
+        given = answer.get("voices") if isinstance(answer, dict) else answer
+        names = []
+        for one in given[:MAX_MODELS] if isinstance(given, list) else ():
+            name = one.get("id") or one.get("name") if isinstance(one, dict) else one
+            if isinstance(name, str) and re.fullmatch(r"[^\x00-\x1f]{1,100}", name):
+                names.append(name)
+        return tuple(dict.fromkeys(names))
+
     def _event(self, data: bytes) -> dict[str, Any]:
         try:
             event = json.loads(data)
@@ -237,7 +256,7 @@ class Engine:
         if not isinstance(event, dict):
             raise ExecutorError(EXECUTOR_FAILED, "the engine sent an invalid event", retryable=True)
         if event.get("error"):
-            raise ExecutorError(EXECUTOR_FAILED, self._message_of(event), retryable=True)
+            raise ExecutorError(EXECUTOR_FAILED, reason_in(event, self.settings()), retryable=True)
         return event
 
     async def _json(self, method: str, path: str, **request: Any) -> Any:
@@ -248,9 +267,13 @@ class Engine:
                 if len(content) > MAX_ANSWER_BYTES:
                     raise ExecutorError(OUTPUT_TOO_LARGE, "the engine's answer is too large")
         try:
-            return json.loads(content)
+            answer = json.loads(content)
         except ValueError:
             raise ExecutorError(EXECUTOR_FAILED, "the engine's answer is not JSON", retryable=True) from None
+        if isinstance(answer, dict) and answer.get("error"):  # some say so with status 200
+            reason = reason_in(answer, self.settings())
+            raise ExecutorError(EXECUTOR_FAILED, f"the engine failed: {reason}", retryable=True)
+        return answer
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, **request: Any) -> AsyncIterator[httpx.Response]:
@@ -287,45 +310,41 @@ class Engine:
         status = response.status_code
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise _unavailable(f"the engine does not accept this miner's {self.kind}_ENGINE_KEY")
-        if status == httpx.codes.NOT_FOUND:
+        if status in _NOT_THERE:
             raise ExecutorError(UNSUPPORTED, "the engine has no such model or function", retryable=True)
         if status in _UNAVAILABLE or status < 400:
             raise _unavailable(f"the engine answers with status {status}")
-        content = b""
-        async for chunk in response.aiter_bytes():
-            content += chunk
-            if len(content) > MAX_LINE_BYTES:
-                break
-        try:
-            message = self._message_of(json.loads(content))
-        except ValueError:
-            message = f"status {status}"
+        content = await _start_of(response)
+        message = reason_in_json(content, self.settings()) or f"status {status}"
+        if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            raise ExecutorError(INPUT_TOO_LARGE, f"the engine refuses this: {message}")
         if status >= 500:
             raise ExecutorError(EXECUTOR_FAILED, f"the engine failed: {message}", retryable=True)
         raise ExecutorError(INVALID_PAYLOAD, f"the engine refuses this: {message}")
 
-    def _message_of(self, answer: Any) -> str:
-        """The message of an engine's error, without addresses, paths and the miner's key."""
-        error = answer.get("error", answer) if isinstance(answer, dict) else None
-        text = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-        if not isinstance(text, str):
-            return "no reason given"
-        key = self.settings().key
-        if key is not None:
-            text = text.replace(key.get_secret_value(), "…")
-        # The pattern takes quadratic time, and an engine may repeat a client's whole text.
-        text = text[: 10 * _REFUSAL_CHARACTERS]
-        text = re.sub(r"\w+://\S+|(?<!\w)~?/[\w.+-]+(/\S*)?|\b\d{1,3}(\.\d{1,3}){3}(:\d+)?", "…", text)
-        return " ".join(text.split())[:_REFUSAL_CHARACTERS]
+
+def _is_json(response: httpx.Response) -> bool:
+    return bool(response.headers.get("content-type", "").startswith("application/json"))
+
+
+async def _start_of(response: httpx.Response) -> bytes:
+    """The first megabyte or so of an answer."""
+    content = b""
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > MAX_LINE_BYTES:
+            break
+    return content
 
 
 def _unavailable(detail: str) -> ExecutorError:
     return ExecutorError(ENGINE_UNAVAILABLE, detail, retryable=True)
 
 
-def _models_in(answer: Any) -> tuple[str, ...]:
-    """The ids in an answer of `/v1/models`; invalid names are left out."""
+def _models_in(answer: Any, task: str | None) -> tuple[str, ...]:
+    """The ids in an answer of `/v1/models`, without those for another task; invalid names are left out."""
     data = answer.get("data") if isinstance(answer, dict) else None
-    ids = [item.get("id") for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+    items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+    ids = [item.get("id") for item in items if task is None or item.get("task") in (None, task)]
     names = {name for name in ids if isinstance(name, str) and _LABEL.fullmatch(name)}
     return tuple(sorted(names)[:MAX_MODELS])
