@@ -1,0 +1,1 @@
+"""Facts about media that several executors need."""
