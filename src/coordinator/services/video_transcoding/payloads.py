@@ -66,8 +66,8 @@ class Encoding(Sized):
     fps: Fps | None = None
     """Frames per second, constant. The default is the source's frames at their own times."""
     hdr: Hdr = "auto"
-    """PQ and HLG pictures. keep: 10 bits with their colours. tone_map: to BT.709. auto keeps them in h265, vp9
-    and av1 unless 8 bits are asked for, and tone-maps them in h264."""
+    """PQ and HLG pictures. keep: 10 bits with their colours. tone_map: to BT.709. auto keeps them in h265,
+    vp9 and av1 unless 8 bits are asked for, and tone-maps them in h264."""
     bit_depth: Annotated[BitDepth | None, NOT_NULL] = None
     """Bits per sample. The default is 8 in h264, and elsewhere 10 if the source has more than 8."""
     chroma: Chroma = "4:2:0"

@@ -1,15 +1,39 @@
-"""The argument list of ffmpeg for a payload. Pure.
+"""The argument list of ffmpeg for a payload and what its input holds. Pure.
 
 Parameters are typed and bounded, and none is free text: a client's strings on the command line match patterns
 of digits, "x", "k" and "M".
 """
 
-from collections.abc import Collection, Mapping
-from typing import Final, get_args
+from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from coordinator.miner.executors.ffmpeg.colours import (
+    Colours,
+    colour_filters,
+    colours_of,
+    colours_of_picture,
+    tag_filter,
+    without_hdr_data,
+)
+from coordinator.miner.executors.ffmpeg.encoders import (
+    ENCODERS,
+    before_input,
+    encoders_for,
+    family_of,
+    last_filters,
+    least_side,
+    software_of,
+    video_arguments,
+)
+from coordinator.miner.executors.ffmpeg.sizes import Size, size_of
+from coordinator.miner.executors.ffmpeg.sounds import chosen, codec_of, single_sound, sound_arguments
+from coordinator.miner.executors.ffmpeg.source import Pictures, Source
+from coordinator.miner.executors.ffmpeg.subtitles import BURNT_FILE, ChosenSubtitles, subtitles_of
 from coordinator.services.video_transcoding import (
     ExtractAudio,
-    Preset,
     Thumbnail,
     Transcode,
     TranscodeGif,
@@ -17,26 +41,6 @@ from coordinator.services.video_transcoding import (
     VideoPayload,
 )
 
-_PRESETS: Final = get_args(Preset)
-ENCODERS: Final[dict[str, tuple[str, ...]]] = {
-    "h264": ("libx264",),
-    "h265": ("libx265",),
-    "vp9": ("libvpx-vp9",),
-    "av1": ("libsvtav1", "libaom-av1"),
-    "h264_nvenc": ("h264_nvenc",),
-    "h265_nvenc": ("hevc_nvenc",),
-    "av1_nvenc": ("av1_nvenc",),
-    "gif": ("gif",),
-    "jpg": ("mjpeg",),
-    "png": ("png",),
-    "aac": ("aac",),
-    "mp3": ("libmp3lame",),
-    "opus": ("libopus",),
-    "vorbis": ("libvorbis",),
-    "wav": ("pcm_s16le",),
-    "flac": ("flac",),
-}
-"""ffmpeg's encoders for each codec, the preferred one first."""
 _AUDIO_CODEC: Final = {"mp3": "mp3", "m4a": "aac", "wav": "wav", "flac": "flac", "ogg": "vorbis"}
 _MUXERS: Final = {"mkv": "matroska", "m4a": "ipod", "jpg": "image2", "png": "image2"}
 MEDIA_TYPES: Final = {
@@ -69,6 +73,59 @@ MAX_THREADS: Final = 8
 """Of a decoder or an encoder: each thread holds some frames, and more threads gain little."""
 MAX_SECONDS: Final = 24 * 3600
 """The longest output: two frames may be years apart, and the gap is filled with copies."""
+_TIME_BASE: Final = "1/90000"
+"""Fine enough for the times of all frames; by itself ffmpeg rounds them to the usual rate of the source."""
+_MAX_FPS: Final = 240.0
+"""A file that suggests more has no real rate, and encoders refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What one ffmpeg on this machine can do, as its check has found."""
+
+    encoders: frozenset[str] = frozenset()
+    """Working ones, software and hardware."""
+    formats: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The pixel formats of video encoders."""
+    filters: frozenset[str] = frozenset()
+    devices: dict[str, str] = field(default_factory=dict)
+    """Of hardware encoders that have to be told theirs."""
+    cues_to_front: bool = False
+    """Whether the muxer of webm and mkv can write its index at the front."""
+    draws_text: bool = False
+    frame_times: str = "-fps_mode"
+    """The option that says what happens to the times of frames: before ffmpeg 5.1 -vsync."""
+
+    def of_codec(self, codec: str) -> str:
+        """The encoder for a codec. Raises KeyError if there is none."""
+        for name in ENCODERS[codec]:
+            if name in self.encoders:
+                return name
+        raise KeyError(codec)
+
+    @property
+    def hardware(self) -> frozenset[str]:
+        """The working hardware encoders."""
+        return frozenset(name for name in self.encoders if family_of(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run of ffmpeg: its options before and after the input, and what else it needs."""
+
+    before: list[str]
+    after: list[str]
+    warnings: list[str] = field(default_factory=list)
+    encoder: str | None = None
+    table: tuple[str, float] | None = None
+    """The table of colours to write first: a transfer, and its peak in cd/m²."""
+    text_track: int | None = None
+    """The subtitles to extract first."""
+
+    @property
+    def hardware(self) -> bool:
+        """Whether a device encodes."""
+        return self.encoder is not None and family_of(self.encoder) is not None
 
 
 def safe_input(threads: int, *, max_pixels: int = MAX_PIXELS) -> list[str]:
@@ -81,6 +138,11 @@ def safe_input(threads: int, *, max_pixels: int = MAX_PIXELS) -> list[str]:
     ]
 
 
+def max_pixels_of(payload: VideoPayload) -> int:
+    """The pixels of a frame that the payload's input may have."""
+    return MAX_PIXELS if isinstance(payload, Thumbnail) else MAX_VIDEO_PIXELS
+
+
 def _threads(processors: int) -> int:
     return max(1, min(processors, MAX_THREADS))
 
@@ -89,107 +151,238 @@ def codecs_of(payload: VideoPayload) -> tuple[str, ...]:
     """The keys of ENCODERS that this payload needs."""
     match payload:
         case Transcode() | TranscodeWebm():
-            return (payload.codec, payload.audio_codec)
+            sound = () if payload.audio_tracks == "none" else (codec_of(payload),)
+            return (payload.codec, *sound)
         case ExtractAudio():
             return (_AUDIO_CODEC[payload.output_format],)
         case _:
             return (payload.output_format,)
 
 
-def build_arguments(
+def plans_for(payload: VideoPayload, source: Source, abilities: Abilities) -> list[Plan]:
+    """The runs to try, the best one first: each is for another encoder.
+
+    Raises ExecutorError for what the input or this machine lacks, KeyError for a codec without an encoder.
+    """
+    match payload:
+        case Transcode() | TranscodeWebm():
+            encoders = encoders_for(payload, abilities.encoders, abilities.hardware)
+            if not encoders:
+                raise KeyError(payload.codec)
+            return [_video(payload, source, abilities, encoder) for encoder in encoders]
+        case TranscodeGif():
+            return [_animation(payload, source, abilities)]
+        case ExtractAudio():
+            return [_sound(payload, source, abilities)]
+        case Thumbnail():
+            return [_thumbnail(payload, source, abilities)]
+
+
+def command(
     program: str,
     payload: VideoPayload,
-    encoders: Collection[str],
+    plan: Plan,
     *,
     source: str,
     target: str,
     max_output_bytes: int,
     threads: int = MAX_THREADS,
 ) -> list[str]:
-    """The whole argument list. `encoders` are ffmpeg's; `source` and `target` are file names.
+    """The whole argument list. `source` and `target` are file names.
 
     ffmpeg stops, with success, once the output exceeds the limit of `-fs` or MAX_SECONDS: the caller must
     check both. `threads` is the number of processors that it may use.
-    Raises KeyError for a codec without an encoder.
     """
-    chosen = {codec: _encoder(codec, encoders) for codec in codecs_of(payload)}
-    one_frame = isinstance(payload, Thumbnail)
-    seek = ["-ss", f"{payload.at_seconds:.3f}"] if isinstance(payload, Thumbnail) else []
     return [
         program,
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "info", "-nostats", "-progress", "pipe:1"),
-        *safe_input(threads, max_pixels=MAX_PIXELS if one_frame else MAX_VIDEO_PIXELS),
-        *seek,
+        *safe_input(threads, max_pixels=max_pixels_of(payload)),
+        *plan.before,
         *("-i", f"file:{source}"),
-        *_output_arguments(payload, chosen),
+        *plan.after,
         *("-threads", str(_threads(threads)), "-t", str(MAX_SECONDS + 1)),
-        *("-sn", "-dn", "-fs", str(max_output_bytes + 1)),
+        *("-dn", "-fs", str(max_output_bytes + 1)),
         *("-f", _MUXERS.get(payload.output_format, payload.output_format)),
         f"file:{target}",
     ]
 
 
-def _encoder(codec: str, encoders: Collection[str]) -> str:
-    for name in ENCODERS[codec]:
-        if name in encoders:
-            return name
-    raise KeyError(codec)
+# --- videos -------------------------------------------------------------------------------------------------
+def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilities, encoder: str) -> Plan:
+    pictures = source.pictures or _UNKNOWN_PICTURES
+    codec = software_of(payload.codec)
+    colours, warnings = colours_of(
+        source,
+        pictures,
+        codec,
+        abilities.formats.get(encoder, ("yuv420p",)),
+        hdr=payload.hdr,
+        bit_depth=payload.bit_depth,
+        chroma=payload.chroma,
+    )
+    size = size_of(
+        pictures,
+        payload.resolution,
+        payload.fit,
+        enlarge=payload.enlarge,
+        step=2,
+        least=least_side(encoder),
+        max_pixels=MAX_VIDEO_PIXELS,
+    )
+    subtitles = subtitles_of(payload, source, filters=abilities.filters, can_draw_text=abilities.draws_text)
+    fps = payload.fps
+    if fps is None and pictures.fps is not None and pictures.fps > _MAX_FPS:
+        fps = 60
+        warnings.append(f"fps: the input names no rate below {_MAX_FPS:g}; it became 60")
+    before_burning = [
+        *_deinterlaced(pictures, payload.deinterlace, abilities.filters),
+        *([f"fps={fps}"] if fps else []),
+        *_cropped_to_even(pictures, payload.resolution),
+        *colour_filters(pictures, colours, size.scale(pictures)),
+    ]
+    after_burning = [
+        *size.frame_filters(),
+        *(["setsar=1"] if size.square else []),
+        *([_drawn_text(colours)] if subtitles.burnt_text else []),
+        *([] if colours.hdr else without_hdr_data(abilities.filters)),
+        tag_filter(colours),
+        *last_filters(encoder, colours),
+    ]
+    sounds, about_sounds = sound_arguments(
+        payload, source, {name: abilities.of_codec(name) for name in codecs_of(payload)[1:]}
+    )
+    return Plan(
+        before=before_input(encoder, abilities.devices.get(encoder)),
+        after=[
+            *_mapped_pictures(before_burning, after_burning, subtitles, size),
+            *video_arguments(payload, encoder, colours, pictures),
+            # Without it older versions repeat and drop frames in mp4, to a constant rate.
+            *(abilities.frame_times, "vfr", "-enc_time_base:v", _TIME_BASE),
+            *sounds,
+            *(subtitles.arguments or ["-sn"]),
+            *_of_format(payload.output_format, abilities),
+        ],
+        warnings=[*warnings, *about_sounds, *subtitles.warnings],
+        encoder=encoder,
+        table=colours.table,
+        text_track=subtitles.burnt_text.number if subtitles.burnt_text else None,
+    )
 
 
-def _output_arguments(payload: VideoPayload, chosen: Mapping[str, str]) -> list[str]:
-    match payload:
-        case Transcode() | TranscodeWebm():
-            return [
-                *("-map", "0:V:0", "-map", "0:a:0?"),
-                *_video_arguments(payload, chosen[payload.codec]),
-                *("-vf", _scale(payload.resolution), "-pix_fmt", "yuv420p"),
-                *(["-r", str(payload.fps)] if payload.fps else []),
-                *("-c:a", chosen[payload.audio_codec], "-b:a", payload.audio_bitrate),
-                *(["-movflags", "+faststart"] if payload.output_format == "mp4" else []),
-            ]
-        case TranscodeGif():
-            return [
-                "-map",
-                "0:V:0",
-                "-an",
-                "-vf",
-                f"fps={payload.fps},{_scale(payload.resolution)}",
-                "-c:v",
-                "gif",
-            ]
-        case ExtractAudio():
-            codec = _AUDIO_CODEC[payload.output_format]
-            bitrate = [] if codec in ("wav", "flac") else ["-b:a", payload.audio_bitrate]
-            return ["-map", "0:a:0", "-vn", "-c:a", chosen[codec], *bitrate]
-        case Thumbnail():
-            scale = ["-vf", _scale(payload.resolution)] if payload.resolution else []
-            frame = ["-frames:v", "1", "-update", "1", "-c:v", chosen[payload.output_format]]
-            return ["-map", "0:V:0", "-an", *scale, *frame]
+def _mapped_pictures(
+    before: list[str], after: list[str], subtitles: ChosenSubtitles, size: Size
+) -> list[str]:
+    if subtitles.burnt_pictures is None:
+        return ["-map", "0:V:0", "-filter:v", ",".join([*before, *after])]
+    # The subtitles' canvas covers the whole picture, whatever its own size.
+    canvas = f"[0:s:{subtitles.burnt_pictures.number}]scale={size.scaled[0]}:{size.scaled[1]}[drawn]"
+    chains = [
+        f"[0:V:0]{','.join(before)}[plain]",
+        canvas,
+        f"[plain][drawn]overlay=eof_action=pass:format=auto,{','.join(after)}[pictures]",
+    ]
+    return ["-filter_complex", ";".join(chains), "-map", "[pictures]"]
 
 
-def _scale(resolution: str | None) -> str:
-    # Sources with an odd side lose one row or column: the encoders take only even sizes.
-    size = resolution.replace("x", ":") if resolution else "trunc(iw/2)*2:trunc(ih/2)*2"
-    return f"scale={size},setsar=1" if resolution else f"scale={size}"
+def _of_format(output_format: str, abilities: Abilities) -> list[str]:
+    """Options of the muxer: the index at the front, so that players can start before they have all."""
+    if output_format in ("mp4", "m4a"):
+        return ["-movflags", "+faststart"]
+    return ["-cues_to_front", "1"] if abilities.cues_to_front and output_format in ("mkv", "webm") else []
 
 
-def _video_arguments(payload: Transcode | TranscodeWebm, encoder: str) -> list[str]:
-    step = _PRESETS.index(payload.preset)
-    speed = {
-        "libx264": ["-preset", payload.preset],
-        "libx265": ["-preset", payload.preset],
-        "libvpx-vp9": ["-deadline", "good", "-row-mt", "1", "-cpu-used", str(8 - step)],
-        "libsvtav1": ["-preset", str((12, 11, 10, 9, 8, 7, 5, 4, 2)[step])],
-        "libaom-av1": ["-row-mt", "1", "-cpu-used", str(8 - step)],
-    }.get(encoder, ["-preset", f"p{min(step + 1, 7)}"])
-    if payload.bitrate is not None and payload.crf is None:
-        return ["-c:v", encoder, *speed, "-b:v", payload.bitrate]
-    quality = str(23 if payload.crf is None else payload.crf)
-    ceiling = payload.bitrate or "0"
-    if encoder.endswith("_nvenc"):
-        return ["-c:v", encoder, *speed, "-rc", "vbr", "-cq", quality, "-b:v", ceiling]
-    if encoder in ("libvpx-vp9", "libaom-av1"):
-        # Here the bit rate is the upper limit of the quality mode, and 0 means no limit.
-        return ["-c:v", encoder, *speed, "-crf", quality, "-b:v", ceiling]
-    limit = ["-maxrate", payload.bitrate, "-bufsize", payload.bitrate] if payload.bitrate else []
-    return ["-c:v", encoder, *speed, "-crf", quality, *limit]
+def _deinterlaced(pictures: Pictures, wanted: str, filters: Collection[str]) -> list[str]:
+    if wanted == "never" or (wanted == "auto" and not pictures.interlaced):
+        return []
+    name = next((name for name in ("bwdif", "yadif") if name in filters), None)
+    frames = "all" if wanted == "always" else "interlaced"
+    return [f"{name}=mode=send_frame:parity=auto:deint={frames}"] if name else []
+
+
+def _cropped_to_even(pictures: Pictures, resolution: str | None) -> list[str]:
+    """Encoders take only even sizes: a last row or column goes, and nothing is blurred by scaling."""
+    odd = pictures.width % 2 or pictures.height % 2
+    if resolution is not None or not odd or min(pictures.width, pictures.height) < 2:
+        return []
+    return ["crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0"]
+
+
+def _drawn_text(colours: Colours) -> str:
+    # In HDR full white would be as bright as the sun; this is the white of BT.2408, at 203 cd/m².
+    style = ":force_style='PrimaryColour=&H00949494'" if colours.hdr else ""
+    return f"subtitles=filename={BURNT_FILE}{style}"
+
+
+# --- pictures and sound -------------------------------------------------------------------------------------
+_UNKNOWN_PICTURES: Final = Pictures.unknown()
+"""Of an input that could not be read: ffmpeg itself will say why."""
+
+
+def _animation(payload: TranscodeGif, source: Source, abilities: Abilities) -> Plan:
+    pictures = source.pictures or _UNKNOWN_PICTURES
+    colours = colours_of_picture(pictures, "rgb24")
+    filters = [f"fps={payload.fps}", *_still(payload, pictures, colours, abilities, MAX_VIDEO_PIXELS)]
+    after = ["-map", "0:V:0", "-an", "-sn", "-filter:v", ",".join(filters), "-c:v", abilities.of_codec("gif")]
+    return Plan([], after, _about(pictures), table=colours.table)
+
+
+def _thumbnail(payload: Thumbnail, source: Source, abilities: Abilities) -> Plan:
+    pictures = source.pictures or _UNKNOWN_PICTURES
+    jpeg = payload.output_format == "jpg"
+    made = "yuvj420p" if jpeg else "rgba" if pictures.format.alpha and not pictures.hdr else "rgb24"
+    colours = colours_of_picture(pictures, made)
+    filters = _still(payload, pictures, colours, abilities, MAX_PIXELS, jpeg=jpeg)
+    after = [
+        *("-map", "0:V:0", "-an", "-sn", "-filter:v", ",".join(filters)),
+        *("-frames:v", "1", "-update", "1", "-c:v", abilities.of_codec(payload.output_format)),
+    ]
+    return Plan(["-ss", f"{payload.at_seconds:.3f}"], after, _about(pictures), table=colours.table)
+
+
+def _still(
+    payload: Thumbnail | TranscodeGif,
+    pictures: Pictures,
+    colours: Colours,
+    abilities: Abilities,
+    max_pixels: int,
+    *,
+    jpeg: bool = False,
+) -> list[str]:
+    """The filters for formats whose viewers know square pixels only."""
+    size = size_of(
+        pictures,
+        payload.resolution,
+        payload.fit,
+        enlarge=payload.enlarge,
+        step=1,
+        least=1,
+        max_pixels=max_pixels,
+        square=True,
+    )
+    return [
+        *_deinterlaced(pictures, "auto", abilities.filters),
+        *colour_filters(pictures, colours, size.scale(pictures), full_range=jpeg),
+        *size.frame_filters(),
+        "setsar=1",
+        *without_hdr_data(abilities.filters),
+    ]
+
+
+def _about(pictures: Pictures) -> list[str]:
+    return ["HDR is tone-mapped to BT.709"] if pictures.hdr else []
+
+
+def _sound(payload: ExtractAudio, source: Source, abilities: Abilities) -> Plan:
+    track = None
+    if source.sounds or not isinstance(payload.audio_track, int):
+        track = chosen(source.sounds, payload.audio_track, "audio_track", "track")[0]
+    number = track.number if track else payload.audio_track
+    options, warnings = single_sound(
+        track,
+        abilities.of_codec(_AUDIO_CODEC[payload.output_format]),
+        _MUXERS.get(payload.output_format, payload.output_format),
+        payload.audio_bitrate,
+        asked="audio_bitrate" in payload.model_fields_set,
+    )
+    after = ["-map", f"0:a:{number}", "-vn", "-sn", *options, *_of_format(payload.output_format, abilities)]
+    return Plan([], after, warnings)

@@ -65,7 +65,9 @@ def colours_of(
     """
     eight, ten = _format(chroma, 8, formats), _format(chroma, 10, formats)
     if ten is None and (hdr == "keep" or bit_depth == 10):
-        raise ExecutorError(UNSUPPORTED, f"no encoder here makes {codec} of 10 bits, {chroma}", retryable=True)
+        raise ExecutorError(
+            UNSUPPORTED, f"no encoder here makes {codec} of 10 bits, {chroma}", retryable=True
+        )
     if eight is None:
         raise ExecutorError(UNSUPPORTED, f"no encoder here makes {codec} of {chroma}", retryable=True)
     if source.dolby_vision == 5:
@@ -75,7 +77,9 @@ def colours_of(
     warnings = []
     if source.dolby_vision is not None:
         warnings.append("Dolby Vision's own data is left out; its base picture is used")
-    deep = bit_depth == 10 or (bit_depth is None and pictures.format.depth > 8 and not codec.startswith("h264"))
+    deep = bit_depth == 10 or (
+        bit_depth is None and pictures.format.depth > 8 and not codec.startswith("h264")
+    )
     made = ten if deep and ten is not None else eight
     if pictures.hdr and hdr != "tone_map" and made == ten and (hdr == "keep" or not codec.startswith("h264")):
         matrix = "bt2020nc" if pictures.matrix == UNKNOWN else pictures.matrix

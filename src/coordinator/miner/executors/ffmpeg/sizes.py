@@ -82,7 +82,9 @@ def size_of(
         return Size(kept, _at_least(kept, least), square=False)
     across, down = _sides(resolution)
     if across and down and fit == "stretch":
-        frame = (across, down) if enlarge else (min(across, _down(width, step)), min(down, _down(height, step)))
+        frame = (
+            (across, down) if enlarge else (min(across, _down(width, step)), min(down, _down(height, step)))
+        )
         return Size(frame, _at_least(frame, least), square=True, stretch=True)
     scales = [Fraction(side) / whole for side, whole in ((across, width), (down, height)) if side]
     scale = (max if fit == "cover" else min)(scales, default=Fraction(1))
@@ -92,10 +94,15 @@ def size_of(
         scale = Fraction(1)
     if across and down and fit == "cover":
         frame = (across, down)
-        scaled = tuple(max(_up(side * scale, step), least) for side, least in ((width, across), (height, down)))
+        scaled = tuple(
+            max(_up(side * scale, step), least) for side, least in ((width, across), (height, down))
+        )
         _check(scaled, max_pixels)
         return Size((scaled[0], scaled[1]), _at_least(frame, least), square=True, cover=True)
-    exact = [side if scale == Fraction(side or 0) / whole else None for side, whole in ((across, width), (down, height))]
+    exact = [
+        side if scale == Fraction(side or 0) / whole else None
+        for side, whole in ((across, width), (down, height))
+    ]
     made = (exact[0] or _near(width * scale, step), exact[1] or _near(height * scale, step))
     inside = (min(made[0], across or made[0]), min(made[1], down or made[1]))
     _check(inside, max_pixels)

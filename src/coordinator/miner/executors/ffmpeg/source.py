@@ -1,20 +1,21 @@
 """What an input file holds, read from ffmpeg's own words about it. Pure, but for `probe`.
 
-ffprobe is not everywhere that ffmpeg is. `probe` decodes the first frames through the filter `showinfo`: files
-and frames disagree about colours, and only frames say what a decoder really gives, turned upright.
+ffprobe is not everywhere that ffmpeg is. `probe` decodes the first frames through the filter `showinfo`:
+files and frames disagree about colours, and only frames say what a decoder really gives, turned upright.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.executors.ffmpeg.pixel_formats import PixelFormat
+from coordinator.miner.executors.media.audio_encoders import SourceSound, sound_in
 from coordinator.miner.executors.process import run_program
 
 PROBED_FRAMES: Final = 12
@@ -39,13 +40,12 @@ _COLOURS: Final = re.compile(
 _NUMBER: Final = r"([0-9.]+)"
 _MASTERING: Final = re.compile(
     r"^\[Parsed_showinfo_.*[Mm]astering [Dd]isplay [Mm]etadata.*?has_primaries:1 has_luminance:1 "
-    + rf"r\({_NUMBER},? *{_NUMBER}\) g\({_NUMBER},? *{_NUMBER}\) b\({_NUMBER},? *{_NUMBER}\) "
-    + rf"wp\({_NUMBER},? *{_NUMBER}\) min_luminance={_NUMBER}, max_luminance={_NUMBER}"
+     rf"r\({_NUMBER},? *{_NUMBER}\) g\({_NUMBER},? *{_NUMBER}\) b\({_NUMBER},? *{_NUMBER}\) "
+     rf"wp\({_NUMBER},? *{_NUMBER}\) min_luminance={_NUMBER}, max_luminance={_NUMBER}"
 )
 _LIGHT: Final = re.compile(
     r"^\[Parsed_showinfo_.*[Cc]ontent [Ll]ight.*?MaxCLL=(?P<content>\d+), MaxFALL=(?P<frames>\d+)"
 )
-_RATE: Final = re.compile(r"(\d+) Hz, ([^,]+)")
 _SIZE: Final = re.compile(r", (\d+)x(\d+)")
 _FPS: Final = re.compile(r", ([0-9.]+)(k?) (fps|tbr)")
 _DOLBY_VISION: Final = re.compile(r"^\s+DOVI configuration record: .*?profile: (\d+)")
@@ -83,6 +83,11 @@ class Pictures:
     fps: float | None = None
     """The highest rate that the file or its frames suggest."""
 
+    @classmethod
+    def unknown(cls) -> Self:
+        """Pictures of which nothing is known."""
+        return cls(640, 360, Fraction(1), PixelFormat.of("yuv420p"))
+
     @property
     def hdr(self) -> bool:
         """Whether the brightness is coded for HDR displays."""
@@ -93,11 +98,6 @@ class Pictures:
         """Whether black is 0 and white the greatest value."""
         return self.range in ("pc", "full", "jpeg") or self.format.full_range or self.format.rgb
 
-    @property
-    def shape(self) -> Fraction:
-        """The width by the height of the whole picture, as it is to be seen."""
-        return Fraction(self.width, self.height) * self.pixel_aspect
-
 
 @dataclass(frozen=True, slots=True)
 class Track:
@@ -107,9 +107,8 @@ class Track:
     codec: str
     language: str = ""
     """As the file says it, in lower case; empty if it does not."""
-    sample_rate: int = 0
-    layout: str = ""
-    """Of channels, in ffmpeg's words: stereo, 5.1(side)."""
+    sound: SourceSound | None = None
+    """Of sound, if ffmpeg could describe it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +210,7 @@ class _Reading:
         codec, more = found["codec"], found["more"]
         match found["kind"]:
             case "Audio":
-                sound = _RATE.search(more)
-                rate, layout = (int(sound[1]), sound[2].strip()) if sound else (0, "")
-                self.sounds.append(Track(len(self.sounds), codec, language, rate, layout))
+                self.sounds.append(Track(len(self.sounds), codec, language, sound_in(line)))
             case "Subtitle":
                 self.subtitles.append(Track(len(self.subtitles), codec, language))
             case "Attachment":
@@ -249,8 +246,6 @@ class _Reading:
 
 
 def _replaced(pictures: Pictures, **values: object) -> Pictures:
-    from dataclasses import replace
-
     return replace(pictures, **values)  # type: ignore[arg-type]
 
 
