@@ -1,1 +1,1 @@
-"""Facts about media that several executors need."""
+"""Media files and ffmpeg: what a source promises, what was read of it, and what was written."""
