@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from coordinator.services.base import KnownService, OutputFile, Result
+from coordinator.services.base import KnownService, OutputFile, Result, Warnings
 from coordinator.services.video_transcoding.choices import MediaFormat as MediaFormat
 from coordinator.services.video_transcoding.choices import Preset as Preset
 from coordinator.services.video_transcoding.kinds import PAYLOAD
@@ -35,8 +35,9 @@ class TranscodedMedia(Result):
     width: Side | None = None
     """Of the output's pictures in pixels, as measured; absent for sound."""
     height: Side | None = None
-    warnings: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
-    """What differs from the source or the request, such as tracks that the format can't hold."""
+    warnings: Warnings | None = None
+    """What differs from the source or the request, such as tracks that the format can't hold; small faults of
+    the source, and lengths that its format can't prove."""
 
 
 SERVICE: Final = KnownService("video_transcoding", PAYLOAD, TranscodedMedia)

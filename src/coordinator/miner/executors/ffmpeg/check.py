@@ -1,7 +1,7 @@
 """What the ffmpeg of this machine can do: asked, and tried where being listed is not enough.
 
-A hardware encoder is listed by every ffmpeg that was built with it, whatever the machine has. It is offered only
-after it has encoded some frames here, and after they came back in the right colour.
+A hardware encoder is listed by every ffmpeg that was built with it, whatever the machine has. It is offered
+only after it has encoded some frames here, and after they came back in the right colour.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ async def encodes(program: str, folder: Path, encoder: str, device: str, pixel_f
 
 
 async def _draws_text(program: str, folder: Path) -> bool:
-    """Whether text leaves something on a black frame: without fonts ffmpeg draws nothing, and says success."""
+    """Whether text leaves something on a black frame: without fonts ffmpeg draws nothing and succeeds."""
     (folder / "tried.ass").write_text(_TRIED_TEXT, encoding="utf-8")
     source = ["-f", "lavfi", "-i", f"color=c=black:size={TRIED_SIZE}:rate=1:duration=1,format=yuv420p"]
     try:
@@ -158,7 +158,6 @@ async def _luma(program: str, folder: Path, source: Sequence[str], filters: str)
         if found := _MEAN.search(line):
             means.append(int(found[2]))
 
-    # The log repeats the last frame's line if there is one progress line more: frames have numbers.
     chain = f"format=yuv420p,{filters}"
     await run_program(
         [program, "-hide_banner", "-nostdin", "-nostats", *source, "-vf", chain, "-f", "null", "-"],

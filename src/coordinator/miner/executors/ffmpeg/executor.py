@@ -1,37 +1,37 @@
 """The service `video_transcoding`: ffmpeg in a process of its own, watched and bounded."""
 
 import asyncio
-import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
+    EXECUTOR_KILLED,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
+    RESOURCE_LIMIT,
     UNSUPPORTED,
     ExecutorError,
     Outcome,
     Work,
     payload_of,
 )
-from coordinator.miner.executors.ffmpeg.arguments import (
-    ENCODERS,
-    MAX_SECONDS,
-    MEDIA_TYPES,
-    build_arguments,
-    codecs_of,
-)
+from coordinator.miner.executors.ffmpeg.arguments import MAX_SECONDS, MEDIA_TYPES, Abilities, command
+from coordinator.miner.executors.ffmpeg.check import DEVICES, abilities_of, lacking_filters, version_of
+from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE
+from coordinator.miner.executors.ffmpeg.preparation import check_encoders, prepare
+from coordinator.miner.executors.ffmpeg.source import probe
 from coordinator.miner.executors.media.log import Log
 from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
 from coordinator.miner.executors.media.run import Limits, Reading, read_source, run_ffmpeg
 from coordinator.miner.executors.media.source import LOST_SECONDS
-from coordinator.miner.executors.process import run_program
 from coordinator.services.video_transcoding import (
+    ENCODER_MODELS,
     SERVICE,
     ExtractAudio,
     Thumbnail,
@@ -41,7 +41,6 @@ from coordinator.services.video_transcoding import (
 )
 
 TIMEOUT_SECONDS: Final = 600.0
-CHECK_TIMEOUT_SECONDS: Final = 30.0
 MAX_BYTES: Final = 5 * 2**30
 MAX_MEMORY_BYTES: Final = 6 * 2**30
 """For 8K video; 4K takes a third of it."""
@@ -52,9 +51,10 @@ _SLACK_BYTES: Final = 16 * 2**20
 """ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
 """Without these the service's default job would fail."""
+_OF_A_DEVICE: Final = (EXECUTOR_FAILED, EXECUTOR_KILLED, UNSUPPORTED, RESOURCE_LIMIT)
+"""Errors after which another encoder is tried; the others are the input's."""
 LENGTH_PART: Final = 0.01
 """An output may differ from its source by this part of its length: rates are rounded."""
-_ENCODER_LINE: Final = re.compile(r"^ [VAS][F.][S.][X.][B.][D.] (\S+)", re.MULTILINE)
 
 
 class FfmpegExecutor:
@@ -72,36 +72,46 @@ class FfmpegExecutor:
         timeout_seconds: float = TIMEOUT_SECONDS,
         max_input_bytes: int = MAX_BYTES,
         max_output_bytes: int = MAX_BYTES,
+        devices: Path = DEVICES,
     ) -> None:
         self._program = program
+        self._devices = devices
         self._timeout_seconds = timeout_seconds
         self._max_input_bytes = max_input_bytes
         self._max_output_bytes = max_output_bytes
-        self.encoders: frozenset[str] = frozenset()
+        self.abilities = Abilities()
+        """Empty before `check`."""
+
+    @property
+    def encoders(self) -> frozenset[str]:
         """The working encoders; empty before `check`."""
+        return self.abilities.encoders
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The codecs with a working hardware encoder, as names that jobs can ask for."""
+        found = self.abilities.hardware
+        return tuple(f"{ENCODER_MODELS}{codec}" for codec in HARDWARE if found.intersection(HARDWARE[codec]))
 
     async def check(self) -> str | None:
-        """Find ffmpeg and its encoders; try those that need hardware on one frame."""
+        """Find ffmpeg and what it can do; encoders that need hardware are tried."""
         program = self._program or find_ffmpeg()
         if program is None:
             return "ffmpeg is not installed: put it on PATH, or install coordinator[ffmpeg]"
         with TemporaryDirectory(prefix="ffmpeg-check-") as folder:
             try:
-                version = await _ask(program, Path(folder), "-version")
-                listing = await _ask(program, Path(folder), "-hide_banner", "-encoders")
+                version = await version_of(program, Path(folder))
+                found = await abilities_of(program, Path(folder), self._devices)
             except ExecutorError as error:
                 return f"ffmpeg does not run: {error.detail}"
-            if not version:
-                return "ffmpeg does not run: it fails with -version"
-            wanted = {name for names in ENCODERS.values() for name in names}
-            found = wanted & set(_ENCODER_LINE.findall(listing))
-            for name in sorted(found):
-                if name.endswith("_nvenc") and not await _encodes(program, Path(folder), name):
-                    found.discard(name)
-        missing = [codec for codec in _NEEDED if not found.intersection(ENCODERS[codec])]
+        if not version:
+            return "ffmpeg does not run: it fails with -version"
+        missing = [codec for codec in _NEEDED if not found.encoders.intersection(ENCODERS[codec])]
         if missing:
             return f"ffmpeg lacks encoders for {', '.join(missing)}"
-        self._program, self.encoders = program, frozenset(found)
+        if lacking := lacking_filters(found):
+            return f"ffmpeg lacks the filters {', '.join(lacking)}"
+        self._program, self.abilities = program, found
         return None
 
     async def run(self, work: Work) -> Outcome:
@@ -117,9 +127,7 @@ class FfmpegExecutor:
         payload = payload_of(SERVICE, work)
         if not self.encoders and (problem := await self.check()):
             raise ExecutorError(UNSUPPORTED, problem, retryable=True)
-        lacking = [codec for codec in codecs_of(payload) if not self.encoders.intersection(ENCODERS[codec])]
-        if lacking:
-            raise ExecutorError(UNSUPPORTED, f"no encoder here for {', '.join(lacking)}", retryable=True)
+        check_encoders(payload, self.abilities)
         assert self._program is not None
 
         # 2. Fetch the input, under a name of ours: ffmpeg may read a meaning into a client's name.
@@ -127,32 +135,50 @@ class FfmpegExecutor:
         await work.blobs.download(payload.input_url, source, max_bytes=self._max_input_bytes)
         work.progress(0.0, "running")
 
-        # 3. Run ffmpeg. A thumbnail needs no more of the source than its frame.
+        # 3. Look at the input, and run ffmpeg. A thumbnail needs no more of the source than its frame.
         started = time.monotonic()
         watch = _FfmpegProgress(work.progress)
-        arguments = build_arguments(
-            self._program,
-            payload,
-            self.encoders,
-            source=source.name,
-            target=target.name,
-            max_output_bytes=self._max_output_bytes,
-            threads=work.share.processors,
-        )
         limits = Limits(
             timeout_seconds=self._timeout_seconds,
             file_bytes=self._max_output_bytes + _SLACK_BYTES,
             memory=work.share.memory(memory_of(source.stat().st_size)),
             disk=work.share.disk(self._max_input_bytes + self._max_output_bytes + _SLACK_BYTES),
-            of_data=not any(argument.endswith("_nvenc") for argument in arguments),
         )
-        reading: Reading | None = None
-        if isinstance(payload, Thumbnail):
-            await self._take_frame(arguments, payload, work.folder, limits)
-        else:
-            reading = await read_source(
-                arguments, source, limits=limits, on_stdout=watch.progress_line, on_stderr=watch.log_line
+        threads = work.share.processors
+        plans = await prepare(self._program, payload, self.abilities, source, threads=threads, limits=limits)
+        failed: list[str] = []
+        for plan in plans:
+            arguments = command(
+                self._program,
+                payload,
+                plan,
+                source=source.name,
+                target=target.name,
+                max_output_bytes=self._max_output_bytes,
+                threads=threads,
             )
+            # A GPU's driver reserves memory that nobody uses.
+            held = replace(limits, of_data=not plan.hardware)
+            reading: Reading | None = None
+            try:
+                if isinstance(payload, Thumbnail):
+                    await self._take_frame(arguments, payload, work.folder, held)
+                else:
+                    reading = await read_source(
+                        arguments,
+                        source,
+                        limits=held,
+                        on_stdout=watch.progress_line,
+                        on_stderr=watch.log_line,
+                    )
+            except ExecutorError as error:
+                # A device may fail, or lack something, where software does not.
+                if plan is plans[-1] or error.code not in _OF_A_DEVICE:
+                    raise
+                failed.append(f"encoder: {plan.encoder} failed here; {plans[-1].encoder} took its place")
+            else:
+                break
+        warnings = [*failed, *plan.warnings, *(reading.warnings if reading else ())]
 
         # 4. Check the output, and store it.
         size = await asyncio.to_thread(_size, target)
@@ -164,11 +190,14 @@ class FfmpegExecutor:
         made.check(kinds_of(payload, reading), lengths_of(payload, reading) if reading else None)
         seconds = time.monotonic() - started
         output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
+        pictures = (await probe(self._program, (), target.name, work.folder, limits)).pictures
         result = TranscodedMedia(
             outputs=[output],
             output_format=payload.output_format,
             duration_seconds=f"{made.seconds:.3f}" if reading else None,
-            warnings=(reading.warnings or None) if reading else None,
+            width=pictures.width if pictures else None,
+            height=pictures.height if pictures else None,
+            warnings=[line[:MAX_WARNING] for line in warnings[:MAX_WARNINGS]] or None,
         )
         return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size})
 
@@ -261,28 +290,6 @@ def find_ffmpeg() -> str | None:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):
         return None
-
-
-async def _ask(program: str, folder: Path, *arguments: str) -> str:
-    """The output of ffmpeg; empty if it fails. Raises ExecutorError if it does not start or end."""
-    lines: list[str] = []
-    finished = await run_program(
-        [program, *arguments], folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS, on_stdout=lines.append
-    )
-    return "\n".join(lines) if finished.returncode == 0 else ""
-
-
-async def _encodes(program: str, folder: Path, encoder: str) -> bool:
-    """Whether an encoder works: a listed encoder may lack its hardware."""
-    source = ("-f", "lavfi", "-i", "color=size=256x256:rate=1:duration=1")
-    arguments = (program, "-v", "error", "-nostdin", *source, "-c:v", encoder, "-f", "null", "-")
-    try:
-        finished = await run_program(
-            arguments, folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS, limits_data=False
-        )
-    except ExecutorError:
-        return False
-    return finished.returncode == 0
 
 
 def _size(path: Path) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
 from coordinator.miner.executors.ffmpeg.arguments import (
@@ -21,6 +21,7 @@ from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE, fami
 from coordinator.miner.executors.ffmpeg.source import probe
 from coordinator.miner.executors.ffmpeg.subtitles import BURNT_FILE
 from coordinator.miner.executors.ffmpeg.tone_map import table
+from coordinator.miner.executors.media.run import Limits
 from coordinator.miner.executors.process import run_program
 from coordinator.services.video_transcoding import Transcode, TranscodeWebm, VideoPayload
 
@@ -48,19 +49,19 @@ async def prepare(
     source: Path,
     *,
     threads: int,
-    **limits: Any,
+    limits: Limits,
 ) -> list[Plan]:
     """The runs to try for the input `source`, the best first; the files that they need are beside it.
 
-    `limits` are those of `run_program`. Raises ExecutorError for what the input or this machine lacks.
+    Raises ExecutorError for what the input or this machine lacks.
     """
     options = safe_input(threads, max_pixels=max_pixels_of(payload))
-    found = await probe(program, options, source.name, source.parent, **limits)
+    found = await probe(program, options, source.name, source.parent, limits)
     plans = plans_for(payload, found, abilities)
     await _write_table(plans, source.parent)
     texts = {plan.text_track for plan in plans if plan.text_track is not None}
     for track in texts:
-        await _extract_text(program, options, source, track, **limits)
+        await _extract_text(program, options, source, track, limits)
     return plans
 
 
@@ -72,7 +73,7 @@ async def _write_table(plans: Sequence[Plan], folder: Path) -> None:
 
 
 async def _extract_text(
-    program: str, options: Sequence[str], source: Path, track: int, **limits: Any
+    program: str, options: Sequence[str], source: Path, track: int, limits: Limits
 ) -> None:
     """Write a track of subtitles to a file: the filter that draws reads its file without our bounds."""
     target = source.parent / BURNT_FILE
@@ -83,7 +84,9 @@ async def _extract_text(
         ],
         folder=source.parent,
         timeout_seconds=EXTRACTION_SECONDS,
-        **limits,
+        max_file_bytes=limits.file_bytes,
+        max_memory=limits.memory,
+        max_disk=limits.disk,
     )
     if finished.returncode != 0 or not await asyncio.to_thread(target.exists):
         raise ExecutorError(INVALID_PAYLOAD, f"subtitles: track {track} can't be read")

@@ -16,6 +16,7 @@ from typing import Final, Self
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.executors.ffmpeg.pixel_formats import PixelFormat
 from coordinator.miner.executors.media.audio_encoders import SourceSound, sound_in
+from coordinator.miner.executors.media.run import Limits
 from coordinator.miner.executors.process import run_program
 
 PROBED_FRAMES: Final = 12
@@ -40,8 +41,8 @@ _COLOURS: Final = re.compile(
 _NUMBER: Final = r"([0-9.]+)"
 _MASTERING: Final = re.compile(
     r"^\[Parsed_showinfo_.*[Mm]astering [Dd]isplay [Mm]etadata.*?has_primaries:1 has_luminance:1 "
-     rf"r\({_NUMBER},? *{_NUMBER}\) g\({_NUMBER},? *{_NUMBER}\) b\({_NUMBER},? *{_NUMBER}\) "
-     rf"wp\({_NUMBER},? *{_NUMBER}\) min_luminance={_NUMBER}, max_luminance={_NUMBER}"
+    rf"r\({_NUMBER},? *{_NUMBER}\) g\({_NUMBER},? *{_NUMBER}\) b\({_NUMBER},? *{_NUMBER}\) "
+    rf"wp\({_NUMBER},? *{_NUMBER}\) min_luminance={_NUMBER}, max_luminance={_NUMBER}"
 )
 _LIGHT: Final = re.compile(
     r"^\[Parsed_showinfo_.*[Cc]ontent [Ll]ight.*?MaxCLL=(?P<content>\d+), MaxFALL=(?P<frames>\d+)"
@@ -125,10 +126,10 @@ class Source:
     """The profile."""
 
 
-async def probe(program: str, options: Iterable[str], name: str, folder: Path, **limits: object) -> Source:
+async def probe(program: str, options: Iterable[str], name: str, folder: Path, limits: Limits) -> Source:
     """What the file `name` in `folder` holds; an empty Source if ffmpeg can't tell.
 
-    `options` bound what the file can do to its reader. `limits` are those of `run_program`.
+    `options` bound what the file can do to its reader.
     """
     reading = _Reading()
     # Without an end, as much of the input as wanted is read; the others' streams are not decoded.
@@ -138,8 +139,10 @@ async def probe(program: str, options: Iterable[str], name: str, folder: Path, *
             [program, "-hide_banner", "-nostdin", "-nostats", *options, "-i", f"file:{name}", *frames],
             folder=folder,
             timeout_seconds=PROBE_SECONDS,
+            max_file_bytes=limits.file_bytes,
+            max_memory=limits.memory,
+            max_disk=limits.disk,
             on_stderr=reading.line,
-            **limits,  # type: ignore[arg-type]
         )
     except ExecutorError:
         return reading.source()  # the job itself will run into the same limit, and say so
