@@ -73,6 +73,13 @@ MAX_THREADS: Final = 8
 """Of a decoder or an encoder: each thread holds some frames, and more threads gain little."""
 MAX_SECONDS: Final = 24 * 3600
 """The longest output: two frames may be years apart, and the gap is filled with copies."""
+_OPTIONS: Final = {
+    "mp4": ("-movflags", "+faststart"),
+    "m4a": ("-movflags", "+faststart"),
+    "mp3": ("-id3v2_version", "3"),
+    "wav": ("-rf64", "auto"),
+}
+"""Of muxers: the index first; tags that old players read; more than 4 GiB."""
 _TIME_BASE: Final = "1/90000"
 """Fine enough for the times of all frames; by itself ffmpeg rounds them to the usual rate of the source."""
 _MAX_FPS: Final = 240.0
@@ -197,6 +204,8 @@ def command(
         program,
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "info", "-nostats", "-progress", "pipe:1"),
         *safe_input(threads, max_pixels=max_pixels_of(payload)),
+        # Three and more channels without a layout: the sound's own settings say which one is taken.
+        *("-guess_layout_max", "2"),
         *plan.before,
         *("-i", f"file:{source}"),
         *plan.after,
@@ -236,7 +245,7 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         warnings.append(f"fps: the input names no rate below {_MAX_FPS:g}; it became 60")
     before_burning = [
         *_deinterlaced(pictures, payload.deinterlace, abilities.filters),
-        *([f"fps={fps}"] if fps else []),
+        *([_at_rate(fps)] if fps else []),
         *_cropped_to_even(pictures, payload.resolution),
         *colour_filters(pictures, colours, size.scale(pictures)),
     ]
@@ -286,8 +295,8 @@ def _mapped_pictures(
 
 def _of_format(output_format: str, abilities: Abilities) -> list[str]:
     """Options of the muxer: the index at the front, so that players can start before they have all."""
-    if output_format in ("mp4", "m4a"):
-        return ["-movflags", "+faststart"]
+    if output_format in _OPTIONS:
+        return list(_OPTIONS[output_format])
     return ["-cues_to_front", "1"] if abilities.cues_to_front and output_format in ("mkv", "webm") else []
 
 
@@ -297,6 +306,11 @@ def _deinterlaced(pictures: Pictures, wanted: str, filters: Collection[str]) -> 
     name = next((name for name in ("bwdif", "yadif") if name in filters), None)
     frames = "all" if wanted == "always" else "interlaced"
     return [f"{name}=mode=send_frame:parity=auto:deint={frames}"] if name else []
+
+
+def _at_rate(fps: int) -> str:
+    # The last frame is kept, or nothing would be left of a video that is shorter than a frame's time.
+    return f"fps=fps={fps}:eof_action=pass"
 
 
 def _cropped_to_even(pictures: Pictures, resolution: str | None) -> list[str]:
@@ -321,7 +335,7 @@ _UNKNOWN_PICTURES: Final = Pictures.unknown()
 def _animation(payload: TranscodeGif, source: Source, abilities: Abilities) -> Plan:
     pictures = source.pictures or _UNKNOWN_PICTURES
     colours = colours_of_picture(pictures, "rgb24")
-    filters = [f"fps={payload.fps}", *_still(payload, pictures, colours, abilities, MAX_VIDEO_PIXELS)]
+    filters = [_at_rate(payload.fps), *_still(payload, pictures, colours, abilities, MAX_VIDEO_PIXELS)]
     after = ["-map", "0:V:0", "-an", "-sn", "-filter:v", ",".join(filters), "-c:v", abilities.of_codec("gif")]
     return Plan([], after, _about(pictures), table=colours.table)
 
@@ -361,8 +375,7 @@ def _still(
     )
     return [
         *_deinterlaced(pictures, "auto", abilities.filters),
-        *colour_filters(pictures, colours, size.scale(pictures), full_range=jpeg),
-        *size.frame_filters(),
+        *colour_filters(pictures, colours, size.scale(pictures), full_range=jpeg, frame=size.frame_filters()),
         "setsar=1",
         *without_hdr_data(abilities.filters),
     ]

@@ -5,7 +5,7 @@ Whatever is not said by the source is said by the output: players guess by the s
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -135,10 +135,18 @@ def peak_of(pictures: Pictures) -> float:
     return USUAL_PEAK_NITS
 
 
-def colour_filters(pictures: Pictures, colours: Colours, size: str, *, full_range: bool = False) -> list[str]:
+def colour_filters(
+    pictures: Pictures,
+    colours: Colours,
+    size: str,
+    *,
+    full_range: bool = False,
+    frame: Sequence[str] = (),
+) -> list[str]:
     """The filters from decoded frames to scaled ones in the output's coding.
 
-    `size` is for the filter `scale`. `full_range` is for JPEG, whose matrix is always that of BT.601.
+    `size` is for the filter `scale`. `full_range` is for JPEG, whose matrix is always that of BT.601. The
+    filters of `frame` cut and pad: before the colours are halved, where odd sizes are possible.
     """
     first = [size]
     if not pictures.format.rgb:
@@ -159,7 +167,7 @@ def colour_filters(pictures: Pictures, colours: Colours, size: str, *, full_rang
     through_rgb = colours.table is not None or full_range or (pictures.format.alpha and "a" not in made)
     if not through_rgb:
         flags = [_PRECISE] if pictures.format.rgb or "rgb" in made else []
-        return [f"scale={':'.join([*first, *target, *flags])}", f"format={made}"]
+        return [f"scale={':'.join([*first, *target, *flags])}", f"format={made}", *frame]
     deep = pictures.format.depth > 8
     filters = [f"scale={':'.join([*first, _PRECISE])}"]
     if pictures.format.alpha and "a" not in made:
@@ -168,7 +176,7 @@ def colour_filters(pictures: Pictures, colours: Colours, size: str, *, full_rang
     filters.append(f"format=gbrp{'12le' if deep else ''}")
     if colours.table is not None:
         filters.append(f"lut3d=file={TABLE_FILE}:interp=tetrahedral")
-    return [*filters, f"scale={':'.join([*target, _PRECISE])}", f"format={made}"]
+    return [*filters, *frame, f"scale={':'.join([*target, _PRECISE])}", f"format={made}"]
 
 
 def tag_filter(colours: Colours) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Final, get_args
 
 from coordinator.miner.executors.ffmpeg.colours import Colours
 from coordinator.miner.executors.ffmpeg.source import Pictures
+from coordinator.miner.executors.media.audio_encoders import bits_per_second
 from coordinator.services.video_transcoding import Preset, Transcode, TranscodeWebm
 
 PRESETS: Final = get_args(Preset)
@@ -39,11 +39,12 @@ HARDWARE: Final[dict[str, tuple[str, ...]]] = {
 """Hardware encoders for each codec; not all of these exist."""
 LEAST_BITRATE: Final = 10_000
 """Below this some encoders refuse to start."""
-_LEAST_SIDES: Final = {"libx265": 16, "libsvtav1": 16, "nvenc": 160, "qsv": 64, "vaapi": 128, "amf": 128}
+MOST_BITRATE: Final = {"libsvtav1": 100_000_000}
+"""Of encoders that have a limit."""
+_LEAST_SIDES: Final = {"libx265": 16, "libsvtav1": 64, "nvenc": 160, "qsv": 64, "vaapi": 128, "amf": 128}
 _DEFAULT_CRF: Final = 23
 _MAX_CRF: Final = 51
 _SVT_PRESETS: Final = (12, 11, 10, 9, 8, 7, 5, 4, 2)
-_UNITS: Final = {"k": 1000, "M": 1_000_000}
 
 
 def family_of(encoder: str) -> str | None:
@@ -85,7 +86,7 @@ def video_arguments(
     return [
         *("-c:v", encoder),
         *_speed(encoder, PRESETS.index(payload.preset)),
-        *_quality(encoder, payload.crf, _bitrate(payload.bitrate)),
+        *_quality(encoder, payload.crf, _bitrate(payload.bitrate, encoder)),
         *(argument for pair in colours.tags.items() for argument in pair),
         *_hdr_data(encoder, colours, pictures),
         # Apple's players look for this tag and for no other.
@@ -106,11 +107,12 @@ def last_filters(encoder: str, colours: Colours) -> list[str]:
     return [f"format={packed}", *(["hwupload"] if family_of(encoder) == "vaapi" else [])]
 
 
-def _bitrate(written: str | None) -> int | None:
+def _bitrate(written: str | None, encoder: str) -> int | None:
+    """In bits per second, within what the encoder takes."""
     if written is None:
         return None
-    unit = _UNITS.get(written[-1], 1)
-    return max(int(re.sub("[kM]$", "", written)) * unit, LEAST_BITRATE)
+    wanted = max(bits_per_second(written), LEAST_BITRATE)
+    return min(wanted, MOST_BITRATE.get(encoder, wanted))
 
 
 def _speed(encoder: str, step: int) -> list[str]:

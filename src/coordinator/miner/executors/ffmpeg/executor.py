@@ -30,6 +30,7 @@ from coordinator.miner.executors.media.log import Log
 from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
 from coordinator.miner.executors.media.run import Limits, Reading, read_source, run_ffmpeg
 from coordinator.miner.executors.media.source import LOST_SECONDS
+from coordinator.services.base import MAX_WARNING_CHARACTERS, MAX_WARNINGS
 from coordinator.services.video_transcoding import (
     ENCODER_MODELS,
     SERVICE,
@@ -197,7 +198,7 @@ class FfmpegExecutor:
             duration_seconds=f"{made.seconds:.3f}" if reading else None,
             width=pictures.width if pictures else None,
             height=pictures.height if pictures else None,
-            warnings=[line[:MAX_WARNING] for line in warnings[:MAX_WARNINGS]] or None,
+            warnings=[line[:MAX_WARNING_CHARACTERS] for line in warnings[:MAX_WARNINGS]] or None,
         )
         return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size})
 

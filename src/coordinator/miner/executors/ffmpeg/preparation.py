@@ -1,4 +1,4 @@
-"""What comes before a job's run of ffmpeg: its input is looked at, and the files that filters read are made."""
+"""What comes before a job's run of ffmpeg: its input is looked at, and files for filters are made."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def sound_arguments(
         codec = codec_of(payload)
         if payload.audio_codec == "copy":
             warnings.append(
-                f"audio_codec: {payload.output_format} holds no {track.codec}, so track {track.number} became {codec}"
+                f"audio_codec: {payload.output_format} holds no {track.codec}; "
+                f"track {track.number} became {codec}"
             )
         made = settings_for(
             encoders[codec],
