@@ -55,19 +55,28 @@ Dialogue: 0,0:00:00.00,0:00:09.00,Default,HHH
 
 async def abilities_of(program: str, folder: Path, devices: Path = DEVICES) -> Abilities:
     """The abilities of this ffmpeg. Raises ExecutorError if it does not start."""
-    listing = await _ask(program, folder, "-hide_banner", "-encoders")
-    filters = frozenset(_FILTER.findall(await _ask(program, folder, "-hide_banner", "-filters")))
+    video = sorted({name for codec in HARDWARE for name in ENCODERS[codec]})
+    listing, filtering, options, muxer, *described = await asyncio.gather(
+        *(
+            _ask(program, folder, "-hide_banner", *question)
+            for question in (
+                ("-encoders",),
+                ("-filters",),
+                ("-h", "long"),
+                ("-h", "muxer=matroska"),
+                *(("-h", f"encoder={name}") for name in video),
+            )
+        )
+    )
     wanted = {name for names in (*ENCODERS.values(), *HARDWARE.values()) for name in names}
     listed = wanted & set(_LISTED.findall(listing))
     software = {name for name in listed if family_of(name) is None}
-    video = sorted(software & {name for codec in HARDWARE for name in ENCODERS[codec]})
-    formats = {}
-    for name in video:
-        described = await _ask(program, folder, "-hide_banner", "-h", f"encoder={name}")
-        if found := _FORMATS.search(described):
-            formats[name] = frozenset(found[1].split())
-    options = await _ask(program, folder, "-hide_banner", "-h", "long")
-    muxer = await _ask(program, folder, "-hide_banner", "-h", "muxer=matroska")
+    formats = {
+        name: frozenset(found[1].split())
+        for name, text in zip(video, described, strict=True)
+        if name in software and (found := _FORMATS.search(text))
+    }
+    filters = frozenset(_FILTER.findall(filtering))
     made = Abilities(
         frozenset(software),
         formats,
