@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.miner.executors import ExecutorError
-from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED
+from coordinator.miner.executors.base import INVALID_PAYLOAD, OUTPUT_TOO_LARGE, UNSUPPORTED
 from coordinator.miner.executors.ffmpeg.arguments import Abilities, Plan, plans_for
 from coordinator.miner.executors.ffmpeg.colours import peak_of
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS
@@ -105,7 +105,7 @@ def test_a_side_that_follows_from_the_other_has_a_limit() -> None:
     """A column of pixels in full width would be a picture of gigabytes: it is refused."""
     with pytest.raises(ExecutorError) as caught:
         plans(pictures("10x9000"), resolution="4096x")
-    assert caught.value.code == INVALID_PAYLOAD
+    assert caught.value.code == OUTPUT_TOO_LARGE
     assert "4096x3686400" in caught.value.detail
 
 

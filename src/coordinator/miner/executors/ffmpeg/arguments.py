@@ -82,8 +82,9 @@ _OPTIONS: Final = {
 """Of muxers: the index first; tags that old players read; more than 4 GiB."""
 _TIME_BASE: Final = "1/90000"
 """Fine enough for the times of all frames; by itself ffmpeg rounds them to the usual rate of the source."""
-_MAX_FPS: Final = 240.0
-"""A file that suggests more has no real rate, and encoders refuse it."""
+_RATED: Final = {"libsvtav1": 240.0}
+"""The greatest rate of encoders that refuse others. A file that suggests more has no constant one."""
+_USUAL_FPS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +241,9 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
     )
     subtitles = subtitles_of(payload, source, filters=abilities.filters, can_draw_text=abilities.draws_text)
     fps = payload.fps
-    if fps is None and pictures.fps is not None and pictures.fps > _MAX_FPS:
-        fps = 60
-        warnings.append(f"fps: the input names no rate below {_MAX_FPS:g}; it became 60")
+    if fps is None and encoder in _RATED and pictures.fps is not None and pictures.fps > _RATED[encoder]:
+        fps = _USUAL_FPS
+        warnings.append(f"fps: the input names no rate that {codec} can have; it became {fps}")
     before_burning = [
         *_deinterlaced(pictures, payload.deinterlace, abilities.filters),
         *([_at_rate(fps)] if fps else []),
@@ -263,7 +264,7 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
     return Plan(
         before=before_input(encoder, abilities.devices.get(encoder)),
         after=[
-            *_mapped_pictures(before_burning, after_burning, subtitles, size),
+            *_mapped_pictures(before_burning, after_burning, subtitles, size, colours.pixel_format),
             *video_arguments(payload, encoder, colours, pictures),
             # Without it older versions repeat and drop frames in mp4, to a constant rate.
             *(abilities.frame_times, "vfr", "-enc_time_base:v", _TIME_BASE),
@@ -279,7 +280,7 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
 
 
 def _mapped_pictures(
-    before: list[str], after: list[str], subtitles: ChosenSubtitles, size: Size
+    before: list[str], after: list[str], subtitles: ChosenSubtitles, size: Size, made: str
 ) -> list[str]:
     if subtitles.burnt_pictures is None:
         return ["-map", "0:V:0", "-filter:v", ",".join([*before, *after])]
@@ -288,7 +289,7 @@ def _mapped_pictures(
     chains = [
         f"[0:V:0]{','.join(before)}[plain]",
         canvas,
-        f"[plain][drawn]overlay=eof_action=pass:format=auto,{','.join(after)}[pictures]",
+        f"[plain][drawn]overlay=eof_action=pass:format=auto,format={made},{','.join(after)}[pictures]",
     ]
     return ["-filter_complex", ";".join(chains), "-map", "[pictures]"]
 
@@ -378,6 +379,8 @@ def _still(
         *colour_filters(pictures, colours, size.scale(pictures), full_range=jpeg, frame=size.frame_filters()),
         "setsar=1",
         *without_hdr_data(abilities.filters),
+        # As what viewers take pictures for: PNG would go on saying HDR.
+        "setparams=color_primaries=bt709:color_trc=iec61966-2-1",
     ]
 
 

@@ -11,10 +11,10 @@ from typing import Final
 
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
-    EXECUTOR_KILLED,
+    EXECUTOR_TIMEOUT,
+    INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
-    RESOURCE_LIMIT,
     UNSUPPORTED,
     ExecutorError,
     Outcome,
@@ -52,8 +52,10 @@ _SLACK_BYTES: Final = 16 * 2**20
 """ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
 """Without these the service's default job would fail."""
-_OF_A_DEVICE: Final = (EXECUTOR_FAILED, EXECUTOR_KILLED, UNSUPPORTED, RESOURCE_LIMIT)
-"""Errors after which another encoder is tried; the others are the input's."""
+_OF_THE_WORK: Final = (EXECUTOR_TIMEOUT, INPUT_TOO_LARGE, OUTPUT_TOO_LARGE)
+"""Errors that another encoder would not change."""
+_TIMED: Final = ("audio", "video")
+"""Kinds of tracks that make the length; subtitles may last longer."""
 LENGTH_PART: Final = 0.01
 """An output may differ from its source by this part of its length: rates are rounded."""
 
@@ -174,7 +176,7 @@ class FfmpegExecutor:
                     )
             except ExecutorError as error:
                 # A device may fail, or lack something, where software does not.
-                if plan is plans[-1] or error.code not in _OF_A_DEVICE:
+                if plan is plans[-1] or error.code in _OF_THE_WORK:
                     raise
                 failed.append(f"encoder: {plan.encoder} failed here; {plans[-1].encoder} took its place")
             else:
@@ -242,7 +244,8 @@ def lengths_of(payload: VideoPayload, reading: Reading) -> tuple[float, float]:
 
     The last frame of a video lasts as long as the others, at the output's rate; gaps in the sound may close.
     """
-    tracks = reading.decoded()
+    tracks = [track for track in reading.decoded() if track.kind in _TIMED]
+    whole = [track for track in reading.tracks.values() if track.kind in _TIMED]
     begin = min((track.start or 0.0 for track in tracks), default=0.0)
     length = max((track.end for track in tracks), default=0.0) - begin
     gaps = sum(gap.end - gap.start for track in tracks for gap in track.gaps if track.kind == "audio")
@@ -252,7 +255,9 @@ def lengths_of(payload: VideoPayload, reading: Reading) -> tuple[float, float]:
     slack = ENCODER_SECONDS + LOST_SECONDS + LENGTH_PART * length
     if not isinstance(payload, ExtractAudio):
         slack += 2 / rate
-    return max(0.0, length - gaps - slack), length + slack
+    # Tracks may be copied: they are as long as they are.
+    most = max((track.end for track in whole), default=0.0) - begin
+    return max(0.0, length - gaps - slack), most + slack
 
 
 def memory_of(size: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.base import OUTPUT_TOO_LARGE, ExecutorError
 from coordinator.miner.executors.ffmpeg.source import Pictures
 
 MAX_SIDE: Final = 16_384
@@ -73,7 +73,7 @@ def size_of(
 
     Sides become multiples of `step` and at least `least`. Pixels stay as they are without a resolution,
     unless they have to be `square`.
-    Raises ExecutorError: INVALID_PAYLOAD if a side that follows from the other is too long.
+    Raises ExecutorError: OUTPUT_TOO_LARGE, also if a side that follows from the other is too long.
     """
     width, height = natural(pictures)
     if resolution is None and not square:
@@ -119,7 +119,7 @@ def _check(size: tuple[int, ...], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels or max(size) > MAX_SIDE:
         raise ExecutorError(
-            INVALID_PAYLOAD,
+            OUTPUT_TOO_LARGE,
             f"resolution: with the shape of this video it becomes {width}x{height}, which is too large",
         )
 
