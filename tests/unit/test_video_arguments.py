@@ -9,7 +9,8 @@ import pytest
 
 from coordinator.miner.executors import ExecutorError
 from coordinator.miner.executors.base import INVALID_PAYLOAD, OUTPUT_TOO_LARGE, UNSUPPORTED
-from coordinator.miner.executors.ffmpeg.arguments import Abilities, Plan, plans_for
+from coordinator.miner.executors.ffmpeg.abilities import Abilities, Plan
+from coordinator.miner.executors.ffmpeg.arguments import plans_for
 from coordinator.miner.executors.ffmpeg.colours import peak_of
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS
 from coordinator.miner.executors.ffmpeg.languages import same_language

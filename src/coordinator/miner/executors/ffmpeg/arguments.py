@@ -7,9 +7,9 @@ of digits, "x", "k" and "M".
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Final
 
+from coordinator.miner.executors.ffmpeg.abilities import Abilities, Plan
 from coordinator.miner.executors.ffmpeg.colours import (
     Colours,
     colour_filters,
@@ -19,10 +19,8 @@ from coordinator.miner.executors.ffmpeg.colours import (
     without_hdr_data,
 )
 from coordinator.miner.executors.ffmpeg.encoders import (
-    ENCODERS,
     before_input,
     encoders_for,
-    family_of,
     last_filters,
     least_side,
     software_of,
@@ -85,55 +83,6 @@ _TIME_BASE: Final = "1/90000"
 _RATED: Final = {"libsvtav1": 240.0}
 """The greatest rate of encoders that refuse others. A file that suggests more has no constant one."""
 _USUAL_FPS: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What one ffmpeg on this machine can do, as its check has found."""
-
-    encoders: frozenset[str] = frozenset()
-    """Working ones, software and hardware."""
-    formats: dict[str, frozenset[str]] = field(default_factory=dict)
-    """The pixel formats of video encoders."""
-    filters: frozenset[str] = frozenset()
-    devices: dict[str, str] = field(default_factory=dict)
-    """Of hardware encoders that have to be told theirs."""
-    cues_to_front: bool = False
-    """Whether the muxer of webm and mkv can write its index at the front."""
-    draws_text: bool = False
-    frame_times: str = "-fps_mode"
-    """The option that says what happens to the times of frames: before ffmpeg 5.1 -vsync."""
-
-    def of_codec(self, codec: str) -> str:
-        """The encoder for a codec. Raises KeyError if there is none."""
-        for name in ENCODERS[codec]:
-            if name in self.encoders:
-                return name
-        raise KeyError(codec)
-
-    @property
-    def hardware(self) -> frozenset[str]:
-        """The working hardware encoders."""
-        return frozenset(name for name in self.encoders if family_of(name))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A run of ffmpeg: its options before and after the input, and what else it needs."""
-
-    before: list[str]
-    after: list[str]
-    warnings: list[str] = field(default_factory=list)
-    encoder: str | None = None
-    table: tuple[str, float] | None = None
-    """The table of colours to write first: a transfer, and its peak in cd/m²."""
-    text_track: int | None = None
-    """The subtitles to extract first."""
-
-    @property
-    def hardware(self) -> bool:
-        """Whether a device encodes."""
-        return self.encoder is not None and family_of(self.encoder) is not None
 
 
 def safe_input(threads: int, *, max_pixels: int = MAX_PIXELS) -> list[str]:

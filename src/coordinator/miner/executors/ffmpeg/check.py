@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.miner.executors.base import ExecutorError
-from coordinator.miner.executors.ffmpeg.arguments import Abilities
+from coordinator.miner.executors.ffmpeg.abilities import Abilities
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE, before_input, family_of
 from coordinator.miner.executors.process import run_program
 

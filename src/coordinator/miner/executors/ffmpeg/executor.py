@@ -21,7 +21,8 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.ffmpeg.arguments import MAX_SECONDS, MEDIA_TYPES, Abilities, command
+from coordinator.miner.executors.ffmpeg.abilities import Abilities
+from coordinator.miner.executors.ffmpeg.arguments import MAX_SECONDS, MEDIA_TYPES, command
 from coordinator.miner.executors.ffmpeg.check import DEVICES, abilities_of, lacking_filters, version_of
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE
 from coordinator.miner.executors.ffmpeg.preparation import check_encoders, prepare

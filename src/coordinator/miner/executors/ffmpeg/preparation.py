@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.ffmpeg.abilities import Abilities, Plan
 from coordinator.miner.executors.ffmpeg.arguments import (
-    Abilities,
-    Plan,
     codecs_of,
     max_pixels_of,
     plans_for,

@@ -85,6 +85,7 @@ def size_of(
         frame = (
             (across, down) if enlarge else (min(across, _down(width, step)), min(down, _down(height, step)))
         )
+        _check(frame, max_pixels)
         return Size(frame, _at_least(frame, least), square=True, stretch=True)
     scales = [Fraction(side) / whole for side, whole in ((across, width), (down, height)) if side]
     scale = (max if fit == "cover" else min)(scales, default=Fraction(1))
@@ -94,11 +95,9 @@ def size_of(
         scale = Fraction(1)
     if across and down and fit == "cover":
         frame = (across, down)
-        scaled = tuple(
-            max(_up(side * scale, step), least) for side, least in ((width, across), (height, down))
-        )
+        scaled = (max(_up(width * scale, step), least), max(_up(height * scale, step), least))
         _check(scaled, max_pixels)
-        return Size((scaled[0], scaled[1]), _at_least(frame, least), square=True, cover=True)
+        return Size(scaled, _at_least(frame, least), square=True, cover=True)
     exact = [
         side if scale == Fraction(side or 0) / whole else None
         for side, whole in ((across, width), (down, height))
@@ -115,12 +114,12 @@ def _sides(resolution: str | None) -> tuple[int, int]:
     return int(width or 0), int(height or 0)
 
 
-def _check(size: tuple[int, ...], max_pixels: int) -> None:
+def _check(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels or max(size) > MAX_SIDE:
         raise ExecutorError(
             OUTPUT_TOO_LARGE,
-            f"resolution: with the shape of this video it becomes {width}x{height}, which is too large",
+            f"resolution: it becomes {width}x{height} here; at most {max_pixels} pixels",
         )
 
 
