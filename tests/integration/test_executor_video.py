@@ -498,7 +498,7 @@ async def test_subtitles_that_are_pictures(studio: Studio) -> None:
     )
     await studio.make(source, output_format="mkv", subtitles="keep", **FAST)
     assert "Subtitle: hdmv_pgs_subtitle" in studio.says()
-    await studio.make(source, subtitles="burn", resolution="80x48")
+    assert "warnings" not in (await studio.make(source, subtitles="burn", resolution="80x48")).result
     assert near([WHITE, BLACK, BLACK], studio.colours(((0.5, 0.7), (0.5, 0.3), (0.1, 0.7)), 5), by=20)
     assert "yuv420p(" in studio.says()
 

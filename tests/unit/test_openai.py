@@ -27,7 +27,7 @@ from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
 from coordinator.edge.openai.requests import OpenAIRequest
 from coordinator.edge.openai.runs import Done
-from coordinator.edge.openai.served_models import models_of
+from coordinator.edge.openai.served_models import IMAGES, can_ask, models_of
 from coordinator.edge.openai.streaming import StreamedText
 from coordinator.edge.openai.subtitles import Subtitle, as_srt, as_vtt
 from coordinator.edge.state.offerings import Offering
@@ -539,3 +539,8 @@ async def test_hanging_up_while_it_is_submitted() -> None:
 
 def _none(**_: Any) -> list[dict[str, Any]]:
     return []
+
+
+def test_hardware_encoders_are_no_models_to_talk_to() -> None:
+    """Miners advertise them as models, so that jobs find them; no chat and no image can ask for one."""
+    assert [False, False] == [can_ask(service, "video-encoder:h264") for service in ("llm_inference", IMAGES)]

@@ -19,7 +19,7 @@ from coordinator.miner.executors.ffmpeg.sizes import size_of
 from coordinator.miner.executors.ffmpeg.source import Mastering, Pictures, Source, Track, read
 from coordinator.miner.executors.ffmpeg.tone_map import nits_to_pq, pq_to_nits, table, to_bt709
 from coordinator.miner.executors.media.audio_encoders import SourceSound
-from coordinator.services.video_transcoding import SERVICE
+from coordinator.services.video_transcoding import SERVICE, TranscodeMedia
 
 REF = "blob:" + "0" * 64
 FAMILIES = ("nvenc", "qsv", "vaapi", "amf", "videotoolbox")
@@ -473,6 +473,7 @@ def test_names_of_pixel_formats_are_read(name: str, depth: int, rgb: bool, alpha
         ({"encoder": "hardware", "chroma": "4:4:4"}, "chroma"),
         ({"encoder": "hardware", "bit_depth": 10}, "bit_depth"),
         ({"subtitle_track": 0}, "subtitle_track"),
+        ({"resolution": "9998x9998", "fit": "stretch"}, "resolution"),
     ],
 )
 def test_what_contradicts_itself_is_refused(parameters: dict[str, Any], member: str) -> None:
@@ -494,3 +495,16 @@ def test_hardware_is_needed_by_name() -> None:
     ]
     assert [(), ("video-encoder:av1",), ()] == [one.models for one in needs]
     assert [None, None, "nvidia"] == [one.gpu for one in needs]
+
+
+def test_a_typed_body_means_its_format_s_codec() -> None:
+    """The body for every format has h264 as its default; webm is vp9 all the same, and sound has none."""
+
+    def body(**more: Any) -> TranscodeMedia:
+        return TranscodeMedia.model_validate({"input_url": REF, **more})
+
+    assert "hdr" in str(body(hdr="keep").contradiction())
+    assert body(hdr="keep", output_format="webm").contradiction() is None
+    assert body(hdr="keep", output_format="mp3").contradiction() is None
+    assert ("video-encoder:vp9",) == body(encoder="hardware", output_format="webm").needs().models
+    assert () == body(encoder="hardware", output_format="png").needs().models

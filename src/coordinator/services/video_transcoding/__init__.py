@@ -16,6 +16,7 @@ from coordinator.services.video_transcoding.choices import Preset as Preset
 from coordinator.services.video_transcoding.kinds import PAYLOAD
 from coordinator.services.video_transcoding.kinds import VideoPayload as VideoPayload
 from coordinator.services.video_transcoding.payloads import ENCODER_MODELS as ENCODER_MODELS
+from coordinator.services.video_transcoding.payloads import MAX_VIDEO_PIXELS as MAX_VIDEO_PIXELS
 from coordinator.services.video_transcoding.payloads import ExtractAudio as ExtractAudio
 from coordinator.services.video_transcoding.payloads import MediaPayload as MediaPayload
 from coordinator.services.video_transcoding.payloads import Thumbnail as Thumbnail

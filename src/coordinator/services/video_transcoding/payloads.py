@@ -32,6 +32,10 @@ from coordinator.services.video_transcoding.choices import (
 ENCODER_MODELS: Final = "video-encoder:"
 """How names of the models begin that stand for a miner's working hardware encoders: video-encoder:h264."""
 _NVENC: Final = "_nvenc"
+_VIDEO_FORMATS: Final = {"mp4": "h264", "mkv": "h264", "webm": "vp9"}
+"""With the default codec of each."""
+MAX_VIDEO_PIXELS: Final = 8192 * 4352
+"""Of a frame, in and out: decoder and encoder hold a hundred of them at a time."""
 
 
 class MediaPayload(Payload):
@@ -87,8 +91,25 @@ class Encoding(Sized):
     """Number (from 0) or language of the subtitles to keep or burn. The default is all, or the first one to
     burn."""
 
+    def codec_used(self) -> str | None:
+        """The codec of the pictures; None if the output has no video."""
+        raise NotImplementedError
+
+    def needs(self) -> Constraints:
+        codec = self.codec_used()
+        if codec is None:
+            return Constraints()
+        if codec.endswith(_NVENC):
+            return Constraints(gpu="nvidia")
+        wanted = (f"{ENCODER_MODELS}{codec}",) if self.encoder == "hardware" else ()
+        return Constraints(models=wanted)
+
     def contradiction(self) -> str | None:
-        codec = getattr(self, "codec", "vp9")
+        codec = self.codec_used()
+        if codec is None:
+            return None
+        if self.fit != "inside" and _pixels(self.resolution) > MAX_VIDEO_PIXELS:
+            return f"resolution: at most {MAX_VIDEO_PIXELS} pixels, such as 8192x4352"
         if self.hdr == "keep" and codec.startswith("h264"):
             return "hdr: keep needs h265, vp9 or av1; players show no HDR in h264, so choose tone_map"
         if self.hdr == "keep" and self.bit_depth == 8:
@@ -105,10 +126,9 @@ class Encoding(Sized):
         return None
 
 
-def _needs_of(codec: str, encoder: str) -> Constraints:
-    if codec.endswith(_NVENC):
-        return Constraints(gpu="nvidia")
-    return Constraints(models=(f"{ENCODER_MODELS}{codec}",)) if encoder == "hardware" else Constraints()
+def _pixels(resolution: str | None) -> int:
+    width, _, height = (resolution or "x").partition("x")
+    return int(width or 0) * int(height or 0)
 
 
 class Transcode(Encoding):
@@ -121,8 +141,8 @@ class Transcode(Encoding):
     audio_codec: Literal["aac", "mp3", "opus", "copy"] = "aac"
     """copy: the source's own, unchanged, if the format can hold it; otherwise aac."""
 
-    def needs(self) -> Constraints:
-        return _needs_of(self.codec, self.encoder)
+    def codec_used(self) -> str | None:
+        return self.codec
 
 
 class TranscodeWebm(Encoding):
@@ -134,8 +154,8 @@ class TranscodeWebm(Encoding):
     audio_codec: Literal["opus", "vorbis", "copy"] = "opus"
     """copy: the source's own, unchanged, if the format can hold it; otherwise opus."""
 
-    def needs(self) -> Constraints:
-        return _needs_of(self.codec, self.encoder)
+    def codec_used(self) -> str | None:
+        return self.codec
 
 
 class TranscodeGif(Sized):
@@ -178,5 +198,8 @@ class TranscodeMedia(Encoding):
     audio_codec: Literal["aac", "mp3", "opus", "vorbis", "copy"] = "aac"
     """copy: the source's own, unchanged, if the format can hold it."""
 
-    def needs(self) -> Constraints:
-        return _needs_of(self.codec, self.encoder)
+    def codec_used(self) -> str | None:
+        if self.output_format not in _VIDEO_FORMATS:
+            return None
+        # The default codec is that of mp4; it is not sent on.
+        return self.codec if "codec" in self.model_fields_set else _VIDEO_FORMATS[self.output_format]

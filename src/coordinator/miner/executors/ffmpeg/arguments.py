@@ -31,6 +31,7 @@ from coordinator.miner.executors.ffmpeg.sounds import chosen, codec_of, single_s
 from coordinator.miner.executors.ffmpeg.source import Pictures, Source
 from coordinator.miner.executors.ffmpeg.subtitles import BURNT_FILE, ChosenSubtitles, subtitles_of
 from coordinator.services.video_transcoding import (
+    MAX_VIDEO_PIXELS,
     ExtractAudio,
     Thumbnail,
     Transcode,
@@ -63,8 +64,6 @@ DEMUXERS: Final = (
 )
 MAX_PIXELS: Final = 9998 * 9998
 """The decoder refuses larger frames before it allocates memory for them."""
-MAX_VIDEO_PIXELS: Final = 8192 * 4352
-"""The same for videos, of which decoder and encoder hold a hundred frames at a time."""
 MAX_STREAMS: Final = 100
 MAX_ALLOCATION_BYTES: Final = 2**30
 MAX_THREADS: Final = 8
@@ -189,6 +188,8 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         max_pixels=MAX_VIDEO_PIXELS,
     )
     subtitles = subtitles_of(payload, source, filters=abilities.filters, can_draw_text=abilities.draws_text)
+    if source.videos > 1:
+        warnings.append(f"the first of the input's {source.videos} videos is taken")
     fps = payload.fps
     if fps is None and encoder in _RATED and pictures.fps is not None and pictures.fps > _RATED[encoder]:
         fps = _USUAL_FPS
