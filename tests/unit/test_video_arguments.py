@@ -508,3 +508,19 @@ def test_a_typed_body_means_its_format_s_codec() -> None:
     assert body(hdr="keep", output_format="mp3").contradiction() is None
     assert ("video-encoder:vp9",) == body(encoder="hardware", output_format="webm").needs().models
     assert () == body(encoder="hardware", output_format="png").needs().models
+
+
+def test_an_encoder_that_refuses_a_rate_gets_a_usual_one() -> None:
+    """The clock of a container is no rate; other encoders leave the frames at their times."""
+    clock = pictures(fps=90_000.0)
+    (av1,) = plans(clock, codec="av1")
+    assert "fps=fps=60:" in after("-filter:v", av1.after)
+    assert ["fps: the input names no rate that av1 can have; it became 60"] == av1.warnings
+    (h264,) = plans(clock)
+    assert "fps=" not in after("-filter:v", h264.after)
+
+
+def test_other_videos_of_a_file_are_not_silently_left_out() -> None:
+    """A warning says that the first one was taken."""
+    (plan,) = plans(Source(pictures(), videos=3))
+    assert ["the first of the input's 3 videos is taken"] == plan.warnings
