@@ -21,11 +21,10 @@ from coordinator.miner.executors import (
     load_executors,
 )
 from coordinator.miner.executors.checksum import ChecksumExecutor
-from coordinator.miner.executors.ffmpeg.arguments import ENCODERS, build_arguments
+from coordinator.miner.executors.ffmpeg.encoders import ENCODERS
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.process import run_program
 from coordinator.miner.fetch import UNSAFE_URL
-from coordinator.services.video_transcoding import SERVICE
 from tests.harness.works import Bench, FolderBlobs, check_output, failure, processes_in
 
 FFMPEG = find_ffmpeg() or "ffmpeg"
@@ -194,22 +193,6 @@ async def test_sources_without_sound_and_audio_files_work(video: Bench, tmp_path
     assert "Audio: mp3" in describe(video.blobs.read(second.result["outputs"][0]), tmp_path)
 
 
-def test_hardware_encoders_get_their_own_options() -> None:
-    """On an NVIDIA GPU quality and preset have other names; the list holds no shell text."""
-    payload = SERVICE.payload.validate_python(
-        {"input_url": "blob:" + "0" * 64, "codec": "h264_nvenc", "crf": 30, "preset": "slow", "bitrate": "4M"}
-    )
-    arguments = build_arguments(
-        "ffmpeg", payload, {"h264_nvenc", "aac"}, source="input", target="output.mp4", max_output_bytes=10
-    )
-
-    expected = ["-c:v", "h264_nvenc", "-preset", "p7", "-rc", "vbr", "-cq", "30", "-b:v", "4M"]
-    start = arguments.index("-c:v")
-    assert expected == arguments[start : start + len(expected)]
-    with pytest.raises(KeyError):
-        build_arguments("ffmpeg", payload, {"aac"}, source="a", target="b", max_output_bytes=1)
-
-
 # --- ffmpeg: what it refuses ------------------------------------------------------------------------
 
 
@@ -297,7 +280,7 @@ async def test_an_input_that_names_other_files_is_not_followed(
         work = video.work({"input_url": ref, "operation": operation})
         (work.folder / "neighbour.mkv").write_bytes(clip)
 
-        assert await failure(FfmpegExecutor(), work) == (base.EXECUTOR_FAILED, False)
+        assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 1000, b"\x00\x00\x00\x18ftypmp42" + bytes(500)])
@@ -305,14 +288,14 @@ async def test_garbage_fails_for_good(video: Bench, content: bytes) -> None:
     """What is no media fails on every miner, so it is not tried again; the detail is ffmpeg's own word."""
     work = video.work({"input_url": video.blobs.add(content)})
 
-    assert await failure(FfmpegExecutor(), work) == (base.EXECUTOR_FAILED, False)
+    assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
 
 
 async def test_a_moment_after_the_end_has_no_frame(video: Bench, clip: bytes) -> None:
     """ffmpeg calls an empty thumbnail a success; we do not."""
     work = video.work({"input_url": video.blobs.add(clip), "operation": "thumbnail", "at_seconds": 60})
 
-    assert await failure(FfmpegExecutor(), work) == (base.EXECUTOR_FAILED, False)
+    assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
 
 
 async def test_an_oversized_output_is_refused(video: Bench, clip: bytes) -> None:
@@ -337,7 +320,7 @@ async def test_a_missing_encoder_is_for_another_miner(video: Bench, clip: bytes)
     """What this ffmpeg cannot encode, another one may."""
     executor = FfmpegExecutor()
     await executor.check()
-    executor.encoders = frozenset({"libx264", "aac"})
+    executor.abilities = replace(executor.abilities, encoders=frozenset({"libx264", "aac"}))
     payload = {"input_url": video.blobs.add(clip), "codec": "h265"}
 
     assert await failure(executor, video.work(payload)) == (base.UNSUPPORTED, True)

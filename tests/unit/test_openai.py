@@ -30,7 +30,7 @@ from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
 from coordinator.edge.openai.requests import OpenAIRequest
 from coordinator.edge.openai.runs import Done
-from coordinator.edge.openai.served_models import models_of
+from coordinator.edge.openai.served_models import IMAGES, can_ask, models_of
 from coordinator.edge.openai.streaming import StreamedText
 from coordinator.edge.state.offerings import Offering
 from coordinator.miner.executors.base import Discovery
@@ -617,3 +617,8 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 def _none(**_: Any) -> list[dict[str, Any]]:
     return []
+
+
+def test_hardware_encoders_are_no_models_to_talk_to() -> None:
+    """Miners advertise them as models, so that jobs find them; no chat and no image can ask for one."""
+    assert [False, False] == [can_ask(service, "video-encoder:h264") for service in ("llm_inference", IMAGES)]

@@ -174,6 +174,15 @@ class Result(ResultPart):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+MAX_WARNINGS: Final = 20
+MAX_WARNING_CHARACTERS: Final = 300
+Warnings = Annotated[
+    list[Annotated[str, Field(max_length=MAX_WARNING_CHARACTERS)]],
+    Field(min_length=1, max_length=MAX_WARNINGS),
+]
+"""Sentences about a result that is right and yet not all that one may expect; absent if there are none."""
+
+
 @with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class OutputFile(TypedDict):
     """An output file of a job."""

@@ -18,9 +18,9 @@ from coordinator.services.base import (
     ResultPart,
     Seed,
     Strict,
+    Warnings,
     Whole,
 )
-from coordinator.services.job_warnings import Warnings
 
 TableFormat = Literal["parquet", "csv", "jsonl"]
 Column = Annotated[str, Field(pattern=r'^[^\x00-\x1f\x7f";]{1,128}$')]
@@ -245,7 +245,7 @@ class PreparedData(LargeResult):
     """Of the outputs. Thousands of them are in a file with the whole result instead, the last output."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=4)]
     """The dataset, or its parts."""
-    warnings: Warnings = None
+    warnings: Warnings | None = None
     """What the client should know: a guessed encoding, values that changed their form."""
 
 

@@ -6,8 +6,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
-from coordinator.services.base import FileRef, KnownService, OutputFile, Payload, Result, Strict, Whole
-from coordinator.services.job_warnings import Warnings
+from coordinator.services.base import (
+    FileRef,
+    KnownService,
+    OutputFile,
+    Payload,
+    Result,
+    Strict,
+    Warnings,
+    Whole,
+)
 
 ImageFormat = Literal["png", "jpg", "webp", "tiff", "avif"]
 Side = Annotated[int, Field(ge=1, le=16_384), Whole]
@@ -123,7 +131,7 @@ class ProcessedImages(Result):
         list[Annotated[list[Pixels], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=100)
     ]
     """Width and height of each output in pixels."""
-    warnings: Warnings = None
+    warnings: Warnings | None = None
     """What had to change: a depth, a profile, frames that were left out."""
 
 

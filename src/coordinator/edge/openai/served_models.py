@@ -14,6 +14,7 @@ from coordinator.edge.state.offerings import STALE_AFTER_S, Offering, Offerings
 from coordinator.services.image_generation import SERVICE as IMAGE_GENERATION
 from coordinator.services.image_generation import VRAM_GB as DIFFUSION_MODELS
 from coordinator.services.model_names import is_model_name
+from coordinator.services.video_transcoding import ENCODER_MODELS
 
 SHOWN_MODELS: Final = 10
 IMAGES: Final = IMAGE_GENERATION.id
@@ -64,6 +65,8 @@ def models_of(offerings: Sequence[Offering], services: Collection[str]) -> dict[
 
 def can_ask(service: str, model: str) -> bool:
     """Whether a job of this service can ask for a model of this name."""
+    if model.startswith(ENCODER_MODELS):
+        return False
     return model.lower() in DIFFUSION_MODELS if service == IMAGES else is_model_name(model)
 
 

@@ -15,6 +15,7 @@ from coordinator.services.base import (
     OutputFile,
     Payload,
     ResultPart,
+    Warnings,
     Whole,
     vram_by_model,
 )
@@ -118,6 +119,8 @@ class Transcript(LargeResult):
     """Where each part of the text is. An engine without times gives one segment over the whole length."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=1)] | None = None
     """The whole result as a JSON file, if it is too large for a message; text and segments are empty then."""
+    warnings: Warnings | None = None
+    """About the source: small faults, and lengths that its format can't prove."""
 
 
 SERVICE: Final = KnownService("speech_recognition", TypeAdapter(SpeechPayload), Transcript)

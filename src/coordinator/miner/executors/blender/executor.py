@@ -21,7 +21,6 @@ from typing import Any, Final
 from coordinator.domain.gpus import Vendor
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
-    EXECUTOR_KILLED,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
@@ -30,7 +29,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.process import Finished, run_program
+from coordinator.miner.executors.process import Finished, killed, run_program
 from coordinator.services.base import OutputFile
 from coordinator.services.rendering_3d import MAX_FILES, SERVICE, RenderedFrames, RenderPayload
 
@@ -204,8 +203,12 @@ class BlenderExecutor:
             for path in (work.folder / "frames").glob(f"*.{ending}")
             if path.is_file() and not path.is_symlink()
         )
-        if not frames:
-            raise ExecutorError(EXECUTOR_FAILED, "Blender made no frame")
+        if len(frames) < max(1, watch.frames):
+            raise ExecutorError(
+                EXECUTOR_FAILED,
+                f"Blender made {len(frames)} of {watch.frames} frames",
+                retryable=bool(frames),
+            )
         if sum(path.stat().st_size for path in frames) > self._max_output_bytes:
             raise ExecutorError(
                 OUTPUT_TOO_LARGE, f"the frames have more than {self._max_output_bytes} bytes; render fewer"
@@ -230,7 +233,8 @@ class _BlenderProgress:
 
     def __init__(self, progress: Callable[[float, str], None]) -> None:
         self._progress = progress
-        self._frames = 0
+        self.frames = 0
+        """To be rendered."""
         self.device = ""
         self.error = ""
         self.opened = False
@@ -244,10 +248,10 @@ class _BlenderProgress:
             return
         self.opened = True
         if isinstance(message.get("frames"), int):
-            self._frames = message["frames"]
+            self.frames = message["frames"]
             self.device = str(message.get("device", ""))[:20]
-        if isinstance(message.get("done"), int) and self._frames:
-            self._progress(min(message["done"] / self._frames, 0.99), "rendering")
+        if isinstance(message.get("done"), int) and self.frames:
+            self._progress(min(message["done"] / self.frames, 0.99), "rendering")
         self.error = str(message.get("error", self.error))[:200]
 
 
@@ -256,7 +260,7 @@ def _check_finished(finished: Finished, watch: _BlenderProgress) -> None:
     if watch.error:
         raise ExecutorError(INVALID_PAYLOAD, f"blend_file_url: {watch.error}")
     if finished.returncode < 0:
-        raise ExecutorError(EXECUTOR_KILLED, f"signal {-finished.returncode} ended Blender", retryable=True)
+        raise killed(finished.returncode)
     if not watch.opened:
         raise ExecutorError(INVALID_PAYLOAD, "blend_file_url: Blender can't open it")
     if finished.returncode > 0:

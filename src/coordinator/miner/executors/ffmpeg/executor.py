@@ -1,10 +1,10 @@
 """The service `video_transcoding`: ffmpeg in a process of its own, watched and bounded."""
 
 import asyncio
-import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -12,8 +12,9 @@ from typing import Final
 from coordinator.domain.gpus import Vendor
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
-    EXECUTOR_KILLED,
+    EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
+    INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
@@ -21,22 +22,28 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.ffmpeg.arguments import (
-    ENCODERS,
-    MAX_PIXELS,
-    MAX_SECONDS,
-    MAX_VIDEO_PIXELS,
-    MEDIA_TYPES,
-    build_arguments,
-    codecs_of,
+from coordinator.miner.executors.ffmpeg.abilities import Abilities
+from coordinator.miner.executors.ffmpeg.arguments import MAX_SECONDS, MEDIA_TYPES, command
+from coordinator.miner.executors.ffmpeg.check import DEVICES, abilities_of, lacking_filters, version_of
+from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE
+from coordinator.miner.executors.ffmpeg.preparation import check_encoders, prepare
+from coordinator.miner.executors.ffmpeg.source import probe
+from coordinator.miner.executors.media.log import Log
+from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
+from coordinator.miner.executors.media.run import Limits, Reading, read_source, run_ffmpeg
+from coordinator.miner.executors.media.source import LOST_SECONDS
+from coordinator.services.base import MAX_WARNING_CHARACTERS, MAX_WARNINGS
+from coordinator.services.video_transcoding import (
+    ENCODER_MODELS,
+    SERVICE,
+    ExtractAudio,
+    Thumbnail,
+    TranscodedMedia,
+    TranscodeGif,
+    VideoPayload,
 )
-from coordinator.miner.executors.limits import Bound
-from coordinator.miner.executors.process import Finished, run_program
-from coordinator.miner.executors.usage import out_of_memory, too_much_memory
-from coordinator.services.video_transcoding import SERVICE, TranscodedMedia
 
 TIMEOUT_SECONDS: Final = 600.0
-CHECK_TIMEOUT_SECONDS: Final = 30.0
 MAX_BYTES: Final = 5 * 2**30
 MAX_MEMORY_BYTES: Final = 6 * 2**30
 """For 8K video; 4K takes a third of it."""
@@ -47,9 +54,12 @@ _SLACK_BYTES: Final = 16 * 2**20
 """ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
 """Without these the service's default job would fail."""
-_TOO_MANY_PIXELS: Final = "exceeds specified max pixel count"
-_DURATION: Final = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_ENCODER_LINE: Final = re.compile(r"^ [VAS][F.][S.][X.][B.][D.] (\S+)", re.MULTILINE)
+_OF_THE_WORK: Final = (EXECUTOR_TIMEOUT, INPUT_TOO_LARGE, OUTPUT_TOO_LARGE)
+"""Errors that another encoder would not change."""
+_TIMED: Final = ("audio", "video")
+"""Kinds of tracks that make the length; subtitles may last longer."""
+LENGTH_PART: Final = 0.01
+"""An output may differ from its source by this part of its length: rates are rounded."""
 
 
 class FfmpegExecutor:
@@ -67,13 +77,26 @@ class FfmpegExecutor:
         timeout_seconds: float = TIMEOUT_SECONDS,
         max_input_bytes: int = MAX_BYTES,
         max_output_bytes: int = MAX_BYTES,
+        devices: Path = DEVICES,
     ) -> None:
         self._program = program
+        self._devices = devices
         self._timeout_seconds = timeout_seconds
         self._max_input_bytes = max_input_bytes
         self._max_output_bytes = max_output_bytes
-        self.encoders: frozenset[str] = frozenset()
+        self.abilities = Abilities()
+        """Empty before `check`."""
+
+    @property
+    def encoders(self) -> frozenset[str]:
         """The working encoders; empty before `check`."""
+        return self.abilities.encoders
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The codecs with a working hardware encoder, as names that jobs can ask for."""
+        found = self.abilities.hardware
+        return tuple(f"{ENCODER_MODELS}{codec}" for codec in HARDWARE if found.intersection(HARDWARE[codec]))
 
     @property
     def gpu_vendors(self) -> frozenset[Vendor]:
@@ -81,44 +104,40 @@ class FfmpegExecutor:
         return frozenset({"nvidia"} if any(name.endswith("_nvenc") for name in self.encoders) else ())
 
     async def check(self) -> str | None:
-        """Find ffmpeg and its encoders; try those that need hardware on one frame."""
+        """Find ffmpeg and what it can do; encoders that need hardware are tried."""
         program = self._program or find_ffmpeg()
         if program is None:
             return "ffmpeg is not installed: put it on PATH, or install coordinator[ffmpeg]"
         with TemporaryDirectory(prefix="ffmpeg-check-") as folder:
             try:
-                version = await _ask(program, Path(folder), "-version")
-                listing = await _ask(program, Path(folder), "-hide_banner", "-encoders")
+                version = await version_of(program, Path(folder))
+                found = await abilities_of(program, Path(folder), self._devices)
             except ExecutorError as error:
                 return f"ffmpeg does not run: {error.detail}"
-            if not version:
-                return "ffmpeg does not run: it fails with -version"
-            wanted = {name for names in ENCODERS.values() for name in names}
-            found = wanted & set(_ENCODER_LINE.findall(listing))
-            for name in sorted(found):
-                if name.endswith("_nvenc") and not await _encodes(program, Path(folder), name):
-                    found.discard(name)
-        missing = [codec for codec in _NEEDED if not found.intersection(ENCODERS[codec])]
+        if not version:
+            return "ffmpeg does not run: it fails with -version"
+        missing = [codec for codec in _NEEDED if not found.encoders.intersection(ENCODERS[codec])]
         if missing:
             return f"ffmpeg lacks encoders for {', '.join(missing)}"
-        self._program, self.encoders = program, frozenset(found)
+        if lacking := lacking_filters(found):
+            return f"ffmpeg lacks the filters {', '.join(lacking)}"
+        self._program, self.abilities = program, found
         return None
 
     async def run(self, work: Work) -> Outcome:
         """The result is TranscodedMedia.
 
-        Raises ExecutorError: INVALID_PAYLOAD, INPUT_TOO_LARGE (also for frames of too many pixels),
-        UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT, EXECUTOR_FAILED (ffmpeg could not do
-        it: another attempt will not help), EXECUTOR_KILLED (killed from outside), RESOURCE_LIMIT,
-        OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
+        Raises ExecutorError: INVALID_PAYLOAD (also for a source that is no media file, is cut or damaged, or
+        lacks what is wanted of it), INPUT_TOO_LARGE (also for frames of too many pixels), UNSUPPORTED (this
+        ffmpeg lacks the encoder), EXECUTOR_TIMEOUT, EXECUTOR_FAILED (ffmpeg could not do it: another attempt
+        will not help), EXECUTOR_KILLED, RESOURCE_LIMIT, OUTPUT_TOO_LARGE, and the errors of downloads and
+        uploads.
         """
         # 1. Read the payload, and check that this machine can run it.
         payload = payload_of(SERVICE, work)
         if not self.encoders and (problem := await self.check()):
             raise ExecutorError(UNSUPPORTED, problem, retryable=True)
-        lacking = [codec for codec in codecs_of(payload) if not self.encoders.intersection(ENCODERS[codec])]
-        if lacking:
-            raise ExecutorError(UNSUPPORTED, f"no encoder here for {', '.join(lacking)}", retryable=True)
+        check_encoders(payload, self.abilities)
         assert self._program is not None
 
         # 2. Fetch the input, under a name of ours: ffmpeg may read a meaning into a client's name.
@@ -126,70 +145,126 @@ class FfmpegExecutor:
         await work.blobs.download(payload.input_url, source, max_bytes=self._max_input_bytes)
         work.progress(0.0, "running")
 
-        # 3. Run ffmpeg.
+        # 3. Look at the input, and run ffmpeg. A thumbnail needs no more of the source than its frame.
         started = time.monotonic()
         watch = _FfmpegProgress(work.progress)
-        arguments = build_arguments(
-            self._program,
-            payload,
-            self.encoders,
-            source=source.name,
-            target=target.name,
-            max_output_bytes=self._max_output_bytes,
-            threads=work.share.processors,
-        )
-        memory = work.share.memory(memory_of(source.stat().st_size))
-        finished = await run_program(
-            arguments,
-            folder=work.folder,
+        limits = Limits(
             timeout_seconds=self._timeout_seconds,
-            max_file_bytes=self._max_output_bytes + _SLACK_BYTES,
-            max_memory=memory,
-            max_disk=work.share.disk(self._max_input_bytes + self._max_output_bytes + _SLACK_BYTES),
-            # A GPU's driver reserves memory that nobody uses.
-            limits_data=not any(argument.endswith("_nvenc") for argument in arguments),
-            on_stdout=watch.progress_line,
-            on_stderr=watch.log_line,
+            file_bytes=self._max_output_bytes + _SLACK_BYTES,
+            memory=work.share.memory(memory_of(source.stat().st_size)),
+            disk=work.share.disk(self._max_input_bytes + self._max_output_bytes + _SLACK_BYTES),
         )
-        seconds = time.monotonic() - started
+        threads = work.share.processors
+        plans = await prepare(self._program, payload, self.abilities, source, threads=threads, limits=limits)
+        failed: list[str] = []
+        for plan in plans:
+            arguments = command(
+                self._program,
+                payload,
+                plan,
+                source=source.name,
+                target=target.name,
+                max_output_bytes=self._max_output_bytes,
+                threads=threads,
+            )
+            # A GPU's driver reserves memory that nobody uses.
+            held = replace(limits, of_data=not plan.hardware)
+            reading: Reading | None = None
+            try:
+                if isinstance(payload, Thumbnail):
+                    await self._take_frame(arguments, payload, work.folder, held)
+                else:
+                    reading = await read_source(
+                        arguments,
+                        source,
+                        limits=held,
+                        on_stdout=watch.progress_line,
+                        on_stderr=watch.log_line,
+                    )
+            except ExecutorError as error:
+                # A device may fail, or lack something, where software does not.
+                if plan is plans[-1] or error.code in _OF_THE_WORK:
+                    raise
+                failed.append(f"encoder: {plan.encoder} failed here; {plans[-1].encoder} took its place")
+            else:
+                break
+        warnings = [*failed, *plan.warnings, *(reading.warnings if reading else ())]
 
-        # 4. Store the output.
+        # 4. Check the output, and store it.
         size = await asyncio.to_thread(_size, target)
-        self._check_finished(finished, size, memory)
-        if watch.done_us > MAX_SECONDS * 1_000_000:
+        if size is None or size > self._max_output_bytes:
+            raise _missing_output() if size is None else self._too_large()
+        made = await measure(self._program, target, limits=limits)
+        if made.seconds > MAX_SECONDS:
             raise ExecutorError(OUTPUT_TOO_LARGE, f"the output becomes longer than {MAX_SECONDS} s")
+        made.check(kinds_of(payload, reading), lengths_of(payload, reading) if reading else None)
+        seconds = time.monotonic() - started
         output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
-        timed = payload.operation != "thumbnail" and watch.done_us
+        pictures = (await probe(self._program, (), target.name, work.folder, limits)).pictures
         result = TranscodedMedia(
             outputs=[output],
             output_format=payload.output_format,
-            duration_seconds=f"{watch.done_us / 1e6:.3f}" if timed else None,
+            duration_seconds=f"{made.seconds:.3f}" if reading else None,
+            width=pictures.width if pictures else None,
+            height=pictures.height if pictures else None,
+            warnings=[line[:MAX_WARNING_CHARACTERS] for line in warnings[:MAX_WARNINGS]] or None,
         )
-        return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size or 0})
+        return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size})
 
-    def _check_finished(self, finished: Finished, size: int | None, memory: Bound) -> None:
-        """Raise ExecutorError unless the run succeeded."""
-        if size is not None and size > self._max_output_bytes:
-            raise ExecutorError(
-                OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
-            )
-        if finished.returncode < 0:
-            raise ExecutorError(
-                EXECUTOR_KILLED, f"signal {-finished.returncode} ended ffmpeg", retryable=True
-            )
-        if finished.returncode > 0 and out_of_memory(finished.stderr):
-            raise too_much_memory(memory)
-        if finished.returncode > 0 and _TOO_MANY_PIXELS in finished.stderr:
-            raise ExecutorError(
-                INPUT_TOO_LARGE,
-                f"input_url: frames of more than {MAX_VIDEO_PIXELS} pixels, or {MAX_PIXELS} for a thumbnail",
-            )
-        if finished.returncode > 0:
-            raise ExecutorError(EXECUTOR_FAILED, _last_line(finished.stderr))
-        if not size:
-            raise ExecutorError(
-                EXECUTOR_FAILED, "ffmpeg made no output; does the input have this stream and time?"
-            )
+    async def _take_frame(
+        self, arguments: list[str], payload: Thumbnail, folder: Path, limits: Limits
+    ) -> None:
+        """Take a thumbnail. Raises INVALID_PAYLOAD if the video has no frame at its moment."""
+        log = Log()
+        problem: ExecutorError | None = None
+        try:
+            await run_ffmpeg(arguments, folder=folder, limits=limits, on_stderr=log.line)
+        except ExecutorError as error:
+            problem = error
+        if log.has_no_frames and (problem is None or problem.code in (EXECUTOR_FAILED, INVALID_PAYLOAD)):
+            # Without a frame, encoders complain about anything.
+            told = f"at_seconds: the source has no picture at {payload.at_seconds:g} s"
+            if log.duration is not None:
+                told += f"; its header says {log.duration:.2f} s"
+            raise ExecutorError(INVALID_PAYLOAD, told)
+        if problem is not None:
+            raise problem
+
+    def _too_large(self) -> ExecutorError:
+        return ExecutorError(
+            OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
+        )
+
+
+def kinds_of(payload: VideoPayload, reading: Reading | None) -> set[str]:
+    """The kinds of content that the output must have."""
+    if isinstance(payload, ExtractAudio):
+        return {"audio"}
+    found = {"video"}
+    if reading is not None and not isinstance(payload, TranscodeGif):
+        found |= {track.kind for track in reading.decoded() if track.kind == "audio"}
+    return found
+
+
+def lengths_of(payload: VideoPayload, reading: Reading) -> tuple[float, float]:
+    """The least and the greatest length of the output in seconds, by the tracks that went into it.
+
+    The last frame of a video lasts as long as the others, at the output's rate; gaps in the sound may close.
+    """
+    tracks = [track for track in reading.decoded() if track.kind in _TIMED]
+    whole = [track for track in reading.tracks.values() if track.kind in _TIMED]
+    begin = min((track.start or 0.0 for track in tracks), default=0.0)
+    length = max((track.end for track in tracks), default=0.0) - begin
+    gaps = sum(gap.end - gap.start for track in tracks for gap in track.gaps if track.kind == "audio")
+    rate = getattr(payload, "fps", None) or min(
+        (stream.frames for stream in reading.log.streams.values() if stream.frames), default=1.0
+    )
+    slack = ENCODER_SECONDS + LOST_SECONDS + LENGTH_PART * length
+    if not isinstance(payload, ExtractAudio):
+        slack += 2 / rate
+    # Tracks may be copied: they are as long as they are.
+    most = max((track.end for track in whole), default=0.0) - begin
+    return max(0.0, length - gaps - slack), most + slack
 
 
 def memory_of(size: int) -> int:
@@ -198,28 +273,23 @@ def memory_of(size: int) -> int:
 
 
 class _FfmpegProgress:
-    """Reads ffmpeg's progress. Durations are in microseconds; 0 while unknown."""
+    """Reports ffmpeg's progress."""
 
     def __init__(self, progress: Callable[[float, str], None]) -> None:
         self._progress = progress
-        self._total_us = 0.0
-        self.done_us = 0
+        self._log = Log()
 
     def log_line(self, line: str) -> None:
         """Read a line of stderr: the input's duration is in one of the first lines."""
-        if not self._total_us and (match := _DURATION.match(line)):
-            hours, minutes, seconds = match.groups()
-            self._total_us = (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1e6
+        if not self._log.duration:
+            self._log.line(line)
 
     def progress_line(self, line: str) -> None:
         """Read a line of `-progress`: `out_time_us=…` comes about twice a second."""
         name, _, value = line.partition("=")
-        if name != "out_time_us" or not value.strip().isdigit():
-            return
-        self.done_us = int(value)
-        if self._total_us:
+        if name == "out_time_us" and value.strip().isdigit() and self._log.duration:
             # Never 1 before the output is stored.
-            self._progress(min(self.done_us / self._total_us, 0.99), "running")
+            self._progress(min(int(value) / 1e6 / self._log.duration, 0.99), "running")
 
 
 def find_ffmpeg() -> str | None:
@@ -235,28 +305,6 @@ def find_ffmpeg() -> str | None:
         return None
 
 
-async def _ask(program: str, folder: Path, *arguments: str) -> str:
-    """The output of ffmpeg; empty if it fails. Raises ExecutorError if it does not start or end."""
-    lines: list[str] = []
-    finished = await run_program(
-        [program, *arguments], folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS, on_stdout=lines.append
-    )
-    return "\n".join(lines) if finished.returncode == 0 else ""
-
-
-async def _encodes(program: str, folder: Path, encoder: str) -> bool:
-    """Whether an encoder works: a listed encoder may lack its hardware."""
-    source = ("-f", "lavfi", "-i", "color=size=256x256:rate=1:duration=1")
-    arguments = (program, "-v", "error", "-nostdin", *source, "-c:v", encoder, "-f", "null", "-")
-    try:
-        finished = await run_program(
-            arguments, folder=folder, timeout_seconds=CHECK_TIMEOUT_SECONDS, limits_data=False
-        )
-    except ExecutorError:
-        return False
-    return finished.returncode == 0
-
-
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
@@ -264,8 +312,5 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _last_line(stderr: str) -> str:
-    """ffmpeg's error message; file names in it are ours and relative."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower() or "invalid" in line.lower()]
-    return ((errors or lines or ["ffmpeg failed without a message"])[-1])[:300]
+def _missing_output() -> ExecutorError:
+    return ExecutorError(EXECUTOR_FAILED, "ffmpeg made no output")
