@@ -14,6 +14,7 @@ from coordinator.services.base import (
     Payload,
     Result,
     Strict,
+    Warnings,
     Whole,
 )
 
@@ -102,6 +103,8 @@ class ProcessedAudio(Result):
     """Of the longest output."""
     loudness_lufs: float | None = None
     """Of the whole first output (EBU R 128)."""
+    warnings: Warnings | None = None
+    """About the source: small faults, and lengths that its format can't prove."""
 
 
 SERVICE: Final = KnownService("audio_processing", TypeAdapter(AudioPayload), ProcessedAudio)

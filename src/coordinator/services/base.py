@@ -174,6 +174,10 @@ class Result(ResultPart):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+Warnings = Annotated[list[Annotated[str, Field(max_length=300)]], Field(min_length=1, max_length=20)]
+"""Sentences about a result that is right and yet not all that one may expect; absent if there are none."""
+
+
 @with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class OutputFile(TypedDict):
     """An output file of a job."""

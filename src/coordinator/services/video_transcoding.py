@@ -19,6 +19,7 @@ from coordinator.services.base import (
     OutputFile,
     Payload,
     Result,
+    Warnings,
     Whole,
 )
 
@@ -138,6 +139,8 @@ class TranscodedMedia(Result):
     output_format: MediaFormat
     duration_seconds: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]{3}$")] | None = None
     """The length of the output; absent for thumbnails."""
+    warnings: Warnings | None = None
+    """About the source: small faults, and lengths that its format can't prove."""
 
 
 def _needs_of(codec: str) -> Constraints:

@@ -10,6 +10,7 @@ import json
 import re
 import time
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from coordinator.miner.executors.base import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
+    UNSUPPORTED,
     ExecutorError,
     Outcome,
     Work,
@@ -26,8 +28,8 @@ from coordinator.miner.executors.engine import Engine, EngineSettings
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.limits import Share
-from coordinator.miner.executors.process import run_program
-from coordinator.miner.executors.usage import out_of_memory, too_much_memory
+from coordinator.miner.executors.media.packets import MAX_PACKETS_BYTES
+from coordinator.miner.executors.media.run import NO_BANNER, Limits, read_source
 from coordinator.services.speech_recognition import (
     SERVICE,
     VRAM_GB,
@@ -43,6 +45,9 @@ MAX_INPUT_BYTES: Final = 2 * 2**30
 MAX_SECONDS: Final = 6 * 3600
 MAX_MEMORY_BYTES: Final = 2 * 2**30
 DECODE_SECONDS: Final = 600.0
+UNHEARD_SECONDS: Final = 1.0
+UNHEARD_PART: Final = 0.02
+"""An engine that says a length shorter by more than both has not heard all."""
 MAX_SEGMENTS: Final = 50_000
 INLINE_BYTES: Final = 512 << 10
 """A larger result becomes a file: a message has 1 MiB."""
@@ -95,8 +100,9 @@ class SpeechExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is a Transcript, with segments if the engine gives them.
 
-        Raises ExecutorError: INVALID_PAYLOAD (also for a file without sound, or too long a sound),
-        UNSUPPORTED, ENGINE_UNAVAILABLE, EXECUTOR_FAILED, and the errors of downloads.
+        Raises ExecutorError: INVALID_PAYLOAD (also for a file that is cut, damaged or without sound, or too long
+        a sound), UNSUPPORTED, ENGINE_UNAVAILABLE, EXECUTOR_FAILED (also if the engine heard less than there
+        is), and the errors of downloads.
         """
         payload = payload_of(SERVICE, work)
         started = time.monotonic()
@@ -107,7 +113,7 @@ class SpeechExecutor:
         source, sound = work.folder / "input", work.folder / "sound.wav"
         await work.blobs.download(payload.audio_url, source, max_bytes=self._max_input_bytes)
         work.progress(0.0, "decoding")
-        await self._decode(work.folder, work.share, source, sound)
+        warnings = await self._decode(work.share, source, sound)
         source.unlink()
         seconds = await asyncio.to_thread(_seconds_of, sound)
         if seconds > self._max_seconds:
@@ -115,7 +121,8 @@ class SpeechExecutor:
 
         work.progress(0.1, "listening")
         answer = await self._transcribe(payload, model, sound)
-        result = parse_transcript(answer, payload.language, seconds)
+        check_heard(answer, seconds)
+        result = parse_transcript(answer, payload.language, seconds, warnings)
         work.emit(result.text)
         metrics: dict[str, int | str] = {
             "wall_ms": round((time.monotonic() - started) * 1000),
@@ -123,31 +130,27 @@ class SpeechExecutor:
         }
         return Outcome(await _document(work, result), metrics)
 
-    async def _decode(self, folder: Path, share: Share, source: Path, sound: Path) -> None:
+    async def _decode(self, share: Share, source: Path, sound: Path) -> list[str]:
+        """Make the engine's sound of a client's file; returns warnings about that."""
         program = find_ffmpeg()
-        assert program is not None
+        if program is None:
+            raise ExecutorError(UNSUPPORTED, "ffmpeg is no longer installed", retryable=True)
         # One second more than allowed, to tell too long a sound from one of the greatest length.
         arguments = [
-            program,
-            *("-hide_banner", "-nostdin", "-y", "-loglevel", "error"),
+            *(program, *NO_BANNER),
             *safe_input(share.processors),
             *("-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
             *("-t", f"{self._max_seconds + 1:g}", "-ac", "1", "-ar", str(SAMPLES_PER_SECOND)),
             *("-c:a", "pcm_s16le", "-f", "wav", f"file:{sound.name}"),
         ]
-        memory, size = share.memory(MAX_MEMORY_BYTES), int((self._max_seconds + 2) * SAMPLES_PER_SECOND * 2)
-        finished = await run_program(
-            arguments,
-            folder=folder,
+        size = int((self._max_seconds + 2) * SAMPLES_PER_SECOND * 2)
+        limits = Limits(
             timeout_seconds=DECODE_SECONDS,
-            max_file_bytes=size + 4096,
-            max_memory=memory,
-            max_disk=share.disk(self._max_input_bytes + size),
+            file_bytes=size + 4096 + MAX_PACKETS_BYTES,
+            memory=share.memory(MAX_MEMORY_BYTES),
+            disk=share.disk(self._max_input_bytes + size + MAX_PACKETS_BYTES),
         )
-        if finished.returncode > 0 and out_of_memory(finished.stderr):
-            raise too_much_memory(memory)
-        if finished.returncode != 0:
-            raise ExecutorError(INVALID_PAYLOAD, "audio_url: no sound that can be decoded")
+        return (await read_source(arguments, source, limits=limits)).warnings
 
     async def _transcribe(self, payload: SpeechPayload, model: str, sound: Path) -> Any:
         translates = payload.task == "translate"
@@ -169,7 +172,25 @@ class SpeechExecutor:
             )
 
 
-def parse_transcript(answer: Any, asked: str, seconds: float | None = None) -> Transcript:
+def check_heard(answer: Any, seconds: float) -> None:
+    """Raise ExecutorError if an engine says that it heard less than the recording's length.
+
+    Engines round to seconds or to windows, so small differences are none; not all of them say a length.
+    """
+    heard = answer.get("duration") if isinstance(answer, dict) else None
+    try:
+        length = float(heard) if isinstance(heard, int | float | str) else 0.0
+    except ValueError:
+        return
+    if 0 < length < seconds - max(UNHEARD_SECONDS, UNHEARD_PART * seconds):
+        raise ExecutorError(
+            EXECUTOR_FAILED, f"the engine heard {length:.2f} s of {seconds:.2f} s", retryable=True
+        )
+
+
+def parse_transcript(
+    answer: Any, asked: str, seconds: float | None = None, warnings: Sequence[str] = ()
+) -> Transcript:
     """The transcript in an engine's answer, of so long a recording. Raises ExecutorError if it has no text.
 
     If not all segments have their times, one segment over the whole length has the text: so no subtitle is
@@ -190,7 +211,13 @@ def parse_transcript(answer: Any, asked: str, seconds: float | None = None) -> T
     timed = len(segments) == len(found_segments) and any(segment.text for segment in segments)
     if text and not timed and length is not None:
         segments = [TranscriptSegment(start=0.0, end=length, text=text)]
-    return Transcript(text=text, language=language, duration_seconds=length, segments=segments)
+    return Transcript(
+        text=text,
+        language=language,
+        duration_seconds=length,
+        segments=segments,
+        warnings=list(warnings) or None,
+    )
 
 
 async def _document(work: Work, result: Transcript) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from coordinator.services.base import (
     Payload,
     Result,
     ResultPart,
+    Warnings,
     Whole,
     vram_by_model,
 )
@@ -116,6 +117,8 @@ class Transcript(Result):
     """Where each part of the text is. An engine without times gives one segment over the whole length."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=1)] | None = None
     """The whole result as a JSON file, if its segments are too large for a message; they are empty then."""
+    warnings: Warnings | None = None
+    """About the source: small faults, and lengths that its format can't prove."""
 
 
 SERVICE: Final = KnownService("speech_recognition", TypeAdapter(SpeechPayload), Transcript)

@@ -19,7 +19,6 @@ from coordinator.miner.executors.audio.arguments import (
 )
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
-    EXECUTOR_KILLED,
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
@@ -32,8 +31,9 @@ from coordinator.miner.executors.base import (
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.limits import Share
-from coordinator.miner.executors.process import run_program
-from coordinator.miner.executors.usage import out_of_memory, too_much_memory
+from coordinator.miner.executors.media.log import Log
+from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
+from coordinator.miner.executors.media.run import NO_BANNER, Limits, read_source, run_ffmpeg
 from coordinator.services.audio_processing import SERVICE, AudioPayload, ProcessedAudio
 
 TIMEOUT_SECONDS: Final = 900.0
@@ -44,9 +44,7 @@ MAX_SECONDS: Final = 3 * 3600
 MAX_STAGE_BYTES: Final = 8 * 2**30
 MAX_MEMORY_BYTES: Final = 2 * 2**30
 MAX_DISK_BYTES: Final = MAX_INPUT_BYTES + 2 * MAX_STAGE_BYTES
-_RATE: Final = re.compile(r", (\d{3,6}) Hz")
-_LOUDNESS: Final = re.compile(r"^ +I: +(-?[0-9.]+|-inf|nan) LUFS", re.MULTILINE)
-_WRITTEN: Final = re.compile(r"out_time_us=(\d+)")
+_LOUDNESS: Final = re.compile(r"^ +I: +(-?[0-9.]+|-inf|nan) LUFS")
 
 
 class AudioExecutor:
@@ -76,7 +74,8 @@ class AudioExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is ProcessedAudio, without a loudness if it is silent.
 
-        Raises ExecutorError: INVALID_PAYLOAD (also a file without sound), UNSUPPORTED (`separate`),
+        Raises ExecutorError: INVALID_PAYLOAD (also a file that is cut, damaged or without sound, and
+        operations that leave no sound), UNSUPPORTED (`separate`),
         INPUT_TOO_LARGE, RESOURCE_LIMIT, EXECUTOR_TIMEOUT, EXECUTOR_FAILED, EXECUTOR_KILLED,
         OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
         """
@@ -109,6 +108,7 @@ class AudioExecutor:
             outputs=[output],
             duration_seconds=round(made.seconds, 3),
             loudness_lufs=made.loudness if made.loudness > SILENCE_LUFS else None,
+            warnings=stages.warnings or None,
         )
         wall_ms = round((time.monotonic() - started) * 1000)
         return Outcome(result.document(), {"wall_ms": wall_ms, "output_bytes": output["size"]})
@@ -125,9 +125,11 @@ class _Stages:
         self._current = folder / "stage-0.w64"
         self._number = 0
         self._rate = 0
+        self.warnings: list[str] = []
+        """About the client's file."""
 
     async def decode(self, source: Path) -> Sound:
-        """Decode the client's file to samples. Raises INVALID_PAYLOAD if it has no sound."""
+        """Decode the client's file to samples. Raises INVALID_PAYLOAD if it is not whole, or has no sound."""
         arguments = [
             *safe_input(self._share.processors),
             "-i",
@@ -138,7 +140,7 @@ class _Stages:
             "-sn",
             "-dn",
         ]
-        sound = await self._run([*arguments, *self._samples([])], self._current, untrusted=True)
+        sound = await self._run([*arguments, *self._samples([])], self._current, source=source)
         if sound.seconds > self._max_seconds:
             raise ExecutorError(INPUT_TOO_LARGE, f"the sound is longer than {self._max_seconds:g} s")
         return sound
@@ -165,7 +167,10 @@ class _Stages:
         if payload.channels is not None:
             options += ["-ac", str(payload.channels)]
         arguments = ["-i", f"file:{self._current.name}", *self._limited(filters), *options, "-f", muxer]
-        return await self._run([*arguments, f"file:{target.name}"], target)
+        sound = await self._run([*arguments, f"file:{target.name}"], target)
+        made = await measure(self._program(), target, limits=self._limits())
+        made.check({"audio"}, (sound.seconds - ENCODER_SECONDS, sound.seconds + ENCODER_SECONDS))
+        return Sound(made.seconds, sound.sample_rate, sound.loudness)
 
     def _samples(self, filters: list[str]) -> list[str]:
         target = f"file:{self._current.name}"
@@ -176,46 +181,65 @@ class _Stages:
         chain = ",".join([*filters, "ebur128=framelog=quiet"])
         return ["-af", chain, "-t", f"{self._max_seconds + 1:g}"]
 
-    async def _run(self, arguments: list[str], target: Path, *, untrusted: bool = False) -> Sound:
+    async def _run(self, arguments: list[str], target: Path, *, source: Path | None = None) -> Sound:
+        """Run a stage; `source` is the client's file, if the stage reads that."""
+        loudness = _Loudness()
+        command = [self._program(), *NO_BANNER, *arguments]
+        if source is not None:
+            reading = await read_source(
+                command,
+                source,
+                limits=self._limits(),
+                on_stderr=loudness.line,
+            )
+            log = reading.log
+            self.warnings = reading.warnings
+        else:
+            log = await run_ffmpeg(
+                command,
+                folder=self._folder,
+                limits=self._limits(),
+                on_stderr=loudness.line,
+            )
+        size = await asyncio.to_thread(lambda: target.stat().st_size if target.exists() else 0)
+        seconds = log.seconds_of_sound
+        if not size or not seconds:
+            if source is None:
+                raise ExecutorError(INVALID_PAYLOAD, "operations: they leave no sound of this recording")
+            raise ExecutorError(EXECUTOR_FAILED, "ffmpeg made no output")
+        if source is None and seconds > self._max_seconds:
+            raise ExecutorError(OUTPUT_TOO_LARGE, f"the sound becomes longer than {self._max_seconds:g} s")
+        self._rate = _rate_of(log) or self._rate
+        return Sound(seconds, self._rate, max(loudness.value, SILENCE_LUFS))
+
+    def _program(self) -> str:
         program = find_ffmpeg()
         if program is None:
             raise ExecutorError(UNSUPPORTED, "ffmpeg is no longer installed", retryable=True)
-        written: list[str] = []
-        memory = self._share.memory(MAX_MEMORY_BYTES)
-        finished = await run_program(
-            [program, "-hide_banner", "-nostdin", "-y", "-nostats", "-progress", "pipe:1", *arguments],
-            folder=self._folder,
+        return program
+
+    def _limits(self) -> Limits:
+        return Limits(
             timeout_seconds=self._timeout_seconds,
-            max_file_bytes=MAX_STAGE_BYTES,
-            max_memory=memory,
-            max_disk=self._share.disk(MAX_DISK_BYTES),
-            on_stdout=written.append,
+            file_bytes=MAX_STAGE_BYTES,
+            memory=self._share.memory(MAX_MEMORY_BYTES),
+            disk=self._share.disk(MAX_DISK_BYTES),
         )
-        if finished.returncode < 0:
-            raise ExecutorError(
-                EXECUTOR_KILLED, f"ffmpeg was ended by signal {-finished.returncode}", retryable=True
-            )
-        if finished.returncode > 0 and out_of_memory(finished.stderr):
-            raise too_much_memory(memory)
-        size = await asyncio.to_thread(lambda: target.stat().st_size if target.exists() else 0)
-        times = [int(found[1]) for line in written if (found := _WRITTEN.search(line))]
-        if finished.returncode > 0 or not size or not times or not times[-1]:
-            if untrusted:
-                raise ExecutorError(INVALID_PAYLOAD, "input_url: no sound that can be decoded")
-            raise ExecutorError(EXECUTOR_FAILED, "the operations left no sound, or ffmpeg failed")
-        if not untrusted and times[-1] > self._max_seconds * 1e6:
-            raise ExecutorError(OUTPUT_TOO_LARGE, f"the sound becomes longer than {self._max_seconds:g} s")
-        self._rate = rate_in(finished.stderr) or self._rate
-        loudness = _LOUDNESS.findall(finished.stderr)
-        measured = float(loudness[-1]) if loudness else SILENCE_LUFS
-        return Sound(times[-1] / 1e6, self._rate, measured if measured > SILENCE_LUFS else SILENCE_LUFS)
 
 
-def rate_in(messages: str) -> int | None:
-    """The samples per second of the first sound in ffmpeg's messages, which repeat the tags of its file."""
-    for line in messages.splitlines():
-        stream, found, sound = line.partition(" Audio: ")
-        if found and stream.startswith("  Stream #0:"):
-            rate = _RATE.search(sound)
-            return int(rate[1]) if rate else None
-    return None
+class _Loudness:
+    """The last loudness in LUFS that ffmpeg has measured."""
+
+    def __init__(self) -> None:
+        self.value = SILENCE_LUFS
+
+    def line(self, line: str) -> None:
+        """Read a line of stderr."""
+        if (found := _LOUDNESS.match(line)) and found[1] not in ("nan", "-inf"):
+            self.value = float(found[1])
+
+
+def _rate_of(log: Log) -> int | None:
+    """The samples per second of the first sound that a stage read."""
+    rates = (stream.sample_rate for stream in log.streams.values() if stream.kind == "audio")
+    return next(rates, None)

@@ -11,8 +11,8 @@ from typing import Final
 
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
-    EXECUTOR_KILLED,
     INPUT_TOO_LARGE,
+    INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
@@ -22,17 +22,24 @@ from coordinator.miner.executors.base import (
 )
 from coordinator.miner.executors.ffmpeg.arguments import (
     ENCODERS,
-    MAX_PIXELS,
     MAX_SECONDS,
-    MAX_VIDEO_PIXELS,
     MEDIA_TYPES,
     build_arguments,
     codecs_of,
 )
-from coordinator.miner.executors.limits import Bound
-from coordinator.miner.executors.process import Finished, run_program
-from coordinator.miner.executors.usage import out_of_memory, too_much_memory
-from coordinator.services.video_transcoding import SERVICE, TranscodedMedia
+from coordinator.miner.executors.media.log import Log
+from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
+from coordinator.miner.executors.media.run import Limits, Reading, read_source, run_ffmpeg
+from coordinator.miner.executors.media.source import LOST_SECONDS
+from coordinator.miner.executors.process import run_program
+from coordinator.services.video_transcoding import (
+    SERVICE,
+    ExtractAudio,
+    Thumbnail,
+    TranscodedMedia,
+    TranscodeGif,
+    VideoPayload,
+)
 
 TIMEOUT_SECONDS: Final = 600.0
 CHECK_TIMEOUT_SECONDS: Final = 30.0
@@ -46,8 +53,8 @@ _SLACK_BYTES: Final = 16 * 2**20
 """ffmpeg's own size limit acts a little late; the operating system's is this much higher, and strict."""
 _NEEDED: Final = ("h264", "aac")
 """Without these the service's default job would fail."""
-_TOO_MANY_PIXELS: Final = "exceeds specified max pixel count"
-_DURATION: Final = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+LENGTH_PART: Final = 0.01
+"""An output may differ from its source by this part of its length: rates are rounded."""
 _ENCODER_LINE: Final = re.compile(r"^ [VAS][F.][S.][X.][B.][D.] (\S+)", re.MULTILINE)
 
 
@@ -101,10 +108,11 @@ class FfmpegExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is TranscodedMedia.
 
-        Raises ExecutorError: INVALID_PAYLOAD, INPUT_TOO_LARGE (also for frames of too many pixels),
-        UNSUPPORTED (this ffmpeg lacks the encoder), EXECUTOR_TIMEOUT, EXECUTOR_FAILED (ffmpeg could not do
-        it: another attempt will not help), EXECUTOR_KILLED (killed from outside), RESOURCE_LIMIT,
-        OUTPUT_TOO_LARGE, and the errors of downloads and uploads.
+        Raises ExecutorError: INVALID_PAYLOAD (also for a source that is no media file, is cut or damaged, or
+        lacks what is wanted of it), INPUT_TOO_LARGE (also for frames of too many pixels), UNSUPPORTED (this
+        ffmpeg lacks the encoder), EXECUTOR_TIMEOUT, EXECUTOR_FAILED (ffmpeg could not do it: another attempt
+        will not help), EXECUTOR_KILLED, RESOURCE_LIMIT, OUTPUT_TOO_LARGE, and the errors of downloads and
+        uploads.
         """
         # 1. Read the payload, and check that this machine can run it.
         payload = payload_of(SERVICE, work)
@@ -120,7 +128,7 @@ class FfmpegExecutor:
         await work.blobs.download(payload.input_url, source, max_bytes=self._max_input_bytes)
         work.progress(0.0, "running")
 
-        # 3. Run ffmpeg.
+        # 3. Run ffmpeg. A thumbnail needs no more of the source than its frame.
         started = time.monotonic()
         watch = _FfmpegProgress(work.progress)
         arguments = build_arguments(
@@ -132,58 +140,90 @@ class FfmpegExecutor:
             max_output_bytes=self._max_output_bytes,
             threads=work.share.processors,
         )
-        memory = work.share.memory(memory_of(source.stat().st_size))
-        finished = await run_program(
-            arguments,
-            folder=work.folder,
+        limits = Limits(
             timeout_seconds=self._timeout_seconds,
-            max_file_bytes=self._max_output_bytes + _SLACK_BYTES,
-            max_memory=memory,
-            max_disk=work.share.disk(self._max_input_bytes + self._max_output_bytes + _SLACK_BYTES),
-            # A GPU's driver reserves memory that nobody uses.
-            limits_data=not any(argument.endswith("_nvenc") for argument in arguments),
-            on_stdout=watch.progress_line,
-            on_stderr=watch.log_line,
+            file_bytes=self._max_output_bytes + _SLACK_BYTES,
+            memory=work.share.memory(memory_of(source.stat().st_size)),
+            disk=work.share.disk(self._max_input_bytes + self._max_output_bytes + _SLACK_BYTES),
+            of_data=not any(argument.endswith("_nvenc") for argument in arguments),
         )
-        seconds = time.monotonic() - started
+        reading: Reading | None = None
+        if isinstance(payload, Thumbnail):
+            await self._take_frame(arguments, payload, work.folder, limits)
+        else:
+            reading = await read_source(
+                arguments, source, limits=limits, on_stdout=watch.progress_line, on_stderr=watch.log_line
+            )
 
-        # 4. Store the output.
+        # 4. Check the output, and store it.
         size = await asyncio.to_thread(_size, target)
-        self._check_finished(finished, size, memory)
-        if watch.done_us > MAX_SECONDS * 1_000_000:
+        if size is None or size > self._max_output_bytes:
+            raise _missing_output() if size is None else self._too_large()
+        made = await measure(self._program, target, limits=limits)
+        if made.seconds > MAX_SECONDS:
             raise ExecutorError(OUTPUT_TOO_LARGE, f"the output becomes longer than {MAX_SECONDS} s")
+        made.check(kinds_of(payload, reading), reading and lengths_of(payload, reading))
+        seconds = time.monotonic() - started
         output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
-        timed = payload.operation != "thumbnail" and watch.done_us
         result = TranscodedMedia(
             outputs=[output],
             output_format=payload.output_format,
-            duration_seconds=f"{watch.done_us / 1e6:.3f}" if timed else None,
+            duration_seconds=f"{made.seconds:.3f}" if reading else None,
+            warnings=(reading.warnings or None) if reading else None,
         )
-        return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size or 0})
+        return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size})
 
-    def _check_finished(self, finished: Finished, size: int | None, memory: Bound) -> None:
-        """Raise ExecutorError unless the run succeeded."""
-        if size is not None and size > self._max_output_bytes:
-            raise ExecutorError(
-                OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
-            )
-        if finished.returncode < 0:
-            raise ExecutorError(
-                EXECUTOR_KILLED, f"signal {-finished.returncode} ended ffmpeg", retryable=True
-            )
-        if finished.returncode > 0 and out_of_memory(finished.stderr):
-            raise too_much_memory(memory)
-        if finished.returncode > 0 and _TOO_MANY_PIXELS in finished.stderr:
-            raise ExecutorError(
-                INPUT_TOO_LARGE,
-                f"input_url: frames of more than {MAX_VIDEO_PIXELS} pixels, or {MAX_PIXELS} for a thumbnail",
-            )
-        if finished.returncode > 0:
-            raise ExecutorError(EXECUTOR_FAILED, _last_line(finished.stderr))
-        if not size:
-            raise ExecutorError(
-                EXECUTOR_FAILED, "ffmpeg made no output; does the input have this stream and time?"
-            )
+    async def _take_frame(
+        self, arguments: list[str], payload: Thumbnail, folder: Path, limits: Limits
+    ) -> None:
+        """Take a thumbnail. Raises INVALID_PAYLOAD if the video has no frame at its moment."""
+        log = Log()
+        problem: ExecutorError | None = None
+        try:
+            await run_ffmpeg(arguments, folder=folder, limits=limits, on_stderr=log.line)
+        except ExecutorError as error:
+            problem = error
+        if log.has_no_frames and (problem is None or problem.code in (EXECUTOR_FAILED, INVALID_PAYLOAD)):
+            # Without a frame, encoders complain about anything.
+            told = f"at_seconds: the source has no picture at {payload.at_seconds:g} s"
+            if log.duration is not None:
+                told += f"; its header says {log.duration:.2f} s"
+            raise ExecutorError(INVALID_PAYLOAD, told)
+        if problem is not None:
+            raise problem
+
+    def _too_large(self) -> ExecutorError:
+        return ExecutorError(
+            OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
+        )
+
+
+def kinds_of(payload: VideoPayload, reading: Reading | None) -> set[str]:
+    """The kinds of content that the output must have."""
+    if isinstance(payload, ExtractAudio):
+        return {"audio"}
+    found = {"video"}
+    if reading is not None and not isinstance(payload, TranscodeGif):
+        found |= {track.kind for track in reading.decoded() if track.kind == "audio"}
+    return found
+
+
+def lengths_of(payload: VideoPayload, reading: Reading) -> tuple[float, float]:
+    """The least and the greatest length of the output in seconds, by the tracks that went into it.
+
+    The last frame of a video lasts as long as the others, at the output's rate; gaps in the sound may close.
+    """
+    tracks = reading.decoded()
+    begin = min((track.start or 0.0 for track in tracks), default=0.0)
+    length = max((track.end for track in tracks), default=0.0) - begin
+    gaps = sum(gap.end - gap.start for track in tracks for gap in track.gaps if track.kind == "audio")
+    rate = getattr(payload, "fps", None) or min(
+        (stream.frames for stream in reading.log.streams.values() if stream.frames), default=1.0
+    )
+    slack = ENCODER_SECONDS + LOST_SECONDS + LENGTH_PART * length
+    if not isinstance(payload, ExtractAudio):
+        slack += 2 / rate
+    return max(0.0, length - gaps - slack), length + slack
 
 
 def memory_of(size: int) -> int:
@@ -192,28 +232,23 @@ def memory_of(size: int) -> int:
 
 
 class _FfmpegProgress:
-    """Reads ffmpeg's progress. Durations are in microseconds; 0 while unknown."""
+    """Reports ffmpeg's progress."""
 
     def __init__(self, progress: Callable[[float, str], None]) -> None:
         self._progress = progress
-        self._total_us = 0.0
-        self.done_us = 0
+        self._log = Log()
 
     def log_line(self, line: str) -> None:
         """Read a line of stderr: the input's duration is in one of the first lines."""
-        if not self._total_us and (match := _DURATION.match(line)):
-            hours, minutes, seconds = match.groups()
-            self._total_us = (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1e6
+        if not self._log.duration:
+            self._log.line(line)
 
     def progress_line(self, line: str) -> None:
         """Read a line of `-progress`: `out_time_us=…` comes about twice a second."""
         name, _, value = line.partition("=")
-        if name != "out_time_us" or not value.strip().isdigit():
-            return
-        self.done_us = int(value)
-        if self._total_us:
+        if name == "out_time_us" and value.strip().isdigit() and self._log.duration:
             # Never 1 before the output is stored.
-            self._progress(min(self.done_us / self._total_us, 0.99), "running")
+            self._progress(min(int(value) / 1e6 / self._log.duration, 0.99), "running")
 
 
 def find_ffmpeg() -> str | None:
@@ -258,8 +293,5 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _last_line(stderr: str) -> str:
-    """ffmpeg's error message; file names in it are ours and relative."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower() or "invalid" in line.lower()]
-    return ((errors or lines or ["ffmpeg failed without a message"])[-1])[:300]
+def _missing_output() -> ExecutorError:
+    return ExecutorError(EXECUTOR_FAILED, "ffmpeg made no output")
