@@ -100,8 +100,8 @@ class SpeechExecutor:
     async def run(self, work: Work) -> Outcome:
         """The result is a Transcript, with segments if the engine gives them.
 
-        Raises ExecutorError: INVALID_PAYLOAD (also for a file that is cut, damaged or without sound, or too long
-        a sound), UNSUPPORTED, ENGINE_UNAVAILABLE, EXECUTOR_FAILED (also if the engine heard less than there
+        Raises ExecutorError: INVALID_PAYLOAD (also for a file that is cut, damaged or without sound, and for
+        too long a sound), UNSUPPORTED, ENGINE_UNAVAILABLE, EXECUTOR_FAILED (also if the engine heard less than there
         is), and the errors of downloads.
         """
         payload = payload_of(SERVICE, work)

@@ -11,7 +11,6 @@ from typing import Final
 
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
-    INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
@@ -162,7 +161,7 @@ class FfmpegExecutor:
         made = await measure(self._program, target, limits=limits)
         if made.seconds > MAX_SECONDS:
             raise ExecutorError(OUTPUT_TOO_LARGE, f"the output becomes longer than {MAX_SECONDS} s")
-        made.check(kinds_of(payload, reading), reading and lengths_of(payload, reading))
+        made.check(kinds_of(payload, reading), lengths_of(payload, reading) if reading else None)
         seconds = time.monotonic() - started
         output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
         result = TranscodedMedia(

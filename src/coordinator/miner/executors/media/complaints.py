@@ -31,6 +31,7 @@ _GENERIC: Final = re.compile(
     r"|Error parsing options|Nothing was written|Could not open encoder|Error while opening encoder"
     r"|Conversion failed|Error (closing|writing trailer)|Failed to set value|Error submitting a packet"
     r"|maybe incorrect parameters|Cannot determine format of input|Error processing packet"
+    r"|Error submitting packet to decoder|Decoding error|corrupt decoded frame|Decode error rate"
 )
 _ADDRESS: Final = re.compile(r" @ 0x[0-9a-f]+|\b0x[0-9a-f]{6,}\b")
 _PATH: Final = re.compile(r"(file:)?(/[\w.+-]+){2,}|file:[\w.+-]+")
@@ -42,7 +43,7 @@ _UNREADABLE: Final = re.compile(r"Invalid data found when processing input|could
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A cause of failures: `pattern` finds it in ffmpeg's words, and `detail` may name the pattern's groups."""
+    """A cause of failures: `pattern` finds it in ffmpeg's words, `detail` may name its groups."""
 
     pattern: re.Pattern[str]
     code: str
@@ -145,10 +146,15 @@ def nothing_decoded(log: Log) -> ExecutorError:
 def telling_line(complaints: Iterable[Complaint], *, otherwise: str = "ffmpeg gave no reason") -> str:
     """The first error that says something, as text for clients."""
     errors = [complaint for complaint in complaints if complaint.is_error]
-    telling = [complaint for complaint in errors if not _GENERIC.search(complaint.text)]
+    telling = [complaint for complaint in errors if says_something(complaint)]
     for complaint in telling or errors:
         return clean(complaint.text)
     return otherwise
+
+
+def says_something(complaint: Complaint) -> bool:
+    """Whether a complaint is more than "something failed"."""
+    return not _GENERIC.search(complaint.text)
 
 
 def clean(text: str) -> str:

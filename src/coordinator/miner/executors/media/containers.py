@@ -207,7 +207,7 @@ def _transport(file: BinaryIO, size: int) -> Container:
 
 # --- Ogg ----------------------------------------------------------------------------------------------------
 def _ogg(file: BinaryIO, size: int) -> Container:
-    """A page that ends behind the file, or too early; only the last page of all may say that it is the last."""
+    """Whether the last page is complete, and says that it is the last."""
     first = max(0, size - 2 * _MAX_OGG_PAGE)
     tail = _read(file, first, size - first)
     page = tail.rfind(b"OggS")

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 LOG_LEVEL: Final = ("-loglevel", "+level+verbose", "-nostats")
 MAX_COMPLAINTS: Final = 500
-"""Kept of the first complaints, and as many of the last: a broken file may cause one for each of its frames."""
+"""Kept of the first complaints, and as many of the last: a broken file may cause one for each frame."""
 _LINE: Final = re.compile(r"^((?:\[[^\]]* @ 0x[0-9a-f]+\] )*)\[(\w+)\] (.*)$")
 _CONTEXT: Final = re.compile(r"\[([^\]]*) @ 0x[0-9a-f]+\]")
 _LEVELS: Final = ("warning", "error", "fatal", "panic")

@@ -50,7 +50,7 @@ class Output:
 
 
 async def measure(program: str, path: Path, *, limits: Limits) -> Output:
-    """Read an output: its sound is decoded, as only that tells its length to the sample; pictures are counted.
+    """Read an output. Its sound is decoded, as only that tells its length to the sample.
 
     Raises ExecutorError: EXECUTOR_FAILED if it can't be opened, and the errors of limits.
     """

@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A source that was read to its end and found whole: its tracks by number, and warnings for the result."""
+    """A source that was read to its end and is whole: its tracks by number, and warnings for the result."""
 
     log: Log
     tracks: dict[int, Track]

@@ -1,21 +1,22 @@
 """The verdict on a source: whether all that its header promises was there and could be decoded.
 
-A result from half a source looks like a success, is paid, and makes clients delete originals. So a source that
-is cut or has holes is refused, with the seconds reached and promised. What its format can't tell, and small
-faults, are warnings in the result.
+A result from half a source looks like a success, is paid, and makes clients delete originals. So a source
+that is cut or has holes is refused, with the seconds reached and promised. What its format can't tell, and
+small faults, are warnings in the result.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
-from coordinator.miner.executors.media.complaints import clean, nothing_decoded, telling_line
+from coordinator.miner.executors.media.complaints import clean, nothing_decoded, says_something
 from coordinator.miner.executors.media.containers import Container
-from coordinator.miner.executors.media.log import Complaint, Log
-from coordinator.miner.executors.media.packets import Track
+from coordinator.miner.executors.media.log import Complaint, Log, Stream
+from coordinator.miner.executors.media.packets import Gap, Track
 
 MAX_WARNINGS: Final = 20
 WARNING_CHARACTERS: Final = 300
@@ -36,13 +37,20 @@ _PROMISE_NOTHING: Final = ("ogg", "mpegts", "mpeg", "avi", "asf")
 _RECORDINGS: Final = ("mpegts", "mpeg", "h264", "hevc", "mpegvideo", "dv", "mp3", "aac", "ac3", "eac3")
 """Formats that begin and end anywhere, so that a fault at either end is no sign of a cut."""
 _PICTURES: Final = re.compile(r"_pipe\b|^gif$|^apng$|^image2$")
-_CUT: Final = re.compile(
-    r"partial file|File ended prematurely|filesize and duration do not match|Truncat|truncated|Packet corrupt"
-    r"|Error during demuxing"
-)
+_CORRUPT: Final = "Packet corrupt"
+_CUT: Final = {
+    "partial file": "the file ends inside of it",
+    "File ended prematurely": "the file ends inside of a block",
+    "filesize and duration do not match": "the file is smaller than its header says",
+    "runcat": "a packet is cut",
+    _CORRUPT: "its last packet is incomplete",
+    "Error during demuxing": "the rest can't be read",
+}
+"""ffmpeg's words for a file that ends too early, and ours."""
+_STREAMED: Final = ("mpegts", "mpeg")
+"""They call any packet corrupt behind which one is missing."""
 _NO_SIGN_OF_A_CUT: Final = ("wav", "w64")
 """They call the last packet of a stream from a pipe corrupt; their header says more."""
-_DEMUXER: Final = re.compile(r"^in#0")
 _WRITING: Final = re.compile(r"^(out#|[vasd]ost#|[vaf]+#|null|framecrc|graph|auto_)|enc:")
 _HARMLESS: Final = re.compile(
     r"non monotonically increasing|Guessed Channel Layout|Timestamps are unset|co located POCs unavailable"
@@ -54,53 +62,47 @@ def judge(log: Log, tracks: Mapping[int, Track], container: Container) -> list[s
 
     Raises ExecutorError: INVALID_PAYLOAD, not retryable, if the source is cut, damaged or empty.
     """
-    wanted = {number: counts for number, counts in log.read.items() if counts.frames or counts.errors}
-    if not any(counts.frames for counts in wanted.values()):
+    wanted = [number for number, counts in log.read.items() if counts.frames or counts.errors]
+    if not any(log.read[number].frames for number in wanted):
         raise nothing_decoded(log)
+    name = _first_format(log)
+    faults = _faults(log, wanted)
     reached = max((track.end for track in tracks.values()), default=0.0)
     promised = promised_seconds(log, container)
+    warnings: list[str] = []
 
     # 1. Cut: the container or ffmpeg says so, or the header promises more than there was.
-    reason = container.cut or _sign_of_a_cut(log)
-    if reason:
+    if reason := container.cut or _sign_of_a_cut(log):
         ends = min((tracks[number].end for number in wanted if number in tracks), default=reached)
         raise _cut(reached, promised, ends, reason)
-    faults = _faults(log)
     if promised is not None and promised - reached > _tolerance(promised):
-        # An AVI's header may promise frames of no length: without a fault they are believed.
-        if faults or _first_format(log) != "avi":
-            raise _cut(reached, promised, reached, faults[0] if faults else "")
+        # An AVI may promise frames that it leaves out: without a fault that is no damage.
+        if faults or name != "avi":
+            raise _cut(reached, promised, reached, _words(faults))
+        warnings.append(f"the header promises {promised:.2f} s, and {reached:.2f} s were there")
 
     # 2. Holes: packets that can't be decoded, and jumps in time.
-    warnings = []
+    if faults and _PICTURES.search(name):
+        raise ExecutorError(INVALID_PAYLOAD, f"the source is damaged: {_words(faults)}")
     for number in wanted:
-        lost, errors = _lost(log, tracks.get(number, Track()), number, has_faults=bool(faults))
-        packets = max(1, log.read[number].packets)
-        kind = "sound" if tracks.get(number, Track()).kind == "audio" else "video"
-        if _is_too_much(log, lost, errors / packets, errors, reached):
+        loss = _loss(log, tracks.get(number, Track()), number, faults)
+        if loss.is_too_much(of_recording=name in _RECORDINGS):
             raise ExecutorError(
                 INVALID_PAYLOAD,
-                f"the source is damaged: about {lost:.2f} s of its {kind} of {reached:.2f} s can't be decoded"
-                f"{_because(faults)}",
+                f"the source is damaged: about {loss.seconds:.2f} s of its {loss.kind} of "
+                f"{loss.length:.2f} s can't be decoded: {loss.reason}",
             )
-        if lost > 0 and faults:
-            warnings.append(f"about {lost:.2f} s of the source's {kind} could not be decoded{_because(faults)}")
+        warnings += loss.warnings()
     if faults and not warnings:
-        warnings.append(f"the source has faults: {faults[0]}")
-    if faults and _PICTURES.search(_first_format(log)):
-        raise ExecutorError(INVALID_PAYLOAD, f"the source is damaged{_because(faults)}")
+        warnings.append(f"the source has faults: {_words(faults)}")
 
     # 3. What can't be told.
-    for number in wanted:
-        track = tracks.get(number, Track())
-        if track.kind == "audio" and not faults:
-            warnings += [f"the source has no sound from {gap.start:.2f} to {gap.end:.2f} s" for gap in track.gaps]
     if container.remark:
         warnings.append(container.remark)
-    if promised is None and not container.is_whole and not _PICTURES.search(_first_format(log)):
+    if promised is None and not container.is_whole and not _PICTURES.search(name):
         warnings.append(
-            f"{_first_format(log)} does not say here how long the source should be: {reached:.2f} s were read, "
-            "and whether more is missing can't be told"
+            f"{name} does not say here how long the source should be: {reached:.2f} s were read, and whether "
+            "more is missing can't be told"
         )
     return [warning[:WARNING_CHARACTERS] for warning in warnings[:MAX_WARNINGS]]
 
@@ -125,10 +127,14 @@ def _tolerance(promised: float) -> float:
 def _sign_of_a_cut(log: Log) -> str:
     name = _first_format(log)
     for complaint in log.complaints:
-        if _DEMUXER.match(complaint.context) and (found := _CUT.search(complaint.text)):
-            if found[0] == "Packet corrupt" and (name in _NO_SIGN_OF_A_CUT or name in ("mpegts", "mpeg")):
+        if not _is_demuxers(log, complaint):
+            continue
+        for words, reason in _CUT.items():
+            if words not in complaint.text:
                 continue
-            return "its last packet is incomplete" if found[0] == "Packet corrupt" else clean(complaint.text)
+            if words == _CORRUPT and name in (*_NO_SIGN_OF_A_CUT, *_STREAMED):
+                continue
+            return reason
     return ""
 
 
@@ -137,51 +143,90 @@ def _cut(reached: float, promised: float | None, ends: float, reason: str) -> Ex
     if promised is None:
         detail = f"the source ends too early, after {reached:.2f} s{because}"
     elif reached < promised - 0.005:
-        detail = f"the source ends after {reached:.2f} s of the {promised:.2f} s that its header promises{because}"
+        told = f"{reached:.2f} s of the {promised:.2f} s that its header promises"
+        detail = f"the source ends after {told}{because}"
     else:
         detail = f"the source is incomplete: a stream ends after {ends:.2f} s of {promised:.2f} s{because}"
     return ExecutorError(INVALID_PAYLOAD, f"{detail}; send the whole file")
 
 
-def _faults(log: Log) -> list[str]:
-    """Complaints about the source's content."""
-    name = _first_format(log)
-    return [
-        clean(complaint.text)
+def _faults(log: Log, wanted: Collection[int]) -> list[Complaint]:
+    """Complaints about what was wanted of the source, the most telling ones first."""
+    codecs = {stream.codec for number, stream in log.streams.items() if number in wanted}
+    others = {stream.codec for number, stream in log.streams.items() if number not in wanted} - codecs
+    doubtful = "corrupt" if _first_format(log) in _NO_SIGN_OF_A_CUT else None
+    found = [
+        complaint
         for complaint in log.complaints
-        if _is_fault(complaint) and not (name in _NO_SIGN_OF_A_CUT and "corrupt" in complaint.text)
+        if (complaint.is_error or "orrupt" in complaint.text)
+        and not _WRITING.search(complaint.context)
+        and not _HARMLESS.search(complaint.text)
+        and not (doubtful and doubtful in complaint.text)
+        and _part(complaint) not in others
     ]
+    return sorted(found, key=lambda complaint: not says_something(complaint))
 
 
-def _is_fault(complaint: Complaint) -> bool:
-    if _WRITING.search(complaint.context) or _HARMLESS.search(complaint.text):
-        return False
-    return complaint.is_error or "orrupt" in complaint.text
+def _part(complaint: Complaint) -> str:
+    """The decoder or demuxer that complains."""
+    return complaint.context.rpartition(" ")[2].rpartition(":")[2]
 
 
-def _lost(log: Log, track: Track, number: int, *, has_faults: bool) -> tuple[float, int]:
-    """The seconds of a stream that are missing in the output, roughly, and its packets with errors."""
-    counts = log.read[number]
+def _is_demuxers(log: Log, complaint: Complaint) -> bool:
+    return complaint.context.startswith("in#0") or complaint.context == log.format
+
+
+def _words(faults: Sequence[Complaint]) -> str:
+    return clean(faults[0].text) if faults else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """The part of a stream that was read and is not in the output, roughly."""
+
+    kind: str
+    length: float
+    seconds: float
+    part: float
+    errors: int
+    gaps: Sequence[Gap]
+    unexplained: float
+    reason: str
+
+    def is_too_much(self, *, of_recording: bool) -> bool:
+        if of_recording:
+            return self.seconds > max(LOST_SECONDS, LOST_PART_OF_RECORDING * self.length)
+        return self.seconds > LOST_SECONDS or (self.errors > 1 and self.part > LOST_PART)
+
+    def warnings(self) -> list[str]:
+        if self.seconds > 0:
+            lost = f"about {self.seconds:.2f} s of the source's {self.kind}"
+            return [f"{lost} could not be decoded: {self.reason}"]
+        if self.gaps:
+            return [f"the source has no sound from {gap.start:.2f} to {gap.end:.2f} s" for gap in self.gaps]
+        if self.unexplained > LOST_SECONDS:
+            return [f"about {self.unexplained:.2f} s of the source's sound are missing between its packets"]
+        return []
+
+
+def _loss(log: Log, track: Track, number: int, faults: Sequence[Complaint]) -> _Loss:
+    counts, is_sound = log.read[number], track.kind == "audio"
+    stream = log.streams.get(number, Stream("", "", 0, 0.0, is_cover=False))
+    own = [fault for fault in faults if _is_demuxers(log, fault) or stream.codec in fault.context]
     errors = counts.errors + log.corrupt_frames.get(number, 0)
-    lost = errors * track.seconds / max(1, counts.packets)
-    # Without sound for a while is normal for a video of variable rate, and suspicious after a fault.
-    if has_faults and (track.kind == "audio" or _has_demuxer_fault(log)):
-        lost += sum(gap.end - gap.start for gap in track.gaps)
-    return lost, errors
-
-
-def _has_demuxer_fault(log: Log) -> bool:
-    return any(_DEMUXER.match(complaint.context) and _is_fault(complaint) for complaint in log.complaints)
-
-
-def _is_too_much(log: Log, lost: float, part: float, errors: int, length: float) -> bool:
-    if _first_format(log) in _RECORDINGS:
-        return lost > max(LOST_SECONDS, LOST_PART_OF_RECORDING * length)
-    return lost > LOST_SECONDS or (errors > 1 and part > LOST_PART)
-
-
-def _because(faults: list[str]) -> str:
-    return f": {faults[0]}" if faults else ""
-
-
-__all__ = ["judge", "promised_seconds", "telling_line"]
+    seconds = errors * track.seconds / max(1, counts.packets)
+    between = sum(gap.end - gap.start for gap in track.gaps)
+    # Nothing for a while is normal for a video of variable rate, and suspicious after a fault of the file.
+    if own and (is_sound or any(_is_demuxers(log, fault) for fault in own)):
+        seconds += between
+    heard = counts.samples / stream.sample_rate if stream.sample_rate else track.seconds
+    return _Loss(
+        kind="sound" if is_sound else "video",
+        length=track.end,
+        seconds=seconds,
+        part=errors / max(1, counts.packets),
+        errors=errors,
+        gaps=track.gaps if is_sound and not own else (),
+        unexplained=track.end - max(0.0, track.start or 0.0) - between - heard if is_sound else 0.0,
+        reason=_words(own or faults),
+    )
