@@ -297,7 +297,7 @@ async def test_an_input_that_names_other_files_is_not_followed(
         work = video.work({"input_url": ref, "operation": operation})
         (work.folder / "neighbour.mkv").write_bytes(clip)
 
-        assert await failure(FfmpegExecutor(), work) == (base.EXECUTOR_FAILED, False)
+        assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 1000, b"\x00\x00\x00\x18ftypmp42" + bytes(500)])
@@ -305,14 +305,14 @@ async def test_garbage_fails_for_good(video: Bench, content: bytes) -> None:
     """What is no media fails on every miner, so it is not tried again; the detail is ffmpeg's own word."""
     work = video.work({"input_url": video.blobs.add(content)})
 
-    assert await failure(FfmpegExecutor(), work) == (base.EXECUTOR_FAILED, False)
+    assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
 
 
 async def test_a_moment_after_the_end_has_no_frame(video: Bench, clip: bytes) -> None:
     """ffmpeg calls an empty thumbnail a success; we do not."""
     work = video.work({"input_url": video.blobs.add(clip), "operation": "thumbnail", "at_seconds": 60})
 
-    assert await failure(FfmpegExecutor(), work) == (base.EXECUTOR_FAILED, False)
+    assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
 
 
 async def test_an_oversized_output_is_refused(video: Bench, clip: bytes) -> None:

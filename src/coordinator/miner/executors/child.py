@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.miner.executors.base import EXECUTOR_FAILED, EXECUTOR_KILLED, RESOURCE_LIMIT, ExecutorError
+from coordinator.miner.executors.base import EXECUTOR_FAILED, RESOURCE_LIMIT, ExecutorError
 from coordinator.miner.executors.limits import Bound
-from coordinator.miner.executors.process import run_program
+from coordinator.miner.executors.process import killed, run_program
 from coordinator.miner.executors.usage import out_of_memory, too_much_memory
 
 KINDS: Final = ("images", "data")
@@ -84,11 +84,7 @@ async def run_in_child(
     if finished.returncode < 0:
         if out_of_memory(finished.stderr):
             raise too_much_memory(max_memory)
-        # A crash is the input's doing. The system's own kill may be about other programs here.
-        killed = -finished.returncode == signal.SIGKILL
-        raise ExecutorError(
-            EXECUTOR_KILLED, f"signal {-finished.returncode} ended the work: a crash", retryable=killed
-        )
+        raise killed(finished.returncode)
     raise ExecutorError(EXECUTOR_FAILED, "the work ended without a result", retryable=True)
 
 

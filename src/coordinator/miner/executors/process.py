@@ -13,6 +13,7 @@ from typing import Any, Final
 from coordinator.miner.executors import launch, usage
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
+    EXECUTOR_KILLED,
     EXECUTOR_TIMEOUT,
     OUTPUT_TOO_LARGE,
     RESOURCE_LIMIT,
@@ -123,6 +124,17 @@ async def run_program(
     if returncode == launch.NOT_STARTED and stderr.startswith(launch.PREFIX):
         raise _not_started(stderr.removeprefix(launch.PREFIX).strip())
     return Finished(returncode, stderr)
+
+
+def killed(returncode: int) -> ExecutorError:
+    """The error of a program that a signal ended, by its negative return code.
+
+    A crash is the input's doing and would come again. A kill may be about other programs of this machine.
+    """
+    number = -returncode
+    if number in (signal.SIGKILL, signal.SIGTERM):
+        return ExecutorError(EXECUTOR_KILLED, f"signal {number} ended the work", retryable=True)
+    return ExecutorError(EXECUTOR_KILLED, f"signal {number} ended the work: a crash")
 
 
 class _Left:

@@ -101,8 +101,8 @@ class SpeechExecutor:
         """The result is a Transcript, with segments if the engine gives them.
 
         Raises ExecutorError: INVALID_PAYLOAD (also for a file that is cut, damaged or without sound, and for
-        too long a sound), UNSUPPORTED, ENGINE_UNAVAILABLE, EXECUTOR_FAILED (also if the engine heard less than there
-        is), and the errors of downloads.
+        too long a sound), UNSUPPORTED, ENGINE_UNAVAILABLE, EXECUTOR_FAILED (also if the engine heard less
+        than there is), and the errors of downloads.
         """
         payload = payload_of(SERVICE, work)
         started = time.monotonic()

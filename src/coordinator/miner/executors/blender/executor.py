@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
-    EXECUTOR_KILLED,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
@@ -29,7 +28,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.process import Finished, run_program
+from coordinator.miner.executors.process import Finished, killed, run_program
 from coordinator.services.base import OutputFile
 from coordinator.services.rendering_3d import MAX_FILES, SERVICE, RenderedFrames, RenderPayload
 
@@ -238,7 +237,7 @@ def _check_finished(finished: Finished, watch: _BlenderProgress) -> None:
     if watch.error:
         raise ExecutorError(INVALID_PAYLOAD, f"blend_file_url: {watch.error}")
     if finished.returncode < 0:
-        raise ExecutorError(EXECUTOR_KILLED, f"signal {-finished.returncode} ended Blender", retryable=True)
+        raise killed(finished.returncode)
     if not watch.opened:
         raise ExecutorError(INVALID_PAYLOAD, "blend_file_url: Blender can't open it")
     if finished.returncode > 0:

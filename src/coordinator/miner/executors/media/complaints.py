@@ -7,14 +7,12 @@ addresses and paths, and with what to do next.
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
-    EXECUTOR_KILLED,
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     RESOURCE_LIMIT,
@@ -23,6 +21,7 @@ from coordinator.miner.executors.base import (
 )
 from coordinator.miner.executors.limits import Bound
 from coordinator.miner.executors.media.log import Complaint, Log
+from coordinator.miner.executors.process import killed
 from coordinator.miner.executors.usage import out_of_memory, too_much_memory
 
 DETAIL_CHARACTERS: Final = 300
@@ -124,17 +123,6 @@ def failure(log: Log, returncode: int, stderr: str, memory: Bound) -> ExecutorEr
     if any(_UNREADABLE.search(complaint.text) for complaint in complaints):
         return ExecutorError(INVALID_PAYLOAD, f"the source can't be decoded: {told}")
     return ExecutorError(EXECUTOR_FAILED, told)
-
-
-def killed(returncode: int) -> ExecutorError:
-    """The error of a program that a signal ended. A crash is the input's doing and would come again; the
-    system's own kill may be about other programs here.
-    """
-    number = -returncode
-    reason = "killed" if number in (signal.SIGKILL, signal.SIGTERM) else "a crash"
-    return ExecutorError(
-        EXECUTOR_KILLED, f"signal {number} ended the work: {reason}", retryable=reason == "killed"
-    )
 
 
 def nothing_decoded(log: Log) -> ExecutorError:
