@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from coordinator.client import NoResult, RequestRefused
 from coordinator.dev.servers import PostgresServer, RabbitMQServer
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stage import Stage
@@ -134,6 +135,30 @@ async def test_audio_processing(stage: Stage) -> None:
     result, [content] = await result_of(stage, "audio_processing", payload, ("input_url", tone(2)))
     assert 1 == pytest.approx(result["duration_seconds"], abs=0.01)
     assert content.startswith(b"fLaC")
+
+
+@pytest.mark.parametrize(
+    ("service", "field"),
+    [
+        ("audio_processing", "input_url"),
+        ("video_transcoding", "input_url"),
+        ("speech_recognition", "audio_url"),
+    ],
+)
+async def test_half_a_recording_is_no_work(stage: Stage, service: str, field: str) -> None:
+    """A file that is cut fails its job for good, with both lengths; it has no receipt, and so no pay."""
+    payload = {"output_format": "mp3"} if field == "input_url" else {}
+    whole = tone(2)
+    with pytest.raises(NoResult) as failed:
+        await result_of(stage, service, payload, (field, whole[: len(whole) // 2]))
+    error = failed.value.job.error
+    assert error is not None
+    assert ("FAILED", "INVALID_PAYLOAD") == (failed.value.job.state, error.code)
+    assert "the source ends after 1.00 s of the 2.00 s that its header promises" in error.message
+    async with stage.client() as client:
+        with pytest.raises(RequestRefused) as refused:
+            await client.job(failed.value.job.job_id).receipt()
+    assert 404 == refused.value.status
 
 
 async def test_data_processing(stage: Stage) -> None:

@@ -96,6 +96,7 @@ SAYS = "echo 'COORDINATOR {\"frames\": 1}'"
         ("exit 1", {}, (INVALID_PAYLOAD, False)),
         (f"{SAYS}; exit 4", {}, ("EXECUTOR_FAILED", True)),
         (f"{SAYS}; exit 0", {}, ("EXECUTOR_FAILED", False)),
+        ("echo 'COORDINATOR {\"frames\": 2}'; echo > frames/0001.png", {}, ("EXECUTOR_FAILED", True)),
         (f"{SAYS}; kill -SEGV $$", {}, ("EXECUTOR_KILLED", False)),
         (f"{SAYS}; exec sleep 60", {}, (EXECUTOR_TIMEOUT, True)),
         (f"{SAYS}; ln -s /etc/passwd frames/0001.png", {}, ("EXECUTOR_FAILED", False)),

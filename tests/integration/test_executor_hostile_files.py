@@ -201,13 +201,11 @@ def lying_wav(**header: int) -> bytes:
     return bytes(content)
 
 
-async def test_sound_is_as_long_as_its_samples(tmp_path: Path) -> None:
-    """A header that claims hours is not believed, and one with 65,535 channels is no sound."""
+async def test_a_header_that_claims_gigabytes(tmp_path: Path) -> None:
+    """Nothing is reserved for what is not there: such a file is cut, and one with 65,535 channels no sound."""
     bench = Bench("audio_processing", tmp_path, FolderBlobs(tmp_path / "blobs"))
     with bench.workspace:
-        work = bench.work({"input_url": bench.blobs.add(lying_wav()), "output_format": "wav"})
-        outcome = await AudioExecutor().run(replace(work, share=SMALL))
-        assert 0.9 < outcome.result["duration_seconds"] < 1.1
-        many = bench.work({"input_url": bench.blobs.add(lying_wav(p22=65535)), "output_format": "wav"})
-        assert await failure(AudioExecutor(), replace(many, share=SMALL)) == (INVALID_PAYLOAD, False)
+        for content in (lying_wav(), lying_wav(p22=65535)):
+            work = bench.work({"input_url": bench.blobs.add(content), "output_format": "wav"})
+            assert await failure(AudioExecutor(), replace(work, share=SMALL)) == (INVALID_PAYLOAD, False)
     assert largest_child() < SMALL.memory_bytes + DATA_SLACK_BYTES + OVERHEAD_BYTES

@@ -8,10 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from coordinator.miner.executors.audio.executor import _LOUDNESS, rate_in
 from coordinator.miner.executors.data import text as cleaning
 from coordinator.miner.executors.data.text import MAX_COMPARED, clean, first_of_similar
-from coordinator.miner.executors.process import STDERR_BYTES
 
 SECONDS = 5.0
 """Far more than linear time takes here, and far less than quadratic time."""
@@ -93,16 +91,6 @@ def test_combining_marks_take_linear_time(form: Literal["NFC", "NFD", "NFKC", "N
     assert 200_000 <= len(made) < 215_000
     written = "é\u0323 \u1ebf 각 हिन्दी ﬁ " + "o\u0301\u0323" * 100 + "x" + "\u0301" * 30
     assert unicodedata.normalize(form, written) == cleaned(written, unicode=form)
-
-
-@pytest.mark.parametrize("text", ["Stream #0:", "  Stream #0:0 Audio: ", ", 44100 ", "\n", " ", "I: ", "x"])
-def test_messages_of_ffmpeg_take_linear_time(text: str) -> None:
-    """ffmpeg repeats the tags of a stranger's file; sample rate and loudness are still found at once."""
-    started = time.monotonic()
-    flood = text * (STDERR_BYTES // len(text))
-    assert 8000 == rate_in(f"{flood}\n  Stream #0:0: Audio: pcm_s16le, 8000 Hz, mono") or "Audio" in text
-    assert ["-23.0"] == _LOUDNESS.findall(f"{flood}\n    I:         -23.0 LUFS\n")
-    assert time.monotonic() - started < 0.5
 
 
 def test_similar_texts_are_compared_with_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,7 @@ def check_heard(answer: Any, seconds: float) -> None:
     """
     heard = answer.get("duration") if isinstance(answer, dict) else None
     try:
-        length = float(heard) if isinstance(heard, int | float | str) else 0.0
+        length = float(heard) if isinstance(heard, int | float | str) and heard is not True else 0.0
     except ValueError:
         return
     if 0 < length < seconds - max(UNHEARD_SECONDS, UNHEARD_PART * seconds):

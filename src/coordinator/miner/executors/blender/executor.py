@@ -185,8 +185,10 @@ class BlenderExecutor:
             for path in (work.folder / "frames").glob(f"*.{ending}")
             if path.is_file() and not path.is_symlink()
         )
-        if not frames:
-            raise ExecutorError(EXECUTOR_FAILED, "Blender made no frame")
+        if len(frames) < max(1, watch.frames):
+            raise ExecutorError(
+                EXECUTOR_FAILED, f"Blender made {len(frames)} of {watch.frames} frames", retryable=bool(frames)
+            )
         if sum(path.stat().st_size for path in frames) > self._max_output_bytes:
             raise ExecutorError(
                 OUTPUT_TOO_LARGE, f"the frames have more than {self._max_output_bytes} bytes; render fewer"
@@ -211,7 +213,8 @@ class _BlenderProgress:
 
     def __init__(self, progress: Callable[[float, str], None]) -> None:
         self._progress = progress
-        self._frames = 0
+        self.frames = 0
+        """To be rendered."""
         self.device = ""
         self.error = ""
         self.opened = False
@@ -225,10 +228,10 @@ class _BlenderProgress:
             return
         self.opened = True
         if isinstance(message.get("frames"), int):
-            self._frames = message["frames"]
+            self.frames = message["frames"]
             self.device = str(message.get("device", ""))[:20]
-        if isinstance(message.get("done"), int) and self._frames:
-            self._progress(min(message["done"] / self._frames, 0.99), "rendering")
+        if isinstance(message.get("done"), int) and self.frames:
+            self._progress(min(message["done"] / self.frames, 0.99), "rendering")
         self.error = str(message.get("error", self.error))[:200]
 
 
