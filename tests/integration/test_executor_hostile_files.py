@@ -202,7 +202,7 @@ def lying_wav(**header: int) -> bytes:
 
 
 async def test_a_header_that_claims_gigabytes(tmp_path: Path) -> None:
-    """Nothing is reserved for what is not there: such a file is cut, and one with 65,535 channels no sound."""
+    """Nothing is reserved for what is not there: such a file is cut, and 65,535 channels are no sound."""
     bench = Bench("audio_processing", tmp_path, FolderBlobs(tmp_path / "blobs"))
     with bench.workspace:
         for content in (lying_wav(), lying_wav(p22=65535)):

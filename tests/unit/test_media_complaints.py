@@ -58,8 +58,8 @@ def log_of(*lines: str) -> Log:
             ["[in#0 @ 0x7ffd8b95f8d0] [error] moov atom not found", UNREADABLE],
             (INVALID_PAYLOAD, False),
             (
-                "the source has no index (moov atom not found): it was cut, or its recording never ended; send "
-                "the whole file"
+                "the source has no index (moov atom not found): it was cut, or its recording never ended; "
+                "send the whole file"
             ),
         ),
         (

@@ -187,7 +187,9 @@ class BlenderExecutor:
         )
         if len(frames) < max(1, watch.frames):
             raise ExecutorError(
-                EXECUTOR_FAILED, f"Blender made {len(frames)} of {watch.frames} frames", retryable=bool(frames)
+                EXECUTOR_FAILED,
+                f"Blender made {len(frames)} of {watch.frames} frames",
+                retryable=bool(frames),
             )
         if sum(path.stat().st_size for path in frames) > self._max_output_bytes:
             raise ExecutorError(
