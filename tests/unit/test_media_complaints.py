@@ -30,6 +30,7 @@ NO_LAYOUT = "[libopus @ 0x55d0] [error] Invalid channel layout 5.1(side) for spe
 NO_ENCODER = "[aost#0:0/libopus @ 0x5] [enc:libopus @ 0x6] [error] Error while opening encoder - maybe x"
 GENERIC = "[out#0/mp4 @ 0x55d0] [error] Nothing was written into output file"
 NO_FRAME = "[in#0/png_pipe @ 0x5] [verbose]   Input stream #0:0 (video): 1 packets read (9 bytes); "
+NO_DECODER = "[aist#0:0/pcm_s16le @ 0x5] [dec:pcm_s16le @ 0x6] [error] Error while opening decoder: Invalid"
 NOT_MEDIA = "the source is not a media file of a format that is read here"
 NO_SOUND, NO_PICTURES = (f"the output has no {kind}, though the source has" for kind in ("sound", "pictures"))
 
@@ -108,6 +109,11 @@ def log_of(*lines: str) -> Log:
             [OPENED, "[png @ 0x55af5c64] [error] chunk too big in /tmp/job-1/input", GENERIC, NO_FRAME],
             (INVALID_PAYLOAD, False),
             "nothing in the source can be decoded: chunk too big in the file",
+        ),
+        (
+            [OPENED, "[pcm_s16le @ 0x5] [error] Too many channels: 65535", NO_DECODER],
+            (INVALID_PAYLOAD, False),
+            "the source can't be decoded: Too many channels: 65535",
         ),
         ([OPENED, GENERIC], (EXECUTOR_FAILED, False), "Nothing was written into output file"),
     ],

@@ -31,13 +31,14 @@ _GENERIC: Final = re.compile(
     r"|Conversion failed|Error (closing|writing trailer)|Failed to set value|Error submitting a packet"
     r"|maybe incorrect parameters|Cannot determine format of input|Error processing packet"
     r"|Error submitting packet to decoder|Decoding error|corrupt decoded frame|Decode error rate"
+    r"|Truncating packet of size"
 )
 _ADDRESS: Final = re.compile(r" @ 0x[0-9a-f]+|\b0x[0-9a-f]{6,}\b")
 _PATH: Final = re.compile(r"(file:)?(/[\w.+-]+){2,}|file:[\w.+-]+")
 _ENCODER_REFUSES: Final = re.compile(r"Error while opening encoder|\[enc:[^\]]*\] .*Error initializing")
 _ENCODER: Final = re.compile(r"enc:([\w-]+)|^[va]ost#\S+/([\w-]+)")
 _NO_STREAM: Final = re.compile(r"matches no streams|Failed to set value '0:(\w)")
-_UNREADABLE: Final = re.compile(r"Invalid data found when processing input|could not find codec parameters")
+_UNREADABLE: Final = re.compile(r"Invalid data found when processing input|Error while opening decoder")
 
 
 @dataclass(frozen=True, slots=True)
