@@ -33,6 +33,7 @@ from tests.harness.media_files import (
 from tests.harness.stand_in import StandIn
 from tests.harness.works import Bench, FolderBlobs, check_output
 
+FONT = ("-metadata:s:t", "mimetype=application/x-truetype-font")
 TRANSCODE = {"operation": "transcode", "preset": "ultrafast"}
 EXTRACT = {"operation": "extract_audio", "output_format": "wav"}
 
@@ -299,6 +300,11 @@ def odd_files(media: MediaFiles) -> dict[str, tuple[bytes, float, bool]]:
             True,
         ),
         "an edit list": (made("e.mp4", "-ss", "1.3", "-i", "whole.mp4", "-c", "copy"), 2.7, True),
+        "an attached font": (
+            made("f.mkv", "-i", "whole.mkv", "-c", "copy", "-attach", "words.srt", *FONT),
+            4,
+            True,
+        ),
         "a time code": (made("t.mov", *PICTURES, *SOUND, *H264, "-timecode", "00:00:01:00"), 4, True),
         "mkv from a pipe": (run_ffmpeg(*PICTURES, *SOUND, *H264, "-f", "matroska", "-"), 4, True),
         "avi from a pipe": (run_ffmpeg(*PICTURES, *SOUND, "-c:v", "mpeg4", "-f", "avi", "-"), 4, True),

@@ -20,6 +20,7 @@ _LEVELS: Final = ("warning", "error", "fatal", "panic")
 _FILE: Final = re.compile(r"^(Input|Output) #(\d+), (\S+),")
 _DURATION: Final = re.compile(r"^ *Duration: (N/A|(\d+):(\d\d):(\d\d(?:\.\d+)?)), (?:start|bitrate): ")
 _STREAM: Final = re.compile(r"^ *Stream #0:(\d+)[^:]*: (Video|Audio|Subtitle|Data|Attachment): ([\w-]+)(.*)$")
+_MAPPED: Final = re.compile(r"^ *Stream #0:(\d+) -> #(\d+):(\d+) \(copy\)")
 _RATE: Final = re.compile(r", (\d{3,6}) Hz")
 _FRAMES: Final = re.compile(r", (\d+(?:\.\d+)?) fps")
 _COUNTS: Final = re.compile(r"^ *(Input|Output) stream #(\d+):(\d+) \(\w+\): (.*)$")
@@ -78,6 +79,8 @@ class Log:
     """By stream of the source."""
     written: dict[int, Counts] = field(default_factory=dict)
     """By stream of the first output."""
+    copied: dict[tuple[int, int], int] = field(default_factory=dict)
+    """The stream of the source that goes unchanged into an output, by output and stream."""
     corrupt_frames: dict[int, int] = field(default_factory=dict)
     """Frames that were decoded with faults, by stream of the source."""
     complaint_count: int = 0
@@ -107,6 +110,8 @@ class Log:
         contexts, level, text = found.groups()
         if level in _LEVELS:
             self._complain(_CONTEXT.findall(contexts), level, text)
+        elif mapped := _MAPPED.match(text):
+            self.copied[int(mapped[2]), int(mapped[3])] = int(mapped[1])
         elif counts := _COUNTS.match(text):
             self._count(*counts.groups())
         elif level == "info":

@@ -46,7 +46,7 @@ class Reading:
 
     def decoded(self) -> list[Track]:
         """The tracks that went into the output."""
-        return [track for number, track in self.tracks.items() if self.log.read[number].frames]
+        return [self.tracks[number] for number, counts in self.log.read.items() if counts.frames]
 
 
 async def run_ffmpeg(
@@ -104,6 +104,11 @@ async def read_source(
     log = await run_ffmpeg(
         [*arguments, *listing()], folder=folder, limits=limits, on_stdout=on_stdout, on_stderr=on_stderr
     )
-    tracks = await asyncio.to_thread(read_packets, folder / PACKETS_FILE)
+    listed = await asyncio.to_thread(read_packets, folder / PACKETS_FILE)
     (folder / PACKETS_FILE).unlink(missing_ok=True)
+    # The list is the last output; attachments are streams of the source that no output has.
+    last = max((output for output, _ in log.copied), default=0)
+    tracks = {log.copied.get((last, number), number): track for number, track in listed.items()}
+    for number in log.read:
+        tracks.setdefault(number, Track())
     return Reading(log, tracks, judge(log, tracks, container))

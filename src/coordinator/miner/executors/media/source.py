@@ -25,6 +25,8 @@ IMPRECISE_SECONDS: Final = 0.25
 IMPRECISE_PART: Final = 0.01
 MOST_IMPRECISE_SECONDS: Final = 2.0
 """A hundredth of a long source is more than any rounding."""
+NEARLY_SECONDS: Final = 0.05
+"""A source that ends this much before its promise ends there, and lacks something else."""
 LOST_SECONDS: Final = 0.5
 """A source of which more than this can't be decoded is refused."""
 LOST_PART: Final = 0.05
@@ -73,7 +75,7 @@ def judge(log: Log, tracks: Mapping[int, Track], container: Container) -> list[s
 
     # 1. Cut: the container or ffmpeg says so, or the header promises more than there was.
     if reason := container.cut or _sign_of_a_cut(log):
-        ends = min((tracks[number].end for number in wanted if number in tracks), default=reached)
+        ends = min((tracks[number].end for number in wanted), default=reached)
         raise _cut(reached, promised, ends, reason)
     if promised is not None and promised - reached > _tolerance(promised):
         # An AVI may promise frames that it leaves out: without a fault that is no damage.
@@ -85,7 +87,7 @@ def judge(log: Log, tracks: Mapping[int, Track], container: Container) -> list[s
     if faults and _PICTURES.search(name):
         raise ExecutorError(INVALID_PAYLOAD, f"the source is damaged: {_words(faults)}")
     for number in wanted:
-        loss = _loss(log, tracks.get(number, Track()), number, faults)
+        loss = _loss(log, tracks[number], number, faults)
         if loss.is_too_much(of_recording=name in _RECORDINGS):
             raise ExecutorError(
                 INVALID_PAYLOAD,
@@ -142,11 +144,13 @@ def _cut(reached: float, promised: float | None, ends: float, reason: str) -> Ex
     because = f" ({reason})" if reason else ""
     if promised is None:
         detail = f"the source ends too early, after {reached:.2f} s{because}"
-    elif reached < promised - 0.005:
+    elif reached < promised - NEARLY_SECONDS:
         told = f"{reached:.2f} s of the {promised:.2f} s that its header promises"
         detail = f"the source ends after {told}{because}"
     else:
-        detail = f"the source is incomplete: a stream ends after {ends:.2f} s of {promised:.2f} s{because}"
+        detail = (
+            f"the source is incomplete: it has {ends:.2f} s of {promised:.2f} s, and lacks a part{because}"
+        )
     return ExecutorError(INVALID_PAYLOAD, f"{detail}; send the whole file")
 
 
@@ -203,7 +207,10 @@ class _Loss:
             lost = f"about {self.seconds:.2f} s of the source's {self.kind}"
             return [f"{lost} could not be decoded: {self.reason}"]
         if self.gaps:
-            return [f"the source has no sound from {gap.start:.2f} to {gap.end:.2f} s" for gap in self.gaps]
+            longest = max(self.gaps, key=lambda gap: gap.end - gap.start)
+            more = f", and {len(self.gaps) - 1} shorter gaps" if len(self.gaps) > 1 else ""
+            what = f"the source has no {self.kind} from {longest.start:.2f} to {longest.end:.2f} s"
+            return [f"{what}{more}"]
         if self.unexplained > LOST_SECONDS:
             return [f"about {self.unexplained:.2f} s of the source's sound are missing between its packets"]
         return []
@@ -226,7 +233,7 @@ def _loss(log: Log, track: Track, number: int, faults: Sequence[Complaint]) -> _
         seconds=seconds,
         part=errors / max(1, counts.packets),
         errors=errors,
-        gaps=track.gaps if is_sound and not own else (),
+        gaps=() if own else [gap for gap in track.gaps if is_sound or gap.end - gap.start > LOST_SECONDS],
         unexplained=track.end - max(0.0, track.start or 0.0) - between - heard if is_sound else 0.0,
         reason=_words(own or faults),
     )
