@@ -158,7 +158,7 @@ async def test_half_a_recording_is_no_work(stage: Stage, service: str, field: st
     async with stage.client() as client:
         with pytest.raises(RequestRefused) as refused:
             await client.job(failed.value.job.job_id).receipt()
-    assert 404 == refused.value.status
+    assert ("CONFLICT_STATE", 409) == (refused.value.code, refused.value.status)
 
 
 async def test_data_processing(stage: Stage) -> None:
