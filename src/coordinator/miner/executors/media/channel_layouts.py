@@ -1,0 +1,157 @@
+"""Channel layouts as ffmpeg names them: their speakers, and the way from one to another. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+SPEAKERS: Final[dict[str, tuple[str, ...]]] = {
+    name: tuple(speakers.split("+"))
+    for name, speakers in {
+        "mono": "FC",
+        "stereo": "FL+FR",
+        "2.1": "FL+FR+LFE",
+        "3.0": "FL+FR+FC",
+        "3.0(back)": "FL+FR+BC",
+        "4.0": "FL+FR+FC+BC",
+        "quad": "FL+FR+BL+BR",
+        "quad(side)": "FL+FR+SL+SR",
+        "3.1": "FL+FR+FC+LFE",
+        "5.0": "FL+FR+FC+BL+BR",
+        "5.0(side)": "FL+FR+FC+SL+SR",
+        "4.1": "FL+FR+FC+LFE+BC",
+        "5.1": "FL+FR+FC+LFE+BL+BR",
+        "5.1(side)": "FL+FR+FC+LFE+SL+SR",
+        "6.0": "FL+FR+FC+BC+SL+SR",
+        "6.0(front)": "FL+FR+FLC+FRC+SL+SR",
+        "3.1.2": "FL+FR+FC+LFE+TFL+TFR",
+        "hexagonal": "FL+FR+FC+BL+BR+BC",
+        "6.1": "FL+FR+FC+LFE+BC+SL+SR",
+        "6.1(back)": "FL+FR+FC+LFE+BL+BR+BC",
+        "6.1(front)": "FL+FR+LFE+FLC+FRC+SL+SR",
+        "7.0": "FL+FR+FC+BL+BR+SL+SR",
+        "7.0(front)": "FL+FR+FC+FLC+FRC+SL+SR",
+        "7.1": "FL+FR+FC+LFE+BL+BR+SL+SR",
+        "7.1(wide)": "FL+FR+FC+LFE+BL+BR+FLC+FRC",
+        "7.1(wide-side)": "FL+FR+FC+LFE+FLC+FRC+SL+SR",
+        "5.1.2": "FL+FR+FC+LFE+SL+SR+TFL+TFR",
+        "5.1.2(back)": "FL+FR+FC+LFE+BL+BR+TFL+TFR",
+        "octagonal": "FL+FR+FC+BL+BR+BC+SL+SR",
+        "cube": "FL+FR+BL+BR+TFL+TFR+TBL+TBR",
+        "5.1.4": "FL+FR+FC+LFE+SL+SR+TFL+TFR+TBL+TBR",
+        "7.1.2": "FL+FR+FC+LFE+BL+BR+SL+SR+TFL+TFR",
+        "7.1.4": "FL+FR+FC+LFE+BL+BR+SL+SR+TFL+TFR+TBL+TBR",
+        "7.2.3": "FL+FR+FC+LFE+BL+BR+SL+SR+TFL+TFR+TBC+LFE2",
+        "9.1.4": "FL+FR+FC+LFE+BL+BR+FLC+FRC+SL+SR+TFL+TFR+TBL+TBR",
+        "9.1.6": "FL+FR+FC+LFE+BL+BR+FLC+FRC+SL+SR+TFL+TFR+TBL+TBR+TSL+TSR",
+        "hexadecagonal": "FL+FR+FC+BL+BR+BC+SL+SR+TFL+TFC+TFR+TBL+TBC+TBR+WL+WR",
+        "binaural": "BIL+BIR",
+        "downmix": "DL+DR",
+        "22.2": "FL+FR+FC+LFE+BL+BR+FLC+FRC+BC+SL+SR+TC+TFL+TFC+TFR+TBL+TBC+TBR+LFE2+TSL+TSR+BFC+BFL+BFR",
+    }.items()
+}
+"""The speakers of ffmpeg's layouts, in the order of the channels (`ffmpeg -layouts`)."""
+BY_COUNT: Final = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
+"""The layout of 1, 2, … channels where a file says nothing (FLAC, RFC 9639 §9.1.3; so does Vorbis)."""
+_COUNTED: Final = re.compile(r"(\d{1,4}) channels(?: \(([A-Z0-9+]+)\))?")
+_AMBISONIC: Final = re.compile(r"ambisonic (\d{1,2})(?:\+(.+))?")
+_PAIRS: Final = (("FL", "FR"), ("SL", "SR"), ("BL", "BR"), ("FLC", "FRC"))
+_OTHER_PLACES: Final = {
+    "FC": ("FL", "FR"),
+    "BC": ("BL", "BR"),
+    "SL": ("BL",),
+    "SR": ("BR",),
+    "BL": ("SL",),
+    "BR": ("SR",),
+}
+"""Where a speaker's sound is heard well enough if a layout lacks the speaker."""
+
+
+def speakers_of(layout: str) -> tuple[str, ...] | None:
+    """The speakers of a layout's channels; None if they are not known: `3 channels`, `ambisonic 1`."""
+    if layout in SPEAKERS:
+        return SPEAKERS[layout]
+    counted = _COUNTED.fullmatch(layout)
+    return tuple(counted[2].split("+")) if counted and counted[2] else None
+
+
+def channels_of(layout: str) -> int:
+    """The number of channels of a layout. Raises ValueError for one that ffmpeg does not write."""
+    if layout in SPEAKERS:
+        return len(SPEAKERS[layout])
+    if counted := _COUNTED.fullmatch(layout):
+        return int(counted[1])
+    if ambisonic := _AMBISONIC.fullmatch(layout):
+        return (int(ambisonic[1]) + 1) ** 2 + (channels_of(ambisonic[2]) if ambisonic[2] else 0)
+    raise ValueError(f"unknown channel layout: {layout[:50]}")
+
+
+def lost_speakers(layout: str, other: str) -> int:
+    """The number of a layout's speakers that have no place of their own in another layout; all if unknown."""
+    ours, theirs = speakers_of(layout), speakers_of(other)
+    if ours is None or theirs is None:
+        return 0 if layout == other else channels_of(layout)
+    free = set(theirs) - set(ours)
+    lost = 0
+    for speaker in ours:
+        places = (speaker,) if speaker in theirs else _OTHER_PLACES.get(speaker, ())
+        if not places or not (speaker in theirs or free.issuperset(places)):
+            lost += 1
+        free -= set(places)
+    return lost
+
+
+def nearest_layout(layout: str, choices: Sequence[str]) -> str:
+    """The choice that loses the fewest of a layout's speakers, and of those the smallest."""
+    if layout in choices:
+        return layout
+    known = layout if _can_be_mixed(layout) else _assumed(layout)
+    if known is None:
+        return max(choices, key=channels_of)
+    return min(choices, key=lambda choice: (lost_speakers(known, choice), channels_of(choice)))
+
+
+def conversion(layout: str, target: str) -> tuple[str, ...]:
+    """ffmpeg's filters from one layout to another of SPEAKERS; none if nothing changes.
+
+    ffmpeg mixes by itself what has pairs of speakers. Other channels are taken as the layout of BY_COUNT for
+    their number first; of more of them than that has, and of no layout, each is heard equally.
+    """
+    if layout == target:
+        return ()
+    into = f"aformat=channel_layouts={target}"
+    if _can_be_mixed(layout):
+        return (into,)
+    count = channels_of(layout)
+    if _AMBISONIC.fullmatch(layout):
+        # The first channel is the sound from all around (W).
+        return (_pan("mono", [[0]]), *(() if target == "mono" else (into,)))
+    if (assumed := _assumed(layout)) is not None:
+        # Not `pan`: that asks the resampler, which refuses the layout.
+        taken = f"channelmap=map={'|'.join(map(str, range(count)))}:channel_layout={assumed}"
+        return (taken,) if assumed == target else (taken, into)
+    if target == "mono":
+        return (_pan("mono", [range(count)]),)
+    halves = _pan("stereo", [range(0, count, 2), range(1, count, 2)])
+    return (halves,) if target == "stereo" else (halves, into)
+
+
+def _can_be_mixed(layout: str) -> bool:
+    """Whether ffmpeg's resampler mixes it: it wants a front speaker, and both or none of each pair."""
+    speakers = speakers_of(layout) or ()
+    even = all((left in speakers) == (right in speakers) for left, right in _PAIRS)
+    return even and ("FC" in speakers or "FL" in speakers)
+
+
+def _assumed(layout: str) -> str | None:
+    """The layout that channels without a usable one are taken as."""
+    count = channels_of(layout)
+    if _AMBISONIC.fullmatch(layout):
+        return "mono"
+    return BY_COUNT[count - 1] if 1 <= count <= len(BY_COUNT) else None
+
+
+def _pan(target: str, sources: Sequence[Sequence[int]]) -> str:
+    sums = ("+".join(f"{1 / len(of):.6f}*c{channel}" for channel in of) for of in sources)
+    return f"pan={target}|" + "|".join(f"c{number}={made}" for number, made in enumerate(sums))
