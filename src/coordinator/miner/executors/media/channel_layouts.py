@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 SPEAKERS: Final[dict[str, tuple[str, ...]]] = {
@@ -66,6 +66,26 @@ _OTHER_PLACES: Final = {
     "BR": ("SR",),
 }
 """Where a speaker's sound is heard well enough if a layout lacks the speaker."""
+_MIXED: Final = {"FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR", "TFL", "TFR"}
+"""The speakers that ffmpeg's resampler mixes down. It leaves out others without a word."""
+_BENEATH: Final = {
+    speaker: tuple(beneath.split("+"))
+    for beneath, speakers in {
+        "FL": ("FLC", "WL", "TFL", "BFL"),
+        "FR": ("FRC", "WR", "TFR", "BFR"),
+        "FC": ("TFC", "BFC"),
+        "FL+FR": ("TC",),
+        "SL": ("TSL", "SDL", "SSL", "TTL"),
+        "SR": ("TSR", "SDR", "SSR", "TTR"),
+        "BL": ("TBL",),
+        "BR": ("TBR",),
+        "BL+BR": ("BC", "TBC"),
+        "LFE": ("LFE2",),
+    }.items()
+    for speaker in speakers
+}
+"""The speakers of 7.1 that are nearest to others."""
+_HALF_POWER: Final = 0.7071
 
 
 def speakers_of(layout: str) -> tuple[str, ...] | None:
@@ -120,20 +140,23 @@ def conversion(layout: str, target: str) -> tuple[str, ...]:
     """
     if layout == target:
         return ()
-    into = f"aformat=channel_layouts={target}"
+    # The sum of a mix's gains is 1, so that loud sounds do not clip.
+    into = f"aresample=ochl={target}:rematrix_maxval=1.0"
     if _can_be_mixed(layout):
-        return (into,)
+        if _MIXED.issuperset(speakers_of(layout) or ()):
+            return (into,)
+        return (_folded(layout),) if target == "7.1" else (_folded(layout), into)
     count = channels_of(layout)
     if _AMBISONIC.fullmatch(layout):
         # The first channel is the sound from all around (W).
-        return (_pan("mono", [[0]]), *(() if target == "mono" else (into,)))
+        return (_pan("mono", [{0: 1.0}]), *(() if target == "mono" else (into,)))
     if (assumed := _assumed(layout)) is not None:
         # Not `pan`: that asks the resampler, which refuses the layout.
         taken = f"channelmap=map={'|'.join(map(str, range(count)))}:channel_layout={assumed}"
         return (taken,) if assumed == target else (taken, into)
     if target == "mono":
-        return (_pan("mono", [range(count)]),)
-    halves = _pan("stereo", [range(0, count, 2), range(1, count, 2)])
+        return (_pan("mono", [_equally(range(count))]),)
+    halves = _pan("stereo", [_equally(range(0, count, 2)), _equally(range(1, count, 2))])
     return (halves,) if target == "stereo" else (halves, into)
 
 
@@ -152,6 +175,24 @@ def _assumed(layout: str) -> str | None:
     return BY_COUNT[count - 1] if 1 <= count <= len(BY_COUNT) else None
 
 
-def _pan(target: str, sources: Sequence[Sequence[int]]) -> str:
-    sums = ("+".join(f"{1 / len(of):.6f}*c{channel}" for channel in of) for of in sources)
+def _folded(layout: str) -> str:
+    """A filter to 7.1 in which every speaker of a larger layout is heard, all at the same loss of level."""
+    bed = SPEAKERS["7.1"]
+    gains: dict[str, dict[int, float]] = {speaker: {} for speaker in bed}
+    for channel, speaker in enumerate(speakers_of(layout) or ()):
+        if speaker in bed:
+            gains[speaker][channel] = 1.0
+        for other in _BENEATH.get(speaker, ()):
+            gains[other][channel] = _HALF_POWER
+    loudest = max(sum(of.values()) for of in gains.values())
+    return _pan("7.1", [{channel: gain / loudest for channel, gain in gains[each].items()} for each in bed])
+
+
+def _equally(channels: range) -> dict[int, float]:
+    return {channel: 1 / len(channels) for channel in channels}
+
+
+def _pan(target: str, gains: Sequence[Mapping[int, float]]) -> str:
+    """A filter that makes each channel of a layout of so much of the source's channels."""
+    sums = ("+".join(f"{gain:.6f}*c{channel}" for channel, gain in of.items()) or "0*c0" for of in gains)
     return f"pan={target}|" + "|".join(f"c{number}={made}" for number, made in enumerate(sums))
