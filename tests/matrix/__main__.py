@@ -30,22 +30,28 @@ def main() -> int:
     started, verdicts = time.monotonic(), []
     for service in options.services:
         with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-            running = run(service, Path(folder), options.jobs, options.seed, options.sample, _ticking())
+            running = run(
+                service,
+                Path(folder),
+                jobs=options.jobs,
+                seed=options.seed,
+                sample=options.sample,
+                told=_as_json if options.json else _as_ticks,
+            )
             verdicts += asyncio.run(running)
-    if options.json:
-        print(*(json.dumps(_row(verdict)) for verdict in verdicts), sep="\n")
-    else:
+    if not options.json:
         _print_table(verdicts, options.verbose)
         print(f"{len(verdicts)} cases in {time.monotonic() - started:.0f} s")
     return int(any(verdict.outcome == "failed" for verdict in verdicts))
 
 
-def _ticking() -> bool:
-    return sys.stderr.isatty()
+def _as_ticks(verdict: Verdict, left: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{left:6} left ", end="", file=sys.stderr, flush=True)
 
 
-def _row(verdict: Verdict) -> dict[str, object]:
-    return {
+def _as_json(verdict: Verdict, left: int) -> None:
+    row = {
         "kind": verdict.case.kind,
         "input": verdict.case.input.name,
         "payload": verdict.case.payload,
@@ -53,6 +59,7 @@ def _row(verdict: Verdict) -> dict[str, object]:
         "message": verdict.message,
         "seconds": round(verdict.seconds, 3),
     }
+    print(json.dumps(row), flush=True)
 
 
 def _print_table(verdicts: Iterable[Verdict], verbose: bool) -> None:

@@ -19,6 +19,7 @@ _LOUDEST: Final = re.compile(r"max_volume: (-?[\d.]+|-inf) dB")
 _TIME: Final = re.compile(r"time=(\d+):(\d\d):(\d\d\.\d+)")
 _COUNTED: Final = re.compile(r"(\d+) channels")
 _COUNTS: Final = {"mono": 1, "stereo": 2, "quad": 4}
+_PROBLEM: Final = re.compile(r"^(?!\[(?:null|out#)).*(?:rror|nvalid|orrupt)")
 SILENCE_DB: Final = -80.0
 
 
@@ -85,5 +86,5 @@ def _channels(layout: str) -> int:
 
 
 def _problems(done: subprocess.CompletedProcess[str]) -> list[str]:
-    found = [line for line in done.stderr.splitlines() if re.search(r"rror|nvalid|orrupt", line)]
+    found = [line for line in done.stderr.splitlines() if _PROBLEM.search(line)]
     return [*found[:3], *([f"ffmpeg ended with {done.returncode}"] if done.returncode else [])]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,9 +58,15 @@ def _case(kind: Kind, one: Input, values: dict[str, Any]) -> Case:
 
 
 async def run(
-    service: str, folder: Path, jobs: int, seed: int, sample: int | None, ticking: bool = False
+    service: str,
+    folder: Path,
+    *,
+    jobs: int,
+    seed: int,
+    sample: int | None = None,
+    told: Callable[[Verdict, int], None] = lambda verdict, left: None,
 ) -> list[Verdict]:
-    """The verdicts on a service's cases, or on a sample of them."""
+    """The verdicts on a service's cases, or on a sample of them; `told` gets each, and how many are left."""
     program = find_ffmpeg()
     assert program is not None, "there is no ffmpeg"
     cases = cases_of(service, seed)
@@ -77,8 +82,7 @@ async def run(
     async def one(case: Case) -> None:
         async with free:
             done.append(await matrix.run(case))
-            if ticking:
-                print(f"\r{service}: {len(done)} of {len(cases)}", end="", file=sys.stderr)
+            told(done[-1], len(cases) - len(done))
 
     async with asyncio.TaskGroup() as group:
         for case in cases:
