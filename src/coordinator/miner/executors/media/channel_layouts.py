@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -184,7 +185,8 @@ def _folded(layout: str) -> str:
             gains[speaker][channel] = 1.0
         for other in _BENEATH.get(speaker, ()):
             gains[other][channel] = _HALF_POWER
-    loudest = max(sum(of.values()) for of in gains.values())
+    # By power: the sounds of so many speakers are not alike, so their peaks do not add up.
+    loudest = max(math.hypot(*of.values()) for of in gains.values())
     return _pan("7.1", [{channel: gain / loudest for channel, gain in gains[each].items()} for each in bed])
 
 
