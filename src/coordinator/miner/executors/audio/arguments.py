@@ -47,6 +47,8 @@ MUXER_OPTIONS: Final[dict[str, tuple[str, ...]]] = {
 }
 WINDOW_SECONDS: Final = 0.5
 """More than the filters of tempo and sample rate keep back before anything comes out."""
+_SILENCE: Final = f"apad=pad_dur={2 * WINDOW_SECONDS}"
+"""Behind the sound: what the filters keep back at the end is then none of it."""
 DEFAULT_BITRATE: Final = bits_per_second(AudioPayload.model_fields["bitrate"].default)
 PEAK: Final = 0.89
 """Normalisation never exceeds this: -1 dB of full scale."""
@@ -90,8 +92,8 @@ def preparation(settings: SoundSettings, sound: Sound) -> list[str]:
     """
     if sound.seconds >= WINDOW_SECONDS or settings.rate == sound.sample_rate:
         return [*settings.filters]
-    silence = f"apad=pad_dur={WINDOW_SECONDS}"
-    return [*settings.filters, silence, f"aresample={settings.rate}", f"atrim=end={sound.seconds:.6f}"]
+    resampled = [_SILENCE, f"aresample={settings.rate}", _first(sound.seconds, settings.rate)]
+    return [*settings.filters, *resampled]
 
 
 def needs_measuring(operation: SoundOperation) -> bool:
@@ -130,23 +132,28 @@ def filters_of(operation: SoundOperation, sound: Sound) -> list[str]:
             end = f"stop_periods=-1:stop_{edge}:stop_duration={operation.min_seconds:.3f}"
             return [f"silenceremove={begin}:{end}"]
         case ChangeSpeed():
-            return _tempo(operation.factor, sound.seconds)
+            return [
+                _SILENCE,
+                *_tempo(operation.factor),
+                _first(sound.seconds / operation.factor, sound.sample_rate),
+            ]
         case ChangePitch():
             ratio = 2 ** (operation.semitones / 12)
             rate = sound.sample_rate
             # Played faster, and so higher, then slowed down at the same pitch.
-            return [
-                f"asetrate={round(rate * ratio)}",
-                f"aresample={rate}",
-                *_tempo(1 / ratio, sound.seconds / ratio),
-            ]
+            faster = [f"asetrate={round(rate * ratio)}", f"aresample={rate}"]
+            return [_SILENCE, *faster, *_tempo(1 / ratio), _first(sound.seconds, rate)]
         case Separate():
             raise AssertionError("refused before")
     assert_never(operation)
 
 
-def _tempo(factor: float, seconds: float) -> list[str]:
-    # One filter slows down to half the speed at most. It needs a window's length, and cuts the last one off.
+def _tempo(factor: float) -> list[str]:
+    # One filter slows down to half the speed at most.
     steps = 2 if factor < 0.5 else 1
-    tempo = [f"atempo={math.pow(factor, 1 / steps):.6f}"] * steps
-    return [f"apad=pad_dur={WINDOW_SECONDS}", *tempo, f"atrim=end={seconds / factor:.6f}"]
+    return [f"atempo={math.pow(factor, 1 / steps):.6f}"] * steps
+
+
+def _first(seconds: float, rate: int) -> str:
+    """A filter that ends a sound, at one sample or more."""
+    return f"atrim=end_sample={max(1, round(seconds * rate))}"

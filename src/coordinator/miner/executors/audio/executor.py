@@ -164,7 +164,7 @@ class _Stages:
         self, filters: list[str], settings: SoundSettings, output_format: str, target: Path
     ) -> tuple[Sound, SourceSound]:
         """Send the samples through these filters, and encode them; returns the measures of the output."""
-        chain = self._limited(filters)
+        chain = self._limited([*filters, *settings.padding])
         options = [*settings.options, *MUXER_OPTIONS.get(output_format, ()), "-f", FORMATS[output_format][1]]
         arguments = [*self._reads(self._current), *chain, *options, f"file:{target.name}"]
         sound = await self._run(arguments, target)
