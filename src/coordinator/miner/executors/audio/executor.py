@@ -35,6 +35,7 @@ from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffm
 from coordinator.miner.executors.limits import Share
 from coordinator.miner.executors.media.audio_encoders import SoundSettings, SourceSound
 from coordinator.miner.executors.media.channel_layouts import channels_of
+from coordinator.miner.executors.media.first_sound import NO_GUESSES
 from coordinator.miner.executors.media.log import Log
 from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
 from coordinator.miner.executors.media.run import NO_BANNER, Limits, read_source, run_ffmpeg
@@ -142,8 +143,7 @@ class _Stages:
         """Decode the client's file to samples. Raises INVALID_PAYLOAD if it is not whole, or has no sound."""
         arguments = [
             *safe_input(self._share.processors),
-            # ffmpeg takes three channels for 2.1, and so on.
-            *("-guess_layout_max", "2", "-i", f"file:{source.name}"),
+            *(*NO_GUESSES, "-i", f"file:{source.name}"),
             *("-map", "0:a:0", "-vn", "-sn", "-dn"),
         ]
         sound = await self._run([*arguments, *self._samples([])], self._current, source=source)

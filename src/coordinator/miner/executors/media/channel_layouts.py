@@ -137,7 +137,7 @@ def conversion(layout: str, target: str) -> tuple[str, ...]:
     """ffmpeg's filters from one layout to another of SPEAKERS; none if nothing changes.
 
     ffmpeg mixes by itself what has pairs of speakers. Other channels are taken as the layout of BY_COUNT for
-    their number first; of more of them than that has, and of no layout, each is heard equally.
+    their number first; if there are more of them, or for mono, each is heard equally.
     """
     if layout == target:
         return ()
@@ -151,12 +151,12 @@ def conversion(layout: str, target: str) -> tuple[str, ...]:
     if _AMBISONIC.fullmatch(layout):
         # The first channel is the sound from all around (W).
         return (_pan("mono", [{0: 1.0}]), *(() if target == "mono" else (into,)))
+    if target == "mono" and speakers_of(layout) is None:
+        return (_pan("mono", [_equally(range(count))]),)
     if (assumed := _assumed(layout)) is not None:
         # Not `pan`: that asks the resampler, which refuses the layout.
         taken = f"channelmap=map={'|'.join(map(str, range(count)))}:channel_layout={assumed}"
         return (taken,) if assumed == target else (taken, into)
-    if target == "mono":
-        return (_pan("mono", [_equally(range(count))]),)
     halves = _pan("stereo", [_equally(range(0, count, 2)), _equally(range(1, count, 2))])
     return (halves,) if target == "stereo" else (halves, into)
 
