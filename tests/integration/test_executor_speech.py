@@ -194,7 +194,7 @@ async def test_a_recording_is_sent_as_plain_sound(engine: StandIn, bench: Bench)
 
 @pytest.mark.parametrize("channels", [3, 5, 6, 9])
 async def test_every_microphone_is_heard(engine: StandIn, bench: Bench, channels: int) -> None:
-    """Channels of no layout are mixed equally: the one that speaks is in the engine's sound, whichever it is."""
+    """Channels of no layout are mixed equally: the engine hears the one that speaks, whichever it is."""
     frames, speaking = 16_000, channels - 1 if channels != 6 else 3
     file = BytesIO()
     with wave.open(file, "wb") as writer:
