@@ -104,6 +104,22 @@ async def test_channels_of_no_layout_are_taken_in_their_usual_order(bench: Bench
     assert measured.loudest_db > -30
 
 
+@pytest.mark.parametrize(("channels_asked", "quieter"), [(1, 7), (2, 2)])
+async def test_a_mix_is_about_as_loud_as_its_source(
+    bench: Bench, tmp_path: Path, channels_asked: int, quieter: float
+) -> None:
+    """5.1 at full scale in every channel does not clip; different sounds lose some LU, most as a mean in mono."""
+    loud = "|".join(["0.99*sin(2000*t)"] * 6)
+    content = made_by_ffmpeg(tmp_path, "loud.wav", "-f", "lavfi", "-i", f"aevalsrc={loud}:d=0.5:c=5.1")
+    _, measured, _ = await run(bench, content, channels=channels_asked)
+    assert measured.loudest_db is not None
+    assert -0.5 < measured.loudest_db < 0
+    content = made_by_ffmpeg(tmp_path, "usual.flac", *channels(6, "5.1(side)"))
+    as_it_is, _, _ = await run(bench, content)
+    mixed, _, _ = await run(bench, content, channels=channels_asked)
+    assert quieter == pytest.approx(as_it_is["loudness_lufs"] - mixed["loudness_lufs"], abs=1)
+
+
 @pytest.mark.parametrize("loudness", [-23.0, -16.0])
 async def test_levelling_is_right_after_mixing(bench: Bench, tmp_path: Path, loudness: float) -> None:
     """The loudness is the output's, though mixing 5.1 to stereo changes it."""
