@@ -108,7 +108,7 @@ async def test_channels_of_no_layout_are_taken_in_their_usual_order(bench: Bench
 async def test_a_mix_is_about_as_loud_as_its_source(
     bench: Bench, tmp_path: Path, channels_asked: int, quieter: float
 ) -> None:
-    """5.1 at full scale in every channel does not clip; different sounds lose some LU, most as a mean in mono."""
+    """5.1 at full scale in every channel does not clip; different sounds lose some LU, mostly in mono."""
     loud = "|".join(["0.99*sin(2000*t)"] * 6)
     content = made_by_ffmpeg(tmp_path, "loud.wav", "-f", "lavfi", "-i", f"aevalsrc={loud}:d=0.5:c=5.1")
     _, measured, _ = await run(bench, content, channels=channels_asked)

@@ -178,7 +178,7 @@ def _assumed(layout: str) -> str | None:
 
 
 def _mixed(layout: str, target: str) -> tuple[str, ...]:
-    """The resampler's own way (ITU-R BS.775); peaks beyond full scale are lowered. Mono is the mean of stereo.
+    """The resampler's own way (ITU-R BS.775); peaks over full scale are lowered. Mono is the mean of stereo.
 
     Gains whose sum is 1 would never clip either, but make 5.1 quieter by 8 dB.
     """
