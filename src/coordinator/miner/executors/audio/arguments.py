@@ -149,9 +149,9 @@ def filters_of(operation: SoundOperation, sound: Sound) -> list[str]:
 
 
 def _tempo(factor: float) -> list[str]:
-    # One filter slows down to half the speed at most.
+    # One filter slows down to half the speed at most, and fails at a frame of one sample.
     steps = 2 if factor < 0.5 else 1
-    return [f"atempo={math.pow(factor, 1 / steps):.6f}"] * steps
+    return ["asetnsamples=n=1024:p=1", *[f"atempo={math.pow(factor, 1 / steps):.6f}"] * steps]
 
 
 def _first(seconds: float, rate: int) -> str:
