@@ -19,7 +19,8 @@ SEED = 20
 async def test_nothing_that_is_accepted_fails(service: str, tmp_path: Path) -> None:
     """Values from all over a schema, on inputs of many kinds: done, or refused for what the input lacks."""
     verdicts = await run(service, tmp_path, jobs=2, seed=SEED, sample=SAMPLES[service])
-    assert [] == [(str(one.case), one.message) for one in verdicts if one.outcome == "failed"]
+    bad = [one for one in verdicts if one.outcome in ("failed", "too large")]
+    assert [] == [(str(one.case), one.message) for one in bad]
     assert sum(one.outcome == "done" for one in verdicts) > len(verdicts) / 2
 
 
