@@ -21,7 +21,7 @@ async def test_nothing_that_is_accepted_fails(service: str, tmp_path: Path) -> N
     verdicts = await run(service, tmp_path, jobs=2, seed=SEED, sample=SAMPLES[service])
     bad = [one for one in verdicts if one.outcome in ("failed", "too large")]
     assert [] == [(str(one.case), one.message) for one in bad]
-    assert sum(one.outcome == "done" for one in verdicts) > len(verdicts) / 2
+    assert sum(one.outcome == "done" for one in verdicts) > len(verdicts) / 5
 
 
 def test_values_follow_from_the_schema() -> None:

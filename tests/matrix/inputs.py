@@ -118,6 +118,12 @@ SOUNDS: Final = (
 """Inputs with sound."""
 VIDEOS: Final = (
     Input("video", "mp4", (*_pictures(), *_STEREO, *_H264, "-c:a", "aac"), pictures=True),
+    Input(
+        "video with subtitles",
+        "mkv",
+        (*_pictures(), *_STEREO, "-i", "words.srt", *_H264, "-c:a", "aac"),
+        pictures=True,
+    ),
     Input("video without sound", "mp4", (*_pictures(), *_H264), sound=False, pictures=True),
     Input(
         "video of odd sides",
@@ -162,6 +168,7 @@ VIDEOS: Final = (
     ),
 )
 """Inputs with pictures."""
+_SUBTITLES: Final = "1\n00:00:00,000 --> 00:00:00,300\nGrüße\n"
 _CHAPTERS: Final = ";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=200\ntitle=Eins\n"
 
 
@@ -172,6 +179,7 @@ def make(program: str, one: Input, folder: Path) -> bytes:
         _write_channels(target, {"five": 5, "nine": 9}[one.name.split()[0]])
         return target.read_bytes()
     (folder / "chapters.txt").write_text(_CHAPTERS)
+    (folder / "words.srt").write_text(_SUBTITLES)
     command = [program, "-nostdin", "-v", "error", "-y", *one.arguments, str(target)]
     subprocess.run(command, cwd=folder, check=True)
     return target.read_bytes()

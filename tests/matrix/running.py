@@ -48,9 +48,15 @@ def _cases_of_kind(kind: Kind, seed: int) -> Iterator[Case]:
         usual = next(one for one in INPUTS if one.sound and one.pictures)
         for values in covering.everything(closed):
             yield _case(kind, usual, values)
-    for values in covering.pairs({_INPUT: INPUTS, **kind.fields}, seed):
+    for values in covering.pairs({_INPUT: _inputs_of(kind), **kind.fields}, seed):
         one = values.pop(_INPUT)
         yield _case(kind, one, values)
+
+
+def _inputs_of(kind: Kind) -> list[Input]:
+    """All of them; for a kind that makes pictures only a few of those that have none."""
+    makes_pictures = "resolution" in kind.fields
+    return [one for one in INPUTS if one.pictures or not makes_pictures or one in SOUNDS[:2]]
 
 
 def _case(kind: Kind, one: Input, values: dict[str, Any]) -> Case:

@@ -18,6 +18,7 @@ from coordinator.miner.executors.media.audio_encoders import (
     SourceSound,
     bits_per_second,
     settings_for,
+    sound_in,
 )
 from coordinator.miner.executors.media.channel_layouts import (
     SPEAKERS,
@@ -164,6 +165,24 @@ def test_differences_are_told() -> None:
 def test_channels_are_counted(layout: str, channels: int) -> None:
     """Every form in which ffmpeg writes a layout has its number of channels."""
     assert channels == channels_of(layout)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("  Stream #0:1: Audio: ac3, 44100 Hz, 5.1(side), fltp, 448 kb/s", SourceSound(44_100, "5.1(side)")),
+        (
+            "  Stream #0:0: Audio: pcm_s16le, 8000 Hz, 2 channels (FL+LFE), s16",
+            SourceSound(8_000, "2 channels (FL+LFE)"),
+        ),
+        ("  Stream #0:0: Audio: mp3, 0 channels", None),
+        ("  Stream #0:0: Video: h264, 320x240, 25 fps", None),
+        ("  Stream #0:0: Audio: aac, 44100 Hz, nonsense, fltp", None),
+    ],
+)
+def test_streams_are_read_from_ffmpegs_words(line: str, expected: SourceSound | None) -> None:
+    """Rate and layout of a sound are in the line about its stream; other lines have none."""
+    assert expected == sound_in(line)
 
 
 def test_speakers_without_a_place_are_counted() -> None:

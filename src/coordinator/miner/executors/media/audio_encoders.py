@@ -6,6 +6,7 @@ schemas accept can be encoded. tests/unit/test_audio_encoders.py tries the limit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -254,3 +255,20 @@ def _vorbis_quality(bitrate: int, channels: int) -> int:
 
 def _short(bitrate: int) -> str:
     return f"{bitrate // 1000}k" if bitrate % 1000 == 0 else str(bitrate)
+
+
+# --- ffmpeg's messages --------------------------------------------------------------------------------------
+_RATE_AND_LAYOUT: Final = re.compile(r", (\d{1,7}) Hz, ([^,]{1,200}?)(?:,|$)")
+
+
+def sound_in(stream_line: str) -> SourceSound | None:
+    """The sound that a line of ffmpeg's describes: `  Stream #0:1: Audio: ac3, 44100 Hz, 5.1(side), …`."""
+    _, found, described = stream_line.partition(" Audio: ")
+    match = _RATE_AND_LAYOUT.search(described) if found else None
+    if match is None:
+        return None
+    try:
+        channels_of(match[2])
+    except ValueError:
+        return None
+    return SourceSound(int(match[1]), match[2])
