@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 NEWEST := .venv-newest
 
 .NOTPARALLEL:
-.PHONY: help servers test newest faults check format demo bench schemas clean
+.PHONY: help servers test newest faults matrix check format demo bench schemas clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -56,6 +56,9 @@ test: $(BIN)/.test servers ## Run the tests, with real servers; T="tests/unit -k
 
 faults: $(BIN)/.test servers ## Run the fault tests and generated requests at full length (make test: a short round)
 	TEST_LENGTH=full $(BIN)/python -m pytest $(SHARED_OUT) tests/faults tests/api
+
+matrix: $(BIN)/.test ## Try all that the media services' schemas accept, on inputs of many kinds; M="arguments"
+	$(BIN)/python -m tests.matrix $(M)
 
 newest: $(BIN)/.test ## Run tests/unit on the newest Python found, if there is a newer one than .venv has
 	@python=$$(sh scripts/newest-python.sh $(BIN)/python); \

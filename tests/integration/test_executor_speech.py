@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import subprocess
 import wave
 from collections.abc import AsyncIterator, Iterator
@@ -189,6 +190,28 @@ async def test_a_recording_is_sent_as_plain_sound(engine: StandIn, bench: Bench)
         "best_of": "5",
         "beam_size": "5",
     } == fields
+
+
+@pytest.mark.parametrize("channels", [3, 5, 6, 9])
+async def test_every_microphone_is_heard(engine: StandIn, bench: Bench, channels: int) -> None:
+    """Channels of no layout are mixed equally: the engine hears the one that speaks, whichever it is."""
+    frames, speaking = 16_000, channels - 1 if channels != 6 else 3
+    file = BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(channels)
+        writer.setsampwidth(2)
+        writer.setframerate(16_000)
+        for frame in range(frames):
+            values = [0] * channels
+            values[speaking] = 12_000 if frame // 20 % 2 else -12_000
+            writer.writeframesraw(struct.pack(f"<{channels}h", *values))
+    work = bench.work({"audio_url": bench.blobs.add(file.getvalue())})
+    await SpeechExecutor(engine.settings()).run(work)
+    [(_, fields)] = engine.received
+    with wave.open(BytesIO(fields["file"])) as reader:
+        heard = struct.unpack(f"<{reader.getnframes()}h", reader.readframes(reader.getnframes()))
+    assert frames == len(heard)
+    assert 12_000 / channels == pytest.approx(max(heard), rel=0.1)
 
 
 async def test_a_translation_has_its_own_address(engine: StandIn, bench: Bench) -> None:

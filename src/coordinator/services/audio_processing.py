@@ -21,6 +21,7 @@ from coordinator.services.base import (
 SoundFormat = Literal["wav", "flac", "mp3", "ogg", "m4a"]
 SampleRate = Annotated[Literal[8000, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000], Whole]
 Seconds = Annotated[float, Field(ge=0, le=1_000_000)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Trim(Strict):
@@ -88,11 +89,11 @@ class AudioPayload(Payload):
     """Applied in this order; an empty list only converts."""
     output_format: SoundFormat = "wav"
     sample_rate: Annotated[SampleRate | None, NOT_NULL] = None
-    """Samples per second; the default is the input's."""
+    """Samples per second, or the next that the format has; the default is the input's."""
     channels: Annotated[Annotated[int, Field(ge=1, le=2), Whole] | None, NOT_NULL] = None
-    """1 is mono, 2 is stereo; the default is the input's."""
+    """1 is mono, 2 is stereo; the default is the input's, or the nearest that the format has."""
     bitrate: Literal["64k", "96k", "128k", "192k", "256k", "320k"] = "192k"
-    """Bits per second, for mp3, ogg and m4a."""
+    """Bits per second, for mp3, ogg and m4a, or the nearest that the format has at this rate and channels."""
 
 
 class ProcessedAudio(Result):
@@ -103,8 +104,15 @@ class ProcessedAudio(Result):
     """Of the longest output."""
     loudness_lufs: float | None = None
     """Of the whole first output (EBU R 128)."""
+    sample_rate: Count | None = None
+    """Of the first output in samples per second, as measured."""
+    channels: Count | None = None
+    """Of the first output, as measured."""
+    bitrate: Count | None = None
+    """Of the first output's whole file in bits per second, as measured."""
     warnings: Warnings | None = None
-    """About the source: small faults, and lengths that its format can't prove."""
+    """How the output differs from the request; and about the source: small faults, and lengths that its
+    format can't prove."""
 
 
 SERVICE: Final = KnownService("audio_processing", TypeAdapter(AudioPayload), ProcessedAudio)

@@ -28,6 +28,8 @@ from coordinator.miner.executors.engine import Engine, EngineSettings
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.limits import Share
+from coordinator.miner.executors.media.channel_layouts import conversion
+from coordinator.miner.executors.media.first_sound import NO_GUESSES, first_sound
 from coordinator.miner.executors.media.packets import MAX_PACKETS_BYTES
 from coordinator.miner.executors.media.run import NO_BANNER, Limits, read_source
 from coordinator.services.speech_recognition import (
@@ -133,14 +135,6 @@ class SpeechExecutor:
         program = find_ffmpeg()
         if program is None:
             raise ExecutorError(UNSUPPORTED, "ffmpeg is no longer installed", retryable=True)
-        # One second more than allowed, to tell too long a sound from one of the greatest length.
-        arguments = [
-            *(program, *NO_BANNER),
-            *safe_input(share.processors),
-            *("-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
-            *("-t", f"{self._max_seconds + 1:g}", "-ac", "1", "-ar", str(SAMPLES_PER_SECOND)),
-            *("-c:a", "pcm_s16le", "-f", "wav", f"file:{sound.name}"),
-        ]
         size = int((self._max_seconds + 2) * SAMPLES_PER_SECOND * 2)
         limits = Limits(
             timeout_seconds=DECODE_SECONDS,
@@ -148,6 +142,19 @@ class SpeechExecutor:
             memory=share.memory(MAX_MEMORY_BYTES),
             disk=share.disk(self._max_input_bytes + size + MAX_PACKETS_BYTES),
         )
+        safe = safe_input(share.processors)
+        found = await first_sound(program, safe, source, limits=limits)
+        mixing = (
+            [*conversion(found.layout, "mono"), f"aresample={SAMPLES_PER_SECOND}"] if found else ["anull"]
+        )
+        # One second more than allowed, to tell too long a sound from one of the greatest length.
+        arguments = [
+            *(program, *NO_BANNER, *safe, *NO_GUESSES),
+            *("-i", f"file:{source.name}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
+            *("-t", f"{self._max_seconds + 1:g}", "-af", ",".join(mixing)),
+            *("-ac", "1", "-ar", str(SAMPLES_PER_SECOND), "-c:a", "pcm_s16le"),
+            *("-f", "wav", f"file:{sound.name}"),
+        ]
         return (await read_source(arguments, source, limits=limits)).warnings
 
     async def _transcribe(self, payload: SpeechPayload, model: str, sound: Path) -> Any:

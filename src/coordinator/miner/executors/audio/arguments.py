@@ -1,4 +1,4 @@
-"""The ffmpeg filters for the operations of `audio_processing`. Pure.
+"""The ffmpeg filters for the operations of `audio_processing`, and the encoding of its output. Pure.
 
 Only numbers within bounds get from a client into the command line.
 """
@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.media.audio_encoders import (
+    SoundSettings,
+    SourceSound,
+    bits_per_second,
+    settings_for,
+)
 from coordinator.services.audio_processing import (
     AudioPayload,
     ChangePitch,
@@ -31,8 +37,19 @@ FORMATS: Final = {
     "m4a": ("aac", "ipod", "audio/mp4"),
 }
 """Encoder, muxer and media type of each output format."""
-LOSSLESS: Final = ("wav", "flac")
-MP3_SAMPLES_PER_SECOND: Final = 48_000
+MUXER_OPTIONS: Final[dict[str, tuple[str, ...]]] = {
+    # RF64 (EBU Tech 3306) from 4 GiB on, where a WAV's sizes end.
+    "wav": ("-rf64", "auto"),
+    # Windows' own players read no ID3v2.4.
+    "mp3": ("-id3v2_version", "3"),
+    # The index before the sound, so that a player can begin before it has all.
+    "m4a": ("-movflags", "+faststart"),
+}
+WINDOW_SECONDS: Final = 0.5
+"""More than the filters of tempo and sample rate keep back before anything comes out."""
+_SILENCE: Final = f"apad=pad_dur={2 * WINDOW_SECONDS}"
+"""Behind the sound: what the filters keep back at the end is then none of it."""
+DEFAULT_BITRATE: Final = bits_per_second(AudioPayload.model_fields["bitrate"].default)
 PEAK: Final = 0.89
 """Normalisation never exceeds this: -1 dB of full scale."""
 SILENCE_LUFS: Final = -70.0
@@ -49,16 +66,41 @@ class Sound:
 
 
 def check_possible(payload: AudioPayload) -> None:
-    """Raise ExecutorError for an operation that ffmpeg alone can't do, or a rate that a format can't hold."""
+    """Raise ExecutorError for an operation that ffmpeg alone can't do."""
     if any(isinstance(operation, Separate) for operation in payload.operations):
         raise ExecutorError(UNSUPPORTED, "separate: this miner has no model for it", retryable=True)
-    if payload.output_format == "mp3" and (payload.sample_rate or 0) > MP3_SAMPLES_PER_SECOND:
-        raise ExecutorError(INVALID_PAYLOAD, f"sample_rate: mp3 allows at most {MP3_SAMPLES_PER_SECOND}")
+
+
+def encoding_of(payload: AudioPayload, sound: SourceSound) -> SoundSettings:
+    """The encoding of the output of this sound: as the payload asks, or the nearest that its format has."""
+    encoder, muxer, _ = FORMATS[payload.output_format]
+    return settings_for(
+        encoder,
+        sound,
+        muxer=muxer,
+        sample_rate=payload.sample_rate,
+        channels=payload.channels,
+        bitrate=bits_per_second(payload.bitrate) if "bitrate" in payload.model_fields_set else None,
+        default_bitrate=DEFAULT_BITRATE,
+    )
+
+
+def preparation(settings: SoundSettings, sound: Sound) -> list[str]:
+    """The filters before all operations: to the output's channels, as mixing changes the loudness.
+
+    A sound that is shorter than the resampler's window gets the output's rate, too: later it would vanish.
+    """
+    if sound.seconds >= WINDOW_SECONDS or settings.rate == sound.sample_rate:
+        return [*settings.filters]
+    resampled = [_SILENCE, f"aresample={settings.rate}", _first(sound.seconds, settings.rate)]
+    return [*settings.filters, *resampled]
 
 
 def needs_measuring(operation: SoundOperation) -> bool:
     """Whether its filters depend on the sound that the previous operations make."""
-    return isinstance(operation, Normalize) or (isinstance(operation, Fade) and operation.out_seconds > 0)
+    return isinstance(operation, Normalize | ChangeSpeed | ChangePitch) or (
+        isinstance(operation, Fade) and operation.out_seconds > 0
+    )
 
 
 def filters_of(operation: SoundOperation, sound: Sound) -> list[str]:
@@ -90,18 +132,28 @@ def filters_of(operation: SoundOperation, sound: Sound) -> list[str]:
             end = f"stop_periods=-1:stop_{edge}:stop_duration={operation.min_seconds:.3f}"
             return [f"silenceremove={begin}:{end}"]
         case ChangeSpeed():
-            return _tempo(operation.factor)
+            return [
+                _SILENCE,
+                *_tempo(operation.factor),
+                _first(sound.seconds / operation.factor, sound.sample_rate),
+            ]
         case ChangePitch():
             ratio = 2 ** (operation.semitones / 12)
             rate = sound.sample_rate
             # Played faster, and so higher, then slowed down at the same pitch.
-            return [f"asetrate={round(rate * ratio)}", f"aresample={rate}", *_tempo(1 / ratio)]
+            faster = [f"asetrate={round(rate * ratio)}", f"aresample={rate}"]
+            return [_SILENCE, *faster, *_tempo(1 / ratio), _first(sound.seconds, rate)]
         case Separate():
             raise AssertionError("refused before")
     assert_never(operation)
 
 
 def _tempo(factor: float) -> list[str]:
-    # One filter slows down to half the speed at most.
+    # One filter slows down to half the speed at most, and fails at a frame of one sample.
     steps = 2 if factor < 0.5 else 1
-    return [f"atempo={math.pow(factor, 1 / steps):.6f}"] * steps
+    return ["asetnsamples=n=1024:p=1", *[f"atempo={math.pow(factor, 1 / steps):.6f}"] * steps]
+
+
+def _first(seconds: float, rate: int) -> str:
+    """A filter that ends a sound, at one sample or more."""
+    return f"atrim=end_sample={max(1, round(seconds * rate))}"

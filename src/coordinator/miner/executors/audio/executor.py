@@ -10,12 +10,14 @@ from typing import Final
 
 from coordinator.miner.executors.audio.arguments import (
     FORMATS,
-    LOSSLESS,
+    MUXER_OPTIONS,
     SILENCE_LUFS,
     Sound,
     check_possible,
+    encoding_of,
     filters_of,
     needs_measuring,
+    preparation,
 )
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
@@ -31,10 +33,14 @@ from coordinator.miner.executors.base import (
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.limits import Share
+from coordinator.miner.executors.media.audio_encoders import SoundSettings, SourceSound
+from coordinator.miner.executors.media.channel_layouts import channels_of
+from coordinator.miner.executors.media.first_sound import NO_GUESSES
 from coordinator.miner.executors.media.log import Log
 from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
 from coordinator.miner.executors.media.run import NO_BANNER, Limits, read_source, run_ffmpeg
-from coordinator.services.audio_processing import SERVICE, AudioPayload, ProcessedAudio
+from coordinator.miner.executors.media.source import MAX_WARNINGS
+from coordinator.services.audio_processing import SERVICE, ProcessedAudio
 
 TIMEOUT_SECONDS: Final = 900.0
 """Of each stage."""
@@ -91,7 +97,8 @@ class AudioExecutor:
         sound = await stages.decode(source)
         source.unlink()
         # 2. Apply the operations, as many at a time as need no measuring in between.
-        pending: list[str] = []
+        settings = encoding_of(payload, stages.sound)
+        pending = preparation(settings, sound)
         for number, operation in enumerate(payload.operations):
             if pending and needs_measuring(operation):
                 sound = await stages.apply(pending)
@@ -101,14 +108,17 @@ class AudioExecutor:
         # 3. Encode the output.
         work.progress(0.7, "encoding")
         target = work.folder / f"output.{payload.output_format}"
-        made = await stages.encode(pending, payload, target)
+        made, output_sound = await stages.encode(pending, settings, payload.output_format, target)
         output = await work.blobs.upload(target, media_type=FORMATS[payload.output_format][2])
         result = ProcessedAudio(
             output_format=payload.output_format,
             outputs=[output],
             duration_seconds=round(made.seconds, 3),
             loudness_lufs=made.loudness if made.loudness > SILENCE_LUFS else None,
-            warnings=stages.warnings or None,
+            sample_rate=output_sound.rate,
+            channels=channels_of(output_sound.layout),
+            bitrate=max(1, round(8 * output["size"] / made.seconds)),
+            warnings=[*settings.warnings, *stages.warnings][:MAX_WARNINGS] or None,
         )
         wall_ms = round((time.monotonic() - started) * 1000)
         return Outcome(result.document(), {"wall_ms": wall_ms, "output_bytes": output["size"]})
@@ -124,7 +134,8 @@ class _Stages:
         self._max_seconds = max_seconds
         self._current = folder / "stage-0.w64"
         self._number = 0
-        self._rate = 0
+        self.sound = SourceSound(0, "")
+        """Of the samples."""
         self.warnings: list[str] = []
         """About the client's file."""
 
@@ -132,13 +143,8 @@ class _Stages:
         """Decode the client's file to samples. Raises INVALID_PAYLOAD if it is not whole, or has no sound."""
         arguments = [
             *safe_input(self._share.processors),
-            "-i",
-            f"file:{source.name}",
-            "-map",
-            "0:a:0",
-            "-vn",
-            "-sn",
-            "-dn",
+            *(*NO_GUESSES, "-i", f"file:{source.name}"),
+            *("-map", "0:a:0", "-vn", "-sn", "-dn"),
         ]
         sound = await self._run([*arguments, *self._samples([])], self._current, source=source)
         if sound.seconds > self._max_seconds:
@@ -150,27 +156,27 @@ class _Stages:
         before = self._current
         self._number += 1
         self._current = self._folder / f"stage-{self._number}.w64"
-        sound = await self._run(["-i", f"file:{before.name}", *self._samples(filters)], self._current)
+        sound = await self._run([*self._reads(before), *self._samples(filters)], self._current)
         before.unlink()
         return sound
 
-    async def encode(self, filters: list[str], payload: AudioPayload, target: Path) -> Sound:
-        """Send the samples through these filters, and encode them in the client's format."""
-        encoder, muxer, _ = FORMATS[payload.output_format]
-        options = ["-c:a", encoder]
-        if payload.output_format not in LOSSLESS:
-            options += ["-b:a", payload.bitrate]
-        if payload.sample_rate is not None:
-            options += ["-ar", str(payload.sample_rate)]
-        elif payload.output_format in LOSSLESS:
-            options += ["-ar", str(self._rate)]  # the other formats take the nearest rate that they can
-        if payload.channels is not None:
-            options += ["-ac", str(payload.channels)]
-        arguments = ["-i", f"file:{self._current.name}", *self._limited(filters), *options, "-f", muxer]
-        sound = await self._run([*arguments, f"file:{target.name}"], target)
+    async def encode(
+        self, filters: list[str], settings: SoundSettings, output_format: str, target: Path
+    ) -> tuple[Sound, SourceSound]:
+        """Send the samples through these filters, and encode them; returns the measures of the output."""
+        chain = self._limited([*filters, *settings.padding])
+        options = [*settings.options, *MUXER_OPTIONS.get(output_format, ()), "-f", FORMATS[output_format][1]]
+        arguments = [*self._reads(self._current), *chain, *options, f"file:{target.name}"]
+        sound = await self._run(arguments, target)
         made = await measure(self._program(), target, limits=self._limits())
         made.check({"audio"}, (sound.seconds - ENCODER_SECONDS, sound.seconds + ENCODER_SECONDS))
-        return Sound(made.seconds, sound.sample_rate, sound.loudness)
+        assert made.sound is not None, "checked above"
+        measured = SourceSound(made.sound.sample_rate, made.sound.layout)
+        return Sound(made.seconds, measured.rate, sound.loudness), measured
+
+    def _reads(self, samples: Path) -> list[str]:
+        # The file of samples knows no channels beyond the 18 of a WAV file.
+        return ["-channel_layout", self.sound.layout, "-i", f"file:{samples.name}"]
 
     def _samples(self, filters: list[str]) -> list[str]:
         target = f"file:{self._current.name}"
@@ -209,8 +215,8 @@ class _Stages:
             raise ExecutorError(EXECUTOR_FAILED, "ffmpeg made no output")
         if source is None and seconds > self._max_seconds:
             raise ExecutorError(OUTPUT_TOO_LARGE, f"the sound becomes longer than {self._max_seconds:g} s")
-        self._rate = _rate_of(log) or self._rate
-        return Sound(seconds, self._rate, max(loudness.value, SILENCE_LUFS))
+        self.sound = _sound_of(log)
+        return Sound(seconds, self.sound.rate, max(loudness.value, SILENCE_LUFS))
 
     def _program(self) -> str:
         program = find_ffmpeg()
@@ -239,7 +245,7 @@ class _Loudness:
             self.value = float(found[1])
 
 
-def _rate_of(log: Log) -> int | None:
-    """The samples per second of the first sound that a stage read."""
-    rates = (stream.sample_rate for stream in log.streams.values() if stream.kind == "audio")
-    return next(rates, None)
+def _sound_of(log: Log) -> SourceSound:
+    """The sound that a stage wrote."""
+    made = next(stream for stream in log.made.values() if stream.kind == "audio")
+    return SourceSound(made.sample_rate, made.layout)

@@ -35,6 +35,8 @@ class AudioEncoder:
     most_channels: int
     bitrates: BitRates | None = None
     """None: lossless."""
+    padding: tuple[str, ...] = ()
+    """Filters that fill up a sound that is too short for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class SoundSettings:
     """ffmpeg's filters, after all others, in a graph of their own or at a chain's end."""
     options: tuple[str, ...]
     """ffmpeg's options of the output, with the encoder."""
+    padding: tuple[str, ...]
+    """ffmpeg's filters behind all others, for an encoder that does not take every length."""
     warnings: tuple[str, ...]
     """How it differs from the request, each as `field: difference`."""
 
@@ -108,6 +112,9 @@ def _opus(rate: int, channels: int) -> range:
     return range(6_000 * channels, 256_000 * channels + 1)
 
 
+_FLAC_BLOCKS: Final = ("apad=whole_len=16", "asetnsamples=n=4096:p=0")
+"""Its blocks are what comes at a time, 16 samples at least (RFC 9639 §8.2)."""
+
 ENCODERS: Final = {
     "libvorbis": AudioEncoder("vorbis", range(8_000, 200_001), _XIPH_LAYOUTS, 8, _vorbis),
     "libopus": AudioEncoder("opus", (8_000, 12_000, 16_000, 24_000, 48_000), _XIPH_LAYOUTS, 8, _opus),
@@ -126,7 +133,7 @@ ENCODERS: Final = {
         2,
         _mp3,
     ),
-    "flac": AudioEncoder("flac", range(1, 1_048_576), None, 8),
+    "flac": AudioEncoder("flac", range(1, 1_048_576), None, 8, padding=_FLAC_BLOCKS),
     "pcm_s16le": AudioEncoder("wav", range(1, 2**31), None, 65_535),
 }
 _MP4_MUXERS: Final = ("mp4", "mov", "ipod", "3gp")
@@ -194,6 +201,7 @@ def settings_for(
         bitrate=used,
         filters=conversion(source.layout, layout),
         options=("-c:a", encoder, *options, "-ar", str(rate)),
+        padding=able.padding,
         warnings=tuple(warnings),
     )
 

@@ -21,7 +21,7 @@ _FILE: Final = re.compile(r"^(Input|Output) #(\d+), (\S+),")
 _DURATION: Final = re.compile(r"^ *Duration: (N/A|(\d+):(\d\d):(\d\d(?:\.\d+)?)), (?:start|bitrate): ")
 _STREAM: Final = re.compile(r"^ *Stream #0:(\d+)[^:]*: (Video|Audio|Subtitle|Data|Attachment): ([\w-]+)(.*)$")
 _MAPPED: Final = re.compile(r"^ *Stream #0:(\d+) -> #(\d+):(\d+) \(copy\)")
-_RATE: Final = re.compile(r", (\d{3,6}) Hz")
+_RATE: Final = re.compile(r", (\d{1,7}) Hz, ([^,]+)")
 _FRAMES: Final = re.compile(r", (\d+(?:\.\d+)?) fps")
 _COUNTS: Final = re.compile(r"^ *(Input|Output) stream #(\d+):(\d+) \(\w+\): (.*)$")
 _SOURCE, _OUTPUT = "Input 0", "Output 0"
@@ -43,13 +43,17 @@ class Complaint(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """A stream as ffmpeg describes it; `sample_rate` and `frames` are a second's, or 0 where it has none."""
+    """A stream as ffmpeg describes it; `sample_rate` and `frames` are a second's, or 0 where it has none.
+
+    `layout` is of a sound's channels, in ffmpeg's words: `5.1(side)`, `3 channels`.
+    """
 
     kind: str
     codec: str
     sample_rate: int
     frames: float
     is_cover: bool
+    layout: str = ""
 
 
 class Counts(NamedTuple):
@@ -147,6 +151,7 @@ class Log:
                 sample_rate=int(rate[1]) if rate else 0,
                 frames=float(frames[1]) if frames else 0.0,
                 is_cover="(attached pic)" in stream[4],
+                layout=rate[2].strip() if rate else "",
             )
         elif (duration := _DURATION.match(text)) and duration[1] != "N/A":
             self.duration = int(duration[2]) * 3600 + int(duration[3]) * 60 + float(duration[4])

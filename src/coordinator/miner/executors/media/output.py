@@ -7,12 +7,13 @@ reorders them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from coordinator.miner.executors.base import EXECUTOR_FAILED, ExecutorError
+from coordinator.miner.executors.media.log import Stream
 from coordinator.miner.executors.media.packets import PACKETS_FILE, Track, read_packets
 from coordinator.miner.executors.media.run import NO_BANNER, Limits, run_ffmpeg
 
@@ -22,9 +23,15 @@ ENCODER_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A file that ffmpeg can open; its tracks in their order."""
+    """A file that ffmpeg can open; its tracks in their order, and its streams by number."""
 
     tracks: list[Track]
+    streams: Mapping[int, Stream] = field(default_factory=dict)
+
+    @property
+    def sound(self) -> Stream | None:
+        """The first stream of sound."""
+        return next((stream for stream in self.streams.values() if stream.kind == "audio"), None)
 
     @property
     def seconds(self) -> float:
@@ -55,7 +62,7 @@ async def measure(program: str, path: Path, *, limits: Limits) -> Output:
     Raises ExecutorError: EXECUTOR_FAILED if it can't be opened, and the errors of limits.
     """
     try:
-        await run_ffmpeg(
+        log = await run_ffmpeg(
             [
                 *(program, *NO_BANNER, "-i", f"file:{path.name}"),
                 *("-map", "0:v?", "-c:v", "copy", "-map", "0:a?", "-c:a", "pcm_s16le"),
@@ -71,4 +78,4 @@ async def measure(program: str, path: Path, *, limits: Limits) -> Output:
     listed = path.parent / PACKETS_FILE
     tracks = await asyncio.to_thread(read_packets, listed)
     listed.unlink(missing_ok=True)
-    return Output(list(tracks.values()))
+    return Output(list(tracks.values()), log.streams)
