@@ -77,7 +77,8 @@ def sound_arguments(
         )
         warnings += made.warnings
         # Gaps between a recording's times become silence, so that sound and pictures stay together.
-        chain = ",".join(["aresample=async=1", *(made.filters if track.sound else ())])
+        fitted = (*made.filters, *made.padding) if track.sound else ()
+        chain = ",".join(["aresample=async=1", *fitted])
         arguments += [f"-filter:a:{number}", chain, *_for_track(made.options, number)]
     return arguments, warnings
 
@@ -95,7 +96,8 @@ def single_sound(
         default_bitrate=bits_per_second(bitrate),
         bitrate_field="audio_bitrate",
     )
-    filters = ["-af", ",".join(made.filters)] if sound and made.filters else []
+    fitted = (*made.filters, *made.padding) if sound else ()
+    filters = ["-af", ",".join(fitted)] if fitted else []
     return [*filters, *made.options], list(made.warnings)
 
 
