@@ -150,6 +150,17 @@ def test_a_flood_of_complaints_is_kept_in_part() -> None:
     assert (1000, "frame 0", "frame 4999", 5000) == (len(texts), texts[0], texts[-1], log.complaint_count)
 
 
+def test_faults_are_counted_whatever_the_version() -> None:
+    """ffmpeg before 7 has another sentence for a packet that can't be decoded, and does not count them."""
+    log = log_of(
+        "[vist#0:0/h264 @ 0x5] [dec:h264 @ 0x6] [warning] corrupt decoded frame",
+        "[error] Error while decoding stream #0:1: Invalid data found when processing input",
+        "[error] Error while decoding stream #0:1: Invalid data found when processing input",
+        "[verbose]   Input stream #0:1 (audio): 9 packets read (90 bytes); 7 frames decoded (7168 samples); ",
+    )
+    assert ({0: 1, 1: 2}, (9, 7, 7168, 0)) == (log.corrupt_frames, tuple(log.read[1]))
+
+
 @pytest.mark.parametrize(
     "text", ["Stream #0:", "[info]   Stream #0:0: Audio: ", ", 44100 ", "[a @ 0x1] ", " ", "Duration: 0", "x"]
 )

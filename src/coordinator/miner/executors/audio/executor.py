@@ -184,7 +184,8 @@ class _Stages:
 
     def _limited(self, filters: list[str]) -> list[str]:
         # One second more than allowed, to tell too long a sound from one of the greatest length.
-        chain = ",".join([*filters, "ebur128=framelog=quiet"])
+        # Its lines for each moment are skipped here: ffmpeg before 6 can't leave them out.
+        chain = ",".join([*filters, "ebur128=framelog=verbose"])
         return ["-af", chain, "-t", f"{self._max_seconds + 1:g}"]
 
     async def _run(self, arguments: list[str], target: Path, *, source: Path | None = None) -> Sound:

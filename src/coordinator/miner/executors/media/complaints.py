@@ -31,7 +31,7 @@ _GENERIC: Final = re.compile(
     r"|Conversion failed|Error (closing|writing trailer)|Failed to set value|Error submitting a packet"
     r"|maybe incorrect parameters|Cannot determine format of input|Error processing packet"
     r"|Error submitting packet to decoder|Decoding error|corrupt decoded frame|Decode error rate"
-    r"|Truncating packet of size"
+    r"|Truncating packet of size|Error while decoding stream"
 )
 _ADDRESS: Final = re.compile(r" @ 0x[0-9a-f]+|\b0x[0-9a-f]{6,}\b")
 _PATH: Final = re.compile(r"(file:)?(/[\w.+-]+){2,}|file:[\w.+-]+")

@@ -25,6 +25,9 @@ _RATE: Final = re.compile(r", (\d{1,7}) Hz, ([^,]+)")
 _FRAMES: Final = re.compile(r", (\d+(?:\.\d+)?) fps")
 _COUNTS: Final = re.compile(r"^ *(Input|Output) stream #(\d+):(\d+) \(\w+\): (.*)$")
 _SOURCE, _OUTPUT = "Input 0", "Output 0"
+_CORRUPT_FRAME: Final = re.compile(
+    r"ist#0:(\d+).* corrupt decoded frame|Error while decoding stream #0:(\d+)"  # the latter before ffmpeg 7
+)
 _NO_FRAMES: Final = "No filtered frames for output stream"
 _ESTIMATED: Final = "Estimating duration from bitrate"
 
@@ -129,8 +132,9 @@ class Log:
         if _NO_FRAMES in text:
             self.has_no_frames = True
         context = " ".join(contexts)
-        if "corrupt decoded frame" in text and (stream := re.search(r"ist#0:(\d+)", context)):
-            number = int(stream[1])
+        faulty = _CORRUPT_FRAME.search(f"{context} {text}")
+        if faulty:
+            number = int(faulty[1] or faulty[2])
             self.corrupt_frames[number] = self.corrupt_frames.get(number, 0) + 1
         kept = self._first if len(self._first) < MAX_COMPLAINTS else self._last
         kept.append(Complaint(context, level, text))
