@@ -10,7 +10,7 @@ from tests.matrix import covering
 from tests.matrix.running import run
 from tests.matrix.values import ABSENT, kinds_of
 
-SAMPLES = {"audio_processing": 40, "video_transcoding": 40}
+SAMPLES = {"audio_processing": 40, "video_transcoding": 80}
 """Cases of each service; the full matrix has thousands."""
 SEED = 20
 
