@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical
+from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical, canonical_of_checked
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.merkle import leaf_hash, root_and_paths, root_of_path
 from coordinator.crypto.signature import (
@@ -129,7 +129,7 @@ class StatementVerifier:
         """See `verify_statement`."""
         try:
             SignedStatement.__pydantic_validator__.validate_python(signed)
-            message = canonical(_content(signed))
+            message = canonical_of_checked(_content(signed))
         except ValidationError as error:
             raise VerificationFailed(
                 "STATEMENT_MALFORMED", first_invalid_field(error).text("statement")

@@ -269,10 +269,13 @@ class JobCommands(Handler[Details]):
                 leases.append(refusal)
                 continue
             assert state is not None
-            if kind == "due" and not isinstance(state, Running) and not self._offered(state, command, miner):
-                leases.append(not_offered())
-                continue
-            leases.append(Place(kind, state, miner))
+            offered_to: str | None = None
+            if kind == "due" and isinstance(state, Queued):
+                if miner is None or not self._offered(state, command, miner):
+                    leases.append(not_offered())
+                    continue
+                offered_to = miner.registered.profile
+            leases.append(Place(kind, state, miner, offered_to))
         return leases
 
     async def _complete(
@@ -302,7 +305,7 @@ class JobCommands(Handler[Details]):
             intent,
             self,
             job_id,
-            PreparedResult(references_of(body), proven=True, size=len(body)),
+            PreparedResult(references_of(body), proven=True, size=len(body), offered_to=lease.offered_to),
             reads,
             payload=StoredPayload(job_id, "result", salt, body),
         )
@@ -374,7 +377,10 @@ class JobCommands(Handler[Details]):
                     fault = statement_fault(state, command, miner) or details.reference_fault
                 else:
                     fault = _UNPROVEN
-                offered = self._offered(state, command, miner)
+                # The token names job, attempt and profile: it need not be computed again for the same ones.
+                offered = (
+                    miner is not None and details.offered_to == miner.registered.profile
+                ) or self._offered(state, command, miner)
                 return decide(
                     state,
                     command,
