@@ -23,7 +23,6 @@ from coordinator.domain.job.contexts import (
     CompletionContext,
     JobContext,
     SubmitContext,
-    WorkDone,
 )
 from coordinator.domain.job.decide import check_result, decide, no_service
 from coordinator.domain.job.events import (
@@ -43,6 +42,7 @@ from coordinator.domain.job.events import (
     error_of,
     is_job_event,
     state_after,
+    statement_of,
 )
 from coordinator.domain.job.state import (
     MAX_FREE_RELEASES,
@@ -105,7 +105,6 @@ __all__ = [
     "Queued",
     "Running",
     "SubmitContext",
-    "WorkDone",
     "answer",
     "check_result",
     "decide",
@@ -119,4 +118,5 @@ __all__ = [
     "no_service",
     "not_offered",
     "state_after",
+    "statement_of",
 ]
