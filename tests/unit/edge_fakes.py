@@ -44,6 +44,7 @@ ALICE, BOB, RIG, ADMIN = (
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 SESSION = "session-1"
 WITHOUT_KEY = {
+    "/.well-known/coordinator/keys",
     "/health",
     "/health/live",
     "/health/ready",
@@ -100,6 +101,8 @@ def a_job_row(**columns: Any) -> dict[str, Any]:
         error_message=None,
         payload_digest="a" * 64,
         result_digest=None,
+        units=None,
+        price=None,
         position=1,
     )
     return {**asdict(row), **columns}
