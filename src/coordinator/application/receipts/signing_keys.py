@@ -23,7 +23,8 @@ def key_periods(events: Sequence[Recorded]) -> list[KeyPeriod]:
     """The periods that follow from the events of the keys' stream, the oldest first. A key may come back."""
     introduced = [(r.event.key_id, r.position) for r in events if is_signing_key_event(r.event)]
     ends = [*(position for _, position in introduced[1:]), None]
-    return [KeyPeriod(key, after, end) for (key, after), end in zip(introduced, ends, strict=True)]
+    # Without any event there is one end too many.
+    return [KeyPeriod(key, after, end) for (key, after), end in zip(introduced, ends, strict=False)]
 
 
 def key_at(periods: Sequence[KeyPeriod], position: int) -> str | None:
