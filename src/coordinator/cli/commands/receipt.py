@@ -31,7 +31,7 @@ def show(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json = Fa
 @app.command()
 def verify(
     source: Annotated[
-        str, typer.Argument(metavar="FILE|JOB_ID", help="A receipt or promise as JSON (- is stdin), or a job's id.")
+        str, typer.Argument(metavar="FILE|JOB_ID", help="A receipt or promise (- is stdin), or a job's id.")
     ],
     trusted: Annotated[
         list[str] | None,
