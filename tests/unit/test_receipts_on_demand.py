@@ -87,13 +87,13 @@ def introduction(key: SigningKey, at: int, retires: SigningKey | None) -> Record
     event = SigningKeyIntroduced(
         at=T0, by="coordinator", key_id=key.key_id, retires=retires and retires.key_id
     )
-    return Recorded(at, SIGNING_KEYS, 1, event, b"", METADATA, str(SIGNING_KEYS))
+    return Recorded(at, SIGNING_KEYS, 1, event, b"", METADATA.to_json(), str(SIGNING_KEYS))
 
 
 def recorded(events: Sequence[Event], stream: UUID, first: int) -> list[Recorded]:
     """As the log gives them back: encoded and decoded."""
     return [
-        Recorded(first + n, stream, n + 1, decode(*encode(event)), b"", METADATA, str(stream))
+        Recorded(first + n, stream, n + 1, decode(*encode(event)), b"", METADATA.to_json(), str(stream))
         for n, event in enumerate(events)
     ]
 
