@@ -21,6 +21,7 @@ from coordinator.application.ports import LogUnavailable, NewEvent, PositionMove
 from coordinator.dev.servers import PostgresServer
 from coordinator.domain.job import JobCanceled
 from coordinator.domain.messages import stream_id
+from coordinator.storage.connections.postgres_pool import set_up
 from coordinator.storage.log.sqlite import SqliteEventLog
 from coordinator.storage.migrate import MigrationChanged, migrate, read_migrations
 from coordinator.storage.tables.postgres import PostgresDatabase
@@ -605,3 +606,16 @@ def test_the_schema_is_the_one_written_down(target: str) -> None:
     else:
         expected, actual = written["SQLITE"], written["dump_sqlite"](Path(target))
     assert expected.read_text(encoding="utf-8") == actual
+
+
+def test_no_statement_is_compiled(database_url: str) -> None:
+    """A scan where scans are switched off seems to cost any amount, and still takes microseconds."""
+    with psycopg.connect(database_url) as connection:
+        set_up(connection)
+        connection.execute("CREATE TABLE few (a bigint)")
+        connection.execute("SET enable_seqscan = off")
+        row = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM few").fetchone()
+    assert row is not None
+    [plan] = row[0]
+    assert plan["Plan"]["Total Cost"] > 1e9
+    assert "JIT" not in plan
