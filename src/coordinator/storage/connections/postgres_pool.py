@@ -21,7 +21,7 @@ APPEND_LOCK = 1
 MIGRATE_LOCK = 2
 LEADER_LOCK_CLASS = LOCK_CLASS + 1  # with the hash of a name
 
-# Compiling takes a quarter of a second, and our statements take milliseconds. The server would compile each one
+# Compiling takes a quarter of a second, our statements take milliseconds. The server would compile each one
 # whose only way is a scan: where scans are switched off, they seem to cost any amount.
 _SETUP = """
 SET jit = off;
