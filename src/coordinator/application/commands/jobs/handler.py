@@ -20,6 +20,7 @@ from coordinator.application.commands.jobs.details import (
     PreparedResult,
     PreparedSubmit,
 )
+from coordinator.application.commands.jobs.promises import with_promises
 from coordinator.application.commands.jobs.statements import statement_fault, verify_statement
 from coordinator.application.commands.names import Names
 from coordinator.application.payloads.large_documents import LARGE_BYTES, LargeDocuments, rough_json
@@ -29,11 +30,9 @@ from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions, States
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.application.quotas.quotas import Quotas
-from coordinator.application.receipts.contents import promise_content
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
-from coordinator.crypto.receipt import sign_promises
 from coordinator.crypto.statement import StatementVerifier
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.errors import Code, Refusal
@@ -419,21 +418,20 @@ class JobCommands(Handler[Details]):
         return body
 
     async def extend_together(self, answered: Sequence[tuple[Prepared[Details], Accepted]]) -> list[Answer]:
-        """The promises of receipts in the answers to results; they share signatures. Claims: see `extend`."""
+        """The answers to results, with the promises of their receipts; and those to claims, see `extend`."""
         extended: list[Answer] = [accepted for _, accepted in answered]
-        completed: list[tuple[int, dict[str, Any]]] = []
-        for place, (prepared, accepted) in enumerate(answered):
-            state = accepted.body.get(_STATE)
+        completed: dict[int, tuple[Accepted, Completed]] = {}
+        for place, (prepared, (position, body)) in enumerate(answered):
+            state = body.get(_STATE)
             if isinstance(state, Completed):
-                completed.append((place, promise_content(state)))
-            elif state is not None:
-                extended[place] = await self._extended(prepared, accepted)
-        if completed:
-            promises = sign_promises(self._key, [content for _, content in completed])
-            for (place, _), promise in zip(completed, promises, strict=True):
-                position, body = answered[place][1]
                 kept = {name: value for name, value in body.items() if name != _STATE}
-                extended[place] = Accepted(position, {**kept, "promise": promise})
+                completed[place] = Accepted(position, kept), state
+            elif state is not None:
+                extended[place] = await self._extended(prepared, answered[place][1])
+        for place, accepted in zip(
+            completed, with_promises(self._key, list(completed.values())), strict=True
+        ):
+            extended[place] = accepted
         return extended
 
     async def extend(self, prepared: Prepared[Details], answer: Accepted) -> Answer:
