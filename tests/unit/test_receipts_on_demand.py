@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic_core import to_json
 
+from coordinator.application.health import Health
 from coordinator.application.ports import Recorded
 from coordinator.application.receipts import receipts as room
 from coordinator.application.receipts.contents import promise_content
@@ -27,6 +28,7 @@ from coordinator.domain.signing_key import (
     SigningKeyIntroduced,
     decide,
 )
+from coordinator.runtime.signing import other_keys
 from coordinator.storage.log.mapping import decode, encode
 from tests.harness.deciding import (
     JOB_ID,
@@ -220,6 +222,19 @@ def test_a_key_is_introduced_once() -> None:
     [(_, second)] = decide(InForce(OLD.key_id), SigningKeyIntroduce(key_id=NEW.key_id), context)
     assert isinstance(second, SigningKeyIntroduced)
     assert (NEW.key_id, OLD.key_id) == (second.key_id, second.retires)
+
+
+def test_another_process_with_another_key_is_a_warning() -> None:
+    """Until this process's key is in force again; other events mean nothing."""
+    health = Health(lambda: 0.0)
+    part = health.part("signing_key", essential=False)
+    note = other_keys(OLD.key_id, part)
+    note([introduction(NEW, 5, OLD), *Log({}).streams[JOB_ID]])
+    assert part.problem is not None
+    assert "RECEIPT_SIGNING_KEY_HEX" in part.problem
+    assert [] == list(health.reasons())
+    note([introduction(OLD, 6, NEW)])
+    assert part.ok
 
 
 def test_no_secret_shows() -> None:

@@ -54,7 +54,7 @@ from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
 from coordinator.runtime.settings import BadSettings, Settings
-from coordinator.runtime.signing import SigningKeyIntroduction, attestation_key, signing_keys
+from coordinator.runtime.signing import SigningKeyIntroduction, attestation_key, other_keys, signing_keys
 from coordinator.services.catalog import load_catalog
 
 BLOB_PROBE_SECONDS = 2.0
@@ -99,6 +99,7 @@ def connect(
     bus.on_committed(lambda appended, stored: feed.note_committed(appended.previous, appended.events))
     feed.on_foreign(names.note)
     feed.on_foreign(bus.forget)
+    feed.on_foreign(other_keys(key.key_id, health.part("signing_key", essential=False)))
     watermarks = LocalWatermarks(adapters.database)
     keyring = settings.new_keyring(secrets, clock.now)
     keys = KeyFollower(feed, event_log, adapters.database, keyring, watermarks)

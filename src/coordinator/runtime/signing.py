@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
-from coordinator.application.ports import Gateway, Intent, LogUnavailable
+from coordinator.application.health import Part
+from coordinator.application.ports import Gateway, Intent, LogUnavailable, Recorded
 from coordinator.application.receipts.signing_keys import SigningKeys
 from coordinator.crypto.keys import SigningKey
 from coordinator.domain.messages import SYSTEM
-from coordinator.domain.signing_key import SigningKeyIntroduce
+from coordinator.domain.signing_key import SigningKeyIntroduce, is_signing_key_event
 from coordinator.private_files import private_folder
 from coordinator.runtime.settings import Settings
 from coordinator.storage.connections.data_directory import KNOWN_NAMES
@@ -40,6 +42,24 @@ def attestation_key(settings: Settings) -> SigningKey | None:
     """RECEIPT_ATTESTATION_KEY_HEX."""
     key = settings.receipt_attestation_key_hex
     return None if key is None else SigningKey.from_hex(key.get_secret_value())
+
+
+def other_keys(own: str, part: Part) -> Callable[[Sequence[Recorded]], None]:
+    """A reader of other processes' events, which warns while another key than this process's is in force."""
+
+    def note(events: Sequence[Recorded]) -> None:
+        for recorded in events:
+            if not is_signing_key_event(recorded.event):
+                continue
+            if recorded.event.key_id == own:
+                part.works()
+            else:
+                part.fails(
+                    "another process signs with another key; give all the same RECEIPT_SIGNING_KEY_HEX",
+                    detail=recorded.event.key_id,
+                )
+
+    return note
 
 
 class SigningKeyIntroduction:
