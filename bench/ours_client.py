@@ -16,7 +16,7 @@ from coordinator.client import AsyncCoordinator
 from coordinator.runtime.process.logs import configure_logs
 
 # The read tables call the job completed; its result was committed with its event. Two statements use the keys
-# whatever the statistics say; a join scanned one of the tables, a condition on the state took the index of that.
+# whatever the statistics say; a join scanned one of the tables, a condition on the state took another index.
 STATES = "SELECT job_id, state FROM jobs WHERE job_id = ANY(%s::text[])"
 RESULTS = "SELECT job_id::text, body FROM payloads WHERE kind = 'result' AND job_id = ANY(%s::uuid[])"
 
