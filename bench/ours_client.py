@@ -15,9 +15,9 @@ from pydantic_core import from_json
 from coordinator.client import AsyncCoordinator
 from coordinator.runtime.process.logs import configure_logs
 
-# A receipt means that the read tables call the job completed; its result was committed with its event. Two
-# statements use the keys whatever the statistics say; a join scanned one of the tables.
-COMPLETED = "SELECT job_id FROM receipts WHERE job_id = ANY(%s::text[])"
+# The read tables call the job completed; its result was committed with its event. Two statements use the keys
+# whatever the statistics say; a join scanned one of the tables, a condition on the state took another index.
+STATES = "SELECT job_id, state FROM jobs WHERE job_id = ANY(%s::text[])"
 RESULTS = "SELECT job_id::text, body FROM payloads WHERE kind = 'result' AND job_id = ANY(%s::uuid[])"
 
 
@@ -43,7 +43,8 @@ class Client:
         return self._loop.run_until_complete(submit).job_id
 
     def read(self, ids: Collection[str]) -> dict[str, Any]:
-        completed = [job_id for (job_id,) in self._database.execute(COMPLETED, [list(ids)])]
+        states = self._database.execute(STATES, [list(ids)])
+        completed = [job_id for job_id, state in states if state == "COMPLETED"]
         rows = self._database.execute(RESULTS, [completed]) if completed else ()
         return {job_id: from_json(body)["digests"][0]["digest"] for job_id, body in rows}
 

@@ -129,6 +129,28 @@ def verify_signed(document: Json, key_id: str) -> None:
     Ed25519PublicKey.from_public_bytes(decode(key_id)).verify(decode(document["signature"]["sig"]), message)
 
 
+def verify_promise(promise: Json, coordinator_key: str) -> None:
+    """The paragraph "The promise"; raises InvalidSignature."""
+    assert promise["signature"]["key_id"] == coordinator_key
+    rest = {k: v for k, v in promise.items() if k not in ("signature", "attestations")}
+    node = hashlib.sha256(b"\0" + compact(without_nulls(rest), escaped=True)).digest()
+    tree = promise["signature"]["tree"]
+    place, last = tree["index"], tree["size"] - 1
+    for sibling in map(bytes.fromhex, tree["path"]):
+        assert last > 0
+        if place % 2 or place == last:
+            node = hashlib.sha256(b"\1" + sibling + node).digest()
+            while place and not place % 2:
+                place, last = place >> 1, last >> 1
+        else:
+            node = hashlib.sha256(b"\1" + node + sibling).digest()
+        place, last = place >> 1, last >> 1
+    assert last == 0
+    signed = f'{{"promises":{tree["size"]},"root":"{node.hex()}","version":"1"}}'.encode()
+    key = Ed25519PublicKey.from_public_bytes(decode(coordinator_key))
+    key.verify(decode(promise["signature"]["sig"]), signed)
+
+
 def without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: without_nulls(v) for k, v in value.items() if v is not None}
@@ -434,8 +456,20 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         assert (completed["status"], completed["state"]) == ("accepted", "COMPLETED")
         assert miner.ask("job.complete", completion) == completed
 
-        receipt = completed["receipt"]
+        promise = completed["promise"]
+        verify_promise(promise, health["signing_key_id"])
+        with pytest.raises(InvalidSignature):
+            verify_promise({**promise, "price": "1000000"}, health["signing_key_id"])
+
+        # The client's receipt, over HTTP, and the result with what its digest needs.
+        path = f"/v1/jobs/{offer['job_id']}"
+        status, given = coordinator.request("GET", f"{path}/result?wait=30", ALICE)
+        assert (status, given["result"]) == (200, completion["result"])
+        status, receipt = coordinator.request("GET", f"{path}/receipt", ALICE)
+        assert 200 == status
         verify_receipt(receipt, health["signing_key_id"], public_id(miner_key))
+        same = ("receipt_id", "job_id", "provider", "client", "units", "price", "started_at", "completed_at")
+        assert [promise[name] for name in same] == [receipt[name] for name in same]
         assert receipt["client"] == "alice"
         assert receipt["provider"] == "node1@rack"
         units, price = float(receipt["units"]), float(receipt["price"])
@@ -444,12 +478,9 @@ def test_a_whole_job_over_amqp(amqp_url: str, coordinator: Coordinator) -> None:
         with pytest.raises(InvalidSignature):
             verify_receipt(forged, health["signing_key_id"], public_id(miner_key))
 
-        # The client's copy, over HTTP, and the result with what its digest needs.
-        path = f"/v1/jobs/{offer['job_id']}"
-        status, given = coordinator.request("GET", f"{path}/result?wait=30", ALICE)
-        assert (status, given["result"]) == (200, completion["result"])
         assert digest(given["result_salt"], given["result"]) == receipt["metadata"]["result_digest"]
-        assert coordinator.request("GET", f"{path}/receipt", ALICE) == (200, receipt)
+        [key] = coordinator.request("GET", "/.well-known/coordinator/keys")[1]["keys"]
+        assert (health["signing_key_id"], "current") == (key["key_id"], key["state"])
         assert coordinator.request("GET", f"{path}/receipt", BOB)[1]["code"] == "JOB_NOT_FOUND"
 
         left = miner.ask("miner.leave", miner.who)
@@ -663,7 +694,10 @@ def test_a_whole_job_over_http(coordinator: Coordinator) -> None:
     completed = ask("POST", f"{path}/result", MINER, handed_in)
     assert ask("POST", f"{path}/result", MINER, handed_in) == completed
     health = coordinator.request("GET", "/health")[1]
-    verify_receipt(completed["receipt"], health["signing_key_id"], public_id(key))
+    verify_promise(completed["promise"], health["signing_key_id"])
+    ask("GET", f"/jobs/{offer['job_id']}/result?wait=30", ALICE)
+    receipt = ask("GET", f"/jobs/{offer['job_id']}/receipt", ALICE)
+    verify_receipt(receipt, health["signing_key_id"], public_id(key))
 
     refused = ask("POST", f"{path}/fail", MINER, {"attempt": 1, "error_code": "LATE"}, 409)
     assert refused["code"] == "CONFLICT_STATE"

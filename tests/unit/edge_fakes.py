@@ -20,6 +20,9 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.ports import Intent, TakenOffer
+from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.receipts.signing_keys import SigningKeys
+from coordinator.crypto.keys import SigningKey
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
@@ -41,6 +44,7 @@ ALICE, BOB, RIG, ADMIN = (
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 SESSION = "session-1"
 WITHOUT_KEY = {
+    "/.well-known/coordinator/keys",
     "/health",
     "/health/live",
     "/health/ready",
@@ -97,6 +101,8 @@ def a_job_row(**columns: Any) -> dict[str, Any]:
         error_message=None,
         payload_digest="a" * 64,
         result_digest=None,
+        units=None,
+        price=None,
         position=1,
     )
     return {**asdict(row), **columns}
@@ -272,6 +278,7 @@ def a_context(**ports: Any) -> EdgeContext:
         "database": FakeDatabase(),
         "queues": FakeQueues(),
         "keyring": settings.keyring,
+        "receipts": Receipts(cast("Any", ports.get("log", FakeLog())), SigningKeys(SigningKey(bytes(32)))),
         "blobs": cast("Any", None),
         "settings": edge_settings(settings),
         "watermarks": FakeWatermarks(),

@@ -484,10 +484,41 @@ async def test_units_end_at_the_limit_of_the_registry_entry(stand: Stand) -> Non
     stand.bench.clock.millis += 12_000
     answer = await stand.complete(job_id, {}, completed_at_ms=state.job.at + 12_000)
     assert isinstance(answer, Accepted)
-    receipt = answer.body["receipt"]
+    receipt = answer.body["promise"]
     assert ("1.500", "0.003000") == (receipt["units"], receipt["price"])
     assert "12.000" == receipt["metadata"]["measured_units"]
-    verify_receipt(receipt, [SigningKey(bytes(32)).key_id], {"rig": KEY.key_id})
+    assert verify_receipt(receipt, [SigningKey(bytes(32)).key_id]).is_promise
+
+
+async def test_a_repeat_gets_the_same_promise(stand: Stand) -> None:
+    """Also from a process that has forgotten the job: whoever missed an answer loses nothing."""
+    job_id = await stand.running({"files": ["a"]})
+    first = await stand.complete(job_id, {})
+    stand.bench.bus.cache.drop([UUID(job_id)])
+    again = await stand.complete(job_id, {})
+    assert isinstance(first, Accepted)
+    assert isinstance(again, Accepted)
+    assert first.body == again.body
+    assert first.position == again.position
+
+
+async def test_results_of_one_message_share_their_promises_signature(stand: Stand) -> None:
+    """Each promise is its own job's, and verifies alone; refusals among them are answered in their places."""
+    jobs = [await stand.running({"files": [str(n)]}) for n in range(3)]
+    bodies = []
+    for number, job_id in enumerate(jobs):
+        state = await stand.bench.bus.state(UUID(job_id))
+        result = {"n": number}
+        statement = proof(state.job, 1, result, **({"session_id": "session-9"} if number == 1 else {}))
+        given = {"result": result, "result_salt": SALT, "statement": statement}
+        bodies.append({**held(job_id, 1), **given})
+    answers = await stand.handle("job.complete", RIG, *[json.dumps(body).encode() for body in bodies])
+    assert Code.INVALID_STATEMENT == code(answers[1])
+    promises = [answer.body["promise"] for answer in (answers[0], answers[2]) if isinstance(answer, Accepted)]
+    assert [jobs[0], jobs[2]] == [promise["job_id"] for promise in promises]
+    assert 1 == len({promise["signature"]["sig"] for promise in promises})
+    for promise in promises:
+        assert verify_receipt(promise, [SigningKey(bytes(32)).key_id]).is_promise
 
 
 def code(answer: Answer) -> Code:

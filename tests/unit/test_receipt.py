@@ -15,9 +15,11 @@ from coordinator.crypto.canonical import CanonicalError
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.receipt import (
     Attested,
+    Promise,
     Receipt,
     attest_receipt,
     receipt_id,
+    sign_promises,
     sign_receipt,
     verify_receipt,
 )
@@ -26,6 +28,7 @@ from coordinator.crypto.statement import (
     SignedStatement,
     Statement,
     sign_statement,
+    sign_statements,
     verify_statement,
 )
 from tests.harness.cases import every
@@ -326,3 +329,86 @@ def test_a_statement_verifies_only_with_the_key_the_miner_registered() -> None:
     assert (
         failure(lambda: verify_statement({**signed, "job_id": "\x00"}, MINER.key_id)) == "STATEMENT_MALFORMED"
     )
+
+
+# --- promises ---------------------------------------------------------------------------------------
+def promises(count: int) -> list[dict[str, Any]]:
+    contents = []
+    for number in range(count):
+        content = a_receipt(price=f"{number}.5", client="alice")
+        del content["metadata"]["statement"]
+        contents.append(content)
+    return sign_promises(COORDINATOR, contents)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 40])
+def test_each_promise_verifies_by_itself(count: int) -> None:
+    """With the coordinator's public key alone, whatever it shares its signature with; the model agrees."""
+    made = promises(count)
+    for number, promise in enumerate(made):
+        verified = verify_receipt(json.loads(json.dumps(promise)), TRUSTED)
+        assert (JOB, True, None) == (verified.job_id, verified.is_promise, verified.statement)
+        assert f"{number}.5" == promise["price"]
+        Promise.model_validate(promise)
+    signatures = {promise["signature"]["sig"] for promise in made}
+    assert -(-count // 16) == len(signatures)
+
+
+def spoilt(path: str, value: Any) -> dict[str, Any]:
+    promise = copy.deepcopy(promises(5)[2])
+    *parents, last = path.split(".")
+    place = promise
+    for name in parents:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return promise
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("price", "1000000", "RECEIPT_SIGNATURE"),
+        ("client", "mallory", "RECEIPT_SIGNATURE"),
+        ("metadata.attempt", 1, "RECEIPT_SIGNATURE"),
+        ("metadata.more", "x", "RECEIPT_SIGNATURE"),
+        ("signature.tree.index", 1, "RECEIPT_SIGNATURE"),
+        ("signature.tree.size", 4, "RECEIPT_SIGNATURE"),
+        ("signature.tree.path", [], "RECEIPT_SIGNATURE"),
+        ("signature.tree.path", ["ab" * 32] * 3, "RECEIPT_SIGNATURE"),
+        ("signature.tree.path", ["ab" * 32] * 30, "RECEIPT_MALFORMED"),
+        ("signature.tree.path", ["zz" * 32], "RECEIPT_MALFORMED"),
+        ("signature.tree.index", -1, "RECEIPT_MALFORMED"),
+        ("signature.tree.index", 2**40, "RECEIPT_MALFORMED"),
+        ("signature.tree.more", 1, "RECEIPT_MALFORMED"),
+        ("signature.tree", [], "RECEIPT_MALFORMED"),
+        ("signature.tree", "tree", "RECEIPT_MALFORMED"),
+        ("signature.tree", None, "RECEIPT_SIGNATURE"),
+        ("signature.key_id", STRANGER.key_id, "RECEIPT_KEY"),
+        ("signature.sig", "A" * 86, "RECEIPT_SIGNATURE"),
+        ("signature.alg", "none", "RECEIPT_ALGORITHM"),
+        ("signature", None, "RECEIPT_MALFORMED"),
+    ],
+)
+def test_a_spoilt_promise_is_refused(path: str, value: Any, code: str) -> None:
+    """Whatever was changed, in the facts or in the proof."""
+    assert code == failure(partial(verify_receipt, spoilt(path, value), TRUSTED))
+
+
+def test_a_promise_is_no_receipt_and_no_statement() -> None:
+    """Its signature fits no receipt of the same facts, and a tree of statements makes no promise."""
+    promise = promises(1)[0]
+    receipt = {**promise, "signature": {k: v for k, v in promise["signature"].items() if k != "tree"}}
+    assert "RECEIPT_SIGNATURE" == failure(partial(verify_receipt, receipt, TRUSTED))
+    first, _ = sign_statements(COORDINATOR, [{**a_receipt(price="1")}, a_statement()])
+    assert "RECEIPT_SIGNATURE" == failure(partial(verify_receipt, first, TRUSTED))
+    signed = sign_receipt(COORDINATOR, a_receipt())
+    signed["signature"]["tree"] = {"index": 0, "size": 1, "path": []}
+    assert "RECEIPT_SIGNATURE" == failure(partial(verify_receipt, signed, TRUSTED))
+
+
+def test_a_promise_has_no_statement_to_check() -> None:
+    """With miners' keys, its receipt is asked for."""
+    assert "STATEMENT_MISSING" == failure(partial(verify_receipt, promises(2)[0], TRUSTED, MINER_KEYS))

@@ -185,6 +185,21 @@ def test_a_signing_key_is_64_hex_digits(key: str) -> None:
     assert key == signing_key.get_secret_value()
 
 
+def test_further_keys_are_secrets(environment: Environment) -> None:
+    """Retired keys are separated by commas; no text of the settings shows a seed, nor does an error."""
+    environment(RECEIPT_RETIRED_KEYS_HEX=f"{'ab' * 32}, {'cd' * 32}", RECEIPT_ATTESTATION_KEY_HEX="ef" * 32)
+    settings = load_settings()
+    assert ["ab" * 32, "cd" * 32] == [key.get_secret_value() for key in settings.receipt_retired_keys_hex]
+    shown = f"{settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+    assert all(seed * 8 not in shown for seed in ("ab", "cd", "ef"))
+    for name in ("RECEIPT_RETIRED_KEYS_HEX", "RECEIPT_ATTESTATION_KEY_HEX"):
+        environment(**{name: f"{'ab' * 31}xy"})
+        told = complaint()
+        assert told.startswith(name)
+        assert "ab" * 8 not in told
+        environment(**{name: ""})
+
+
 def test_several_wrong_values_are_still_one_line(environment: Environment) -> None:
     """The first is said; the next start says the next."""
     environment(APP_PORT=SECRET, JOB_TTL_SECONDS=SECRET, LOG_LEVEL=SECRET)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 CACHE_BYTES = 64 * 2**20
 LIVE_BYTES = 3 * 1024  # a queued job, measured with its Python objects
-FINAL_BYTES = 6 * 1024  # a completed job with its receipt
+FINAL_BYTES = 6 * 1024  # a completed job with its statement
 FINAL_SHARE = 0.2
 
 

@@ -221,7 +221,7 @@ def _print_json(recorded: Recorded) -> None:
 
 def _print(recorded: Recorded) -> None:
     event = recorded.event.model_dump(mode="json", exclude_none=True, exclude={"at", "by"})
-    event.pop("receipt", None)  # long, and `coordinator receipt show` has it
+    event.pop("statement", None)  # long, and `coordinator receipt show` has it
     facts = " ".join(f"{name}={_short(value)}" for name, value in event.items())
     at, by = terminal.moment(recorded.event.at), recorded.event.by
     terminal.write(

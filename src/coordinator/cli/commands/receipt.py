@@ -31,7 +31,7 @@ def show(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json = Fa
 @app.command()
 def verify(
     source: Annotated[
-        str, typer.Argument(metavar="FILE|JOB_ID", help="A receipt as JSON (- is stdin), or a job's id.")
+        str, typer.Argument(metavar="FILE|JOB_ID", help="A receipt or promise (- is stdin), or a job's id.")
     ],
     trusted: Annotated[
         list[str] | None,
@@ -49,7 +49,10 @@ def verify(
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a receipt with public keys alone; a file needs no network. Exits with 7 if it fails."""
+    """Verify a receipt, or the promise of one, with public keys alone; a file needs no network.
+
+    Exits with 7 if it fails.
+    """
     from coordinator.crypto.receipt import verify_receipt
 
     keys = [key for text in trusted or () for key in text.replace(",", " ").split()]
@@ -61,6 +64,7 @@ def verify(
     found = verify_receipt(receipt, None if any_key else keys, miners or None)
     outcome = {
         "verified": True,
+        "form": "promise" if found.is_promise else "receipt",
         "receipt_id": found.receipt_id,
         "job_id": found.job_id,
         "key_id": found.key_id,

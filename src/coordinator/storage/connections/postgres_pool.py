@@ -21,7 +21,10 @@ APPEND_LOCK = 1
 MIGRATE_LOCK = 2
 LEADER_LOCK_CLASS = LOCK_CLASS + 1  # with the hash of a name
 
+# Compiling takes a quarter of a second, our statements take milliseconds. The server would compile each one
+# whose only way is a scan: where scans are switched off, they seem to cost any amount.
 _SETUP = """
+SET jit = off;
 SET default_transaction_isolation = 'read committed';
 SET lock_timeout = '2s';
 SET statement_timeout = '30s';
