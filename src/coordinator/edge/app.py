@@ -40,6 +40,7 @@ from coordinator.edge.routes import (
     metrics,
     miners,
     polling,
+    proof,
     quotas,
     registry,
     registry_changes,
@@ -61,6 +62,7 @@ ROUTERS: Final = (
     events_stream.router,
     keys.router,
     quotas.router,
+    proof.proofs,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
@@ -134,6 +136,7 @@ def _common_routes() -> APIRouter:
     for router in OPENAI_ROUTERS:  # their errors have a shape of their own
         routes.include_router(router, prefix=PREFIX)
     routes.include_router(health.router)
+    routes.include_router(proof.router)
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
     return routes

@@ -19,6 +19,7 @@ from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics
+from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.blobs import BlobStore
 from coordinator.runtime.modes.adapters import Adapters
@@ -40,6 +41,7 @@ class CoordinatorProcess:
     gateway: CommandGateway
     keyring: Keyring
     quotas: Quotas
+    proofs: Proofs
     watermarks: LocalWatermarks
     live: Live
     dispatcher: Dispatcher

@@ -38,6 +38,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             health=coordinator.health,
             metrics=coordinator.metrics,
             quotas=coordinator.quotas,
+            proofs=coordinator.proofs,
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
     fetch_allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     receipt_signing_key_hex: SecretStr | None = None
+    log_origin: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}$")] | None = None
+    checkpoint_file: str | None = None
+    """Where the last signed checkpoint is kept outside of the database; `off` for nowhere."""
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
