@@ -157,6 +157,10 @@ class Stage:
         self.processes.append(process)
         return process
 
+    def command(self, *arguments: str, **settings: str) -> Process:
+        """Start `coordinator` with these arguments."""
+        return self._start(arguments[0], "coordinator", *arguments, **as_settings(dict(settings)))
+
     # --- waiting -------------------------------------------------------------------------------------------
     def health(self, name: str = "main") -> dict[str, Any]:
         try:

@@ -62,7 +62,6 @@ ROUTERS: Final = (
     events_stream.router,
     keys.router,
     quotas.router,
-    proof.proofs,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
@@ -137,6 +136,7 @@ def _common_routes() -> APIRouter:
         routes.include_router(router, prefix=PREFIX)
     routes.include_router(health.router)
     routes.include_router(proof.router)
+    routes.include_router(proof.proofs, prefix=PREFIX)
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
     return routes

@@ -39,9 +39,11 @@ from coordinator.application.payloads.references import References, need_blobs, 
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Clock, EventLog
+from coordinator.application.proof.addresses import WitnessAddress
 from coordinator.application.proof.memory import CheckpointMemory, NoMemory
 from coordinator.application.proof.notary import Notary
 from coordinator.application.proof.proofs import Proofs
+from coordinator.application.proof.witnesses import Witnesses
 from coordinator.application.quotas.expiry import Ages, Expiry
 from coordinator.application.quotas.follower import QuotaFollower
 from coordinator.application.quotas.quotas import Quotas
@@ -161,6 +163,17 @@ def connect(
         clock,
         settings.log_origin,
     )
+    proofs = Proofs(adapters.reads, adapters.log, key, settings.witness_quorum)
+    witnesses = Witnesses(
+        [WitnessAddress.parse(text) for text in settings.witnesses],
+        proofs,
+        adapters.reads,
+        health.part("witnesses", essential=False),
+        clock.now,
+        clock.monotonic,
+    )
+    notary.on_checkpoint = witnesses.note
+    notary.witnessed = lambda: witnesses.larger
     followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers, notary)
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
@@ -199,6 +212,7 @@ def connect(
     ]
     if inbox is not None:
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
+    components.append(witnesses)  # before the notary: what they have signed is known when it begins
     components += runners
     components.append(expiry)
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
@@ -214,7 +228,9 @@ def connect(
         gateway=gateway,
         keyring=keyring,
         quotas=quotas,
-        proofs=Proofs(adapters.reads, adapters.log, key),
+        proofs=proofs,
+        notary=notary,
+        witnesses=witnesses,
         watermarks=watermarks,
         live=Live(events, hub, lease_holders, Revocations(keyring)),
         dispatcher=dispatcher,

@@ -83,7 +83,11 @@ class Notary(FollowerBase):
         """`head`: the log's last position that this process knows. `origin`: see `origins.ensure_origins`."""
         self.linger_seconds = linger_seconds
         self.on_checkpoint: Callable[[Signed], None] = lambda signed: None
+        self.witnessed: Callable[[], tuple[str, int] | None] = lambda: None
+        """A witness that has signed a larger log than it was shown, and that size."""
         self.origin = ""
+        self.last: Signed | None = None
+        """The last stored checkpoint of this process."""
         self._key = key
         self._log = event_log
         self._database = database
@@ -124,6 +128,9 @@ class Notary(FollowerBase):
                 self._note_signed(tables, remembered.checkpoint, str(self._memory))
                 if remembered.checkpoint.size == self._largest <= self._tree.size:
                     self._restore_row(tables, remembered)
+        if (witnessed := self.witnessed()) is not None and witnessed[1] > self._tree.size:
+            self._awaited[witnessed[1]] = f"the witness {witnessed[0]}"
+            self._largest = max(self._largest, witnessed[1])
         self._check_last_leaves(tables)
         if self._tree.size > self._largest and self._tree.size > 0:
             self._sign(tables, tables.position(self.name))
@@ -242,15 +249,24 @@ class Notary(FollowerBase):
     # --- meanwhile -----------------------------------------------------------------------------------------
     async def tick(self, stored_to: int) -> None:
         if stored_to >= self._head():
-            for size, where in self._awaited.items():
-                raise LogWentBack(self.origin, size, self._tree.size, where)
+            await self._check_size(stored_to)
         if self._new is not None and self._new.position <= stored_to:
-            signed, self._new = self._new, None
-            self.on_checkpoint(signed)
+            self.last, self._new = self._new, None
+            self.on_checkpoint(self.last)
         now = self._clock.monotonic()
         if self._tree.size >= WIDTH and now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now
             await asyncio.to_thread(self._check_next)
+
+    async def _check_size(self, stored_to: int) -> None:
+        """The tree has all events of the log that this process knows. Raises LogWentBack if that is less."""
+        awaited = dict(self._awaited)
+        if (witnessed := self.witnessed()) is not None:
+            awaited[witnessed[1]] = f"the witness {witnessed[0]}"
+        for size, where in awaited.items():
+            # Another process may have appended and signed meanwhile: the log itself decides.
+            if size > self._tree.size and await asyncio.to_thread(self._log.head) <= stored_to:
+                raise LogWentBack(self.origin, size, self._tree.size, where)
 
     def _check_next(self) -> None:
         """Hash the events of the next full tile again. Raises LeavesDiffer, LogError."""

@@ -163,6 +163,18 @@ class Proofs:
             tiles = read_tiles(tables, tiles_of(consistency_ranges(old, size)))
         return size, consistency_path(tiles, old, size), published
 
+    def newest(self) -> SignedCheckpoint | None:
+        """The newest checkpoint, whatever the quorum, without cosignatures; None before the first."""
+        with self.database.transaction() as tables:
+            origins = read_origins(tables)
+            rows = [] if origins is None else tables.query("proof_latest", origin=origins.current)
+        return read_checkpoint(rows[0]["note"].encode()) if rows else None
+
+    def path(self, old: int, size: int) -> list[bytes]:
+        """The consistency proof between two sizes of the stored tree. Raises BadTile, ValueError."""
+        with self.database.transaction() as tables:
+            return consistency_path(read_tiles(tables, tiles_of(consistency_ranges(old, size))), old, size)
+
     def _published(self, tables: Tables) -> Published:
         origins = read_origins(tables)
         if origins is None:

@@ -16,6 +16,7 @@ from fastapi.openapi.utils import get_openapi
 
 from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.http.credentials import KEY_SCHEME
+from coordinator.edge.http.problems import MEDIA_TYPE as PROBLEM_TYPE
 from coordinator.edge.http.reading import POSITION_HEADER
 from coordinator.edge.middleware.rate_limits import (
     LIMIT_HEADER,
@@ -194,7 +195,8 @@ def _add_headers(operation: dict[str, Any]) -> None:
         if status[0] == "2" and status != "204" and not WITHOUT_POSITION & set(operation["tags"]):
             headers[POSITION_HEADER] = _ref("Position")
         # A failing health check does not say when to retry.
-        if status in ("425", "429", "503") and operation["security"]:
+        is_problem = PROBLEM_TYPE in response.get("content", {})
+        if status in ("425", "429", "503") and (operation["security"] or is_problem):
             headers["Retry-After"] = _ref("RetryAfter")
         if operation["security"]:
             headers.update({name: _ref(ref) for name, ref in _RATE_HEADERS.items()})

@@ -125,7 +125,7 @@ async def get_tile(
     response_model=LogView,
     summary="Show the log's name, key and checkpoint",
     description="The verifier key is that of the checkpoints. Get it from somebody whom you trust, too.",
-    responses=refusals(Code.NOT_IN_CHECKPOINT),
+    responses=refusals(Code.NOT_IN_CHECKPOINT, Code.UNAVAILABLE),
 )
 async def show_log(context: Context) -> Response:
     names = await _ask(context, lambda proofs: proofs.names())
@@ -149,7 +149,7 @@ async def show_log(context: Context) -> Response:
     response_model=InclusionView,
     summary="Prove that the log has an event",
     description="With the event's leaf (docs/auditing.md) and the checkpoint it verifies offline.",
-    responses=refusals(Code.EVENT_NOT_FOUND, Code.NOT_IN_CHECKPOINT),
+    responses=refusals(Code.EVENT_NOT_FOUND, *_ABSENT),
 )
 async def prove_inclusion(context: Context, query: Annotated[InclusionQuery, Query()]) -> Response:
     proof, published = await _ask(context, lambda proofs: proofs.inclusion(query.position, query.size))
@@ -171,7 +171,7 @@ async def prove_inclusion(context: Context, query: Annotated[InclusionQuery, Que
     response_model=ConsistencyView,
     summary="Prove that the log only grew",
     description="From an earlier checkpoint's size to a later one's.",
-    responses=refusals(Code.NOT_IN_CHECKPOINT),
+    responses=refusals(*_ABSENT),
 )
 async def prove_consistency(context: Context, query: Annotated[ConsistencyQuery, Query()]) -> Response:
     size, path, published = await _ask(context, lambda proofs: proofs.consistency(query.old, query.to))
