@@ -63,9 +63,19 @@ def continue_as(
             raise ValueError(f"checkpoints were signed under {origin} already; choose another name")
         number = len(tables.query("proof_origins")) + 1
         tables.put("log_origins", [_row(number, origin, now, remembered, reason)])
-        tables.execute("proof_clear_tiles")
-        tables.move(NOTARY, tables.position(NOTARY), 0)
+        _forget_tree(tables)
         return found.current if found else ""
+
+
+def forget_tree(database: Database) -> None:
+    """Throw the tree away; the notary derives it from the log again. Raises LogUnavailable."""
+    with database.transaction() as tables:
+        _forget_tree(tables)
+
+
+def _forget_tree(tables: Tables) -> None:
+    tables.execute("proof_clear_tiles")
+    tables.move(NOTARY, tables.position(NOTARY), 0)
 
 
 def _row(
