@@ -19,7 +19,7 @@ from tests.integration.edge_bench import Bench
 async def published(edge: Bench, position: int) -> dict[str, Any]:
     """The log's view once its checkpoint covers this position."""
 
-    async def covered() -> dict[str, Any] | None:
+    async def covered() -> Any:
         view: dict[str, Any] = (await edge.anyone.get("/v1/log")).json()
         return view if (view.get("position") or 0) >= position else None
 
