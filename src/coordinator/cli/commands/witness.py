@@ -34,8 +34,12 @@ def witness(
     folder: Annotated[
         Path, typer.Option("--folder", envvar="WITNESS_FOLDER", help="Its key and its state.")
     ] = Path("coordinator-witness"),
-    host: Annotated[str, typer.Option("--host", envvar="WITNESS_HOST")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", envvar="WITNESS_PORT", min=0, max=65535)] = DEFAULT_PORT,
+    host: Annotated[
+        str, typer.Option("--host", envvar="WITNESS_HOST", help="Where to listen.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", envvar="WITNESS_PORT", min=0, max=65535, help="0 picks one.")
+    ] = DEFAULT_PORT,
     as_json: Json = False,
 ) -> None:
     """Co-sign the checkpoints of logs, after checking that they only grew (C2SP tlog-witness).
