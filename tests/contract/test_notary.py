@@ -293,6 +293,19 @@ async def test_a_crash_between_the_file_and_the_tables_is_made_good(notarized: N
     assert signed.text == rows[40]
 
 
+async def test_a_witness_remembers_more_than_the_coordinator(notarized: NotarizedLog) -> None:
+    """Without a file, a larger log that a witness had signed at the start keeps a smaller one unsigned."""
+    notarized.append(30)
+    notary = notarized.notary(NoMemory())
+    notary.witnessed = lambda: ("w1", 60)
+    with pytest.raises(LogWentBack, match="has 30 events, but the witness w1 has its checkpoint of 60"):
+        await notarized.follow(notary)
+    assert [] == notarized.signed
+    notarized.append(31)  # the events were there, and the tables were behind
+    await notarized.follow(notary)
+    assert Checkpoint(ORIGIN, 61, root_of(notarized.hashes())) == notarized.published()
+
+
 async def test_the_former_leader_can_sign_nothing(notarized: NotarizedLog) -> None:
     """After a takeover the former leader's batch fails: neither tiles nor checkpoints of it are stored."""
     notarized.append(10)

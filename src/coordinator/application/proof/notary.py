@@ -84,7 +84,7 @@ class Notary(FollowerBase):
         self.linger_seconds = linger_seconds
         self.on_checkpoint: Callable[[Signed], None] = lambda signed: None
         self.witnessed: Callable[[], tuple[str, int] | None] = lambda: None
-        """A witness that has signed a larger log than it was shown, and that size."""
+        """A witness that had signed a larger log when this process started, and that size."""
         self.origin = ""
         self.last: Signed | None = None
         """The last stored checkpoint of this process."""
@@ -260,10 +260,7 @@ class Notary(FollowerBase):
 
     async def _check_size(self, stored_to: int) -> None:
         """The tree has all events of the log that this process knows. Raises LogWentBack if that is less."""
-        awaited = dict(self._awaited)
-        if (witnessed := self.witnessed()) is not None:
-            awaited[witnessed[1]] = f"the witness {witnessed[0]}"
-        for size, where in awaited.items():
+        for size, where in self._awaited.items():
             # Another process may have appended and signed meanwhile: the log itself decides.
             if size > self._tree.size and await asyncio.to_thread(self._log.head) <= stored_to:
                 raise LogWentBack(self.origin, size, self._tree.size, where)

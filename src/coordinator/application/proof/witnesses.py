@@ -48,6 +48,9 @@ class _Refused(Exception):
     """A witness did not sign; the text says why."""
 
 
+_EXPECTED = (_Refused, BadNote, BadTile, NoProof, LogError, httpx.HTTPError)
+
+
 @dataclass
 class _Asked:
     """What this process knows of one witness."""
@@ -72,7 +75,8 @@ class Witnesses:
     """Unix milliseconds."""
     monotonic: Callable[[], float] = time.monotonic
     larger: Larger | None = None
-    """The alarm."""
+    """What a witness said at the start. Later such answers are warnings: nobody signs a conflict's number, and
+    this process has signed the log itself."""
     _asked: list[_Asked] = field(default_factory=list)
     _newest: SignedCheckpoint | None = None
     _client: httpx.AsyncClient | None = None
@@ -145,8 +149,10 @@ class Witnesses:
         """Ask one witness, and note the outcome; never raises."""
         try:
             await self._ask(asked, signed)
-        except (_Refused, BadNote, BadTile, NoProof, LogError, httpx.HTTPError) as error:
+        except Exception as error:
             reason = str(error) if isinstance(error, _Refused) else type(error).__name__
+            if not isinstance(error, _EXPECTED):
+                log.exception("asking a witness failed", witness=asked.address.key.name)
             if asked.problem != reason:
                 log.warning(
                     "a witness did not sign", witness=asked.address.key.name, reason=str(error) or reason
@@ -172,7 +178,8 @@ class Witnesses:
             if known is None:
                 raise _Refused(f"answered {status}")
             if known > size:
-                self.larger = Larger(asked.address.key.name, known)
+                if not self._task.running:  # the start
+                    self.larger = Larger(asked.address.key.name, known)
                 raise _Refused(f"has signed a log of {known} events, and this one has {size}")
             if known == old:
                 raise _Refused(f"has signed another root for {known} events: a split view")
