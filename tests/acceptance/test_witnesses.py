@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -142,6 +144,43 @@ async def test_two_coordinators_witness_each_other(tmp_path: Path) -> None:
             tmp_path, "checkpoint", "compare", "older.txt", stage.urls["one"], "--trusted", trusted, "--json"
         )
         assert (0, "grown") == (grown_too.code, grown_too.json()["verdict"])
+
+
+async def test_a_witness_finds_out_a_restored_log(tmp_path: Path) -> None:
+    """Where the file goes with the backup, a witness still knows: the older copy is not signed, and says why."""
+    data = tmp_path / "data-two"
+    with Stage(tmp_path) as stage:
+        witness = WitnessProcess(stage, "one", watches="two")
+        settings: dict[str, Any] = {
+            "receipt_signing_key_hex": SEEDS["two"],
+            "log_origin": ORIGINS["two"],
+            "checkpoint_file": "off",
+            "witnesses": f"{witness.url} {(await witness.key()).text}",
+            "witness_quorum": 1,
+        }
+        first = stage.coordinator("two", **settings)
+        await stage.ready("two")
+        await eventually(partial(published, stage, "two"), "a checkpoint with its quorum")
+        first.stop()
+        shutil.copytree(data, tmp_path / "copy")
+        second = stage.coordinator("two", **settings)
+        await stage.ready("two")
+        before = published(stage, "two").checkpoint.size
+        async with stage.client(coordinator="two") as client:
+            await client.submit("checksum", {"text": "x"})
+        await eventually(lambda: published(stage, "two").checkpoint.size > before, "a larger checkpoint")
+        larger = published(stage, "two").checkpoint.size
+        second.stop()
+        shutil.rmtree(data)
+        shutil.copytree(tmp_path / "copy", data)
+        stage.coordinator("two", **settings)
+
+        await eventually(
+            lambda: any("LogWentBack" in r for r in stage.health("two")["reasons"]), "a red health"
+        )
+        [reason] = [r for r in stage.health("two")["reasons"] if r.startswith("notary")]
+        assert f"the witness one.example/witness has its checkpoint of {larger}" in reason
+        assert before == published(stage, "two").checkpoint.size
 
 
 @pytest.mark.parametrize(

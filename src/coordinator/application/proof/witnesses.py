@@ -75,8 +75,8 @@ class Witnesses:
     """Unix milliseconds."""
     monotonic: Callable[[], float] = time.monotonic
     larger: Larger | None = None
-    """What a witness said at the start. Later such answers are warnings: nobody signs a conflict's number, and
-    this process has signed the log itself."""
+    """What a witness said at the start. Later such answers are warnings: nobody signs a conflict's number,
+    and this process has signed the log itself."""
     _asked: list[_Asked] = field(default_factory=list)
     _newest: SignedCheckpoint | None = None
     _client: httpx.AsyncClient | None = None
