@@ -147,7 +147,7 @@ async def test_two_coordinators_witness_each_other(tmp_path: Path) -> None:
 
 
 async def test_a_witness_finds_out_a_restored_log(tmp_path: Path) -> None:
-    """Where the file goes with the backup, a witness still knows: the older copy is not signed, and says why."""
+    """Where the file goes with the backup, a witness still knows: the older copy is not signed."""
     data = tmp_path / "data-two"
     with Stage(tmp_path) as stage:
         witness = WitnessProcess(stage, "one", watches="two")
