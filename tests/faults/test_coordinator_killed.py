@@ -21,6 +21,7 @@ DEATHS = [
     ("after-submit-commit", 2),
     ("after-result-commit", 4),
     ("in-projection", 8),
+    ("in-checkpoint", 3),
     ("after-events-published", 8),
 ]
 MORE_DEATHS = [(step, n) for step, _ in DEATHS for n in (1, 3, 5)] if FULL else []

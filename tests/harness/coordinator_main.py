@@ -104,6 +104,22 @@ class _DyingTables(_Wrapped):
             self._count()
 
 
+class _InCheckpoint(_Wrapped):
+    """When a checkpoint is signed and in its file, and neither it nor its tiles are committed."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with self._inner.transaction() as tables:
+            yield _DyingNotary(tables, self._count)
+
+
+class _DyingNotary(_Wrapped):
+    def move(self, follower: str, before: int, after: int) -> None:
+        self._inner.move(follower, before, after)
+        if follower == "notary":
+            self._count()
+
+
 class _AfterPublishing(_Wrapped):
     async def publish(self, events: Sequence[Recorded]) -> None:
         await self._inner.publish(events)
@@ -117,6 +133,7 @@ STEPS: dict[str, Callable[[Adapters, Countdown], Adapters]] = {
     "after-submit-commit": lambda p, c: dataclasses.replace(p, log=_AfterSubmit(p.log, c)),
     "after-result-commit": lambda p, c: dataclasses.replace(p, log=_AfterCommit(p.log, c)),
     "in-projection": lambda p, c: dataclasses.replace(p, database=_InProjection(p.database, c)),
+    "in-checkpoint": lambda p, c: dataclasses.replace(p, database=_InCheckpoint(p.database, c)),
     "after-events-published": lambda p, c: dataclasses.replace(p, sink=_AfterPublishing(p.sink, c)),
 }
 

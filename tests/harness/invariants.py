@@ -16,9 +16,12 @@ from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aio_pika
 
+from coordinator.crypto.log.leaf import hash_of
+from coordinator.crypto.merkle import root_of
 from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import verify_statement
 from coordinator.projections import projector
@@ -29,7 +32,7 @@ from coordinator.storage.tables.sqlite import SqliteDatabase
 from tests.harness.logbook import FINAL_TOPICS, Entry, Logbook
 from tests.harness.waiting import eventually
 
-FOLLOWERS = {"projector", "dispatcher", "publisher", "timers", "usage"}
+FOLLOWERS = {"projector", "dispatcher", "publisher", "timers", "notary", "usage"}
 MAX_TOLD = 12
 SETTLED_QUEUES = ("coordinator.commands", "coordinator.dead")
 SETTLED_SECONDS = 60.0
@@ -97,6 +100,7 @@ async def check(
             f"{j.job_id}: left {j.state}" for j in seen.jobs.values() if j.state in ("QUEUED", "RUNNING")
         ]
     violations += _tables(book, seen.jobs, all_final)
+    violations += _checkpoints(book)
     violations += await asyncio.to_thread(_differences, source)
     if amqp_url is not None:
         violations += await _queues(amqp_url)
@@ -279,6 +283,25 @@ def _tables(book: Logbook, jobs: Mapping[str, JobSeen], all_final: bool) -> Iter
             yield f"{table}: {len(found - wanted)} too many, {len(wanted - found)} missing"
     if all_final and still_open:
         yield f"{len(still_open)} jobs are open"
+
+
+def _checkpoints(book: Logbook) -> Iterator[str]:
+    """Each checkpoint of the log has the root over its first events, as they are stored now."""
+    place = "rowid" if book.is_sqlite else "notification_id"
+    columns = f"{place}, originator_id, originator_version, topic, metadata, state"
+    hashes = [
+        hash_of(position, str(UUID(str(stream))), version, topic, bytes(metadata), bytes(state))
+        for position, stream, version, topic, metadata, state in book.rows(
+            f"SELECT {columns} FROM stored_events ORDER BY {place}"
+        )
+    ]
+    [*_, origin] = book.column("SELECT origin FROM log_origins ORDER BY number")
+    signed = [row for row in book.rows("SELECT origin, size, root FROM checkpoints") if row[0] == origin]
+    if not signed:
+        yield f"the log {origin} has no checkpoint"
+    for _, size, root in signed:
+        if size > len(hashes) or root_of(hashes[:size]) != bytes(root):
+            yield f"the checkpoint of {size} events is not of this log"
 
 
 def _differences(source: str | Path) -> list[str]:

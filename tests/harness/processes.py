@@ -82,6 +82,10 @@ class Process:
         assert code is not None
         return code
 
+    def wait(self, seconds: float = 60.0) -> int:
+        """Its exit code, once it has ended by itself."""
+        return self._process.wait(seconds)
+
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-TAIL_CHARACTERS:]
 

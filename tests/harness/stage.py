@@ -157,6 +157,21 @@ class Stage:
         self.processes.append(process)
         return process
 
+    def command(self, *arguments: str, **settings: str) -> Process:
+        """Start `coordinator` with these arguments."""
+        return self._start(arguments[0], "coordinator", *arguments, **as_settings(dict(settings)))
+
+    def continue_as(self, origin: str, name: str = "main") -> None:
+        """An operator's decision after a restored backup, while no coordinator runs."""
+        given: dict[str, object] = {
+            "data_dir": self.folder / f"data-{name}",
+            "receipt_signing_key_hex": SIGNING_SEED,
+        }
+        if self.database_url and self.amqp_url:
+            given |= {"database_url": self.database_url, "amqp_url": self.amqp_url}
+        decided = self.command("log", "continue-as", origin, "--reason", "restored", **as_settings(given))
+        assert 0 == decided.wait(), decided.tail()
+
     # --- waiting -------------------------------------------------------------------------------------------
     def health(self, name: str = "main") -> dict[str, Any]:
         try:

@@ -50,6 +50,12 @@ WITHOUT_KEY = {
     "/health/ready",
     "/errors",
     "/errors/{code}",
+    # Hashes and signatures: what a monitor of the log reads. The log's entries need a key.
+    "/checkpoint",
+    "/tile/{level}/{number}",
+    "/v1/log",
+    "/v1/proofs/inclusion",
+    "/v1/proofs/consistency",
 }
 """All that strangers may ask for. An endpoint that is added here says why in its own description."""
 

@@ -43,6 +43,7 @@ GUARDED = [
     ("GET", "/v1/registry/services"),
     ("GET", "/v1/registry/services/checksum"),
     ("GET", "/metrics"),
+    ("GET", "/tile/entries/000"),
     ("GET", "/v1/admin/quotas"),
     ("GET", "/v1/admin/quotas/alice"),
     ("PUT", "/v1/admin/quotas/alice"),

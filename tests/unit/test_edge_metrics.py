@@ -15,6 +15,7 @@ from coordinator.application.metrics import (
     BusMetrics,
     CoordinatorMetrics,
     FollowerMetrics,
+    ProofMetrics,
     QuotaMetrics,
     WorkMetrics,
 )
@@ -61,6 +62,7 @@ METRICS = CoordinatorMetrics(
         refusals={"queued_jobs": 7},
         expired={"uploads": 2},
     ),
+    proof=ProofMetrics(size=90, signed_at=1_700_000_000_500, witnesses=3, witnessed=2),
 )
 
 
@@ -95,6 +97,10 @@ async def test_it_shows_what_the_parts_count() -> None:
         ("coordinator_follower_position", ("projector",)): 100,
         ("coordinator_follower_lag", ("projector",)): 20,
         ("coordinator_follower_status", ("timers", "standby")): 1,
+        ("coordinator_checkpoint_events", ()): 90,
+        ("coordinator_checkpoint_timestamp_seconds", ()): 1_700_000_000.5,
+        ("coordinator_witnesses", ()): 3,
+        ("coordinator_witnesses_signing", ()): 2,
         ("coordinator_commands_total", ()): 10,
         ("coordinator_refusals_total", ("JOB_NOT_FOUND",)): 2,
         ("coordinator_refusals_total", ("INTERNAL",)): 0,

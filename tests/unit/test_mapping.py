@@ -12,13 +12,15 @@ from uuid import UUID
 import pytest
 
 from coordinator.application.ports import NewEvent
+from coordinator.application.proof.leaves import leaf_of
+from coordinator.crypto.log.leaf import leaf
 from coordinator.domain.decision import fold
 from coordinator.domain.job import JobCanceled
 from coordinator.domain.messages import Event
 from coordinator.domain.registry import EVENTS
 from coordinator.storage.log.mapping import UnreadableEvent, decode, encode, to_columns, to_recorded
 from coordinator.storage.log.upcasters import UPCASTERS, Json, upcast, upcaster
-from tests.harness.metadata import METADATA
+from tests.harness.metadata import METADATA, STORED_METADATA
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LOGS = sorted(GOLDEN.glob("events-*.jsonl"))
@@ -147,6 +149,23 @@ def test_old_shapes_are_read_in_todays() -> None:
 
     old = {"at": 1, "by": "alice", "job_id": str(JOB), "client": "alice", "why": "why not"}
     assert canceled() == decode("job.dropped.v1", json.dumps(old).encode())
+
+
+@pytest.mark.usefixtures("upcasters")
+def test_the_leaf_of_an_upcast_event_is_what_is_stored() -> None:
+    """An event that is read in a newer form is hashed as it stands in the log, topic and state."""
+
+    @upcaster("job.dropped.v1")
+    def _canceled(old: Json) -> tuple[str, Json]:
+        return "job.canceled.v1", {**old, "reason": "dropped"}
+
+    old = {"at": 1, "by": "alice", "job_id": str(JOB), "client": "alice", "attempt": 1}
+    state = json.dumps(old).encode()
+    [recorded] = to_recorded([(7, JOB, 3, "job.dropped.v1", state, STORED_METADATA)])
+
+    assert "job.canceled.v1" == recorded.event.topic
+    assert ("job.dropped.v1", state) == recorded.original
+    assert leaf(7, str(JOB), 3, "job.dropped.v1", STORED_METADATA, state) == leaf_of(recorded)
 
 
 @pytest.mark.usefixtures("upcasters")

@@ -85,6 +85,20 @@ class QuotaMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofMetrics:
+    """The checkpoints that this process signs, and their witnesses."""
+
+    size: int
+    """The events in the last one."""
+    signed_at: int
+    """Unix milliseconds."""
+    witnesses: int
+    """Witnesses in the settings."""
+    witnessed: int
+    """Those that sign without a problem."""
+
+
+@dataclass(frozen=True, slots=True)
 class CoordinatorMetrics:
     """All metrics of a process."""
 
@@ -98,3 +112,5 @@ class CoordinatorMetrics:
     work: WorkMetrics | None = None
     """None if another process dispatches."""
     quotas: QuotaMetrics | None = None
+    proof: ProofMetrics | None = None
+    """None if this process has signed no checkpoint yet."""

@@ -12,6 +12,7 @@ import typer
 from coordinator import __version__
 from coordinator.cli.commands import (
     broker_auth,
+    checkpoint,
     demo,
     doctor,
     job,
@@ -24,6 +25,7 @@ from coordinator.cli.commands import (
     run,
     service,
     transfer,
+    witness,
 )
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.process.parent_watch import stop_with_parent
@@ -42,12 +44,14 @@ app = typer.Typer(
 app.command()(run.dev)
 app.command()(run.serve)
 app.command()(broker_auth.broker_auth)
+app.command()(witness.witness)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(job.app, name="job")
 app.add_typer(miner.app, name="miner")
 app.add_typer(service.app, name="service")
 app.add_typer(receipt.app, name="receipt")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(key.app, name="key")
 app.add_typer(quota.app, name="quota")
 log.app.command("export")(transfer.export)

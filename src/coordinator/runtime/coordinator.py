@@ -18,7 +18,10 @@ from coordinator.application.followers.runner import FollowerRunner, LocalWaterm
 from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
-from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics
+from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics, ProofMetrics
+from coordinator.application.proof.notary import Notary
+from coordinator.application.proof.proofs import Proofs
+from coordinator.application.proof.witnesses import Witnesses
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
@@ -42,6 +45,9 @@ class CoordinatorProcess:
     keyring: Keyring
     receipts: Receipts
     quotas: Quotas
+    proofs: Proofs
+    notary: Notary
+    witnesses: Witnesses
     watermarks: LocalWatermarks
     live: Live
     dispatcher: Dispatcher
@@ -93,10 +99,32 @@ class CoordinatorProcess:
             "mode": self.settings.mode,
             "position": self.feed.head,
             "signing_key_id": self.signing_key_id,
+            "log": self._log(),
             "followers": {
                 r.follower.name: {"status": r.status, "position": r.position} for r in self.runners
             },
         }
+
+    def _log(self) -> dict[str, Any]:
+        """The last checkpoint of this process; null in one that does not run the notary."""
+        signed = self.notary.last
+        witnesses = len(self.witnesses.addresses)
+        return {
+            "origin": self.notary.origin or None,
+            "size": None if signed is None else signed.checkpoint.checkpoint.size,
+            "witnesses": f"{self.witnesses.signed_by()} of {witnesses}" if witnesses else None,
+        }
+
+    def _proof_metrics(self) -> ProofMetrics | None:
+        signed = self.notary.last
+        if signed is None:
+            return None
+        return ProofMetrics(
+            size=signed.checkpoint.checkpoint.size,
+            signed_at=signed.at,
+            witnesses=len(self.witnesses.addresses),
+            witnessed=self.witnesses.signed_by(),
+        )
 
     def metrics(self) -> CoordinatorMetrics:
         """The metrics of `/metrics`; without I/O."""
@@ -111,4 +139,5 @@ class CoordinatorProcess:
             followers=followers,
             work=self.dispatcher.work.metrics() if dispatches else None,
             quotas=self.quotas.metrics(),
+            proof=self._proof_metrics(),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from coordinator.application.proof.origins import forget_tree
 from coordinator.projections import projector
 from coordinator.runtime.bootstrap import open_adapters
 from coordinator.runtime.process.garbage_collection import collecting_rarely
@@ -17,6 +18,15 @@ def rebuild_projections(settings: Settings, progress: Callable[[int, int], None]
     try:
         with collecting_rarely():
             return projector.rebuild(adapters.log, adapters.database, progress)
+    finally:
+        asyncio.run(adapters.stop())
+
+
+def rebuild_tree(settings: Settings) -> None:
+    """Throw the Merkle tree away: the notary derives it from the log again, and compares each checkpoint."""
+    adapters = open_adapters(settings)
+    try:
+        forget_tree(adapters.database)
     finally:
         asyncio.run(adapters.stop())
 

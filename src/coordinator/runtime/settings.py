@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from coordinator.application.keys.keyring import BadKey, Keyring
+from coordinator.application.proof.addresses import WitnessAddress
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.domain.messages import Millis, Role
 from coordinator.domain.quota import Limits
@@ -115,6 +116,12 @@ class Settings(BaseSettings):
     receipt_signing_key_hex: SecretStr | None = None
     receipt_retired_keys_hex: Keys = ()
     receipt_attestation_key_hex: SecretStr | None = None
+    log_origin: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}$")] | None = None
+    witnesses: Annotated[tuple[str, ...], NoDecode] = ()
+    witness_quorum: Annotated[int, Field(ge=0, le=16)] = 0
+    """Cosignatures that a checkpoint needs to be published."""
+    checkpoint_file: str | None = None
+    """Where the last signed checkpoint is kept outside of the database; `off` for nowhere."""
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -126,6 +133,7 @@ class Settings(BaseSettings):
         "allow_origins",
         "fetch_allow_hosts",
         "receipt_retired_keys_hex",
+        "witnesses",
         mode="before",
     )
     @classmethod
@@ -147,6 +155,14 @@ class Settings(BaseSettings):
         if not all(_SEED.fullmatch(key.get_secret_value()) for key in keys):
             raise ValueError("each must be 64 hex digits, separated by commas")
         return keys
+
+    @field_validator("witnesses")
+    @classmethod
+    def _witnesses(cls, witnesses: tuple[str, ...]) -> tuple[str, ...]:
+        names = [WitnessAddress.parse(text).key.name for text in witnesses]
+        if len(set(names)) < len(names):
+            raise ValueError("each witness once, by a name of its own")
+        return witnesses
 
     @field_validator("database_url")
     @classmethod
@@ -269,6 +285,8 @@ def load_settings(**overrides: object) -> Settings:
     if bool(settings.database_url) != bool(settings.amqp_url):
         missing = "AMQP_URL" if settings.database_url else "DATABASE_URL"
         raise BadSettings(f"{missing}: set it too, or neither (then everything runs in one process)")
+    if settings.witness_quorum > len(settings.witnesses):
+        raise BadSettings("WITNESS_QUORUM: more than there are WITNESSES, so nothing would be published")
     if settings.app_env == "prod":
         _check_production(settings)
     if settings.heartbeat_timeout_seconds < 2 * settings.heartbeat_interval_seconds:

@@ -175,6 +175,40 @@ def _view(row: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+@app.command(name="continue-as")
+def continue_as(
+    origin: Annotated[str, typer.Argument(metavar="NEW_ORIGIN", help="Such as example.com/coordinator-2.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why: it is kept in the database.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Begin a new log identity over the events that the log has now. Stop all its coordinators first.
+
+    For a restored backup or a damaged log, when its notary has stopped. Checkpoints of the former name end;
+    auditors and witnesses need the new key (`coordinator checkpoint key`).
+    """
+    from coordinator.crypto.log.note import BadNote
+    from coordinator.runtime.log_reader import open_log
+    from coordinator.runtime.proofs import continue_log
+
+    settings = settings_with(data_dir)
+    open_log(settings).close()  # an error without a log, instead of a new empty one
+    try:
+        former = continue_log(settings, origin, reason)
+    except BadNote as error:
+        raise usage(str(error), "The origin is the first line of each checkpoint.") from None
+    except ValueError as error:
+        raise CommandError(
+            "CONFLICT_STATE", str(error), "Choose a name that was never used.", Exit.REFUSED
+        ) from None
+    if as_json:
+        terminal.document({"origin": origin, "former_origin": former or None})
+    else:
+        terminal.write(
+            f"The log is {origin} now; start the coordinator, and give witnesses and auditors its key."
+        )
+
+
 def _stream(job: str | None, miner: str | None, service: str | None, stream: str | None) -> UUID | None:
     if sum(name is not None for name in (job, miner, service, stream)) > 1:
         raise usage("give only one of --job, --miner, --service and --stream")

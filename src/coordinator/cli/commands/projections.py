@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from coordinator.cli.errors import CommandError, Exit
@@ -13,16 +15,25 @@ app = typer.Typer(help="The tables derived from the log: rebuild or check them."
 
 
 @app.command()
-def rebuild(data_dir: DataDir = None, as_json: Json = False) -> None:
+def rebuild(
+    tree: Annotated[
+        bool,
+        typer.Option("--tree", help="The Merkle tree, too: the running coordinator derives it again."),
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
     """Rebuild the derived tables from the log. Stop an embedded coordinator first."""
     from coordinator.runtime.log_reader import open_log
-    from coordinator.runtime.projections import rebuild_projections
+    from coordinator.runtime.projections import rebuild_projections, rebuild_tree
 
     settings = settings_with(data_dir)
     open_log(settings).close()  # an error without a log, instead of a new empty one
 
     with terminal.progress(quiet=as_json) as bars:
         events = rebuild_projections(settings, terminal.bar(bars, "rebuilding", unit="positions"))
+    if tree:
+        rebuild_tree(settings)
     if as_json:
         terminal.document({"events": events})
     else:

@@ -25,7 +25,13 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from coordinator import __version__
-from coordinator.application.metrics import BusMetrics, CoordinatorMetrics, QuotaMetrics, WorkMetrics
+from coordinator.application.metrics import (
+    BusMetrics,
+    CoordinatorMetrics,
+    ProofMetrics,
+    QuotaMetrics,
+    WorkMetrics,
+)
 from coordinator.domain.errors import Code
 from coordinator.domain.quota import KINDS
 from coordinator.edge.context import Context
@@ -115,6 +121,8 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
         yield from _of_work(metrics.work)
     if metrics.quotas is not None:
         yield from _of_quotas(metrics.quotas)
+    if metrics.proof is not None:
+        yield from _of_proof(metrics.proof)
     if backlog is not None:
         yield _gauge("coordinator_jobs_queued", "Jobs that wait for a miner.", backlog.queued)
         age = 0.0 if backlog.oldest_at is None else max(0.0, time.time() - backlog.oldest_at / 1000)
@@ -184,6 +192,15 @@ def _of_quotas(quotas: QuotaMetrics) -> Iterator[Metric]:
         {**dict.fromkeys(KINDS, 0), **quotas.refusals},
     )
     yield _counter("coordinator_expired", "Removed by the expiry of this process.", "kind", quotas.expired)
+
+
+def _of_proof(proof: ProofMetrics) -> Iterator[Metric]:
+    yield _gauge("coordinator_checkpoint_events", "Events in the last checkpoint signed here.", proof.size)
+    yield _gauge(
+        "coordinator_checkpoint_timestamp_seconds", "When it was signed (Unix time).", proof.signed_at / 1000
+    )
+    yield _gauge("coordinator_witnesses", "Witnesses in the settings.", proof.witnesses)
+    yield _gauge("coordinator_witnesses_signing", "Those that sign checkpoints.", proof.witnessed)
 
 
 def _of_requests(http: HttpMetrics) -> Iterator[Metric]:
