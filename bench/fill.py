@@ -1,8 +1,8 @@
 """Fills a log with completed jobs, through the append that the bus uses.
 
 A few real jobs run first. Their events and payloads are then appended repeatedly under new ids, a thousand
-jobs a transaction: so the jobs are real, without the time of the work itself. (A receipt keeps the signature
-of its template; nothing here checks it.)
+jobs a transaction: so the jobs are real, without the time of the work itself. (A statement keeps its template's
+signature; nothing here checks it.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import psycopg
 from bench.servers import Servers
 from bench.systems import OURS
 from coordinator.application.ports import NewEvent, Recorded, StoredPayload
-from coordinator.domain.job import JobCompleted, JobSubmitted
+from coordinator.domain.job import JobSubmitted
 from coordinator.projections import projector
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.tables.postgres import PostgresDatabase
@@ -103,11 +103,7 @@ def append_copies(log: PostgresEventLog, templates: Sequence[Template], count: i
 
 
 def renamed(recorded: Recorded, job_id: UUID) -> Any:
-    changes: dict[str, Any] = {"job_id": job_id}
-    if isinstance(recorded.event, JobCompleted):
-        receipt = {**recorded.event.receipt, "job_id": str(job_id), "receipt_id": uuid4().hex}
-        changes["receipt"] = receipt
-    return recorded.event.model_copy(update=changes)
+    return recorded.event.model_copy(update={"job_id": job_id})
 
 
 def skip_to_head(database: PostgresDatabase, head: int) -> None:

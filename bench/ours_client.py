@@ -15,9 +15,9 @@ from pydantic_core import from_json
 from coordinator.client import AsyncCoordinator
 from coordinator.runtime.process.logs import configure_logs
 
-# A receipt means that the read tables call the job completed; its result was committed with its event. Two
-# statements use the keys whatever the statistics say; a join scanned one of the tables.
-COMPLETED = "SELECT job_id FROM receipts WHERE job_id = ANY(%s::text[])"
+# The read tables call the job completed; its result was committed with its event. Two statements use the keys
+# whatever the statistics say; a join scanned one of the tables.
+COMPLETED = "SELECT job_id FROM jobs WHERE job_id = ANY(%s::text[]) AND state = 'COMPLETED'"
 RESULTS = "SELECT job_id::text, body FROM payloads WHERE kind = 'result' AND job_id = ANY(%s::uuid[])"
 
 

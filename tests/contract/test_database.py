@@ -25,7 +25,7 @@ from coordinator.storage.log.sqlite import SqliteEventLog
 from coordinator.storage.migrate import MigrationChanged, migrate, read_migrations
 from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
-from coordinator.storage.tables.statements import SQL_DIRECTORY, BadStatement, load_statements
+from coordinator.storage.tables.statements import BadStatement, load_statements
 from coordinator.storage.tables.table_schemas import BadRow
 from tests.harness.metadata import METADATA
 from tests.harness.waiting import eventually_now
@@ -583,28 +583,6 @@ def test_a_failed_migration_leaves_nothing(target: str, migrations: Path) -> Non
         migrate(target, migrations)
     (migrations / "0002_more.sql").write_text("CREATE TABLE more (a text);", encoding="utf-8")
     assert "0002_more" in migrate(target, migrations)
-
-
-def test_receipts_of_before_are_found_in_the_log(target: str, tmp_path: Path) -> None:
-    """A table that had the receipts themselves keeps its rows, each with the position of its event."""
-    before = tmp_path / "before"
-    before.mkdir()
-    for migration in read_migrations()[:4]:
-        (before / f"{migration.name}.sql").write_text(migration.sql, encoding="utf-8")
-    migrate(target, before)
-    columns = (
-        "job_id, receipt_id, attempt, client, miner_id, units, price, completed_at, receipt_json, position"
-    )
-    row = "'job', 'receipt', 1, 'alice', 'rig', '1.000', '0.5', 1700000000000, '{}', 42"
-    connection: Any = psycopg.connect(target) if target.startswith("postgres") else sqlite3.connect(target)
-    with closing(connection):
-        connection.execute(f"INSERT INTO receipts ({columns}) VALUES ({row})")
-        connection.commit()
-    assert migrate(target)[0] == "0005_receipts_in_the_log"
-    with closing(open_database(target, SQL_DIRECTORY)) as database, database.transaction() as tables:
-        assert [dict(r) for r in tables.query("read_receipt", job_id="job")] == [{"position": 42}]
-        [kept] = tables.query("projector_all_receipts")
-        assert ("receipt", "1.000", "0.5") == (kept["receipt_id"], kept["units"], kept["price"])
 
 
 def test_four_processes_migrate(target: str) -> None:

@@ -129,9 +129,7 @@ def started(job_id: UUID, **changes: Any) -> JobStarted:
 
 
 def completed(job_id: UUID, attempt: int = 1) -> JobCompleted:
-    receipt = {"receipt_id": "r" * 32, "units": "1.000", "price": "0.002"}
-    made = deciding.completed(attempt=attempt)
-    return made.model_copy(update={"job_id": job_id, "receipt": receipt})
+    return deciding.completed(attempt=attempt).model_copy(update={"job_id": job_id})
 
 
 def after(job_id: UUID, kind: Callable[..., Event], **fields: Any) -> Any:
@@ -176,7 +174,7 @@ def test_rows_follow_a_job_through_two_attempts(stores: Stores) -> None:
         lead(stores, follower, stores.append(event))
         row = stores.rows("jobs")[str(job)]
         assert (row["state"], row["attempt"], row["miner_id"]) == (state, attempt, miner)
-    assert list(stores.rows("receipts")) == [str(job)]
+    assert ("1.000", "0.002000") == (row["units"], row["price"])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 1000])
@@ -196,13 +194,13 @@ def test_a_rebuild_gives_the_same_rows(stores: Stores, batch: int) -> None:
     follower = Projector()
     for at in range(0, len(events), batch):
         lead(stores, follower, events[at : at + batch])
-    before = {table: stores.rows(table) for table in ("jobs", "receipts", "miners")}
+    before = {table: stores.rows(table) for table in ("jobs", "miners")}
     assert list(projector.differences(stores.log, stores.database)) == []
     seen: list[tuple[int, int]] = []
     count = projector.rebuild(stores.log, stores.database, lambda at, head: seen.append((at, head)))
     assert count == len(events)
     assert seen[-1] == (events[-1].position, events[-1].position)
-    assert before == {table: stores.rows(table) for table in ("jobs", "receipts", "miners")}
+    assert before == {table: stores.rows(table) for table in ("jobs", "miners")}
 
 
 def test_who_reads_while_a_rebuild_runs_reads_what_was_there(
@@ -214,7 +212,7 @@ def test_who_reads_while_a_rebuild_runs_reads_what_was_there(
     events = [submitted(job) for job in jobs] + [started(job) for job in jobs] + [completed(jobs[0])]
     last = stores.append(deciding.registered(), *events)
     lead(stores, Projector(), last)
-    before = {table: stores.rows(table) for table in ("jobs", "receipts", "miners")}
+    before = {table: stores.rows(table) for table in ("jobs", "miners")}
     seen: list[bool] = []
 
     def look(_: int, head: int) -> None:
@@ -235,7 +233,7 @@ def test_a_rebuild_that_is_broken_off_has_changed_nothing(
     jobs = [uuid4() for _ in range(2)]
     last = stores.append(*(submitted(job) for job in jobs), completed(jobs[0]))
     lead(stores, Projector(), last)
-    before = {table: stores.rows(table) for table in ("jobs", "receipts")}
+    before = {table: stores.rows(table) for table in ("jobs",)}
 
     def break_off(at: int, _: int) -> None:
         if at == last[1].position:

@@ -238,7 +238,11 @@ def test_reading_one_clients_events_in_pages(log: EventLog) -> None:
         session_id="session-1",
         result_digest="a" * 64,
         metrics={"client": "alice"},
-        receipt={"client": "bob"},
+        units="1.000",
+        price="0.002000",
+        started_at=1,
+        completed_at=2,
+        statement={"client": "alice"},
     )
     appended = log.append(
         [mine[0], *others[:3], NewEvent(trap, 1, hostile, METADATA), *mine[1:4], *others[3:], mine[4]]

@@ -53,12 +53,12 @@ LOG = "stored_events"
             "left RUNNING|too many",
         ),
         ("DELETE FROM stored_events WHERE topic = 'job.started.v1'", "version 3 where 2 was due"),
-        (MORE_UNITS, "verify"),
+        (MORE_UNITS, "units is"),
         (f"{COPY} WHERE {COMPLETED}", "after it was COMPLETED"),
         (ANOTHER_ATTEMPT, "attempt 2 was started"),
         ("UPDATE jobs SET state = 'QUEUED'", "the table says"),
         ("UPDATE jobs SET miner_id = 'somebody'", "differs in miner_id"),
-        ("DELETE FROM receipts", "receipt is not the log's"),
+        ("UPDATE jobs SET price = '0.5'", "price is not the log's"),
         ("UPDATE payloads SET body = X'7B7D' WHERE kind = 'result'", "the stored result"),
         (
             (

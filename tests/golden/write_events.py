@@ -41,6 +41,7 @@ from coordinator.domain.service import (
     ServiceSpec,
     service_stream,
 )
+from coordinator.domain.signing_key import SIGNING_KEYS, SigningKeyIntroduced
 from coordinator.domain.standing import StandingQuarantined, StandingReleased, standing_stream
 from coordinator.storage.log.mapping import encode
 
@@ -125,7 +126,21 @@ def streams() -> list[tuple[UUID, list[Event]]]:
         result_digest="ef" * 32,
         result_bytes=512,
         metrics={},
-        receipt={"receipt_id": "r-1", "nested": {"price": "3.00", "list": [1, 2.5, None, True]}},
+        units="11.000",
+        price="2.750000",
+        measured_units="12.000",
+        started_at=NOON + 2_000,
+        completed_at=NOON + 13_000,
+        statement={
+            "started_at_ms": NOON + 1_000,
+            "completed_at_ms": NOON + 13_000,
+            "signature": {
+                "alg": "Ed25519",
+                "key_id": KEY,
+                "sig": "B" * 86,
+                "tree": {"index": 1, "size": 2, "path": ["ab" * 32]},
+            },
+        },
     )
     requeued = JobRequeued(**its, at=NOON + 1_600, attempt=2)
     first: list[Event] = [submitted(its), started(its, 1), ended(its, 1, "lost"), requeued]
@@ -194,6 +209,11 @@ def streams() -> list[tuple[UUID, list[Event]]]:
     own = OwnLimits(queued_jobs=500, stored_bytes="unlimited", max_priority=5)
     was_set = QuotaWasSet(by="root", at=NOON, name="alice", limits=own, reason="a trial")
     all_streams.append((quota_stream("alice"), [was_set]))
+    keys: list[Event] = [
+        SigningKeyIntroduced(**by, at=NOON, key_id=KEY, retires=None),
+        SigningKeyIntroduced(**by, at=NOON + 1, key_id="B" * 43, retires=KEY),
+    ]
+    all_streams.append((SIGNING_KEYS, keys))
     about = {"principal": "rig", "service": "whisper"}
     standing: list[Event] = [
         StandingQuarantined(**by, **about, at=NOON, reason="3 bad outcomes of late", probes=True),

@@ -16,7 +16,6 @@ from uuid import UUID
 from coordinator.domain import job, key, miner, service, standing
 from coordinator.domain.decision import Context, fold
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import WorkDone
 from coordinator.domain.matching import (
     Capabilities,
     Constraints,
@@ -42,6 +41,8 @@ SESSION = "session-1"
 KEY = "k" * 43
 SALT = "ab" * 16
 PAYLOAD_DIGEST, RESULT_DIGEST = "a" * 64, "b" * 64
+SIGNATURE = {"alg": "Ed25519", "key_id": "A" * 43, "sig": "B" * 86}
+"""Of a statement; that signatures are checked has tests of its own."""
 FINGERPRINT = "fingerprint-1"
 
 
@@ -166,14 +167,8 @@ def usual_facts(command: Command) -> dict[str, Any]:
         # Its names are its own already; what happens to names has tests of its own.
         return {"names": {n: Held(n, command.spec.id) for n in service.names_of(command.spec)}}
     if isinstance(command, job.AttemptCommand):
-        return {"miner": online(), "seal": seal, "offered": True}
+        return {"miner": online(), "offered": True}
     return {}
-
-
-def seal(work: WorkDone) -> dict[str, Any]:
-    """A receipt that shows the work; signing is tested elsewhere."""
-    fields = {name: getattr(work, name) for name in WorkDone._fields if name != "statement"}
-    return {"receipt": True, **fields}
 
 
 # --- services and miners -----------------------------------------------------------------------------------
@@ -253,7 +248,12 @@ def complete(
     ended: int = T0 + 2 * SECOND,
     **changes: Any,
 ) -> job.JobComplete:
-    statement = {"started_at_ms": begun, "completed_at_ms": ended, "result_digest": RESULT_DIGEST}
+    statement = {
+        "started_at_ms": begun,
+        "completed_at_ms": ended,
+        "result_digest": RESULT_DIGEST,
+        "signature": SIGNATURE,
+    }
     fields: dict[str, Any] = {
         "result": {"text": "hi"},
         "result_salt": SALT,
@@ -384,29 +384,23 @@ def completed(
     *,
     at: int = T0 + 2 * SECOND,
     metrics: Mapping[str, int | str] | None = None,
+    stated: tuple[int, int] = (T0 + SECOND, T0 + 2 * SECOND),
     **work: Any,
 ) -> job.JobCompleted:
-    """With the receipt of one second at the list price, except for what `work` says."""
-    done = WorkDone(
-        job_id=str(JOB_ID),
-        attempt=attempt,
-        service="whisper",
-        client="alice",
-        miner_id=miner_id,
-        payload_digest=PAYLOAD_DIGEST,
-        result_digest=RESULT_DIGEST,
-        units="1.000",
-        unit_price="0.002",
-        price="0.002000",
-        measured_units=None,
-        started_at=T0 + SECOND,
-        completed_at=T0 + 2 * SECOND,
-        statement={},
-    )
+    """One second at the list price, except for what `work` says; `stated` are the times of the statement."""
+    begun, ended = stated
+    fields: dict[str, Any] = {
+        "units": "1.000",
+        "price": "0.002000",
+        "started_at": T0 + SECOND,
+        "completed_at": T0 + 2 * SECOND,
+        **work,
+    }
     return job.JobCompleted(
         **_common(at, Principal(miner_id.rpartition("@")[2], Role.MINER)),
         **_attempt(attempt, session, miner_id),
         result_digest=RESULT_DIGEST,
         metrics=dict(metrics or {}),
-        receipt=seal(done._replace(**work)),
+        statement={"started_at_ms": begun, "completed_at_ms": ended, "signature": SIGNATURE},
+        **fields,
     )

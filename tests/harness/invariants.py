@@ -19,8 +19,8 @@ from typing import Any
 
 import aio_pika
 
-from coordinator.crypto.receipt import verify_receipt
 from coordinator.crypto.signature import VerificationFailed
+from coordinator.crypto.statement import verify_statement
 from coordinator.projections import projector
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.log.sqlite import SqliteEventLog
@@ -48,6 +48,7 @@ class JobSeen:
     """An attempt has ended, and the next event must say what follows."""
     starts: int = 0
     receipts: list[dict[str, Any]] = field(default_factory=list)
+    """The facts of its receipt, without a signature: the coordinator signs it when somebody asks."""
     result_digest: str | None = None
 
 
@@ -76,7 +77,7 @@ async def check(
     """Check the log and everything that is derived from it. Raises AssertionError, which names violations.
 
     `source`: a Postgres url or the SQLite file (of a coordinator that has stopped); `coordinator_key`: the
-    key id that receipts must be signed with; `accepted`: jobs that clients were told are accepted;
+    key that must be in force for every receipt; `accepted`: jobs that clients were told are accepted;
     `all_final`: nothing may be left open; `amqp_url`: a broker on which no command may be left or dead.
     """
     book = Logbook(source)
@@ -117,7 +118,7 @@ def _streams(entries: Collection[Entry]) -> Iterator[str]:
 
 
 class _Fold:
-    """What may follow what in a job's stream, and what a receipt must say."""
+    """What may follow what in a job's stream, and what a receipt will say."""
 
     def __init__(self, coordinator_key: str) -> None:
         self.jobs: dict[str, JobSeen] = {}
@@ -125,6 +126,8 @@ class _Fold:
         self._sessions: dict[tuple[str, str], str] = {}
         """Each session's public key, from its registration."""
         self._live: dict[str, str] = {}
+        self._in_force: str | None = None
+        """The coordinator's key."""
 
     def fold(self, entries: Collection[Entry]) -> Iterator[str]:
         for entry in entries:
@@ -139,6 +142,10 @@ class _Fold:
                     yield f"{entry.topic} at {entry.position} of a session that is not the live one"
                 if entry.topic != "miner.drained.v1":
                     self._live.pop(data["miner_id"], None)
+            elif entry.topic == "signing_key.introduced.v1":
+                if data["retires"] != self._in_force:
+                    yield f"a key at {entry.position} retires {data['retires']}, and {self._in_force} signs"
+                self._in_force = data["key_id"]
             elif entry.topic.startswith("job."):
                 for problem in self._job(entry):
                     yield f"{data['job_id']} at {entry.position} ({entry.topic}): {problem}"
@@ -195,25 +202,30 @@ class _Fold:
         job.starts += 1
 
     def _receipt(self, job: JobSeen, data: Mapping[str, Any]) -> Iterator[str]:
-        receipt = data["receipt"]
-        job.receipts.append(receipt)
-        key = self._sessions.get((data["miner_id"], data["session_id"]), "")
+        """The receipt's content follows from the events alone; the signed statement proves it."""
+        said = {name: data[name] for name in ("attempt", "miner_id", "session_id", "result_digest")}
+        said |= {name: job.submitted[name] for name in ("job_id", "service", "payload_digest")}
+        statement = {"version": "1", **said, **data["statement"]}
+        job.receipts.append(
+            {**data, "provider": data["miner_id"], "metadata": {**said, "statement": statement}}
+        )
         try:
-            verify_receipt(receipt, [self._key], {data["miner_id"]: key})
+            verify_statement(statement, self._sessions.get((data["miner_id"], data["session_id"]), ""))
         except VerificationFailed as failure:
-            yield f"its receipt does not verify: {failure}"
+            yield f"its statement does not verify: {failure}"
             return
-        metadata = receipt["metadata"]
+        if self._in_force != self._key:
+            yield f"its receipt's key is {self._in_force}, which is not among the trusted keys"
+        paid_ms = data["completed_at"] - data["started_at"]
+        units = min(Decimal(paid_ms) / 1000, Decimal(job.submitted["max_units"]))
         expected = {
-            "job_id": (receipt["job_id"], job.job_id),
-            "client": (receipt["client"], job.submitted["client"]),
-            "provider": (receipt["provider"], data["miner_id"]),
-            "attempt": (metadata["attempt"], job.attempt),
-            "payload_digest": (metadata["payload_digest"], job.submitted["payload_digest"]),
-            "result_digest": (metadata["result_digest"], data["result_digest"]),
-            "session": (metadata["statement"]["session_id"], data["session_id"]),
-            "price": (receipt["price"], _price(receipt["units"], job.lease)),
+            "units": (Decimal(data["units"]), units),
+            "price": (data["price"], _price(data["units"], job.lease)),
         }
+        if data["started_at"] < statement["started_at_ms"] and data["started_at"] < job.submitted["at"]:
+            yield f"it is paid from {data['started_at']}, before it was there"
+        if paid_ms > max(0, statement["completed_at_ms"] - statement["started_at_ms"]):
+            yield f"{paid_ms} ms are paid, more than the statement says"
         yield from (f"its receipt's {name} is {a}, not {b}" for name, (a, b) in expected.items() if a != b)
 
 
@@ -254,11 +266,11 @@ def _tables(book: Logbook, jobs: Mapping[str, JobSeen], all_final: bool) -> Iter
     for job_id in sorted(rows.keys() | expected.keys()):
         if rows.get(job_id) != expected.get(job_id):
             yield f"{job_id}: the table says {rows.get(job_id)}, the log {expected.get(job_id)}"
-    receipts = dict(book.rows("SELECT job_id, receipt_id FROM receipts"))
-    paid = {j.job_id: j.receipts for j in jobs.values() if j.receipts}
-    for job_id in sorted(receipts.keys() | paid.keys()):
-        if [receipts.get(job_id)] != [receipt["receipt_id"] for receipt in paid.get(job_id, [])]:
-            yield f"{job_id}: the table's receipt is not the log's one"
+    prices = dict(book.rows("SELECT job_id, price FROM jobs WHERE price IS NOT NULL"))
+    paid = {j.job_id: [receipt["price"] for receipt in j.receipts] for j in jobs.values() if j.receipts}
+    for job_id in sorted(prices.keys() | paid.keys()):
+        if [prices.get(job_id)] != paid.get(job_id):
+            yield f"{job_id}: the table's price is not the log's one"
     still_open = {j.job_id for j in jobs.values() if j.state in ("QUEUED", "RUNNING")}
     leased = {j.job_id for j in jobs.values() if j.state == "RUNNING"}
     for table, wanted in (("open_work", still_open), ("leases", leased)):

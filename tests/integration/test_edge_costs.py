@@ -116,7 +116,7 @@ async def test_a_revision_changes_no_waiting_job(any_edge: Bench) -> None:
     await asyncio.sleep(0.002)  # some billable time
     done = await edge.complete(offer, {"a": []})
     assert 200 == done.status_code, done.text
-    receipt = done.json()["receipt"]
+    receipt = done.json()["promise"]
     assert float(receipt["units"]) * 0.5 == float(receipt["price"])
 
 
@@ -150,13 +150,13 @@ async def test_prices_end_at_the_list_price_and_units_at_the_limit(any_edge: Ben
             assert reason in claim.json()["detail"]
     await asyncio.sleep(0.06)  # three times the limit of units
     done = await edge.complete(offer, {}, "other-rig", worked_ms=60)
-    receipt = done.json()["receipt"]
+    receipt = done.json()["promise"]
     assert ("0.020", "0.010000") == (receipt["units"], receipt["price"])
     assert 0.05 < float(receipt["metadata"]["measured_units"])
-    verify_receipt(
-        receipt,
-        [edge.coordinator.signing_key_id],
-        {"other-rig": edge.keys["other-rig"].key_id},
-    )
+    await edge.reached(done.json()["position"])
+    whole = (await edge.alice.get(f"/v1/jobs/{usual}/receipt")).json()
+    miner_keys = {"other-rig": edge.keys["other-rig"].key_id}
+    verify_receipt(whole, [edge.coordinator.signing_key_id], miner_keys)
+    assert [receipt[name] for name in ("units", "price")] == [whole[name] for name in ("units", "price")]
     assert "QUEUED" == (await edge.alice.get(f"/v1/jobs/{free}")).json()["state"]
     assert "0.5" not in json.dumps((await edge.alice.get(f"/v1/jobs/{usual}")).json()["constraints"])

@@ -174,7 +174,7 @@ async def test_an_attempt_goes_its_whole_way(edge: Bench) -> None:
     done = await edge.complete(offer, {"ok": True})
     assert done.status_code == 200
     assert done.json()["status"] == "accepted"
-    assert done.json()["receipt"]["provider"] == "rig"
+    assert done.json()["promise"]["provider"] == "rig"
     assert (await edge.complete(offer, {"ok": True})).json() == done.json()
 
 

@@ -134,7 +134,7 @@ async def test_a_registered_service_takes_jobs_at_once(any_edge: Bench) -> None:
     offer = await edge.poll()
     assert (offer["job_id"], offer["service"]) == (job["job_id"], "word_count")
     done = await edge.complete(offer, {"words": 2})
-    assert done.json()["receipt"]["metadata"]["service"] == "word_count"
+    assert done.json()["promise"]["metadata"]["service"] == "word_count"
 
 
 async def test_an_alias_is_the_service_that_it_names(any_edge: Bench) -> None:
@@ -147,7 +147,7 @@ async def test_an_alias_is_the_service_that_it_names(any_edge: Bench) -> None:
     again = await edge.alice.post("/v1/jobs", json={**body, "service": "word_count"})
     assert first.json()["job_id"] == again.json()["job_id"]
     done = await edge.complete(await edge.poll(), {"words": 1})
-    assert done.json()["receipt"]["metadata"]["service"] == "word_count"
+    assert done.json()["promise"]["metadata"]["service"] == "word_count"
     for name in ("wc", "word_count"):
         page = (await edge.alice.get("/v1/jobs", params={"service": name})).json()
         assert [item["service"] for item in page["items"]] == ["word_count"]

@@ -7,7 +7,7 @@ import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -75,13 +75,15 @@ async def test_a_result_that_looks_like_a_reference_is_shown_as_it_is(edge: Benc
     assert told["result"] == {"blob": f"blob:{digest}"}
 
 
-async def test_a_receipt_that_the_tables_lack_is_asked_for_again(edge: Bench) -> None:
-    """Where a completed job's receipt is missing from the read models, that is 503 UNAVAILABLE, never 500."""
+async def test_a_completed_job_that_the_log_lacks_is_asked_for_again(edge: Bench) -> None:
+    """Where tables and log differ, a receipt is 503 UNAVAILABLE, never 500."""
     await edge.register()
     job = await edge.finish(edge.alice, {"text": "hello"})
+    other = str(uuid4())
     with edge.coordinator.adapters.database.transaction() as tables:
-        tables.execute("projector_clear_receipts")
-    answer = await edge.alice.get(f"/v1/jobs/{job}/receipt")
+        [row] = tables.query("read_job", job_id=job)
+        tables.put("jobs", [{**row, "job_id": other}])
+    answer = await edge.alice.get(f"/v1/jobs/{other}/receipt")
     assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
     assert "Retry-After" in answer.headers
 
@@ -97,7 +99,7 @@ async def test_a_result_that_was_erased_is_gone(edge: Bench) -> None:
 
 
 async def test_a_receipt_is_the_same_after_a_restart(tmp_path: Path) -> None:
-    """It is read from the log: the same bytes and the same ETag, from a process that did not make it."""
+    """It follows from the log: the same bytes and the same ETag, from a process that never made it before."""
     async with an_edge(tmp_path) as edge:
         await edge.register()
         job = await edge.finish(edge.alice, {"text": "ünïcode"})

@@ -116,7 +116,7 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def test_a_miners_whole_life(scene: Scene) -> None:
-    """Register, get a job, claim it, report, hand in the result, get the receipt; the client follows it."""
+    """Register, get a job, claim it, report, hand in the result, get its promise; the client follows it."""
     async with scene.miner() as miner, live_socket(scene.url, ALICE) as client:
         await client.subscribe()
         registered = await miner.register()
@@ -132,7 +132,7 @@ async def test_a_miners_whole_life(scene: Scene) -> None:
         await client.until_type("tokens")
         done = await miner.ask("job.complete", **miner.result(offer, **RESULT))
         assert ("accepted", "COMPLETED") == (done["status"], done["state"])
-        assert job["job_id"] == done["receipt"]["job_id"]
+        assert job["job_id"] == done["promise"]["job_id"]
         await client.until_type("result.ready")
         assert "half" == text_of(client.got, job["job_id"])
         assert "accepted" == (await miner.ask("miner.leave"))["status"]

@@ -20,6 +20,9 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.ports import Intent, TakenOffer
+from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.receipts.signing_keys import SigningKeys
+from coordinator.crypto.keys import SigningKey
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
@@ -269,6 +272,7 @@ def a_context(**ports: Any) -> EdgeContext:
         "database": FakeDatabase(),
         "queues": FakeQueues(),
         "keyring": settings.keyring,
+        "receipts": Receipts(cast("Any", ports.get("log", FakeLog())), SigningKeys(SigningKey(bytes(32)))),
         "blobs": cast("Any", None),
         "settings": edge_settings(settings),
         "watermarks": FakeWatermarks(),

@@ -484,10 +484,10 @@ async def test_units_end_at_the_limit_of_the_registry_entry(stand: Stand) -> Non
     stand.bench.clock.millis += 12_000
     answer = await stand.complete(job_id, {}, completed_at_ms=state.job.at + 12_000)
     assert isinstance(answer, Accepted)
-    receipt = answer.body["receipt"]
+    receipt = answer.body["promise"]
     assert ("1.500", "0.003000") == (receipt["units"], receipt["price"])
     assert "12.000" == receipt["metadata"]["measured_units"]
-    verify_receipt(receipt, [SigningKey(bytes(32)).key_id], {"rig": KEY.key_id})
+    assert verify_receipt(receipt, [SigningKey(bytes(32)).key_id]).is_promise
 
 
 def code(answer: Answer) -> Code:

@@ -152,7 +152,7 @@ async def test_a_result_reaches_the_bus_as_it_was_sent() -> None:
     gateway = FakeGateway()
     receipt = {"version": "1.0", "receipt_id": "r", "job_id": str(JOB), "units": "1.000"}
     gateway.answer = lambda _: Accepted(
-        9, {"job_id": str(JOB), "state": "COMPLETED", "attempt": 2, "receipt": receipt}
+        9, {"job_id": str(JOB), "state": "COMPLETED", "attempt": 2, "promise": receipt}
     )
     body = {"attempt": 2, "result": {"a": [1, None]}, "result_salt": "ab" * 16, "statement": {"x": 1}}
     async with browsing(an_app(gateway=gateway), RIG) as http:
@@ -163,7 +163,7 @@ async def test_a_result_reaches_the_bus_as_it_was_sent() -> None:
         "job_id": str(JOB),
         "state": "COMPLETED",
         "attempt": 2,
-        "receipt": receipt,
+        "promise": receipt,
         "position": 9,
     }
     assert answer.headers["x-position"] == "9"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from coordinator.domain import miner
 from coordinator.domain.decision import fold
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import MAX_FREE_RELEASES, JobAttemptEnded, JobFailed, job_stream
+from coordinator.domain.job import MAX_FREE_RELEASES, JobAttemptEnded, JobCompleted, JobFailed, job_stream
 from coordinator.domain.matching import Constraints
 from coordinator.domain.messages import COMMANDS, SYSTEM, Event, Principal, Role
 from coordinator.domain.service import RegisteredService
@@ -24,6 +24,7 @@ from tests.harness.deciding import (
     RIG,
     SECOND,
     T0,
+    Decided,
     a_spec,
     attempt_ended,
     cancel,
@@ -54,6 +55,14 @@ EXPIRED = [submitted(), expired()]
 FINAL = pytest.mark.parametrize(
     "history", [COMPLETED, FAILED, CANCELED, EXPIRED], ids=["completed", "failed", "canceled", "expired"]
 )
+
+
+def paid_by(decided: Decided) -> JobCompleted:
+    """The completion, which has what is paid."""
+    [paid] = [event for event in decided.events if isinstance(event, JobCompleted)]
+    return paid
+
+
 REQUEUED = [submitted(), started(), attempt_ended("failed"), requeued()]
 """Attempt 1 failed, attempt 2 is for the taking."""
 
@@ -229,19 +238,18 @@ def test_no_attempt_of_a_final_job_starts(history: Any) -> None:
 
 
 # --- complete ----------------------------------------------------------------------------------------------
-def test_complete_ends_the_job_with_a_receipt() -> None:
-    """The holder's result completes the job, with a receipt of the stated time at the agreed price."""
+def test_complete_ends_the_job_with_the_facts_of_its_receipt() -> None:
+    """The holder's result completes the job: the stated time, the agreed price, the signed statement."""
     decided = (
         given(submitted(), started())
         .when(complete(metrics={"tokens": 7, "model": "base"}))
         .then(completed(metrics={"tokens": 7, "model": "base"}))
     )
-    receipt = completed().receipt
-    assert {"job_id": str(JOB_ID), "state": "COMPLETED", "attempt": 1, "receipt": receipt} == decided.answer
+    assert {"job_id": str(JOB_ID), "state": "COMPLETED", "attempt": 1} == decided.answer
 
 
-def test_complete_repeated_gives_the_first_receipt() -> None:
-    """A repeated result changes nothing, seals nothing and gets the first receipt."""
+def test_complete_repeated_gives_the_first_answer() -> None:
+    """A repeated result changes nothing, and its answer is the first one's."""
     decided = given(submitted(), started()).when(complete()).then(completed())
     repeat = decided.again(complete(result={"text": "another"}, begun=T0)).then()
     assert decided.answer == repeat.answer
@@ -257,14 +265,10 @@ def test_work_without_a_claim_is_paid_from_when_the_attempt_was_queued() -> None
     """Nobody saw the work begin: the miner's word counts back to the queueing, and no further."""
     queued_again = requeued(at=T0 + 5 * SECOND)
     history = [submitted(), started(), attempt_ended("failed", at=T0 + 5 * SECOND), queued_again]
-    receipt = given(*history).when(complete(2, begun=T0), now=T0 + 8 * SECOND).answer["receipt"]
-    assert (T0 + 5 * SECOND, "0.000") == (receipt["started_at"], receipt["units"])
-    receipt = (
-        given(*history)
-        .when(complete(2, begun=T0, ended=T0 + 7 * SECOND), now=T0 + 8 * SECOND)
-        .answer["receipt"]
-    )
-    assert (T0 + 5 * SECOND, "2.000") == (receipt["started_at"], receipt["units"])
+    paid = paid_by(given(*history).when(complete(2, begun=T0), now=T0 + 8 * SECOND))
+    assert (T0 + 5 * SECOND, "0.000") == (paid.started_at, paid.units)
+    paid = paid_by(given(*history).when(complete(2, begun=T0, ended=T0 + 7 * SECOND), now=T0 + 8 * SECOND))
+    assert (T0 + 5 * SECOND, "2.000") == (paid.started_at, paid.units)
 
 
 def test_complete_without_a_claim_needs_what_a_claim_needs() -> None:
@@ -335,8 +339,9 @@ def test_paid_is_the_time_that_the_miner_states_within_the_time_that_was_seen(
     """Units lie between the claim and the result, whatever the miner's clock says, and are never negative."""
     now = T0 + 3 * SECOND
     started_at, completed_at, units, price = paid
+    work = {"started_at": started_at, "completed_at": completed_at, "units": units, "price": price}
     given(submitted(), started()).when(complete(begun=begun, ended=ended), now=now).then(
-        completed(at=now, started_at=started_at, completed_at=completed_at, units=units, price=price)
+        completed(at=now, stated=(begun, ended), **work)
     )
 
 
@@ -386,8 +391,8 @@ def test_work_beyond_the_limit_of_units_is_not_billed(limit: str, bill: tuple[st
     """The receipt has the limit as its units, and the measured ones beside it."""
     history = [submitted(max_units=limit), started()]
     decided = given(*history).when(complete(ended=T0 + 13 * SECOND), now=T0 + 60 * SECOND)
-    receipt = decided.answer["receipt"]
-    assert bill == (receipt["units"], receipt["price"], receipt["measured_units"])
+    paid = paid_by(decided)
+    assert bill == (paid.units, paid.price, paid.measured_units)
 
 
 BREACH = Refusal(Code.INVALID_RESULT, "whisper: text does not fit the schema's type")
@@ -420,14 +425,14 @@ def test_a_result_against_the_schema_by_another_session_costs_nothing() -> None:
 def test_nothing_is_paid_for_time_that_ran_backwards() -> None:
     """A clock that stepped back between claim and result gives zero units, never less."""
     decided = given(submitted(), started()).when(complete(), now=T0)
-    assert ("0.000", "0.000000") == (decided.answer["receipt"]["units"], decided.answer["receipt"]["price"])
+    assert ("0.000", "0.000000") == (paid_by(decided).units, paid_by(decided).price)
 
 
 def test_the_price_is_rounded_half_up_to_six_places() -> None:
     """0.001 s at 0.0015 a second is 0.0000015, and so 0.000002."""
     history = [submitted(), started(unit_price="0.0015")]
     command = complete(begun=T0 + 1500, ended=T0 + 1501)
-    assert "0.000002" == given(*history).when(command).answer["receipt"]["price"]
+    assert "0.000002" == paid_by(given(*history).when(command)).price
 
 
 def test_the_price_is_exact_for_the_largest_numbers() -> None:
@@ -438,7 +443,7 @@ def test_the_price_is_exact_for_the_largest_numbers() -> None:
         started(unit_price="999999999999.999999999"),
     ]
     decided = given(*history).when(complete(ended=T0 + week), now=T0 + week)
-    assert "604798999999999999.999395" == decided.answer["receipt"]["price"]
+    assert "604798999999999999.999395" == paid_by(decided).price
 
 
 # --- fail --------------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ class JobLife(RuleBasedStateMachine):
         self.since = 0  # what is paid begins no earlier
         self.charged = 0
         self.final = False
-        self.receipts: list[dict[str, Any]] = []
+        self.paid: list[JobCompleted] = []
         self.client_submits(FINGERPRINT)
         return multiple(*(self.miner_registers(name, None) for name in MINERS))
 
@@ -336,8 +336,8 @@ class JobLife(RuleBasedStateMachine):
                 assert event.attempt > max(earlier, default=0), "attempts only grow"
             case JobCompleted():
                 assert self.holder == (event.attempt, event.miner_id, event.session_id)
-                self.receipts.append(event.receipt)
-                self._check_receipt(event)
+                self.paid.append(event)
+                self._check_paid(event)
                 self.final = True
             case JobAttemptEnded():
                 assert self.holder == (event.attempt, event.miner_id, event.session_id)
@@ -352,13 +352,11 @@ class JobLife(RuleBasedStateMachine):
                 assert self.offered == event.attempt
                 self.final, self.holder = True, None
 
-    def _check_receipt(self, event: JobCompleted) -> None:
-        receipt = event.receipt
-        assert self.since <= receipt["started_at"] <= receipt["completed_at"]
-        assert receipt["completed_at"] <= max(event.at, receipt["started_at"])
-        assert 0 <= Decimal(receipt["units"]) * SECOND == receipt["completed_at"] - receipt["started_at"]
-        assert (event.attempt, event.miner_id) == (receipt["attempt"], receipt["miner_id"])
-        assert "alice" == receipt["client"]
+    def _check_paid(self, event: JobCompleted) -> None:
+        assert self.since <= event.started_at <= event.completed_at
+        assert event.completed_at <= max(event.at, event.started_at)
+        assert 0 <= Decimal(event.units) * SECOND == event.completed_at - event.started_at
+        assert "alice" == event.client
 
     # -- what must hold at every moment
     @invariant()
@@ -373,11 +371,11 @@ class JobLife(RuleBasedStateMachine):
             assert self.final == (STATE_NAMES[type(self.state)] in FINAL_STATES)
 
     @invariant()
-    def a_completed_job_has_one_receipt(self) -> None:
+    def a_completed_job_is_paid_once(self) -> None:
         if hasattr(self, "history"):
             done = self.state is not None and STATE_NAMES[type(self.state)] == "COMPLETED"
-            assert done == (len(self.receipts) == 1)
-            assert len(self.receipts) <= 1
+            assert done == (len(self.paid) == 1)
+            assert len(self.paid) <= 1
 
     def teardown(self) -> None:
         """Every accepted job reaches a final state: time alone is enough."""

@@ -7,6 +7,7 @@ import pytest
 
 from coordinator.crypto.canonical import CanonicalError, canonical
 from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.shared_signature import tree_message
 from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import (
     MAX_SHARED,
@@ -14,7 +15,6 @@ from coordinator.crypto.statement import (
     StatementVerifier,
     sign_statement,
     sign_statements,
-    tree_message,
     verify_statement,
 )
 from coordinator.miner.signing import StatementSigner
@@ -65,7 +65,7 @@ def test_what_a_tree_is_signed_as_is_canonical() -> None:
     """Written by hand for its cost; the bytes are those that the protocol page says."""
     root = bytes(range(224, 256))
     told = {"statements": 16, "version": "1", "root": root.hex()}
-    assert canonical(told) == tree_message(root, 16)
+    assert canonical(told) == tree_message("statements", root, 16)
 
 
 def test_a_shared_signature_covers_nothing_else() -> None:

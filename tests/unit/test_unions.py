@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from coordinator.domain import job, key, miner, name, quota, service, standing
+from coordinator.domain import job, key, miner, name, quota, service, signing_key, standing
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.registry import COMMANDS, EVENTS
 
@@ -17,6 +17,7 @@ NOUNS: dict[str, tuple[Any, Any]] = {
     "name": (name.NameEvent, None),
     "key": (key.KeyEvent, key.KeyCommand),
     "quota": (quota.QuotaEvent, quota.QuotaCommand),
+    "signing_key": (signing_key.SigningKeyEvent, signing_key.SigningKeyCommand),
     "standing": (standing.StandingEvent, standing.StandingCommand),
 }
 

@@ -24,7 +24,7 @@ from coordinator.broker.topology import (
     WORK_EXPIRES_MS,
     ExchangeSpec,
 )
-from coordinator.crypto.receipt import Receipt
+from coordinator.crypto.receipt import Promise, Receipt
 from coordinator.crypto.statement import SignedStatement
 from coordinator.domain import registry
 from coordinator.domain.errors import Code
@@ -332,6 +332,7 @@ def _schemas(generator: type[GenerateJsonSchema]) -> Json:
         Heartbeat,
         Offer,
         ProgressReport,
+        Promise,
         Receipt,
         SignedStatement,
     ]

@@ -54,6 +54,16 @@ def canonical(value: Any) -> bytes:
     """
     if _check_signed(value, 1):
         value = _without_null_members(value)
+    return canonical_of_checked(value)
+
+
+def canonical_of_checked(value: Any) -> bytes:
+    """`canonical` of a value that a strict model has checked.
+
+    The model guarantees printable ASCII keys, no nulls, no floats, integers up to ±(2^53 - 1) and few levels,
+    so that the walk over the members is left out. Raises CanonicalError for NUL characters and lone
+    surrogates.
+    """
     quick = _sorted_json(value)
     # `json` also escapes DEL and everything outside ASCII; orjson does not. The code below checks escapes.
     if quick is not None and quick.isascii() and b"\x7f" not in quick and b"\\u" not in quick:

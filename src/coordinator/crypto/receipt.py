@@ -3,6 +3,8 @@
 The signatures:
 - the miner signs a statement: the job and attempt, and the digests of payload and result;
 - the coordinator signs the receipt, which holds that statement in `metadata.statement`;
+- the coordinator promises a receipt as soon as the result is in the log: the receipt's content without the
+  statement, under a signature that it may share with other promises (`shared_signature`);
 - an optional attestation is a second signature by the coordinator over the same bytes (`sig`, which AITBC
   verifies) and over the receipt with its signature (`receipt_sig`, which AITBC ignores).
 
@@ -11,26 +13,35 @@ The models describe its shape and parse receipts from outside.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from coordinator.crypto.canonical import CanonicalError, canonical, canonical_lenient
 from coordinator.crypto.keys import ALGORITHM, SigningKey, encode_base64url
+from coordinator.crypto.shared_signature import (
+    Digest,
+    InclusionProof,
+    TreeSignature,
+    message_in_tree,
+    sign_together,
+)
 from coordinator.crypto.signature import Signature, StrictModel, VerificationFailed, matches, sign
 from coordinator.crypto.statement import (
+    MAX_SHARED,
     Attempt,
-    Digest,
     Instant,
     Name,
     SignedStatement,
     verify_statement,
 )
+from coordinator.validation import first_invalid_field
 
 STATEMENT_MEMBER: Final = "statement"
 """The member of a receipt's metadata that holds the miner's signed statement."""
+_PROMISES: Final = "promises"
 _UNSIGNED: Final = frozenset({"signature", "attestations"})
 
 DecimalText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$")]
@@ -42,18 +53,27 @@ class Attestation(Signature):
     receipt_sig: str = Field(pattern=r"^[A-Za-z0-9_-]{86}$")
 
 
-class ReceiptMetadata(StrictModel):
+class PromiseMetadata(StrictModel):
     """Our additions to AITBC's fields. Receipts hold digests only, never payloads or results."""
 
     attempt: Attempt
     service: Name
     payload_digest: Digest
     result_digest: Digest
+    measured_units: DecimalText | None = None
+    """The units of the whole attempt, if the job's limit cut them."""
+
+
+class ReceiptMetadata(PromiseMetadata):
+    """With the miner's statement."""
+
     statement: SignedStatement | None = None
+    recorded_under: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{43}$")
+    """The coordinator's key when the job was completed, if it signs no more and another key signed this."""
 
 
-class Receipt(StrictModel):
-    """A receipt for work done. Quantities are decimal strings, times Unix seconds.
+class _Content(StrictModel):
+    """The members that a receipt and its promise share. Quantities are decimal strings, times Unix seconds.
 
     `provider` and `client` are principals' names, never API keys. The signature leaves out null members.
     """
@@ -68,9 +88,21 @@ class Receipt(StrictModel):
     price: DecimalText | None = None
     started_at: Instant
     completed_at: Instant
+
+
+class Receipt(_Content):
+    """A receipt for work done."""
+
     metadata: ReceiptMetadata
     signature: Signature | None = None
     attestations: list[Attestation] = Field(default_factory=list)
+
+
+class Promise(_Content):
+    """The signed promise of a receipt: its content, without the miner's statement."""
+
+    metadata: PromiseMetadata
+    signature: TreeSignature
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +118,8 @@ class Verified:
     """The verified facts of a receipt, and the keys behind them.
 
     `key_trusted` is False if the caller named no trusted keys: the receipt is intact, but anybody may have
-    made it. The same holds for `miner_key_trusted`. `statement` is None in receipts made elsewhere.
+    made it. The same holds for `miner_key_trusted`. `statement` is None in promises and in receipts made
+    elsewhere.
     """
 
     receipt_id: str
@@ -97,6 +130,8 @@ class Verified:
     miner_key_id: str | None
     miner_key_trusted: bool
     attestations: tuple[Attested, ...]
+    is_promise: bool = False
+    """Whether this is the promise of a receipt, and not the receipt."""
 
 
 def receipt_id(job_id: str, attempt: int) -> str:
@@ -116,6 +151,19 @@ def sign_receipt(key: SigningKey, receipt: Receipt | Mapping[str, Any]) -> dict[
     return signed
 
 
+def sign_promises(key: SigningKey, contents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`Promise`s as dictionaries: receipts without statement and signature, up to MAX_SHARED a signature.
+
+    Raises CanonicalError if any of them cannot be signed.
+    """
+    documents = [(content, canonical(content)) for content in contents]
+    return [
+        promise
+        for first in range(0, len(documents), MAX_SHARED)
+        for promise in sign_together(key, _PROMISES, documents[first : first + MAX_SHARED])
+    ]
+
+
 def attest_receipt(key: SigningKey, receipt: Mapping[str, Any]) -> dict[str, Any]:
     """A signed receipt with one more attestation, by this key."""
     attestation = {
@@ -130,12 +178,12 @@ def verify_receipt(
     trusted: Collection[str] | None,
     miner_keys: Mapping[str, str] | None = None,
 ) -> Verified:
-    """Check a receipt, ours or one made by AITBC, with public keys alone.
+    """Check a receipt, ours or one made by AITBC, or the promise of one, with public keys alone.
 
     `trusted` holds the key ids whose signatures count. None takes the key that the receipt itself names:
     that proves that the receipt is intact and nothing about its author (`key_trusted` is False then).
     `miner_keys` maps a miner's name to its key id. With it, the receipt must hold that miner's statement.
-    Without it, a statement is optional and is checked with the key that it names.
+    Without it, a statement is optional and is checked with the key that it names. A promise has none.
 
     Raises VerificationFailed: RECEIPT_MALFORMED, RECEIPT_ALGORITHM, RECEIPT_KEY, RECEIPT_SIGNATURE,
     ATTESTATION_SIGNATURE, STATEMENT_MISSING, STATEMENT_MINER, STATEMENT_MISMATCH, and those of
@@ -143,11 +191,12 @@ def verify_receipt(
     """
     # 1. The signature and its key. Receipts made elsewhere may hold floats, hence the lenient form; for ours
     #    the bytes are the same.
-    named, signature = _signature_of(receipt)
+    named, signature, tree = _signature_of(receipt)
     if trusted is not None and named not in trusted:
         raise VerificationFailed("RECEIPT_KEY", f"signed with {named}, which is not among the trusted keys")
     message = _signed_bytes(receipt, _UNSIGNED)
-    if not matches(named, signature, message):
+    signed = message if tree is None else message_in_tree(_PROMISES, message, tree)
+    if signed is None or not matches(named, signature, signed):
         raise VerificationFailed("RECEIPT_SIGNATURE", "the signature does not match the receipt")
 
     # 2. Attestations: one that does not match is worse than none.
@@ -165,17 +214,26 @@ def verify_receipt(
         miner_key_id=miner_key,
         miner_key_trusted=miner_key is not None and miner_keys is not None,
         attestations=attested,
+        is_promise=tree is not None,
     )
 
 
-def _signature_of(receipt: Mapping[str, Any]) -> tuple[str, str]:
+def _signature_of(receipt: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any] | None]:
+    """Key, signature, and the inclusion proof of a promise. Raises VerificationFailed."""
     signature = receipt.get("signature")
     if not isinstance(signature, Mapping):
         raise VerificationFailed("RECEIPT_MALFORMED", "the receipt is not signed")
     algorithm = signature.get("alg")
     if algorithm != ALGORITHM:
         raise VerificationFailed("RECEIPT_ALGORITHM", f"expected {ALGORITHM}, not {algorithm!r}")
-    return _text_member(signature, "key_id"), _text_member(signature, "sig")
+    tree = signature.get("tree")
+    if tree is not None:
+        try:
+            InclusionProof.model_validate(tree)
+        except ValidationError as error:
+            where = first_invalid_field(error).text("signature.tree")
+            raise VerificationFailed("RECEIPT_MALFORMED", where) from None
+    return _text_member(signature, "key_id"), _text_member(signature, "sig"), tree
 
 
 def _verify_attestations(receipt: Mapping[str, Any], message: bytes) -> tuple[Attested, ...]:
@@ -205,7 +263,9 @@ def _verify_inner_statement(
     statement = metadata.get(STATEMENT_MEMBER) if isinstance(metadata, Mapping) else None
     if not isinstance(metadata, Mapping) or statement is None:
         if miner_keys is not None:
-            raise VerificationFailed("STATEMENT_MISSING", "the receipt holds no statement by the miner")
+            raise VerificationFailed(
+                "STATEMENT_MISSING", "it holds no statement by the miner; a promise never does"
+            )
         return None, None
     if not isinstance(statement, Mapping) or not isinstance(statement.get("signature"), Mapping):
         raise VerificationFailed("STATEMENT_MALFORMED", "expected a signed statement")

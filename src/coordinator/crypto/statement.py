@@ -1,8 +1,6 @@
 """The miner's signed statement: the job and attempt, and the digests of payload and result.
 
-Statements that are ready at the same time may share one signature, which makes signing and checking cheap.
-They are the leaves of a Merkle tree. The signature covers the root, and each statement's signature holds its
-inclusion proof (`tree`). So each statement proves itself, without the others.
+Statements that are ready at the same time may share one signature; see `shared_signature`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +8,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical
+from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical, canonical_of_checked
 from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.merkle import leaf_hash, root_and_paths, root_of_path
+from coordinator.crypto.shared_signature import Digest, InclusionProof, message_in_tree, sign_together
 from coordinator.crypto.signature import (
     SIGNATURE_MEMBER,
     Signature,
@@ -26,9 +24,8 @@ from coordinator.validation import first_invalid_field
 STATEMENT_VERSION: Final = "1"
 MAX_SHARED: Final = 16
 """The most statements under one signature of ours: more lengthen the path and save little."""
-MAX_PATH: Final = 20
+_KIND: Final = "statements"
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 in lowercase hex")]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Attempt = Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER)]
 Instant = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
@@ -47,17 +44,6 @@ class Statement(StrictModel):
     result_digest: Digest
     started_at_ms: Instant
     completed_at_ms: Instant
-
-
-class InclusionProof(StrictModel):
-    """The proof that a statement is the `index`-th of `size` in the tree whose root was signed.
-
-    `path` holds the hashes from the statement to the root, from the bottom up (RFC 6962, section 2.1.1).
-    """
-
-    index: Annotated[int, Field(ge=0, lt=2**MAX_PATH)]
-    size: Annotated[int, Field(ge=1, le=2**MAX_PATH)]
-    path: Annotated[list[Digest], Field(max_length=MAX_PATH)]
 
 
 class StatementSignature(Signature):
@@ -86,28 +72,7 @@ def sign_statements(key: SigningKey, statements: Sequence[Mapping[str, Any]]) ->
     if len(statements) == 1:
         return [sign_statement(key, statements[0])]
     contents = [_content(statement) for statement in statements]
-    root, paths = root_and_paths([leaf_hash(canonical(content)) for content in contents])
-    signature = sign(key, tree_message(root, len(contents)))
-    return [
-        {
-            **content,
-            SIGNATURE_MEMBER: {
-                **signature,
-                "tree": {
-                    "index": index,
-                    "size": len(contents),
-                    "path": [sibling.hex() for sibling in path],
-                },
-            },
-        }
-        for index, (content, path) in enumerate(zip(contents, paths, strict=True))
-    ]
-
-
-def tree_message(root: bytes, size: int) -> bytes:
-    """The signed bytes of a tree of statements; no statement has this form."""
-    # Canonical as written: the keys are in order, and nothing needs an escape.
-    return f'{{"root":"{root.hex()}","statements":{size},"version":"{STATEMENT_VERSION}"}}'.encode()
+    return sign_together(key, _KIND, [(content, canonical(content)) for content in contents])
 
 
 def verify_statement(signed: Mapping[str, Any], key_id: str) -> None:
@@ -129,7 +94,7 @@ class StatementVerifier:
         """See `verify_statement`."""
         try:
             SignedStatement.__pydantic_validator__.validate_python(signed)
-            message = canonical(_content(signed))
+            message = canonical_of_checked(_content(signed))
         except ValidationError as error:
             raise VerificationFailed(
                 "STATEMENT_MALFORMED", first_invalid_field(error).text("statement")
@@ -152,11 +117,10 @@ class StatementVerifier:
 
 def _signed_of(statement: bytes, tree: Mapping[str, Any]) -> bytes:
     """The signed bytes that follow from the inclusion proof. Raises VerificationFailed for an invalid one."""
-    path = [bytes.fromhex(sibling) for sibling in tree["path"]]
-    root = root_of_path(leaf_hash(statement), tree["index"], tree["size"], path)
-    if root is None:
+    message = message_in_tree(_KIND, statement, tree)
+    if message is None:
         raise VerificationFailed("STATEMENT_SIGNATURE", "the path does not fit index and size")
-    return tree_message(root, tree["size"])
+    return message
 
 
 def _content(statement: Mapping[str, Any]) -> dict[str, Any]:

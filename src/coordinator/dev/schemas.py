@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.progress import ProgressReport
-from coordinator.crypto.receipt import Receipt
+from coordinator.crypto.receipt import Promise, Receipt
 from coordinator.crypto.statement import SignedStatement
 from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.domain.registry import COMMANDS, EVENTS
@@ -37,6 +37,7 @@ DOCUMENTS: Mapping[str, type[BaseModel]] = {
     "live_request": AnyClientRequest,
     "offer": Offer,
     "progress": ProgressReport,
+    "promise": Promise,
     "receipt": Receipt,
     "statement": SignedStatement,
 }
@@ -66,6 +67,7 @@ def openapi() -> dict[str, Any]:
         database=unused,
         queues=unused,
         keyring=Keyring({}),
+        receipts=unused,
         blobs=unused,
         settings=settings,
         watermarks=unused,

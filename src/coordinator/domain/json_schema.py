@@ -12,7 +12,11 @@ from pydantic_core import core_schema
 
 SEE_ALSO = {
     ("JobComplete", "statement"): "The miner's signed statement; documents/statement.json has its schema.",
-    ("JobCompleted", "receipt"): "The signed receipt; documents/receipt.json has its schema.",
+    (
+        "JobCompleted",
+        "statement",
+    ): "The times and the signature of the miner's statement; its other members are "
+    "in this event and in job.submitted. documents/statement.json has the schema of the whole.",
 }
 """Descriptions of fields that are any object to the model, because other code checks them."""
 

@@ -29,6 +29,8 @@ ServiceId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,62}$
 """A registry entry's id: lower-case words joined by underscores."""
 Decimal = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,9})?$")]
 """A non-negative decimal number as text, such as "0.25": exact, and the same bytes everywhere."""
+Amount = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$")]
+"""The same for products of two of them."""
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256, 64 lower-case hex digits."""
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
@@ -159,7 +161,7 @@ class Event(Message):
         cls.topic = topic
         cls.noun = topic.partition(".")[0]
         if topic:
-            if not re.fullmatch(r"[a-z]+\.[a-z_]+\.v[0-9]+", topic):
+            if not re.fullmatch(r"[a-z_]+\.[a-z_]+\.v[0-9]+", topic):
                 raise ValueError(f"an event's topic is noun.fact.vN, not {topic!r}")
             _register(EVENTS, topic, cls)
 

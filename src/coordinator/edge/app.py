@@ -44,6 +44,7 @@ from coordinator.edge.routes import (
     registry,
     registry_changes,
     results,
+    signing_keys,
 )
 from coordinator.edge.server.websocket_denials import answer_unknown_sockets
 
@@ -134,6 +135,7 @@ def _common_routes() -> APIRouter:
     for router in OPENAI_ROUTERS:  # their errors have a shape of their own
         routes.include_router(router, prefix=PREFIX)
     routes.include_router(health.router)
+    routes.include_router(signing_keys.router)
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
     return routes

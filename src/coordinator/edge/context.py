@@ -20,6 +20,7 @@ from coordinator.application.metrics import CoordinatorMetrics
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
 from coordinator.application.quotas.quotas import Quotas
+from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
 from coordinator.edge.state.backlog import Backlog
 from coordinator.edge.state.blob_owners import BlobOwners
@@ -118,6 +119,7 @@ class EdgeContext:
     database: Database
     queues: WorkQueues
     keyring: Keyring
+    receipts: Receipts
     blobs: BlobStore
     watermarks: Watermarks
     live: Live

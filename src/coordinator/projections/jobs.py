@@ -60,13 +60,20 @@ def _change(recorded: Recorded, event: JobEvent) -> dict[str, Any]:
                 "error_message": None,
                 "payload_digest": event.payload_digest,
                 "result_digest": None,
+                "units": None,
+                "price": None,
             }
         case JobStarted():
             return {"attempt": event.attempt, "miner_id": event.miner_id, "started_at": event.at}
         case JobRequeued():
             return {"attempt": event.attempt, "miner_id": None, "started_at": None}
         case JobCompleted():
-            return {"finished_at": event.at, "result_digest": event.result_digest}
+            return {
+                "finished_at": event.at,
+                "result_digest": event.result_digest,
+                "units": event.units,
+                "price": event.price,
+            }
         case JobFailed() | JobExpired():
             error = error_of(event)
             return {"finished_at": event.at, "error_code": error.code, "error_message": error.message}

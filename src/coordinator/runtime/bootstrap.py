@@ -19,6 +19,7 @@ from coordinator.application.commands.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.names import Names
 from coordinator.application.commands.quotas import QuotaCommands
 from coordinator.application.commands.services import ServiceCommands
+from coordinator.application.commands.signing_keys import SigningKeyCommands
 from coordinator.application.commands.standings import StandingCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
@@ -41,6 +42,7 @@ from coordinator.application.ports import Clock, EventLog
 from coordinator.application.quotas.expiry import Ages, Expiry
 from coordinator.application.quotas.follower import QuotaFollower
 from coordinator.application.quotas.quotas import Quotas
+from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.watched_log import WatchedLog
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
@@ -52,7 +54,7 @@ from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
 from coordinator.runtime.settings import BadSettings, Settings
-from coordinator.runtime.signing import signing_key
+from coordinator.runtime.signing import SigningKeyIntroduction, attestation_key, signing_keys
 from coordinator.services.catalog import load_catalog
 
 BLOB_PROBE_SECONDS = 2.0
@@ -85,7 +87,9 @@ def connect(
     # 1. The path of a command: gateway, handlers, bus, log, and the listeners of each commit.
     health = Health(clock.monotonic)
     event_log = WatchedLog(adapters.log, health)
-    key = signing_key(settings)
+    signing = signing_keys(settings)
+    key = signing.current
+    receipts = Receipts(event_log, signing, attestation_key(settings))
     secrets, ids = KeySecrets.of(key), Ids(clock.now)
     blobs = blob_store(settings)
     bus = CommandBus(event_log, clock, StateCache(is_final), ids)
@@ -119,6 +123,7 @@ def connect(
         KeyCommands(secrets, keys.reached, ids),
         QuotaCommands(quota_follower.reached),
         StandingCommands(),
+        SigningKeyCommands(),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
     gateway = CommandGateway(bus, handlers, presence, names, quotas)
@@ -179,6 +184,7 @@ def connect(
         quota_follower,
         hub,
         bus,
+        SigningKeyIntroduction(gateway, key.key_id),
         CatalogueRegistration(gateway, catalogue),
     ]
     if inbox is not None:
@@ -197,6 +203,7 @@ def connect(
         bus=bus,
         gateway=gateway,
         keyring=keyring,
+        receipts=receipts,
         quotas=quotas,
         watermarks=watermarks,
         live=Live(events, hub, lease_holders, Revocations(keyring)),

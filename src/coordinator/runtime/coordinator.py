@@ -20,6 +20,7 @@ from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics
 from coordinator.application.quotas.quotas import Quotas
+from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
@@ -39,6 +40,7 @@ class CoordinatorProcess:
     bus: CommandBus
     gateway: CommandGateway
     keyring: Keyring
+    receipts: Receipts
     quotas: Quotas
     watermarks: LocalWatermarks
     live: Live

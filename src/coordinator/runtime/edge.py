@@ -31,6 +31,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             database=coordinator.adapters.reads,
             queues=coordinator.adapters.queues,
             keyring=coordinator.keyring,
+            receipts=coordinator.receipts,
             blobs=coordinator.blobs,
             settings=edge_settings(settings),
             watermarks=coordinator.watermarks,

@@ -43,6 +43,7 @@ Hours = Annotated[int, Field(ge=0, le=876_000)]
 """An age at which something is removed; 0 for never."""
 
 
+_SEED = re.compile(r"[0-9a-fA-F]{64}")
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?"
 )
@@ -112,6 +113,8 @@ class Settings(BaseSettings):
     max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
     fetch_allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     receipt_signing_key_hex: SecretStr | None = None
+    receipt_retired_keys_hex: Keys = ()
+    receipt_attestation_key_hex: SecretStr | None = None
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -122,6 +125,7 @@ class Settings(BaseSettings):
         "admin_api_keys",
         "allow_origins",
         "fetch_allow_hosts",
+        "receipt_retired_keys_hex",
         mode="before",
     )
     @classmethod
@@ -130,12 +134,19 @@ class Settings(BaseSettings):
             [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         )
 
-    @field_validator("receipt_signing_key_hex")
+    @field_validator("receipt_signing_key_hex", "receipt_attestation_key_hex")
     @classmethod
     def _key_in_hex(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", key.get_secret_value()):
+        if key is not None and not _SEED.fullmatch(key.get_secret_value()):
             raise ValueError("must be 64 hex digits")
         return key
+
+    @field_validator("receipt_retired_keys_hex")
+    @classmethod
+    def _keys_in_hex(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(_SEED.fullmatch(key.get_secret_value()) for key in keys):
+            raise ValueError("each must be 64 hex digits, separated by commas")
+        return keys
 
     @field_validator("database_url")
     @classmethod

@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from coordinator.application.commands.bus import CommandBus
-from coordinator.application.commands.handler import Handler, Prepared
+from coordinator.application.commands.handler import INTERNAL, Handler, Prepared
 from coordinator.application.commands.names import Names
 from coordinator.application.commands.parsing import check_sender
 from coordinator.application.followers.presence import Presence
@@ -24,7 +24,6 @@ from coordinator.wire.heartbeat import Heartbeat
 log = structlog.get_logger("commands")
 
 _OVER_QUOTA = (Code.QUEUE_FULL, Code.QUOTA_EXCEEDED)
-_INTERNAL = Refused(Code.INTERNAL, "internal error: this is our fault; send it again later")
 
 
 class CommandGateway:
@@ -59,19 +58,15 @@ class CommandGateway:
             prepared = await self._prepare(intents)
             decided = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))
             answers = [next(decided) if isinstance(p, Prepared) else p for p in prepared]
+            await _settle(prepared, answers)
             debug = log.is_enabled_for(logging.DEBUG)
             over_quota: dict[Code, list[int]] = {}
             for place, ready in enumerate(prepared):
                 answer, routine = answers[place], False
                 if isinstance(ready, Prepared) and isinstance(answer, Accepted):
-                    handler, command = ready.handler, ready.intent.command
-                    routine = isinstance(command, handler.routine)
-                    if isinstance(command, handler.extended):
-                        answer = answers[place] = await _extended(ready, answer)
+                    routine = isinstance(ready.intent.command, ready.handler.routine)
                     if routine and not debug:
                         continue  # the most frequent case must cost nothing
-                elif isinstance(ready, Prepared):
-                    ready.handler.refused(ready)
                 if isinstance(answer, Refused) and answer.code in _OVER_QUOTA:
                     over_quota.setdefault(answer.code, []).append(place)
                     continue
@@ -80,7 +75,7 @@ class CommandGateway:
                 _log_over_quota([intents[place] for place in places], code)
         except Exception:
             log.exception("commands could not be handled", count=len(intents))
-            return [_INTERNAL] * len(intents)
+            return [INTERNAL] * len(intents)
         return answers
 
     async def _prepare(self, intents: Sequence[Intent]) -> list[Prepared[Any] | Refused]:
@@ -110,7 +105,7 @@ class CommandGateway:
             return await self._presence.note(principal, beats)
         except Exception:
             log.exception("heartbeats could not be handled", count=len(beats))
-            return [_INTERNAL] * len(beats)
+            return [INTERNAL] * len(beats)
 
     async def state(self, stream: UUID) -> Any:
         return await self._bus.state(stream)
@@ -119,13 +114,21 @@ class CommandGateway:
         return await self._names.canonical(service)
 
 
-async def _extended(prepared: Prepared[Any], answer: Accepted) -> Answer:
-    """The completed answer. The command's effect is in the log, so an error fails this element alone."""
-    try:
-        return await prepared.handler.extend(prepared, answer)
-    except Exception:
-        log.exception("an answer could not be completed", command=prepared.intent.command.topic)
-        return _INTERNAL
+async def _settle(prepared: Sequence[Prepared[Any] | Refused], answers: list[Answer]) -> None:
+    """Tell the handlers of refusals, and have each complete its accepted answers together, in place."""
+    extended: dict[Handler[Any], list[tuple[int, Prepared[Any], Accepted]]] = {}
+    for place, ready in enumerate(prepared):
+        if isinstance(ready, Refused):
+            continue
+        answer = answers[place]
+        if isinstance(answer, Refused):
+            ready.handler.refused(ready)
+        elif isinstance(ready.intent.command, ready.handler.extended):
+            extended.setdefault(ready.handler, []).append((place, ready, answer))
+    for handler, accepted in extended.items():
+        completed = await handler.extend_together([(ready, answer) for _, ready, answer in accepted])
+        for (place, _, _), answer in zip(accepted, completed, strict=True):
+            answers[place] = answer
 
 
 def _log_over_quota(intents: Sequence[Intent], code: Code) -> None:

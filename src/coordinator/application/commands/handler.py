@@ -19,13 +19,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
+import structlog
+
 from coordinator.application.ports import Intent, StoredPayload
 from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Millis
 from coordinator.wire.answers import Accepted, Answer, Refused
 
+INTERNAL = Refused(Code.INTERNAL, "internal error: this is our fault; send it again later")
 D = TypeVar("D")
+log = structlog.get_logger("commands")
+
 StateOf = Callable[[UUID], Any]
 """The state of a stream that `prepare` declared; None if the stream is empty."""
 
@@ -92,3 +97,17 @@ class Handler(ABC, Generic[D]):
     async def extend(self, prepared: Prepared[D], answer: Accepted) -> Answer:
         """The completed answer, or a refusal if it can't be completed now."""
         return answer
+
+    async def extend_together(self, answered: Sequence[tuple[Prepared[D], Accepted]]) -> list[Answer]:
+        """The completed answers to commands that arrived together, in the same order.
+
+        The effects of the commands are in the log, so an error fails its own element alone.
+        """
+        return [await self._extended(prepared, answer) for prepared, answer in answered]
+
+    async def _extended(self, prepared: Prepared[D], answer: Accepted) -> Answer:
+        try:
+            return await self.extend(prepared, answer)
+        except Exception:
+            log.exception("an answer could not be completed", command=prepared.intent.command.topic)
+            return INTERNAL

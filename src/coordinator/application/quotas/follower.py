@@ -31,7 +31,7 @@ from coordinator.application.ports import (
 )
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.quotas.usage import OpenRow, StoredRow
-from coordinator.domain.job import JobSubmitted
+from coordinator.domain.job import JobSubmitted, is_job_event
 from coordinator.domain.miner import MinerRegistered
 from coordinator.domain.quota import OwnLimits, is_quota_event
 
@@ -189,8 +189,9 @@ class QuotaFollower:
         for recorded in events:
             event = recorded.event
             usage.note(recorded)
-            if isinstance(event, JobSubmitted):
-                quotas.job_decided(event.client, recorded.stream)
+            if is_job_event(event):
+                if isinstance(event, JobSubmitted):
+                    quotas.job_decided(event.client, recorded.stream)
             elif isinstance(event, MinerRegistered):
                 quotas.miner_decided(event.by, event.miner_id)
             elif is_quota_event(event) and recorded.position > self._limits_from:

@@ -70,6 +70,9 @@ class Stored(NamedTuple):
     blobs: int
 
 
+_NOTHING = Stored(0, 0)
+
+
 class NameUsage(NamedTuple):
     """The figures of one name."""
 
@@ -134,37 +137,36 @@ class Usage:
         """Take in the next event."""
         event = recorded.event
         if is_job_event(event):
-            if isinstance(event, JobSubmitted):
-                self._note_bytes(recorded.position, event.client, event.payload_bytes)
-            elif isinstance(event, JobCompleted):
-                self._note_bytes(recorded.position, event.client, event.result_bytes)
-            if recorded.position > self._open_from:
-                self._note_job(recorded.key, event)
+            self._note_job(recorded, event)
         elif is_miner_event(event) and recorded.position > self._open_from:
             self._note_miner(event)
 
     def note_blob(self, name: str, charge: int) -> None:
         """Count an upload that the table has already; the next `begin_stored` brings it, too."""
-        payloads, blobs = self._stored.get(name, Stored(0, 0))
+        payloads, blobs = self._stored.get(name, _NOTHING)
         self._stored[name] = Stored(payloads, blobs + charge)
 
-    def _note_job(self, job_id: str, event: JobEvent) -> None:
+    def _note_job(self, recorded: Recorded, event: JobEvent) -> None:
+        client, is_new = event.client, recorded.position > self._open_from
         match event:
             case JobSubmitted():
-                self._open[event.client] = self._open.get(event.client, 0) + 1
+                self._note_bytes(recorded.position, client, event.payload_bytes)
+                if is_new:
+                    self._open[client] = self._open.get(client, 0) + 1
             case JobStarted():
-                if job_id not in self._running:
-                    self._running[job_id] = event.client
-                    self._running_of[event.client] = self._running_of.get(event.client, 0) + 1
+                if is_new and recorded.key not in self._running:
+                    self._running[recorded.key] = client
+                    self._running_of[client] = self._running_of.get(client, 0) + 1
+            case JobCompleted():
+                self._note_bytes(recorded.position, client, event.result_bytes)
+                if is_new:
+                    self._end_job(recorded.key, client)
             case JobRequeued() | JobAttemptEnded():
-                self._end_run(job_id)
-            case JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
-                self._end_run(job_id)
-                left = self._open.get(event.client, 0) - 1
-                if left > 0:
-                    self._open[event.client] = left
-                else:
-                    self._open.pop(event.client, None)
+                if is_new:
+                    self._end_run(recorded.key)
+            case JobFailed() | JobCanceled() | JobExpired():
+                if is_new:
+                    self._end_job(recorded.key, client)
             case _:
                 assert_never(event)
 
@@ -183,6 +185,14 @@ class Usage:
             case _:
                 assert_never(event)
 
+    def _end_job(self, job_id: str, client: str) -> None:
+        self._end_run(job_id)
+        left = self._open.get(client, 0) - 1
+        if left > 0:
+            self._open[client] = left
+        else:
+            self._open.pop(client, None)
+
     def _end_run(self, job_id: str) -> None:
         client = self._running.pop(job_id, None)
         if client is not None:
@@ -198,7 +208,7 @@ class Usage:
             self._add_payload(name, size)
 
     def _add_payload(self, name: str, size: int) -> None:
-        payloads, blobs = self._stored.get(name, Stored(0, 0))
+        payloads, blobs = self._stored.get(name, _NOTHING)
         self._stored[name] = Stored(payloads + size, blobs)
 
     def unstored(self) -> dict[str, int]:
@@ -222,7 +232,7 @@ class Usage:
 
     def stored(self, name: str) -> int:
         """The stored bytes of this name."""
-        payloads, blobs = self._stored.get(name, (0, 0))
+        payloads, blobs = self._stored.get(name, _NOTHING)
         return payloads + blobs
 
     def miners(self, name: str) -> Mapping[str, str]:
@@ -231,7 +241,7 @@ class Usage:
 
     def of(self, name: str) -> NameUsage:
         """All figures of this name."""
-        payloads, blobs = self._stored.get(name, (0, 0))
+        payloads, blobs = self._stored.get(name, _NOTHING)
         miners = self._miners.get(name, {})
         running = self._running_of.get(name, 0)
         return NameUsage(self.queued(name), running, payloads, blobs, len(miners), len(set(miners.values())))

@@ -23,7 +23,6 @@ from coordinator.domain.job.contexts import (
     CompletionContext,
     JobContext,
     SubmitContext,
-    WorkDone,
 )
 from coordinator.domain.job.decide import check_result, decide, no_service
 from coordinator.domain.job.events import (
@@ -43,6 +42,7 @@ from coordinator.domain.job.events import (
     error_of,
     is_job_event,
     state_after,
+    statement_of,
 )
 from coordinator.domain.job.history import sentence
 from coordinator.domain.job.state import (
@@ -106,7 +106,6 @@ __all__ = [
     "Queued",
     "Running",
     "SubmitContext",
-    "WorkDone",
     "answer",
     "check_result",
     "decide",
@@ -121,4 +120,5 @@ __all__ = [
     "not_offered",
     "sentence",
     "state_after",
+    "statement_of",
 ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from coordinator.domain.decision import Context
@@ -59,8 +58,6 @@ class CompletionContext(NamedTuple):
     """As in `AttemptContext`."""
     offered: bool
     """As in `AttemptContext`."""
-    seal: Callable[[WorkDone], dict[str, Any]]
-    """Signs a receipt. Deterministic: the same work gives the same bytes."""
     fault: Refusal | None = None
     """The fault of the statement or of the blobs that the result refers to, if any."""
     result_bytes: int = 0
@@ -71,23 +68,3 @@ class CompletionContext(NamedTuple):
 
 
 JobContext = SubmitContext | AttemptContext | CompletionContext | Context
-
-
-class WorkDone(NamedTuple):
-    """The content of a receipt, before it is signed."""
-
-    job_id: str
-    attempt: int
-    service: str
-    client: str
-    miner_id: str
-    payload_digest: str
-    result_digest: str
-    units: str
-    unit_price: str
-    price: str
-    measured_units: str | None
-    """The units of the whole attempt, if the job's limit cut them."""
-    started_at: Millis
-    completed_at: Millis
-    statement: Mapping[str, Any]

@@ -38,7 +38,6 @@ from coordinator.domain.job.contexts import (
     CompletionContext,
     JobContext,
     SubmitContext,
-    WorkDone,
 )
 from coordinator.domain.job.events import (
     JobCanceled,
@@ -47,6 +46,7 @@ from coordinator.domain.job.events import (
     JobExpired,
     JobStarted,
     JobSubmitted,
+    signed_part,
 )
 from coordinator.domain.job.price import bill, max_units
 from coordinator.domain.job.state import (
@@ -231,25 +231,6 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
     begun = _clip(command.statement["started_at_ms"], since, context.now)
     ended = _clip(command.statement["completed_at_ms"], begun, context.now)
     owed = bill(ended - begun, started.unit_price, state.job.max_units)
-    result_digest = command.statement["result_digest"]
-    receipt = context.seal(
-        WorkDone(
-            job_id=str(state.job.job_id),
-            attempt=command.attempt,
-            service=state.job.service,
-            client=state.job.client,
-            miner_id=command.miner_id,
-            payload_digest=state.job.payload_digest,
-            result_digest=result_digest,
-            units=owed.units,
-            unit_price=started.unit_price,
-            price=owed.price,
-            measured_units=owed.measured_units,
-            started_at=begun,
-            completed_at=ended,
-            statement=command.statement,
-        )
-    )
     events.append(
         JobCompleted(
             at=context.now,
@@ -259,10 +240,15 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
             attempt=command.attempt,
             miner_id=command.miner_id,
             session_id=command.session_id,
-            result_digest=result_digest,
+            result_digest=command.statement["result_digest"],
             result_bytes=context.result_bytes,
             metrics=command.metrics,
-            receipt=receipt,
+            units=owed.units,
+            price=owed.price,
+            measured_units=owed.measured_units,
+            started_at=begun,
+            completed_at=ended,
+            statement=signed_part(command.statement),
         )
     )
     return events

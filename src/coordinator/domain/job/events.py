@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from pydantic import BeforeValidator, Field, StringConstraints
 
 from coordinator.domain.matching import Constraints
 from coordinator.domain.messages import (
+    Amount,
     Attempt,
     Decimal,
     Digest,
@@ -90,7 +92,15 @@ class JobCompleted(JobEventBase, topic="job.completed.v1"):
     result_bytes: Size = 0
     """The length of the result's canonical JSON, which the client's quota counts."""
     metrics: Metrics
-    receipt: dict[str, Any]
+    units: Decimal
+    price: Amount
+    measured_units: Decimal | None = None
+    """The units of the whole attempt, if the job's limit cut them."""
+    started_at: Millis
+    """The begin of the paid time; `completed_at` is its end."""
+    completed_at: Millis
+    statement: dict[str, Any]
+    """See `signed_part`."""
 
 
 class JobAttemptEnded(JobEventBase, topic="job.attempt_ended.v1"):
@@ -125,6 +135,29 @@ class JobCanceled(JobEventBase, topic="job.canceled.v1"):
 
 class JobExpired(JobEventBase, topic="job.expired.v1"):
     attempt: Attempt
+
+
+STATEMENT_PART = ("started_at_ms", "completed_at_ms", "signature")
+
+
+def signed_part(statement: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a miner's statement that the log has nowhere else; `statement_of` adds the others."""
+    return {name: statement[name] for name in STATEMENT_PART}
+
+
+def statement_of(job: JobSubmitted, completed: JobCompleted) -> dict[str, Any]:
+    """The miner's signed statement, whole: all members besides are facts that the decision compared."""
+    return {
+        "version": "1",
+        "job_id": str(job.job_id),
+        "attempt": completed.attempt,
+        "miner_id": completed.miner_id,
+        "session_id": completed.session_id,
+        "service": job.service,
+        "payload_digest": job.payload_digest,
+        "result_digest": completed.result_digest,
+        **completed.statement,
+    }
 
 
 JobEvent = (

@@ -197,7 +197,6 @@ def answer(state: JobState, command: JobCommand) -> dict[str, Any]:
         case JobComplete():
             if isinstance(state, Completed):
                 body["attempt"] = state.completed.attempt
-                body["receipt"] = state.completed.receipt
         case JobStart() | JobFail() | JobRelease():
             body["attempt"] = command.attempt
         case JobCancel() | JobLose() | JobExpire():

@@ -92,7 +92,7 @@ class JobResult(View):
 
 
 class Receipt(View):
-    """A signed receipt, AITBC receipt 1.0; docs/auditing.md says how to verify one."""
+    """A signed receipt, AITBC receipt 1.0, or its promise; docs/auditing.md says how to verify them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

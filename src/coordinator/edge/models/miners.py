@@ -79,7 +79,9 @@ class ProgressAnswer(CommandAnswer):
 
 
 class ResultAnswer(AttemptAnswer):
-    receipt: Receipt
+    """A completed attempt, with the signed promise of its receipt."""
+
+    promise: Receipt
 
 
 class StandingView(View):

@@ -65,8 +65,8 @@ command_route(
     ResultAnswer,
     name="complete_attempt",
     summary="Hand in a result",
-    description="With the signed statement of work done; the answer has the receipt. Repeat the request "
-    "until it is answered: a repeat gets the first answer.",
+    description="With the signed statement of work done; the answer has the signed promise of the receipt. "
+    "Repeat the request until it is answered: a repeat gets the same promise.",
     fields=_attempt_fields,
     optional=_SENDER,
     members={"statement": SignedStatement},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 import structlog
@@ -13,8 +13,7 @@ from starlette.responses import Response
 
 from coordinator.application.ports import StoredPayload
 from coordinator.domain.errors import Code
-from coordinator.domain.job import JobCompleted
-from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.context import Context
 from coordinator.edge.http.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.job_wait import WAIT_SCHEMA, final_job, wait_asked
@@ -24,7 +23,6 @@ from coordinator.edge.http.stored_payloads import Joined, Pieces, begun, result_
 from coordinator.edge.models.base import moment, rfc3339
 from coordinator.edge.models.jobs import JobResult, Receipt, ReceiptPage
 from coordinator.edge.state.rows import JobRow
-from coordinator.edge.state.threads import in_thread
 
 log = structlog.get_logger("edge")
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
@@ -85,13 +83,11 @@ async def get_receipt(
 ) -> Response:
     row = await find_job(context, principal, job_id)
     _check_completed(row, {POSITION_HEADER: str(position)})
-    receipts = await _receipts_of(context, job_id)
-    if not receipts:  # tables that somebody has changed by hand, or restored in part: not the caller's fault
-        log.error("a completed job has no receipt in the tables", job=str(job_id))
-        raise Problem(
-            Code.UNAVAILABLE, "the receipt can't be read now, but it is in the log; try again later"
-        )
-    return answer_with_tag(to_json(receipts[0]), position, if_none_match)
+    receipt = await context.receipts.of(job_id)
+    if receipt is None:  # tables that somebody has changed by hand, or of another log: not the caller's fault
+        log.error("a job is completed by the tables, and not by the log", job=str(job_id))
+        raise Problem(Code.UNAVAILABLE, "the log has no result of this job; try again later")
+    return answer_with_tag(to_json(receipt), position, if_none_match)
 
 
 @router.get(
@@ -103,15 +99,9 @@ async def get_receipt(
 )
 async def list_receipts(context: Context, principal: Client, position: Position, job_id: UUID) -> Response:
     await find_job(context, principal, job_id)
-    receipts = [Receipt.model_validate(receipt) for receipt in await _receipts_of(context, job_id)]
-    return reply(ReceiptPage(items=receipts, next_cursor=None), position)
-
-
-async def _receipts_of(context: EdgeContext, job_id: UUID) -> list[dict[str, Any]]:
-    """The signed receipts of a job, as the log has them."""
-    positions = await context.reads.receipt_positions(str(job_id))
-    found = await in_thread(lambda: [event for at in positions for event in context.log.read(at - 1, 1)])
-    return [recorded.event.receipt for recorded in found if isinstance(recorded.event, JobCompleted)]
+    receipt = await context.receipts.of(job_id)
+    items = [] if receipt is None else [Receipt.model_validate(receipt)]
+    return reply(ReceiptPage(items=items, next_cursor=None), position)
 
 
 def _check_completed(row: JobRow, headers: dict[str, str]) -> None:

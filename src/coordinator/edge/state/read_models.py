@@ -85,10 +85,6 @@ class ReadModels:
         """Which of these jobs are final."""
         return [row["job_id"] for row in await self._read("read_final_jobs", job_ids=list(job_ids))]
 
-    async def receipt_positions(self, job_id: str) -> list[int]:
-        """The positions of a job's receipts in the log."""
-        return [row["position"] for row in await self._read("read_receipt", job_id=job_id)]
-
     async def backlog(self) -> BacklogRow:
         [row] = await self._read("read_backlog")
         return BacklogRow(**row)

@@ -41,6 +41,9 @@ class JobRow:
     error_message: str | None
     payload_digest: str
     result_digest: str | None
+    units: str | None
+    """Billed units, and their price: both None unless it is completed."""
+    price: str | None
     position: int
 
     @property

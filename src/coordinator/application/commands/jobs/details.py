@@ -38,6 +38,8 @@ class PreparedResult(NamedTuple):
     reference_fault: Refusal | None = None
     size: int = 0
     """The length of the result's canonical JSON."""
+    offered_to: str | None = None
+    """The profile that the command's token was found to fit; None if it was not looked at."""
 
 
 Details = PreparedSubmit | PreparedResult | None
@@ -50,6 +52,8 @@ class Place(NamedTuple):
     """See `check_result`."""
     state: KnownJob
     miner: MinerState
+    offered_to: str | None = None
+    """See `PreparedResult`."""
 
 
 Lease = Place | Refusal | None

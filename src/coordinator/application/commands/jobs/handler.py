@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar, assert_never, cast
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from coordinator.application.commands.jobs.details import (
     PreparedResult,
     PreparedSubmit,
 )
-from coordinator.application.commands.jobs.statements import seal, statement_fault, verify_statement
+from coordinator.application.commands.jobs.statements import statement_fault, verify_statement
 from coordinator.application.commands.names import Names
 from coordinator.application.payloads.large_documents import LARGE_BYTES, LargeDocuments, rough_json
 from coordinator.application.payloads.private import PrivatePayloads
@@ -30,9 +29,11 @@ from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions, States
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.application.quotas.quotas import Quotas
+from coordinator.application.receipts.contents import promise_content
 from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
+from coordinator.crypto.receipt import sign_promises
 from coordinator.crypto.statement import StatementVerifier
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.errors import Code, Refusal
@@ -40,6 +41,7 @@ from coordinator.domain.job import (
     STATE_NAMES,
     AttemptCommand,
     AttemptContext,
+    Completed,
     CompletionContext,
     JobCancel,
     JobCommand,
@@ -68,17 +70,17 @@ from coordinator.domain.miner import MinerState, miner_stream
 from coordinator.domain.service import RegisteredService, service_stream
 from coordinator.wire.answers import Accepted, Answer, Refused
 
-_CLAIMED = "claimed"
-"""The member of a claim's answer with the job's state, between `answer` and `extend`."""
+_STATE = "job"
+"""The member of an answer with the job's state, between `answer` and `extend`."""
 _UNPROVEN = Refusal(Code.UNAVAILABLE, "concurrent commands change this; send it again")
 
 
 class JobCommands(Handler[Details]):
-    """Digests payloads and results, checks references and statements, and signs receipts."""
+    """Digests payloads and results, checks references and statements, and promises receipts."""
 
     noun = "job"
     routine: ClassVar[tuple[type[Command], ...]] = (AttemptCommand, JobSubmit)
-    extended: ClassVar[tuple[type[Command], ...]] = (JobStart,)
+    extended: ClassVar[tuple[type[Command], ...]] = (JobStart, JobComplete)
 
     def __init__(
         self,
@@ -93,12 +95,12 @@ class JobCommands(Handler[Details]):
         quotas: Quotas,
         private: PrivatePayloads | None = None,
     ) -> None:
-        """`key` signs the receipts, and keys the tokens of offers. `private` completes the answers to claims
-        of private jobs."""
+        """`key` signs the promises of receipts, and keys the tokens of offers. `private` completes the
+        answers to claims of private jobs."""
         self._quotas = quotas
         self._tokens = OfferTokens(key)
         self._private = private
-        self._seal = partial(seal, key)
+        self._key = key
         self._secret = fingerprint_secret(key)
         self._names = names
         self._job_blobs = JobBlobs(blobs, references)
@@ -269,10 +271,13 @@ class JobCommands(Handler[Details]):
                 leases.append(refusal)
                 continue
             assert state is not None
-            if kind == "due" and not isinstance(state, Running) and not self._offered(state, command, miner):
-                leases.append(not_offered())
-                continue
-            leases.append(Place(kind, state, miner))
+            offered_to: str | None = None
+            if kind == "due" and isinstance(state, Queued):
+                if miner is None or not self._offered(state, command, miner):
+                    leases.append(not_offered())
+                    continue
+                offered_to = miner.registered.profile
+            leases.append(Place(kind, state, miner, offered_to))
         return leases
 
     async def _complete(
@@ -302,7 +307,7 @@ class JobCommands(Handler[Details]):
             intent,
             self,
             job_id,
-            PreparedResult(references_of(body), proven=True, size=len(body)),
+            PreparedResult(references_of(body), proven=True, size=len(body), offered_to=lease.offered_to),
             reads,
             payload=StoredPayload(job_id, "result", salt, body),
         )
@@ -374,13 +379,14 @@ class JobCommands(Handler[Details]):
                     fault = statement_fault(state, command, miner) or details.reference_fault
                 else:
                     fault = _UNPROVEN
-                offered = self._offered(state, command, miner)
+                # The token names job, attempt and profile: it need not be computed again for the same ones.
+                offered = (
+                    miner is not None and details.offered_to == miner.registered.profile
+                ) or self._offered(state, command, miner)
                 return decide(
                     state,
                     command,
-                    CompletionContext(
-                        now, principal, miner, offered, self._seal, fault, details.size, details.breach
-                    ),
+                    CompletionContext(now, principal, miner, offered, fault, details.size, details.breach),
                 )
             case JobStart() | JobFail():
                 miner = state_of(prepared.reads[0])
@@ -403,15 +409,37 @@ class JobCommands(Handler[Details]):
         details = prepared.details
         if isinstance(details, PreparedResult) and details.breach is not None:
             return Refused(details.breach.code, f"{details.breach.detail}; the attempt has failed")
-        body = answer(state, cast("JobCommand", prepared.intent.command))
-        if self._private and isinstance(prepared.intent.command, JobStart) and isinstance(state, Running):
-            body[_CLAIMED] = state
+        command = cast("JobCommand", prepared.intent.command)
+        body = answer(state, command)
+        if isinstance(state, Completed):
+            if isinstance(command, JobComplete):
+                body[_STATE] = state
+        elif self._private and isinstance(command, JobStart) and isinstance(state, Running):
+            body[_STATE] = state
         return body
+
+    async def extend_together(self, answered: Sequence[tuple[Prepared[Details], Accepted]]) -> list[Answer]:
+        """The promises of receipts in the answers to results; they share signatures. Claims: see `extend`."""
+        extended: list[Answer] = [accepted for _, accepted in answered]
+        completed: list[tuple[int, dict[str, Any]]] = []
+        for place, (prepared, accepted) in enumerate(answered):
+            state = accepted.body.get(_STATE)
+            if isinstance(state, Completed):
+                completed.append((place, promise_content(state)))
+            elif state is not None:
+                extended[place] = await self._extended(prepared, accepted)
+        if completed:
+            promises = sign_promises(self._key, [content for _, content in completed])
+            for (place, _), promise in zip(completed, promises, strict=True):
+                position, body = answered[place][1]
+                kept = {name: value for name, value in body.items() if name != _STATE}
+                extended[place] = Accepted(position, {**kept, "promise": promise})
+        return extended
 
     async def extend(self, prepared: Prepared[Details], answer: Accepted) -> Answer:
         """The answer to a claim, with the payload of a private job."""
         body = dict(answer.body)
-        claimed = body.pop(_CLAIMED, None)
+        claimed = body.pop(_STATE, None)
         if self._private is not None and isinstance(claimed, Running):
             command = cast("JobStart", prepared.intent.command)
             try:

@@ -1,11 +1,9 @@
-"""The miner's signed statement about an attempt, and the receipt that contains it."""
+"""The miner's signed statement about an attempt."""
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import assert_never
 
-from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.receipt import receipt_id, sign_receipt
 from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import StatementVerifier
 from coordinator.domain.errors import Code, Refusal
@@ -19,7 +17,6 @@ from coordinator.domain.job import (
     JobState,
     Queued,
     Running,
-    WorkDone,
 )
 from coordinator.domain.miner import MinerState
 
@@ -65,30 +62,3 @@ def statement_fault(state: JobState, command: JobComplete, miner: MinerState) ->
     if wrong:
         return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} must match the attempt")
     return None
-
-
-def seal(key: SigningKey, work: WorkDone) -> dict[str, Any]:
-    """The signed receipt of this work."""
-    return sign_receipt(
-        key,
-        {
-            "version": "1.0",
-            "receipt_id": receipt_id(work.job_id, work.attempt),
-            "job_id": work.job_id,
-            "provider": work.miner_id,
-            "client": work.client,
-            "units": work.units,
-            "unit_type": "gpu_seconds",
-            "price": work.price,
-            "started_at": work.started_at // 1000,
-            "completed_at": work.completed_at // 1000,
-            "metadata": {
-                "attempt": work.attempt,
-                "service": work.service,
-                "payload_digest": work.payload_digest,
-                "result_digest": work.result_digest,
-                "statement": dict(work.statement),
-                **({} if work.measured_units is None else {"measured_units": work.measured_units}),
-            },
-        },
-    )

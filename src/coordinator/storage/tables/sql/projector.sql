@@ -6,14 +6,6 @@ SELECT * FROM jobs;
 -- Before a rebuild.
 DELETE FROM jobs;
 
--- name: projector_all_receipts
--- Every row, for the comparison with the log.
-SELECT * FROM receipts;
-
--- name: projector_clear_receipts
--- Before a rebuild.
-DELETE FROM receipts;
-
 -- name: projector_all_miners
 -- Every row, for the comparison with the log.
 SELECT * FROM miners;

@@ -35,10 +35,6 @@ SELECT job_id FROM jobs
 WHERE job_id IN (:job_ids)
   AND state IN ('COMPLETED', 'FAILED', 'CANCELED', 'EXPIRED')
 
--- name: read_receipt
--- The position of a job's receipt in the log.
-SELECT position FROM receipts WHERE job_id = :job_id
-
 -- name: read_miner
 -- One miner.
 SELECT * FROM miners WHERE miner_id = :miner_id
