@@ -46,6 +46,8 @@ class Recorded(NamedTuple):
     """The stored JSON of the metadata."""
     key: str
     """The stream's id as text, made once; the stream of a job has the job's id."""
+    original: tuple[str, bytes] | None = None
+    """Topic and JSON as they are stored, where an upcaster changed them: the Merkle tree hashes these."""
 
     @property
     def metadata(self) -> Metadata:

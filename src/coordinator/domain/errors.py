@@ -33,6 +33,8 @@ class Code(StrEnum):
     IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"  # same key, different request
     INVALID_STATEMENT = "INVALID_STATEMENT"  # the signed statement does not prove this result
     INVALID_RESULT = "INVALID_RESULT"  # against the service's output schema; the attempt has failed
+    EVENT_NOT_FOUND = "EVENT_NOT_FOUND"  # no event of the log has this position
+    NOT_IN_CHECKPOINT = "NOT_IN_CHECKPOINT"  # the published checkpoint does not cover this (yet)
     BLOB_NOT_FOUND = "BLOB_NOT_FOUND"  # no such blob, or another principal's
     CONTENT_EXPIRED = "CONTENT_EXPIRED"  # the payload or result was erased; its digest stays in the log
     BLOB_TOO_LARGE = "BLOB_TOO_LARGE"

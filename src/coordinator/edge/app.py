@@ -40,6 +40,7 @@ from coordinator.edge.routes import (
     metrics,
     miners,
     polling,
+    proof,
     quotas,
     registry,
     registry_changes,
@@ -62,6 +63,7 @@ ROUTERS: Final = (
     events_stream.router,
     keys.router,
     quotas.router,
+    proof.proofs,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
@@ -136,6 +138,7 @@ def _common_routes() -> APIRouter:
         routes.include_router(router, prefix=PREFIX)
     routes.include_router(health.router)
     routes.include_router(signing_keys.router)
+    routes.include_router(proof.router)
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
     return routes

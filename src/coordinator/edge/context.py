@@ -19,6 +19,7 @@ from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
+from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
@@ -133,6 +134,8 @@ class EdgeContext:
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     quotas: Quotas | None = None
     """None: no limits of names."""
+    proofs: Proofs | None = None
+    """None: no Merkle tree."""
     rates: RateLimiter | None = None
     """None: no limits."""
     open_connections: OpenConnections = field(default_factory=OpenConnections)

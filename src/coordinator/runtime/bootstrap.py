@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from coordinator.application.background import Component, LifeCycle
@@ -39,6 +40,9 @@ from coordinator.application.payloads.references import References, need_blobs, 
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Clock, EventLog
+from coordinator.application.proof.memory import CheckpointMemory, NoMemory
+from coordinator.application.proof.notary import Notary
+from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.expiry import Ages, Expiry
 from coordinator.application.quotas.follower import QuotaFollower
 from coordinator.application.quotas.quotas import Quotas
@@ -49,6 +53,7 @@ from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.job import is_final
+from coordinator.private_files import private_folder
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
@@ -56,6 +61,8 @@ from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.runtime.signing import SigningKeyIntroduction, attestation_key, signing_keys
 from coordinator.services.catalog import load_catalog
+from coordinator.storage.checkpoint_file import CheckpointFile
+from coordinator.storage.connections.data_directory import CHECKPOINT_FILE, KNOWN_NAMES
 
 BLOB_PROBE_SECONDS = 2.0
 SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
@@ -150,7 +157,16 @@ def connect(
         private.is_private,
     )
     dispatcher.offers = health.part("offers")
-    followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers)
+    notary = Notary(
+        key,
+        adapters.log,
+        adapters.reads,
+        checkpoint_memory(settings),
+        lambda: feed.head,
+        clock,
+        settings.log_origin,
+    )
+    followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers, notary)
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
         for follower in followers
@@ -205,6 +221,7 @@ def connect(
         keyring=keyring,
         receipts=receipts,
         quotas=quotas,
+        proofs=Proofs(adapters.reads, adapters.log, key),
         watermarks=watermarks,
         live=Live(events, hub, lease_holders, Revocations(keyring)),
         dispatcher=dispatcher,
@@ -237,6 +254,16 @@ def blob_store(settings: Settings) -> BlobStore:
         return open_blob_store(settings.blob_store or str(settings.data_dir / "blobs"))
     except ValueError as error:
         raise BadSettings(f"BLOB_STORE: {error}") from None
+
+
+def checkpoint_memory(settings: Settings) -> CheckpointMemory:
+    """CHECKPOINT_FILE, or a file in the data directory."""
+    if settings.checkpoint_file == "off":
+        return NoMemory()
+    if settings.checkpoint_file is not None:
+        return CheckpointFile(Path(settings.checkpoint_file))
+    private_folder(settings.data_dir, known=KNOWN_NAMES)
+    return CheckpointFile(settings.data_dir / CHECKPOINT_FILE)
 
 
 def _shared_secret(key: SigningKey) -> str:

@@ -19,6 +19,7 @@ from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics
+from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
@@ -42,6 +43,7 @@ class CoordinatorProcess:
     keyring: Keyring
     receipts: Receipts
     quotas: Quotas
+    proofs: Proofs
     watermarks: LocalWatermarks
     live: Live
     dispatcher: Dispatcher

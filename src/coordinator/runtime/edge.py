@@ -39,6 +39,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             health=coordinator.health,
             metrics=coordinator.metrics,
             quotas=coordinator.quotas,
+            proofs=coordinator.proofs,
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,

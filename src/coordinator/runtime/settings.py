@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     receipt_signing_key_hex: SecretStr | None = None
     receipt_retired_keys_hex: Keys = ()
     receipt_attestation_key_hex: SecretStr | None = None
+    log_origin: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}$")] | None = None
+    checkpoint_file: str | None = None
+    """Where the last signed checkpoint is kept outside of the database; `off` for nowhere."""
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -38,12 +38,13 @@ TAGS: Final = {
     "miners": "Register, take work, hand in results. For miners behind a firewall; AMQP does the same.",
     "keys": "API keys, managed at run time. For admins.",
     "quotas": "What a name may use, and what it uses. For admins; a name sees its own.",
+    "proof": "The log's checkpoints, its Merkle tree, and proofs. For auditors, without a key.",
     "admin": "All jobs and all miners. For admins.",
     "health": "The coordinator's health, for probes and for Prometheus.",
     "errors": "The meaning of each code, and what to do.",
 }
 """In the order in which the page shows them."""
-WITHOUT_POSITION: Final = frozenset({"blobs", "health", "errors", "openai"})
+WITHOUT_POSITION: Final = frozenset({"blobs", "health", "errors", "openai", "proof"})
 """Tags whose answers have no position in the log."""
 
 _HEADERS: Final[dict[str, dict[str, Any]]] = {

@@ -12,8 +12,9 @@ from coordinator.private_files import narrow_entries, private_folder
 
 LOCK_NAME = "lock"
 DATABASE_FILE = "coordinator.db"
+CHECKPOINT_FILE = "checkpoint"
 DATABASE_FILES = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
-KNOWN_NAMES = (LOCK_NAME, DATABASE_FILE, "signing.key", "dev-keys.env", "blobs", "miners")
+KNOWN_NAMES = (LOCK_NAME, DATABASE_FILE, "signing.key", "dev-keys.env", "blobs", "miners", CHECKPOINT_FILE)
 """Entries by which an existing directory is known to be a coordinator's."""
 
 

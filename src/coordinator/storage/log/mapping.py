@@ -120,9 +120,10 @@ def to_recorded(rows: Iterable[StoredRow]) -> list[Recorded]:
     for position, stream, version, topic, state, metadata in rows:
         try:
             event = decode(topic, state)
-            data = state if topic == event.topic else encode(event)[1]
+            original = None if topic == event.topic else (topic, state)
+            data = state if original is None else encode(event)[1]
             check_metadata(metadata)
-            recorded.append(Recorded(position, stream, version, event, data, metadata, str(stream)))
+            recorded.append(Recorded(position, stream, version, event, data, metadata, str(stream), original))
         except UnreadableEvent as error:
             where = f"position {position}, stream {stream}, version {version}"
             raise UnreadableEvent(f"{where}: {error}") from None

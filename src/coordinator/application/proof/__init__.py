@@ -1,0 +1,1 @@
+"""The Merkle tree over the log: signed checkpoints, their witnesses, and proofs for readers."""
