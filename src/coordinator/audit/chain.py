@@ -120,7 +120,9 @@ class Chain:
             return None  # the notary has not come so far
         expected = stored.positions[place]
         if expected < position:
-            return Divergence(expected, "missing", f"the tree has an event at position {expected}, the log has none")
+            return Divergence(
+                expected, "missing", f"the tree has an event at position {expected}, the log has none"
+            )
         if expected > position:
             detail = f"the log has an event at position {position}, the tree has none"
             return Divergence(position, "inserted", detail)
@@ -138,7 +140,7 @@ class Chain:
     def dump(self) -> dict[str, Any]:
         """For a file: the right edge of the tree, and the last checkpoint."""
         seen = None if self.last is None else [self.last.origin, self.last.size, self.last.root.hex()]
-        partial = [base64.b64encode(bytes(tile)).decode() for tile in self._edge.partial]
+        partial = [base64.b64encode(tile).decode() for tile in self._edge.partial]
         return {"size": self.size, "partial": partial, "checkpoint": seen, "keys": list(self._keys)}
 
 

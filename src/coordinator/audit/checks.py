@@ -68,7 +68,9 @@ def _stored_form(entry: Entry) -> Divergence | None:
         return Divergence(position, "event", f"invalid {topic}: {where}: {first['msg']}")
     written = to_json(event) if state != kind.__pydantic_serializer__.to_json(event) else state
     if written != state:
-        return Divergence(position, "event", f"{topic} is not as it is written", _shown(written), _shown(state))
+        return Divergence(
+            position, "event", f"{topic} is not as it is written", _shown(written), _shown(state)
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""The life of a job, as the rules of the protocol say it: which event may follow which, and with what in it."""
+"""The life of a job by the rules of the protocol: which event may follow which, and what it may say."""
 
 from __future__ import annotations
 
@@ -87,15 +87,17 @@ def submit(stream: str, event: Event, parties: Parties) -> Job:
     if event["by"] != event["client"]:
         raise Found("client", "a job is submitted by its owner", event["client"], event["by"])
     terms = parties.terms(event["service"], event["service_version"])
-    if terms is None:
+    if terms is None and not parties.unread:
         raise Found(
             "service", f"no version {event['service_version']} of {event['service']} was registered before"
         )
     told = event["timeout_seconds"], event["list_price"]
-    if told != terms:
+    if terms is not None and told != terms:
         raise Found("service", "the job has other terms than its service's version", list(terms), list(told))
     if Decimal(event["max_units"]) > event["timeout_seconds"]:
-        raise Found("price", "the limit of units exceeds the time limit", event["timeout_seconds"], event["max_units"])
+        raise Found(
+            "price", "the limit of units exceeds the time limit", event["timeout_seconds"], event["max_units"]
+        )
     return Job(event)
 
 
@@ -103,7 +105,9 @@ def follow(job: Job, topic: str, event: Event, position: int, parties: Parties) 
     """Change the job by its next event; the statement to verify if it completes the job. Raises Found."""
     submitted = job.submitted
     if event["job_id"] != submitted["job_id"]:
-        raise Found("stream", "a job's events are in the stream of its id", submitted["job_id"], event["job_id"])
+        raise Found(
+            "stream", "a job's events are in the stream of its id", submitted["job_id"], event["job_id"]
+        )
     if event["client"] != submitted["client"]:
         raise Found("client", "a job has one owner", submitted["client"], event["client"])
     match topic:
@@ -125,7 +129,9 @@ def follow(job: Job, topic: str, event: Event, position: int, parties: Parties) 
             _check_state(job, topic, QUEUED, RUNNING)
             _check_attempt(job, event)
             if event["at"] < submitted["expires_at"]:
-                raise Found("transition", "the job expired before its time", submitted["expires_at"], event["at"])
+                raise Found(
+                    "transition", "the job expired before its time", submitted["expires_at"], event["at"]
+                )
             job.state = "EXPIRED"
         case _:
             raise Found("transition", f"{topic} can't follow {job.state}")
@@ -143,7 +149,9 @@ def _start(job: Job, event: Event, parties: Parties) -> None:
         raise Found("lease", "a miner claims for itself", event["miner_id"].rpartition("@")[2], event["by"])
     session = parties.session(event["miner_id"], event["session_id"])
     if session is None:
-        raise Found("session", f"the session {event['session_id']} of {event['miner_id']} was never registered")
+        raise Found(
+            "session", f"the session {event['session_id']} of {event['miner_id']} was never registered"
+        )
     if session.key != event["miner_key"]:
         raise Found("session", "another key than the session's", session.key, event["miner_key"])
     price = job.submitted["list_price"] if session.price is None else session.price
@@ -226,7 +234,12 @@ def _fail(job: Job, event: Event) -> None:
     held = job.held
     assert held is not None
     if (held["error_code"], held["error_message"]) != (event["error_code"], event["error_message"]):
-        raise Found("transition", "a job fails for the reason of its last attempt", held["error_code"], event["error_code"])
+        raise Found(
+            "transition",
+            "a job fails for the reason of its last attempt",
+            held["error_code"],
+            event["error_code"],
+        )
     if not _is_over(job):
         raise Found("transition", "a job with attempts left does not fail")
     job.state = "FAILED"

@@ -37,6 +37,8 @@ class Parties:
         self.quarantined: dict[str, bool] = {}
         self.signing: list[tuple[int, str]] = []
         """The coordinator's signing keys, with the position from which on they were in force."""
+        self.unread: list[str] = []
+        """Topics of events of which only a digest is known: large specifications of services."""
 
     # --- what jobs ask for ---------------------------------------------------------------------------------
     def session(self, miner_id: str, session_id: str) -> Session | None:
@@ -109,7 +111,9 @@ class Parties:
     def _name_released(self, stream: str, event: Event, position: int) -> None:
         _in_stream(stream, "name", event["name"])
         if self.holders.get(event["name"]) != event["service"]:
-            raise Found("service", f"the name {event['name']} was not the entry's", self.holders.get(event["name"]))
+            raise Found(
+                "service", f"the name {event['name']} was not the entry's", self.holders.get(event["name"])
+            )
         del self.holders[event["name"]]
 
     def _key_created(self, stream: str, event: Event, position: int) -> None:

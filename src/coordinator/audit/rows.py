@@ -6,8 +6,8 @@ A job's row is compared when the job is final, and then forgotten: memory follow
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from coordinator.audit.checks import check_payload
@@ -15,8 +15,15 @@ from coordinator.audit.entries import Divergence, Tables
 from coordinator.audit.jobs import FINALS, Event, Job
 
 PIECE: Final = 500
+POSITION: Final = attrgetter("position")
 _OWN_ERRORS: Final = {"job.expired.v1": ("EXPIRED", "the job's time to live was over")}
-KEYS: Final = {"jobs": "job_id", "miners": "miner_id", "services": "service", "api_keys": "key_id", "quotas": "name"}
+KEYS: Final = {
+    "jobs": "job_id",
+    "miners": "miner_id",
+    "services": "service",
+    "api_keys": "key_id",
+    "quotas": "name",
+}
 """The key column of each read model."""
 
 
@@ -56,7 +63,9 @@ def move_job_row(job: Job, topic: str, event: Event, position: int) -> None:
             price=None,
         )
     elif topic == "job.started.v1":
-        row.update(state="RUNNING", attempt=event["attempt"], miner_id=event["miner_id"], started_at=event["at"])
+        row.update(
+            state="RUNNING", attempt=event["attempt"], miner_id=event["miner_id"], started_at=event["at"]
+        )
     elif topic == "job.requeued.v1":
         row.update(state="QUEUED", attempt=event["attempt"], miner_id=None, started_at=None)
     elif topic == "job.completed.v1":
@@ -73,7 +82,9 @@ def move_job_row(job: Job, topic: str, event: Event, position: int) -> None:
 
 
 # --- the others --------------------------------------------------------------------------------------------
-def move_other_row(rows: dict[str, dict[str, dict[str, Any]]], topic: str, event: Event, position: int) -> None:
+def move_other_row(
+    rows: dict[str, dict[str, dict[str, Any]]], topic: str, event: Event, position: int
+) -> None:
     """Change a row of another read model; `rows`: by table and key."""
     match topic:
         case "miner.registered.v1":
@@ -160,14 +171,14 @@ class RowChecks:
         """Compare all rows that wait; the first divergence."""
         rows, self._final = self._final, []
         found = list(self._compare_jobs(rows))
-        return min(found, default=None)
+        return min(found, default=None, key=POSITION)
 
     def open_jobs(self, jobs: list[Job]) -> Divergence | None:
         """Compare the rows of the jobs that are open at `upto`."""
         found: list[Divergence] = []
         for start in range(0, len(jobs), PIECE):
             found += self._compare_jobs([job.row for job in jobs[start : start + PIECE]])
-        return min(found, default=None)
+        return min(found, default=None, key=POSITION)
 
     def others(self, rows: dict[str, dict[str, dict[str, Any]]]) -> Divergence | None:
         """Compare all rows of the other read models, which are few."""
@@ -181,12 +192,13 @@ class RowChecks:
                     continue
                 if divergence := self._compare(Row(table, name, row), stored.get(name)):
                     found.append(divergence)
-            for name in self._tables.keys(table, key):
-                if name not in wanted:
-                    found.append(Divergence(self.upto, "row", f"{table} {name}: the log does not have it"))
-        return min(found, default=None)
+            extra = [name for name in self._tables.keys(table, key) if name not in wanted]
+            found += [
+                Divergence(self.upto, "row", f"{table} {name}: the log does not have it") for name in extra
+            ]
+        return min(found, default=None, key=POSITION)
 
-    def counted(self, jobs: int, known: Counter[str] | None = None) -> Divergence | None:
+    def counted(self, jobs: int) -> Divergence | None:
         """Whether the table of jobs has exactly this number of rows."""
         count = self._tables.count("jobs")
         if count == jobs:
@@ -206,7 +218,9 @@ class RowChecks:
             row = by_id[payload.job_id]
             digest = row["payload_digest" if payload.kind == "payload" else "result_digest"]
             if digest is None:
-                yield Divergence(row["position"], "payload", f"job {payload.job_id} has a result and no digest of it")
+                yield Divergence(
+                    row["position"], "payload", f"job {payload.job_id} has a result and no digest of it"
+                )
             elif (other := check_payload(payload, digest)) is not None:
                 detail = f"the stored {payload.kind} of job {payload.job_id} is not the one of the log"
                 yield Divergence(row["position"], "payload", detail, digest, other)
@@ -216,10 +230,10 @@ class RowChecks:
         position = row.columns["position"]
         if stored is None:
             return Divergence(position, "row", f"{row.table} {row.key}: the table does not have it")
-        for name, wanted in row.columns.items():
-            have = stored.get(name)
-            if name.endswith("_json"):
-                wanted, have = _compact(wanted), _read(have)
+        for name, value in row.columns.items():
+            is_json = name.endswith("_json")
+            wanted = _compact(value) if is_json else value
+            have = _read(stored.get(name)) if is_json else stored.get(name)
             if wanted != have:
                 return Divergence(position, "row", f"{row.table} {row.key}: {name} differs", wanted, have)
         return None
