@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, Final, NamedTuple
 
 from coordinator.audit.entries import Divergence, StoredCheckpoint, StoredLeaves, Tables
-from coordinator.crypto.keys import EncodingError, decode_base64url
+from coordinator.crypto.keys import EncodingError, check_key_id, decode_base64url
 from coordinator.crypto.log.checkpoint import Checkpoint, read_checkpoint, verify_checkpoint
 from coordinator.crypto.log.note import Algorithm, BadNote, VerifierKey
 from coordinator.crypto.log.tiles import WIDTH, TreeEdge
@@ -148,7 +148,7 @@ def check_trusted(key_ids: Collection[str]) -> None:
     """Raise ValueError unless these are public keys."""
     for key_id in key_ids:
         try:
-            decode_base64url(key_id, 32)
+            check_key_id(key_id)
         except EncodingError as error:
             raise ValueError(f"{key_id}: {error}") from None
 

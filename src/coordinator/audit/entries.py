@@ -86,6 +86,10 @@ class Found(Exception):
         return Divergence(position, self.kind, self.detail, self.expected, self.found)
 
 
+class BadSource(Exception):
+    """The log can't be read from there: a damaged file, or an answer against the protocol."""
+
+
 class Payload(NamedTuple):
     """A stored payload or result."""
 

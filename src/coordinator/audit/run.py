@@ -14,11 +14,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from coordinator.audit.chain import Chain, Seen
 from coordinator.audit.checks import Checked, check_events, check_statements
@@ -28,6 +27,7 @@ from coordinator.audit.replay import SIGNING_KEY, Replay
 from coordinator.audit.rows import RowChecks
 from coordinator.crypto.log.tiles import TreeEdge
 
+T = TypeVar("T")
 PIECE: Final = 1000
 """Events of one check in another process."""
 SIGNED_PIECE: Final = 500
@@ -82,8 +82,8 @@ class Options(NamedTuple):
     rows: bool = True
     state: Path | None = None
     """A file from which to go on, and in which the audit is kept if it is clean."""
-    processes: int = 0
-    """Of the checks; 0 for as many as there are processors."""
+    processes: int | None = None
+    """Of the checks: None for as many as there are processors, 0 for none, in this process."""
 
 
 def audit(source: Source, options: Options, progress: Callable[[int, int], None]) -> Report:
@@ -125,6 +125,23 @@ def audit(source: Source, options: Options, progress: Callable[[int, int], None]
     return report
 
 
+class _Here(Executor):
+    """Does the work at once, in this process."""
+
+    def submit(self, work: Callable[..., T], /, *arguments: Any, **options: Any) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(work(*arguments, **options))
+        return done
+
+
+def _pool(processes: int | None) -> Executor:
+    if processes == 0:
+        return _Here()
+    # Not by fork: this process has threads and connections.
+    context = multiprocessing.get_context("forkserver")
+    return ProcessPoolExecutor(processes or os.cpu_count() or 1, mp_context=context)
+
+
 class _Run:
     def __init__(
         self,
@@ -147,11 +164,7 @@ class _Run:
 
     def all(self) -> Divergence | None:
         """The first divergence of the whole log."""
-        context = multiprocessing.get_context("forkserver")
-        with ExitStack() as stack:
-            pool = stack.enter_context(
-                ProcessPoolExecutor(self._options.processes or os.cpu_count() or 1, mp_context=context)
-            )
+        with _pool(self._options.processes) as pool:
             entries = self._source.entries(self._replay.position)
             while not self._found and (piece := list(islice(entries, PIECE))):
                 self._take(pool, piece)
@@ -160,14 +173,12 @@ class _Run:
             self._verify(pool)
             self._collect(0)
         if not self._found:
-            last = self._replay.position
-            for divergence in (self._replay.compare_rows(), self._chain.finish(last)):
-                if divergence is not None:
-                    self._found.append(divergence)
-        # A divergence of the form names the fault; that of the replay is its consequence.
-        return min(self._found, default=None, key=lambda d: (d.position, d.kind not in ("event", "metadata")))
+            # If the log was cut off, its tables differ as a consequence.
+            ended = self._chain.finish(self._replay.position) or self._replay.compare_rows()
+            self._found += [ended] if ended is not None else []
+        return min(self._found, default=None, key=lambda d: (d.position, _rank(d.kind)))
 
-    def _take(self, pool: ProcessPoolExecutor, piece: list[Entry]) -> None:
+    def _take(self, pool: Executor, piece: list[Entry]) -> None:
         self._events_under_way.append((piece, pool.submit(check_events, piece)))
         for entry in piece:
             statement, divergence = self._replay.take(entry)
@@ -179,7 +190,7 @@ class _Run:
         if len(self._statements) >= SIGNED_PIECE:
             self._verify(pool)
 
-    def _verify(self, pool: ProcessPoolExecutor) -> None:
+    def _verify(self, pool: Executor) -> None:
         if self._statements:
             statements, self._statements = self._statements, []
             future = pool.submit(check_statements, statements)
@@ -209,6 +220,15 @@ class _Run:
         divergence = self._chain.extend([entry.position for entry in piece[:known]], checked.hashes)
         if divergence is not None:
             self._found.append(divergence)
+
+
+def _rank(kind: str) -> int:
+    """Of several divergences of one event, the first by this names the fault; the others follow from it."""
+    if kind in ("event", "metadata"):
+        return 0
+    if kind in ("inserted", "missing", "leaf"):
+        return 1
+    return 3 if kind == "row" else 2
 
 
 def _key_id(state: bytes) -> str:

@@ -13,13 +13,13 @@ from uuid import UUID
 
 import orjson
 
-from coordinator.audit.entries import Entry, Source, StoredCheckpoint
+from coordinator.audit.entries import BadSource, Entry, Source, StoredCheckpoint
 
 FORMAT: Final = "coordinator log 1"
 MAX_LINE: Final = 16 * 2**20
 
 
-class BadFile(Exception):
+class BadFile(BadSource):
     """The file is no whole export of a log."""
 
 

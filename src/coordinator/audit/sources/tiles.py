@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from coordinator.audit.entries import Entry, Source, StoredCheckpoint
+from coordinator.audit.entries import BadSource, Entry, Source, StoredCheckpoint
 from coordinator.crypto.log.checkpoint import read_checkpoint
 from coordinator.crypto.log.leaf import BadLeaf, StateDigest, read_leaf
 from coordinator.crypto.log.note import BadNote
@@ -25,7 +25,7 @@ MAX_BUNDLE: Final = WIDTH * (65_535 + 2)
 _TEXT: Final = re.compile(r"[\x20-\x7e]{1,300}")
 
 
-class BadAnswer(Exception):
+class BadAnswer(BadSource):
     """The coordinator did not answer as the protocol says."""
 
 

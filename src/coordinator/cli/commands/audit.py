@@ -48,6 +48,7 @@ def audit(
     The log is that of DATABASE_URL or the data directory, of a coordinator (--url), or in a file (--file).
     """
     from coordinator.audit.chain import check_trusted
+    from coordinator.audit.entries import BadSource
     from coordinator.audit.run import BadState, Options
     from coordinator.audit.run import audit as run
 
@@ -58,12 +59,17 @@ def audit(
     except ValueError as error:
         raise usage(f"--trusted: {error}", "`signing_key_id` in /health is such a key.") from None
     options = Options(trusted or None, signatures, state=state)
-    with _open(data_dir, url, file, api_key) as source, terminal.progress(quiet=as_json) as bars:
-        moved = terminal.bar(bars, "auditing", unit="" if file else "events")
-        try:
+    try:
+        with _open(data_dir, url, file, api_key) as source, terminal.progress(quiet=as_json) as bars:
+            moved = terminal.bar(bars, "auditing", unit="" if file else "events")
             report = run(source, options, moved)
-        except BadState as error:
-            raise usage(str(error)) from None
+    except BadState as error:
+        raise usage(str(error)) from None
+    except BadSource as error:
+        hint = "Check the address, the key (an admin's) or the file; `coordinator log export` makes one."
+        raise CommandError(
+            "BAD_SOURCE", str(error), hint, Exit.UNREACHABLE if url else Exit.UNVERIFIED
+        ) from None
     if as_json:
         terminal.document(report.document())
     else:
