@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from coordinator.audit.entries import KINDS
 from coordinator.audit.run import BadState, Options, Report, audit
 from coordinator.audit.sources.database import open_postgres, open_sqlite
 from coordinator.audit.sources.export import BadFile, open_export
@@ -146,6 +147,13 @@ def test_an_audit_goes_on_from_the_last_one(good: Path, tmp_path: Path) -> None:
     state.write_bytes(b"no state")
     with pytest.raises(BadState):
         run(folder, state=state)
+
+
+def test_the_page_has_each_kind() -> None:
+    """docs/auditor.md has the same kinds of divergence, with the same words, as the auditor."""
+    page = (Path(__file__).parents[2] / "docs" / "auditor.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert KINDS == {name.strip("`"): text for name, text in rows if not name.startswith("`--")}
 
 
 # --- changes -----------------------------------------------------------------------------------------------
@@ -337,8 +345,8 @@ CHANGES: dict[str, tuple[Change, set[str], int | None]] = {
         sql(
             "INSERT INTO jobs SELECT 'evil', client, service, service_version, state, constraints_json, "
             "priority, attempt, max_attempts, miner_id, requested_at, started_at, finished_at, expires_at, "
-            "error_code, error_message, payload_digest, result_digest, position, units, price FROM jobs WHERE job_id = "
-            + LATE
+            "error_code, error_message, payload_digest, result_digest, position, units, price "
+            "FROM jobs WHERE job_id = " + LATE
         ),
         {"row"},
         EVENTS,
