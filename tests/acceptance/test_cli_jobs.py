@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.crypto.keys import SigningKey
 from coordinator.edge.models.jobs import JobCancelAnswer, JobPage, JobResult, JobView
 from coordinator.edge.models.miners import MinerPage, MinerView
 from coordinator.edge.models.services import ServicePage, ServiceView
@@ -264,3 +265,28 @@ def test_time_travel(coordinator: Coordinator) -> None:
     invalid = coordinator.run("log", "at", "yesterday")
     assert 2 == invalid.code
     assert "invalid position or time" in invalid.err
+
+
+def test_an_audit(coordinator: Coordinator) -> None:
+    """`audit` reads the log in its database, over HTTP and in a file: clean, with the same events."""
+    coordinator.run("job", "result", coordinator.submit("audited"), "--wait")
+    in_database = coordinator.run("audit", "--json")
+    assert (0, None) == (in_database.code, in_database.json()["divergence"])
+    assert in_database.json()["signatures"] >= 1
+    export = coordinator.run("log", "export", "--output", "audited.gz", "--json")
+    in_file = coordinator.run("audit", "--file", "audited.gz", "--json")
+    assert (0, export.json()["events"]) == (in_file.code, in_file.json()["events"])
+
+    over_http = coordinator.run("audit", "--url", coordinator.url, "--json")
+    assert (0, None) == (over_http.code, over_http.json()["divergence"])
+    assert 1 == over_http.json()["checkpoints"]
+    assert over_http.json()["checkpoint"]["size"] == over_http.json()["events"]
+
+    stranger = coordinator.run("audit", "--trusted", "A" * 43, "--json")
+    assert 2 == stranger.code  # no key at all
+    other = SigningKey.generate().key_id
+    untrusted = coordinator.run("audit", "--trusted", other, "--json")
+    assert (7, "key") == (untrusted.code, untrusted.json()["divergence"]["kind"])
+    (coordinator.folder / "audited.gz").write_bytes(b"nothing")
+    damaged = coordinator.run("audit", "--file", "audited.gz", "--json")
+    assert (7, "BAD_SOURCE") == (damaged.code, json.loads(damaged.err)["code"])

@@ -11,6 +11,7 @@ import typer
 
 from coordinator import __version__
 from coordinator.cli.commands import (
+    audit,
     broker_auth,
     checkpoint,
     demo,
@@ -46,6 +47,7 @@ app.command()(run.serve)
 app.command()(broker_auth.broker_auth)
 app.command()(witness.witness)
 app.command()(demo.demo)
+app.command()(audit.audit)
 app.command()(doctor.doctor)
 app.add_typer(job.app, name="job")
 app.add_typer(miner.app, name="miner")

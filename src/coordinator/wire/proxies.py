@@ -40,10 +40,18 @@ def new_client(url: str, **options: Any) -> httpx.AsyncClient:
     `options` are those of `httpx.AsyncClient`. Certificates may come from SSL_CERT_FILE; passwords never come
     from a netrc file.
     """
+    return httpx.AsyncClient(**_options(url, options))
+
+
+def new_blocking_client(url: str, **options: Any) -> httpx.Client:
+    """The same for a program that is not asynchronous."""
+    return httpx.Client(**_options(url, options))
+
+
+def _options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     proxy = proxy_of(url)
-    if url.startswith("https:"):
-        options.setdefault("verify", httpx.create_ssl_context())
-    return httpx.AsyncClient(proxy=proxy.url if proxy else None, trust_env=False, **options)
+    certificates = {"verify": httpx.create_ssl_context()} if url.startswith("https:") else {}
+    return {"proxy": proxy.url if proxy else None, "trust_env": False, **certificates, **options}
 
 
 def proxy_of(url: str, variables: Mapping[str, str] | None = None) -> Proxy | None:

@@ -123,6 +123,11 @@ class TreeEdge:
             if found != self._partial_tile(level).width_in(size) * HASH_BYTES:
                 raise BadTile(f"the last tile of level {level} does not fit a tree of {size} leaves")
 
+    @property
+    def partial(self) -> list[bytes]:
+        """The partial tile of each level, from which a `TreeEdge` of this size can be made again."""
+        return [bytes(tile) for tile in self._partial]
+
     def extend(self, hashes: Iterable[bytes]) -> dict[Tile, bytes]:
         """Append leaf hashes; the tiles that changed, with their whole content."""
         changed: dict[Tile, bytes] = {}

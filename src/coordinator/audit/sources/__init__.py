@@ -1,0 +1,1 @@
+"""Where a log is read from: a database, an exported file, or a coordinator over HTTP."""

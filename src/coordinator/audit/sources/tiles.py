@@ -1,0 +1,118 @@
+"""A running coordinator's log over HTTP: its checkpoint and its entries (C2SP tlog-tiles)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import httpx
+
+from coordinator.audit.entries import BadSource, Entry, Source, StoredCheckpoint
+from coordinator.crypto.log.checkpoint import read_checkpoint
+from coordinator.crypto.log.leaf import BadLeaf, StateDigest, read_leaf
+from coordinator.crypto.log.note import BadNote
+from coordinator.crypto.log.tiles import WIDTH, tile_path
+from coordinator.wire.proxies import new_blocking_client
+
+TIMEOUT_SECONDS: Final = 30.0
+TRIES: Final = 6
+LONGEST_WAIT: Final = 65.0
+"""Seconds; the coordinator's rate limits count by the minute."""
+MAX_BUNDLE: Final = WIDTH * (65_535 + 2)
+_TEXT: Final = re.compile(r"[\x20-\x7e]{1,300}")
+
+
+class BadAnswer(BadSource):
+    """The coordinator did not answer as the protocol says."""
+
+
+class TileSource:
+    """A `Source` with the events of the published checkpoint, and that checkpoint."""
+
+    tables = None
+
+    def __init__(self, client: httpx.Client, url: str) -> None:
+        self._client = client
+        self.name = url
+        note = self._get("/checkpoint", 64 * 1024)
+        try:
+            signed = read_checkpoint(note)
+        except BadNote as error:
+            raise BadAnswer(f"invalid checkpoint: {error}") from None
+        self._checkpoint = StoredCheckpoint(signed.checkpoint.origin, signed.checkpoint.size, note.decode())
+        self.total: int | None = signed.checkpoint.size
+        self._done = 0
+
+    def done(self) -> int:
+        return self._done
+
+    def checkpoints(self) -> Iterator[StoredCheckpoint]:
+        yield self._checkpoint
+
+    def entries(self, after: int) -> Iterator[Entry]:
+        size = self._checkpoint.size
+        for first in range(0, size, WIDTH):
+            width = min(WIDTH, size - first)
+            bundle = self._get(f"/tile/entries/{tile_path(first // WIDTH, width)}", MAX_BUNDLE)
+            for content in _entries(bundle, width):
+                try:
+                    leaf = read_leaf(content)
+                except BadLeaf as error:
+                    raise BadAnswer(f"an entry of the bundle from index {first} on: {error}") from None
+                self._done += 1
+                if leaf.position > after:
+                    state = b"" if isinstance(leaf.state, StateDigest) else leaf.state
+                    yield Entry(
+                        leaf.position, leaf.stream, leaf.version, leaf.topic, leaf.metadata, state, content
+                    )
+
+    def _get(self, path: str, most: int) -> bytes:
+        for attempt in range(TRIES):
+            status, content, wait = self._ask(path, most)
+            if status == 200:
+                return content
+            if status not in (429, 503) or attempt == TRIES - 1:
+                break
+            time.sleep(wait)
+        shown = " ".join(_TEXT.findall(content[:1000].decode(errors="replace")))
+        raise BadAnswer(f"{path}: status {status}: {shown}")
+
+    def _ask(self, path: str, most: int) -> tuple[int, bytes, float]:
+        """Status, body, and the seconds after which to ask again."""
+        content = b""
+        try:
+            with self._client.stream("GET", path) as response:
+                for piece in response.iter_bytes():
+                    content += piece
+                    if len(content) > most:
+                        raise BadAnswer(f"{path}: more than {most} bytes")
+        except httpx.HTTPError as error:
+            raise BadAnswer(f"{path}: {type(error).__name__}: {error}") from None
+        after = response.headers.get("Retry-After", "")
+        return response.status_code, content, min(int(after), LONGEST_WAIT) if after.isdigit() else 1.0
+
+
+def _entries(bundle: bytes, count: int) -> Iterator[bytes]:
+    offset = 0
+    for _ in range(count):
+        size = int.from_bytes(bundle[offset : offset + 2], "big")
+        content = bundle[offset + 2 : offset + 2 + size]
+        if len(content) != size or not size:
+            raise BadAnswer("a bundle of entries is too short")
+        yield content
+        offset += 2 + size
+    if offset != len(bundle):
+        raise BadAnswer("a bundle of entries is too long")
+
+
+@contextmanager
+def open_tiles(url: str, api_key: str | None) -> Iterator[Source]:
+    """The published log of the coordinator at this URL; the entries need an admin's key."""
+    headers = {"X-Api-Key": api_key} if api_key else {}
+    with new_blocking_client(
+        url, base_url=url.rstrip("/"), headers=headers, timeout=TIMEOUT_SECONDS
+    ) as client:
+        yield TileSource(client, url)

@@ -1,0 +1,141 @@
+"""`coordinator audit`: replay a log, and name the first event where anything differs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coordinator.cli.errors import CommandError, Exit, usage
+from coordinator.cli.options import DataDir, Json, Key
+from coordinator.cli.settings import settings_with
+from coordinator.runtime import terminal
+
+if TYPE_CHECKING:
+    from coordinator.audit.entries import Source
+    from coordinator.audit.run import Report
+
+
+def audit(
+    data_dir: DataDir = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="A coordinator; its entries need an admin's key.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", metavar="FILE", exists=True, dir_okay=False, help="A `log export`."),
+    ] = None,
+    trusted: Annotated[
+        list[str] | None,
+        typer.Option("--trusted", metavar="KEY", help="The coordinator's key; several after a rotation."),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state", metavar="FILE", help="Go on from the last audit kept here, and keep this one."
+        ),
+    ] = None,
+    signatures: Annotated[
+        bool, typer.Option("--signatures/--no-signatures", help="Verify what miners signed.")
+    ] = True,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a log: every rule, signature, checkpoint and row. Exits with 7 and the first divergence.
+
+    The log is that of DATABASE_URL or the data directory, of a coordinator (--url), or in a file (--file).
+    """
+    from coordinator.audit.chain import check_trusted
+    from coordinator.audit.entries import BadSource
+    from coordinator.audit.run import BadState, Options
+    from coordinator.audit.run import audit as run
+
+    if url is not None and file is not None:
+        raise usage("give --url or --file, not both")
+    try:
+        check_trusted(trusted or ())
+    except ValueError as error:
+        raise usage(f"--trusted: {error}", "`signing_key_id` in /health is such a key.") from None
+    options = Options(trusted or None, signatures, state=state)
+    try:
+        with _open(data_dir, url, file, api_key) as source, terminal.progress(quiet=as_json) as bars:
+            moved = terminal.bar(bars, "auditing", unit="" if file else "events")
+            report = run(source, options, moved)
+    except BadState as error:
+        raise usage(str(error)) from None
+    except BadSource as error:
+        hint = "Check the address, the key (an admin's) or the file; `coordinator log export` makes one."
+        raise CommandError(
+            "BAD_SOURCE", str(error), hint, Exit.UNREACHABLE if url else Exit.UNVERIFIED
+        ) from None
+    if as_json:
+        terminal.document(report.document())
+    else:
+        _show(report)
+    if report.divergence is not None:
+        raise CommandError(
+            "DIVERGENCE",
+            f"position {report.divergence.position}: {report.divergence.kind}",
+            "Keep a copy of the log as it is, and compare it with another one, or with a witness.",
+            Exit.UNVERIFIED,
+        )
+
+
+def _open(
+    data_dir: Path | None, url: str | None, file: Path | None, api_key: str | None
+) -> AbstractContextManager[Source]:
+    if file is not None:
+        from coordinator.audit.sources.export import open_export
+
+        return open_export(file)
+    if url is not None:
+        from coordinator.audit.sources.tiles import open_tiles
+        from coordinator.cli.dev_files import find_key
+
+        return open_tiles(url, api_key or find_key(url, "admin"))
+    from coordinator.audit.sources.database import open_postgres, open_sqlite
+    from coordinator.runtime.log_reader import open_log
+    from coordinator.runtime.modes.embedded import DATABASE_FILE
+
+    settings = settings_with(data_dir)
+    open_log(settings).close()  # an error without a log
+    if settings.mode == "standard":
+        assert settings.database_url is not None
+        return open_postgres(settings.database_url.get_secret_value())
+    return open_sqlite(settings.data_dir / DATABASE_FILE)
+
+
+def _show(report: Report) -> None:
+    from coordinator.audit.entries import KINDS
+
+    found, seen = report.divergence, report.checkpoint
+    rate = report.events / report.seconds if report.seconds else 0.0
+    terminal.fields(
+        {
+            "events": f"{report.events} in {report.seconds:.1f} s ({rate:,.0f} a second)",
+            "after position": report.from_position,
+            "good up to position": report.position,
+            "open jobs": report.open_jobs,
+            "miners' signatures": f"{report.signatures} verified",
+            "checkpoints": f"{report.checkpoints} verified"
+            + (f"; the newest is of {seen.size} events of {seen.origin}" if seen else ""),
+            "rows of read models": f"{report.rows} compared" if report.rows else "",
+            "coordinator's key": "trusted by you"
+            if report.keys_trusted
+            else "named by the log itself: --trusted KEY proves more",
+        }
+    )
+    if found is None:
+        terminal.write("No divergence.")
+        return
+    terminal.fields(
+        {
+            "FIRST DIVERGENCE": f"position {found.position}",
+            "kind": f"{found.kind}: not true that {KINDS[found.kind]}",
+            "detail": found.detail,
+            "expected": found.expected,
+            "found": found.found,
+        }
+    )
