@@ -23,9 +23,7 @@ HEIGHT: Final = 8
 WIDTH: Final = 1 << HEIGHT
 """Hashes in a full tile."""
 FULL_BYTES: Final = WIDTH * HASH_BYTES
-MAX_LEVEL: Final = 63
-_PATH: Final = re.compile(r"((?:x[0-9]{3}/)*)([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
-_MAX_ELEMENTS: Final = 6
+_PATH: Final = re.compile(r"((?:x[0-9]{3}/){0,5})([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 
 
 class BadTile(ValueError):
@@ -56,7 +54,7 @@ def tile_path(number: int, width: int = WIDTH) -> str:
 def read_tile_path(path: str) -> tuple[int, int]:
     """The number and the width of a tile. Raises BadTile unless `tile_path` would write this path."""
     found = _PATH.fullmatch(path)
-    if found is None or path.count("/") > _MAX_ELEMENTS:
+    if found is None:
         raise BadTile("a tile's path is like x001/x234/067, or 000.p/17 for a partial tile")
     number = int(found[1].replace("x", "").replace("/", "") + found[2])
     width = WIDTH if found[3] is None else int(found[3])

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 from starlette.responses import Response
 
 from coordinator.application.proof.errors import LogRewritten
@@ -21,7 +22,7 @@ from coordinator.application.proof.proofs import (
     Proofs,
     UnknownPosition,
 )
-from coordinator.crypto.log.tiles import MAX_LEVEL, WIDTH, BadTile, Tile, read_tile_path
+from coordinator.crypto.log.tiles import WIDTH, BadTile, Tile, read_tile_path
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Admin
@@ -45,9 +46,17 @@ proofs = APIRouter(tags=["proof"])
 T = TypeVar("T")
 
 Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
+_TILE_SCHEMA: Final[JsonDict] = {
+    "pattern": r"^((x(?!000)[0-9]{3}/)(x[0-9]{3}/){0,4})?[0-9]{3}"
+    r"(\.p/([1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5]))?$",
+    "examples": ["x001/x234/067"],
+}
 TilePath = Annotated[
     str,
-    Path(description="The tile's number in groups of three digits, such as `x001/x234/067`, or `000.p/17`."),
+    Path(
+        description="The tile's number in groups of three digits, such as `x001/x234/067`, or `000.p/17`.",
+        json_schema_extra=_TILE_SCHEMA,  # checked here, so that a refusal has our own text
+    ),
 ]
 
 
@@ -110,12 +119,10 @@ async def get_entries(context: Context, _: Admin, number: TilePath) -> Response:
 )
 async def get_tile(
     context: Context,
-    level: Annotated[str, Path(description="0 for leaves, up to 63.", pattern="^(0|[1-9][0-9]?)$")],
+    level: Annotated[str, Path(description="0 for leaves, up to 63.", pattern="^([0-9]|[1-5][0-9]|6[0-3])$")],
     number: TilePath,
 ) -> Response:
     index, width = _tile_path(number)
-    if int(level) > MAX_LEVEL:
-        raise Refusal(Code.INVALID_PAYLOAD, f"level: at most {MAX_LEVEL}")
     content = await _ask(context, lambda proofs: proofs.tile(Tile(int(level), index), width))
     return _bytes(content, FOR_EVER if width == WIDTH else PARTIAL)
 
