@@ -181,7 +181,7 @@ def test_asyncapi_covers_the_topology(asyncapi: dict[str, Any]) -> None:
 def test_asyncapi_has_every_message(asyncapi: dict[str, Any]) -> None:
     """Every event, every command that may come through a queue, and every refusal code is there."""
     messages = asyncapi["components"]["messages"]
-    internal = {"job.lose", "job.expire", "miner.lose"}
+    internal = {"job.lose", "job.expire", "miner.lose", "signing_key.introduce"}
 
     assert EVENTS.keys() <= messages.keys()
     over_http_only = {"key.create", "key.rotate"}  # their answers hold a secret
