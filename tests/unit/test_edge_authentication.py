@@ -19,6 +19,7 @@ GUARDED = [
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/result"),
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/receipt"),
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/receipts"),
+    ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/passport"),
     ("POST", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/cancel"),
     ("GET", f"/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/blobs/{'a' * 64}"),
     ("PUT", f"/v1/blobs/{'a' * 64}"),

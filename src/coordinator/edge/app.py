@@ -39,6 +39,7 @@ from coordinator.edge.routes import (
     keys,
     metrics,
     miners,
+    passports,
     polling,
     proof,
     quotas,
@@ -53,6 +54,7 @@ PREFIX: Final = "/v1"
 ROUTERS: Final = (
     jobs.router,
     results.router,
+    passports.router,
     blobs.router,
     polling.router,
     miners.router,
