@@ -286,7 +286,7 @@ SPOILT = {
     "a dearer receipt": Spoilt(_receipt_dearer, ("receipt",)),
     "a wrong attestation": Spoilt(_attested_wrongly, ("receipt",)),
     "an attestation of another receipt": Spoilt(_attestation_moved, ("receipt",)),
-    "a statement signed by another key": Spoilt(_resigned, ("statement", "receipt")),
+    "a statement signed by another key": Spoilt(_resigned, ("statement",)),
     "another place in the tree of statements": Spoilt(_statement_of_another, ("inclusion", "statement")),
     "the checkpoint of another log": Spoilt(_other_log, ("inclusion",)),
     "the checkpoint of another origin": Spoilt(_other_origin, ("checkpoint",)),
