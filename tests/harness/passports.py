@@ -10,6 +10,7 @@ import asyncio
 import copy
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -74,7 +75,9 @@ def make(folder: Path) -> Passes:
         return [json.loads(json.dumps(document)) for document in made if document is not None]
 
     try:
-        return Passes(*map(witnessed, asyncio.run(work())))
+        # In a thread: a test with a browser has a running loop in this one.
+        with ThreadPoolExecutor(1) as thread:
+            return Passes(*map(witnessed, thread.submit(lambda: asyncio.run(work())).result()))
     finally:
         log.close()
 

@@ -30,6 +30,7 @@ from coordinator.edge.openai.errors import OpenAIErrors
 from coordinator.edge.openai.runs import JOB_HEADER
 from coordinator.edge.openapi.document import serve_document
 from coordinator.edge.pages import docs, errors
+from coordinator.edge.pages import proof as proof_page
 from coordinator.edge.routes import (
     admin,
     attempts,
@@ -143,6 +144,7 @@ def _common_routes() -> APIRouter:
     routes.include_router(proof.router)
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
+    routes.include_router(proof_page.router)
     return routes
 
 

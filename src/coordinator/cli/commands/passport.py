@@ -144,6 +144,20 @@ def verify(
         )
 
 
+@app.command()
+def page(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.")],
+) -> None:
+    """Write the page that verifies passports in a browser, from a file and without any server."""
+    from coordinator.edge.pages.passport_page import passport_page
+
+    try:
+        output.write_text(passport_page().html, encoding="utf-8")
+    except OSError as error:
+        raise usage(f"--output: can't write {output}: {error.strerror or error}") from None
+    terminal.note(f"{output}: open it in a browser, and drop a passport on it")
+
+
 def _read(file: Path) -> Passport:
     from coordinator.audit.passport.reading import BadPassport, load_passport
 
