@@ -54,6 +54,14 @@ class Passes(NamedTuple):
     expired: Document
     claimless: Document
     """Completed without a claim."""
+    unusual: Document
+    """With a service whose leaf has its digest only, and with texts that JSON writers write differently."""
+    rotated: Document
+    """Of a coordinator that has lost the key of that time: STRANGER signed the receipt."""
+
+    def by_one_key(self) -> tuple[Document, ...]:
+        """Those that COORDINATOR signed alone."""
+        return self[:-1]
 
 
 def job_id(number: int) -> UUID:
@@ -71,8 +79,12 @@ def make(folder: Path) -> Passes:
         passports = Passports(
             log.log, log.proofs, Receipts(log.log, SigningKeys(COORDINATOR), attests=ATTESTER)
         )
-        made = [await passports.of(job_id(n), with_salts=True) for n in (0, 10, 2, 3, 4, 6)]
-        return [json.loads(json.dumps(document)) for document in made if document is not None]
+        made = [await passports.of(job_id(n), with_salts=True) for n in (0, 10, 2, 3, 4, 6, 0)]
+        lost = Passports(log.log, log.proofs, Receipts(log.log, SigningKeys(STRANGER)))
+        made.append(await lost.of(job_id(0)))
+        documents = [json.loads(json.dumps(document)) for document in made if document is not None]
+        _make_unusual(documents[6])
+        return documents
 
     try:
         # In a thread: a test with a browser has a running loop in this one.
@@ -114,7 +126,17 @@ def _rewrite(event: Document, **changes: Any) -> None:
     state = json.loads(event["state"])
     for name in changes:
         assert name in state
-    event["state"] = json.dumps({**state, **changes}, separators=(",", ":"))
+    event["state"] = json.dumps({**state, **changes}, separators=(",", ":"), ensure_ascii=False)
+
+
+def _make_unusual(document: Document) -> None:
+    service = _event(document, "service.registered")
+    spec = json.loads(service["state"])["spec"]
+    schema = {**spec["input_schema"], "description": "ü" * 40_000}
+    _rewrite(service, spec={**spec, "input_schema": schema})
+    message = 'a fan \u00fc \U0001f389 \u2028 \u007f " \\ \t \u0001'
+    _rewrite(_event(document, "job.attempt_ended"), error_message=message)
+    _one_leaf_tree_of_all(document)
 
 
 def _changed(document: Document, passes: Passes) -> None:

@@ -12,6 +12,7 @@ from coordinator.audit.passport.reading import BadPassport, read_passport
 from coordinator.audit.passport.trust import Trust, trust_of
 from coordinator.audit.passport.verify import CHECKS, Given, Verdict, verify_passport
 from coordinator.audit.passport.words import proven, unproven
+from coordinator.crypto.receipt import sign_receipt
 from tests.harness import passports
 from tests.harness.cases import every
 from tests.harness.decided_log import COORDINATOR
@@ -72,6 +73,27 @@ def test_every_end_of_a_job_has_a_passport(passes: Passes, name: str) -> None:
     assert verdict.history is not None
     expected = {"claimless": ("COMPLETED", 1), "failed": ("FAILED", 3)}.get(name, (name.upper(), 0))
     assert expected == (verdict.history.state, len(verdict.history.holds))
+
+
+def test_unusual_texts_and_large_states_verify(passes: Passes) -> None:
+    """A leaf may have the digest of its state, and texts any character; both are what was signed."""
+    assert len(passes.unusual["relied_on"][1]["state"].encode()) > 60_000
+    assert [] == red(verified(passes.unusual, TRUST._replace(witnesses=())))
+    large = copy.deepcopy(passes.unusual)
+    large["relied_on"][1]["state"] = large["relied_on"][1]["state"].replace("üü", "üu", 1)
+    assert ["inclusion"] == red(verified(large, TRUST._replace(witnesses=())))
+
+
+def test_a_receipt_by_a_later_key_names_the_key_of_its_time(passes: Passes) -> None:
+    """Both keys must be trusted: one signed the log, the other the receipt, which names the first."""
+    metadata = passes.rotated["receipt"]["metadata"]
+    assert COORDINATOR.key_id == metadata["recorded_under"]
+    assert [] == red(verified(passes.rotated, trust_of([COORDINATOR.key_id, STRANGER.key_id])))
+    assert ["receipt"] == red(verified(passes.rotated, TRUST))
+    unnamed = copy.deepcopy(passes.rotated)
+    del unnamed["receipt"]["metadata"]["recorded_under"]
+    unnamed["receipt"] = sign_receipt(STRANGER, unnamed["receipt"])
+    assert ["receipt"] == red(verified(unnamed, trust_of([COORDINATOR.key_id, STRANGER.key_id])))
 
 
 def test_payload_and_result_are_compared_by_their_salts(passes: Passes) -> None:

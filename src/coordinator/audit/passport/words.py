@@ -65,6 +65,12 @@ def unproven(verdict: Verdict, trust: Trust, given: Given) -> list[str]:
         for miner, key in dict.fromkeys((hold.miner_id, hold.miner_key) for hold in history.holds)
         if miner not in trust.miners
     ]
+    if verdict.receipt is not None:
+        told += [
+            f"whose the attestation's key {attested.key_id} is"
+            for attested in verdict.receipt.attestations
+            if attested.key_id not in (trust.coordinator or ())
+        ]
     if given.payload is None:
         told.append("the request's content: the log has its digest only")
     if given.result is None and history.statement is not None:

@@ -34,7 +34,7 @@ const provenBy = ({ ok, note, logKey, trust, cosigners, passport, life, sorted, 
   return told;
 };
 
-const notProven = ({ trust, life, given }) => {
+const notProven = ({ trust, life, given, attestations }) => {
   const told = [];
   if (trust.coordinator === null)
     told.push("who made it: you named no trusted key, and anybody can make one with a key of its own");
@@ -48,6 +48,8 @@ const notProven = ({ trust, life, given }) => {
   }
   for (const miner of new Set(holds.map((hold) => hold.miner)))
     if (!trust.miners.has(miner)) told.push(`that the key of ${miner} is its own: only the log says so`);
+  const known = (trust.coordinator ?? []).map((one) => toBase64url(one.key));
+  for (const key of attestations) if (!known.includes(key)) told.push(`whose the attestation's key ${key} is`);
   if (given.payload === undefined) told.push("the request's content: the log has its digest only");
   if (completed !== null && given.result === undefined)
     told.push("the result's content: the log has its digest only");
