@@ -171,7 +171,7 @@ def test_the_page_is_for_everybody(page: ProofPage, passes: Passes) -> None:
     )
     assert "✓ good: checkpoint" in (page.page.text_content("#checks li") or "")
     for scheme in ("light", "dark"):
-        page.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.page.emulate_media(color_scheme=scheme)
         for chosen in ("body", "#verdict", "#checks .mark", "#checks .detail", "textarea"):
             assert page.page.evaluate(_CONTRAST, chosen) >= 4.5, (scheme, chosen)
 

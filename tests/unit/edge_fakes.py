@@ -101,6 +101,8 @@ def a_job_row(**columns: Any) -> dict[str, Any]:
         payload_digest="a" * 64,
         result_digest=None,
         position=1,
+        units=None,
+        price=None,
     )
     return {**asdict(row), **columns}
 
