@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from coordinator.audit.passport.reading import read_passport
 from coordinator.audit.passport.trust import trust_of
 from coordinator.audit.passport.verify import CHECKS, Given, verify_passport
 from coordinator.audit.passport.words import proven
+from coordinator.crypto.keys import EncodingError, check_key_id, encode_base64url
+from coordinator.edge.pages import passport_page
 from tests.acceptance.cli_process import call, dev
 from tests.harness import passports
 from tests.harness.browser import ProofPage, chromium
@@ -26,6 +30,17 @@ from tests.harness.passports import (
     WITNESS_KEY,
     Passes,
 )
+
+SMALL_ORDER = [
+    encode_base64url(bytes.fromhex(first + middle * 30 + last))
+    for first, middle, last in (
+        ("00", "00", "00"),
+        ("01", "00", "00"),
+        ("01", "00", "80"),
+        ("ec", "ff", "7f"),
+    )
+]
+"""Public keys under which one signature fits many messages."""
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +130,25 @@ def test_only_named_keys_make_a_passport_green(page: ProofPage, passes: Passes) 
     page.give("payload", {"audio": "another.wav"})
     told = page.verify(passes.retried)
     assert {"payload"} == {check for check, good in told.checks.items() if not good}
-    for fields in ({"trusted": "x"}, {"trusted": "", "witnesses": LOG_KEY.text}):
+    for fields in (
+        {"trusted": "x"},
+        *({"trusted": key} for key in SMALL_ORDER),
+        {"trusted": "", "witnesses": LOG_KEY.text},
+    ):
         page.fill(**fields)
         told = page.verify(passes.retried)
         assert ("bad", {}) == (told.kind, told.checks)
         assert told.verdict.startswith("Not checked: ")
+
+
+def test_the_page_knows_every_key_that_is_unsafe() -> None:
+    """The keys of small order in the page's list are those that libsodium refuses."""
+    text = (resources.files(passport_page) / "forms.js").read_text()
+    listed = re.findall(r'"([0-9a-f]{64})"', text)
+    assert 2 == len(listed)
+    for key in (*SMALL_ORDER, *(encode_base64url(bytes.fromhex(one)) for one in listed)):
+        with pytest.raises(EncodingError):
+            check_key_id(key)
 
 
 def test_other_files_are_refused_with_words(page: ProofPage, passes: Passes) -> None:
