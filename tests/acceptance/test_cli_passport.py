@@ -35,8 +35,10 @@ def test_a_passport_is_made_shown_and_verified_after_the_coordinator(
 ) -> None:
     """`make` waits for job and checkpoint; `show` and `verify` need the file, and the key that is trusted."""
     job = coordinator.submit(SECRET)
-    made = coordinator.run("passport", "make", job, "--output", "p.json", "--wait", "60", "--with-salts")
-    assert (0, "") == (made.code, made.out), made.err
+    options = ("--output", "p.json", "--wait", "60", "--with-salts", "--json")
+    made = coordinator.run("passport", "make", job, *options)
+    assert 0 == made.code, made.err
+    assert {"file": "p.json", "job_id": job, "events": 3} == made.json()
     file = coordinator.folder / "p.json"
     assert SECRET not in file.read_text()
     key = json.loads(file.read_text())["log_key"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 
@@ -57,8 +58,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, tmp_path: Path) -> Iterator[ProofPage]:
     """The page as `coordinator passport page` writes it, opened from a disk."""
-    ran = call(tmp_path, "passport", "page", "--output", "proof.html")
-    assert 0 == ran.code, ran.err
+    ran = call(tmp_path, "passport", "page", "--output", "proof.html", "--json")
+    written = sha256((tmp_path / "proof.html").read_bytes()).hexdigest()
+    assert {"file": "proof.html", "sha256": written} == ran.json()
     opened = browser.new_page()
     page = ProofPage(opened, tmp_path)
     opened.goto((tmp_path / "proof.html").as_uri())

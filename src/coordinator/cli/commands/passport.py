@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +41,7 @@ def make(
     ] = False,
     url: Url = None,
     api_key: Key = None,
+    as_json: Json = False,
 ) -> None:
     """Fetch the passport of a final job. `passport verify` needs no server."""
 
@@ -51,7 +53,11 @@ def make(
         made.save(output)
     except OSError as error:
         raise usage(f"--output: can't write {output}: {error.strerror or error}") from None
-    terminal.note(f"{output}: {len(made.document()['events'])} events of job {job_id}")
+    events = len(made.document()["events"])
+    if as_json:
+        terminal.document({"file": str(output), "job_id": job_id, "events": events})
+    else:
+        terminal.note(f"{output}: {events} events of job {job_id}")
 
 
 @app.command()
@@ -147,15 +153,20 @@ def verify(
 @app.command()
 def page(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.")],
+    as_json: Json = False,
 ) -> None:
     """Write the page that verifies passports in a browser, from a file and without any server."""
     from coordinator.edge.pages.passport_page import passport_page
 
+    content = passport_page().html.encode()
     try:
-        output.write_text(passport_page().html, encoding="utf-8")
+        output.write_bytes(content)
     except OSError as error:
         raise usage(f"--output: can't write {output}: {error.strerror or error}") from None
-    terminal.note(f"{output}: open it in a browser, and drop a passport on it")
+    if as_json:
+        terminal.document({"file": str(output), "sha256": hashlib.sha256(content).hexdigest()})
+    else:
+        terminal.note(f"{output}: open it in a browser, and drop a passport on it")
 
 
 def _read(file: Path) -> Passport:
