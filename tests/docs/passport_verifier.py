@@ -359,6 +359,8 @@ class Life:
 
     def completed(self, facts: Json) -> None:
         self.held_by(facts)
+        stated = {"started_at_ms", "completed_at_ms", "signature"}
+        must(facts["statement"].keys() == stated, "the statement has other members")
         said, at, begun = facts["statement"], facts["at"], self.start["at"]
         since = [begun, max(self.queued_at, at - 10_000)] if begun == at else [begun]
         times = []

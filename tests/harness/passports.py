@@ -205,6 +205,18 @@ def _resigned(document: Document, passes: Passes) -> None:
     _one_leaf_tree_of_all(document)
 
 
+def _stated_elsewhere(document: Document, passes: Passes) -> None:
+    """Another job's statement, whose further members stand in the place of this job's facts."""
+    statement = passes.other["receipt"]["metadata"]["statement"]
+    completed = _event(document, "job.completed")
+    times = json.loads(completed["state"])["statement"]
+    assert times.keys() < statement.keys()
+    _rewrite(completed, statement=statement)
+    receipt = {**document["receipt"], "metadata": {**document["receipt"]["metadata"], "statement": statement}}
+    document["receipt"] = attest_receipt(ATTESTER, sign_receipt(COORDINATOR, receipt))
+    _one_leaf_tree_of_all(document)
+
+
 def _statement_of_another(document: Document, passes: Passes) -> None:
     """The place in the tree of statements is changed: index, size and path do not lead to the signed root."""
     completed = _event(document, "job.completed")
@@ -312,6 +324,9 @@ SPOILT = {
     "a wrong attestation": Spoilt(_attested_wrongly, ("receipt",)),
     "an attestation of another receipt": Spoilt(_attestation_moved, ("receipt",)),
     "a statement signed by another key": Spoilt(_resigned, ("statement",)),
+    "the statement of another job, signed by the log's owner": Spoilt(
+        _stated_elsewhere, ("history", "statement")
+    ),
     "another place in the tree of statements": Spoilt(_statement_of_another, ("inclusion", "statement")),
     "the checkpoint of another log": Spoilt(_other_log, ("inclusion",)),
     "the checkpoint of another origin": Spoilt(_other_origin, ("checkpoint",)),

@@ -11,7 +11,7 @@ from uuid import UUID
 from coordinator.application.ports import EventLog, PayloadKind, Recorded
 from coordinator.application.proof.errors import LeavesDiffer
 from coordinator.application.proof.leaves import leaf_of
-from coordinator.application.proof.proofs import Inclusion, Proofs, Published
+from coordinator.application.proof.proofs import BeyondTheCheckpoint, Inclusion, Proofs, Published
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.crypto.log.leaf import BadLeaf
 from coordinator.crypto.log.passport import FORMAT
@@ -57,10 +57,13 @@ class Passports:
             return None
         if not ends_job(events[-1].event):
             raise NotFinal("the job is not final yet: ask again once it is, or with `wait`")
+        # First of all, as those who wait ask again and again.
+        until = self.proofs.published().position
+        if events[-1].position > until:
+            raise BeyondTheCheckpoint(f"the checkpoint covers positions up to {until}, and not the job's end")
         keys = loaded.get(SIGNING_KEYS, [])
         relied_on = [*keys, *self._relied_on(events[0].event, events)]
         # A key that is too new for the checkpoint has signed nothing about this job.
-        until = self.proofs.published().position
         relied_on = sorted((r for r in relied_on if r.position <= until), key=lambda r: r.position)
         both = sorted([*events, *relied_on], key=lambda r: r.position)
         inclusions, published = self.proofs.inclusions([recorded.position for recorded in both])

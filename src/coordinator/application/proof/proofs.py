@@ -182,19 +182,6 @@ class Proofs:
             tiles = read_tiles(tables, tiles_of(consistency_ranges(old, size)))
         return size, consistency_path(tiles, old, size), published
 
-    def _places(self, tables: Tables, positions: Sequence[int]) -> list[tuple[int, bytes] | None]:
-        """Index and leaf hash of the events at increasing positions; None where the tree has none."""
-        found: list[tuple[int, bytes] | None] = []
-        tile: LeafTile | None = None
-        for position in positions:
-            if tile is None or not tile.positions or position > tile.positions[-1]:
-                rows = tables.query("proof_leaves_at", position=position)
-                tile = LeafTile.of(rows[0]) if rows else None
-            place = -1 if tile is None else bisect_left(tile.positions, position)
-            known = tile is not None and place < len(tile.positions) and tile.positions[place] == position
-            found.append((tile.first_index + place, tile.hashes[place]) if tile and known else None)
-        return found
-
     def _published(self, tables: Tables) -> Published:
         origins = read_origins(tables)
         if origins is None:
@@ -218,3 +205,16 @@ class Proofs:
             raise BeyondTheCheckpoint(
                 f"the checkpoint of {size} events has {tile.width_in(size)} hashes in this tile"
             )
+
+    def _places(self, tables: Tables, positions: Sequence[int]) -> list[tuple[int, bytes] | None]:
+        """Index and leaf hash of the events at increasing positions; None where the tree has none."""
+        found: list[tuple[int, bytes] | None] = []
+        tile: LeafTile | None = None
+        for position in positions:
+            if tile is None or not tile.positions or position > tile.positions[-1]:
+                rows = tables.query("proof_leaves_at", position=position)
+                tile = LeafTile.of(rows[0]) if rows else None
+            place = -1 if tile is None else bisect_left(tile.positions, position)
+            known = tile is not None and place < len(tile.positions) and tile.positions[place] == position
+            found.append((tile.first_index + place, tile.hashes[place]) if tile and known else None)
+        return found

@@ -12,6 +12,9 @@ from coordinator.crypto.log.passport import Passport, ProvenEvent
 
 SIGNING_KEY: Final = "signing_key.introduced.v1"
 REGISTERED: Final = "miner.registered.v1"
+COMPLETED: Final = "job.completed.v1"
+STATED: Final = {"started_at_ms", "completed_at_ms", "signature"}
+"""The members of a statement that the log has nowhere else."""
 SERVICES: Final = ("service.registered.v1", "service.revised.v1")
 
 MAX_VERSION: Final = 1_000_000
@@ -110,6 +113,11 @@ def replay(passport: Passport) -> History:
             continue
         if state:
             raise Found("final", "an event after the job's end", None, entry.topic)
+        if entry.topic == COMPLETED and set(last["statement"]) != STATED:
+            # Another member would replace a fact of the log: another job's statement would seem to fit.
+            raise Found(
+                "statement", "the statement has other members", sorted(STATED), sorted(last["statement"])
+            )
         statement = follow(job, entry.topic, last, entry.position, relied)
         _note_hold(holds, job, entry.topic, last)
         state = FINALS.get(entry.topic, "")

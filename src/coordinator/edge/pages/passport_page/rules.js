@@ -185,6 +185,8 @@ class Life {
   #complete(facts) {
     this.#isHeldBy("job.completed.v1", facts);
     const { at, statement } = facts;
+    const stated = ["completed_at_ms", "signature", "started_at_ms"];
+    equal(Object.keys(statement).sort(), stated, "the members of the statement");
     const said = [statement.started_at_ms, statement.completed_at_ms];
     must(said.every(Number.isSafeInteger), "the statement has no times");
     const leases = [this.#start.at];
