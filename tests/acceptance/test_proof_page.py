@@ -115,6 +115,18 @@ def test_spoilt_passports_are_red(page: ProofPage, passes: Passes) -> None:
             assert told.details[check]
 
 
+def test_every_member_of_a_passport_counts(page: ProofPage, passes: Passes) -> None:
+    """No member can be changed without turning the page red; of members in lists, the first one is."""
+    page.fill(trusted=COORDINATOR.key_id, witnesses=WITNESS_KEY.text)
+    tried: dict[str, str] = {}
+    for name, document in passports.every_value_changed(passes.retried):
+        member = re.sub(r"[0-9]+", "0", name)
+        if member not in tried:
+            tried[member] = page.verify(document).kind
+    assert dict.fromkeys(tried, "bad") == tried
+    assert len(tried) > 40
+
+
 def test_only_named_keys_make_a_passport_green(page: ProofPage, passes: Passes) -> None:
     """Without a key it is only whole; a wrong key of anybody, or a wrong document, is red."""
     told = page.verify(passes.retried)

@@ -63,6 +63,7 @@ def signed_form(value: Any) -> bytes:
 def root_of_path(leaf: bytes, index: int, size: int, path: list[str]) -> bytes | None:
     if not 0 <= index < size:
         return None
+    must(all(re.fullmatch("[0-9a-f]{64}", sibling) for sibling in path), "a path is lower-case hex")
     place, last, root = index, size - 1, leaf
     for sibling in map(bytes.fromhex, path):
         if last == 0:
@@ -121,7 +122,10 @@ class Passport:
     def checkpoint(self) -> None:
         text, signatures = self.note()
         origin = text.split("\n")[0]
-        must(self.document["log_key"].split("+")[0] == origin, "log_key is of another log")
+        name, named_hash, material = self.document["log_key"].split("+", 2)
+        must(name == origin, "log_key is of another log")
+        expected = sha256(name.encode(), b"\n", base64.b64decode(material, validate=True))[:4]
+        must(named_hash == expected.hex(), "log_key has another hash")
         for key in map(url64, self.trusted):
             named = sha256(origin.encode(), b"\n\x01", key)[:4]
             for name, data in signatures:
@@ -227,6 +231,7 @@ class Passport:
         must(signed(url64(signer), url64(receipt["signature"]["sig"]), message), "wrong signature")
         whole = signed_form({**content, "signature": receipt["signature"]})
         for attestation in receipt["attestations"]:
+            must(attestation["alg"] == "Ed25519", "an unknown algorithm")
             key = url64(attestation["key_id"])
             must(signed(key, url64(attestation["sig"]), message), "wrong attestation")
             must(signed(key, url64(attestation["receipt_sig"]), whole), "wrong attestation of the receipt")

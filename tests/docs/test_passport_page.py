@@ -53,6 +53,19 @@ def test_the_verifier_refuses_every_spoilt_passport(passes: Passes, name: str) -
     assert set(SPOILT[name].red) <= set(found), found
 
 
+def test_every_value_of_a_passport_counts(passes: Passes) -> None:
+    """No text and no number can be changed without a failed check of that verifier, or a refusal."""
+    unnoticed = []
+    for name, document in passports.every_value_changed(passes.retried):
+        try:
+            if not passport_verifier.verify(document, TRUSTED):
+                unnoticed.append(name)
+        except (ValueError, KeyError):
+            continue
+    # It looks at no cosignature, which is at the end of the checkpoint.
+    assert set(unnoticed) <= {"checkpoint"}
+
+
 def test_the_verifier_is_a_program(passes: Passes, tmp_path: Path) -> None:
     """It runs from anywhere, without our package on its path."""
     file = tmp_path / "p.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,6 +114,32 @@ def spoil(name: str, passes: Passes) -> Document:
     document = copy.deepcopy(passes.retried)
     SPOILT[name].change(document, passes)
     return document
+
+
+def every_value_changed(document: Document) -> Iterator[tuple[str, Document]]:
+    """A passport for each text and number in this one, with that one changed; salts say nothing alone."""
+    for path in list(_places({name: value for name, value in document.items() if name != "salts"})):
+        changed = copy.deepcopy(document)
+        inside: Any = changed
+        for step in path[:-1]:
+            inside = inside[step]
+        value = inside[path[-1]]
+        if isinstance(value, int):
+            inside[path[-1]] = value + 1
+        else:
+            inside[path[-1]] = (
+                value[:-2] + ("A" if value[-2:-1] != "A" else "B") + value[-1:] if value else "A"
+            )
+        yield ".".join(map(str, path)), changed
+
+
+def _places(value: Any) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, dict | list):
+        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            for path in _places(inner):
+                yield (step, *path)
+    elif isinstance(value, str | int):
+        yield ()
 
 
 def _event(document: Document, topic: str, number: int = 0) -> Document:

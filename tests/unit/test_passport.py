@@ -118,6 +118,20 @@ def test_a_spoilt_passport_is_refused(passes: Passes, name: str) -> None:
         assert not good & set(found), "the log's owner signed it"
 
 
+def test_every_value_of_a_passport_counts(passes: Passes) -> None:
+    """No text and no number of a passport can be changed without a red check, or a refusal of the file."""
+    unnoticed, count = [], 0
+    for name, document in passports.every_value_changed(passes.retried):
+        count += 1
+        try:
+            if verified(document, TRUST._replace(miners={})).ok:
+                unnoticed.append(name)
+        except BadPassport:
+            continue
+    assert [] == unnoticed
+    assert count > 150
+
+
 # --- keys --------------------------------------------------------------------------------------------------
 def test_only_the_keys_of_the_verifier_count(passes: Passes) -> None:
     """A trusted key that is another one, another log's key, and another miner's key are refused."""
