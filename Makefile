@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 NEWEST := .venv-newest
 
 .NOTPARALLEL:
-.PHONY: help servers test newest faults matrix check format demo bench schemas clean
+.PHONY: help servers browser test newest faults matrix check format demo bench schemas clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -43,6 +43,9 @@ $(PEERS)/.installed: bench/peers/requirements.txt bench/peers/constraints.txt | 
 servers: ## Install RabbitMQ, Postgres and Redis where they are missing (apt as root; says what to do otherwise)
 	@sh scripts/install-servers.sh
 
+browser: ## Install Chromium for the tests of pages where it is missing (apt as root; says what to do otherwise)
+	@sh scripts/install-browser.sh
+
 # The tests are shared out among workers: whole files, in the order of their names, by which the long ones come
 # first; the end of a worker is the end of the run. All of them have more workers than a small machine has
 # processors, as many tests wait; a folder that T names has two. Tests that T names closer run in one process,
@@ -51,7 +54,7 @@ WORKERS := $(if $(T),2,4)
 ONE_PROCESS := $(TEST_AMQP_URL)$(filter -%,$(T))$(findstring .py,$(T))
 SHARED_OUT := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-test: $(BIN)/.test servers ## Run the tests, with real servers; T="tests/unit -k name" chooses some
+test: $(BIN)/.test servers browser ## Run the tests, with real servers; T="tests/unit -k name" chooses some
 	$(BIN)/python -m pytest $(if $(ONE_PROCESS),,$(SHARED_OUT)) $(T)
 
 faults: $(BIN)/.test servers ## Run the fault tests and generated requests at full length (make test: a short round)

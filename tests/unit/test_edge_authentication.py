@@ -16,6 +16,7 @@ GUARDED = [
     ("GET", "/v1/jobs"),
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057"),
     ("GET", "/v1/jobs/not-even-a-job"),
+    ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/passport"),
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/result"),
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/receipt"),
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/receipts"),

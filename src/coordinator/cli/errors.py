@@ -56,6 +56,7 @@ _NEXT_STEPS = {
     "UNAVAILABLE": "Run the same command again in a moment; `coordinator doctor` looks for the cause.",
     "INTERNAL": "Run the same command again; if the error stays, the coordinator's log has the cause.",
     "JOB_NOT_READY": "Wait longer (--wait, --timeout), or follow it with `coordinator job watch`.",
+    "NOT_IN_CHECKPOINT": "Wait longer (--wait); `coordinator doctor` says whether checkpoints come.",
     "JOB_NOT_FOUND": "`coordinator job list` shows your jobs; another client's are not shown.",
     "SERVICE_NOT_FOUND": "`coordinator service list` shows the services.",
     "MINER_NOT_FOUND": "`coordinator miner list` shows the miners.",

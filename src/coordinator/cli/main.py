@@ -20,6 +20,7 @@ from coordinator.cli.commands import (
     key,
     log,
     miner,
+    passport,
     projections,
     quota,
     receipt,
@@ -54,6 +55,7 @@ app.add_typer(miner.app, name="miner")
 app.add_typer(service.app, name="service")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(passport.app, name="passport")
 app.add_typer(key.app, name="key")
 app.add_typer(quota.app, name="quota")
 log.app.command("export")(transfer.export)

@@ -21,6 +21,7 @@ NEXT_STEPS: Final = {
     "UNAVAILABLE": "Send the same again in a moment.",
     "INTERNAL": "Send the same again; if the error stays, give the operator the request id.",
     "JOB_NOT_READY": "Wait longer, or ask again later.",
+    "NOT_IN_CHECKPOINT": "Wait longer, or ask again later: checkpoints follow within seconds.",
     "JOB_NOT_FOUND": "Check the job's id, and use the key of the client that submitted it.",
     "JOB_FAILED": "`error` says why; correct the cause and submit the job again.",
     "JOB_EXPIRED": "Submit the job again with a longer `ttl_seconds`, or with looser constraints.",
@@ -106,7 +107,7 @@ class NotFound(RequestRefused):
 
 
 class NotReady(RequestRefused):
-    """The job is not final yet: ask again later, or wait."""
+    """The job is not final yet, or no checkpoint has its end: ask again later, or wait."""
 
 
 class Conflict(RequestRefused):
@@ -129,6 +130,7 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     "UNAUTHORIZED_KEY": NotAuthorised,
     "FORBIDDEN": NotAuthorised,
     "JOB_NOT_READY": NotReady,
+    "NOT_IN_CHECKPOINT": NotReady,
     "CONFLICT_STATE": Conflict,
     "IDEMPOTENCY_MISMATCH": Conflict,
     "STALE_ATTEMPT": Conflict,

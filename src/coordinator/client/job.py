@@ -22,6 +22,7 @@ from coordinator.client.models import (
     JobResult,
     JobSubmitAnswer,
     JobView,
+    Passport,
     Receipt,
     Update,
 )
@@ -124,6 +125,28 @@ class AsyncJob:
     async def receipt(self) -> Receipt:
         """The signed receipt of the completed job; its `verify` checks it with public keys alone."""
         return typed(Receipt, await self._http.ask_json("GET", f"{self._path}/receipt"))
+
+    async def passport(self, *, with_salts: bool = False, timeout: float = LONG_POLL_S) -> Passport:
+        """The file that proves the job offline, once the job is final and the log's checkpoint has its end.
+
+        `with_salts`: whoever has the payload or the result can compare its digest then, or guess at a short
+        one. Raises NotReady after `timeout` seconds: the code is JOB_NOT_READY or NOT_IN_CHECKPOINT.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            began = time.monotonic()
+            left = min(LONG_POLL_S, max(0.0, until - began))
+            params = {"wait": f"{left:.3f}", "with_salts": "true" if with_salts else None}
+            try:
+                document = await self._http.ask_json(
+                    "GET", f"{self._path}/passport", params=params, wait_seconds=left
+                )
+                return typed(Passport, document)
+            except NotReady:
+                if time.monotonic() >= until:
+                    raise
+                if time.monotonic() - began < SHORTEST_POLL_S:
+                    await asyncio.sleep(min(left, SHORTEST_POLL_S))
 
     async def download(
         self, ref: str, path: str | os.PathLike[str], progress: transfer.Progress | None = None

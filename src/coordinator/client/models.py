@@ -5,8 +5,11 @@ Times are aware datetimes; prices and units are decimal strings.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
@@ -222,6 +225,29 @@ class Receipt(AnswerModel):
         from coordinator.crypto.receipt import verify_receipt
 
         return verify_receipt(self.document(), trusted, miner_keys)
+
+
+class Passport(AnswerModel):
+    """A job's passport: one JSON document that proves the job offline.
+
+    `document()` is the whole of it. `coordinator passport verify FILE --trusted KEY` checks it, and so does
+    any program by docs/passport.md.
+    """
+
+    format: str
+    job_id: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, whole or not at all. Raises OSError."""
+        target = Path(path)
+        part = target.with_name(f".{target.name}.part")
+        try:
+            part.write_text(
+                json.dumps(self.document(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+            )
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 class ResultFile(NamedTuple):

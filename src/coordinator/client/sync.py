@@ -29,6 +29,7 @@ class Job(Facade[AsyncJob]):
     cancel = blocking(AsyncJob.cancel)
     history = blocking(AsyncJob.history)
     receipt = blocking(AsyncJob.receipt)
+    passport = blocking(AsyncJob.passport)
     download = blocking(AsyncJob.download)
 
     @property

@@ -30,6 +30,7 @@ from coordinator.edge.openai.errors import OpenAIErrors
 from coordinator.edge.openai.runs import JOB_HEADER
 from coordinator.edge.openapi.document import serve_document
 from coordinator.edge.pages import docs, errors
+from coordinator.edge.pages import proof as proof_page
 from coordinator.edge.routes import (
     admin,
     attempts,
@@ -39,6 +40,7 @@ from coordinator.edge.routes import (
     keys,
     metrics,
     miners,
+    passports,
     polling,
     proof,
     quotas,
@@ -53,6 +55,7 @@ PREFIX: Final = "/v1"
 ROUTERS: Final = (
     jobs.router,
     results.router,
+    passports.router,
     blobs.router,
     polling.router,
     miners.router,
@@ -141,6 +144,7 @@ def _common_routes() -> APIRouter:
     routes.include_router(proof.proofs, prefix=PREFIX)
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
+    routes.include_router(proof_page.router)
     return routes
 
 

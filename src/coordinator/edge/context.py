@@ -19,6 +19,7 @@ from coordinator.application.live.events import Live
 from coordinator.application.metrics import CoordinatorMetrics
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
+from coordinator.application.proof.passports import Passports
 from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
@@ -142,6 +143,11 @@ class EdgeContext:
     """The requests under way and open streams of each key, with their limits."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: waiting requests are then answered with the current state."""
+
+    @cached_property
+    def passports(self) -> Passports | None:
+        """Passports of jobs; None without a Merkle tree."""
+        return None if self.proofs is None else Passports(self.log, self.proofs, self.receipts)
 
     @cached_property
     def reads(self) -> ReadModels:

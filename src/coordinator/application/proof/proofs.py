@@ -130,14 +130,12 @@ class Proofs:
         with self.database.transaction() as tables:
             published = self._published(tables)
             size = published.size if size is None else size
-            rows = tables.query("proof_leaves_at", position=position)
-            tile = LeafTile.of(rows[0]) if rows else None
-            place = -1 if tile is None else bisect_left(tile.positions, position)
-            if tile is None or place == len(tile.positions) or tile.positions[place] != position:
+            [place] = self._places(tables, [position])
+            if place is None:
                 if position > published.position:
                     raise BeyondTheCheckpoint(f"the checkpoint covers positions up to {published.position}")
                 raise UnknownPosition(f"no event has the position {position}")
-            index = tile.first_index + place
+            index, hashed = place
             if not index < size <= published.size:
                 raise BeyondTheCheckpoint(
                     f"the event has index {index}, and the published checkpoint {published.size} events: "
@@ -145,7 +143,28 @@ class Proofs:
                 )
             tiles = read_tiles(tables, tiles_of(inclusion_ranges(index, size)))
         path = inclusion_path(tiles, index, size)
-        return Inclusion(position, index, tile.hashes[place], size, path), published
+        return Inclusion(position, index, hashed, size, path), published
+
+    def inclusions(self, positions: Sequence[int]) -> tuple[list[Inclusion], Published]:
+        """The proofs that the published checkpoint's tree has these events, from one reading of the tables.
+
+        `positions` increase. Raises UnknownPosition, BeyondTheCheckpoint, NotPublished.
+        """
+        with self.database.transaction() as tables:
+            published = self._published(tables)
+            size = published.size
+            places = self._places(tables, positions)
+            found = [(p, *place) for p, place in zip(positions, places, strict=True) if place is not None]
+            if len(found) < len(positions) or found[-1][1] >= size:
+                if positions[-1] > published.position:
+                    raise BeyondTheCheckpoint(f"the checkpoint covers positions up to {published.position}")
+                raise UnknownPosition("not all of these positions have events")
+            ranges = [leaves for _, index, _ in found for leaves in inclusion_ranges(index, size)]
+            tiles = read_tiles(tables, tiles_of(ranges))
+        return [
+            Inclusion(position, index, hashed, size, inclusion_path(tiles, index, size))
+            for position, index, hashed in found
+        ], published
 
     def consistency(self, old: int, size: int | None = None) -> tuple[int, list[bytes], Published]:
         """The size (that of the published checkpoint by default), and the proof that it has grown from `old`.
@@ -198,3 +217,16 @@ class Proofs:
             raise BeyondTheCheckpoint(
                 f"the checkpoint of {size} events has {tile.width_in(size)} hashes in this tile"
             )
+
+    def _places(self, tables: Tables, positions: Sequence[int]) -> list[tuple[int, bytes] | None]:
+        """Index and leaf hash of the events at increasing positions; None where the tree has none."""
+        found: list[tuple[int, bytes] | None] = []
+        tile: LeafTile | None = None
+        for position in positions:
+            if tile is None or not tile.positions or position > tile.positions[-1]:
+                rows = tables.query("proof_leaves_at", position=position)
+                tile = LeafTile.of(rows[0]) if rows else None
+            place = -1 if tile is None else bisect_left(tile.positions, position)
+            known = tile is not None and place < len(tile.positions) and tile.positions[place] == position
+            found.append((tile.first_index + place, tile.hashes[place]) if tile and known else None)
+        return found

@@ -14,19 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from starlette.responses import Response
 
-from coordinator.application.proof.errors import LogRewritten
-from coordinator.application.proof.proofs import (
-    BeyondTheCheckpoint,
-    NoProof,
-    NotPublished,
-    Proofs,
-    UnknownPosition,
-)
+from coordinator.application.proof.proofs import Proofs
 from coordinator.crypto.log.tiles import WIDTH, BadTile, Tile, read_tile_path
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Admin
 from coordinator.edge.http.problems import Problem, refusals
+from coordinator.edge.http.proving import WITHOUT_TREE, proof_refused
 from coordinator.edge.http.reading import reply
 from coordinator.edge.models.proof import ConsistencyView, InclusionView, LogView
 from coordinator.edge.state.threads import in_thread
@@ -206,17 +200,9 @@ def _tile_path(text: str) -> tuple[int, int]:
 async def _ask(context: EdgeContext, question: Callable[[Proofs], T]) -> T:
     proofs = context.proofs
     if proofs is None:
-        raise Problem(Code.UNAVAILABLE, "this process keeps no Merkle tree; ask another one")
-    try:
+        raise Problem(Code.UNAVAILABLE, WITHOUT_TREE)
+    with proof_refused():
         return await in_thread(lambda: question(proofs))
-    except UnknownPosition as error:
-        raise Refusal(Code.EVENT_NOT_FOUND, str(error)) from None
-    except (NotPublished, BeyondTheCheckpoint) as error:
-        raise Refusal(Code.NOT_IN_CHECKPOINT, str(error)) from None
-    except NoProof as error:
-        raise Problem(Code.UNAVAILABLE, str(error)) from None
-    except LogRewritten as error:
-        raise Problem(Code.INTERNAL, str(error)) from None
 
 
 def _bytes(content: bytes, cache: str, media_type: str = "application/octet-stream") -> Response:
