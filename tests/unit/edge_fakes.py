@@ -110,8 +110,6 @@ def a_job_row(**columns: Any) -> dict[str, Any]:
         units=None,
         price=None,
         position=1,
-        units=None,
-        price=None,
     )
     return {**asdict(row), **columns}
 

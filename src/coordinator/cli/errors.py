@@ -69,7 +69,6 @@ _NEXT_STEPS = {
     "CONFLICT_STATE": "`coordinator job show` shows the job's state.",
     "NO_ELIGIBLE_MINER": "Loosen --constraints; `coordinator miner list` shows the miners' capabilities.",
     "EVENT_NOT_FOUND": "Take the position from `coordinator log show`.",
-    "NOT_IN_CHECKPOINT": "Ask again in a moment; `coordinator checkpoint show` has what is covered.",
     "BLOB_NOT_FOUND": "Upload the file with --file NAME=PATH.",
     "DIGEST_MISMATCH": "Run the same command again; the file changed, or was damaged on the way.",
 }
