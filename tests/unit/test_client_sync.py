@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,15 @@ def real_interrupt() -> None:
     signal.pthread_kill(main, signal.SIGINT)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts, even if the tests were started in the background, where shells ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("interrupt", [real_interrupt, _thread.interrupt_main])
 def test_an_interrupt_ends_the_call(interrupt: Callable[[], None]) -> None:
     """Ctrl-C ends a wait at once, cancels the request, and leaves a client that still works.
