@@ -42,6 +42,7 @@ class Chain:
         self._checkpoints = iter(sorted((c for c in checkpoints if c.size > after), key=lambda c: c.size))
         self._next = next(self._checkpoints, None)
         self._tile: tuple[int, StoredLeaves] = (-1, _NONE)
+        self._last_tile = -1 if tables is None else tables.last_tile()
         self._recent: list[tuple[int, bytes]] = []
         """Position and leaf hash of the events since the last checkpoint."""
         self._keys: dict[str, None] = {}
@@ -116,7 +117,14 @@ class Chain:
     def _against_tree(self, index: int, position: int, leaf: bytes) -> Divergence | None:
         stored = self._stored(index // WIDTH)
         place = index % WIDTH
+        if len(stored.hashes) != len(stored.positions) * HASH_BYTES:
+            detail = f"the tile {index // WIDTH} has {len(stored.hashes)} bytes of hashes"
+            return Divergence(
+                position, "leaf", detail, len(stored.positions) * HASH_BYTES, len(stored.hashes)
+            )
         if place >= len(stored.positions):
+            if index // WIDTH < self._last_tile:
+                return Divergence(position, "leaf", "the tree goes on after the event, and does not have it")
             return None  # the notary has not come so far
         expected = stored.positions[place]
         if expected < position:
