@@ -43,8 +43,8 @@ class Chain:
         self._next = next(self._checkpoints, None)
         self._tile: tuple[int, StoredLeaves] = (-1, _NONE)
         self._last_tile = -1 if tables is None else tables.last_tile()
-        self._recent: list[tuple[int, bytes]] = []
-        """Position and leaf hash of the events since the last checkpoint."""
+        self._first: int | None = None
+        """The position of the first event since the last checkpoint."""
         self._keys: dict[str, None] = {}
         self.verified = 0
         self.last: Seen | None = None
@@ -65,7 +65,8 @@ class Chain:
             leaf = hashes[number * HASH_BYTES : (number + 1) * HASH_BYTES]
             if divergence := self._against_tree(self.size + number - start, position, leaf):
                 return divergence
-            self._recent.append((position, leaf))
+            if self._first is None:
+                self._first = position
             if self._next is not None and self.size + number + 1 - start == self._next.size:
                 self._edge.extend([hashes[start * HASH_BYTES : (number + 1) * HASH_BYTES]])
                 start = number + 1
@@ -95,13 +96,13 @@ class Chain:
                 return Divergence(position, "checkpoint", f"the checkpoint of size {stored.size}: {error}")
             root = self._edge.root()
             if checkpoint.root != root:
-                first = self._recent[0][0]
+                first = position if self._first is None else self._first
                 detail = f"the events from position {first} to {position} are not those that were signed"
                 return Divergence(first, "root", detail, _shown(checkpoint.root), _shown(root))
             self.last = Seen(checkpoint.origin, checkpoint.size, checkpoint.root)
             self.verified += 1
             self._next = next(self._checkpoints, None)
-        self._recent = []
+        self._first = None
         return None
 
     def _verify(self, stored: StoredCheckpoint) -> Checkpoint:
