@@ -6,7 +6,7 @@ import gzip
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 
 import httpx
@@ -28,10 +28,8 @@ def server(answer: bytes) -> Iterator[str]:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)
-                try:
+                with suppress(OSError):  # the client had enough
                     connection.sendall(answer)
-                except OSError:
-                    pass  # the client had enough
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -46,6 +46,8 @@ class Chain:
         self._first: int | None = None
         """The position of the first event since the last checkpoint."""
         self._keys: dict[str, None] = {}
+        self.broken: int | None = None
+        """The last position under the first wrong root."""
         self.verified = 0
         self.last: Seen | None = None
 
@@ -97,6 +99,7 @@ class Chain:
             root = self._edge.root()
             if checkpoint.root != root:
                 first = position if self._first is None else self._first
+                self.broken = position
                 detail = f"the events from position {first} to {position} are not those that were signed"
                 return Divergence(first, "root", detail, _shown(checkpoint.root), _shown(root))
             self.last = Seen(checkpoint.origin, checkpoint.size, checkpoint.root)

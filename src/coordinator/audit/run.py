@@ -33,6 +33,7 @@ from coordinator.crypto.log.tiles import TreeEdge
 T = TypeVar("T")
 PIECE: Final = 1000
 """Events of one check in another process."""
+PIECE_BYTES: Final = 4_000_000
 SIGNED_PIECE: Final = 500
 UNDER_WAY: Final = 8
 """Pieces that may be under way: they bound the memory."""
@@ -183,12 +184,16 @@ class _Run:
             # If the log was cut off, its tables differ as a consequence.
             ended = self._chain.finish(self._replay.position) or self._replay.finish()
             self._found += [ended] if ended is not None else []
-        return min(self._found, default=None, key=lambda d: (d.position, _rank(d.kind)))
+        return _first(self._found, self._chain.broken)
 
     def _piece(self, entries: Iterator[Entry]) -> list[Entry]:
-        piece: list[Entry] = []
+        piece, size = list[Entry](), 0
         try:
-            piece.extend(islice(entries, PIECE))
+            for entry in islice(entries, PIECE):
+                piece.append(entry)
+                size += len(entry.state) + len(entry.metadata)
+                if size > PIECE_BYTES:
+                    break
         except Differing as error:  # `piece` has the events before it
             self._found.append(error.divergence)
         return piece
@@ -235,6 +240,18 @@ class _Run:
         divergence = self._chain.extend([entry.position for entry in piece[:known]], checked.hashes)
         if divergence is not None:
             self._found.append(divergence)
+
+
+def _first(found: Sequence[Divergence], broken: int | None) -> Divergence | None:
+    """The first divergence. A wrong root says only that there is one up to the position `broken`."""
+    exact = min(
+        (d for d in found if d.kind != "root" or broken is None),
+        default=None,
+        key=lambda d: (d.position, _rank(d.kind)),
+    )
+    if broken is None or (exact is not None and exact.position <= broken):
+        return exact
+    return min((d for d in found if d.kind == "root"), default=exact, key=lambda d: d.position)
 
 
 def _rank(kind: str) -> int:
