@@ -240,3 +240,10 @@ def test_a_split_view_is_two_roots_of_one_size() -> None:
         "AAAA" in Note("a\n", ()).with_signatures([NoteSignature("a", bytes(4), bytes(3))]).signatures[0].line
     )
     assert 43 == len(encode_base64url(VerifierKey.parse(PETER).public))
+
+
+def test_a_key_that_is_not_utf8() -> None:
+    """A verifier key of an argument with other bytes than UTF-8 is refused as any other malformed key."""
+    text = VerifierKey.of(SigningKey(bytes(32)), "example.com/log", Algorithm.NOTE).text
+    with pytest.raises(BadNote):
+        VerifierKey.parse(text.replace("log", "l\udcffg", 1))

@@ -374,3 +374,25 @@ def test_a_promise_is_no_receipt_and_no_statement() -> None:
 def test_a_promise_has_no_statement_to_check() -> None:
     """With miners' keys, its receipt is asked for."""
     assert "STATEMENT_MISSING" == failure(partial(verify_receipt, promises(2)[0], TRUSTED, MINER_KEYS))
+
+
+def a_deep_list() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+@every("algorithm", lambda: [10**5000, a_deep_list(), None, "\ud800"])
+def test_an_algorithm_that_cannot_be_shown(algorithm: Any) -> None:
+    """A value that is too large or too deep for a message is refused with a code, as any other."""
+    signed = sign_receipt(COORDINATOR, a_receipt())
+    spoilt_receipt = {**signed, "signature": {**signed["signature"], "alg": algorithm}}
+    assert "RECEIPT_ALGORITHM" == failure(partial(verify_receipt, spoilt_receipt, TRUSTED))
+
+
+@every("attestations", [False, 0, "", {}])
+def test_attestations_are_a_list(attestations: Any) -> None:
+    """An empty value that is no list is malformed, and not the same as none."""
+    signed = {**sign_receipt(COORDINATOR, a_receipt()), "attestations": attestations}
+    assert "RECEIPT_MALFORMED" == failure(partial(verify_receipt, signed, TRUSTED))

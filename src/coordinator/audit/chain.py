@@ -42,9 +42,12 @@ class Chain:
         self._checkpoints = iter(sorted((c for c in checkpoints if c.size > after), key=lambda c: c.size))
         self._next = next(self._checkpoints, None)
         self._tile: tuple[int, StoredLeaves] = (-1, _NONE)
-        self._recent: list[tuple[int, bytes]] = []
-        """Position and leaf hash of the events since the last checkpoint."""
+        self._last_tile = -1 if tables is None else tables.last_tile()
+        self._first: int | None = None
+        """The position of the first event since the last checkpoint."""
         self._keys: dict[str, None] = {}
+        self.broken: int | None = None
+        """The last position under the first wrong root."""
         self.verified = 0
         self.last: Seen | None = None
 
@@ -64,7 +67,8 @@ class Chain:
             leaf = hashes[number * HASH_BYTES : (number + 1) * HASH_BYTES]
             if divergence := self._against_tree(self.size + number - start, position, leaf):
                 return divergence
-            self._recent.append((position, leaf))
+            if self._first is None:
+                self._first = position
             if self._next is not None and self.size + number + 1 - start == self._next.size:
                 self._edge.extend([hashes[start * HASH_BYTES : (number + 1) * HASH_BYTES]])
                 start = number + 1
@@ -94,13 +98,14 @@ class Chain:
                 return Divergence(position, "checkpoint", f"the checkpoint of size {stored.size}: {error}")
             root = self._edge.root()
             if checkpoint.root != root:
-                first = self._recent[0][0]
+                first = position if self._first is None else self._first
+                self.broken = position
                 detail = f"the events from position {first} to {position} are not those that were signed"
                 return Divergence(first, "root", detail, _shown(checkpoint.root), _shown(root))
             self.last = Seen(checkpoint.origin, checkpoint.size, checkpoint.root)
             self.verified += 1
             self._next = next(self._checkpoints, None)
-        self._recent = []
+        self._first = None
         return None
 
     def _verify(self, stored: StoredCheckpoint) -> Checkpoint:
@@ -116,7 +121,14 @@ class Chain:
     def _against_tree(self, index: int, position: int, leaf: bytes) -> Divergence | None:
         stored = self._stored(index // WIDTH)
         place = index % WIDTH
+        if len(stored.hashes) != len(stored.positions) * HASH_BYTES:
+            detail = f"the tile {index // WIDTH} has {len(stored.hashes)} bytes of hashes"
+            return Divergence(
+                position, "leaf", detail, len(stored.positions) * HASH_BYTES, len(stored.hashes)
+            )
         if place >= len(stored.positions):
+            if index // WIDTH < self._last_tile:
+                return Divergence(position, "leaf", "the tree goes on after the event, and does not have it")
             return None  # the notary has not come so far
         expected = stored.positions[place]
         if expected < position:

@@ -90,6 +90,14 @@ class BadSource(Exception):
     """The log can't be read from there: a damaged file, or an answer against the protocol."""
 
 
+class Differing(Exception):
+    """What is stored differs, and where is known: a row, or a form that the program never writes."""
+
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(divergence.detail)
+        self.divergence = divergence
+
+
 class Payload(NamedTuple):
     """A stored payload or result."""
 
@@ -100,7 +108,10 @@ class Payload(NamedTuple):
 
 
 class StoredLeaves(NamedTuple):
-    """A tile of leaves as the notary stored it: up to 256 hashes, and the positions of their events."""
+    """A tile of leaves as the notary stored it: up to 256 hashes, and the positions of their events.
+
+    A tile that is no such thing has another number of hashes than of positions.
+    """
 
     hashes: bytes
     positions: Sequence[int]
@@ -127,6 +138,9 @@ class Tables(Protocol):
     def leaves(self, tile: int) -> StoredLeaves:
         """The stored tile of leaves with this number; empty if there is none."""
 
+    def last_tile(self) -> int:
+        """The largest number of a stored tile of leaves; -1 if there is none."""
+
 
 class Source(Protocol):
     """A log at one moment."""
@@ -140,7 +154,7 @@ class Source(Protocol):
         """The last position, or the number of bytes; None if it is unknown."""
 
     def entries(self, after: int) -> Iterator[Entry]:
-        """The events after this position, in the order of the log."""
+        """The events after this position, in the order of the log. Raises Differing."""
 
     def done(self) -> int:
         """How much of `total` has been read."""

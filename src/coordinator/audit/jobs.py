@@ -25,6 +25,8 @@ REMEMBERED: Final = 16
 CLAIMLESS_MILLIS: Final = 10_000
 """The most paid time of a result without a claim."""
 _STEP: Final = Decimal("0.000001")
+_SIGNED: Final = frozenset({"started_at_ms", "completed_at_ms", "signature"})
+"""The members of a statement that the log has nowhere else."""
 
 Event = dict[str, Any]
 
@@ -172,6 +174,9 @@ def _complete(job: Job, event: Event, position: int) -> Statement:
     assert held is not None
     signed, at = event["statement"], event["at"]
     said = [signed.get("started_at_ms"), signed.get("completed_at_ms")]
+    # Another member would replace a fact of the log: an old statement then seems to fit a new result.
+    if set(signed) - _SIGNED:
+        raise Found("statement", "the statement has other members", sorted(_SIGNED), sorted(signed))
     if not (isinstance(signed.get("signature"), dict) and all(type(moment) is int for moment in said)):
         raise Found("statement", "the result has no signed statement of its times")
     paid = [event["started_at"], event["completed_at"]]

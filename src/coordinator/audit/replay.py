@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from coordinator.audit.entries import Divergence, Entry, Found
+from coordinator.audit.entries import Differing, Divergence, Entry, Found
 from coordinator.audit.jobs import FINALS, Job, Statement, follow, submit
 from coordinator.audit.parties import Parties
 from coordinator.audit.rows import KEYS, RowChecks, move_job_row, move_other_row
@@ -35,6 +35,7 @@ class Replay:
         self._others: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in KEYS if name != "jobs"}
         self._trusted = trusted
         self._jobs_projected: int | None = None
+        self._ended = False
 
     def take(self, entry: Entry) -> tuple[Statement | None, Divergence | None]:
         """Follow one event: a statement to verify, and the divergence if it does not fit."""
@@ -44,6 +45,8 @@ class Replay:
             statement = self._follow(entry)
         except Found as found:
             return None, found.at(entry.position)
+        except Differing as differing:
+            return None, differing.divergence
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             # The check of its form names the fault; this names the event in any case.
             detail = f"{entry.topic} can't be read: {type(error).__name__}"
@@ -52,18 +55,32 @@ class Replay:
         self.events += 1
         return statement, None
 
+    def finish(self) -> Divergence | None:
+        """At the end of the log: compare the rows that are not compared yet."""
+        self._ended = True
+        return self.compare_rows()
+
     def compare_rows(self) -> Divergence | None:
         """Compare the rows that are not compared yet; the read models have come so far."""
         if self._rows is None or self._jobs_projected is not None:
             return None
         self._jobs_projected = len(self.jobs) + len(self._finals)
         candidates = (
+            self._ahead(),
             self._rows.flush(),
             self._rows.open_jobs(list(self.jobs.values())),
             self._rows.others(self._others),
             self._rows.counted(self._jobs_projected),
         )
         return min((c for c in candidates if c is not None), default=None, key=lambda c: c.position)
+
+    def _ahead(self) -> Divergence | None:
+        """Whether the read models follow from events that the log does not have any more."""
+        assert self._rows is not None
+        if self._ended and self._rows.upto > self.position:
+            detail = "the read models have reached a position that the log does not have"
+            return Divergence(self.position, "row", detail, self.position, self._rows.upto)
+        return None
 
     def _follow(self, entry: Entry) -> Statement | None:
         position, stream, version, topic, _, state, _ = entry
@@ -86,7 +103,7 @@ class Replay:
             del self.jobs[stream]
             self._finals.add(UUID(stream).int & _LOW)
             if self._rows is not None and self._jobs_projected is None and (bad := self._rows.final(job.row)):
-                raise Found(bad.kind, f"position {bad.position}: {bad.detail}", bad.expected, bad.found)
+                raise Differing(bad)
         return statement
 
     def _new_job(self, entry: Entry, event: dict[str, Any]) -> None:

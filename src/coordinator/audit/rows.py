@@ -242,7 +242,7 @@ class RowChecks:
 def _read(text: Any) -> Any:
     try:
         return _compact(json.loads(text))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return text
 
 

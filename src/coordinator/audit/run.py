@@ -12,8 +12,9 @@ import json
 import multiprocessing
 import os
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,15 +22,18 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from coordinator.audit.chain import Chain, Seen
 from coordinator.audit.checks import Checked, check_events, check_statements
-from coordinator.audit.entries import Divergence, Entry, Source
+from coordinator.audit.entries import Differing, Divergence, Entry, Source, StoredCheckpoint
 from coordinator.audit.jobs import Statement
 from coordinator.audit.replay import SIGNING_KEY, Replay
 from coordinator.audit.rows import RowChecks
+from coordinator.crypto.log.checkpoint import read_checkpoint
+from coordinator.crypto.log.note import BadNote
 from coordinator.crypto.log.tiles import TreeEdge
 
 T = TypeVar("T")
 PIECE: Final = 1000
 """Events of one check in another process."""
+PIECE_BYTES: Final = 4_000_000
 SIGNED_PIECE: Final = 500
 UNDER_WAY: Final = 8
 """Pieces that may be under way: they bound the memory."""
@@ -94,15 +98,19 @@ def audit(source: Source, options: Options, progress: Callable[[int, int], None]
     row_checks = None if tables is None else RowChecks(tables)
     replay = Replay(row_checks, options.trusted)
     edge, after, seen = TreeEdge(), 0, None
+    keys: list[str] = []
     if state is not None:
-        replay.load(state["replay"])
-        after = state["chain"]["size"]
-        edge = TreeEdge(after, [base64.b64decode(tile) for tile in state["chain"]["partial"]])
-        seen = state["chain"]["checkpoint"]
+        try:
+            replay.load(state["replay"])
+            after = state["chain"]["size"]
+            edge = TreeEdge(after, [base64.b64decode(tile) for tile in state["chain"]["partial"]])
+            seen, keys = state["chain"]["checkpoint"], list(state["chain"]["keys"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _no_state(options.state, error) from None
     checkpoints = list(source.checkpoints())
-    early = _rolled_back(seen, [(c.origin, c.size) for c in checkpoints], replay.position)
+    early = _no_sizes(checkpoints) or _rolled_back(seen, checkpoints, replay.position)
     chain = Chain(iter(checkpoints), options.trusted, source.tables, edge, after)
-    for key in () if state is None else state["chain"]["keys"]:
+    for key in keys:
         chain.key_in_force(key)
     run = _Run(source, options, replay, chain, progress)
     start = replay.position, replay.events
@@ -166,7 +174,7 @@ class _Run:
         """The first divergence of the whole log."""
         with _pool(self._options.processes) as pool:
             entries = self._source.entries(self._replay.position)
-            while not self._found and (piece := list(islice(entries, PIECE))):
+            while not self._found and (piece := self._piece(entries)):
                 self._take(pool, piece)
                 self._collect(UNDER_WAY)
                 self._progress(self._source.done(), self._source.total or 0)
@@ -174,9 +182,21 @@ class _Run:
             self._collect(0)
         if not self._found:
             # If the log was cut off, its tables differ as a consequence.
-            ended = self._chain.finish(self._replay.position) or self._replay.compare_rows()
+            ended = self._chain.finish(self._replay.position) or self._replay.finish()
             self._found += [ended] if ended is not None else []
-        return min(self._found, default=None, key=lambda d: (d.position, _rank(d.kind)))
+        return _first(self._found, self._chain.broken)
+
+    def _piece(self, entries: Iterator[Entry]) -> list[Entry]:
+        piece, size = list[Entry](), 0
+        try:
+            for entry in islice(entries, PIECE):
+                piece.append(entry)
+                size += len(entry.state) + len(entry.metadata)
+                if size > PIECE_BYTES:
+                    break
+        except Differing as error:  # `piece` has the events before it
+            self._found.append(error.divergence)
+        return piece
 
     def _take(self, pool: Executor, piece: list[Entry]) -> None:
         self._events_under_way.append((piece, pool.submit(check_events, piece)))
@@ -222,6 +242,18 @@ class _Run:
             self._found.append(divergence)
 
 
+def _first(found: Sequence[Divergence], broken: int | None) -> Divergence | None:
+    """The first divergence. A wrong root says only that there is one up to the position `broken`."""
+    exact = min(
+        (d for d in found if d.kind != "root" or broken is None),
+        default=None,
+        key=lambda d: (d.position, _rank(d.kind)),
+    )
+    if broken is None or (exact is not None and exact.position <= broken):
+        return exact
+    return min((d for d in found if d.kind == "root"), default=exact, key=lambda d: d.position)
+
+
 def _rank(kind: str) -> int:
     """Of several divergences of one event, the first by this names the fault; the others follow from it."""
     if kind in ("event", "metadata"):
@@ -234,22 +266,41 @@ def _rank(kind: str) -> int:
 def _key_id(state: bytes) -> str:
     try:
         return str(json.loads(state)["key_id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""  # the check of its form names it
 
 
 def _rolled_back(
-    seen: Sequence[Any] | None, checkpoints: Sequence[tuple[str, int]], position: int
+    seen: Sequence[Any] | None, checkpoints: Sequence[StoredCheckpoint], position: int
 ) -> Divergence | None:
-    """Whether the log has lost the last checkpoint that an earlier audit saw."""
+    """Whether the log has lost the last checkpoint that an earlier audit saw, or has another of its size."""
     if seen is None:
         return None
-    origin, size = seen[0], seen[1]
-    newest = max((s for o, s in checkpoints if o == origin), default=0)
+    origin, size, root = seen
+    for note in (c.note for c in checkpoints if (c.origin, c.size) == (origin, size)):
+        try:
+            found = read_checkpoint(note.encode()).checkpoint.root.hex()
+        except BadNote as error:
+            return Divergence(position, "checkpoint", f"the checkpoint of size {size}: {error}")
+        if found != root:
+            detail = f"an earlier audit saw another root of the first {size} events"
+            return Divergence(position, "root", detail, root, found)
+    newest = max((c.size for c in checkpoints if c.origin == origin), default=0)
     if newest >= size:
         return None
     detail = f"an earlier audit saw a later checkpoint of {origin}"
     return Divergence(position, "rollback", detail, size, newest)
+
+
+def _no_sizes(checkpoints: Sequence[StoredCheckpoint]) -> Divergence | None:
+    """Whether there is a checkpoint with a size that no log has."""
+    if all(checkpoint.size >= 0 for checkpoint in checkpoints):
+        return None
+    return Divergence(0, "checkpoint", "a checkpoint is stored with a size that no log has")
+
+
+def _no_state(path: Path | None, error: Exception) -> BadState:
+    return BadState(f"{path}: no state of an audit ({type(error).__name__}); remove it")
 
 
 def _read_state(path: Path | None) -> dict[str, Any] | None:
@@ -259,8 +310,8 @@ def _read_state(path: Path | None) -> dict[str, Any] | None:
         state = json.loads(gzip.decompress(path.read_bytes()))
         if state["format"] != STATE_FORMAT:
             raise BadState(f"{path}: written by another version; remove it to audit from the beginning")
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
-        raise BadState(f"{path}: no state of an audit ({type(error).__name__}); remove it") from None
+    except (OSError, ValueError, EOFError, zlib.error, KeyError, TypeError, RecursionError) as error:
+        raise _no_state(path, error) from None
     return dict(state)
 
 

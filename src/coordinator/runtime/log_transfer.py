@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coordinator import __version__
+from coordinator.crypto.log.leaf import BadLeaf, hash_of
 from coordinator.runtime.log_reader import open_log
 from coordinator.runtime.modes.embedded import DATABASE_FILE
 from coordinator.runtime.settings import Settings
@@ -28,6 +29,8 @@ from coordinator.storage.transfer.target import PUBLISHER, Target, open_target
 
 PIECE = 2000
 """Rows of one statement."""
+PIECE_BYTES = 16_000_000
+"""A statement with more bytes is sent before it has so many rows."""
 LOG_IDENTITY = "log_identity"
 Progress = Callable[[int, int], None]
 
@@ -92,6 +95,8 @@ class _Filling:
         self._events: list[EventRow] = []
         self._table: TableStart | None = None
         self._rows: list[TableRow] = []
+        self._size = 0
+        """Of what waits, in bytes."""
         self._count = Transferred(0, 0, 0)
 
     def take(self, item: ExportHeader | EventRow | TableStart | TableRow) -> None:
@@ -101,14 +106,16 @@ class _Filling:
             case EventRow():
                 self._check(item)
                 self._events.append(item)
-                if len(self._events) == PIECE:
+                self._size += len(item.state) + len(item.metadata)
+                if len(self._events) == PIECE or self._size > PIECE_BYTES:
                     self._write_events()
             case TableStart():
                 self._write_rows()
                 self._start(item)
             case TableRow():
                 self._rows.append(item)
-                if len(self._rows) == PIECE:
+                self._size += sum(len(value) for value in item.values if isinstance(value, str | bytes))
+                if len(self._rows) == PIECE or self._size > PIECE_BYTES:
                     self._write_rows()
 
     def finish(self) -> Transferred:
@@ -138,7 +145,8 @@ class _Filling:
         try:
             decode(row.topic, row.state)
             check_metadata(row.metadata)
-        except UnreadableEvent as error:
+            hash_of(row.position, str(row.stream), row.version, row.topic, row.metadata, row.state)
+        except (UnreadableEvent, BadLeaf) as error:
             raise BadExport(f"position {row.position}: {error}") from None
 
     def _start(self, table: TableStart) -> None:
@@ -149,10 +157,13 @@ class _Filling:
 
     def _write_events(self) -> None:
         if self._events:
-            self._target.events(self._events)
+            try:
+                self._target.events(self._events)
+            except ValueError as error:
+                raise BadExport(f"an event does not fit the log: {error}") from None
             last = self._events[-1].position
             self._count = Transferred(self._count.events + len(self._events), self._count.rows, last)
-            self._events = []
+            self._events, self._size = [], 0
 
     def _write_rows(self) -> None:
         if not self._rows:
@@ -165,7 +176,7 @@ class _Filling:
         except ValueError as error:
             raise BadExport(f"a row does not fit its table: {error}") from None
         self._count = self._count._replace(rows=self._count.rows + len(self._rows))
-        self._rows = []
+        self._rows, self._size = [], 0
 
 
 def _write_table(source: Source, writer: ExportWriter, table: str, columns: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ START_SECONDS = 3.0
 """For all witnesses together, before the first checkpoint."""
 LONGEST_PAUSE_SECONDS = 60.0
 MAX_ANSWER_BYTES = 16 * 1024
+_PLAIN = {"Accept-Encoding": "identity"}
 
 log = structlog.get_logger("witnesses")
 
@@ -48,7 +49,7 @@ class _Refused(Exception):
     """A witness did not sign; the text says why."""
 
 
-_EXPECTED = (_Refused, BadNote, BadTile, NoProof, LogError, httpx.HTTPError)
+_EXPECTED = (_Refused, BadNote, BadTile, NoProof, LogError, httpx.HTTPError, TimeoutError)
 
 
 @dataclass
@@ -188,9 +189,11 @@ class Witnesses:
 
     async def _post(self, address: WitnessAddress, body: bytes) -> tuple[int, bytes]:
         assert self._client is not None
-        async with self._client.stream("POST", address.url + PATH, content=body) as response:
+        request = self._client.stream("POST", address.url + PATH, content=body, headers=_PLAIN)
+        # For the whole answer: one slow witness would delay the others.
+        async with asyncio.timeout(ANSWER_SECONDS), request as response:
             answer = b""
-            async for part in response.aiter_bytes():
+            async for part in response.aiter_raw():
                 answer += part
                 if len(answer) > MAX_ANSWER_BYTES:
                     raise _Refused("answered too much")

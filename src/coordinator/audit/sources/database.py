@@ -14,13 +14,21 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
-from coordinator.audit.entries import Entry, Payload, Source, StoredCheckpoint, StoredLeaves
+from coordinator.audit.entries import (
+    Differing,
+    Divergence,
+    Entry,
+    Payload,
+    Source,
+    StoredCheckpoint,
+    StoredLeaves,
+)
 
 APPLICATION: Final = "coordinator-audit"
 PROJECTOR: Final = "projector"
 _COLUMNS: Final = "originator_id, originator_version, topic, metadata, state"
 _CHECKPOINTS: Final = (
-    "SELECT c.origin, c.size, c.note FROM checkpoints c JOIN log_origins o ON o.origin = c.origin "
+    "SELECT c.origin, c.size, c.note FROM checkpoints c LEFT JOIN log_origins o ON o.origin = c.origin "
     "ORDER BY o.number, c.size"
 )
 _LEAVES: Final = "SELECT hashes, positions FROM merkle_tiles WHERE level = 0 AND tile = "
@@ -56,14 +64,15 @@ class DatabaseSource:
         )
         for place, stream, version, topic, metadata, state in self._rows.query(statement, after):
             self._done = place
-            yield Entry(place, _uuid(stream), version, topic, bytes(metadata), bytes(state))
+            yield _entry(place, stream, version, topic, metadata, state)
 
     def done(self) -> int:
         return self._done
 
     def checkpoints(self) -> Iterator[StoredCheckpoint]:
         for origin, size, note in self._rows.query(_CHECKPOINTS):
-            yield StoredCheckpoint(origin, size, note)
+            # Of other types they are no checkpoint; -1 is no size.
+            yield StoredCheckpoint(str(origin), size if isinstance(size, int) else -1, str(note))
 
     @property
     def tables(self) -> DatabaseSource:
@@ -72,7 +81,7 @@ class DatabaseSource:
     # --- tables --------------------------------------------------------------------------------------------
     def projected(self) -> int:
         found = next(self._rows.query("SELECT position FROM positions WHERE follower = ?", PROJECTOR), (0,))
-        return int(found[0])
+        return found[0] if isinstance(found[0], int) else 0
 
     def count(self, table: str) -> int:
         return int(next(self._rows.query(f"SELECT count(*) FROM {table}"))[0])  # noqa: S608 - ours
@@ -88,14 +97,36 @@ class DatabaseSource:
     def payloads(self, job_ids: Sequence[str]) -> list[Payload]:
         ids = [UUID(job_id).hex for job_id in job_ids] if isinstance(self._rows, _Sqlite) else job_ids
         found = self._rows.named("SELECT job_id, kind, salt, body FROM payloads WHERE job_id IN ?", ids)
-        return [Payload(_uuid(r["job_id"]), r["kind"], bytes(r["salt"]), bytes(r["body"])) for r in found]
+        return [Payload(_uuid(r["job_id"]), r["kind"], _bytes(r["salt"]), _bytes(r["body"])) for r in found]
 
     def leaves(self, tile: int) -> StoredLeaves:
         found = next(self._rows.query(f"{_LEAVES}?", tile), None)
         if found is None:
             return StoredLeaves(b"", ())
-        hashes, positions = bytes(found[0]), bytes(found[1])
+        hashes, positions = _bytes(found[0]), _bytes(found[1])
+        if len(positions) % 8:
+            return StoredLeaves(hashes or b"?", ())
         return StoredLeaves(hashes, struct.unpack(f">{len(positions) // 8}q", positions))
+
+    def last_tile(self) -> int:
+        (number,) = next(self._rows.query("SELECT coalesce(max(tile), -1) FROM merkle_tiles WHERE level = 0"))
+        return int(number)
+
+
+def _entry(position: int, stream: Any, version: Any, topic: Any, metadata: Any, state: Any) -> Entry:
+    """The event of a row. SQLite keeps values of any type in any column. Raises Differing."""
+    types = isinstance(version, int), isinstance(topic, str), *(type(v) is bytes for v in (metadata, state))
+    try:
+        if all(types):
+            return Entry(position, _uuid(stream), version, topic, metadata, state)
+    except (ValueError, TypeError, AttributeError):
+        pass  # not a UUID
+    raise Differing(Divergence(position, "event", "a column of the event has a value of another type"))
+
+
+def _bytes(value: Any) -> bytes:
+    """The bytes; none for a value of another type, which has no digest then."""
+    return bytes(value) if isinstance(value, bytes | memoryview) else b""
 
 
 def _uuid(stored: str | UUID) -> str:
@@ -125,6 +156,8 @@ def open_sqlite(path: Path) -> Iterator[Source]:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA query_only=ON")
+        # Text that is not UTF-8 differs from what was written, and is no reason to stop.
+        connection.text_factory = lambda text: text.decode(errors="replace")
         connection.execute("BEGIN")  # the first read takes the snapshot
         yield DatabaseSource(_Sqlite(connection), str(path))
     finally:

@@ -17,6 +17,9 @@ from coordinator.audit.entries import BadSource, Entry, Source, StoredCheckpoint
 
 FORMAT: Final = "coordinator log 1"
 MAX_LINE: Final = 16 * 2**20
+MAX_POSITION: Final = 2**63 - 1
+MAX_CHECKPOINTS: Final = 100_000
+"""A log of ours keeps a few of each order of magnitude."""
 
 
 class BadFile(BadSource):
@@ -41,22 +44,27 @@ class ExportSource:
         for line in self._lines():
             if line[0] != "event":
                 continue
-            _, position, stream, version, topic, metadata, state = line
-            if position > after:
-                yield Entry(position, str(UUID(stream)), version, topic, metadata.encode(), state.encode())
+            entry = _entry(line)
+            if entry.position > after:
+                yield entry
 
     def checkpoints(self) -> Iterator[StoredCheckpoint]:
         tables: dict[str, list[dict[str, Any]]] = {"checkpoints": [], "log_origins": []}
-        name, columns = "", list[str]()
+        wanted, columns = None, list[str]()
         for line in self._lines():
             if line[0] == "table":
-                name, columns = line[1], line[2]
-            elif line[0] == "row" and name in tables:
-                tables[name].append(dict(zip(columns, line[1:], strict=True)))
-        numbers = {row["origin"]: row["number"] for row in tables["log_origins"]}
-        rows = sorted(tables["checkpoints"], key=lambda row: (numbers.get(row["origin"], 0), row["size"]))
-        for row in rows:
-            yield StoredCheckpoint(row["origin"], row["size"], row["note"])
+                name, columns = _table(line)
+                wanted = tables.get(name)
+            elif line[0] == "row" and wanted is not None:
+                if len(line) != len(columns) + 1 or len(wanted) >= MAX_CHECKPOINTS:
+                    raise BadFile("the rows do not fit their table")
+                wanted.append(dict(zip(columns, line[1:], strict=True)))
+        numbers = {str(row.get("origin")): _size(row.get("number")) for row in tables["log_origins"]}
+        found = [
+            StoredCheckpoint(str(row.get("origin")), _size(row.get("size")), str(row.get("note")))
+            for row in tables["checkpoints"]
+        ]
+        yield from sorted(found, key=lambda c: (numbers.get(c.origin, 0), c.size))
 
     def _lines(self) -> Iterator[list[Any]]:
         digest, ended, first = hashlib.sha256(), False, True
@@ -77,10 +85,34 @@ class ExportSource:
                         continue
                     digest.update(line)
                     yield read
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
             raise BadFile(f"the file is cut off or damaged: {error}") from None
         if not ended:
             raise BadFile("the file is cut off: its last line is missing")
+
+
+def _entry(line: list[Any]) -> Entry:
+    try:
+        match line:
+            case [_, int(position), str(stream), int(version), str(topic), str(metadata), str(state)]:
+                # true is an integer, too.
+                if type(position) is type(version) is int and 1 <= position <= MAX_POSITION:
+                    named = str(UUID(stream))
+                    return Entry(position, named, version, topic, metadata.encode(), state.encode())
+    except ValueError:
+        pass  # not a UUID
+    raise BadFile("an invalid event")
+
+
+def _table(line: list[Any]) -> tuple[str, list[str]]:
+    match line:
+        case [_, str(name), list(columns)] if all(isinstance(column, str) for column in columns):
+            return name, columns
+    raise BadFile("an invalid table")
+
+
+def _size(value: Any) -> int:
+    return value if type(value) is int else -1
 
 
 @contextmanager

@@ -15,12 +15,11 @@ from coordinator.crypto.log.checkpoint import read_checkpoint
 from coordinator.crypto.log.leaf import BadLeaf, StateDigest, read_leaf
 from coordinator.crypto.log.note import BadNote
 from coordinator.crypto.log.tiles import WIDTH, tile_path
+from coordinator.wire import bounded
 from coordinator.wire.proxies import new_blocking_client
 
 TIMEOUT_SECONDS: Final = 30.0
 TRIES: Final = 6
-LONGEST_WAIT: Final = 65.0
-"""Seconds; the coordinator's rate limits count by the minute."""
 MAX_BUNDLE: Final = WIDTH * (65_535 + 2)
 _TEXT: Final = re.compile(r"[\x20-\x7e]{1,300}")
 
@@ -71,7 +70,10 @@ class TileSource:
 
     def _get(self, path: str, most: int) -> bytes:
         for attempt in range(TRIES):
-            status, content, wait = self._ask(path, most)
+            try:
+                status, content, wait = bounded.get(self._client, path, most)
+            except bounded.BadAnswer as error:
+                raise BadAnswer(str(error)) from None
             if status == 200:
                 return content
             if status not in (429, 503) or attempt == TRIES - 1:
@@ -79,20 +81,6 @@ class TileSource:
             time.sleep(wait)
         shown = " ".join(_TEXT.findall(content[:1000].decode(errors="replace")))
         raise BadAnswer(f"{path}: status {status}: {shown}")
-
-    def _ask(self, path: str, most: int) -> tuple[int, bytes, float]:
-        """Status, body, and the seconds after which to ask again."""
-        content = b""
-        try:
-            with self._client.stream("GET", path) as response:
-                for piece in response.iter_bytes():
-                    content += piece
-                    if len(content) > most:
-                        raise BadAnswer(f"{path}: more than {most} bytes")
-        except httpx.HTTPError as error:
-            raise BadAnswer(f"{path}: {type(error).__name__}: {error}") from None
-        after = response.headers.get("Retry-After", "")
-        return response.status_code, content, min(int(after), LONGEST_WAIT) if after.isdigit() else 1.0
 
 
 def _entries(bundle: bytes, count: int) -> Iterator[bytes]:

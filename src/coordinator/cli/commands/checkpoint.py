@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from coordinator.crypto.log.checkpoint import SignedCheckpoint
     from coordinator.crypto.log.note import VerifierKey
 
+MAX_ANSWER_BYTES: Final = 128 * 1024
+"""Of a checkpoint, or of a proof with all its hashes."""
 app = typer.Typer(help="Checkpoints: the signed size and root of the log.", no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(metavar="FILE|URL", help="A checkpoint; - is stdin.")]
@@ -165,8 +168,13 @@ def _grown(smaller: SignedCheckpoint, larger: SignedCheckpoint, *sources: str) -
     if url is None:
         return "two sizes; no proof asked for"
     a, b = smaller.checkpoint, larger.checkpoint
-    body = _get(f"{url}/v1/proofs/consistency?from={a.size}&to={b.size}").json()
-    path = [bytes.fromhex(text) for text in body["path"]]
+    body = _get(f"{url}/v1/proofs/consistency?from={a.size}&to={b.size}")
+    try:
+        path = [bytes.fromhex(text) for text in json.loads(body)["path"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CommandError(
+            "BAD_ANSWER", f"{url} answered no proof", "Ask its operator for it.", Exit.FAILED
+        ) from None
     return "grown" if verify_consistency(a.size, b.size, path, a.root, b.root) else "inconsistent"
 
 
@@ -234,27 +242,35 @@ def _fetch(url: str) -> SignedCheckpoint:
     from coordinator.crypto.log.note import BadNote
 
     try:
-        return read_checkpoint(_get(f"{_base(url)}/checkpoint").content)
+        return read_checkpoint(_get(f"{_base(url)}/checkpoint"))
     except BadNote as error:
         raise _unverified(f"{url} answered no checkpoint: {error}") from None
 
 
-def _get(url: str) -> Any:
-    import httpx
+def _get(url: str) -> bytes:
+    from coordinator.wire import bounded
+    from coordinator.wire.proxies import new_blocking_client
 
     try:
-        answer = httpx.get(url, timeout=30.0)
-    except httpx.HTTPError as error:
+        with new_blocking_client(url, timeout=bounded.PATIENCE_SECONDS) as client:
+            answer = bounded.get(client, url, MAX_ANSWER_BYTES)
+    except bounded.BadAnswer as error:
         hint = "Check the URL, and that the coordinator runs."
-        raise CommandError("UNREACHABLE", f"{url}: {error}", hint, Exit.UNREACHABLE) from None
-    if answer.status_code != 200:
-        try:
-            problem = answer.json()
-            code, detail = problem["code"], problem["detail"]
-        except (ValueError, KeyError, TypeError):
-            code, detail = "BAD_ANSWER", f"{url} answered {answer.status_code}"
+        raise CommandError("UNREACHABLE", str(error), hint, Exit.UNREACHABLE) from None
+    if answer.status != 200:
+        code, detail = _problem(answer.body) or ("BAD_ANSWER", f"{url} answered {answer.status}")
         raise CommandError(code, detail, "Check the URL; `/v1/log` shows what is published.", Exit.FAILED)
-    return answer
+    return answer.body
+
+
+def _problem(body: bytes) -> tuple[str, str] | None:
+    """Code and detail of a problem document; None for anything else."""
+    try:
+        problem = json.loads(body)
+        code, detail = problem["code"], problem["detail"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return (code, detail) if isinstance(code, str) and isinstance(detail, str) else None
 
 
 def _base(url: str) -> str:

@@ -48,6 +48,8 @@ def check_name(name: str) -> str:
     """The same name. Raises BadNote unless a key may have it."""
     if not name or "+" in name or any(c.isspace() or c < " " for c in name):
         raise BadNote("a key's name is not empty, without spaces and plus signs")
+    if any("\ud800" <= c <= "\udfff" for c in name):  # of an argument that is not UTF-8
+        raise BadNote("a key's name is UTF-8 text")
     return name
 
 

@@ -148,6 +148,7 @@ def signed_part(statement: Mapping[str, Any]) -> dict[str, Any]:
 def statement_of(job: JobSubmitted, completed: JobCompleted) -> dict[str, Any]:
     """The miner's signed statement, whole: all members besides are facts that the decision compared."""
     return {
+        **completed.statement,  # first: whatever it says, the facts count
         "version": "1",
         "job_id": str(job.job_id),
         "attempt": completed.attempt,
@@ -156,7 +157,6 @@ def statement_of(job: JobSubmitted, completed: JobCompleted) -> dict[str, Any]:
         "service": job.service,
         "payload_digest": job.payload_digest,
         "result_digest": completed.result_digest,
-        **completed.statement,
     }
 
 

@@ -34,6 +34,7 @@ MEMBER_BYTES: Final = 4_000_000
 """Of lines, before compression: an interruption costs at most so much work."""
 MAX_LINE: Final = 16 * 2**20
 """A longer line is no export of ours: the largest event or payload is a fraction of it."""
+MAX_NUMBER: Final = 2**63 - 1
 LEVEL: Final = 5
 _READ: Final = 256 * 1024
 
@@ -276,6 +277,8 @@ def parse_line(line: bytes) -> ExportHeader | Item | dict[str, Any]:
     try:
         match orjson.loads(line):
             case ["event", int(position), str(stream), int(version), str(topic), str(metadata), str(state)]:
+                _check_number(position)
+                _check_number(version)
                 return EventRow(position, UUID(stream), version, topic, state.encode(), metadata.encode())
             case ["row", *values]:
                 return TableRow([_value(value) for value in values])
@@ -288,6 +291,12 @@ def parse_line(line: bytes) -> ExportHeader | Item | dict[str, Any]:
     except (ValueError, binascii.Error) as error:
         raise BadExport(f"an invalid line: {error}") from None
     raise BadExport("a line of an unknown kind")
+
+
+def _check_number(value: int) -> None:
+    # true is an integer, too.
+    if isinstance(value, bool) or not 1 <= value <= MAX_NUMBER:
+        raise BadExport("a position or a version is no number from 1 on")
 
 
 def _header(named: str, about: Mapping[Any, Any]) -> ExportHeader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -22,6 +22,11 @@ from coordinator.storage.transfer.source import JOB_ID, NOT_TABLES, PAYLOADS
 
 IMPORT_APPLICATION = "coordinator-import"
 PUBLISHER = "publisher"
+_KINDS = {
+    **dict.fromkeys(("bigint", "integer", "int8"), int),
+    **dict.fromkeys(("text", "uuid"), str),
+    **dict.fromkeys(("bytea", "blob"), bytes),
+}
 
 
 class Target(Protocol):
@@ -34,7 +39,7 @@ class Target(Protocol):
         """The columns of each table."""
 
     def events(self, rows: Iterable[EventRow]) -> None:
-        """Add these events, at their positions."""
+        """Add these events, at their positions. Raises ValueError for one whose place is taken."""
 
     def clear(self, table: str) -> None:
         """Remove all rows of a table."""
@@ -62,14 +67,18 @@ class _Sqlite:
 
     def columns(self) -> dict[str, Sequence[str]]:
         schemas = sqlite.read_schemas(self._connection)
-        return {name: list(s.types) for name, s in schemas.items() if name not in NOT_TABLES}
+        self._types = {name: s.types for name, s in schemas.items() if name not in NOT_TABLES}
+        return {name: list(types) for name, types in self._types.items()}
 
     def events(self, rows: Iterable[EventRow]) -> None:
-        self._connection.executemany(
-            "INSERT INTO stored_events (rowid, originator_id, originator_version, topic, state, metadata) "
-            "VALUES (?,?,?,?,?,?)",
-            [(r.position, r.stream.hex, r.version, r.topic, r.state, r.metadata) for r in rows],
-        )
+        try:
+            self._connection.executemany(
+                "INSERT INTO stored_events "
+                "(rowid, originator_id, originator_version, topic, state, metadata) VALUES (?,?,?,?,?,?)",
+                [(r.position, r.stream.hex, r.version, r.topic, r.state, r.metadata) for r in rows],
+            )
+        except sqlite3.IntegrityError as error:
+            raise ValueError(str(error)) from None
 
     def clear(self, table: str) -> None:
         self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the catalogue
@@ -77,6 +86,7 @@ class _Sqlite:
     def rows(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         marks = ", ".join("?" * len(columns))
         statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
+        _check_types(table, columns, self._types[table], rows)
         if table == PAYLOADS:
             rows = _with_ids(rows, [columns.index(JOB_ID)], lambda text: UUID(text).hex)
         try:
@@ -114,7 +124,10 @@ class _Postgres:
             "COPY stored_events (notification_id, originator_id, originator_version, topic, state, metadata) "
             "FROM STDIN (FORMAT binary)"
         )
-        self._copy(SQL(statement), ("int8", "uuid", "int8", "text", "bytea", "bytea"), rows)
+        try:
+            self._copy(SQL(statement), ("int8", "uuid", "int8", "text", "bytea", "bytea"), rows)
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            raise ValueError(str(error)) from None
 
     def clear(self, table: str) -> None:
         self._connection.execute(SQL("DELETE FROM {}").format(Identifier(table)))
@@ -124,6 +137,7 @@ class _Postgres:
         statement = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             Identifier(table), SQL(", ").join(map(Identifier, columns))
         )
+        _check_types(table, columns, self._schemas[table].types, rows)
         places = [number for number, kind in enumerate(types) if kind == "uuid"]
         if places:
             rows = _with_ids(rows, places, UUID)
@@ -142,6 +156,19 @@ class _Postgres:
             copy.set_types(types)
             for row in rows:
                 copy.write_row(row)
+
+
+def _check_types(
+    table: str, columns: Sequence[str], types: Mapping[str, str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Raise ValueError for a value of another type: SQLite would keep it, and psycopg has no word for it."""
+    kinds = [_KINDS[types[column].lower()] for column in columns]
+    for row in rows:
+        for column, kind, value in zip(columns, kinds, row, strict=True):
+            if value is not None and type(value) is not kind:
+                raise ValueError(f"a value of {column} has another type")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"a value of {column} is too large")
 
 
 def _with_ids(
