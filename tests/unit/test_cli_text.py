@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -300,3 +302,41 @@ def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
     finally:
         structlog.configure(**before)
+
+
+STRANGE = "Zoë … 漢 🎉"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp437", "utf-8"])
+def test_characters_that_the_terminal_lacks_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """Text has escapes where the terminal's encoding has no such character, and JSON stays the same JSON."""
+
+    def written(action: Callable[[], object]) -> str:
+        screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr("sys.stdout", screen)
+        assert 0 == main(["--version"])  # every command begins with it
+        screen.buffer.truncate(0)
+        screen.buffer.seek(0)
+        action()
+        screen.flush()
+        return screen.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+
+    shown = STRANGE.encode(encoding, "backslashreplace").decode(encoding)
+    assert f"{shown}\n" == written(lambda: terminal.write(STRANGE))
+    assert shown in written(lambda: terminal.table(["NAME"], [[STRANGE]], "none"))
+    assert shown in written(lambda: terminal.fields({"name": STRANGE}))
+    for form in (terminal.document, terminal.line):
+        assert {STRANGE: STRANGE} == json.loads(written(partial(form, {STRANGE: STRANGE})))
+
+
+def test_payloads_are_utf_8_on_every_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A payload from stdin or a file is read as UTF-8, with a byte order mark or without."""
+    for content in (
+        json.dumps({"a": STRANGE}, ensure_ascii=False).encode(mark) for mark in ("utf-8", "utf-8-sig")
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+        assert {"a": STRANGE} == json_object("-", "--payload")
+        (tmp_path / "payload.json").write_bytes(content)
+        assert {"a": STRANGE} == json_object(f"@{tmp_path / 'payload.json'}", "--payload")
