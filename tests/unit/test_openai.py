@@ -101,6 +101,8 @@ def test_messages_that_are_none(message: object) -> None:
         (EmbeddingRequest, {"input": ["a", ""]}, "input.1", "String should have at least 1 character"),
         (EmbeddingRequest, {"input": 5}, "input", "Input should be a string or a list"),
         (EmbeddingRequest, {"input": []}, "input", "List should have at least 1 item"),
+        (EmbeddingRequest, {"input": ["a"] * 2049}, "input", "at most 2048 items"),
+        (EmbeddingRequest, {"input": [[1]] * 2049}, "input", "at most 2048 items"),
         (EmbeddingRequest, {"input": [1, "a"]}, "input.1", "Input should be an integer"),
         (EmbeddingRequest, {"input": [[1], [-1]]}, "input.1.0", "Input should be greater than or equal to 0"),
         (EmbeddingRequest, {"input": [[1], []]}, "input.1", "List should have at least 1 item"),
@@ -523,6 +525,18 @@ async def test_refusals_have_openais_statuses(
             "unsupported",
             "false",
         ),
+        (
+            {"state": "FAILED", "error_code": "UNSAFE_URL", "error_message": "why"},
+            400,
+            "unsafe_url",
+            "false",
+        ),
+        (
+            {"state": "FAILED", "error_code": "DOWNLOAD_FAILED", "error_message": "why"},
+            400,
+            "download_failed",
+            "false",
+        ),
         ({"state": "RUNNING"}, 503, "unavailable", None),
     ],
 )
@@ -543,6 +557,8 @@ async def test_how_a_job_without_a_result_is_answered(
         answer = await http.post("/v1/chat/completions", json=CHAT)
     assert (status, code) == (answer.status_code, answer.json()["error"]["code"])
     assert again == answer.headers.get("x-should-retry")
+    of_a_url = code in ("unsafe_url", "download_failed")
+    assert ("messages" if of_a_url else None) == answer.json()["error"]["param"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -582,7 +598,8 @@ async def test_a_retired_service_offers_no_models() -> None:
         read_offerings=lambda: [OFFERING], read_retired_services=lambda: [{"service": "llm_inference"}]
     )
     async with browsing(an_app(database=database), ALICE) as http:
-        assert [] == (await http.get("/v1/models")).json()["data"]
+        listed = await http.get("/v1/models")
+        assert ([], False) == (listed.json()["data"], "x-job-id" in listed.headers)
         answer = await http.post("/v1/chat/completions", json=CHAT)
     assert (404, "model_not_found") == (answer.status_code, (error := answer.json()["error"])["code"])
     assert "the service llm_inference is retired" in error["message"]
