@@ -295,6 +295,24 @@ async def test_moments_beyond_the_end(services: Services, media: MediaFiles) -> 
         assert words in error.detail
 
 
+async def test_a_moment_within_the_last_picture(services: Services, media: MediaFiles) -> None:
+    """The last picture is shown until the video's end, and is the thumbnail of every moment until then."""
+    two_a_second = ("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=2:duration=4")
+    slow = make_file(media.folder, "slow.mkv", *two_a_second, "-c:v", "mpeg4")
+    ref = services.blobs.add(slow)
+    pictures = []
+    for moment in (3.5, 3.9):
+        payload = {"input_url": ref, "output_format": "png", "at_seconds": moment}
+        result = await services.one(services.video, "video_transcoding", payload)
+        assert not isinstance(result, ExecutorError), (moment, result)
+        pictures.append(result["outputs"])
+    assert pictures[0] == pictures[1]
+    over = {"input_url": ref, "output_format": "png", "at_seconds": 4.1}
+    error = await services.one(services.video, "video_transcoding", over)
+    assert isinstance(error, ExecutorError)
+    assert "no picture at 4.1 s" in error.detail
+
+
 # --- odd, and good ------------------------------------------------------------------------------------------
 def wav_with(content: bytes, *, whole: int | None = None, sound: int | None = None) -> bytes:
     """A WAV with other sizes in its header."""
