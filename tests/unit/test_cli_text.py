@@ -321,7 +321,7 @@ def test_characters_that_the_terminal_lacks_are_escaped(
         screen.buffer.seek(0)
         action()
         screen.flush()
-        return screen.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+        return screen.buffer.getvalue().decode(encoding)
 
     shown = STRANGE.encode(encoding, "backslashreplace").decode(encoding)
     assert f"{shown}\n" == written(lambda: terminal.write(STRANGE))

@@ -25,10 +25,16 @@ from coordinator.edge.openai.chat import ChatRequest
 from coordinator.edge.openai.completions import CompletionRequest
 from coordinator.edge.openai.deltas import Delta, DeltaParser, SentAnswers
 from coordinator.edge.openai.embeddings import EmbeddingRequest
-from coordinator.edge.openai.embeddings.vectors import encoded_rows, vectors_of_file
+from coordinator.edge.openai.embeddings.vectors import (
+    check_count,
+    encoded_rows,
+    vectors_of_file,
+    vectors_of_lists,
+)
 from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
 from coordinator.edge.openai.requests import OpenAIRequest
+from coordinator.edge.openai.rerank import check_ranking
 from coordinator.edge.openai.runs import Done
 from coordinator.edge.openai.served_models import IMAGES, can_ask, models_of
 from coordinator.edge.openai.streaming import StreamedText
@@ -363,6 +369,29 @@ def test_vectors_of_a_file_are_what_numpy_wrote() -> None:
             vectors_of_file(file.getvalue())
     with pytest.raises(Problem):
         vectors_of_file(b"no file of numpy's")
+
+
+def test_vectors_that_do_not_fit_the_request() -> None:
+    """Fewer vectors than texts, other dimensions, and vectors of several lengths are the miner's fault."""
+    vectors = vectors_of_lists([[0.5, 1.0], [2.0, 3.0]])
+    check_count(vectors, 2, None)
+    check_count(vectors, 2, 2)
+    for texts, dimensions in ((3, None), (1, None), (2, 3)):
+        with pytest.raises(Problem) as refused:
+            check_count(vectors, texts, dimensions)
+        assert Code.INTERNAL == refused.value.code
+    for rows in ([[0.5, 1.0], [2.0]], []):
+        with pytest.raises(Problem):
+            vectors_of_lists(rows)
+
+
+def test_rankings_that_do_not_fit_the_request() -> None:
+    """A document that is not there, or is ranked twice, is the miner's fault."""
+    check_ranking([2, 0], 3)
+    for places in ([3], [-1], [0, 0]):
+        with pytest.raises(Problem) as refused:
+            check_ranking(places, 3)
+        assert Code.INTERNAL == refused.value.code
 
 
 # --- subtitles ---------------------------------------------------------------------------------------------
