@@ -21,7 +21,7 @@ import typer
 from coordinator.broker.connection import BrokerRefused
 from coordinator.broker.topology import TopologyMismatch
 from coordinator.cli import dev_files
-from coordinator.cli.commands import job, log
+from coordinator.cli.commands import job, log, service
 from coordinator.cli.errors import CommandError, Exit, explain, report
 from coordinator.cli.main import app, main
 from coordinator.cli.options import json_object
@@ -33,6 +33,7 @@ from coordinator.runtime import terminal
 from coordinator.runtime.modes.embedded import DATABASE_FILE
 from coordinator.runtime.process.logs import configure_logs
 from coordinator.runtime.settings import Settings
+from coordinator.services.catalog import load_catalog
 from tests.harness.cases import every
 
 ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -340,3 +341,19 @@ def test_payloads_are_utf_8_on_every_terminal(monkeypatch: pytest.MonkeyPatch, t
         assert {"a": STRANGE} == json_object("-", "--payload")
         (tmp_path / "payload.json").write_bytes(content)
         assert {"a": STRANGE} == json_object(f"@{tmp_path / 'payload.json'}", "--payload")
+
+
+def test_a_service_is_shown_with_the_fields_of_all_its_forms() -> None:
+    """Where `if` chooses between forms of a payload, each field names the forms that have it."""
+    entries = {entry["id"]: entry["input_schema"] for entry in load_catalog()}
+    video = service._fields(entries["video_transcoding"])
+    forms = {
+        name: form for name, form in entries["video_transcoding"]["$defs"].items() if "properties" in form
+    }
+    assert {row[0] for row in video} == {name for form in forms.values() for name in form["properties"]}
+    assert [["required", ""]] == [[row[1], row[3]] for row in video if row[0] == "input_url"]
+    assert ["Thumbnail"] == [row[3] for row in video if row[0] == "at_seconds"]
+    audio = service._fields(entries["audio_processing"])
+    assert [(name, "") for name in entries["audio_processing"]["properties"]] == [
+        (row[0], row[3]) for row in audio
+    ]
