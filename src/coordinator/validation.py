@@ -35,6 +35,8 @@ _KINDS = {
     "none_required": "null",
 }
 """The kinds of values, by pydantic's rule that another kind breaks."""
+_SIZES = ("too_long", "too_short")
+"""Pydantic's rules for the lengths of lists, which it counts before it looks at the items."""
 
 
 class InvalidField(NamedTuple):
@@ -97,6 +99,9 @@ def meant_field(error: ValidationError, document: Any) -> InvalidField:
         return first.field()
     among = [fault for fault in faults if fault.place[: len(first.place)] == first.place]
     inside = [f for f in among if len(f.place) > len(first.place) or f.kind not in _KINDS]
+    sizes = [fault for fault in inside if fault.kind in _SIZES]
+    if sizes and all(fault.kind in (*_KINDS, *_SIZES) for fault in inside):
+        return sizes[0].field()  # a form that got as far as counting is nearer than one of other items
     if inside:
         # The deepest; of these, rather one that does not want another kind of value, and the form of which
         # most items of a list are.

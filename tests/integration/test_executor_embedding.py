@@ -99,7 +99,7 @@ async def test_what_is_too_long_is_cut_or_refused(executor: EmbeddingExecutor, b
     texts = ["cat " * 2000, "gpu"]
     assert 2 == (await run(executor, bench, model=model, texts=texts)).result["count"]
     code, _ = await failure(executor, bench.work({"model": model, "texts": texts, "truncate": False}))
-    assert code in (INVALID_PAYLOAD, "EXECUTOR_FAILED")
+    assert INVALID_PAYLOAD == code
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,18 @@ async def test_an_engine_that_does_not_embed(bench: Bench) -> None:
         assert (None, ("baai/bge-m3", "bge-m3")) == (await executor.check(), executor.models)
         result = (await run(executor, bench, model="bge-m3", texts=["x"])).result
         assert [[0.6, 0.8]] == result["embeddings"]
+
+
+async def test_a_text_that_is_too_long_for_the_model(bench: Bench) -> None:
+    """It is the client's, also for an engine that calls it a failure of its own."""
+    told = "input (9000 tokens) is too large to process. increase the physical batch size (current: 512)"
+    async with StandIn("BAAI/bge-m3").serving() as engine:
+        executor = EmbeddingExecutor(engine.settings())
+        engine.answers["embeddings"] = (200, {"data": [{"index": 0, "embedding": [3, 4]}]})
+        assert await executor.check() is None
+        engine.answers["embeddings"] = (500, {"error": {"message": told}})
+        work = bench.work({"model": "bge-m3", "texts": ["x"], "truncate": False})
+        assert (INVALID_PAYLOAD, False) == await failure(executor, work)
 
 
 @pytest.mark.parametrize(

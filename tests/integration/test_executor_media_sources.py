@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,64 @@ async def test_a_cut_that_can_not_be_told_is_a_warning(services: Services, media
             assert any("whether more is missing can't be told" in one for one in result["warnings"])
 
 
+def ends_of_fragments(content: bytes) -> list[int]:
+    """The places at which the fragments of an mp4 begin."""
+    places, start = list[int](), 0
+    while start < len(content):
+        if content[start + 4 : start + 8] == b"moof":
+            places.append(start)
+        start += int.from_bytes(content[start : start + 4], "big")
+    return places
+
+
+def ends_of_tags(content: bytes) -> list[int]:
+    """The places at which the tags of an FLV begin."""
+    places = [13]
+    while places[-1] < len(content):
+        size = int.from_bytes(content[places[-1] + 1 : places[-1] + 4], "big")
+        places.append(places[-1] + 15 + size)
+    return places
+
+
+def ends_of_frames(content: bytes, head: int, size_of: Callable[[bytes], int]) -> list[int]:
+    """The places at which frames of a plain container begin; `size_of` reads what a frame begins with."""
+    places = [head]
+    while places[-1] < len(content):
+        places.append(places[-1] + size_of(content[places[-1] : places[-1] + 12]))
+    return places
+
+
+async def test_recordings_that_promise_no_length(services: Services, media: MediaFiles) -> None:
+    """Where the length is only what is there, half the fragments, tags or frames are a warning."""
+    small = (*PICTURES, "-s", "64x48")
+    live = ("-movflags", "frag_keyframe+empty_moov", "-g", "10")
+    fragments = make_file(media.folder, "parts.mp4", *PICTURES, *SOUND, *H264, *live)
+    tags = run_ffmpeg(*PICTURES, "-c:v", "flv", "-flvflags", "no_duration_filesize", "-f", "flv", "-")
+    ivf = run_ffmpeg(*small, "-c:v", "libvpx", "-deadline", "realtime", "-f", "ivf", "-")
+    y4m = run_ffmpeg(*small, "-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "-")
+    nut = make_file(media.folder, "live.nut", *small, "-c:v", "mjpeg")
+    frames = ends_of_frames(ivf, 32, lambda head: 12 + int.from_bytes(head[:4], "little"))
+    planes = ends_of_frames(y4m, y4m.index(b"FRAME"), lambda _: 6 + 64 * 48 * 3 // 2)
+
+    for content, places in (
+        (fragments, ends_of_fragments(fragments)),
+        (tags, ends_of_tags(tags)),
+        (ivf, frames),
+        (y4m, planes),
+    ):
+        half = content[: places[len(places) // 2]]
+        ended = await services.on(half, pictures=True, only="transcode")
+        for name, result in ended.items():
+            assert not isinstance(result, ExecutorError), (name, result)
+            assert 0 < float(result["duration_seconds"]) < 0.8 * SECONDS
+            assert any("whether more is missing can't be told" in one for one in result["warnings"]), name
+    refusals(await services.on(y4m[: planes[5] + 100], pictures=True, only="transcode"))
+
+    # The wholes: a promise that can't be kept, as that of an IVF from a pipe, is none.
+    for content in (fragments, ivf, nut):
+        completed(await services.on(content, pictures=True, only="transcode"), SECONDS)
+
+
 # --- damaged and empty --------------------------------------------------------------------------------------
 async def test_holes_are_refused_or_told(services: Services, media: MediaFiles) -> None:
     """A fifth of the bytes is zeros or noise: refused, or in the warnings where the format has no promise."""
@@ -235,6 +293,24 @@ async def test_moments_beyond_the_end(services: Services, media: MediaFiles) -> 
         assert isinstance(error, ExecutorError)
         assert (INVALID_PAYLOAD, False) == (error.code, error.retryable)
         assert words in error.detail
+
+
+async def test_a_moment_within_the_last_picture(services: Services, media: MediaFiles) -> None:
+    """The last picture is shown until the video's end, and is the thumbnail of every moment until then."""
+    two_a_second = ("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=2:duration=4")
+    slow = make_file(media.folder, "slow.mkv", *two_a_second, "-c:v", "mpeg4")
+    ref = services.blobs.add(slow)
+    pictures = []
+    for moment in (3.5, 3.9):
+        payload = {"input_url": ref, "output_format": "png", "at_seconds": moment}
+        result = await services.one(services.video, "video_transcoding", payload)
+        assert not isinstance(result, ExecutorError), (moment, result)
+        pictures.append(result["outputs"])
+    assert pictures[0] == pictures[1]
+    over = {"input_url": ref, "output_format": "png", "at_seconds": 4.1}
+    error = await services.one(services.video, "video_transcoding", over)
+    assert isinstance(error, ExecutorError)
+    assert "no picture at 4.1 s" in error.detail
 
 
 # --- odd, and good ------------------------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ import typer
 from coordinator.broker.connection import BrokerRefused
 from coordinator.broker.topology import TopologyMismatch
 from coordinator.cli import dev_files
-from coordinator.cli.commands import job, log
+from coordinator.cli.commands import job, log, service
 from coordinator.cli.errors import CommandError, Exit, explain, report
 from coordinator.cli.main import app, main
 from coordinator.cli.options import json_object
@@ -31,6 +33,7 @@ from coordinator.runtime import terminal
 from coordinator.runtime.modes.embedded import DATABASE_FILE
 from coordinator.runtime.process.logs import configure_logs
 from coordinator.runtime.settings import Settings
+from coordinator.services.catalog import load_catalog
 from tests.harness.cases import every
 
 ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -300,3 +303,57 @@ def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
     finally:
         structlog.configure(**before)
+
+
+STRANGE = "Zoë … 漢 🎉"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp437", "utf-8"])
+def test_characters_that_the_terminal_lacks_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """Text has escapes where the terminal's encoding has no such character, and JSON stays the same JSON."""
+
+    def written(action: Callable[[], object]) -> str:
+        screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr("sys.stdout", screen)
+        assert 0 == main(["--version"])  # every command begins with it
+        screen.buffer.truncate(0)
+        screen.buffer.seek(0)
+        action()
+        screen.flush()
+        return screen.buffer.getvalue().decode(encoding)
+
+    shown = STRANGE.encode(encoding, "backslashreplace").decode(encoding)
+    assert f"{shown}\n" == written(lambda: terminal.write(STRANGE))
+    assert shown in written(lambda: terminal.table(["NAME"], [[STRANGE]], "none"))
+    assert shown in written(lambda: terminal.fields({"name": STRANGE}))
+    for form in (terminal.document, terminal.line):
+        assert {STRANGE: STRANGE} == json.loads(written(partial(form, {STRANGE: STRANGE})))
+
+
+def test_payloads_are_utf_8_on_every_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A payload from stdin or a file is read as UTF-8, with a byte order mark or without."""
+    for content in (
+        json.dumps({"a": STRANGE}, ensure_ascii=False).encode(mark) for mark in ("utf-8", "utf-8-sig")
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+        assert {"a": STRANGE} == json_object("-", "--payload")
+        (tmp_path / "payload.json").write_bytes(content)
+        assert {"a": STRANGE} == json_object(f"@{tmp_path / 'payload.json'}", "--payload")
+
+
+def test_a_service_is_shown_with_the_fields_of_all_its_forms() -> None:
+    """Where `if` chooses between forms of a payload, each field names the forms that have it."""
+    entries = {entry["id"]: entry["input_schema"] for entry in load_catalog()}
+    video = service._fields(entries["video_transcoding"])
+    forms = {
+        name: form for name, form in entries["video_transcoding"]["$defs"].items() if "properties" in form
+    }
+    assert {row[0] for row in video} == {name for form in forms.values() for name in form["properties"]}
+    assert [["required", ""]] == [[row[1], row[3]] for row in video if row[0] == "input_url"]
+    assert ["Thumbnail"] == [row[3] for row in video if row[0] == "at_seconds"]
+    audio = service._fields(entries["audio_processing"])
+    assert [(name, "") for name in entries["audio_processing"]["properties"]] == [
+        (row[0], row[3]) for row in audio
+    ]

@@ -32,6 +32,7 @@ GENERIC = "[out#0/mp4 @ 0x55d0] [error] Nothing was written into output file"
 NO_FRAME = "[in#0/png_pipe @ 0x5] [verbose]   Input stream #0:0 (video): 1 packets read (9 bytes); "
 NO_DECODER = "[aist#0:0/pcm_s16le @ 0x5] [dec:pcm_s16le @ 0x6] [error] Error while opening decoder: Invalid"
 NOT_MEDIA = "the source is not a media file of a format that is read here"
+FORMATS = "mp4, mov, mkv, webm, avi, mxf, ts, mp3, m4a, wav, aiff, flac and ogg are, and some more"
 NO_SOUND, NO_PICTURES = (f"the output has no {kind}, though the source has" for kind in ("sound", "pictures"))
 
 
@@ -67,6 +68,11 @@ def log_of(*lines: str) -> Log:
             [UNREADABLE],
             (INVALID_PAYLOAD, False),
             f"{NOT_MEDIA} (Error opening input: Invalid data found when processing input)",
+        ),
+        (
+            ["[au @ 0x55d0] [error] Format not on whitelist 'aac,ac3,aiff'", UNREADABLE],
+            (INVALID_PAYLOAD, False),
+            f"{NOT_MEDIA}; {FORMATS}",
         ),
         ([], (INVALID_PAYLOAD, False), f"{NOT_MEDIA} (ffmpeg gave no reason)"),
         (

@@ -25,10 +25,16 @@ from coordinator.edge.openai.chat import ChatRequest
 from coordinator.edge.openai.completions import CompletionRequest
 from coordinator.edge.openai.deltas import Delta, DeltaParser, SentAnswers
 from coordinator.edge.openai.embeddings import EmbeddingRequest
-from coordinator.edge.openai.embeddings.vectors import encoded_rows, vectors_of_file
+from coordinator.edge.openai.embeddings.vectors import (
+    check_count,
+    encoded_rows,
+    vectors_of_file,
+    vectors_of_lists,
+)
 from coordinator.edge.openai.errors import as_openai
 from coordinator.edge.openai.images import ImageRequest
 from coordinator.edge.openai.requests import OpenAIRequest
+from coordinator.edge.openai.rerank import check_ranking
 from coordinator.edge.openai.runs import Done
 from coordinator.edge.openai.served_models import IMAGES, can_ask, models_of
 from coordinator.edge.openai.streaming import StreamedText
@@ -101,6 +107,8 @@ def test_messages_that_are_none(message: object) -> None:
         (EmbeddingRequest, {"input": ["a", ""]}, "input.1", "String should have at least 1 character"),
         (EmbeddingRequest, {"input": 5}, "input", "Input should be a string or a list"),
         (EmbeddingRequest, {"input": []}, "input", "List should have at least 1 item"),
+        (EmbeddingRequest, {"input": ["a"] * 2049}, "input", "at most 2048 items"),
+        (EmbeddingRequest, {"input": [[1]] * 2049}, "input", "at most 2048 items"),
         (EmbeddingRequest, {"input": [1, "a"]}, "input.1", "Input should be an integer"),
         (EmbeddingRequest, {"input": [[1], [-1]]}, "input.1.0", "Input should be greater than or equal to 0"),
         (EmbeddingRequest, {"input": [[1], []]}, "input.1", "List should have at least 1 item"),
@@ -363,6 +371,29 @@ def test_vectors_of_a_file_are_what_numpy_wrote() -> None:
         vectors_of_file(b"no file of numpy's")
 
 
+def test_vectors_that_do_not_fit_the_request() -> None:
+    """Fewer vectors than texts, other dimensions, and vectors of several lengths are the miner's fault."""
+    vectors = vectors_of_lists([[0.5, 1.0], [2.0, 3.0]])
+    check_count(vectors, 2, None)
+    check_count(vectors, 2, 2)
+    for texts, dimensions in ((3, None), (1, None), (2, 3)):
+        with pytest.raises(Problem) as refused:
+            check_count(vectors, texts, dimensions)
+        assert Code.INTERNAL == refused.value.code
+    for rows in ([[0.5, 1.0], [2.0]], []):
+        with pytest.raises(Problem):
+            vectors_of_lists(rows)
+
+
+def test_rankings_that_do_not_fit_the_request() -> None:
+    """A document that is not there, or is ranked twice, is the miner's fault."""
+    check_ranking([2, 0], 3)
+    for places in ([3], [-1], [0, 0]):
+        with pytest.raises(Problem) as refused:
+            check_ranking(places, 3)
+        assert Code.INTERNAL == refused.value.code
+
+
 # --- subtitles ---------------------------------------------------------------------------------------------
 def test_subtitles() -> None:
     """Moments are rounded to milliseconds; blank lines and tags can't break the format."""
@@ -523,6 +554,18 @@ async def test_refusals_have_openais_statuses(
             "unsupported",
             "false",
         ),
+        (
+            {"state": "FAILED", "error_code": "UNSAFE_URL", "error_message": "why"},
+            400,
+            "unsafe_url",
+            "false",
+        ),
+        (
+            {"state": "FAILED", "error_code": "DOWNLOAD_FAILED", "error_message": "why"},
+            400,
+            "download_failed",
+            "false",
+        ),
         ({"state": "RUNNING"}, 503, "unavailable", None),
     ],
 )
@@ -543,6 +586,8 @@ async def test_how_a_job_without_a_result_is_answered(
         answer = await http.post("/v1/chat/completions", json=CHAT)
     assert (status, code) == (answer.status_code, answer.json()["error"]["code"])
     assert again == answer.headers.get("x-should-retry")
+    of_a_url = code in ("unsafe_url", "download_failed")
+    assert ("messages" if of_a_url else None) == answer.json()["error"]["param"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -582,7 +627,8 @@ async def test_a_retired_service_offers_no_models() -> None:
         read_offerings=lambda: [OFFERING], read_retired_services=lambda: [{"service": "llm_inference"}]
     )
     async with browsing(an_app(database=database), ALICE) as http:
-        assert [] == (await http.get("/v1/models")).json()["data"]
+        listed = await http.get("/v1/models")
+        assert ([], False) == (listed.json()["data"], "x-job-id" in listed.headers)
         answer = await http.post("/v1/chat/completions", json=CHAT)
     assert (404, "model_not_found") == (answer.status_code, (error := answer.json()["error"])["code"])
     assert "the service llm_inference is retired" in error["message"]

@@ -31,7 +31,7 @@ from coordinator.cli.commands import (
 )
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.process.parent_watch import stop_with_parent
-from coordinator.runtime.terminal import PipeClosed
+from coordinator.runtime.terminal import PipeClosed, escape_what_is_missing
 
 app = typer.Typer(
     name="coordinator",
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     stop_with_parent()
+    escape_what_is_missing()
     try:
         ended = app(args=list(arguments), standalone_mode=False)
         sys.stdout.flush()

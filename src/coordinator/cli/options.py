@@ -98,13 +98,13 @@ def json_object(text: str, option: str) -> dict[str, Any]:
                 f"{option} - reads stdin, but stdin is this terminal", f"Use {option} @FILE, or a pipe."
             )
         try:
-            text, where = sys.stdin.read(), "stdin"
+            text, where = _stdin(), "stdin"
         except UnicodeDecodeError as error:
             raise usage(f"{option}: can't read stdin: {_why(error)}", "Pipe in JSON, as UTF-8.") from None
     elif text.startswith("@"):
         path = Path(text[1:])
         try:
-            text, where = path.read_text(), str(path)
+            text, where = path.read_text("utf-8-sig"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             hint = "Paths are relative to this directory; the file must hold one JSON object, as UTF-8."
             raise usage(f"{option}: can't read {path}: {_why(error)}", hint) from None
@@ -121,6 +121,12 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise usage(f"{where} must be a JSON object", f"""Write it like {option} '{{"name": "value"}}'.""")
     return value
+
+
+def _stdin() -> str:
+    """All of stdin, which is UTF-8 whatever the terminal's encoding is."""
+    binary = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if binary is None else binary.read().decode("utf-8-sig")
 
 
 def _why(error: Exception) -> str:

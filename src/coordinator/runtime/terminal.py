@@ -1,11 +1,14 @@
 """Output of programs: data on stdout (a JSON document, JSON lines, or text), everything else on stderr.
 
 Names, errors and results come from strangers. `plain` shows them on one line, `quoted` behind a margin. So
-they neither steer the terminal nor look like lines of ours.
+they neither steer the terminal nor look like lines of ours. Characters that the terminal's encoding lacks are
+escapes as well: `escape_what_is_missing`.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import re
 import sys
@@ -13,7 +16,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,6 +33,16 @@ _UNLIMITED = 1000  # columns if stdout is not a terminal: never wrap or cut text
 
 class PipeClosed(Exception):
     """The reader of stdout is gone."""
+
+
+def escape_what_is_missing() -> None:
+    """Let both outputs write characters that their encoding lacks as escapes: `\\u2026` in ASCII.
+
+    Python's default is an error in the middle of the output. Call it before the first output.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def plain(text: object, *, keep: str = "") -> str:
@@ -92,11 +105,19 @@ def line(value: Any) -> None:
 
 def _json(value: Any, **options: Any) -> str:
     """JSON of exactly this value, with JSON's own escapes for all that a terminal could act upon."""
-    text = json.dumps(value, ensure_ascii=False, **options)
+    text = json.dumps(value, ensure_ascii=_lacks_letters(sys.stdout), **options)
     if text.isprintable() and _SUSPECT.search(text) is None:
         return text
     # Line ends are the document's own here: those within a text are escapes already.
     return "".join(one if one == "\n" or _has_shape(one) else json.dumps(one)[1:-1] for one in text)
+
+
+def _lacks_letters(stream: TextIO) -> bool:
+    """Whether there are characters that the stream can't write, and for which JSON has escapes of its own."""
+    try:
+        return not codecs.lookup(stream.encoding or "utf-8").name.startswith("utf")
+    except (AttributeError, LookupError):
+        return False
 
 
 def note(text: str) -> None:

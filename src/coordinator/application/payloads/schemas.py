@@ -104,6 +104,14 @@ class PayloadSchemas:
         return found
 
 
+MAX_NAMES_TOLD: Final = 5
+MAX_NAME_TOLD: Final = 64
+MAX_LIMIT_TOLD: Final = 200
+TOLD_KEYWORDS: Final = (
+    *("enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "pattern"),
+)
+"""Those whose value in the schema tells a client what to send."""
 _UNLISTED: Final = "does not fit the schema; it is too large for a list of its faults"
 
 
@@ -169,10 +177,22 @@ def problems(validator: Validator, payload: Any) -> Iterator[PayloadFault]:
     for error in validator.iter_errors(payload):
         keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
         place = "/".join(str(part) for part in error.instance_path)
-        text = f"does not fit the schema's {keyword}"
-        if keyword == "format":  # our own assertion; the message has the reason and shows no value
-            text = f"can't be fetched: {error.message}"
-        yield PayloadFault(place, keyword, text)
+        yield PayloadFault(place, keyword, _told(keyword, error))
+
+
+def _told(keyword: str, error: jsonschema_rs.ValidationError) -> str:
+    """A fault in words: what the schema wants, and names of members, but no values of the payload."""
+    wanted = error.kind.value
+    if keyword == "format":  # our own assertion; the message has the reason and shows no value
+        return f"can't be fetched: {error.message}"
+    if keyword == "additionalProperties" and isinstance(wanted, list):
+        names = [name[:MAX_NAME_TOLD] if name.isprintable() else "?" for name in wanted[:MAX_NAMES_TOLD]]
+        return f"has members that the schema does not know here: {', '.join(names)}"
+    if keyword == "required":
+        return f"lacks the member {wanted}"
+    if keyword in TOLD_KEYWORDS and len(said := json.dumps(wanted, ensure_ascii=False)) <= MAX_LIMIT_TOLD:
+        return f"does not fit the schema's {keyword}: {said}"
+    return f"does not fit the schema's {keyword}"
 
 
 def _refuse(uri: str) -> Any:

@@ -65,16 +65,44 @@ def show(
     schema = found.get("input_schema") or {}
     facts = {name: v for name, v in found.items() if name not in ("input_schema", "output_schema", "pricing")}
     terminal.fields({**facts, "price": _price(found)})
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if isinstance(properties, dict):
+    if isinstance(schema, dict) and isinstance(schema.get("properties"), dict):
         terminal.write("\npayload:")
-        required = schema.get("required") or ()
-        rows = [
-            (name, "required" if name in required else "", _kind(spec), spec.get("description"))
-            for name, spec in properties.items()
-            if isinstance(spec, dict)
-        ]
-        terminal.table(("FIELD", "", "TYPE", "DESCRIPTION"), rows, "Takes no payload.")
+        rows = _fields(schema)
+        if any(row[3] for row in rows):
+            columns = ["FIELD", "", "TYPE", "ONLY IN", "DESCRIPTION"]
+        else:
+            columns, rows = ["FIELD", "", "TYPE", "DESCRIPTION"], [[*row[:3], row[4]] for row in rows]
+        terminal.table(columns, rows, "Takes no payload.")
+
+
+def _fields(schema: dict[str, Any]) -> list[list[str]]:
+    """The fields of a payload; those of forms between which `if` chooses have the names of their forms."""
+    forms = _forms(schema, schema.get("$defs") or {}) or {"": schema}
+    found: dict[tuple[str, str], tuple[str, str, list[str]]] = {}
+    for form, one in forms.items():
+        for name, spec in one["properties"].items():
+            if isinstance(spec, dict):
+                needed = name in (*(schema.get("required") or ()), *(one.get("required") or ()))
+                told = ("required" if needed else "", str(spec.get("description") or ""), list[str]())
+                found.setdefault((name, _kind(spec)), told)[2].append(form)
+    return [
+        [name, needed, kind, "" if len(within) == len(forms) else ", ".join(within), description]
+        for (name, kind), (needed, description, within) in found.items()
+    ]
+
+
+def _forms(schema: Any, definitions: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The forms that `then` and `else` of a schema name, by their names."""
+    found: dict[str, dict[str, Any]] = {}
+    for branch in (schema.get("then"), schema.get("else")) if isinstance(schema, dict) else ():
+        if not isinstance(branch, dict):
+            continue
+        name = str(branch.get("$ref", "")).rpartition("/")[2]
+        form = definitions.get(name)
+        if isinstance(form, dict) and isinstance(form.get("properties"), dict):
+            found[name] = form
+        found |= _forms(branch, definitions)
+    return found
 
 
 @app.command()

@@ -78,7 +78,7 @@ def answer(document: BaseModel | Mapping[str, Any], *job_ids: UUID) -> Response:
 
 def job_header(*job_ids: UUID) -> dict[str, str]:
     """The header that names the jobs."""
-    return {JOB_HEADER: ", ".join(map(str, job_ids))}
+    return {JOB_HEADER: ", ".join(map(str, job_ids))} if job_ids else {}
 
 
 def openai_responses(*media_types: str, jobs: bool = True) -> dict[int | str, dict[str, Any]]:

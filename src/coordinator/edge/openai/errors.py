@@ -45,9 +45,9 @@ _CODES: Final[Mapping[str, str]] = {
     Code.NO_ELIGIBLE_MINER: "model_not_found",
 }
 
-_OF_THE_CLIENT: Final = frozenset(
-    {"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "RESOURCE_LIMIT", "UNSUPPORTED", "BLOB_NOT_FOUND"}
-)
+_OF_A_URL: Final = frozenset({"UNSAFE_URL", "DOWNLOAD_FAILED", "BLOB_NOT_FOUND"})
+"""A miner's error codes for a file that it can't get from where the request says."""
+_OF_THE_CLIENT: Final = _OF_A_URL | {"INVALID_PAYLOAD", "INPUT_TOO_LARGE", "RESOURCE_LIMIT", "UNSUPPORTED"}
 """A miner's error codes for faults of the request. RESOURCE_LIMIT: what was sent takes too much to read."""
 _MEMBER: Final = re.compile(r"([a-z][a-z_]{0,40})(\.[a-z0-9_.]{1,100})?: ")
 
@@ -133,6 +133,8 @@ def job_failure(row: JobRow, known: frozenset[str], names: Mapping[str, str]) ->
         # A miner's reason begins with the member of the payload at fault.
         members["param"] = param
         detail = param + detail[found.end(1) :]
+    elif code in _OF_A_URL and "messages" in known:
+        members["param"] = "messages"  # the only member of a chat that names files
     if code == "UNSUPPORTED" and members.get("param") == "model":
         # Miners list the models of all their services together; this one is for another endpoint.
         return Problem(

@@ -9,9 +9,11 @@ from pydantic import BaseModel, BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from coordinator.domain.errors import Code
 from coordinator.edge.http.bodies import read_object
+from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai.answers import answer, openai_responses
-from coordinator.edge.openai.errors import TAG, bad_request
+from coordinator.edge.openai.errors import NO_RETRY, TAG, bad_request
 from coordinator.edge.openai.requests import Model, OpenAIRequest
 from coordinator.edge.openai.runs import RunnerOfRequest
 from coordinator.services.reranking import MAX_DOCUMENTS, Document, Query, documents_fault
@@ -96,6 +98,7 @@ async def create_ranking(request: Request, runner: RunnerOfRequest) -> Response:
     payload = asked.job_payload()
     runner.know(type(asked).model_fields, {})
     done = await runner.run(SERVICE, asked.model, payload)
+    check_ranking([one["index"] for one in done.result["results"]], len(asked.documents))
     results = [
         RankedResult(
             index=one["index"],
@@ -112,3 +115,9 @@ async def create_ranking(request: Request, runner: RunnerOfRequest) -> Response:
         usage=RerankUsage(prompt_tokens=tokens, total_tokens=tokens),
     )
     return answer(ranking.model_dump(exclude_none=True), done.job_id)
+
+
+def check_ranking(places: list[int], documents: int) -> None:
+    """Raise Problem unless each place is that of another one of the documents."""
+    if len(set(places)) != len(places) or not all(0 <= place < documents for place in places):
+        raise Problem(Code.INTERNAL, "the miner's ranking does not fit the documents", headers=NO_RETRY)

@@ -16,7 +16,12 @@ from starlette.responses import Response
 from coordinator.edge.http.bodies import read_object
 from coordinator.edge.http.stored_payloads import Pieces
 from coordinator.edge.openai.answers import job_header, openai_responses
-from coordinator.edge.openai.embeddings.vectors import encoded_rows, vectors_of_file, vectors_of_lists
+from coordinator.edge.openai.embeddings.vectors import (
+    check_count,
+    encoded_rows,
+    vectors_of_file,
+    vectors_of_lists,
+)
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import FOR_THE_PROVIDER, Model, OpenAIRequest
 from coordinator.edge.openai.runs import RunnerOfRequest
@@ -95,12 +100,14 @@ class EmbeddingList(BaseModel):
 async def create_embedding(request: Request, runner: RunnerOfRequest) -> Response:
     asked = EmbeddingRequest.read(await read_object(request, runner.context.limits))
     runner.know(type(asked).model_fields, {"texts": "input", "tokens": "input"})
-    done = await runner.run(SERVICE, asked.model, asked.job_payload())
+    payload = asked.job_payload()
+    done = await runner.run(SERVICE, asked.model, payload)
     result = done.result
     if "embeddings" in result:
         vectors = vectors_of_lists(result["embeddings"])
     else:
         vectors = vectors_of_file(await runner.blob(result["outputs"][0]["blob"]))
+    check_count(vectors, len(payload.get("texts") or payload["tokens"]), asked.dimensions)
     rows = encoded_rows(vectors, base64=asked.encoding_format == "base64")
     tail = {
         "model": asked.model,

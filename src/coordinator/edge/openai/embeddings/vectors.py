@@ -31,7 +31,9 @@ class Vectors:
 
 
 def vectors_of_lists(rows: Sequence[Sequence[float]]) -> Vectors:
-    """Vectors in a result itself."""
+    """Vectors in a result itself. Raises Problem."""
+    if len({len(row) for row in rows}) != 1:
+        raise _invalid("the miner's vectors are not all of one length")
     packed = b"".join(struct.pack(f"<{len(row)}f", *row) for row in rows)
     return Vectors(memoryview(packed), len(rows[0]), rows)
 
@@ -68,5 +70,14 @@ def encoded_rows(vectors: Vectors, *, base64: bool) -> Iterator[str]:
             yield "[" + ",".join([f"{one:.9g}" for one in numbers]) + "]"
 
 
-def _invalid() -> Problem:
-    return Problem(Code.INTERNAL, "the miner's file has no rows of 32-bit floats", headers=NO_RETRY)
+def check_count(vectors: Vectors, texts: int, dimensions: int | None) -> None:
+    """Raise Problem unless there is one vector for each text, of the dimensions that were asked for."""
+    found = len(vectors.packed) // (4 * vectors.width)
+    if found != texts:
+        raise _invalid(f"the miner made {found} vectors for {texts} texts")
+    if dimensions is not None and vectors.width != dimensions:
+        raise _invalid(f"the miner's vectors have {vectors.width} dimensions instead of {dimensions}")
+
+
+def _invalid(detail: str = "the miner's file has no rows of 32-bit floats") -> Problem:
+    return Problem(Code.INTERNAL, detail, headers=NO_RETRY)

@@ -22,6 +22,8 @@ SAMPLE_CHARACTERS: Final = 2**20
 CELLS_AT_ONCE: Final = 200_000
 _NAMED_DELIMITER: Final = re.compile(r"^sep=([^\"'\r\n])\r?\n?$")
 """A first line that spreadsheets write, and which is no row."""
+_JSON: Final = re.compile(r'\s*(\{\s*"|\[\s*[\[{]|[\[{]\s*$)')
+"""The beginning of a file that is JSON: its first line would become the header, and its row be lost."""
 _NAMES: Final = {"\t": "tab", " ": "space"}
 
 
@@ -38,6 +40,10 @@ def read_delimited(
         sample = _sample(lines)
         if not any(line.strip("\r\n") for line in sample):
             raise bad_input(number, "the file has no rows")
+        if options["header"] and _JSON.match(next(line for line in sample if line.strip("\r\n"))):
+            raise bad_input(
+                number, "is JSON; write each row as {…} on a line of its own, and set input_format to jsonl"
+            )
         delimiter = options["delimiter"]
         begin = 1
         if delimiter == "auto":

@@ -38,6 +38,10 @@ MAX_STREAM_BYTES: Final = 512 << 20
 """Of an answer with probabilities: an event has a kilobyte for a token. The model ends it much earlier."""
 MAX_LINE_BYTES: Final = 1 << 20
 WRITE_BYTES: Final = 256 << 10
+_TOO_LONG: Final = re.compile(
+    r"too large to process|too many tokens|maximum context|exceed\w* (the )?(\w+ )?context", re.IGNORECASE
+)
+"""A text that is too long for the model; llama.cpp says so of embeddings with a 500."""
 _UNAVAILABLE: Final = (408, 409, 425, 429, 502, 503, 504)
 """The statuses of an engine that is overloaded, still loading, or missing behind its proxy."""
 _NOT_THERE: Final = (404, 405, 501)
@@ -318,7 +322,7 @@ class Engine:
         message = reason_in_json(content, self.settings()) or f"status {status}"
         if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             raise ExecutorError(INPUT_TOO_LARGE, f"the engine refuses this: {message}")
-        if status >= 500:
+        if status >= 500 and not _TOO_LONG.search(message):
             raise ExecutorError(EXECUTOR_FAILED, f"the engine failed: {message}", retryable=True)
         raise ExecutorError(INVALID_PAYLOAD, f"the engine refuses this: {message}")
 

@@ -215,12 +215,11 @@ class FfmpegExecutor:
         self, arguments: list[str], payload: Thumbnail, folder: Path, limits: Limits
     ) -> None:
         """Take a thumbnail. Raises INVALID_PAYLOAD if the video has no frame at its moment."""
-        log = Log()
-        problem: ExecutorError | None = None
-        try:
-            await run_ffmpeg(arguments, folder=folder, limits=limits, on_stderr=log.line)
-        except ExecutorError as error:
-            problem = error
+        log, problem = await self._try_frame(arguments, folder, limits)
+        if log.has_no_frames and (begin := begin_of_last_frame(payload.at_seconds, log)) is not None:
+            place = arguments.index("-ss") + 1
+            earlier = [*arguments[:place], f"{begin:.3f}", *arguments[place + 1 :]]
+            log, problem = await self._try_frame(earlier, folder, limits)
         if log.has_no_frames and (problem is None or problem.code in (EXECUTOR_FAILED, INVALID_PAYLOAD)):
             # Without a frame, encoders complain about anything.
             told = f"at_seconds: the source has no picture at {payload.at_seconds:g} s"
@@ -230,10 +229,31 @@ class FfmpegExecutor:
         if problem is not None:
             raise problem
 
+    async def _try_frame(
+        self, arguments: list[str], folder: Path, limits: Limits
+    ) -> tuple[Log, ExecutorError | None]:
+        log = Log()
+        try:
+            await run_ffmpeg(arguments, folder=folder, limits=limits, on_stderr=log.line)
+        except ExecutorError as error:
+            return log, error
+        return log, None
+
     def _too_large(self) -> ExecutorError:
         return ExecutorError(
             OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
         )
+
+
+def begin_of_last_frame(moment: float, log: Log) -> float | None:
+    """Where to look for the last frame if none begins after this moment, at which it may still be shown.
+
+    None if the video is over by then, or nothing is known of it.
+    """
+    frames = max((one.frames for one in log.streams.values() if not one.is_cover), default=0.0)
+    if not frames or log.duration is None or moment >= log.duration:
+        return None
+    return max(0.0, moment - 1 / frames)
 
 
 def kinds_of(payload: VideoPayload, reading: Reading | None) -> set[str]:

@@ -69,6 +69,12 @@ CAUSES: Final = (
         retryable=True,
     ),
     Cause(
+        re.compile(r"Format not on whitelist"),
+        INVALID_PAYLOAD,
+        "the source is not a media file of a format that is read here; mp4, mov, mkv, webm, avi, mxf, ts, "
+        "mp3, m4a, wav, aiff, flac and ogg are, and some more",
+    ),
+    Cause(
         re.compile(r"moov atom not found"),
         INVALID_PAYLOAD,
         "the source has no index (moov atom not found): it was cut, or its recording never ended; send the "

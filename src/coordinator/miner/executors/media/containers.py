@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 MAX_CHUNKS: Final = 10_000
@@ -39,26 +38,14 @@ class Container:
     """Whether all that the header promises is there."""
     remark: str = ""
     """For the client, about a file that can be read and is odd."""
+    is_open: bool = False
+    """Whether nothing promises a length: ffmpeg's duration is that of what it found."""
 
 
 class _Chunk(NamedTuple):
     name: bytes
     start: int
     size: int
-
-
-def examine(path: Path) -> Container:
-    """The promises of a file; empty ones for a container whose promises ffmpeg reads. Blocks."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(40)
-        for fits, look in _LOOKS:
-            if fits(start):
-                try:
-                    return look(file, size)
-                except (IndexError, ValueError, ZeroDivisionError):
-                    return Container()  # ffmpeg says what is wrong with it
-    return Container()
 
 
 def _number(content: bytes, start: int, size: int) -> int:
@@ -220,7 +207,7 @@ def _ogg(file: BinaryIO, size: int) -> Container:
     return Container(is_whole=bool(head[5] & 4))
 
 
-_LOOKS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], Container]], ...]] = (
+LOOKS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], Container]], ...]] = (
     (lambda start: start[:4] in (b"RIFF", b"RF64", b"BW64") and start[8:12] == b"WAVE", _wav),
     (lambda start: start[:4] == b"RIFF" and start[8:12] == b"AVI ", _avi),
     (lambda start: start[:16] == _W64_RIFF, _wave64),
@@ -229,3 +216,4 @@ _LOOKS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], Con
     (lambda start: start[:4] == b"OggS", _ogg),
     (lambda start: start[:1] == b"\x47" or start[4:5] == b"\x47", _transport),
 )
+"""By the first 40 bytes of a file."""

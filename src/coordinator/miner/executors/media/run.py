@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Final
 
 from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.limits import Bound
+from coordinator.miner.executors.media import containers, recorded_live
 from coordinator.miner.executors.media.complaints import failure
-from coordinator.miner.executors.media.containers import examine
+from coordinator.miner.executors.media.containers import Container
 from coordinator.miner.executors.media.log import LOG_LEVEL, Log
 from coordinator.miner.executors.media.packets import PACKETS_FILE, Track, listing, read_packets
 from coordinator.miner.executors.media.source import judge
@@ -112,3 +114,17 @@ async def read_source(
     for number in log.read:
         tracks.setdefault(number, Track())
     return Reading(log, tracks, judge(log, tracks, container))
+
+
+def examine(path: Path) -> Container:
+    """The promises of a file's header; empty ones for a container whose promises ffmpeg reads. Blocks."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(40)
+        for fits, look in (*containers.LOOKS, *recorded_live.LOOKS):
+            if fits(start):
+                try:
+                    return look(file, size)
+                except (IndexError, KeyError, OSError, ValueError, ZeroDivisionError, struct.error):
+                    return Container()  # ffmpeg says what is wrong with it
+    return Container()

@@ -103,7 +103,8 @@ def judge(log: Log, tracks: Mapping[int, Track], container: Container) -> list[s
     # 3. What can't be told.
     if container.remark:
         warnings.append(container.remark)
-    if promised is None and not container.is_whole and not _PICTURES.search(name):
+    is_picture = bool(_PICTURES.search(name)) and not _is_series(log, name)
+    if promised is None and not container.is_whole and not is_picture:
         warnings.append(
             f"{name} does not say here how long the source should be: {reached:.2f} s were read, and whether "
             "more is missing can't be told"
@@ -115,9 +116,14 @@ def promised_seconds(log: Log, container: Container) -> float | None:
     """The length of the source by its header; None if nothing there says it."""
     if container.promised is not None:
         return container.promised
-    if log.is_estimated or _first_format(log) in _PROMISE_NOTHING:
+    if container.is_open or log.is_estimated or _first_format(log) in _PROMISE_NOTHING:
         return None
     return log.duration
+
+
+def _is_series(log: Log, name: str) -> bool:
+    """Whether these are pictures one after the other, such as a camera's JPEGs, which nothing counts."""
+    return name.endswith("_pipe") and max(counts.frames for counts in log.read.values()) > 1
 
 
 def _first_format(log: Log) -> str:
