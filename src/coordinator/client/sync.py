@@ -28,6 +28,7 @@ class Job(Facade[AsyncJob]):
     stream = iterating(AsyncJob.stream)
     cancel = blocking(AsyncJob.cancel)
     history = blocking(AsyncJob.history)
+    match = blocking(AsyncJob.match)
     receipt = blocking(AsyncJob.receipt)
     download = blocking(AsyncJob.download)
 
@@ -118,6 +119,7 @@ class Coordinator(Facade[AsyncCoordinator]):
     service = blocking(AsyncCoordinator.service)
     miners = iterating(AsyncCoordinator.miners)
     miner = blocking(AsyncCoordinator.miner)
+    miner_match = blocking(AsyncCoordinator.miner_match)
     drain = blocking(AsyncCoordinator.drain)
     quarantine = blocking(AsyncCoordinator.quarantine)
     release = blocking(AsyncCoordinator.release)
