@@ -76,18 +76,17 @@ class QueuedFacts:
 
 def why_unmatched(report: MatchReport) -> str:
     """Why no miner can be found, and what would help: a clause without its full stop."""
+    if report.fitting:
+        return "; ".join([_set_apart_text(report.fitting, report.service), *_help(report)])
     if not report.online:
         return "no miner is online"
     if not report.running_service:
-        return f"none of the {_miners(report.online)} online runs the service {report.service}"
+        if report.online == 1:
+            return f"the only miner online does not run the service {report.service}"
+        return f"none of the {report.online} miners online runs the service {report.service}"
     if report.relaxations:
         first = report.relaxations[0]
-        help_ = [f"{first.miners} would {_with(first)}"]
-        others = {r.constraint: r for r in reversed(report.relaxations) if r.constraint != first.constraint}
-        help_ += [f"{r.miners} {_with(r)}" for r in reversed(others.values())]
-        return f"no miner {_has(first.constraint, first.asked)} for it; {', '.join(help_)}"
-    if report.fitting:
-        return _unavailable(report.fitting, report.service)
+        return "; ".join([f"no miner {_has(first.constraint, first.asked)} for it", *_help(report)])
     unmet = [f for f in report.failures if f.constraint != "service"]
     if not unmet:
         return f"the miners that run {report.service} get no jobs of it for now"
@@ -129,7 +128,8 @@ def _decisive(report: MatchReport, facts: QueuedFacts) -> list[Reason]:
         text = f"offered {_span(facts.offered.seconds)} ago, and not claimed yet"
         return [Reason(ReasonCode.OFFERED, text, {"seconds": facts.offered.seconds})]
     if busy >= slots:
-        text = f"all {_miners(report.found)} that can run it are busy ({busy} of {slots} slots)"
+        all_ = "the only miner" if report.found == 1 else f"all {report.found} miners"
+        text = f"{all_} that can run it {_are(report.found)} busy ({busy} of {slots} slots)"
         return [Reason(ReasonCode.ALL_BUSY, text, counts)]
     if facts.tried and all(p.principal in facts.tried for p in able if p.busy < p.slots):
         return [Reason(ReasonCode.AVOIDED, _avoids(facts), {"principals": len(facts.tried)})]
@@ -143,18 +143,17 @@ def _decisive(report: MatchReport, facts: QueuedFacts) -> list[Reason]:
 
 def _not_found(report: MatchReport) -> Reason:
     text = why_unmatched(report)
-    if not report.online:
-        return Reason(ReasonCode.NO_MINER, text, {"online": 0})
     counts = {"online": report.online, "running_service": report.running_service}
+    if report.fitting:
+        barred = any(p.online for p in report.fitting)
+        return Reason(ReasonCode.QUARANTINED if barred else ReasonCode.DRAINING, text, counts)
+    if not report.online:
+        return Reason(ReasonCode.NO_MINER, text, counts)
     if not report.running_service:
         return Reason(ReasonCode.SERVICE_NOT_RUN, text, counts, "service")
     if report.relaxations:
         first = report.relaxations[0]
-        counts["would"] = first.miners
-        return Reason(ReasonCode.CONSTRAINT_UNMET, text, counts, first.constraint)
-    if report.fitting:
-        draining = any(p.draining for p in report.fitting) and not any(p.online for p in report.fitting)
-        return Reason(ReasonCode.DRAINING if draining else ReasonCode.QUARANTINED, text, counts)
+        return Reason(ReasonCode.CONSTRAINT_UNMET, text, {**counts, "would": first.miners}, first.constraint)
     return Reason(ReasonCode.CONSTRAINT_UNMET, text, counts)
 
 
@@ -186,7 +185,15 @@ def _set_apart(report: MatchReport, said: set[ReasonCode]) -> list[Reason]:
     return reasons
 
 
-def _unavailable(fitting: Sequence[ProfileMiners], service: str) -> str:
+def _help(report: MatchReport) -> list[str]:
+    """The first relaxation of each constraint: "12 would with 16 GB, 2 in region us"."""
+    best = {r.constraint: r for r in reversed(report.relaxations)}
+    ordered = [r for r in report.relaxations if best[r.constraint] is r]
+    parts = [f"{r.miners} {'' if n else 'would '}{_with(r)}" for n, r in enumerate(ordered)]
+    return [", ".join(parts)] if parts else []
+
+
+def _set_apart_text(fitting: Sequence[ProfileMiners], service: str) -> str:
     barred = sum(p.online for p in fitting if p.quarantine(service) == "by hand")
     draining = sum(p.draining for p in fitting)
     parts = [f"{barred} in quarantine"] if barred else []

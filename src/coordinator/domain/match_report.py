@@ -1,9 +1,9 @@
 """The match report: how many miners fail which constraint of a job, and the smallest changes that would help.
 
-A *relaxation* drops or loosens exactly one constraint, by as little as finds a miner at all. The callers bring
-the miners by profile, so that the cost does not grow with the number of miners. Two counts are kept apart:
-miners that *fit*, whatever they do now, and miners that *can be found*, which are online and not barred by an
-admin. Pure: no I/O, no clock.
+A *relaxation* drops or loosens exactly one constraint, by as little as finds a miner at all. The callers
+bring the miners by profile, so that the cost does not grow with the number of miners. Two counts are kept
+apart: miners that *fit*, whatever they do now, and miners that *can be found*, which are online and not
+barred by an admin. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class MatchReport:
     failures: tuple[Failure, ...]
     """By constraint, of the miners online; `service` for those that don't run it, others of those that do."""
     relaxations: tuple[Relaxation, ...]
-    """Empty if a miner can be found as it is."""
+    """Empty if a miner can be found as it is. First those that keep a constraint, by the miners they find."""
     models: tuple[tuple[str, int], ...]
     """The models of the miners that run the service, each with their number, the most frequent first."""
 
@@ -183,7 +183,8 @@ def _relaxations(
         if near:
             changes = ways(wants, list_price, [profile.capabilities for profile in near])
             found += [r for r in (applied(name, to, near) for to in changes) if r.miners]
-    return sorted(found, key=lambda r: -r.miners)
+    # To give up a constraint helps less than to find miners that meet it in part.
+    return sorted(found, key=lambda r: (not r.to, -r.miners))
 
 
 # --- the smallest change of each constraint, given the miners that fail nothing else ------------------------
@@ -226,22 +227,23 @@ def _has_card(gpu: str, gb: int | None, has: Capabilities) -> bool:
 def _older_cuda(wants: Constraints, _: str | None, close: Sequence[Capabilities]) -> list[Change]:
     if wants.cuda is None:
         return []
-    return [max((has.cuda for has in close if has.cuda), key=version_key, default=None)]
+    versions = [has.cuda for has in close if has.cuda]
+    return [max(versions, key=version_key) if versions else None]
 
 
 def _other_models(wants: Constraints, _: str | None, close: Sequence[Capabilities]) -> list[Change]:
     """Without the fewest of the models, and with another one, which is present, in their place."""
     if not wants.models:
         return []
-    sets = [({same_label(m) for m in has.models}, has) for has in close]
-    kept = [tuple(m for m in wants.models if same_label(m) in have) for have, _ in sets]
+    sets = [{same_label(m) for m in has.models} for has in close]
+    kept = [tuple(m for m in wants.models if same_label(m) in have) for have in sets]
     most = max(map(len, kept))
     smallest = sorted({keeps for keeps in kept if len(keeps) == most})[:MAX_ALTERNATIVES]
     instead: Counter[tuple[str, ...]] = Counter()
-    for keeps, (have, _) in zip(kept, sets, strict=True):
+    for keeps, have in zip(kept, sets, strict=True):
         if len(keeps) == most:
             instead.update((*keeps, model) for model in have - set(map(same_label, keeps)))
-    others = [models for models, _ in sorted(instead.items(), key=lambda i: (-i[1], i[0]))]
+    others = [models for models, _count in sorted(instead.items(), key=lambda i: (-i[1], i[0]))]
     return [*smallest, *others[:MAX_ALTERNATIVES]]
 
 

@@ -114,7 +114,8 @@ def _decisive(report: MinerReport, facts: MinerFacts) -> Reason:
         return Reason(ReasonCode.QUARANTINED, "its key's miners are in quarantine, which an admin ends")
     if facts.running >= facts.concurrency:
         counts = {"slots": facts.concurrency, "busy_slots": facts.running}
-        return Reason(ReasonCode.ALL_BUSY, f"all of its {facts.concurrency} slots are busy", counts)
+        many = f"all of its {facts.concurrency} slots are" if facts.concurrency > 1 else "its only slot is"
+        return Reason(ReasonCode.ALL_BUSY, f"{many} busy", counts)
     if not report.of_its_services:
         text = "no job of its services is queued" if report.queued else "no job is queued"
         return Reason(ReasonCode.NOTHING_QUEUED, text, {"queued_jobs": 0})

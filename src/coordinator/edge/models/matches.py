@@ -65,7 +65,8 @@ class JobMatch(View):
     constraints: Constraints
     reasons: list[ReasonView]
     relaxations: list[RelaxationView]
-    """Those that find the most miners first. Empty if a miner can be found as it is."""
+    """Those that keep the constraint come first, by the miners that they find. Empty if a miner can be found
+    as it is."""
     models: dict[str, int]
     """If the job asks for models: those of the miners that run its service, with their number."""
     miners_online: int

@@ -30,8 +30,8 @@ MinerIdInPath = Annotated[str, Path(json_schema_extra={"pattern": f"^{MINER_CURS
     response_model=JobMatch,
     summary="Why a job waits",
     description="How many live miners fail which constraint, and the smallest changes of one constraint that "
-    "would find a miner. `sentence` says it in plain words. Of a job that runs or is final it says how it is, "
-    "or how it ended. The miners' names are for admins.",
+    "would find a miner. `sentence` says it in plain words. Of a job that runs or is final it says how it "
+    "is, or how it ended. The miners' names are for admins.",
     responses=refusals(Code.FORBIDDEN, Code.JOB_NOT_FOUND),
 )
 async def match_job(context: Context, principal: Client, position: Position, job_id: UUID) -> Response:
