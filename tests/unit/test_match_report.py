@@ -144,7 +144,7 @@ def smaller(relaxation: Relaxation, wants: Constraints, list_price: str | None) 
 def test_each_relaxation_finds_as_many_as_it_says_and_none_smaller_does(
     fleet: list[ProfileMiners], wants: Constraints, list_price: str | None
 ) -> None:
-    """Applied, a relaxation finds the miners that it promises; a smaller change of the constraint finds none."""
+    """Applied, a relaxation finds the miners that it promises; a smaller change finds none."""
     report = match_report(SERVICE, wants, list_price, fleet)
     assert report.found == find(fleet, wants, list_price)
     if report.found:
