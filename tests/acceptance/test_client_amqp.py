@@ -54,8 +54,9 @@ async def test_commands_over_amqp(tmp_path: Path, database_url: str, amqp_url: s
                 unmatched.value.code,
                 unmatched.value.detail,
             )
-            repeat = {"idempotency_key": "one", "priority": 3}
-            same = await client.submit("checksum", {"text": "x"}, **repeat, when_unmatched="refuse")
+            same = await client.submit(
+                "checksum", {"text": "x"}, idempotency_key="one", priority=3, when_unmatched="refuse"
+            )
             assert job.job_id == same.job_id
         async with stage.client("alice:wrong", amqp_url=amqp_url) as stranger:
             with pytest.raises(NotAuthorised):

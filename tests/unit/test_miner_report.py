@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given, settings
@@ -59,7 +60,7 @@ def fitting(has: Capabilities, classes: list[QueuedClass]) -> int:
 def improved(has: Capabilities, improvement: Improvement) -> Capabilities:
     """The capabilities after the change."""
     to: Any = improvement.to
-    changed = {
+    changed: dict[str, Callable[[], dict[str, Any]]] = {
         "min_vram_gb": lambda: {"gpus": (*has.gpus, Gpu(name=CARD, memory_mb=to * 1000))},
         "cuda": lambda: {"cuda": to},
         "models": lambda: {"models": (*has.models, *to)},
