@@ -14,6 +14,7 @@ from coordinator.edge.models.jobs import JobCancelAnswer, JobPage, JobResult, Jo
 from coordinator.edge.models.miners import MinerPage, MinerView
 from coordinator.edge.models.services import ServicePage, ServiceView
 from tests.acceptance.cli_process import Coordinator, Ran, call, dev, run
+from tests.harness.waiting import eventually_now
 
 NO_JOB = "0190163d-8694-739b-aea5-966c26f8ad91"
 
@@ -29,6 +30,16 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinato
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
     """One without a miner: jobs stay queued."""
     with dev(tmp_path_factory.mktemp("idle")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def two_miners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    """One with two miners, both online."""
+    with dev(tmp_path_factory.mktemp("two"), "--miners", "2") as running:
+        listing = ("miner", "list", "--json", "--url", running.url)
+        # In processes of their own: the wait has an event loop, and so has the command.
+        eventually_now(lambda: len(run(running.folder, *listing).json()["items"]) == 2, "two miners")
         yield running
 
 
@@ -122,6 +133,42 @@ def test_waiting_has_an_end(idle: Coordinator) -> None:
     told, refused = ran.err.splitlines()
     assert (3, "JOB_NOT_READY") == (ran.code, json.loads(refused)["code"])
     assert "QUEUED" == idle.run("job", "show", told.removeprefix("job "), "--json").json()["state"]
+
+
+def test_why_a_job_waits(two_miners: Coordinator) -> None:
+    """A job that nobody can run says why and what would help; with that change two miners are found."""
+    job_id = two_miners.submit("far away", "--constraints", '{"region": "nowhere"}')
+    told = two_miners.run("job", "why", job_id, "--json").json()
+    read = two_miners.run("job", "why", job_id)
+    sentence = "Waits: no miner is in region nowhere for it; 2 would in any region."
+    assert sentence == told["sentence"] == read.out.splitlines()[0]
+    assert [("region", "nowhere", None, 2)] == [
+        (r["constraint"], r["asked"], r["to"], r["miners"]) for r in told["relaxations"]
+    ]
+    assert "CONSTRAINT_UNMET" in read.out
+    refused = two_miners.run(
+        *("job", "submit", "checksum", "--payload", '{"text": "x"}'),
+        *("--constraints", '{"region": "nowhere"}'),
+        *("--when-unmatched", "refuse", "--json"),
+    )
+    problem = json.loads(refused.err)
+    assert (3, "", "NO_ELIGIBLE_MINER") == (refused.code, refused.out, problem["code"])
+    done = two_miners.run(
+        *("job", "submit", "checksum", "--payload", '{"text": "hello"}', "--when-unmatched", "refuse"),
+        *("--wait", "--json"),
+    )
+    assert (0, "COMPLETED") == (done.code, done.json()["state"])
+    ended = two_miners.run("job", "why", done.json()["job_id"]).out
+    assert ended.startswith("Ended COMPLETED at ")
+    idle = two_miners.run("miner", "why", "miner-1@dev-miner", "--json").json()
+    assert ("ONLINE", 1, 1, 0) == (
+        idle["state"],
+        idle["queued_jobs"],
+        idle["queued_jobs_of_its_services"],
+        idle["queued_jobs_fitting"],
+    )
+    unknown = two_miners.run("job", "why", NO_JOB, "--json")
+    assert (4, "JOB_NOT_FOUND") == (unknown.code, json.loads(unknown.err)["code"])
 
 
 def test_services(coordinator: Coordinator) -> None:

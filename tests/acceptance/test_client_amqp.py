@@ -12,6 +12,7 @@ from coordinator.client import (
     CoordinatorError,
     NotAuthorised,
     NotFound,
+    RequestRefused,
     Unreachable,
 )
 from coordinator.dev.servers.processes import free_port
@@ -46,6 +47,17 @@ async def test_commands_over_amqp(tmp_path: Path, database_url: str, amqp_url: s
                 await client.submit("checksum", {"text": float("nan")})
             codes = [raised.value.code for raised in (unknown, elsewhere, mismatch, unsent)]
             assert ["SERVICE_NOT_FOUND", "JOB_NOT_FOUND", "IDEMPOTENCY_MISMATCH", "INVALID_ARGUMENT"] == codes
+            # 4. A job that is not to wait is refused with the reason; its repeat, which was accepted, is not.
+            with pytest.raises(RequestRefused) as unmatched:
+                await client.submit("checksum", {"text": "x"}, when_unmatched="refuse")
+            assert ("NO_ELIGIBLE_MINER", "no miner is online") == (
+                unmatched.value.code,
+                unmatched.value.detail,
+            )
+            same = await client.submit(
+                "checksum", {"text": "x"}, idempotency_key="one", priority=3, when_unmatched="refuse"
+            )
+            assert job.job_id == same.job_id
         async with stage.client("alice:wrong", amqp_url=amqp_url) as stranger:
             with pytest.raises(NotAuthorised):
                 await stranger.submit("checksum", {"text": "x"})

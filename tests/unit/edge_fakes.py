@@ -19,6 +19,7 @@ from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
+from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.ports import Intent, TakenOffer
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.receipts.signing_keys import SigningKeys
@@ -282,6 +283,7 @@ def a_context(**ports: Any) -> EdgeContext:
         "gateway": FakeGateway(),
         "log": FakeLog(),
         "database": FakeDatabase(),
+        "miners": LiveMiners(cast("Any", ports.get("database", FakeDatabase()))),
         "queues": FakeQueues(),
         "keyring": settings.keyring,
         "receipts": Receipts(cast("Any", ports.get("log", FakeLog())), SigningKeys(SigningKey(bytes(32)))),

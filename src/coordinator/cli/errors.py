@@ -67,7 +67,7 @@ _NEXT_STEPS = {
     "UNKNOWN_COMMAND": "Check --url (or COORDINATOR_URL), and that both sides have the same version.",
     "IDEMPOTENCY_MISMATCH": "Use another --key for another request.",
     "CONFLICT_STATE": "`coordinator job show` shows the job's state.",
-    "NO_ELIGIBLE_MINER": "Loosen --constraints; `coordinator miner list` shows the miners' capabilities.",
+    "NO_ELIGIBLE_MINER": "Loosen --constraints as it says; without --when-unmatched the job waits.",
     "EVENT_NOT_FOUND": "Take the position from `coordinator log show`.",
     "BLOB_NOT_FOUND": "Upload the file with --file NAME=PATH.",
     "DIGEST_MISMATCH": "Run the same command again; the file changed, or was damaged on the way.",

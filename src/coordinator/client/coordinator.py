@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from uuid import uuid4
 
 from coordinator.client import transfer
@@ -17,7 +17,7 @@ from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
-from coordinator.client.models import Blob, JobSubmitAnswer, JobView
+from coordinator.client.models import Blob, JobSubmitAnswer, JobView, MinerMatch
 from coordinator.client.quotas import AsyncQuotas
 from coordinator.client.registry import AsyncRegistry
 
@@ -96,8 +96,12 @@ class AsyncCoordinator:
         priority: int | None = None,
         max_attempts: int | None = None,
         idempotency_key: str | None = None,
+        when_unmatched: Literal["wait", "refuse"] | None = None,
     ) -> AsyncJob:
         """Submit one job. It is in the log when this returns.
+
+        With `when_unmatched="refuse"` a job that no live miner could run is refused (NO_ELIGIBLE_MINER), with
+        the reason; otherwise it waits for one.
 
         A second call with the same `idempotency_key` returns the first job. Without a key the SDK makes one,
         so that its own retries can't submit twice.
@@ -110,6 +114,7 @@ class AsyncCoordinator:
             "priority": priority,
             "max_attempts": max_attempts,
             "idempotency_key": idempotency_key or uuid4().hex,
+            "when_unmatched": when_unmatched,
         }
         fields = {name: value for name, value in asked.items() if value is not None}
         submitted = typed(JobSubmitAnswer, await self.commands.call("job.submit", fields))
@@ -125,6 +130,7 @@ class AsyncCoordinator:
         priority: int | None = None,
         max_attempts: int | None = None,
         idempotency_key: str | None = None,
+        when_unmatched: Literal["wait", "refuse"] | None = None,
     ) -> list[AsyncJob]:
         """Submit many jobs for one service, concurrently; over AMQP they travel in arrays.
 
@@ -147,6 +153,7 @@ class AsyncCoordinator:
                     priority=priority,
                     max_attempts=max_attempts,
                     idempotency_key=f"{key}:{index}",
+                    when_unmatched=when_unmatched,
                 )
 
         try:
@@ -196,6 +203,11 @@ class AsyncCoordinator:
     async def miner(self, miner_id: str) -> dict[str, Any]:
         """One miner."""
         return await self.http.ask_json("GET", f"/v1/miners/{path_part(miner_id)}")
+
+    async def miner_match(self, miner_id: str) -> MinerMatch:
+        """Why a miner has no work, and what would bring it some."""
+        path = f"/v1/miners/{path_part(miner_id)}/match"
+        return typed(MinerMatch, await self.http.ask_json("GET", path))
 
     async def drain(self, miner_id: str) -> dict[str, Any]:
         """Let a miner finish its jobs, and offer it no new ones."""

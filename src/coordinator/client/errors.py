@@ -30,7 +30,7 @@ NEXT_STEPS: Final = {
     "INVALID_PAYLOAD": "Correct the named field; `service()` has the schema of the payload.",
     "TOO_LARGE": "Upload large inputs, and name them in the payload.",
     "IDEMPOTENCY_MISMATCH": "Use another idempotency key for another request.",
-    "NO_ELIGIBLE_MINER": "Loosen the constraints, or try again when such a miner is online.",
+    "NO_ELIGIBLE_MINER": "Loosen the constraints; without `when_unmatched` the job waits.",
     "BLOB_NOT_FOUND": "Upload the file first, with the same key.",
     "DIGEST_MISMATCH": "Transfer the file again: it changed meanwhile, or was damaged on the way.",
 }

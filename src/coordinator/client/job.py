@@ -19,6 +19,7 @@ from coordinator.client.http import HttpPool, typed
 from coordinator.client.models import (
     JobCancelAnswer,
     JobHistory,
+    JobMatch,
     JobResult,
     JobSubmitAnswer,
     JobView,
@@ -121,6 +122,10 @@ class AsyncJob:
     async def history(self) -> JobHistory:
         """All events of the job so far, from the log."""
         return typed(JobHistory, await self._http.ask_json("GET", f"{self._path}/history"))
+
+    async def match(self) -> JobMatch:
+        """Why the job waits: the constraints that miners fail, and the changes that would help."""
+        return typed(JobMatch, await self._http.ask_json("GET", f"{self._path}/match"))
 
     async def receipt(self) -> Receipt:
         """The signed receipt of the completed job; its `verify` checks it with public keys alone."""

@@ -102,6 +102,66 @@ class JobHistory(AnswerModel):
     entries: list[HistoryEntry]
 
 
+class MatchReason(BaseModel):
+    """One reason: a code and counts for programs, a text for people."""
+
+    code: str
+    text: str
+    constraint: str | None = None
+    counts: dict[str, int] = {}
+
+
+class Relaxation(BaseModel):
+    """The smallest change of one constraint that finds miners. `to` None: without the constraint."""
+
+    constraint: str
+    asked: str | int | list[str] | None = None
+    to: str | int | list[str] | None = None
+    miners: int
+    text: str
+
+
+class JobMatch(AnswerModel):
+    """Why a job waits. The first reason is decisive; `relaxations` are there while no miner can be found."""
+
+    job_id: str
+    state: str
+    sentence: str
+    reasons: list[MatchReason]
+    relaxations: list[Relaxation]
+    models: dict[str, int]
+    miners_online: int
+    miners_running_service: int
+    miners_found: int
+    since: datetime
+    expires_at: datetime
+    miner_id: str | None = None
+
+
+class Improvement(BaseModel):
+    """The smallest change of one capability that brings jobs."""
+
+    constraint: str
+    to: str | int | list[str] | None = None
+    jobs: int
+    text: str
+
+
+class MinerMatch(AnswerModel):
+    """Why a miner has no work. The first reason is decisive."""
+
+    miner_id: str
+    state: str
+    sentence: str
+    reasons: list[MatchReason]
+    improvements: list[Improvement]
+    slots: int
+    busy_slots: int
+    queued_jobs: int
+    queued_jobs_of_its_services: int
+    queued_jobs_fitting: int
+
+
 class JobResult(AnswerModel):
     """The result of a completed job. `result_digest`: SHA-256 over `result_salt` and the canonical result."""
 

@@ -64,6 +64,7 @@ def openapi() -> dict[str, Any]:
     context = EdgeContext(
         gateway=unused,
         log=unused,
+        miners=unused,
         database=unused,
         queues=unused,
         keyring=Keyring({}),

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from decimal import Decimal as Exact
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, field_validator
 
@@ -149,31 +149,50 @@ def profile_of(capabilities: Capabilities, principal: str) -> str:
     return _short_hash([principal, named])
 
 
-def unmet(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> list[str]:
-    """The reasons why a miner with these capabilities can't serve this job; empty if it can.
+ConstraintName = Literal["service", "gpu", "min_vram_gb", "cuda", "models", "region", "max_price"]
+"""A constraint by the name of its field; `service` stands for the service itself."""
+
+
+class Unmet(NamedTuple):
+    """One reason against a match."""
+
+    constraint: ConstraintName
+    """The constraint that fails. A miner without any card fails `gpu` if a GPU is asked for by name."""
+    text: str
+
+
+def failing(
+    service: str, wants: Constraints, has: Capabilities, list_price: str | None = None
+) -> list[Unmet]:
+    """The constraints that a miner with these capabilities fails; empty if it can serve this job.
 
     `list_price`: the limit of a client that names none, and the price of a miner that names none.
     """
-    reasons: list[str] = []
+    reasons: list[Unmet] = []
     if service not in has.services:
-        reasons.append(f"does not run the service {service}")
+        reasons.append(Unmet("service", f"does not run the service {service}"))
     reasons += _unmet_gpu(wants, has)
     if wants.cuda and (has.cuda is None or _version(has.cuda) < _version(wants.cuda)):
-        reasons.append(f"needs CUDA {wants.cuda} or newer, has {has.cuda or 'none'}")
+        reasons.append(Unmet("cuda", f"needs CUDA {wants.cuda} or newer, has {has.cuda or 'none'}"))
     if wants.models:
         have = {_lower(m) for m in has.models}
         missing = [m for m in wants.models if _lower(m) not in have]
         if missing:
-            reasons.append(f"lacks the models {', '.join(missing)}")
+            reasons.append(Unmet("models", f"lacks the models {', '.join(missing)}"))
     if wants.region and wants.region.lower() != (has.region or "").lower():
-        reasons.append(f"must be in region {wants.region}, is in {has.region or 'none'}")
-    reasons += _unmet_price(wants.max_price, has.price, list_price)
+        reasons.append(Unmet("region", f"must be in region {wants.region}, is in {has.region or 'none'}"))
+    reasons += [Unmet("max_price", text) for text in _unmet_price(wants.max_price, has.price, list_price)]
     return reasons
+
+
+def unmet(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> list[str]:
+    """The texts of `failing`: why a miner with these capabilities can't serve this job."""
+    return [reason.text for reason in failing(service, wants, has, list_price)]
 
 
 def satisfies(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> bool:
     """Whether a miner with these capabilities can serve this job."""
-    return not unmet(service, wants, has, list_price)
+    return not failing(service, wants, has, list_price)
 
 
 def tightness(capabilities: Capabilities) -> tuple[int, int, int]:
@@ -193,18 +212,39 @@ def _unmet_price(max_price: str | None, asked: str | None, list_price: str | Non
     return [f"asks {price} a unit, the limit is {limit}{default}"]
 
 
-def _unmet_gpu(wants: Constraints, has: Capabilities) -> list[str]:
+def _unmet_gpu(wants: Constraints, has: Capabilities) -> list[Unmet]:
     if wants.gpu is None and wants.min_vram_gb is None:
         return []
     if not has.gpus:
-        return ["needs a GPU, has none"]
-    cards = [g for g in has.gpus if wants.gpu is None or matches(wants.gpu, g)]
+        return [Unmet("gpu" if wants.gpu else "min_vram_gb", "needs a GPU, has none")]
+    cards = cards_for(wants.gpu, has)
     if not cards:
-        return [f"needs GPU {wants.gpu}, has {', '.join(sorted({g.label for g in has.gpus}))}"]
+        has_names = ", ".join(sorted({g.label for g in has.gpus}))
+        return [Unmet("gpu", f"needs GPU {wants.gpu}, has {has_names}")]
     largest = max(g.memory_mb for g in cards)
-    if wants.min_vram_gb and largest * BYTES_PER_MIB < wants.min_vram_gb * BYTES_PER_GB * NOMINAL_SHARE:
-        return [f"needs {wants.min_vram_gb} GB on one GPU, has {largest} MiB"]
+    if wants.min_vram_gb and not has_memory(largest, wants.min_vram_gb):
+        return [Unmet("min_vram_gb", f"needs {wants.min_vram_gb} GB on one GPU, has {largest} MiB")]
     return []
+
+
+def cards_for(gpu: str | None, has: Capabilities) -> list[Gpu]:
+    """The miner's cards that a job with this `gpu` may use."""
+    return [g for g in has.gpus if gpu is None or matches(gpu, g)]
+
+
+def has_memory(memory_mb: int, gb: int) -> bool:
+    """Whether a card of so many MiB counts as one of `gb` GB of 10^9 bytes."""
+    return memory_mb * BYTES_PER_MIB >= gb * BYTES_PER_GB * NOMINAL_SHARE
+
+
+def same_label(label: str) -> str:
+    """The spelling by which models compare."""
+    return _lower(label)
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """The key by which CUDA versions compare."""
+    return _version(version)
 
 
 def _lower(text: str) -> str:

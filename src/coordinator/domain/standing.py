@@ -26,6 +26,11 @@ from coordinator.domain.messages import (
     stream_id,
 )
 
+NEWCOMER_SLOTS = 2
+"""The offers and running jobs that a principal without completed jobs of a service may have of it."""
+ALONE_SLOTS = 16
+"""At least so many while nobody else serves the service: to hold them back would help nobody."""
+
 
 # --- commands ----------------------------------------------------------------------------------------------
 class _StandingCommandBase(Command):

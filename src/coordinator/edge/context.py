@@ -16,6 +16,8 @@ from starlette.requests import HTTPConnection
 
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
+from coordinator.application.matches.live_miners import LiveMiners
+from coordinator.application.matches.queued_jobs import QueuedJobs
 from coordinator.application.metrics import CoordinatorMetrics
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
@@ -24,6 +26,7 @@ from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
+from coordinator.domain.match_reasons import Offered
 from coordinator.edge.state.backlog import Backlog
 from coordinator.edge.state.blob_owners import BlobOwners
 from coordinator.edge.state.http_metrics import HttpMetrics
@@ -118,6 +121,8 @@ class EdgeContext:
 
     gateway: Gateway
     log: EventLog
+    miners: LiveMiners
+    """The live miners by profile."""
     database: Database
     queues: WorkQueues
     keyring: Keyring
@@ -133,6 +138,8 @@ class EdgeContext:
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
     """The metrics of the application's parts, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
+    offered: Callable[[str], Offered | None] = lambda job_id: None
+    """A job's offer on a work queue, at once; None also in processes that make no offers."""
     quotas: Quotas | None = None
     """None: no limits of names."""
     proofs: Proofs | None = None
@@ -168,6 +175,11 @@ class EdgeContext:
     def backlog(self) -> Backlog:
         """The jobs that wait for a miner, counted every few seconds."""
         return Backlog(self.reads)
+
+    @cached_property
+    def queued_jobs(self) -> QueuedJobs:
+        """The classes of the jobs that wait for a miner."""
+        return QueuedJobs(self.database)
 
     @cached_property
     def offerings(self) -> Offerings:

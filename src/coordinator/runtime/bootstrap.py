@@ -35,6 +35,7 @@ from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
+from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
@@ -125,9 +126,12 @@ def connect(
     schemas = PayloadSchemas(settings.fetch_allow_hosts)
     services = ServiceVersions(event_log, bus.states)
     private = PrivatePayloads(bus.state, payloads.of, services.of, all_services=settings.private_payloads)
+    miners = LiveMiners(adapters.reads)
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
-        JobCommands(key, names, blobs, references, schemas, ids, bus.states, services, quotas, private),
+        JobCommands(
+            key, names, blobs, references, schemas, ids, bus.states, services, quotas, private, miners
+        ),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),
         KeyCommands(secrets, keys.reached, ids),
@@ -242,6 +246,7 @@ def connect(
         watermarks=watermarks,
         live=Live(events, hub, lease_holders, Revocations(keyring)),
         dispatcher=dispatcher,
+        miners=miners,
         runners=runners,
         life_cycle=LifeCycle(components),
         parts=health,

@@ -18,6 +18,7 @@ from coordinator.application.followers.runner import FollowerRunner, LocalWaterm
 from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
+from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics, ProofMetrics
 from coordinator.application.proof.notary import Notary
 from coordinator.application.proof.proofs import Proofs
@@ -25,6 +26,7 @@ from coordinator.application.proof.witnesses import Witnesses
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
+from coordinator.domain.match_reasons import Offered
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
 
@@ -51,6 +53,7 @@ class CoordinatorProcess:
     watermarks: LocalWatermarks
     live: Live
     dispatcher: Dispatcher
+    miners: LiveMiners
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""
@@ -114,6 +117,11 @@ class CoordinatorProcess:
             "size": None if signed is None else signed.checkpoint.checkpoint.size,
             "witnesses": f"{self.witnesses.signed_by()} of {witnesses}" if witnesses else None,
         }
+
+    def offered(self, job_id: str) -> Offered | None:
+        """The job's offer on a work queue; None if another process makes the offers."""
+        leads = any(r.follower is self.dispatcher and r.status == "leading" for r in self.runners)
+        return self.dispatcher.offered(job_id) if leads else None
 
     def _proof_metrics(self) -> ProofMetrics | None:
         signed = self.notary.last

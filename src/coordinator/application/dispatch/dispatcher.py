@@ -38,6 +38,7 @@ from coordinator.application.ports import (
 )
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.errors import Code
+from coordinator.domain.match_reasons import Offered
 from coordinator.domain.matching import Capabilities, Needs
 from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
@@ -104,6 +105,14 @@ class Dispatcher(FollowerBase):
         """Classes in the table without an open job, as of the takeover."""
         self.work = OpenWork()
         queues.on_reset(self._note_reset)
+
+    def offered(self, job_id: str) -> Offered | None:
+        """The job's offer on a work queue, if there is one."""
+        found = self.work.offered(job_id)
+        if found is None:
+            return None
+        profile, at = found
+        return Offered(profile=profile, seconds=int(max(0.0, self._clock.monotonic() - at)))
 
     # --- tables ---------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:

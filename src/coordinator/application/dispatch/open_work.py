@@ -297,6 +297,11 @@ class OpenWork:
         offered = profile.offered.get(work.job_id)
         return offered is not None and offered.work is work
 
+    def offered(self, job_id: str) -> tuple[str, float] | None:
+        """The profile that has the job's offer, and since when, in monotonic seconds."""
+        found = self._offer_of(job_id)
+        return found and (found[0].id, found[1].at)
+
     def is_outdated(self, work: QueuedWork) -> bool:
         """Whether a job that the table has as queued is now offered, running, final or queued again."""
         outdated = self._unstored.outdates(work) or self._storing.outdates(work)

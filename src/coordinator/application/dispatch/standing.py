@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from coordinator.application.ports import Row
+from coordinator.domain.standing import ALONE_SLOTS as ALONE_SLOTS
+from coordinator.domain.standing import NEWCOMER_SLOTS as NEWCOMER_SLOTS
 
-NEWCOMER_SLOTS = 2
 NEWCOMER_TOTAL = 8
 """Offers and running jobs of all services that a principal has completed no job of."""
-ALONE_SLOTS = 16
-"""At least so many while nobody else serves the service: to hold them back would help nobody."""
 WINDOW_SECONDS = 1.0
 LEAST_BAD = 3
 """Bad outcomes before a quarantine."""

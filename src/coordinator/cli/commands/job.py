@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
+from coordinator.cli.matches import show_match
 from coordinator.cli.options import JobId, Json, Key, Url, job_id, json_object, talk
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from coordinator.client import AsyncCoordinator, AsyncJob, JobHistory, JobResult, JobView
+    from coordinator.client import AsyncCoordinator, AsyncJob, JobHistory, JobMatch, JobResult, JobView
 
 app = typer.Typer(help="Submit jobs and follow them.", no_args_is_help=True)
 
@@ -49,6 +50,10 @@ def submit(
         str | None,
         typer.Option("--key", help="Idempotency key: the same key and request are the same job."),
     ] = None,
+    when_unmatched: Annotated[
+        Literal["wait", "refuse"] | None,
+        typer.Option("--when-unmatched", help="If no live miner could run it: wait for one, or refuse."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     timeout: Timeout = None,
     url: Url = None,
@@ -74,6 +79,7 @@ def submit(
             priority=priority,
             max_attempts=max_attempts,
             idempotency_key=key,
+            when_unmatched=when_unmatched,
         )
         if not wait:
             assert submitted.submitted is not None
@@ -157,6 +163,16 @@ def history(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json =
         (e.position, _moment(e.at), f"+{(e.at - begun).total_seconds():.3f} s", e.text) for e in told.entries
     ]
     terminal.table(("POSITION", "AT", "AFTER", "EVENT"), rows, "No events.")
+
+
+@app.command()
+def why(job_id: JobId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
+    """Tell why a job waits: which constraints miners fail, and what would help."""
+
+    async def work(client: AsyncCoordinator) -> JobMatch:
+        return await client.job(job_id).match()
+
+    show_match(talk(url, api_key, "client", work), as_json)
 
 
 @app.command()

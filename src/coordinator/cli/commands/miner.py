@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
+from coordinator.cli.matches import show_miner_match
 from coordinator.cli.options import DEFAULT_URL, Json, Key, Url, talk
 from coordinator.private_files import OTHERS, make_folder
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
-    from coordinator.client import AsyncCoordinator
+    from coordinator.client import AsyncCoordinator, MinerMatch
     from coordinator.miner.config import MinerConfig
     from coordinator.miner.transport import Transport
 
@@ -203,6 +204,16 @@ def show(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json 
     ]
     if rows:
         terminal.table(("SERVICE", "STANDING", "SLOTS", "OF LATE", "REASON", "NEXT"), rows, "")
+
+
+@app.command()
+def why(miner_id: MinerId, url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
+    """Tell why a miner has no work, and what would bring it some."""
+
+    async def work(client: AsyncCoordinator) -> MinerMatch:
+        return await client.miner_match(miner_id)
+
+    show_miner_match(talk(url, api_key, "admin", work), as_json)
 
 
 @app.command()

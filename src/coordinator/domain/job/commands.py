@@ -39,6 +39,9 @@ class JobSubmit(Command, topic="job.submit", senders={Role.CLIENT, Role.ADMIN}):
     priority: Priority = 0
     max_attempts: MaxAttempts = DEFAULT_MAX_ATTEMPTS
     idempotency_key: IdempotencyKey | None = None
+    when_unmatched: Literal["wait", "refuse"] = "wait"
+    """`refuse`: with NO_ELIGIBLE_MINER if no live miner could run the job, busy or not. Not a part of the
+    request that an idempotency key stands for: the job is the same."""
 
 
 class JobCancel(Command, topic="job.cancel", senders={Role.CLIENT, Role.ADMIN}):

@@ -32,6 +32,10 @@ class SubmitContext(NamedTuple):
     computed from the command, never stale."""
     fault: Refusal | None = None
     """The fault of the payload, if any: it breaks the service's schema, or refers to the wrong blobs."""
+    unmatched: Refusal | None = None
+    """The refusal of a client that does not want to wait, if no live miner could run the job. May be stale:
+    such a miner left a moment ago, and the job waits as any other does; or it came a moment ago, and the
+    client sends the job again. Nothing is recorded of a refused job."""
     payload_bytes: int = 0
     """The length of the payload's canonical JSON; computed from the command, never stale."""
 

@@ -114,6 +114,8 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
         raise no_service(command.service)
     if context.fault:
         raise context.fault
+    if context.unmatched:
+        raise context.unmatched
     return [
         JobSubmitted(
             at=context.now,

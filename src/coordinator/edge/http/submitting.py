@@ -23,7 +23,12 @@ from coordinator.edge.http.stored_payloads import Joined, Pieces, result_pieces
 from coordinator.edge.models.jobs import JobSubmitAnswer
 
 SUBMIT_PROBLEMS: Final = refusals(
-    Code.FORBIDDEN, Code.SERVICE_NOT_FOUND, Code.BLOB_NOT_FOUND, Code.IDEMPOTENCY_MISMATCH, Code.TOO_LARGE
+    Code.FORBIDDEN,
+    Code.SERVICE_NOT_FOUND,
+    Code.BLOB_NOT_FOUND,
+    Code.IDEMPOTENCY_MISMATCH,
+    Code.NO_ELIGIBLE_MINER,
+    Code.TOO_LARGE,
 )
 SUBMIT_TEXT: Final = (
     "With an `Idempotency-Key` a repeat returns the first job, and 201 again; without one it makes another "

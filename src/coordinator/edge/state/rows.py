@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from coordinator.domain.job import FINAL_STATES, JobStateName
+from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import principal_of
 from coordinator.edge.models.jobs import JobError, JobView
 from coordinator.edge.models.keys import KeyView
@@ -99,6 +100,11 @@ class MinerRow:
         """The ids of the services that the miner can run."""
         services: list[str] = json.loads(self.capabilities_json)["services"]
         return services
+
+    @property
+    def offered(self) -> Capabilities:
+        """Its capabilities."""
+        return Capabilities.model_validate_json(self.capabilities_json)
 
     def view(self, standings: Sequence[StandingRow] = (), gpu_memory: str | None = None) -> MinerView:
         """The miner as the API shows it. `standings`: those of several principals."""

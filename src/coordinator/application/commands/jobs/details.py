@@ -25,6 +25,8 @@ class PreparedSubmit(NamedTuple):
     """The fault of these references, if any. Raised in the decision, because a repeat is answered anyway."""
     size: int = 0
     """The length of the payload's canonical JSON."""
+    unmatched: Refusal | None = None
+    """See `SubmitContext`. As the reference's fault, it is raised in the decision."""
 
 
 class PreparedResult(NamedTuple):

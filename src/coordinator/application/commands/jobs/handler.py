@@ -23,6 +23,7 @@ from coordinator.application.commands.jobs.details import (
 from coordinator.application.commands.jobs.promises import with_promises
 from coordinator.application.commands.jobs.statements import statement_fault, verify_statement
 from coordinator.application.commands.names import Names
+from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.payloads.large_documents import LARGE_BYTES, LargeDocuments, rough_json
 from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References
@@ -93,9 +94,11 @@ class JobCommands(Handler[Details]):
         services: ServiceVersions,
         quotas: Quotas,
         private: PrivatePayloads | None = None,
+        miners: LiveMiners | None = None,
     ) -> None:
         """`key` signs the promises of receipts, and keys the tokens of offers. `private` completes the
-        answers to claims of private jobs."""
+        answers to claims of private jobs. `miners`: without them every job waits for a miner."""
+        self._miners = miners
         self._quotas = quotas
         self._tokens = OfferTokens(key)
         self._private = private
@@ -183,6 +186,9 @@ class JobCommands(Handler[Details]):
         body = await self._canonical(command.payload, rough)
         salt = self._ids.salt()
         wants = wanted(service, command.constraints, None if entry is None else entry.spec.list_price())
+        unmatched: Refusal | None = None
+        if command.when_unmatched == "refuse" and self._miners is not None and entry is not None:
+            unmatched = await self._miners.refusal(service, wants.constraints, entry.spec.list_price())
         details = PreparedSubmit(
             wanted=wants,
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
@@ -191,6 +197,7 @@ class JobCommands(Handler[Details]):
             refs=references_of(body),
             checked=None if entry is None else entry.version,
             size=len(body),
+            unmatched=unmatched,
         )
         return Prepared(
             intent,
@@ -198,7 +205,8 @@ class JobCommands(Handler[Details]):
             stream,
             details,
             reads=(service_stream(service),),
-            payload=None if is_repeat else StoredPayload(stream, "payload", salt, body),
+            # A job that is refused stores nothing, as a repeat does not.
+            payload=None if is_repeat or unmatched else StoredPayload(stream, "payload", salt, body),
             assume_new=not is_repeat,
         )
 
@@ -341,7 +349,7 @@ class JobCommands(Handler[Details]):
                 assert isinstance(details, PreparedSubmit)
                 service = state_of(prepared.reads[0])
                 fault = details.reference_fault
-                is_new = fault is None and state is None and service is not None
+                is_new = fault is details.unmatched is None and state is None and service is not None
                 if state is not None and state.job.at != now:
                     # A repeat uses nothing, and its first submit is counted by then.
                     self._quotas.catch_up()
@@ -368,6 +376,7 @@ class JobCommands(Handler[Details]):
                         details.payload_digest,
                         details.fingerprint,
                         fault,
+                        details.unmatched,
                         details.size,
                     ),
                 )
