@@ -18,6 +18,7 @@ from coordinator.audit.entries import Entry, Payload, Source, StoredCheckpoint, 
 
 APPLICATION: Final = "coordinator-audit"
 PROJECTOR: Final = "projector"
+ERASER: Final = "eraser"
 _COLUMNS: Final = "originator_id, originator_version, topic, metadata, state"
 _CHECKPOINTS: Final = (
     "SELECT c.origin, c.size, c.note FROM checkpoints c JOIN log_origins o ON o.origin = c.origin "
@@ -71,7 +72,13 @@ class DatabaseSource:
 
     # --- tables --------------------------------------------------------------------------------------------
     def projected(self) -> int:
-        found = next(self._rows.query("SELECT position FROM positions WHERE follower = ?", PROJECTOR), (0,))
+        return self._position(PROJECTOR)
+
+    def erased_to(self) -> int:
+        return self._position(ERASER)
+
+    def _position(self, follower: str) -> int:
+        found = next(self._rows.query("SELECT position FROM positions WHERE follower = ?", follower), (0,))
         return int(found[0])
 
     def count(self, table: str) -> int:
