@@ -100,7 +100,11 @@ def a_job_row(**columns: Any) -> dict[str, Any]:
         error_message=None,
         payload_digest="a" * 64,
         result_digest=None,
+        units=None,
+        price=None,
         position=1,
+        payload_erased=None,
+        result_erased=None,
     )
     return {**asdict(row), **columns}
 

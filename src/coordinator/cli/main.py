@@ -15,6 +15,7 @@ from coordinator.cli.commands import (
     broker_auth,
     demo,
     doctor,
+    erase,
     job,
     key,
     log,
@@ -45,6 +46,7 @@ app.command()(run.serve)
 app.command()(broker_auth.broker_auth)
 app.command()(demo.demo)
 app.command()(audit.audit)
+app.command()(erase.erase)
 app.command()(doctor.doctor)
 app.add_typer(job.app, name="job")
 app.add_typer(miner.app, name="miner")
