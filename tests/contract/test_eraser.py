@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +15,9 @@ from coordinator.application.followers.eraser import Eraser
 from coordinator.application.ports import NewEvent, PayloadKind, PositionMoved, Recorded, StoredPayload
 from coordinator.domain.content import CONTENT_KINDS, ContentErased, ContentKind, content_stream
 from coordinator.domain.messages import SYSTEM
+from coordinator.storage.log.sqlite import SqliteEventLog
+from coordinator.storage.migrate import migrate
+from coordinator.storage.tables.sqlite import SqliteDatabase
 from tests.contract.test_followers import PAYLOAD, SALT, T0, Stores, stores, submitted
 from tests.harness import deciding
 from tests.harness.metadata import METADATA
@@ -108,6 +114,32 @@ async def test_an_erasure_deletes_what_it_names_and_nothing_else(erasing: Erasin
     assert [job, job] == erasing.forgotten
     keys = {f"{job}/{kind}" for kind in CONTENT_KINDS}
     assert keys == erasing.keys("erased_content_of", keys=[*keys, f"{other}/payload"])
+
+
+async def test_nothing_of_it_is_left_in_the_files(tmp_path: Path) -> None:
+    """Neither in the database file nor in its write-ahead log, even if an older reader was in the way."""
+    path = tmp_path / "c.db"
+    migrate(path)
+    with closing(SqliteEventLog(path)) as log, closing(SqliteDatabase(path)) as database:
+        erasing = Erasing(Stores(log, database))
+        job = erasing.completed()
+
+        def found() -> list[str]:
+            return sorted(file.name for file in tmp_path.iterdir() if PAYLOAD in file.read_bytes())
+
+        assert found()
+        with closing(sqlite3.connect(path)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM payloads").fetchone() == (2,)
+            erasing.ask([job])
+            await erasing.follow()
+            assert found()  # the reader may still need it
+            assert not log.scrub()
+        assert log.scrub()
+        assert [] == found()
+        erasing.ask([erasing.completed()])
+        await erasing.follow()
+        assert [] == found()
 
 
 @pytest.mark.parametrize("dies", ["after act", "before the commit"])

@@ -69,16 +69,18 @@ class Eraser(FollowerBase):
         self._forget = forget
         self._content: dict[int, list[Content]] = {}
         """By the position of an erasure that was acted on and is not stored yet: what it erased."""
+        self._remains = True
+        """Whether the database's files may still hold something that was erased; after a crash they may."""
 
     def take_over(self, tables: Tables) -> None:
-        self._content, self.hurried = {}, False
+        self._content, self.hurried, self._remains = {}, False, True
 
     async def act(self, events: Sequence[Recorded]) -> None:
         for recorded in events:
             if isinstance(recorded.event, ContentErased):
                 self._content[recorded.position] = await asyncio.to_thread(self._erase, recorded.event)
                 self._forget(recorded.event.jobs)
-                self.hurried = True  # its sender waits for it
+                self.hurried = self._remains = True  # its sender waits for it
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         for recorded in events:
@@ -91,6 +93,8 @@ class Eraser(FollowerBase):
         for position in [position for position in self._content if position <= stored_to]:
             del self._content[position]
         self.hurried = bool(self._content)
+        if self._remains and not self.hurried:
+            self._remains = not await asyncio.to_thread(self._log.scrub)
 
     # --- in a thread ----------------------------------------------------------------------------------------
     def _erase(self, event: ContentErased) -> list[Content]:
