@@ -249,6 +249,23 @@ async def test_files_go_unless_another_job_needs_them(any_edge: Bench) -> None:
     await eventually(lambda: edge.coordinator.quotas.usage_of("alice").stored_bytes == 0)
 
 
+async def test_a_repeated_submit_keeps_no_file_of_erased_content(edge: Bench) -> None:
+    """It is answered as before, and notes its files once more; nobody needs them any longer."""
+    content = b"a file of a job that is submitted again"
+    assert (await upload(edge.alice, content)).status_code == 201
+    headers = {"Idempotency-Key": "again"}
+    job = (await edge.alice.post("/v1/jobs", json=reading(content), headers=headers)).json()["job_id"]
+    await edge.alice.post(f"/v1/jobs/{job}/cancel")
+    await erase(edge.alice, job)
+    repeated = await edge.alice.post("/v1/jobs", json=reading(content), headers=headers)
+    assert (201, job) == (repeated.status_code, repeated.json()["job_id"])
+    for _ in range(2):
+        await (await an_expiry(edge, 169, blobs=168)).round()
+    assert not await stored(edge, content)
+    gone = await edge.alice.get(f"/v1/jobs/{job}/blobs/{sha256(content).hexdigest()}")
+    assert (410, "CONTENT_EXPIRED") == (gone.status_code, gone.json()["code"])
+
+
 async def test_expiry_leaves_the_same_event(any_edge: Bench) -> None:
     """It says how old is too old; what was erased before is left out, and a round again asks for nothing."""
     edge = any_edge

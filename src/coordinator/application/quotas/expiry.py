@@ -210,16 +210,22 @@ class Expiry:
 
     # --- uploads --------------------------------------------------------------------------------------------
     def _drop_lost_refs(self, before: int) -> bool:
-        """Look for the jobs of some new references; those of a refused command are dropped."""
+        """Look for the jobs of some new references; drop those of a refused command, or of erased content.
+
+        A repeated submit notes its references again, also after the erasure of its job's payload.
+        """
         with self._database.transaction() as tables:
             rows = tables.query("expiry_new_refs", before=before, count=PIECE)
+            contents = {row["key"]: row["key"].partition("/")[2] for row in rows}
+            erased = {row["key"] for row in tables.query("erased_content_of", keys=list(contents.values()))}
         if not rows:
             return False
         known = self._log.versions({UUID(row["job_id"]) for row in rows})
-        lost = [row for row in rows if UUID(row["job_id"]) not in known]
+        lost = [row for row in rows if UUID(row["job_id"]) not in known or contents[row["key"]] in erased]
+        dropped = {row["key"] for row in lost}
         with self._database.transaction() as tables:
             tables.change(
-                "blob_refs", {row["key"]: {"at": NEVER} for row in rows if UUID(row["job_id"]) in known}
+                "blob_refs", {row["key"]: {"at": NEVER} for row in rows if row["key"] not in dropped}
             )
             tables.remove("blob_refs", [row["key"] for row in lost])
             note_removals(tables, {row["digest"] for row in lost}, self._clock.now())
