@@ -1,8 +1,8 @@
 """Fills a log with completed jobs, through the append that the bus uses.
 
 A few real jobs run first. Their events and payloads are then appended repeatedly under new ids, a thousand
-jobs a transaction: so the jobs are real, without the time of the work itself. (A statement keeps its template's
-signature; nothing here checks it.)
+jobs a transaction: so the jobs are real, without the time of the work itself. (A statement keeps the
+signature of its template; nothing here checks it.)
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Erasing:
     def completed(self, client: str = "alice", files: Sequence[str] = ()) -> UUID:
         """A new completed job, whose payload refers to these files."""
         job = uuid4()
-        common = {"job_id": job, "client": client}
+        common: dict[str, Any] = {"job_id": job, "client": client}
         first = submitted(**common, payload_bytes=PAYLOAD_BYTES)
         done = deciding.completed(miner_id="node1@rig", result_bytes=RESULT_BYTES).model_copy(update=common)
         stored = [StoredPayload(job, kind, SALT, PAYLOAD) for kind in CONTENT_KINDS]
@@ -47,13 +47,21 @@ class Erasing:
         with self.stores.database.transaction() as tables:
             tables.execute("quotas_add_bytes", name=client, payload_bytes=110, blob_bytes=0)
             refs = [
-                {"key": f"{file}/{job}/payload", "digest": file, "job_id": str(job), "kind": "payload", "at": 1}
+                {
+                    "key": f"{file}/{job}/payload",
+                    "digest": file,
+                    "job_id": str(job),
+                    "kind": "payload",
+                    "at": 1,
+                }
                 for file in files
             ]
             tables.put("blob_refs", refs)
         return job
 
-    def ask(self, jobs: Sequence[UUID], kinds: Sequence[ContentKind] = CONTENT_KINDS, by: str = "alice") -> None:
+    def ask(
+        self, jobs: Sequence[UUID], kinds: Sequence[ContentKind] = CONTENT_KINDS, by: str = "alice"
+    ) -> None:
         event = ContentErased(
             at=T0, by=by, jobs=tuple(jobs), kinds=tuple(kinds), client="alice", reason="asked to"
         )
@@ -72,13 +80,17 @@ class Erasing:
         assert eraser.hurried == any(isinstance(e.event, ContentErased) for e in events)
         if dies == "after act" or not events:
             return
-        with database.transaction() as tables:
+        self.store(eraser, before, events, dies=bool(dies))
+        await eraser.tick(events[-1].position)
+        assert not eraser.hurried
+
+    def store(self, eraser: Eraser, before: int, events: Sequence[Recorded], *, dies: bool = False) -> None:
+        """One batch, as the runner does it. With `dies` nothing is committed."""
+        with self.stores.database.transaction() as tables:
             eraser.apply(tables, events)
             tables.move(eraser.name, before, events[-1].position)
             if dies:
                 raise KeyboardInterrupt
-        await eraser.tick(events[-1].position)
-        assert not eraser.hurried
 
     def used(self, client: str = "alice") -> int:
         with self.stores.database.transaction() as tables:
@@ -186,9 +198,8 @@ async def test_a_replaced_leader_writes_nothing(erasing: Erasing) -> None:
     events = erasing.stores.log.read(0, 100)
     await eraser.act(events)
     await erasing.follow()
-    with pytest.raises(PositionMoved), erasing.stores.database.transaction() as tables:
-        eraser.apply(tables, events)
-        tables.move(eraser.name, 0, events[-1].position)
+    with pytest.raises(PositionMoved):
+        erasing.store(eraser, 0, events)
     assert 0 == erasing.used()
 
 

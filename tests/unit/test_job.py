@@ -339,7 +339,12 @@ def test_paid_is_the_time_that_the_miner_states_within_the_time_that_was_seen(
     """Units lie between the claim and the result, whatever the miner's clock says, and are never negative."""
     now = T0 + 3 * SECOND
     started_at, completed_at, units, price = paid
-    work = {"started_at": started_at, "completed_at": completed_at, "units": units, "price": price}
+    work: dict[str, Any] = {
+        "started_at": started_at,
+        "completed_at": completed_at,
+        "units": units,
+        "price": price,
+    }
     given(submitted(), started()).when(complete(begun=begun, ended=ended), now=now).then(
         completed(at=now, stated=(begun, ended), **work)
     )

@@ -46,7 +46,7 @@ class StoredContent:
         self._tables = tables
         self._erased_to = tables.erased_to()
         self._missing: dict[tuple[str, str], int] = {}
-        """By job and kind: the position of the job's last event. Bounded by the jobs between end and erasure."""
+        """By job and kind: the position of the job's last event. Bounded by the jobs that await erasure."""
 
     def compared(self, rows: Iterable[Mapping[str, Any]], stored: Collection[Payload]) -> None:
         """Note what these jobs lack of what their rows say that they have."""

@@ -20,7 +20,10 @@ SIGNING_KEY: Final = "signing_key.introduced.v1"
 
 
 class Replay:
-    """The states of all streams after the events so far. A final job is remembered by 8 bytes of its id and its client."""
+    """The states of all streams after the events so far.
+
+    A final job is remembered by 8 bytes of its id and the number of its client.
+    """
 
     def __init__(self, rows: RowChecks | None, trusted: Sequence[str] | None) -> None:
         """`trusted`: ids of the coordinator's keys; None for any that the log introduces."""

@@ -81,7 +81,7 @@ class Options(NamedTuple):
     signatures: bool = True
     rows: bool = True
     content: bool = True
-    """Whether payloads and results should be there, unless they were erased; a copy of the log alone has none."""
+    """Whether payloads and results should be there unless they were erased; a log's copy may have none."""
     state: Path | None = None
     """A file from which to go on, and in which the audit is kept if it is clean."""
     processes: int | None = None

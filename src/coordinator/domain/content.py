@@ -2,9 +2,9 @@
 
     nothing --erase--> ERASED
 
-One stream for each erasure, named by its jobs and kinds: whoever asks for the same erasure again gets the first
-answer. The event says what was erased, for whom and why, never what it said. The digests in the job's own
-events stay: they prove that something was there and, to whoever kept it, what.
+One stream for each erasure, named by its jobs and kinds: whoever asks for the same erasure again gets the
+first answer. The event says what was erased, for whom and why, never what it said. The digests in the job's
+own events stay: they prove that something was there and, to whoever kept it, what.
 """
 
 from __future__ import annotations

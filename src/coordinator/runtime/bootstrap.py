@@ -170,7 +170,14 @@ def connect(
         settings.log_origin,
     )
     eraser = Eraser(adapters.log, clock, payloads.forget)
-    followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers, notary, eraser)
+    followers: Iterable[Follower] = (
+        Projector(),
+        dispatcher,
+        Publisher(adapters.sink),
+        timers,
+        notary,
+        eraser,
+    )
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
         for follower in followers

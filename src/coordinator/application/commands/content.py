@@ -76,9 +76,7 @@ class ContentCommands(Handler[Jobs]):
         """One wait for all of them. An erasure that is not done by then is done later, in any case."""
         last = max(accepted.position for _, accepted in answered)
         done = await self._reached(last, ERASED_SECONDS)
-        return [
-            Accepted(accepted.position, {**accepted.body, "erased": done}) for _, accepted in answered
-        ]
+        return [Accepted(accepted.position, {**accepted.body, "erased": done}) for _, accepted in answered]
 
 
 def _erasable(states: dict[UUID, Any]) -> dict[UUID, ErasableJob]:

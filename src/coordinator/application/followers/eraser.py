@@ -1,12 +1,12 @@
 """The eraser: carries out the erasures of the log. Nothing else deletes a payload or a result.
 
-It acts on `content.erased` by deleting the rows, which may be repeated. What must happen once is stored in the
-transaction that moves its position: the table `erased_content` has a row for each payload and result that was
-erased, and only a new row gives the client's bytes back. So neither a second erasure of a job nor a crash in
-between gives them back twice.
+It acts on `content.erased` by deleting the rows, which may be repeated. What must happen once is stored in
+the transaction that moves its position: the table `erased_content` has a row for each payload and result that
+was erased, and only a new row gives the client's bytes back. So neither a second erasure of a job nor a crash
+in between gives them back twice.
 
-Files follow: a file that only erased content referred to loses its rows here, and its content in the next round
-of the expiry (`application/quotas/expiry.py`).
+Files follow: a file that only erased content referred to loses its rows here, and its content in a later
+round of the expiry (`application/quotas/expiry.py`).
 """
 
 from __future__ import annotations
@@ -115,9 +115,7 @@ class Eraser(FollowerBase):
                         size = completed.result_bytes
                         yield Content(recorded.key, "result", completed.client, size, uploader)
 
-    def _store(
-        self, tables: Tables, position: int, event: ContentErased, content: Sequence[Content]
-    ) -> None:
+    def _store(self, tables: Tables, position: int, event: ContentErased, content: Sequence[Content]) -> None:
         known = {
             row["key"] for row in tables.query("erased_content_of", keys=[found.key for found in content])
         }

@@ -340,4 +340,3 @@ class Expiry:
             self._held_until = self._clock.monotonic() + HOLD_SECONDS
         self._offset = offset
         return self._clock.monotonic() < self._held_until
-

@@ -30,7 +30,9 @@ def erase(
         typer.Option("--older-than", help="All jobs that have been final for so long (30d); for admins."),
     ] = None,
     kinds: Annotated[str, typer.Option("--kinds", help="What to erase.")] = "payload,result",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; for --client, --older-than.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count; for --client, --older-than.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     url: Url = None,
     api_key: Key = None,
@@ -41,7 +43,7 @@ def erase(
     Digests and receipts stay, and still verify. Files that no other job needs follow.
     """
     if not reason.strip():
-        raise usage("no reason is given", "Write it like --reason \"asked to be forgotten\".")
+        raise usage("no reason is given", 'Write it like --reason "asked to be forgotten".')
     chosen = _kinds(kinds)
     if job is not None:
         if client is not None or older_than is not None or dry_run:
@@ -54,7 +56,9 @@ def erase(
     asked = {"client": client, "older_than_seconds": age, "kinds": chosen}
     if not dry_run and not yes:
         found = _run(url, api_key, as_json, reason=reason, dry_run=True, **asked)
-        _confirm(f"Erase {found['payloads']} payloads and {found['results']} results of {found['jobs']} jobs?")
+        _confirm(
+            f"Erase {found['payloads']} payloads and {found['results']} results of {found['jobs']} jobs?"
+        )
     done = _run(url, api_key, as_json, reason=reason, dry_run=dry_run, **asked)
     if as_json:
         terminal.document(done)
@@ -120,4 +124,6 @@ def _confirm(question: str) -> None:
 
 
 def _note_later() -> None:
-    terminal.note("The erasure is in the log; its carrying out follows by itself (`/health` says what delays it).")
+    terminal.note(
+        "The erasure is in the log; its carrying out follows by itself (`/health` says what delays it)."
+    )

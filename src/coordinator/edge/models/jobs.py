@@ -67,7 +67,7 @@ class JobPage(View):
 class HistoryEntry(View):
     """One event of a job: its facts, and a sentence for people.
 
-    The last ones may say that payload or result was erased; of the jobs of such an event, only this one is named.
+    The last ones may say that payload or result was erased; such an event's other jobs are left out.
     """
 
     position: int

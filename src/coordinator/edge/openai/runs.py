@@ -145,9 +145,7 @@ class Runner:
             raise _failure(row, self._members, self._names)
         stored = await stored_payload(self.context, job_id, "result")
         if stored is None:
-            raise await expired(
-                self.context, job_id, ("result",), "the result was erased", headers=NO_RETRY
-            )
+            raise await expired(self.context, job_id, ("result",), "the result was erased", headers=NO_RETRY)
         blob = result_blob(stored, row)
         body = stored.body if blob is None else await self.blob(blob)
         result = json.loads(body)

@@ -62,7 +62,8 @@ async def erase_content(request: Request, context: Context, principal: Admin, po
         dry_run=batch.dry_run,
         erased=not batch.dry_run and all(answer.body["erased"] for answer in answers),
         position=max((answer.position for answer in answers), default=position),
-        next_cursor=last and cursor_after(batch.client or "", str(until), str(last.requested_at), last.job_id),
+        next_cursor=last
+        and cursor_after(batch.client or "", str(until), str(last.requested_at), last.job_id),
     )
     return reply(answer, answer.position)
 
@@ -74,7 +75,8 @@ def _batch(body: dict[str, object]) -> EraseBatch:
         raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
     if batch.client is None and batch.older_than_seconds is None:
         raise Refusal(
-            Code.INVALID_PAYLOAD, "name a client, or an age (older_than_seconds; 0 for all final jobs), or both"
+            Code.INVALID_PAYLOAD,
+            "name a client, or an age (older_than_seconds; 0 for all final jobs), or both",
         )
     return batch
 
@@ -91,13 +93,19 @@ def _place(batch: EraseBatch) -> tuple[int, JobKey]:
 
 
 async def _erase(
-    context: EdgeContext, principal: Principal, request: Request, batch: EraseBatch, due: Sequence[ErasableRow]
+    context: EdgeContext,
+    principal: Principal,
+    request: Request,
+    batch: EraseBatch,
+    due: Sequence[ErasableRow],
 ) -> list[Accepted]:
     """Raises Refusal. A piece that was refused half-way is made whole by its repeat."""
     ids = [UUID(row.job_id) for row in due]
     intents = [
         Intent(
-            ContentErase(job_ids=tuple(ids[start : start + MAX_JOBS]), kinds=batch.kinds, reason=batch.reason),
+            ContentErase(
+                job_ids=tuple(ids[start : start + MAX_JOBS]), kinds=batch.kinds, reason=batch.reason
+            ),
             principal,
             traceparent=trace_of(request),
         )

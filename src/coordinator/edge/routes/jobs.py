@@ -149,8 +149,8 @@ command_route(
     ContentEraseAnswer,
     name="erase_job_content",
     summary="Erase a job's payload and result",
-    description="For good, of a final job. An event says what was erased and why; the digests and the receipt "
-    "stay. Files that no other job needs follow. A repeat gets the first answer.",
+    description="For good, of a final job. An event says what was erased and why; digests and receipt stay. "
+    "Files that no other job needs follow. A repeat gets the first answer.",
     fields=_erase_fields,
     example={"reason": "no longer needed", "kinds": ["payload", "result"]},
     omit=("job_ids",),

@@ -78,7 +78,9 @@ class ReadModels:
         rows = await self._read("erased_content_of", keys=list(keys))
         return {keys[row["key"]]: row["position"] for row in rows}
 
-    async def erasable_jobs(self, after: JobKey, until: int, client: str, page_size: int) -> list[ErasableRow]:
+    async def erasable_jobs(
+        self, after: JobKey, until: int, client: str, page_size: int
+    ) -> list[ErasableRow]:
         """The next jobs after `after` that were final at `until` (Unix milliseconds); "" for all clients."""
         name, asked = ("read_erasable_of_client", {"client": client}) if client else ("read_erasable", {})
         rows = await self._read(

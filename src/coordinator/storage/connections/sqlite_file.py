@@ -122,7 +122,7 @@ class SqliteFile:
                 busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             finally:
                 connection.close()
-        return busy == 0
+        return int(busy) == 0
 
     def _check_open(self) -> None:
         if self._users <= 0:
