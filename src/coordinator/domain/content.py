@@ -134,7 +134,7 @@ def decide(state: ContentState, command: ContentCommand, context: ErasureContext
         case ContentErase():
             jobs = sorted(set(command.job_ids), key=str)
             for job_id in jobs:
-                _check(job_id, context)
+                _check(job_id, context, alone=len(jobs) == 1)
             if state is not None:
                 return []
             clients = {context.jobs[job_id].client for job_id in jobs}
@@ -151,13 +151,16 @@ def decide(state: ContentState, command: ContentCommand, context: ErasureContext
             assert_never(command)
 
 
-def _check(job_id: UUID, context: ErasureContext) -> None:
+def _check(job_id: UUID, context: ErasureContext, *, alone: bool) -> None:
+    """`alone`: there is no other job that the refusal could be about."""
     found, principal = context.jobs.get(job_id), context.principal
     if found is None or (principal.role is Role.CLIENT and found.client != principal.name):
-        raise Refusal(Code.JOB_NOT_FOUND, f"no such job: {job_id}; nothing was erased")
+        which = "" if alone else f" as {job_id}; nothing was erased"
+        raise Refusal(Code.JOB_NOT_FOUND, f"no such job{which}")
     if not found.is_final:
+        which = "the job" if alone else f"job {job_id}"
         raise Refusal(
-            Code.CONFLICT_STATE, f"job {job_id} is not final; cancel it first, then erase; nothing was erased"
+            Code.CONFLICT_STATE, f"{which} is not final; cancel it first, then erase; nothing was erased"
         )
 
 
