@@ -7,6 +7,10 @@ CREATE TABLE erased_content (
     position bigint NOT NULL
 );
 
+-- A log from before has no erasures: the follower need not read what is there.
+INSERT INTO positions (follower, position)
+SELECT 'eraser', position FROM positions WHERE follower = 'projector';
+
 -- Uploads (keys of blob_owners) that go with erased content, unless another job needs them.
 CREATE TABLE erased_uploads (
     key text PRIMARY KEY,
