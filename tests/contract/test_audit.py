@@ -7,7 +7,7 @@ import gzip
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from coordinator.audit.entries import KINDS
+from coordinator.application.followers.eraser import Eraser
+from coordinator.application.ports import Clock, NewEvent
+from coordinator.audit.content import check_erasure
+from coordinator.audit.entries import KINDS, Found
 from coordinator.audit.run import BadState, Options, Report, audit
 from coordinator.audit.sources.database import open_postgres, open_sqlite
 from coordinator.audit.sources.export import BadFile, open_export
@@ -27,13 +30,18 @@ from coordinator.crypto.log.leaf import hash_of
 from coordinator.crypto.log.tiles import Tile, TreeEdge
 from coordinator.crypto.merkle import root_of
 from coordinator.crypto.statement import sign_statement
+from coordinator.domain.content import ContentErased, content_stream
 from coordinator.projections import projector
 from coordinator.runtime.log_transfer import export_log, import_log
 from coordinator.runtime.settings import Settings
 from coordinator.storage.connections.data_directory import DATABASE_FILE
+from coordinator.storage.log.sqlite import SqliteEventLog
+from coordinator.storage.tables.sqlite import SqliteDatabase
 from tests.harness import decided_log
 from tests.harness.cases import every
 from tests.harness.decided_log import COORDINATOR
+from tests.harness.deciding import T0
+from tests.harness.metadata import METADATA
 from tests.harness.notarizing import KEY, ORIGIN, NotarizedLog
 
 JOBS = 1000
@@ -154,6 +162,121 @@ def test_the_page_has_each_kind() -> None:
     page = (Path(__file__).parents[2] / "docs" / "auditor.md").read_text("utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert KINDS == {name.strip("`"): text for name, text in rows if not name.startswith("`--")}
+
+
+# --- erasures ----------------------------------------------------------------------------------------------
+def erased(folder: Path, of: Sequence[UUID], **changes: Any) -> None:
+    """Append an erasure of the results of these jobs, whatever the rules say; nothing carries it out."""
+    ordered = tuple(sorted(of, key=str))
+    fields: dict[str, Any] = {"jobs": ordered, "kinds": ("result",), "client": "alice", **changes}
+    event = ContentErased(at=T0, by="root", reason="why", **fields)
+    stream = content_stream(ordered, ("result",))
+    with closing(SqliteEventLog(folder / DATABASE_FILE)) as log:
+        version = log.versions([stream]).get(stream, 0) + 1
+        log.append([NewEvent(stream, version, event, METADATA)])
+
+
+def carry_out(folder: Path) -> None:
+    """What the eraser does."""
+    with (
+        closing(SqliteEventLog(folder / DATABASE_FILE)) as log,
+        closing(SqliteDatabase(folder / DATABASE_FILE)) as database,
+    ):
+        eraser = Eraser(log, Clock(now=lambda: T0, monotonic=lambda: 0.0))
+        with database.transaction() as tables:
+            position = tables.position(eraser.name)
+        events = log.read(position, 10_000)
+        asyncio.run(eraser.act(events))
+        with database.transaction() as tables:
+            eraser.apply(tables, events)
+            tables.move(eraser.name, position, events[-1].position)
+
+
+def completed_jobs(folder: Path) -> list[UUID]:
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as db:
+        rows = db.execute("SELECT job_id FROM jobs WHERE state = 'COMPLETED' ORDER BY job_id").fetchall()
+    return [UUID(job_id) for (job_id,) in rows]
+
+
+def test_an_erasure_explains_what_is_missing(good: Path, tmp_path: Path) -> None:
+    """Before and after it is carried out, from the beginning and with a state; and only what it names."""
+    folder, state = tmp_path / "copy", tmp_path / "audit.gz"
+    shutil.copytree(good, folder)
+    jobs = completed_jobs(folder)[300:500]
+    assert run(folder, state=state).divergence is None
+    erased(folder, jobs)
+    assert run(folder).divergence is None
+    carry_out(folder)
+    assert run(folder).divergence is None
+    assert run(folder, state=state).divergence is None
+    moved = tmp_path / "log.gz"
+    export_log(Settings(data_dir=folder, _env_file=None), moved, whole=False, progress=nobody)
+    import_log(Settings(data_dir=tmp_path / "there", _env_file=None), moved, nobody)
+    projector_of(tmp_path / "there")
+    assert run(tmp_path / "there", content=False).divergence is None
+    bare = run(tmp_path / "there").divergence
+    assert bare is not None
+    assert "erased" == bare.kind
+
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as db, db:
+        db.execute("DELETE FROM payloads WHERE job_id = ? AND kind = 'payload'", (jobs[0].hex,))
+    found = run(folder).divergence
+    assert found is not None
+    assert ("erased", f"the payload of job {jobs[0]}") == (found.kind, found.detail.partition(" is not")[0])
+
+
+def projector_of(folder: Path) -> None:
+    """Fill the read models."""
+    with (
+        closing(SqliteEventLog(folder / DATABASE_FILE)) as log,
+        closing(SqliteDatabase(folder / DATABASE_FILE)) as database,
+    ):
+        projector.rebuild(log, database, nobody)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"jobs": (UUID(int=7),)}, "stream"),
+        ({"client": "bob"}, "client"),
+        ({"client": None}, "client"),
+        ({"kinds": ("payload",)}, "stream"),
+        ({"kinds": ("result", "result")}, "event"),
+    ],
+)
+def test_an_erasure_that_was_not_decided(
+    good: Path, tmp_path: Path, changes: dict[str, Any], kind: str
+) -> None:
+    """Its jobs are known and final, its client is theirs, and its stream is the one of its jobs and kinds."""
+    folder = tmp_path / "copy"
+    shutil.copytree(good, folder)
+    erased(folder, completed_jobs(folder)[:2], **changes)
+    found = run(folder).divergence
+    assert found is not None
+    assert (kind, EVENTS + 1) == (found.kind, found.position)
+
+
+def test_an_erasure_of_an_unknown_job_and_one_twice(good: Path, tmp_path: Path) -> None:
+    """Neither follows from the state before it."""
+    for name, jobs, times in (("unknown", [UUID(int=7)], 1), ("twice", completed_jobs(good)[:1], 2)):
+        folder = tmp_path / name
+        shutil.copytree(good, folder)
+        for _ in range(times):
+            erased(folder, jobs)
+        found = run(folder).divergence
+        assert found is not None
+        assert ("transition", EVENTS + times) == (found.kind, found.position)
+
+
+def test_an_erasure_of_a_job_that_is_not_final() -> None:
+    """A job under way keeps its payload."""
+    job = UUID(int=7)
+    event = {"jobs": [str(job)], "kinds": ["payload"], "client": "alice"}
+    stream = str(content_stream([job], ["payload"]))
+    check_erasure(stream, event, {str(job): "alice"})
+    with pytest.raises(Found) as found:
+        check_erasure(stream, event, {str(job): None})
+    assert "final" == found.value.kind
 
 
 # --- changes -----------------------------------------------------------------------------------------------
@@ -334,6 +457,8 @@ CHANGES: dict[str, tuple[Change, set[str], int | None]] = {
         {"payload"},
         None,
     ),
+    "a payload gone": (sql("DELETE FROM payloads WHERE kind = 'payload' AND rowid = 700"), {"erased"}, None),
+    "all results gone": (sql("DELETE FROM payloads WHERE kind = 'result'"), {"erased"}, None),
     "a result's salt changed": (sql("UPDATE payloads SET salt = x'00' WHERE rowid = 700"), {"payload"}, None),
     "a row of a read model changed": (
         sql("UPDATE jobs SET price = '9.000000' WHERE job_id = " + LATE),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from coordinator.domain.content import ContentErased, content_stream
 from coordinator.domain.decision import fold
 from coordinator.domain.job import (
     JobAttemptEnded,
@@ -214,6 +215,15 @@ def streams() -> list[tuple[UUID, list[Event]]]:
         SigningKeyIntroduced(**by, at=NOON + 1, key_id="B" * 43, retires=KEY),
     ]
     all_streams.append((SIGNING_KEYS, keys))
+    erased = ContentErased(
+        by="root",
+        at=NOON,
+        jobs=(UUID(int=1), UUID(int=2)),
+        kinds=("payload", "result"),
+        client="alice",
+        reason="asked to be “forgotten”",
+    )
+    all_streams.append((content_stream(erased.jobs, erased.kinds), [erased]))
     about = {"principal": "rig", "service": "whisper"}
     standing: list[Event] = [
         StandingQuarantined(**by, **about, at=NOON, reason="3 bad outcomes of late", probes=True),

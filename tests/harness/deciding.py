@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from coordinator.domain import job, key, miner, service, standing
+from coordinator.domain import content, job, key, miner, service, standing
 from coordinator.domain.decision import Context, fold
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching import (
@@ -110,6 +110,7 @@ class Decided:
 
 
 MODULES: dict[str, Any] = {
+    "content": content,
     "job": job,
     "miner": miner,
     "service": service,
@@ -117,6 +118,7 @@ MODULES: dict[str, Any] = {
     "standing": standing,
 }
 CONTEXTS: dict[type[Command], Any] = {
+    content.ContentErase: content.ErasureContext,
     job.JobSubmit: job.SubmitContext,
     job.JobComplete: job.CompletionContext,
     job.JobStart: job.AttemptContext,
@@ -147,7 +149,7 @@ def context_of(command: Command, now: int, by: Principal, **facts: Any) -> Any:
 
 
 def usual_sender(command: Command) -> Principal:
-    if isinstance(command, job.JobSubmit | job.JobCancel):
+    if isinstance(command, job.JobSubmit | job.JobCancel | content.ContentErase):
         return ALICE
     if Role.MINER in command.senders:
         return RIG
@@ -166,6 +168,8 @@ def usual_facts(command: Command) -> dict[str, Any]:
     if isinstance(command, service.ServiceRegister | service.ServiceRevise):
         # Its names are its own already; what happens to names has tests of its own.
         return {"names": {n: Held(n, command.spec.id) for n in service.names_of(command.spec)}}
+    if isinstance(command, content.ContentErase):
+        return {"jobs": {JOB_ID: content.ErasableJob("alice", is_final=True)}}
     if isinstance(command, job.AttemptCommand):
         return {"miner": online(), "offered": True}
     return {}

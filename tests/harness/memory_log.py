@@ -94,6 +94,9 @@ class MemoryEventLog:
                 if p.job_id not in erased or kind not in (None, p.kind)
             }
 
+    def scrub(self) -> bool:
+        return True
+
     def close(self) -> None:
         self._head.close()
 

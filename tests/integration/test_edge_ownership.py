@@ -14,7 +14,7 @@ from tests.integration.edge_bench import Bench
 FILE = b"a file of alice's"
 DIGEST = sha256(FILE).hexdigest()
 VARYING = {"x-request-id"}
-BODIES: dict[str, Any] = {"cancel": {"reason": "not mine"}}
+BODIES: dict[str, Any] = {"cancel": {"reason": "not mine"}, "erase": {"reason": "not mine"}}
 """What is sent to an endpoint whose path ends so; an empty object to others."""
 
 

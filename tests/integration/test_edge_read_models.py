@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator.application.ports import Database
+from coordinator.edge.state.rows import ErasableRow
 from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
@@ -41,9 +42,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 JOBS = [
     {"client": "alice", "state": "QUEUED", "requested_at": 100},
     {"client": "bob", "state": "RUNNING", "requested_at": 200},
-    {"client": "alice", "state": "COMPLETED", "requested_at": 200},
+    {"client": "alice", "state": "COMPLETED", "requested_at": 200, "finished_at": 250, "result_digest": "d"},
     {"client": "alice", "state": "QUEUED", "requested_at": 200, "service": "other"},
-    {"client": "alice", "state": "FAILED", "requested_at": 300},
+    {"client": "alice", "state": "FAILED", "requested_at": 300, "finished_at": 900},
 ]
 MINERS = {"a": "ONLINE", "a_b": "OFFLINE", "b@a": "ONLINE", "z": "DRAINING"}
 SERVICES = [("audio", 0, "media"), ("blender", 1, "media"), ("checksum", 0, "tools")]
@@ -67,6 +68,8 @@ def a_job(number: int, **fields: Any) -> dict[str, Any]:
         "error_message": None,
         "payload_digest": "d",
         "result_digest": None,
+        "units": None,
+        "price": None,
         "position": number,
         **fields,
     }
@@ -162,7 +165,6 @@ def test_one_job_and_final_ones(database: Database) -> None:
     assert rows(database, "read_job", "client", job_id="job-9") == []
     asked = [f"job-{n}" for n in range(9)]
     assert sorted(rows(database, "read_final_jobs", "job_id", job_ids=asked)) == ["job-2", "job-4"]
-    assert rows(database, "read_receipt", "position", job_id="job-2") == []
 
 
 def test_miners_in_pages_and_by_state(database: Database) -> None:
@@ -246,6 +248,30 @@ def test_every_statement_is_tested_here() -> None:
     assert ours
     # The reach of a page is asked for in the test of the page.
     assert [name for name in sorted(ours) if f'"{name.removesuffix("_reach")}"' not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "more"), [("read_erasable", {}), ("read_erasable_of_client", {"client": "alice"})]
+)
+def test_what_can_be_erased(database: Database, statement: str, more: dict[str, Any]) -> None:
+    """Jobs that were final by then, oldest first, page by page, each with what is erased of it."""
+    with database.transaction() as tables:
+        tables.put("erased_content", [{"key": "job-2/result", "position": 77}])
+    asked = {"after_at": -1, "after_id": "", "until": 900, "page_size": 10, **more}
+    with database.transaction() as tables:
+        found = tables.query(statement, **asked)
+        early = tables.query(statement, **{**asked, "until": 899})
+        first = tables.query(statement, **{**asked, "page_size": 1})
+        second = tables.query(statement, **{**asked, "after_at": 200, "after_id": "job-2"})
+    both = [ErasableRow(**row) for row in found]
+    assert [("job-2", ["payload"]), ("job-4", ["payload"])] == [
+        (row.job_id, row.left(("payload", "result"))) for row in both
+    ]
+    assert [None, 77] == [both[0].payload_erased, both[0].result_erased]
+    assert (found[:1], found[:1], found[1:]) == (early, first, second)
+    if more:
+        with database.transaction() as tables:
+            assert [] == tables.query(statement, **{**asked, "client": "bob"})
 
 
 def test_standings_of_some_principals(database: Database) -> None:

@@ -293,6 +293,7 @@ async def an_expiry(edge: Bench, hours_later: float, **ages: int) -> Expiry:
         adapters.leadership,
         clock,
         edge.coordinator.quotas,
+        edge.coordinator.gateway.handle,
         Ages(**ages),
         3600,
     )

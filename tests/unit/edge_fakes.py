@@ -111,6 +111,8 @@ def a_job_row(**columns: Any) -> dict[str, Any]:
         units=None,
         price=None,
         position=1,
+        payload_erased=None,
+        result_erased=None,
     )
     return {**asdict(row), **columns}
 

@@ -335,11 +335,24 @@ async def test_wait_has_an_end() -> None:
             await client.job(JOB).wait(timeout=0.05)
 
 
-async def test_a_result_that_was_erased_is_final_too() -> None:
+@pytest.mark.parametrize(("status", "code"), [(410, "CONTENT_EXPIRED"), (404, "BLOB_NOT_FOUND")])
+async def test_a_result_that_was_erased_is_final_too(status: int, code: str) -> None:
     """`wait` returns a completed job whose result is gone; there is nothing more to wait for."""
-    server = Server(problem(404, "BLOB_NOT_FOUND"), ok({**VIEW, "state": "COMPLETED"}))
+    server = Server(problem(status, code), ok({**VIEW, "state": "COMPLETED"}))
     async with server.client() as client:
         assert "COMPLETED" == (await client.job(JOB).wait()).state
+
+
+async def test_an_erasure_goes_on_piece_by_piece() -> None:
+    """Each piece is asked for with the cursor of the one before, and the same filter."""
+    piece = {"jobs": 2, "payloads": 2, "results": 1, "dry_run": False, "erased": True, "position": 7}
+    server = Server(ok({**piece, "next_cursor": "b"}), ok({**piece, "next_cursor": None}))
+    async with server.client() as client:
+        pieces = [piece.jobs async for piece in client.erase("asked to", client="alice")]
+    assert [2, 2] == pieces
+    sent = [json.loads(request.content) for request in server.asked]
+    asked = {"client": "alice", "kinds": ["payload", "result"], "reason": "asked to", "dry_run": False}
+    assert [asked, {**asked, "cursor": "b"}] == sent
 
 
 async def test_documents_are_kept_whole() -> None:

@@ -23,6 +23,8 @@ GUARDED = [
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/history"),
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/match"),
     ("POST", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/cancel"),
+    ("POST", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/erase"),
+    ("POST", "/v1/admin/erase"),
     ("GET", f"/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/blobs/{'a' * 64}"),
     ("PUT", f"/v1/blobs/{'a' * 64}"),
     ("HEAD", f"/v1/blobs/{'a' * 64}"),

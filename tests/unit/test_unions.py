@@ -6,11 +6,12 @@ from typing import Any, get_args
 
 import pytest
 
-from coordinator.domain import job, key, miner, name, quota, service, signing_key, standing
+from coordinator.domain import content, job, key, miner, name, quota, service, signing_key, standing
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.registry import COMMANDS, EVENTS
 
 NOUNS: dict[str, tuple[Any, Any]] = {
+    "content": (content.ContentEvent, content.ContentCommand),
     "job": (job.JobEvent, job.JobCommand),
     "miner": (miner.MinerEvent, miner.MinerCommand),
     "service": (service.ServiceEvent, service.ServiceCommand),

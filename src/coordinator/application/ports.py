@@ -142,6 +142,12 @@ class EventLog(Protocol):
         The log stays unchanged.
         """
 
+    def scrub(self) -> bool:
+        """Leave nothing of erased content in the files of the database, where that is up to this program.
+
+        False if something stands in the way for now (a reader of an older state): call it again later.
+        """
+
     def close(self) -> None:
         """Close all connections and wake all waiting calls. May be called twice."""
 

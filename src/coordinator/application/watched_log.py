@@ -103,6 +103,9 @@ class WatchedLog:
     def erase(self, job_ids: Collection[UUID], kind: PayloadKind | None = None) -> None:
         self._inner.erase(job_ids, kind)
 
+    def scrub(self) -> bool:
+        return self._inner.scrub()
+
     def close(self) -> None:
         self._inner.close()
 

@@ -58,6 +58,7 @@ KINDS = {
     "price": "a bill follows from time, price and limit",
     "statement": "the miner signed the result that was paid",
     "payload": "a stored payload or result has the digest of the log",
+    "erased": "content is missing only after an event that says so, and is gone after it",
     "leaf": "the tree has the hash of each event",
     "missing": "the log has every event of the tree",
     "inserted": "the tree has every event of the log up to its end",
@@ -122,6 +123,9 @@ class Tables(Protocol):
 
     def projected(self) -> int:
         """The position that the read models have reached."""
+
+    def erased_to(self) -> int:
+        """The position up to which erasures are carried out."""
 
     def count(self, table: str) -> int:
         """The number of rows."""

@@ -60,7 +60,7 @@ class Parties:
 
     def _registered(self, stream: str, event: Event, position: int) -> None:
         miner = event["miner_id"]
-        _in_stream(stream, "miner", miner)
+        in_stream(stream, "miner", miner)
         if event["by"] != miner.rpartition("@")[2]:
             raise Found("session", "a miner registers itself", miner.rpartition("@")[2], event["by"])
         sessions = self.sessions.setdefault(miner, {})
@@ -77,7 +77,7 @@ class Parties:
 
     def _live(self, stream: str, event: Event, *states: str) -> list[Any]:
         miner = event["miner_id"]
-        _in_stream(stream, "miner", miner)
+        in_stream(stream, "miner", miner)
         live = self.live.get(miner)
         if live is None or live[0] != event["session_id"] or live[1] not in states:
             raise Found("session", "the event is not of the live session", live, event["session_id"])
@@ -85,7 +85,7 @@ class Parties:
 
     def _service(self, stream: str, event: Event, position: int) -> None:
         spec = event["spec"]
-        _in_stream(stream, "service", spec["id"])
+        in_stream(stream, "service", spec["id"])
         known = self.versions.setdefault(spec["id"], [])
         version = event.get("version", 1)
         if version != len(known) + 1:
@@ -97,19 +97,19 @@ class Parties:
                 raise Found("service", f"the name {name} belongs to another entry", holder, spec["id"])
 
     def _retired(self, stream: str, event: Event, position: int) -> None:
-        _in_stream(stream, "service", event["service"])
+        in_stream(stream, "service", event["service"])
         if event["service"] not in self.versions:
             raise Found("service", f"{event['service']} was never registered")
 
     def _name_claimed(self, stream: str, event: Event, position: int) -> None:
-        _in_stream(stream, "name", event["name"])
+        in_stream(stream, "name", event["name"])
         holder = self.holders.get(event["name"])
         if holder is not None:
             raise Found("service", f"the name {event['name']} is held", holder, event["service"])
         self.holders[event["name"]] = event["service"]
 
     def _name_released(self, stream: str, event: Event, position: int) -> None:
-        _in_stream(stream, "name", event["name"])
+        in_stream(stream, "name", event["name"])
         if self.holders.get(event["name"]) != event["service"]:
             raise Found(
                 "service", f"the name {event['name']} was not the entry's", self.holders.get(event["name"])
@@ -138,7 +138,7 @@ class Parties:
         return key
 
     def _quota(self, stream: str, event: Event, position: int) -> None:
-        _in_stream(stream, "quota", event["name"])
+        in_stream(stream, "quota", event["name"])
 
     def _quarantined(self, stream: str, event: Event, position: int) -> None:
         self.quarantined[stream] = True
@@ -149,7 +149,7 @@ class Parties:
         self.quarantined[stream] = False
 
     def _signing_key(self, stream: str, event: Event, position: int) -> None:
-        _in_stream(stream, "signing_key", "coordinator")
+        in_stream(stream, "signing_key", "coordinator")
         current = self.signing[-1][1] if self.signing else None
         _equal("transition", "a new signing key retires the one before", current, event["retires"])
         self.signing.append((position, event["key_id"]))
@@ -175,7 +175,8 @@ class Parties:
         return parties
 
 
-def _in_stream(stream: str, kind: str, *names: str) -> None:
+def in_stream(stream: str, kind: str, *names: str) -> None:
+    """Raise Found unless this is the id of the stream with these names."""
     expected = str(uuid.uuid5(_NAMESPACE, "\n".join((kind, *names))))
     _equal("stream", f"the events of a {kind} are in the stream of its name", expected, stream)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 
+from coordinator.audit.content import CONTENT_ERASED, check_erasure
 from coordinator.audit.entries import Differing, Divergence, Entry, Found
 from coordinator.audit.jobs import FINALS, Job, Statement, follow, submit
 from coordinator.audit.parties import Parties
@@ -19,7 +20,10 @@ SIGNING_KEY: Final = "signing_key.introduced.v1"
 
 
 class Replay:
-    """The states of all streams after the events so far. A final job is remembered by 8 bytes of its id."""
+    """The states of all streams after the events so far.
+
+    A final job is remembered by 8 bytes of its id and the number of its client.
+    """
 
     def __init__(self, rows: RowChecks | None, trusted: Sequence[str] | None) -> None:
         """`trusted`: ids of the coordinator's keys; None for any that the log introduces."""
@@ -28,7 +32,11 @@ class Replay:
         self.events = 0
         self.jobs: dict[str, Job] = {}
         """The open ones."""
-        self._finals: set[int] = set()
+        self._finals: dict[int, int] = {}
+        """The number of the client, by the low half of the job's id."""
+        self._clients: list[str] = []
+        self._numbers: dict[str, int] = {}
+        """The place of each client in `_clients`."""
         self._versions: dict[str, int] = {}
         """Of streams that are not jobs'."""
         self._rows = rows
@@ -101,7 +109,7 @@ class Replay:
         self._move_row(job, topic, event, position)
         if topic in FINALS:
             del self.jobs[stream]
-            self._finals.add(UUID(stream).int & _LOW)
+            self._finals[UUID(stream).int & _LOW] = self._number(job.submitted["client"])
             if self._rows is not None and self._jobs_projected is None and (bad := self._rows.final(job.row)):
                 raise Differing(bad)
         return statement
@@ -129,11 +137,44 @@ class Replay:
             self.parties.unread.append(topic)
             return
         event = orjson.loads(entry.state)
+        if topic == CONTENT_ERASED:
+            self._erased(entry, event)
+            return
         self.parties.follow(stream, topic, event, position)
         if topic == SIGNING_KEY and self._trusted is not None and event["key_id"] not in self._trusted:
             raise Found("key", "the log introduces a signing key that is not trusted", None, event["key_id"])
         if self._rows is not None and self._jobs_projected is None:
             move_other_row(self._others, topic, event, position)
+
+    def _erased(self, entry: Entry, event: dict[str, Any]) -> None:
+        if entry.version != 1:
+            raise Found("transition", "an erasure happens once", 1, entry.version)
+        owners: dict[str, str | None] = {}
+        for job_id in event["jobs"]:
+            number = self._finals.get(UUID(job_id).int & _LOW)
+            if number is not None:
+                owners[job_id] = self._clients[number]
+            elif job_id in self.jobs:
+                owners[job_id] = None
+        check_erasure(entry.stream, event, owners)
+        if self._rows is None or self._rows.content is None:
+            return
+        if self._jobs_projected is None and (bad := self._rows.flush()):
+            raise Found(bad.kind, f"position {bad.position}: {bad.detail}", bad.expected, bad.found)
+        self._rows.content.erased(event, entry.position)
+
+    def missing_content(self) -> Divergence | None:
+        """At the end of the log: the first payload or result that is missing, with nothing that says why."""
+        if self._rows is None or self._rows.content is None:
+            return None
+        return self._rows.content.finish()
+
+    def _number(self, client: str) -> int:
+        number = self._numbers.get(client)
+        if number is None:
+            number = self._numbers[client] = len(self._clients)
+            self._clients.append(client)
+        return number
 
     def _move_row(self, job: Job, topic: str, event: dict[str, Any], position: int) -> None:
         if self._rows is not None:
@@ -147,7 +188,8 @@ class Replay:
             "events": self.events,
             "parties": self.parties.dump(),
             "jobs": {job_id: job.dump() for job_id, job in self.jobs.items()},
-            "finals": sorted(self._finals),
+            "finals": sorted(self._finals.items()),
+            "clients": self._clients,
             "versions": self._versions,
             "others": self._others,
         }
@@ -157,5 +199,7 @@ class Replay:
         self.position, self.events = values["position"], values["events"]
         self.parties = Parties.load(values["parties"])
         self.jobs = {job_id: Job.load(job) for job_id, job in values["jobs"].items()}
-        self._finals = set(values["finals"])
+        self._finals = dict(values["finals"])
+        self._clients = values["clients"]
+        self._numbers = {client: number for number, client in enumerate(self._clients)}
         self._versions, self._others = values["versions"], values["others"]

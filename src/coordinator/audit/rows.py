@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from coordinator.audit.checks import check_payload
+from coordinator.audit.content import StoredContent
 from coordinator.audit.entries import Divergence, Tables
 from coordinator.audit.jobs import FINALS, Event, Job
 
@@ -155,8 +156,10 @@ def move_other_row(
 class RowChecks:
     """Compares rows with the tables, in pieces."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, *, content: bool = True) -> None:
+        """`content`: whether payloads and results should be there; a copy of the log alone has none."""
         self._tables = tables
+        self.content = StoredContent(tables) if content else None
         self.upto = tables.projected()
         """The position that the read models have reached: later events are not in them."""
         self._final: list[dict[str, Any]] = []
@@ -214,7 +217,10 @@ class RowChecks:
             if divergence := self._compare(Row("jobs", row["job_id"], row), stored.get(row["job_id"])):
                 yield divergence
         by_id = {row["job_id"]: row for row in rows}
-        for payload in self._tables.payloads(ids):
+        payloads = self._tables.payloads(ids)
+        if self.content is not None:
+            self.content.compared(rows, payloads)
+        for payload in payloads:
             row = by_id[payload.job_id]
             digest = row["payload_digest" if payload.kind == "payload" else "result_digest"]
             if digest is None:

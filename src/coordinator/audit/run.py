@@ -37,7 +37,7 @@ PIECE_BYTES: Final = 4_000_000
 SIGNED_PIECE: Final = 500
 UNDER_WAY: Final = 8
 """Pieces that may be under way: they bound the memory."""
-STATE_FORMAT: Final = "coordinator audit 1"
+STATE_FORMAT: Final = "coordinator audit 2"
 
 
 class BadState(Exception):
@@ -84,6 +84,8 @@ class Options(NamedTuple):
     trusted: Sequence[str] | None = None
     signatures: bool = True
     rows: bool = True
+    content: bool = True
+    """Whether payloads and results should be there unless they were erased; a log's copy may have none."""
     state: Path | None = None
     """A file from which to go on, and in which the audit is kept if it is clean."""
     processes: int | None = None
@@ -95,7 +97,7 @@ def audit(source: Source, options: Options, progress: Callable[[int, int], None]
     begun = time.monotonic()
     state = _read_state(options.state)
     tables = source.tables if options.rows else None
-    row_checks = None if tables is None else RowChecks(tables)
+    row_checks = None if tables is None else RowChecks(tables, content=options.content)
     replay = Replay(row_checks, options.trusted)
     edge, after, seen = TreeEdge(), 0, None
     keys: list[str] = []
@@ -182,7 +184,11 @@ class _Run:
             self._collect(0)
         if not self._found:
             # If the log was cut off, its tables differ as a consequence.
-            ended = self._chain.finish(self._replay.position) or self._replay.finish()
+            ended = (
+                self._chain.finish(self._replay.position)
+                or self._replay.finish()
+                or self._replay.missing_content()
+            )
             self._found += [ended] if ended is not None else []
         return _first(self._found, self._chain.broken)
 

@@ -9,6 +9,7 @@ from pamqp.commands import Basic
 
 from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
+from coordinator.domain.content import is_content_event
 from coordinator.domain.job import is_job_event
 from coordinator.domain.key import is_key_event
 from coordinator.domain.miner import is_miner_event
@@ -22,7 +23,7 @@ MAX_ARRAY_BYTES = 2**20 - 1
 NOBODY = "-"
 """The client's word in the routing key of an event without a client."""
 MANY = "many"
-"""The subject's word in the routing key of an array about several subjects."""
+"""The subject's word in the routing key of an array, or an event, about several subjects."""
 
 
 def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
@@ -38,6 +39,9 @@ def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
         return NOBODY, str(event.key_id)
     if is_quota_event(event):
         return NOBODY, event.name
+    if is_content_event(event):
+        subject = str(event.jobs[0]) if len(event.jobs) == 1 else MANY
+        return event.client or NOBODY, subject
     if is_service_event(event):
         return NOBODY, event.service if isinstance(event, ServiceRetired) else event.spec.id
     return NOBODY, NOBODY

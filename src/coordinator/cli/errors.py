@@ -52,7 +52,7 @@ _NEXT_STEPS = {
     "RATE_LIMITED": "Wait a little, then run the same command again.",
     "QUEUE_FULL": "Wait until some of your jobs run, or cancel some; `coordinator quota show` has figures.",
     "QUOTA_EXCEEDED": "`coordinator quota show` shows limits and usage; the operator can raise a limit.",
-    "CONTENT_EXPIRED": "The operator's retention has erased it; the receipt still proves that it existed.",
+    "CONTENT_EXPIRED": "`coordinator job history` tells who erased it and why; the receipt still verifies.",
     "UNAVAILABLE": "Run the same command again in a moment; `coordinator doctor` looks for the cause.",
     "INTERNAL": "Run the same command again; if the error stays, the coordinator's log has the cause.",
     "JOB_NOT_READY": "Wait longer (--wait, --timeout), or follow it with `coordinator job watch`.",

@@ -16,6 +16,7 @@ from coordinator.cli.commands import (
     checkpoint,
     demo,
     doctor,
+    erase,
     job,
     key,
     log,
@@ -49,6 +50,7 @@ app.command()(broker_auth.broker_auth)
 app.command()(witness.witness)
 app.command()(demo.demo)
 app.command()(audit.audit)
+app.command()(erase.erase)
 app.command()(doctor.doctor)
 app.add_typer(job.app, name="job")
 app.add_typer(miner.app, name="miner")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
 
 DEFAULT_URL = "http://127.0.0.1:8011"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 TRIES = 3  # of a request: few, as a person waits for the answer
 T = TypeVar("T")
 
@@ -88,6 +90,14 @@ def talk(url: str | None, key: str | None, role: str, work: Callable[[AsyncCoord
             "Start `coordinator dev` again, or delete that file to use another coordinator.",
             Exit.UNREACHABLE,
         ) from None
+
+
+def seconds_of(text: str, option: str) -> int:
+    """A duration such as `90d`, `12h`, `30m` or `45` (seconds)."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
+    if found is None:
+        raise usage(f"{option}: invalid duration {text!r}", f"Write it like {option} 90d, 12h, 30m or 45s.")
+    return int(found[1]) * _UNITS[found[2] or "s"]
 
 
 def json_object(text: str, option: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from coordinator.client.http import HttpPool, header_text
 
 
 class Commands(Protocol):
-    """Sends `job.submit` (with an `idempotency_key`) and `job.cancel`."""
+    """Sends `job.submit` (with an `idempotency_key`), `job.cancel` and `content.erase` (of one job)."""
 
     at_a_time: int
     """The best number of concurrent calls."""
@@ -39,6 +39,9 @@ class HttpCommands:
         if kind == "job.submit":
             key = header_text("the idempotency key", body.pop("idempotency_key"))
             return await self._http.ask_json("POST", "/v1/jobs", json=body, headers={b"Idempotency-Key": key})
+        if kind == "content.erase":
+            [job_id] = body.pop("job_ids")
+            return await self._http.ask_json("POST", f"/v1/jobs/{path_part(job_id)}/erase", json=body)
         assert kind == "job.cancel", kind
         path = f"/v1/jobs/{path_part(body.pop('job_id'))}/cancel"
         return await self._http.ask_json("POST", path, json=body)

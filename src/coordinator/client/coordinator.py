@@ -17,7 +17,7 @@ from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import AsyncJob
 from coordinator.client.keys import AsyncKeys
-from coordinator.client.models import Blob, JobSubmitAnswer, JobView, MinerMatch
+from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
 from coordinator.client.quotas import AsyncQuotas
 from coordinator.client.registry import AsyncRegistry
 
@@ -174,6 +174,35 @@ class AsyncCoordinator:
         """This client's jobs, newest first, at most `limit`; fetches the next page when it is needed."""
         async for item in self._items("/v1/jobs", limit, state=state, service=service):
             yield typed(JobView, item)
+
+    async def erase(
+        self,
+        reason: str,
+        *,
+        client: str | None = None,
+        older_than_seconds: int | None = None,
+        kinds: Iterable[str] = ("payload", "result"),
+        dry_run: bool = False,
+    ) -> AsyncGenerator[ErasePiece, None]:
+        """Erase payloads and results of all final jobs of a client, of an age, or of both; for admins.
+
+        Each step of the iteration erases a piece, or only counts it (`dry_run`). One that was interrupted may
+        be begun again: what is erased already is left out.
+        """
+        asked = {
+            "client": client,
+            "older_than_seconds": older_than_seconds,
+            "kinds": list(kinds),
+            "reason": reason,
+            "dry_run": dry_run,
+        }
+        body: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        while True:
+            piece = typed(ErasePiece, await self.http.ask_json("POST", "/v1/admin/erase", json=body))
+            yield piece
+            if piece.next_cursor is None:
+                return
+            body["cursor"] = piece.next_cursor
 
     # --- files ---------------------------------------------------------------------------------------------
     async def upload(self, path: str | os.PathLike[str], progress: transfer.Progress | None = None) -> Blob:

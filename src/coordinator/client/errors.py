@@ -114,6 +114,10 @@ class Conflict(RequestRefused):
     """The state of the job (or miner) does not allow this."""
 
 
+class Erased(RequestRefused):
+    """The payload or result was erased; `problem` names the event that says so, and its reason."""
+
+
 class RateLimited(RequestRefused):
     """Too many requests. The SDK has already waited and tried again, or would have to wait for too long."""
 
@@ -134,6 +138,7 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     "CONFLICT_STATE": Conflict,
     "IDEMPOTENCY_MISMATCH": Conflict,
     "STALE_ATTEMPT": Conflict,
+    "CONTENT_EXPIRED": Erased,
     "RATE_LIMITED": RateLimited,
     "QUEUE_FULL": OverQuota,
     "QUOTA_EXCEEDED": OverQuota,
@@ -145,6 +150,7 @@ _BY_STATUS: dict[int, tuple[str, str]] = {
     403: ("FORBIDDEN", "this API key may not do that"),
     404: ("NOT_FOUND", "not found"),
     409: ("CONFLICT_STATE", "the present state does not allow this"),
+    410: ("CONTENT_EXPIRED", "it was erased"),
     413: ("TOO_LARGE", "the request is too large"),
     422: ("INVALID_PAYLOAD", "invalid request"),
     425: ("JOB_NOT_READY", "the job is not final yet"),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from coordinator.client import transfer
 from coordinator.client.commands import Commands, path_part
-from coordinator.client.errors import Conflict, NoResult, NotFound, NotReady
+from coordinator.client.errors import Conflict, Erased, NoResult, NotFound, NotReady
 from coordinator.client.http import HttpPool, typed
 from coordinator.client.models import (
+    EraseAnswer,
     JobCancelAnswer,
     JobHistory,
     JobMatch,
@@ -68,16 +69,19 @@ class AsyncJob:
         """The job once it is final, however it ended. Raises NotReady after `timeout` seconds."""
         try:
             await self._ended(timeout)
+        except Erased:
+            pass  # the job is final, and its result has been erased since
         except NotFound as error:
             if error.code != "BLOB_NOT_FOUND":
                 raise
-            # The job is final, and its result has been erased since.
+            # The file with its result is gone.
         return await self._final_view()
 
     async def result(self, timeout: float | None = None) -> JobResult:
         """The job's result, once it is there.
 
-        Raises NoResult if the job ended without a result, NotReady after `timeout` seconds; 0 does not wait.
+        Raises NoResult if the job ended without a result, Erased if it was erased, NotReady after `timeout`
+        seconds; 0 does not wait.
         """
         found = await self._ended(timeout)
         if found is None:
@@ -118,6 +122,14 @@ class AsyncJob:
         """Cancel the job, queued or running. Raises Conflict if it is final already."""
         fields = {"job_id": self._job_id, "reason": reason}
         return typed(JobCancelAnswer, await self._commands.call("job.cancel", fields))
+
+    async def erase(self, reason: str, kinds: Iterable[str] = ("payload", "result")) -> EraseAnswer:
+        """Erase the payload and the result of the final job, for good; the reason stays in the log.
+
+        The receipt still verifies. A repeat gets the first answer. Raises Conflict if the job is not final.
+        """
+        fields = {"job_ids": [self._job_id], "kinds": list(kinds), "reason": reason}
+        return typed(EraseAnswer, await self._commands.call("content.erase", fields))
 
     async def history(self) -> JobHistory:
         """All events of the job so far, from the log."""

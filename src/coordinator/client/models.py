@@ -67,6 +67,10 @@ class JobView(AnswerModel):
     finished_at: datetime | None = None
     expires_at: datetime
     error: JobError | None = None
+    payload_erased: int | None = None
+    """The position of the event that says that the payload was erased; None while it is stored."""
+    result_erased: int | None = None
+    """The same of the result; None, too, if there is none."""
 
     @property
     def final(self) -> bool:
@@ -257,6 +261,27 @@ class JobCancelAnswer(AnswerModel):
     job_id: str
     state: str
     position: int
+
+
+class EraseAnswer(AnswerModel):
+    """An erasure is in the log at `position`. `erased`: whether it is carried out, too, or follows soon."""
+
+    jobs: int
+    kinds: list[str]
+    erased: bool
+    position: int
+
+
+class ErasePiece(AnswerModel):
+    """A piece of an admin's erasure of many jobs, or what it would be (`dry_run`)."""
+
+    jobs: int
+    payloads: int
+    results: int
+    dry_run: bool
+    erased: bool
+    position: int
+    next_cursor: str | None = None
 
 
 class Receipt(AnswerModel):

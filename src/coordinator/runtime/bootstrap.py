@@ -12,6 +12,7 @@ from typing import Any
 from coordinator.application.background import Component, LifeCycle
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
+from coordinator.application.commands.content import ContentCommands
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.commands.ids import Ids
 from coordinator.application.commands.jobs.handler import JobCommands
@@ -24,6 +25,7 @@ from coordinator.application.commands.signing_keys import SigningKeyCommands
 from coordinator.application.commands.standings import StandingCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
+from coordinator.application.followers.eraser import ERASER, Eraser
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.presence import Presence
 from coordinator.application.followers.publisher import Publisher
@@ -138,6 +140,7 @@ def connect(
         QuotaCommands(quota_follower.reached),
         StandingCommands(),
         SigningKeyCommands(),
+        ContentCommands(bus.states, partial(watermarks.reached, ERASER)),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
     gateway = CommandGateway(bus, handlers, presence, names, quotas)
@@ -184,7 +187,15 @@ def connect(
     )
     notary.on_checkpoint = witnesses.note
     notary.witnessed = lambda: witnesses.larger
-    followers: Iterable[Follower] = (Projector(), dispatcher, Publisher(adapters.sink), timers, notary)
+    eraser = Eraser(adapters.log, clock, payloads.forget)
+    followers: Iterable[Follower] = (
+        Projector(),
+        dispatcher,
+        Publisher(adapters.sink),
+        timers,
+        notary,
+        eraser,
+    )
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
         for follower in followers
@@ -200,6 +211,7 @@ def connect(
         adapters.leadership,
         clock,
         quotas,
+        gateway.handle,
         Ages(
             blobs=settings.blob_expiry_hours,
             payloads=settings.retention_payload_hours,

@@ -41,6 +41,11 @@ class Payloads:
             found |= await asyncio.to_thread(self._log.payloads, "payload", missing)
         return found
 
+    def forget(self, job_ids: Iterable[UUID]) -> None:
+        """Keep nothing of these jobs: it was erased."""
+        for job_id in job_ids:
+            self._forget(job_id)
+
     def _forget(self, job: UUID) -> None:
         dropped = self._kept.pop(job, None)
         if dropped is not None:

@@ -1,8 +1,9 @@
 """Expiry: removes what nobody needs any more. One process does it, in small, repeatable pieces.
 
 - Uploads that no command has referred to for BLOB_EXPIRY_HOURS, and that no job needs.
-- Payloads and results of jobs that have been final for RETENTION_…_HOURS. The log keeps their digests and
-  still verifies; the files that only they needed expire with them.
+- Payloads and results of jobs that have been final for RETENTION_…_HOURS: by the same command as anybody's
+  erasure, which the eraser carries out (`application/followers/eraser.py`).
+- Uploads that somebody's erasure left without a job that needs them.
 - Miners that have been offline for RETENTION_MINER_HOURS.
 
 A file goes in two steps: first its rows, with a note that its content is to go; then the content, unless a
@@ -14,20 +15,23 @@ A clock that was set must not remove anything early: after a jump nothing is rem
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 
 from coordinator.application.background import BackgroundTask
+from coordinator.application.followers.eraser import content_key, note_removals
 from coordinator.application.ports import (
     BlobRemoval,
     Clock,
     Database,
     EventLog,
+    Intent,
     Leadership,
     LogError,
+    LogUnavailable,
     PayloadKind,
     PositionMoved,
     Recorded,
@@ -35,7 +39,11 @@ from coordinator.application.ports import (
 )
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.quotas.usage import blob_charge
-from coordinator.domain.job import JobCompleted, JobSubmitted, ends_job
+from coordinator.domain.content import MAX_JOBS, ContentErase
+from coordinator.domain.errors import Code
+from coordinator.domain.job import JobCompleted, ends_job
+from coordinator.domain.messages import SYSTEM
+from coordinator.wire.answers import Answer, Refused
 
 PIECE = 200
 """Rows of one transaction."""
@@ -52,7 +60,13 @@ JUMP_SECONDS = 60.0
 HOLD_SECONDS = 3600.0
 HOUR_MILLIS = 3_600_000
 
+Send = Callable[[Sequence[Intent]], Awaitable[list[Answer]]]
+
 log = structlog.get_logger("expiry")
+
+
+class NotErased(Exception):
+    """The coordinator's own erasure was refused, which is a fault of ours."""
 
 
 class Ages(NamedTuple):
@@ -77,15 +91,18 @@ class Expiry:
         leadership: Leadership,
         clock: Clock,
         quotas: Quotas,
+        send: Send,
         ages: Ages,
         interval: float,
     ) -> None:
+        """`send`: the gateway."""
         self._log = event_log
         self._database = database
         self._blobs = blobs
         self._leadership = leadership
         self._clock = clock
         self._quotas = quotas
+        self._send = send
         self._ages = ages
         self._interval = interval
         self._offset = self._clock_offset()
@@ -121,9 +138,10 @@ class Expiry:
             return
         now, ages = self._clock.now(), self._ages
         if ages.payloads:
-            await self._erase("payload", now - ages.payloads * HOUR_MILLIS)
+            await self._erase("payload", ages.payloads, now)
         if ages.results:
-            await self._erase("result", now - ages.results * HOUR_MILLIS)
+            await self._erase("result", ages.results, now)
+        await self._in_pieces(lambda: self._drop_erased(now - int(CONTENT_SECONDS * 1000)))
         if ages.blobs:
             await self._in_pieces(lambda: self._drop_lost_refs(now - LOST_MILLIS))
             await self._in_pieces(lambda: self._drop_unused(now - ages.blobs * HOUR_MILLIS))
@@ -132,9 +150,13 @@ class Expiry:
         await self._remove_content(self._clock.now())
 
     # --- payloads and results -------------------------------------------------------------------------------
-    async def _erase(self, kind: PayloadKind, until: int) -> None:
-        """Erase those of the jobs that were final at `until`. A position of its own says how far it is."""
-        cursor = f"expiry-{kind}"
+    async def _erase(self, kind: PayloadKind, hours: int, now: int) -> None:
+        """Ask for the erasure of those of the jobs that have been final for so many hours.
+
+        A position of its own says how far it is. It moves once the erasures are in the log: a crash before
+        that asks for the same ones again, which changes nothing.
+        """
+        cursor, until = f"expiry-{kind}", now - hours * HOUR_MILLIS
         position = await asyncio.to_thread(self._position, cursor)
         for _ in range(PIECES):
             events = await asyncio.to_thread(self._log.read, position, READ_EVENTS)
@@ -145,65 +167,68 @@ class Expiry:
                 due.append(recorded)
             if not due or not self._leadership.holds(self.name):
                 return
-            final = [e for e in due if ends_job(e.event)]
+            jobs = await asyncio.to_thread(self._not_erased, kind, due)
+            for start in range(0, len(jobs), MAX_JOBS):
+                await self._ask(kind, jobs[start : start + MAX_JOBS], hours)
             reached = due[-1].position
-            await asyncio.to_thread(self._erase_piece, kind, final, cursor, position, reached)
+            await asyncio.to_thread(self._move, cursor, position, reached)
             position = reached
-            self._quotas.expired[f"{kind}s"] += len(final)
             if len(due) < len(events):
                 return
 
-    def _erase_piece(
-        self, kind: PayloadKind, final: Sequence[Recorded], cursor: str, before: int, after: int
-    ) -> None:
-        jobs = [e.stream for e in final]
-        freed = self._sizes(kind, final) if final else {}
-        if jobs:
-            self._log.erase(jobs, kind)
+    def _not_erased(self, kind: PayloadKind, due: Sequence[Recorded]) -> list[UUID]:
+        """The jobs that end with these events and have a payload or result that nobody has erased yet."""
+        jobs = {
+            content_key(recorded.key, kind): recorded.stream
+            for recorded in due
+            if ends_job(recorded.event) and (kind == "payload" or isinstance(recorded.event, JobCompleted))
+        }
+        if not jobs:
+            return []
         with self._database.transaction() as tables:
-            if jobs:
-                refs = tables.query("expiry_refs_of_jobs", job_ids=[e.key for e in final], kind=kind)
-                if refs:
-                    tables.remove("blob_refs", [row["key"] for row in refs])
-                    _note_removals(tables, {row["digest"] for row in refs}, self._clock.now())
-            for name in sorted(freed):
-                tables.execute("quotas_add_bytes", name=name, payload_bytes=-freed[name], blob_bytes=0)
-            tables.move(cursor, before, after)
+            erased = {row["key"] for row in tables.query("erased_content_of", keys=list(jobs))}
+        return [job_id for key, job_id in jobs.items() if key not in erased]
 
-    def _sizes(self, kind: PayloadKind, final: Sequence[Recorded]) -> dict[str, int]:
-        """By client: the bytes that these jobs' payloads or results count."""
-        sizes: dict[str, int] = {}
-        if kind == "result":
-            for recorded in final:
-                if isinstance(recorded.event, JobCompleted):
-                    client = recorded.event.client
-                    sizes[client] = sizes.get(client, 0) + recorded.event.result_bytes
-            return sizes
-        for events in self._log.load([e.stream for e in final]).values():
-            first = events[0].event
-            if isinstance(first, JobSubmitted):
-                sizes[first.client] = sizes.get(first.client, 0) + first.payload_bytes
-        return sizes
+    async def _ask(self, kind: PayloadKind, jobs: Sequence[UUID], hours: int) -> None:
+        """Raises LogUnavailable, NotErased."""
+        reason = f"older than {hours} {'hour' if hours == 1 else 'hours'}"
+        command = ContentErase(job_ids=tuple(jobs), kinds=(kind,), reason=reason)
+        [answer] = await self._send([Intent(command, SYSTEM)])
+        if isinstance(answer, Refused):
+            if answer.code is Code.UNAVAILABLE:
+                raise LogUnavailable(answer.detail)
+            raise NotErased(f"{answer.code}: {answer.detail}")
+        self._quotas.expired[f"{kind}s"] += len(jobs)
 
     def _position(self, cursor: str) -> int:
         with self._database.transaction() as tables:
             return tables.position(cursor)
 
+    def _move(self, cursor: str, before: int, after: int) -> None:
+        with self._database.transaction() as tables:
+            tables.move(cursor, before, after)
+
     # --- uploads --------------------------------------------------------------------------------------------
     def _drop_lost_refs(self, before: int) -> bool:
-        """Look for the jobs of some new references; those of a refused command are dropped."""
+        """Look for the jobs of some new references; drop those of a refused command, or of erased content.
+
+        A repeated submit notes its references again, also after the erasure of its job's payload.
+        """
         with self._database.transaction() as tables:
             rows = tables.query("expiry_new_refs", before=before, count=PIECE)
+            contents = {row["key"]: row["key"].partition("/")[2] for row in rows}
+            erased = {row["key"] for row in tables.query("erased_content_of", keys=list(contents.values()))}
         if not rows:
             return False
         known = self._log.versions({UUID(row["job_id"]) for row in rows})
-        lost = [row for row in rows if UUID(row["job_id"]) not in known]
+        lost = [row for row in rows if UUID(row["job_id"]) not in known or contents[row["key"]] in erased]
+        dropped = {row["key"] for row in lost}
         with self._database.transaction() as tables:
             tables.change(
-                "blob_refs", {row["key"]: {"at": NEVER} for row in rows if UUID(row["job_id"]) in known}
+                "blob_refs", {row["key"]: {"at": NEVER} for row in rows if row["key"] not in dropped}
             )
             tables.remove("blob_refs", [row["key"] for row in lost])
-            _note_removals(tables, {row["digest"] for row in lost}, self._clock.now())
+            note_removals(tables, {row["digest"] for row in lost}, self._clock.now())
         return len(rows) == PIECE
 
     def _drop_unused(self, before: int) -> bool:
@@ -218,18 +243,42 @@ class Expiry:
         if not rows:
             return False
         with self._database.transaction() as tables:
-            # The rows of the names first, as an upload does: two transactions must not wait for each other.
-            for name in sorted({row["principal"] for row in rows}):
-                tables.execute("quotas_add_bytes", name=name, payload_bytes=0, blob_bytes=0)
-            gone = tables.query("expiry_unused_blobs", keys=[row["key"] for row in rows], before=before)
-            freed: dict[str, int] = {}
-            for row in gone:
-                freed[row["principal"]] = freed.get(row["principal"], 0) + blob_charge(row["size"])
-            for name in sorted(freed):
-                tables.execute("quotas_add_bytes", name=name, payload_bytes=0, blob_bytes=-freed[name])
-            _note_removals(tables, {row["digest"] for row in gone}, self._clock.now())
-        self._quotas.expired["uploads"] += len(gone)
+            count = self._drop(tables, [row["key"] for row in rows], before)
+        self._quotas.expired["uploads"] += count
         return more
+
+    def _drop_erased(self, before: int) -> bool:
+        """Drop the next uploads that erased content referred to, unless another job needs them.
+
+        One that was used after `before` stays for now: a command that refers to it may be on its way.
+        """
+        with self._database.transaction() as tables:
+            rows = tables.query("erased_uploads", before=before, count=PIECE)
+        if not rows:
+            return False
+        keys = [row["key"] for row in rows]
+        with self._database.transaction() as tables:
+            count = self._drop(tables, keys, before)
+            left = {row["key"] for row in tables.query("erased_uploads_left", keys=keys)}
+            tables.remove("erased_uploads", [key for key in keys if key not in left])
+            now = self._clock.now()
+            tables.change("erased_uploads", {key: {"at": now} for key in keys if key in left})
+        self._quotas.expired["uploads"] += count
+        return len(rows) == PIECE
+
+    def _drop(self, tables: Tables, keys: Sequence[str], before: int) -> int:
+        """Drop those of these uploads that no job needs, and give their bytes back; their number."""
+        # The rows of the names first, as an upload does: two transactions must not wait for each other.
+        for name in sorted({key.partition("/")[2] for key in keys}):
+            tables.execute("quotas_add_bytes", name=name, payload_bytes=0, blob_bytes=0)
+        gone = tables.query("expiry_unused_blobs", keys=keys, before=before)
+        freed: dict[str, int] = {}
+        for row in gone:
+            freed[row["principal"]] = freed.get(row["principal"], 0) + blob_charge(row["size"])
+        for name in sorted(freed):
+            tables.execute("quotas_add_bytes", name=name, payload_bytes=0, blob_bytes=-freed[name])
+        note_removals(tables, {row["digest"] for row in gone}, self._clock.now())
+        return len(gone)
 
     async def _remove_content(self, now: int) -> None:
         """Remove the content of blobs that no row names, unless it was stored again a short while ago."""
@@ -291,8 +340,3 @@ class Expiry:
             self._held_until = self._clock.monotonic() + HOLD_SECONDS
         self._offset = offset
         return self._clock.monotonic() < self._held_until
-
-
-def _note_removals(tables: Tables, digests: Collection[str], now: int) -> None:
-    """Note that the content of these blobs may go; whether it does is decided later."""
-    tables.put("blob_removals", [{"digest": digest, "at": now} for digest in digests])

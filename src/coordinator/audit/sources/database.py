@@ -26,6 +26,7 @@ from coordinator.audit.entries import (
 
 APPLICATION: Final = "coordinator-audit"
 PROJECTOR: Final = "projector"
+ERASER: Final = "eraser"
 _COLUMNS: Final = "originator_id, originator_version, topic, metadata, state"
 _CHECKPOINTS: Final = (
     "SELECT c.origin, c.size, c.note FROM checkpoints c LEFT JOIN log_origins o ON o.origin = c.origin "
@@ -80,7 +81,13 @@ class DatabaseSource:
 
     # --- tables --------------------------------------------------------------------------------------------
     def projected(self) -> int:
-        found = next(self._rows.query("SELECT position FROM positions WHERE follower = ?", PROJECTOR), (0,))
+        return self._position(PROJECTOR)
+
+    def erased_to(self) -> int:
+        return self._position(ERASER)
+
+    def _position(self, follower: str) -> int:
+        found = next(self._rows.query("SELECT position FROM positions WHERE follower = ?", follower), (0,))
         return found[0] if isinstance(found[0], int) else 0
 
     def count(self, table: str) -> int:

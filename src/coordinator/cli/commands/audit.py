@@ -40,6 +40,13 @@ def audit(
     signatures: Annotated[
         bool, typer.Option("--signatures/--no-signatures", help="Verify what miners signed.")
     ] = True,
+    content: Annotated[
+        bool,
+        typer.Option(
+            "--content/--no-content",
+            help="Expect payloads and results that were not erased; a copy of the log alone has none.",
+        ),
+    ] = True,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +65,7 @@ def audit(
         check_trusted(trusted or ())
     except ValueError as error:
         raise usage(f"--trusted: {error}", "`signing_key_id` in /health is such a key.") from None
-    options = Options(trusted or None, signatures, state=state)
+    options = Options(trusted or None, signatures, content=content, state=state)
     try:
         with _open(data_dir, url, file, api_key) as source, terminal.progress(quiet=as_json) as bars:
             moved = terminal.bar(bars, "auditing", unit="" if file else "events")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from coordinator.cli.errors import usage
-from coordinator.cli.options import Json, Key, Url, id_argument, talk
+from coordinator.cli.options import Json, Key, Url, id_argument, seconds_of, talk
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="API keys: list, create, rotate, revoke. For admins.", no_args_is_help=True)
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 KeyId = Annotated[
     str,
     typer.Argument(
@@ -67,7 +64,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key. Its secret is shown only once, now."""
-    seconds = None if expires_in is None else _seconds(expires_in, "--expires-in")
+    seconds = None if expires_in is None else seconds_of(expires_in, "--expires-in")
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.keys.create(name, role, label=label, expires_in_seconds=seconds, signed=signed)
@@ -90,7 +87,7 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Give a key a new secret, which is shown only once, now."""
-    seconds = _seconds(grace, "--grace")
+    seconds = seconds_of(grace, "--grace")
 
     async def work(client: AsyncCoordinator) -> dict[str, Any]:
         return await client.keys.rotate(key_id, grace_seconds=seconds, generation=generation)
@@ -127,11 +124,3 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
         terminal.document(answer)
     else:
         terminal.fields({name: v for name, v in answer.items() if name not in ("status", "position")})
-
-
-def _seconds(text: str, option: str) -> int:
-    """A duration such as `90d`, `12h`, `30m` or `45` (seconds)."""
-    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    if found is None:
-        raise usage(f"{option}: invalid duration {text!r}", f"Write it like {option} 90d, 12h, 30m or 45s.")
-    return int(found[1]) * _UNITS[found[2] or "s"]

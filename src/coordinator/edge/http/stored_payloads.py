@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from starlette.responses import StreamingResponse
@@ -12,9 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from coordinator.application.payloads.bodies import blob_of_body
 from coordinator.application.ports import PayloadKind, StoredPayload
-from coordinator.domain.errors import Refusal
+from coordinator.domain.content import ContentErased, ContentKind
+from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.problems import problem_of
+from coordinator.edge.http.problems import Problem, problem_of
+from coordinator.edge.models.base import moment, rfc3339
 from coordinator.edge.state.rows import JobRow
 from coordinator.edge.state.threads import in_thread
 
@@ -23,6 +27,25 @@ async def stored_payload(context: EdgeContext, job_id: UUID, kind: PayloadKind) 
     """A job's payload or result as it is stored; None if it is missing or erased."""
     stored = await in_thread(lambda: context.log.payloads(kind, [job_id]))
     return stored.get(job_id)
+
+
+async def erasures(context: EdgeContext, job_id: UUID) -> list[tuple[int, ContentErased]]:
+    """The events that say that this job's payload or result was erased, with their positions, in order."""
+    positions = sorted(set((await context.reads.erasures(str(job_id))).values()))
+    found = [await in_thread(partial(context.log.read, position - 1, 1)) for position in positions]
+    return [(r.position, r.event) for [r] in found if isinstance(r.event, ContentErased)]
+
+
+async def expired(
+    context: EdgeContext, job_id: UUID, kinds: Sequence[ContentKind], detail: str, **more: Any
+) -> Problem:
+    """The problem of content that was erased, with the position of the event that says so, and its reason."""
+    for position, event in await erasures(context, job_id):
+        if not set(kinds).isdisjoint(event.kinds):
+            told = f"{detail} ({' '.join(event.reason.split())}, position {position})"
+            members = {"position": position, "reason": event.reason, "erased_at": rfc3339(moment(event.at))}
+            return Problem(Code.CONTENT_EXPIRED, told, members=members, **more)
+    return Problem(Code.CONTENT_EXPIRED, detail, **more)  # its row is about to be written
 
 
 def result_blob(stored: StoredPayload, row: JobRow) -> str | None:

@@ -52,6 +52,10 @@ class JobView(View):
     error: JobError | None
     payload_digest: str
     result_digest: str | None
+    payload_erased: int | None = None
+    """The position of the event that says that the payload was erased; null while it is stored."""
+    result_erased: int | None = None
+    """The same of the result; null, too, if there is none."""
     position: int
 
 
@@ -61,7 +65,10 @@ class JobPage(View):
 
 
 class HistoryEntry(View):
-    """One event of a job: its facts, and a sentence for people."""
+    """One event of a job: its facts, and a sentence for people.
+
+    The last ones may say that payload or result was erased; such an event's other jobs are left out.
+    """
 
     position: int
     at: Moment

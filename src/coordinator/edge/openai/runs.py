@@ -25,7 +25,7 @@ from coordinator.edge.http.commands import send
 from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.http.reading import find_job
-from coordinator.edge.http.stored_payloads import result_blob, stored_payload
+from coordinator.edge.http.stored_payloads import expired, result_blob, stored_payload
 from coordinator.edge.openai.errors import NO_RETRY, job_failure, timed_out
 from coordinator.edge.openai.served_models import check_model
 from coordinator.services.base import whole_result_in
@@ -147,7 +147,7 @@ class Runner:
             raise job_failure(row, self._members, self._names)
         stored = await stored_payload(self.context, job_id, "result")
         if stored is None:
-            raise Problem(Code.CONTENT_EXPIRED, "the result was erased", headers=NO_RETRY)
+            raise await expired(self.context, job_id, ("result",), "the result was erased", headers=NO_RETRY)
         blob = result_blob(stored, row)
         body = stored.body if blob is None else await self.blob(blob)
         result = json.loads(body)

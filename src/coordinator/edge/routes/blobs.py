@@ -13,6 +13,7 @@ from coordinator.application.payloads.bodies import refs_in
 from coordinator.application.ports import PayloadKind
 from coordinator.blobs import BlobTooLarge
 from coordinator.crypto.refs import SHA256_HEX, blob_ref
+from coordinator.domain.content import CONTENT_KINDS
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import Canceled, Completed, Expired, Failed, Queued, Running
 from coordinator.domain.messages import Principal
@@ -21,7 +22,7 @@ from coordinator.edge.http.bodies import declared_length, incoming
 from coordinator.edge.http.credentials import Anyone
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import may_read, reply
-from coordinator.edge.http.stored_payloads import Pieces, begun, stored_payload
+from coordinator.edge.http.stored_payloads import Pieces, begun, expired, stored_payload
 from coordinator.edge.http.uploads import store_upload
 from coordinator.edge.models.jobs import BlobView
 
@@ -83,7 +84,9 @@ async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sh
     job = await context.gateway.state(job_id)
     if not isinstance(job, Job) or not await _refers(context, principal, job, blob_ref(sha256)):
         if isinstance(job, FinalJob) and await _is_erased(context, principal, job):
-            raise Refusal(Code.CONTENT_EXPIRED, "the job's payload or result was erased, with its files")
+            raise await expired(
+                context, job_id, CONTENT_KINDS, "the job's payload or result was erased, with its files"
+            )
         raise _not_found()
     info = await context.blobs.stat(sha256)
     if info is None:

@@ -1,4 +1,4 @@
-"""Jobs: submit, show, list, cancel, and their history. Results are in `results`."""
+"""Jobs: submit, show, list, cancel, erase, and their history. Results are in `results`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from coordinator.domain.content import ContentErase
+from coordinator.domain.content import sentence as erased_sentence
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobCancel, JobSubmit, is_job_event, sentence, state_after
 from coordinator.domain.messages import Role
 from coordinator.edge.context import Context
-from coordinator.edge.http.bodies import read_object, request_body
+from coordinator.edge.http.bodies import fill, read_object, request_body
 from coordinator.edge.http.command_route import command_route
 from coordinator.edge.http.commands import same_job
 from coordinator.edge.http.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
@@ -21,8 +23,10 @@ from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.listing import JobsQuery, read_jobs
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reading import Position, find_job, may_read, reply
+from coordinator.edge.http.stored_payloads import erasures
 from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer, submit
 from coordinator.edge.models.base import moment
+from coordinator.edge.models.content import ContentEraseAnswer
 from coordinator.edge.models.jobs import (
     HistoryEntry,
     JobCancelAnswer,
@@ -100,7 +104,7 @@ async def show_job(
     response_model=JobHistory,
     summary="A job's history",
     description="All events of a job, from the log: each with its position, its facts, and a sentence for "
-    "people. It is never older than the log.",
+    "people. It is never older than the log. An erasure of its payload or result comes last.",
     responses=refusals(Code.FORBIDDEN, Code.JOB_NOT_FOUND),
 )
 async def job_history(context: Context, principal: Client, job_id: UUID) -> Response:
@@ -119,7 +123,39 @@ async def job_history(context: Context, principal: Client, job_id: UUID) -> Resp
         )
         for position, event in events
     ]
-    return reply(JobHistory(job_id=job_id, state=states[-1], entries=entries), events[-1][0])
+    for position, event in await erasures(context, job_id):
+        told = event.model_copy(update={"jobs": (job_id,)})  # the others may be another client's
+        entries.append(
+            HistoryEntry(
+                position=position,
+                at=moment(event.at),
+                type=event.topic,
+                text=erased_sentence(event),
+                event=told.model_dump(mode="json"),
+            )
+        )
+    return reply(JobHistory(job_id=job_id, state=states[-1], entries=entries), entries[-1].position)
+
+
+async def _erase_fields(request: Request, context: Context, job_id: UUID) -> dict[str, Any]:
+    return fill(await read_object(request, context.limits), job_ids=[str(job_id)])
+
+
+command_route(
+    router,
+    "POST",
+    "/{job_id}/erase",
+    ContentErase,
+    ContentEraseAnswer,
+    name="erase_job_content",
+    summary="Erase a job's payload and result",
+    description="For good, of a final job. An event says what was erased and why; digests and receipt stay. "
+    "Files that no other job needs follow. A repeat gets the first answer.",
+    fields=_erase_fields,
+    example={"reason": "no longer needed", "kinds": ["payload", "result"]},
+    omit=("job_ids",),
+    refused=(Code.JOB_NOT_FOUND, Code.CONFLICT_STATE),
+)
 
 
 async def _cancel_fields(request: Request, context: Context, job_id: UUID) -> dict[str, Any]:

@@ -19,7 +19,14 @@ from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.job_wait import WAIT_SCHEMA, final_job, wait_asked
 from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.reading import POSITION_HEADER, Position, find_job, reply
-from coordinator.edge.http.stored_payloads import Joined, Pieces, begun, result_blob, stored_payload
+from coordinator.edge.http.stored_payloads import (
+    Joined,
+    Pieces,
+    begun,
+    expired,
+    result_blob,
+    stored_payload,
+)
 from coordinator.edge.models.base import moment, rfc3339
 from coordinator.edge.models.jobs import JobResult, Receipt, ReceiptPage
 from coordinator.edge.state.rows import JobRow
@@ -58,7 +65,8 @@ async def get_result(
     _check_completed(row, headers)
     stored = await stored_payload(context, job_id, "result")
     if stored is None:
-        raise Problem(Code.CONTENT_EXPIRED, "the result was erased; the receipt still proves that it existed")
+        detail = "the result was erased; the receipt still proves that it existed"
+        raise await expired(context, job_id, ("result",), detail, headers=headers)
     before, after = _around_result(row, stored)
     blob = result_blob(stored, row)
     if blob is None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from coordinator.application.followers.eraser import content_key
 from coordinator.application.ports import Database
+from coordinator.domain.content import CONTENT_KINDS
 from coordinator.domain.messages import principal_of
 from coordinator.edge.state.rows import (
     BacklogRow,
+    ErasableRow,
     JobRow,
     KeyRow,
     MinerRow,
@@ -68,6 +71,22 @@ class ReadModels:
     async def job(self, job_id: str) -> JobRow | None:
         rows = await self._read("read_job", job_id=job_id)
         return JobRow(**rows[0]) if rows else None
+
+    async def erasures(self, job_id: str) -> dict[str, int]:
+        """By kind: the position of the event that says that this job's payload or result was erased."""
+        keys = {content_key(job_id, kind): kind for kind in CONTENT_KINDS}
+        rows = await self._read("erased_content_of", keys=list(keys))
+        return {keys[row["key"]]: row["position"] for row in rows}
+
+    async def erasable_jobs(
+        self, after: JobKey, until: int, client: str, page_size: int
+    ) -> list[ErasableRow]:
+        """The next jobs after `after` that were final at `until` (Unix milliseconds); "" for all clients."""
+        name, asked = ("read_erasable_of_client", {"client": client}) if client else ("read_erasable", {})
+        rows = await self._read(
+            name, after_at=after[0], after_id=after[1], until=until, page_size=page_size, **asked
+        )
+        return [ErasableRow(**row) for row in rows]
 
     async def jobs(self, which: JobFilter, service: str, miner: str, page_size: int) -> list[JobRow]:
         """A page of jobs, in order; empty texts for all services and miners."""

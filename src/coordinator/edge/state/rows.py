@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from coordinator.domain.content import ContentKind
 from coordinator.domain.job import FINAL_STATES, JobStateName
 from coordinator.domain.matching import Capabilities
 from coordinator.domain.messages import principal_of
@@ -46,6 +47,9 @@ class JobRow:
     """Billed units, and their price: both None unless it is completed."""
     price: str | None
     position: int
+    payload_erased: int | None
+    """The position of the event that says that the payload was erased."""
+    result_erased: int | None
 
     @property
     def id(self) -> UUID:
@@ -78,6 +82,25 @@ class JobRow:
                 "error": self.error,
             }
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasableRow:
+    """A final job, and what of it was erased. Moments are Unix milliseconds."""
+
+    job_id: str
+    requested_at: int
+    result_digest: str | None
+    payload_erased: int | None
+    result_erased: int | None
+
+    def left(self, kinds: Sequence[ContentKind]) -> list[ContentKind]:
+        """Those of these kinds that the job has and that are not erased."""
+        there: dict[ContentKind, bool] = {
+            "payload": self.payload_erased is None,
+            "result": self.result_digest is not None and self.result_erased is None,
+        }
+        return [kind for kind in kinds if there[kind]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

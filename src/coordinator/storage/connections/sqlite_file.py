@@ -18,6 +18,7 @@ from coordinator.private_files import make_file
 
 WRITE_LOCK_SECONDS = 10.0
 BUSY_SECONDS = 5.0  # for other processes; the data directory's lock makes those rare
+EMPTY_MILLIS = 200  # for which writers wait while an older reader keeps the write-ahead log
 IDLE_READERS = 8
 WRITER_CACHE_KIB = 32 * 1024
 CHECKPOINT_PAGES = 4000  # 16 MiB; with the default of 1000 appends in batches take 1.7 times as long
@@ -108,6 +109,20 @@ class SqliteFile:
                     raise
         finally:
             self._write_lock.release()
+
+    def empty_wal(self) -> bool:
+        """Move the write-ahead log into the file and cut it off: it has older states of the file's pages.
+
+        False if a reader of an older state stands in the way.
+        """
+        with _errors():
+            self._check_open()
+            connection = self._connect(f"busy_timeout={EMPTY_MILLIS}")
+            try:
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.close()
+        return int(busy) == 0
 
     def _check_open(self) -> None:
         if self._users <= 0:

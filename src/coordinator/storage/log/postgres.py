@@ -124,6 +124,9 @@ class PostgresEventLog:
     def erase(self, job_ids: Collection[UUID], kind: PayloadKind | None = None) -> None:
         self._select(_ERASE, list(job_ids), list(get_args(PayloadKind)) if kind is None else [kind])
 
+    def scrub(self) -> bool:
+        return True  # the server's VACUUM does what can be done (docs/privacy.md)
+
     def close(self) -> None:
         self._head.close()
         with self._listener_lock:

@@ -216,6 +216,9 @@ class SqliteEventLog:
         with self._file.writing(durable=True) as connection:
             connection.execute(_ERASE, (_hexes(job_ids), kind is None, kind))
 
+    def scrub(self) -> bool:
+        return self._file.empty_wal()
+
     def close(self) -> None:
         if self._head.closed:
             return

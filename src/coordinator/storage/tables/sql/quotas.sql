@@ -44,7 +44,7 @@ SELECT key, digest, job_id FROM blob_refs WHERE at < :before ORDER BY at LIMIT :
 
 -- name: expiry_refs_of_jobs
 -- The references of these jobs' payloads or results.
-SELECT key, digest FROM blob_refs WHERE job_id IN (:job_ids) AND kind = :kind
+SELECT key, digest, job_id FROM blob_refs WHERE job_id IN (:job_ids) AND kind = :kind
 
 -- name: expiry_old_blobs
 -- Uploads that no command has referred to since a moment, in the order of their last use.
@@ -82,3 +82,16 @@ WHERE state = 'OFFLINE' AND changed_at < :before
 DELETE FROM work_sessions
 WHERE state = 'OFFLINE'
   AND NOT EXISTS (SELECT 1 FROM miners WHERE miners.miner_id = work_sessions.miner_id)
+
+-- name: erased_content_of
+-- Those of these payloads and results that are erased, with the position of the event that says so.
+SELECT key, position FROM erased_content WHERE key IN (:keys)
+
+-- name: erased_uploads
+-- Uploads that go with erased content, the oldest first.
+SELECT key FROM erased_uploads WHERE at <= :before ORDER BY at, key LIMIT :count
+
+-- name: erased_uploads_left
+-- Those of these uploads that are still there and that no job needs: they were used a short while ago.
+SELECT key FROM blob_owners
+WHERE key IN (:keys) AND NOT EXISTS (SELECT 1 FROM blob_refs WHERE blob_refs.digest = blob_owners.digest)

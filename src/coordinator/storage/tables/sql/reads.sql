@@ -3,11 +3,17 @@
 
 -- name: read_job
 -- One job.
-SELECT * FROM jobs WHERE job_id = :job_id
+SELECT jobs.*,
+  (SELECT position FROM erased_content WHERE key = jobs.job_id || '/payload') AS payload_erased,
+  (SELECT position FROM erased_content WHERE key = jobs.job_id || '/result') AS result_erased
+FROM jobs WHERE job_id = :job_id
 
 -- name: read_jobs[_of_client][_in_state][_oldest]
 -- A page of jobs between two keys, newest first; oldest first with [_oldest].
-SELECT * FROM jobs
+SELECT jobs.*,
+  (SELECT position FROM erased_content WHERE key = jobs.job_id || '/payload') AS payload_erased,
+  (SELECT position FROM erased_content WHERE key = jobs.job_id || '/result') AS result_erased
+FROM jobs
 WHERE (requested_at, job_id) >= (:from_at, :from_id)
   AND (requested_at, job_id) < (:to_at, :to_id)
   AND client = :client -- [_of_client]
@@ -28,6 +34,19 @@ WHERE (requested_at, job_id) >= (:from_at, :from_id)
 ORDER BY requested_at ASC, job_id ASC -- [_oldest]
 ORDER BY requested_at DESC, job_id DESC -- [no _oldest]
 LIMIT 1 OFFSET :skip
+
+-- name: read_erasable[_of_client]
+-- The next jobs that were final at a moment, in the order of their submits, and what of them is erased.
+SELECT job_id, requested_at, result_digest,
+  (SELECT position FROM erased_content WHERE key = jobs.job_id || '/payload') AS payload_erased,
+  (SELECT position FROM erased_content WHERE key = jobs.job_id || '/result') AS result_erased
+FROM jobs
+WHERE (requested_at, job_id) > (:after_at, :after_id)
+  AND requested_at <= :until
+  AND finished_at <= :until
+  AND client = :client -- [_of_client]
+ORDER BY requested_at, job_id
+LIMIT :page_size
 
 -- name: read_final_jobs
 -- The final ones of these jobs.
