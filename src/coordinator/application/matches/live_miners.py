@@ -127,16 +127,17 @@ def _profiles(
         return (max(earned, ALONE_SLOTS) if alone else earned) - used[principal, service]
 
     found = []
+    rows = {(row["profile"], row["state"]): row for row in profiles}
+    none = {"miners": 0, "slots": 0}
     for profile, principal in principal_by_profile.items():
-        rows = {row["state"]: row for row in profiles if row["profile"] == profile}
-        online = rows.get("ONLINE", {"miners": 0, "slots": 0})
+        online = rows.get((profile, "ONLINE"), none)
         found.append(
             ProfileMiners(
                 profile=profile,
                 principal=principal,
                 capabilities=parsed[profile],
                 online=online["miners"],
-                draining=rows["DRAINING"]["miners"] if "DRAINING" in rows else 0,
+                draining=rows.get((profile, "DRAINING"), none)["miners"],
                 slots=online["slots"],
                 busy=busy[profile],
                 quarantines=quarantines.get(principal, {}),
