@@ -136,6 +136,7 @@ def _position(name: str, text: str | None) -> int:
 
 
 async def _catch_up(context: EdgeContext, position: int) -> None:
+    context.watermarks.hurry(PROJECTOR, position)
     if not await context.watermarks.reached(PROJECTOR, position, context.limits.at_least_seconds):
         known = context.watermarks.of(PROJECTOR)
         raise Problem(Code.UNAVAILABLE, f"the read models are at position {known}, not yet at {position}")
