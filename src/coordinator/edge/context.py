@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Protocol
+from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -156,7 +157,15 @@ class EdgeContext:
     @cached_property
     def job_watch(self) -> JobWatch:
         """Tells waiting requests that their job is final."""
-        return JobWatch(self.reads, self.watermarks, self.limits.watch_seconds)
+        watch = JobWatch(self.reads, self.watermarks, self.limits.watch_seconds)
+
+        def note_end(job_id: UUID) -> None:
+            # Any other end is in the tables only, which the watch asks.
+            if self.gateway.known(job_id) is not None:
+                watch.note_end(str(job_id))
+
+        self.live.events.on_end(note_end)
+        return watch
 
     @cached_property
     def backlog(self) -> Backlog:
