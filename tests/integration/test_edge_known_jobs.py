@@ -16,7 +16,7 @@ from tests.integration.edge_bench import SERVICE, Bench
 
 
 def known_row(edge: Bench, job: str) -> JobRow | None:
-    found = edge.app.state.context.gateway.known(UUID(job))
+    found = edge.app.state.context.known(UUID(job))
     assert found is not None
     return row_of_state(*found)
 

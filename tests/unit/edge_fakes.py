@@ -144,9 +144,6 @@ class FakeGateway:
             raise self.unreadable[stream]
         return self.states.get(stream)
 
-    def known(self, stream: UUID) -> Any:
-        return None
-
     async def canonical(self, service: str) -> str:
         return service
 

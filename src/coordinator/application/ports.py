@@ -317,12 +317,6 @@ class Gateway(Protocol):
     async def state(self, stream: UUID) -> Any:
         """The state of one aggregate, fresh from the log (None if there is no such stream)."""
 
-    def known(self, stream: UUID) -> tuple[Any, int] | None:
-        """An aggregate's state in this process's memory, and the position of its last event; without I/O.
-
-        None if it is not in memory. Events of other processes count from when the feed has them.
-        """
-
 
 class Watermarks(Protocol):
     """The positions of the followers, for reads that ask for at least a position."""

@@ -130,6 +130,8 @@ class EdgeContext:
     health: Callable[[], Mapping[str, Any]]
     """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O, because it is called on
     the event loop. All members are public, also further ones (the public signing key)."""
+    known: Callable[[UUID], tuple[Any, int] | None] = lambda _: None
+    """A stream's state in this process's memory, and the position of its last event; without I/O."""
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
     """The metrics of the application's parts, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
@@ -161,7 +163,7 @@ class EdgeContext:
 
         def note_end(job_id: UUID) -> None:
             # Any other end is in the tables only, which the watch asks.
-            if self.gateway.known(job_id) is not None:
+            if self.known(job_id) is not None:
                 watch.note_end(str(job_id))
 
         self.live.events.on_end(note_end)

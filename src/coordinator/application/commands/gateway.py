@@ -110,10 +110,6 @@ class CommandGateway:
     async def state(self, stream: UUID) -> Any:
         return await self._bus.state(stream)
 
-    def known(self, stream: UUID) -> tuple[Any, int] | None:
-        entry = self._bus.cache.get(stream)
-        return None if entry is None else (entry.state, entry.position)
-
     async def canonical(self, service: str) -> str:
         return await self._names.canonical(service)
 

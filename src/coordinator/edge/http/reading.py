@@ -92,7 +92,7 @@ async def _known_job(context: EdgeContext, job_id: UUID) -> JobRow | None:
     projected = context.watermarks.of(PROJECTOR)
     if projected > context.live.events.position:
         return None  # another process projects, and its events may be newer than our memory
-    known = context.gateway.known(job_id)
+    known = context.known(job_id)
     if known is None:
         return None
     state, position = known
