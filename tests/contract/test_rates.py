@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from starlette.datastructures import Headers
 
 from coordinator.dev.servers import RedisServer
 from coordinator.dev.servers.processes import free_port
@@ -71,7 +72,7 @@ async def test_a_budget_is_spent_request_by_request(make: Make, name: str) -> No
     rates = make()
     told = [await spend(rates, "client", name) for _ in range(5)]
     assert [True, True, True, False, False] == [spent.allowed for spent in told]
-    headers = [rate_headers(spent) for spent in told]
+    headers = [Headers(raw=rate_headers(spent)) for spent in told]
     assert ["2", "1", "0", "0", "0"] == [h["RateLimit-Remaining"] for h in headers]
     assert {("3", "3;w=60")} == {(h["RateLimit-Limit"], h["RateLimit-Policy"]) for h in headers}
     assert all(0 < int(h["RateLimit-Reset"]) <= 60 for h in headers)

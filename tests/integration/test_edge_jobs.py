@@ -6,7 +6,7 @@ import asyncio
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -136,12 +136,14 @@ async def test_an_accepted_job_is_never_not_found(edge: Bench) -> None:
 
 
 async def test_a_read_of_what_the_projector_has_not_reached_is_unavailable(edge: Bench) -> None:
-    """While the read models stand still, a new job is 503 UNAVAILABLE and not 404."""
+    """While the read models stand still, a job that memory has lost is 503 UNAVAILABLE and not 404."""
     [projector] = [r for r in edge.coordinator.runners if r.follower.name == "projector"]
     await projector.stop()
     body = {"service": SERVICE, "payload": {"text": "hello"}}
     impatient = edge.again(limits=EdgeLimits(at_least_seconds=0.05))
     job = (await impatient.alice.post("/v1/jobs", json=body)).json()["job_id"]
+    assert 200 == (await impatient.alice.get(f"/v1/jobs/{job}")).status_code
+    edge.coordinator.bus.cache.drop([UUID(job)])
     answer = await impatient.alice.get(f"/v1/jobs/{job}")
     assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
 

@@ -147,6 +147,7 @@ async def test_free_gpu_memory_is_shown_with_its_time(edge: Bench) -> None:
         return await beat([]) is None
 
     first = await edge.register()
+    await edge.reached(first["position"])
     assert (await edge.rig.get("/v1/miners/rig")).json()["gpu_memory"] is None
     # A heartbeat right after the registration may come before its row.
     await eventually(lambda: beat([{"name": "NVIDIA L4", "free_mb": 20_000}]), "the free memory")

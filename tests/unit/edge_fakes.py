@@ -220,6 +220,9 @@ class FakeWatermarks:
         woken, self._moved = self._moved, asyncio.Event()
         woken.set()
 
+    def hurry(self, follower: str, position: int) -> None:
+        assert follower == "projector"
+
     async def reached(self, follower: str, position: int, timeout: float) -> bool:
         self.asked.append((follower, position, timeout))
         self.waiting.set()

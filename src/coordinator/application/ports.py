@@ -327,6 +327,9 @@ class Gateway(Protocol):
 class Watermarks(Protocol):
     """The positions of the followers, for reads that ask for at least a position."""
 
+    def hurry(self, follower: str, position: int) -> None:
+        """Somebody waits for this position: have the follower store it without a rest, if it is led here."""
+
     async def reached(self, follower: str, position: int, timeout: float) -> bool:
         """Wait until `follower` has reached `position`; False if `timeout` seconds pass first."""
 

@@ -51,6 +51,8 @@ from coordinator.edge.routes import (
     results,
     signing_keys,
 )
+from coordinator.edge.routing.direct_answers import DirectAnswers
+from coordinator.edge.routing.routes_by_path import RoutesByPath
 from coordinator.edge.server.websocket_denials import answer_unknown_sockets
 
 PREFIX: Final = "/v1"
@@ -107,6 +109,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
     install_problem_handlers(app)
+    app.add_middleware(DirectAnswers, routes=common_routes_by_path())
     app.add_middleware(HeadRequests)
     app.add_middleware(Authentication)
     app.add_middleware(UnexpectedErrors)
@@ -151,6 +154,12 @@ def _common_routes() -> APIRouter:
     routes.include_router(docs.router)
     routes.include_router(proof_page.router)
     return routes
+
+
+@cache
+def common_routes_by_path() -> RoutesByPath:
+    """The routes that are answered directly; shared like them."""
+    return RoutesByPath(_common_routes().routes)
 
 
 def _include_metrics(app: FastAPI, *, public: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Protocol
+from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -135,6 +136,8 @@ class EdgeContext:
     health: Callable[[], Mapping[str, Any]]
     """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O, because it is called on
     the event loop. All members are public, also further ones (the public signing key)."""
+    known: Callable[[UUID], tuple[Any, int] | None] = lambda _: None
+    """A stream's state in this process's memory, and the position of its last event; without I/O."""
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
     """The metrics of the application's parts, at once and without I/O."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
@@ -169,7 +172,15 @@ class EdgeContext:
     @cached_property
     def job_watch(self) -> JobWatch:
         """Tells waiting requests that their job is final."""
-        return JobWatch(self.reads, self.watermarks, self.limits.watch_seconds)
+        watch = JobWatch(self.reads, self.watermarks, self.limits.watch_seconds)
+
+        def note_end(job_id: UUID) -> None:
+            # Any other end is in the tables only, which the watch asks.
+            if self.known(job_id) is not None:
+                watch.note_end(str(job_id))
+
+        self.live.events.on_end(note_end)
+        return watch
 
     @cached_property
     def backlog(self) -> Backlog:

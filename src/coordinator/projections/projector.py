@@ -15,6 +15,9 @@ from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, quotas, services
 
 READ_EVENTS = 4000
+REST_SECONDS = 0.02
+"""Fifty transactions a second at most, however many commits there are. A read that waits for a position ends
+the rest, and a first event after a rest does not wait."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +70,8 @@ class Projector(FollowerBase):
     """Folds a batch's changes of each row and writes each row once."""
 
     name = "projector"
+    passive = True
+    rest_seconds = REST_SECONDS
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         fold = Fold()

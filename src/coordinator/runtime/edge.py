@@ -37,6 +37,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             watermarks=coordinator.watermarks,
             live=coordinator.live,
             health=coordinator.health,
+            known=coordinator.bus.known,
             metrics=coordinator.metrics,
             miners=coordinator.miners,
             offered=coordinator.offered,

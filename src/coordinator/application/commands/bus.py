@@ -217,6 +217,14 @@ class CommandBus:
                     self.cache.put(stream, entry)
         return {stream: entry.state for stream, entry in entries.items() if entry is not None}
 
+    def known(self, stream: UUID) -> tuple[Any, int] | None:
+        """An aggregate's state in memory, and the position of its last event; None if it is not in memory.
+
+        An event of another process counts from when this process's feed has it (`forget`).
+        """
+        entry = self.cache.get(stream)
+        return None if entry is None else (entry.state, entry.position)
+
     def forget(self, events: Sequence[Recorded]) -> None:
         """Drop the cached states that are older than these events of another process."""
         self.cache.drop(e.stream for e in events if self.cache.outdated(e.stream, e.version))

@@ -7,6 +7,7 @@ event (`previous` tells exactly). All others (other processes' events, and the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,8 @@ KEEP_EVENTS = 3000  # recent events that followers read from memory; older ones 
 READ_EVENTS = 1000
 POLL_SECONDS = 1.0  # in case a notification is lost
 SETTLE_SECONDS = 0.005  # the time for this process's bus to pass on its committed events
+ALONE_SECONDS = 10.0  # without an event of another process; then each own commit need not wake a thread
+ALONE_REST_SECONDS = 0.05  # between looks at the log while this process seems to be alone
 
 log = structlog.get_logger("event_feed")
 
@@ -36,7 +39,8 @@ class EventFeed:
         """`_recent` has all events after this position …"""
         self._to = 0
         """… up to this one."""
-        self._gap = False
+        self._gap = asyncio.Event()
+        """Set when another process appended before an event of our own."""
         self._unreadable: LogError | None = None
         self._more = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
@@ -74,7 +78,7 @@ class EventFeed:
         if previous == self._to:
             self._extend(events)
         elif events[-1].position > self._to:
-            self._gap = True  # another process appended in between: `_tail` reads all in order
+            self._gap.set()  # `_tail` reads all in order
 
     def recent(self, after: int) -> Sequence[Recorded]:
         """The events after `after`, without I/O; none if they are no longer in memory."""
@@ -125,20 +129,27 @@ class EventFeed:
             callback()
 
     async def _tail(self) -> None:
+        now = asyncio.get_running_loop().time
+        foreign_at = now()
         while True:
             before = self._to
             try:
                 moved = await asyncio.to_thread(self._log.wait, before, POLL_SECONDS)
                 if not moved:
                     continue
-                if not self._gap and self._to == before:
+                if not self._gap.is_set() and self._to == before:
                     await asyncio.sleep(SETTLE_SECONDS)
-                if not self._gap and self._to != before:
-                    continue  # the bus passed the events on
-                self._gap = False
+                if not self._gap.is_set() and self._to != before:  # the bus passed the events on
+                    if now() - foreign_at > ALONE_SECONDS:
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(ALONE_REST_SECONDS):
+                                await self._gap.wait()
+                    continue
+                self._gap.clear()
                 events = await asyncio.to_thread(self._log.read, self._to, READ_EVENTS)
                 events = [e for e in events if e.position > self._to]
                 if events:
+                    foreign_at = now()
                     for callback in self._foreign_callbacks:
                         callback(events)
                     self._extend(events)

@@ -62,6 +62,11 @@ class Follower(Protocol):
     linger_seconds: float
     """How long events wait for more of them before they are stored, because a transaction costs a thousand
     times as much as an event."""
+    rest_seconds: float
+    """The least time between two transactions, unless somebody waits for the position."""
+    passive: bool
+    """Whether it only stores: `act` and `tick` do nothing, so later events need not wake it before they are
+    stored."""
 
     @property
     def hurried(self) -> bool:
@@ -96,6 +101,8 @@ class FollowerBase:
     batch = 2000
     tick_seconds = 1.0
     linger_seconds = 0.0
+    rest_seconds = 0.0
+    passive = False
     hurried = False
 
     def take_over(self, tables: Tables) -> None:
@@ -126,10 +133,27 @@ class LocalWatermarks:
         self._local: set[str] = set()
         self._moved = asyncio.Event()
         self._polls: dict[str, asyncio.Task[None]] = {}
+        self._needed: dict[str, int] = {}
+        self._hurries: dict[str, Callable[[], None]] = {}
 
     def leads(self, follower: str, *, here: bool) -> None:
         """Note whether this process leads the follower and so announces its position."""
         (self._local.add if here else self._local.discard)(follower)
+
+    def on_hurry(self, follower: str, callback: Callable[[], None]) -> None:
+        """Call back when somebody begins to wait for this follower's position."""
+        self._hurries[follower] = callback
+
+    def hurry(self, follower: str, position: int) -> None:
+        """See `ports.Watermarks`."""
+        if position > max(self.of(follower), self._needed.get(follower, 0)):
+            self._needed[follower] = position
+            if follower in self._hurries:
+                self._hurries[follower]()
+
+    def is_needed(self, follower: str) -> bool:
+        """Whether somebody waits for a position that the follower has not reached."""
+        return self._needed.get(follower, 0) > self.of(follower)
 
     def moved(self, follower: str, position: int) -> None:
         self._positions[follower] = max(position, self._positions.get(follower, 0))
@@ -178,8 +202,12 @@ class _UnstoredEvents:
         position: int,
         store: Callable[[Sequence[Recorded]], Coroutine[Any, Any, None]],
         on_stored: Callable[[], None],
+        is_needed: Callable[[], bool],
     ) -> None:
-        """`on_stored` is called after a batch was stored or failed; call `note_stored` then."""
+        """`on_stored` is called after a batch was stored or failed; call `note_stored` then.
+
+        `is_needed`: whether somebody waits for the tables.
+        """
         self.position = position
         """The position of the last event acted on."""
         self._follower = follower
@@ -188,7 +216,15 @@ class _UnstoredEvents:
         self._now = asyncio.get_running_loop().time
         self._waiting: list[Recorded] = []
         self._due = 0.0
+        self._is_needed = is_needed
+        self._rested = 0.0
+        """When the next transaction may begin."""
         self._storing: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any events wait to be stored."""
+        return bool(self._waiting)
 
     @property
     def full(self) -> bool:
@@ -198,7 +234,7 @@ class _UnstoredEvents:
     def add(self, events: Sequence[Recorded]) -> None:
         """Add events that were acted on. The first waiting event sets the due time of all."""
         if not self._waiting:
-            self._due = self._now() + self._follower.linger_seconds
+            self._due = max(self._now() + self._follower.linger_seconds, self._rested)
         self._waiting += events
         self.position = events[-1].position
 
@@ -206,13 +242,14 @@ class _UnstoredEvents:
         """Seconds until the waiting events are due; infinity if none wait or a batch is being stored."""
         if not self._waiting or self._storing:
             return math.inf
-        if self.full or self._follower.hurried:
+        if self.full or self._follower.hurried or self._is_needed():
             return 0.0
         return max(0.0, self._due - self._now())
 
     def begin_to_store(self) -> None:
         """Begin to store the waiting events, in parallel to new ones."""
         self._follower.gather()
+        self._rested = self._now() + self._follower.rest_seconds
         self._storing = asyncio.create_task(self._store(self._waiting))
         self._storing.add_done_callback(lambda _: self._on_stored())
         self._waiting = []
@@ -334,28 +371,41 @@ class FollowerRunner:
         self._watermarks.leads(name, here=True)
         self._watermarks.moved(name, self.position)
         woken = asyncio.Event()
-        unstored = _UnstoredEvents(follower, self.position, self._store, on_stored=woken.set)
-        unsubscribe = self._feed.on_more(woken.set)
+        unstored = _UnstoredEvents(
+            follower,
+            self.position,
+            self._store,
+            on_stored=woken.set,
+            is_needed=lambda: self._watermarks.is_needed(name),
+        )
+
+        def note_more() -> None:
+            if not (follower.passive and unstored.waiting):
+                woken.set()
+
+        unsubscribe = self._feed.on_more(note_more)
+        self._watermarks.on_hurry(name, woken.set)
         try:
             while self._leadership.holds(name):
                 woken.clear()
                 unstored.note_stored()
-                if unstored.due_in() <= 0:
+                is_due = unstored.due_in() <= 0
+                if is_due and not follower.passive:
                     unstored.begin_to_store()
                 # Let the tables catch up before reading more.
                 events = () if unstored.full else await self._feed.read(unstored.position, follower.batch)
                 if events:
                     await follower.act(events)
                     unstored.add(events)
+                if is_due and follower.passive:  # together with the events that did not wake it
+                    unstored.begin_to_store()
                 await follower.tick(self.position)
                 if events or self.position >= self._feed.head:
                     self._interruption = None
-                if not events:
+                if not events or unstored.position >= self._feed.head:
                     if self.position >= self._feed.head:
                         self._changed_at = time.monotonic()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(min(follower.tick_seconds, unstored.due_in())):
-                            await woken.wait()
+                    await _wait(woken, min(follower.tick_seconds, unstored.due_in()))
         except (asyncio.CancelledError, ConnectionError):
             # Unstored events would be acted on again. A failed batch ends this: no later one may pass it.
             with contextlib.suppress(PositionMoved, LogUnavailable, ConnectionError):
@@ -391,3 +441,14 @@ class FollowerRunner:
         loop = asyncio.get_running_loop()
         # A cancellation must not interrupt a transaction: it is shielded here and joined later.
         return await asyncio.shield(loop.run_in_executor(self._thread, function, *arguments))
+
+
+async def _wait(woken: asyncio.Event, seconds: float) -> None:
+    """Wait until this is set, for so many seconds at most; it is set afterwards."""
+    if seconds <= 0:
+        return
+    timer = asyncio.get_running_loop().call_later(seconds, woken.set)
+    try:
+        await woken.wait()
+    finally:
+        timer.cancel()

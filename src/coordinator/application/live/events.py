@@ -168,6 +168,7 @@ class LiveEvents:
         self._hub = hub
         self._lease_holders = lease_holders
         self._readers: dict[Topic, set[EventReader]] = {}
+        self._end_callbacks: list[Callable[[UUID], None]] = []
         self._task = BackgroundTask("live-events")
         self._turns = asyncio.Semaphore(CATCHING_UP)
         self.position = 0
@@ -181,6 +182,10 @@ class LiveEvents:
 
     async def stop(self) -> None:
         await self._task.stop()
+
+    def on_end(self, callback: Callable[[UUID], None]) -> None:
+        """Call back with each job that is final from now on."""
+        self._end_callbacks.append(callback)
 
     @property
     def readers(self) -> int:
@@ -241,6 +246,8 @@ class LiveEvents:
                         reached.add(reader)
                         reader.push(recorded)
         if ends_job(event):
+            for callback in self._end_callbacks:
+                callback(event.job_id)
             self._hub.end(event.job_id)  # after the readers, which still take the last progress first
 
 

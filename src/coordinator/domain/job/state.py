@@ -97,6 +97,8 @@ class Completed:
     job: JobSubmitted
     completed: JobCompleted
     ended: tuple[EndedAttempt, ...]
+    claimed_at: Millis
+    """When its last attempt was claimed; the paid time begins later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def evolve(state: JobState, event: JobEvent) -> JobState:
                 return Running(state.job, event, state.queued_at, state.charged + 1, state.ended)
         case JobCompleted():
             if isinstance(state, Running):
-                return Completed(state.job, event, state.ended)
+                return Completed(state.job, event, state.ended, state.started.at)
         case JobAttemptEnded():
             if isinstance(state, Running):
                 free = event.outcome == "released" and _releases(state) < MAX_FREE_RELEASES

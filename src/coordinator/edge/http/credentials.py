@@ -8,7 +8,6 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
-from fastapi.security.http import HTTPAuthorizationCredentials
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
@@ -21,13 +20,29 @@ HEADER: Final = "X-Api-Key"
 BEARER: Final = "bearer "
 MAX_KEY_BYTES: Final = 1024
 KEY_SCHEME: Final = "ApiKey"
-_SCHEME = APIKeyHeader(
+
+
+class _DescribedKey(APIKeyHeader):
+    """In the OpenAPI document only: the middleware has read the key."""
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        return None
+
+
+class _DescribedBearer(HTTPBearer):
+    """In the OpenAPI document only, as well."""
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        return None
+
+
+_SCHEME = _DescribedKey(
     name=HEADER,
     scheme_name=KEY_SCHEME,
     description="An API key, `name:secret`. The name identifies you in events, receipts and logs.",
     auto_error=False,
 )
-_BEARER_SCHEME = HTTPBearer(
+_BEARER_SCHEME = _DescribedBearer(
     scheme_name="Bearer",
     description="The same key as a bearer token, for clients that can't send other headers.",
     auto_error=False,
@@ -95,8 +110,8 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Principal]]:
 def _allow(roles: frozenset[Role]) -> Callable[..., Awaitable[Principal]]:
     async def principal(
         connection: HTTPConnection,
-        _: Annotated[str | None, Security(_SCHEME)],
-        __: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER_SCHEME)],
+        _: Annotated[None, Security(_SCHEME)],
+        __: Annotated[None, Security(_BEARER_SCHEME)],
     ) -> Principal:
         found = principal_of(grants_of(connection), *roles)
         connection.state.principal = found.name  # for the access log

@@ -13,9 +13,11 @@ from starlette.responses import Response
 
 from coordinator.crypto.keys import EncodingError, decode_base64url, encode_base64url
 from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import is_final
 from coordinator.domain.messages import Principal, Role
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.state.job_states import row_of_state
 from coordinator.edge.state.read_models import PROJECTOR
 from coordinator.edge.state.rows import JobRow
 from coordinator.edge.state.threads import in_thread
@@ -69,8 +71,11 @@ def reply(model: BaseModel, position: int | None = None, status: int = 200, **he
 
 
 async def find_job(context: EdgeContext, principal: Principal, job_id: UUID) -> JobRow:
-    """The job, if this principal may read it. Raises Refusal, the same one as for an unknown job."""
-    row = await context.reads.job(str(job_id))
+    """The job, if this principal may read it. Raises Refusal, the same one as for an unknown job.
+
+    From memory where this process knows its state, which is the log's; otherwise from the read models.
+    """
+    row = await _known_job(context, job_id) or await context.reads.job(str(job_id))
     if row is None:
         # It may be in the log and not yet in the read models: an accepted job is never "not found".
         head = await in_thread(context.log.head)
@@ -79,6 +84,21 @@ async def find_job(context: EdgeContext, principal: Principal, job_id: UUID) -> 
         row = await context.reads.job(str(job_id))
     if row is None or not may_read(principal, row.client):
         raise Refusal(Code.JOB_NOT_FOUND, "no such job")
+    return row
+
+
+async def _known_job(context: EdgeContext, job_id: UUID) -> JobRow | None:
+    """The job by its state in memory; None if the read models have to tell, which are then as fresh."""
+    projected = context.watermarks.of(PROJECTOR)
+    if projected > context.live.events.position:
+        return None  # another process projects, and its events may be newer than our memory
+    known = context.known(job_id)
+    if known is None:
+        return None
+    state, position = known
+    row = row_of_state(state, position)
+    if row is None and is_final(state) and position > projected:
+        await _catch_up(context, position)
     return row
 
 
@@ -136,6 +156,7 @@ def _position(name: str, text: str | None) -> int:
 
 
 async def _catch_up(context: EdgeContext, position: int) -> None:
+    context.watermarks.hurry(PROJECTOR, position)
     if not await context.watermarks.reached(PROJECTOR, position, context.limits.at_least_seconds):
         known = context.watermarks.of(PROJECTOR)
         raise Problem(Code.UNAVAILABLE, f"the read models are at position {known}, not yet at {position}")

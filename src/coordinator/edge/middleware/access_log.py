@@ -14,18 +14,19 @@ from typing import Final
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import has_body
 from coordinator.edge.http.problems import internal_problem
-from coordinator.edge.http.response_headers import HEADERS_OF_EVERY_ANSWER
+from coordinator.edge.http.response_headers import DEFAULT_HEADERS, set_headers
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 CLIENT_GONE: Final = 499  # for the log only: the client has disconnected
 MAX_LOGGED_PATH: Final = 200
+_REQUEST_ID_NAME: Final = REQUEST_ID_HEADER.lower().encode()
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 access_log = structlog.get_logger("coordinator.access")
@@ -59,27 +60,26 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID_HEADER] = request_id
+                headers = [(_REQUEST_ID_NAME, request_id.encode())]
                 if unread and scope["http_version"].startswith("1"):
                     # The request is answered: without this, the server would read the rest of its body.
-                    headers["Connection"] = "close"
-                for name, value in HEADERS_OF_EVERY_ANSWER.items():
-                    headers.setdefault(name, value)
+                    headers.append((b"connection", b"close"))
+                set_headers(message, headers, DEFAULT_HEADERS)
             await send(message)
 
         began = time.monotonic()
         metrics.under_way += 1
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive_and_note, send_with_headers)
-            except ClientDisconnect:
-                status = CLIENT_GONE
-            finally:
-                metrics.under_way -= 1
-                seconds = time.monotonic() - began
-                metrics.count(scope, status or CLIENT_GONE, seconds)
-                _log_access(scope, status or CLIENT_GONE, seconds)
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive_and_note, send_with_headers)
+        except ClientDisconnect:
+            status = CLIENT_GONE
+        finally:
+            metrics.under_way -= 1
+            seconds = time.monotonic() - began
+            metrics.count(scope, status or CLIENT_GONE, seconds)
+            _log_access(scope, status or CLIENT_GONE, seconds)
+            structlog.contextvars.reset_contextvars(**bound)
 
 
 class UnexpectedErrors:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.application.keys.keyring import Grant
@@ -24,6 +24,7 @@ from coordinator.domain.errors import Code
 from coordinator.edge.context import EdgeContext, Spent
 from coordinator.edge.http.credentials import key_in, missing_key, unknown_key
 from coordinator.edge.http.problems import Problem, problem_of
+from coordinator.edge.http.response_headers import set_headers
 from coordinator.edge.middleware.rate_limits import TOO_MANY_FAILURES, rate_headers, too_many
 from coordinator.edge.middleware.signatures import check_signature
 
@@ -115,12 +116,10 @@ class _Request:
             if message["status"] == 401:
                 self._spent = await self._failed(count=True)
             if self._spent is not None:
-                headers = MutableHeaders(scope=message)
-                for name, value in rate_headers(self._spent).items():
-                    headers[name] = value
+                set_headers(message, rate_headers(self._spent))
             if self._late and message["status"] == 429 and self._context.rates is not None:
                 await self._context.rates.delay(self._address)
-                MutableHeaders(scope=message)["Connection"] = "close"
+                set_headers(message, [(b"connection", b"close")])
         await self._send(message)
 
     async def _throttled(self, failure: Problem) -> Problem:

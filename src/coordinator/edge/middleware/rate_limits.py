@@ -22,6 +22,7 @@ from coordinator.application.health import Part
 from coordinator.domain.errors import Code
 from coordinator.edge.context import Spent
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.http.response_headers import Header
 from coordinator.edge.middleware.rate_storage import LocalStorage
 from coordinator.edge.state.networks import network_of
 
@@ -30,6 +31,7 @@ REMAINING_HEADER: Final = "RateLimit-Remaining"
 RESET_HEADER: Final = "RateLimit-Reset"
 POLICY_HEADER: Final = "RateLimit-Policy"
 RATE_HEADERS: Final = (LIMIT_HEADER, REMAINING_HEADER, RESET_HEADER, POLICY_HEADER)
+_LIMIT_NAME, _REMAINING_NAME, _RESET_NAME, _POLICY_NAME = (name.lower().encode() for name in RATE_HEADERS)
 
 REDIS_SECONDS: Final = 0.25
 """A request's longest wait for Redis."""
@@ -50,14 +52,15 @@ T = TypeVar("T")
 log = structlog.get_logger("edge")
 
 
-def rate_headers(spent: Spent) -> dict[str, str]:
+def rate_headers(spent: Spent) -> list[Header]:
     """The fields of draft-ietf-httpapi-ratelimit-headers-06, which clients read today."""
-    return {
-        LIMIT_HEADER: str(spent.limit),
-        REMAINING_HEADER: str(max(0, spent.limit - spent.count)),
-        RESET_HEADER: str(max(0, math.ceil(spent.reset))),
-        POLICY_HEADER: f"{spent.limit};w={spent.window}",
-    }
+    limit = b"%d" % spent.limit
+    return [
+        (_LIMIT_NAME, limit),
+        (_REMAINING_NAME, b"%d" % max(0, spent.limit - spent.count)),
+        (_RESET_NAME, b"%d" % max(0, math.ceil(spent.reset))),
+        (_POLICY_NAME, b"%b;w=%d" % (limit, spent.window)),
+    ]
 
 
 def too_many(spent: Spent, detail: str) -> Problem:

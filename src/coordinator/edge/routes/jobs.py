@@ -96,7 +96,8 @@ async def show_job(
     job_id: UUID,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    return answer_with_tag((await find_job(context, principal, job_id)).view(), position, if_none_match)
+    row = await find_job(context, principal, job_id)
+    return answer_with_tag(row.view(), max(position, row.position), if_none_match)
 
 
 @router.get(

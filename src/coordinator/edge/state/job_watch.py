@@ -1,4 +1,7 @@
-"""The watch for ends of jobs: one query for all waiting requests, each time the read models move."""
+"""The watch for ends of jobs: told by this process's memory, or by one query for all waiting requests.
+
+The query is made each time the read models move. It finds the ends that other processes recorded.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,14 @@ class JobWatch:
             events.discard(event)
             if not events:
                 del self._waiting[job_id]
+
+    def waits_for(self, job_id: str) -> bool:
+        """Whether any request waits for this job."""
+        return job_id in self._waiting
+
+    def note_end(self, job_id: str) -> None:
+        """The job is final, and memory knows how, before the read models do."""
+        self._wake([job_id])
 
     async def stop(self) -> None:
         """Stop watching, and wake all waiting requests. May be called twice, or when none waits."""

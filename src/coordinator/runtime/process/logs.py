@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from io import StringIO
 from typing import Any, Literal, TextIO
 
+import orjson
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor
 
@@ -55,6 +58,13 @@ def _write_traceback(to: TextIO, exc_info: ExcInfo) -> None:
     to.write("\n" + terminal.quoted(traceback.getvalue().strip("\n")))
 
 
+def _json(facts: EventDict, default: Callable[[Any], Any]) -> str:
+    try:
+        return orjson.dumps(facts, default).decode()
+    except TypeError:  # texts that are not UTF-8, and large numbers
+        return json.dumps(facts, default=default)
+
+
 def configure_logs(log_format: LogFormat = "console", level: str = "info") -> None:
     """Set up logging for this process; `level` is debug, info, warning or error."""
     number = getattr(logging, level.upper())
@@ -66,7 +76,10 @@ def configure_logs(log_format: LogFormat = "console", level: str = "info") -> No
     if log_format == "json":
         # Tracebacks without local variables, here and below: the variables hold payloads and keys.
         plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        processors += [structlog.processors.ExceptionRenderer(plain), structlog.processors.JSONRenderer()]
+        processors += [
+            structlog.processors.ExceptionRenderer(plain),
+            structlog.processors.JSONRenderer(_json),
+        ]
     else:
         colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         processors += [
@@ -76,7 +89,8 @@ def configure_logs(log_format: LogFormat = "console", level: str = "info") -> No
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line is one write: `print` would make two of it.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
