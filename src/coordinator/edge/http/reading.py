@@ -96,8 +96,10 @@ async def _known_job(context: EdgeContext, job_id: UUID) -> JobRow | None:
     if known is None:
         return None
     state, position = known
+    if is_final(state) and position <= projected:
+        return None  # its content may have been erased since, which the tables tell
     row = row_of_state(state, position)
-    if row is None and is_final(state) and position > projected:
+    if row is None and is_final(state):
         await _catch_up(context, position)
     return row
 

@@ -14,7 +14,8 @@ _NOT_OVER: Final[dict[str, Any]] = {"finished_at": None, "result_digest": None, 
 def row_of_state(state: object, position: int) -> JobRow | None:
     """The row of a job in this state, whose last event is at `position`.
 
-    None for a job that ended without a result: its state does not tell all of its row.
+    None for a job that ended without a result: its state does not tell all of its row. Only content of final
+    jobs is erased, and a state does not tell of it.
     """
     match state:
         case Queued():
@@ -56,5 +57,7 @@ def row_of_state(state: object, position: int) -> JobRow | None:
         error_message=None,
         payload_digest=job.payload_digest,
         position=position,
+        payload_erased=None,
+        result_erased=None,
         **moved,
     )
