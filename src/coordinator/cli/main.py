@@ -11,9 +11,7 @@ import typer
 
 from coordinator import __version__
 from coordinator.cli.commands import (
-    audit,
     broker_auth,
-    checkpoint,
     demo,
     doctor,
     erase,
@@ -21,15 +19,13 @@ from coordinator.cli.commands import (
     key,
     log,
     miner,
-    passport,
     projections,
     quota,
-    receipt,
     run,
     service,
     transfer,
-    witness,
 )
+from coordinator.cli.commands.proof import audit, checkpoint, passport, receipt, witness
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.process.parent_watch import stop_with_parent
 from coordinator.runtime.terminal import PipeClosed, escape_what_is_missing

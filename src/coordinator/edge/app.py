@@ -33,7 +33,6 @@ from coordinator.edge.pages import docs, errors
 from coordinator.edge.pages import proof as proof_page
 from coordinator.edge.routes import (
     admin,
-    attempts,
     blobs,
     erasures,
     health,
@@ -42,15 +41,12 @@ from coordinator.edge.routes import (
     matches,
     metrics,
     miners,
-    passports,
-    polling,
-    proof,
     quotas,
-    registry,
-    registry_changes,
     results,
-    signing_keys,
 )
+from coordinator.edge.routes.mining import attempts, polling
+from coordinator.edge.routes.proof import log, passports, signing_keys
+from coordinator.edge.routes.registry import changes, entries
 from coordinator.edge.routing.direct_answers import DirectAnswers
 from coordinator.edge.routing.routes_by_path import RoutesByPath
 from coordinator.edge.server.websocket_denials import answer_unknown_sockets
@@ -66,8 +62,8 @@ ROUTERS: Final = (
     miners.router,
     matches.miners,
     attempts.router,
-    registry.router,
-    registry_changes.router,
+    entries.router,
+    changes.router,
     admin.router,
     erasures.router,
     events_stream.router,
@@ -148,8 +144,8 @@ def _common_routes() -> APIRouter:
         routes.include_router(router, prefix=PREFIX)
     routes.include_router(health.router)
     routes.include_router(signing_keys.router)
-    routes.include_router(proof.router)
-    routes.include_router(proof.proofs, prefix=PREFIX)
+    routes.include_router(log.router)
+    routes.include_router(log.proofs, prefix=PREFIX)
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
     routes.include_router(proof_page.router)

@@ -1,0 +1,1 @@
+"""Endpoints of miners that work over HTTP: polls, claims and results."""
