@@ -173,6 +173,14 @@ def _modules(package: str) -> Iterator[str]:
             yield from _modules(found.name)
 
 
+def _reopen() -> None:
+    """New objects for the three streams: those of the server know other files, and whether these can seek."""
+    sys.stdin, sys.stdout, sys.stderr = (
+        os.fdopen(number, mode, encoding="utf-8", errors=errors, closefd=False)
+        for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
+    )
+
+
 def main(requests: socket.socket) -> None:
     import coordinator
     from coordinator.miner.executors import load_executors
@@ -192,6 +200,7 @@ def main(requests: socket.socket) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     sys.argv = [request["module"], *request["arguments"]]
+    _reopen()
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
