@@ -22,6 +22,7 @@ from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.edge import edge_of
 from coordinator.runtime.settings import load_settings
 from coordinator.services.catalog import load_catalog
+from tests.harness.waiting import eventually
 
 CLIENTS = ("alice", "bob")
 MINERS = ("rig", "other-rig")
@@ -67,6 +68,11 @@ class Bench:
         offer: dict[str, Any] = answer.json()
         return offer
 
+    async def _session_of(self, name: str) -> str | None:
+        """The miner's session; None if the read models do not have it yet."""
+        answer = await self.admin.get(f"/v1/miners/{name}")
+        return str(answer.json()["session_id"]) if answer.status_code == 200 else None
+
     async def complete(
         self,
         offer: dict[str, Any],
@@ -78,7 +84,7 @@ class Bench:
         """Hand in a signed result for a claimed offer; the answer, once it can be read."""
         miner = self.miner(name)
         if session_id is None:
-            session_id = (await self.admin.get(f"/v1/miners/{name}")).json()["session_id"]
+            session_id = await eventually(lambda: self._session_of(name))
         salt = os.urandom(16)
         now = time.time_ns() // 1_000_000
         statement = {

@@ -47,7 +47,7 @@ async def test_a_service_from_its_registration_to_its_retirement(any_edge: Bench
         assert ["word_count"] == [entry.id async for entry in root.registry.list(tag="words")]
 
         await alice.submit("wc", {"text": "one two"})
-        with pytest.raises(RequestRefused, match="schema's required"):
+        with pytest.raises(RequestRefused, match="lacks the member text"):
             await alice.submit("wc", {})
 
         changed = shown.spec() | {"description": "Counts words.", "aliases": []}

@@ -178,6 +178,7 @@ def test_miners_in_pages_and_by_state(database: Database) -> None:
     online = rows(database, "read_miners", "miner_id", after="", state="ONLINE", page_size=9)
     assert sorted(online) == ["a", "b@a"]
     assert rows(database, "read_miner", "state", miner_id="z") == ["DRAINING"]
+    assert rows(database, "read_gpu_memory", "gpu_memory_json", miner_id="z") == []
 
 
 def test_services_with_and_without_the_retired(database: Database) -> None:
@@ -188,6 +189,7 @@ def test_services_with_and_without_the_retired(database: Database) -> None:
     tools = {**asked, "category": "tools"}
     assert rows(database, "read_services", "service", **tools, retired=1) == ["checksum"]
     assert rows(database, "read_service", "retired", service="blender") == [1]
+    assert rows(database, "read_retired_services", "service") == ["blender"]
 
 
 def test_what_there_is_is_counted(database: Database) -> None:

@@ -13,6 +13,7 @@ from coordinator.domain.service import ServiceRegister, ServiceSpec
 from coordinator.wire.answers import Refused
 
 START_SECONDS = 60.0  # for all entries to get into the log
+TRIES = 3  # in case the log is out of reach for a moment
 
 
 class CatalogueRegistration:
@@ -30,7 +31,10 @@ class CatalogueRegistration:
         specs = [ServiceSpec.model_validate(entry) for entry in self._catalogue()]
         intents = [Intent(ServiceRegister(spec=spec), SYSTEM) for spec in specs]
         async with asyncio.timeout(START_SECONDS):
-            answers = await self._gateway.handle(intents)
+            for _ in range(TRIES):  # a repeat registers nothing twice
+                answers = await self._gateway.handle(intents)
+                if not any(isinstance(a, Refused) and a.code is Code.UNAVAILABLE for a in answers):
+                    break
         for spec, answer in zip(specs, answers, strict=True):
             if isinstance(answer, Refused) and answer.code in (Code.UNAVAILABLE, Code.INTERNAL):
                 raise LogUnavailable(f"{spec.id} could not be registered: {answer.detail}")

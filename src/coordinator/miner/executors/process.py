@@ -117,6 +117,9 @@ async def run_program(
         raise
     finally:
         watching.cancel()
+        # Also our end of a pipe that a descendant still holds; asyncio has no public way to close it.
+        process._transport.close()  # type: ignore[attr-defined]
+        await asyncio.sleep(0)  # its pipes are closed by callbacks, before the loop may end
     stderr = stderr_end.decode("utf-8", "replace")
     match -returncode:
         case signal.SIGXCPU:
@@ -210,9 +213,6 @@ async def _reap(process: asyncio.subprocess.Process, tasks: Sequence[asyncio.Fut
                     pass
         except TimeoutError:
             continue
-    # Our end of a pipe that such a descendant still holds; asyncio has no public way to close it.
-    process._transport.close()  # type: ignore[attr-defined]
-    await asyncio.sleep(0)  # its pipes are closed by callbacks, before the loop may end
 
 
 def _limits(
