@@ -357,3 +357,19 @@ def test_a_service_is_shown_with_the_fields_of_all_its_forms() -> None:
     assert [(name, "") for name in entries["audio_processing"]["properties"]] == [
         (row[0], row[3]) for row in audio
     ]
+
+
+def test_a_log_that_can_not_be_written_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk beneath the log costs the line, and raises nothing where the line is written."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    before = structlog.get_config()
+    try:
+        configure_logs("json")
+        structlog.get_logger("test").bind().warning("lost", code="FULL")
+    finally:
+        structlog.configure(**before)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from io import StringIO
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import orjson
 import structlog
@@ -31,6 +32,21 @@ QUIET = (
     "httpcore",
     "faststream",
 )
+
+
+class _Surviving:
+    """A stream whose faults end no work: on a full disk a line is lost, and commands are still answered."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 class _OneLine(logging.Formatter):
@@ -90,7 +106,7 @@ def configure_logs(log_format: LogFormat = "console", level: str = "info") -> No
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         # A line is one write: `print` would make two of it.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Surviving(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
