@@ -34,7 +34,7 @@ from coordinator.application.ports import (
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.job import JobSubmitted, is_job_event
-from coordinator.domain.matching import Capabilities, Constraints, profile_of, wanted
+from coordinator.domain.matching.needs import Capabilities, Constraints, profile_of, wanted
 from coordinator.domain.messages import SYSTEM, Event, Metadata
 from coordinator.domain.miner import MinerRegistered
 from coordinator.wire.answers import Answer

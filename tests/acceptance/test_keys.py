@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.client.errors import NotAuthorised
 from coordinator.dev.servers import PostgresServer, RabbitMQServer
-from coordinator.wire.amqp_rpc import AmqpRpc
+from coordinator.wire.amqp.rpc import AmqpRpc
 from tests.harness.executor import SERVICE
 from tests.harness.stage import ROOT, Stage
 from tests.harness.waiting import eventually

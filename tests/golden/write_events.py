@@ -28,7 +28,7 @@ from coordinator.domain.job import (
     job_stream,
 )
 from coordinator.domain.key import KeyCreated, KeyRevoked, KeyRotated, key_stream
-from coordinator.domain.matching import Capabilities, Constraints, Gpu
+from coordinator.domain.matching.needs import Capabilities, Constraints, Gpu
 from coordinator.domain.messages import Event, Metadata
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, miner_stream
 from coordinator.domain.name import NameClaimed, NameReleased, name_stream

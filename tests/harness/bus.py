@@ -9,10 +9,10 @@ from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.commands.handler import Handler, Prepared
+from coordinator.application.commands.handlers.jobs.handler import JobCommands
+from coordinator.application.commands.handlers.names import Names
+from coordinator.application.commands.handlers.services import ServiceCommands
 from coordinator.application.commands.ids import Ids
-from coordinator.application.commands.jobs.handler import JobCommands
-from coordinator.application.commands.names import Names
-from coordinator.application.commands.services import ServiceCommands
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions

@@ -16,7 +16,7 @@ from uuid import UUID
 from coordinator.domain import content, job, key, miner, service, standing
 from coordinator.domain.decision import Context, fold
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.matching import (
+from coordinator.domain.matching.needs import (
     Capabilities,
     Constraints,
     Gpu,

@@ -9,7 +9,7 @@ from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.statement import sign_statement
-from coordinator.wire.amqp_rpc import AmqpRpc
+from coordinator.wire.amqp.rpc import AmqpRpc
 from tests.harness.executor import SERVICE
 from tests.harness.stage import SIGNING_SEED
 

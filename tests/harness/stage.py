@@ -14,7 +14,7 @@ from typing import Any, Self
 from coordinator.client import AsyncCoordinator
 from coordinator.crypto.keys import SigningKey
 from coordinator.dev.servers.processes import free_port
-from coordinator.wire.amqp_rpc import AmqpRpc
+from coordinator.wire.amqp.rpc import AmqpRpc
 from coordinator.wire.backoff import Backoff
 from tests.harness import invariants
 from tests.harness.executor import SERVICE, SPEC

@@ -27,7 +27,7 @@ from coordinator.dev.servers import RabbitMQServer
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.service import ServiceRetired
 from coordinator.storage.log.mapping import encode
-from coordinator.wire.amqp_rpc import LINK_ERRORS, on_link
+from coordinator.wire.amqp.rpc import LINK_ERRORS, on_link
 from coordinator.wire.answers import Accepted, Answer
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import Offer

@@ -23,7 +23,7 @@ from coordinator.crypto.sealing import NotSealed, attempt_context, unseal
 from coordinator.dev import servers
 from coordinator.dev.servers import AUTH_PLUGINS, PostgresServer, RabbitMQServer, auth_settings
 from coordinator.dev.servers.processes import free_port
-from coordinator.wire.amqp_rpc import AmqpRpc
+from coordinator.wire.amqp.rpc import AmqpRpc
 from tests.harness.cases import every
 from tests.harness.executor import SPEC
 from tests.harness.hand import HandMiner

@@ -23,7 +23,7 @@ from coordinator.broker.offers import RabbitWorkQueues
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.messages import Principal, Role
-from coordinator.wire.amqp_rpc import AmqpRpc
+from coordinator.wire.amqp.rpc import AmqpRpc
 from coordinator.wire.answers import Accepted, Answer
 from coordinator.wire.backoff import Backoff
 from coordinator.wire.heartbeat import Heartbeat

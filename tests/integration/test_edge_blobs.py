@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from coordinator.application.commands.jobs import bodies, handler
+from coordinator.application.commands.handlers.jobs import bodies, handler
 from coordinator.blobs import BlobStoreUnavailable
 from coordinator.edge import EdgeLimits
 from tests.integration.edge_bench import Bench, an_edge, key_of

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.edge.http import listing
+from coordinator.edge.http.reads import listing
 from coordinator.edge.models.health import StatsView
 from tests.harness.cases import every
 from tests.integration.edge_bench import Bench

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from coordinator.wire.amqp_rpc import AmqpRpc
+from coordinator.wire.amqp.rpc import AmqpRpc
 from coordinator.wire.limits import MAX_PROGRESS_TEXT
 from tests.harness.hand import HandMiner
 from tests.harness.live import LiveSocket, event_stream, live_socket, text_of, told

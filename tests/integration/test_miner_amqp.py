@@ -26,7 +26,7 @@ from coordinator.miner.amqp import AmqpTransport
 from coordinator.miner.config import Hardware, MinerConfig
 from coordinator.miner.executors.base import ExecutorError, Outcome, Work
 from coordinator.miner.program import MinerProgram
-from coordinator.wire.amqp_rpc import AmqpRpc, SenderClosed
+from coordinator.wire.amqp.rpc import AmqpRpc, SenderClosed
 from coordinator.wire.backoff import Backoff
 from coordinator.wire.signed_messages import MessageSigner, Recipient, answer_to, hint_for, offer_for
 from tests.harness.keys import SIGNER

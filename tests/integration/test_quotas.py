@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from coordinator.application.commands.jobs import bodies, handler
+from coordinator.application.commands.handlers.jobs import bodies, handler
 from coordinator.application.ports import Clock
 from coordinator.application.quotas import expiry as expiries
 from coordinator.application.quotas.expiry import Ages, Expiry

@@ -24,7 +24,7 @@ from coordinator.application.ports import Intent, TakenOffer
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.receipts.signing_keys import SigningKeys
 from coordinator.crypto.keys import SigningKey
-from coordinator.domain.matching import Capabilities
+from coordinator.domain.matching.needs import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
 from coordinator.edge import EdgeContext, EdgeLimits, create_app

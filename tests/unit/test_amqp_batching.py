@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.wire.amqp_batching import CommandSender, NotSent, OutgoingMessage, SenderClosed
+from coordinator.wire.amqp.batching import CommandSender, NotSent, OutgoingMessage, SenderClosed
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES
 

@@ -9,10 +9,10 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from coordinator.application.commands.jobs.bodies import MAX_BLOBS
+from coordinator.application.commands.handlers.jobs.bodies import MAX_BLOBS
 from coordinator.application.commands.parsing import parse_command, parse_json
 from coordinator.application.payloads.schemas import compile_schema
-from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies
+from coordinator.domain.matching.needs import Capabilities, Constraints, Gpu, satisfies
 from coordinator.domain.service import CATEGORIES, ServiceRegister, ServiceSpec
 from coordinator.services import catalog
 from coordinator.services.catalog import load_catalog

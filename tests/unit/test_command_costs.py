@@ -15,9 +15,9 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.commands.jobs import handler as jobs
-from coordinator.application.commands.jobs import statements
-from coordinator.application.commands.miners import MinerCommands, MinerPeriods
+from coordinator.application.commands.handlers.jobs import handler as jobs
+from coordinator.application.commands.handlers.jobs import statements
+from coordinator.application.commands.handlers.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import Intent
 from coordinator.application.quotas.quotas import Quotas
@@ -30,7 +30,7 @@ from coordinator.crypto.receipt import verify_receipt
 from coordinator.crypto.statement import Statement, sign_statement
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import Completed, Queued, Running
-from coordinator.domain.matching import profile_of
+from coordinator.domain.matching.needs import profile_of
 from coordinator.domain.messages import SYSTEM, Principal, Role
 from coordinator.domain.miner import MinerRegister
 from coordinator.domain.quota import Limits

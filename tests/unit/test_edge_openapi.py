@@ -19,7 +19,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobSubmit
 from coordinator.domain.json_schema import DescribedJsonSchema
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.http.problems import STATUS_OF
 from coordinator.edge.openai.errors import TAG as OPENAI

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from coordinator.crypto.keys import encode_base64url
 from coordinator.domain.errors import Refusal
 from coordinator.edge import EdgeLimits
-from coordinator.edge.http.reading import cursor_after, read_cursor
+from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from tests.unit.edge_fakes import ALICE, FakeDatabase, FakeLog, FakeWatermarks, an_app, browsing
 
 NO_JOBS = FakeDatabase(read_jobs_of_client=lambda **_: [])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Rooms, Session
 from coordinator.application.dispatch.standing import NEWCOMER_TOTAL, WINDOW_SECONDS
-from coordinator.domain.matching import Capabilities, Gpu, Needs
+from coordinator.domain.matching.needs import Capabilities, Gpu, Needs
 
 CPU = Capabilities(services=("checksum",))
 GPU = Capabilities(services=("checksum", "llm_inference"), gpus=(Gpu(name="RTX 4090", memory_mb=24_564),))

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from coordinator.cli.gpus import check_gpus, show_gpus
-from coordinator.domain.gpus import Gpu
+from coordinator.domain.matching.gpus import Gpu
 from coordinator.miner.config import BadConfig, MinerConfig
 from coordinator.miner.gpus import BadSetting, GpuWatch, Report, find_gpus, nvidia
 from coordinator.miner.gpus.setting import read_setting

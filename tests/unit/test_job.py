@@ -10,7 +10,7 @@ from coordinator.domain import miner
 from coordinator.domain.decision import fold
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import MAX_FREE_RELEASES, JobAttemptEnded, JobCompleted, JobFailed, job_stream
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.domain.messages import COMMANDS, SYSTEM, Event, Principal, Role
 from coordinator.domain.service import RegisteredService
 from tests.harness.cases import every

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Refusal
-from coordinator.edge.http.job_wait import wait_asked
+from coordinator.edge.http.reads.job_wait import wait_asked
 from coordinator.edge.state.job_watch import JobWatch
 from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
 

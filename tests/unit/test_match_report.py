@@ -10,28 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.domain.gpus import Gpu
-from coordinator.domain.match_reasons import (
-    Offered,
-    QueuedFacts,
-    ReasonCode,
-    reasons_to_wait,
-    text_of,
-    why_unmatched,
-)
-from coordinator.domain.match_report import (
+from coordinator.domain.matching.gpus import Gpu
+from coordinator.domain.matching.job_report import (
     MatchReport,
     ProfileMiners,
     Relaxation,
     match_report,
     nominal_gb,
 )
-from coordinator.domain.matching import (
+from coordinator.domain.matching.needs import (
     Capabilities,
     Constraints,
     has_memory,
     normalise_constraints,
     satisfies,
+)
+from coordinator.domain.matching.reasons import (
+    Offered,
+    QueuedFacts,
+    ReasonCode,
+    reasons_to_wait,
+    text_of,
+    why_unmatched,
 )
 from tests.harness.cases import every
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from coordinator.domain.gpus import MAX_LABEL, Gpu, matches
-from coordinator.domain.matching import (
+from coordinator.domain.matching.gpus import MAX_LABEL, Gpu, matches
+from coordinator.domain.matching.needs import (
     Capabilities,
     Constraints,
     normalise_capabilities,
@@ -555,7 +555,7 @@ def test_other_abilities_are_other_profiles() -> None:
 def test_class_and_profile_are_the_same_in_every_process() -> None:
     """They name queues and rows that outlive a process, so that nothing of a process may be in them."""
     program = (
-        "from coordinator.domain.matching import *\n"
+        "from coordinator.domain.matching.needs import *\n"
         "wants = Constraints(gpu='RTX4090', models=('b', 'A', 'c'), max_price='0.50')\n"
         "print(wanted('whisper', wants).job_class)\n"
         "print(profile_of(Capabilities(services=('b', 'a'), models=('x', 'Y', 'z'), region='EU'), 'rig'))\n"

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from coordinator.domain.errors import Code
-from coordinator.domain.matching import Gpu
+from coordinator.domain.matching.needs import Gpu
 from coordinator.domain.messages import SYSTEM, Principal, Role
 from coordinator.domain.miner import (
     REMEMBERED_SESSIONS,

@@ -16,7 +16,7 @@ from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import verify_statement
 from coordinator.domain.job import JobComplete, JobFail
-from coordinator.domain.matching import Gpu
+from coordinator.domain.matching.needs import Gpu
 from coordinator.miner.attempt import OVERHEAD_BYTES, Attempt, Stopped
 from coordinator.miner.config import (
     BadConfig,

@@ -8,10 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.domain.gpus import Gpu
-from coordinator.domain.match_reasons import ReasonCode
-from coordinator.domain.matching import Capabilities, Needs, satisfies
-from coordinator.domain.miner_report import (
+from coordinator.domain.matching.gpus import Gpu
+from coordinator.domain.matching.miner_report import (
     Improvement,
     MinerFacts,
     QueuedClass,
@@ -19,6 +17,8 @@ from coordinator.domain.miner_report import (
     miner_report,
     reasons_to_idle,
 )
+from coordinator.domain.matching.needs import Capabilities, Needs, satisfies
+from coordinator.domain.matching.reasons import ReasonCode
 from tests.harness.cases import every
 
 SERVICE = "checksum"

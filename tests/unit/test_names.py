@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from coordinator.application.commands.names import Names
+from coordinator.application.commands.handlers.names import Names
 from coordinator.application.ports import Recorded
 from coordinator.domain.name import Held, NameClaimed, NameEvent, NameReleased, name_stream
 from tests.harness.metadata import STORED_METADATA

@@ -16,7 +16,7 @@ import pytest
 from coordinator.application.live.progress import Progress
 from coordinator.cli.commands import doctor
 from coordinator.domain.errors import Code
-from coordinator.domain.matching import Capabilities
+from coordinator.domain.matching.needs import Capabilities
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai import runs, streaming
 from coordinator.edge.openai.audio.subtitles import Subtitle, as_srt, as_vtt

@@ -25,7 +25,7 @@ from coordinator.domain.job import (
     JobStarted,
     job_stream,
 )
-from coordinator.domain.matching import Capabilities
+from coordinator.domain.matching.needs import Capabilities
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.miner import MinerLeft, MinerRegistered
 from coordinator.domain.quota import Limits, OwnLimits, Quota, QuotaSet, QuotaWasSet, decide

@@ -19,7 +19,7 @@ from coordinator.application.ports import Clock, Intent, Recorded
 from coordinator.domain import standing
 from coordinator.domain.decision import Context
 from coordinator.domain.job import JobCompleted, JobFailed, JobLose, JobRequeued
-from coordinator.domain.matching import Capabilities, Constraints
+from coordinator.domain.matching.needs import Capabilities, Constraints
 from coordinator.domain.messages import SYSTEM, Event, principal_of
 from coordinator.domain.miner import MinerRegistered
 from coordinator.domain.standing import StandingQuarantine, StandingRelease

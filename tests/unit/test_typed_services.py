@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.application.payloads.schemas import compile_schema
-from coordinator.domain.matching import Capabilities, Constraints, Gpu, satisfies, stronger
+from coordinator.domain.matching.needs import Capabilities, Constraints, Gpu, satisfies, stronger
 from coordinator.edge.services.typed_route import JobFields, body_schema, job_fields
 from coordinator.services.base import Payload
 from coordinator.services.catalog import load_catalog

@@ -10,7 +10,7 @@ from typing import Any
 from coordinator.client.errors import CoordinatorError, Unreachable, refused_answer
 from coordinator.client.http import HttpPool
 from coordinator.crypto.keys import EncodingError
-from coordinator.wire.amqp_rpc import AmqpRpc, SenderClosed
+from coordinator.wire.amqp.rpc import AmqpRpc, SenderClosed
 from coordinator.wire.signed_messages import VARIABLE, read_keys
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.matching import Capabilities, normalise_capabilities, profile_of
+from coordinator.domain.matching.needs import Capabilities, normalise_capabilities, profile_of
 from coordinator.domain.messages import (
     CannotFollow,
     Command,

@@ -16,7 +16,7 @@ from pydantic import FailFast, Field, StrictBool
 
 from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.domain.messages import (
     CannotFollow,
     Command,

@@ -19,7 +19,7 @@ from coordinator.edge import services
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.credentials import allow
 from coordinator.edge.http.problems import ALWAYS, install_problem_handlers, refusals
-from coordinator.edge.http.reading import POSITION_HEADER
+from coordinator.edge.http.reads.reading import POSITION_HEADER
 from coordinator.edge.live import client_socket, events_stream, miner_socket
 from coordinator.edge.middleware.access_log import REQUEST_ID_HEADER, AccessLog, UnexpectedErrors
 from coordinator.edge.middleware.authentication import Authentication

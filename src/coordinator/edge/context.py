@@ -27,7 +27,7 @@ from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
-from coordinator.domain.match_reasons import Offered
+from coordinator.domain.matching.reasons import Offered
 from coordinator.edge.state.backlog import Backlog
 from coordinator.edge.state.blob_owners import BlobOwners
 from coordinator.edge.state.http_metrics import HttpMetrics

@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from coordinator.miner.offer_buffer import BufferedOffer, Bundle, OfferBuffer
 from coordinator.miner.transport import NOT_LIVE, MinerInbox
-from coordinator.wire.amqp_rpc import LINK_ERRORS, AmqpRpc, on_link
+from coordinator.wire.amqp.rpc import LINK_ERRORS, AmqpRpc, on_link
 from coordinator.wire.answers import AnswerJson
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat

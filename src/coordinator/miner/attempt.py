@@ -29,7 +29,7 @@ from coordinator.miner.executors.base import (
 from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.miner.progress import AttemptProgress
 from coordinator.miner.signing import StatementSigner
-from coordinator.wire.amqp_batching import encode
+from coordinator.wire.amqp.batching import encode
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer
 

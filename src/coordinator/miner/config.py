@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from coordinator.domain.gpus import Gpu
-from coordinator.domain.matching import Capabilities
+from coordinator.domain.matching.gpus import Gpu
+from coordinator.domain.matching.needs import Capabilities
 from coordinator.domain.messages import NAME
 from coordinator.miner.gpus.setting import BadSetting, read_setting
 from coordinator.validation import first_invalid_field

@@ -12,7 +12,7 @@ import httpx
 import structlog
 
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, MinerInbox
-from coordinator.wire.amqp_batching import RETRY_LATER
+from coordinator.wire.amqp.batching import RETRY_LATER
 from coordinator.wire.answers import AnswerJson, refused
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat

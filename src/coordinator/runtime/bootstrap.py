@@ -12,17 +12,17 @@ from typing import Any
 from coordinator.application.background import Component, LifeCycle
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
-from coordinator.application.commands.content import ContentCommands
 from coordinator.application.commands.gateway import CommandGateway
+from coordinator.application.commands.handlers.content import ContentCommands
+from coordinator.application.commands.handlers.jobs.handler import JobCommands
+from coordinator.application.commands.handlers.keys import KeyCommands
+from coordinator.application.commands.handlers.miners import MinerCommands, MinerPeriods
+from coordinator.application.commands.handlers.names import Names
+from coordinator.application.commands.handlers.quotas import QuotaCommands
+from coordinator.application.commands.handlers.services import ServiceCommands
+from coordinator.application.commands.handlers.signing_keys import SigningKeyCommands
+from coordinator.application.commands.handlers.standings import StandingCommands
 from coordinator.application.commands.ids import Ids
-from coordinator.application.commands.jobs.handler import JobCommands
-from coordinator.application.commands.keys import KeyCommands
-from coordinator.application.commands.miners import MinerCommands, MinerPeriods
-from coordinator.application.commands.names import Names
-from coordinator.application.commands.quotas import QuotaCommands
-from coordinator.application.commands.services import ServiceCommands
-from coordinator.application.commands.signing_keys import SigningKeyCommands
-from coordinator.application.commands.standings import StandingCommands
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.followers.eraser import ERASER, Eraser

@@ -26,7 +26,7 @@ from coordinator.application.proof.witnesses import Witnesses
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
-from coordinator.domain.match_reasons import Offered
+from coordinator.domain.matching.reasons import Offered
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.services.base import (
     MAX_INTEGER,
     MODEL_PATTERN,

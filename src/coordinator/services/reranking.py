@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter
 
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.services.base import KnownService, ModelName, Payload, Result, ResultPart, Whole
 
 MAX_DOCUMENTS: Final = 1000

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.services.base import KnownService, ModelName, OutputFile, Payload, Result
 
 MAX_CHARACTERS: Final = 100_000

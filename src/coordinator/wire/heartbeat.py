@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coordinator.domain.gpus import Label
+from coordinator.domain.matching.gpus import Label
 from coordinator.domain.messages import Attempt, MinerId, SessionId
 
 MAX_INFLIGHT: Final = 1024

@@ -11,7 +11,7 @@ import structlog
 
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.handler import INTERNAL, Handler, Prepared
-from coordinator.application.commands.names import Names
+from coordinator.application.commands.handlers.names import Names
 from coordinator.application.commands.parsing import check_sender
 from coordinator.application.followers.presence import Presence
 from coordinator.application.ports import Intent

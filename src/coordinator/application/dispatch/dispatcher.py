@@ -38,8 +38,8 @@ from coordinator.application.ports import (
 )
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.errors import Code
-from coordinator.domain.match_reasons import Offered
-from coordinator.domain.matching import Capabilities, Needs
+from coordinator.domain.matching.needs import Capabilities, Needs
+from coordinator.domain.matching.reasons import Offered
 from coordinator.domain.messages import SYSTEM, Command
 from coordinator.domain.miner import MinerDrained, MinerLeft, MinerLost, MinerRegistered, is_miner_event
 from coordinator.wire.answers import Answer, Refused

@@ -15,7 +15,7 @@ from typing import Literal
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.application.dispatch.standing import NEWCOMER_TOTAL, Rate, Standing
-from coordinator.domain.matching import Capabilities, Needs, satisfies, tightness
+from coordinator.domain.matching.needs import Capabilities, Needs, satisfies, tightness
 from coordinator.domain.messages import principal_of
 
 MAX_BUNDLE = 50  # offers per message

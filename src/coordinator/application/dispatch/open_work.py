@@ -29,7 +29,7 @@ from coordinator.domain.job import (
     JobSubmitted,
     is_job_event,
 )
-from coordinator.domain.matching import Needs
+from coordinator.domain.matching.needs import Needs
 from coordinator.domain.messages import principal_of
 from coordinator.domain.miner import (
     MinerDrained,

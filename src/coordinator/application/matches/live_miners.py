@@ -13,9 +13,9 @@ from typing import Any, Final, cast
 
 from coordinator.application.ports import Database
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.match_reasons import why_unmatched
-from coordinator.domain.match_report import MatchReport, ProfileMiners, Quarantine, match_report
-from coordinator.domain.matching import Capabilities, Constraints
+from coordinator.domain.matching.job_report import MatchReport, ProfileMiners, Quarantine, match_report
+from coordinator.domain.matching.needs import Capabilities, Constraints
+from coordinator.domain.matching.reasons import why_unmatched
 from coordinator.domain.messages import principal_of
 from coordinator.domain.standing import ALONE_SLOTS, NEWCOMER_SLOTS
 

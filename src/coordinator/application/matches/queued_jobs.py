@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from coordinator.application.ports import Database
-from coordinator.domain.matching import Needs
-from coordinator.domain.miner_report import QueuedClass
+from coordinator.domain.matching.miner_report import QueuedClass
+from coordinator.domain.matching.needs import Needs
 
 STALE_AFTER_S: Final = 5.0
 """To count a million queued jobs takes a moment."""

@@ -25,7 +25,7 @@ from coordinator.domain.job.state import (
     Running,
     evolve,
 )
-from coordinator.domain.matching import unmet
+from coordinator.domain.matching.needs import unmet
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import Draining, MinerState, Online
 

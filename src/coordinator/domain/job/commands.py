@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field, StrictBool, StringConstraints
 
 from coordinator.domain.job.events import ErrorCode, Metrics
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.domain.messages import (
     Attempt,
     Command,

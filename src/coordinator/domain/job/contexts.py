@@ -7,7 +7,7 @@ from uuid import UUID
 
 from coordinator.domain.decision import Context
 from coordinator.domain.errors import Refusal
-from coordinator.domain.matching import Wanted
+from coordinator.domain.matching.needs import Wanted
 from coordinator.domain.messages import Millis, Principal
 from coordinator.domain.miner import MinerState
 from coordinator.domain.service import ServiceState

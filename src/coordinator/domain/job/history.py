@@ -16,7 +16,7 @@ from coordinator.domain.job.events import (
     JobSubmitted,
     error_of,
 )
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 
 
 def sentence(event: JobEvent) -> str:

@@ -23,7 +23,7 @@ from coordinator.edge.http.bodies import Member, request_body
 from coordinator.edge.http.commands import send
 from coordinator.edge.http.credentials import allow
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import reply
+from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.base import CommandAnswer
 
 _IN_PATH = re.compile(r"\{(\w+)\}")

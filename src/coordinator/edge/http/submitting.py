@@ -16,10 +16,10 @@ from coordinator.domain.messages import Principal
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import fill, header_text
 from coordinator.edge.http.commands import send
-from coordinator.edge.http.job_wait import final_job, wait_asked
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import POSITION_HEADER
-from coordinator.edge.http.stored_payloads import Joined, Pieces, result_pieces
+from coordinator.edge.http.reads.job_wait import final_job, wait_asked
+from coordinator.edge.http.reads.reading import POSITION_HEADER
+from coordinator.edge.http.reads.stored_payloads import Joined, Pieces, result_pieces
 from coordinator.edge.models.jobs import JobSubmitAnswer
 
 SUBMIT_PROBLEMS: Final = refusals(

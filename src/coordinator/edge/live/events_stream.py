@@ -27,8 +27,8 @@ from coordinator.domain.messages import Principal, Role
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Client, grant_for, grants_of
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import POSITION_HEADER, may_read
-from coordinator.edge.http.stored_payloads import Pieces
+from coordinator.edge.http.reads.reading import POSITION_HEADER, may_read
+from coordinator.edge.http.reads.stored_payloads import Pieces
 from coordinator.edge.live.messages import JobMessage, LiveMessage, StateChanged, Subscribed
 from coordinator.edge.live.subscriptions import Subscriptions, check_position, watching
 

@@ -18,7 +18,7 @@ from coordinator.application.ports import Recorded
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobAttemptEnded, ends_job, is_job_event
 from coordinator.domain.messages import Principal, Role
-from coordinator.edge.http.reading import may_read
+from coordinator.edge.http.reads.reading import may_read
 from coordinator.edge.live.messages import JobRefused, LiveMessage, Subscribed, of_event, of_progress
 
 MAX_JOBS: Final = 1000

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict
 
 from coordinator.domain.job import JobStateName
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.edge.models.base import CommandAnswer, Moment, View
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 from uuid import UUID
 
 from coordinator.domain.job import JobStateName
-from coordinator.domain.match_reasons import ReasonCode
-from coordinator.domain.matching import ConstraintName, Constraints
+from coordinator.domain.matching.needs import ConstraintName, Constraints
+from coordinator.domain.matching.reasons import ReasonCode
 from coordinator.edge.models.base import Moment, View
 from coordinator.edge.models.jobs import JobError
 from coordinator.edge.models.miners import MinerState

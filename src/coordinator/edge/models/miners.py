@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from coordinator.domain.job import JobStateName
-from coordinator.domain.matching import Capabilities
+from coordinator.domain.matching.needs import Capabilities
 from coordinator.edge.models.base import CommandAnswer, Moment, View
 from coordinator.edge.models.jobs import Receipt
 from coordinator.wire.heartbeat import GpuMemory, HeldAttempt

@@ -24,8 +24,8 @@ from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.commands import send
 from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.http.reading import find_job
-from coordinator.edge.http.stored_payloads import expired, result_blob, stored_payload
+from coordinator.edge.http.reads.reading import find_job
+from coordinator.edge.http.reads.stored_payloads import expired, result_blob, stored_payload
 from coordinator.edge.openai.errors import NO_RETRY, job_failure, timed_out
 from coordinator.edge.openai.served_models import check_model
 from coordinator.services.base import whole_result_in

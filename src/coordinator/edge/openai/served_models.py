@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from coordinator.domain.errors import Code
-from coordinator.domain.matching import Constraints, satisfies
+from coordinator.domain.matching.needs import Constraints, satisfies
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.state.offerings import STALE_AFTER_S, Offering, Offerings
 from coordinator.services.image_generation import SERVICE as IMAGE_GENERATION

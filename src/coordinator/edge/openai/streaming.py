@@ -15,7 +15,7 @@ from starlette.responses import Response
 from coordinator.application.live.progress import Progress
 from coordinator.domain.errors import Refusal
 from coordinator.edge.http.problems import Problem, internal_problem
-from coordinator.edge.http.stored_payloads import Joined, Pieces
+from coordinator.edge.http.reads.stored_payloads import Joined, Pieces
 from coordinator.edge.openai.deltas import Delta, DeltaParser, SentAnswers
 from coordinator.edge.openai.errors import as_openai, timed_out
 from coordinator.edge.openai.runs import GRACE_S, JOB_HEADER, Done, Runner, happened

@@ -17,7 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.http.credentials import KEY_SCHEME
 from coordinator.edge.http.problems import MEDIA_TYPE as PROBLEM_TYPE
-from coordinator.edge.http.reading import POSITION_HEADER
+from coordinator.edge.http.reads.reading import POSITION_HEADER
 from coordinator.edge.middleware.rate_limits import (
     LIMIT_HEADER,
     POLICY_HEADER,

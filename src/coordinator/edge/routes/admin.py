@@ -12,9 +12,9 @@ from coordinator.domain.errors import Code
 from coordinator.domain.messages import ServiceId
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Admin
-from coordinator.edge.http.listing import MINER_CURSOR, AllJobsQuery, MinersQuery, read_jobs
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import Position, cursor_after, read_cursor, reply
+from coordinator.edge.http.reads.listing import MINER_CURSOR, AllJobsQuery, MinersQuery, read_jobs
+from coordinator.edge.http.reads.reading import Position, cursor_after, read_cursor, reply
 from coordinator.edge.models.health import FollowerView, StatsView
 from coordinator.edge.models.jobs import JobPage
 from coordinator.edge.models.miners import MinerPage

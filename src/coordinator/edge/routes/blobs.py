@@ -21,8 +21,8 @@ from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import declared_length, incoming
 from coordinator.edge.http.credentials import Anyone
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import may_read, reply
-from coordinator.edge.http.stored_payloads import Pieces, begun, expired, stored_payload
+from coordinator.edge.http.reads.reading import may_read, reply
+from coordinator.edge.http.reads.stored_payloads import Pieces, begun, expired, stored_payload
 from coordinator.edge.http.uploads import store_upload
 from coordinator.edge.models.jobs import BlobView
 

@@ -21,7 +21,7 @@ from coordinator.edge.http.bodies import read_object, request_body
 from coordinator.edge.http.commands import accepted, trace_of
 from coordinator.edge.http.credentials import Admin
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import Position, cursor_after, read_cursor, reply
+from coordinator.edge.http.reads.reading import Position, cursor_after, read_cursor, reply
 from coordinator.edge.models.content import EraseBatch, EraseBatchAnswer
 from coordinator.edge.state.read_models import JobKey
 from coordinator.edge.state.rows import ErasableRow

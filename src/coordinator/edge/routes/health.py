@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from coordinator.edge.context import Context
-from coordinator.edge.http.reading import reply
+from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.health import HealthView
 
 router = APIRouter(tags=["health"])

@@ -18,12 +18,12 @@ from coordinator.edge.context import Context
 from coordinator.edge.http.bodies import fill, read_object, request_body
 from coordinator.edge.http.command_route import command_route
 from coordinator.edge.http.commands import same_job
-from coordinator.edge.http.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.http.credentials import Client
-from coordinator.edge.http.listing import JobsQuery, read_jobs
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import Position, find_job, may_read, reply
-from coordinator.edge.http.stored_payloads import erasures
+from coordinator.edge.http.reads.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
+from coordinator.edge.http.reads.listing import JobsQuery, read_jobs
+from coordinator.edge.http.reads.reading import Position, find_job, may_read, reply
+from coordinator.edge.http.reads.stored_payloads import erasures
 from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer, submit
 from coordinator.edge.models.base import moment
 from coordinator.edge.models.content import ContentEraseAnswer

@@ -18,7 +18,7 @@ from coordinator.edge.http.bodies import fill, header_text, read_object
 from coordinator.edge.http.command_route import command_route
 from coordinator.edge.http.credentials import Admin
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import PageQuery, Position, cursor_after, read_cursor, reply
+from coordinator.edge.http.reads.reading import PageQuery, Position, cursor_after, read_cursor, reply
 from coordinator.edge.http.submitting import IDEMPOTENCY_KEY_SCHEMA
 from coordinator.edge.models.keys import KeyAnswer, KeyPage, KeyView, NewSecretAnswer
 

@@ -13,10 +13,10 @@ from coordinator.domain.messages import Role
 from coordinator.edge.context import Context
 from coordinator.edge.http.commands import checked_miner_id
 from coordinator.edge.http.credentials import Client, MinerOrAdmin
-from coordinator.edge.http.listing import MINER_CURSOR
-from coordinator.edge.http.matching import match_of_job, match_of_miner
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import Position, reply
+from coordinator.edge.http.reads.listing import MINER_CURSOR
+from coordinator.edge.http.reads.matching import match_of_job, match_of_miner
+from coordinator.edge.http.reads.reading import Position, reply
 from coordinator.edge.models.matches import JobMatch, MinerMatch
 
 jobs = APIRouter(prefix="/jobs", tags=["jobs"])

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.matching import Capabilities
+from coordinator.domain.matching.needs import Capabilities
 from coordinator.domain.messages import Role
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerRegister
 from coordinator.domain.standing import StandingQuarantine, StandingRelease
@@ -29,9 +29,9 @@ from coordinator.edge.http.commands import (
     with_session,
 )
 from coordinator.edge.http.credentials import Admin, Miner, MinerOrAdmin
-from coordinator.edge.http.listing import MINER_CURSOR, MinersQuery
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import Position, cursor_after, read_cursor, reply
+from coordinator.edge.http.reads.listing import MINER_CURSOR, MinersQuery
+from coordinator.edge.http.reads.reading import Position, cursor_after, read_cursor, reply
 from coordinator.edge.models.miners import (
     HeartbeatAnswer,
     MinerAnswer,

@@ -14,12 +14,12 @@ from starlette.responses import Response
 from coordinator.application.ports import StoredPayload
 from coordinator.domain.errors import Code
 from coordinator.edge.context import Context
-from coordinator.edge.http.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.http.credentials import Client
-from coordinator.edge.http.job_wait import WAIT_SCHEMA, final_job, wait_asked
 from coordinator.edge.http.problems import Problem, refusals
-from coordinator.edge.http.reading import POSITION_HEADER, Position, find_job, reply
-from coordinator.edge.http.stored_payloads import (
+from coordinator.edge.http.reads.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
+from coordinator.edge.http.reads.job_wait import WAIT_SCHEMA, final_job, wait_asked
+from coordinator.edge.http.reads.reading import POSITION_HEADER, Position, find_job, reply
+from coordinator.edge.http.reads.stored_payloads import (
     Joined,
     Pieces,
     begun,

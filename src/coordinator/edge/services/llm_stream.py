@@ -15,8 +15,8 @@ from starlette.responses import Response
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Client
-from coordinator.edge.http.job_wait import final_job
-from coordinator.edge.http.stored_payloads import closed, result_pieces
+from coordinator.edge.http.reads.job_wait import final_job
+from coordinator.edge.http.reads.stored_payloads import closed, result_pieces
 from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, IdempotencyKey, accept, headers_of
 from coordinator.edge.live.events_stream import STREAM_HEADERS, EventStream, event_stream, follow_job
 from coordinator.edge.models.jobs import JobError

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from coordinator.application.commands.parsing import parse_json
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import DEFAULT_MAX_ATTEMPTS
-from coordinator.domain.matching import Constraints, stronger
+from coordinator.domain.matching.needs import Constraints, stronger
 from coordinator.domain.messages import MaxAttempts, Principal, Priority, TtlSeconds
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import SCHEMA_REF, read_object

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.domain.matching import Capabilities
+from coordinator.domain.matching.needs import Capabilities
 from coordinator.edge.state.read_models import ReadModels
 
 STALE_AFTER_S: Final = 1.0

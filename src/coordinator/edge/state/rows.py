@@ -14,7 +14,7 @@ from uuid import UUID
 
 from coordinator.domain.content import ContentKind
 from coordinator.domain.job import FINAL_STATES, JobStateName
-from coordinator.domain.matching import Capabilities
+from coordinator.domain.matching.needs import Capabilities
 from coordinator.domain.messages import principal_of
 from coordinator.edge.models.jobs import JobError, JobView
 from coordinator.edge.models.keys import KeyView

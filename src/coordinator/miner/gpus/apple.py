@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from coordinator.domain.gpus import Vendor
+from coordinator.domain.matching.gpus import Vendor
 from coordinator.miner.gpus.found import BYTES_PER_MIB, Collected, Report, number, one_line
 from coordinator.miner.gpus.tools import ToolFailed, ask, ask_json
 

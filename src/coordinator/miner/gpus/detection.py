@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from coordinator.domain.gpus import Vendor
+from coordinator.domain.matching.gpus import Vendor
 from coordinator.miner.gpus import amd, apple, intel, nvidia, sysfs
 from coordinator.miner.gpus.found import Report
 from coordinator.miner.gpus.setting import MAX_GPUS, read_setting

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from coordinator.domain.gpus import MAX_LABEL, Gpu, Vendor
+from coordinator.domain.matching.gpus import MAX_LABEL, Gpu, Vendor
 
 BYTES_PER_MIB = 2**20
 LEAST_MEMORY_MB = 1024

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from coordinator.domain.gpus import Gpu
-from coordinator.domain.matching import Version
+from coordinator.domain.matching.gpus import Gpu
+from coordinator.domain.matching.needs import Version
 from coordinator.miner.gpus.found import FoundGpu, Report
 from coordinator.validation import first_invalid_field
 

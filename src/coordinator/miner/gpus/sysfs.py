@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from coordinator.domain.gpus import Vendor
+from coordinator.domain.matching.gpus import Vendor
 from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, Report, mib, one_line
 
 FOLDER: Final = Path("/sys/class/drm")

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from coordinator.domain.matching import Constraints
+from coordinator.domain.matching.needs import Constraints
 from coordinator.services.base import NOT_NULL, FileRef, Payload, Whole
 from coordinator.services.video_transcoding.choices import (
     AudioFormat,

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from coordinator.crypto.refs import parse_blob_ref
 from coordinator.edge.http.bodies import read_object
-from coordinator.edge.http.stored_payloads import Pieces, begun
+from coordinator.edge.http.reads.stored_payloads import Pieces, begun
 from coordinator.edge.openai.answers import job_header, openai_responses
 from coordinator.edge.openai.errors import TAG
 from coordinator.edge.openai.requests import Model, OpenAIRequest

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.http.bodies import read_object
-from coordinator.edge.http.stored_payloads import Pieces
+from coordinator.edge.http.reads.stored_payloads import Pieces
 from coordinator.edge.openai.answers import job_header, openai_responses
 from coordinator.edge.openai.embeddings.vectors import (
     check_count,

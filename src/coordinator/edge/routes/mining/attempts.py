@@ -19,7 +19,7 @@ from coordinator.edge.http.command_route import command_route
 from coordinator.edge.http.commands import progress_report, same_job, with_session
 from coordinator.edge.http.credentials import Miner
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import reply
+from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.miners import AttemptAnswer, ProgressAnswer, ResultAnswer, StartAnswer
 
 router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])

@@ -25,7 +25,7 @@ from coordinator.edge.http.bodies import read_object, request_body
 from coordinator.edge.http.commands import miner_of
 from coordinator.edge.http.credentials import Miner
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import reply
+from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.miners import PolledOffer
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted

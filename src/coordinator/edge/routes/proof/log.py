@@ -21,7 +21,7 @@ from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Admin
 from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.proving import WITHOUT_TREE, proof_refused
-from coordinator.edge.http.reading import reply
+from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.proof import ConsistencyView, InclusionView, LogView
 from coordinator.edge.state.threads import in_thread
 

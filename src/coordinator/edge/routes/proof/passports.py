@@ -16,10 +16,10 @@ from coordinator.crypto.log.passport import Passport
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.credentials import Client
-from coordinator.edge.http.job_wait import WAIT_SCHEMA, final_job, wait_asked
 from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.proving import WITHOUT_TREE, proof_refused
-from coordinator.edge.http.reading import POSITION_HEADER, Position
+from coordinator.edge.http.reads.job_wait import WAIT_SCHEMA, final_job, wait_asked
+from coordinator.edge.http.reads.reading import POSITION_HEADER, Position
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 

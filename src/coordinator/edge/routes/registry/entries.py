@@ -24,10 +24,10 @@ from coordinator.domain.service import (
 )
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import read_object, request_body
-from coordinator.edge.http.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.http.credentials import Anyone
 from coordinator.edge.http.problems import refusals
-from coordinator.edge.http.reading import PageQuery, Position, cursor_after, read_cursor, reply
+from coordinator.edge.http.reads.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
+from coordinator.edge.http.reads.reading import PageQuery, Position, cursor_after, read_cursor, reply
 from coordinator.edge.models.services import (
     CategoryPage,
     CategoryView,

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from coordinator.domain.gpus import Vendor
+from coordinator.domain.matching.gpus import Vendor
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_TIMEOUT,

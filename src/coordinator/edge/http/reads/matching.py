@@ -25,12 +25,17 @@ from coordinator.domain.job import (
     is_job_event,
     state_after,
 )
-from coordinator.domain.match_reasons import QueuedFacts, Reason, reasons_to_wait, text_of
-from coordinator.domain.match_report import MatchReport
+from coordinator.domain.matching.job_report import MatchReport
+from coordinator.domain.matching.miner_report import (
+    MinerFacts,
+    improvement_text,
+    miner_report,
+    reasons_to_idle,
+)
+from coordinator.domain.matching.reasons import QueuedFacts, Reason, reasons_to_wait, text_of
 from coordinator.domain.messages import Principal, Role, principal_of
-from coordinator.domain.miner_report import MinerFacts, improvement_text, miner_report, reasons_to_idle
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.reading import may_read
+from coordinator.edge.http.reads.reading import may_read
 from coordinator.edge.models.base import moment, rfc3339
 from coordinator.edge.models.jobs import JobError
 from coordinator.edge.models.matches import (

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from coordinator.domain.gpus import ANY
-from coordinator.domain.match_report import Change, MatchReport, ProfileMiners, Relaxation
-from coordinator.domain.matching import ConstraintName
+from coordinator.domain.matching.gpus import ANY
+from coordinator.domain.matching.job_report import Change, MatchReport, ProfileMiners, Relaxation
+from coordinator.domain.matching.needs import ConstraintName
 
 SHOWN_MODELS: Final = 5
 

@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from decimal import Decimal as Exact
 from typing import Final, NamedTuple, TypeVar
 
-from coordinator.domain.match_reasons import Reason, ReasonCode
-from coordinator.domain.match_report import Change, Quarantine
-from coordinator.domain.matching import Capabilities, ConstraintName, Needs, failing, same_label, version_key
+from coordinator.domain.matching.job_report import Change, Quarantine
+from coordinator.domain.matching.needs import (
+    Capabilities,
+    ConstraintName,
+    Needs,
+    failing,
+    same_label,
+    version_key,
+)
+from coordinator.domain.matching.reasons import Reason, ReasonCode
 
 _Lack = TypeVar("_Lack", str, tuple[str, ...])
 MAX_IMPROVEMENTS: Final = 10

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from coordinator.domain.job import JobStateName
 from coordinator.domain.messages import NAME, MinerId, Name, ServiceId
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.reading import PageQuery, cursor_after, read_cursor
+from coordinator.edge.http.reads.reading import PageQuery, cursor_after, read_cursor
 from coordinator.edge.models.base import moment
 from coordinator.edge.models.miners import MinerState
 from coordinator.edge.state.read_models import JobFilter, JobKey

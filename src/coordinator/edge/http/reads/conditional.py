@@ -11,7 +11,7 @@ from fastapi import Header
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from coordinator.edge.http.reading import POSITION_HEADER
+from coordinator.edge.http.reads.reading import POSITION_HEADER
 
 MAX_TAGS_LENGTH: Final = 4096
 _TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e]*")')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple, cast
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
-from coordinator.application.commands.names import Names
+from coordinator.application.commands.handlers.names import Names
 from coordinator.application.payloads.large_documents import LargeDocuments
 from coordinator.application.payloads.schemas import check_spec
 from coordinator.application.ports import Intent, LogUnavailable

@@ -27,8 +27,8 @@ from pydantic_core import from_json
 from yarl import URL
 
 from coordinator.crypto.mac import message_to_sign, sign_message
-from coordinator.wire.amqp_batching import CommandSender, NotSent, OutgoingMessage, SenderClosed, encode
-from coordinator.wire.amqp_requests import Requests
+from coordinator.wire.amqp.batching import CommandSender, NotSent, OutgoingMessage, SenderClosed, encode
+from coordinator.wire.amqp.requests import Requests
 from coordinator.wire.answers import AnswerJson, read_answer
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.signed_messages import CoordinatorTrust, Untrusted

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal as Exact
 from typing import Final, Literal, NamedTuple
 
-from coordinator.domain.gpus import ANY, vendor_in, words_of
-from coordinator.domain.matching import (
+from coordinator.domain.matching.gpus import ANY, vendor_in, words_of
+from coordinator.domain.matching.needs import (
     BYTES_PER_GB,
     BYTES_PER_MIB,
     Capabilities,

@@ -15,8 +15,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, field_validator
 
-from coordinator.domain.gpus import ANY, MAX_LABEL, AnyOrLabel, Label, matches, vendor_in, words_of
-from coordinator.domain.gpus import Gpu as Gpu
+from coordinator.domain.matching.gpus import ANY, MAX_LABEL, AnyOrLabel, Label, matches, vendor_in, words_of
+from coordinator.domain.matching.gpus import Gpu as Gpu
 from coordinator.domain.messages import Decimal, ServiceId
 
 BYTES_PER_GB = 10**9  # as vendors count: a "24 GB" card reports 24,564 MiB

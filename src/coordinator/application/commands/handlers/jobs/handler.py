@@ -11,18 +11,18 @@ from uuid import UUID
 
 from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
-from coordinator.application.commands.ids import Ids
-from coordinator.application.commands.jobs.bodies import MAX_INLINE_BYTES, JobBlobs, references_of
-from coordinator.application.commands.jobs.details import (
+from coordinator.application.commands.handlers.jobs.bodies import MAX_INLINE_BYTES, JobBlobs, references_of
+from coordinator.application.commands.handlers.jobs.details import (
     Details,
     Lease,
     Place,
     PreparedResult,
     PreparedSubmit,
 )
-from coordinator.application.commands.jobs.promises import with_promises
-from coordinator.application.commands.jobs.statements import statement_fault, verify_statement
-from coordinator.application.commands.names import Names
+from coordinator.application.commands.handlers.jobs.promises import with_promises
+from coordinator.application.commands.handlers.jobs.statements import statement_fault, verify_statement
+from coordinator.application.commands.handlers.names import Names
+from coordinator.application.commands.ids import Ids
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.payloads.large_documents import LARGE_BYTES, LargeDocuments, rough_json
 from coordinator.application.payloads.private import PrivatePayloads
@@ -64,7 +64,7 @@ from coordinator.domain.job import (
     no_service,
     not_offered,
 )
-from coordinator.domain.matching import wanted
+from coordinator.domain.matching.needs import wanted
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.miner import MinerState, miner_stream
 from coordinator.domain.service import RegisteredService, service_stream

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from coordinator.domain.errors import Refusal
 from coordinator.domain.job import KnownJob
-from coordinator.domain.matching import Wanted
+from coordinator.domain.matching.needs import Wanted
 from coordinator.domain.miner import MinerState
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from coordinator.crypto.mac import message_to_sign, sign_message
-from coordinator.wire.amqp_batching import OutgoingMessage
+from coordinator.wire.amqp.batching import OutgoingMessage
 from coordinator.wire.signed_messages import (
     REFUSAL,
     CoordinatorTrust,

@@ -13,7 +13,7 @@ from pydantic.config import JsonDict
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.reading import find_job
+from coordinator.edge.http.reads.reading import find_job
 from coordinator.edge.state.rows import JobRow
 
 _PREFERRED_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)

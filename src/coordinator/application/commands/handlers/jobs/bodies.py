@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from coordinator.application.commands.handler import Prepared, log_unavailable
-from coordinator.application.commands.jobs.details import Details, PreparedResult, PreparedSubmit
+from coordinator.application.commands.handlers.jobs.details import Details, PreparedResult, PreparedSubmit
 from coordinator.application.payloads.bodies import body_of_blob, possible_blob, store_failed
 from coordinator.application.payloads.references import Need, References
 from coordinator.application.ports import BlobSink, LogUnavailable, StoredPayload

@@ -1,0 +1,1 @@
+"""Reads: single entries, lists in pages, matches, waits, and stored payloads."""

@@ -1,0 +1,1 @@
+"""Commands and their answers over AMQP, as miners and clients send them."""
