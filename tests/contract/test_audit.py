@@ -21,7 +21,7 @@ from coordinator.application.followers.eraser import Eraser
 from coordinator.application.ports import Clock, NewEvent
 from coordinator.audit.content import check_erasure
 from coordinator.audit.entries import KINDS, Found
-from coordinator.audit.run import BadState, Options, Report, audit
+from coordinator.audit.run import AuditOptions, AuditReport, BadAuditState, audit
 from coordinator.audit.sources.database import open_postgres, open_sqlite
 from coordinator.audit.sources.export import BadFile, open_export
 from coordinator.crypto.keys import SigningKey
@@ -67,9 +67,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, trusted: list[str] | None = KEYS, **options: Any) -> Report:
+def run(folder: Path, trusted: list[str] | None = KEYS, **options: Any) -> AuditReport:
     with open_sqlite(folder / DATABASE_FILE) as source:
-        return audit(source, Options(trusted, processes=0, **options), nobody)
+        return audit(source, AuditOptions(trusted, processes=0, **options), nobody)
 
 
 # --- a good log --------------------------------------------------------------------------------------------
@@ -96,9 +96,9 @@ def test_the_same_on_postgres_and_in_a_file(good: Path, database_url: str, tmp_p
     export_log(Settings(data_dir=good, _env_file=None), file, whole=True, progress=nobody)
     import_log(moved, file, nobody)
     with open_postgres(database_url) as source:
-        there = audit(source, Options(KEYS, processes=0), nobody)
+        there = audit(source, AuditOptions(KEYS, processes=0), nobody)
     with open_export(file) as source:
-        in_file = audit(source, Options(KEYS, processes=0), nobody)
+        in_file = audit(source, AuditOptions(KEYS, processes=0), nobody)
     here = run(good)
     assert None is there.divergence is in_file.divergence
     same = ("events", "position", "signatures", "checkpoints", "checkpoint", "open_jobs")
@@ -113,7 +113,7 @@ def test_the_same_on_postgres_and_in_a_file(good: Path, database_url: str, tmp_p
             "UPDATE payloads SET body = '{}' WHERE kind = 'result' AND body LIKE '%999%'::bytea"
         )
     with open_postgres(database_url) as source:
-        changed = audit(source, Options(KEYS, processes=0), nobody)
+        changed = audit(source, AuditOptions(KEYS, processes=0), nobody)
     assert changed.divergence is not None
     assert changed.divergence.kind in ("row", "payload")
 
@@ -121,7 +121,7 @@ def test_the_same_on_postgres_and_in_a_file(good: Path, database_url: str, tmp_p
     lines = gzip.decompress(file.read_bytes()).split(b"\n")
     spoilt.write_bytes(gzip.compress(b"\n".join([*lines[:100], *lines[101:]])))
     with open_export(spoilt) as source, pytest.raises(BadFile, match="was changed"):
-        audit(source, Options(KEYS, processes=0), nobody)
+        audit(source, AuditOptions(KEYS, processes=0), nobody)
 
 
 def test_an_audit_goes_on_from_the_last_one(good: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_an_audit_goes_on_from_the_last_one(good: Path, tmp_path: Path) -> None:
     assert rolled_back is not None
     assert ("rollback", EVENTS, 3000) == (rolled_back.kind, rolled_back.expected, rolled_back.found)
     state.write_bytes(b"no state")
-    with pytest.raises(BadState):
+    with pytest.raises(BadAuditState):
         run(folder, state=state)
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.audit.run import BadState, Options, audit
+from coordinator.audit.run import AuditOptions, BadAuditState, audit
 from coordinator.audit.sources.database import open_sqlite
 from coordinator.crypto.log.checkpoint import Checkpoint, sign_checkpoint
 from coordinator.domain.job import JobCompleted, JobSubmitted, statement_of
@@ -51,7 +51,7 @@ def changed(good: Path, folder: Path, *statements: str) -> Path:
 
 def run(folder: Path, **options: Any) -> Any:
     with open_sqlite(folder / DATABASE_FILE) as source:
-        return audit(source, Options(KEYS, processes=0, **options), nobody)
+        return audit(source, AuditOptions(KEYS, processes=0, **options), nobody)
 
 
 def test_a_statement_does_not_replace_facts(good: Path, tmp_path: Path) -> None:
@@ -181,5 +181,5 @@ def test_a_spoilt_state_is_refused(state: str, good: Path, tmp_path: Path) -> No
     """A file that is not the state of an audit is refused by name."""
     file = tmp_path / "audit.gz"
     file.write_bytes(gzip.compress(state.encode()))
-    with pytest.raises(BadState):
+    with pytest.raises(BadAuditState):
         run(good, state=file)

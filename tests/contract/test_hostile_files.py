@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from coordinator.audit.run import Options, audit
+from coordinator.audit.run import AuditOptions, audit
 from coordinator.audit.sources.export import BadFile, open_export
 from coordinator.projections import projector
 from coordinator.runtime.log_transfer import export_log, import_log
@@ -111,7 +111,7 @@ def test_the_auditor_refuses_or_names_it(name: str, lines: list[bytes], tmp_path
     write(changed(lines, name), file)
     try:
         with open_export(file) as source:
-            found = audit(source, Options(processes=0), nobody).divergence
+            found = audit(source, AuditOptions(processes=0), nobody).divergence
     except BadFile:
         return
     assert found is not None
@@ -133,7 +133,7 @@ def test_the_good_file_is_clean(lines: list[bytes], tmp_path: Path, any_database
     file = tmp_path / "log.gz"
     write(lines, file)
     with open_export(file) as source:
-        assert audit(source, Options(processes=0), nobody).divergence is None
+        assert audit(source, AuditOptions(processes=0), nobody).divergence is None
     assert import_log(any_database, file, nobody).events > PLACE
 
 

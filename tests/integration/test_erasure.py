@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from coordinator.audit.run import Options, Report, audit
+from coordinator.audit.run import AuditOptions, AuditReport, audit
 from coordinator.audit.sources.database import open_postgres, open_sqlite
 from coordinator.crypto.log.checkpoint import read_checkpoint
 from coordinator.crypto.merkle import verify_inclusion
@@ -53,7 +53,7 @@ async def erase(client: httpx.AsyncClient, job: str, **fields: Any) -> dict[str,
     return found
 
 
-def audited(edge: Bench) -> Report:
+def audited(edge: Bench) -> AuditReport:
     settings = edge.coordinator.settings
     opened = (
         open_sqlite(settings.data_dir / DATABASE_FILE)
@@ -61,7 +61,7 @@ def audited(edge: Bench) -> Report:
         else open_postgres(settings.database_url.get_secret_value())
     )
     with opened as source:
-        return audit(source, Options(processes=0), lambda done, total: None)
+        return audit(source, AuditOptions(processes=0), lambda done, total: None)
 
 
 async def test_an_erased_job_is_gone_and_all_proofs_stay(any_edge: Bench) -> None:

@@ -44,10 +44,10 @@ def whole(body: bytes, headers: bytes = b"", status: bytes = b"200 OK") -> bytes
 def test_an_answer_within_the_bounds() -> None:
     """Status, body and pause come back; a redirect is not followed."""
     with server(whole(b"here", b"Retry-After: 7\r\n")) as url, httpx.Client() as client:
-        assert bounded.Answer(200, b"here", 7.0) == bounded.get(client, url, 4)
+        assert bounded.BoundedAnswer(200, b"here", 7.0) == bounded.get(client, url, 4)
     moved = whole(b"", b"Location: http://127.0.0.1:1/\r\n", b"302 Found")
     with server(moved) as url, httpx.Client() as client:
-        assert bounded.Answer(302, b"", 1.0) == bounded.get(client, url, 4)
+        assert bounded.BoundedAnswer(302, b"", 1.0) == bounded.get(client, url, 4)
 
 
 @every("text", ["9" * 3000, "\u00b2", "-1", "1e9", ""])
@@ -71,7 +71,7 @@ def test_an_answer_beyond_the_bounds(reason: str) -> None:
     with (
         server(HOSTILE[reason]) as url,
         httpx.Client() as client,
-        pytest.raises(bounded.BadAnswer, match=reason),
+        pytest.raises(bounded.OutOfBounds, match=reason),
     ):
         bounded.get(client, url, 100_000)
 
@@ -82,12 +82,12 @@ def test_a_slow_answer() -> None:
     with (
         server(ENDLESS) as url,
         httpx.Client() as client,
-        pytest.raises(bounded.BadAnswer, match="too slow"),
+        pytest.raises(bounded.OutOfBounds, match="too slow"),
     ):
         bounded.get(client, url, 10**6, lambda: next(clock))
 
 
 def test_an_invalid_url() -> None:
     """A URL that is none is a refusal, too."""
-    with httpx.Client() as client, pytest.raises(bounded.BadAnswer):
+    with httpx.Client() as client, pytest.raises(bounded.OutOfBounds):
         bounded.get(client, "http://[::1", 10)

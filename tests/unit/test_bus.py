@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator.application.commands.bus import MAX_TRIES
-from coordinator.application.commands.cache import Entry, StateCache
+from coordinator.application.commands.cache import CachedState, StateCache
 from coordinator.application.ports import Appended, LogUnavailable, NewEvent, StoredPayload, VersionConflict
 from coordinator.domain.decision import fold
 from coordinator.domain.errors import Code
@@ -137,7 +137,7 @@ async def test_what_was_committed_is_known_without_a_look(bench: Bench) -> None:
     await bench.send(submit("job"), submit("other"), JobCancel(job_id=job), submit("bad", service="unknown"))
     streams = {recorded.stream for recorded in bench.log.read(0, 100)}
     for stream, events in bench.log.load(streams).items():
-        known = Entry(fold([e.event for e in events]), events[-1].version, events[-1].position)
+        known = CachedState(fold([e.event for e in events]), events[-1].version, events[-1].position)
         assert known == bench.bus.cache.get(stream)
     assert bench.bus.cache.get(job_stream("alice", "bad")) is None
 
@@ -302,7 +302,7 @@ def test_the_cache_is_bounded_and_drops_what_was_used_least_lately() -> None:
     cache = StateCache(is_final, max_bytes=0)
     streams = [_uuid(n) for n in range(40)]
     for stream in streams:
-        cache.put(stream, Entry(None, 1, 1))
+        cache.put(stream, CachedState(None, 1, 1))
         cache.get(streams[0])
     assert cache.get(streams[0]) is not None
     assert cache.get(streams[1]) is None
@@ -314,13 +314,13 @@ def test_jobs_that_are_over_leave_the_cache_first() -> None:
     cache = StateCache(is_final, max_bytes=0)
     live, over = [_uuid(n) for n in range(20)], [_uuid(n) for n in range(100, 140)]
     for stream in live:
-        cache.put(stream, Entry(None, 1, 1))
+        cache.put(stream, CachedState(None, 1, 1))
     for stream in over:
-        cache.put(stream, Entry(None, 1, 1))
-        cache.put(stream, Entry(Expired(None, ()), 2, 2))  # type: ignore[arg-type]
+        cache.put(stream, CachedState(None, 1, 1))
+        cache.put(stream, CachedState(Expired(None, ()), 2, 2))  # type: ignore[arg-type]
     assert all(cache.get(stream) is not None for stream in live)
     assert cache.get(over[0]) is None
-    assert cache.get(over[-1]) == Entry(Expired(None, ()), 2, 2)  # type: ignore[arg-type]
+    assert cache.get(over[-1]) == CachedState(Expired(None, ()), 2, 2)  # type: ignore[arg-type]
 
 
 def _uuid(number: int) -> Any:

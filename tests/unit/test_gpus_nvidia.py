@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from coordinator.miner.gpus import nvidia, nvml
-from coordinator.miner.gpus.found import Report
+from coordinator.miner.gpus.found import GpuReport
 from coordinator.miner.gpus.tools import ask_json
 from tests.harness.cases import every
 from tests.harness.gpu_tools import DIVIDED, GIB, L4, MIB, T4, Card, StandIn, command
@@ -108,12 +108,12 @@ def test_an_old_driver_without_newer_functions_still_names_its_cards() -> None:
     assert (None, "Tesla T4", None) == (said["cuda"], said["gpus"][0]["name"], said["gpus"][0]["memory_mb"])
 
 
-async def found(monkeypatch: pytest.MonkeyPatch, machine: str, **environment: str) -> Report:
+async def found(monkeypatch: pytest.MonkeyPatch, machine: str, **environment: str) -> GpuReport:
     monkeypatch.setattr(nvidia, "COMMAND", command(machine))
     return await nvidia.find(environment)
 
 
-def names(report: Report) -> list[str]:
+def names(report: GpuReport) -> list[str]:
     return [gpu.gpu.name for gpu in report.gpus]
 
 

@@ -13,7 +13,7 @@ import structlog
 from coordinator.cli.gpus import check_gpus, show_gpus
 from coordinator.domain.matching.gpus import Gpu
 from coordinator.miner.config import BadConfig, MinerConfig
-from coordinator.miner.gpus import BadSetting, GpuWatch, Report, find_gpus, nvidia
+from coordinator.miner.gpus import BadSetting, GpuReport, GpuWatch, find_gpus, nvidia
 from coordinator.miner.gpus.setting import read_setting
 from tests.harness.cases import every
 from tests.harness.gpu_tools import MIB, add_tool, command
@@ -41,7 +41,7 @@ def test_the_setting_names_gpus() -> None:
 
 def test_none_is_no_gpu_and_nothing_is_detection() -> None:
     """`none`, in any case, turns GPUS off; an empty setting finds them."""
-    assert Report() == read_setting("none") == read_setting(" NONE ")
+    assert GpuReport() == read_setting("none") == read_setting(" NONE ")
     assert read_setting("") is None
     assert read_setting("  ") is None
 
@@ -106,7 +106,7 @@ async def test_the_setting_replaces_detection(machine: Path) -> None:
     """No tool is asked where the setting says what is here."""
     found = await find_gpus(L4, {}, machine)
     assert [("NVIDIA L4", "GPUS"), ("Navi 31", "GPUS")] == [(gpu.gpu.name, gpu.source) for gpu in found.gpus]
-    assert Report() == await find_gpus("none", {}, machine)
+    assert GpuReport() == await find_gpus("none", {}, machine)
 
 
 async def test_the_doctor_lists_gpus_and_their_executors(

@@ -12,7 +12,7 @@ import pytest
 
 from coordinator.miner.gpus import amd, apple, intel, sysfs
 from coordinator.miner.gpus.detection import find_gpus
-from coordinator.miner.gpus.found import Report
+from coordinator.miner.gpus.found import GpuReport
 from tests.harness.gpu_tools import GIB, MIB, add_program, add_tool
 
 
@@ -25,7 +25,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def seen(report: Report) -> list[tuple[str, int, int | None]]:
+def seen(report: GpuReport) -> list[tuple[str, int, int | None]]:
     return [(gpu.gpu.name, gpu.gpu.memory_mb, gpu.free_mb) for gpu in report.gpus]
 
 
@@ -263,7 +263,7 @@ async def test_clinfo(tools: Path) -> None:
         "Intel(R) UHD Graphics 770: it shares the main memory, so it is left out; GPUS can name it",
     ) == report.problems
     add_tool(tools, "clinfo", {"--json": {"platforms": [], "devices": []}})
-    assert Report(absent=("clinfo lists no GPU of Intel",)) == await intel.find({})
+    assert GpuReport(absent=("clinfo lists no GPU of Intel",)) == await intel.find({})
 
 
 # --- Apple -------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ async def test_the_kernel_is_asked_where_there_are_no_tools(tools: Path, tmp_pat
     assert "Intel GPU 0x4680 has no memory of its own to speak of; GPUS can name it" in report.absent
     hidden = await find_gpus("", {"HIP_VISIBLE_DEVICES": "-1", "ZE_AFFINITY_MASK": "1"}, drm)
     assert [("Intel GPU 0x56a0", 16288, None)] == seen(hidden)
-    assert Report() == sysfs.find("amd", tmp_path / "nowhere")
+    assert GpuReport() == sysfs.find("amd", tmp_path / "nowhere")
 
 
 # --- hostile output ----------------------------------------------------------------------------------------

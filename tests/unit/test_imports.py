@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -73,3 +74,10 @@ def test_a_circle_is_found(tmp_path: Path, left: str, right: str) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert {"p.left", "p.right"} == set(circle(tmp_path / "p"))
+
+
+def test_folders_are_small() -> None:
+    """A reader can look over a folder at a glance: it holds at most 14 modules of its own."""
+    source = Path(coordinator.__file__).parent
+    modules = Counter(path.parent for path in source.rglob("*.py") if path.name != "__init__.py")
+    assert {} == {str(folder): count for folder, count in modules.items() if count > 14}

@@ -14,7 +14,7 @@ from coordinator.application.ports import Intent, Recorded
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.quotas.rates import CommandRates
 from coordinator.application.quotas.under_way import FORGOTTEN_SECONDS, UnderWay
-from coordinator.application.quotas.usage import OpenRow, StoredRow, Usage
+from coordinator.application.quotas.usage import OpenRow, QuotaUsage, StoredRow
 from coordinator.domain.decision import Context, fold
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import (
@@ -202,12 +202,12 @@ async def test_the_counters_equal_a_fold_of_the_log_from_any_position() -> None:
     events = bench.log.read(0, 1000)
     size = len(b'{"text":"job-0"}')
     for cut in range(len(events) + 1):
-        before = Usage()
+        before = QuotaUsage()
         for recorded in events[:cut]:
             before.note(recorded)
         position = events[cut - 1].position if cut else 0
         names = ("alice", "bob")
-        begun = Usage()
+        begun = QuotaUsage()
         begun.begin(
             position, [OpenRow("open", n, "", before.queued(n), "") for n in names if before.queued(n)]
         )
@@ -220,7 +220,7 @@ async def test_the_counters_equal_a_fold_of_the_log_from_any_position() -> None:
 
 def test_stored_bytes_read_again_keep_the_events_after_them() -> None:
     """The table is behind the log: the bytes of later events are counted besides, and once."""
-    usage = Usage()
+    usage = QuotaUsage()
     usage._note_bytes(1, "alice", 10)
     usage._note_bytes(2, "alice", 20)
     usage.begin_stored(1, [StoredRow("alice", 10, 5)])
@@ -334,7 +334,7 @@ async def test_commands_above_the_rate_are_refused_singly_with_the_seconds_to_wa
 
 def test_running_jobs_are_not_queued_jobs() -> None:
     """A job that a miner takes gives its place to the next one; once it is queued again it counts."""
-    usage, job, common = Usage(), JOB_ID, {"at": T0, "by": "rig", "client": "alice", "job_id": JOB_ID}
+    usage, job, common = QuotaUsage(), JOB_ID, {"at": T0, "by": "rig", "client": "alice", "job_id": JOB_ID}
     usage.begin(5, [OpenRow("open", "alice", "", 3, ""), OpenRow("running", "alice", "other", 1, "")])
     figures = []
     ran = {"attempt": 1, "miner_id": "rig", "session_id": "session-1"}

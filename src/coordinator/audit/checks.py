@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from coordinator.audit.entries import Divergence, Entry, Payload
+from coordinator.audit.entries import Divergence, Entry, StoredPayload
 from coordinator.audit.jobs import Statement
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.log.leaf import BadLeaf, leaf
@@ -86,7 +86,7 @@ def check_statements(statements: Sequence[Statement]) -> Divergence | None:
     return None
 
 
-def check_payload(payload: Payload, digest: str) -> str | None:
+def check_payload(payload: StoredPayload, digest: str) -> str | None:
     """The digest of a payload or result if it is another one; None if it is right, or a large file's."""
     try:
         document = json.loads(payload.body)

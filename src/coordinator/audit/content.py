@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
-from coordinator.audit.entries import Divergence, Found, Payload, Tables
+from coordinator.audit.entries import Divergence, Found, StoredPayload, Tables
 from coordinator.audit.parties import Event, in_stream
 
 CONTENT_ERASED: Final = "content.erased.v1"
@@ -48,7 +48,7 @@ class StoredContent:
         self._missing: dict[tuple[str, str], int] = {}
         """By job and kind: the position of the job's last event. Bounded by the jobs that await erasure."""
 
-    def compared(self, rows: Iterable[Mapping[str, Any]], stored: Collection[Payload]) -> None:
+    def compared(self, rows: Iterable[Mapping[str, Any]], stored: Collection[StoredPayload]) -> None:
         """Note what these jobs lack of what their rows say that they have."""
         there = {(payload.job_id, payload.kind) for payload in stored}
         for row in rows:

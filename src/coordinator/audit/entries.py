@@ -99,7 +99,7 @@ class Differing(Exception):
         self.divergence = divergence
 
 
-class Payload(NamedTuple):
+class StoredPayload(NamedTuple):
     """A stored payload or result."""
 
     job_id: str
@@ -136,7 +136,7 @@ class Tables(Protocol):
     def keys(self, table: str, key: str) -> Iterator[str]:
         """The keys of all rows."""
 
-    def payloads(self, job_ids: Sequence[str]) -> list[Payload]:
+    def payloads(self, job_ids: Sequence[str]) -> list[StoredPayload]:
         """The payloads and results that are stored for these jobs."""
 
     def leaves(self, tile: int) -> StoredLeaves:
@@ -146,7 +146,7 @@ class Tables(Protocol):
         """The largest number of a stored tile of leaves; -1 if there is none."""
 
 
-class Source(Protocol):
+class LogSource(Protocol):
     """A log at one moment."""
 
     @property
@@ -171,4 +171,4 @@ class Source(Protocol):
         """The read models; None if the source has none."""
 
 
-Opened = AbstractContextManager[Source]
+Opened = AbstractContextManager[LogSource]

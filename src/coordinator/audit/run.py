@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from coordinator.audit.chain import Chain, Seen
 from coordinator.audit.checks import Checked, check_events, check_statements
-from coordinator.audit.entries import Differing, Divergence, Entry, Source, StoredCheckpoint
+from coordinator.audit.entries import Differing, Divergence, Entry, LogSource, StoredCheckpoint
 from coordinator.audit.jobs import Statement
 from coordinator.audit.replay import SIGNING_KEY, Replay
 from coordinator.audit.rows import RowChecks
@@ -40,11 +40,11 @@ UNDER_WAY: Final = 8
 STATE_FORMAT: Final = "coordinator audit 2"
 
 
-class BadState(Exception):
+class BadAuditState(Exception):
     """The file is not the state of an earlier audit of this log."""
 
 
-class Report(NamedTuple):
+class AuditReport(NamedTuple):
     """The outcome of an audit."""
 
     divergence: Divergence | None
@@ -78,7 +78,7 @@ class Report(NamedTuple):
         }
 
 
-class Options(NamedTuple):
+class AuditOptions(NamedTuple):
     """What to check, and with what."""
 
     trusted: Sequence[str] | None = None
@@ -92,8 +92,8 @@ class Options(NamedTuple):
     """Of the checks: None for as many as there are processors, 0 for none, in this process."""
 
 
-def audit(source: Source, options: Options, progress: Callable[[int, int], None]) -> Report:
-    """Audit this log. `progress(done, total)`. Raises BadState, and the errors of the source."""
+def audit(source: LogSource, options: AuditOptions, progress: Callable[[int, int], None]) -> AuditReport:
+    """Audit this log. `progress(done, total)`. Raises BadAuditState, and the errors of the source."""
     begun = time.monotonic()
     state = _read_state(options.state)
     tables = source.tables if options.rows else None
@@ -117,7 +117,7 @@ def audit(source: Source, options: Options, progress: Callable[[int, int], None]
     run = _Run(source, options, replay, chain, progress)
     start = replay.position, replay.events
     divergence = early or run.all()
-    report = Report(
+    report = AuditReport(
         divergence=divergence,
         events=replay.events - start[1],
         position=min(replay.position, divergence.position - 1) if divergence else replay.position,
@@ -155,8 +155,8 @@ def _pool(processes: int | None) -> Executor:
 class _Run:
     def __init__(
         self,
-        source: Source,
-        options: Options,
+        source: LogSource,
+        options: AuditOptions,
         replay: Replay,
         chain: Chain,
         progress: Callable[[int, int], None],
@@ -305,8 +305,8 @@ def _no_sizes(checkpoints: Sequence[StoredCheckpoint]) -> Divergence | None:
     return Divergence(0, "checkpoint", "a checkpoint is stored with a size that no log has")
 
 
-def _no_state(path: Path | None, error: Exception) -> BadState:
-    return BadState(f"{path}: no state of an audit ({type(error).__name__}); remove it")
+def _no_state(path: Path | None, error: Exception) -> BadAuditState:
+    return BadAuditState(f"{path}: no state of an audit ({type(error).__name__}); remove it")
 
 
 def _read_state(path: Path | None) -> dict[str, Any] | None:
@@ -315,7 +315,7 @@ def _read_state(path: Path | None) -> dict[str, Any] | None:
     try:
         state = json.loads(gzip.decompress(path.read_bytes()))
         if state["format"] != STATE_FORMAT:
-            raise BadState(f"{path}: written by another version; remove it to audit from the beginning")
+            raise BadAuditState(f"{path}: written by another version; remove it to audit from the beginning")
     except (OSError, ValueError, EOFError, zlib.error, KeyError, TypeError, RecursionError) as error:
         raise _no_state(path, error) from None
     return dict(state)

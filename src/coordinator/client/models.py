@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from coordinator.crypto.refs import blob_ref, blob_refs, parse_blob_ref
 
 if TYPE_CHECKING:
-    from coordinator.crypto.receipt import Verified
+    from coordinator.crypto.receipt import VerifiedReceipt
 
 
 class AnswerModel(BaseModel):
@@ -299,7 +299,7 @@ class Receipt(AnswerModel):
 
     def verify(
         self, trusted: Collection[str] | None, miner_keys: Mapping[str, str] | None = None
-    ) -> Verified:
+    ) -> VerifiedReceipt:
         """Check the receipt with public keys alone, offline.
 
         `trusted` are key ids of coordinators that you trust. A coordinator's `signing_key_id` is in its

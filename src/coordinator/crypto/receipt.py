@@ -114,7 +114,7 @@ class Attested:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifiedReceipt:
     """The verified facts of a receipt, and the keys behind them.
 
     `key_trusted` is False if the caller named no trusted keys: the receipt is intact, but anybody may have
@@ -177,7 +177,7 @@ def verify_receipt(
     receipt: Mapping[str, Any],
     trusted: Collection[str] | None,
     miner_keys: Mapping[str, str] | None = None,
-) -> Verified:
+) -> VerifiedReceipt:
     """Check a receipt, ours or one made by AITBC, or the promise of one, with public keys alone.
 
     `trusted` holds the key ids whose signatures count. None takes the key that the receipt itself names:
@@ -205,7 +205,7 @@ def verify_receipt(
     # 3. The miner's statement, which the receipt must repeat faithfully.
     statement, miner_key = _verify_inner_statement(receipt, miner_keys)
 
-    return Verified(
+    return VerifiedReceipt(
         receipt_id=_text_member(receipt, "receipt_id"),
         job_id=_text_member(receipt, "job_id"),
         key_id=named,

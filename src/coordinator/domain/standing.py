@@ -90,11 +90,11 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
-class Free:
+class Released:
     """It was in quarantine once."""
 
 
-StandingState = Quarantined | Free | None
+StandingState = Quarantined | Released | None
 initial: StandingState = None
 
 
@@ -111,7 +111,7 @@ def evolve(state: StandingState, event: StandingEvent) -> StandingState:
             return Quarantined(event)
         case StandingReleased():
             if isinstance(state, Quarantined):
-                return Free()
+                return Released()
         case _:
             assert_never(event)
     raise CannotFollow(state, event)

@@ -17,7 +17,7 @@ import uvicorn
 
 from coordinator.application.background import Component, LifeCycle
 from coordinator.broker.auth.app import BrokerAuth
-from coordinator.broker.auth.connections import Connections
+from coordinator.broker.auth.connections import BrokerConnections
 from coordinator.broker.auth.principals import Principals
 from coordinator.runtime.process.event_loop import run_loop
 from coordinator.runtime.settings import BadSettings, Settings
@@ -50,7 +50,7 @@ async def _serve(settings: Settings, on_ready: Callable[[int], None]) -> None:
         components: list[Component] = [principals]
         if settings.broker_management_url is not None:
             url = settings.broker_management_url.get_secret_value()
-            components.append(Connections(url, virtual_host, keyring))
+            components.append(BrokerConnections(url, virtual_host, keyring))
         life_cycle = LifeCycle(components)
         try:
             await life_cycle.start()

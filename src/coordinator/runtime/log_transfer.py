@@ -24,7 +24,7 @@ from coordinator.storage.transfer.export_file import (
     TableStart,
     read_export,
 )
-from coordinator.storage.transfer.source import LOG_TABLES, Source, open_source
+from coordinator.storage.transfer.source import LOG_TABLES, TransferSource, open_source
 from coordinator.storage.transfer.target import PUBLISHER, Target, open_target
 
 PIECE = 2000
@@ -179,7 +179,7 @@ class _Filling:
         self._rows, self._size = [], 0
 
 
-def _write_table(source: Source, writer: ExportWriter, table: str, columns: Sequence[str]) -> None:
+def _write_table(source: TransferSource, writer: ExportWriter, table: str, columns: Sequence[str]) -> None:
     writer.table(table, columns)
     for row in source.rows(table, columns):
         writer.row(row)

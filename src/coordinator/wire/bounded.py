@@ -15,11 +15,11 @@ LONGEST_WAIT: Final = 65.0
 """Seconds; the coordinator's rate limits count by the minute."""
 
 
-class BadAnswer(Exception):
+class OutOfBounds(Exception):
     """No answer within the bounds; the text says why."""
 
 
-class Answer(NamedTuple):
+class BoundedAnswer(NamedTuple):
     """A whole answer."""
 
     status: int
@@ -28,24 +28,26 @@ class Answer(NamedTuple):
     """The seconds after which to ask again, if the server is busy."""
 
 
-def get(client: httpx.Client, url: str, most: int, monotonic: Callable[[], float] = time.monotonic) -> Answer:
-    """The answer to GET, of at most so many bytes. Redirects are answers like others. Raises BadAnswer."""
+def get(
+    client: httpx.Client, url: str, most: int, monotonic: Callable[[], float] = time.monotonic
+) -> BoundedAnswer:
+    """The answer to GET, of at most so many bytes. Redirects are answers like others. Raises OutOfBounds."""
     until = monotonic() + PATIENCE_SECONDS + most / SLOWEST
     body = bytearray()
     try:
         # A few bytes may unpack to gigabytes, and several times over.
         with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise BadAnswer(f"{url}: compressed, which was not asked for")
+                raise OutOfBounds(f"{url}: compressed, which was not asked for")
             for piece in response.iter_raw():
                 body += piece
                 if len(body) > most:
-                    raise BadAnswer(f"{url}: more than {most} bytes")
+                    raise OutOfBounds(f"{url}: more than {most} bytes")
                 if monotonic() > until:
-                    raise BadAnswer(f"{url}: too slow")
+                    raise OutOfBounds(f"{url}: too slow")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise BadAnswer(f"{url}: {type(error).__name__}: {error}") from None
-    return Answer(response.status_code, bytes(body), _wait(response.headers.get("Retry-After", "")))
+        raise OutOfBounds(f"{url}: {type(error).__name__}: {error}") from None
+    return BoundedAnswer(response.status_code, bytes(body), _wait(response.headers.get("Retry-After", "")))
 
 
 def _wait(text: str) -> float:

@@ -13,7 +13,7 @@ from coordinator.crypto.log.checkpoint import Checkpoint
 from coordinator.private_files import make_folder, sync_folder
 
 
-class BadState(Exception):
+class BadWitnessState(Exception):
     """A file of the witness can't be read or written; nothing is co-signed for its log meanwhile."""
 
 
@@ -35,20 +35,20 @@ class WitnessState:
             yield
 
     def last(self, origin: str) -> Checkpoint | None:
-        """The last checkpoint that was co-signed; None for none. Raises BadState."""
+        """The last checkpoint that was co-signed; None for none. Raises BadWitnessState."""
         path = self._path(origin)
         try:
             found = Checkpoint.parse(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise BadState(f"{path.name} can't be read: {error}") from error
+            raise BadWitnessState(f"{path.name} can't be read: {error}") from error
         if found.origin != origin:
-            raise BadState(f"{path.name} is of another log")
+            raise BadWitnessState(f"{path.name} is of another log")
         return found
 
     def store(self, checkpoint: Checkpoint) -> None:
-        """Replace the log's last checkpoint; on disk when this returns. Raises BadState."""
+        """Replace the log's last checkpoint; on disk when this returns. Raises BadWitnessState."""
         path = self._path(checkpoint.origin)
         new = path.with_suffix(".new")
         try:
@@ -60,7 +60,7 @@ class WitnessState:
             new.replace(path)
             sync_folder(self._folder)
         except OSError as error:
-            raise BadState(f"{path.name} can't be written: {error.strerror}") from error
+            raise BadWitnessState(f"{path.name} can't be written: {error.strerror}") from error
 
     def _path(self, origin: str) -> Path:
         # An origin may have any characters; its hash is a file's name.

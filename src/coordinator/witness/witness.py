@@ -14,7 +14,7 @@ from coordinator.crypto.log.note import Algorithm, BadNote, VerifierKey, cosign
 from coordinator.crypto.merkle import EMPTY_ROOT, verify_consistency
 from coordinator.wire.witnessing import SIZE_TYPE, AddCheckpoint, BadRequest
 from coordinator.witness.logs import Logs
-from coordinator.witness.state import BadState, WitnessState
+from coordinator.witness.state import BadWitnessState, WitnessState
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -70,7 +70,7 @@ class Witness:
         try:
             with self._state.turn(checkpoint.origin):
                 return self._compare(request)
-        except BadState as error:
+        except BadWitnessState as error:
             log.error("witness.state", reason=str(error))
             return WitnessAnswer(500, "the witness's own state can't be used; tell its operator\n")
 

@@ -30,7 +30,7 @@ from uuid import UUID
 import structlog
 
 from coordinator.application.commands.batching import AnyPrepared, Batch, Batches
-from coordinator.application.commands.cache import ABSENT, Entry, StateCache
+from coordinator.application.commands.cache import ABSENT, CachedState, StateCache
 from coordinator.application.commands.ids import Ids
 from coordinator.application.metrics import BusMetrics
 from coordinator.application.ports import (
@@ -90,7 +90,7 @@ class _Effect(NamedTuple):
 class _Decided:
     """The outcome of one pass over a batch."""
 
-    states: dict[UUID, Entry]
+    states: dict[UUID, CachedState]
     """The state of each stream after the commands so far; `position` is the one before them."""
     events: list[NewEvent] = field(default_factory=list)
     payloads: list[StoredPayload] = field(default_factory=list)
@@ -116,7 +116,7 @@ class _Decided:
             return
         event_metadata, place = metadata(prepared.intent), len(self.events)
         events: list[NewEvent] = []
-        others: dict[UUID, tuple[Entry, int]] = {}
+        others: dict[UUID, tuple[CachedState, int]] = {}
         last = None
         for stream, event in decision:
             evolve = EVOLVE[event.noun]
@@ -125,7 +125,7 @@ class _Decided:
                 events.append(NewEvent(own, version, event, event_metadata))
             elif stream in prepared.writes:
                 before = others[stream][0] if stream in others else self.states[stream]
-                after = Entry(evolve(before.state, event), before.version + 1, before.position)
+                after = CachedState(evolve(before.state, event), before.version + 1, before.position)
                 others[stream] = after, place
                 events.append(NewEvent(stream, after.version, event, event_metadata))
             else:
@@ -134,7 +134,7 @@ class _Decided:
         body = prepared.handler.answer(prepared, state)
         self.events += events
         if last is not None:
-            self.states[own], self.last[own] = Entry(state, version, position), last
+            self.states[own], self.last[own] = CachedState(state, version, position), last
         for stream, (entry, number) in others.items():
             self.states[stream], self.last[stream] = entry, number
         if prepared.payload is not None:
@@ -290,8 +290,10 @@ class CommandBus:
         self.stats.singled_out += len(commands)
         return [answer for prepared in commands for answer in await self._process(Batch.of([prepared]))]
 
-    async def _load(self, streams: Collection[UUID], assumed_new: Collection[UUID] = ()) -> dict[UUID, Entry]:
-        known: dict[UUID, Entry] = {}
+    async def _load(
+        self, streams: Collection[UUID], assumed_new: Collection[UUID] = ()
+    ) -> dict[UUID, CachedState]:
+        known: dict[UUID, CachedState] = {}
         missing = []
         for stream in streams:
             entry = self.cache.get(stream)
@@ -309,7 +311,7 @@ class CommandBus:
                     self.cache.put(stream, known[stream])
         return known
 
-    def _decide(self, commands: Sequence[AnyPrepared], known: dict[UUID, Entry]) -> _Decided:
+    def _decide(self, commands: Sequence[AnyPrepared], known: dict[UUID, CachedState]) -> _Decided:
         decided = _Decided(dict(known))
         now = self._clock.now()
         for prepared in commands:
@@ -347,7 +349,7 @@ class CommandBus:
             self.stats.topics.update([e.event.topic for e in recorded])
             for stream, last in decided.last.items():
                 state, version, _ = decided.states[stream]
-                self.cache.put(stream, Entry(state, version, recorded[last].position))
+                self.cache.put(stream, CachedState(state, version, recorded[last].position))
             for callback in self._committed_callbacks:
                 callback(appended, decided.payloads)
         return [
@@ -359,7 +361,7 @@ class CommandBus:
             for answer in decided.answers
         ]
 
-    async def _drop_stale(self, streams: Collection[UUID], known: dict[UUID, Entry]) -> bool:
+    async def _drop_stale(self, streams: Collection[UUID], known: dict[UUID, CachedState]) -> bool:
         """Drop the cached states that another process made stale; returns whether there were any."""
         versions = await self._in_thread(self._log.versions, list(streams))
         moved = [s for s in streams if versions.get(s, 0) != known[s].version]
@@ -370,7 +372,7 @@ class CommandBus:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 
-def _fold(events: Sequence[Recorded] | None) -> Entry:
+def _fold(events: Sequence[Recorded] | None) -> CachedState:
     if not events:
         return ABSENT
-    return Entry(fold(e.event for e in events), events[-1].version, events[-1].position)
+    return CachedState(fold(e.event for e in events), events[-1].version, events[-1].position)

@@ -13,7 +13,7 @@ FINAL_BYTES = 6 * 1024  # a completed job with its statement
 FINAL_SHARE = 0.2
 
 
-class Entry(NamedTuple):
+class CachedState(NamedTuple):
     """One aggregate as this process knows it."""
 
     state: Any
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
     position: int
 
 
-ABSENT = Entry(None, 0, 0)
+ABSENT = CachedState(None, 0, 0)
 
 
 class StateCache:
@@ -33,20 +33,20 @@ class StateCache:
     def __init__(self, is_final: Callable[[Any], bool], max_bytes: int = CACHE_BYTES) -> None:
         """`is_final`: whether this is the state of a final job."""
         self._is_final = is_final
-        self._live: OrderedDict[UUID, Entry] = OrderedDict()
+        self._live: OrderedDict[UUID, CachedState] = OrderedDict()
         """Least recently used first."""
-        self._final: OrderedDict[UUID, Entry] = OrderedDict()
+        self._final: OrderedDict[UUID, CachedState] = OrderedDict()
         """Oldest first."""
         self._max_bytes = max(16 * FINAL_BYTES, max_bytes)
 
-    def get(self, stream: UUID) -> Entry | None:
+    def get(self, stream: UUID) -> CachedState | None:
         entry = self._live.get(stream)
         if entry is not None:
             self._live.move_to_end(stream)
             return entry
         return self._final.get(stream)
 
-    def put(self, stream: UUID, entry: Entry) -> None:
+    def put(self, stream: UUID, entry: CachedState) -> None:
         if self._is_final(entry.state):
             self._live.pop(stream, None)
             self._final[stream] = entry

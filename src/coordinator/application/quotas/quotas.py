@@ -18,7 +18,7 @@ from coordinator.application.metrics import QuotaMetrics
 from coordinator.application.ports import Intent
 from coordinator.application.quotas.rates import CommandRates
 from coordinator.application.quotas.under_way import UnderWay
-from coordinator.application.quotas.usage import NameUsage, Usage
+from coordinator.application.quotas.usage import NameUsage, QuotaUsage
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, Role
 from coordinator.domain.quota import Limits, OwnLimits
@@ -45,7 +45,7 @@ class Quotas:
         catch_up: Callable[[], None] = lambda: None,
     ) -> None:
         """`defaults`: the limits of the settings. `catch_up` brings the usage up to date, without I/O."""
-        self.usage = Usage()
+        self.usage = QuotaUsage()
         self.catch_up = catch_up
         self.defaults = defaults
         self.uploads = UnderWay(monotonic)

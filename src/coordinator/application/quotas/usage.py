@@ -93,7 +93,7 @@ def owner_of(miner_id: str) -> str:
     return miner_id.rpartition("@")[2]
 
 
-class Usage:
+class QuotaUsage:
     """The counts of one process."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from coordinator.crypto.log.leaf import BadLeaf, leaf
 from coordinator.crypto.log.note import BadNote, VerifierKey
 from coordinator.crypto.log.passport import Passport, ProvenEvent
 from coordinator.crypto.merkle import leaf_hash, root_of_path
-from coordinator.crypto.receipt import Verified, verify_receipt
+from coordinator.crypto.receipt import VerifiedReceipt, verify_receipt
 from coordinator.crypto.signature import VerificationFailed
 
 CHECKS: Final = {
@@ -36,7 +36,7 @@ CHECKS: Final = {
 """Every check: what is true of a good passport."""
 
 
-class Check(NamedTuple):
+class PassportCheck(NamedTuple):
     """The outcome of a check. `detail` is for people."""
 
     name: str
@@ -44,7 +44,7 @@ class Check(NamedTuple):
     detail: str
 
 
-class Failed(Exception):
+class CheckFailed(Exception):
     """A check failed; the text says why."""
 
 
@@ -58,12 +58,12 @@ class Given(NamedTuple):
 class Verdict(NamedTuple):
     """What was checked, and the facts behind the good checks, for words."""
 
-    checks: list[Check]
+    checks: list[PassportCheck]
     checkpoint: Checkpoint | None
     log_key: VerifierKey | None
     cosigners: list[VerifierKey]
     history: History | None
-    receipt: Verified | None
+    receipt: VerifiedReceipt | None
 
     @property
     def ok(self) -> bool:
@@ -86,7 +86,7 @@ class _Verification:
         self._log_key: VerifierKey | None = None
         self._cosigners: list[VerifierKey] = []
         self._history: History | None = None
-        self._receipt: Verified | None = None
+        self._receipt: VerifiedReceipt | None = None
 
     def run(self) -> Verdict:
         steps: list[tuple[str, Callable[[], str]]] = [
@@ -115,7 +115,7 @@ class _Verification:
         named = VerifierKey.parse(self._passport.log_key)
         origin = signed.checkpoint.origin
         if named.name != origin:
-            raise Failed(f"`log_key` is of {named.name}, and the checkpoint of {origin}")
+            raise CheckFailed(f"`log_key` is of {named.name}, and the checkpoint of {origin}")
         keys = [named] if self._trust.coordinator is None else self._trust.keys_of(origin)
         verified = verify_checkpoint(signed, keys)
         self._checkpoint, self._log_key = verified.checkpoint, verified.log_key
@@ -127,7 +127,7 @@ class _Verification:
         names = ", ".join(key.name for key in self._cosigners)
         told = f"cosigned by {len(self._cosigners)} of {len(self._trust.witnesses)} witnesses"
         if len(self._cosigners) < self._trust.quorum:
-            raise Failed(f"{told}; {self._trust.quorum} are needed")
+            raise CheckFailed(f"{told}; {self._trust.quorum} are needed")
         return f"{told}: {names}"
 
     def _check_inclusion(self) -> str:
@@ -136,12 +136,12 @@ class _Verification:
         for event in self._events:
             path = [bytes.fromhex(sibling) for sibling in event.path]
             if root_of_path(_leaf_hash(event), event.index, checkpoint.size, path) != checkpoint.root:
-                raise Failed(
+                raise CheckFailed(
                     f"the tree of {checkpoint.size} events does not have this {event.topic} of position "
                     f"{event.position} at index {event.index}"
                 )
             if before is not None and not (before.position < event.position and before.index < event.index):
-                raise Failed(f"positions and indexes do not both increase at position {event.position}")
+                raise CheckFailed(f"positions and indexes do not both increase at position {event.position}")
             before = event
         return f"{len(self._events)} events, each at its index"
 
@@ -150,15 +150,17 @@ class _Verification:
         job_id, events = self._passport.job_id, self._passport.events
         for version, event in enumerate(events, 1):
             if event.stream != job_id:
-                raise Failed(f"the event at position {event.position} is of another stream: {event.stream}")
+                raise CheckFailed(
+                    f"the event at position {event.position} is of another stream: {event.stream}"
+                )
             if event.version != version:
-                raise Failed(f"expected version {version} of the stream, found {event.version}")
+                raise CheckFailed(f"expected version {version} of the stream, found {event.version}")
         return f"versions 1 to {len(events)} of stream {job_id}"
 
     def _check_events(self) -> str:
         checked = check_events([entry_of(event) for event in self._events])
         if checked.divergence is not None:
-            raise Failed(f"position {checked.divergence.position}: {checked.divergence.detail}")
+            raise CheckFailed(f"position {checked.divergence.position}: {checked.divergence.detail}")
         return f"{len(self._events)} events of known topics"
 
     def _check_history(self) -> str:
@@ -173,31 +175,31 @@ class _Verification:
             return "no result, so no statement"
         failure = check_statements([statement])
         if failure is not None:
-            raise Failed(failure.detail)
+            raise CheckFailed(failure.detail)
         return f"signed by {statement.document['miner_id']} with {statement.key_id}"
 
     def _check_miner_keys(self) -> str:
         holds = {hold.miner_id for hold in self._good_history().holds}
         strangers = [miner for miner in self._trust.miners if miner not in holds]
         if strangers:
-            raise Failed(f"never held this job: {', '.join(strangers)}")
+            raise CheckFailed(f"never held this job: {', '.join(strangers)}")
         for hold in self._good_history().holds:
             named = self._trust.miners.get(hold.miner_id)
             if named is not None and named != hold.miner_key:
-                raise Failed(f"{hold.miner_id} registered {hold.miner_key}; you named {named}")
+                raise CheckFailed(f"{hold.miner_id} registered {hold.miner_key}; you named {named}")
         return ", ".join(self._trust.miners)
 
     def _check_receipt(self) -> str:
         history, receipt = self._good_history(), self._passport.receipt
         if history.statement is None:
             if receipt is not None:
-                raise Failed(f"a receipt for a job that is {history.state}")
+                raise CheckFailed(f"a receipt for a job that is {history.state}")
             return f"none, as the job is {history.state}"
         if receipt is None:
-            raise Failed("the job is COMPLETED, and its receipt is missing")
+            raise CheckFailed("the job is COMPLETED, and its receipt is missing")
         differs = difference(receipt, history)
         if differs is not None:
-            raise Failed(f"the receipt is not this job's: {differs}")
+            raise CheckFailed(f"the receipt is not this job's: {differs}")
         miners = {history.statement.document["miner_id"]: history.statement.key_id}
         self._receipt = verified = verify_receipt(receipt, self._trust.coordinator, miners)
         attested = f", attested {len(verified.attestations)} time(s)" if verified.attestations else ""
@@ -206,22 +208,22 @@ class _Verification:
     def _check_digest(self, kind: str, document: Any) -> str:
         history, salts = self._good_history(), self._passport.salts
         if kind == "result" and history.statement is None:
-            raise Failed(f"the job is {history.state}: it has no result")
+            raise CheckFailed(f"the job is {history.state}: it has no result")
         event, name = (
             (history.submitted, "payload_digest") if kind == "payload" else (history.ended, "result_digest")
         )
         digest = str(event[name])
         salt = None if salts is None else salts.payload if kind == "payload" else salts.result
         if salt is None:
-            raise Failed(f"the passport has no salt of the {kind}; make it with --with-salts")
+            raise CheckFailed(f"the passport has no salt of the {kind}; make it with --with-salts")
         found = salted_digest(bytes.fromhex(salt), document)
         if found != digest:
-            raise Failed(f"its digest is {found}, that in the log {digest}")
+            raise CheckFailed(f"its digest is {found}, that in the log {digest}")
         return digest
 
     def _good_history(self) -> History:
         if self._history is None:
-            raise Failed("not checked: the history is not right")
+            raise CheckFailed("not checked: the history is not right")
         return self._history
 
 
@@ -236,21 +238,21 @@ def _leaf_hash(event: ProvenEvent) -> bytes:
             event.state.encode(),
         )
     except BadLeaf as error:
-        raise Failed(f"position {event.position}: {error}") from None
+        raise CheckFailed(f"position {event.position}: {error}") from None
     return leaf_hash(content)
 
 
-def _run(name: str, step: Callable[[], str]) -> Check:
+def _run(name: str, step: Callable[[], str]) -> PassportCheck:
     try:
-        return Check(name, True, step())
+        return PassportCheck(name, True, step())
     except Found as found:
         both = found.expected is not None or found.found is not None
         told = f" (expected {found.expected!r}, found {found.found!r})" if both else ""
-        return Check(name, False, f"{found}{told}")
+        return PassportCheck(name, False, f"{found}{told}")
     except VerificationFailed as failure:
-        return Check(name, False, failure.detail)
-    except (Failed, BadNote, EncodingError, CanonicalError) as failure:
-        return Check(name, False, str(failure))
+        return PassportCheck(name, False, failure.detail)
+    except (CheckFailed, BadNote, EncodingError, CanonicalError) as failure:
+        return PassportCheck(name, False, str(failure))
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         # Of events that have not the form of their topic: the check `events` names the fault.
-        return Check(name, False, f"can't be read: {type(error).__name__}")
+        return PassportCheck(name, False, f"can't be read: {type(error).__name__}")

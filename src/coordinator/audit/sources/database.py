@@ -18,10 +18,10 @@ from coordinator.audit.entries import (
     Differing,
     Divergence,
     Entry,
-    Payload,
-    Source,
+    LogSource,
     StoredCheckpoint,
     StoredLeaves,
+    StoredPayload,
 )
 
 APPLICATION: Final = "coordinator-audit"
@@ -48,7 +48,7 @@ class _Rows(Protocol):
 
 
 class DatabaseSource:
-    """A `Source` that has tables, too."""
+    """A `LogSource` that has tables, too."""
 
     def __init__(self, rows: _Rows, name: str) -> None:
         self._rows = rows
@@ -101,10 +101,12 @@ class DatabaseSource:
         for (value,) in self._rows.query(f"SELECT {key} FROM {table} ORDER BY {key}"):  # noqa: S608 - ours
             yield value
 
-    def payloads(self, job_ids: Sequence[str]) -> list[Payload]:
+    def payloads(self, job_ids: Sequence[str]) -> list[StoredPayload]:
         ids = [UUID(job_id).hex for job_id in job_ids] if isinstance(self._rows, _Sqlite) else job_ids
         found = self._rows.named("SELECT job_id, kind, salt, body FROM payloads WHERE job_id IN ?", ids)
-        return [Payload(_uuid(r["job_id"]), r["kind"], _bytes(r["salt"]), _bytes(r["body"])) for r in found]
+        return [
+            StoredPayload(_uuid(r["job_id"]), r["kind"], _bytes(r["salt"]), _bytes(r["body"])) for r in found
+        ]
 
     def leaves(self, tile: int) -> StoredLeaves:
         found = next(self._rows.query(f"{_LEAVES}?", tile), None)
@@ -158,7 +160,7 @@ class _Sqlite:
 
 
 @contextmanager
-def open_sqlite(path: Path) -> Iterator[Source]:
+def open_sqlite(path: Path) -> Iterator[LogSource]:
     """The log in a SQLite file; a coordinator may write it meanwhile."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
@@ -195,7 +197,7 @@ class _Postgres:
 
 
 @contextmanager
-def open_postgres(url: str) -> Iterator[Source]:
+def open_postgres(url: str) -> Iterator[LogSource]:
     """The log in a Postgres database; coordinators may write it meanwhile."""
     with psycopg.connect(url, application_name=APPLICATION) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from coordinator.audit.entries import BadSource, Entry, Source, StoredCheckpoint
+from coordinator.audit.entries import BadSource, Entry, LogSource, StoredCheckpoint
 
 FORMAT: Final = "coordinator log 1"
 MAX_LINE: Final = 16 * 2**20
@@ -27,7 +27,7 @@ class BadFile(BadSource):
 
 
 class ExportSource:
-    """A `Source` without tables: an auditor looks at a copy's tables in its database."""
+    """A `LogSource` without tables: an auditor looks at a copy's tables in its database."""
 
     tables = None
 
@@ -116,6 +116,6 @@ def _size(value: Any) -> int:
 
 
 @contextmanager
-def open_export(path: Path) -> Iterator[Source]:
+def open_export(path: Path) -> Iterator[LogSource]:
     """The log in a file that `coordinator log export` wrote."""
     yield ExportSource(path)

@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from coordinator.audit.entries import BadSource, Entry, Source, StoredCheckpoint
+from coordinator.audit.entries import BadSource, Entry, LogSource, StoredCheckpoint
 from coordinator.crypto.log.checkpoint import read_checkpoint
 from coordinator.crypto.log.leaf import BadLeaf, StateDigest, read_leaf
 from coordinator.crypto.log.note import BadNote
@@ -24,12 +24,12 @@ MAX_BUNDLE: Final = WIDTH * (65_535 + 2)
 _TEXT: Final = re.compile(r"[\x20-\x7e]{1,300}")
 
 
-class BadAnswer(BadSource):
+class ProtocolBroken(BadSource):
     """The coordinator did not answer as the protocol says."""
 
 
 class TileSource:
-    """A `Source` with the events of the published checkpoint, and that checkpoint."""
+    """A `LogSource` with the events of the published checkpoint, and that checkpoint."""
 
     tables = None
 
@@ -40,7 +40,7 @@ class TileSource:
         try:
             signed = read_checkpoint(note)
         except BadNote as error:
-            raise BadAnswer(f"invalid checkpoint: {error}") from None
+            raise ProtocolBroken(f"invalid checkpoint: {error}") from None
         self._checkpoint = StoredCheckpoint(signed.checkpoint.origin, signed.checkpoint.size, note.decode())
         self.total: int | None = signed.checkpoint.size
         self._done = 0
@@ -60,7 +60,7 @@ class TileSource:
                 try:
                     leaf = read_leaf(content)
                 except BadLeaf as error:
-                    raise BadAnswer(f"an entry of the bundle from index {first} on: {error}") from None
+                    raise ProtocolBroken(f"an entry of the bundle from index {first} on: {error}") from None
                 self._done += 1
                 if leaf.position > after:
                     state = b"" if isinstance(leaf.state, StateDigest) else leaf.state
@@ -72,15 +72,15 @@ class TileSource:
         for attempt in range(TRIES):
             try:
                 status, content, wait = bounded.get(self._client, path, most)
-            except bounded.BadAnswer as error:
-                raise BadAnswer(str(error)) from None
+            except bounded.OutOfBounds as error:
+                raise ProtocolBroken(str(error)) from None
             if status == 200:
                 return content
             if status not in (429, 503) or attempt == TRIES - 1:
                 break
             time.sleep(wait)
         shown = " ".join(_TEXT.findall(content[:1000].decode(errors="replace")))
-        raise BadAnswer(f"{path}: status {status}: {shown}")
+        raise ProtocolBroken(f"{path}: status {status}: {shown}")
 
 
 def _entries(bundle: bytes, count: int) -> Iterator[bytes]:
@@ -89,15 +89,15 @@ def _entries(bundle: bytes, count: int) -> Iterator[bytes]:
         size = int.from_bytes(bundle[offset : offset + 2], "big")
         content = bundle[offset + 2 : offset + 2 + size]
         if len(content) != size or not size:
-            raise BadAnswer("a bundle of entries is too short")
+            raise ProtocolBroken("a bundle of entries is too short")
         yield content
         offset += 2 + size
     if offset != len(bundle):
-        raise BadAnswer("a bundle of entries is too long")
+        raise ProtocolBroken("a bundle of entries is too long")
 
 
 @contextmanager
-def open_tiles(url: str, api_key: str | None) -> Iterator[Source]:
+def open_tiles(url: str, api_key: str | None) -> Iterator[LogSource]:
     """The published log of the coordinator at this URL; the entries need an admin's key."""
     headers = {"X-Api-Key": api_key} if api_key else {}
     with new_blocking_client(

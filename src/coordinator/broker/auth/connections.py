@@ -24,7 +24,7 @@ REASON: Final = "this API key is no longer valid"
 log = structlog.get_logger("broker.auth")
 
 
-class Connections:
+class BrokerConnections:
     """Ends what no key allows any more. `start` and `stop` may each be called twice."""
 
     def __init__(self, management_url: str, virtual_host: str, keyring: Keyring) -> None:

@@ -31,11 +31,11 @@ def demo(
 
     Starts a coordinator and two miners, runs jobs on a video, and verifies every receipt.
     """
-    from coordinator.dev.demo.run import Options, run_demo, show_table
+    from coordinator.dev.demo.run import DemoOptions, run_demo, show_table
     from coordinator.dev.demo.system import DemoFailed
 
     try:
-        report = run_demo(Options(jobs, amqp, output_dir, keep, as_json))
+        report = run_demo(DemoOptions(jobs, amqp, output_dir, keep, as_json))
     except DemoFailed as failure:
         for child, lines in failure.logs:
             if lines:

@@ -99,7 +99,7 @@ def read_checkpoint(data: bytes) -> SignedCheckpoint:
     return SignedCheckpoint(Checkpoint.parse(note.text), note)
 
 
-class Verified(NamedTuple):
+class VerifiedCheckpoint(NamedTuple):
     """A checkpoint with a right signature of its log."""
 
     checkpoint: Checkpoint
@@ -109,7 +109,7 @@ class Verified(NamedTuple):
 
 def verify_checkpoint(
     signed: SignedCheckpoint, log_keys: Collection[VerifierKey], witnesses: Collection[VerifierKey] = ()
-) -> Verified:
+) -> VerifiedCheckpoint:
     """Check the signature of the log, and the cosignatures of these witnesses as far as there are any.
 
     Raises BadNote without a signature of a key of `log_keys` that is named like the origin, and for a wrong
@@ -121,7 +121,7 @@ def verify_checkpoint(
     if not found:
         raise BadNote(f"no signature of a trusted key of the log {origin}")
     cosigners = [k for k in witnesses if k.algorithm is Algorithm.COSIGNATURE]
-    return Verified(signed.checkpoint, found[0][0], signed.note.signed_by(cosigners))
+    return VerifiedCheckpoint(signed.checkpoint, found[0][0], signed.note.signed_by(cosigners))
 
 
 def is_split_view(one: Checkpoint, other: Checkpoint) -> bool:

@@ -27,7 +27,7 @@ from coordinator.runtime import terminal
 DEFAULT_JOBS: Final = 16
 
 
-class Options(NamedTuple):
+class DemoOptions(NamedTuple):
     """`output`: the folder for the results; None makes a new one in ./demo-output."""
 
     jobs: int = DEFAULT_JOBS
@@ -62,7 +62,7 @@ class DemoReport(NamedTuple):
 _COLUMNS = ("job", "service", "what", "miner", "attempt", "seconds", "units", "price", "receipt_id")
 
 
-def run_demo(options: Options) -> DemoReport:
+def run_demo(options: DemoOptions) -> DemoReport:
     """Run the demo and stop everything that it started. Raises DemoFailed."""
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
@@ -82,7 +82,7 @@ def run_demo(options: Options) -> DemoReport:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(system: DemoSystem, options: Options, began: float) -> DemoReport:
+def _run(system: DemoSystem, options: DemoOptions, began: float) -> DemoReport:
     if options.amqp:
         terminal.note(
             "Starting RabbitMQ and Postgres, private ones unless AMQP_URL and DATABASE_URL name some …"
@@ -103,7 +103,7 @@ def _run(system: DemoSystem, options: Options, began: float) -> DemoReport:
     return DemoReport(len(batch), receipts, events, time.monotonic() - began, results, batch)
 
 
-async def _with_client(system: DemoSystem, options: Options, video: Path) -> tuple[list[DemoJob], Path]:
+async def _with_client(system: DemoSystem, options: DemoOptions, video: Path) -> tuple[list[DemoJob], Path]:
     async with (
         AsyncCoordinator(system.url, system.client_key) as client,
         AsyncCoordinator(system.url, system.admin_key) as admin,

@@ -41,7 +41,7 @@ def docker_answers() -> bool:
     return True
 
 
-class Container(Protocol):
+class RunningContainer(Protocol):
     """The methods that we use of docker.models.containers.Container, which is not typed."""
 
     status: str
@@ -113,9 +113,9 @@ class _DockerServer(Server):
             self._made.stop()
             self._made = None
 
-    def _container(self) -> Container:
+    def _container(self) -> RunningContainer:
         assert self._made is not None
-        container: Container = self._made.get_wrapped_container()
+        container: RunningContainer = self._made.get_wrapped_container()
         return container
 
     def _wait_ready(self, ready: Callable[[], bool]) -> None:

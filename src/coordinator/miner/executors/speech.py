@@ -31,7 +31,7 @@ from coordinator.miner.executors.limits import Share
 from coordinator.miner.executors.media.channel_layouts import conversion
 from coordinator.miner.executors.media.first_sound import NO_GUESSES, first_sound
 from coordinator.miner.executors.media.packets import MAX_PACKETS_BYTES
-from coordinator.miner.executors.media.run import NO_BANNER, Limits, read_source
+from coordinator.miner.executors.media.run import NO_BANNER, RunLimits, read_source
 from coordinator.services.speech_recognition import (
     SERVICE,
     VRAM_GB,
@@ -136,7 +136,7 @@ class SpeechExecutor:
         if program is None:
             raise ExecutorError(UNSUPPORTED, "ffmpeg is no longer installed", retryable=True)
         size = int((self._max_seconds + 2) * SAMPLES_PER_SECOND * 2)
-        limits = Limits(
+        limits = RunLimits(
             timeout_seconds=DECODE_SECONDS,
             file_bytes=size + 4096 + MAX_PACKETS_BYTES,
             memory=share.memory(MAX_MEMORY_BYTES),

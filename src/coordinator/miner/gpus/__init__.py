@@ -2,6 +2,6 @@
 
 from coordinator.miner.gpus.detection import find_gpus as find_gpus
 from coordinator.miner.gpus.found import FoundGpu as FoundGpu
-from coordinator.miner.gpus.found import Report as Report
+from coordinator.miner.gpus.found import GpuReport as GpuReport
 from coordinator.miner.gpus.setting import BadSetting as BadSetting
 from coordinator.miner.gpus.watch import GpuWatch as GpuWatch

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, Report, mib, number, one_line
+from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, GpuReport, mib, number, one_line
 from coordinator.miner.gpus.tools import ToolFailed, ask_json, installed
 from coordinator.miner.gpus.visible import hidden, visible
 
@@ -20,7 +20,7 @@ _UNITS: Final = {"B": 2**-20, "KB": 2**-10, "MB": 1.0, "GB": 2.0**10, "TB": 2.0*
 """MiB of each unit that amd-smi writes; its MB are of 2^20 bytes."""
 
 
-async def find(environment: Mapping[str, str]) -> Report:
+async def find(environment: Mapping[str, str]) -> GpuReport:
     """The GPUs that `seen` leaves. Never raises."""
     problems: list[str] = []
     absent = NO_TOOL
@@ -35,10 +35,10 @@ async def find(environment: Mapping[str, str]) -> Report:
         if found.gpus or found.problems:
             return seen(found.report(), environment)
         absent = f"{tool} lists no GPU"
-    return Report(problems=tuple(problems)) if problems else Report(absent=(absent,))
+    return GpuReport(problems=tuple(problems)) if problems else GpuReport(absent=(absent,))
 
 
-def seen(report: Report, environment: Mapping[str, str]) -> Report:
+def seen(report: GpuReport, environment: Mapping[str, str]) -> GpuReport:
     """The GPUs that ROCR_VISIBLE_DEVICES leaves, and of those, counted anew, HIP_VISIBLE_DEVICES."""
     left = visible(report.gpus, environment.get("ROCR_VISIBLE_DEVICES"))
     counted = [replace(gpu, index=place) for place, gpu in enumerate(left)]

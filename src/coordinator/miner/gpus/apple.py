@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from coordinator.domain.matching.gpus import Vendor
-from coordinator.miner.gpus.found import BYTES_PER_MIB, Collected, Report, number, one_line
+from coordinator.miner.gpus.found import BYTES_PER_MIB, Collected, GpuReport, number, one_line
 from coordinator.miner.gpus.tools import ToolFailed, ask, ask_json
 
 LARGE_MEMORY_MB: Final = 36 * 1024
@@ -21,14 +21,14 @@ _VENDORS: Final[dict[str, Vendor]] = {"apple": "apple", "amd": "amd", "intel": "
 _MEMORY: Final = re.compile(r"^([0-9]{1,6}) ?(MB|GB)$")
 
 
-async def find(_: Mapping[str, str]) -> Report:
+async def find(_: Mapping[str, str]) -> GpuReport:
     """The GPUs of this machine, if it is a Mac. Never raises."""
     if sys.platform != "darwin":
-        return Report()
+        return GpuReport()
     return await find_on_mac()
 
 
-async def find_on_mac() -> Report:
+async def find_on_mac() -> GpuReport:
     """What the tools of macOS say. Never raises."""
     try:
         said = await ask_json("system_profiler", "SPDisplaysDataType", "-json")
@@ -36,8 +36,8 @@ async def find_on_mac() -> Report:
         cards = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         unified = await _unified_memory() if any(_vendor(card) == "apple" for card in cards) else None
     except ToolFailed as error:
-        return Report(problems=(str(error),))
-    whole = Report()
+        return GpuReport(problems=(str(error),))
+    whole = GpuReport()
     for index, card in enumerate(cards):
         vendor = _vendor(card)
         if vendor is None:

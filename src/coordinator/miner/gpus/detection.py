@@ -10,13 +10,13 @@ from pathlib import Path
 
 from coordinator.domain.matching.gpus import Vendor
 from coordinator.miner.gpus import amd, apple, intel, nvidia, sysfs
-from coordinator.miner.gpus.found import Report
+from coordinator.miner.gpus.found import GpuReport
 from coordinator.miner.gpus.setting import MAX_GPUS, read_setting
 
 
 async def find_gpus(
     setting: str = "", environment: Mapping[str, str] | None = None, drm: Path = sysfs.FOLDER
-) -> Report:
+) -> GpuReport:
     """The GPUs that `setting` (GPUS) names, or else those found here that `environment` does not hide.
 
     `drm` is the kernel's folder of cards. Raises BadSetting. A tool that fails is a problem of the report.
@@ -29,7 +29,7 @@ async def find_gpus(
         nvidia.find(environment), amd.find(environment), intel.find(environment), apple.find(environment)
     )
     # The kernel knows less than the vendors' tools: it is asked where there are none.
-    by_tools: dict[Vendor, Report] = {"nvidia": of_nvidia, "amd": of_amd, "intel": of_intel}
+    by_tools: dict[Vendor, GpuReport] = {"nvidia": of_nvidia, "amd": of_amd, "intel": of_intel}
     unknown = [vendor for vendor, report in by_tools.items() if report.absent and not report.gpus]
     hide = {"amd": amd.seen, "intel": intel.seen}
     whole = of_nvidia + of_amd + of_intel + of_apple

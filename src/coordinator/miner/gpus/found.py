@@ -50,7 +50,7 @@ class FoundGpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class GpuReport:
     """What one source, or all of them together, found."""
 
     gpus: tuple[FoundGpu, ...] = ()
@@ -63,8 +63,8 @@ class Report:
     hidden: tuple[str, ...] = ()
     """One line each: GPUs that a variable hides, which is meant."""
 
-    def __add__(self, other: Report) -> Report:
-        return Report(
+    def __add__(self, other: GpuReport) -> GpuReport:
+        return GpuReport(
             self.gpus + other.gpus,
             self.cuda or other.cuda,
             self.problems + other.problems,
@@ -97,8 +97,8 @@ class Collected:
         free = None if free_mb is None or not 0 <= free_mb <= total else int(free_mb)
         self.gpus.append(FoundGpu(gpu, self.source, free_mb=free, **more))
 
-    def report(self) -> Report:
-        return Report(tuple(self.gpus), problems=tuple(self.problems))
+    def report(self) -> GpuReport:
+        return GpuReport(tuple(self.gpus), problems=tuple(self.problems))
 
 
 def one_line(text: object, limit: int = 200) -> str:

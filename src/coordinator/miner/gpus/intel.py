@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, Report, mib, number, one_line
+from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, GpuReport, mib, number, one_line
 from coordinator.miner.gpus.tools import ToolFailed, ask_json, installed
 from coordinator.miner.gpus.visible import hidden, visible
 
@@ -19,7 +19,7 @@ MAX_GPUS: Final = 64
 AT_A_TIME: Final = 4
 
 
-async def find(environment: Mapping[str, str]) -> Report:
+async def find(environment: Mapping[str, str]) -> GpuReport:
     """The GPUs that `seen` leaves. Never raises."""
     problems: list[str] = []
     absent = NO_TOOL
@@ -34,10 +34,10 @@ async def find(environment: Mapping[str, str]) -> Report:
         if found.gpus or found.problems:
             return seen(found.report(), environment)
         absent = f"{tool} lists no GPU of Intel"
-    return Report(problems=tuple(problems)) if problems else Report(absent=(absent,))
+    return GpuReport(problems=tuple(problems)) if problems else GpuReport(absent=(absent,))
 
 
-def seen(report: Report, environment: Mapping[str, str]) -> Report:
+def seen(report: GpuReport, environment: Mapping[str, str]) -> GpuReport:
     """The GPUs that ZE_AFFINITY_MASK leaves. "0.1" is a tile of the card 0; an empty mask hides nothing."""
     mask = environment.get("ZE_AFFINITY_MASK")
     cards = ",".join(entry.partition(".")[0] for entry in mask.split(",")) if mask else None

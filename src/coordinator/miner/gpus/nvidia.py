@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.miner.gpus import nvml
-from coordinator.miner.gpus.found import Collected, Report, number, one_line
+from coordinator.miner.gpus.found import Collected, GpuReport, number, one_line
 from coordinator.miner.gpus.tools import ToolFailed, ask_json
 from coordinator.miner.gpus.visible import hidden, visible
 
@@ -19,18 +19,18 @@ COMMAND: tuple[str, ...] = (sys.executable, "-P", str(Path(nvml.__file__)))
 DRIVER_FILES: Final = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
 
 
-async def find(environment: Mapping[str, str]) -> Report:
+async def find(environment: Mapping[str, str]) -> GpuReport:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves. Never raises."""
     try:
         said = await ask_json(*COMMAND)
     except ToolFailed as error:
-        return Report(problems=(f"NVML (in a process of its own): {error}",))
+        return GpuReport(problems=(f"NVML (in a process of its own): {error}",))
     if not isinstance(said, dict):
-        return Report(problems=("NVML: an unreadable answer",))
+        return GpuReport(problems=("NVML: an unreadable answer",))
     if said.get("missing"):
         missing = "no nvidia-ml-py: install coordinator[gpu] to find NVIDIA's GPUs"
         is_driver = any(path.exists() for path in DRIVER_FILES)
-        return Report(problems=(missing,)) if is_driver else Report(absent=(missing,))
+        return GpuReport(problems=(missing,)) if is_driver else GpuReport(absent=(missing,))
 
     found = Collected(SOURCE, "nvidia", problems=_lines(said.get("problems")))
     for gpu in _objects(said.get("gpus")):
@@ -51,7 +51,7 @@ async def find(environment: Mapping[str, str]) -> Report:
         )
     cuda = one_line(said.get("cuda"))
     seen = visible(found.gpus, chosen)
-    return Report(
+    return GpuReport(
         seen,
         cuda if re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", cuda) else None,
         tuple(found.problems),

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from coordinator.domain.matching.gpus import Gpu
 from coordinator.domain.matching.needs import Version
-from coordinator.miner.gpus.found import FoundGpu, Report
+from coordinator.miner.gpus.found import FoundGpu, GpuReport
 from coordinator.validation import first_invalid_field
 
 SOURCE: Final = "GPUS"
@@ -32,13 +32,13 @@ class _GivenGpu(Gpu):
 _GIVEN: Final = TypeAdapter(Annotated[tuple[_GivenGpu, ...], Field(min_length=1, max_length=MAX_GPUS)])
 
 
-def read_setting(text: str) -> Report | None:
+def read_setting(text: str) -> GpuReport | None:
     """The GPUs that the setting names, in place of detected ones; None if it is empty. Raises BadSetting."""
     text = text.strip()
     if not text:
         return None
     if text.lower() == "none":
-        return Report()
+        return GpuReport()
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -48,7 +48,7 @@ def read_setting(text: str) -> Report | None:
     except ValidationError as error:
         raise BadSetting(f"{first_invalid_field(error).text('the list')}; it may be {_HINT}") from None
     versions = sorted((gpu.cuda for gpu in given if gpu.cuda), key=lambda v: [int(n) for n in v.split(".")])
-    return Report(
+    return GpuReport(
         tuple(
             FoundGpu(Gpu(name=gpu.name, vendor=gpu.vendor, memory_mb=gpu.memory_mb), SOURCE, index)
             for index, gpu in enumerate(given)

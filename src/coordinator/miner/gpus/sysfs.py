@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.domain.matching.gpus import Vendor
-from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, Report, mib, one_line
+from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, GpuReport, mib, one_line
 
 FOLDER: Final = Path("/sys/class/drm")
 SOURCE: Final = "sysfs"
@@ -20,9 +20,9 @@ _INTEL_MEMORY: Final = ("device/lmem_total_bytes", "lmem_total_bytes")
 _MAX_BYTES: Final = 256
 
 
-def find(vendor: Vendor, folder: Path = FOLDER) -> Report:
+def find(vendor: Vendor, folder: Path = FOLDER) -> GpuReport:
     """The cards of this vendor. Without a driver's name for a card, its name is its vendor and PCI id."""
-    whole = Report()
+    whole = GpuReport()
     cards = [path for path in folder.glob("card*") if re.fullmatch(r"card[0-9]{1,4}", path.name)]
     for card in sorted(cards, key=lambda path: int(path.name[4:])):
         if _VENDORS.get(_read(card / "device/vendor")) != vendor:
@@ -34,7 +34,7 @@ def find(vendor: Vendor, folder: Path = FOLDER) -> Report:
             found.problems.append(f"{name} is here, and no driver of NVIDIA: install it")
         elif total is None or total < LEAST_MEMORY_MB:
             # A processor's own graphics. It is no fault that nobody rents them.
-            whole += Report(absent=(f"{name} has no memory of its own to speak of; GPUS can name it",))
+            whole += GpuReport(absent=(f"{name} has no memory of its own to speak of; GPUS can name it",))
         else:
             found.add(name, total, None if used is None else total - used, index=len(whole.gpus))
         whole += found.report()

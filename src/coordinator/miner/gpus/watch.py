@@ -8,7 +8,7 @@ from collections import Counter
 import structlog
 
 from coordinator.miner.gpus.detection import find_gpus
-from coordinator.miner.gpus.found import Report
+from coordinator.miner.gpus.found import GpuReport
 from coordinator.wire.heartbeat import GpuMemory
 
 
@@ -17,13 +17,13 @@ class GpuWatch:
 
     def __init__(self, setting: str) -> None:
         self._setting = setting
-        self._found = Report()
+        self._found = GpuReport()
         self._problems: tuple[str, ...] = ()
         self.memory: tuple[GpuMemory, ...] = ()
         """The free memory, as far as it is known, at the last reading."""
         self._log = structlog.get_logger()
 
-    async def find(self) -> Report:
+    async def find(self) -> GpuReport:
         """Find the GPUs, and log them."""
         self._found = await self._read()
         self._log.info("gpus_found", gpus=[gpu.document() for gpu in self._found.gpus], cuda=self._found.cuda)
@@ -49,7 +49,7 @@ class GpuWatch:
                     next_step="start the miner again to offer what is here",
                 )
 
-    async def _read(self) -> Report:
+    async def _read(self) -> GpuReport:
         found = await find_gpus(self._setting)
         for problem in found.problems:
             if problem not in self._problems:

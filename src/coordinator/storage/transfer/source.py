@@ -27,7 +27,7 @@ PAYLOADS, JOB_ID = "payloads", "job_id"
 EXPORT_APPLICATION = "coordinator-export"
 
 
-class Source(Protocol):
+class TransferSource(Protocol):
     """One snapshot: whatever is written meanwhile is not in it."""
 
     def head(self) -> int:
@@ -44,7 +44,7 @@ class Source(Protocol):
 
 
 @contextmanager
-def open_source(target: str | Path) -> Iterator[Source]:
+def open_source(target: str | Path) -> Iterator[TransferSource]:
     """The database at a URL, or in a file. Raises LogUnavailable."""
     with _postgres(str(target)) if is_postgres(target) else _sqlite(Path(target)) as source:
         yield source
@@ -83,7 +83,7 @@ class _Sqlite:
 
 
 @contextmanager
-def _sqlite(path: Path) -> Iterator[Source]:
+def _sqlite(path: Path) -> Iterator[TransferSource]:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA query_only=ON")
@@ -130,7 +130,7 @@ class _Postgres:
 
 
 @contextmanager
-def _postgres(url: str) -> Iterator[Source]:
+def _postgres(url: str) -> Iterator[TransferSource]:
     try:
         arguments = connection_arguments(url, EXPORT_APPLICATION)
         with psycopg.connect(**arguments, row_factory=psycopg.rows.dict_row) as connection:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, cast
 from uuid import UUID
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
+from coordinator.application.payloads.service_versions import States
 from coordinator.application.ports import Intent, LogUnavailable
 from coordinator.domain.content import (
     ContentCommand,
@@ -25,11 +26,6 @@ from coordinator.wire.answers import Accepted, Answer
 
 ERASED_SECONDS = 5.0
 """The longest wait of an answer for the content to be gone."""
-
-
-class States(Protocol):
-    def __call__(self, streams: Sequence[UUID], *, fresh: bool = False) -> Awaitable[dict[UUID, Any]]:
-        """See `CommandBus.states`."""
 
 
 class Jobs(NamedTuple):

@@ -14,8 +14,8 @@ from coordinator.cli.settings import settings_with
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
-    from coordinator.audit.entries import Source
-    from coordinator.audit.run import Report
+    from coordinator.audit.entries import LogSource
+    from coordinator.audit.run import AuditReport
 
 
 def audit(
@@ -56,7 +56,7 @@ def audit(
     """
     from coordinator.audit.chain import check_trusted
     from coordinator.audit.entries import BadSource
-    from coordinator.audit.run import BadState, Options
+    from coordinator.audit.run import AuditOptions, BadAuditState
     from coordinator.audit.run import audit as run
 
     if url is not None and file is not None:
@@ -65,12 +65,12 @@ def audit(
         check_trusted(trusted or ())
     except ValueError as error:
         raise usage(f"--trusted: {error}", "`signing_key_id` in /health is such a key.") from None
-    options = Options(trusted or None, signatures, content=content, state=state)
+    options = AuditOptions(trusted or None, signatures, content=content, state=state)
     try:
         with _open(data_dir, url, file, api_key) as source, terminal.progress(quiet=as_json) as bars:
             moved = terminal.bar(bars, "auditing", unit="" if file else "events")
             report = run(source, options, moved)
-    except BadState as error:
+    except BadAuditState as error:
         raise usage(str(error)) from None
     except BadSource as error:
         hint = "Check the address, the key (an admin's) or the file; `coordinator log export` makes one."
@@ -92,7 +92,7 @@ def audit(
 
 def _open(
     data_dir: Path | None, url: str | None, file: Path | None, api_key: str | None
-) -> AbstractContextManager[Source]:
+) -> AbstractContextManager[LogSource]:
     if file is not None:
         from coordinator.audit.sources.export import open_export
 
@@ -114,7 +114,7 @@ def _open(
     return open_sqlite(settings.data_dir / DATABASE_FILE)
 
 
-def _show(report: Report) -> None:
+def _show(report: AuditReport) -> None:
     from coordinator.audit.entries import KINDS
 
     found, seen = report.divergence, report.checkpoint

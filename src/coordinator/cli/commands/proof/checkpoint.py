@@ -254,7 +254,7 @@ def _get(url: str) -> bytes:
     try:
         with new_blocking_client(url, timeout=bounded.PATIENCE_SECONDS) as client:
             answer = bounded.get(client, url, MAX_ANSWER_BYTES)
-    except bounded.BadAnswer as error:
+    except bounded.OutOfBounds as error:
         hint = "Check the URL, and that the coordinator runs."
         raise CommandError("UNREACHABLE", str(error), hint, Exit.UNREACHABLE) from None
     if answer.status != 200:

@@ -16,7 +16,7 @@ SCRIPTS: Final = ("forms.js", "decimals.js", "rules.js", "checks.js", "words.js"
 """In the order of their use."""
 
 
-class Page(NamedTuple):
+class PassportPage(NamedTuple):
     """The file, and its content security policy, which it also names itself."""
 
     html: str
@@ -24,7 +24,7 @@ class Page(NamedTuple):
 
 
 @cache
-def passport_page() -> Page:
+def passport_page() -> PassportPage:
     """The page."""
     folder = resources.files(__name__)
 
@@ -36,7 +36,7 @@ def passport_page() -> Page:
     html = text("page.html")
     for mark, part in (("POLICY", policy), ("STYLE", style), ("SCRIPT", script)):
         html = html.replace("{{" + mark + "}}", part)
-    return Page(html, policy)
+    return PassportPage(html, policy)
 
 
 def _hash(inlined: str) -> str:

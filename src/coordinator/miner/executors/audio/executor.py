@@ -38,7 +38,7 @@ from coordinator.miner.executors.media.channel_layouts import channels_of
 from coordinator.miner.executors.media.first_sound import NO_GUESSES
 from coordinator.miner.executors.media.log import Log
 from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
-from coordinator.miner.executors.media.run import NO_BANNER, Limits, read_source, run_ffmpeg
+from coordinator.miner.executors.media.run import NO_BANNER, RunLimits, read_source, run_ffmpeg
 from coordinator.miner.executors.media.source import MAX_WARNINGS
 from coordinator.services.audio_processing import SERVICE, ProcessedAudio
 
@@ -225,8 +225,8 @@ class _Stages:
             raise ExecutorError(UNSUPPORTED, "ffmpeg is no longer installed", retryable=True)
         return program
 
-    def _limits(self) -> Limits:
-        return Limits(
+    def _limits(self) -> RunLimits:
+        return RunLimits(
             timeout_seconds=self._timeout_seconds,
             file_bytes=MAX_STAGE_BYTES,
             memory=self._share.memory(MAX_MEMORY_BYTES),

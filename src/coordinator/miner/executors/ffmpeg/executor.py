@@ -30,7 +30,7 @@ from coordinator.miner.executors.ffmpeg.preparation import check_encoders, prepa
 from coordinator.miner.executors.ffmpeg.source import probe
 from coordinator.miner.executors.media.log import Log
 from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
-from coordinator.miner.executors.media.run import Limits, Reading, read_source, run_ffmpeg
+from coordinator.miner.executors.media.run import Reading, RunLimits, read_source, run_ffmpeg
 from coordinator.miner.executors.media.source import LOST_SECONDS
 from coordinator.services.base import MAX_WARNING_CHARACTERS, MAX_WARNINGS
 from coordinator.services.video_transcoding import (
@@ -148,7 +148,7 @@ class FfmpegExecutor:
         # 3. Look at the input, and run ffmpeg. A thumbnail needs no more of the source than its frame.
         started = time.monotonic()
         watch = _FfmpegProgress(work.progress)
-        limits = Limits(
+        limits = RunLimits(
             timeout_seconds=self._timeout_seconds,
             file_bytes=self._max_output_bytes + _SLACK_BYTES,
             memory=work.share.memory(memory_of(source.stat().st_size)),
@@ -212,7 +212,7 @@ class FfmpegExecutor:
         return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size})
 
     async def _take_frame(
-        self, arguments: list[str], payload: Thumbnail, folder: Path, limits: Limits
+        self, arguments: list[str], payload: Thumbnail, folder: Path, limits: RunLimits
     ) -> None:
         """Take a thumbnail. Raises INVALID_PAYLOAD if the video has no frame at its moment."""
         log, problem = await self._try_frame(arguments, folder, limits)
@@ -230,7 +230,7 @@ class FfmpegExecutor:
             raise problem
 
     async def _try_frame(
-        self, arguments: list[str], folder: Path, limits: Limits
+        self, arguments: list[str], folder: Path, limits: RunLimits
     ) -> tuple[Log, ExecutorError | None]:
         log = Log()
         try:

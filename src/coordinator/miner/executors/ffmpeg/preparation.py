@@ -20,7 +20,7 @@ from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE, fami
 from coordinator.miner.executors.ffmpeg.source import probe
 from coordinator.miner.executors.ffmpeg.subtitles import BURNT_FILE
 from coordinator.miner.executors.ffmpeg.tone_map import table
-from coordinator.miner.executors.media.run import Limits
+from coordinator.miner.executors.media.run import RunLimits
 from coordinator.miner.executors.process import run_program
 from coordinator.services.video_transcoding import Transcode, TranscodeWebm, VideoPayload
 
@@ -48,7 +48,7 @@ async def prepare(
     source: Path,
     *,
     threads: int,
-    limits: Limits,
+    limits: RunLimits,
 ) -> list[Plan]:
     """The runs to try for the input `source`, the best first; the files that they need are beside it.
 
@@ -72,7 +72,7 @@ async def _write_table(plans: Sequence[Plan], folder: Path) -> None:
 
 
 async def _extract_text(
-    program: str, options: Sequence[str], source: Path, track: int, limits: Limits
+    program: str, options: Sequence[str], source: Path, track: int, limits: RunLimits
 ) -> None:
     """Write a track of subtitles to a file: the filter that draws reads its file without our bounds."""
     target = source.parent / BURNT_FILE

@@ -16,7 +16,7 @@ from typing import Final, Self
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.executors.ffmpeg.pixel_formats import PixelFormat
 from coordinator.miner.executors.media.audio_encoders import SourceSound, sound_in
-from coordinator.miner.executors.media.run import Limits
+from coordinator.miner.executors.media.run import RunLimits
 from coordinator.miner.executors.process import run_program
 
 PROBED_FRAMES: Final = 12
@@ -126,7 +126,7 @@ class Source:
     """The profile."""
 
 
-async def probe(program: str, options: Iterable[str], name: str, folder: Path, limits: Limits) -> Source:
+async def probe(program: str, options: Iterable[str], name: str, folder: Path, limits: RunLimits) -> Source:
     """What the file `name` in `folder` holds; an empty Source if ffmpeg can't tell.
 
     `options` bound what the file can do to its reader.

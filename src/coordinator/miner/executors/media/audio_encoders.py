@@ -1,7 +1,8 @@
 """The sample rates, channel layouts and bit rates of ffmpeg's sound encoders, and the nearest of each. Pure.
 
 The executors of `audio_processing` and `video_transcoding` ask `settings_for`, so that every value that their
-schemas accept can be encoded. tests/unit/test_audio_encoders.py tries the limits on the encoders themselves.
+schemas accept can be encoded. The limits are tried on the encoders themselves in
+tests/integration/test_audio_encoders.py.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from typing import Final
 
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.executors.media.audio_encoders import SourceSound
-from coordinator.miner.executors.media.run import NO_BANNER, Limits, run_ffmpeg
+from coordinator.miner.executors.media.run import NO_BANNER, RunLimits, run_ffmpeg
 
 NO_GUESSES: Final = ("-guess_layout_max", "2")
 """Before `-i`: ffmpeg takes three channels without a layout for 2.1, and then leaves one out of a mix."""
 
 
 async def first_sound(
-    program: str, options: Sequence[str], source: Path, *, limits: Limits
+    program: str, options: Sequence[str], source: Path, *, limits: RunLimits
 ) -> SourceSound | None:
     """Its rate and layout; None if ffmpeg finds none. `options` bound what the file can do to its reader.
 

@@ -15,7 +15,7 @@ from typing import Final
 from coordinator.miner.executors.base import EXECUTOR_FAILED, ExecutorError
 from coordinator.miner.executors.media.log import Stream
 from coordinator.miner.executors.media.packets import PACKETS_FILE, Track, read_packets
-from coordinator.miner.executors.media.run import NO_BANNER, Limits, run_ffmpeg
+from coordinator.miner.executors.media.run import NO_BANNER, RunLimits, run_ffmpeg
 
 ENCODER_SECONDS: Final = 0.25
 """Encoders pad the last frame of sound, and begin before the first: 1,024 samples twice, at 8 kHz."""
@@ -56,7 +56,7 @@ class Output:
             )
 
 
-async def measure(program: str, path: Path, *, limits: Limits) -> Output:
+async def measure(program: str, path: Path, *, limits: RunLimits) -> Output:
     """Read an output. Its sound is decoded, as only that tells its length to the sample.
 
     Raises ExecutorError: EXECUTOR_FAILED if it can't be opened, and the errors of limits.

@@ -25,7 +25,7 @@ NO_BANNER: Final = ("-hide_banner", "-nostdin", "-y")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RunLimits:
     """Of a run: seconds, bytes of each file that it writes, memory, and disk space of the job's folder.
 
     `of_data` is False where a GPU's driver reserves memory that nobody uses.
@@ -55,7 +55,7 @@ async def run_ffmpeg(
     arguments: Sequence[str],
     *,
     folder: Path,
-    limits: Limits,
+    limits: RunLimits,
     on_stdout: Callable[[str], None] | None = None,
     on_stderr: Callable[[str], None] | None = None,
 ) -> Log:
@@ -92,7 +92,7 @@ async def read_source(
     arguments: Sequence[str],
     source: Path,
     *,
-    limits: Limits,
+    limits: RunLimits,
     on_stdout: Callable[[str], None] | None = None,
     on_stderr: Callable[[str], None] | None = None,
 ) -> Reading:

@@ -21,7 +21,7 @@ MAX_BLOBS = 512  # references per payload or result, because the owner of each i
 AnyPrepared = list[Prepared[Details] | Refused]
 
 
-class JobBlobs:
+class LargeBodies:
     """The last steps of preparing commands, so that a refusal before them leaves no blob."""
 
     def __init__(self, store: BlobSink, references: References) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
-from coordinator.application.commands.handlers.jobs.bodies import MAX_INLINE_BYTES, JobBlobs, references_of
+from coordinator.application.commands.handlers.jobs.bodies import MAX_INLINE_BYTES, LargeBodies, references_of
 from coordinator.application.commands.handlers.jobs.details import (
     Details,
     Lease,
@@ -105,7 +105,7 @@ class JobCommands(Handler[Details]):
         self._key = key
         self._secret = fingerprint_secret(key)
         self._names = names
-        self._job_blobs = JobBlobs(blobs, references)
+        self._job_blobs = LargeBodies(blobs, references)
         self._schemas = schemas
         self._ids = ids
         self._states = states

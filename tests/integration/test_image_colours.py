@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from tests.harness import icc
 from tests.harness.images import edited, encoded
-from tests.unit.test_image_modes import FORMATS, chunk, halves, png, words
+from tests.integration.test_image_modes import FORMATS, chunk, halves, png, words
 
 TURN = {"operation": "rotate", "degrees": 45}
 
