@@ -23,6 +23,7 @@ from coordinator.miner.executors.ffmpeg.encoders import (
     encoders_for,
     last_filters,
     least_side,
+    nearest,
     software_of,
     video_arguments,
 )
@@ -87,10 +88,10 @@ _USUAL_FPS: Final = 60
 def safe_input(threads: int, *, max_pixels: int = MAX_PIXELS) -> list[str]:
     """Options before `-i`: so an input can't name other files to read, nor use all memory and processors."""
     return [
-        *("-max_alloc", str(MAX_ALLOCATION_BYTES), "-filter_threads", str(_threads(threads))),
+        *("-max_alloc", str(MAX_ALLOCATION_BYTES), "-filter_threads", str(threads_of(threads))),
         *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS),
         *("-max_pixels", str(max_pixels), "-max_streams", str(MAX_STREAMS)),
-        *("-threads", str(_threads(threads))),
+        *("-threads", str(threads_of(threads))),
     ]
 
 
@@ -99,7 +100,8 @@ def max_pixels_of(payload: VideoPayload) -> int:
     return MAX_PIXELS if isinstance(payload, Thumbnail) else MAX_VIDEO_PIXELS
 
 
-def _threads(processors: int) -> int:
+def threads_of(processors: int) -> int:
+    """The threads of a decoder or an encoder where a job may use so many processors."""
     return max(1, min(processors, MAX_THREADS))
 
 
@@ -158,7 +160,7 @@ def command(
         *plan.before,
         *("-i", f"file:{source}"),
         *plan.after,
-        *("-threads", str(_threads(threads)), "-t", str(MAX_SECONDS + 1)),
+        *("-threads", str(threads_of(threads)), "-t", str(MAX_SECONDS + 1)),
         *("-dn", "-fs", str(max_output_bytes + 1)),
         *("-f", _MUXERS.get(payload.output_format, payload.output_format)),
         f"file:{target}",
@@ -178,15 +180,9 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         bit_depth=payload.bit_depth,
         chroma=payload.chroma,
     )
-    size = size_of(
-        pictures,
-        payload.resolution,
-        payload.fit,
-        enlarge=payload.enlarge,
-        step=2,
-        least=least_side(encoder),
-        max_pixels=MAX_VIDEO_PIXELS,
-    )
+    size = _size(payload, pictures, encoder)
+    payload, about_values = nearest(payload, encoder, size.frame)
+    warnings += about_values
     subtitles = subtitles_of(payload, source, filters=abilities.filters, can_draw_text=abilities.draws_text)
     if source.videos > 1:
         warnings.append(f"the first of the input's {source.videos} videos is taken")
@@ -227,6 +223,22 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         table=colours.table,
         text_track=subtitles.burnt_text.number if subtitles.burnt_text else None,
     )
+
+
+def _size(payload: Transcode | TranscodeWebm, pictures: Pictures, encoder: str) -> Size:
+    def laid_into(least: int) -> Size:
+        return size_of(
+            pictures,
+            payload.resolution,
+            payload.fit,
+            enlarge=payload.enlarge,
+            step=2,
+            least=least,
+            max_pixels=MAX_VIDEO_PIXELS,
+        )
+
+    size = laid_into(least_side(encoder, 0))
+    return laid_into(least_side(encoder, max(size.frame)))
 
 
 def _mapped_pictures(
