@@ -546,6 +546,16 @@ def test_a_typed_body_means_its_format_s_codec() -> None:
     assert () == body(encoder="hardware", output_format="png").needs().models
 
 
+@pytest.mark.parametrize(
+    ("seconds", "fps", "expected"),
+    [(2.0, 1, "round"), (1.0, 1, "round"), (0.9, 1, "pass"), (0.9, 2, "round"), (None, 1, "pass")],
+)
+def test_a_constant_rate_has_as_many_frames_as_fit(seconds: float | None, fps: int, expected: str) -> None:
+    """A length is rounded to whole frames; what is shorter than one, or of unknown length, keeps its last."""
+    filters = after("-filter:v", plans(pictures(seconds=seconds), fps=fps)[0].after)
+    assert f"fps=fps={fps}:eof_action={expected}" in filters
+
+
 def test_an_encoder_that_refuses_a_rate_gets_a_usual_one() -> None:
     """The clock of a container is no rate; other encoders leave the frames at their times."""
     clock = pictures(fps=90_000.0)

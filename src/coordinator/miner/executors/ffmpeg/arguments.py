@@ -192,7 +192,7 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         warnings.append(f"fps: the input names no rate that {codec} can have; it became {fps}")
     before_burning = [
         *_deinterlaced(pictures, payload.deinterlace, abilities.filters),
-        *([_at_rate(fps)] if fps else []),
+        *([_at_rate(fps, pictures)] if fps else []),
         *_cropped_to_even(pictures, payload.resolution),
         *colour_filters(pictures, colours, size.scale(pictures)),
     ]
@@ -271,9 +271,11 @@ def _deinterlaced(pictures: Pictures, wanted: str, filters: Collection[str]) -> 
     return [f"{name}=mode=send_frame:parity=auto:deint={frames}"] if name else []
 
 
-def _at_rate(fps: int) -> str:
-    # The last frame is kept, or nothing would be left of a video that is shorter than a frame's time.
-    return f"fps=fps={fps}:eof_action=pass"
+def _at_rate(fps: int, pictures: Pictures) -> str:
+    # A video that begins a little after its sound would get one frame too many; one that is shorter than a
+    # frame's time would get none.
+    end = "round" if pictures.seconds is not None and pictures.seconds * fps >= 1 else "pass"
+    return f"fps=fps={fps}:eof_action={end}"
 
 
 def _cropped_to_even(pictures: Pictures, resolution: str | None) -> list[str]:
@@ -298,7 +300,10 @@ _UNKNOWN_PICTURES: Final = Pictures.unknown()
 def _animation(payload: TranscodeGif, source: Source, abilities: Abilities) -> Plan:
     pictures = source.pictures or _UNKNOWN_PICTURES
     colours = colours_of_picture(pictures, "rgb24")
-    filters = [_at_rate(payload.fps), *_still(payload, pictures, colours, abilities, MAX_VIDEO_PIXELS)]
+    filters = [
+        _at_rate(payload.fps, pictures),
+        *_still(payload, pictures, colours, abilities, MAX_VIDEO_PIXELS),
+    ]
     after = ["-map", "0:V:0", "-an", "-sn", "-filter:v", ",".join(filters), "-c:v", abilities.of_codec("gif")]
     return Plan([], after, _about(pictures), table=colours.table)
 

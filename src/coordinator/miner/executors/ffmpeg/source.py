@@ -47,6 +47,8 @@ _MASTERING: Final = re.compile(
 _LIGHT: Final = re.compile(
     r"^\[Parsed_showinfo_.*[Cc]ontent [Ll]ight.*?MaxCLL=(?P<content>\d+), MaxFALL=(?P<frames>\d+)"
 )
+_TIME: Final = re.compile(r"^\[Parsed_showinfo_\d+ @ \w+\] n: *\d+ .*?pts_time: *(-?[0-9.]+)")
+_LENGTH: Final = re.compile(r"^  Duration: (\d+):(\d\d):([0-9.]+),")
 _SIZE: Final = re.compile(r", (\d+)x(\d+)")
 _FPS: Final = re.compile(r", ([0-9.]+)(k?) (fps|tbr)")
 _DOLBY_VISION: Final = re.compile(r"^\s+DOVI configuration record: .*?profile: (\d+)")
@@ -83,6 +85,8 @@ class Pictures:
     """The brightest pixel and the brightest frame's mean in cd/m² (MaxCLL, MaxFALL)."""
     fps: float | None = None
     """The highest rate that the file or its frames suggest."""
+    seconds: float | None = None
+    """The length by the header, or by the frames of a video that has few; None if neither says it."""
 
     @classmethod
     def unknown(cls) -> Self:
@@ -173,6 +177,8 @@ class _Reading:
     colours: dict[str, str] = field(default_factory=dict)
     mastering: Mastering | None = None
     content_light: tuple[int, int] | None = None
+    length: float | None = None
+    times: list[float] = field(default_factory=list)
 
     def line(self, line: str) -> None:
         """Read one line."""
@@ -193,6 +199,7 @@ class _Reading:
                 mastering=self.mastering,
                 content_light=self.content_light,
                 fps=self.header.fps if self.header else None,
+                seconds=self._seconds(),
                 **self.colours,
             )
         return Source(
@@ -204,7 +211,16 @@ class _Reading:
             self.dolby_vision,
         )
 
+    def _seconds(self) -> float | None:
+        shown = len(self.times)
+        if self.length is None or shown == PROBED_FRAMES or shown < 2:
+            return self.length if shown != 1 else None
+        # These are all of its frames, and the sound may go on.
+        return min(self.length, (max(self.times) - min(self.times)) * shown / (shown - 1))
+
     def _stream(self, line: str) -> None:
+        if found := _LENGTH.match(line):
+            self.length = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
         if (dolby := _DOLBY_VISION.match(line)) and self.dolby_vision is None:
             self.dolby_vision = int(dolby[1])
         if not (found := _STREAM.match(line)):
@@ -229,6 +245,8 @@ class _Reading:
                     self.interlaced = any(f"{first} first" in more for first in ("top", "bottom"))
 
     def _frame(self, line: str) -> None:
+        if found := _TIME.match(line):
+            self.times.append(float(found[1]))
         if found := _FRAME.match(line):
             self.interlaced = self.interlaced or found["field"] in "TB"
             across, down = (int(part) for part in found["aspect"].split("/"))
