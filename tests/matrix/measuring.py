@@ -14,6 +14,8 @@ _SOUND: Final = re.compile(
     re.MULTILINE,
 )
 _PICTURES: Final = re.compile(r"^  Stream #0:\d\S*: Video: (\w+).*?, (\d+)x(\d+)", re.MULTILINE)
+_TEXT: Final = re.compile(r"^  Stream #0:\d\S*: Subtitle: ", re.MULTILINE)
+_SPREAD: Final = re.compile(r"^\[Parsed_showinfo_.* stdev:\[([0-9.]+)", re.MULTILINE)
 _SAMPLES: Final = re.compile(r"n_samples: ([1-9]\d*)")
 _LOUDEST: Final = re.compile(r"max_volume: (-?[\d.]+|-inf) dB")
 _TIME: Final = re.compile(r"time=(\d+):(\d\d):(\d\d\.\d+)")
@@ -47,12 +49,31 @@ class Measured:
     loudest_db: float | None
     """The peak of the first sound; None without one."""
     problems: tuple[str, ...]
+    texts: int
+    """Tracks of subtitles."""
+    spread: float | None
+    """The greatest standard deviation of a frame's brightness, of 0 to 255; None without pictures."""
 
 
 def measure(program: str, path: Path) -> Measured:
     """Decode a file whole."""
-    command = [program, "-hide_banner", "-nostdin", "-i", str(path), "-map", "0", "-af", "volumedetect"]
-    done = subprocess.run([*command, "-f", "null", "-"], capture_output=True, text=True, errors="replace")
+    command = [
+        *(
+            program,
+            "-hide_banner",
+            "-nostdin",
+            "-i",
+            str(path),
+            "-map",
+            "0:v?",
+            "-map",
+            "0:a?",
+            "-map",
+            "0:s?",
+        ),
+        *("-c:s", "copy", "-af", "volumedetect", "-vf", "showinfo", "-f", "null", "-"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     header = done.stderr.partition("Output #0")[0]
     sounds = tuple(
         Sound(codec, int(rate), layout, _channels(layout), int(kbits) * 1000 if kbits else None)
@@ -68,6 +89,8 @@ def measure(program: str, path: Path) -> Measured:
         seconds=_seconds(done.stderr, sounds if not shown else ()),
         loudest_db=float(loudest[0]) if loudest else None,
         problems=tuple(_problems(done)),
+        texts=len(_TEXT.findall(header)),
+        spread=max(map(float, _SPREAD.findall(done.stderr)), default=0.0) if shown else None,
     )
 
 

@@ -31,6 +31,7 @@ from coordinator.miner.executors.ffmpeg.sizes import Size, size_of
 from coordinator.miner.executors.ffmpeg.sounds import chosen, codec_of, single_sound, sound_arguments
 from coordinator.miner.executors.ffmpeg.source import Pictures, Source
 from coordinator.miner.executors.ffmpeg.subtitles import BURNT_FILE, ChosenSubtitles, subtitles_of
+from coordinator.miner.executors.media.first_sound import NO_GUESSES
 from coordinator.services.video_transcoding import (
     MAX_VIDEO_PIXELS,
     ExtractAudio,
@@ -156,7 +157,7 @@ def command(
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "info", "-nostats", "-progress", "pipe:1"),
         *safe_input(threads, max_pixels=max_pixels_of(payload)),
         # Three and more channels without a layout: the sound's own settings say which one is taken.
-        *("-guess_layout_max", "2"),
+        *NO_GUESSES,
         *plan.before,
         *("-i", f"file:{source}"),
         *plan.after,

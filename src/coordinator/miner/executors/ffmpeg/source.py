@@ -16,6 +16,7 @@ from typing import Final, Self
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.executors.ffmpeg.pixel_formats import PixelFormat
 from coordinator.miner.executors.media.audio_encoders import SourceSound, sound_in
+from coordinator.miner.executors.media.first_sound import NO_GUESSES
 from coordinator.miner.executors.media.run import RunLimits
 from coordinator.miner.executors.process import run_program
 
@@ -140,7 +141,10 @@ async def probe(program: str, options: Iterable[str], name: str, folder: Path, l
     frames = ("-map", "0:V:0", "-frames:v", str(PROBED_FRAMES), "-vf", "showinfo", "-f", "null", "-")
     try:
         await run_program(
-            [program, "-hide_banner", "-nostdin", "-nostats", *options, "-i", f"file:{name}", *frames],
+            [
+                *(program, "-hide_banner", "-nostdin", "-nostats", *options),
+                *(*NO_GUESSES, "-i", f"file:{name}", *frames),
+            ],
             folder=folder,
             timeout_seconds=PROBE_SECONDS,
             max_file_bytes=limits.file_bytes,
