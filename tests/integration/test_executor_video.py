@@ -322,6 +322,18 @@ async def test_what_is_transparent_becomes_black(studio: Studio) -> None:
     assert "rgba" in studio.says()
 
 
+async def test_transparency_of_webm(studio: Studio) -> None:
+    """VP9 has it in a second video, which ffmpeg's own decoder leaves out: what lay beneath would show."""
+    source = studio.made.with_name("half.webm")
+    half = f"{CARD},format=rgba,colorchannelmixer=aa=0.5,format=yuva420p"
+    ffmpeg("-f", "lavfi", "-i", half, "-c:v", "libvpx-vp9", "-deadline", "realtime", "-crf", "5", source)
+    result = (await studio.make(source)).result
+    assert ["the source's transparency became black"] == result["warnings"]
+    assert near([(128, 0, 0), (0, 128, 0), (0, 0, 128), (128, 128, 128)], studio.colours(), by=12)
+    await studio.make(source, operation="thumbnail", output_format="png")
+    assert "rgba" in studio.says()
+
+
 async def test_interlaced_frames_are_woven_out(studio: Studio) -> None:
     """Two moments in the lines of one frame become one moment; progressive frames are not touched."""
     source = studio.made.with_name("interlaced.mpg")

@@ -81,6 +81,7 @@ _OPTIONS: Final = {
 """Of muxers: the index first; tags that old players read; more than 4 GiB."""
 _TIME_BASE: Final = "1/90000"
 """Fine enough for the times of all frames; by itself ffmpeg rounds them to the usual rate of the source."""
+_BLACK: Final = "the source's transparency became black"
 _RATED: Final = {"libsvtav1": 240.0}
 """The greatest rate of encoders that refuse others. A file that suggests more has no constant one."""
 _USUAL_FPS: Final = 60
@@ -94,6 +95,11 @@ def safe_input(threads: int, *, max_pixels: int = MAX_PIXELS) -> list[str]:
         *("-max_pixels", str(max_pixels), "-max_streams", str(MAX_STREAMS)),
         *("-threads", str(threads_of(threads))),
     ]
+
+
+def reads_alpha(source: Source) -> list[str]:
+    """Options before `-i`: the decoder that reads the pictures' transparency, if there is one."""
+    return ["-c:V:0", source.alpha_decoder] if source.alpha_decoder else []
 
 
 def max_pixels_of(payload: VideoPayload) -> int:
@@ -185,6 +191,8 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
     payload, about_values = nearest(payload, encoder, size.frame)
     warnings += about_values
     subtitles = subtitles_of(payload, source, filters=abilities.filters, can_draw_text=abilities.draws_text)
+    if pictures.format.alpha:
+        warnings.append(_BLACK)
     if source.videos > 1:
         warnings.append(f"the first of the input's {source.videos} videos is taken")
     fps = payload.fps
@@ -209,7 +217,7 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         payload, source, {name: abilities.of_codec(name) for name in codecs_of(payload)[1:]}
     )
     return Plan(
-        before=before_input(encoder, abilities.devices.get(encoder)),
+        before=[*before_input(encoder, abilities.devices.get(encoder)), *reads_alpha(source)],
         after=[
             *_mapped_pictures(before_burning, after_burning, subtitles, size, colours.pixel_format),
             *video_arguments(payload, encoder, colours, pictures),
@@ -306,7 +314,7 @@ def _animation(payload: TranscodeGif, source: Source, abilities: Abilities) -> P
         *_still(payload, pictures, colours, abilities, MAX_VIDEO_PIXELS),
     ]
     after = ["-map", "0:V:0", "-an", "-sn", "-filter:v", ",".join(filters), "-c:v", abilities.of_codec("gif")]
-    return Plan([], after, _about(pictures), table=colours.table)
+    return Plan(reads_alpha(source), after, _about(pictures), table=colours.table)
 
 
 def _thumbnail(payload: Thumbnail, source: Source, abilities: Abilities) -> Plan:
@@ -319,7 +327,8 @@ def _thumbnail(payload: Thumbnail, source: Source, abilities: Abilities) -> Plan
         *("-map", "0:V:0", "-an", "-sn", "-filter:v", ",".join(filters)),
         *("-frames:v", "1", "-update", "1", "-c:v", abilities.of_codec(payload.output_format)),
     ]
-    return Plan(["-ss", f"{payload.at_seconds:.3f}"], after, _about(pictures), table=colours.table)
+    before = [*reads_alpha(source), "-ss", f"{payload.at_seconds:.3f}"]
+    return Plan(before, after, _about(pictures, keeps_alpha=made == "rgba"), table=colours.table)
 
 
 def _still(
@@ -352,8 +361,9 @@ def _still(
     ]
 
 
-def _about(pictures: Pictures) -> list[str]:
-    return ["HDR is tone-mapped to BT.709"] if pictures.hdr else []
+def _about(pictures: Pictures, *, keeps_alpha: bool = False) -> list[str]:
+    warnings = ["HDR is tone-mapped to BT.709"] if pictures.hdr else []
+    return warnings if keeps_alpha or not pictures.format.alpha else [*warnings, _BLACK]
 
 
 def _sound(payload: ExtractAudio, source: Source, abilities: Abilities) -> Plan:

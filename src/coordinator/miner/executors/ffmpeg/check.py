@@ -74,7 +74,8 @@ async def abilities_of(program: str, folder: Path, devices: Path = DEVICES) -> A
     wanted = {name for names in (*ENCODERS.values(), *HARDWARE.values()) for name in names}
     listed = wanted & set(_LISTED.findall(listing))
     software = {name for name in listed if family_of(name) is None}
-    if not _AV1_DECODERS.intersection(_LISTED.findall(decoding)):
+    decoders = frozenset(_LISTED.findall(decoding))
+    if not _AV1_DECODERS & decoders:
         software -= set(ENCODERS["av1"])  # an output counts after it was decoded
     formats = {
         name: frozenset(found[1].split())
@@ -88,6 +89,7 @@ async def abilities_of(program: str, folder: Path, devices: Path = DEVICES) -> A
         filters,
         frame_times="-fps_mode" if "-fps_mode" in options else "-vsync",
         cues_to_front="cues_to_front" in muxer,
+        decoders=decoders,
         draws_text="subtitles" in filters and await _draws_text(program, folder),
     )
     return await _with_hardware(program, folder, made, sorted(listed - software), devices)

@@ -53,6 +53,9 @@ _LENGTH: Final = re.compile(r"^  Duration: (\d+):(\d\d):([0-9.]+),")
 _SIZE: Final = re.compile(r", (\d+)x(\d+)")
 _FPS: Final = re.compile(r", ([0-9.]+)(k?) (fps|tbr)")
 _DOLBY_VISION: Final = re.compile(r"^\s+DOVI configuration record: .*?profile: (\d+)")
+_ALPHA: Final = re.compile(r"^      alpha_mode +: 1$")
+_READS_ALPHA: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Transparency of these is a second video in each packet, which ffmpeg's own decoders leave out."""
 _END_OF_INPUT: Final = ("Stream mapping:", "Output #0", "Press [q]")
 
 
@@ -129,6 +132,8 @@ class Source:
     attachments: int = 0
     dolby_vision: int | None = None
     """The profile."""
+    alpha_decoder: str | None = None
+    """The decoder that reads the pictures' transparency, where ffmpeg's own would leave it out."""
 
 
 async def probe(program: str, options: Iterable[str], name: str, folder: Path, limits: RunLimits) -> Source:
@@ -181,6 +186,9 @@ class _Reading:
     colours: dict[str, str] = field(default_factory=dict)
     mastering: Mastering | None = None
     content_light: tuple[int, int] | None = None
+    alpha_decoder: str | None = None
+    latest: str = ""
+    """The codec of the latest stream, if it is the first video."""
     length: float | None = None
     times: list[float] = field(default_factory=list)
 
@@ -213,6 +221,7 @@ class _Reading:
             self.videos,
             self.attachments,
             self.dolby_vision,
+            self.alpha_decoder,
         )
 
     def _seconds(self) -> float | None:
@@ -227,8 +236,11 @@ class _Reading:
             self.length = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
         if (dolby := _DOLBY_VISION.match(line)) and self.dolby_vision is None:
             self.dolby_vision = int(dolby[1])
+        if _ALPHA.match(line):
+            self.alpha_decoder = self.alpha_decoder or _READS_ALPHA.get(self.latest)
         if not (found := _STREAM.match(line)):
             return
+        self.latest = ""
         language = (found["language"] or "").lower()
         codec, more = found["codec"], found["more"]
         match found["kind"]:
@@ -240,6 +252,7 @@ class _Reading:
                 self.attachments += 1
             case "Video" if "(attached pic)" not in more:
                 self.videos += 1
+                self.latest = codec if self.videos == 1 else ""
                 if self.header is None and (size := _SIZE.search(more)):
                     rates = [float(n) * (1000 if k else 1) for n, k, _ in _FPS.findall(more)]
                     self.header = Pictures(
