@@ -60,19 +60,8 @@ class Measured:
 def measure(program: str, path: Path) -> Measured:
     """Decode a file whole."""
     command = [
-        *(
-            program,
-            "-hide_banner",
-            "-nostdin",
-            "-i",
-            str(path),
-            "-map",
-            "0:v?",
-            "-map",
-            "0:a?",
-            "-map",
-            "0:s?",
-        ),
+        *(program, "-hide_banner", "-nostdin", "-i", str(path)),
+        *("-map", "0:v?", "-map", "0:a?", "-map", "0:s?"),
         *("-c:s", "copy", "-af", "volumedetect", "-vf", "showinfo", "-f", "null", "-"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")

@@ -19,7 +19,7 @@ from coordinator.miner.executors.media.complaints import telling_line
 from coordinator.miner.executors.media.log import Complaint, Counts, Log, Stream
 from coordinator.miner.executors.media.packets import PACKETS_FILE, Track, read_packets
 from coordinator.miner.executors.media.run import NO_BANNER, RunLimits, run_ffmpeg
-from coordinator.miner.executors.media.source import LOST_PART, LOST_SECONDS
+from coordinator.miner.executors.media.source import LOST_PART, LOST_SECONDS, faults_of_reading
 
 ENCODER_SECONDS: Final = 0.25
 """Encoders pad the last frame of sound, and begin before the first: 1,024 samples twice, at 8 kHz."""
@@ -36,7 +36,7 @@ class Output:
     decoded: Mapping[int, Counts] = field(default_factory=dict)
     """What came out of the decoders, by number; errors are packets and frames that are faulty."""
     complaints: Sequence[Complaint] = ()
-    """Of the decoders."""
+    """Faults that its demuxer and decoders name."""
 
     @property
     def sound(self) -> Stream | None:
@@ -72,11 +72,13 @@ class Output:
         INVALID_PAYLOAD if too much of a track that was copied from the source can't be decoded.
         """
         warnings: list[str] = []
+        copies = False
         for number, stream in self.streams.items():
             if stream.kind not in _NAMES or stream.is_cover:
                 continue
             there = self.decoded.get(number, Counts())
             if (0, number) in encoding.copied:
+                copies = True
                 warnings += self._judge_copied(stream, there)
                 continue
             name, given = _NAMES[stream.kind], encoding.written.get(number, Counts())
@@ -93,7 +95,7 @@ class Output:
             after = _seconds(there, stream)
             if stream.kind == "audio" and abs(after - before) > ENCODER_SECONDS:
                 raise _broken(f"{after:.2f} of the {before:.2f} s of its sound come back", self.complaints)
-        if not warnings and not encoding.copied and any(one.is_error for one in self.complaints):
+        if self.complaints and not copies:
             raise _broken("its decoder complains", self.complaints)
         return warnings
 
@@ -162,4 +164,4 @@ async def measure(program: str, path: Path, *, limits: RunLimits, threads: int) 
         number: counts._replace(errors=counts.errors + log.corrupt_frames.get(number, 0))
         for number, counts in log.read.items()
     }
-    return Output(list(tracks.values()), log.streams, decoded, log.complaints)
+    return Output(list(tracks.values()), log.streams, decoded, faults_of_reading(log))
