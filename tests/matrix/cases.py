@@ -146,8 +146,8 @@ def _may_refuse(case: Case, detail: str) -> bool:
         return True
     if field in ("audio_tracks", "audio_track", "subtitle_track", "subtitles"):
         return True
-    if NO_STREAM.search(detail) and not (one.sound and one.pictures):
-        return True
+    if field not in ("at_seconds", "operations") and NO_STREAM.search(detail):
+        return not (one.sound and one.pictures)
     if field == "operations":
         return any(_may_leave_nothing(operation, one) for operation in payload.get("operations", ()))
     return False

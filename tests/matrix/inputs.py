@@ -214,8 +214,6 @@ VIDEOS: Final = (
         ),
         sound=False,
         pictures=True,
-        # Woven of two frames at 10 a second, and then as many as 25 a second.
-        seconds=SECONDS,
     ),
     Input(
         "transparent",

@@ -13,12 +13,12 @@ from coordinator.miner.executors.ffmpeg.abilities import Abilities, Plan
 from coordinator.miner.executors.ffmpeg.arguments import plans_for
 from coordinator.miner.executors.ffmpeg.colours import peak_of
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS
-from coordinator.miner.executors.ffmpeg.languages import same_language
 from coordinator.miner.executors.ffmpeg.pixel_formats import PixelFormat
 from coordinator.miner.executors.ffmpeg.sizes import size_of
 from coordinator.miner.executors.ffmpeg.source import Mastering, Pictures, Source, Track, read
 from coordinator.miner.executors.ffmpeg.tone_map import nits_to_pq, pq_to_nits, table, to_bt709
 from coordinator.miner.executors.media.audio_encoders import SourceSound
+from coordinator.miner.executors.media.languages import same_language
 from coordinator.services.video_transcoding import SERVICE, TranscodeMedia
 
 REF = "blob:" + "0" * 64

@@ -14,7 +14,6 @@ from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
-    INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
@@ -28,9 +27,10 @@ from coordinator.miner.executors.ffmpeg.check import DEVICES, abilities_of, lack
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE
 from coordinator.miner.executors.ffmpeg.preparation import check_encoders, prepare
 from coordinator.miner.executors.ffmpeg.source import probe
+from coordinator.miner.executors.ffmpeg.thumbnails import take_frame
 from coordinator.miner.executors.media.log import Log
 from coordinator.miner.executors.media.output import ENCODER_SECONDS, Output, measure
-from coordinator.miner.executors.media.run import Reading, RunLimits, read_source, run_ffmpeg
+from coordinator.miner.executors.media.run import Reading, RunLimits, read_source
 from coordinator.miner.executors.media.source import LOST_SECONDS
 from coordinator.services.base import MAX_WARNING_CHARACTERS, MAX_WARNINGS
 from coordinator.services.video_transcoding import (
@@ -212,7 +212,7 @@ class FfmpegExecutor:
     ) -> tuple[Log, Reading | None]:
         """Run ffmpeg over the input; without a Reading for a thumbnail, which needs no whole source."""
         if isinstance(payload, Thumbnail):
-            return await self._take_frame(arguments, payload, source.parent, limits), None
+            return await take_frame(arguments, payload.at_seconds, source.parent, limits), None
         reading = await read_source(
             arguments, source, limits=limits, on_stdout=watch.progress_line, on_stderr=watch.log_line
         )
@@ -229,50 +229,10 @@ class FfmpegExecutor:
             raise ExecutorError(OUTPUT_TOO_LARGE, f"the output becomes longer than {MAX_SECONDS} s")
         return made
 
-    async def _take_frame(
-        self, arguments: list[str], payload: Thumbnail, folder: Path, limits: RunLimits
-    ) -> Log:
-        """Take a thumbnail. Raises INVALID_PAYLOAD if the video has no frame at its moment."""
-        log, problem = await self._try_frame(arguments, folder, limits)
-        if log.has_no_frames and (begin := begin_of_last_frame(payload.at_seconds, log)) is not None:
-            place = arguments.index("-ss") + 1
-            earlier = [*arguments[:place], f"{begin:.3f}", *arguments[place + 1 :]]
-            log, problem = await self._try_frame(earlier, folder, limits)
-        if log.has_no_frames and (problem is None or problem.code in (EXECUTOR_FAILED, INVALID_PAYLOAD)):
-            # Without a frame, encoders complain about anything.
-            told = f"at_seconds: the source has no picture at {payload.at_seconds:g} s"
-            if log.duration is not None:
-                told += f"; its header says {log.duration:.2f} s"
-            raise ExecutorError(INVALID_PAYLOAD, told)
-        if problem is not None:
-            raise problem
-        return log
-
-    async def _try_frame(
-        self, arguments: list[str], folder: Path, limits: RunLimits
-    ) -> tuple[Log, ExecutorError | None]:
-        log = Log()
-        try:
-            await run_ffmpeg(arguments, folder=folder, limits=limits, on_stderr=log.line)
-        except ExecutorError as error:
-            return log, error
-        return log, None
-
     def _too_large(self) -> ExecutorError:
         return ExecutorError(
             OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
         )
-
-
-def begin_of_last_frame(moment: float, log: Log) -> float | None:
-    """Where to look for the last frame if none begins after this moment, at which it may still be shown.
-
-    None if the video is over by then, or nothing is known of it.
-    """
-    frames = max((one.frames for one in log.streams.values() if not one.is_cover), default=0.0)
-    if not frames or log.duration is None or moment >= log.duration:
-        return None
-    return max(0.0, moment - 1 / frames)
 
 
 def kinds_of(payload: VideoPayload, reading: Reading | None) -> set[str]:
