@@ -47,9 +47,10 @@ def _faults(error: jsonschema_rs.ValidationError) -> Iterator[PayloadFault]:
         yield PayloadFault(place, keyword, _told(keyword, error))
         return
     here = len(error.instance_path)
-    fitting = [errors for errors in branches if not _of(errors, "type", here)]
+    other_types = [_other_types(errors, here) for errors in branches]
+    fitting = [errors for errors, types in zip(branches, other_types, strict=True) if not types]
     if not fitting:
-        types = dict.fromkeys(name for errors in branches for name in _of(errors, "type", here)[0].kind.value)
+        types = dict.fromkeys(name for types in other_types for name in types)
         yield PayloadFault(place, "type", _wrong_type(error.instance, [*types]))
         return
     for name in _of(fitting[0], "required", here):
@@ -57,6 +58,8 @@ def _faults(error: jsonschema_rs.ValidationError) -> Iterator[PayloadFault]:
             yield PayloadFault(place, "required", _told("required", name))
             return
     meant = [errors for errors in fitting if not _of(errors, "const", here + 1)]
+    if deeper := [errors for errors in meant if all(len(one.instance_path) > here for one in errors)]:
+        meant = deeper  # the value itself is right, and a part of it is not
     if len(meant) == 1:
         for inner in meant[0]:
             yield from _faults(inner)
@@ -71,6 +74,16 @@ def _faults(error: jsonschema_rs.ValidationError) -> Iterator[PayloadFault]:
         )
     else:
         yield PayloadFault(place, keyword, _told(keyword, error))
+
+
+def _other_types(errors: Errors, depth: int) -> list[str]:
+    """The types that an alternative has instead of the value's at this depth; none if it has the value's."""
+    for error in _of(errors, "type", depth):
+        return list(error.kind.value)
+    for error in _of(errors, "enum", depth):
+        types = [*dict.fromkeys(_TYPES[type(choice)] for choice in error.kind.value)]
+        return types if _TYPES[type(error.instance)] not in types else []
+    return []
 
 
 def _of(errors: Errors, keyword: str, depth: int) -> list[jsonschema_rs.ValidationError]:
@@ -96,4 +109,5 @@ def _told(keyword: str, error: jsonschema_rs.ValidationError) -> str:
 
 
 def _wrong_type(value: Any, wanted: Sequence[str]) -> str:
-    return f"does not fit the schema's type: {' or '.join(wanted)} expected, {_TYPES[type(value)]} found"
+    types = " or ".join(sorted(wanted, key=lambda name: name == "null"))
+    return f"does not fit the schema's type: {types} expected, {_TYPES[type(value)]} found"
