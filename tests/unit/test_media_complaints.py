@@ -271,6 +271,16 @@ def test_an_output_counts_after_it_was_decoded(
     assert (EXECUTOR_FAILED, f"the output is broken: {expected}") == (failed.value.code, failed.value.detail)
 
 
+@pytest.mark.parametrize("garbled", range(1, len(GIVEN)))
+def test_a_garbled_line_of_the_log_breaks_no_output(garbled: int) -> None:
+    """Threads write into each other's lines; what can't be compared with them is compared with the file."""
+    log = log_of(*(line if number != garbled else f"x{line}" for number, line in enumerate(GIVEN)))
+    good = {0: Counts(50, 50), 1: Counts(94, 94, 96_000)}
+    assert [] == Output([], {0: VIDEO, 1: SOUND}, good).check_decoded(log)
+    with pytest.raises(ExecutorError, match="49 of the 50 frames"):
+        Output([], {0: VIDEO, 1: SOUND}, {**good, 0: Counts(50, 49)}).check_decoded(log)
+
+
 def test_faults_of_a_copied_track_are_the_source_s() -> None:
     """A few are said, many are refused: the source's packets went into the output as they were."""
     tracks = [Track("audio", 94, 0.0, 2.0)]
