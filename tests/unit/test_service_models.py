@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from coordinator.application.payloads.schemas import compile_schema, problems
+from coordinator.application.payloads.schema_faults import problems
+from coordinator.application.payloads.schemas import compile_schema
 from coordinator.services import catalog, checksum
 from coordinator.services.base import (
     NOT_NULL,
@@ -21,7 +22,7 @@ from coordinator.services.base import (
     Whole,
 )
 from coordinator.services.catalog import load_catalog
-from coordinator.services.data_processing import DataPayload, Split
+from coordinator.services.data_processing import DataPayload, Shuffle, Split
 from coordinator.services.json_schema import input_schema, output_schema
 from coordinator.services.rendering_3d import RenderPayload
 from coordinator.services.speech_recognition import TranscriptSegment
@@ -257,7 +258,7 @@ def test_a_wrong_type_is_told_with_the_right_one(
         (
             DataPayload(
                 inputs=[REF],
-                steps=[{"step": "shuffle"}],  # type: ignore[list-item]
+                steps=(Shuffle(step="shuffle"),),
                 split=Split(train=0.5, validation=0.1, test=0.1),
             ),
             "split: train, validation and test must sum to 1",
