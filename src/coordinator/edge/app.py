@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from coordinator import __version__
 from coordinator.application.background import BackgroundTask
 from coordinator.domain.errors import Code
-from coordinator.domain.messages import Role
+from coordinator.domain.messages import READS_ALL
 from coordinator.edge import services
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.credentials import allow
@@ -163,7 +163,7 @@ def _include_metrics(app: FastAPI, *, public: bool) -> None:
         app.include_router(metrics.router)
         return
     refused = refusals(Code.FORBIDDEN, *(code for code in ALWAYS if code is not Code.INVALID_PAYLOAD))
-    app.include_router(metrics.router, dependencies=[Depends(allow(Role.ADMIN))], responses=refused)
+    app.include_router(metrics.router, dependencies=[Depends(allow(*READS_ALL))], responses=refused)
 
 
 async def _release_connections(context: EdgeContext) -> None:

@@ -44,7 +44,7 @@ class JobSubmit(Command, topic="job.submit", senders={Role.CLIENT, Role.ADMIN}):
     request that an idempotency key stands for: the job is the same."""
 
 
-class JobCancel(Command, topic="job.cancel", senders={Role.CLIENT, Role.ADMIN}):
+class JobCancel(Command, topic="job.cancel", senders={Role.CLIENT, Role.OPERATOR, Role.ADMIN}):
     """Stop a job that is queued or running."""
 
     job_id: UUID
