@@ -14,6 +14,7 @@ from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.commands.handlers.content import ContentCommands
+from coordinator.application.commands.handlers.jobs.again import EarlierJobs
 from coordinator.application.commands.handlers.jobs.handler import JobCommands
 from coordinator.application.commands.handlers.keys import KeyCommands
 from coordinator.application.commands.handlers.miners import MinerCommands, MinerPeriods
@@ -132,7 +133,18 @@ def connect(
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
         JobCommands(
-            key, names, blobs, references, schemas, ids, bus.states, services, quotas, private, miners
+            key,
+            names,
+            blobs,
+            references,
+            schemas,
+            ids,
+            bus.states,
+            services,
+            quotas,
+            private,
+            miners,
+            earlier=EarlierJobs(bus.states, payloads.of, blobs),
         ),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from coordinator.domain.content import ContentErase
 from coordinator.domain.content import sentence as erased_sentence
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import JobCancel, JobSubmit, is_job_event, sentence, state_after
+from coordinator.domain.job import JobCancel, JobSubmit, JobSubmitAgain, is_job_event, sentence, state_after
 from coordinator.domain.messages import READS_ALL
 from coordinator.edge.context import Context
-from coordinator.edge.http.bodies import fill, read_object, request_body
+from coordinator.edge.http.bodies import fill, header_text, read_object, request_body
 from coordinator.edge.http.command_route import command_route
 from coordinator.edge.http.commands import same_job
 from coordinator.edge.http.credentials import Client, Reader
@@ -175,4 +175,40 @@ command_route(
     fields=_cancel_fields,
     example={"reason": "no longer needed"},
     refused=(Code.JOB_NOT_FOUND, Code.CONFLICT_STATE),
+)
+
+
+async def _again_fields(
+    request: Request, context: Context, job_id: UUID, idempotency_key: IdempotencyKey = None
+) -> dict[str, Any]:
+    fields = same_job(await read_object(request, context.limits), job_id)
+    if idempotency_key is not None:
+        fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
+    return fields
+
+
+command_route(
+    router,
+    "POST",
+    "/{job_id}/retry",
+    JobSubmitAgain,
+    JobSubmitAnswer,
+    name="retry_job",
+    summary="Submit a final job again",
+    description="A new job of the same client, with the same payload, needs, time to live, priority and "
+    "attempts. With an `Idempotency-Key` a repeat makes no second job. An operator may send it for any "
+    "client, whose quota counts the new job.",
+    fields=_again_fields,
+    example={},
+    omit=("idempotency_key",),
+    refused=(
+        Code.JOB_NOT_FOUND,
+        Code.CONFLICT_STATE,
+        Code.CONTENT_EXPIRED,
+        Code.SERVICE_NOT_FOUND,
+        Code.QUEUE_FULL,
+        Code.QUOTA_EXCEEDED,
+    ),
+    status=201,
+    location="/v1/jobs/{job_id}",
 )
