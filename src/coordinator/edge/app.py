@@ -33,6 +33,7 @@ from coordinator.edge.pages import docs, errors
 from coordinator.edge.pages import proof as proof_page
 from coordinator.edge.routes import (
     admin,
+    batches,
     blobs,
     erasures,
     health,
@@ -53,6 +54,7 @@ from coordinator.edge.server.websocket_denials import answer_unknown_sockets
 
 PREFIX: Final = "/v1"
 ROUTERS: Final = (
+    batches.router,  # before the jobs: none has an id like "batches"
     jobs.router,
     results.router,
     passports.router,

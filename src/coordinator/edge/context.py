@@ -15,6 +15,8 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from coordinator.application.batches.batches import Batches
+from coordinator.application.figures.window import WindowFigures
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
@@ -26,6 +28,7 @@ from coordinator.application.proof.passports import Passports
 from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.search.jobs import JobSearch
 from coordinator.blobs import BlobStore
 from coordinator.domain.matching.reasons import Offered
 from coordinator.edge.state.backlog import Backlog
@@ -35,6 +38,7 @@ from coordinator.edge.state.job_watch import JobWatch
 from coordinator.edge.state.offerings import Offerings
 from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.read_models import ReadModels
+from coordinator.edge.state.shared import Shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +147,10 @@ class EdgeContext:
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     offered: Callable[[str], Offered | None] = lambda job_id: None
     """A job's offer on a work queue, at once; None also in processes that make no offers."""
+    batches: Batches | None = None
+    """None: nobody carries them out."""
+    window: Callable[[], WindowFigures | None] = lambda: None
+    """The figures of the last hour, at once; None: nobody counts."""
     quotas: Quotas | None = None
     """None: no limits of names."""
     proofs: Proofs | None = None
@@ -191,6 +199,16 @@ class EdgeContext:
     def queued_jobs(self) -> QueuedJobs:
         """The classes of the jobs that wait for a miner."""
         return QueuedJobs(self.database)
+
+    @cached_property
+    def search(self) -> JobSearch:
+        """Searches for jobs."""
+        return JobSearch(self.database, self.gateway.canonical)
+
+    @cached_property
+    def shared(self) -> Shared:
+        """The answers that many viewers share."""
+        return Shared()
 
     @cached_property
     def offerings(self) -> Offerings:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.application.background import Component, LifeCycle
+from coordinator.application.batches.batches import Batches
+from coordinator.application.batches.runner import BatchRunner
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
@@ -26,6 +28,7 @@ from coordinator.application.commands.handlers.standings import StandingCommands
 from coordinator.application.commands.ids import Ids
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
+from coordinator.application.figures.window import WindowCounter
 from coordinator.application.followers.eraser import ERASER, Eraser
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.presence import Presence
@@ -53,6 +56,7 @@ from coordinator.application.quotas.expiry import Ages, Expiry
 from coordinator.application.quotas.follower import QuotaFollower
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.search.jobs import JobSearch
 from coordinator.application.watched_log import WatchedLog
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
@@ -216,6 +220,19 @@ def connect(
     hub = ProgressHub(adapters.progress(lease_holders, keyring, _shared_secret(key)))
     events = LiveEvents(feed, event_log, hub, lease_holders)
 
+    search = JobSearch(adapters.reads, gateway.canonical, clock.now)
+    batches = Batches(adapters.database, search, clock, ids.uuid7)
+    batch_runner = BatchRunner(
+        adapters.database,
+        search,
+        gateway.handle,
+        adapters.leadership,
+        lambda principal: any(grant.principal == principal for grant in keyring.valid(principal.name)),
+        clock,
+    )
+    batches.on_begun = batch_runner.wake
+    window = WindowCounter(feed, clock)
+
     expiry = Expiry(
         adapters.log,
         adapters.database,
@@ -249,7 +266,7 @@ def connect(
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components.append(witnesses)  # before the notary: what they have signed is known when it begins
     components += runners
-    components.append(expiry)
+    components += [expiry, batch_runner, window]
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)
@@ -271,6 +288,8 @@ def connect(
         live=Live(events, hub, lease_holders, Revocations(keyring)),
         dispatcher=dispatcher,
         miners=miners,
+        batches=batches,
+        window=window,
         runners=runners,
         life_cycle=LifeCycle(components),
         parts=health,

@@ -10,9 +10,11 @@ from typing import Any
 import structlog
 
 from coordinator.application.background import LifeCycle
+from coordinator.application.batches.batches import Batches
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.dispatch.dispatcher import Dispatcher
+from coordinator.application.figures.window import WindowCounter
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.runner import FollowerRunner, LocalWatermarks
 from coordinator.application.health import Health
@@ -54,6 +56,8 @@ class CoordinatorProcess:
     live: Live
     dispatcher: Dispatcher
     miners: LiveMiners
+    batches: Batches
+    window: WindowCounter
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""

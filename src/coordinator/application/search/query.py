@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from coordinator.domain.job import JobStateName
@@ -64,6 +64,16 @@ class JobFilter:
     younger_than: int | None = None
     words: tuple[str, ...] = ()
     """In lower case."""
+
+    def without(self, *names: str) -> JobFilter:
+        """The filter without these lists."""
+        changes: dict[str, Any] = dict.fromkeys(names, ())
+        return replace(self, **changes)
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether anything besides the age is asked for."""
+        return replace(self, older_than=None, younger_than=None) != JobFilter()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""Bulk cancel and submit-again on all that match: started here, carried out by the coordinator."""
+"""Bulk cancel and submit-again on all that match: begun here, carried out by the coordinator."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from coordinator.application.batches.batches import Batch, BatchKind, BatchPlan
+from coordinator.application.batches.batches import Batch, Batches, BatchKind, BatchPlan
+from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
 
@@ -13,24 +14,30 @@ __all__ = ["Batch", "BatchKind", "BatchPlan", "cancel", "load", "plan", "recent"
 
 async def plan(context: EdgeContext, viewer: Viewer, kind: BatchKind, query: str) -> BatchPlan:
     """What a batch would do (a dry run): how many jobs, a sample, and their states. Raises Refusal."""
-    raise NotImplementedError
+    return await _batches(context).plan(viewer.principal, kind, query)
 
 
 async def start(context: EdgeContext, viewer: Viewer, kind: BatchKind, query: str, reason: str = "") -> Batch:
-    """Start a batch. Raises Refusal, also while another batch of the same name is under way."""
-    raise NotImplementedError
+    """Begin a batch. Raises Refusal, also while another batch of the same name is under way."""
+    return await _batches(context).begin(viewer.principal, kind, query, reason)
 
 
 async def load(context: EdgeContext, viewer: Viewer, batch_id: UUID) -> Batch:
     """The progress of a batch: of one's own, or of anybody's for viewers. Raises Refusal."""
-    raise NotImplementedError
+    return await _batches(context).one(viewer.principal, batch_id)
 
 
 async def recent(context: EdgeContext, viewer: Viewer) -> tuple[Batch, ...]:
     """The newest batches, 20 at most. Raises Refusal."""
-    raise NotImplementedError
+    return tuple(await _batches(context).recent(viewer.principal))
 
 
 async def cancel(context: EdgeContext, viewer: Viewer, batch_id: UUID) -> Batch:
     """Stop a batch: what is done stays done. Raises Refusal."""
-    raise NotImplementedError
+    return await _batches(context).cancel(viewer.principal, batch_id)
+
+
+def _batches(context: EdgeContext) -> Batches:
+    if context.batches is None:
+        raise Refusal(Code.UNAVAILABLE, "this process runs no batches; ask another one")
+    return context.batches
