@@ -6,24 +6,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from coordinator.application.batches.batches import Batches
+from coordinator.application.figures.attention import Disk
 from coordinator.application.figures.window import WindowFigures
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.matches.queued_jobs import QueuedJobs
-from coordinator.application.metrics import CoordinatorMetrics
+from coordinator.application.metrics import CoordinatorMetrics, OpenOffers
 from coordinator.application.payloads.schemas import PayloadSchemas
-from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
+from coordinator.application.ports import (
+    Database,
+    DeadLetters,
+    EventLog,
+    Gateway,
+    TableChecks,
+    Watermarks,
+    WorkQueues,
+)
 from coordinator.application.proof.passports import Passports
 from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
@@ -53,6 +62,15 @@ class EdgeSettings:
     metrics_public: bool
     offer_timeout_seconds: float
     openai_timeout_seconds: int
+
+
+class ShownSetting(NamedTuple):
+    """A setting as people may see it: of a secret only whether it is set."""
+
+    name: str
+    value: str
+    secret: bool
+    default: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +169,16 @@ class EdgeContext:
     """None: nobody carries them out."""
     window: Callable[[], WindowFigures | None] = lambda: None
     """The figures of the last hour, at once; None: nobody counts."""
+    offers: Callable[[], OpenOffers | None] = lambda: None
+    """The offers on the work queues, at once; None in processes that make none."""
+    disk: Callable[[], Disk | None] = lambda: None
+    """The disk with the data directory. Blocks: call it in a thread."""
+    dead_letters: DeadLetters | None = None
+    """None in a mode without a broker."""
+    table_checks: TableChecks | None = None
+    """None: nobody compares the tables with the log."""
+    shown_settings: Callable[[], Sequence[ShownSetting]] = lambda: ()
+    """The settings without secrets."""
     quotas: Quotas | None = None
     """None: no limits of names."""
     proofs: Proofs | None = None

@@ -64,6 +64,7 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.job import is_final
 from coordinator.private_files import private_folder
+from coordinator.projections.checks import RowChecks
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
@@ -290,6 +291,7 @@ def connect(
         miners=miners,
         batches=batches,
         window=window,
+        table_checks=RowChecks(adapters.log, adapters.reads, clock.now),
         runners=runners,
         life_cycle=LifeCycle(components),
         parts=health,
