@@ -20,7 +20,6 @@ from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.keys import KeyView
-from coordinator.edge.state.threads import in_thread
 from coordinator.wire.answers import Accepted, Refused
 from coordinator.wire.limits import MAX_ARRAY_LENGTH
 
@@ -201,7 +200,7 @@ async def replay(context: EdgeContext, viewer: Viewer, letter_id: str) -> Replay
         letter = next((found for found in letters if found.id == letter_id), None)
         if letter is None:
             return None
-        intents = await in_thread(lambda: _intents(context, letter))
+        intents = _intents(context, letter)
         answers = await context.gateway.handle(intents)
         refused = Counter(answer.code for answer in answers if isinstance(answer, Refused))
         dropped = _LATER.isdisjoint(refused) and await context.dead_letters.drop(letter_id)
@@ -232,7 +231,7 @@ def _intents(context: EdgeContext, letter: DeadLetter) -> list[Intent]:
     commands = [parse_command(letter.type, fields) for fields in bodies]
     # The same ids as at the first time: what was decided then is answered, and not done twice.
     message_id = letter.message_id or f"dead/{letter.id}"
-    ids = [f"{message_id}#{n}" for n in range(len(commands))] if isinstance(body, list) else [message_id]
+    ids = [f"{message_id}:{n}" for n in range(len(commands))] if isinstance(body, list) else [message_id]
     return [
         Intent(command, _sender(context, letter, command), own_id)
         for command, own_id in zip(commands, ids, strict=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from coordinator.application.metrics import OpenOffers
 from coordinator.domain.matching.gpus import Gpu
-from coordinator.domain.matching.job_report import ProfileMiners, nominal_gb
+from coordinator.domain.matching.job_report import ProfileMiners
 from coordinator.domain.matching.needs import Constraints, Needs
 from coordinator.domain.matching.reasons import QueuedFacts, reasons_to_wait
 from coordinator.domain.messages import Millis
@@ -128,8 +128,10 @@ def _profile(profile: ProfileMiners, offers: OpenOffers | None) -> ProfileLine:
 
 
 def gpu_texts(gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
-    """`NVIDIA RTX 4090, 24 GB`, one for each card; GB as vendors count."""
+    """`NVIDIA RTX 4090, 24 GB`, one for each card; GB as the names of cards count them (1024 MiB)."""
     return tuple(
-        f"{gpu.name}, {f'{gb} GB' if (gb := nominal_gb(gpu.memory_mb)) else f'{gpu.memory_mb} MiB'}"
+        f"{gpu.name}, {round(gpu.memory_mb / 1024)} GB"
+        if gpu.memory_mb >= 1024
+        else f"{gpu.name}, {gpu.memory_mb} MiB"
         for gpu in gpus
     )
