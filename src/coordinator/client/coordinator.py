@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from uuid import uuid4
 
 from coordinator.client import transfer
+from coordinator.client.batches import AsyncBatches
 from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
@@ -273,6 +274,11 @@ class AsyncCoordinator:
     def keys(self) -> AsyncKeys:
         """API keys, for admins."""
         return AsyncKeys(self.http, self._items)
+
+    @property
+    def batches(self) -> AsyncBatches:
+        """Searches for jobs, and bulk cancel and submit-again on all that match."""
+        return AsyncBatches(self.http, self._items)
 
     @property
     def quotas(self) -> AsyncQuotas:

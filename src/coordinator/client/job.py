@@ -11,6 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
+from uuid import uuid4
 
 from coordinator.client import transfer
 from coordinator.client.commands import Commands, path_part
@@ -122,6 +123,16 @@ class AsyncJob:
         """Cancel the job, queued or running. Raises Conflict if it is final already."""
         fields = {"job_id": self._job_id, "reason": reason}
         return typed(JobCancelAnswer, await self._commands.call("job.cancel", fields))
+
+    async def retry(self, idempotency_key: str | None = None) -> AsyncJob:
+        """Submit the final job again: a new job of the same client, with the same request.
+
+        A repeat with the same key makes no second job. Raises Conflict if the job is not final, Erased if its
+        payload was erased.
+        """
+        fields = {"job_id": self._job_id, "idempotency_key": idempotency_key or uuid4().hex}
+        answer = typed(JobSubmitAnswer, await self._commands.call("job.submit_again", fields))
+        return AsyncJob(self._http, self._commands, answer.job_id, answer)
 
     async def erase(self, reason: str, kinds: Iterable[str] = ("payload", "result")) -> EraseAnswer:
         """Erase the payload and the result of the final job, for good; the reason stays in the log.

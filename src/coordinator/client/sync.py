@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from coordinator.client.batches import AsyncBatches
 from coordinator.client.blocking import Facade, LoopThread, blocking, iterating
 from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     import httpx
 
 
+def _job(thread: LoopThread, job: AsyncJob) -> Job:
+    return Job(thread, job)
+
+
 class Job(Facade[AsyncJob]):
     """One job of a coordinator. Made by `submit`, or by `job(job_id)`."""
 
@@ -27,6 +32,7 @@ class Job(Facade[AsyncJob]):
     whole_result = blocking(AsyncJob.whole_result)
     stream = iterating(AsyncJob.stream)
     cancel = blocking(AsyncJob.cancel)
+    retry = blocking(AsyncJob.retry, _job)
     erase = blocking(AsyncJob.erase)
     history = blocking(AsyncJob.history)
     match = blocking(AsyncJob.match)
@@ -50,6 +56,17 @@ class Job(Facade[AsyncJob]):
 
 def _jobs(thread: LoopThread, jobs: list[AsyncJob]) -> list[Job]:
     return [Job(thread, job) for job in jobs]
+
+
+class Batches(Facade[AsyncBatches]):
+    """Searches for jobs, and bulk cancel and submit-again on all that match (`client.batches`)."""
+
+    search = iterating(AsyncBatches.search)
+    plan = blocking(AsyncBatches.plan)
+    begin = blocking(AsyncBatches.begin)
+    show = blocking(AsyncBatches.show)
+    recent = blocking(AsyncBatches.recent)
+    cancel = blocking(AsyncBatches.cancel)
 
 
 class Keys(Facade[AsyncKeys]):
@@ -137,6 +154,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     def keys(self) -> Keys:
         """API keys, for admins."""
         return Keys(self._thread, self._inner.keys)
+
+    @property
+    def batches(self) -> Batches:
+        """Searches for jobs, and bulk cancel and submit-again on all that match."""
+        return Batches(self._thread, self._inner.batches)
 
     @property
     def quotas(self) -> Quotas:
