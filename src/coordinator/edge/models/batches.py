@@ -97,6 +97,12 @@ class BatchView(View):
     """Of its last effect."""
 
 
+class BatchCancel(BaseModel):
+    """Nothing has to be said."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 class BatchList(View):
     """The newest batches."""
 

@@ -22,6 +22,7 @@ from coordinator.edge.http.credentials import Reader, allow
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import PageQuery, Position, reply
 from coordinator.edge.models.batches import (
+    BatchCancel,
     BatchList,
     BatchPlanView,
     BatchRequest,
@@ -139,9 +140,12 @@ async def show_batch(context: Context, principal: Reader, batch_id: UUID) -> Res
     response_model=BatchView,
     summary="Stop a batch",
     description="What is done stays done. A repeat changes nothing.",
-    responses=refusals(Code.FORBIDDEN, Code.BATCH_NOT_FOUND),
+    responses=refusals(Code.FORBIDDEN, Code.BATCH_NOT_FOUND, Code.TOO_LARGE),
+    openapi_extra=request_body(BatchCancel, example={}),
 )
-async def cancel_batch(context: Context, principal: Starter, batch_id: UUID) -> Response:
+async def cancel_batch(request: Request, context: Context, principal: Starter, batch_id: UUID) -> Response:
+    if unknown := await read_object(request, context.limits):
+        raise Refusal(Code.INVALID_PAYLOAD, f"{next(iter(unknown))}: no such member; send {{}}")
     return reply(_view(await _batches(context).cancel(principal, batch_id)))
 
 
