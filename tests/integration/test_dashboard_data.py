@@ -293,8 +293,8 @@ async def test_batches_act_on_all_that_match(any_edge: Bench) -> None:
     )
     assert [found.job_id for found in plan.sample] == mine[:10]
 
-    async def ended(batch: batches.Batch) -> batches.Batch:
-        async def look() -> batches.Batch | None:
+    async def ended(batch: batches.JobBatch) -> batches.JobBatch:
+        async def look() -> batches.JobBatch | None:
             now = await batches.load(context, ROOT, batch.batch_id)
             return now if now.ended_at else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.application.search.query import FIELDS, MAX_LENGTH, JobFilter, JobQuery
+from coordinator.application.search.query import FIELDS, MAX_LENGTH, JobQuery, QueryFilter
 from tests.harness.cases import every
 
 WHOLE = "01a229ff-1d00-7dff-8123-0123456789ab"
@@ -14,27 +14,27 @@ WHOLE = "01a229ff-1d00-7dff-8123-0123456789ab"
 @every(
     ("text", "expected"),
     [
-        ("", JobFilter()),
-        ("   ", JobFilter()),
-        ("state:failed", JobFilter(states=("FAILED",))),
-        ("STATE:Queued,running,queued", JobFilter(states=("QUEUED", "RUNNING"))),
-        ("service:whisper", JobFilter(services=("whisper",))),
-        ("client:alice,Bob-2", JobFilter(clients=("alice", "Bob-2"))),
-        ("miner:node@rig,rig", JobFilter(miners=("node@rig", "rig"))),
-        ("code:out_of_memory", JobFilter(codes=("OUT_OF_MEMORY",))),
-        ("class:0123456789abcdef0123", JobFilter(classes=("0123456789abcdef0123",))),
-        ("id:01A229FF-1d00", JobFilter(ids=("01a229ff-1d00",))),
-        (WHOLE, JobFilter(ids=(WHOLE,))),
-        ("attempt:3", JobFilter(least_attempt=3, most_attempt=3)),
-        ("attempt:>1", JobFilter(least_attempt=2)),
-        ("attempt:>=2 attempt:<5", JobFilter(least_attempt=2, most_attempt=4)),
-        ("age:>10m", JobFilter(older_than=600_000)),
-        ("age:<2h age:>=90s", JobFilter(younger_than=7_200_000, older_than=90_000)),
-        ('"Out of" memory', JobFilter(words=("out of", "memory"))),
-        ('"state:failed"', JobFilter(words=("state:failed",))),
+        ("", QueryFilter()),
+        ("   ", QueryFilter()),
+        ("state:failed", QueryFilter(states=("FAILED",))),
+        ("STATE:Queued,running,queued", QueryFilter(states=("QUEUED", "RUNNING"))),
+        ("service:whisper", QueryFilter(services=("whisper",))),
+        ("client:alice,Bob-2", QueryFilter(clients=("alice", "Bob-2"))),
+        ("miner:node@rig,rig", QueryFilter(miners=("node@rig", "rig"))),
+        ("code:out_of_memory", QueryFilter(codes=("OUT_OF_MEMORY",))),
+        ("class:0123456789abcdef0123", QueryFilter(classes=("0123456789abcdef0123",))),
+        ("id:01A229FF-1d00", QueryFilter(ids=("01a229ff-1d00",))),
+        (WHOLE, QueryFilter(ids=(WHOLE,))),
+        ("attempt:3", QueryFilter(least_attempt=3, most_attempt=3)),
+        ("attempt:>1", QueryFilter(least_attempt=2)),
+        ("attempt:>=2 attempt:<5", QueryFilter(least_attempt=2, most_attempt=4)),
+        ("age:>10m", QueryFilter(older_than=600_000)),
+        ("age:<2h age:>=90s", QueryFilter(younger_than=7_200_000, older_than=90_000)),
+        ('"Out of" memory', QueryFilter(words=("out of", "memory"))),
+        ('"state:failed"', QueryFilter(words=("state:failed",))),
         (
             "state:failed service:whisper client:alice attempt:>1 age:>10m encoder",
-            JobFilter(
+            QueryFilter(
                 states=("FAILED",),
                 services=("whisper",),
                 clients=("alice",),
@@ -45,7 +45,7 @@ WHOLE = "01a229ff-1d00-7dff-8123-0123456789ab"
         ),
     ],
 )
-def test_a_text_says_what_is_asked_for(text: str, expected: JobFilter) -> None:
+def test_a_text_says_what_is_asked_for(text: str, expected: QueryFilter) -> None:
     """Terms in any order and case; alternatives by commas; words without a field."""
     query = JobQuery.parse(text)
     assert (query.filter, query.errors) == (expected, ())
@@ -114,7 +114,7 @@ def test_every_text_is_read_or_told_what_is_wrong(text: str) -> None:
         assert text[error.start : error.end] == error.token
         assert error.message.startswith(f"invalid {error.token}: ")
     if not query.errors:
-        assert (query.filter == JobFilter()) == (not text.split())
+        assert (query.filter == QueryFilter()) == (not text.split())
 
 
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,10}\Z")
@@ -136,7 +136,7 @@ def test_what_is_written_is_what_is_read(
         f"attempt:>={attempt}",
         f"age:<{minutes}m",
     ]
-    expected = JobFilter(
+    expected = QueryFilter(
         states=tuple(s.upper() for s in states),  # type: ignore[misc]
         clients=tuple(clients),
         least_attempt=attempt,

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from uuid import uuid4
 
 from coordinator.client import transfer
-from coordinator.client.batches import AsyncBatches
 from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
-from coordinator.client.job import AsyncJob
+from coordinator.client.job import AsyncBatches, AsyncJob
 from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
 from coordinator.client.quotas import AsyncQuotas

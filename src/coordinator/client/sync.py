@@ -5,11 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from coordinator.client.batches import AsyncBatches
 from coordinator.client.blocking import Facade, LoopThread, blocking, iterating
 from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
-from coordinator.client.job import AsyncJob
+from coordinator.client.job import AsyncBatches, AsyncJob
 from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import JobSubmitAnswer
 from coordinator.client.quotas import AsyncQuotas

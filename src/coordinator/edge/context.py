@@ -15,7 +15,7 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from coordinator.application.batches.batches import Batches
+from coordinator.application.batches.batches import JobBatches
 from coordinator.application.figures.attention import Disk
 from coordinator.application.figures.window import WindowFigures
 from coordinator.application.keys.keyring import Keyring
@@ -165,7 +165,7 @@ class EdgeContext:
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     offered: Callable[[str], Offered | None] = lambda job_id: None
     """A job's offer on a work queue, at once; None also in processes that make no offers."""
-    batches: Batches | None = None
+    batches: JobBatches | None = None
     """None: nobody carries them out."""
     window: Callable[[], WindowFigures | None] = lambda: None
     """The figures of the last hour, at once; None: nobody counts."""

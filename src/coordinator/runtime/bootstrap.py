@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.application.background import Component, LifeCycle
-from coordinator.application.batches.batches import Batches
+from coordinator.application.batches.batches import JobBatches
 from coordinator.application.batches.runner import BatchRunner
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
@@ -222,7 +222,7 @@ def connect(
     events = LiveEvents(feed, event_log, hub, lease_holders)
 
     search = JobSearch(adapters.reads, gateway.canonical, clock.now)
-    batches = Batches(adapters.database, search, clock, ids.uuid7)
+    batches = JobBatches(adapters.database, search, clock, ids.uuid7)
     batch_runner = BatchRunner(
         adapters.database,
         search,

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from coordinator.application.background import LifeCycle
-from coordinator.application.batches.batches import Batches
+from coordinator.application.batches.batches import JobBatches
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.dispatch.dispatcher import Dispatcher
@@ -59,7 +59,7 @@ class CoordinatorProcess:
     live: Live
     dispatcher: Dispatcher
     miners: LiveMiners
-    batches: Batches
+    batches: JobBatches
     window: WindowCounter
     table_checks: RowChecks
     runners: Sequence[FollowerRunner]

@@ -55,7 +55,7 @@ class BatchPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class JobBatch:
     """A batch and its progress."""
 
     batch_id: UUID
@@ -91,9 +91,9 @@ class Batch:
         return Principal(self.principal, self.role)
 
 
-def batch_of(row: Mapping[str, Any]) -> Batch:
+def batch_of(row: Mapping[str, Any]) -> JobBatch:
     """The batch in this row."""
-    return Batch(
+    return JobBatch(
         batch_id=UUID(row["batch_id"]),
         kind=cast("BatchKind", row["kind"]),
         query=row["query"],
@@ -112,7 +112,7 @@ def batch_of(row: Mapping[str, Any]) -> Batch:
     )
 
 
-class Batches:
+class JobBatches:
     """Used on the event loop; the tables are read and written in threads. All raise LogUnavailable."""
 
     def __init__(
@@ -139,7 +139,7 @@ class Batches:
             kind=kind, query=parsed.text, total=counted.total, by_state=counted.by_state, sample=page.jobs
         )
 
-    async def begin(self, principal: Principal, kind: BatchKind, query: str, reason: str = "") -> Batch:
+    async def begin(self, principal: Principal, kind: BatchKind, query: str, reason: str = "") -> JobBatch:
         """Begin a batch. Raises Refusal, also while another one of the same name is under way."""
         if len(reason) > MAX_REASON:
             raise Refusal(Code.INVALID_PAYLOAD, f"reason: write {MAX_REASON} characters at most")
@@ -168,7 +168,7 @@ class Batches:
         self.on_begun()
         return await self.one(principal, batch_id)
 
-    async def one(self, principal: Principal, batch_id: UUID) -> Batch:
+    async def one(self, principal: Principal, batch_id: UUID) -> JobBatch:
         """A batch of this principal's, or anybody's for those who read everything. Raises Refusal."""
         rows = await self._query("batches_one", batch_id=str(batch_id))
         batch = batch_of(rows[0]) if rows else None
@@ -176,12 +176,12 @@ class Batches:
             raise Refusal(Code.BATCH_NOT_FOUND, "no such batch")
         return batch
 
-    async def recent(self, principal: Principal) -> list[Batch]:
+    async def recent(self, principal: Principal) -> list[JobBatch]:
         """The newest batches that this principal may see, RECENT at most."""
         name = "" if principal.role in READS_ALL else principal.name
         return [batch_of(row) for row in await self._query("batches_recent", principal=name, most=RECENT)]
 
-    async def cancel(self, principal: Principal, batch_id: UUID) -> Batch:
+    async def cancel(self, principal: Principal, batch_id: UUID) -> JobBatch:
         """End a batch: what is done stays done. A repeat changes nothing. Raises Refusal."""
         batch = await self.one(principal, batch_id)
         if batch.principal != principal.name and principal.role not in ACTS_ON_ALL:

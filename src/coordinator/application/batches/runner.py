@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 
 from coordinator.application.background import BackgroundTask
-from coordinator.application.batches.batches import Batch, BatchState, batch_of, client_of
+from coordinator.application.batches.batches import BatchState, JobBatch, batch_of, client_of
 from coordinator.application.ports import Clock, Database, Intent, Leadership, LogUnavailable
 from coordinator.application.search.jobs import FoundJob, JobSearch
 from coordinator.application.search.query import JobQuery
@@ -118,7 +118,7 @@ class BatchRunner:
             await self._pause(max(PAUSE_SECONDS, self._clock.monotonic() - begun))
         return bool(rows)
 
-    async def _advance(self, batch: Batch) -> None:
+    async def _advance(self, batch: JobBatch) -> None:
         if not self._holds(batch.sender):
             await self._end(
                 batch, "STOPPED", f"{batch.principal} has no valid {batch.role.value} key any more"
@@ -156,7 +156,7 @@ class BatchRunner:
         if page.next_cursor is None:
             await self._end(batch, "DONE", "")
 
-    async def _sent(self, batch: Batch, jobs: Sequence[FoundJob]) -> _Piece:
+    async def _sent(self, batch: JobBatch, jobs: Sequence[FoundJob]) -> _Piece:
         intents = [Intent(_command(batch, job), batch.sender) for job in jobs]
         answers = await self._send(intents) if intents else []
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
@@ -168,7 +168,7 @@ class BatchRunner:
             later=not _LATER.isdisjoint(refused),
         )
 
-    async def _move(self, batch: Batch, piece: _Piece, place: str | None) -> None:
+    async def _move(self, batch: JobBatch, piece: _Piece, place: str | None) -> None:
         refused = Counter(batch.refused) + piece.refused
         await self._in_thread(
             lambda tables: tables.execute(
@@ -181,7 +181,7 @@ class BatchRunner:
             )
         )
 
-    async def _end(self, batch: Batch, state: BatchState, why: str) -> None:
+    async def _end(self, batch: JobBatch, state: BatchState, why: str) -> None:
         now = self._clock.now()
         await self._in_thread(
             lambda tables: tables.execute(
@@ -199,7 +199,7 @@ class BatchRunner:
         return await asyncio.to_thread(run)
 
 
-def _command(batch: Batch, job: FoundJob) -> JobCancel | JobSubmitAgain:
+def _command(batch: JobBatch, job: FoundJob) -> JobCancel | JobSubmitAgain:
     job_id = UUID(job.job_id)
     if batch.kind == "cancel":
         return JobCancel(job_id=job_id, reason=batch.reason)

@@ -68,7 +68,7 @@ class Disk(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class AttentionFacts:
     """The facts of one moment."""
 
     now: Millis
@@ -85,14 +85,14 @@ class Facts:
     """Whether events wait for one."""
 
 
-def needs_attention(facts: Facts) -> tuple[Attention, ...]:
+def needs_attention(facts: AttentionFacts) -> tuple[Attention, ...]:
     """What needs attention, broken things first."""
     found = [*_parts(facts), *_disk(facts), *_checkpoint(facts), *_classes(facts), *_oldest(facts)]
     found += [*_miners(facts), *_dead_letters(facts)]
     return tuple(sorted(found, key=lambda line: line.severity != "broken"))
 
 
-def _parts(facts: Facts) -> Iterator[Attention]:
+def _parts(facts: AttentionFacts) -> Iterator[Attention]:
     for name, part in sorted(facts.parts.items()):
         if part.ok or not part.reason:
             continue
@@ -102,7 +102,7 @@ def _parts(facts: Facts) -> Iterator[Attention]:
         yield Attention(severity, "part", _sentence(part.reason), advice)
 
 
-def _disk(facts: Facts) -> Iterator[Attention]:
+def _disk(facts: AttentionFacts) -> Iterator[Attention]:
     disk = facts.disk
     if disk is None or (disk.free >= LOW_DISK_BYTES and disk.free >= LOW_DISK_SHARE * disk.total):
         return
@@ -112,7 +112,7 @@ def _disk(facts: Facts) -> Iterator[Attention]:
     yield Attention(severity, "disk", told, _FULL)
 
 
-def _checkpoint(facts: Facts) -> Iterator[Attention]:
+def _checkpoint(facts: AttentionFacts) -> Iterator[Attention]:
     at = facts.checkpoint_at
     if at is None or not facts.checkpoint_behind or facts.now - at < STALE_MILLIS:
         return
@@ -121,7 +121,7 @@ def _checkpoint(facts: Facts) -> Iterator[Attention]:
     yield Attention("broken", "checkpoint", told, advice, link="audit")
 
 
-def _classes(facts: Facts) -> Iterator[Attention]:
+def _classes(facts: AttentionFacts) -> Iterator[Attention]:
     for blocked in facts.blocked[:MAX_CLASSES]:
         jobs = "1 job" if blocked.queued == 1 else f"{blocked.queued:,} jobs"
         wait = "waits" if blocked.queued == 1 else "wait"
@@ -138,7 +138,7 @@ def _classes(facts: Facts) -> Iterator[Attention]:
         yield Attention("warning", "class", told, "See the page Classes.", link="classes")
 
 
-def _oldest(facts: Facts) -> Iterator[Attention]:
+def _oldest(facts: AttentionFacts) -> Iterator[Attention]:
     at = facts.oldest_at
     if at is None or facts.now - at < OLD_MILLIS:
         return
@@ -149,7 +149,7 @@ def _oldest(facts: Facts) -> Iterator[Attention]:
     yield Attention("warning", "queue", told, advice, f"state:queued age:>{minutes}m", "classes")
 
 
-def _miners(facts: Facts) -> Iterator[Attention]:
+def _miners(facts: AttentionFacts) -> Iterator[Attention]:
     for line in facts.doubted[:MAX_MINERS]:
         of = f" for {line.service}" if line.service else ""
         why = f": {line.reason}" if line.reason else ""
@@ -168,7 +168,7 @@ def _miners(facts: Facts) -> Iterator[Attention]:
         yield Attention("warning", "miner", told, "See the page Miners.", link="miners")
 
 
-def _dead_letters(facts: Facts) -> Iterator[Attention]:
+def _dead_letters(facts: AttentionFacts) -> Iterator[Attention]:
     if facts.dead_letters:
         many = "1 message" if facts.dead_letters == 1 else f"{facts.dead_letters:,} messages"
         told = f"{many} could not be handled and {'is' if facts.dead_letters == 1 else 'are'} kept aside."

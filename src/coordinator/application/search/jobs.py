@@ -26,7 +26,7 @@ from coordinator.application.search.places import (
     read_anchor,
     rest_params,
 )
-from coordinator.application.search.query import JobFilter, JobQuery
+from coordinator.application.search.query import JobQuery, QueryFilter
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobStateName
 from coordinator.domain.matching.needs import Constraints, Needs
@@ -184,7 +184,7 @@ class JobSearch:
         within = within._replace(low=max(within.low, read_anchor(anchor)))
         return (await asyncio.to_thread(self._count, asked, within, MOST, 1)).total
 
-    async def _filter(self, client: str | None, query: JobQuery) -> JobFilter:
+    async def _filter(self, client: str | None, query: JobQuery) -> QueryFilter:
         if query.errors:
             raise Refusal(Code.INVALID_PAYLOAD, "; ".join(error.message for error in query.errors))
         asked = query.filter
@@ -201,7 +201,7 @@ class JobSearch:
     # --- in threads ----------------------------------------------------------------------------------------
     def _page(
         self,
-        asked: JobFilter,
+        asked: QueryFilter,
         within: _Range,
         now: Millis,
         limit: int,
@@ -231,7 +231,7 @@ class JobSearch:
             looked_to=reach.requested_at if reach is not None and len(found) <= limit else None,
         )
 
-    def _count(self, asked: JobFilter, within: _Range, most: int, looks: int) -> Counted:
+    def _count(self, asked: QueryFilter, within: _Range, most: int, looks: int) -> Counted:
         states: Counter[JobStateName] = Counter()
         with self._database.transaction() as tables:
             if asked.ids:
@@ -254,7 +254,7 @@ class JobSearch:
 
 
 def _range(
-    asked: JobFilter, now: Millis, place: Cursor | None, until: Millis | None, *, oldest: bool = False
+    asked: QueryFilter, now: Millis, place: Cursor | None, until: Millis | None, *, oldest: bool = False
 ) -> _Range:
     low, high = FIRST, LAST
     if asked.younger_than is not None:
@@ -272,10 +272,10 @@ def _bounded(within: _Range, reach: JobKey, *, oldest: bool) -> _Range:
     return within._replace(high=reach.next()) if oldest else within._replace(low=reach)
 
 
-def _prepared(tables: Tables, asked: JobFilter, within: _Range, *, oldest: bool) -> _Search:
+def _prepared(tables: Tables, asked: QueryFilter, within: _Range, *, oldest: bool) -> _Search:
     paths, rest = paths_of(asked)
     params = rest_params(rest, _needs(tables, rest.classes))
-    compares = rest.compares_rows and rest != JobFilter(
+    compares = rest.compares_rows and rest != QueryFilter(
         least_attempt=2, older_than=rest.older_than, younger_than=rest.younger_than
     )
     return _Search(paths, params, compares, within, oldest)
@@ -346,7 +346,7 @@ def constraints_text(needs_json: str) -> str:
     return Constraints(**needs).model_dump_json(exclude_defaults=True)
 
 
-def _by_id(tables: Tables, asked: JobFilter) -> list[FoundJob]:
+def _by_id(tables: Tables, asked: QueryFilter) -> list[FoundJob]:
     """The jobs with these ids that match the rest of the filter, newest first. Raises Refusal."""
     ids: set[str] = set()
     for text in asked.ids:
@@ -366,7 +366,7 @@ def _by_id(tables: Tables, asked: JobFilter) -> list[FoundJob]:
     return found
 
 
-def _fits(job: FoundJob, asked: JobFilter) -> bool:
+def _fits(job: FoundJob, asked: QueryFilter) -> bool:
     """Whether a job has all that is asked for, but for its id, its class and its age."""
     lists: tuple[tuple[Sequence[str], str | None], ...] = (
         (asked.states, job.state),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, NamedTuple
 
-from coordinator.application.search.query import JobFilter
+from coordinator.application.search.query import QueryFilter
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Millis
 
@@ -70,7 +70,7 @@ class Path(NamedTuple):
     params: dict[str, str]
 
 
-def paths_of(asked: JobFilter) -> tuple[list[Path], JobFilter]:
+def paths_of(asked: QueryFilter) -> tuple[list[Path], QueryFilter]:
     """The indexes that a search reads, whose rows do not overlap, and the rest of the filter."""
     if asked.codes:
         rest = asked.without("codes")
@@ -88,7 +88,7 @@ def paths_of(asked: JobFilter) -> tuple[list[Path], JobFilter]:
     return paths, rest
 
 
-def rest_params(rest: JobFilter, needs: tuple[str, ...]) -> dict[str, Any]:
+def rest_params(rest: QueryFilter, needs: tuple[str, ...]) -> dict[str, Any]:
     """The parameters of the comparisons row by row. `needs`: of the classes that are asked for."""
     words = [*(f"%{_escaped(word)}%" for word in rest.words), "", "", ""]
     lists = {

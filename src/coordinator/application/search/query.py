@@ -46,7 +46,7 @@ class QueryError(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
+class QueryFilter:
     """The jobs of a query. An empty tuple, and None, stand for any."""
 
     states: tuple[JobStateName, ...] = ()
@@ -65,7 +65,7 @@ class JobFilter:
     words: tuple[str, ...] = ()
     """In lower case."""
 
-    def without(self, *names: str) -> JobFilter:
+    def without(self, *names: str) -> QueryFilter:
         """The filter without these lists."""
         changes: dict[str, Any] = dict.fromkeys(names, ())
         return replace(self, **changes)
@@ -73,7 +73,7 @@ class JobFilter:
     @property
     def compares_rows(self) -> bool:
         """Whether anything besides the age is asked for."""
-        return replace(self, older_than=None, younger_than=None) != JobFilter()
+        return replace(self, older_than=None, younger_than=None) != QueryFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class JobQuery:
     """A parsed query."""
 
     text: str = ""
-    filter: JobFilter = field(default_factory=JobFilter)
+    filter: QueryFilter = field(default_factory=QueryFilter)
     errors: tuple[QueryError, ...] = ()
 
     @classmethod
@@ -90,7 +90,7 @@ class JobQuery:
         if len(text) > MAX_LENGTH:
             told = f"invalid query: it has {len(text)} characters; write {MAX_LENGTH} at most"
             return cls(text[:MAX_LENGTH], errors=(QueryError(text[:MAX_LENGTH], 0, MAX_LENGTH, told),))
-        found, errors = JobFilter(), []
+        found, errors = QueryFilter(), []
         seen: set[str] = set()
         for token in _tokens(text):
             try:
@@ -112,7 +112,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         yield _Token(match[0], match.start(), match.end())
 
 
-def _with_term(found: JobFilter, token: str, seen: set[str]) -> JobFilter:
+def _with_term(found: QueryFilter, token: str, seen: set[str]) -> QueryFilter:
     """The filter with one more term. Raises ValueError with the fault and what to write."""
     name, colon, value = token.partition(":")
     if not colon or name.startswith('"'):
@@ -130,7 +130,7 @@ def _with_term(found: JobFilter, token: str, seen: set[str]) -> JobFilter:
     return term.read(found, value)
 
 
-def _with_word(found: JobFilter, token: str) -> JobFilter:
+def _with_word(found: QueryFilter, token: str) -> QueryFilter:
     word = _unquoted(token)
     if not word:
         raise ValueError("there is nothing between the quotes")
@@ -155,7 +155,7 @@ def _unquoted(text: str) -> str:
 
 # --- the terms ---------------------------------------------------------------------------------------------
 class _Term(NamedTuple):
-    read: Callable[[JobFilter, str], JobFilter]
+    read: Callable[[QueryFilter, str], QueryFilter]
     example: str
 
 
@@ -170,7 +170,7 @@ def _values(text: str, pattern: str, example: str) -> tuple[str, ...]:
     return values
 
 
-def _read_states(found: JobFilter, text: str) -> JobFilter:
+def _read_states(found: QueryFilter, text: str) -> QueryFilter:
     states: list[JobStateName] = []
     for value in text.split(","):
         match = next((state for state in STATES if state == value.upper()), None)
@@ -180,29 +180,29 @@ def _read_states(found: JobFilter, text: str) -> JobFilter:
     return replace(found, states=tuple(dict.fromkeys(states)))
 
 
-def _read_services(found: JobFilter, text: str) -> JobFilter:
+def _read_services(found: QueryFilter, text: str) -> QueryFilter:
     return replace(found, services=_values(text.lower(), r"[a-z0-9][a-z0-9_]{0,62}", "service:whisper"))
 
 
-def _read_clients(found: JobFilter, text: str) -> JobFilter:
+def _read_clients(found: QueryFilter, text: str) -> QueryFilter:
     return replace(found, clients=_values(text, NAME, "client:alice"))
 
 
-def _read_miners(found: JobFilter, text: str) -> JobFilter:
+def _read_miners(found: QueryFilter, text: str) -> QueryFilter:
     return replace(found, miners=_values(text, rf"({NAME}@)?{NAME}", "miner:rig or miner:node@rig"))
 
 
-def _read_codes(found: JobFilter, text: str) -> JobFilter:
+def _read_codes(found: QueryFilter, text: str) -> QueryFilter:
     return replace(found, codes=_values(text.upper(), r"[A-Z][A-Z0-9_]{0,63}", "code:OUT_OF_MEMORY"))
 
 
-def _read_classes(found: JobFilter, text: str) -> JobFilter:
+def _read_classes(found: QueryFilter, text: str) -> QueryFilter:
     return replace(
         found, classes=_values(text.lower(), r"[0-9a-f]{20}", "a class as the page Classes has it")
     )
 
 
-def _read_ids(found: JobFilter, text: str) -> JobFilter:
+def _read_ids(found: QueryFilter, text: str) -> QueryFilter:
     values = _values(text.lower(), r"[0-9a-f-]+", "id:01a229ff-1d00")
     for value in values:
         if not _ID.fullmatch(value):
@@ -210,7 +210,7 @@ def _read_ids(found: JobFilter, text: str) -> JobFilter:
     return replace(found, ids=(*found.ids, *values))
 
 
-def _read_attempt(found: JobFilter, text: str) -> JobFilter:
+def _read_attempt(found: QueryFilter, text: str) -> QueryFilter:
     match = _COMPARED.fullmatch(text)
     if match is None:
         raise ValueError("write a number, as in attempt:3 or attempt:>1")
@@ -226,7 +226,7 @@ def _read_attempt(found: JobFilter, text: str) -> JobFilter:
     return replace(found, least_attempt=least, most_attempt=most)
 
 
-def _read_age(found: JobFilter, text: str) -> JobFilter:
+def _read_age(found: QueryFilter, text: str) -> QueryFilter:
     match = _AGE.fullmatch(text)
     if match is None or not match[1]:
         raise ValueError("write a span with its unit (s, m, h or d), as in age:>10m or age:<2h")

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.batches.batches import Batch, Batches
+from coordinator.application.batches.batches import JobBatch, JobBatches
 from coordinator.application.search.jobs import FoundJob
 from coordinator.application.search.query import MAX_LENGTH, JobQuery
 from coordinator.domain.errors import Code, Refusal
@@ -149,7 +149,7 @@ async def cancel_batch(request: Request, context: Context, principal: Starter, b
     return reply(_view(await _batches(context).cancel(principal, batch_id)))
 
 
-def _batches(context: EdgeContext) -> Batches:
+def _batches(context: EdgeContext) -> JobBatches:
     if context.batches is None:
         raise Refusal(Code.UNAVAILABLE, "this process runs no batches; ask another one")
     return context.batches
@@ -166,5 +166,5 @@ def _job(job: FoundJob) -> FoundJobView:
     return FoundJobView.model_validate(asdict(job))
 
 
-def _view(batch: Batch) -> BatchView:
+def _view(batch: JobBatch) -> BatchView:
     return BatchView.model_validate({**asdict(batch), "total": batch.total._asdict()})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from coordinator.application.followers.eraser import content_key
 from coordinator.application.ports import Database
+from coordinator.application.search.places import JobKey
 from coordinator.domain.content import CONTENT_KINDS
 from coordinator.domain.messages import principal_of
 from coordinator.edge.state.rows import (
@@ -28,13 +29,6 @@ from coordinator.edge.state.threads import in_thread
 
 PROJECTOR = "projector"
 """The follower that fills the read models."""
-
-
-class JobKey(NamedTuple):
-    """A job's place in a list: when it was asked for, in Unix milliseconds, and its id."""
-
-    requested_at: int
-    job_id: str
 
 
 class JobFilter(NamedTuple):

@@ -14,9 +14,9 @@ from uuid import UUID
 
 from coordinator.application.figures.attention import (
     Attention,
+    AttentionFacts,
     BlockedClass,
     DoubtedMiners,
-    Facts,
     needs_attention,
     span,
 )
@@ -142,7 +142,7 @@ async def _of_all(context: EdgeContext, viewer: Viewer) -> Overview:
         context.shared.get(("attention-facts",), SLOW_SECONDS, lambda: _slow_facts(context, viewer)),
     )
     metrics, now = context.metrics(), _now()
-    facts = Facts(
+    facts = AttentionFacts(
         now=now,
         parts=metrics.parts,
         blocked=facts.blocked,
@@ -199,7 +199,7 @@ def _is_behind(metrics: CoordinatorMetrics, follower: str) -> bool:
     return known is not None and known.status == "leading" and known.position < metrics.position
 
 
-async def _slow_facts(context: EdgeContext, viewer: Viewer) -> Facts:
+async def _slow_facts(context: EdgeContext, viewer: Viewer) -> AttentionFacts:
     lines, doubted, disk, dead = await asyncio.gather(
         classes.load(context, viewer),
         context.reads.doubted(DOUBTED_STREAK, MAX_DOUBTED),
@@ -211,7 +211,7 @@ async def _slow_facts(context: EdgeContext, viewer: Viewer) -> Facts:
         for line in lines.classes
         if line.blocked
     ]
-    return Facts(
+    return AttentionFacts(
         now=_now(),
         parts={},
         blocked=blocked,
