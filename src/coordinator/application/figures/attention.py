@@ -164,7 +164,8 @@ def _miners(facts: AttentionFacts) -> Iterator[Attention]:
         yield Attention("warning", "miner", told, advice, link="miners")
     more = len(facts.doubted) - MAX_MINERS
     if more > 0:
-        told = f"{more:,} further principals are in quarantine or failed several times in a row."
+        others = "1 further key" if more == 1 else f"{more:,} further keys"
+        told = f"The miners of {others} are in quarantine or failed several times in a row."
         yield Attention("warning", "miner", told, "See the page Miners.", link="miners")
 
 
