@@ -76,6 +76,7 @@ from coordinator.storage.checkpoint_file import CheckpointFile
 from coordinator.storage.connections.data_directory import CHECKPOINT_FILE, KNOWN_NAMES
 
 BLOB_PROBE_SECONDS = 2.0
+CATCH_UP_SECONDS = 5.0
 SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
 
@@ -222,7 +223,13 @@ def connect(
     events = LiveEvents(feed, event_log, hub, lease_holders)
 
     search = JobSearch(adapters.reads, gateway.canonical, clock.now)
-    batches = JobBatches(adapters.database, search, clock, ids.uuid7)
+
+    async def projected() -> None:
+        """Wait for the tables, for a few seconds at most: a batch may begin with older ones, too."""
+        watermarks.hurry(Projector.name, feed.head)
+        await watermarks.reached(Projector.name, feed.head, CATCH_UP_SECONDS)
+
+    batches = JobBatches(adapters.database, search, clock, ids.uuid7, projected)
     batch_runner = BatchRunner(
         adapters.database,
         search,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 from uuid import UUID
@@ -121,18 +121,22 @@ class JobBatches:
         search: JobSearch,
         clock: Clock,
         new_id: Callable[[], UUID],
-        on_begun: Callable[[], None] = lambda: None,
+        caught_up: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """`on_begun` wakes the runner of this process."""
+        """`caught_up` waits until the tables have what this process knows of the log."""
         self._database = database
         self._search = search
         self._clock = clock
         self._new_id = new_id
-        self.on_begun = on_begun
+        self._caught_up = caught_up
+        self.on_begun: Callable[[], None] = lambda: None
+        """Wakes the runner of this process."""
 
     async def plan(self, principal: Principal, kind: BatchKind, query: str) -> BatchPlan:
         """What a batch would do. Raises Refusal."""
         parsed, client = _checked(principal, kind, query), client_of(principal)
+        if self._caught_up is not None:  # the sender's own last jobs count, too
+            await self._caught_up()
         counted = await self._search.count(client, parsed, most=MOST, looks=LOOKS)
         page = await self._search.page(client, parsed, limit=SAMPLE, oldest_first=True)
         return BatchPlan(
