@@ -247,3 +247,13 @@ async def test_an_invalid_search_is_refused(
     search = JobSearch(database, canonical, lambda: NOW)
     with pytest.raises(Refusal, match=told):
         await search.page(None, JobQuery.parse(text), cursor)
+
+
+async def test_states_are_counted_together(database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, of everybody or of one client, each up to the bound."""
+    search = JobSearch(database, canonical, lambda: NOW)
+    for client in (None, "alice"):
+        counts = await search.states(client)
+        assert counts == {s: Count(len(matching(f"state:{s.lower()}", client))) for s in STATES}
+    monkeypatch.setattr(search_jobs, "MOST", 3)
+    assert (await search.states(None))["FAILED"] == Count(3, more=True)

@@ -26,7 +26,7 @@ from coordinator.application.search.places import (
     read_anchor,
     rest_params,
 )
-from coordinator.application.search.query import JobQuery, QueryFilter
+from coordinator.application.search.query import STATES, JobQuery, QueryFilter
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobStateName
 from coordinator.domain.matching.needs import Constraints, Needs
@@ -183,6 +183,20 @@ class JobSearch:
         within = _range(asked, self._now(), None, None)
         within = within._replace(low=max(within.low, read_anchor(anchor)))
         return (await asyncio.to_thread(self._count, asked, within, MOST, 1)).total
+
+    async def states(self, client: str | None) -> dict[JobStateName, Count]:
+        """The number of jobs in each state, counted up to MOST. Raises LogUnavailable."""
+        name, owner = ("_of_client", {"client": client}) if client is not None else ("", {})
+
+        def count() -> dict[JobStateName, Count]:
+            counts: dict[JobStateName, Count] = {}
+            with self._database.transaction() as tables:
+                for state in STATES:
+                    [row] = tables.query(f"search_state_count{name}", state=state, most=MOST + 1, **owner)
+                    counts[state] = Count(min(row["jobs"], MOST), row["jobs"] > MOST)
+            return counts
+
+        return await asyncio.to_thread(count)
 
     async def _filter(self, client: str | None, query: JobQuery) -> QueryFilter:
         if query.errors:

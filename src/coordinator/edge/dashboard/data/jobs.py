@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coordinator.application.search.jobs import Count, FoundJob, FoundPage
-from coordinator.application.search.query import FIELDS, STATES, JobQuery, QueryError
+from coordinator.application.search.query import FIELDS, JobQuery, QueryError
 from coordinator.domain.job import JobStateName
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
@@ -63,10 +63,7 @@ async def states(context: EdgeContext, viewer: Viewer) -> tuple[StateCount, ...]
     client = viewer.client
 
     async def counted() -> tuple[StateCount, ...]:
-        found = []
-        for state in STATES:
-            query = JobQuery.parse(f"state:{state}")
-            found.append(StateCount(state, (await context.search.count(client, query)).total))
-        return tuple(found)
+        counts = await context.search.states(client)
+        return tuple(StateCount(state, counted) for state, counted in counts.items())
 
     return await context.shared.get(("jobs-states", client), FRESH_SECONDS, counted)

@@ -57,3 +57,12 @@ FROM jobs WHERE job_id IN (:job_ids) ORDER BY requested_at DESC, job_id DESC
 -- name: search_classes
 -- The needs of these classes, which have open jobs.
 SELECT job_class, service, constraints_json FROM work_classes WHERE job_class IN (:classes)
+
+-- name: search_state_count[_of_client]
+-- The number of jobs in a state, `most` at most: reads an index alone.
+SELECT COUNT(*) AS jobs FROM (
+  SELECT 1 AS one FROM jobs
+  WHERE state = :state
+    AND client = :client -- [_of_client]
+  LIMIT :most
+) AS found
