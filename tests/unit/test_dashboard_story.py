@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -128,8 +129,6 @@ def test_the_name_of_a_file_tells_its_kind(name: str, kind: str) -> None:
 
 async def test_many_viewers_share_one_answer() -> None:
     """It is computed once in its time, also for those who come meanwhile; errors are not kept."""
-    import asyncio
-
     now, calls = [0.0], 0
     shared = Shared(lambda: now[0])
 
@@ -146,3 +145,33 @@ async def test_many_viewers_share_one_answer() -> None:
     answers = await asyncio.gather(*(shared.get("a", 1.0, compute) for _ in range(3)), return_exceptions=True)
     assert [type(answer).__name__ for answer in answers] == ["LogUnavailable", "int", "int"]
     assert calls == 3
+
+
+async def test_a_slow_answer_is_not_waited_for() -> None:
+    """The last one is given meanwhile; it lasts ten times as long as it took; errors leave it as it was."""
+    now, ready, calls = [0.0], asyncio.Event(), 0
+    shared = Shared(lambda: now[0])
+
+    async def compute() -> int:
+        nonlocal calls
+        calls += 1
+        await ready.wait()
+        now[0] += 2.0
+        if calls == 2:
+            raise LogUnavailable("gone")
+        return calls
+
+    assert await shared.recent("a", 1.0, compute) is None
+    ready.set()
+    assert await shared.recent("a", 1.0, compute) == 1
+    now[0] = 19.0  # it took two seconds
+    assert await shared.recent("a", 1.0, compute) == 1
+    assert calls == 1
+    now[0] = 21.0
+    assert await shared.recent("a", 1.0, compute) == 1
+    await asyncio.sleep(0)
+    assert (await shared.recent("a", 1.0, compute), calls) == (1, 2)
+    now[0] = 60.0
+    assert await shared.recent("a", 1.0, compute) == 1
+    await asyncio.sleep(0)
+    assert await shared.recent("a", 1.0, compute) == 3

@@ -135,20 +135,22 @@ async def attention(context: EdgeContext, viewer: Viewer) -> tuple[Attention, ..
 
 
 async def _of_all(context: EdgeContext, viewer: Viewer) -> Overview:
-    counts, backlog, miners, facts = await asyncio.gather(
+    counts, backlog, miners, known = await asyncio.gather(
         states(context, viewer),
         context.backlog.get(),
         context.reads.miners_by_state(),
-        context.shared.get(("attention-facts",), SLOW_SECONDS, lambda: _slow_facts(context, viewer)),
+        # With a million queued jobs these take a second: the page does not wait for them.
+        context.shared.recent(("attention",), SLOW_SECONDS, lambda: _slow_facts(context, viewer)),
     )
     metrics, now = context.metrics(), _now()
+    slow = known or AttentionFacts(now=now, parts={})
     facts = AttentionFacts(
         now=now,
         parts=metrics.parts,
-        blocked=facts.blocked,
-        doubted=facts.doubted,
-        dead_letters=facts.dead_letters,
-        disk=facts.disk,
+        blocked=slow.blocked,
+        doubted=slow.doubted,
+        dead_letters=slow.dead_letters,
+        disk=slow.disk,
         queued=0 if backlog is None else backlog.queued,
         oldest_at=None if backlog is None else backlog.oldest_at,
         checkpoint_at=None if metrics.proof is None else metrics.proof.signed_at,
