@@ -17,6 +17,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.messages import READS_ALL
 from coordinator.edge import services
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.dashboard import pages as dashboard
 from coordinator.edge.http.credentials import allow
 from coordinator.edge.http.problems import ALWAYS, install_problem_handlers, refusals
 from coordinator.edge.http.reads.reading import POSITION_HEADER
@@ -103,6 +104,9 @@ def create_app(context: EdgeContext) -> FastAPI:
     )
     app.state.context = context
     app.router.routes += _common_routes().routes
+    if context.settings.ui_enabled and context.sessions is not None:
+        for router in dashboard.ROUTERS:
+            app.include_router(router)
     _include_metrics(app, public=context.settings.metrics_public)
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)

@@ -19,6 +19,7 @@ from coordinator.application.batches.batches import JobBatches
 from coordinator.application.figures.attention import Disk
 from coordinator.application.figures.window import WindowFigures
 from coordinator.application.keys.keyring import Keyring
+from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.matches.queued_jobs import QueuedJobs
@@ -62,6 +63,10 @@ class EdgeSettings:
     metrics_public: bool
     offer_timeout_seconds: float
     openai_timeout_seconds: int
+    ui_base_path: str
+    ui_enabled: bool
+    ui_read_only: bool
+    ui_session_hours: int
 
 
 class ShownSetting(NamedTuple):
@@ -183,6 +188,8 @@ class EdgeContext:
     """None: no limits of names."""
     proofs: Proofs | None = None
     """None: no Merkle tree."""
+    sessions: Sessions | None = None
+    """None: no dashboard."""
     rates: RateLimiter | None = None
     """None: no limits."""
     open_connections: OpenConnections = field(default_factory=OpenConnections)

@@ -37,6 +37,7 @@ from coordinator.application.followers.runner import Follower, FollowerRunner, L
 from coordinator.application.followers.timers import Timers
 from coordinator.application.health import Health, HealthProbes, Probe, in_own_thread
 from coordinator.application.keys.follower import KeyFollower
+from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
@@ -287,6 +288,9 @@ def connect(
         bus=bus,
         gateway=gateway,
         keyring=keyring,
+        sessions=Sessions(
+            Sessions.secret_of(key), keyring, clock.now, life_seconds=settings.ui_session_hours * 3600
+        ),
         receipts=receipts,
         quotas=quotas,
         proofs=proofs,

@@ -21,6 +21,7 @@ from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.runner import FollowerRunner, LocalWatermarks
 from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
+from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics, OpenOffers, ProofMetrics
@@ -50,6 +51,7 @@ class CoordinatorProcess:
     bus: CommandBus
     gateway: CommandGateway
     keyring: Keyring
+    sessions: Sessions
     receipts: Receipts
     quotas: Quotas
     proofs: Proofs

@@ -50,6 +50,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             shown_settings=lambda: shown_settings(settings),
             quotas=coordinator.quotas,
             proofs=coordinator.proofs,
+            sessions=coordinator.sessions,
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,
@@ -69,6 +70,10 @@ def edge_settings(settings: Settings) -> EdgeSettings:
         metrics_public=settings.metrics_public,
         offer_timeout_seconds=settings.offer_timeout_seconds,
         openai_timeout_seconds=settings.openai_timeout_seconds,
+        ui_base_path=settings.ui_base_path,
+        ui_enabled=settings.ui_enabled,
+        ui_read_only=settings.ui_read_only,
+        ui_session_hours=settings.ui_session_hours,
     )
 
 

@@ -126,6 +126,12 @@ class Settings(BaseSettings):
     checkpoint_file: str | None = None
     """Where the last signed checkpoint is kept outside of the database; `off` for nowhere."""
 
+    ui_enabled: bool = True
+    ui_read_only: bool = False
+    ui_base_path: Annotated[str, Field(pattern=r"^((/[A-Za-z0-9._~-]+)+)?$")] = ""
+    """The path of the dashboard behind a proxy, which removes it: its links begin with it."""
+    ui_session_hours: Annotated[int, Field(ge=1, le=720)] = 12
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

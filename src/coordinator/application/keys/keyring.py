@@ -164,11 +164,9 @@ class Keyring:
         return None
 
     def marked(self, name: str, mark: str, mark_of: Callable[[str], str]) -> list[Grant]:
-        """The grants of this name's secrets in the settings that have this mark, for those who keep no secret."""
+        """The grants of this name's secrets in the settings that have this mark, for readers without them."""
         return [
-            entry.grant
-            for entry in self._from_settings.get(name, ())
-            if _equal(mark_of(entry.secret), mark)
+            entry.grant for entry in self._from_settings.get(name, ()) if _equal(mark_of(entry.secret), mark)
         ]
 
     # --- keys from the log ---------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def assets() -> dict[str, Asset]:
     folder = resources.files(__package__) / "static"
     contents = {name: (folder / name).read_bytes() for name in FILES}
     return {
-        name: Asset(FILES[name], content, gzip.compress(content, mtime=0)) for name, content in contents.items()
+        name: Asset(FILES[name], content, gzip.compress(content, mtime=0))
+        for name, content in contents.items()
     }
 
 

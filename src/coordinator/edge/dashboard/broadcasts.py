@@ -26,7 +26,7 @@ from coordinator.edge.http.problems import Problem
 PERIOD_SECONDS: Final = 0.5
 """The least time between two updates of one page."""
 REST: Final = 4.0
-"""The rest after a computation, as a multiple of its time: computations take a fifth of a processor at most."""
+"""The rest after a computation, in times of its length: together they take a fifth of a processor."""
 TICK_SECONDS: Final = 5.0
 """Between computations while the log does not move: heartbeats and ages are not in it."""
 KEEP_SECONDS: Final = 10.0

@@ -31,7 +31,11 @@ def environment() -> Environment:
         auto_reload=False,
     )
     templates.filters |= words.FILTERS
-    templates.globals |= {"NAVIGATION": NAVIGATION, "files": f"{FILES_PATH}/{version()}"}
+    templates.globals |= {
+        "NAVIGATION": NAVIGATION,
+        "files": f"{FILES_PATH}/{version()}",
+        "now": words.now_text,
+    }
     return templates
 
 

@@ -64,7 +64,10 @@ class PageRoute(APIRoute):
             except Exception as error:
                 response = _failure(request, error)
             response.headers.setdefault("Content-Security-Policy", POLICY)
-            response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+            if request.url.scheme == "https":  # elsewhere browsers complain about it
+                response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+            # Not "no-referrer": with that, browsers send forms with an origin of "null".
+            response.headers["Referrer-Policy"] = "same-origin"
             return response
 
         return answer

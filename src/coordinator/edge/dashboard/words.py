@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -78,6 +79,11 @@ def size(octets: int | None) -> str:
     return f"{value:,.1f} TB"
 
 
+def now_text() -> str:
+    """This moment, for the page's script: a reader's clock may be wrong."""
+    return rfc3339(moment(time.time_ns() // 1_000_000))
+
+
 def age(millis: int | None, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> Markup:
     """How long ago this moment was, kept current by the page's script: `4 min 12 s`."""
     return _time(millis, "age", duration(None if millis is None else max(0, now() - millis)))
@@ -100,7 +106,7 @@ def exact(millis: int | None) -> Markup:
 
 def _time(millis: int | None, show: str, text: str) -> Markup:
     if millis is None:
-        return Markup(escape(NONE))
+        return escape(NONE)
     at = rfc3339(moment(millis))
     return Markup('<time datetime="{}" data-show="{}">{}</time>').format(at, show, text)
 
@@ -128,6 +134,11 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def compact(value: Any) -> str:
+    """JSON in one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "number": number,
     "duration": duration,
@@ -141,4 +152,5 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "shape": shape,
     "short_id": short_id,
     "plural": plural,
+    "json": compact,
 }

@@ -118,6 +118,10 @@ class ReadModels:
         rows = await self._read("read_class_oldest", job_class=job_class, position=position)
         return rows[0]["requested_at"] if rows else None
 
+    async def job_lines(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What a list shows of these jobs; unknown ones are absent."""
+        return await self._read("read_job_lines", job_ids=list(job_ids)) if job_ids else []
+
     async def backlog(self) -> BacklogRow:
         [row] = await self._read("read_backlog")
         return BacklogRow(**row)

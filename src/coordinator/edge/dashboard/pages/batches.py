@@ -1,4 +1,4 @@
-"""Batches: cancel all jobs that match a query, or submit them again; first what it would do, then its progress."""
+"""Batches: cancel all jobs that match, or submit them again. First the plan, then the progress."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def _source(context: EdgeContext, visitor: Visitor, base: str, batch_id: UUID) -
         html = {"batch": part("batch/progress.html", base=base, visitor=visitor, batch=batch, verbs=VERBS)}
         return Parts(batch.position, html)
 
-    # The form to stop it is a session's own.
-    return Source(("batch", visitor.session.id, str(batch_id)), compute, (topic,))
+    key = ("batch", visitor.audience, str(visitor.read_only), str(batch_id))
+    return Source(key, compute, (topic,))
 
 
 def _kind(text: str) -> data.BatchKind:

@@ -20,6 +20,7 @@ from coordinator.domain.errors import Code
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.dashboard.broadcasts import Parts, Source
 from coordinator.edge.dashboard.data import jobs as data
+from coordinator.edge.dashboard.data.lines import lines
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import live_answer
 from coordinator.edge.dashboard.rendering import part, render
@@ -96,15 +97,13 @@ async def follow_jobs(
     return live_answer(request, context, visitor, source, after)
 
 
-def _source(
-    context: EdgeContext, visitor: Visitor, base: str, text: str, anchor: str, rows: str
-) -> Source:
+def _source(context: EdgeContext, visitor: Visitor, base: str, text: str, anchor: str, rows: str) -> Source:
     viewer, query, shown = Viewer.of(visitor.principal), data.JobQuery.parse(text), _unpacked(rows)
     topic: Topic = EVERYTHING if visitor.sees_all else ("client", visitor.name)
 
     async def compute() -> Parts:
         position = context.watermarks.of(PROJECTOR)
-        found = await data.lines(context, viewer, shown)
+        found = await lines(context, viewer, shown)
         html: dict[str, str] = {
             f"job-{job.job_id}": part("jobs/cells.html", base=base, visitor=visitor, job=job) for job in found
         }

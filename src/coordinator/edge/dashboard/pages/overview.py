@@ -7,15 +7,16 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from coordinator.application.live.events import EVERYTHING, Topic
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.dashboard.broadcasts import Parts, Source
 from coordinator.edge.dashboard.data import overview as data
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import broadcasts_of, live_answer
+from coordinator.edge.dashboard.pages.log_in import follow_link
 from coordinator.edge.dashboard.rendering import part, render
 from coordinator.edge.dashboard.routing import base_of, page_router
-from coordinator.edge.dashboard.sign_in import Visited, Visitor
-from coordinator.application.live.events import EVERYTHING, Topic
+from coordinator.edge.dashboard.sign_in import Visited, Visitor, visitor_of
 
 router = page_router()
 
@@ -25,8 +26,11 @@ _SHOWN_MINUTES: Final = 60
 
 
 @router.get("/")
-async def show_overview(request: Request, context: Context, visitor: Visited) -> Response:
-    """The page."""
+async def show_overview(request: Request, context: Context, token: str = "") -> Response:
+    """The page; with `token`, the link that `coordinator dev` prints."""
+    if token:
+        return await follow_link(request, context, token)
+    visitor = await visitor_of(request, context)
     parts = await broadcasts_of(request).newest(_source(context, visitor, base_of(request)))
     html = render(
         "overview.html",

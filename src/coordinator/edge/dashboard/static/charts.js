@@ -26,7 +26,8 @@
     if (value === null || value === undefined) return "–";
     if (unit === "s") {
       if (value < 1) return `${Math.round(value * 1000)} ms`;
-      return value < 100 ? `${value.toFixed(1)} s` : `${Math.round(value / 60)} min`;
+      if (value < 10 && !Number.isInteger(value)) return `${value.toFixed(1)} s`;
+      return value < 100 ? `${Math.round(value)} s` : `${Math.round(value / 60)} min`;
     }
     return `${value >= 100 || Number.isInteger(value) ? Math.round(value).toLocaleString() : value.toFixed(1)} ${unit}`;
   }
@@ -53,14 +54,15 @@
       ticks: { show: false }, font: "11px system-ui, sans-serif" };
     const plot = new uPlot({
       width: holder.clientWidth || 300, height: 160,
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { size: 6 } },
       scales: { x: { time: true }, y: log ? { distr: 3, log: 10, range: logRange } : { range: fromZero } },
       axes: [
         { ...line, grid: { show: false }, space: 80, size: 24,
           values: (_, at) => at.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false })) },
-        { ...line, size: 56, space: 32, values: (_, at) => at.map((v) => (v === null || (log && !isTen(v)) ? "" : written(v, unit))) },
+        { ...line, size: 56, space: 32, values: (_, at) => at.map((v) => (v === null ? "" : written(v, unit))),
+          ...(log ? { filter: tens, grid: { ...line.grid, filter: tens } } : {}) },
       ],
       series: [{}, ...names(figure).map((name, i) => ({
         label: name, width: i === 0 ? 2 : 1.5, stroke: () => colour(tones[i]), points: { show: false }, spanGaps: false,
@@ -83,6 +85,7 @@
     new ResizeObserver(() => plot.setSize({ width: holder.clientWidth, height: 160 })).observe(holder);
   }
 
+  const tens = (_, at) => at.map((v) => (isTen(v) ? v : null));
   const isTen = (v) => Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-9;
   const fromZero = (_, low, high) => [0, high > 0 ? high * 1.1 : 1];
   const logRange = (_, low, high) => {

@@ -54,6 +54,13 @@ SELECT job_id FROM jobs
 WHERE job_id IN (:job_ids)
   AND state IN ('COMPLETED', 'FAILED', 'CANCELED', 'EXPIRED')
 
+-- name: read_job_lines
+-- What a list shows of these jobs.
+SELECT job_id, client, service, state, priority, attempt, max_attempts, miner_id, requested_at, started_at,
+  finished_at, expires_at, error_code, error_message, position
+FROM jobs
+WHERE job_id IN (:job_ids)
+
 -- name: read_miner
 -- One miner.
 SELECT * FROM miners WHERE miner_id = :miner_id
