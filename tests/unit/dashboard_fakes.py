@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import re
 import types
 import typing
@@ -16,7 +17,9 @@ from coordinator.edge.dashboard.sign_in import FORM_FIELD
 from tests.unit.edge_fakes import ADMIN
 
 COOKIE = "coordinator_session"
-SCRIPT = """"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}\r\ndata: x\u2028</textarea>"""
+SCRIPT = (
+    """"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7777*7777}}\r\ndata: x\u2028</textarea>"""
+)
 """Text of a stranger that would do something wherever it is not escaped."""
 
 
@@ -68,6 +71,8 @@ def hostile(kind: Any, depth: int = 0) -> Any:
         return True
     if kind is str or kind is Any:
         return SCRIPT
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return next(iter(kind))
     hints = typing.get_type_hints(kind)
     if dataclasses.is_dataclass(kind):
         names = [f.name for f in dataclasses.fields(cast("Any", kind))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 from urllib.parse import quote
@@ -136,5 +137,6 @@ def _problem(error: Exception) -> Problem:
             log.warning("a page is out of reach", error=type(error).__name__)
             return Problem(Code.UNAVAILABLE, "a server that this page needs is out of reach")
         case _:
-            log.exception("a page failed")
+            # As text: renderers that walk through local variables would show keys and payloads.
+            log.error("a page failed", exception="".join(traceback.format_exception(error)))
             return internal_problem()

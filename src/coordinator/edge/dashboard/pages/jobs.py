@@ -79,7 +79,7 @@ async def show_jobs(
                 "after": position,
             }
         )
-    return HTMLResponse(render("jobs.html", **values), 422 if query.errors else 200)
+    return HTMLResponse(render("jobs.html", **values))
 
 
 @router.get("/ui/live/jobs")
