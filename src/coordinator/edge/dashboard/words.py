@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -134,6 +135,21 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_ENDED: Final = re.compile(r"^Ended ([A-Z])([A-Z]+)\b")
+
+
+def sentence(text: str) -> Markup:
+    """A sentence about a job for people: its moments in the reader's zone, and its state as a word."""
+    plain = _ENDED.sub(lambda found: found[1] + found[2].lower(), text)
+    pieces, last = [], 0
+    for found in _MOMENT.finditer(plain):
+        shown = Markup('<time datetime="{0}" data-show="clock">{0}</time>').format(found[0])
+        pieces += [escape(plain[last : found.start()]), shown]
+        last = found.end()
+    return Markup("").join([*pieces, escape(plain[last:])])
+
+
 def compact(value: Any) -> str:
     """JSON in one line."""
     return json.dumps(value, ensure_ascii=False)
@@ -153,4 +169,5 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "short_id": short_id,
     "plural": plural,
     "json": compact,
+    "sentence": sentence,
 }

@@ -24,7 +24,7 @@ from coordinator.edge.dashboard.timeline import timeline
 
 router = page_router()
 
-_PARTS: Final = ("head", "actions", "progress", "lanes", "attempts", "result", "events", "facts")
+_PARTS: Final = ("title", "actions", "why", "progress", "lanes", "attempts", "result", "events", "facts")
 SHOWN_TEXT: Final = 8_000
 """Characters of a job's running text that its page shows: the newest."""
 SHOWN_JSON: Final = 40_000
