@@ -65,7 +65,7 @@
           ...(log ? { filter: tens, grid: { ...line.grid, filter: tens } } : {}) },
       ],
       series: [{}, ...names(figure).map((name, i) => ({
-        label: name, width: i === 0 ? 2 : 1.5, stroke: () => colour(tones[i]), points: { show: false }, spanGaps: false,
+        label: name, width: i === 0 ? 2 : 1.5, stroke: () => colour(tones[i]), points: { show: (u, index) => u.data[index].filter((v) => v !== null).length < 12, size: 5 }, spanGaps: false,
         ...(kinds[i] === "bars" ? { paths: uPlot.paths.bars({ size: [0.7, 12] }), fill: () => colour(tones[i]), width: 0 } : {}),
       }))],
       hooks: { setCursor: [(u) => key(figure, u, u.cursor.idx)] },
