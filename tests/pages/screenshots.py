@@ -21,6 +21,7 @@ from tests.harness.dashboard import DESKTOP, PHONE, chromium, reading
 
 FOLDER = Path("demo-output/screenshots")
 JOBS = 30
+_ENDS = {"job-completed": "Completed", "job-failed": "Failed"}
 VIEWS = (
     ("light", "desktop", DESKTOP),
     ("dark", "desktop", DESKTOP),
@@ -31,7 +32,7 @@ VIEWS = (
 
 async def take(folder: Path) -> None:
     """All pictures, into this folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place, dev(Path(place), "--miners", "2") as coordinator:
         async with chromium() as browser:
             state = await _signed_in(browser, coordinator)
@@ -41,6 +42,8 @@ async def take(folder: Path) -> None:
                 async with reading(browser, coordinator.url, **options) as reader:
                     for title, path in pages.items():
                         await reader.go(path)
+                        if title in _ENDS:
+                            await expect(reader.page.locator("#title")).to_contain_text(_ENDS[title])
                         if await reader.page.locator("#live").count():
                             await reader.live()
                         await reader.page.wait_for_timeout(700)  # charts are drawn after their tables
@@ -86,8 +89,6 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
             "86400",
         )
     submit("llm_inference", "--payload", '{"model": "llama-7b", "prompt": "hi"}')
-    for job in (picture, failed):
-        coordinator.run("job", "wait", job, "--timeout", "60")
     return {
         "overview": "/",
         "jobs": "/jobs",

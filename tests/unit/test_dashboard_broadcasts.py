@@ -98,7 +98,7 @@ async def test_loading_shares_with_reading(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_reader_goes_on_after_its_position() -> None:
-    """With the position of its page it gets what changed since; what is of that very position may come twice."""
+    """With the position of its page it gets what changed since; what is of that position may come twice."""
     page, shared = Page(), some_broadcasts()
     async with asyncio.timeout(20), shared.reading(page.source, 0) as (reader, news):
         await _take(reader, news)
