@@ -147,6 +147,7 @@ async def check_pages(reader: Reader, paths: Sequence[str]) -> None:
 
 _FOCUSED = """(() => {
     const element = document.activeElement;
+    if (element.getAttribute("role") === "region") return element.getAttribute("aria-label");
     const label = element.labels && element.labels.length ? element.labels[0].textContent : "";
     const texts = [element.getAttribute("aria-label"), label, element.textContent];
     return texts.filter(Boolean).join(" ").trim().slice(0, 80);

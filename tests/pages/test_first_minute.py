@@ -119,6 +119,7 @@ async def _acts_by_keyboard_alone(reader: Reader) -> None:
     await reader.tab_to("Cancel…")
     assert await reader.focus_is_visible()
     await page.keyboard.press("Enter")
+    await expect(page.get_by_label("Reason")).to_be_focused()
     await page.keyboard.type("only a trial")
     await page.keyboard.press("Enter")
     await expect(page.locator("#title")).to_contain_text("Canceled")

@@ -74,7 +74,7 @@ async def test_pages_follow_what_happens(request: pytest.FixtureRequest, tmp_pat
             answer = await carol.page.goto(f"{url}/jobs/{other.job_id}")
             assert answer is not None
             assert 404 == answer.status
-            await expect(carol.page.get_by_role("alert")).to_contain_text("No such job")
+            await expect(carol.page.locator("main p[role=alert]")).to_contain_text("No such job")
             assert [
                 "error: Failed to load resource: the server responded with a status of 404 (Not Found)"
             ] == (carol.complaints)

@@ -50,7 +50,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             result=replace(story.result, kind="json", files=tuple(files)),
         )
         plan = replace(hostile(batches.BatchPlan), sample=(line,))
-        batch = replace(hostile(batches.Batch), refused={SCRIPT: 3})
+        batch = replace(hostile(batches.JobBatch), refused={SCRIPT: 3})
         for module, name, value in (
             (overview, "load", hostile(overview.Overview)),
             (jobs, "search", found),

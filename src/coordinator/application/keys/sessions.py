@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class PersonSession:
     """A person's session."""
 
     id: str
@@ -62,7 +62,7 @@ class Sessions:
         self._now = now
         self._life = life_seconds * 1000
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._links: OrderedDict[str, Session] = OrderedDict()
+        self._links: OrderedDict[str, PersonSession] = OrderedDict()
 
     @staticmethod
     def secret_of(key: SigningKey) -> bytes:
@@ -70,10 +70,10 @@ class Sessions:
         return hashlib.sha256(_LABEL + b"\n" + key.sign(_LABEL)).digest()
 
     # --- sessions ------------------------------------------------------------------------------------------
-    def open(self, key: str, grant: Grant) -> Session:
+    def open(self, key: str, grant: Grant) -> PersonSession:
         """A new session for this `name:secret`, which has proved this grant."""
         mark = "" if grant.key_id is not None else self._mark(key.partition(":")[2])
-        return Session(
+        return PersonSession(
             id=_new_id(),
             name=grant.principal.name,
             role=grant.principal.role,
@@ -83,7 +83,7 @@ class Sessions:
             expires_at=self._now() + self._life,
         )
 
-    def text_of(self, session: Session) -> str:
+    def text_of(self, session: PersonSession) -> str:
         """The session as a signed text, for a cookie."""
         fields = [
             session.id,
@@ -97,7 +97,7 @@ class Sessions:
         body = encode_base64url(json.dumps(fields, separators=(",", ":")).encode())
         return f"{body}.{self._sign('session', body)}"
 
-    def read(self, text: str) -> tuple[Session, Grant] | None:
+    def read(self, text: str) -> tuple[PersonSession, Grant] | None:
         """The session in a text, and what its key grants now; None if it is over, or not ours."""
         session = self._parsed(text)
         if session is None or session.expires_at <= self._now() or session.id in self._ended:
@@ -105,7 +105,7 @@ class Sessions:
         grant = self._grant(session)
         return None if grant is None else (session, grant)
 
-    def end(self, session: Session) -> None:
+    def end(self, session: PersonSession) -> None:
         """End a session. This process remembers it; the others read it until it expires."""
         _remember(self._ended, session.id, None)
 
@@ -120,7 +120,7 @@ class Sessions:
         _remember(self._links, _digest(token), session)
         return token
 
-    def follow(self, token: str) -> Session | None:
+    def follow(self, token: str) -> PersonSession | None:
         """The session that a token opens; None if it was used, or is not ours."""
         asked = self._links.pop(_digest(token), None)
         if asked is None or asked.expires_at <= self._now():
@@ -137,7 +137,7 @@ class Sessions:
         return hmac.compare_digest(self.form_token(session_id).encode(), token.encode(errors="replace"))
 
     # --- inside --------------------------------------------------------------------------------------------
-    def _parsed(self, text: str) -> Session | None:
+    def _parsed(self, text: str) -> PersonSession | None:
         body, _, signature = text.partition(".")
         if len(text) > MAX_TEXT or not hmac.compare_digest(
             self._sign("session", body).encode(), signature.encode(errors="replace")
@@ -146,7 +146,7 @@ class Sessions:
         try:
             fields = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
             session_id, name, role, key_id, generation, mark, expires_at = fields
-            return Session(
+            return PersonSession(
                 session_id,
                 name,
                 Role(role),
@@ -158,7 +158,7 @@ class Sessions:
         except (ValueError, TypeError, binascii.Error):  # signed by another version of us
             return None
 
-    def _grant(self, session: Session) -> Grant | None:
+    def _grant(self, session: PersonSession) -> Grant | None:
         if session.key_id is not None:
             return self._keyring.granted(session.name, session.key_id, session.generation)
         for grant in self._keyring.marked(session.name, session.mark, self._mark):

@@ -30,7 +30,7 @@ SCRIPT_BYTES: Final = 120 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Asset:
+class PageFile:
     """A file as it is sent."""
 
     media_type: str
@@ -40,12 +40,12 @@ class Asset:
 
 
 @cache
-def assets() -> dict[str, Asset]:
+def assets() -> dict[str, PageFile]:
     """All files by name."""
     folder = resources.files(__package__) / "static"
     contents = {name: (folder / name).read_bytes() for name in FILES}
     return {
-        name: Asset(FILES[name], content, gzip.compress(content, mtime=0))
+        name: PageFile(FILES[name], content, gzip.compress(content, mtime=0))
         for name, content in contents.items()
     }
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.application.keys.keyring import Grant
-from coordinator.application.keys.sessions import Session, Sessions
+from coordinator.application.keys.sessions import PersonSession, Sessions
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import Context, EdgeContext
@@ -42,7 +42,7 @@ class NotSignedIn(Exception):
 class Visitor:
     """A person at a page."""
 
-    session: Session
+    session: PersonSession
     grant: Grant
     form_token: str
     read_only: bool
@@ -173,7 +173,7 @@ async def form_of(request: Request, context: EdgeContext) -> dict[str, str]:
 
 
 # --- cookies -----------------------------------------------------------------------------------------------
-def give_session(request: Request, context: EdgeContext, response: Response, session: Session) -> None:
+def give_session(request: Request, context: EdgeContext, response: Response, session: PersonSession) -> None:
     """Let the browser keep this session, until it expires or the browser ends."""
     _set_cookie(request, context, response, _COOKIE, sessions_of(context).text_of(session))
     _drop_cookie(request, context, response, _LOG_IN_COOKIE)
