@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 from playwright.async_api import Browser, expect
 
+from coordinator.edge.dashboard.rendering import NAVIGATION
 from tests.acceptance.cli_process import Coordinator, dev
 from tests.harness.dashboard import DESKTOP, PHONE, chromium, reading
 
@@ -90,8 +91,7 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
         )
     submit("llm_inference", "--payload", '{"model": "llama-7b", "prompt": "hi"}')
     return {
-        "overview": "/",
-        "jobs": "/jobs",
+        **{name.lower().replace(" ", "-"): path for name, path, _ in NAVIGATION},
         "job-waits": f"/jobs/{waiting}",
         "job-failed": f"/jobs/{failed}",
         "job-completed": f"/jobs/{picture}",

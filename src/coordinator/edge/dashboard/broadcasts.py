@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,9 +20,6 @@ import structlog
 
 from coordinator.application.background import BackgroundTask
 from coordinator.application.live.events import Live, Topic
-from coordinator.application.ports import LogError
-from coordinator.domain.errors import Refusal
-from coordinator.edge.http.problems import Problem
 
 PERIOD_SECONDS: Final = 0.5
 """The least time between two updates of one page."""
@@ -29,6 +27,8 @@ REST: Final = 4.0
 """The rest after a computation, in times of its length: together they take a fifth of a processor."""
 TICK_SECONDS: Final = 5.0
 """Between computations while the log does not move: heartbeats and ages are not in it."""
+COMPUTE_SECONDS: Final = 10.0
+"""The longest computation: the others wait for it."""
 KEEP_SECONDS: Final = 10.0
 """How long a computation without readers is remembered."""
 MAX_KEPT: Final = 500
@@ -159,12 +159,15 @@ class _Broadcast:
         """Compute the parts; the seconds that it took."""
         began = time.monotonic()
         try:
-            await self.newest()
+            async with asyncio.timeout(COMPUTE_SECONDS):
+                await self.newest()
             self.failure = None
-        except (Refusal, Problem, LogError, ConnectionError) as error:
+        except Exception as error:
             # The pages keep what they show, and their ages go on; the next turn tries again.
             if self.failure is None:
-                log.warning("a page can't be brought up to date", page=self._source.key[0], error=str(error))
+                # As text: renderers that walk through local variables would show keys and payloads.
+                told = "".join(traceback.format_exception(error))
+                log.warning("a page can't be brought up to date", page=self._source.key[0], exception=told)
             self.failure = error
         return time.monotonic() - began
 

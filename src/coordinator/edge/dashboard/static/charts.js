@@ -65,7 +65,8 @@
           ...(log ? { filter: tens, grid: { ...line.grid, filter: tens } } : {}) },
       ],
       series: [{}, ...names(figure).map((name, i) => ({
-        label: name, width: i === 0 ? 2 : 1.5, stroke: () => colour(tones[i]), points: { show: (u, index) => u.data[index].filter((v) => v !== null).length < 12, size: 5 }, spanGaps: false,
+        label: name, width: i === 0 ? 2 : 1.5, stroke: () => colour(tones[i]), spanGaps: false,
+        points: { show: true, size: 5, filter: lonely },
         ...(kinds[i] === "bars" ? { paths: uPlot.paths.bars({ size: [0.7, 12] }), fill: () => colour(tones[i]), width: 0 } : {}),
       }))],
       hooks: { setCursor: [(u) => key(figure, u, u.cursor.idx)] },
@@ -85,6 +86,8 @@
     new ResizeObserver(() => plot.setSize({ width: holder.clientWidth, height: 160 })).observe(holder);
   }
 
+  // A value without neighbours has no line: a dot shows it.
+  const lonely = (u, s) => u.data[s].flatMap((v, i, all) => (v != null && all[i - 1] == null && all[i + 1] == null ? [i] : []));
   const tens = (_, at) => at.map((v) => (isTen(v) ? v : null));
   const isTen = (v) => Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-9;
   const fromZero = (_, low, high) => [0, high > 0 ? high * 1.1 : 1];

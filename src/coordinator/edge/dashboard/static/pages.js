@@ -58,6 +58,11 @@
     live("off", "not live, trying again");
     if (event.detail.status === 401) location.reload();  // the session is over: to the form to log in
   });
+  // A stream that could not even begin (too many are open, the server restarts) is tried again.
+  setInterval(() => {
+    const stream = document.getElementById("stream");
+    if (stream && !document.hidden && !stream._htmx?.sse) htmx.trigger(stream, "reconnect");
+  }, 10000);
   document.addEventListener("signed-out", () => location.reload());
   document.addEventListener("htmx:after:swap", () => {
     every();
