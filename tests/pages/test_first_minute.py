@@ -83,7 +83,7 @@ async def _sees_jobs_as_they_come(coordinator: Coordinator, reader: Reader) -> N
         "passport",
         "verify",
         str(passport),
-        "--key",
+        "--trusted",
         str(coordinator.about["signing_key_id"]),
     )
     assert 0 == verified.code, verified.err
