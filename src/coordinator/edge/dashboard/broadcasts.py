@@ -13,7 +13,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -37,7 +37,8 @@ _TIME: Final = re.compile(r"(<time [^>]*>)[^<]*")
 log = structlog.get_logger("dashboard")
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Parts:
     """The changing parts of a page, by the ids of their elements."""
 
     position: int
@@ -79,6 +80,8 @@ class _Broadcast:
         self._once = asyncio.Lock()
         self._changed: dict[str, tuple[int, int]] = {}
         """By part: the revision and the position at which it changed last."""
+        self._cuts: dict[tuple[str, ...], Parts] = {}
+        """Of this revision: what readers lack; those who lack the same share one message."""
         self._task = BackgroundTask("dashboard-broadcast")
         self.readers: set[Reader] = set()
         self.parts: Parts | None = None
@@ -108,18 +111,23 @@ class _Broadcast:
         """The parts that this reader has not got; None if it has all."""
         if self.parts is None or reader.revision == self.revision:
             return None
-        wanted = {
-            name: html
-            for name, html in self.parts.html.items()
+        wanted = tuple(
+            name
+            for name in self.parts.html
             if (
                 self._changed[name][0] > reader.revision
                 if reader.revision >= 0
                 # Its page, or its last connection, showed this position; parts may also change within one.
                 else self._changed[name][1] >= reader.since
             )
-        }
+        )
         first, reader.revision = reader.revision < 0, self.revision
-        return Parts(self.parts.position, wanted) if wanted or first else None
+        if not wanted and not first:
+            return None
+        if wanted not in self._cuts:
+            html = self.parts.html
+            self._cuts[wanted] = Parts(self.parts.position, {name: html[name] for name in wanted})
+        return self._cuts[wanted]
 
     def _take(self, parts: Parts) -> None:
         known = {} if self.parts is None else self.parts.html
@@ -128,6 +136,7 @@ class _Broadcast:
         self._changed |= dict.fromkeys(changed, (self.revision, parts.position))
         for name in parts.html:
             self._changed.setdefault(name, (self.revision, parts.position))
+        self._cuts.clear()
         self.parts, self.computed_at = parts, time.monotonic()
         for reader in self.readers:
             reader.woken.set()

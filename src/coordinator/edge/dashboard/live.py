@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from functools import lru_cache
 from typing import Final
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.dashboard.broadcasts import Broadcasts, Source
+from coordinator.edge.dashboard.broadcasts import Broadcasts, Parts, Source
 from coordinator.edge.dashboard.rendering import live_parts
 from coordinator.edge.dashboard.sign_in import Visitor
 from coordinator.edge.live.events_stream import HEARTBEAT_SECONDS, RETRY_MS, STREAM_HEADERS, event_stream
@@ -46,6 +47,12 @@ def live_answer(
     return event_stream(context, visitor.principal, pieces, STREAM_HEADERS)
 
 
+@lru_cache(maxsize=64)
+def _message(parts: Parts) -> bytes:
+    """The message with these parts: made once for all readers that lack the same ones."""
+    return format_sse_event(data_str=live_parts(parts.html), id=str(parts.position))
+
+
 async def _messages(
     context: EdgeContext, visitor: Visitor, broadcasts: Broadcasts, source: Source, since: int
 ) -> AsyncGenerator[bytes]:
@@ -57,7 +64,7 @@ async def _messages(
                     break
                 reader.woken.clear()
                 if (parts := news()) is not None:
-                    yield format_sse_event(data_str=live_parts(parts.html), id=str(parts.position))
+                    yield _message(parts)
                     continue
                 try:
                     async with asyncio.timeout(HEARTBEAT_SECONDS):

@@ -22,6 +22,8 @@ router = page_router()
 
 _PARTS: Final = ("summary", "attention", "figures", "fleet")
 _MINUTE: Final = 60_000
+CHART_MILLIS: Final = 5_000
+"""Between changes of the charts, whose values are of whole minutes."""
 _SHOWN_MINUTES: Final = 60
 
 
@@ -53,15 +55,20 @@ async def follow_overview(request: Request, context: Context, visitor: Visited, 
 
 def _source(context: EdgeContext, visitor: Visitor, base: str) -> Source:
     topic: Topic = EVERYTHING if visitor.sees_all else ("client", visitor.name)
+    charts: dict[str, str] = {}
+    drawn_at = 0
 
     async def compute() -> Parts:
+        nonlocal drawn_at
         found = await data.load(context, Viewer.of(visitor.principal))
         values: dict[str, Any] = {"base": base, "overview": found, "counts": _counts(found)}
         html: dict[str, str] = {name: part(f"overview/{name}.html", **values) for name in _PARTS}
-        if found.fleet is not None:
+        if found.fleet is not None and found.at - drawn_at >= CHART_MILLIS:
+            drawn_at = found.at
             delays, work = _series(found)
-            html["delay-rows"] = part("rows.html", rows=delays)
-            html["work-rows"] = part("rows.html", rows=work)
+            charts["delay-rows"] = part("rows.html", rows=delays)
+            charts["work-rows"] = part("rows.html", rows=work)
+        html |= charts
         html["position"] = f"{found.position:,}"
         return Parts(found.position, html)
 
