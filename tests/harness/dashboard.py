@@ -140,7 +140,8 @@ async def check_pages(reader: Reader, paths: Sequence[str]) -> None:
                 await reader.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
                 await reader.page.set_viewport_size(viewport)  # type: ignore[arg-type]
                 await reader.go(path)
-                assert [] == await reader.faults(), (path, scheme, viewport["width"])
+                faults = await reader.faults()
+                assert not faults, "\n".join([f"{path}, {scheme}, {viewport['width']} pixels wide", *faults])
                 assert not await reader.overflows(), (path, viewport["width"])
     await reader.page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
 
