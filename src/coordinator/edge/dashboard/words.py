@@ -31,6 +31,10 @@ STATE_SHAPES: Final[Mapping[str, tuple[str, str]]] = {
 """By word: the tone, and the path of a shape in a square of ten. The shape tells what the colour tells."""
 
 
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_ENDED: Final = re.compile(r"^Ended ([A-Z])([A-Z]+)\b")
+
+
 def number(value: float | None, digits: int = 0) -> str:
     """48211 as `48,211`."""
     return NONE if value is None else f"{value:,.{digits}f}"
@@ -112,6 +116,17 @@ def _time(millis: int | None, show: str, text: str) -> Markup:
     return Markup('<time datetime="{}" data-show="{}">{}</time>').format(at, show, text)
 
 
+def sentence(text: str) -> Markup:
+    """A sentence about a job for people: its moments in the reader's zone, and its state as a word."""
+    plain = _ENDED.sub(lambda found: found[1] + found[2].lower(), text)
+    pieces, last = [], 0
+    for found in _MOMENT.finditer(plain):
+        shown = Markup('<time datetime="{0}" data-show="clock">{0}</time>').format(found[0])
+        pieces += [escape(plain[last : found.start()]), shown]
+        last = found.end()
+    return Markup("").join([*pieces, escape(plain[last:])])
+
+
 def state(word: str, label: str | None = None) -> Markup:
     """A state: its shape, and its word."""
     return shape(word, label if label is not None else word.lower())
@@ -135,27 +150,13 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_ENDED: Final = re.compile(r"^Ended ([A-Z])([A-Z]+)\b")
-
-
-def sentence(text: str) -> Markup:
-    """A sentence about a job for people: its moments in the reader's zone, and its state as a word."""
-    plain = _ENDED.sub(lambda found: found[1] + found[2].lower(), text)
-    pieces, last = [], 0
-    for found in _MOMENT.finditer(plain):
-        shown = Markup('<time datetime="{0}" data-show="clock">{0}</time>').format(found[0])
-        pieces += [escape(plain[last : found.start()]), shown]
-        last = found.end()
-    return Markup("").join([*pieces, escape(plain[last:])])
-
-
 def compact(value: Any) -> str:
     """JSON in one line."""
     return json.dumps(value, ensure_ascii=False)
 
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "sentence": sentence,
     "number": number,
     "duration": duration,
     "seconds": seconds,
@@ -169,5 +170,4 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "short_id": short_id,
     "plural": plural,
     "json": compact,
-    "sentence": sentence,
 }
