@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
+from uuid import uuid4
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -12,9 +13,17 @@ from markupsafe import Markup
 from coordinator.edge.dashboard import words
 from coordinator.edge.dashboard.assets import FILES_PATH, version
 
+_READERS: Final = ("admin", "operator", "viewer")
+_ALL: Final = (*_READERS, "client")
 NAVIGATION: Final = (
-    ("Overview", "/", ("admin", "operator", "viewer", "client")),
-    ("Jobs", "/jobs", ("admin", "operator", "viewer", "client")),
+    ("Overview", "/", _ALL),
+    ("Jobs", "/jobs", _ALL),
+    ("Miners", "/miners", _READERS),
+    ("Classes", "/classes", _READERS),
+    ("Services", "/services", _ALL),
+    ("Proof", "/proof", _ALL),
+    ("Audit", "/audit", _READERS),
+    ("Admin", "/admin", ("admin",)),
 )
 """The pages of the header: name, path, and the roles that see them."""
 
@@ -35,6 +44,7 @@ def environment() -> Environment:
         "NAVIGATION": NAVIGATION,
         "files": f"{FILES_PATH}/{version()}",
         "now": words.now_text,
+        "once": lambda: uuid4().hex,
     }
     return templates
 

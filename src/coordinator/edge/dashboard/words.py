@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from markupsafe import Markup, escape
@@ -14,6 +15,8 @@ from coordinator.edge.models.base import moment, rfc3339
 
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
 NONE: Final = "–"
+SHOWN_JSON: Final = 20_000
+"""Characters of JSON that a page shows."""
 STATE_SHAPES: Final[Mapping[str, tuple[str, str]]] = {
     "queued": ("wait", "M5 0 10 5 5 10 0 5z"),
     "running": ("run", "M1 0 10 5 1 10z"),
@@ -150,6 +153,34 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+
+
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_ENDED: Final = re.compile(r"^Ended ([A-Z])([A-Z]+)\b")
+
+
+def sentence(text: str) -> Markup:
+    """A sentence about a job for people: its moments in the reader's zone, and its state as a word."""
+    plain = _ENDED.sub(lambda found: found[1] + found[2].lower(), text)
+    pieces, last = [], 0
+    for found in _MOMENT.finditer(plain):
+        shown = Markup('<time datetime="{0}" data-show="clock">{0}</time>').format(found[0])
+        pieces += [escape(plain[last : found.start()]), shown]
+        last = found.end()
+    return Markup("").join([*pieces, escape(plain[last:])])
+
+
+def as_millis(at: datetime) -> int:
+    """A moment of the API's models, for the filters of times."""
+    return round(at.timestamp() * 1000)
+
+
+def pretty(value: Any) -> str:
+    """JSON for people, cut where a page would become too long."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return text if len(text) <= SHOWN_JSON else text[:SHOWN_JSON] + "\n… (cut here)"
+
+
 def compact(value: Any) -> str:
     """JSON in one line."""
     return json.dumps(value, ensure_ascii=False)
@@ -170,4 +201,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "short_id": short_id,
     "plural": plural,
     "json": compact,
+    "sentence": sentence,
+    "pretty": pretty,
+    "as_millis": as_millis,
 }

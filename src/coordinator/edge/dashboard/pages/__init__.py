@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from coordinator.edge.dashboard.pages import batches, downloads, files, job, jobs, log_in, overview
+from coordinator.edge.dashboard.pages import (
+    admin,
+    audit,
+    batches,
+    classes,
+    downloads,
+    files,
+    job,
+    jobs,
+    log_in,
+    miners,
+    overview,
+    services,
+)
 
 ROUTERS: Final = (
     overview.router,
@@ -12,6 +25,11 @@ ROUTERS: Final = (
     batches.router,
     downloads.router,
     job.router,
+    miners.router,
+    classes.router,
+    services.router,
+    audit.router,
+    admin.router,
     log_in.router,
     files.router,
 )
