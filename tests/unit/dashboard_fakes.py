@@ -7,11 +7,13 @@ import enum
 import re
 import types
 import typing
+from datetime import UTC, datetime
 from typing import Any, Union, cast
 from uuid import UUID
 
 import httpx
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from coordinator.edge.dashboard.sign_in import FORM_FIELD
 from tests.unit.edge_fakes import ADMIN
@@ -73,7 +75,11 @@ def hostile(kind: Any, depth: int = 0) -> Any:
         return SCRIPT
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return next(iter(kind))
+    if kind is datetime:
+        return datetime.fromtimestamp(1_700_000_000, UTC)
     hints = typing.get_type_hints(kind)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind.model_construct(**{name: hostile(hints[name], depth + 1) for name in kind.model_fields})
     if dataclasses.is_dataclass(kind):
         names = [f.name for f in dataclasses.fields(cast("Any", kind))]
     else:

@@ -15,6 +15,14 @@ from coordinator.edge.models.base import moment, rfc3339
 
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
 NONE: Final = "–"
+_NEEDS: Final[Mapping[str, str]] = {
+    "gpu": "GPU {}",
+    "cuda": "CUDA {}",
+    "min_vram_gb": "{} GB on one GPU",
+    "models": "model {}",
+    "region": "region {}",
+    "max_price": "at most {} a unit",
+}
 SHOWN_JSON: Final = 20_000
 """Characters of JSON that a page shows."""
 STATE_SHAPES: Final[Mapping[str, tuple[str, str]]] = {
@@ -175,6 +183,18 @@ def as_millis(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
+def need(name: str, value: Any) -> str:
+    """One constraint of a job: `24 GB on one GPU`."""
+    told = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return _NEEDS.get(name, name.replace("_", " ") + " {}").format(told)
+
+
+def a_unit(unit: str) -> str:
+    """A unit of prices with its article: `an hour`, `a frame`."""
+    plain = unit.removeprefix("per_").replace("_", " ")
+    return f"an {plain}" if plain[:1] in "aeio" or plain == "hour" else f"a {plain}"
+
+
 def pretty(value: Any) -> str:
     """JSON for people, cut where a page would become too long."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
@@ -203,5 +223,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "json": compact,
     "sentence": sentence,
     "pretty": pretty,
+    "need": need,
+    "a_unit": a_unit,
     "as_millis": as_millis,
 }

@@ -1,4 +1,4 @@
-"""The page Audit: the invariants, as far as this coordinator can say, and the command for those who trust it not."""
+"""The page Audit: the invariants, as far as this coordinator can say, and the way to do without its word."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ async def show_audit(request: Request, context: Context, visitor: Visited) -> Re
         base=base_of(request),
         visitor=visitor,
         title="Audit",
+        url=str(request.base_url).rstrip("/") + base_of(request),
         here="/audit",
         live=f"audit?after={parts.position}",
         position=parts.position,
