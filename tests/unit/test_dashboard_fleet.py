@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from coordinator.edge.dashboard.data import admin, audit, classes, miners, services
+from coordinator.edge.dashboard.sign_in import FORM_FIELD
 from coordinator.edge.dashboard.words import a_unit, need
 from coordinator.edge.models.keys import KeyView
 from coordinator.edge.models.miners import StandingView
 from tests.harness.cases import every
-from tests.unit.dashboard_fakes import FORM_FIELD, SCRIPT, a_browser, field, hostile, log_in
+from tests.unit.dashboard_fakes import SCRIPT, a_browser, field, hostile, log_in
 from tests.unit.edge_fakes import ADMIN, ALICE, JOB, an_app
 from tests.unit.test_dashboard_pages import Markup
 
