@@ -95,6 +95,9 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
         "job-waits": f"/jobs/{waiting}",
         "job-failed": f"/jobs/{failed}",
         "job-completed": f"/jobs/{picture}",
+        "miner": "/miners/miner-1@dev-miner",
+        "service": "/services/image_processing",
+        "settings": "/admin/settings",
         "batch-plan": "/batches/new?kind=cancel&q=state:queued",
     }
 

@@ -13,12 +13,21 @@ from tests.acceptance.cli_process import Coordinator, dev
 from tests.harness.dashboard import Reader, check_pages, chromium, reading
 
 
+MINER = "/miners/miner-1@dev-miner"
+OTHERS = (
+    *("/miners", "/miners?state=OFFLINE", MINER, "/classes", "/services", "/services/checksum", "/audit"),
+    *("/admin", "/admin/quotas", "/admin/dead", "/admin/settings"),
+)
+
+
 async def test_the_first_minute(tmp_path: Path) -> None:
     """One link and no key: results, errors, and why a job waits are on the pages as they come."""
     with dev(tmp_path, "--miners", "2") as coordinator:
         async with chromium() as browser, reading(browser, coordinator.url) as reader:
             await _sees_jobs_as_they_come(coordinator, reader)
             await _acts_by_keyboard_alone(reader)
+            await _drains_and_holds_a_miner(reader)
+            await _makes_a_key(reader)
             await _logs_out(reader)
             page = await reader.go("/jobs")
             await expect(page.get_by_label("API key")).to_be_focused()
@@ -98,7 +107,7 @@ async def _sees_jobs_as_they_come(coordinator: Coordinator, reader: Reader) -> N
     # 4. Every page, for everybody.
     jobs = [f"/jobs/{job}" for job in (good, bad, stuck)]
     lists = ["/jobs", "/jobs?q=state:queued", "/batches", "/batches/new?kind=cancel&q=state:queued"]
-    await check_pages(reader, ["/", *lists, "/jobs?q=state:nonsense", *jobs])
+    await check_pages(reader, ["/", *lists, "/jobs?q=state:nonsense", *jobs, *OTHERS])
 
 
 async def _acts_by_keyboard_alone(reader: Reader) -> None:
@@ -136,6 +145,43 @@ async def _acts_by_keyboard_alone(reader: Reader) -> None:
     assert [] == await reader.faults()
     await reader.go("/jobs?q=state:queued")
     await expect(page.locator("tbody tr")).to_have_count(1)
+
+
+async def _drains_and_holds_a_miner(reader: Reader) -> None:
+    """An operator's actions are on the pages of the fleet: here, and in the list."""
+    page = reader.page
+    await reader.go(MINER)
+    await reader.live()
+    await page.get_by_text("Drain…").click()
+    await page.get_by_role("button", name="Drain").click()
+    await expect(page.locator("#head")).to_contain_text("draining")
+    await page.get_by_text("Quarantine…").click()
+    await page.get_by_label("Service").select_option("checksum")
+    await page.get_by_label("Reason").fill("wrong digests")
+    await page.get_by_role("button", name="Quarantine").click()
+    await expect(page.locator("#standing")).to_contain_text("wrong digests")
+    await reader.go("/miners")
+    await expect(page.locator("#miners")).to_contain_text("wrong digests")
+    await reader.go(MINER)
+    await page.get_by_text("Release…").click()
+    await page.get_by_role("button", name="Release").click()
+    await expect(page.locator("#standing")).not_to_contain_text("wrong digests")
+
+
+async def _makes_a_key(reader: Reader) -> None:
+    """A new key's secret is shown once, and never again."""
+    page = reader.page
+    await reader.go("/admin")
+    await page.get_by_label("Name").fill("newcomer")
+    await page.get_by_role("button", name="Create").click()
+    key = await page.locator("#new-key").text_content()
+    assert str(key).startswith("newcomer:")
+    await reader.go("/admin")
+    await expect(page.locator("main")).to_contain_text("newcomer")
+    assert str(key) not in await page.content()
+    await page.get_by_text("Revoke…").click()
+    await page.get_by_role("button", name="Revoke").click()
+    await expect(page.locator("main")).to_contain_text("None yet")
 
 
 async def _logs_out(reader: Reader) -> None:
