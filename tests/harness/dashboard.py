@@ -137,7 +137,7 @@ async def check_pages(reader: Reader, paths: Sequence[str]) -> None:
     for path in paths:
         for scheme in ("light", "dark"):
             for viewport in (DESKTOP, PHONE):
-                await reader.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                await reader.page.emulate_media(color_scheme=scheme)
                 await reader.page.set_viewport_size(viewport)  # type: ignore[arg-type]
                 await reader.go(path)
                 faults = await reader.faults()

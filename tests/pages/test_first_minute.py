@@ -12,7 +12,6 @@ from playwright.async_api import expect
 from tests.acceptance.cli_process import Coordinator, dev
 from tests.harness.dashboard import Reader, check_pages, chromium, reading
 
-
 MINER = "/miners/miner-1@dev-miner"
 OTHERS = (
     *("/miners", "/miners?state=OFFLINE", MINER, "/classes", "/services", "/services/checksum", "/audit"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -51,7 +51,7 @@ def some_broadcasts() -> Broadcasts:
     return Broadcasts(a_live(FakeGateway(), log))
 
 
-async def _take(reader: Reader, news: Any) -> Parts:
+async def _take(reader: Reader, news: Callable[[], Parts | None]) -> Parts:
     while (parts := news()) is None:
         reader.woken.clear()
         await reader.woken.wait()

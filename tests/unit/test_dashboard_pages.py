@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 from typing import Any, get_args
 
 import pytest
+from fastapi.sse import format_sse_event
 
 from coordinator.edge import create_app
-from coordinator.edge.dashboard import live as live_module
 from coordinator.edge.dashboard.assets import FILES, SCRIPT_BYTES, assets, version
 from coordinator.edge.dashboard.copies import copies
 from coordinator.edge.dashboard.data import batches, job, jobs, lines, overview
@@ -199,7 +199,7 @@ async def test_roles_see_what_is_theirs(strangers: Callable[[str], None]) -> Non
 def test_messages_of_a_stream_keep_their_frame() -> None:
     """Line breaks of a stranger's text, also lone carriage returns, end no message and begin no field."""
     html = live_parts({"part": "a\r\nid: 9\rdata: x\n\nevent: y"})
-    message = live_module.format_sse_event(data_str=html, id="5").decode()
+    message = format_sse_event(data_str=html, id="5").decode()
     fields = [line.partition(":")[0] for line in re.split(r"\r\n|\r|\n", message) if line]
     assert ["data"] * (len(fields) - 1) + ["id"] == fields
     assert 1 == len([block for block in re.split(r"\n\n", message) if block])

@@ -161,23 +161,6 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-
-
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_ENDED: Final = re.compile(r"^Ended ([A-Z])([A-Z]+)\b")
-
-
-def sentence(text: str) -> Markup:
-    """A sentence about a job for people: its moments in the reader's zone, and its state as a word."""
-    plain = _ENDED.sub(lambda found: found[1] + found[2].lower(), text)
-    pieces, last = [], 0
-    for found in _MOMENT.finditer(plain):
-        shown = Markup('<time datetime="{0}" data-show="clock">{0}</time>').format(found[0])
-        pieces += [escape(plain[last : found.start()]), shown]
-        last = found.end()
-    return Markup("").join([*pieces, escape(plain[last:])])
-
-
 def as_millis(at: datetime) -> int:
     """A moment of the API's models, for the filters of times."""
     return round(at.timestamp() * 1000)
@@ -221,7 +204,6 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "short_id": short_id,
     "plural": plural,
     "json": compact,
-    "sentence": sentence,
     "pretty": pretty,
     "need": need,
     "a_unit": a_unit,
