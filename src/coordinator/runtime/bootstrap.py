@@ -27,10 +27,12 @@ from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.followers.eraser import ERASER, Eraser
 from coordinator.application.followers.event_feed import EventFeed
+from coordinator.application.followers.follower import Follower
 from coordinator.application.followers.presence import Presence
 from coordinator.application.followers.publisher import Publisher
-from coordinator.application.followers.runner import Follower, FollowerRunner, LocalWatermarks
+from coordinator.application.followers.runner import FollowerRunner
 from coordinator.application.followers.timers import Timers
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import Health, HealthProbes, Probe, in_own_thread
 from coordinator.application.keys.follower import KeyFollower
 from coordinator.application.live.events import Live, LiveEvents
@@ -273,7 +275,7 @@ def _probes(
 
     probes = [
         *adapters.probes(health),
-        Probe(health.part("log_read"), in_own_thread("log-read", read_log)),
+        Probe(health.part("log_read"), in_own_thread("log-read", read_log), only_idle=True),
         Probe(health.part("blobs"), blobs.probe, BLOB_PROBE_SECONDS),
     ]
     if inbox is not None:

@@ -14,7 +14,8 @@ from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.followers.event_feed import EventFeed
-from coordinator.application.followers.runner import FollowerRunner, LocalWatermarks
+from coordinator.application.followers.runner import FollowerRunner
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.events import Live
