@@ -186,6 +186,10 @@ class FakeQueues:
     def on_reset(self, callback: Callable[[], None]) -> None:
         raise AssertionError("the edge knows nothing of brokers")
 
+    def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
+        taken, self.offers = self.offers[:most], self.offers[most:]
+        return [FakeTaken(offer, self.settled) for offer in taken]
+
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         self.profiles.append(profile)
         if self.offers:

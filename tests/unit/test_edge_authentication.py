@@ -38,6 +38,8 @@ GUARDED = [
     ("POST", "/v1/miners/register"),
     ("POST", "/v1/miners/heartbeat"),
     ("POST", "/v1/miners/poll"),
+    ("POST", "/v1/miners/results"),
+    ("POST", "/v1/jobs/batch"),
     ("POST", "/v1/miners/drain"),
     ("POST", "/v1/miners/quarantine"),
     ("POST", "/v1/miners/release"),

@@ -243,6 +243,9 @@ class WorkQueues(Protocol):
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         """One offer, after a wait of up to `wait` seconds; for miners that poll over HTTP."""
 
+    def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
+        """Up to `most` further offers that need no wait, after one was taken; may miss some."""
+
     def on_reset(self, callback: Callable[[], None]) -> None:
         """Call back when the content of the queues becomes unknown (the broker came back)."""
 

@@ -47,6 +47,7 @@ from coordinator.edge.routes import (
     results,
 )
 from coordinator.edge.routes.mining import attempts, polling
+from coordinator.edge.routes.mining import results as mining_results
 from coordinator.edge.routes.proof import log, passports, signing_keys
 from coordinator.edge.routes.registry import changes, entries
 from coordinator.edge.routing.direct_answers import DirectAnswers
@@ -62,6 +63,7 @@ ROUTERS: Final = (
     matches.jobs,
     blobs.router,
     polling.router,
+    mining_results.router,
     miners.router,
     matches.miners,
     attempts.router,

@@ -9,7 +9,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
 from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, quotas, services
@@ -70,7 +70,7 @@ class Projector(FollowerBase):
     """Folds a batch's changes of each row and writes each row once."""
 
     name = "projector"
-    passive = True
+    acts_on = frozenset()
     rest_seconds = REST_SECONDS
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:

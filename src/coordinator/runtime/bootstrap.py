@@ -31,10 +31,12 @@ from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.figures.window import WindowCounter
 from coordinator.application.followers.eraser import ERASER, Eraser
 from coordinator.application.followers.event_feed import EventFeed
+from coordinator.application.followers.follower import Follower
 from coordinator.application.followers.presence import Presence
 from coordinator.application.followers.publisher import Publisher
-from coordinator.application.followers.runner import Follower, FollowerRunner, LocalWatermarks
+from coordinator.application.followers.runner import FollowerRunner
 from coordinator.application.followers.timers import Timers
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import Health, HealthProbes, Probe, in_own_thread
 from coordinator.application.keys.follower import KeyFollower
 from coordinator.application.keys.sessions import Sessions
@@ -317,7 +319,7 @@ def _probes(
 
     probes = [
         *adapters.probes(health),
-        Probe(health.part("log_read"), in_own_thread("log-read", read_log)),
+        Probe(health.part("log_read"), in_own_thread("log-read", read_log), only_idle=True),
         Probe(health.part("blobs"), blobs.probe, BLOB_PROBE_SECONDS),
     ]
     if inbox is not None:

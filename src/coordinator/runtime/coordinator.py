@@ -18,7 +18,8 @@ from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.figures.attention import Disk
 from coordinator.application.figures.window import WindowCounter
 from coordinator.application.followers.event_feed import EventFeed
-from coordinator.application.followers.runner import FollowerRunner, LocalWatermarks
+from coordinator.application.followers.runner import FollowerRunner
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.keys.sessions import Sessions

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import Clock, EventLog, Recorded, Row, Tables
 from coordinator.domain.content import ContentErased, ContentKind, is_by_age
 from coordinator.domain.job import JobCompleted, JobSubmitted
@@ -56,6 +56,7 @@ class Eraser(FollowerBase):
     name = ERASER
     batch = BATCH
     linger_seconds = LINGER_SECONDS
+    acts_on = frozenset((ContentErased,))
 
     def __init__(
         self,
