@@ -107,8 +107,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.state.context = context
     app.router.routes += _common_routes().routes
     if context.settings.ui_enabled and context.sessions is not None:
-        for router in dashboard.ROUTERS:
-            app.include_router(router)
+        app.router.routes += _dashboard_routes().routes
     _include_metrics(app, public=context.settings.metrics_public)
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
@@ -157,6 +156,15 @@ def _common_routes() -> APIRouter:
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
     routes.include_router(proof_page.router)
+    return routes
+
+
+@cache
+def _dashboard_routes() -> APIRouter:
+    """The pages, which applications of one process share, too."""
+    routes = APIRouter()
+    for router in dashboard.ROUTERS:
+        routes.include_router(router)
     return routes
 
 
