@@ -51,6 +51,7 @@ WITHOUT_KEY = {
     "/health",
     "/health/live",
     "/health/ready",
+    "/health/startup",
     "/errors",
     "/errors/{code}",
     # Hashes and signatures: what a monitor of the log reads. The log's entries need a key.

@@ -259,6 +259,49 @@ class Hints(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayableLetter:
+    """A message that could not be handled. Everything in it comes from strangers."""
+
+    id: str
+    """Of its content: the same message, dead twice, has one id."""
+    type: str
+    routing_key: str
+    code: str
+    reason: str
+    principal: str
+    """As the message claims."""
+    proven: bool
+    """Whether this coordinator had authenticated the sender before the message failed."""
+    at: Millis | None
+    message_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A dead letter that was sent again in its sender's name; it stays unless all of it was accepted."""
+
+    letter: ReplayableLetter
+    answers: Sequence[Answer]
+
+
+class DeadLetterReplays(Protocol):
+    """The messages that could not be handled, where an operator looks at them. One call at a time."""
+
+    async def oldest(self, limit: int) -> tuple[Sequence[ReplayableLetter], int]:
+        """The oldest ones, and the number of all. Raises BrokerMismatch, ConnectionError."""
+
+    async def replay(self, ids: Collection[str] | None, limit: int, *, unproven: bool) -> Sequence[Replayed]:
+        """Send these (None: the oldest ones) again as their senders' commands, and remove the accepted ones.
+
+        Those without a proven sender are refused unless `unproven`: an admin vouches for the names.
+        """
+
+    async def drop(self, ids: Collection[str] | None, limit: int) -> Sequence[ReplayableLetter]:
+        """Remove these (None: the oldest ones) for good."""
+
+
 class EventSink(Protocol):
     """The destination of published events."""
 
@@ -290,6 +333,10 @@ class BlobRemoval(Protocol):
 class BlobName(Protocol):
     @property
     def sha256(self) -> str: ...
+
+
+class CoordinatorRuns(Exception):
+    """A coordinator of this database runs."""
 
 
 class BrokerMismatch(Exception):

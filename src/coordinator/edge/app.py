@@ -36,6 +36,7 @@ from coordinator.edge.routes import (
     admin,
     batches,
     blobs,
+    dead_letters,
     erasures,
     health,
     jobs,
@@ -74,6 +75,7 @@ ROUTERS: Final = (
     events_stream.router,
     keys.router,
     quotas.router,
+    dead_letters.router,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""

@@ -27,6 +27,7 @@ from coordinator.application.metrics import CoordinatorMetrics, OpenOffers
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import (
     Database,
+    DeadLetterReplays,
     DeadLetters,
     EventLog,
     Gateway,
@@ -199,6 +200,8 @@ class EdgeContext:
     """None: no Merkle tree."""
     sessions: Sessions | None = None
     """None: no dashboard."""
+    replays: DeadLetterReplays | None = None
+    """None: no broker, and so none."""
     rates: RateLimiter | None = None
     """None: no limits."""
     open_connections: OpenConnections = field(default_factory=OpenConnections)

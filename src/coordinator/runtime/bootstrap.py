@@ -69,6 +69,8 @@ from coordinator.domain.job import is_final
 from coordinator.private_files import private_folder
 from coordinator.projections.checks import RowChecks
 from coordinator.projections.projector import Projector
+from coordinator.runtime.backup.erasures import erasure_file, remember_erasure
+from coordinator.runtime.backup.repeating import RestoredErasures
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
@@ -208,7 +210,7 @@ def connect(
     )
     notary.on_checkpoint = witnesses.note
     notary.witnessed = lambda: witnesses.larger
-    eraser = Eraser(adapters.log, clock, payloads.forget)
+    eraser = Eraser(adapters.log, clock, payloads.forget, partial(remember_erasure, erasure_file(settings)))
     followers: Iterable[Follower] = (
         Projector(),
         dispatcher,
@@ -277,7 +279,7 @@ def connect(
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components.append(witnesses)  # before the notary: what they have signed is known when it begins
     components += runners
-    components += [expiry, batch_runner, window]
+    components += [expiry, batch_runner, window, RestoredErasures(adapters.database, gateway)]
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)
@@ -307,6 +309,7 @@ def connect(
         table_checks=RowChecks(adapters.log, adapters.reads, clock.now),
         runners=runners,
         life_cycle=LifeCycle(components),
+        replays=adapters.replays(gateway, keyring),
         parts=health,
     )
 

@@ -26,6 +26,7 @@ from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics, OpenOffers, ProofMetrics
+from coordinator.application.ports import DeadLetterReplays
 from coordinator.application.proof.notary import Notary
 from coordinator.application.proof.proofs import Proofs
 from coordinator.application.proof.witnesses import Witnesses
@@ -68,6 +69,7 @@ class CoordinatorProcess:
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""
+    replays: DeadLetterReplays | None
     parts: Health
     """Whether each part worked lately."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

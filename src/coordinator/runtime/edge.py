@@ -53,6 +53,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             quotas=coordinator.quotas,
             proofs=coordinator.proofs,
             sessions=coordinator.sessions,
+            replays=coordinator.replays,
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,

@@ -12,6 +12,7 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressWire
 from coordinator.application.ports import (
     Database,
+    DeadLetterReplays,
     DeadLetters,
     EventLog,
     EventSink,
@@ -56,6 +57,7 @@ class Adapters:
     start: Callable[[], Coroutine[Any, Any, None]]
     """Make the connections that take long."""
     stop: Callable[[], Coroutine[Any, Any, None]]
+    replays: Callable[[Gateway, Keyring], DeadLetterReplays | None]
     inbox: Callable[[Gateway, Keyring], AmqpEdge | None]
     """The AMQP edge, if the mode has one."""
     progress: Callable[[LeaseHolders, Keyring, str], ProgressWire]

@@ -18,6 +18,7 @@ from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.progress import RabbitProgress
 from coordinator.broker.publisher import RabbitEventSink
+from coordinator.broker.replay.queue import RabbitReplays
 from coordinator.broker.topology import TopologyMismatch, declare_topology
 from coordinator.broker.topology_watch import (
     WATCH_SECONDS,
@@ -152,6 +153,7 @@ def open_standard(settings: Settings) -> Adapters:
         start=start,
         stop=stop,
         inbox=inbox,
+        replays=lambda gateway, keyring: RabbitReplays(broker, gateway, keyring, signer, by_user=by_user),
         progress=progress,
         connected=lambda: broker.connected,
         listening=lambda: broker.listening,
