@@ -23,6 +23,7 @@ class Code(StrEnum):
     JOB_NOT_READY = "JOB_NOT_READY"  # the job is not final yet
     MINER_NOT_FOUND = "MINER_NOT_FOUND"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"  # no API key with this id
+    WEBHOOK_NOT_FOUND = "WEBHOOK_NOT_FOUND"  # no such webhook, or another owner's
     SESSION_NOT_LIVE = "SESSION_NOT_LIVE"  # register again, with a new session id
     MINER_DRAINING = "MINER_DRAINING"  # the miner finishes its jobs and gets no new ones
     NOT_CAPABLE = "NOT_CAPABLE"  # this miner's capabilities do not satisfy the job

@@ -13,7 +13,9 @@ from coordinator.application.background import Component, LifeCycle
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
+from coordinator.application.commands.handlers.alarms import AlarmCommands
 from coordinator.application.commands.handlers.content import ContentCommands
+from coordinator.application.commands.handlers.jobs.callbacks import CallbackUrls
 from coordinator.application.commands.handlers.jobs.handler import JobCommands
 from coordinator.application.commands.handlers.keys import KeyCommands
 from coordinator.application.commands.handlers.miners import MinerCommands, MinerPeriods
@@ -22,6 +24,7 @@ from coordinator.application.commands.handlers.quotas import QuotaCommands
 from coordinator.application.commands.handlers.services import ServiceCommands
 from coordinator.application.commands.handlers.signing_keys import SigningKeyCommands
 from coordinator.application.commands.handlers.standings import StandingCommands
+from coordinator.application.commands.handlers.webhooks import WebhookCommands
 from coordinator.application.commands.ids import Ids
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
@@ -53,10 +56,14 @@ from coordinator.application.quotas.follower import QuotaFollower
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.watched_log import WatchedLog
+from coordinator.application.webhooks.alarms import Alarms
+from coordinator.application.webhooks.follower import WEBHOOKS
+from coordinator.application.webhooks.follower import Webhooks as WebhookFollower
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
+from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.job import is_final
 from coordinator.private_files import private_folder
 from coordinator.projections.projector import Projector
@@ -65,6 +72,7 @@ from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.runtime.signing import SigningKeyIntroduction, attestation_key, other_keys, signing_keys
+from coordinator.runtime.webhooks import webhook_deliverer
 from coordinator.services.catalog import load_catalog
 from coordinator.storage.checkpoint_file import CheckpointFile
 from coordinator.storage.connections.data_directory import CHECKPOINT_FILE, KNOWN_NAMES
@@ -129,10 +137,23 @@ def connect(
     services = ServiceVersions(event_log, bus.states)
     private = PrivatePayloads(bus.state, payloads.of, services.of, all_services=settings.private_payloads)
     miners = LiveMiners(adapters.reads)
+    webhook_keys = WebhookKeys(key, signing.retired)
+    allow_private = settings.webhook_allow_private
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
         JobCommands(
-            key, names, blobs, references, schemas, ids, bus.states, services, quotas, private, miners
+            key,
+            names,
+            blobs,
+            references,
+            schemas,
+            ids,
+            bus.states,
+            services,
+            quotas,
+            private,
+            miners,
+            CallbackUrls(webhook_keys, allow_private=allow_private),
         ),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),
@@ -141,6 +162,14 @@ def connect(
         StandingCommands(),
         SigningKeyCommands(),
         ContentCommands(bus.states, partial(watermarks.reached, ERASER)),
+        WebhookCommands(
+            webhook_keys,
+            ids,
+            adapters.reads,
+            partial(watermarks.reached, WEBHOOKS),
+            allow_private=allow_private,
+        ),
+        AlarmCommands(),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
     gateway = CommandGateway(bus, handlers, presence, names, quotas)
@@ -188,6 +217,9 @@ def connect(
     notary.on_checkpoint = witnesses.note
     notary.witnessed = lambda: witnesses.larger
     eraser = Eraser(adapters.log, clock, payloads.forget)
+    deliverer = webhook_deliverer(
+        settings, adapters, webhook_keys, bus.state, watermarks, gateway.handle, clock
+    )
     followers: Iterable[Follower] = (
         Projector(),
         dispatcher,
@@ -195,6 +227,7 @@ def connect(
         timers,
         notary,
         eraser,
+        WebhookFollower(deliverer, clock),
     )
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
@@ -236,11 +269,15 @@ def connect(
     if inbox is not None:
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components.append(witnesses)  # before the notary: what they have signed is known when it begins
+    alarms = Alarms(gateway.handle)
+    components.append(alarms)
     components += runners
+    components.append(deliverer)  # after its follower: it stops before that gives up the lead
     components.append(expiry)
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)
+        runner.on_failed = alarms.follower_stopped
     return CoordinatorProcess(
         settings=settings,
         signing_key_id=key.key_id,
@@ -252,6 +289,7 @@ def connect(
         keyring=keyring,
         receipts=receipts,
         quotas=quotas,
+        webhook_keys=webhook_keys,
         proofs=proofs,
         notary=notary,
         witnesses=witnesses,

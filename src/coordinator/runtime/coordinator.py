@@ -26,6 +26,7 @@ from coordinator.application.proof.witnesses import Witnesses
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.blobs import BlobStore
+from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.matching.reasons import Offered
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
@@ -47,6 +48,7 @@ class CoordinatorProcess:
     keyring: Keyring
     receipts: Receipts
     quotas: Quotas
+    webhook_keys: WebhookKeys
     proofs: Proofs
     notary: Notary
     witnesses: Witnesses

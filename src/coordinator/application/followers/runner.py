@@ -300,6 +300,8 @@ class FollowerRunner:
         self._watermarks = watermarks
         self._task = BackgroundTask(f"follower-{follower.name}")
         self._thread: ThreadPoolExecutor | None = None
+        self.on_failed: Callable[[str, int, Exception], None] = lambda name, position, error: None
+        """Told when the follower stopped for good: its name, its position and why."""
 
     async def start(self) -> None:
         if self._thread is None:
@@ -364,6 +366,7 @@ class FollowerRunner:
                 self.follower.stand_by()
                 log.exception("stopped at an event that it can't apply", follower=name, after=self.position)
                 await self._leadership.release(name)
+                self.on_failed(name, self.position, error)
                 return
 
     async def _lead(self) -> None:

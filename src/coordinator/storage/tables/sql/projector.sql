@@ -37,3 +37,11 @@ SELECT * FROM quotas;
 -- name: projector_clear_quotas
 -- Before a rebuild.
 DELETE FROM quotas;
+
+-- name: projector_all_webhooks
+-- Every row, for the comparison with the log.
+SELECT * FROM webhooks;
+
+-- name: projector_clear_webhooks
+-- Before a rebuild.
+DELETE FROM webhooks;

@@ -12,6 +12,7 @@ from uuid import UUID
 from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.handlers.jobs.bodies import MAX_INLINE_BYTES, LargeBodies, references_of
+from coordinator.application.commands.handlers.jobs.callbacks import CallbackUrls
 from coordinator.application.commands.handlers.jobs.details import (
     Details,
     Lease,
@@ -35,6 +36,7 @@ from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.statement import StatementVerifier
+from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import (
@@ -95,6 +97,7 @@ class JobCommands(Handler[Details]):
         quotas: Quotas,
         private: PrivatePayloads | None = None,
         miners: LiveMiners | None = None,
+        callbacks: CallbackUrls | None = None,
     ) -> None:
         """`key` signs the promises of receipts, and keys the tokens of offers. `private` completes the
         answers to claims of private jobs. `miners`: without them every job waits for a miner."""
@@ -111,6 +114,7 @@ class JobCommands(Handler[Details]):
         self._states = states
         self._services = services
         self._large = LargeDocuments()
+        self._callbacks = callbacks or CallbackUrls(WebhookKeys(key))
 
     # --- before the decision --------------------------------------------------------------------------------
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
@@ -171,6 +175,7 @@ class JobCommands(Handler[Details]):
             intent = intent._replace(command=command)
         # The message id stands in for a missing idempotency key, so that a second delivery is a repeat. The
         # two can't collide: an idempotency key has no control characters.
+        self._callbacks.check(command.callback_url)
         key = command.idempotency_key
         if key is None and intent.message_id:
             key = f"\x1fmessage\x1f{intent.message_id}"
@@ -198,6 +203,7 @@ class JobCommands(Handler[Details]):
             checked=None if entry is None else entry.version,
             size=len(body),
             unmatched=unmatched,
+            callback=self._callbacks.sealed(stream, command.callback_url),
         )
         return Prepared(
             intent,
@@ -334,6 +340,8 @@ class JobCommands(Handler[Details]):
         Keyed, because a plain digest in an event would let any reader test guesses of a short payload.
         """
         request = f"{job_class}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
+        if command.callback_url is not None:
+            request += f"{command.callback_url}\n"
         message = stream.bytes + request.encode() + body
         return hmac.digest(self._secret, message, "sha256").hex()[:32]
 
@@ -378,6 +386,7 @@ class JobCommands(Handler[Details]):
                         fault,
                         details.unmatched,
                         details.size,
+                        details.callback,
                     ),
                 )
             case JobComplete():
