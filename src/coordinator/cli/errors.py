@@ -60,6 +60,7 @@ _NEXT_STEPS = {
     "JOB_NOT_FOUND": "`coordinator job list` shows your jobs; another client's are not shown.",
     "SERVICE_NOT_FOUND": "`coordinator service list` shows the services.",
     "MINER_NOT_FOUND": "`coordinator miner list` shows the miners.",
+    "WEBHOOK_NOT_FOUND": "`coordinator webhook list` shows your webhooks, `webhook deliveries` the messages.",
     "KEY_NOT_FOUND": "`coordinator key list --revoked` shows the keys; change keys of the settings there.",
     "INVALID_PAYLOAD": "Correct the named field; `coordinator service show SERVICE` lists all fields.",
     "TOO_LARGE": "Upload large inputs with --file NAME=PATH.",

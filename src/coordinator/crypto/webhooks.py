@@ -29,7 +29,7 @@ from nacl.exceptions import CryptoError
 
 from coordinator.crypto.keys import EncodingError, SigningKey, decode_base64url, encode_base64url
 
-SECRET_PREFIX: Final = "whsec_"
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every secret begins with
 PUBLIC_KEY_PREFIX: Final = "whpk_"
 _MASTER: Final = b"coordinator webhooks 1"
 _SECRET: Final = b"secret"

@@ -43,6 +43,7 @@ from coordinator.edge.routes import (
     miners,
     quotas,
     results,
+    webhooks,
 )
 from coordinator.edge.routes.mining import attempts, polling
 from coordinator.edge.routes.proof import log, passports, signing_keys
@@ -69,6 +70,7 @@ ROUTERS: Final = (
     events_stream.router,
     keys.router,
     quotas.router,
+    webhooks.router,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
@@ -113,7 +115,7 @@ def create_app(context: EdgeContext) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=context.settings.allow_origins,
-            allow_methods=["GET", "HEAD", "POST", "PUT"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["*"],
             expose_headers=[
                 POSITION_HEADER,

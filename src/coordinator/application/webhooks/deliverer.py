@@ -230,7 +230,8 @@ class Deliverer:
         disabled: dict[str, str] = {}
         for outcome in outcomes:
             receiver, queues = outcome.receiver, outcome.queues
-            assert receiver is not None and queues is not None
+            assert receiver is not None
+            assert queues is not None
             self._under_way.discard(outcome.message.delivery_id)
             queues.end(receiver)
             if outcome.due_at is not None:

@@ -88,7 +88,7 @@ class Webhooks(FollowerBase):
         self._urgent = 0
         """The position of the last event that a receiver waits for."""
 
-    # --- leading ---------------------------------------------------------------------------------------------
+    # --- leading --------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
         self._targets = {
             row["webhook_id"]: Target(
@@ -126,7 +126,7 @@ class Webhooks(FollowerBase):
             due, self._due = self._due, []
             self._deliverer.note(due)
 
-    # --- in a thread, in the transaction that moves the position ---------------------------------------------
+    # --- in a thread, in the transaction that moves the position -------------------------------------------
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         batch, now = _Batch(), self._clock.now()
         ends = [recorded for recorded in events if ends_job(recorded.event)]

@@ -16,6 +16,7 @@ from coordinator.domain.messages import (
     MaxAttempts,
     MinerId,
     Priority,
+    ReceiverUrl,
     Role,
     ServiceId,
     SessionId,
@@ -23,7 +24,6 @@ from coordinator.domain.messages import (
     TtlSeconds,
 )
 
-ReceiverUrl = Annotated[str, StringConstraints(max_length=2048)]
 OfferToken = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 
 DEFAULT_TTL_SECONDS = 900

@@ -7,9 +7,8 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool, StringConstraints
 
-from coordinator.domain.job.commands import ReceiverUrl
 from coordinator.domain.key import Generation, Label
-from coordinator.domain.messages import Command, IdempotencyKey, Role, Text
+from coordinator.domain.messages import Command, IdempotencyKey, ReceiverUrl, Role, Text
 from coordinator.domain.webhook.types import MessageType
 
 MAX_REPLAYED = 100
