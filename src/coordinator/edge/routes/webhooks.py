@@ -50,7 +50,7 @@ from coordinator.edge.state.webhooks import NEWEST, DeliveryKey, DeliveryRow, We
 router = APIRouter(tags=["webhooks"])
 
 CALLBACKS: Final = "callbacks"
-_UUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _DELIVERY: Final = r"msg_[0-9a-f]{32}"
 _CURSOR: Final = (NAME, _UUID)
 _DELIVERIES_CURSOR: Final = (r"[0-9]{1,18}", _DELIVERY)
