@@ -144,10 +144,12 @@ class Webhooks(FollowerBase):
                 continue
             for target in self._targets.values():
                 if target.wants(notice):
-                    _add(batch, recorded, notice, target.webhook_id, target.owner, enabled=target.enabled)
+                    _add(
+                        batch, recorded, notice, target.webhook_id, target.owner, now, enabled=target.enabled
+                    )
             if recorded.key in named and notice.type.startswith("job."):
                 client, sealed = named[recorded.key]
-                _add(batch, recorded, notice, str(callbacks_stream(client)), client, sealed_url=sealed)
+                _add(batch, recorded, notice, str(callbacks_stream(client)), client, now, sealed_url=sealed)
         due += _write_messages(tables, batch, now)
         self._write_callbacks(tables, batch)
         _write_targets(tables, batch)
@@ -200,7 +202,7 @@ class Webhooks(FollowerBase):
                 batch.targets[webhook_id] = None
             case WebhookTested() if known is not None:
                 notice = Notice(TEST, webhook_id, event.owner, known.role, test_data(event))
-                _add(batch, recorded, notice, webhook_id, event.owner)
+                _add(batch, recorded, notice, webhook_id, event.owner, now)
             case WebhookReplayed():
                 return _replay(tables, event, now)
             case WebhookRotated() | CallbacksRotated() | WebhookChanged() | WebhookDisabled():
@@ -224,6 +226,7 @@ def _add(
     notice: Notice,
     webhook_id: str,
     owner: str,
+    now: int,
     *,
     enabled: bool = True,
     sealed_url: str | None = None,
@@ -243,7 +246,7 @@ def _add(
         "state": "PENDING" if enabled else "FAILED",
         "round": 0,
         "tries": 0,
-        "due_at": recorded.event.at if enabled else None,
+        "due_at": now if enabled else None,
         "tried_at": None,
         "done_at": None if enabled else recorded.event.at,
         "attempts_json": "[]",
