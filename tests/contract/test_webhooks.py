@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,6 +29,7 @@ from coordinator.edge.state.webhooks import NEWEST, DeliveryKey
 from tests.contract.test_followers import Stores, after, completed, stores, submitted
 from tests.harness.deciding import T0
 from tests.harness.telling import ADMIN_HOOK, ALICE_HOOK, BOB_HOOK, DOWN, KEYS, OK, Telling, verify
+from tests.harness.waiting import eventually
 
 __all__ = ["stores"]
 
@@ -39,7 +39,7 @@ ALICE_SECRET = KEYS.secret(ALICE_HOOK, 1)
 
 
 @pytest.fixture
-def telling(stores: Stores) -> Iterator[Telling]:
+def telling(stores: Stores) -> Telling:
     return Telling(stores)
 
 
@@ -321,20 +321,17 @@ async def test_a_dead_receiver_delays_nobody(stores: Stores) -> None:
     for _ in range(25):
         a_job(telling)
     await telling.follow()
-    await telling.deliverer.round()
+    await telling.deliverer.start()
+    await eventually(lambda: sum(telling.receivers.open.values()) == 4, "alice's places are taken")
     for _ in range(12):
         a_job(telling, "bob")
     await telling.follow()
-    for _ in range(50):
-        await telling.deliverer.round()
-        await asyncio.sleep(0)
-        if len(telling.receivers.to(B)) == 12:
-            break
-    assert 12 == len(telling.receivers.to(B))
+    await eventually(lambda: len(telling.receivers.to(B)) == 12, "bob is told of all his jobs")
     assert 4 == sum(telling.receivers.open.values())
     assert 2 >= max(telling.receivers.most_open[f"https://dead{number}.example/"] for number in range(40))
+    telling.deliverer.stand_by()
     hang.set()
-    await telling.deliverer.settle()
+    await telling.deliverer.stop()
 
 
 async def test_a_log_of_deliveries_in_pages(telling: Telling) -> None:

@@ -18,7 +18,7 @@ from standardwebhooks import webhooks as library
 
 from coordinator.application.ports import Intent, NewEvent, Recorded
 from coordinator.application.webhooks.deliverer import Deliverer
-from coordinator.application.webhooks.follower import Webhooks
+from coordinator.application.webhooks.follower import WebhookFollower
 from coordinator.application.webhooks.post import Answered
 from coordinator.application.webhooks.schedule import Bounds
 from coordinator.application.webhooks.sending import Sending
@@ -115,7 +115,7 @@ class Telling:
             log_hours=log_hours,
             chance=lambda: 0.0,
         )
-        self.follower = Webhooks(self.deliverer, stores.clock)
+        self.follower = WebhookFollower(self.deliverer, stores.clock)
         self.projector = Projector()
         self.reads = WebhookReads(stores.database)
         self._versions = stores.versions

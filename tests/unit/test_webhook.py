@@ -18,8 +18,7 @@ from coordinator.domain.webhook import (
     OTHER_TYPES,
     Callbacks,
     CallbacksRotated,
-    Secret,
-    Url,
+    SealedUrl,
     WebhookChange,
     WebhookChanged,
     WebhookCommand,
@@ -34,6 +33,7 @@ from coordinator.domain.webhook import (
     WebhookReplayed,
     WebhookRotate,
     WebhookRotated,
+    WebhookSecret,
     WebhookTest,
     WebhookTested,
     callbacks_stream,
@@ -42,7 +42,7 @@ from coordinator.domain.webhook import (
 from tests.harness.deciding import ADMIN, ALICE, BOB, RIG, T0
 
 HOOK = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
-HERE, THERE = Url("hooks.example.org", "k1.a.b"), Url("other.example.org", "k1.c.d")
+HERE, THERE = SealedUrl("hooks.example.org", "k1.a.b"), SealedUrl("other.example.org", "k1.c.d")
 CREATE = WebhookCreate(url="https://hooks.example.org/x", label="ours")
 COMMON: dict[str, Any] = {"at": T0, "by": "alice", "webhook_id": HOOK, "owner": "alice"}
 CREATED = WebhookCreated(
@@ -110,7 +110,7 @@ def test_nobody_touches_anothers(by: Principal) -> None:
         WebhookReplay(webhook_id=HOOK, since=0),
         WebhookRemove(webhook_id=HOOK),
     ]
-    assert {Code.WEBHOOK_NOT_FOUND} == {decided(CREATED, command=c, by=by) for c in commands}  # type: ignore[arg-type]
+    assert {Code.WEBHOOK_NOT_FOUND} == {decided(CREATED, command=c, by=by) for c in commands}
     assert Code.WEBHOOK_NOT_FOUND == decided(CREATED, WebhookRemoved(**COMMON), command=commands[-1], by=by)
 
 
@@ -123,12 +123,12 @@ def test_an_admin_may_change_anybodys() -> None:
 def test_types_by_role() -> None:
     """Nobody asks for what its role may not know; without a wish there are usual types."""
     usual = {
-        role: decided(command=CREATE, url=HERE, by=by)[0].events  # type: ignore[index,union-attr]
+        role: decided(command=CREATE, url=HERE, by=by)[0].events  # type: ignore[union-attr]
         for role, by in {"client": ALICE, "miner": RIG, "admin": ADMIN}.items()
     }
     assert {"client": JOB_TYPES, "miner": ("miner.lost",), "admin": OTHER_TYPES} == usual
     for by, type_ in ((ALICE, "miner.lost"), (ALICE, "audit.diverged"), (RIG, "job.failed")):
-        wanted = WebhookCreate(url="https://hooks.example.org/x", events=(type_,))  # type: ignore[arg-type]
+        wanted = WebhookCreate(url="https://hooks.example.org/x", events=(type_,))
         assert Code.FORBIDDEN == decided(command=wanted, url=HERE, by=by)
     more = WebhookChange(webhook_id=HOOK, events=("follower.stopped",))
     # By the owner's role, whoever asks.
@@ -160,7 +160,7 @@ def test_the_secret_of_callbacks_needs_no_making() -> None:
     rotate = WebhookRotate(webhook_id=stream, grace_seconds=0)
     [rotated] = decided(command=rotate, stream=stream)
     assert CallbacksRotated(**about, generation=2, old_until=T0) == rotated
-    assert Callbacks("alice", Secret(2, T0)) == fold([rotated])
+    assert Callbacks("alice", WebhookSecret(2, T0)) == fold([rotated])
     replay = WebhookReplay(webhook_id=stream, since=5)
     replayed = WebhookReplayed(**about, deliveries=None, since=5)
     assert (

@@ -57,8 +57,7 @@ from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.watched_log import WatchedLog
 from coordinator.application.webhooks.alarms import Alarms
-from coordinator.application.webhooks.follower import WEBHOOKS
-from coordinator.application.webhooks.follower import Webhooks as WebhookFollower
+from coordinator.application.webhooks.follower import WEBHOOKS, WebhookFollower
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey

@@ -16,11 +16,11 @@ import structlog
 
 from coordinator.application.background import Background, BackgroundTask
 from coordinator.application.ports import Clock, Database, Intent, LogUnavailable
-from coordinator.application.webhooks.outcomes import Outcome, Try, record, retire
+from coordinator.application.webhooks.outcomes import DeliveryOutcome, Try, record, retire
 from coordinator.application.webhooks.post import Answered, Post
 from coordinator.application.webhooks.queues import Due, Queues, Receiver
 from coordinator.application.webhooks.schedule import NOT_READY_SECONDS, Bounds
-from coordinator.application.webhooks.sending import Dropped, NotReady, Sending
+from coordinator.application.webhooks.sending import DataNotReady, Dropped, Sending
 from coordinator.domain.messages import SYSTEM
 from coordinator.domain.webhook import WebhookDisable
 from coordinator.wire.answers import Answer, Refused
@@ -65,7 +65,7 @@ class Deliverer:
         """None: another process leads."""
         self._under_way: set[str] = set()
         self._tries = Background("webhook-try")
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[DeliveryOutcome] = []
         self._woken = asyncio.Event()
         self._task = BackgroundTask("webhooks-deliverer")
         self._stopped = True
@@ -206,10 +206,10 @@ class Deliverer:
         self._outcomes.append(outcome._replace(queues=queues, receiver=receiver))
         self._woken.set()
 
-    async def _outcome_of(self, receiver: Receiver, message: Try, at: int) -> Outcome:
+    async def _outcome_of(self, receiver: Receiver, message: Try, at: int) -> DeliveryOutcome:
         try:
             url, headers, body = await self._sending.prepare(message, at)
-        except NotReady:
+        except DataNotReady:
             return message.postponed(at + int(NOT_READY_SECONDS * 1000))
         except Dropped as dropped:
             return message.dropped(str(dropped), at)
@@ -246,7 +246,7 @@ class Deliverer:
         if disabled and self._queues is not None:
             await self._disable(disabled)
 
-    def _note(self, receiver: Receiver, outcome: Outcome) -> str | None:
+    def _note(self, receiver: Receiver, outcome: DeliveryOutcome) -> str | None:
         """Count an outcome. Returns why its webhook is to be disabled, if it is."""
         answered, message = outcome.answered, outcome.message
         if answered is None:

@@ -45,7 +45,7 @@ LINGER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Subscription:
     """A receiver as of the follower's position."""
 
     webhook_id: str
@@ -67,10 +67,10 @@ class _Batch:
 
     messages: dict[str, dict[str, Any]] = field(default_factory=dict)
     callbacks: dict[str, Row | None] = field(default_factory=dict)
-    targets: dict[str, Target | None] = field(default_factory=dict)
+    targets: dict[str, Subscription | None] = field(default_factory=dict)
 
 
-class Webhooks(FollowerBase):
+class WebhookFollower(FollowerBase):
     """See the module. Tables: webhook_targets, webhook_callbacks, webhook_deliveries."""
 
     name = WEBHOOKS
@@ -79,7 +79,7 @@ class Webhooks(FollowerBase):
     def __init__(self, deliverer: Deliverer, clock: Clock) -> None:
         self._deliverer = deliverer
         self._clock = clock
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[str, Subscription] = {}
         self._callbacks = 0
         """Open jobs that name a URL: without any, the ends of jobs need no query."""
         self._taken_over: Queues | None = None
@@ -91,7 +91,7 @@ class Webhooks(FollowerBase):
     # --- leading --------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
         self._targets = {
-            row["webhook_id"]: Target(
+            row["webhook_id"]: Subscription(
                 row["webhook_id"],
                 row["owner"],
                 row["role"],
@@ -187,15 +187,17 @@ class Webhooks(FollowerBase):
         known = self._targets.get(webhook_id)
         match event:
             case WebhookCreated():
-                target = Target(webhook_id, event.owner, event.role, frozenset(event.events), enabled=True)
+                target = Subscription(
+                    webhook_id, event.owner, event.role, frozenset(event.events), enabled=True
+                )
                 self._targets[webhook_id] = batch.targets[webhook_id] = target
             case WebhookChanged() if known is not None:
-                target = Target(
+                target = Subscription(
                     webhook_id, event.owner, known.role, frozenset(event.events), enabled=event.enabled
                 )
                 self._targets[webhook_id] = batch.targets[webhook_id] = target
             case WebhookDisabled() if known is not None:
-                target = Target(webhook_id, event.owner, known.role, known.events, enabled=False)
+                target = Subscription(webhook_id, event.owner, known.role, known.events, enabled=False)
                 self._targets[webhook_id] = batch.targets[webhook_id] = target
             case WebhookRemoved():
                 self._targets.pop(webhook_id, None)

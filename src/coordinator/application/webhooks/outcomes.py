@@ -48,30 +48,32 @@ class Try:
     def is_test(self) -> bool:
         return self.type == TEST
 
-    def delivered(self, answered: Answered, begun: int, now: int) -> Outcome:
+    def delivered(self, answered: Answered, begun: int, now: int) -> DeliveryOutcome:
         """The receiver has it."""
         return self._tried("DELIVERED", answered, begun, now, None)
 
-    def failed(self, answered: Answered, begun: int, now: int, chance: float) -> Outcome:
+    def failed(self, answered: Answered, begun: int, now: int, chance: float) -> DeliveryOutcome:
         """The receiver does not have it, as far as we know. It is tried again, unless it is gone."""
         due = next_due(now, self.tries + 1, chance, answered.retry_after)
         if answered.status == 410 or self.is_test:
             due = None  # somebody who tests looks at the outcome, and tests again
         return self._tried("FAILED" if due is None else "PENDING", answered, begun, now, due)
 
-    def postponed(self, due_at: int) -> Outcome:
+    def postponed(self, due_at: int) -> DeliveryOutcome:
         """Not tried: its data is not there yet."""
-        return Outcome(self, None, "PENDING", self.tries, due_at, self.tried_at, None, self.attempts_json)
+        return DeliveryOutcome(
+            self, None, "PENDING", self.tries, due_at, self.tried_at, None, self.attempts_json
+        )
 
-    def dropped(self, why: str, now: int) -> Outcome:
+    def dropped(self, why: str, now: int) -> DeliveryOutcome:
         """Never to be tried."""
         attempts = self._attempts(now, Answered(None, why, 0))
-        return Outcome(self, None, "FAILED", self.tries, None, self.tried_at, now, attempts)
+        return DeliveryOutcome(self, None, "FAILED", self.tries, None, self.tried_at, now, attempts)
 
     def _tried(
         self, state: DeliveryState, answered: Answered, begun: int, now: int, due: int | None
-    ) -> Outcome:
-        return Outcome(
+    ) -> DeliveryOutcome:
+        return DeliveryOutcome(
             self,
             answered,
             state,
@@ -89,7 +91,7 @@ class Try:
         return json.dumps(attempts[-KEPT_ATTEMPTS:], separators=(",", ":"))
 
 
-class Outcome(NamedTuple):
+class DeliveryOutcome(NamedTuple):
     """What became of a try."""
 
     message: Try
@@ -107,7 +109,7 @@ class Outcome(NamedTuple):
     queues: Queues | None = None
 
 
-def record(database: Database, outcomes: Sequence[Outcome]) -> None:
+def record(database: Database, outcomes: Sequence[DeliveryOutcome]) -> None:
     """Store outcomes, and how their receivers fared. In a thread. Raises LogUnavailable."""
     with database.transaction() as tables:
         for outcome in outcomes:

@@ -15,14 +15,14 @@ from coordinator.crypto.webhooks import (
     purpose_of_callback,
     purpose_of_webhook,
 )
-from coordinator.domain.webhook import Callbacks, Removed, Secret, Webhook
+from coordinator.domain.webhook import Callbacks, Removed, Webhook, WebhookSecret
 
 JobData = Callable[[str, int], Awaitable[Mapping[str, Any] | None]]
 """The API's view of a final job, by its id and the position of its end; None if the read models do not have
 that yet."""
 
 
-class NotReady(Exception):
+class DataNotReady(Exception):
     """The data is not there yet; look again soon."""
 
 
@@ -50,12 +50,12 @@ class Sending:
         self._job_data = job_data
 
     async def prepare(self, message: Try, now: int) -> Request:
-        """What to send. `now`: Unix milliseconds. Raises NotReady, Dropped, LogUnavailable."""
+        """What to send. `now`: Unix milliseconds. Raises DataNotReady, Dropped, LogUnavailable."""
         webhook_id = UUID(message.webhook_id)
         state = await self._state_of(webhook_id)
         try:
             if message.sealed_url is not None:
-                secret = state.secret if isinstance(state, Callbacks) else Secret()
+                secret = state.secret if isinstance(state, Callbacks) else WebhookSecret()
                 url = self._keys.unseal(purpose_of_callback(UUID(message.subject)), message.sealed_url)
             elif isinstance(state, Webhook):
                 if not state.enabled and not message.is_test:
@@ -79,5 +79,5 @@ class Sending:
             return known
         found = await self._job_data(message.subject, message.position)
         if found is None:
-            raise NotReady
+            raise DataNotReady
         return found

@@ -11,7 +11,7 @@ from coordinator.domain.webhook.commands import (
     WebhookRotate,
     WebhookTest,
 )
-from coordinator.domain.webhook.decide import MAX_WEBHOOKS, Url, WebhookContext, decide, not_found
+from coordinator.domain.webhook.decide import MAX_WEBHOOKS, SealedUrl, WebhookContext, decide, not_found
 from coordinator.domain.webhook.events import (
     CallbacksRotated,
     WebhookChanged,
@@ -27,8 +27,8 @@ from coordinator.domain.webhook.events import (
 from coordinator.domain.webhook.state import (
     Callbacks,
     Removed,
-    Secret,
     Webhook,
+    WebhookSecret,
     WebhookState,
     answer,
     callbacks_stream,
@@ -57,8 +57,7 @@ __all__ = [
     "DeliveryId",
     "MessageType",
     "Removed",
-    "Secret",
-    "Url",
+    "SealedUrl",
     "Webhook",
     "WebhookChange",
     "WebhookChanged",
@@ -75,6 +74,7 @@ __all__ = [
     "WebhookReplayed",
     "WebhookRotate",
     "WebhookRotated",
+    "WebhookSecret",
     "WebhookState",
     "WebhookTest",
     "WebhookTested",

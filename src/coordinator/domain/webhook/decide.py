@@ -42,7 +42,7 @@ MAX_WEBHOOKS = 20
 """Webhooks that one name may have in one role."""
 
 
-class Url(NamedTuple):
+class SealedUrl(NamedTuple):
     """A checked URL of a command, as events hold it."""
 
     host: str
@@ -58,7 +58,7 @@ class WebhookContext(NamedTuple):
     principal: Principal
     webhook_id: UUID
     """The stream of the decision; for `webhook.create` the id of the new webhook."""
-    url: Url | None = None
+    url: SealedUrl | None = None
     """The command's URL, if it has one; computed from the command, never stale."""
     others: int = 0
     """The webhooks that the owner has. May be stale: two creations at once may exceed the limit by one,

@@ -30,7 +30,7 @@ from coordinator.domain.webhook.types import MessageType
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class WebhookSecret:
     """Which secrets sign: they follow from the webhook's id and these numbers."""
 
     generation: int = 1
@@ -53,7 +53,7 @@ class Webhook:
     enabled: bool = True
     disabled_reason: str = ""
     """Why the coordinator disabled it; empty if its owner did."""
-    secret: Secret = Secret()
+    secret: WebhookSecret = WebhookSecret()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Callbacks:
     """The secret of a client's callbacks."""
 
     owner: str
-    secret: Secret = Secret()
+    secret: WebhookSecret = WebhookSecret()
 
 
 WebhookState = Webhook | Removed | Callbacks | None
@@ -107,10 +107,10 @@ def evolve(state: WebhookState, event: WebhookEvent) -> WebhookState:
                 return replace(state, enabled=False, disabled_reason=event.reason)
         case WebhookRotated():
             if isinstance(state, Webhook):
-                return replace(state, secret=Secret(event.generation, event.old_until))
+                return replace(state, secret=WebhookSecret(event.generation, event.old_until))
         case CallbacksRotated():
             if state is None or isinstance(state, Callbacks):
-                return Callbacks(event.owner, Secret(event.generation, event.old_until))
+                return Callbacks(event.owner, WebhookSecret(event.generation, event.old_until))
         case WebhookTested():
             if isinstance(state, Webhook):
                 return state

@@ -16,13 +16,13 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import NAME, Principal, Role
 from coordinator.domain.webhook import (
     Callbacks,
-    Secret,
     Webhook,
     WebhookChange,
     WebhookCreate,
     WebhookRemove,
     WebhookReplay,
     WebhookRotate,
+    WebhookSecret,
     WebhookTest,
     callbacks_stream,
     not_found,
@@ -240,7 +240,7 @@ command_route(
 async def show_webhook_secret(context: Context, principal: Anyone, webhook_id: Named) -> Response:
     state = await context.gateway.state(webhook_id)
     if webhook_id == callbacks_stream(principal.name) and principal.role is not Role.MINER:
-        secret = state.secret if isinstance(state, Callbacks) else Secret()
+        secret = state.secret if isinstance(state, Callbacks) else WebhookSecret()
     elif isinstance(state, Webhook) and _is_owner(principal, state.created.owner, state.created.role):
         secret = state.secret
     else:

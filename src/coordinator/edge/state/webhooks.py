@@ -51,7 +51,7 @@ class WebhookRow:
         )
 
 
-class Attempt(NamedTuple):
+class DeliveryAttempt(NamedTuple):
     """One try of a message. `at`: Unix milliseconds; `status` None: no answer, for the reason in `error`."""
 
     at: int
@@ -79,9 +79,9 @@ class DeliveryRow:
     attempts_json: str
 
     @property
-    def attempts(self) -> list[Attempt]:
+    def attempts(self) -> list[DeliveryAttempt]:
         """The newest tries, the oldest first."""
-        return [Attempt(*one) for one in json.loads(self.attempts_json)]
+        return [DeliveryAttempt(*one) for one in json.loads(self.attempts_json)]
 
     def view(self) -> DeliveryView:
         """The message as the API shows it."""

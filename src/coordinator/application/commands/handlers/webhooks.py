@@ -17,7 +17,7 @@ from coordinator.domain.messages import Command, Millis
 from coordinator.domain.webhook import (
     Callbacks,
     Removed,
-    Url,
+    SealedUrl,
     Webhook,
     WebhookChange,
     WebhookCommand,
@@ -41,7 +41,7 @@ APPLIED_SECONDS = 5.0
 class WebhookDetails(NamedTuple):
     """Facts that the handler computed from the command."""
 
-    url: Url | None = None
+    url: SealedUrl | None = None
     others: int = 0
 
 
@@ -86,12 +86,12 @@ class WebhookCommands(Handler[WebhookDetails]):
         url_or_none = None if asked is None else self._checked(command.webhook_id, asked)
         return Prepared(intent, self, command.webhook_id, WebhookDetails(url_or_none))
 
-    def _checked(self, webhook_id: UUID, text: str) -> Url:
+    def _checked(self, webhook_id: UUID, text: str) -> SealedUrl:
         try:
             url = check_receiver_url(text, allow_private=self._allow_private)
         except UnsafeUrl as error:
             raise Refusal(Code.INVALID_PAYLOAD, f"url: {error}") from None
-        return Url(url.authority, self._keys.seal(purpose_of_webhook(webhook_id), text))
+        return SealedUrl(url.authority, self._keys.seal(purpose_of_webhook(webhook_id), text))
 
     def _count(self, owner: str, role: str) -> int:
         with self._database.transaction() as tables:
