@@ -33,9 +33,9 @@ from coordinator.domain.webhook import (
     WebhookDisable,
     decide,
 )
+from coordinator.edge.state.final_jobs import job_data
 from coordinator.edge.state.webhooks import DeliveryRow, WebhookReads
 from coordinator.projections.projector import Projector
-from coordinator.runtime.webhooks import job_data
 from coordinator.wire.answers import Accepted, Answer
 from tests.contract.test_followers import Stores
 from tests.harness.metadata import METADATA

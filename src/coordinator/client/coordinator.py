@@ -16,11 +16,11 @@ from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import AsyncJob
-from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
-from coordinator.client.quotas import AsyncQuotas
-from coordinator.client.registry import AsyncRegistry
-from coordinator.client.webhooks import AsyncWebhooks
+from coordinator.client.resources.keys import AsyncKeys
+from coordinator.client.resources.quotas import AsyncQuotas
+from coordinator.client.resources.registry import AsyncRegistry
+from coordinator.client.resources.webhooks import AsyncWebhooks
 
 if TYPE_CHECKING:
     import httpx

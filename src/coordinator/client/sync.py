@@ -9,11 +9,11 @@ from coordinator.client.blocking import Facade, LoopThread, blocking, iterating
 from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
 from coordinator.client.job import AsyncJob
-from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import JobSubmitAnswer
-from coordinator.client.quotas import AsyncQuotas
-from coordinator.client.registry import AsyncRegistry
-from coordinator.client.webhooks import AsyncWebhooks
+from coordinator.client.resources.keys import AsyncKeys
+from coordinator.client.resources.quotas import AsyncQuotas
+from coordinator.client.resources.registry import AsyncRegistry
+from coordinator.client.resources.webhooks import AsyncWebhooks
 
 if TYPE_CHECKING:
     import httpx

@@ -57,13 +57,18 @@ from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.watched_log import WatchedLog
 from coordinator.application.webhooks.alarms import Alarms
+from coordinator.application.webhooks.deliverer import Deliverer
 from coordinator.application.webhooks.follower import WEBHOOKS, WebhookFollower
+from coordinator.application.webhooks.post import HttpPost
+from coordinator.application.webhooks.schedule import Bounds
+from coordinator.application.webhooks.sending import Sending
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.job import is_final
+from coordinator.edge.state.final_jobs import job_data
 from coordinator.private_files import private_folder
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
@@ -71,7 +76,6 @@ from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.runtime.signing import SigningKeyIntroduction, attestation_key, other_keys, signing_keys
-from coordinator.runtime.webhooks import webhook_deliverer
 from coordinator.services.catalog import load_catalog
 from coordinator.storage.checkpoint_file import CheckpointFile
 from coordinator.storage.connections.data_directory import CHECKPOINT_FILE, KNOWN_NAMES
@@ -216,8 +220,14 @@ def connect(
     notary.on_checkpoint = witnesses.note
     notary.witnessed = lambda: witnesses.larger
     eraser = Eraser(adapters.log, clock, payloads.forget)
-    deliverer = webhook_deliverer(
-        settings, adapters, webhook_keys, bus.state, watermarks, gateway.handle, clock
+    deliverer = Deliverer(
+        adapters.database,
+        clock,
+        Sending(webhook_keys, bus.state, job_data(adapters.reads, watermarks)),
+        HttpPost(settings.webhook_timeout_seconds, allow_private=allow_private),
+        gateway.handle,
+        bounds=Bounds.of(settings.webhook_concurrency),
+        log_hours=settings.webhook_log_hours,
     )
     followers: Iterable[Follower] = (
         Projector(),

@@ -28,6 +28,11 @@ class Bounds:
     of_failing_receiver: int = 1
     """A receiver whose last answer was a failure is tried one message at a time."""
 
+    @classmethod
+    def of(cls, total: int) -> Bounds:
+        """The usual shares of so many places."""
+        return cls(total, max(1, total // 4), max(1, total // 8))
+
     @property
     def failing(self) -> int:
         """For all failing receivers together: the others always have the other half."""

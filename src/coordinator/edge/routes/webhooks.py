@@ -105,6 +105,10 @@ async def _webhook_fields(request: Request, context: Context, webhook_id: Named)
     return fill(await read_object(request, context.limits), webhook_id=str(webhook_id))
 
 
+async def _removed_fields(webhook_id: Named) -> dict[str, Any]:
+    return {"webhook_id": str(webhook_id)}
+
+
 async def _alarm_fields(request: Request, context: Context) -> dict[str, Any]:
     return await read_object(request, context.limits)
 
@@ -184,7 +188,7 @@ command_route(
     name="remove_webhook",
     summary="Remove a webhook",
     description="For good. Messages that were not delivered are not sent any more.",
-    fields=_webhook_fields,
+    fields=_removed_fields,
     example={},
     refused=_REFUSED,
 )
@@ -237,7 +241,9 @@ command_route(
     description="To its owner only.",
     responses=refusals(Code.FORBIDDEN, Code.WEBHOOK_NOT_FOUND),
 )
-async def show_webhook_secret(context: Context, principal: Anyone, webhook_id: Named) -> Response:
+async def show_webhook_secret(
+    context: Context, principal: Anyone, position: Position, webhook_id: Named
+) -> Response:
     state = await context.gateway.state(webhook_id)
     if webhook_id == callbacks_stream(principal.name) and principal.role is not Role.MINER:
         secret = state.secret if isinstance(state, Callbacks) else WebhookSecret()
@@ -252,7 +258,7 @@ async def show_webhook_secret(context: Context, principal: Anyone, webhook_id: N
         secret=keys.secret(webhook_id, secret.generation),
         public_key=keys.public_key(webhook_id, secret.generation),
     )
-    return reply(view, None, 200, Cache_Control="no-store")
+    return reply(view, position, Cache_Control="no-store")
 
 
 @router.get(
