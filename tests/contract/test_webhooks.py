@@ -357,3 +357,25 @@ async def test_a_log_of_deliveries_in_pages(telling: Telling) -> None:
     await telling.deliverer.round()
     await telling.deliverer.settle()
     assert [str(left)] == [row.subject for row in await telling.rows(ALICE_HOOK)]
+
+
+async def test_a_look_at_the_queue_before_the_commit(telling: Telling) -> None:
+    """A tick between the writing of a message and its commit loses nothing."""
+    telling.append(telling.hook(ALICE_HOOK, "alice", A))
+    await telling.follow()
+    a_job(telling)
+    log, follower = telling.stores.log, telling.follower
+    for name in ("projector", "webhooks"):
+        with telling.stores.database.transaction() as tables:
+            position = tables.position(name)
+            events = log.read(position, 100)
+            if name == "projector":
+                telling.projector.apply(tables, events)
+            else:
+                follower.apply(tables, events)
+                await follower.tick(position)
+                assert telling.deliverer.under_way == 0
+            tables.move(name, position, events[-1].position)
+    await follower.tick(events[-1].position)
+    await telling.deliver()
+    assert 1 == len(telling.receivers.to(A))

@@ -94,6 +94,11 @@ class Deliverer:
         except LogUnavailable:
             log.warning("outcomes were not stored; their messages are sent again", count=len(self._outcomes))
 
+    @property
+    def under_way(self) -> int:
+        """Messages that are being sent."""
+        return len(self._under_way)
+
     # --- told by the follower -------------------------------------------------------------------------------
     def lead(self, queues: Queues) -> None:
         """This process leads from now on, with these messages waiting."""
@@ -193,7 +198,9 @@ class Deliverer:
     async def _try(self, queues: Queues, receiver: Receiver, message: Try) -> None:
         at = self._clock.now()
         try:
-            outcome = await self._outcome_of(receiver, message, at)
+            outcome = await self._outcome_of(message, at)
+        except LogUnavailable:  # no fault of the receiver
+            outcome = message.postponed(at + int(RETRY_SECONDS * 1000))
         except Exception:
             log.exception("a message could not be sent", delivery=message.delivery_id)
             outcome = message.failed(
@@ -206,7 +213,7 @@ class Deliverer:
         self._outcomes.append(outcome._replace(queues=queues, receiver=receiver))
         self._woken.set()
 
-    async def _outcome_of(self, receiver: Receiver, message: Try, at: int) -> DeliveryOutcome:
+    async def _outcome_of(self, message: Try, at: int) -> DeliveryOutcome:
         try:
             url, headers, body = await self._sending.prepare(message, at)
         except DataNotReady:

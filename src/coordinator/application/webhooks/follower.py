@@ -6,6 +6,7 @@ is up to the `Deliverer`, which it tells once they are stored. Both run in the p
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -23,6 +24,11 @@ from coordinator.application.webhooks.messages import (
 )
 from coordinator.application.webhooks.queues import Due, Queues
 from coordinator.application.webhooks.schedule import WHOLE_MILLIS
+from coordinator.application.webhooks.subscriptions import (
+    Subscription,
+    Subscriptions,
+    write_subscriptions,
+)
 from coordinator.domain.job import JobSubmitted, ends_job
 from coordinator.domain.webhook import (
     TEST,
@@ -42,23 +48,8 @@ from coordinator.domain.webhook import (
 WEBHOOKS: Final = "webhooks"
 LINGER_SECONDS: Final = 2.0
 """Most events concern no receiver: a batch of them only moves the position."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A receiver as of the follower's position."""
-
-    webhook_id: str
-    owner: str
-    role: str
-    events: frozenset[str]
-    enabled: bool
-
-    def wants(self, notice: Notice) -> bool:
-        """Whether it is told of this: of its owner's jobs or miners, or as an admin of everybody's."""
-        if notice.type not in self.events:
-            return False
-        return self.role == "admin" or (self.owner == notice.owner and self.role == notice.role)
+REST_SECONDS: Final = 0.05
+"""Twenty transactions a second at most, however many messages there are."""
 
 
 @dataclass(slots=True)
@@ -67,7 +58,7 @@ class _Batch:
 
     messages: dict[str, dict[str, Any]] = field(default_factory=dict)
     callbacks: dict[str, Row | None] = field(default_factory=dict)
-    targets: dict[str, Subscription | None] = field(default_factory=dict)
+    subscriptions: dict[str, Subscription | None] = field(default_factory=dict)
 
 
 class WebhookFollower(FollowerBase):
@@ -75,34 +66,35 @@ class WebhookFollower(FollowerBase):
 
     name = WEBHOOKS
     linger_seconds = LINGER_SECONDS
+    tick_seconds = 0.2  # the longest that a message waits for the end of a rest
 
     def __init__(self, deliverer: Deliverer, clock: Clock) -> None:
         self._deliverer = deliverer
         self._clock = clock
-        self._targets: dict[str, Subscription] = {}
+        self._subscriptions = Subscriptions()
         self._callbacks = 0
         """Open jobs that name a URL: without any, the ends of jobs need no query."""
         self._taken_over: Queues | None = None
-        self._due: list[Due] = []
-        """Of messages that are stored, or will be with the transaction under way."""
+        self._due: deque[tuple[int, Sequence[Due]]] = deque()
+        """Of messages, by the position with which they are stored. A thread appends, the event loop takes."""
         self._urgent = 0
         """The position of the last event that a receiver waits for."""
+        self._stored_to = 0
+        self._rested_at = 0.0
+        """When the next transaction may begin."""
+
+    @property
+    def hurried(self) -> bool:  # type: ignore[override]
+        """Whether a receiver waits, and the rest is over."""
+        return self._urgent > self._stored_to and self._clock.monotonic() >= self._rested_at
 
     # --- leading --------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
-        self._targets = {
-            row["webhook_id"]: Subscription(
-                row["webhook_id"],
-                row["owner"],
-                row["role"],
-                frozenset(row["events"].split()),
-                bool(row["enabled"]),
-            )
-            for row in tables.query("webhooks_targets")
-        }
+        self._subscriptions = Subscriptions.load(tables)
         [counted] = tables.query("webhooks_count_callbacks")
         self._callbacks = counted["jobs"]
-        self._due, self._urgent, self.hurried = [], 0, False
+        self._due.clear()
+        self._urgent = self._stored_to = 0
         self._taken_over = Queues.load(tables)
 
     def stand_by(self) -> None:
@@ -111,20 +103,28 @@ class WebhookFollower(FollowerBase):
 
     async def act(self, events: Sequence[Recorded]) -> None:
         for recorded in events:
-            event = recorded.event
-            if is_webhook_event(event) or (
-                (self._targets or self._callbacks) and notice_of(recorded) is not None
-            ):
-                self._urgent, self.hurried = recorded.position, True
+            if is_webhook_event(recorded.event) or self._is_awaited(recorded):
+                self._urgent = recorded.position
+
+    def _is_awaited(self, recorded: Recorded) -> bool:
+        """Whether a receiver may wait for this event, as far as the tables have come."""
+        if not self._subscriptions and not self._callbacks:
+            return False
+        notice = notice_of(recorded)
+        if notice is None:
+            return False
+        return bool(self._callbacks) or any(self._subscriptions.wanting(notice))
+
+    def gather(self) -> None:
+        self._rested_at = self._clock.monotonic() + REST_SECONDS
 
     async def tick(self, stored_to: int) -> None:
         if self._taken_over is not None:
             queues, self._taken_over = self._taken_over, None
             self._deliverer.lead(queues)
-        self.hurried = self._urgent > stored_to
-        if self._due:
-            due, self._due = self._due, []
-            self._deliverer.note(due)
+        self._stored_to = stored_to
+        while self._due and self._due[0][0] <= stored_to:  # not before their commit
+            self._deliverer.note(self._due.popleft()[1])
 
     # --- in a thread, in the transaction that moves the position -------------------------------------------
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
@@ -142,18 +142,16 @@ class WebhookFollower(FollowerBase):
             notice = notice_of(recorded)
             if notice is None or event.at < now - WHOLE_MILLIS:
                 continue
-            for target in self._targets.values():
-                if target.wants(notice):
-                    _add(
-                        batch, recorded, notice, target.webhook_id, target.owner, now, enabled=target.enabled
-                    )
+            for known in self._subscriptions.wanting(notice):
+                _add(batch, recorded, notice, known.webhook_id, known.owner, now, enabled=known.enabled)
             if recorded.key in named and notice.type.startswith("job."):
                 client, sealed = named[recorded.key]
                 _add(batch, recorded, notice, str(callbacks_stream(client)), client, now, sealed_url=sealed)
         due += _write_messages(tables, batch, now)
         self._write_callbacks(tables, batch)
-        _write_targets(tables, batch)
-        self._due += due
+        write_subscriptions(tables, batch.subscriptions)
+        if due:
+            self._due.append((events[-1].position, due))
 
     def _named_urls(
         self, tables: Tables, events: Iterable[Recorded], ends: Sequence[Recorded], batch: _Batch
@@ -184,24 +182,24 @@ class WebhookFollower(FollowerBase):
         self, tables: Tables, recorded: Recorded, event: WebhookEvent, batch: _Batch, now: int
     ) -> list[Due]:
         webhook_id = str(event.webhook_id)
-        known = self._targets.get(webhook_id)
+        known = self._subscriptions.get(webhook_id)
         match event:
             case WebhookCreated():
-                target = Subscription(
+                changed = Subscription(
                     webhook_id, event.owner, event.role, frozenset(event.events), enabled=True
                 )
-                self._targets[webhook_id] = batch.targets[webhook_id] = target
+                self._put(batch, changed)
             case WebhookChanged() if known is not None:
-                target = Subscription(
+                changed = Subscription(
                     webhook_id, event.owner, known.role, frozenset(event.events), enabled=event.enabled
                 )
-                self._targets[webhook_id] = batch.targets[webhook_id] = target
+                self._put(batch, changed)
             case WebhookDisabled() if known is not None:
-                target = Subscription(webhook_id, event.owner, known.role, known.events, enabled=False)
-                self._targets[webhook_id] = batch.targets[webhook_id] = target
+                changed = Subscription(webhook_id, event.owner, known.role, known.events, enabled=False)
+                self._put(batch, changed)
             case WebhookRemoved():
-                self._targets.pop(webhook_id, None)
-                batch.targets[webhook_id] = None
+                self._subscriptions.remove(webhook_id)
+                batch.subscriptions[webhook_id] = None
             case WebhookTested() if known is not None:
                 notice = Notice(TEST, webhook_id, event.owner, known.role, test_data(event))
                 _add(batch, recorded, notice, webhook_id, event.owner, now)
@@ -212,6 +210,10 @@ class WebhookFollower(FollowerBase):
             case WebhookTested():
                 pass
         return []
+
+    def _put(self, batch: _Batch, subscription: Subscription) -> None:
+        self._subscriptions.put(subscription)
+        batch.subscriptions[subscription.webhook_id] = subscription
 
     def _write_callbacks(self, tables: Tables, batch: _Batch) -> None:
         new = [row for row in batch.callbacks.values() if row is not None]
@@ -277,25 +279,3 @@ def _replay(tables: Tables, event: WebhookReplayed, now: int) -> list[Due]:
             "webhooks_replay_since", webhook_id=webhook_id, since=event.since or 0, now=now
         )
     return [Due(webhook_id, event.owner, now)] if changed else []
-
-
-def _write_targets(tables: Tables, batch: _Batch) -> None:
-    left = [target for target in batch.targets.values() if target is not None]
-    if left:
-        tables.put(
-            "webhook_targets",
-            [
-                {
-                    "webhook_id": target.webhook_id,
-                    "owner": target.owner,
-                    "role": target.role,
-                    "events": " ".join(sorted(target.events)),
-                    "enabled": int(target.enabled),
-                }
-                for target in left
-            ],
-        )
-    gone = sorted(webhook_id for webhook_id, target in batch.targets.items() if target is None)
-    if gone:
-        tables.remove("webhook_targets", gone)
-        tables.remove("webhook_health", gone)

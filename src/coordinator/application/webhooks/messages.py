@@ -9,8 +9,15 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
 from coordinator.application.ports import Recorded
-from coordinator.domain.alarm import is_alarm_event
-from coordinator.domain.job import ends_job, state_after
+from coordinator.domain.alarm import AlarmRaised, is_alarm_event
+from coordinator.domain.job import (
+    JobCanceled,
+    JobCompleted,
+    JobExpired,
+    JobFailed,
+    ends_job,
+    state_after,
+)
 from coordinator.domain.messages import Millis, principal_of
 from coordinator.domain.miner import MinerLost
 from coordinator.domain.webhook import WebhookTested
@@ -32,9 +39,14 @@ class Notice(NamedTuple):
     """None for a job: the API's view of it is sent."""
 
 
+_TOLD: Final = frozenset((JobCompleted, JobFailed, JobCanceled, JobExpired, MinerLost, AlarmRaised))
+
+
 def notice_of(recorded: Recorded) -> Notice | None:
     """What this event is to receivers; None for nothing."""
     event = recorded.event
+    if type(event) not in _TOLD:
+        return None  # most events
     if ends_job(event):
         state = state_after(event)
         assert state is not None
