@@ -16,6 +16,7 @@ from coordinator.application.followers.runner import FollowerBase
 from coordinator.application.ports import Clock, Recorded, Row, Tables
 from coordinator.application.webhooks.deliverer import Deliverer
 from coordinator.application.webhooks.messages import (
+    ENDS,
     Notice,
     delivery_id,
     json_text,
@@ -29,7 +30,7 @@ from coordinator.application.webhooks.subscriptions import (
     Subscriptions,
     write_subscriptions,
 )
-from coordinator.domain.job import JobSubmitted, ends_job
+from coordinator.domain.job import JobSubmitted
 from coordinator.domain.webhook import (
     TEST,
     CallbacksRotated,
@@ -129,7 +130,7 @@ class WebhookFollower(FollowerBase):
     # --- in a thread, in the transaction that moves the position -------------------------------------------
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         batch, now = _Batch(), self._clock.now()
-        ends = [recorded for recorded in events if ends_job(recorded.event)]
+        ends = [recorded for recorded in events if type(recorded.event) in ENDS]
         named = self._named_urls(tables, events, ends, batch)
         due: list[Due] = []
         for recorded in events:

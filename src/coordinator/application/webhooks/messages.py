@@ -39,7 +39,9 @@ class Notice(NamedTuple):
     """None for a job: the API's view of it is sent."""
 
 
-_TOLD: Final = frozenset((JobCompleted, JobFailed, JobCanceled, JobExpired, MinerLost, AlarmRaised))
+ENDS: Final[frozenset[type]] = frozenset((JobCompleted, JobFailed, JobCanceled, JobExpired))
+"""The events that end a job: asked of every event, so by its class alone."""
+_TOLD: Final = ENDS | {MinerLost, AlarmRaised}
 
 
 def notice_of(recorded: Recorded) -> Notice | None:
