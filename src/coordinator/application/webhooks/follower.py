@@ -25,10 +25,10 @@ from coordinator.application.webhooks.messages import (
 )
 from coordinator.application.webhooks.queues import Due, Queues
 from coordinator.application.webhooks.schedule import WHOLE_MILLIS
-from coordinator.application.webhooks.subscriptions import (
-    Subscription,
-    Subscriptions,
-    write_subscriptions,
+from coordinator.application.webhooks.targets import (
+    WebhookTarget,
+    WebhookTargets,
+    write_targets,
 )
 from coordinator.domain.job import JobSubmitted
 from coordinator.domain.webhook import (
@@ -59,7 +59,7 @@ class _Batch:
 
     messages: dict[str, dict[str, Any]] = field(default_factory=dict)
     callbacks: dict[str, Row | None] = field(default_factory=dict)
-    subscriptions: dict[str, Subscription | None] = field(default_factory=dict)
+    targets: dict[str, WebhookTarget | None] = field(default_factory=dict)
 
 
 class WebhookFollower(FollowerBase):
@@ -72,7 +72,7 @@ class WebhookFollower(FollowerBase):
     def __init__(self, deliverer: Deliverer, clock: Clock) -> None:
         self._deliverer = deliverer
         self._clock = clock
-        self._subscriptions = Subscriptions()
+        self._targets = WebhookTargets()
         self._callbacks = 0
         """Open jobs that name a URL: without any, the ends of jobs need no query."""
         self._taken_over: Queues | None = None
@@ -91,7 +91,7 @@ class WebhookFollower(FollowerBase):
 
     # --- leading --------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
-        self._subscriptions = Subscriptions.load(tables)
+        self._targets = WebhookTargets.load(tables)
         [counted] = tables.query("webhooks_count_callbacks")
         self._callbacks = counted["jobs"]
         self._due.clear()
@@ -109,12 +109,12 @@ class WebhookFollower(FollowerBase):
 
     def _is_awaited(self, recorded: Recorded) -> bool:
         """Whether a receiver may wait for this event, as far as the tables have come."""
-        if not self._subscriptions and not self._callbacks:
+        if not self._targets and not self._callbacks:
             return False
         notice = notice_of(recorded)
         if notice is None:
             return False
-        return bool(self._callbacks) or any(self._subscriptions.wanting(notice))
+        return bool(self._callbacks) or any(self._targets.wanting(notice))
 
     def gather(self) -> None:
         self._rested_at = self._clock.monotonic() + REST_SECONDS
@@ -143,14 +143,14 @@ class WebhookFollower(FollowerBase):
             notice = notice_of(recorded)
             if notice is None or event.at < now - WHOLE_MILLIS:
                 continue
-            for known in self._subscriptions.wanting(notice):
+            for known in self._targets.wanting(notice):
                 _add(batch, recorded, notice, known.webhook_id, known.owner, now, enabled=known.enabled)
             if recorded.key in named and notice.type.startswith("job."):
                 client, sealed = named[recorded.key]
                 _add(batch, recorded, notice, str(callbacks_stream(client)), client, now, sealed_url=sealed)
         due += _write_messages(tables, batch, now)
         self._write_callbacks(tables, batch)
-        write_subscriptions(tables, batch.subscriptions)
+        write_targets(tables, batch.targets)
         if due:
             self._due.append((events[-1].position, due))
 
@@ -183,24 +183,24 @@ class WebhookFollower(FollowerBase):
         self, tables: Tables, recorded: Recorded, event: WebhookEvent, batch: _Batch, now: int
     ) -> list[Due]:
         webhook_id = str(event.webhook_id)
-        known = self._subscriptions.get(webhook_id)
+        known = self._targets.get(webhook_id)
         match event:
             case WebhookCreated():
-                changed = Subscription(
+                changed = WebhookTarget(
                     webhook_id, event.owner, event.role, frozenset(event.events), enabled=True
                 )
                 self._put(batch, changed)
             case WebhookChanged() if known is not None:
-                changed = Subscription(
+                changed = WebhookTarget(
                     webhook_id, event.owner, known.role, frozenset(event.events), enabled=event.enabled
                 )
                 self._put(batch, changed)
             case WebhookDisabled() if known is not None:
-                changed = Subscription(webhook_id, event.owner, known.role, known.events, enabled=False)
+                changed = WebhookTarget(webhook_id, event.owner, known.role, known.events, enabled=False)
                 self._put(batch, changed)
             case WebhookRemoved():
-                self._subscriptions.remove(webhook_id)
-                batch.subscriptions[webhook_id] = None
+                self._targets.remove(webhook_id)
+                batch.targets[webhook_id] = None
             case WebhookTested() if known is not None:
                 notice = Notice(TEST, webhook_id, event.owner, known.role, test_data(event))
                 _add(batch, recorded, notice, webhook_id, event.owner, now)
@@ -212,9 +212,9 @@ class WebhookFollower(FollowerBase):
                 pass
         return []
 
-    def _put(self, batch: _Batch, subscription: Subscription) -> None:
-        self._subscriptions.put(subscription)
-        batch.subscriptions[subscription.webhook_id] = subscription
+    def _put(self, batch: _Batch, target: WebhookTarget) -> None:
+        self._targets.put(target)
+        batch.targets[target.webhook_id] = target
 
     def _write_callbacks(self, tables: Tables, batch: _Batch) -> None:
         new = [row for row in batch.callbacks.values() if row is not None]
