@@ -230,16 +230,21 @@ async def test_a_receiver_that_fails_for_days(telling: Telling) -> None:
     """All ten tries of a message fail, and no other one succeeds: the webhook is disabled, and says why."""
     telling.append(telling.hook(ALICE_HOOK, "alice", A), telling.hook(BOB_HOOK, "bob", B))
     telling.receivers.answers[A] = lambda: Answered(500, "", 2)
-    # Bob's receiver fails one message only.
-    telling.receivers.answers[B] = lambda: OK if len(telling.receivers.to(B)) % 3 else Answered(503, "", 2)
+    # Bob's receiver fails one try only.
+    telling.receivers.answers[B] = lambda: Answered(503, "", 2) if len(telling.receivers.to(B)) == 1 else OK
     a_job(telling)
     a_job(telling, "bob")
     await telling.follow()
     await telling.until(sum(DELAYS) + HOUR)
-    assert len(DELAYS) == len(telling.receivers.to(A))
+    assert (len(DELAYS), 2) == tuple(len(telling.receivers.to(url)) for url in (A, B))
     alice, bob = [await telling.state_of(hook) for hook in (ALICE_HOOK, BOB_HOOK)]
     assert (False, True) == (alice.enabled, bob.enabled)
     assert "10 tries of a message failed, and no other one succeeded; HTTP 500" == alice.disabled_reason
+    assert (len(DELAYS) + 1, 1, 0) == (
+        (counted := telling.deliverer.metrics()).tries["failed"],
+        counted.given_up,
+        counted.under_way,
+    )
     [row] = await telling.rows(ALICE_HOOK)
     assert ("FAILED", 10, 10) == (row.state, row.tries, len(row.attempts))
 
@@ -374,7 +379,7 @@ async def test_a_look_at_the_queue_before_the_commit(telling: Telling) -> None:
             else:
                 follower.apply(tables, events)
                 await follower.tick(position)
-                assert telling.deliverer.under_way == 0
+                assert telling.deliverer.metrics().under_way == 0
             tables.move(name, position, events[-1].position)
     await follower.tick(events[-1].position)
     await telling.deliver()

@@ -299,6 +299,7 @@ def connect(
         receipts=receipts,
         quotas=quotas,
         webhook_keys=webhook_keys,
+        deliverer=deliverer,
         proofs=proofs,
         notary=notary,
         witnesses=witnesses,

@@ -25,6 +25,7 @@ from coordinator.application.proof.proofs import Proofs
 from coordinator.application.proof.witnesses import Witnesses
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.webhooks.deliverer import Deliverer
 from coordinator.blobs import BlobStore
 from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.matching.reasons import Offered
@@ -49,6 +50,7 @@ class CoordinatorProcess:
     receipts: Receipts
     quotas: Quotas
     webhook_keys: WebhookKeys
+    deliverer: Deliverer
     proofs: Proofs
     notary: Notary
     witnesses: Witnesses
@@ -150,4 +152,5 @@ class CoordinatorProcess:
             work=self.dispatcher.work.metrics() if dispatches else None,
             quotas=self.quotas.metrics(),
             proof=self._proof_metrics(),
+            webhooks=self.deliverer.metrics(),
         )

@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from coordinator.application.background import Background, BackgroundTask
+from coordinator.application.metrics import WebhookMetrics
 from coordinator.application.ports import Clock, Database, Intent, LogUnavailable
 from coordinator.application.webhooks.outcomes import DeliveryOutcome, Try, record, retire
 from coordinator.application.webhooks.post import Answered, Post
@@ -70,8 +71,8 @@ class Deliverer:
         self._task = BackgroundTask("webhooks-deliverer")
         self._stopped = True
         self._forgot_at = -FORGET_SECONDS
-        self.sent: dict[str, int] = {"delivered": 0, "failed": 0, "given_up": 0}
-        """Tries since the start of this process, by outcome."""
+        self._counts = {"delivered": 0, "failed": 0}
+        self._given_up = 0
 
     # --- life -----------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -94,10 +95,9 @@ class Deliverer:
         except LogUnavailable:
             log.warning("outcomes were not stored; their messages are sent again", count=len(self._outcomes))
 
-    @property
-    def under_way(self) -> int:
-        """Messages that are being sent."""
-        return len(self._under_way)
+    def metrics(self) -> WebhookMetrics:
+        """The figures since the start of this process."""
+        return WebhookMetrics(dict(self._counts), self._given_up, len(self._under_way))
 
     # --- told by the follower -------------------------------------------------------------------------------
     def lead(self, queues: Queues) -> None:
@@ -260,16 +260,16 @@ class Deliverer:
             return None
         facts = {"delivery": message.delivery_id, "webhook": message.webhook_id, "type": message.type}
         if outcome.state == "DELIVERED":
-            self.sent["delivered"] += 1
+            self._counts["delivered"] += 1
             receiver.failures, receiver.succeeded_at = 0, outcome.done_at or 0
             log.debug("delivered", **facts, status=answered.status, ms=answered.ms)
             return None
-        self.sent["failed"] += 1
+        self._counts["failed"] += 1
         receiver.failures += 1
         if outcome.state == "PENDING":
             log.debug("not delivered", **facts, why=answered.says, tries=outcome.tries)
             return None
-        self.sent["given_up"] += 1
+        self._given_up += 1
         log.info("given up", **facts, why=answered.says, tries=outcome.tries)
         if message.is_callback or message.is_test:
             return None
