@@ -12,6 +12,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from coordinator.application.webhooks.messages import delivery_id
 from coordinator.application.webhooks.post import Answered
+from coordinator.application.webhooks.queues import Due
 from coordinator.application.webhooks.schedule import DELAYS, WHOLE_MILLIS, Bounds
 from coordinator.domain.alarm import AlarmRaised
 from coordinator.domain.job import JobCanceled, JobExpired, JobFailed
@@ -384,3 +385,30 @@ async def test_a_look_at_the_queue_before_the_commit(telling: Telling) -> None:
     await follower.tick(events[-1].position)
     await telling.deliver()
     assert 1 == len(telling.receivers.to(A))
+
+
+async def test_a_message_during_a_look_at_the_queue(
+    telling: Telling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that is stored while the table is read goes at once, whatever waits for a later try."""
+    telling.append(telling.hook(ALICE_HOOK, "alice", A))
+    telling.receivers.answers[A] = lambda: DOWN if len(telling.receivers.sent) < 3 else OK
+    a_job(telling)
+    await telling.follow()
+    await telling.until(5)  # the next try of the first one is in five minutes
+    read = telling.deliverer._read_due
+    jobs: list[UUID] = []
+
+    def read_slowly(asked: Any) -> Any:
+        found = read(asked)
+        if not jobs:
+            jobs.append(a_job(telling))
+            asyncio.run_coroutine_threadsafe(telling.follow(), loop).result()
+        return found
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(telling.deliverer, "_read_due", read_slowly)
+    telling.deliverer.note([Due(str(ALICE_HOOK), "alice", telling.stores.now)])
+    for _ in range(2):
+        await telling.deliver()
+    assert [str(jobs[0])] == [json.loads(s.body)["data"]["job_id"] for s in telling.receivers.sent[2:]]

@@ -127,6 +127,10 @@ class Deliverer:
                 log.warning("interrupted", error=str(error), again_in=RETRY_SECONDS)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            except Exception:  # whatever it was, other messages have to be sent
+                log.exception("sending failed", again_in=RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             await self._pause()
 
     async def _pause(self) -> None:
@@ -183,7 +187,7 @@ class Deliverer:
                     self._begin(queues, receiver, Try(**row))
                 elif next_due is None:
                     next_due = row["due_at"]
-            if receiver.version == version or next_due is not None:
+            if receiver.version == version:  # else a message was stored meanwhile: look again
                 receiver.due_at = next_due
 
     def _read_due(self, asked: Sequence[tuple[str, int]]) -> list[list[dict[str, Any]]]:
