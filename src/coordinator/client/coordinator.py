@@ -15,7 +15,7 @@ from coordinator.client import transfer
 from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
-from coordinator.client.job import AsyncJob
+from coordinator.client.job import AsyncBatches, AsyncJob
 from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
 from coordinator.client.resources.keys import AsyncKeys
 from coordinator.client.resources.quotas import AsyncQuotas
@@ -290,6 +290,11 @@ class AsyncCoordinator:
     def webhooks(self) -> AsyncWebhooks:
         """URLs that the coordinator tells of jobs, miners and faults."""
         return AsyncWebhooks(self.http, self._items)
+
+    @property
+    def batches(self) -> AsyncBatches:
+        """Searches for jobs, and bulk cancel and submit-again on all that match."""
+        return AsyncBatches(self.http, self._items)
 
     @property
     def quotas(self) -> AsyncQuotas:

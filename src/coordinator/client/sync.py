@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from coordinator.client.blocking import Facade, LoopThread, blocking, iterating
 from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
-from coordinator.client.job import AsyncJob
+from coordinator.client.job import AsyncBatches, AsyncJob
 from coordinator.client.models import JobSubmitAnswer
 from coordinator.client.resources.keys import AsyncKeys
 from coordinator.client.resources.quotas import AsyncQuotas
@@ -17,6 +17,10 @@ from coordinator.client.resources.webhooks import AsyncWebhooks
 
 if TYPE_CHECKING:
     import httpx
+
+
+def _job(thread: LoopThread, job: AsyncJob) -> Job:
+    return Job(thread, job)
 
 
 class Job(Facade[AsyncJob]):
@@ -28,6 +32,7 @@ class Job(Facade[AsyncJob]):
     whole_result = blocking(AsyncJob.whole_result)
     stream = iterating(AsyncJob.stream)
     cancel = blocking(AsyncJob.cancel)
+    retry = blocking(AsyncJob.retry, _job)
     erase = blocking(AsyncJob.erase)
     history = blocking(AsyncJob.history)
     match = blocking(AsyncJob.match)
@@ -51,6 +56,17 @@ class Job(Facade[AsyncJob]):
 
 def _jobs(thread: LoopThread, jobs: list[AsyncJob]) -> list[Job]:
     return [Job(thread, job) for job in jobs]
+
+
+class Batches(Facade[AsyncBatches]):
+    """Searches for jobs, and bulk cancel and submit-again on all that match (`client.batches`)."""
+
+    search = iterating(AsyncBatches.search)
+    plan = blocking(AsyncBatches.plan)
+    begin = blocking(AsyncBatches.begin)
+    show = blocking(AsyncBatches.show)
+    recent = blocking(AsyncBatches.recent)
+    cancel = blocking(AsyncBatches.cancel)
 
 
 class Keys(Facade[AsyncKeys]):
@@ -160,6 +176,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     def webhooks(self) -> Webhooks:
         """URLs that the coordinator tells of jobs, miners and faults."""
         return Webhooks(self._thread, self._inner.webhooks)
+
+    @property
+    def batches(self) -> Batches:
+        """Searches for jobs, and bulk cancel and submit-again on all that match."""
+        return Batches(self._thread, self._inner.batches)
 
     @property
     def quotas(self) -> Quotas:

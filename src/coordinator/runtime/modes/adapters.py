@@ -12,6 +12,7 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressWire
 from coordinator.application.ports import (
     Database,
+    DeadLetters,
     EventLog,
     EventSink,
     Gateway,
@@ -66,3 +67,5 @@ class Adapters:
     """The probes of these adapters."""
     on_reconnect: Callable[[Callable[[], None]], None]
     """Registers a callback for each reconnection to the broker."""
+    dead_letters: DeadLetters | None = None
+    """None without a broker."""

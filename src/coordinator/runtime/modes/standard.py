@@ -13,6 +13,7 @@ from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.ports import Gateway
 from coordinator.broker.connection import Broker
+from coordinator.broker.dead_letters import RabbitDeadLetters
 from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.progress import RabbitProgress
@@ -156,4 +157,5 @@ def open_standard(settings: Settings) -> Adapters:
         listening=lambda: broker.listening,
         probes=probes,
         on_reconnect=on_reconnect,
+        dead_letters=RabbitDeadLetters(broker),
     )

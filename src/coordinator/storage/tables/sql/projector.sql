@@ -45,3 +45,27 @@ SELECT * FROM webhooks;
 -- name: projector_clear_webhooks
 -- Before a rebuild.
 DELETE FROM webhooks;
+
+-- name: projector_some_jobs
+-- These rows, for the comparison with the log.
+SELECT * FROM jobs WHERE job_id IN (:keys);
+
+-- name: projector_some_miners
+-- These rows, for the comparison with the log.
+SELECT * FROM miners WHERE miner_id IN (:keys);
+
+-- name: projector_some_services
+-- These rows, for the comparison with the log.
+SELECT * FROM services WHERE service IN (:keys);
+
+-- name: projector_some_api_keys
+-- These rows, for the comparison with the log.
+SELECT * FROM api_keys WHERE key_id IN (:keys);
+
+-- name: projector_some_quotas
+-- These rows, for the comparison with the log.
+SELECT * FROM quotas WHERE name IN (:keys);
+
+-- name: projector_some_webhooks
+-- These rows, for the comparison with the log.
+SELECT * FROM webhooks WHERE webhook_id IN (:keys);

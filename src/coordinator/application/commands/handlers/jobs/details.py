@@ -29,6 +29,8 @@ class PreparedSubmit(NamedTuple):
     """See `SubmitContext`. As the reference's fault, it is raised in the decision."""
     callback: str | None = None
     """The sealed `callback_url`."""
+    by: str | None = None
+    """See `SubmitContext`."""
 
 
 class PreparedResult(NamedTuple):

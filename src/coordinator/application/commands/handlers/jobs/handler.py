@@ -11,6 +11,7 @@ from uuid import UUID
 
 from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
+from coordinator.application.commands.handlers.jobs.again import EarlierJobs
 from coordinator.application.commands.handlers.jobs.bodies import MAX_INLINE_BYTES, LargeBodies, references_of
 from coordinator.application.commands.handlers.jobs.callbacks import CallbackUrls
 from coordinator.application.commands.handlers.jobs.details import (
@@ -55,6 +56,7 @@ from coordinator.domain.job import (
     JobStart,
     JobState,
     JobSubmit,
+    JobSubmitAgain,
     JobSubmitted,
     Queued,
     Running,
@@ -97,11 +99,14 @@ class JobCommands(Handler[Details]):
         quotas: Quotas,
         private: PrivatePayloads | None = None,
         miners: LiveMiners | None = None,
+        *,
+        earlier: EarlierJobs,
         callbacks: CallbackUrls | None = None,
     ) -> None:
         """`key` signs the promises of receipts, and keys the tokens of offers. `private` completes the
         answers to claims of private jobs. `miners`: without them every job waits for a miner."""
         self._miners = miners
+        self._earlier = earlier
         self._quotas = quotas
         self._tokens = OfferTokens(key)
         self._private = private
@@ -151,6 +156,11 @@ class JobCommands(Handler[Details]):
         match command:
             case JobSubmit():
                 return await self._submit(intent, command)
+            case JobSubmitAgain():
+                again = await self._earlier.request(intent, command)
+                submit = await self._submit(again, cast("JobSubmit", again.command))
+                assert isinstance(submit.details, PreparedSubmit)
+                return submit._replace(details=submit.details._replace(by=intent.principal.name))
             case JobComplete():
                 if isinstance(lease, Refusal):
                     raise lease
@@ -387,6 +397,7 @@ class JobCommands(Handler[Details]):
                         details.unmatched,
                         details.size,
                         details.callback,
+                        details.by,
                     ),
                 )
             case JobComplete():
@@ -409,7 +420,7 @@ class JobCommands(Handler[Details]):
                 miner = state_of(prepared.reads[0])
                 offered = self._offered(state, command, miner)
                 return decide(state, command, AttemptContext(now, principal, miner, offered))
-            case JobRelease() | JobCancel() | JobLose() | JobExpire():
+            case JobSubmitAgain() | JobRelease() | JobCancel() | JobLose() | JobExpire():
                 return decide(state, command, Context(now, principal))
             case _:
                 assert_never(command)
