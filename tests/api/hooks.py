@@ -14,7 +14,7 @@ import schemathesis
 
 Case = schemathesis.Case[Any]
 LONGEST_WAIT_SECONDS = 0.05
-FOR_ADMINS = ("list_miners", "metrics")
+FOR_ADMINS = ("list_miners", "metrics", "raise_alarm")
 NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 

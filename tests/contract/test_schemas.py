@@ -181,10 +181,11 @@ def test_asyncapi_covers_the_topology(asyncapi: dict[str, Any]) -> None:
 def test_asyncapi_has_every_message(asyncapi: dict[str, Any]) -> None:
     """Every event, every command that may come through a queue, and every refusal code is there."""
     messages = asyncapi["components"]["messages"]
-    internal = {"job.lose", "job.expire", "miner.lose", "signing_key.introduce"}
+    internal = {"job.lose", "job.expire", "miner.lose", "signing_key.introduce", "webhook.disable"}
 
     assert EVENTS.keys() <= messages.keys()
-    over_http_only = {"key.create", "key.rotate"}  # their answers hold a secret
+    # Their answers hold a secret.
+    over_http_only = {"key.create", "key.rotate", "webhook.create", "webhook.rotate"}
     assert {t for t in COMMANDS if t in messages} == COMMANDS.keys() - internal - over_http_only
     assert asyncapi["components"]["schemas"]["Refused"]["properties"]["code"]["enum"] == [
         c.value for c in Code

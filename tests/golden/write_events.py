@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from coordinator.domain.alarm import AlarmRaised, alarm_stream
 from coordinator.domain.content import ContentErased, content_stream
 from coordinator.domain.decision import fold
 from coordinator.domain.job import (
@@ -44,6 +45,17 @@ from coordinator.domain.service import (
 )
 from coordinator.domain.signing_key import SIGNING_KEYS, SigningKeyIntroduced
 from coordinator.domain.standing import StandingQuarantined, StandingReleased, standing_stream
+from coordinator.domain.webhook import (
+    CallbacksRotated,
+    WebhookChanged,
+    WebhookCreated,
+    WebhookDisabled,
+    WebhookRemoved,
+    WebhookReplayed,
+    WebhookRotated,
+    WebhookTested,
+    callbacks_stream,
+)
 from coordinator.storage.log.mapping import encode
 
 NOON = 1_780_000_000_000
@@ -224,6 +236,28 @@ def streams() -> list[tuple[UUID, list[Event]]]:
         reason="asked to be “forgotten”",
     )
     all_streams.append((content_stream(erased.jobs, erased.kinds), [erased]))
+    hook: dict[str, Any] = {"by": "alice", "webhook_id": UUID(int=7), "owner": "alice"}
+    where: dict[str, Any] = {"host": "hooks.example.org", "sealed_url": f"k1.{KEY}.AAAA", "label": "Küche"}
+    hooked: list[Event] = [
+        WebhookCreated(**hook, **where, at=NOON, role="client", events=("job.completed", "job.failed")),
+        WebhookChanged(**hook, **where, at=NOON + 1, events=("job.expired",), enabled=True),
+        WebhookRotated(**hook, at=NOON + 2, generation=2, old_until=NOON + 86_400_002),
+        WebhookTested(**hook, at=NOON + 3),
+        WebhookReplayed(**hook, at=NOON + 4, deliveries=(f"msg_{'0' * 32}",), since=None),
+        WebhookDisabled(**hook, at=NOON + 5, reason="the receiver answered 410 Gone"),
+        WebhookRemoved(**hook, at=NOON + 6),
+    ]
+    all_streams.append((UUID(int=7), hooked))
+    called: dict[str, Any] = {**hook, "webhook_id": callbacks_stream("alice")}
+    callbacks: list[Event] = [
+        WebhookReplayed(**called, at=NOON, deliveries=None, since=NOON),
+        CallbacksRotated(**called, at=NOON + 1, generation=2, old_until=NOON + 1),
+    ]
+    all_streams.append((callbacks_stream("alice"), callbacks))
+    raised = AlarmRaised(
+        by="root", at=NOON, type="audit.diverged", subject="price", fault_position=41, detail="“3” for “2”"
+    )
+    all_streams.append((alarm_stream("audit.diverged", "price", 41), [raised]))
     about = {"principal": "rig", "service": "whisper"}
     standing: list[Event] = [
         StandingQuarantined(**by, **about, at=NOON, reason="3 bad outcomes of late", probes=True),

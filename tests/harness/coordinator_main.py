@@ -120,6 +120,26 @@ class _DyingNotary(_Wrapped):
             self._count()
 
 
+class _AfterMessages(_Wrapped):
+    """When messages to receivers are committed, and none of them is sent."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with self._inner.transaction() as tables:
+            watched = _WatchedPuts(tables, self._count)
+            yield watched
+        if watched.has_messages:
+            self._count()
+
+
+class _WatchedPuts(_Wrapped):
+    has_messages = False
+
+    def put(self, table: str, rows: Sequence[Any]) -> None:
+        self._inner.put(table, rows)
+        self.has_messages |= table == "webhook_deliveries" and bool(rows)
+
+
 class _AfterPublishing(_Wrapped):
     async def publish(self, events: Sequence[Recorded]) -> None:
         await self._inner.publish(events)
@@ -134,6 +154,7 @@ STEPS: dict[str, Callable[[Adapters, Countdown], Adapters]] = {
     "after-result-commit": lambda p, c: dataclasses.replace(p, log=_AfterCommit(p.log, c)),
     "in-projection": lambda p, c: dataclasses.replace(p, database=_InProjection(p.database, c)),
     "in-checkpoint": lambda p, c: dataclasses.replace(p, database=_InCheckpoint(p.database, c)),
+    "after-messages": lambda p, c: dataclasses.replace(p, database=_AfterMessages(p.database, c)),
     "after-events-published": lambda p, c: dataclasses.replace(p, sink=_AfterPublishing(p.sink, c)),
 }
 

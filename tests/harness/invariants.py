@@ -33,7 +33,7 @@ from coordinator.storage.tables.sqlite import SqliteDatabase
 from tests.harness.logbook import FINAL_TOPICS, Entry, Logbook
 from tests.harness.waiting import eventually
 
-FOLLOWERS = {"projector", "dispatcher", "publisher", "timers", "notary", "usage", "eraser"}
+FOLLOWERS = {"projector", "dispatcher", "publisher", "timers", "notary", "usage", "eraser", "webhooks"}
 MAX_TOLD = 12
 SETTLED_QUEUES = ("coordinator.commands", "coordinator.dead")
 SETTLED_SECONDS = 60.0

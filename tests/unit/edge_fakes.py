@@ -26,6 +26,7 @@ from coordinator.application.ports import Intent, TakenOffer
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.receipts.signing_keys import SigningKeys
 from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.matching.needs import Capabilities
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
@@ -300,6 +301,7 @@ def a_context(**ports: Any) -> EdgeContext:
         "keyring": settings.keyring,
         "receipts": Receipts(cast("Any", ports.get("log", FakeLog())), SigningKeys(SigningKey(bytes(32)))),
         "blobs": cast("Any", None),
+        "webhook_keys": WebhookKeys(SigningKey(bytes(32))),
         "settings": edge_settings(settings),
         "watermarks": FakeWatermarks(),
         "live": a_live(ports.get("gateway", FakeGateway()), cast("Any", ports.get("log", FakeLog()))),

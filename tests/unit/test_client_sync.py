@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from coordinator.client import AsyncCoordinator, AsyncJob, Coordinator, Job, NotFound
-from coordinator.client.keys import AsyncKeys
-from coordinator.client.registry import AsyncRegistry
+from coordinator.client.resources.keys import AsyncKeys
+from coordinator.client.resources.registry import AsyncRegistry
 from coordinator.client.sync import Keys, Registry
 from tests.unit.test_client import JOB, RESULT, SUBMITTED, VIEW, Server, ok, problem
 

@@ -17,6 +17,7 @@ from coordinator.application.metrics import (
     FollowerMetrics,
     ProofMetrics,
     QuotaMetrics,
+    WebhookMetrics,
     WorkMetrics,
 )
 from coordinator.application.ports import LogUnavailable
@@ -63,6 +64,7 @@ METRICS = CoordinatorMetrics(
         expired={"uploads": 2},
     ),
     proof=ProofMetrics(size=90, signed_at=1_700_000_000_500, witnesses=3, witnessed=2),
+    webhooks=WebhookMetrics(tries={"delivered": 30, "failed": 4}, given_up=1, under_way=2),
 )
 
 
@@ -101,6 +103,10 @@ async def test_it_shows_what_the_parts_count() -> None:
         ("coordinator_checkpoint_timestamp_seconds", ()): 1_700_000_000.5,
         ("coordinator_witnesses", ()): 3,
         ("coordinator_witnesses_signing", ()): 2,
+        ("coordinator_webhook_tries_total", ("delivered",)): 30,
+        ("coordinator_webhook_tries_total", ("failed",)): 4,
+        ("coordinator_webhook_messages_given_up_total", ()): 1,
+        ("coordinator_webhook_messages_under_way", ()): 2,
         ("coordinator_commands_total", ()): 10,
         ("coordinator_refusals_total", ("JOB_NOT_FOUND",)): 2,
         ("coordinator_refusals_total", ("INTERNAL",)): 0,

@@ -6,11 +6,24 @@ from typing import Any, get_args
 
 import pytest
 
-from coordinator.domain import content, job, key, miner, name, quota, service, signing_key, standing
+from coordinator.domain import (
+    alarm,
+    content,
+    job,
+    key,
+    miner,
+    name,
+    quota,
+    service,
+    signing_key,
+    standing,
+    webhook,
+)
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.registry import COMMANDS, EVENTS
 
 NOUNS: dict[str, tuple[Any, Any]] = {
+    "alarm": (alarm.AlarmEvent, alarm.AlarmCommand),
     "content": (content.ContentEvent, content.ContentCommand),
     "job": (job.JobEvent, job.JobCommand),
     "miner": (miner.MinerEvent, miner.MinerCommand),
@@ -20,6 +33,7 @@ NOUNS: dict[str, tuple[Any, Any]] = {
     "quota": (quota.QuotaEvent, quota.QuotaCommand),
     "signing_key": (signing_key.SigningKeyEvent, signing_key.SigningKeyCommand),
     "standing": (standing.StandingEvent, standing.StandingCommand),
+    "webhook": (webhook.WebhookEvent, webhook.WebhookCommand),
 }
 
 

@@ -107,6 +107,17 @@ class ProofMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookMetrics:
+    """Messages to receivers, of this process since its start."""
+
+    tries: Mapping[str, int]
+    """By outcome: delivered, failed. A try is one or the other."""
+    given_up: int
+    """Messages that are not tried again."""
+    under_way: int
+
+
+@dataclass(frozen=True, slots=True)
 class CoordinatorMetrics:
     """All metrics of a process."""
 
@@ -122,3 +133,4 @@ class CoordinatorMetrics:
     quotas: QuotaMetrics | None = None
     proof: ProofMetrics | None = None
     """None if this process has signed no checkpoint yet."""
+    webhooks: WebhookMetrics | None = None

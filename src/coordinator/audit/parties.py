@@ -34,6 +34,8 @@ class Parties:
         """By name: the service that has it."""
         self.keys: dict[str, list[Any]] = {}
         """By API key: name, generation, whether it is revoked."""
+        self.webhooks: dict[str, list[Any]] = {}
+        """By webhook: owner, generation, whether it is removed."""
         self.quarantined: dict[str, bool] = {}
         self.signing: list[tuple[int, str]] = []
         """The coordinator's signing keys, with the position from which on they were in force."""
@@ -140,6 +142,47 @@ class Parties:
     def _quota(self, stream: str, event: Event, position: int) -> None:
         in_stream(stream, "quota", event["name"])
 
+    def _webhook_created(self, stream: str, event: Event, position: int) -> None:
+        _equal("stream", "a webhook's events are in the stream of its id", stream, event["webhook_id"])
+        if stream in self.webhooks:
+            raise Found("transition", "a webhook is created once")
+        self.webhooks[stream] = [event["owner"], 1, False]
+
+    def _webhook_changed(self, stream: str, event: Event, position: int) -> None:
+        self._webhook(stream, event)
+
+    def _webhook_rotated(self, stream: str, event: Event, position: int) -> None:
+        webhook = self._webhook(stream, event)
+        _equal("transition", "the next generation is one more", webhook[1] + 1, event["generation"])
+        webhook[1] = event["generation"]
+
+    def _webhook_removed(self, stream: str, event: Event, position: int) -> None:
+        self._webhook(stream, event)[2] = True
+
+    def _callbacks_rotated(self, stream: str, event: Event, position: int) -> None:
+        in_stream(stream, "webhook callbacks", event["owner"])
+        known = self.webhooks.setdefault(stream, [event["owner"], 1, False])
+        _equal("transition", "the next generation is one more", known[1] + 1, event["generation"])
+        known[1] = event["generation"]
+
+    def _webhook_replayed(self, stream: str, event: Event, position: int) -> None:
+        if stream not in self.webhooks:  # a client's callbacks, whose stream may begin so
+            in_stream(stream, "webhook callbacks", event["owner"])
+            self.webhooks[stream] = [event["owner"], 1, False]
+        self._webhook(stream, event)
+
+    def _webhook(self, stream: str, event: Event) -> list[Any]:
+        _equal("stream", "a webhook's events are in the stream of its id", stream, event["webhook_id"])
+        known = self.webhooks.get(stream)
+        if known is None or known[2] or known[0] != event["owner"]:
+            raise Found(
+                "transition", "the webhook is unknown, removed, or has another owner", known, event["owner"]
+            )
+        return known
+
+    def _alarm(self, stream: str, event: Event, position: int) -> None:
+        in_stream(stream, "alarm", event["type"], event["subject"], str(event["fault_position"]))
+
     def _quarantined(self, stream: str, event: Event, position: int) -> None:
         self.quarantined[stream] = True
 
@@ -209,6 +252,15 @@ _HANDLERS: Final[dict[str, Callable[[Parties, str, Event, int], None]]] = {
     "key.rotated.v1": Parties._key_rotated,
     "key.revoked.v1": Parties._key_revoked,
     "quota.was_set.v1": Parties._quota,
+    "webhook.created.v1": Parties._webhook_created,
+    "webhook.changed.v1": Parties._webhook_changed,
+    "webhook.disabled.v1": Parties._webhook_changed,
+    "webhook.rotated.v1": Parties._webhook_rotated,
+    "webhook.callbacks_rotated.v1": Parties._callbacks_rotated,
+    "webhook.tested.v1": Parties._webhook_changed,
+    "webhook.replayed.v1": Parties._webhook_replayed,
+    "webhook.removed.v1": Parties._webhook_removed,
+    "alarm.raised.v1": Parties._alarm,
     "standing.quarantined.v1": Parties._quarantined,
     "standing.released.v1": Parties._released,
     "signing_key.introduced.v1": Parties._signing_key,

@@ -24,6 +24,7 @@ KEYS: Final = {
     "services": "service",
     "api_keys": "key_id",
     "quotas": "name",
+    "webhooks": "webhook_id",
 }
 """The key column of each read model."""
 
@@ -140,6 +141,41 @@ def move_other_row(
         case "key.revoked.v1":
             rows["api_keys"][event["key_id"]].update(
                 revoked_at=event["at"], revoked_by=event["by"], reason=event["reason"], position=position
+            )
+        case "webhook.created.v1" | "webhook.changed.v1":
+            row = rows["webhooks"].setdefault(
+                event["webhook_id"],
+                {
+                    **{name: event.get(name) for name in ("webhook_id", "owner", "role")},
+                    "enabled": 1,
+                    "generation": 1,
+                    "old_until": None,
+                    "created_at": event["at"],
+                    "removed_at": None,
+                },
+            )
+            row.update(
+                {name: event[name] for name in ("host", "sealed_url", "label")},
+                events=" ".join(event["events"]),
+                enabled=int(event.get("enabled", True)),
+                disabled_reason="",
+                changed_at=event["at"],
+                position=position,
+            )
+        case "webhook.disabled.v1":
+            rows["webhooks"][event["webhook_id"]].update(
+                enabled=0, disabled_reason=event["reason"], changed_at=event["at"], position=position
+            )
+        case "webhook.rotated.v1":
+            rows["webhooks"][event["webhook_id"]].update(
+                generation=event["generation"],
+                old_until=event["old_until"],
+                changed_at=event["at"],
+                position=position,
+            )
+        case "webhook.removed.v1":
+            rows["webhooks"][event["webhook_id"]].update(
+                sealed_url="", removed_at=event["at"], changed_at=event["at"], position=position
             )
         case "quota.was_set.v1":
             rows["quotas"][event["name"]] = {

@@ -16,6 +16,7 @@ from coordinator.domain.miner import is_miner_event
 from coordinator.domain.quota import is_quota_event
 from coordinator.domain.service import ServiceRetired, is_service_event
 from coordinator.domain.standing import is_standing_event
+from coordinator.domain.webhook import is_webhook_event
 from coordinator.wire.limits import MAX_ARRAY_LENGTH
 from coordinator.wire.topology import EVENTS_EXCHANGE, event_key
 
@@ -39,6 +40,8 @@ def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
         return NOBODY, str(event.key_id)
     if is_quota_event(event):
         return NOBODY, event.name
+    if is_webhook_event(event):
+        return event.owner, str(event.webhook_id)
     if is_content_event(event):
         subject = str(event.jobs[0]) if len(event.jobs) == 1 else MANY
         return event.client or NOBODY, subject

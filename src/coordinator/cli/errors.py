@@ -61,6 +61,7 @@ _NEXT_STEPS = {
     "SERVICE_NOT_FOUND": "`coordinator service list` shows the services.",
     "BATCH_NOT_FOUND": "`GET /v1/jobs/batches` lists the newest batches.",
     "MINER_NOT_FOUND": "`coordinator miner list` shows the miners.",
+    "WEBHOOK_NOT_FOUND": "`coordinator webhook list` shows your webhooks, `webhook deliveries` the messages.",
     "KEY_NOT_FOUND": "`coordinator key list --revoked` shows the keys; change keys of the settings there.",
     "INVALID_PAYLOAD": "Correct the named field; `coordinator service show SERVICE` lists all fields.",
     "TOO_LARGE": "Upload large inputs with --file NAME=PATH.",

@@ -25,6 +25,7 @@ from coordinator.cli.commands import (
     run,
     service,
     transfer,
+    webhook,
 )
 from coordinator.cli.commands.operation import backup, dead, top
 from coordinator.cli.commands.proof import audit, checkpoint, passport, receipt, witness
@@ -63,6 +64,7 @@ app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(passport.app, name="passport")
 app.add_typer(key.app, name="key")
 app.add_typer(quota.app, name="quota")
+app.add_typer(webhook.app, name="webhook")
 log.app.command("export")(transfer.export)
 log.app.command("import")(transfer.import_)
 app.add_typer(log.app, name="log")

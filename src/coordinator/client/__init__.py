@@ -47,7 +47,7 @@ from coordinator.client.models import (
     Tokens,
     Update,
 )
-from coordinator.client.registry import ServiceChanged, ServiceEntry, ServiceSummary, ServiceVersion
+from coordinator.client.resources.registry import ServiceChanged, ServiceEntry, ServiceSummary, ServiceVersion
 from coordinator.client.sync import Coordinator, Job
 
 __all__ = [

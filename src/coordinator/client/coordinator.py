@@ -16,10 +16,11 @@ from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import AsyncBatches, AsyncJob
-from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
-from coordinator.client.quotas import AsyncQuotas
-from coordinator.client.registry import AsyncRegistry
+from coordinator.client.resources.keys import AsyncKeys
+from coordinator.client.resources.quotas import AsyncQuotas
+from coordinator.client.resources.registry import AsyncRegistry
+from coordinator.client.resources.webhooks import AsyncWebhooks
 
 if TYPE_CHECKING:
     import httpx
@@ -97,11 +98,12 @@ class AsyncCoordinator:
         max_attempts: int | None = None,
         idempotency_key: str | None = None,
         when_unmatched: Literal["wait", "refuse"] | None = None,
+        callback_url: str | None = None,
     ) -> AsyncJob:
         """Submit one job. It is in the log when this returns.
 
         With `when_unmatched="refuse"` a job that no live miner could run is refused (NO_ELIGIBLE_MINER), with
-        the reason; otherwise it waits for one.
+        the reason; otherwise it waits for one. `callback_url` is told of the job's end, as a webhook is.
 
         A second call with the same `idempotency_key` returns the first job. Without a key the SDK makes one,
         so that its own retries can't submit twice.
@@ -115,6 +117,7 @@ class AsyncCoordinator:
             "max_attempts": max_attempts,
             "idempotency_key": idempotency_key or uuid4().hex,
             "when_unmatched": when_unmatched,
+            "callback_url": callback_url,
         }
         fields = {name: value for name, value in asked.items() if value is not None}
         submitted = typed(JobSubmitAnswer, await self.commands.call("job.submit", fields))
@@ -131,6 +134,7 @@ class AsyncCoordinator:
         max_attempts: int | None = None,
         idempotency_key: str | None = None,
         when_unmatched: Literal["wait", "refuse"] | None = None,
+        callback_url: str | None = None,
     ) -> list[AsyncJob]:
         """Submit many jobs for one service, concurrently; over AMQP they travel in arrays.
 
@@ -154,6 +158,7 @@ class AsyncCoordinator:
                     max_attempts=max_attempts,
                     idempotency_key=f"{key}:{index}",
                     when_unmatched=when_unmatched,
+                    callback_url=callback_url,
                 )
 
         try:
@@ -260,6 +265,13 @@ class AsyncCoordinator:
         body = {"principal": principal, "service": service, "reason": reason}
         return await self.http.ask_json("POST", f"/v1/miners/{verb}", json=body)
 
+    async def raise_alarm(
+        self, type_: str, subject: str, fault_position: int, detail: str = ""
+    ) -> dict[str, Any]:
+        """Tell the webhooks of admins of a fault, once: an auditor's `audit.diverged`, say."""
+        asked = {"type": type_, "subject": subject, "fault_position": fault_position, "detail": detail}
+        return await self.http.ask_json("POST", "/v1/admin/alarms", json=asked)
+
     async def health(self) -> dict[str, Any]:
         """The coordinator's health, with its public signing key (`signing_key_id`)."""
         return await self.http.ask_json("GET", "/health")
@@ -288,6 +300,11 @@ class AsyncCoordinator:
     def keys(self) -> AsyncKeys:
         """API keys, for admins."""
         return AsyncKeys(self.http, self._items)
+
+    @property
+    def webhooks(self) -> AsyncWebhooks:
+        """URLs that the coordinator tells of jobs, miners and faults."""
+        return AsyncWebhooks(self.http, self._items)
 
     @property
     def batches(self) -> AsyncBatches:

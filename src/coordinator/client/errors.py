@@ -26,6 +26,7 @@ NEXT_STEPS: Final = {
     "JOB_FAILED": "`error` says why; correct the cause and submit the job again.",
     "JOB_EXPIRED": "Submit the job again with a longer `ttl_seconds`, or with looser constraints.",
     "SERVICE_NOT_FOUND": "`services()` lists the services.",
+    "WEBHOOK_NOT_FOUND": "`webhooks.list()` lists your webhooks.",
     "MINER_NOT_FOUND": "`miners()` lists the miners.",
     "INVALID_PAYLOAD": "Correct the named field; `service()` has the schema of the payload.",
     "TOO_LARGE": "Upload large inputs, and name them in the payload.",

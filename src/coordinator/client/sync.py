@@ -9,10 +9,11 @@ from coordinator.client.blocking import Facade, LoopThread, blocking, iterating
 from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
 from coordinator.client.job import AsyncBatches, AsyncJob
-from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import JobSubmitAnswer
-from coordinator.client.quotas import AsyncQuotas
-from coordinator.client.registry import AsyncRegistry
+from coordinator.client.resources.keys import AsyncKeys
+from coordinator.client.resources.quotas import AsyncQuotas
+from coordinator.client.resources.registry import AsyncRegistry
+from coordinator.client.resources.webhooks import AsyncWebhooks
 
 if TYPE_CHECKING:
     import httpx
@@ -96,6 +97,22 @@ class Registry(Facade[AsyncRegistry]):
     retire = blocking(AsyncRegistry.retire)
 
 
+class Webhooks(Facade[AsyncWebhooks]):
+    """URLs that are told of jobs, miners and faults (`client.webhooks`)."""
+
+    create = blocking(AsyncWebhooks.create)
+    list = iterating(AsyncWebhooks.list)
+    show = blocking(AsyncWebhooks.show)
+    change = blocking(AsyncWebhooks.change)
+    remove = blocking(AsyncWebhooks.remove)
+    secret = blocking(AsyncWebhooks.secret)
+    rotate = blocking(AsyncWebhooks.rotate)
+    test = blocking(AsyncWebhooks.test)
+    replay = blocking(AsyncWebhooks.replay)
+    deliveries = iterating(AsyncWebhooks.deliveries)
+    delivery = blocking(AsyncWebhooks.delivery)
+
+
 class Coordinator(Facade[AsyncCoordinator]):
     """A client of one coordinator. Use it with `with`, or call `close()`; any thread may use it.
 
@@ -142,6 +159,7 @@ class Coordinator(Facade[AsyncCoordinator]):
     drain = blocking(AsyncCoordinator.drain)
     quarantine = blocking(AsyncCoordinator.quarantine)
     release = blocking(AsyncCoordinator.release)
+    raise_alarm = blocking(AsyncCoordinator.raise_alarm)
     health = blocking(AsyncCoordinator.health)
     health_report = blocking(AsyncCoordinator.health_report)
     stats = blocking(AsyncCoordinator.stats)
@@ -156,6 +174,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     def keys(self) -> Keys:
         """API keys, for admins."""
         return Keys(self._thread, self._inner.keys)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """URLs that the coordinator tells of jobs, miners and faults."""
+        return Webhooks(self._thread, self._inner.webhooks)
 
     @property
     def batches(self) -> Batches:

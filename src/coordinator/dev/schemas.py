@@ -70,6 +70,7 @@ def openapi() -> dict[str, Any]:
         keyring=Keyring({}),
         receipts=unused,
         blobs=unused,
+        webhook_keys=unused,
         settings=settings,
         watermarks=unused,
         live=unused,

@@ -24,6 +24,7 @@ class Code(StrEnum):
     BATCH_NOT_FOUND = "BATCH_NOT_FOUND"  # no such batch, or another principal's
     MINER_NOT_FOUND = "MINER_NOT_FOUND"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"  # no API key with this id
+    WEBHOOK_NOT_FOUND = "WEBHOOK_NOT_FOUND"  # no such webhook, or another owner's
     SESSION_NOT_LIVE = "SESSION_NOT_LIVE"  # register again, with a new session id
     MINER_DRAINING = "MINER_DRAINING"  # the miner finishes its jobs and gets no new ones
     NOT_CAPABLE = "NOT_CAPABLE"  # this miner's capabilities do not satisfy the job

@@ -36,6 +36,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
 """An Ed25519 public key: 32 bytes, base64url without padding."""
 Text = Annotated[str, StringConstraints(max_length=2000)]
+ReceiverUrl = Annotated[str, StringConstraints(max_length=2048)]
+"""The URL of a receiver of messages; the commands' handlers check it."""
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "coordinator")

@@ -46,6 +46,7 @@ from coordinator.edge.routes import (
     miners,
     quotas,
     results,
+    webhooks,
 )
 from coordinator.edge.routes.mining import attempts, polling
 from coordinator.edge.routes.mining import results as mining_results
@@ -76,6 +77,7 @@ ROUTERS: Final = (
     keys.router,
     quotas.router,
     dead_letters.router,
+    webhooks.router,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
@@ -122,7 +124,7 @@ def create_app(context: EdgeContext) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=context.settings.allow_origins,
-            allow_methods=["GET", "HEAD", "POST", "PUT"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["*"],
             expose_headers=[
                 POSITION_HEADER,

@@ -41,6 +41,7 @@ from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.search.jobs import JobSearch
 from coordinator.blobs import BlobStore
+from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.matching.reasons import Offered
 from coordinator.edge.state.backlog import Backlog
 from coordinator.edge.state.blob_owners import BlobOwners
@@ -51,6 +52,7 @@ from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.parked_polls import ParkedPolls, ParkedSession, Seen
 from coordinator.edge.state.read_models import ReadModels
 from coordinator.edge.state.shared import Shared
+from coordinator.edge.state.webhooks import WebhookReads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,7 @@ class EdgeContext:
     keyring: Keyring
     receipts: Receipts
     blobs: BlobStore
+    webhook_keys: WebhookKeys
     watermarks: Watermarks
     live: Live
     used_signatures: SignatureRegister
@@ -218,6 +221,11 @@ class EdgeContext:
     def reads(self) -> ReadModels:
         """The tables, read in typed rows."""
         return ReadModels(self.database)
+
+    @cached_property
+    def webhook_reads(self) -> WebhookReads:
+        """Webhooks and the log of deliveries."""
+        return WebhookReads(self.database)
 
     @cached_property
     def blob_owners(self) -> BlobOwners:

@@ -1,31 +1,30 @@
 """Fetches strangers' URLs safely: never from the miner's own network.
 
-A name is resolved once. All its addresses must be public, and the connection goes to one of the checked
-addresses, even if the name resolves differently a moment later. TLS still proves the name. Redirects are
-followed here, each checked like the first URL. Nothing is decompressed.
+Connections go to checked addresses only (`wire.checked_network`). Redirects are followed here, each checked
+like the first URL. Nothing is decompressed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urljoin
 
 import httpcore
 import httpx
 
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError
-from coordinator.wire.urls import UnsafeUrl, Url, check_url, is_public
+from coordinator.wire.checked_network import CheckedNetwork, Resolve
+from coordinator.wire.checked_network import resolve as system_resolve
+from coordinator.wire.urls import UnsafeUrl, Url, check_url
 
 DOWNLOAD_FAILED: Final = "DOWNLOAD_FAILED"
 UNSAFE_URL: Final = "UNSAFE_URL"
 MAX_REDIRECTS: Final = 5
-MAX_ADDRESSES: Final = 4  # tried for one name
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
 """For the next bytes to arrive."""
@@ -34,9 +33,6 @@ FETCH_SECONDS: Final = 1800.0
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = frozenset({408, 425, 429})
 _CHUNK_BYTES: Final = 1 << 20
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The addresses of a host name; raises OSError."""
 
 
 class FetchFailed(Exception):
@@ -56,7 +52,7 @@ class WebFiles:
         fetch_seconds: float = FETCH_SECONDS,
     ) -> None:
         self._allowed = allowed
-        self._resolve = resolve or _resolve
+        self._resolve = resolve or system_resolve
         self._tls = tls
         self._timeouts = {"connect": CONNECT_SECONDS, "read": read_seconds, "write": read_seconds}
         self._fetch_seconds = fetch_seconds
@@ -98,7 +94,7 @@ class WebFiles:
         # A pool per request: strangers' URLs share no connection and no cookie.
         if url.scheme == "https" and self._tls is None:
             self._tls = await asyncio.to_thread(httpx.create_ssl_context)
-        network = _CheckedNetwork(self._resolve, public_only=not url.allowed)
+        network = CheckedNetwork(self._resolve, public_only=not url.allowed)
         async with httpcore.AsyncConnectionPool(ssl_context=self._tls, network_backend=network) as pool:
             request = pool.stream(
                 "GET",
@@ -118,54 +114,6 @@ class WebFiles:
             )
             async with request as response:
                 yield response
-
-
-class _CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects only to checked addresses."""
-
-    def __init__(self, resolve: Resolve, *, public_only: bool) -> None:
-        self._plain = httpcore.AnyIOBackend()
-        self._resolve = resolve
-        self._public_only = public_only
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """A connection to one of the host's addresses; all must be public. Raises UnsafeUrl."""
-        try:
-            async with asyncio.timeout(timeout):
-                addresses = await self._resolve(host, port)
-        except OSError as error:  # a TimeoutError is one
-            raise httpcore.ConnectError(f"no address ({type(error).__name__})") from None
-        # A private address among public ones would lead to the private network now and then.
-        if self._public_only and not all(map(is_public, addresses)):
-            raise UnsafeUrl("its host has an address that is not public")
-        failure: Exception = httpcore.ConnectError("no address")
-        for address in addresses[:MAX_ADDRESSES]:
-            try:
-                return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        raise UnsafeUrl("a URL can't name a socket of this machine")
-
-    async def sleep(self, seconds: float) -> None:
-        await self._plain.sleep(seconds)
-
-
-async def _resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # An address with a zone (fe80::1%eth0) is never public; `is_public` says so.
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _check(response: httpcore.Response, max_bytes: int) -> None:

@@ -15,8 +15,10 @@ from coordinator.application.batches.runner import BatchRunner
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
+from coordinator.application.commands.handlers.alarms import AlarmCommands
 from coordinator.application.commands.handlers.content import ContentCommands
 from coordinator.application.commands.handlers.jobs.again import EarlierJobs
+from coordinator.application.commands.handlers.jobs.callbacks import CallbackUrls
 from coordinator.application.commands.handlers.jobs.handler import JobCommands
 from coordinator.application.commands.handlers.keys import KeyCommands
 from coordinator.application.commands.handlers.miners import MinerCommands, MinerPeriods
@@ -25,6 +27,7 @@ from coordinator.application.commands.handlers.quotas import QuotaCommands
 from coordinator.application.commands.handlers.services import ServiceCommands
 from coordinator.application.commands.handlers.signing_keys import SigningKeyCommands
 from coordinator.application.commands.handlers.standings import StandingCommands
+from coordinator.application.commands.handlers.webhooks import WebhookCommands
 from coordinator.application.commands.ids import Ids
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
@@ -61,11 +64,19 @@ from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.search.jobs import JobSearch
 from coordinator.application.watched_log import WatchedLog
+from coordinator.application.webhooks.alarms import Alarms
+from coordinator.application.webhooks.deliverer import Deliverer
+from coordinator.application.webhooks.follower import WEBHOOKS, WebhookFollower
+from coordinator.application.webhooks.post import HttpPost
+from coordinator.application.webhooks.schedule import Bounds
+from coordinator.application.webhooks.sending import Sending
 from coordinator.blobs import BlobStore, open_blob_store
 from coordinator.crypto.api_keys import KeySecrets
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
+from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.job import is_final
+from coordinator.edge.state.final_jobs import job_data
 from coordinator.private_files import private_folder
 from coordinator.projections.checks import RowChecks
 from coordinator.projections.projector import Projector
@@ -141,6 +152,8 @@ def connect(
     services = ServiceVersions(event_log, bus.states)
     private = PrivatePayloads(bus.state, payloads.of, services.of, all_services=settings.private_payloads)
     miners = LiveMiners(adapters.reads)
+    webhook_keys = WebhookKeys(key, signing.retired)
+    allow_private = settings.webhook_allow_private
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
         JobCommands(
@@ -156,6 +169,7 @@ def connect(
             private,
             miners,
             earlier=EarlierJobs(bus.states, payloads.of, blobs),
+            callbacks=CallbackUrls(webhook_keys, allow_private=allow_private),
         ),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),
@@ -164,6 +178,14 @@ def connect(
         StandingCommands(),
         SigningKeyCommands(),
         ContentCommands(bus.states, partial(watermarks.reached, ERASER)),
+        WebhookCommands(
+            webhook_keys,
+            ids,
+            adapters.reads,
+            partial(watermarks.reached, WEBHOOKS),
+            allow_private=allow_private,
+        ),
+        AlarmCommands(),
     )
     presence = Presence(adapters.database, bus.state, lambda: feed.head, clock, timeout)
     gateway = CommandGateway(bus, handlers, presence, names, quotas)
@@ -211,6 +233,15 @@ def connect(
     notary.on_checkpoint = witnesses.note
     notary.witnessed = lambda: witnesses.larger
     eraser = Eraser(adapters.log, clock, payloads.forget, partial(remember_erasure, erasure_file(settings)))
+    deliverer = Deliverer(
+        adapters.database,
+        clock,
+        Sending(webhook_keys, bus.state, job_data(adapters.reads, watermarks)),
+        HttpPost(settings.webhook_timeout_seconds, allow_private=allow_private),
+        gateway.handle,
+        bounds=Bounds.of(settings.webhook_concurrency),
+        log_hours=settings.webhook_log_hours,
+    )
     followers: Iterable[Follower] = (
         Projector(),
         dispatcher,
@@ -218,6 +249,7 @@ def connect(
         timers,
         notary,
         eraser,
+        WebhookFollower(deliverer, clock),
     )
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
@@ -278,11 +310,16 @@ def connect(
     if inbox is not None:
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components.append(witnesses)  # before the notary: what they have signed is known when it begins
+    alarms = Alarms(gateway.handle)
+    components.append(alarms)
     components += runners
     components += [expiry, batch_runner, window, RestoredErasures(adapters.database, gateway)]
+    components.append(deliverer)  # after its follower: it stops before that gives up the lead
+    components += [expiry, batch_runner, window]
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)
+        runner.on_failed = alarms.follower_stopped
     return CoordinatorProcess(
         settings=settings,
         signing_key_id=key.key_id,
@@ -297,6 +334,8 @@ def connect(
         ),
         receipts=receipts,
         quotas=quotas,
+        webhook_keys=webhook_keys,
+        deliverer=deliverer,
         proofs=proofs,
         notary=notary,
         witnesses=witnesses,

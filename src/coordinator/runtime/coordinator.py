@@ -32,7 +32,9 @@ from coordinator.application.proof.proofs import Proofs
 from coordinator.application.proof.witnesses import Witnesses
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.webhooks.deliverer import Deliverer
 from coordinator.blobs import BlobStore
+from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.matching.reasons import Offered
 from coordinator.projections.checks import RowChecks
 from coordinator.runtime.modes.adapters import Adapters
@@ -56,6 +58,8 @@ class CoordinatorProcess:
     sessions: Sessions
     receipts: Receipts
     quotas: Quotas
+    webhook_keys: WebhookKeys
+    deliverer: Deliverer
     proofs: Proofs
     notary: Notary
     witnesses: Witnesses
@@ -176,4 +180,5 @@ class CoordinatorProcess:
             work=self.dispatcher.work.metrics() if dispatches else None,
             quotas=self.quotas.metrics(),
             proof=self._proof_metrics(),
+            webhooks=self.deliverer.metrics(),
         )

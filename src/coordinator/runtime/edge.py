@@ -33,6 +33,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             keyring=coordinator.keyring,
             receipts=coordinator.receipts,
             blobs=coordinator.blobs,
+            webhook_keys=coordinator.webhook_keys,
             settings=edge_settings(settings),
             watermarks=coordinator.watermarks,
             live=coordinator.live,

@@ -118,6 +118,11 @@ class Settings(BaseSettings):
     metrics_public: bool = False
     max_blob_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
     fetch_allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    webhook_allow_private: bool = False
+    webhook_timeout_seconds: Annotated[float, Field(ge=1, le=60)] = 15
+    webhook_concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Messages under way at a time, in all."""
+    webhook_log_hours: Hours = 168
     receipt_signing_key_hex: SecretStr | None = None
     receipt_retired_keys_hex: Keys = ()
     receipt_attestation_key_hex: SecretStr | None = None

@@ -1,4 +1,4 @@
-"""The URLs that a job may name as an input file: public http(s) URLs, never private networks. Pure.
+"""The URLs that a job may name as an input file, and those of receivers: never private networks. Pure.
 
 A miner fetches strangers' URLs from inside its owner's network. So the text of a URL is read strictly (a URL
 that two parsers could read differently is refused), and every address must be public. The coordinator calls
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -105,36 +105,58 @@ def parse_allowed(entries: Iterable[str]) -> frozenset[str]:
 
 
 def check_url(text: str, allowed: Collection[str] = ()) -> Url:
-    """The URL in its parts, if its text allows to fetch it. Raises UnsafeUrl.
+    """The URL of a file in its parts, if its text allows to fetch it. Raises UnsafeUrl.
 
     `allowed`: see `parse_allowed`.
     """
-    # 1. Its form: one possible reading, and no user info, which disguises the host.
+    scheme = _SCHEME.match(text)
+    if len(text) <= MAX_URL_LENGTH and (scheme is None or scheme[0][:-1].lower() not in _PORTS):
+        raise UnsafeUrl("name a file by blob: and its SHA-256, or by an http or https URL")
+    url = _parts(text)
+    named = f"[{url.host}]" if ":" in url.host else url.host
+    if named in allowed or f"{named}:{url.port}" in allowed:
+        return replace(url, allowed=True)
+    _check_destination(url)
+    return url
+
+
+def check_receiver_url(text: str, *, allow_private: bool = False) -> Url:
+    """The URL of a receiver of messages in its parts, if its text allows to send there. Raises UnsafeUrl.
+
+    It is a public https URL. With `allow_private` any address will do, and http, too.
+    """
+    if not text.lower().startswith(("https://", "http://") if allow_private else "https://"):
+        raise UnsafeUrl("should be an https URL")
+    url = _parts(text)
+    if allow_private:
+        return replace(url, allowed=True)
+    _check_destination(url)
+    return url
+
+
+def _parts(text: str) -> Url:
+    """The URL in its parts: one possible reading, and no user info, which disguises the host."""
     if len(text) > MAX_URL_LENGTH:
         raise UnsafeUrl(f"a URL has at most {MAX_URL_LENGTH} characters")
-    scheme = _SCHEME.match(text)
-    if scheme is None or scheme[0][:-1].lower() not in _PORTS:
-        raise UnsafeUrl("name a file by blob: and its SHA-256, or by an http or https URL")
     match = _URL.fullmatch(text)
     if match is None or "\\" in text:
         raise UnsafeUrl(
             "not a plain URL: leave out the user name; percent-encode spaces and non-ASCII characters"
         )
-    scheme_name, host = match["scheme"].lower(), match["host"].lower().strip("[]")
-    port = int(match["port"]) if match["port"] else _PORTS[scheme_name]
+    scheme, host = match["scheme"].lower(), match["host"].lower().strip("[]")
+    port = int(match["port"]) if match["port"] else _PORTS[scheme]
+    if not 1 <= port <= 65535:
+        raise UnsafeUrl("invalid port: use 1 to 65535")
     target = (match["target"] or "/").partition("#")[0]
     if not target.startswith("/"):
         target = f"/{target}"
-    named = f"[{host}]" if ":" in host else host
-    url = Url(scheme_name, host, port, target, allowed=named in allowed or f"{named}:{port}" in allowed)
-    # 2. Its destination.
-    if not 1 <= port <= 65535:
-        raise UnsafeUrl("invalid port: use 1 to 65535")
-    if not url.allowed:
-        if port not in _PORTS.values() and (port < 1024 or port in _BAD_PORTS):
-            raise UnsafeUrl("files are fetched from the ports 80, 443, and most from 1024 on")
-        _check_host(host)
-    return url
+    return Url(scheme, host, port, target, allowed=False)
+
+
+def _check_destination(url: Url) -> None:
+    if url.port not in _PORTS.values() and (url.port < 1024 or url.port in _BAD_PORTS):
+        raise UnsafeUrl("use the port 80, 443, or most from 1024 on")
+    _check_host(url.host)
 
 
 def is_private_name(host: str) -> bool:

@@ -80,6 +80,8 @@ class FollowerRunner:
         self._watermarks = watermarks
         self._task = BackgroundTask(f"follower-{follower.name}")
         self._thread: ThreadPoolExecutor | None = None
+        self.on_failed: Callable[[str, int, Exception], None] = lambda name, position, error: None
+        """Told when the follower stopped for good: its name, its position and why."""
 
     async def start(self) -> None:
         if self._thread is None:
@@ -144,10 +146,11 @@ class FollowerRunner:
                 self.follower.stand_by()
                 log.exception("stopped at an event that it can't apply", follower=name, after=self.position)
                 await self._leadership.release(name)
+                self.on_failed(name, self.position, error)
                 return
 
     async def _lead(self) -> None:
-        follower, name, at_once = self.follower, self.follower.name, self.follower.acts_on
+        follower, name, picks = self.follower, self.follower.name, self.follower.acts_on is not None
         self._watermarks.leads(name, here=True)
         self._watermarks.moved(name, self.position)
         woken = asyncio.Event()
@@ -161,10 +164,10 @@ class FollowerRunner:
 
         def note_more(kinds: Set[type[Event]] | None) -> None:
             if (
-                at_once is None
+                (wanted := follower.acts_on) is None
                 or kinds is None
                 or not unstored.waiting
-                or not at_once.isdisjoint(kinds)
+                or not wanted.isdisjoint(kinds)
                 or self._feed.head - unstored.position > MOST_UNREAD
             ):
                 woken.set()
@@ -176,14 +179,14 @@ class FollowerRunner:
                 woken.clear()
                 unstored.note_stored()
                 is_due = unstored.due_in() <= 0
-                if is_due and at_once is None:
+                if is_due and not picks:
                     unstored.begin_to_store()
                 # Let the tables catch up before reading more.
                 events = () if unstored.full else await self._feed.read(unstored.position, follower.batch)
                 if events:
                     await follower.act(events)
                     unstored.add(events)
-                if is_due and at_once is not None:  # together with the events that did not wake it
+                if is_due and picks:  # together with the events that did not wake it
                     unstored.begin_to_store()
                 await follower.tick(self.position)
                 if events or self.position >= self._feed.head:

@@ -39,7 +39,8 @@ class SigningKeys:
     def __init__(self, current: SigningKey, retired: Iterable[SigningKey] = ()) -> None:
         """`current` signs everything new; `retired` only what belongs to their time."""
         self.current = current
-        self._held = {key.key_id: key for key in (*retired, current)}
+        self.retired = tuple(retired)
+        self._held = {key.key_id: key for key in (*self.retired, current)}
 
     def for_receipt(self, periods: Sequence[KeyPeriod], position: int) -> tuple[SigningKey, str | None]:
         """The key that signs the receipt of the event at this position.

@@ -54,6 +54,10 @@ def submit(
         Literal["wait", "refuse"] | None,
         typer.Option("--when-unmatched", help="If no live miner could run it: wait for one, or refuse."),
     ] = None,
+    callback_url: Annotated[
+        str | None,
+        typer.Option("--callback-url", help="A public https URL that is told of the job's end."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     timeout: Timeout = None,
     url: Url = None,
@@ -80,6 +84,7 @@ def submit(
             max_attempts=max_attempts,
             idempotency_key=key,
             when_unmatched=when_unmatched,
+            callback_url=callback_url,
         )
         if not wait:
             assert submitted.submitted is not None

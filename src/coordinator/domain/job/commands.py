@@ -16,6 +16,7 @@ from coordinator.domain.messages import (
     MaxAttempts,
     MinerId,
     Priority,
+    ReceiverUrl,
     Role,
     ServiceId,
     SessionId,
@@ -39,6 +40,8 @@ class JobSubmit(Command, topic="job.submit", senders={Role.CLIENT, Role.ADMIN}):
     priority: Priority = 0
     max_attempts: MaxAttempts = DEFAULT_MAX_ATTEMPTS
     idempotency_key: IdempotencyKey | None = None
+    callback_url: ReceiverUrl | None = None
+    """A public https URL that is told of the job's end, as a webhook is."""
     when_unmatched: Literal["wait", "refuse"] = "wait"
     """`refuse`: with NO_ELIGIBLE_MINER if no live miner could run the job, busy or not. Not a part of the
     request that an idempotency key stands for: the job is the same."""

@@ -138,6 +138,7 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
             list_price=service.spec.list_price(),
             max_units=max_units(service.spec, command.payload),
             expires_at=context.now + command.ttl_seconds * 1000,
+            callback=context.callback,
         )
     ]
 

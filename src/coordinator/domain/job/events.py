@@ -40,6 +40,8 @@ def _few(metrics: object) -> object:
 
 
 Metrics = Annotated[dict[MetricName, Number | Text], Field(max_length=MAX_METRICS), BeforeValidator(_few)]
+Sealed = Annotated[str, StringConstraints(max_length=3000, pattern=r"^[A-Za-z0-9_.-]+$")]
+"""A text that only holders of the coordinator's signing key can read; see `crypto.webhooks`."""
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 JobStateName = Literal["QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
@@ -73,6 +75,8 @@ class JobSubmitted(JobEventBase, topic="job.submitted.v1"):
     max_units: Decimal
     """The most units that the receipt bills."""
     expires_at: Millis
+    callback: Sealed | None = None
+    """The URL that is told of the job's end; only holders of the coordinator's signing key can read it."""
 
 
 class JobStarted(JobEventBase, topic="job.started.v1"):

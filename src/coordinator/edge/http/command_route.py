@@ -82,7 +82,9 @@ def command_route(
         response_model=answer,
         response_description=HTTPStatus(status).phrase,
         responses=refusals(Code.FORBIDDEN, Code.TOO_LARGE, *refused),
-        openapi_extra=request_body(
+        openapi_extra=None
+        if method == "DELETE"  # it has no body
+        else request_body(
             body or command, example=example, omit={*omit, *in_path}, optional=optional, members=members
         ),
     )

@@ -49,6 +49,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.BATCH_NOT_FOUND: 404,
     Code.MINER_NOT_FOUND: 404,
     Code.KEY_NOT_FOUND: 404,
+    Code.WEBHOOK_NOT_FOUND: 404,
     Code.SESSION_NOT_LIVE: 409,
     Code.MINER_DRAINING: 409,
     Code.NOT_CAPABLE: 409,

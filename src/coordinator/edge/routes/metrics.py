@@ -30,6 +30,7 @@ from coordinator.application.metrics import (
     CoordinatorMetrics,
     ProofMetrics,
     QuotaMetrics,
+    WebhookMetrics,
     WorkMetrics,
 )
 from coordinator.domain.errors import Code
@@ -124,6 +125,8 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
         yield from _of_quotas(metrics.quotas)
     if metrics.proof is not None:
         yield from _of_proof(metrics.proof)
+    if metrics.webhooks is not None:
+        yield from _of_webhooks(metrics.webhooks)
     if backlog is not None:
         yield _gauge("coordinator_jobs_queued", "Jobs that wait for a miner.", backlog.queued)
         age = 0.0 if backlog.oldest_at is None else max(0.0, time.time() - backlog.oldest_at / 1000)
@@ -202,6 +205,14 @@ def _of_proof(proof: ProofMetrics) -> Iterator[Metric]:
     )
     yield _gauge("coordinator_witnesses", "Witnesses in the settings.", proof.witnesses)
     yield _gauge("coordinator_witnesses_signing", "Those that sign checkpoints.", proof.witnessed)
+
+
+def _of_webhooks(webhooks: WebhookMetrics) -> Iterator[Metric]:
+    yield _counter("coordinator_webhook_tries", "Messages sent to receivers.", "outcome", webhooks.tries)
+    yield CounterMetricFamily(
+        "coordinator_webhook_messages_given_up", "Messages that are not tried again.", value=webhooks.given_up
+    )
+    yield _gauge("coordinator_webhook_messages_under_way", "Messages being sent.", webhooks.under_way)
 
 
 def _of_requests(http: HttpMetrics) -> Iterator[Metric]:

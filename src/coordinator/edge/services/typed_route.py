@@ -17,7 +17,7 @@ from coordinator.application.commands.parsing import parse_json
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import DEFAULT_MAX_ATTEMPTS
 from coordinator.domain.matching.needs import Constraints, stronger
-from coordinator.domain.messages import MaxAttempts, Principal, Priority, TtlSeconds
+from coordinator.domain.messages import MaxAttempts, Principal, Priority, ReceiverUrl, TtlSeconds
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import SCHEMA_REF, read_object
 from coordinator.edge.http.credentials import Client
@@ -42,6 +42,8 @@ class JobFields(BaseModel):
     """Seconds until the job expires."""
     priority: Priority = 0
     max_attempts: MaxAttempts = DEFAULT_MAX_ATTEMPTS
+    callback_url: ReceiverUrl | None = None
+    """A public https URL that is told of the job's end, as a webhook is."""
 
 
 def typed_route(
@@ -122,6 +124,8 @@ def job_fields(service: KnownService[Any, Any], asked: Payload, job: JobFields) 
     }
     if job.ttl_seconds is not None:
         fields["ttl_seconds"] = job.ttl_seconds
+    if job.callback_url is not None:
+        fields["callback_url"] = job.callback_url
     return fields
 
 

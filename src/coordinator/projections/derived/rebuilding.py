@@ -12,8 +12,9 @@ from coordinator.projections.derived.port import DerivedTables, StoredRows
 from coordinator.projections.derived.timers import TimerTables
 from coordinator.projections.derived.tree import TreeTables
 from coordinator.projections.derived.usage import ErasureTables, UsageTables
+from coordinator.projections.derived.webhooks import WebhookTables
 
-FOLLOWERS = ("dispatcher", "timers", "eraser", "usage", "notary")
+FOLLOWERS = ("dispatcher", "timers", "eraser", "usage", "notary", "webhooks")
 """The followers with tables of their own besides the projector."""
 
 
@@ -25,6 +26,7 @@ def _all_tables(event_log: EventLog, now: Callable[[], int], heartbeat_timeout: 
         erasures,
         UsageTables(erasures),
         TreeTables(),
+        WebhookTables(),
     ]
 
 

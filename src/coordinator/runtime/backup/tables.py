@@ -8,8 +8,9 @@ CHECKPOINTS, COSIGNATURES, ORIGINS = "checkpoints", "cosignatures", "log_origins
 OWNERS, REFS, UPLOADS = "blob_owners", "blob_refs", "erased_uploads"
 PENDING, USAGE, IDENTITY = "restored_erasures", "quota_usage", "log_identity"
 BATCHES = "job_batches"
+DELIVERIES, RECEIVERS = "webhook_deliveries", "webhook_health"
 
-WHOLE: Final = (ORIGINS, OWNERS, REFS, UPLOADS, PENDING, BATCHES)
+WHOLE: Final = (ORIGINS, OWNERS, REFS, UPLOADS, PENDING, BATCHES, DELIVERIES, RECEIVERS)
 """Tables that every part has whole. Payloads, checkpoints and cosignatures: in the part of their events."""
 DERIVED: Final = (
     "positions",
@@ -19,6 +20,7 @@ DERIVED: Final = (
     "services",
     "api_keys",
     "quotas",
+    "webhooks",
     # The other followers'.
     "open_work",
     "work_classes",
@@ -27,6 +29,8 @@ DERIVED: Final = (
     "leases",
     "live_sessions",
     "erased_content",
+    "webhook_targets",
+    "webhook_callbacks",
     "merkle_tiles",
     USAGE,
     # Content that is about to go: a restore does not bring it.

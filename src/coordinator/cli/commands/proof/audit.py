@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
-from coordinator.cli.options import DataDir, Json, Key
+from coordinator.cli.options import DataDir, Json, Key, talk
 from coordinator.cli.settings import settings_with
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
-    from coordinator.audit.entries import LogSource
+    from coordinator.audit.entries import Divergence, LogSource
     from coordinator.audit.run import AuditReport
+    from coordinator.client import AsyncCoordinator
 
 
 def audit(
@@ -47,6 +48,14 @@ def audit(
             help="Expect payloads and results that were not erased; a copy of the log alone has none.",
         ),
     ] = True,
+    report_to: Annotated[
+        str | None,
+        typer.Option(
+            "--report-to",
+            metavar="URL",
+            help="A coordinator that tells its admins' webhooks of a divergence.",
+        ),
+    ] = None,
     api_key: Key = None,
     as_json: Json = False,
 ) -> None:
@@ -82,12 +91,23 @@ def audit(
     else:
         _show(report)
     if report.divergence is not None:
+        if report_to is not None:
+            _tell(report_to, api_key, report.divergence)
         raise CommandError(
             "DIVERGENCE",
             f"position {report.divergence.position}: {report.divergence.kind}",
             "Keep a copy of the log as it is, and compare it with another one, or with a witness.",
             Exit.UNVERIFIED,
         )
+
+
+def _tell(url: str, api_key: str | None, found: Divergence) -> None:
+    """Have a coordinator record the divergence, which tells the webhooks of its admins."""
+
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return await client.raise_alarm("audit.diverged", found.kind, found.position, found.detail[:500])
+
+    talk(url, api_key, "admin", work)
 
 
 def _open(

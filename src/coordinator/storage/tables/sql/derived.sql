@@ -30,6 +30,14 @@ SELECT miner_id, session_id FROM live_sessions
 -- Everything that was erased.
 SELECT key, position FROM erased_content
 
+-- name: derived_webhook_targets
+-- Every receiver.
+SELECT webhook_id, owner, role, events, enabled FROM webhook_targets
+
+-- name: derived_webhook_callbacks
+-- Every URL that an open job names.
+SELECT job_id, client, sealed_url FROM webhook_callbacks
+
 -- name: derived_tiles
 -- Every tile of the Merkle tree.
 SELECT level, tile, hashes, positions, first_position FROM merkle_tiles
@@ -75,6 +83,14 @@ DELETE FROM leases
 -- name: derived_clear_live_sessions
 -- Before a rebuild.
 DELETE FROM live_sessions
+
+-- name: derived_clear_webhook_targets
+-- Before a rebuild.
+DELETE FROM webhook_targets
+
+-- name: derived_clear_webhook_callbacks
+-- Before a rebuild.
+DELETE FROM webhook_callbacks
 
 -- name: derived_clear_erased_content
 -- Before a rebuild.

@@ -38,6 +38,14 @@ SELECT * FROM quotas;
 -- Before a rebuild.
 DELETE FROM quotas;
 
+-- name: projector_all_webhooks
+-- Every row, for the comparison with the log.
+SELECT * FROM webhooks;
+
+-- name: projector_clear_webhooks
+-- Before a rebuild.
+DELETE FROM webhooks;
+
 -- name: projector_some_jobs
 -- These rows, for the comparison with the log.
 SELECT * FROM jobs WHERE job_id IN (:keys);
@@ -57,3 +65,7 @@ SELECT * FROM api_keys WHERE key_id IN (:keys);
 -- name: projector_some_quotas
 -- These rows, for the comparison with the log.
 SELECT * FROM quotas WHERE name IN (:keys);
+
+-- name: projector_some_webhooks
+-- These rows, for the comparison with the log.
+SELECT * FROM webhooks WHERE webhook_id IN (:keys);

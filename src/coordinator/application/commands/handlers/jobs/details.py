@@ -27,6 +27,8 @@ class PreparedSubmit(NamedTuple):
     """The length of the payload's canonical JSON."""
     unmatched: Refusal | None = None
     """See `SubmitContext`. As the reference's fault, it is raised in the decision."""
+    callback: str | None = None
+    """The sealed `callback_url`."""
     by: str | None = None
     """See `SubmitContext`."""
 

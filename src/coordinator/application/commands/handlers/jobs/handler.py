@@ -16,6 +16,7 @@ from coordinator.application.commands.handlers.jobs.bodies import (
     canonical_body,
     references_of,
 )
+from coordinator.application.commands.handlers.jobs.callbacks import CallbackUrls
 from coordinator.application.commands.handlers.jobs.details import (
     Details,
     Lease,
@@ -39,6 +40,7 @@ from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.statement import StatementVerifier
+from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.decision import Context, Decision
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import (
@@ -99,6 +101,7 @@ class JobCommands(Handler[Details]):
         miners: LiveMiners | None = None,
         *,
         earlier: EarlierJobs,
+        callbacks: CallbackUrls | None = None,
     ) -> None:
         """`key` signs the promises of receipts, and keys the tokens of offers. `private` completes the
         answers to claims of private jobs. `miners`: without them every job waits for a miner."""
@@ -112,7 +115,10 @@ class JobCommands(Handler[Details]):
         self._states = states
         self._services = services
         self._large = LargeDocuments()
-        self._submits = Submits(self, key, names, schemas, ids, states, quotas, miners, self._large)
+        callbacks = callbacks or CallbackUrls(WebhookKeys(key))
+        self._submits = Submits(
+            self, key, names, schemas, ids, states, quotas, miners, self._large, callbacks
+        )
 
     # --- before the decision --------------------------------------------------------------------------------
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
@@ -293,6 +299,7 @@ class JobCommands(Handler[Details]):
                         fault,
                         details.unmatched,
                         details.size,
+                        details.callback,
                         details.by,
                     ),
                 )

@@ -12,6 +12,7 @@ from coordinator.application.commands.handlers.jobs.bodies import (
     canonical_body,
     references_of,
 )
+from coordinator.application.commands.handlers.jobs.callbacks import CallbackUrls
 from coordinator.application.commands.handlers.jobs.details import Details, PreparedSubmit
 from coordinator.application.commands.handlers.names import Names
 from coordinator.application.commands.ids import Ids
@@ -42,6 +43,7 @@ class Submits:
         quotas: Quotas,
         miners: LiveMiners | None,
         large: LargeDocuments,
+        callbacks: CallbackUrls,
     ) -> None:
         """See `JobCommands`."""
         self._handler = handler
@@ -53,6 +55,7 @@ class Submits:
         self._quotas = quotas
         self._miners = miners
         self._large = large
+        self._callbacks = callbacks
 
     async def prepare(self, intent: Intent, command: JobSubmit) -> Prepared[Details]:
         if command.idempotency_key is None and not intent.message_id:
@@ -64,6 +67,7 @@ class Submits:
         if service != command.service:
             command = command.model_copy(update={"service": service})
             intent = intent._replace(command=command)
+        self._callbacks.check(command.callback_url)
         # The message id stands in for a missing idempotency key, so that a second delivery is a repeat. The
         # two can't collide: an idempotency key has no control characters.
         key = command.idempotency_key
@@ -93,6 +97,7 @@ class Submits:
             checked=None if entry is None else entry.version,
             size=len(body),
             unmatched=unmatched,
+            callback=self._callbacks.sealed(stream, command.callback_url),
         )
         return Prepared(
             intent,
@@ -137,6 +142,8 @@ class Submits:
         Keyed, because a plain digest in an event would let any reader test guesses of a short payload.
         """
         request = f"{job_class}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
+        if command.callback_url is not None:
+            request += f"{command.callback_url}\n"
         message = stream.bytes + request.encode() + body
         return hmac.digest(self._secret, message, "sha256").hex()[:32]
 

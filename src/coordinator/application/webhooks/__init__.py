@@ -1,0 +1,1 @@
+"""Webhooks: what receivers are told, when, and what became of it."""
