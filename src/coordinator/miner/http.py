@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import structlog
 
+from coordinator.miner.spans import sending
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, MinerInbox
 from coordinator.wire.amqp.batching import RETRY_LATER
 from coordinator.wire.answers import AnswerJson, refused
@@ -105,12 +106,14 @@ class HttpTransport:
         return answer
 
     async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
-        path = _PATHS[kind]
-        body = dict(command)
-        if "{job_id}" in path:
-            path = path.format(job_id=body.pop("job_id"))
-        response = await self._post(path, body)
-        return self._answer(response)
+        template = _PATHS[kind]
+        async with sending(kind, command, template) as sent:
+            body, path = dict(sent.fields), template
+            if "{job_id}" in path:
+                path = path.format(job_id=body.pop("job_id"))
+            response = await self._post(path, body)
+            answer = sent.answer = self._answer(response)
+            return answer
 
     async def heartbeat(self, beat: Heartbeat, timeout_seconds: float) -> AnswerJson | None:
         try:
@@ -205,11 +208,13 @@ class HttpTransport:
     ) -> httpx.Response:
         """POST until an answer comes that a repeat would not change."""
         tries = 0
+        trace = body.get("traceparent")
+        headers = None if trace is None else {"traceparent": str(trace)}
         while True:
             delay = self._backoff.delay(tries)
             reason: str
             try:
-                response = await self._client.post(path, json=body, timeout=timeout_seconds)
+                response = await self._client.post(path, json=body, headers=headers, timeout=timeout_seconds)
             except httpx.TransportError as error:
                 reason = type(error).__name__
             else:

@@ -44,9 +44,11 @@ from coordinator.application.ports import (
     StoredPayload,
     VersionConflict,
 )
+from coordinator.application.telemetry.spans import record_commit
 from coordinator.domain.decision import EVOLVE, Decision, fold
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Metadata, read_traceparent
+from coordinator.telemetry import tracing
 from coordinator.wire.answers import Accepted, Answer, Refused
 
 MAX_TRIES = 3
@@ -266,6 +268,8 @@ class CommandBus:
 
     async def _process(self, batch: Batch) -> list[Answer]:
         commands, streams = batch.commands, batch.streams
+        tracer = tracing.tracer()
+        began_ns = 0 if tracer is None else time.time_ns()
         new = {p.stream for p in commands if p.assume_new}
         try:
             for _ in range(MAX_TRIES):
@@ -276,6 +280,8 @@ class CommandBus:
                     if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
                         continue
                     appended = await self._in_thread(self._append, decided) if decided.events else None
+                    if tracer is not None:
+                        record_commit(tracer, [p.intent for p in commands], len(decided.events), began_ns)
                     return self._committed(decided, appended)
                 except VersionConflict:
                     self.stats.conflicts += 1
@@ -329,7 +335,10 @@ class CommandBus:
     def _metadata(self, intent: Intent) -> Metadata:
         return Metadata(
             intent.message_id or str(self._ids.uuid7()),
-            read_traceparent(intent.command.traceparent) or intent.traceparent or self._ids.traceparent(),
+            intent.span
+            or read_traceparent(intent.command.traceparent)
+            or intent.traceparent
+            or self._ids.traceparent(),
         )
 
     def _append(self, decided: _Decided) -> Appended:

@@ -1,0 +1,112 @@
+"""Spans of the OpenTelemetry SDK. Imported by `export` alone, once traces are asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+from opentelemetry.trace import Span as SdkSpan
+from opentelemetry.trace import Tracer as SdkTracer
+
+from coordinator.telemetry import names
+from coordinator.telemetry.tracing import Attributes, Kind, Span
+
+_KINDS = {kind: SpanKind(kind.value) for kind in Kind}
+
+
+class ChosenIds(RandomIdGenerator):
+    """Random ids; the next trace id may be chosen, as the sampler has decided by it."""
+
+    chosen: int | None = None
+
+    def generate_trace_id(self) -> int:
+        chosen, self.chosen = self.chosen, None
+        return super().generate_trace_id() if chosen is None else chosen
+
+
+class OpenTelemetrySpan:
+    """A recorded span (a `tracing.Span`)."""
+
+    __slots__ = ("_span", "traceparent")
+
+    def __init__(self, span: SdkSpan) -> None:
+        context = span.get_span_context()
+        self._span = span
+        # The flag "sampled" alone: other versions of the flags are not ours to pass on.
+        self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+
+    def add(self, attributes: Attributes) -> None:
+        self._span.set_attributes(attributes)
+
+    def rename(self, name: str) -> None:
+        self._span.update_name(name)
+
+    def end(self, error: str | None = None) -> None:
+        if self._span.is_recording():
+            if error is not None:
+                self._span.set_attribute(names.ERROR_TYPE, error)
+                self._span.set_status(Status(StatusCode.ERROR))
+            self._span.end()
+
+
+class OpenTelemetryTracer:
+    """A `tracing.Tracer`. A span that is not recorded costs two comparisons, or one call of the sampler."""
+
+    def __init__(self, tracer: SdkTracer, sampler: Sampler, ids: ChosenIds) -> None:
+        self._tracer = tracer
+        self._sampler = sampler
+        self._ids = ids
+        self._by_parent = isinstance(sampler, ParentBased)
+
+    def begin(
+        self,
+        name: str,
+        kind: Kind,
+        parent: str | None,
+        attributes: Attributes | None = None,
+        *,
+        links: Sequence[str] = (),
+        started_ns: int | None = None,
+    ) -> Span | None:
+        context = None
+        if parent is not None:
+            if self._by_parent and not int(parent[53:55], 16) & TraceFlags.SAMPLED:
+                return None
+            context = set_span_in_context(NonRecordingSpan(_context(parent)))
+        else:
+            trace_id = self._ids.generate_trace_id()
+            result = self._sampler.should_sample(None, trace_id, name, _KINDS[kind])
+            if result.decision is not Decision.RECORD_AND_SAMPLE:
+                return None
+            self._ids.chosen = trace_id
+        span = self._tracer.start_span(
+            name,
+            context,
+            _KINDS[kind],
+            attributes,
+            [Link(_context(link)) for link in links],
+            started_ns or time.time_ns(),
+        )
+        self._ids.chosen = None
+        return OpenTelemetrySpan(span) if span.is_recording() else None
+
+
+def _context(traceparent: str) -> SpanContext:
+    return SpanContext(
+        int(traceparent[3:35], 16),
+        int(traceparent[36:52], 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(traceparent[53:55], 16)),
+    )
