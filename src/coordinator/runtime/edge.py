@@ -39,6 +39,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             health=coordinator.health,
             known=coordinator.bus.known,
             metrics=coordinator.metrics,
+            disks=coordinator.disks,
             miners=coordinator.miners,
             offered=coordinator.offered,
             quotas=coordinator.quotas,

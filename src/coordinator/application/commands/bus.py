@@ -32,7 +32,7 @@ import structlog
 from coordinator.application.commands.batching import AnyPrepared, Batch, Batches
 from coordinator.application.commands.cache import ABSENT, CachedState, StateCache
 from coordinator.application.commands.ids import Ids
-from coordinator.application.metrics import BusMetrics
+from coordinator.application.metrics import COMMIT_SECONDS, BusMetrics, Histogram
 from coordinator.application.ports import (
     Appended,
     Clock,
@@ -72,10 +72,9 @@ class BusStats:
     """By code."""
     topics: Counter[str] = field(default_factory=Counter)
     """Events by topic."""
-    commits: int = 0
     conflicts: int = 0
     singled_out: int = 0
-    commit_seconds: float = 0.0
+    commits: Histogram = field(default_factory=lambda: Histogram(COMMIT_SECONDS))
     slowest_commit_seconds: float = 0.0
     batch_sizes: list[int] = field(default_factory=lambda: [0] * 12)
 
@@ -243,7 +242,6 @@ class CommandBus:
             conflicts=stats.conflicts,
             singled_out=stats.singled_out,
             commits=stats.commits,
-            commit_seconds=stats.commit_seconds,
             slowest_commit_seconds=stats.slowest_commit_seconds,
             waiting=len(self._batches),
             cached=len(self.cache),
@@ -346,8 +344,7 @@ class CommandBus:
         begun = time.perf_counter()
         appended = self._log.append(decided.events, decided.payloads)
         took = time.perf_counter() - begun
-        self.stats.commits += 1
-        self.stats.commit_seconds += took
+        self.stats.commits.observe(took)
         self.stats.slowest_commit_seconds = max(took, self.stats.slowest_commit_seconds)
         return appended
 
