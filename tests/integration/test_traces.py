@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from coordinator.telemetry import names
 from tests.harness.executor import SERVICE, SPEC
@@ -67,7 +68,8 @@ def tree_of(spans: list[ReceivedSpan], parent: str) -> Tree:
 
 
 @pytest.mark.parametrize(
-    ("mode", "client"), [("embedded", "http"), ("standard", "amqp"), ("standard", "http")]
+    ("mode", "client"),
+    [("embedded", "http"), ("standard", "amqp"), ("standard", "http"), ("standard", "sdk")],
 )
 async def test_one_trace_from_the_client_to_the_result(
     tmp_path: Path,
@@ -94,7 +96,16 @@ async def test_one_trace_from_the_client_to_the_result(
         await stage.registered("rig1", "rig2")
 
         async def submit(traceparent: str) -> str:
-            body = {"service": SERVICE, "payload": {"seconds": 0.01, "note": PRIVATE}}
+            payload = {"seconds": 0.01, "note": PRIVATE}
+            body = {"service": SERVICE, "payload": payload}
+            if client == "sdk":
+                # The program's own span, with the library that it uses for itself.
+                context = SpanContext(
+                    int(traceparent[3:35], 16), int(span, 16), False, TraceFlags(int(traceparent[-2:]))
+                )
+                with use_span(NonRecordingSpan(context)):
+                    async with stage.client(amqp_url=stage.amqp_url) as sdk:
+                        return (await sdk.submit(SERVICE, payload)).job_id
             if client == "amqp":
                 async with stage.rpc() as rpc:
                     key = {"idempotency_key": f"{PRIVATE}-{traceparent[3:9]}"}
@@ -111,10 +122,11 @@ async def test_one_trace_from_the_client_to_the_result(
         untraced = await submit(f"00-{unsampled}-{span}-00")
         await stage.ended([untraced])
 
-        submitted = command("job.submit", amqp=client == "amqp")
+        over_amqp = client in ("amqp", "sdk")
+        submitted = command("job.submit", amqp=over_amqp)
         [own] = submitted.values()
         own |= attempt(1, "rig1", amqp=amqp, fails=True) | attempt(2, "rig2", amqp=amqp, fails=False)
-        expected = submitted if client == "amqp" else {"POST /v1/jobs [SERVER]": submitted}
+        expected = submitted if over_amqp else {"POST /v1/jobs [SERVER]": submitted}
         with contextlib.suppress(AssertionError):  # the comparison below shows where they differ
             await eventually(lambda: tree_of(receiver.of_trace(trace), span) == expected, timeout=10.0)
         assert expected == tree_of(receiver.of_trace(trace), span)
