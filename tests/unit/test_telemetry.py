@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+import structlog
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.semconv._incubating.attributes import messaging_attributes, url_attributes
@@ -25,7 +28,7 @@ from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister
 from coordinator.telemetry import export, names, tracing
 from coordinator.telemetry.export import BadTelemetry, asked_for
-from coordinator.telemetry.opentelemetry_tracer import ChosenIds, OpenTelemetryTracer
+from coordinator.telemetry.opentelemetry_tracer import ChosenIds, OpenTelemetryTracer, WatchedExporter
 from coordinator.telemetry.tracing import Kind
 from tests.harness.bus import ALICE, Bench, WatchedLog, codes, submit
 from tests.harness.deciding import a_spec
@@ -215,3 +218,33 @@ def test_variables_of_a_file_count_where_the_environment_has_none(
     export.take_from_file(file)
     named = [environment.get(name) for name in ("OTEL_SERVICE_NAME", "OTEL_TRACES_EXPORTER", "APP_PORT")]
     assert ["east", "none", None] == named
+
+
+def test_an_outage_of_the_receiver_is_two_lines(recorder: Recorder) -> None:
+    """One when exports begin to fail, and one when they work again, with what was lost."""
+
+    class Receiver(InMemorySpanExporter):
+        outcomes = iter([True, False, False, False, True, True])
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            return SpanExportResult.SUCCESS if next(self.outcomes) else SpanExportResult.FAILURE
+
+    span = recorder.tracer.begin("any", Kind.INTERNAL, None)
+    assert span is not None
+    span.end()
+    spans = recorder.exporter.get_finished_spans()
+    watched = WatchedExporter(Receiver())
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(6):
+            watched.export(spans * 2)
+    assert [("telemetry.receiver_away", None), ("telemetry.works_again", 6)] == [
+        (line["event"], line.get("lost_spans")) for line in lines
+    ]
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces are asked for, and the library is not there: the start says what to install."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(BadTelemetry, match=re.escape("pip install 'coordinator[telemetry]'")):
+        export.start("coordinator")

@@ -96,7 +96,7 @@ def start(service: str, instance: str | None = None) -> Callable[[], None]:
             "the environment (OTEL_*) asks for traces, which need the extra: "
             "pip install 'coordinator[telemetry]', or set OTEL_SDK_DISABLED=true"
         ) from None
-    from coordinator.telemetry.opentelemetry_tracer import ChosenIds, OpenTelemetryTracer
+    from coordinator.telemetry.opentelemetry_tracer import ChosenIds, OpenTelemetryTracer, WatchedExporter
 
     found = Resource.create()
     own = {"service.name": service, "service.version": __version__}
@@ -107,7 +107,7 @@ def start(service: str, instance: str | None = None) -> Callable[[], None]:
     provider = TracerProvider(
         resource=found.merge(Resource(named, names.SCHEMA_URL)), id_generator=ids, shutdown_on_exit=False
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(WatchedExporter(OTLPSpanExporter())))
     tracer = OpenTelemetryTracer(
         provider.get_tracer("coordinator", __version__, schema_url=names.SCHEMA_URL), provider.sampler, ids
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
+import structlog
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler
 from opentelemetry.trace import (
@@ -24,6 +28,41 @@ from coordinator.telemetry import names
 from coordinator.telemetry.tracing import Attributes, Kind, Span
 
 _KINDS = {kind: SpanKind(kind.value) for kind in Kind}
+
+
+log = structlog.get_logger("telemetry")
+
+
+class WatchedExporter(SpanExporter):
+    """Another exporter, whose failures are two lines in our log: one as they begin, and one as they end."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._failing_since: float | None = None
+        self._lost = 0
+        """Spans that did not arrive since then."""
+        # The library has a line for each try.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            if self._failing_since is not None:
+                seconds = round(time.monotonic() - self._failing_since, 1)
+                log.info("telemetry.works_again", after_seconds=seconds, lost_spans=self._lost)
+                self._failing_since, self._lost = None, 0
+            return result
+        self._lost += len(spans)
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            log.warning("telemetry.receiver_away", variable="OTEL_EXPORTER_OTLP_ENDPOINT")
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
 
 
 class ChosenIds(RandomIdGenerator):
