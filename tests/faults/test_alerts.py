@@ -120,7 +120,9 @@ async def test_alerts_of_servers_and_miners(
 
             # RabbitMQ's user may not read commands any more; it may again.
             rights(breakable_rabbitmq, amqp_url, f"^(?!{COMMANDS_QUEUE.replace('.', '[.]')}$).*")
-            await on_queue(amqp_url, COMMANDS_QUEUE, lambda queue: queue.delete(if_unused=False))
+            await on_queue(
+                amqp_url, COMMANDS_QUEUE, lambda queue: queue.delete(if_unused=False, if_empty=False)
+            )
             await monitoring.fires("CoordinatorConsumersGone")
             rights(breakable_rabbitmq, amqp_url, ".*")
             await monitoring.clears("CoordinatorConsumersGone")

@@ -14,7 +14,6 @@ import structlog
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.semconv._incubating.attributes import messaging_attributes, url_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes
 from opentelemetry.semconv.attributes import url_attributes as stable_url_attributes
@@ -28,7 +27,12 @@ from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister
 from coordinator.telemetry import export, names, tracing
 from coordinator.telemetry.export import BadTelemetry, asked_for
-from coordinator.telemetry.opentelemetry_tracer import ChosenIds, OpenTelemetryTracer, WatchedExporter
+from coordinator.telemetry.opentelemetry_tracer import (
+    ChosenIds,
+    OpenTelemetryTracer,
+    Sampling,
+    WatchedExporter,
+)
 from coordinator.telemetry.tracing import Kind
 from tests.harness.bus import ALICE, Bench, WatchedLog, codes, submit
 from tests.harness.deciding import a_spec
@@ -41,18 +45,18 @@ UNSAMPLED = f"00-{'a' * 32}-{'b' * 16}-00"
 class Recorder:
     """A tracer whose spans stay in memory."""
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampling: Sampling) -> None:
         self.exporter = InMemorySpanExporter()
         ids = ChosenIds()
-        provider = TracerProvider(sampler=sampler, id_generator=ids, shutdown_on_exit=False)
+        provider = TracerProvider(sampler=sampling.sampler, id_generator=ids, shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.tracer = OpenTelemetryTracer(provider.get_tracer("test"), sampler, ids)
+        self.tracer = OpenTelemetryTracer(provider.get_tracer("test"), sampling, ids)
 
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     """In use as this process's tracer; it records everything that is sampled or begins a trace."""
-    recorder = Recorder(ParentBased(ALWAYS_ON))
+    recorder = Recorder(Sampling())
     tracing.use(recorder.tracer)
     yield recorder
     tracing.use(None)
@@ -122,7 +126,7 @@ def test_a_trace_that_was_not_chosen_stays_so(recorder: Recorder) -> None:
 
 def test_a_share_of_the_traces_that_begin_here_is_recorded() -> None:
     """The id that the sampler has chosen is the one that the trace gets."""
-    recorder = Recorder(ParentBased(TraceIdRatioBased(0.25)))
+    recorder = Recorder(Sampling("parentbased_traceidratio", 0.25))
     spans = [recorder.tracer.begin("root", Kind.INTERNAL, None) for _ in range(2000)]
     for span in spans:
         if span is not None:
@@ -248,3 +252,21 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(BadTelemetry, match=re.escape("pip install 'coordinator[telemetry]'")):
         export.start("coordinator")
+
+
+@pytest.mark.parametrize(
+    ("name", "roots", "sampled", "unsampled"),
+    [
+        ("always_on", True, True, True),
+        ("always_off", False, False, False),
+        ("parentbased_always_on", True, True, False),
+        ("parentbased_always_off", False, True, False),
+        ("traceidratio", False, False, False),
+        ("parentbased_traceidratio", False, True, False),
+    ],
+)
+def test_the_samplers_do_what_their_names_say(name: str, roots: bool, sampled: bool, unsampled: bool) -> None:
+    """Of a trace that begins here, below a recorded span, and below one that is not (a ratio of nothing)."""
+    tracer = Recorder(Sampling(name, 0.0)).tracer
+    spans = [tracer.begin("any", Kind.INTERNAL, parent) for parent in (None, PARENT, UNSAMPLED)]
+    assert [roots, sampled, unsampled] == [span is not None for span in spans]

@@ -20,7 +20,7 @@ STOPPED = "stopped"
 def begin_attempt(offer: Offer, miner_id: str, *, over_http: bool) -> Span | None:
     """The span of an attempt, from the offer in hand to its report, below the span of the offer."""
     tracer, parent = tracing.tracer(), read_traceparent(offer.traceparent)
-    if tracer is None or parent is None:
+    if tracer is None or parent is None or not tracer.records(parent):
         return None
     attributes: dict[str, str | int] = {
         names.JOB_ID: str(offer.job_id),
@@ -39,7 +39,7 @@ def begin_attempt(offer: Offer, miner_id: str, *, over_http: bool) -> Span | Non
 def begin_execution(service: str, traceparent: str | None) -> Span | None:
     """The span of an executor, below its attempt's."""
     tracer, parent = tracing.tracer(), read_traceparent(traceparent)
-    if tracer is None or parent is None:
+    if tracer is None or parent is None or not tracer.records(parent):
         return None
     return tracer.begin(names.executing(service), Kind.INTERNAL, parent, {names.SERVICE: service})
 
@@ -64,7 +64,7 @@ async def sending(kind: str, fields: Mapping[str, Any], path: str | None = None)
     of its path over HTTP."""
     sent = Sending(fields)
     tracer, parent = tracing.tracer(), read_traceparent(fields.get("traceparent"))
-    if tracer is None or parent is None:
+    if tracer is None or parent is None or not tracer.records(parent):
         yield sent
         return
     if path is None:

@@ -96,7 +96,12 @@ def start(service: str, instance: str | None = None) -> Callable[[], None]:
             "the environment (OTEL_*) asks for traces, which need the extra: "
             "pip install 'coordinator[telemetry]', or set OTEL_SDK_DISABLED=true"
         ) from None
-    from coordinator.telemetry.opentelemetry_tracer import ChosenIds, OpenTelemetryTracer, WatchedExporter
+    from coordinator.telemetry.opentelemetry_tracer import (
+        ChosenIds,
+        OpenTelemetryTracer,
+        Sampling,
+        WatchedExporter,
+    )
 
     found = Resource.create()
     own = {"service.name": service, "service.version": __version__}
@@ -104,12 +109,19 @@ def start(service: str, instance: str | None = None) -> Callable[[], None]:
         own["service.instance.id"] = instance
     named = {name: value for name, value in own.items() if not _is_given(found.attributes, name)}
     ids = ChosenIds()
+    sampling = Sampling(
+        os.environ.get(SAMPLER, "").lower() or "parentbased_always_on",
+        float(os.environ.get(SAMPLER_ARG) or 1),
+    )
     provider = TracerProvider(
-        resource=found.merge(Resource(named, names.SCHEMA_URL)), id_generator=ids, shutdown_on_exit=False
+        sampler=sampling.sampler,
+        resource=found.merge(Resource(named, names.SCHEMA_URL)),
+        id_generator=ids,
+        shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(WatchedExporter(OTLPSpanExporter())))
     tracer = OpenTelemetryTracer(
-        provider.get_tracer("coordinator", __version__, schema_url=names.SCHEMA_URL), provider.sampler, ids
+        provider.get_tracer("coordinator", __version__, schema_url=names.SCHEMA_URL), sampling, ids
     )
     tracing.use(tracer)
 

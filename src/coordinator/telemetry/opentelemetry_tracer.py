@@ -10,7 +10,7 @@ import structlog
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -75,6 +75,22 @@ class ChosenIds(RandomIdGenerator):
         return super().generate_trace_id() if chosen is None else chosen
 
 
+class Sampling:
+    """A sampler of the SDK, by the name that OTEL_TRACES_SAMPLER has for it."""
+
+    def __init__(self, name: str = "parentbased_always_on", share: float = 1.0) -> None:
+        """`share`: of the traces that begin here, for the samplers with a ratio."""
+        fixed = {"always_on": 1.0, "always_off": 0.0}
+        root = TraceIdRatioBased(fixed.get(name.removeprefix("parentbased_"), share))
+        self.sampler: Sampler = ParentBased(root) if name.startswith("parentbased_") else root
+        self._bound = root.bound
+        self._limit = root.TRACE_ID_LIMIT
+
+    def begins(self, trace_id: int) -> bool:
+        """Whether a trace that begins here with this id is recorded: what the sampler says, at no cost."""
+        return trace_id & self._limit < self._bound
+
+
 class OpenTelemetrySpan:
     """A recorded span (a `tracing.Span`)."""
 
@@ -101,13 +117,16 @@ class OpenTelemetrySpan:
 
 
 class OpenTelemetryTracer:
-    """A `tracing.Tracer`. A span that is not recorded costs two comparisons, or one call of the sampler."""
+    """A `tracing.Tracer`. A span that is not recorded costs a few comparisons."""
 
-    def __init__(self, tracer: SdkTracer, sampler: Sampler, ids: ChosenIds) -> None:
+    def __init__(self, tracer: SdkTracer, sampling: Sampling, ids: ChosenIds) -> None:
         self._tracer = tracer
-        self._sampler = sampler
+        self._sampling = sampling
         self._ids = ids
-        self._by_parent = isinstance(sampler, ParentBased)
+        self._by_parent = isinstance(sampling.sampler, ParentBased)
+
+    def records(self, parent: str) -> bool:
+        return not self._by_parent or bool(int(parent[53:55], 16) & TraceFlags.SAMPLED)
 
     def begin(
         self,
@@ -121,13 +140,12 @@ class OpenTelemetryTracer:
     ) -> Span | None:
         context = None
         if parent is not None:
-            if self._by_parent and not int(parent[53:55], 16) & TraceFlags.SAMPLED:
+            if not self.records(parent):
                 return None
             context = set_span_in_context(NonRecordingSpan(_context(parent)))
         else:
             trace_id = self._ids.generate_trace_id()
-            result = self._sampler.should_sample(None, trace_id, name, _KINDS[kind])
-            if result.decision is not Decision.RECORD_AND_SAMPLE:
+            if not self._sampling.begins(trace_id):
                 return None
             self._ids.chosen = trace_id
         span = self._tracer.start_span(

@@ -43,6 +43,9 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Begins spans. Used on the event loop only."""
 
+    def records(self, parent: str) -> bool:
+        """Whether spans below this context may be recorded: to be asked before anything is made for one."""
+
     def begin(
         self,
         name: str,

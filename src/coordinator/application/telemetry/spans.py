@@ -8,11 +8,12 @@ those of later attempts and of other processes, are below the command that submi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from coordinator.application.ports import Intent, WorkQueues
 from coordinator.domain.messages import Traceparent, read_traceparent
 from coordinator.telemetry import names, tracing
-from coordinator.telemetry.tracing import Kind, Span, Tracer
+from coordinator.telemetry.tracing import Attributes, Kind, Span, Tracer
 from coordinator.wire.answers import Answer, Refused
 from coordinator.wire.offers import Offer
 from coordinator.wire.topology import COMMANDS_EXCHANGE, WORK_EXCHANGE
@@ -34,15 +35,19 @@ def begin_commands(tracer: Tracer, intents: Sequence[Intent]) -> tuple[list[Inte
 
 
 def _begin_command(tracer: Tracer, intent: Intent) -> Span | None:
-    command, queue = intent.command, intent.queue
-    parent = read_traceparent(command.traceparent) or intent.traceparent
+    parent = read_traceparent(intent.command.traceparent) or intent.traceparent
+    name, kind, attributes = _shape(intent.command.topic, intent.queue)
+    return tracer.begin(name, kind, parent, attributes)
+
+
+@cache
+def _shape(topic: str, queue: str | None) -> tuple[str, Kind, Attributes]:
+    """Name, kind and attributes of a command's span: the same for all of its type."""
     if queue is None:
-        return tracer.begin(
-            names.deciding(command.topic), Kind.INTERNAL, parent, {names.COMMAND: command.topic}
-        )
-    attributes = names.messaging(names.PROCESS, COMMANDS_EXCHANGE, command.topic, queue=queue)
+        return names.deciding(topic), Kind.INTERNAL, {names.COMMAND: topic}
+    attributes = names.messaging(names.PROCESS, COMMANDS_EXCHANGE, topic, queue=queue)
     name = f"{names.PROCESS} {attributes[names.MESSAGING_DESTINATION_NAME]}"
-    return tracer.begin(name, Kind.CONSUMER, parent, {**attributes, names.COMMAND: command.topic})
+    return name, Kind.CONSUMER, {**attributes, names.COMMAND: topic}
 
 
 def end_commands(spans: Sequence[Span | None], answers: Sequence[Answer]) -> None:
@@ -96,7 +101,7 @@ def _begin_offer(
 ) -> Offer:
     """The offer with its span as its trace context; in the trace of its job. The span goes into `spans`."""
     parent = read_traceparent(offer.traceparent)
-    if parent is None:
+    if parent is None or not tracer.records(parent):
         return offer
     template = f"{WORK_EXCHANGE}:{{profile}}"
     attributes: dict[str, str | int] = {

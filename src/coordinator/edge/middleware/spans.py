@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Final
 
 from fastapi.routing import iter_route_contexts
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from coordinator.domain.messages import read_traceparent
@@ -27,7 +26,7 @@ _PROGRESS: Final = "/progress"
 def begin_request(tracer: Tracer, scope: Scope) -> Span | None:
     """The request's span, if it is to be recorded; its commands are below it."""
     method, path = scope["method"], scope["path"]
-    parent = read_traceparent(Headers(scope=scope).get("traceparent"))
+    parent = _traceparent(scope)
     if parent is None and (method in _READS or path in _FREQUENT or path.endswith(_PROGRESS)):
         return None
     known = method if method in _METHODS else _OTHER_METHOD
@@ -36,6 +35,13 @@ def begin_request(tracer: Tracer, scope: Scope) -> Span | None:
     if span is not None:
         scope.setdefault("state", {})[SPAN] = span.traceparent
     return span
+
+
+def _traceparent(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            return read_traceparent(value.decode("latin-1"))
+    return None
 
 
 def end_request(span: Span, scope: Scope, status: int) -> None:
