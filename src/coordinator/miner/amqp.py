@@ -17,7 +17,6 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pydantic_core import from_json
 
 from coordinator.miner.offer_buffer import BufferedOffer, Bundle, OfferBuffer
-from coordinator.miner.spans import sending
 from coordinator.miner.transport import NOT_LIVE, MinerInbox
 from coordinator.telemetry import tracing
 from coordinator.wire.amqp.rpc import LINK_ERRORS, AmqpRpc, on_link
@@ -26,6 +25,7 @@ from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.signed_messages import Untrusted, hint_for, offer_for
+from coordinator.wire.spans import sending
 from coordinator.wire.topology import (
     HEARTBEAT_TYPE,
     HEARTBEATS_EXCHANGE,

@@ -29,10 +29,10 @@ from coordinator.miner.executors.base import (
 from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.miner.progress import AttemptProgress
 from coordinator.miner.signing import StatementSigner
-from coordinator.miner.spans import STOPPED, begin_execution, end_span
 from coordinator.wire.amqp.batching import encode
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer
+from coordinator.wire.spans import STOPPED, begin_execution, end_span
 
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
 INVALID_RESULT = "INVALID_RESULT"

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import structlog
 
-from coordinator.miner.spans import sending
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, MinerInbox
 from coordinator.wire.amqp.batching import RETRY_LATER
 from coordinator.wire.answers import AnswerJson, refused
@@ -20,6 +19,7 @@ from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.proxies import new_client
 from coordinator.wire.signing import signing
+from coordinator.wire.spans import sending
 
 POLL_WAIT_SECONDS = 15
 REQUEST_TIMEOUT_SECONDS = 30.0

@@ -24,10 +24,10 @@ from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
 from coordinator.miner.executors.limits import Share
 from coordinator.miner.progress import Report, Reporter
 from coordinator.miner.signing import StatementSigner
-from coordinator.miner.spans import begin_attempt, end_span
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, Transport
 from coordinator.wire.answers import AnswerJson
 from coordinator.wire.offers import Offer, with_payload
+from coordinator.wire.spans import begin_attempt, end_span
 
 REMEMBERED_OFFERS = 10_000
 """Number of finished attempts that are remembered, to ask before such an attempt is run again."""

@@ -1,4 +1,7 @@
-"""A miner's spans: an attempt, its executor, and its commands. Nothing where this process has no tracer."""
+"""Spans of a miner: an offer in hand, what is done for it, and the commands that it sends.
+
+Without a tracer they cost a comparison.
+"""
 
 from __future__ import annotations
 
