@@ -25,6 +25,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import JobStart
 from coordinator.domain.messages import SYSTEM
 from coordinator.domain.service import ServiceRegister
+from coordinator.edge import create_app
 from coordinator.telemetry import export, names, tracing
 from coordinator.telemetry.export import BadTelemetry, asked_for
 from coordinator.telemetry.opentelemetry_tracer import (
@@ -36,6 +37,8 @@ from coordinator.telemetry.opentelemetry_tracer import (
 from coordinator.telemetry.tracing import Kind
 from tests.harness.bus import ALICE, Bench, WatchedLog, codes, submit
 from tests.harness.deciding import a_spec
+from tests.unit.edge_fakes import ALICE as ALICE_KEY
+from tests.unit.edge_fakes import a_context, browsing
 
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 A_CLAIM = {"job_id": UUID(int=1), "attempt": 1, "miner_id": "rig", "session_id": "session-1"}
@@ -270,3 +273,28 @@ def test_the_samplers_do_what_their_names_say(name: str, roots: bool, sampled: b
     tracer = Recorder(Sampling(name, 0.0)).tracer
     spans = [tracer.begin("any", Kind.INTERNAL, parent) for parent in (None, PARENT, UNSAMPLED)]
     assert [roots, sampled, unsampled] == [span is not None for span in spans]
+
+
+async def test_a_request_is_named_by_its_endpoint(recorder: Recorder) -> None:
+    """Template, method and status, below the sender's span; nothing that a stranger has made up."""
+    app = create_app(a_context())
+    async with browsing(app, ALICE_KEY) as http:
+        await http.get("/v1/jobs/made-up-by-a-stranger", headers={"traceparent": PARENT})
+        await http.request("MADEUP", "/health", headers={"traceparent": PARENT})
+        await http.post("/made/up", headers={"traceparent": "made-up"})
+        await http.get("/v1/jobs")
+        await http.post("/v1/miners/poll", json={})
+    spans = recorder.exporter.get_finished_spans()
+    assert [
+        ("GET /v1/jobs/{job_id}", 422, PARENT[3:35]),
+        ("_OTHER /health", 405, PARENT[3:35]),
+        ("POST", 404, None),
+    ] == [
+        (
+            span.name,
+            (span.attributes or {})["http.response.status_code"],
+            None if span.parent is None else f"{span.parent.trace_id:032x}",
+        )
+        for span in spans
+    ]
+    assert "made" not in "".join(span.to_json() for span in spans).lower()

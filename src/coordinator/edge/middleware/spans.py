@@ -5,6 +5,7 @@ A span has the endpoint's template, its method and its status, and nothing of wh
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from fastapi.routing import iter_route_contexts
@@ -13,7 +14,7 @@ from starlette.types import Scope
 from coordinator.domain.messages import read_traceparent
 from coordinator.edge.http.commands import SPAN
 from coordinator.telemetry import names
-from coordinator.telemetry.tracing import Kind, Span, Tracer
+from coordinator.telemetry.tracing import Attributes, Kind, Span, Tracer
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER_METHOD: Final = "_OTHER"
@@ -29,12 +30,22 @@ def begin_request(tracer: Tracer, scope: Scope) -> Span | None:
     parent = _traceparent(scope)
     if parent is None and (method in _READS or path in _FREQUENT or path.endswith(_PROGRESS)):
         return None
-    known = method if method in _METHODS else _OTHER_METHOD
-    attributes = {names.HTTP_REQUEST_METHOD: known, names.URL_SCHEME: scope["scheme"]}
-    span = tracer.begin(known, Kind.SERVER, parent, attributes)
+    known = _method(scope)
+    span = tracer.begin(known, Kind.SERVER, parent, _attributes(known, scope["scheme"]))
     if span is not None:
         scope.setdefault("state", {})[SPAN] = span.traceparent
     return span
+
+
+def _method(scope: Scope) -> str:
+    """The method; senders choose the names of others."""
+    method: str = scope["method"]
+    return method if method in _METHODS else _OTHER_METHOD
+
+
+@cache
+def _attributes(method: str, scheme: str) -> Attributes:
+    return {names.HTTP_REQUEST_METHOD: method, names.URL_SCHEME: scheme}
 
 
 def _traceparent(scope: Scope) -> str | None:
@@ -49,7 +60,7 @@ def end_request(span: Span, scope: Scope, status: int) -> None:
     template = _template(scope)
     if template is not None:
         span.add({names.HTTP_ROUTE: template})
-        span.rename(f"{scope['method']} {template}")
+        span.rename(f"{_method(scope)} {template}")
     span.add({names.HTTP_RESPONSE_STATUS_CODE: status})
     span.end(str(status) if status >= 500 else None)
 
