@@ -39,6 +39,7 @@ have_prometheus || packages="$packages prometheus"
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
         echo "Missing here:$packages. Docker answers, so containers are used instead (slower to start)."
+        have_prometheus || echo "Of Prometheus there is no container: tests of alerts and dashboards need its programs."
         exit 0
     fi
     cat >&2 <<EOF

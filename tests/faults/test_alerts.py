@@ -18,6 +18,7 @@ import aio_pika
 import httpx
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.dev.servers import PostgresServer, RabbitMQServer
 from coordinator.storage.connections.postgres_pool import LEADER_LOCK_CLASS
@@ -197,16 +198,32 @@ async def test_alerts_of_files(tmp_path: Path) -> None:
             assert 0 == process.stop()
             log = tmp_path / "data-main" / "coordinator.db"
             change_last_event(log, lambda state: state.replace(b"coordinator", b"codrinoator"))
+            assert (7, 1.0) == audited(stage)  # what node_exporter would show of it
             process = stage.coordinator()
             await monitoring.fires("CoordinatorAuditDivergence", 60.0)
             await monitoring.fires("CoordinatorFollowerStopped")
             process.stop()
             change_last_event(log, lambda state: state.replace(b"codrinoator", b"coordinator"))
+            assert (0, 0.0) == audited(stage)
             stage.coordinator()
             await stage.ready()
             await monitoring.clears("CoordinatorAuditDivergence")
             await monitoring.clears("CoordinatorFollowerStopped")
             await eventually(lambda: monitoring.server.firing() == set(), "no alert", 60.0)
+
+
+def audited(stage: Stage) -> tuple[int, float]:
+    """The exit code of an audit, and the divergences in the file that it writes."""
+    file = stage.folder / "audit.prom"
+    audit = stage.command("audit", "--metrics", str(file), data_dir=str(stage.folder / "data-main"))
+    code = audit.wait()
+    [found] = [
+        sample.value
+        for family in text_string_to_metric_families(file.read_text(encoding="utf-8"))
+        for sample in family.samples
+        if (sample.name, sample.labels) == ("coordinator_audit_divergences", {"check": "audit"})
+    ]
+    return code, found
 
 
 def change_last_event(log: Path, change: Callable[[bytes], bytes]) -> None:
