@@ -10,11 +10,11 @@ unexport PYTHONDONTWRITEBYTECODE
 NEWEST := .venv-newest
 
 .NOTPARALLEL:
-.PHONY: help servers browser test newest faults matrix check format demo bench schemas clean
+.PHONY: help servers browser test newest faults matrix check format demo bench screenshots schemas clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-		printf '  make %-9s %s\n' "$$target" "$$text"; done
+		printf '  make %-11s %s\n' "$$target" "$$text"; done
 
 $(BIN)/python:
 	sh scripts/make-venv.sh
@@ -93,6 +93,9 @@ demo: $(BIN)/.demo $(if $(AMQP),servers) ## Watch jobs run on two miners, withou
 
 bench: $(BIN)/.demo $(PEERS)/.installed servers ## Compare with other task queues; QUICK=1, SCALE=1, B="arguments"
 	$(BIN)/python -m bench $(if $(SCALE),scale) $(if $(QUICK),--quick) $(B)
+
+screenshots: $(BIN)/.test browser ## Take a picture of each page of the dashboard; TO="folder" [demo-output/screenshots]
+	$(BIN)/python -m tests.pages.screenshots $(TO)
 
 schemas: $(BIN)/.demo ## Write schemas/ anew from the code
 	$(BIN)/python -m coordinator.dev.schemas

@@ -35,6 +35,15 @@ _KINDS = {
     "none_required": "null",
 }
 """The kinds of values, by pydantic's rule that another kind breaks."""
+_FOUND = {
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 _SIZES = ("too_long", "too_short")
 """Pydantic's rules for the lengths of lists, which it counts before it looks at the items."""
 
@@ -117,7 +126,19 @@ def describe_meant(error: ValidationError, document: Any, root: str = "body") ->
     problems = error.errors(include_input=False, include_url=False)
     if any(_placed(problem, document).chosen for problem in problems):
         return meant_field(error, document).text(root)
-    return describe_invalid_fields(problems, root)
+    return describe_invalid_fields([_with_found_kind(problem, document) for problem in problems], root)
+
+
+def _with_found_kind(problem: Mapping[str, Any], document: Any) -> Mapping[str, Any]:
+    """The problem; one with a value of another kind says that kind, too."""
+    if problem["type"] not in _KINDS:
+        return problem
+    for part in problem["loc"]:
+        try:
+            document = document[part]
+        except (IndexError, KeyError, TypeError):  # a part that is no member
+            return problem
+    return {**problem, "msg": f"{problem['msg']}, not {_FOUND.get(type(document), 'this')}"}
 
 
 class _Fault(NamedTuple):

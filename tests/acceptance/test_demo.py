@@ -5,26 +5,28 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.acceptance.cli_process import PROGRAM, TIMEOUT_S, Ran, environment, run
+from tests.acceptance.cli_process import PROGRAM, TIMEOUT_S, Ran, dev, environment, run
 from tests.harness import pages
 
 
 def check_well(ran: Ran, jobs: int, folder: Path) -> None:
-    """It said so, in one last line, every job gave something, and the folder has nothing else of the demo."""
+    """It said so in one line, every job gave something, and the folder has nothing else of the demo."""
     assert 0 == ran.code, ran.err
-    *table, last = ran.out.splitlines()
+    *table, last = [line for line in ran.out.splitlines() if not line.startswith("See it: ")]
     assert last.startswith(f"demo: ok jobs={jobs} receipts={jobs} events=")
     assert int(last.rpartition("=")[2]) > 3 * jobs  # submitted, started, completed, and what is not a job's
     assert jobs == sum("video_transcoding" in line or "checksum" in line for line in table)
-    files = [path for path in (folder / "results").iterdir() if path.stat().st_size]
+    files = [path for path in (folder / "results").iterdir() if path.is_file() and path.stat().st_size]
     assert jobs == len(files)
     assert ["results", "tmp"] == sorted(path.name for path in folder.iterdir())
     assert [] == list((folder / "tmp").iterdir())
@@ -49,6 +51,15 @@ def test_embedded(tmp_path: Path) -> None:
     printed = iter(pages.demo_lines(f"{ran.err}\n{ran.out}"))
     missing = [line for line in pages.demo_lines(shown) if line not in ("…", "") and line not in printed]
     assert [] == missing  # in this order: `in` uses the iterator up
+
+    # The last line shows it in the dashboard, on any machine with this folder.
+    command = shlex.split(ran.out.splitlines()[-1].removeprefix("See it: coordinator "))
+    assert ["dev", "--data-dir", "results/data"] == command
+    with dev(tmp_path, *command[1:]) as coordinator, httpx.Client(follow_redirects=True) as browser:
+        page = browser.get(str(coordinator.about["dashboard"])).text
+        assert "Nothing waits" in page
+        listed = browser.get(f"{coordinator.url}/jobs?q=state:completed").text
+    assert 16 == listed.count('<tr id="job-')
 
 
 def test_with_rabbitmq_and_postgres(tmp_path: Path, amqp_url: str, database_url: str) -> None:

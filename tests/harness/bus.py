@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, cast
+from uuid import UUID
 
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.commands.handler import Handler, Prepared
+from coordinator.application.commands.handlers.jobs.again import EarlierJobs
 from coordinator.application.commands.handlers.jobs.handler import JobCommands
 from coordinator.application.commands.handlers.names import Names
 from coordinator.application.commands.handlers.services import ServiceCommands
@@ -105,12 +107,17 @@ class Bench:
                 self.bus.states,
                 ServiceVersions(log, self.bus.states),
                 self.quotas,
+                earlier=EarlierJobs(self.bus.states, self._payloads_of, blobs or NoBlobs()),
             ),
             ServiceCommands(self.names),
             *more,
         )
         nobody = cast("Any", None)  # no heartbeats come in here
         self.gateway = CommandGateway(self.bus, handlers, nobody, self.names, self.quotas)
+
+    async def _payloads_of(self, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
+        found: dict[UUID, StoredPayload] = self.log.payloads("payload", job_ids)
+        return found
 
     def _on_committed(self, appended: Appended, _: Sequence[StoredPayload]) -> None:
         self.committed.append(appended)

@@ -148,7 +148,7 @@ def demo_lines(text: str) -> list[str]:
     """The lines of a demo's output, without the order of jobs and the values that differ each time."""
     text = re.sub(r"process \d+, http://127\.0\.0\.1:\d+", "process <n>, <address>", text)
     text = re.sub(r"\b(alpha|beta)-[0-9a-f]{6}\b", "<miner>", text)
-    text = re.sub(r"^(Results: )\S+$", r"\1<folder>", text, flags=re.MULTILINE)
+    text = re.sub(r"^(Results: |See it: .* )\S+$", r"\1<folder>", text, flags=re.MULTILINE)
     text = re.sub(
         r"^\[ ?\d+/16\] COMPLETED  .+  on <miner>  attempt 1  [\d.]+ s$", "<job>", text, flags=re.MULTILINE
     )

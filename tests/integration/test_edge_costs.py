@@ -92,7 +92,10 @@ async def test_a_result_against_the_schema_fails_the_attempt(any_edge: Bench) ->
     offer = await edge.poll()
     refused = await edge.complete(offer, {"a": ["a secret"]})
     assert (422, "INVALID_RESULT") == await code(refused)
-    assert "numbers: a/0 does not fit the schema's type; the attempt has failed" == refused.json()["detail"]
+    assert (
+        "numbers: a/0 does not fit the schema's type: number expected, string found; the attempt has failed"
+        == refused.json()["detail"]
+    )
     assert (422, "INVALID_RESULT") == await code(await edge.complete(offer, {"a": ["a secret"]}))
     again = await edge.poll()
     assert (job, 2) == (again["job_id"], again["attempt"])

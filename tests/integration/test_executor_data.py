@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -64,6 +65,16 @@ async def test_a_dataset_through_the_child(bench: Bench) -> None:
         types["city_Bern"],
     )
     assert bench.progress[-1][0] < 1
+
+
+async def test_without_steps_files_are_converted(bench: Bench) -> None:
+    """They are read, put together and written in the other format; every cell is as it was."""
+    refs = [bench.blobs.add(b"zip,city\n02134,Boston\n"), bench.blobs.add(b"city,zip\nBern,3000\n")]
+    work = bench.work({"inputs": refs, "output_format": "jsonl"})
+    result = check_output("data_processing", await DataExecutor().run(work)).result
+    assert (2, 2, []) == (result["rows_read"], result["rows_written"], result["steps"])
+    lines = bench.blobs.read(result["outputs"][0]).decode().splitlines()
+    assert [{"zip": "02134", "city": "Boston"}, {"zip": "3000", "city": "Bern"}] == [*map(json.loads, lines)]
 
 
 async def test_the_check_runs_the_child() -> None:

@@ -346,6 +346,15 @@ async def test_an_empty_answer_is_an_error(bench: Bench, answer: bytes) -> None:
         assert ("EXECUTOR_FAILED", True) == await failure(executor, work)
 
 
+@pytest.mark.parametrize("text", [" \n", '{"a": 1}\n \n', '{"a": '])
+async def test_json_that_ends_at_the_limit_is_an_answer(bench: Bench, text: str) -> None:
+    """A model that must write JSON may end in white space, for ever: that is `length`, as OpenAI has it."""
+    cut = event(choices=[{"index": 0, "delta": {}, "finish_reason": "length"}]) + b"data: [DONE]\n\n"
+    form = {"type": "json_object"}
+    result = (await rogue_run(bench, said(content=text) + cut, response_format=form)).result
+    assert (text, "length") == (result["text"], result["finish_reason"])
+
+
 @pytest.mark.parametrize(
     ("payload", "answer", "member"),
     [

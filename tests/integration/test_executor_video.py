@@ -322,6 +322,29 @@ async def test_what_is_transparent_becomes_black(studio: Studio) -> None:
     assert "rgba" in studio.says()
 
 
+async def test_transparency_of_webm(studio: Studio) -> None:
+    """VP9 has it in a second video, which ffmpeg's own decoder leaves out: what lay beneath would show."""
+    source = studio.made.with_name("half.webm")
+    half = f"{CARD},format=rgba,colorchannelmixer=aa=0.5,format=yuva420p"
+    ffmpeg("-f", "lavfi", "-i", half, "-c:v", "libvpx-vp9", "-deadline", "realtime", "-crf", "5", source)
+    result = (await studio.make(source)).result
+    assert ["the source's transparency became black"] == result["warnings"]
+    assert near([(128, 0, 0), (0, 128, 0), (0, 0, 128), (128, 128, 128)], studio.colours(), by=12)
+    await studio.make(source, operation="thumbnail", output_format="png")
+    assert "rgba" in studio.says()
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.2, 0.37, 0.75])
+async def test_a_picture_of_a_stream_without_an_index(studio: Studio, moment: float) -> None:
+    """Seeking in it misses frames that are there: they are found on the way from the beginning."""
+    source = studio.made.with_name("broadcast.mpg")
+    shade = "color=black:s=64x48:r=25:d=0.8,format=yuv420p,lutyuv=y=30,geq=lum='16+10*N':cb=128:cr=128"
+    ffmpeg("-f", "lavfi", "-i", shade, "-c:v", "mpeg2video", "-q:v", "1", source)
+    await studio.make(source, output_format="png", at_seconds=moment)
+    told = round(int(studio.frame()[20, 20, 1]) * 219 / 255 / 10)
+    assert abs(told - moment * 25) <= 1
+
+
 async def test_interlaced_frames_are_woven_out(studio: Studio) -> None:
     """Two moments in the lines of one frame become one moment; progressive frames are not touched."""
     source = studio.made.with_name("interlaced.mpg")

@@ -12,6 +12,8 @@ from tests.matrix.values import ABSENT, kinds_of
 
 SAMPLES = {"audio_processing": 40, "video_transcoding": 80}
 """Cases of each service; the full matrix has thousands."""
+MOSTLY = {"audio_processing": 0.8, "video_transcoding": 0.85}
+"""The part of them that runs through: others are for what an input, or this machine, lacks."""
 SEED = 20
 
 
@@ -21,7 +23,7 @@ async def test_nothing_that_is_accepted_fails(service: str, tmp_path: Path) -> N
     verdicts = await run(service, tmp_path, jobs=2, seed=SEED, sample=SAMPLES[service])
     bad = [one for one in verdicts if one.outcome in ("failed", "too large")]
     assert [] == [(str(one.case), one.message) for one in bad]
-    assert sum(one.outcome == "done" for one in verdicts) > len(verdicts) / 5
+    assert sum(one.outcome == "done" for one in verdicts) >= MOSTLY[service] * len(verdicts)
 
 
 def test_values_follow_from_the_schema() -> None:
@@ -55,4 +57,9 @@ def test_all_pairs_come_up() -> None:
             expected = {(x, y) for x in fields[one] for y in fields[other] if one != other or x == y}
             assert expected == seen
     assert 9 <= len(combinations) < covering.how_many(fields) / 2
+    odd = list(covering.pairs(fields, seed=1, allowed=lambda made: made["a"] != made["b"]))
+    assert all(made["a"] != made["b"] for made in odd)
+    assert {(x, y) for x in (1, 2, 3) for y in (1, 2, 3) if x != y} == {
+        (made["a"], made["b"]) for made in odd
+    }
     assert combinations == list(covering.pairs(fields, seed=1))

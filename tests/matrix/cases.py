@@ -6,7 +6,7 @@ import asyncio
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from coordinator.miner.executors.base import (
     UNSUPPORTED,
     Executor,
 )
+from coordinator.miner.executors.media.audio_encoders import bits_per_second
 from coordinator.services.base import KnownService
 from tests.harness.works import FolderBlobs, check_output
 from tests.matrix.inputs import Input
@@ -45,6 +46,10 @@ NO_STREAM: Final = re.compile(
     r"no (sound|picture|video|audio|frame|subtitle|track)|has \d+|nothing", re.IGNORECASE
 )
 """A refusal that says what the input lacks."""
+FLAT: Final = 3.0
+"""The standard deviation of the brightness of a picture in which nothing is left to see, of 0 to 255."""
+STARVING: Final = "100k"
+"""With fewer bits per second an encoder may have none left for the first frames."""
 SLACK_SECONDS: Final = 0.12
 """A frame or two: of MP3 at 8 kHz one takes 72 ms, of video at 10 frames per second 100 ms."""
 
@@ -144,8 +149,8 @@ def _may_refuse(case: Case, detail: str) -> bool:
         return True
     if field in ("audio_tracks", "audio_track", "subtitle_track", "subtitles"):
         return True
-    if NO_STREAM.search(detail) and not (one.sound and one.pictures):
-        return True
+    if field not in ("at_seconds", "operations") and NO_STREAM.search(detail):
+        return not (one.sound and one.pictures)
     if field == "operations":
         return any(_may_leave_nothing(operation, one) for operation in payload.get("operations", ()))
     return False
@@ -177,8 +182,15 @@ def faults(case: Case, result: Mapping[str, Any], measured: Measured) -> list[st
     container = measured.container.split(",")[0]
     # A picture whose beginning ffmpeg does not recognize is read by its name.
     compare("container", CONTAINERS[output_format], PICTURES.get(output_format, {}).get(container, container))
-    if output_format in SOUND_CODECS or measured.sounds:
+    tracks = _tracks(case)
+    if output_format in ("mp4", "mkv", "webm"):
+        compare("tracks of sound", tracks, len(measured.sounds))
+        compare("tracks of subtitles", _texts(case, result), measured.texts)
+    if output_format in SOUND_CODECS or (tracks and measured.sounds):
         found += _sound_faults(case, result, measured)
+    starved = bits_per_second(case.payload.get("bitrate") or STARVING) < bits_per_second(STARVING)
+    if measured.spread is not None and measured.spread < FLAT and not starved:
+        found.append("the picture has become one colour")
     if "codec" in case.payload and output_format in ("mp4", "mkv", "webm"):
         codec = case.payload["codec"].partition("_")[0]
         compare("codec", CODECS.get(codec, codec), measured.pictures and measured.pictures[0])
@@ -192,6 +204,31 @@ def faults(case: Case, result: Mapping[str, Any], measured: Measured) -> list[st
         if not case.payload.get("operations") and abs(case.input.seconds - measured.seconds) > slack:
             found.append(f"length: {case.input.seconds:.3f} s went in, {measured.seconds:.3f} s came out")
     return found
+
+
+def _tracks(case: Case) -> int:
+    """The tracks of sound that a video has to have."""
+    there = len(case.input.languages) if case.input.sound else 0
+    match case.payload.get("audio_tracks", "first"):
+        case "first":
+            return min(1, there)
+        case "all":
+            return there
+        case "none":
+            return 0
+        case named:
+            return len({_number(one, case.input.languages) for one in named})
+
+
+def _number(track: Any, languages: Sequence[str]) -> int:
+    return track if isinstance(track, int) else languages.index(track)
+
+
+def _texts(case: Case, result: Mapping[str, Any]) -> int:
+    """The tracks of subtitles that a video has to have: all kinds of the inputs' fit into all formats."""
+    if case.payload.get("subtitles", "none") != "keep":
+        return 0
+    return len(case.input.texts) if "subtitle_track" not in case.payload else 1
 
 
 def _sound_faults(case: Case, result: Mapping[str, Any], measured: Measured) -> list[str]:

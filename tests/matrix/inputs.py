@@ -23,6 +23,10 @@ class Input:
     pictures: bool = False
     seconds: float = SECONDS
     silent: bool = False
+    languages: tuple[str, ...] = ("",)
+    """Of the tracks of sound, if there is sound."""
+    texts: tuple[str, ...] = ()
+    """Languages of the subtitles."""
 
 
 def _tone(
@@ -113,6 +117,7 @@ SOUNDS: Final = (
             "language=deu",
         ),
         pictures=True,
+        languages=("deu", ""),
     ),
 )
 """Inputs with sound."""
@@ -123,6 +128,7 @@ VIDEOS: Final = (
         "mkv",
         (*_pictures(), *_STEREO, "-i", "words.srt", *_H264, "-c:a", "aac"),
         pictures=True,
+        texts=("",),
     ),
     Input("video without sound", "mp4", (*_pictures(), *_H264), sound=False, pictures=True),
     Input(
@@ -165,6 +171,73 @@ VIDEOS: Final = (
         "ts",
         (*_pictures(), *_tone(channels=6, layout="5.1"), "-c:v", "mpeg2video", "-c:a", "ac3"),
         pictures=True,
+    ),
+    Input(
+        "film in two languages",
+        "mkv",
+        (
+            *(*_pictures("96x54"), *_STEREO, *_tone(channels=6, layout="5.1"), "-i", "words.srt"),
+            *("-map", "0", "-map", "1", "-map", "2", "-map", "3", "-map", "3", *_H264),
+            *("-c:a:0", "ac3", "-c:a:1", "flac", "-c:s:0", "srt", "-c:s:1", "ass"),
+            *("-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=ger"),
+            *("-metadata:s:s:0", "language=eng", "-metadata:s:s:1", "language=fre"),
+        ),
+        pictures=True,
+        languages=("eng", "ger"),
+        texts=("eng", "fre"),
+    ),
+    Input(
+        "HDR10",
+        "mkv",
+        (
+            *(*_pictures(), *_STEREO, "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le"),
+            *("-x265-params", "log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"),
+            *("-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc"),
+            *("-c:a", "eac3"),
+        ),
+        pictures=True,
+    ),
+    Input(
+        "interlaced, pixels that are not square",
+        "mpg",
+        (
+            *(
+                *_pictures("96x80"),
+                "-vf",
+                "setsar=16/15,interlace",
+                "-c:v",
+                "mpeg2video",
+                "-flags",
+                "+ildct+ilme",
+            ),
+            *("-r", "25"),
+        ),
+        sound=False,
+        pictures=True,
+    ),
+    Input(
+        "transparent",
+        "webm",
+        (
+            *("-f", "lavfi", "-i", f"testsrc2=size=64x48:rate=10:duration={SECONDS},format=yuva420p"),
+            *(*_tone(), "-c:v", "libvpx-vp9", "-deadline", "realtime", "-c:a", "libopus"),
+        ),
+        pictures=True,
+    ),
+    Input(
+        "frames at odd times",
+        "mkv",
+        (
+            *(
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc2=size=64x48:rate=30:duration=1,select='not(mod(n,7))+not(mod(n,5))'",
+            ),
+            *("-f", "lavfi", "-i", "sine=duration=1", "-fps_mode", "vfr", *_H264, "-c:a", "mp3"),
+        ),
+        pictures=True,
+        seconds=1.0,
     ),
 )
 """Inputs with pictures."""

@@ -14,12 +14,16 @@ _SOUND: Final = re.compile(
     re.MULTILINE,
 )
 _PICTURES: Final = re.compile(r"^  Stream #0:\d\S*: Video: (\w+).*?, (\d+)x(\d+)", re.MULTILINE)
+_TEXT: Final = re.compile(r"^  Stream #0:\d\S*: Subtitle: ", re.MULTILINE)
+_SPREAD: Final = re.compile(r"^\[Parsed_showinfo_.* stdev:\[([0-9.]+)", re.MULTILINE)
 _SAMPLES: Final = re.compile(r"n_samples: ([1-9]\d*)")
 _LOUDEST: Final = re.compile(r"max_volume: (-?[\d.]+|-inf) dB")
 _TIME: Final = re.compile(r"time=(\d+):(\d\d):(\d\d\.\d+)")
 _COUNTED: Final = re.compile(r"(\d+) channels")
 _COUNTS: Final = {"mono": 1, "stereo": 2, "quad": 4}
 _PROBLEM: Final = re.compile(r"^(?!\[(?:null|out#)).*(?:rror|nvalid|orrupt)")
+_NO_FAULT: Final = "non monotonically increasing dts to muxer"
+"""Of this run's own output; another thread's line may be in front of it."""
 SILENCE_DB: Final = -80.0
 
 
@@ -47,12 +51,20 @@ class Measured:
     loudest_db: float | None
     """The peak of the first sound; None without one."""
     problems: tuple[str, ...]
+    texts: int
+    """Tracks of subtitles."""
+    spread: float | None
+    """The greatest standard deviation of a frame's brightness, of 0 to 255; None without pictures."""
 
 
 def measure(program: str, path: Path) -> Measured:
     """Decode a file whole."""
-    command = [program, "-hide_banner", "-nostdin", "-i", str(path), "-map", "0", "-af", "volumedetect"]
-    done = subprocess.run([*command, "-f", "null", "-"], capture_output=True, text=True, errors="replace")
+    command = [
+        *(program, "-hide_banner", "-nostdin", "-i", str(path)),
+        *("-map", "0:v?", "-map", "0:a?", "-map", "0:s?"),
+        *("-c:s", "copy", "-af", "volumedetect", "-vf", "showinfo", "-f", "null", "-"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     header = done.stderr.partition("Output #0")[0]
     sounds = tuple(
         Sound(codec, int(rate), layout, _channels(layout), int(kbits) * 1000 if kbits else None)
@@ -68,6 +80,8 @@ def measure(program: str, path: Path) -> Measured:
         seconds=_seconds(done.stderr, sounds if not shown else ()),
         loudest_db=float(loudest[0]) if loudest else None,
         problems=tuple(_problems(done)),
+        texts=len(_TEXT.findall(header)),
+        spread=max(map(float, _SPREAD.findall(done.stderr)), default=0.0) if shown else None,
     )
 
 
@@ -86,5 +100,5 @@ def _channels(layout: str) -> int:
 
 
 def _problems(done: subprocess.CompletedProcess[str]) -> list[str]:
-    found = [line for line in done.stderr.splitlines() if _PROBLEM.search(line)]
+    found = [line for line in done.stderr.splitlines() if _PROBLEM.search(line) and _NO_FAULT not in line]
     return [*found[:3], *([f"ffmpeg ended with {done.returncode}"] if done.returncode else [])]

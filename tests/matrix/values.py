@@ -12,7 +12,7 @@ ABSENT: Final = object()
 """The field is left out."""
 FILE: Final = "input_url"
 """The field that names the input, in every media service."""
-_PARSER: Any = re._parser
+_PARSER: Any = vars(re)["_parser"]
 _MANY: Final = 1_000
 """A repetition without an end goes on so long at most."""
 

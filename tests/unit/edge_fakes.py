@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.keys.keyring import Keyring
+from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
@@ -301,6 +303,9 @@ def a_context(**ports: Any) -> EdgeContext:
         "health": lambda: {"live": True, "ready": True, "reasons": []},
         "limits": EdgeLimits(),
         "used_signatures": UsedSignatures(),
+        "sessions": Sessions(
+            bytes(32), ports.get("keyring", settings.keyring), lambda: time.time_ns() // 1_000_000
+        ),
         **ports,
     }
     return EdgeContext(**given)

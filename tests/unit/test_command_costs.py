@@ -440,7 +440,11 @@ async def test_a_result_that_breaks_the_schema_costs_the_attempt(stand: Stand, c
     costly.clear()
     refused = await stand.complete(job_id, {"a": ["secret"]})
     assert (
-        Refused(Code.INVALID_RESULT, "numbers: a/0 does not fit the schema's type; the attempt has failed")
+        Refused(
+            Code.INVALID_RESULT,
+            "numbers: a/0 does not fit the schema's type: number expected, string found; "
+            "the attempt has failed",
+        )
         == refused
     )
     assert refused == await stand.complete(job_id, {"a": ["secret"]})

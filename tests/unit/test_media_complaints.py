@@ -18,7 +18,7 @@ from coordinator.miner.executors.base import (
 )
 from coordinator.miner.executors.limits import Bound
 from coordinator.miner.executors.media.complaints import failure
-from coordinator.miner.executors.media.log import Log
+from coordinator.miner.executors.media.log import Complaint, Counts, Log, Stream
 from coordinator.miner.executors.media.output import Output
 from coordinator.miner.executors.media.packets import PACKETS_FILE, Track, read_packets
 from coordinator.miner.executors.process import STDERR_BYTES
@@ -222,6 +222,81 @@ def test_a_wrong_output_is_no_result(
     with pytest.raises(ExecutorError) as failed:
         Output(tracks).check(kinds, seconds)
     assert (EXECUTOR_FAILED, detail) == (failed.value.code, failed.value.detail)
+
+
+VIDEO, SOUND = Stream("video", "av1", 0, 25.0, False), Stream("audio", "aac", 48_000, 0.0, False)
+COPIED = "[info]   Stream #0:1 -> #0:1 (copy)"
+GIVEN = (
+    "[info] Output #0, mp4, to 'file:output':",
+    "[info]   Stream #0:0: Video: av1, yuv420p, 64x64, 25 fps",
+    "[info]   Stream #0:1: Audio: aac, 48000 Hz, stereo",
+    "[verbose]   Output stream #0:0 (video): 50 frames encoded; 50 packets muxed (9 bytes); ",
+    "[verbose]   Output stream #0:1 (audio): 94 frames encoded (96000 samples); 94 packets muxed (9 bytes); ",
+)
+COMPLAINT = (Complaint("libdav1d", "error", "Error parsing OBU data"),)
+
+
+@pytest.mark.parametrize(
+    ("video", "sound", "complaints", "expected"),
+    [
+        (Counts(50, 50), Counts(94, 94, 96_000), (), None),
+        (Counts(50, 50), Counts(96, 96, 98_000), (), None),
+        (
+            Counts(50, 0, 0, 50),
+            Counts(94, 94, 96_000),
+            COMPLAINT,
+            "50 of the 50 packets of its video can't be decoded (Error parsing OBU data)",
+        ),
+        (Counts(50, 49), Counts(94, 94, 96_000), (), "49 of the 50 frames of its video come back"),
+        (Counts(50, 50), Counts(94, 93, 95_000, 1), (), "1 of the 94 packets of its sound can't be decoded"),
+        (Counts(50, 50), Counts(40, 40, 48_000), (), "1.00 of the 2.00 s of its sound come back"),
+        (
+            Counts(50, 50),
+            Counts(94, 94, 96_000),
+            COMPLAINT,
+            "its decoder complains (Error parsing OBU data)",
+        ),
+    ],
+)
+def test_an_output_counts_after_it_was_decoded(
+    video: Counts, sound: Counts, complaints: tuple[Complaint, ...], expected: str | None
+) -> None:
+    """All frames and samples that went into the encoder come back, without a fault."""
+    output = Output([], {0: VIDEO, 1: SOUND}, {0: video, 1: sound}, complaints)
+    if expected is None:
+        assert [] == output.check_decoded(log_of(*GIVEN))
+        return
+    with pytest.raises(ExecutorError) as failed:
+        output.check_decoded(log_of(*GIVEN))
+    assert (EXECUTOR_FAILED, f"the output is broken: {expected}") == (failed.value.code, failed.value.detail)
+
+
+@pytest.mark.parametrize("garbled", range(1, len(GIVEN)))
+def test_a_garbled_line_of_the_log_breaks_no_output(garbled: int) -> None:
+    """Threads write into each other's lines; what can't be compared with them is compared with the file."""
+    log = log_of(*(line if number != garbled else f"x{line}" for number, line in enumerate(GIVEN)))
+    good = {0: Counts(50, 50), 1: Counts(94, 94, 96_000)}
+    assert [] == Output([], {0: VIDEO, 1: SOUND}, good).check_decoded(log)
+    with pytest.raises(ExecutorError, match="49 of the 50 frames"):
+        Output([], {0: VIDEO, 1: SOUND}, {**good, 0: Counts(50, 49)}).check_decoded(log)
+
+
+def test_faults_of_a_copied_track_are_the_source_s() -> None:
+    """A few are said, many are refused: the source's packets went into the output as they were."""
+    tracks = [Track("audio", 94, 0.0, 2.0)]
+    few, many = Counts(94, 93, 95_000, 1), Counts(94, 44, 45_000, 50)
+    told = "of its sound, which was copied, can't be decoded: Error parsing OBU data"
+    faulty = [
+        Output(tracks, {0: VIDEO, 1: SOUND}, {0: Counts(50, 50), 1: one}, COMPLAINT) for one in (few, many)
+    ]
+
+    assert [f"the source has faults: about 0.02 s {told}"] == faulty[0].check_decoded(log_of(*GIVEN, COPIED))
+    with pytest.raises(ExecutorError) as failed:
+        faulty[1].check_decoded(log_of(*GIVEN, COPIED))
+    assert (INVALID_PAYLOAD, f"the source is damaged: about 1.06 s {told}") == (
+        failed.value.code,
+        failed.value.detail,
+    )
 
 
 @pytest.mark.parametrize("duration", [None, "x", 0, 9.2, "9.9", 10.0, 30, [], True])

@@ -526,6 +526,7 @@ async def test_refusals_have_openais_statuses(
     async with browsing(an_app(gateway=gateway, database=database), ALICE) as http:
         answer = await http.post("/v1/chat/completions", json=CHAT)
         elsewhere = await http.post("/v1/audio/nonsense", json={})
+        moderation = await http.post("/v1/moderations", json={"input": "x"})
         method = await http.delete("/v1/chat/completions")
     assert (status, {"message": "x", "type": kind, "param": None, "code": code}) == (
         answer.status_code,
@@ -534,6 +535,7 @@ async def test_refusals_have_openais_statuses(
     if retry_after is not None:
         assert retry_after == answer.headers["retry-after"]
     assert (404, "unknown_url") == (elsewhere.status_code, elsewhere.json()["error"]["code"])
+    assert (404, elsewhere.json()) == (moderation.status_code, moderation.json())
     assert (405, "method_not_allowed") == (method.status_code, method.json()["error"]["code"])
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from coordinator.application.payloads.schemas import compile_schema, problems
+from coordinator.application.payloads.schema_faults import problems
+from coordinator.application.payloads.schemas import compile_schema
 from coordinator.services import catalog, checksum
 from coordinator.services.base import (
     NOT_NULL,
@@ -21,7 +22,7 @@ from coordinator.services.base import (
     Whole,
 )
 from coordinator.services.catalog import load_catalog
-from coordinator.services.data_processing import DataPayload, Split
+from coordinator.services.data_processing import DataPayload, Shuffle, Split
 from coordinator.services.json_schema import input_schema, output_schema
 from coordinator.services.rendering_3d import RenderPayload
 from coordinator.services.speech_recognition import TranscriptSegment
@@ -207,6 +208,45 @@ def test_a_fault_is_named_where_it_is(service: str, payload: dict[str, Any], exp
 
 
 @pytest.mark.parametrize(
+    ("service", "payload", "place", "wanted", "found"),
+    [
+        ("video_transcoding", {"crf": "x"}, "crf", "integer or null", "string"),
+        ("video_transcoding", {"fps": 1.5}, "fps", "integer or null", "number"),
+        ("video_transcoding", {"enlarge": None}, "enlarge", "boolean", "null"),
+        ("video_transcoding", {"audio_tracks": 5}, "audio_tracks", "string or array", "integer"),
+        ("video_transcoding", {"audio_tracks": [True]}, "audio_tracks/0", "integer or string", "boolean"),
+        ("audio_processing", {"operations": {}}, "operations", "array", "object"),
+        (
+            "audio_processing",
+            {"operations": [{"operation": "trim", "start_seconds": "a"}]},
+            "operations/0/start_seconds",
+            "number",
+            "string",
+        ),
+        ("data_processing", {"types": 5}, "types", "string or object", "integer"),
+        (
+            "llm_inference",
+            {"model": "m", "messages": [{"role": "user", "content": 5}]},
+            "messages/0/content",
+            "string or array",
+            "integer",
+        ),
+    ],
+)
+def test_a_wrong_type_is_told_with_the_right_one(
+    service: str, payload: dict[str, Any], place: str, wanted: str, found: str
+) -> None:
+    """Member, expected types and the type that was sent, also where there is a choice."""
+    schema = ENTRIES[service]["input_schema"]
+    for name in schema.get("required", ()):
+        payload.setdefault(name, [REF] if name == "inputs" else REF)
+    (fault,) = problems(compile_schema(schema), payload)
+
+    text = f"does not fit the schema's type: {wanted} expected, {found} found"
+    assert (place, "type", text) == fault
+
+
+@pytest.mark.parametrize(
     ("payload", "expected"),
     [
         (RenderPayload(blend_file_url=REF, frame_start=4, frame_end=4), None),
@@ -218,7 +258,7 @@ def test_a_fault_is_named_where_it_is(service: str, payload: dict[str, Any], exp
         (
             DataPayload(
                 inputs=[REF],
-                steps=[{"step": "shuffle"}],  # type: ignore[list-item]
+                steps=(Shuffle(step="shuffle"),),
                 split=Split(train=0.5, validation=0.1, test=0.1),
             ),
             "split: train, validation and test must sum to 1",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.application.payloads.schemas import PayloadSchemas, compile_schema, problems
+from coordinator.application.payloads.schema_faults import problems
+from coordinator.application.payloads.schemas import PayloadSchemas, compile_schema
 from coordinator.domain.errors import Code
 from coordinator.domain.service import Pricing, RegisteredService, ServiceSpec
 from coordinator.wire.urls import UnsafeUrl, Url, check_url, is_public, parse_allowed

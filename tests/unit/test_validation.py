@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from coordinator.validation import describe_invalid, first_invalid_field
+from coordinator.validation import describe_invalid, describe_meant, first_invalid_field
 
 SECRET = "hunter2"
 
@@ -87,3 +87,28 @@ def test_a_name_that_would_spoil_the_line() -> None:
         text = describe_invalid(refused(Everything, {name: 1}), most=100)
         assert "?: Extra inputs are not permitted" in text
         assert name not in text
+
+
+class Film(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    crf: int
+    tracks: list[str] = Field(default=[], alias="with")
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"crf": SECRET}, "crf: Input should be a valid integer, not a string"),
+        ({"crf": 1.5}, "crf: Input should be a valid integer, not a number"),
+        ({"crf": None}, "crf: Input should be a valid integer, not null"),
+        ({"crf": 1, "with": {"a": SECRET}}, "with: Input should be a valid list, not an object"),
+        ({"crf": 1, "with": ["a", 5]}, "with.1: Input should be a valid string, not an integer"),
+        ({}, "crf: Field required"),
+    ],
+)
+def test_a_wrong_kind_of_value_is_told(document: dict[str, Any], expected: str) -> None:
+    """What was expected, and what kind of value was sent; not the value."""
+    with pytest.raises(ValidationError) as invalid:
+        Film.model_validate(document)
+    assert expected == describe_meant(invalid.value, document)

@@ -13,12 +13,12 @@ from coordinator.miner.executors.ffmpeg.abilities import Abilities, Plan
 from coordinator.miner.executors.ffmpeg.arguments import plans_for
 from coordinator.miner.executors.ffmpeg.colours import peak_of
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS
-from coordinator.miner.executors.ffmpeg.languages import same_language
 from coordinator.miner.executors.ffmpeg.pixel_formats import PixelFormat
 from coordinator.miner.executors.ffmpeg.sizes import size_of
 from coordinator.miner.executors.ffmpeg.source import Mastering, Pictures, Source, Track, read
 from coordinator.miner.executors.ffmpeg.tone_map import nits_to_pq, pq_to_nits, table, to_bt709
 from coordinator.miner.executors.media.audio_encoders import SourceSound
+from coordinator.miner.executors.media.languages import same_language
 from coordinator.services.video_transcoding import SERVICE, TranscodeMedia
 
 REF = "blob:" + "0" * 64
@@ -113,7 +113,7 @@ def test_a_side_that_follows_from_the_other_has_a_limit() -> None:
 @pytest.mark.parametrize(("codec", "least"), [("h264", 10), ("h265", 16), ("av1", 64), ("vp9", 10)])
 def test_tiny_pictures_are_laid_into_what_the_encoder_takes(codec: str, least: int) -> None:
     """An encoder with a least size gets the picture on black."""
-    (plan,) = plans(pictures("320x320"), resolution="10x10", codec=codec)
+    plan = plans(pictures("320x320"), resolution="10x10", codec=codec)[0]
     assert f"pad={least}:{least}" in after("-filter:v", plan.after)
 
 
@@ -137,7 +137,7 @@ def test_hdr_is_kept_with_its_bits_or_mapped(
     parameters: dict[str, Any], pixel_format: str, transfer: str, mapped: bool
 ) -> None:
     """Never 8 bits that say PQ: the tags, the bits and the table of colours belong together."""
-    (plan,) = plans(HDR, **parameters)
+    plan = plans(HDR, **parameters)[0]
     filters = after("-filter:v", plan.after)
 
     assert f"format={pixel_format}," in filters
@@ -252,7 +252,7 @@ def test_hardware_has_its_own_words_for_quality(codec: str, family: str, expecte
 
     start = arguments.index("-c:v")
     assert expected.split() == arguments[start : start + len(expected.split())]
-    assert [True, False] == [plan.hardware for plan in made]
+    assert [True, *(False for _ in ENCODERS[codec])] == [plan.hardware for plan in made]
     filters = after("-filter:v", arguments)
     assert filters.endswith("format=nv12,hwupload" if family == "vaapi" else "format=nv12")
     assert made[0].before == (["-vaapi_device", "/dev/dri/renderD128"] if family == "vaapi" else [])
@@ -262,7 +262,7 @@ def test_hardware_has_its_own_words_for_quality(codec: str, family: str, expecte
     ("parameters", "expected"),
     [
         ({}, ["libx264"]),
-        ({"encoder": "software", "codec": "av1"}, ["libsvtav1"]),
+        ({"encoder": "software", "codec": "av1"}, ["libsvtav1", "libaom-av1"]),
         ({"codec": "av1", "chroma": "4:4:4"}, ["libaom-av1"]),
         ({"codec": "h265_nvenc"}, ["hevc_nvenc", "libx265"]),
         (
@@ -292,11 +292,47 @@ def test_files_have_what_players_need(parameters: dict[str, Any], expected: tupl
     assert expected == tuple(after(name, arguments) for name in ("-tag:v", "-movflags", "-cues_to_front"))
 
 
-@pytest.mark.parametrize(("bitrate", "expected"), [("1", "10000"), ("999M", "100000000")])
-def test_bit_rates_are_within_the_encoder_s(bitrate: str, expected: str) -> None:
-    """SVT-AV1 divides by zero at one bit per second, and refuses more than 100 M."""
-    (plan,) = plans(pictures(), codec="av1", bitrate=bitrate)
-    assert expected == after("-b:v", plan.after)
+@pytest.mark.parametrize(
+    ("size", "parameters", "expected", "warned"),
+    [
+        ("1920x1080", {"codec": "av1", "bitrate": "1"}, {"-b:v": "10000"}, ["bitrate"]),
+        ("1920x1080", {"codec": "av1", "bitrate": "999M"}, {"-b:v": "100000000"}, ["bitrate"]),
+        (
+            "1920x1080",
+            {"codec": "av1", "crf": 0, "bitrate": "4M"},
+            {"-crf": "1", "-maxrate": "4000000"},
+            ["crf"],
+        ),
+        ("1920x1080", {"codec": "av1", "crf": 15}, {"-svtav1-params": "aq-mode=0"}, []),
+        ("1920x1080", {"codec": "av1", "crf": 16}, {"-svtav1-params": ""}, []),
+        ("6400x3600", {"codec": "av1", "preset": "veryslow"}, {"-preset": "5"}, ["preset"]),
+        ("6016x3384", {"codec": "av1", "preset": "veryslow"}, {"-preset": "2"}, []),
+        ("16x16", {"codec": "h265", "bitrate": "999999999"}, {"-b:v": "20000000"}, ["bitrate"]),
+        ("32x32", {"codec": "h265", "bitrate": "999999999"}, {"-b:v": "999999999"}, []),
+        ("640x360", {"crf": 0}, {"-crf": "0", "-maxrate": ""}, []),
+        ("640x360", {"crf": 0, "bitrate": "4M"}, {"-crf": "1", "-maxrate": "4000000"}, ["crf"]),
+    ],
+)
+def test_values_are_the_nearest_that_the_encoder_has(
+    size: str, parameters: dict[str, Any], expected: dict[str, str], warned: list[str]
+) -> None:
+    """Limits depend on the encoder and the frame: seen by running them. Each change is a warning."""
+    plan = plans(pictures(size), **parameters)[0]
+    assert expected == {option: after(option, plan.after) for option in expected}
+    assert warned == [warning.partition(":")[0] for warning in plan.warnings]
+
+
+@pytest.mark.parametrize(
+    ("size", "codec", "expected"),
+    [
+        ("4096x10", "h265", "pad=4096:16"),
+        ("4098x10", "h265", "pad=4098:32"),
+        ("4098x10", "h264", "pad=4098:10"),
+    ],
+)
+def test_a_long_and_narrow_picture_is_laid_on_black(size: str, codec: str, expected: str) -> None:
+    """HEVC's levels for long pictures have no blocks of 16 pixels, and x265 refuses to start."""
+    assert expected in after("-filter:v", plans(pictures(size), codec=codec)[0].after)
 
 
 # --- tracks -------------------------------------------------------------------------------------------------
@@ -510,10 +546,20 @@ def test_a_typed_body_means_its_format_s_codec() -> None:
     assert () == body(encoder="hardware", output_format="png").needs().models
 
 
+@pytest.mark.parametrize(
+    ("seconds", "fps", "expected"),
+    [(2.0, 1, "round"), (1.0, 1, "round"), (0.9, 1, "pass"), (0.9, 2, "round"), (None, 1, "pass")],
+)
+def test_a_constant_rate_has_as_many_frames_as_fit(seconds: float | None, fps: int, expected: str) -> None:
+    """A length is rounded to whole frames; what is shorter than one, or of unknown length, keeps its last."""
+    filters = after("-filter:v", plans(pictures(seconds=seconds), fps=fps)[0].after)
+    assert f"fps=fps={fps}:eof_action={expected}" in filters
+
+
 def test_an_encoder_that_refuses_a_rate_gets_a_usual_one() -> None:
     """The clock of a container is no rate; other encoders leave the frames at their times."""
     clock = pictures(fps=90_000.0)
-    (av1,) = plans(clock, codec="av1")
+    av1 = plans(clock, codec="av1")[0]
     assert "fps=fps=60:" in after("-filter:v", av1.after)
     assert ["fps: the input names no rate that av1 can have; it became 60"] == av1.warnings
     (h264,) = plans(clock)

@@ -113,6 +113,14 @@ class WorkMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenOffers:
+    """The offers on the work queues, as known to the dispatcher that leads here."""
+
+    by_class: Mapping[str, int]
+    by_profile: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaMetrics:
     """The quotas of all names together; what was refused and removed by this process since its start."""
 

@@ -345,6 +345,55 @@ class Watermarks(Protocol):
         """The follower's last position known to this process."""
 
 
+# --- looking after ------------------------------------------------------------------------------------------
+class DeadLetter(NamedTuple):
+    """A message that could not be handled."""
+
+    id: str
+    """A digest of its sender, message id and body."""
+    type: str
+    code: str
+    """Empty where the broker gave up by itself."""
+    reason: str
+    principal: str
+    """The name of the sender; of UNAUTHORIZED_KEY only what the message claims."""
+    message_id: str
+    body: bytes
+
+
+class DeadLetters(Protocol):
+    """The messages that could not be handled. All raise ConnectionError without a broker."""
+
+    async def count(self) -> int: ...
+
+    async def first(self, limit: int) -> list[DeadLetter]:
+        """The oldest of them, up to `limit`; they stay."""
+
+    async def drop(self, letter_id: str) -> bool:
+        """Remove this one, for good; False if it is gone."""
+
+
+class TableCheck(NamedTuple):
+    """How far the read models were compared with the log."""
+
+    begun_at: int
+    """The position after which the comparison began."""
+    checked_to: int
+    rows: int
+    """Compared rows."""
+    differences: Sequence[str]
+    """The first ones found, one sentence each."""
+    at: Millis
+    """The time of the last comparison."""
+
+
+class TableChecks(Protocol):
+    """Compares the read models with the log, piece by piece. Blocks: call it in a thread."""
+
+    def advance(self) -> TableCheck:
+        """Compare the next piece. Raises LogError."""
+
+
 # --- time --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Clock:

@@ -59,6 +59,7 @@ _NEXT_STEPS = {
     "NOT_IN_CHECKPOINT": "Wait longer (--wait); `coordinator doctor` says whether checkpoints come.",
     "JOB_NOT_FOUND": "`coordinator job list` shows your jobs; another client's are not shown.",
     "SERVICE_NOT_FOUND": "`coordinator service list` shows the services.",
+    "BATCH_NOT_FOUND": "`GET /v1/jobs/batches` lists the newest batches.",
     "MINER_NOT_FOUND": "`coordinator miner list` shows the miners.",
     "KEY_NOT_FOUND": "`coordinator key list --revoked` shows the keys; change keys of the settings there.",
     "INVALID_PAYLOAD": "Correct the named field; `coordinator service show SERVICE` lists all fields.",

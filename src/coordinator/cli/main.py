@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from coordinator import __version__
+from coordinator.cli import bulk
 from coordinator.cli.commands import (
     broker_auth,
     demo,
@@ -48,6 +49,8 @@ app.command()(demo.demo)
 app.command()(audit.audit)
 app.command()(erase.erase)
 app.command()(doctor.doctor)
+for command in (bulk.search, bulk.cancel, bulk.retry):
+    job.app.command()(command)
 app.add_typer(job.app, name="job")
 app.add_typer(miner.app, name="miner")
 app.add_typer(service.app, name="service")

@@ -13,7 +13,8 @@ from coordinator.client.http import HttpPool, header_text
 
 
 class Commands(Protocol):
-    """Sends `job.submit` (with an `idempotency_key`), `job.cancel` and `content.erase` (of one job)."""
+    """Sends `job.submit` (with an `idempotency_key`), `job.submit_again`, `job.cancel`
+    and `content.erase` (of one job)."""
 
     at_a_time: int
     """The best number of concurrent calls."""
@@ -42,6 +43,10 @@ class HttpCommands:
         if kind == "content.erase":
             [job_id] = body.pop("job_ids")
             return await self._http.ask_json("POST", f"/v1/jobs/{path_part(job_id)}/erase", json=body)
+        if kind == "job.submit_again":
+            key = header_text("the idempotency key", body.pop("idempotency_key"))
+            path = f"/v1/jobs/{path_part(body.pop('job_id'))}/retry"
+            return await self._http.ask_json("POST", path, json=body, headers={b"Idempotency-Key": key})
         assert kind == "job.cancel", kind
         path = f"/v1/jobs/{path_part(body.pop('job_id'))}/cancel"
         return await self._http.ask_json("POST", path, json=body)

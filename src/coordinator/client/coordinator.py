@@ -15,7 +15,7 @@ from coordinator.client import transfer
 from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
-from coordinator.client.job import AsyncJob
+from coordinator.client.job import AsyncBatches, AsyncJob
 from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
 from coordinator.client.quotas import AsyncQuotas
@@ -273,6 +273,11 @@ class AsyncCoordinator:
     def keys(self) -> AsyncKeys:
         """API keys, for admins."""
         return AsyncKeys(self.http, self._items)
+
+    @property
+    def batches(self) -> AsyncBatches:
+        """Searches for jobs, and bulk cancel and submit-again on all that match."""
+        return AsyncBatches(self.http, self._items)
 
     @property
     def quotas(self) -> AsyncQuotas:

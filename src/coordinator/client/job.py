@@ -1,4 +1,4 @@
-"""A handle on one job: wait for it, follow it, fetch its result."""
+"""A handle on one job: wait for it, follow it, fetch its result; and batches of all jobs that match."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, Literal
+from uuid import uuid4
 
 from coordinator.client import transfer
 from coordinator.client.commands import Commands, path_part
@@ -34,6 +35,8 @@ LONG_POLL_S: Final = 20.0
 """The wait of one request for a job's end; proxies tend to cut connections that are silent for longer."""
 SHORTEST_POLL_S: Final = 0.5
 """The least time between two such requests, if a server answers at once."""
+BATCHES_PATH: Final = "/v1/jobs/batches"
+BatchKind = Literal["cancel", "retry"]
 
 
 class AsyncJob:
@@ -123,6 +126,16 @@ class AsyncJob:
         fields = {"job_id": self._job_id, "reason": reason}
         return typed(JobCancelAnswer, await self._commands.call("job.cancel", fields))
 
+    async def retry(self, idempotency_key: str | None = None) -> AsyncJob:
+        """Submit the final job again: a new job of the same client, with the same request.
+
+        A repeat with the same key makes no second job. Raises Conflict if the job is not final, Erased if its
+        payload was erased.
+        """
+        fields = {"job_id": self._job_id, "idempotency_key": idempotency_key or uuid4().hex}
+        answer = typed(JobSubmitAnswer, await self._commands.call("job.submit_again", fields))
+        return AsyncJob(self._http, self._commands, answer.job_id, answer)
+
     async def erase(self, reason: str, kinds: Iterable[str] = ("payload", "result")) -> EraseAnswer:
         """Erase the payload and the result of the final job, for good; the reason stays in the log.
 
@@ -205,3 +218,44 @@ class AsyncJob:
                 return job
             # Another process answered, and its read models lag behind.
             await asyncio.sleep(SHORTEST_POLL_S)
+
+
+class AsyncBatches:
+    """Batches of commands about the jobs that match a query (`client.batches`).
+
+    A query has terms such as `state:failed service:whisper client:alice attempt:>1 age:>10m`; all must hold.
+    """
+
+    def __init__(self, http: HttpPool, items: Callable[..., AsyncGenerator[dict[str, Any], None]]) -> None:
+        """`items(path, limit, **filters)` iterates over the pages of a list."""
+        self._http = http
+        self._items = items
+
+    async def search(
+        self, query: str = "", *, limit: int | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The jobs that match, newest first, at most `limit`; fetches the next page when it is needed."""
+        async for item in self._items("/v1/jobs/search", limit, q=query):
+            yield item
+
+    async def plan(self, kind: BatchKind, query: str) -> dict[str, Any]:
+        """A dry run: how many jobs match (`total`), in which states, and the first of them."""
+        return await self._http.ask_json("POST", f"{BATCHES_PATH}/plan", json={"kind": kind, "query": query})
+
+    async def begin(self, kind: BatchKind, query: str, *, reason: str = "") -> dict[str, Any]:
+        """Begin a batch; its `batch_id` and progress. Raises Conflict while another one is under way."""
+        asked = {"kind": kind, "query": query, "reason": reason}
+        return await self._http.ask_json("POST", BATCHES_PATH, json=asked)
+
+    async def show(self, batch_id: str) -> dict[str, Any]:
+        """The progress of a batch."""
+        return await self._http.ask_json("GET", f"{BATCHES_PATH}/{path_part(batch_id)}")
+
+    async def recent(self) -> list[dict[str, Any]]:
+        """The newest batches that this key may see."""
+        found: list[dict[str, Any]] = (await self._http.ask_json("GET", BATCHES_PATH))["items"]
+        return found
+
+    async def cancel(self, batch_id: str) -> dict[str, Any]:
+        """Stop a batch; what is done stays done."""
+        return await self._http.ask_json("POST", f"{BATCHES_PATH}/{path_part(batch_id)}/cancel", json={})

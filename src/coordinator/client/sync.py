@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from coordinator.client.blocking import Facade, LoopThread, blocking, iterating
 from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
-from coordinator.client.job import AsyncJob
+from coordinator.client.job import AsyncBatches, AsyncJob
 from coordinator.client.keys import AsyncKeys
 from coordinator.client.models import JobSubmitAnswer
 from coordinator.client.quotas import AsyncQuotas
@@ -16,6 +16,10 @@ from coordinator.client.registry import AsyncRegistry
 
 if TYPE_CHECKING:
     import httpx
+
+
+def _job(thread: LoopThread, job: AsyncJob) -> Job:
+    return Job(thread, job)
 
 
 class Job(Facade[AsyncJob]):
@@ -27,6 +31,7 @@ class Job(Facade[AsyncJob]):
     whole_result = blocking(AsyncJob.whole_result)
     stream = iterating(AsyncJob.stream)
     cancel = blocking(AsyncJob.cancel)
+    retry = blocking(AsyncJob.retry, _job)
     erase = blocking(AsyncJob.erase)
     history = blocking(AsyncJob.history)
     match = blocking(AsyncJob.match)
@@ -50,6 +55,17 @@ class Job(Facade[AsyncJob]):
 
 def _jobs(thread: LoopThread, jobs: list[AsyncJob]) -> list[Job]:
     return [Job(thread, job) for job in jobs]
+
+
+class Batches(Facade[AsyncBatches]):
+    """Searches for jobs, and bulk cancel and submit-again on all that match (`client.batches`)."""
+
+    search = iterating(AsyncBatches.search)
+    plan = blocking(AsyncBatches.plan)
+    begin = blocking(AsyncBatches.begin)
+    show = blocking(AsyncBatches.show)
+    recent = blocking(AsyncBatches.recent)
+    cancel = blocking(AsyncBatches.cancel)
 
 
 class Keys(Facade[AsyncKeys]):
@@ -137,6 +153,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     def keys(self) -> Keys:
         """API keys, for admins."""
         return Keys(self._thread, self._inner.keys)
+
+    @property
+    def batches(self) -> Batches:
+        """Searches for jobs, and bulk cancel and submit-again on all that match."""
+        return Batches(self._thread, self._inner.batches)
 
     @property
     def quotas(self) -> Quotas:

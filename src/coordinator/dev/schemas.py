@@ -81,7 +81,7 @@ def openapi() -> dict[str, Any]:
 
 def generate() -> dict[str, str]:
     """The text of every file, by its path in the folder."""
-    from coordinator.broker.asyncapi import asyncapi
+    from coordinator.dev.asyncapi import asyncapi
 
     documents = {
         **{f"commands/{t}.json": json_schema(m, "command", t) for t, m in COMMANDS.items()},

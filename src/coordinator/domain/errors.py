@@ -21,6 +21,7 @@ class Code(StrEnum):
     SERVICE_NOT_FOUND = "SERVICE_NOT_FOUND"  # no such service, or retired
     JOB_NOT_FOUND = "JOB_NOT_FOUND"  # no such job, or another client's
     JOB_NOT_READY = "JOB_NOT_READY"  # the job is not final yet
+    BATCH_NOT_FOUND = "BATCH_NOT_FOUND"  # no such batch, or another principal's
     MINER_NOT_FOUND = "MINER_NOT_FOUND"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"  # no API key with this id
     SESSION_NOT_LIVE = "SESSION_NOT_LIVE"  # register again, with a new session id

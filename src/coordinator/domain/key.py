@@ -37,7 +37,7 @@ MAX_LIFE_SECONDS = 10 * 365 * 86_400
 MAX_OLD_SECRETS = 8
 """Older secrets in their grace period that one key may have; the oldest end first."""
 
-KeyRole = Literal["client", "miner", "admin"]
+KeyRole = Literal["client", "miner", "viewer", "operator", "admin"]
 Salt = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Label = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
 Generation = Annotated[int, Field(ge=1, le=1_000_000)]

@@ -51,8 +51,16 @@ class Role(StrEnum):
 
     CLIENT = "client"
     MINER = "miner"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
     ADMIN = "admin"
     SYSTEM = "system"
+
+
+READS_ALL = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN})
+"""Roles that may read every job and every miner."""
+ACTS_ON_ALL = frozenset({Role.OPERATOR, Role.ADMIN})
+"""Roles that may act on other people's jobs, and on miners."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class MinerRegister(Command, topic="miner.register", senders={Role.MINER}):
     """The key for this miner's statements of work done."""
 
 
-class MinerDrain(Command, topic="miner.drain", senders={Role.MINER, Role.ADMIN}):
+class MinerDrain(Command, topic="miner.drain", senders={Role.MINER, Role.OPERATOR, Role.ADMIN}):
     """Finish the miner's jobs and get no new ones. Without a session id: the live session."""
 
     miner_id: MinerId

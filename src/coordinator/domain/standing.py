@@ -42,12 +42,14 @@ class _StandingCommandBase(Command):
 
 
 class StandingQuarantine(
-    _StandingCommandBase, topic="standing.quarantine", senders={Role.SYSTEM, Role.ADMIN}
+    _StandingCommandBase, topic="standing.quarantine", senders={Role.SYSTEM, Role.OPERATOR, Role.ADMIN}
 ):
     """Offer a principal no jobs of this service; one probe job at a time if the coordinator asks."""
 
 
-class StandingRelease(_StandingCommandBase, topic="standing.release", senders={Role.SYSTEM, Role.ADMIN}):
+class StandingRelease(
+    _StandingCommandBase, topic="standing.release", senders={Role.SYSTEM, Role.OPERATOR, Role.ADMIN}
+):
     """End a quarantine: the principal begins again with few slots."""
 
 

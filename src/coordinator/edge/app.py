@@ -14,9 +14,10 @@ from starlette.middleware.cors import CORSMiddleware
 from coordinator import __version__
 from coordinator.application.background import BackgroundTask
 from coordinator.domain.errors import Code
-from coordinator.domain.messages import Role
+from coordinator.domain.messages import READS_ALL
 from coordinator.edge import services
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.dashboard import pages as dashboard
 from coordinator.edge.http.credentials import allow
 from coordinator.edge.http.problems import ALWAYS, install_problem_handlers, refusals
 from coordinator.edge.http.reads.reading import POSITION_HEADER
@@ -33,6 +34,7 @@ from coordinator.edge.pages import docs, errors
 from coordinator.edge.pages import proof as proof_page
 from coordinator.edge.routes import (
     admin,
+    batches,
     blobs,
     erasures,
     health,
@@ -53,6 +55,7 @@ from coordinator.edge.server.websocket_denials import answer_unknown_sockets
 
 PREFIX: Final = "/v1"
 ROUTERS: Final = (
+    batches.router,  # before the jobs: none has an id like "batches"
     jobs.router,
     results.router,
     passports.router,
@@ -101,6 +104,9 @@ def create_app(context: EdgeContext) -> FastAPI:
     )
     app.state.context = context
     app.router.routes += _common_routes().routes
+    if context.settings.ui_enabled and context.sessions is not None:
+        for router in dashboard.ROUTERS:
+            app.include_router(router)
     _include_metrics(app, public=context.settings.metrics_public)
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
@@ -163,7 +169,7 @@ def _include_metrics(app: FastAPI, *, public: bool) -> None:
         app.include_router(metrics.router)
         return
     refused = refusals(Code.FORBIDDEN, *(code for code in ALWAYS if code is not Code.INVALID_PAYLOAD))
-    app.include_router(metrics.router, dependencies=[Depends(allow(Role.ADMIN))], responses=refused)
+    app.include_router(metrics.router, dependencies=[Depends(allow(*READS_ALL))], responses=refused)
 
 
 async def _release_connections(context: EdgeContext) -> None:

@@ -6,26 +6,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from coordinator.application.batches.batches import JobBatches
+from coordinator.application.figures.attention import Disk
+from coordinator.application.figures.window import WindowFigures
 from coordinator.application.keys.keyring import Keyring
+from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.matches.queued_jobs import QueuedJobs
-from coordinator.application.metrics import CoordinatorMetrics, DiskMetrics
+from coordinator.application.metrics import CoordinatorMetrics, DiskMetrics, OpenOffers
 from coordinator.application.payloads.schemas import PayloadSchemas
-from coordinator.application.ports import Database, EventLog, Gateway, Watermarks, WorkQueues
+from coordinator.application.ports import (
+    Database,
+    DeadLetters,
+    EventLog,
+    Gateway,
+    TableChecks,
+    Watermarks,
+    WorkQueues,
+)
 from coordinator.application.proof.passports import Passports
 from coordinator.application.proof.proofs import Proofs
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.search.jobs import JobSearch
 from coordinator.blobs import BlobStore
 from coordinator.domain.matching.reasons import Offered
 from coordinator.edge.state.backlog import Backlog
@@ -35,6 +48,7 @@ from coordinator.edge.state.job_watch import JobWatch
 from coordinator.edge.state.offerings import Offerings
 from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.read_models import ReadModels
+from coordinator.edge.state.shared import Shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +63,19 @@ class EdgeSettings:
     metrics_public: bool
     offer_timeout_seconds: float
     openai_timeout_seconds: int
+    ui_base_path: str
+    ui_enabled: bool
+    ui_read_only: bool
+    ui_session_hours: int
+
+
+class ShownSetting(NamedTuple):
+    """A setting as people may see it: of a secret only whether it is set."""
+
+    name: str
+    value: str
+    secret: bool
+    default: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +172,26 @@ class EdgeContext:
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     offered: Callable[[str], Offered | None] = lambda job_id: None
     """A job's offer on a work queue, at once; None also in processes that make no offers."""
+    batches: JobBatches | None = None
+    """None: nobody carries them out."""
+    window: Callable[[], WindowFigures | None] = lambda: None
+    """The figures of the last hour, at once; None: nobody counts."""
+    offers: Callable[[], OpenOffers | None] = lambda: None
+    """The offers on the work queues, at once; None in processes that make none."""
+    disk: Callable[[], Disk | None] = lambda: None
+    """The disk with the data directory. Blocks: call it in a thread."""
+    dead_letters: DeadLetters | None = None
+    """None in a mode without a broker."""
+    table_checks: TableChecks | None = None
+    """None: nobody compares the tables with the log."""
+    shown_settings: Callable[[], Sequence[ShownSetting]] = lambda: ()
+    """The settings without secrets."""
     quotas: Quotas | None = None
     """None: no limits of names."""
     proofs: Proofs | None = None
     """None: no Merkle tree."""
+    sessions: Sessions | None = None
+    """None: no dashboard."""
     rates: RateLimiter | None = None
     """None: no limits."""
     open_connections: OpenConnections = field(default_factory=OpenConnections)
@@ -193,6 +236,16 @@ class EdgeContext:
     def queued_jobs(self) -> QueuedJobs:
         """The classes of the jobs that wait for a miner."""
         return QueuedJobs(self.database)
+
+    @cached_property
+    def search(self) -> JobSearch:
+        """Searches for jobs."""
+        return JobSearch(self.database, self.gateway.canonical)
+
+    @cached_property
+    def shared(self) -> Shared:
+        """The answers that many viewers share."""
+        return Shared()
 
     @cached_property
     def offerings(self) -> Offerings:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.application.background import Component, LifeCycle
+from coordinator.application.batches.batches import JobBatches
+from coordinator.application.batches.runner import BatchRunner
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.commands.handlers.content import ContentCommands
+from coordinator.application.commands.handlers.jobs.again import EarlierJobs
 from coordinator.application.commands.handlers.jobs.handler import JobCommands
 from coordinator.application.commands.handlers.keys import KeyCommands
 from coordinator.application.commands.handlers.miners import MinerCommands, MinerPeriods
@@ -25,6 +28,7 @@ from coordinator.application.commands.handlers.standings import StandingCommands
 from coordinator.application.commands.ids import Ids
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.payloads import Payloads
+from coordinator.application.figures.window import WindowCounter
 from coordinator.application.followers.eraser import ERASER, Eraser
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.presence import Presence
@@ -33,6 +37,7 @@ from coordinator.application.followers.runner import Follower, FollowerRunner, L
 from coordinator.application.followers.timers import Timers
 from coordinator.application.health import Health, HealthProbes, Probe, in_own_thread
 from coordinator.application.keys.follower import KeyFollower
+from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live, LiveEvents
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
@@ -52,6 +57,7 @@ from coordinator.application.quotas.expiry import Ages, Expiry
 from coordinator.application.quotas.follower import QuotaFollower
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.search.jobs import JobSearch
 from coordinator.application.telemetry.job_times import JobTimes
 from coordinator.application.watched_log import WatchedLog
 from coordinator.blobs import BlobStore, open_blob_store
@@ -60,6 +66,7 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.job import is_final
 from coordinator.private_files import private_folder
+from coordinator.projections.checks import RowChecks
 from coordinator.projections.projector import Projector
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
@@ -71,6 +78,7 @@ from coordinator.storage.checkpoint_file import CheckpointFile
 from coordinator.storage.connections.data_directory import CHECKPOINT_FILE, KNOWN_NAMES
 
 BLOB_PROBE_SECONDS = 2.0
+CATCH_UP_SECONDS = 5.0
 SYSTEM_CLOCK = Clock(now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
 
@@ -135,7 +143,18 @@ def connect(
     timeout = settings.heartbeat_timeout_seconds
     handlers = (  # one for each noun with commands
         JobCommands(
-            key, names, blobs, references, schemas, ids, bus.states, services, quotas, private, miners
+            key,
+            names,
+            blobs,
+            references,
+            schemas,
+            ids,
+            bus.states,
+            services,
+            quotas,
+            private,
+            miners,
+            earlier=EarlierJobs(bus.states, payloads.of, blobs),
         ),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),
@@ -207,6 +226,25 @@ def connect(
     hub = ProgressHub(adapters.progress(lease_holders, keyring, _shared_secret(key)))
     events = LiveEvents(feed, event_log, hub, lease_holders)
 
+    search = JobSearch(adapters.reads, gateway.canonical, clock.now)
+
+    async def projected() -> None:
+        """Wait for the tables, for a few seconds at most: a batch may begin with older ones, too."""
+        watermarks.hurry(Projector.name, feed.head)
+        await watermarks.reached(Projector.name, feed.head, CATCH_UP_SECONDS)
+
+    batches = JobBatches(adapters.database, search, clock, ids.uuid7, projected)
+    batch_runner = BatchRunner(
+        adapters.database,
+        search,
+        gateway.handle,
+        adapters.leadership,
+        lambda principal: any(grant.principal == principal for grant in keyring.valid(principal.name)),
+        clock,
+    )
+    batches.on_begun = batch_runner.wake
+    window = WindowCounter(feed, clock)
+
     expiry = Expiry(
         adapters.log,
         adapters.database,
@@ -240,7 +278,7 @@ def connect(
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components.append(witnesses)  # before the notary: what they have signed is known when it begins
     components += runners
-    components.append(expiry)
+    components += [expiry, batch_runner, window]
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)
@@ -253,6 +291,9 @@ def connect(
         bus=bus,
         gateway=gateway,
         keyring=keyring,
+        sessions=Sessions(
+            Sessions.secret_of(key), keyring, clock.now, life_seconds=settings.ui_session_hours * 3600
+        ),
         receipts=receipts,
         quotas=quotas,
         proofs=proofs,
@@ -263,6 +304,9 @@ def connect(
         dispatcher=dispatcher,
         job_times=job_times,
         miners=miners,
+        batches=batches,
+        window=window,
+        table_checks=RowChecks(adapters.log, adapters.reads, clock.now),
         runners=runners,
         life_cycle=LifeCycle(components),
         parts=health,

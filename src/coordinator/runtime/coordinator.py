@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +14,26 @@ from typing import Any
 import structlog
 
 from coordinator.application.background import LifeCycle
+from coordinator.application.batches.batches import JobBatches
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.dispatch.dispatcher import Dispatcher
+from coordinator.application.figures.attention import Disk
+from coordinator.application.figures.window import WindowCounter
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.followers.runner import FollowerRunner, LocalWatermarks
 from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
+from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
-from coordinator.application.metrics import CoordinatorMetrics, DiskMetrics, FollowerMetrics, ProofMetrics
+from coordinator.application.metrics import (
+    CoordinatorMetrics,
+    DiskMetrics,
+    FollowerMetrics,
+    OpenOffers,
+    ProofMetrics,
+)
 from coordinator.application.proof.errors import LogRewritten
 from coordinator.application.proof.notary import Notary
 from coordinator.application.proof.proofs import Proofs
@@ -32,6 +43,7 @@ from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.telemetry.job_times import JobTimes
 from coordinator.blobs import BlobStore
 from coordinator.domain.matching.reasons import Offered
+from coordinator.projections.checks import RowChecks
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
 
@@ -53,6 +65,7 @@ class CoordinatorProcess:
     bus: CommandBus
     gateway: CommandGateway
     keyring: Keyring
+    sessions: Sessions
     receipts: Receipts
     quotas: Quotas
     proofs: Proofs
@@ -63,6 +76,9 @@ class CoordinatorProcess:
     dispatcher: Dispatcher
     job_times: JobTimes
     miners: LiveMiners
+    batches: JobBatches
+    window: WindowCounter
+    table_checks: RowChecks
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""
@@ -129,8 +145,23 @@ class CoordinatorProcess:
 
     def offered(self, job_id: str) -> Offered | None:
         """The job's offer on a work queue; None if another process makes the offers."""
-        leads = any(r.follower is self.dispatcher and r.status == "leading" for r in self.runners)
-        return self.dispatcher.offered(job_id) if leads else None
+        return self.dispatcher.offered(job_id) if self._dispatches else None
+
+    def offers(self) -> OpenOffers | None:
+        """The offers on the work queues; None if another process makes them."""
+        return self.dispatcher.work.offers() if self._dispatches else None
+
+    def disk(self) -> Disk | None:
+        """The disk with the data directory; None before it has one. Blocks."""
+        try:
+            usage = shutil.disk_usage(self.settings.data_dir)
+        except OSError:
+            return None
+        return Disk(usage.free, usage.total)
+
+    @property
+    def _dispatches(self) -> bool:
+        return any(r.follower is self.dispatcher and r.status == "leading" for r in self.runners)
 
     def _proof_metrics(self) -> ProofMetrics | None:
         signed = self.notary.last

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from coordinator.edge.app import create_app
-from coordinator.edge.context import EdgeContext, EdgeSettings
+from coordinator.edge.context import EdgeContext, EdgeSettings, ShownSetting
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
 from coordinator.edge.middleware.used_signatures import UsedSignatures
 from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnections
@@ -42,8 +42,16 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             disks=coordinator.disks,
             miners=coordinator.miners,
             offered=coordinator.offered,
+            batches=coordinator.batches,
+            window=coordinator.window.figures,
+            offers=coordinator.offers,
+            disk=coordinator.disk,
+            dead_letters=coordinator.adapters.dead_letters,
+            table_checks=coordinator.table_checks,
+            shown_settings=lambda: shown_settings(settings),
             quotas=coordinator.quotas,
             proofs=coordinator.proofs,
+            sessions=coordinator.sessions,
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,
@@ -63,4 +71,26 @@ def edge_settings(settings: Settings) -> EdgeSettings:
         metrics_public=settings.metrics_public,
         offer_timeout_seconds=settings.offer_timeout_seconds,
         openai_timeout_seconds=settings.openai_timeout_seconds,
+        ui_base_path=settings.ui_base_path,
+        ui_enabled=settings.ui_enabled,
+        ui_read_only=settings.ui_read_only,
+        ui_session_hours=settings.ui_session_hours,
     )
+
+
+def shown_settings(settings: Settings) -> list[ShownSetting]:
+    """All settings as people may see them, in the order of their names."""
+    shown = []
+    for name, field in sorted(Settings.model_fields.items()):
+        value = getattr(settings, name)
+        secret = "Secret" in str(field.annotation)
+        several = isinstance(value, tuple)
+        if secret:
+            text = (f"{len(value)} set" if several else "set") if value else "not set"
+        elif several:
+            text = ", ".join(map(str, value))
+        else:
+            text = "" if value is None else str(value)
+        default = value == field.get_default(call_default_factory=True)
+        shown.append(ShownSetting(name.upper(), text, secret, default))
+    return shown

@@ -28,6 +28,7 @@ RateLimit = Annotated[int, Field(ge=0, le=10_000_000)] | None
 """Requests in a window; 0 for any number, None for the default of APP_ENV."""
 Limit = Annotated[int, Field(ge=0, le=1_000_000)]
 """The most connections or streams at a time; 0 for any number."""
+KEY_SETTINGS = ("client_api_keys", "miner_api_keys", "viewer_api_keys", "operator_api_keys", "admin_api_keys")
 RATE_LIMITS = {"client": 60, "miner": 6000, "admin": 600, "failures": 30}
 """Requests allowed in a window with APP_ENV=prod; otherwise only the limits in the settings apply.
 
@@ -75,6 +76,8 @@ class Settings(BaseSettings):
 
     client_api_keys: Keys = ()
     miner_api_keys: Keys = ()
+    viewer_api_keys: Keys = ()
+    operator_api_keys: Keys = ()
     admin_api_keys: Keys = ()
     hmac_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
     hmac_window_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
@@ -123,12 +126,20 @@ class Settings(BaseSettings):
     checkpoint_file: str | None = None
     """Where the last signed checkpoint is kept outside of the database; `off` for nowhere."""
 
+    ui_enabled: bool = True
+    ui_read_only: bool = False
+    ui_base_path: Annotated[str, Field(pattern=r"^((/[A-Za-z0-9._~-]+)+)?$")] = ""
+    """The path of the dashboard behind a proxy, which removes it: its links begin with it."""
+    ui_session_hours: Annotated[int, Field(ge=1, le=720)] = 12
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator(
         "client_api_keys",
         "miner_api_keys",
+        "viewer_api_keys",
+        "operator_api_keys",
         "admin_api_keys",
         "allow_origins",
         "fetch_allow_hosts",
@@ -237,7 +248,8 @@ class Settings(BaseSettings):
             "failures": self.rate_limit_failures,
         }
         usual = RATE_LIMITS if self.app_env == "prod" else dict.fromkeys(RATE_LIMITS, 0)
-        return {name: usual[name] if value is None else value for name, value in given.items()}
+        limits = {name: usual[name] if value is None else value for name, value in given.items()}
+        return {**limits, "viewer": limits["admin"], "operator": limits["admin"]}
 
     @property
     def limits(self) -> Limits:
@@ -261,6 +273,8 @@ class Settings(BaseSettings):
         keys = {
             Role.CLIENT: self.client_api_keys,
             Role.MINER: self.miner_api_keys,
+            Role.VIEWER: self.viewer_api_keys,
+            Role.OPERATOR: self.operator_api_keys,
             Role.ADMIN: self.admin_api_keys,
         }
         plain = {role: [key.get_secret_value() for key in those] for role, those in keys.items()}
@@ -296,7 +310,7 @@ def load_settings(**overrides: object) -> Settings:
 
 def _check_production(settings: Settings) -> None:
     """Raises BadSettings for a setting that is fine on a laptop but not on a server."""
-    for name in ("client_api_keys", "miner_api_keys", "admin_api_keys"):
+    for name in KEY_SETTINGS:
         for key in getattr(settings, name):
             if key.get_secret_value().partition(":")[2].startswith(DEVELOPMENT_PREFIX):
                 raise BadSettings(f"{name.upper()}: with APP_ENV=prod, use a secret of your own")

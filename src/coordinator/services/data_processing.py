@@ -208,8 +208,8 @@ class DataPayload(Payload):
     encoding: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,39}$")] = "auto"
     """Of CSV and jsonl. auto is UTF-8 or what a byte order mark says, else cp1252 for CSV, with a warning."""
     csv: CsvOptions = CsvOptions()
-    steps: Annotated[list[TableStep], Field(min_length=1, max_length=50)]
-    """Applied in this order."""
+    steps: Annotated[tuple[TableStep, ...], Field(max_length=50, strict=False)] = ()
+    """Applied in this order. Without any, the files are read, put together and converted."""
     split: Annotated[Split | None, NOT_NULL] = None
     seed: Annotated[Seed | None, NOT_NULL] = None
     """The seed for sampling, shuffling and splitting. Random by default."""

@@ -14,7 +14,7 @@ from coordinator.application.dispatch.judge import SHORTEST_IDLE_SECONDS, Judge
 from coordinator.application.dispatch.retries import Retries, add_try, tries
 from coordinator.application.dispatch.standing import Standing
 from coordinator.application.dispatch.unstored import Changes, Unstored, submitted_work
-from coordinator.application.metrics import WorkMetrics
+from coordinator.application.metrics import OpenOffers, WorkMetrics
 from coordinator.application.ports import Recorded
 from coordinator.domain.job import (
     JobAttemptEnded,
@@ -324,6 +324,12 @@ class OpenWork:
             profiles=len(self.fleet.profiles),
             classes=self.fleet.known_classes,
         )
+
+    def offers(self) -> OpenOffers:
+        """The number of offers, by class and by profile."""
+        profiles = self.fleet.profiles.values()
+        by_class = Counter(offer.work.job_class for p in profiles for offer in p.offered.values())
+        return OpenOffers(by_class, {p.id: len(p.offered) for p in profiles})
 
     def _would_start(self, work: QueuedWork, running: RunningAttempt, now: float) -> bool:
         """Whether nothing else is queued, and another principal with trust has a slot free for this job."""

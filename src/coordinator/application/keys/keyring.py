@@ -113,7 +113,7 @@ class Keyring:
         """
         self._secrets = secrets
         self._now = now
-        self._from_settings: dict[str, list[_Entry]] = {}
+        self._from_settings: dict[str, list[_SettingsEntry]] = {}
         self._from_log: dict[str, dict[UUID, list[_Entry]]] = {}
         """By name and key id."""
         self._on_change: list[Callable[[], None]] = []
@@ -154,6 +154,20 @@ class Keyring:
         entries = self._from_log.get(grant.principal.name, {}).get(grant.key_id, ())
         now = self._now()
         return any(e.grant == grant and (e.until is None or e.until > now) for e in entries)
+
+    def granted(self, name: str, key_id: UUID, generation: int) -> Grant | None:
+        """What this secret of a key from the log grants now; None if it has ended."""
+        now = self._now()
+        for entry in self._from_log.get(name, {}).get(key_id, ()):
+            if entry.grant.generation == generation and (entry.until is None or entry.until > now):
+                return entry.grant
+        return None
+
+    def marked(self, name: str, mark: str, mark_of: Callable[[str], str]) -> list[Grant]:
+        """The grants of this name's secrets in the settings that have this mark, for readers without them."""
+        return [
+            entry.grant for entry in self._from_settings.get(name, ()) if _equal(mark_of(entry.secret), mark)
+        ]
 
     # --- keys from the log ---------------------------------------------------------------------------------
     def put(self, key: Active) -> None:

@@ -14,6 +14,7 @@ import jsonschema_rs
 
 from coordinator.application.payloads.large_documents import LARGE_BYTES, rough_json
 from coordinator.application.payloads.schema_bounds import check_bounded
+from coordinator.application.payloads.schema_faults import PayloadFault, problems
 from coordinator.crypto.json_size import has_more_values
 from coordinator.crypto.refs import BLOB_REF
 from coordinator.domain.errors import Code, Refusal
@@ -31,14 +32,6 @@ MAX_PATTERN_BYTES: Final = 2**20
 FILE_FORMAT: Final = "uri"
 
 Validator = jsonschema_rs.Draft202012Validator
-
-
-class PayloadFault(NamedTuple):
-    """One fault of a payload, without its values. `place`: the path to it, joined by `/`."""
-
-    place: str
-    keyword: str
-    text: str
 
 
 class Compiled(NamedTuple):
@@ -104,12 +97,6 @@ class PayloadSchemas:
         return found
 
 
-MAX_LIMIT_TOLD: Final = 200
-TOLD_KEYWORDS: Final = (
-    *("enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "pattern"),
-)
-"""Those whose value in the schema tells a client what to send."""
 _UNLISTED: Final = "does not fit the schema; it is too large for a list of its faults"
 
 
@@ -168,29 +155,6 @@ def check_file(text: str, allow_hosts: Collection[str] = ()) -> None:
     """Raise UnsafeUrl unless this names a file: `blob:<sha256>`, or a URL that a miner may fetch."""
     if not BLOB_REF.fullmatch(text):
         check_url(text, allow_hosts)
-
-
-def problems(validator: Validator, payload: Any) -> Iterator[PayloadFault]:
-    """The faults of a payload, one by one."""
-    for error in validator.iter_errors(payload):
-        keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
-        place = "/".join(str(part) for part in error.instance_path)
-        yield PayloadFault(place, keyword, _told(keyword, error))
-
-
-def _told(keyword: str, error: jsonschema_rs.ValidationError) -> str:
-    """A fault in words: what the schema wants, but no names and values of the payload."""
-    wanted = error.kind.value
-    if keyword == "format":  # our own assertion; the message has the reason and shows no value
-        return f"can't be fetched: {error.message}"
-    if keyword == "additionalProperties" and isinstance(wanted, list):
-        count = len(wanted)  # their names may be somebody's secrets
-        return f"has {count} member{'s' if count > 1 else ''} that the schema does not know here"
-    if keyword == "required":
-        return f"lacks the member {wanted}"
-    if keyword in TOLD_KEYWORDS and len(said := json.dumps(wanted, ensure_ascii=False)) <= MAX_LIMIT_TOLD:
-        return f"does not fit the schema's {keyword}: {said}"
-    return f"does not fit the schema's {keyword}"
 
 
 def _refuse(uri: str) -> Any:

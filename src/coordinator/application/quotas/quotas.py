@@ -24,7 +24,7 @@ from coordinator.domain.messages import Principal, Role
 from coordinator.domain.quota import Limits, OwnLimits
 from coordinator.wire.answers import Refused
 
-_EXEMPT = (Role.ADMIN, Role.SYSTEM)
+_EXEMPT = (Role.OPERATOR, Role.ADMIN, Role.SYSTEM)
 QUEUE_RETRY_SECONDS = 10.0
 """When a client with a full queue should ask again: jobs are taken all the time."""
 

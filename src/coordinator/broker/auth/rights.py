@@ -18,7 +18,7 @@ from typing import Final
 from uuid import UUID
 
 from coordinator.application.keys.keyring import Grant
-from coordinator.domain.messages import Principal, Role
+from coordinator.domain.messages import READS_ALL, Principal, Role
 from coordinator.domain.registry import COMMANDS
 from coordinator.wire.topology import (
     COMMANDS_EXCHANGE,
@@ -37,6 +37,11 @@ EXCHANGES: Final[dict[Role, dict[str, frozenset[str]]]] = {
         "read": frozenset({EVENTS_EXCHANGE, PROGRESS_EXCHANGE}),
     },
     Role.MINER: {"write": frozenset({COMMANDS_EXCHANGE, HEARTBEATS_EXCHANGE, PROGRESS_EXCHANGE})},
+    Role.VIEWER: {"read": frozenset({EVENTS_EXCHANGE, PROGRESS_EXCHANGE})},
+    Role.OPERATOR: {
+        "write": frozenset({COMMANDS_EXCHANGE}),
+        "read": frozenset({EVENTS_EXCHANGE, PROGRESS_EXCHANGE}),
+    },
     Role.ADMIN: {
         "write": frozenset({COMMANDS_EXCHANGE}),
         "read": frozenset({EVENTS_EXCHANGE, PROGRESS_EXCHANGE}),
@@ -86,11 +91,11 @@ async def allows(principal: Principal, question: Question, facts: Facts) -> bool
 
 async def _queue(principal: Principal, question: Question, facts: Facts) -> bool:
     name = question.name
-    if principal.role in (Role.CLIENT, Role.ADMIN) and name.startswith(own_queue_prefix(principal.name)):
+    if principal.role in (Role.CLIENT, *READS_ALL) and name.startswith(own_queue_prefix(principal.name)):
         return True
     if question.permission != "read":
         return False
-    if principal.role is Role.ADMIN:
+    if principal.role in READS_ALL:
         return name == EVENTS_STREAM
     if principal.role is Role.MINER:
         if (miner_id := control_queue_miner(name)) is not None:
@@ -108,7 +113,7 @@ async def _topic(principal: Principal, question: Question, facts: Facts) -> bool
         case "write", name if name == PROGRESS_EXCHANGE and principal.role is Role.MINER:
             return await _own_progress(principal, question.key, facts)
         case "read", name if name in (EVENTS_EXCHANGE, PROGRESS_EXCHANGE):
-            if principal.role is Role.ADMIN:
+            if principal.role in READS_ALL:
                 return True
             if principal.role is not Role.CLIENT:
                 return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -46,3 +47,5 @@ def demo(
         return
     show_table(report)
     terminal.write(f"demo: ok jobs={report.jobs} receipts={report.receipts} events={report.events}")
+    if report.data is not None:
+        terminal.write(f"See it: coordinator dev --data-dir {shlex.quote(str(report.data))}")

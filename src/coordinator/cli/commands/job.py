@@ -240,26 +240,6 @@ def result(
         _exit_by_state(job)
 
 
-@app.command()
-def cancel(
-    job_id: JobId,
-    reason: Annotated[str, typer.Option("--reason", help="Stored with the job.")] = "",
-    url: Url = None,
-    api_key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Cancel a queued or running job."""
-
-    async def work(client: AsyncCoordinator) -> dict[str, Any]:
-        return (await client.job(job_id).cancel(reason)).document()
-
-    answer = talk(url, api_key, "client", work)
-    if as_json:
-        terminal.document(answer)
-    else:
-        _show(answer)
-
-
 def _moment(at: datetime) -> str:
     return terminal.moment(round(at.timestamp() * 1000))
 

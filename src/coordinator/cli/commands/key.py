@@ -22,7 +22,7 @@ KeyId = Annotated[
         callback=id_argument("key", "`coordinator key list` shows the ids of keys."),
     ),
 ]
-Role = Literal["client", "miner", "admin"]
+Role = Literal["client", "miner", "viewer", "operator", "admin"]
 
 
 @app.command("list")

@@ -63,12 +63,14 @@ def dev(
             stack.callback(dev_files.forget_address, settings.data_dir)
             if miners:
                 _start_miners(stack, settings, url, miners)
+            dashboard = _dashboard(coordinator, url)
             if as_json:
-                terminal.line(_about(coordinator, url, miners))
+                shown = {} if dashboard is None else {"dashboard": dashboard}
+                terminal.line({**_about(coordinator, url, miners), **shown})
             else:
                 if free != wanted:
                     terminal.note(f"Port {wanted} is taken; using {port_now} this time.")
-                terminal.write(_ready_text(settings, url, bool(made), miners))
+                terminal.write(_ready_text(settings, url, bool(made), miners, dashboard))
 
         # Miners stop first, while the coordinator can still hear that they leave.
         _run(settings, ready, before_stop=stack.close)
@@ -198,7 +200,18 @@ def _about(coordinator: CoordinatorProcess, url: str, miners: int) -> dict[str, 
     }
 
 
-def _ready_text(settings: Settings, url: str, made_keys: bool, miners: int) -> str:
+def _dashboard(coordinator: CoordinatorProcess, url: str) -> str | None:
+    """The dashboard's address, with a token that logs an admin in once; None without a dashboard."""
+    from coordinator.domain.messages import Role
+
+    settings = coordinator.settings
+    if not settings.ui_enabled or not settings.admin_api_keys:
+        return None
+    token = coordinator.sessions.link(settings.admin_api_keys[0].get_secret_value(), Role.ADMIN)
+    return f"{url}/?token={token}"
+
+
+def _ready_text(settings: Settings, url: str, made_keys: bool, miners: int, dashboard: str | None) -> str:
     place = settings.data_dir.resolve()
     # The other commands find us and our keys in the data directory, unless the environment names another.
     prefix = f"COORDINATOR_URL={url} " if os.environ.get("COORDINATOR_URL", url) != url else ""
@@ -206,6 +219,7 @@ def _ready_text(settings: Settings, url: str, made_keys: bool, miners: int) -> s
         prefix += f"DATA_DIR={shlex.quote(str(place))} "
     lines = [
         f"Coordinator on {url}",
+        *([f"Dashboard: {dashboard}"] if dashboard else []),
         f"All data is in {place}",
         *([f"New API keys are in {place / dev_files.KEYS_FILE}"] if made_keys else []),
         "",

@@ -45,6 +45,8 @@ class DemoReport(NamedTuple):
     events: int
     seconds: float
     output: Path
+    data: Path | None
+    """The coordinator's data directory, to be looked at; None with servers."""
     batch: list[DemoJob]
 
     def document(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class DemoReport(NamedTuple):
             "events": self.events,
             "seconds": round(self.seconds, 1),
             "output": str(self.output),
+            "data_dir": None if self.data is None else str(self.data),
             "items": [dict(zip(_COLUMNS, row, strict=True)) for row in map(_row, self.batch)],
         }
 
@@ -100,7 +103,8 @@ def _run(system: DemoSystem, options: DemoOptions, began: float) -> DemoReport:
     terminal.note(f"{receipts} receipts verified, with the public keys of coordinator and miners alone")
     events = _replay(system)
     terminal.note(f"{events} events replayed: the projections equal a fold of the log")
-    return DemoReport(len(batch), receipts, events, time.monotonic() - began, results, batch)
+    data = system.keep_data(results / "data")
+    return DemoReport(len(batch), receipts, events, time.monotonic() - began, results, data, batch)
 
 
 async def _with_client(system: DemoSystem, options: DemoOptions, video: Path) -> tuple[list[DemoJob], Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,9 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.dev.demo.processes import Child, Children, bare_environment
 from coordinator.dev.servers import private_postgres, private_rabbitmq
 from coordinator.dev.servers.processes import free_port
+from coordinator.private_files import make_folder
 from coordinator.runtime.settings import Settings, load_settings
+from coordinator.runtime.signing import SIGNING_KEY_FILE
 
 MINERS: Final = ("alpha", "beta")
 _HEARTBEAT_S: Final = 2
@@ -96,6 +99,20 @@ class DemoSystem:
             code = child.stop()
             if code != 0:
                 raise DemoFailed(f"the process {child.name} ended with {code}", [child])
+
+    def keep_data(self, folder: Path) -> Path | None:
+        """Copy the stopped coordinator's data to this new folder, with its signing key; where it is then.
+
+        None with servers: the log is in their database.
+        """
+        if self.amqp:
+            return None
+        make_folder(folder)
+        shutil.copytree(self.folder / "data", folder, dirs_exist_ok=True)
+        key = folder / SIGNING_KEY_FILE
+        key.touch(0o600)
+        key.write_text(f"{self._seed}\n")
+        return folder
 
     def _coordinator_settings(self) -> dict[str, str]:
         return {

@@ -17,6 +17,7 @@ from coordinator.domain.job.commands import (
     JobRelease,
     JobStart,
     JobSubmit,
+    JobSubmitAgain,
 )
 from coordinator.domain.job.contexts import (
     AttemptContext,
@@ -101,6 +102,7 @@ __all__ = [
     "JobState",
     "JobStateName",
     "JobSubmit",
+    "JobSubmitAgain",
     "JobSubmitted",
     "KnownJob",
     "Queued",

@@ -44,7 +44,17 @@ class JobSubmit(Command, topic="job.submit", senders={Role.CLIENT, Role.ADMIN}):
     request that an idempotency key stands for: the job is the same."""
 
 
-class JobCancel(Command, topic="job.cancel", senders={Role.CLIENT, Role.ADMIN}):
+class JobSubmitAgain(Command, topic="job.submit_again", senders={Role.CLIENT, Role.OPERATOR, Role.ADMIN}):
+    """Ask for the work of a final job once more, in a new job of the same client: the same payload, needs,
+    time to live, priority and attempts. The client's quota counts it, whoever asks."""
+
+    job_id: UUID
+    """The final job."""
+    idempotency_key: IdempotencyKey | None = None
+    """A repeat with the same key by the same sender returns the first answer."""
+
+
+class JobCancel(Command, topic="job.cancel", senders={Role.CLIENT, Role.OPERATOR, Role.ADMIN}):
     """Stop a job that is queued or running."""
 
     job_id: UUID
@@ -109,5 +119,15 @@ class JobExpire(Command, topic="job.expire", senders={Role.SYSTEM}):
     job_id: UUID
 
 
-JobCommand = JobSubmit | JobCancel | JobStart | JobComplete | JobFail | JobRelease | JobLose | JobExpire
+JobCommand = (
+    JobSubmit
+    | JobSubmitAgain
+    | JobCancel
+    | JobStart
+    | JobComplete
+    | JobFail
+    | JobRelease
+    | JobLose
+    | JobExpire
+)
 """Every command about a job."""

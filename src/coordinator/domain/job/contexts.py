@@ -38,6 +38,8 @@ class SubmitContext(NamedTuple):
     client sends the job again. Nothing is recorded of a refused job."""
     payload_bytes: int = 0
     """The length of the payload's canonical JSON; computed from the command, never stale."""
+    by: str | None = None
+    """The name of the sender, where it is not the job's client: an operator that submits a job again."""
 
 
 class AttemptContext(NamedTuple):

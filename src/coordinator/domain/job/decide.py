@@ -32,6 +32,7 @@ from coordinator.domain.job.commands import (
     JobRelease,
     JobStart,
     JobSubmit,
+    JobSubmitAgain,
 )
 from coordinator.domain.job.contexts import (
     AttemptContext,
@@ -78,6 +79,8 @@ def decide(state: JobState, command: JobCommand, context: JobContext) -> Decisio
         case JobSubmit():
             assert isinstance(context, SubmitContext)
             return on(context.job_id, _submit(state, command, context))
+        case JobSubmitAgain():
+            raise TypeError("its handler makes a JobSubmit of it, from the first job's request")
         case JobCancel():
             events = _cancel(_known(state), command, context)
         case JobStart():
@@ -119,7 +122,7 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
     return [
         JobSubmitted(
             at=context.now,
-            by=context.principal.name,
+            by=context.by or context.principal.name,
             job_id=context.job_id,
             client=context.principal.name,
             service=command.service,

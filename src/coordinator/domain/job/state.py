@@ -26,6 +26,7 @@ from coordinator.domain.job.commands import (
     JobRelease,
     JobStart,
     JobSubmit,
+    JobSubmitAgain,
 )
 from coordinator.domain.job.events import (
     JobAttemptEnded,
@@ -194,7 +195,7 @@ def answer(state: JobState, command: JobCommand) -> dict[str, Any]:
     assert state is not None
     body: dict[str, Any] = {"job_id": str(state.job.job_id), "state": STATE_NAMES[type(state)]}
     match command:
-        case JobSubmit():
+        case JobSubmit() | JobSubmitAgain():
             body["expires_at"] = state.job.expires_at
         case JobComplete():
             if isinstance(state, Completed):

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from coordinator.application.keys.keyring import Grant, Keyring
 from coordinator.domain.errors import Code
-from coordinator.domain.messages import Principal, Role
+from coordinator.domain.messages import READS_ALL, Principal, Role
 from coordinator.edge.http.problems import Problem
 
 HEADER: Final = "X-Api-Key"
@@ -130,9 +130,15 @@ def _twice(headers: Headers, name: bytes) -> bool:
     return sum(known == name for known, _ in headers.raw) > 1
 
 
-Anyone = Annotated[Principal, Depends(allow(Role.CLIENT, Role.MINER, Role.ADMIN))]
+Anyone = Annotated[Principal, Depends(allow(Role.CLIENT, Role.MINER, *READS_ALL))]
 Client = Annotated[Principal, Depends(allow(Role.CLIENT, Role.ADMIN))]
-"""Clients for their own data, admins for all data."""
+"""The roles that submit jobs."""
+Uploader = Annotated[Principal, Depends(allow(Role.CLIENT, Role.MINER, Role.ADMIN))]
+Reader = Annotated[Principal, Depends(allow(Role.CLIENT, *READS_ALL))]
+"""Clients for their own data, the others for all data (`reading.may_read`)."""
+ReaderOfAll = Annotated[Principal, Depends(allow(*READS_ALL))]
 Miner = Annotated[Principal, Depends(allow(Role.MINER))]
-MinerOrAdmin = Annotated[Principal, Depends(allow(Role.MINER, Role.ADMIN))]
+MinerOrOperator = Annotated[Principal, Depends(allow(Role.MINER, Role.OPERATOR, Role.ADMIN))]
+MinerOrReader = Annotated[Principal, Depends(allow(Role.MINER, *READS_ALL))]
+"""Miners for themselves, the others for all miners."""
 Admin = Annotated[Principal, Depends(allow(Role.ADMIN))]

@@ -46,6 +46,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.SERVICE_NOT_FOUND: 404,
     Code.JOB_NOT_FOUND: 404,
     Code.JOB_NOT_READY: 425,
+    Code.BATCH_NOT_FOUND: 404,
     Code.MINER_NOT_FOUND: 404,
     Code.KEY_NOT_FOUND: 404,
     Code.SESSION_NOT_LIVE: 409,

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 from coordinator.application.live.revocation import Revocation
 from coordinator.application.ports import LogError
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import Role
+from coordinator.domain.messages import READS_ALL, Role
 from coordinator.edge.context import EdgeContext, context_of
 from coordinator.edge.live.messages import (
     LiveMessage,
@@ -87,7 +87,7 @@ async def client_socket(websocket: WebSocket) -> None:
     context = await context_of(websocket)
     socket = Socket(websocket)
     try:
-        grant = await socket.open(context, Role.CLIENT, Role.ADMIN)
+        grant = await socket.open(context, Role.CLIENT, *READS_ALL)
         first = _from_query(websocket)
         async with watching(context.live, grant.principal) as subscriptions:
             with context.live.revocations.watch(grant, subscriptions.woken.set) as revocation:

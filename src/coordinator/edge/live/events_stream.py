@@ -23,9 +23,9 @@ from coordinator.application.keys.keyring import Grant
 from coordinator.application.ports import LogError
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import FINAL_STATES, ends_job
-from coordinator.domain.messages import Principal, Role
+from coordinator.domain.messages import READS_ALL, Principal, Role
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.http.credentials import Client, grant_for, grants_of
+from coordinator.edge.http.credentials import Reader, grant_for, grants_of
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import POSITION_HEADER, may_read
 from coordinator.edge.http.reads.stored_payloads import Pieces
@@ -104,7 +104,7 @@ def event_stream(
 async def job_events(
     request: Request,
     context: Context,
-    principal: Client,
+    principal: Reader,
     job_id: UUID,
     after: After = None,
     last_event_id: LastEventId = None,
@@ -131,8 +131,8 @@ async def job_events(
     "/events",
     response_class=EventStream,
     summary="Follow all jobs",
-    description="Server-sent events of all own jobs (for an admin, of all jobs), from now on or after "
-    "`from`. The stream does not end.",
+    description="Server-sent events of all own jobs (for viewers, operators and admins: of all), from now "
+    "on or after `from`. The stream does not end.",
     responses={
         **_stream_of("`event:` is the message's type, `data:` the message, `id:` its position."),
         **refusals(Code.FORBIDDEN),
@@ -141,7 +141,7 @@ async def job_events(
 async def all_events(
     request: Request,
     context: Context,
-    principal: Client,
+    principal: Reader,
     after: After = None,
     last_event_id: LastEventId = None,
     progress: WithProgress = True,
@@ -176,7 +176,7 @@ def _headers(context: EdgeContext) -> dict[str, str]:
 
 
 def _grant(request: Request) -> Grant:
-    return grant_for(grants_of(request), Role.CLIENT, Role.ADMIN)
+    return grant_for(grants_of(request), Role.CLIENT, *READS_ALL)
 
 
 async def _sse(

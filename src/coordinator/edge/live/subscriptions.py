@@ -17,7 +17,7 @@ from coordinator.application.live.progress_stream import ProgressStream
 from coordinator.application.ports import Recorded
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobAttemptEnded, ends_job, is_job_event
-from coordinator.domain.messages import Principal, Role
+from coordinator.domain.messages import READS_ALL, Principal
 from coordinator.edge.http.reads.reading import may_read
 from coordinator.edge.live.messages import JobRefused, LiveMessage, Subscribed, of_event, of_progress
 
@@ -55,19 +55,19 @@ class Subscriptions:
         return self._reader.behind
 
     async def follow_all(self, after: int | None, *, progress: bool = True) -> None:
-        """Follow all of the principal's jobs (for an admin, all jobs). Raises Refusal, LogError."""
+        """Follow all jobs that the principal may read. Raises Refusal, LogError."""
         if self._all or self._jobs:
             raise Refusal(
                 Code.INVALID_PAYLOAD, "jobs: this connection has subscriptions; end them, or open another"
             )
         if after is not None:
             await check_position(self._live, after)
-        admin = self._principal.role is Role.ADMIN
-        topic: Topic = EVERYTHING if admin else ("client", self._principal.name)
+        everyones = self._principal.role in READS_ALL
+        topic: Topic = EVERYTHING if everyones else ("client", self._principal.name)
         self._reader.follow(topic, after)
         self._all = True
         if progress:
-            await self._stream.follow(None if admin else self._principal.name)
+            await self._stream.follow(None if everyones else self._principal.name)
 
     async def follow_jobs(
         self, job_ids: Sequence[UUID], after: int = 0, *, progress: bool = True

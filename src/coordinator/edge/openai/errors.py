@@ -30,6 +30,10 @@ PREFIXES: Final = (
     "/v1/audio/",
     "/v1/images/",
     "/v1/models",
+    # Not served here: their 404 is read by OpenAI's clients, too.
+    *("/v1/moderations", "/v1/batches", "/v1/files", "/v1/uploads", "/v1/fine_tuning", "/v1/assistants"),
+    *("/v1/threads", "/v1/vector_stores", "/v1/conversations", "/v1/containers", "/v1/evals", "/v1/videos"),
+    *("/v1/realtime", "/v1/organization"),
 )
 NO_RETRY: Final = {"X-Should-Retry": "false"}
 """OpenAI's own clients look at this header before they send a request again."""

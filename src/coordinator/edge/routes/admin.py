@@ -11,7 +11,7 @@ from starlette.responses import Response
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import ServiceId
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.http.credentials import Admin
+from coordinator.edge.http.credentials import ReaderOfAll
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.listing import MINER_CURSOR, AllJobsQuery, MinersQuery, read_jobs
 from coordinator.edge.http.reads.reading import Position, cursor_after, read_cursor, reply
@@ -42,7 +42,7 @@ class AllMinersQuery(MinersQuery):
     "offers and slots are null in a process that does not dispatch. The cost does not grow with past jobs.",
     responses=refusals(Code.FORBIDDEN),
 )
-async def show_stats(context: Context, _: Admin, position: Position) -> Response:
+async def show_stats(context: Context, _: ReaderOfAll, position: Position) -> Response:
     metrics = context.metrics()
     backlog = await context.backlog.get()
     miners = await context.reads.miners_by_state()
@@ -82,7 +82,7 @@ async def show_stats(context: Context, _: Admin, position: Position) -> Response
     responses=refusals(Code.FORBIDDEN),
 )
 async def list_all_jobs(
-    context: Context, _: Admin, position: Position, query: Annotated[AllJobsQuery, Query()]
+    context: Context, _: ReaderOfAll, position: Position, query: Annotated[AllJobsQuery, Query()]
 ) -> Response:
     rows, cursor = await read_jobs(context, query, query.client, query.miner)
     return reply(JobPage(items=[row.view() for row in rows], next_cursor=cursor), position)
@@ -96,7 +96,7 @@ async def list_all_jobs(
     responses=refusals(Code.FORBIDDEN),
 )
 async def list_all_miners(
-    context: Context, _: Admin, position: Position, query: Annotated[AllMinersQuery, Query()]
+    context: Context, _: ReaderOfAll, position: Position, query: Annotated[AllMinersQuery, Query()]
 ) -> Response:
     [after] = read_cursor(query.cursor, MINER_CURSOR) or [""]
     service = await context.gateway.canonical(query.service) if query.service else None

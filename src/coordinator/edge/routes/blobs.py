@@ -19,7 +19,7 @@ from coordinator.domain.job import Canceled, Completed, Expired, Failed, Queued,
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import declared_length, incoming
-from coordinator.edge.http.credentials import Anyone
+from coordinator.edge.http.credentials import Anyone, Uploader
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import may_read, reply
 from coordinator.edge.http.reads.stored_payloads import Pieces, begun, expired, stored_payload
@@ -45,7 +45,7 @@ Job = Queued | Running | FinalJob
     responses=refusals(Code.DIGEST_MISMATCH, Code.BLOB_TOO_LARGE, Code.QUOTA_EXCEEDED),
     openapi_extra={"requestBody": {"required": True, **_BINARY}},
 )
-async def put_blob(request: Request, context: Context, principal: Anyone, sha256: Sha256) -> Response:
+async def put_blob(request: Request, context: Context, principal: Uploader, sha256: Sha256) -> Response:
     if declared_length(request) > context.settings.max_blob_bytes:
         raise BlobTooLarge
     content = incoming(request, context.limits)
@@ -61,7 +61,7 @@ async def put_blob(request: Request, context: Context, principal: Anyone, sha256
     description="200 if this key has uploaded it before and it is still stored; 404 otherwise.",
     responses=refusals(Code.BLOB_NOT_FOUND),
 )
-async def head_blob(context: Context, principal: Anyone, sha256: Sha256) -> Response:
+async def head_blob(context: Context, principal: Uploader, sha256: Sha256) -> Response:
     owned = await context.blob_owners.has(principal, sha256)
     info = await context.blobs.stat(sha256) if owned else None
     if info is None:

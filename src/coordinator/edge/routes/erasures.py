@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.application.ports import Intent
+from coordinator.application.search.places import JobKey
 from coordinator.domain.content import MAX_JOBS, ContentErase
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import NAME, Principal
@@ -23,7 +24,6 @@ from coordinator.edge.http.credentials import Admin
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import Position, cursor_after, read_cursor, reply
 from coordinator.edge.models.content import EraseBatch, EraseBatchAnswer
-from coordinator.edge.state.read_models import JobKey
 from coordinator.edge.state.rows import ErasableRow
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted

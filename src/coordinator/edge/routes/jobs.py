@@ -12,13 +12,13 @@ from starlette.responses import Response
 from coordinator.domain.content import ContentErase
 from coordinator.domain.content import sentence as erased_sentence
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import JobCancel, JobSubmit, is_job_event, sentence, state_after
-from coordinator.domain.messages import Role
+from coordinator.domain.job import JobCancel, JobSubmit, JobSubmitAgain, is_job_event, sentence, state_after
+from coordinator.domain.messages import READS_ALL
 from coordinator.edge.context import Context
-from coordinator.edge.http.bodies import fill, read_object, request_body
+from coordinator.edge.http.bodies import fill, header_text, read_object, request_body
 from coordinator.edge.http.command_route import command_route
 from coordinator.edge.http.commands import same_job
-from coordinator.edge.http.credentials import Client
+from coordinator.edge.http.credentials import Client, Reader
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.http.reads.listing import JobsQuery, read_jobs
@@ -71,14 +71,14 @@ async def submit_job(
     "",
     response_model=JobPage,
     summary="List jobs",
-    description="A client's own jobs; for an admin, all jobs. With `service` a page may have few jobs, or "
-    "none, and still a `next_cursor`: each page looks at a bounded number of jobs.",
+    description="A client's own jobs; for viewers, operators and admins, all jobs. With `service` a page may "
+    "have few jobs, or none, and still a `next_cursor`: each page looks at a bounded number of jobs.",
     responses=refusals(Code.FORBIDDEN),
 )
 async def list_jobs(
-    context: Context, principal: Client, position: Position, query: Annotated[JobsQuery, Query()]
+    context: Context, principal: Reader, position: Position, query: Annotated[JobsQuery, Query()]
 ) -> Response:
-    client = None if principal.role is Role.ADMIN else principal.name
+    client = None if principal.role in READS_ALL else principal.name
     rows, cursor = await read_jobs(context, query, client)
     return reply(JobPage(items=[row.view() for row in rows], next_cursor=cursor), position)
 
@@ -91,7 +91,7 @@ async def list_jobs(
 )
 async def show_job(
     context: Context,
-    principal: Client,
+    principal: Reader,
     position: Position,
     job_id: UUID,
     if_none_match: IfNoneMatch = None,
@@ -108,7 +108,7 @@ async def show_job(
     "people. It is never older than the log. An erasure of its payload or result comes last.",
     responses=refusals(Code.FORBIDDEN, Code.JOB_NOT_FOUND),
 )
-async def job_history(context: Context, principal: Client, job_id: UUID) -> Response:
+async def job_history(context: Context, principal: Reader, job_id: UUID) -> Response:
     recorded = (await context.live.events.histories([job_id])).get(job_id, [])
     events = [(r.position, r.event) for r in recorded if is_job_event(r.event)]
     if not events or not may_read(principal, events[0][1].client):
@@ -175,4 +175,40 @@ command_route(
     fields=_cancel_fields,
     example={"reason": "no longer needed"},
     refused=(Code.JOB_NOT_FOUND, Code.CONFLICT_STATE),
+)
+
+
+async def _again_fields(
+    request: Request, context: Context, job_id: UUID, idempotency_key: IdempotencyKey = None
+) -> dict[str, Any]:
+    fields = same_job(await read_object(request, context.limits), job_id)
+    if idempotency_key is not None:
+        fields = fill(fields, idempotency_key=header_text("Idempotency-Key", idempotency_key))
+    return fields
+
+
+command_route(
+    router,
+    "POST",
+    "/{job_id}/retry",
+    JobSubmitAgain,
+    JobSubmitAnswer,
+    name="retry_job",
+    summary="Submit a final job again",
+    description="A new job of the same client, with the same payload, needs, time to live, priority and "
+    "attempts. With an `Idempotency-Key` a repeat makes no second job. An operator may send it for any "
+    "client, whose quota counts the new job.",
+    fields=_again_fields,
+    example={},
+    omit=("idempotency_key",),
+    refused=(
+        Code.JOB_NOT_FOUND,
+        Code.CONFLICT_STATE,
+        Code.CONTENT_EXPIRED,
+        Code.SERVICE_NOT_FOUND,
+        Code.QUEUE_FULL,
+        Code.QUOTA_EXCEEDED,
+    ),
+    status=201,
+    location="/v1/jobs/{job_id}",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
+from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRole, KeyRotate
 from coordinator.domain.messages import NAME, Name
 from coordinator.edge.context import Context
 from coordinator.edge.http.bodies import fill, header_text, read_object
@@ -31,7 +31,7 @@ class KeysQuery(PageQuery):
     """The filters of a list of keys."""
 
     name: Name | None = Field(None, description="Only keys of this name.")
-    role: Literal["client", "miner", "admin"] | None = Field(None, description="Only keys of this role.")
+    role: KeyRole | None = Field(None, description="Only keys of this role.")
     revoked: bool = Field(False, description="Also revoked keys.")
 
 

@@ -55,7 +55,8 @@ router = APIRouter(tags=["health"])
     response_class=Response,
     summary="Show metrics, for Prometheus",
     description="Commands, events, followers, open work, miners, requests and the process, in Prometheus' "
-    "text format. For admins, or with `METRICS_PUBLIC` for everybody who can reach the port.",
+    "text format. For viewers, operators and admins, or with `METRICS_PUBLIC` for everybody who can reach "
+    "the port.",
     responses={
         200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
     },

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching.needs import Capabilities
-from coordinator.domain.messages import Role
+from coordinator.domain.messages import READS_ALL, Role
 from coordinator.domain.miner import MinerDrain, MinerLeave, MinerRegister
 from coordinator.domain.standing import StandingQuarantine, StandingRelease
 from coordinator.edge.context import Context
@@ -28,7 +28,7 @@ from coordinator.edge.http.commands import (
     new_session_id,
     with_session,
 )
-from coordinator.edge.http.credentials import Admin, Miner, MinerOrAdmin
+from coordinator.edge.http.credentials import Miner, MinerOrOperator, MinerOrReader, ReaderOfAll
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.listing import MINER_CURSOR, MinersQuery
 from coordinator.edge.http.reads.reading import Position, cursor_after, read_cursor, reply
@@ -63,7 +63,7 @@ async def _session_fields(request: Request, context: Context, principal: Miner) 
     return await with_session(context, principal, await read_object(request, context.limits))
 
 
-async def _drain_fields(request: Request, context: Context, principal: MinerOrAdmin) -> dict[str, Any]:
+async def _drain_fields(request: Request, context: Context, principal: MinerOrOperator) -> dict[str, Any]:
     fields = await read_object(request, context.limits)
     if principal.role is Role.MINER:
         fields["miner_id"] = miner_of(principal, take_text(fields, "miner_id"))
@@ -106,7 +106,8 @@ command_route(
     MinerAnswer,
     name="drain_miner",
     summary="Drain a miner",
-    description="The miner finishes its work and gets no more. An admin may drain any miner, by `miner_id`.",
+    description="The miner finishes its work and gets no more. An operator may drain any miner, by "
+    "`miner_id`.",
     fields=_drain_fields,
     optional=_SENDER,
     example={},
@@ -185,7 +186,7 @@ async def heartbeat(request: Request, context: Context, principal: Miner) -> Res
     responses=refusals(Code.FORBIDDEN),
 )
 async def list_miners(
-    context: Context, _: Admin, position: Position, query: Annotated[MinersQuery, Query()]
+    context: Context, _: ReaderOfAll, position: Position, query: Annotated[MinersQuery, Query()]
 ) -> Response:
     [after] = read_cursor(query.cursor, MINER_CURSOR) or [""]
     rows = await context.reads.miners(after, query.state or "", page_size=query.limit + 1)
@@ -199,15 +200,15 @@ async def list_miners(
     "/{miner_id}",
     response_model=MinerView,
     summary="Show a miner",
-    description="For admins, and for the miner itself. `standing` says what its principal's miners did of "
-    "late for each service, how many jobs they get, why, and what would change it.",
+    description="For viewers, operators and admins, and for the miner itself. `standing` says what its "
+    "principal's miners did of late for each service, how many jobs they get, why, and what would change it.",
     responses=refusals(Code.FORBIDDEN, Code.MINER_NOT_FOUND),
 )
 async def show_miner(
-    context: Context, principal: MinerOrAdmin, position: Position, miner_id: MinerIdInPath
+    context: Context, principal: MinerOrReader, position: Position, miner_id: MinerIdInPath
 ) -> Response:
     miner_id = checked_miner_id(miner_id)
-    seen = principal.role is Role.ADMIN or principal.owns_miner(miner_id)
+    seen = principal.role in READS_ALL or principal.owns_miner(miner_id)
     row = await context.reads.miner(miner_id) if seen else None
     if row is None:
         raise Refusal(Code.MINER_NOT_FOUND, "no such miner")

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from coordinator.application.ports import StoredPayload
 from coordinator.domain.errors import Code
 from coordinator.edge.context import Context
-from coordinator.edge.http.credentials import Client
+from coordinator.edge.http.credentials import Reader
 from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.reads.conditional import NOT_MODIFIED, IfNoneMatch, answer_with_tag
 from coordinator.edge.http.reads.job_wait import WAIT_SCHEMA, final_job, wait_asked
@@ -48,7 +48,7 @@ _REFUSED_UNLESS_COMPLETED: Final = (*_REFUSED, Code.JOB_NOT_READY, Code.CONFLICT
 )
 async def get_result(
     context: Context,
-    principal: Client,
+    principal: Reader,
     position: Position,
     job_id: UUID,
     prefer: Annotated[
@@ -84,7 +84,7 @@ async def get_result(
 )
 async def get_receipt(
     context: Context,
-    principal: Client,
+    principal: Reader,
     position: Position,
     job_id: UUID,
     if_none_match: IfNoneMatch = None,
@@ -105,7 +105,7 @@ async def get_receipt(
     description="None until the job is completed, then one: a job is paid once.",
     responses=refusals(*_REFUSED),
 )
-async def list_receipts(context: Context, principal: Client, position: Position, job_id: UUID) -> Response:
+async def list_receipts(context: Context, principal: Reader, position: Position, job_id: UUID) -> Response:
     await find_job(context, principal, job_id)
     receipt = await context.receipts.of(job_id)
     items = [] if receipt is None else [Receipt.model_validate(receipt)]

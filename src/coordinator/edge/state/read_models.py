@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 
 from coordinator.application.followers.eraser import content_key
 from coordinator.application.ports import Database
+from coordinator.application.search.places import JobKey
 from coordinator.domain.content import CONTENT_KINDS
 from coordinator.domain.messages import principal_of
 from coordinator.edge.state.rows import (
     BacklogRow,
+    DoubtedRow,
     ErasableRow,
     JobRow,
     KeyRow,
     MinerRow,
     OfferingRow,
+    QueuedClassRow,
     ServiceRow,
     StandingRow,
 )
@@ -26,13 +29,6 @@ from coordinator.edge.state.threads import in_thread
 
 PROJECTOR = "projector"
 """The follower that fills the read models."""
-
-
-class JobKey(NamedTuple):
-    """A job's place in a list: when it was asked for, in Unix milliseconds, and its id."""
-
-    requested_at: int
-    job_id: str
 
 
 class JobFilter(NamedTuple):
@@ -104,6 +100,28 @@ class ReadModels:
         """Which of these jobs are final."""
         return [row["job_id"] for row in await self._read("read_final_jobs", job_ids=list(job_ids))]
 
+    async def lease(self, job_id: str) -> dict[str, Any] | None:
+        """The lease of a running job: `attempt`, `miner_id` and `lease_until` (Unix milliseconds)."""
+        rows = await self._read("read_lease", job_id=job_id)
+        return rows[0] if rows else None
+
+    async def queued_by_service(self) -> dict[str, int]:
+        """The number of queued jobs, by service."""
+        return {row["service"]: row["queued"] for row in await self._read("read_queued_by_service")}
+
+    async def queued_classes(self, most: int) -> list[QueuedClassRow]:
+        """The classes with queued jobs, those with the most jobs first."""
+        return [QueuedClassRow(**row) for row in await self._read("read_queued_classes", most=most)]
+
+    async def class_oldest(self, job_class: str, position: int) -> int | None:
+        """When the queued job of this class at this place was asked for, in Unix milliseconds."""
+        rows = await self._read("read_class_oldest", job_class=job_class, position=position)
+        return rows[0]["requested_at"] if rows else None
+
+    async def job_lines(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What a list shows of these jobs; unknown ones are absent."""
+        return await self._read("read_job_lines", job_ids=list(job_ids)) if job_ids else []
+
     async def backlog(self) -> BacklogRow:
         [row] = await self._read("read_backlog")
         return BacklogRow(**row)
@@ -128,6 +146,24 @@ class ReadModels:
         principals = sorted({principal_of(miner_id) for miner_id in miner_ids})
         rows = await self._read("read_standings", principals=principals) if principals else []
         return [StandingRow(**row) for row in rows]
+
+    async def last_seen(self, miner_ids: Sequence[str]) -> dict[str, int]:
+        """The last heartbeats of these miners' live sessions, in Unix milliseconds."""
+        rows = await self._read("read_last_seen", miner_ids=list(miner_ids))
+        return {row["miner_id"]: row["last_seen"] for row in rows}
+
+    async def running_of(self, miner_ids: Sequence[str]) -> dict[str, int]:
+        """The number of attempts that these miners hold."""
+        rows = await self._read("read_running_of", miner_ids=list(miner_ids))
+        return {row["miner_id"]: row["running"] for row in rows}
+
+    async def held_by(self, miner_id: str, most: int) -> list[str]:
+        """The ids of the jobs that a miner holds."""
+        return [row["job_id"] for row in await self._read("read_held_by", miner_id=miner_id, most=most)]
+
+    async def doubted(self, streak: int, most: int) -> list[DoubtedRow]:
+        """The principals in quarantine, or with so many failures in a row, worst first."""
+        return [DoubtedRow(**row) for row in await self._read("read_quarantines", streak=streak, most=most)]
 
     async def miners_by_state(self) -> dict[str, int]:
         """How many miners there are in each state."""

@@ -236,3 +236,24 @@ class BacklogRow(NamedTuple):
     queued: int
     oldest_at: int | None
     """When the oldest of them was asked for, in Unix milliseconds."""
+
+
+class DoubtedRow(NamedTuple):
+    """A principal that gets few jobs of a service ("" for every one), or none."""
+
+    principal: str
+    service: str
+    quarantine: str
+    streak: int
+    reason: str
+
+
+class QueuedClassRow(NamedTuple):
+    """The queued jobs of one class."""
+
+    job_class: str
+    service: str
+    constraints_json: str
+    queued: int
+    oldest: int
+    """The place of the oldest in the log."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.miner.executors.base import (
-    ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     UNSUPPORTED,
@@ -25,7 +24,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.services.base import MAX_INTEGER
 from coordinator.services.image_generation import (
     SERVICE,
@@ -60,28 +59,13 @@ def seeds_of(payload: ImagePayload) -> list[int]:
     return given[: payload.num_images]
 
 
-class ImageGenerationExecutor:
+class ImageGenerationExecutor(EngineExecutor):
     """Text to image, and image to image if the engine has `images/edits`."""
 
     services = (SERVICE.id,)
-    watched = True
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
-        self._engine = Engine("IMAGE", settings, recognise=recognise, closed=True, known=VRAM_GB)
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The engine's models."""
-        return self._engine.offered
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Faults that cost no service, for `doctor`."""
-        return self._engine.notes
-
-    async def check(self) -> str | None:
-        """Whether an engine has a known model."""
-        return await self._engine.check()
+        super().__init__(Engine("IMAGE", settings, recognise=recognise, closed=True, known=VRAM_GB))
 
     async def run(self, work: Work) -> Outcome:
         """The result is GeneratedImages; an image has a seed if the engine accepted it.
@@ -93,8 +77,7 @@ class ImageGenerationExecutor:
         if payload.lora is not None:
             raise ExecutorError(UNSUPPORTED, "lora: engines have no common field for it", retryable=True)
         started = time.monotonic()
-        if not self._engine.models and (problem := await self.check()):
-            raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
+        await self.ready()
         model = self._engine.name_of(payload.model)
 
         source: bytes | None = None

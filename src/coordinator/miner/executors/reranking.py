@@ -10,7 +10,6 @@ import time
 from typing import Any, Final
 
 from coordinator.miner.executors.base import (
-    ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     ExecutorError,
@@ -18,32 +17,21 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.services.reranking import SERVICE, RankedDocument, Ranking, RerankPayload
 
 _SCORES: Final = ("relevance_score", "score")
 """Jina's name, and that of some engines."""
 
 
-class RerankingExecutor:
+class RerankingExecutor(EngineExecutor):
     """Sorts documents on one engine."""
 
     services = (SERVICE.id,)
-    watched = True
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
-        self._engine = Engine("RERANK", settings)
+        super().__init__(Engine("RERANK", settings))
         self._proven = False
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The engine's models, which the miner advertises."""
-        return self._engine.offered
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Faults that cost no service, for `doctor`."""
-        return self._engine.notes
 
     async def check(self) -> str | None:
         """Whether the engine answers, has a model, and reranks."""
@@ -67,8 +55,7 @@ class RerankingExecutor:
         """
         payload = payload_of(SERVICE, work)
         started = time.monotonic()
-        if not self._engine.models and (problem := await self.check()):
-            raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
+        await self.ready()
         model = self._engine.name_of(payload.model)
         work.progress(0.0, "reading")
         try:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.miner.executors.base import (
-    ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     UNSUPPORTED,
@@ -24,7 +23,7 @@ from coordinator.miner.executors.base import (
     document_of,
     payload_of,
 )
-from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.limits import Share
@@ -67,11 +66,10 @@ def recognise(name: str) -> str | None:
     return size if size in VRAM_GB else None
 
 
-class SpeechExecutor:
+class SpeechExecutor(EngineExecutor):
     """Decodes with ffmpeg, and gets the text from the engine."""
 
     services = (SERVICE.id,)
-    watched = True
 
     def __init__(
         self,
@@ -80,14 +78,9 @@ class SpeechExecutor:
         max_input_bytes: int = MAX_INPUT_BYTES,
         max_seconds: float = MAX_SECONDS,
     ) -> None:
-        self._engine = Engine("SPEECH", settings, recognise=recognise, closed=True)
+        super().__init__(Engine("SPEECH", settings, recognise=recognise, closed=True))
         self._max_input_bytes = max_input_bytes
         self._max_seconds = max_seconds
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The engine's Whisper sizes."""
-        return self._engine.offered
 
     async def check(self) -> str | None:
         """Whether an engine has a known model, and ffmpeg is installed."""
@@ -106,8 +99,7 @@ class SpeechExecutor:
         """
         payload = payload_of(SERVICE, work)
         started = time.monotonic()
-        if not self._engine.models and (problem := await self.check()):
-            raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
+        await self.ready()
         model = self._engine.name_of(payload.model)
 
         source, sound = work.folder / "input", work.folder / "sound.wav"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.miner.executors.base import (
-    ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     UNSUPPORTED,
@@ -21,7 +20,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.limits import Share
@@ -62,26 +61,15 @@ _MEMBERS: Final = {
 _TEXT: Final = re.compile(r"input|text|too long|character|token", re.IGNORECASE)
 
 
-class TextToSpeechExecutor:
+class TextToSpeechExecutor(EngineExecutor):
     """Lets one engine speak, and measures what it said."""
 
     services = (SERVICE.id,)
-    watched = True
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
-        self._engine = Engine("TTS", settings, task="text-to-speech")
+        super().__init__(Engine("TTS", settings, task="text-to-speech"))
         self._voices: tuple[str, ...] = ()
         self._proven = False
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The engine's models, which the miner advertises."""
-        return self._engine.offered
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Faults that cost no service, for `doctor`."""
-        return self._engine.notes
 
     async def check(self) -> str | None:
         """Whether the engine has a model and speaks, and ffmpeg is installed."""
@@ -117,8 +105,7 @@ class TextToSpeechExecutor:
         """
         payload = payload_of(SERVICE, work)
         started = time.monotonic()
-        if not self._engine.models and (problem := await self.check()):
-            raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
+        await self.ready()
         target = work.folder / f"speech.{payload.format}"
         work.progress(0.0, "speaking")
         try:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, GpuReport, mib, number, one_line
-from coordinator.miner.gpus.tools import ToolFailed, ask_json, installed
+from coordinator.miner.gpus.found import Collected, GpuReport, mib, number, one_line
+from coordinator.miner.gpus.tools import ToolFailed, ask_json, first_answer
 from coordinator.miner.gpus.visible import hidden, visible
 
 NO_TOOL: Final = "no amd-smi and no rocm-smi on PATH"
@@ -22,20 +22,8 @@ _UNITS: Final = {"B": 2**-20, "KB": 2**-10, "MB": 1.0, "GB": 2.0**10, "TB": 2.0*
 
 async def find(environment: Mapping[str, str]) -> GpuReport:
     """The GPUs that `seen` leaves. Never raises."""
-    problems: list[str] = []
-    absent = NO_TOOL
-    for tool, ask in (("amd-smi", _by_amd_smi), ("rocm-smi", _by_rocm_smi)):
-        if not installed(tool):
-            continue
-        try:
-            found = await ask()
-        except ToolFailed as error:
-            problems.append(str(error))
-            continue
-        if found.gpus or found.problems:
-            return seen(found.report(), environment)
-        absent = f"{tool} lists no GPU"
-    return GpuReport(problems=tuple(problems)) if problems else GpuReport(absent=(absent,))
+    ways = {"amd-smi": _by_amd_smi, "rocm-smi": _by_rocm_smi}
+    return seen(await first_answer(ways, no_tool=NO_TOOL, gpus="GPU"), environment)
 
 
 def seen(report: GpuReport, environment: Mapping[str, str]) -> GpuReport:
@@ -60,8 +48,7 @@ async def _by_amd_smi() -> Collected:
         name = _first(asic.get("market_name"), _of(gpu, "board").get("product_name"))
         total = _amount(vram.get("size", vram.get("size_mb", vram.get("vram_size_mb"))))
         serial = _first(asic.get("asic_serial")).lower().removeprefix("0x")
-        _add(
-            found,
+        found.add_card(
             name,
             _amount(memory.get("total_vram")) if total is None else total,
             _amount(memory.get("free_vram")),
@@ -95,8 +82,7 @@ async def _by_rocm_smi() -> Collected:
         of = {key.lower(): value for key, value in card.items()}
         total, used = mib(of.get("vram total memory (b)")), mib(of.get("vram total used memory (b)"))
         unique = _first(of.get("unique id")).lower().removeprefix("0x")
-        _add(
-            found,
+        found.add_card(
             _first(of.get("card series"), of.get("device name"), of.get("card model")),
             total,
             None if total is None or used is None else total - used,
@@ -106,15 +92,6 @@ async def _by_rocm_smi() -> Collected:
             compute=_first(of.get("gfx version")) or None,
         )
     return found
-
-
-def _add(found: Collected, name: str, total: float | None, free: float | None, **more: Any) -> None:
-    if total is not None and 0 < total < LEAST_MEMORY_MB:
-        found.problems.append(
-            f"{name}: only {total:.0f} MiB of its own memory, so it is left out; GPUS can name it"
-        )
-    else:
-        found.add(name, total, free, **more)
 
 
 async def _or_nothing(*command: str) -> Any:

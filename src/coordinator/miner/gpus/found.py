@@ -82,6 +82,22 @@ class Collected:
     gpus: list[FoundGpu] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    def add_card(
+        self,
+        name: object,
+        memory_mb: float | None,
+        free_mb: float | None = None,
+        *,
+        shared: bool = False,
+        **more: Any,
+    ) -> None:
+        """Add one GPU unless it is a processor's display: of `shared` memory, or with little of its own."""
+        if shared or (memory_mb is not None and 0 < memory_mb < LEAST_MEMORY_MB):
+            why = "it shares the main memory" if shared else f"only {memory_mb:.0f} MiB of its own memory"
+            self.problems.append(f"{name}: {why}, so it is left out; GPUS can name it")
+        else:
+            self.add(name, memory_mb, free_mb, **more)
+
     def add(self, name: object, memory_mb: float | None, free_mb: float | None = None, **more: Any) -> None:
         """Add one GPU; `more` are fields of FoundGpu."""
         shown = one_line(name)[:MAX_LABEL] or f"{self.vendor} GPU"

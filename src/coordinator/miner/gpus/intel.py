@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from coordinator.miner.gpus.found import LEAST_MEMORY_MB, Collected, GpuReport, mib, number, one_line
-from coordinator.miner.gpus.tools import ToolFailed, ask_json, installed
+from coordinator.miner.gpus.found import Collected, GpuReport, mib, number, one_line
+from coordinator.miner.gpus.tools import ToolFailed, ask_json, first_answer
 from coordinator.miner.gpus.visible import hidden, visible
 
 NO_TOOL: Final = "no xpu-smi and no clinfo on PATH"
@@ -21,20 +21,8 @@ AT_A_TIME: Final = 4
 
 async def find(environment: Mapping[str, str]) -> GpuReport:
     """The GPUs that `seen` leaves. Never raises."""
-    problems: list[str] = []
-    absent = NO_TOOL
-    for tool, ask in (("xpu-smi", _by_xpu_smi), ("clinfo", _by_clinfo)):
-        if not installed(tool):
-            continue
-        try:
-            found = await ask()
-        except ToolFailed as error:
-            problems.append(str(error))
-            continue
-        if found.gpus or found.problems:
-            return seen(found.report(), environment)
-        absent = f"{tool} lists no GPU of Intel"
-    return GpuReport(problems=tuple(problems)) if problems else GpuReport(absent=(absent,))
+    ways = {"xpu-smi": _by_xpu_smi, "clinfo": _by_clinfo}
+    return seen(await first_answer(ways, no_tool=NO_TOOL, gpus="GPU of Intel"), environment)
 
 
 def seen(report: GpuReport, environment: Mapping[str, str]) -> GpuReport:
@@ -75,12 +63,10 @@ async def _by_xpu_smi() -> Collected:
             raise answer
         else:
             free = mib(answer.get("memory_free_size_byte"))
-            _add(
-                found,
+            found.add_card(
                 name,
                 mib(answer.get("memory_physical_size_byte")),
                 free or None,  # 0 where Level Zero can't say
-                shared=False,
                 index=device["device_id"],
                 ids=tuple(filter(None, (one_line(device.get("uuid")),))),
                 driver=one_line(answer.get("driver_version")) or None,
@@ -106,8 +92,7 @@ async def _by_clinfo() -> Collected:
             if isinstance(place, str) and (name, place) in seen:
                 continue
             seen.add((name, str(place)))
-            _add(
-                found,
+            found.add_card(
                 name,
                 mib(device.get("CL_DEVICE_GLOBAL_MEM_SIZE")),
                 None,
@@ -126,13 +111,3 @@ def _is_gpu_of_intel(device: Mapping[str, Any]) -> bool:
         or "intel" in one_line(device.get("CL_DEVICE_VENDOR")).lower()
     )
     return by_intel and "CL_DEVICE_TYPE_GPU" in (kinds if isinstance(kinds, list) else [kinds])
-
-
-def _add(
-    found: Collected, name: str, total: float | None, free: float | None, *, shared: bool, **more: Any
-) -> None:
-    if shared or (total is not None and 0 < total < LEAST_MEMORY_MB):
-        why = "it shares the main memory" if shared else f"only {total:.0f} MiB of its own memory"
-        found.problems.append(f"{name}: {why}, so it is left out; GPUS can name it")
-    else:
-        found.add(name, total, free, **more)

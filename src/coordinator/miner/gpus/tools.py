@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from coordinator.miner.executors.base import EXECUTOR_TIMEOUT, ExecutorError
 from coordinator.miner.executors.process import run_program
-from coordinator.miner.gpus.found import one_line
+from coordinator.miner.gpus.found import Collected, GpuReport, one_line
 
 TIMEOUT_SECONDS: Final = 20.0
 """A tool that wakes eight sleeping cards takes several seconds."""
@@ -28,6 +29,29 @@ class _TooMuch(Exception):
 def installed(tool: str) -> bool:
     """Whether this tool is on PATH."""
     return shutil.which(tool) is not None
+
+
+async def first_answer(
+    ways: Mapping[str, Callable[[], Awaitable[Collected]]], *, no_tool: str, gpus: str
+) -> GpuReport:
+    """The report of the first of these tools that is installed and knows a GPU. Never raises.
+
+    `no_tool` is said where none is installed, and `gpus` names what was looked for.
+    """
+    problems: list[str] = []
+    absent = no_tool
+    for tool, ask_it in ways.items():
+        if not installed(tool):
+            continue
+        try:
+            found = await ask_it()
+        except ToolFailed as error:
+            problems.append(str(error))
+            continue
+        if found.gpus or found.problems:
+            return found.report()
+        absent = f"{tool} lists no {gpus}"
+    return GpuReport(problems=tuple(problems)) if problems else GpuReport(absent=(absent,))
 
 
 async def ask(*command: str, timeout_seconds: float | None = None) -> str:

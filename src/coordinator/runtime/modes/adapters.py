@@ -13,6 +13,7 @@ from coordinator.application.live.progress_hub import ProgressWire
 from coordinator.application.metrics import BrokerMetrics
 from coordinator.application.ports import (
     Database,
+    DeadLetters,
     EventLog,
     EventSink,
     Gateway,
@@ -69,3 +70,5 @@ class Adapters:
     """The probes of these adapters."""
     on_reconnect: Callable[[Callable[[], None]], None]
     """Registers a callback for each reconnection to the broker."""
+    dead_letters: DeadLetters | None = None
+    """None without a broker."""

@@ -15,6 +15,7 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.metrics import BrokerMetrics, QueueMetrics
 from coordinator.application.ports import Gateway
 from coordinator.broker.connection import Broker
+from coordinator.broker.dead_letters import RabbitDeadLetters
 from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.progress import RabbitProgress
@@ -178,4 +179,5 @@ def open_standard(settings: Settings) -> Adapters:
         listening=lambda: broker.listening,
         probes=probes,
         on_reconnect=on_reconnect,
+        dead_letters=RabbitDeadLetters(broker),
     )

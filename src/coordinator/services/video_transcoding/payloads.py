@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -91,9 +92,9 @@ class Encoding(Sized):
     """Number (from 0) or language of the subtitles to keep or burn. The default is all, or the first one to
     burn."""
 
+    @abstractmethod
     def codec_used(self) -> str | None:
         """The codec of the pictures; None if the output has no video."""
-        raise NotImplementedError
 
     def needs(self) -> Constraints:
         codec = self.codec_used()

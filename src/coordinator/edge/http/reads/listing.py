@@ -12,13 +12,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
+from coordinator.application.search.places import JobKey
 from coordinator.domain.job import JobStateName
 from coordinator.domain.messages import NAME, MinerId, Name, ServiceId
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.reads.reading import PageQuery, cursor_after, read_cursor
 from coordinator.edge.models.base import moment
 from coordinator.edge.models.miners import MinerState
-from coordinator.edge.state.read_models import JobFilter, JobKey
+from coordinator.edge.state.read_models import JobFilter
 from coordinator.edge.state.rows import JobRow
 
 MAX_LOOKED_AT: Final = 2000

@@ -33,7 +33,7 @@ from coordinator.domain.matching.miner_report import (
     reasons_to_idle,
 )
 from coordinator.domain.matching.reasons import QueuedFacts, Reason, reasons_to_wait, text_of
-from coordinator.domain.messages import Principal, Role, principal_of
+from coordinator.domain.messages import READS_ALL, Principal, principal_of
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.reads.reading import may_read
 from coordinator.edge.models.base import moment, rfc3339
@@ -71,7 +71,7 @@ async def match_of_job(context: EdgeContext, principal: Principal, job_id: UUID)
     report = None
     if state == "QUEUED":
         report = await context.miners.report(submitted.service, submitted.constraints, submitted.list_price)
-    admin = principal.role is Role.ADMIN
+    admin = principal.role in READS_ALL
     if report is not None:
         facts = await _queued_facts(context, submitted, events)
         sentence, reasons = reasons_to_wait(report, facts)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from coordinator.crypto.keys import EncodingError, decode_base64url, encode_base64url
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import is_final
-from coordinator.domain.messages import Principal, Role
+from coordinator.domain.messages import READS_ALL, Principal, Role
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.state.job_states import row_of_state
@@ -106,7 +106,7 @@ async def _known_job(context: EdgeContext, job_id: UUID) -> JobRow | None:
 
 def may_read(principal: Principal, client: str) -> bool:
     """Whether this principal may read the data of `client`."""
-    return principal.role is Role.ADMIN or (principal.role is Role.CLIENT and principal.name == client)
+    return principal.role in READS_ALL or (principal.role is Role.CLIENT and principal.name == client)
 
 
 # --- pages -------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from coordinator.application.proof.proofs import Proofs
 from coordinator.crypto.log.tiles import WIDTH, BadTile, Tile, read_tile_path
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.http.credentials import Admin
+from coordinator.edge.http.credentials import ReaderOfAll
 from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.proving import WITHOUT_TREE, proof_refused
 from coordinator.edge.http.reads.reading import reply
@@ -96,7 +96,7 @@ async def get_checkpoint(context: Context) -> Response:
         **refusals(Code.UNAUTHORIZED_KEY, Code.FORBIDDEN, Code.RATE_LIMITED, *_ABSENT),
     },
 )
-async def get_entries(context: Context, _: Admin, number: TilePath) -> Response:
+async def get_entries(context: Context, _: ReaderOfAll, number: TilePath) -> Response:
     index, width = _tile_path(number)
     leaves = await _ask(context, lambda proofs: proofs.entries(index, width))
     bundle = b"".join(len(leaf).to_bytes(2, "big") + leaf for leaf in leaves)

@@ -15,7 +15,7 @@ from coordinator.application.proof.passports import NotFinal, Passports
 from coordinator.crypto.log.passport import Passport
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.http.credentials import Client
+from coordinator.edge.http.credentials import Reader
 from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.proving import WITHOUT_TREE, proof_refused
 from coordinator.edge.http.reads.job_wait import WAIT_SCHEMA, final_job, wait_asked
@@ -46,7 +46,7 @@ CHECKPOINT_POLL_SECONDS: Final = 0.1
 )
 async def get_passport(
     context: Context,
-    principal: Client,
+    principal: Reader,
     position: Position,
     job_id: UUID,
     wait: Annotated[

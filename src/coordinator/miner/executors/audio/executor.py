@@ -30,7 +30,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
-from coordinator.miner.executors.ffmpeg.arguments import safe_input
+from coordinator.miner.executors.ffmpeg.arguments import safe_input, threads_of
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.limits import Share
 from coordinator.miner.executors.media.audio_encoders import SoundSettings, SourceSound
@@ -134,6 +134,8 @@ class _Stages:
         self._max_seconds = max_seconds
         self._current = folder / "stage-0.w64"
         self._number = 0
+        self._log = Log()
+        """Of the last run."""
         self.sound = SourceSound(0, "")
         """Of the samples."""
         self.warnings: list[str] = []
@@ -168,8 +170,11 @@ class _Stages:
         options = [*settings.options, *MUXER_OPTIONS.get(output_format, ()), "-f", FORMATS[output_format][1]]
         arguments = [*self._reads(self._current), *chain, *options, f"file:{target.name}"]
         sound = await self._run(arguments, target)
-        made = await measure(self._program(), target, limits=self._limits())
+        made = await measure(
+            self._program(), target, limits=self._limits(), threads=threads_of(self._share.processors)
+        )
         made.check({"audio"}, (sound.seconds - ENCODER_SECONDS, sound.seconds + ENCODER_SECONDS))
+        made.check_decoded(self._log)
         assert made.sound is not None, "checked above"
         measured = SourceSound(made.sound.sample_rate, made.sound.layout)
         return Sound(made.seconds, measured.rate, sound.loudness), measured
@@ -208,6 +213,7 @@ class _Stages:
                 limits=self._limits(),
                 on_stderr=loudness.line,
             )
+        self._log = log
         size = await asyncio.to_thread(lambda: target.stat().st_size if target.exists() else 0)
         seconds = log.seconds_of_sound
         if not size or not seconds:

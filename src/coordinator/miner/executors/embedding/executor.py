@@ -28,7 +28,7 @@ from coordinator.miner.executors.base import (
 )
 from coordinator.miner.executors.embedding.npy import VectorFile
 from coordinator.miner.executors.embedding.static_models import Embedded, StaticModels
-from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.miner.settings import MinerSettings
 from coordinator.services.text_embedding import (
     MAX_TEXT_CHARACTERS,
@@ -64,14 +64,13 @@ def recognise(name: str) -> str | None:
     return name.rpartition("/")[2].removesuffix(":latest").lower()
 
 
-class EmbeddingExecutor:
+class EmbeddingExecutor(EngineExecutor):
     """Embeds on an engine or on this machine's CPU, whichever has the model."""
 
     services = (SERVICE.id,)
-    watched = True
 
     def __init__(self, settings: EngineSettings | None = None, folder: Path | None = None) -> None:
-        self._engine = Engine("EMBEDDING", settings, recognise=recognise)
+        super().__init__(Engine("EMBEDDING", settings, recognise=recognise))
         self._static = StaticModels(folder)
         self._proven = False
         self._max_file_bytes = MAX_FILE_BYTES
@@ -80,11 +79,6 @@ class EmbeddingExecutor:
     def models(self) -> tuple[str, ...]:
         """The models of the engine and of the folder."""
         return tuple(sorted({*self._engine.offered, *self._static.names}))
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Faults that cost no service, for `doctor`."""
-        return self._engine.notes
 
     async def check(self) -> str | None:
         """Whether an engine embeds, or the folder has a model."""

@@ -7,6 +7,7 @@ SPEECH_ENGINE_URL, TTS_ENGINE_URL and IMAGE_ENGINE_URL, and for each of them …
 """
 
 from coordinator.miner.executors.engine.client import Engine
+from coordinator.miner.executors.engine.executor import EngineExecutor
 from coordinator.miner.executors.engine.settings import EngineSettings
 
-__all__ = ["Engine", "EngineSettings"]
+__all__ = ["Engine", "EngineExecutor", "EngineSettings"]

@@ -21,6 +21,7 @@ class Abilities:
     cues_to_front: bool = False
     """Whether the muxer of webm and mkv can write its index at the front."""
     draws_text: bool = False
+    decoders: frozenset[str] = frozenset()
     frame_times: str = "-fps_mode"
     """The option that says what happens to the times of frames: before ffmpeg 5.1 -vsync."""
 

@@ -23,6 +23,7 @@ from coordinator.miner.executors.ffmpeg.encoders import (
     encoders_for,
     last_filters,
     least_side,
+    nearest,
     software_of,
     video_arguments,
 )
@@ -30,6 +31,7 @@ from coordinator.miner.executors.ffmpeg.sizes import Size, size_of
 from coordinator.miner.executors.ffmpeg.sounds import chosen, codec_of, single_sound, sound_arguments
 from coordinator.miner.executors.ffmpeg.source import Pictures, Source
 from coordinator.miner.executors.ffmpeg.subtitles import BURNT_FILE, ChosenSubtitles, subtitles_of
+from coordinator.miner.executors.media.first_sound import NO_GUESSES
 from coordinator.services.video_transcoding import (
     MAX_VIDEO_PIXELS,
     ExtractAudio,
@@ -79,6 +81,7 @@ _OPTIONS: Final = {
 """Of muxers: the index first; tags that old players read; more than 4 GiB."""
 _TIME_BASE: Final = "1/90000"
 """Fine enough for the times of all frames; by itself ffmpeg rounds them to the usual rate of the source."""
+_BLACK: Final = "the source's transparency became black"
 _RATED: Final = {"libsvtav1": 240.0}
 """The greatest rate of encoders that refuse others. A file that suggests more has no constant one."""
 _USUAL_FPS: Final = 60
@@ -87,11 +90,16 @@ _USUAL_FPS: Final = 60
 def safe_input(threads: int, *, max_pixels: int = MAX_PIXELS) -> list[str]:
     """Options before `-i`: so an input can't name other files to read, nor use all memory and processors."""
     return [
-        *("-max_alloc", str(MAX_ALLOCATION_BYTES), "-filter_threads", str(_threads(threads))),
+        *("-max_alloc", str(MAX_ALLOCATION_BYTES), "-filter_threads", str(threads_of(threads))),
         *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS),
         *("-max_pixels", str(max_pixels), "-max_streams", str(MAX_STREAMS)),
-        *("-threads", str(_threads(threads))),
+        *("-threads", str(threads_of(threads))),
     ]
+
+
+def reads_alpha(source: Source) -> list[str]:
+    """Options before `-i`: the decoder that reads the pictures' transparency, if there is one."""
+    return ["-c:V:0", source.alpha_decoder] if source.alpha_decoder else []
 
 
 def max_pixels_of(payload: VideoPayload) -> int:
@@ -99,7 +107,8 @@ def max_pixels_of(payload: VideoPayload) -> int:
     return MAX_PIXELS if isinstance(payload, Thumbnail) else MAX_VIDEO_PIXELS
 
 
-def _threads(processors: int) -> int:
+def threads_of(processors: int) -> int:
+    """The threads of a decoder or an encoder where a job may use so many processors."""
     return max(1, min(processors, MAX_THREADS))
 
 
@@ -154,11 +163,11 @@ def command(
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "info", "-nostats", "-progress", "pipe:1"),
         *safe_input(threads, max_pixels=max_pixels_of(payload)),
         # Three and more channels without a layout: the sound's own settings say which one is taken.
-        *("-guess_layout_max", "2"),
+        *NO_GUESSES,
         *plan.before,
         *("-i", f"file:{source}"),
         *plan.after,
-        *("-threads", str(_threads(threads)), "-t", str(MAX_SECONDS + 1)),
+        *("-threads", str(threads_of(threads)), "-t", str(MAX_SECONDS + 1)),
         *("-dn", "-fs", str(max_output_bytes + 1)),
         *("-f", _MUXERS.get(payload.output_format, payload.output_format)),
         f"file:{target}",
@@ -178,16 +187,12 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         bit_depth=payload.bit_depth,
         chroma=payload.chroma,
     )
-    size = size_of(
-        pictures,
-        payload.resolution,
-        payload.fit,
-        enlarge=payload.enlarge,
-        step=2,
-        least=least_side(encoder),
-        max_pixels=MAX_VIDEO_PIXELS,
-    )
+    size = _size(payload, pictures, encoder)
+    payload, about_values = nearest(payload, encoder, size.frame)
+    warnings += about_values
     subtitles = subtitles_of(payload, source, filters=abilities.filters, can_draw_text=abilities.draws_text)
+    if pictures.format.alpha:
+        warnings.append(_BLACK)
     if source.videos > 1:
         warnings.append(f"the first of the input's {source.videos} videos is taken")
     fps = payload.fps
@@ -196,7 +201,7 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         warnings.append(f"fps: the input names no rate that {codec} can have; it became {fps}")
     before_burning = [
         *_deinterlaced(pictures, payload.deinterlace, abilities.filters),
-        *([_at_rate(fps)] if fps else []),
+        *([_at_rate(fps, pictures)] if fps else []),
         *_cropped_to_even(pictures, payload.resolution),
         *colour_filters(pictures, colours, size.scale(pictures)),
     ]
@@ -212,7 +217,7 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         payload, source, {name: abilities.of_codec(name) for name in codecs_of(payload)[1:]}
     )
     return Plan(
-        before=before_input(encoder, abilities.devices.get(encoder)),
+        before=[*before_input(encoder, abilities.devices.get(encoder)), *reads_alpha(source)],
         after=[
             *_mapped_pictures(before_burning, after_burning, subtitles, size, colours.pixel_format),
             *video_arguments(payload, encoder, colours, pictures),
@@ -227,6 +232,22 @@ def _video(payload: Transcode | TranscodeWebm, source: Source, abilities: Abilit
         table=colours.table,
         text_track=subtitles.burnt_text.number if subtitles.burnt_text else None,
     )
+
+
+def _size(payload: Transcode | TranscodeWebm, pictures: Pictures, encoder: str) -> Size:
+    def laid_into(least: int) -> Size:
+        return size_of(
+            pictures,
+            payload.resolution,
+            payload.fit,
+            enlarge=payload.enlarge,
+            step=2,
+            least=least,
+            max_pixels=MAX_VIDEO_PIXELS,
+        )
+
+    size = laid_into(least_side(encoder, 0))
+    return laid_into(least_side(encoder, max(size.frame)))
 
 
 def _mapped_pictures(
@@ -259,9 +280,11 @@ def _deinterlaced(pictures: Pictures, wanted: str, filters: Collection[str]) -> 
     return [f"{name}=mode=send_frame:parity=auto:deint={frames}"] if name else []
 
 
-def _at_rate(fps: int) -> str:
-    # The last frame is kept, or nothing would be left of a video that is shorter than a frame's time.
-    return f"fps=fps={fps}:eof_action=pass"
+def _at_rate(fps: int, pictures: Pictures) -> str:
+    # A video that begins a little after its sound would get one frame too many; one that is shorter than a
+    # frame's time would get none.
+    end = "round" if pictures.seconds is not None and pictures.seconds * fps >= 1 else "pass"
+    return f"fps=fps={fps}:eof_action={end}"
 
 
 def _cropped_to_even(pictures: Pictures, resolution: str | None) -> list[str]:
@@ -286,9 +309,12 @@ _UNKNOWN_PICTURES: Final = Pictures.unknown()
 def _animation(payload: TranscodeGif, source: Source, abilities: Abilities) -> Plan:
     pictures = source.pictures or _UNKNOWN_PICTURES
     colours = colours_of_picture(pictures, "rgb24")
-    filters = [_at_rate(payload.fps), *_still(payload, pictures, colours, abilities, MAX_VIDEO_PIXELS)]
+    filters = [
+        _at_rate(payload.fps, pictures),
+        *_still(payload, pictures, colours, abilities, MAX_VIDEO_PIXELS),
+    ]
     after = ["-map", "0:V:0", "-an", "-sn", "-filter:v", ",".join(filters), "-c:v", abilities.of_codec("gif")]
-    return Plan([], after, _about(pictures), table=colours.table)
+    return Plan(reads_alpha(source), after, _about(pictures), table=colours.table)
 
 
 def _thumbnail(payload: Thumbnail, source: Source, abilities: Abilities) -> Plan:
@@ -301,7 +327,8 @@ def _thumbnail(payload: Thumbnail, source: Source, abilities: Abilities) -> Plan
         *("-map", "0:V:0", "-an", "-sn", "-filter:v", ",".join(filters)),
         *("-frames:v", "1", "-update", "1", "-c:v", abilities.of_codec(payload.output_format)),
     ]
-    return Plan(["-ss", f"{payload.at_seconds:.3f}"], after, _about(pictures), table=colours.table)
+    before = [*reads_alpha(source), "-ss", f"{payload.at_seconds:.3f}"]
+    return Plan(before, after, _about(pictures, keeps_alpha=made == "rgba"), table=colours.table)
 
 
 def _still(
@@ -334,8 +361,9 @@ def _still(
     ]
 
 
-def _about(pictures: Pictures) -> list[str]:
-    return ["HDR is tone-mapped to BT.709"] if pictures.hdr else []
+def _about(pictures: Pictures, *, keeps_alpha: bool = False) -> list[str]:
+    warnings = ["HDR is tone-mapped to BT.709"] if pictures.hdr else []
+    return warnings if keeps_alpha or not pictures.format.alpha else [*warnings, _BLACK]
 
 
 def _sound(payload: ExtractAudio, source: Source, abilities: Abilities) -> Plan:

@@ -36,6 +36,8 @@ _FORMATS: Final = re.compile(r"Supported pixel formats: (.+)")
 _FILTER: Final = re.compile(r"^ [T.][S.][C.]? ?(\w+) +\S+->\S+", re.MULTILINE)
 _NEEDED_FILTERS: Final = ("scale", "format", "showinfo", "lut3d", "setparams", "pad", "crop", "setsar")
 _MEAN: Final = re.compile(r"\] n: *(\d+) .*mean:\[(\d+) ")
+_AV1_DECODERS: Final = frozenset({"libdav1d", "libaom-av1", "libgav1"})
+"""ffmpeg's own one needs a GPU."""
 _WHITE: Final = 200
 """Luma of white is 235; some encoders lose a little."""
 _TRIED_TEXT: Final = """[Script Info]
@@ -56,11 +58,12 @@ Dialogue: 0,0:00:00.00,0:00:09.00,Default,HHH
 async def abilities_of(program: str, folder: Path, devices: Path = DEVICES) -> Abilities:
     """The abilities of this ffmpeg. Raises ExecutorError if it does not start."""
     video = sorted({name for codec in HARDWARE for name in ENCODERS[codec]})
-    listing, filtering, options, muxer, *described = await asyncio.gather(
+    listing, decoding, filtering, options, muxer, *described = await asyncio.gather(
         *(
             _ask(program, folder, "-hide_banner", *question)
             for question in (
                 ("-encoders",),
+                ("-decoders",),
                 ("-filters",),
                 ("-h", "long"),
                 ("-h", "muxer=matroska"),
@@ -71,6 +74,9 @@ async def abilities_of(program: str, folder: Path, devices: Path = DEVICES) -> A
     wanted = {name for names in (*ENCODERS.values(), *HARDWARE.values()) for name in names}
     listed = wanted & set(_LISTED.findall(listing))
     software = {name for name in listed if family_of(name) is None}
+    decoders = frozenset(_LISTED.findall(decoding))
+    if not _AV1_DECODERS & decoders:
+        software -= set(ENCODERS["av1"])  # an output counts after it was decoded
     formats = {
         name: frozenset(found[1].split())
         for name, text in zip(video, described, strict=True)
@@ -83,6 +89,7 @@ async def abilities_of(program: str, folder: Path, devices: Path = DEVICES) -> A
         filters,
         frame_times="-fps_mode" if "-fps_mode" in options else "-vsync",
         cues_to_front="cues_to_front" in muxer,
+        decoders=decoders,
         draws_text="subtitles" in filters and await _draws_text(program, folder),
     )
     return await _with_hardware(program, folder, made, sorted(listed - software), devices)

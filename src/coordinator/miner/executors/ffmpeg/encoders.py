@@ -41,9 +41,20 @@ LEAST_BITRATE: Final = 10_000
 """Below this some encoders refuse to start."""
 MOST_BITRATE: Final = {"libsvtav1": 100_000_000}
 """Of encoders that have a limit."""
+_WHOLE_BLOCK: Final = 32
+"""HEVC's levels from 5 on have no blocks of 16 pixels (H.265 A.4.1), and x265 halves its blocks until one
+fits into a picture. A picture with a shorter side has a level below 5, with its sizes and rates."""
+_MOST_BITRATE_OF_NARROW: Final = 20_000_000
+_LONGEST_OF_NARROW: Final = 4096
+_MOST_PIXELS_OF_SLOW: Final = 6016 * 3384
+_SLOWEST_OF_LARGE: Final = "slow"
+"""SVT-AV1 takes larger frames at its preset 5 and faster ones only."""
 _LEAST_SIDES: Final = {"libx265": 16, "libsvtav1": 64, "nvenc": 160, "qsv": 64, "vaapi": 128, "amf": 128}
 _DEFAULT_CRF: Final = 23
 _MAX_CRF: Final = 51
+_LEAST_ADAPTIVE_CRF: Final = 16
+"""Of SVT-AV1. Below it (seen up to 8) its adaptive quantization lowers blocks to quantizer 0, which in
+AV1 means lossless and has another syntax: no decoder reads that file."""
 _SVT_PRESETS: Final = (12, 11, 10, 9, 8, 7, 5, 4, 2)
 
 
@@ -61,12 +72,11 @@ def software_of(codec: str) -> str:
 def encoders_for(
     payload: Transcode | TranscodeWebm, software: Collection[str], hardware: Collection[str]
 ) -> list[str]:
-    """The encoders to try for the payload, the best one first; software follows hardware that may fail."""
+    """The encoders to try for the payload, the best one first: the next ones are for what it fails at."""
     codec = software_of(payload.codec)
     made = [name for name in ENCODERS[codec] if name in software]
     if payload.chroma != "4:2:0" and "libaom-av1" in made:
         made = ["libaom-av1"]
-    made = made[:1]
     if payload.codec != codec:
         return [*(name for name in ENCODERS[payload.codec] if name in hardware), *made]
     if payload.encoder == "hardware":
@@ -74,9 +84,39 @@ def encoders_for(
     return made
 
 
-def least_side(encoder: str) -> int:
-    """The shortest side of a picture that the encoder takes."""
+def least_side(encoder: str, longest: int) -> int:
+    """The shortest side that the encoder takes of a picture whose other side has `longest` pixels."""
+    if encoder == "libx265" and longest > _LONGEST_OF_NARROW:
+        return _WHOLE_BLOCK
     return _LEAST_SIDES.get(family_of(encoder) or encoder, 2)
+
+
+def nearest(
+    payload: Transcode | TranscodeWebm, encoder: str, frame: tuple[int, int]
+) -> tuple[Transcode | TranscodeWebm, list[str]]:
+    """The payload with the nearest values that the encoder takes for this frame, and a warning for each."""
+    changes: dict[str, object] = {}
+    if payload.bitrate is not None:
+        wanted = bits_per_second(payload.bitrate)
+        used = min(max(wanted, LEAST_BITRATE), _most_bitrate(encoder, frame))
+        if used != wanted:
+            changes["bitrate"] = str(used)
+    if payload.crf == 0 and (encoder == "libsvtav1" or (encoder == "libx264" and payload.bitrate)):
+        changes["crf"] = 1  # 0 is lossless, which SVT-AV1 has not, and x264 only without a limit
+    large = frame[0] * frame[1] > _MOST_PIXELS_OF_SLOW
+    if encoder == "libsvtav1" and large and PRESETS.index(payload.preset) > PRESETS.index(_SLOWEST_OF_LARGE):
+        changes["preset"] = _SLOWEST_OF_LARGE
+    size = "{}x{}".format(*frame)
+    return payload.model_copy(update=changes), [
+        f"{name}: {encoder} has no {getattr(payload, name)} here ({size}); it is {value}"
+        for name, value in changes.items()
+    ]
+
+
+def _most_bitrate(encoder: str, frame: tuple[int, int]) -> int:
+    if encoder == "libx265" and min(frame) < _WHOLE_BLOCK:
+        return _MOST_BITRATE_OF_NARROW
+    return MOST_BITRATE.get(encoder, 10**9)
 
 
 def video_arguments(
@@ -86,7 +126,7 @@ def video_arguments(
     return [
         *("-c:v", encoder),
         *_speed(encoder, PRESETS.index(payload.preset)),
-        *_quality(encoder, payload.crf, _bitrate(payload.bitrate, encoder)),
+        *_quality(encoder, payload.crf, bits_per_second(payload.bitrate) if payload.bitrate else None),
         *(argument for pair in colours.tags.items() for argument in pair),
         *_hdr_data(encoder, colours, pictures),
         # Apple's players look for this tag and for no other.
@@ -105,14 +145,6 @@ def last_filters(encoder: str, colours: Colours) -> list[str]:
         return []
     packed = "p010le" if "10" in colours.pixel_format else "nv12"
     return [f"format={packed}", *(["hwupload"] if family_of(encoder) == "vaapi" else [])]
-
-
-def _bitrate(written: str | None, encoder: str) -> int | None:
-    """In bits per second, within what the encoder takes."""
-    if written is None:
-        return None
-    wanted = max(bits_per_second(written), LEAST_BITRATE)
-    return min(wanted, MOST_BITRATE.get(encoder, wanted))
 
 
 def _speed(encoder: str, step: int) -> list[str]:
@@ -178,7 +210,8 @@ def _quality(encoder: str, crf: int | None, bitrate: int | None) -> list[str]:
             # Here the bit rate is the upper limit of the quality mode, and 0 means no limit.
             return ["-crf", str(quality), *ceiling]
         case "libsvtav1":
-            return ["-crf", str(max(quality, 1)), *(["-maxrate", str(bitrate)] if bitrate else [])]
+            adaptive = [] if quality >= _LEAST_ADAPTIVE_CRF else ["-svtav1-params", "aq-mode=0"]
+            return ["-crf", str(quality), *(["-maxrate", str(bitrate)] if bitrate else []), *adaptive]
         case _:
             return ["-crf", str(quality), *limit]
 

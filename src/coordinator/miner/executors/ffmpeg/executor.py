@@ -14,7 +14,6 @@ from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
-    INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
@@ -23,14 +22,15 @@ from coordinator.miner.executors.base import (
     payload_of,
 )
 from coordinator.miner.executors.ffmpeg.abilities import Abilities
-from coordinator.miner.executors.ffmpeg.arguments import MAX_SECONDS, MEDIA_TYPES, command
+from coordinator.miner.executors.ffmpeg.arguments import MAX_SECONDS, MEDIA_TYPES, command, threads_of
 from coordinator.miner.executors.ffmpeg.check import DEVICES, abilities_of, lacking_filters, version_of
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE
 from coordinator.miner.executors.ffmpeg.preparation import check_encoders, prepare
 from coordinator.miner.executors.ffmpeg.source import probe
+from coordinator.miner.executors.ffmpeg.thumbnails import take_frame
 from coordinator.miner.executors.media.log import Log
-from coordinator.miner.executors.media.output import ENCODER_SECONDS, measure
-from coordinator.miner.executors.media.run import Reading, RunLimits, read_source, run_ffmpeg
+from coordinator.miner.executors.media.output import ENCODER_SECONDS, Output, measure
+from coordinator.miner.executors.media.run import Reading, RunLimits, read_source
 from coordinator.miner.executors.media.source import LOST_SECONDS
 from coordinator.services.base import MAX_WARNING_CHARACTERS, MAX_WARNINGS
 from coordinator.services.video_transcoding import (
@@ -156,7 +156,7 @@ class FfmpegExecutor:
         )
         threads = work.share.processors
         plans = await prepare(self._program, payload, self.abilities, source, threads=threads, limits=limits)
-        failed: list[str] = []
+        failed: list[str | None] = []
         for plan in plans:
             arguments = command(
                 self._program,
@@ -167,37 +167,28 @@ class FfmpegExecutor:
                 max_output_bytes=self._max_output_bytes,
                 threads=threads,
             )
-            # A GPU's driver reserves memory that nobody uses.
-            held = replace(limits, of_data=not plan.hardware)
-            reading: Reading | None = None
             try:
-                if isinstance(payload, Thumbnail):
-                    await self._take_frame(arguments, payload, work.folder, held)
-                else:
-                    reading = await read_source(
-                        arguments,
-                        source,
-                        limits=held,
-                        on_stdout=watch.progress_line,
-                        on_stderr=watch.log_line,
-                    )
+                # A GPU's driver reserves memory that nobody uses.
+                log, reading = await self._make(
+                    arguments, payload, source, replace(limits, of_data=not plan.hardware), watch
+                )
+                # 4. Check the output: all of it is decoded before it counts.
+                made = await self._measured(target, limits, threads)
+                made.check(kinds_of(payload, reading), lengths_of(payload, reading) if reading else None)
+                about_copies = made.check_decoded(log)
             except ExecutorError as error:
-                # A device may fail, or lack something, where software does not.
-                if plan is plans[-1] or error.code in _OF_THE_WORK:
+                # An encoder may fail, or lack something, where the next does not. A device's driver may say
+                # anything; software that does not blame itself is right.
+                own = plan.hardware or error.code == EXECUTOR_FAILED
+                if plan is plans[-1] or not own or error.code in _OF_THE_WORK:
                     raise
-                failed.append(f"encoder: {plan.encoder} failed here; {plans[-1].encoder} took its place")
+                failed.append(plan.encoder)
             else:
                 break
-        warnings = [*failed, *plan.warnings, *(reading.warnings if reading else ())]
+        replaced = [f"encoder: {name} failed here; {plan.encoder} took its place" for name in failed]
+        warnings = [*replaced, *plan.warnings, *(reading.warnings if reading else ()), *about_copies]
 
-        # 4. Check the output, and store it.
-        size = await asyncio.to_thread(_size, target)
-        if size is None or size > self._max_output_bytes:
-            raise _missing_output() if size is None else self._too_large()
-        made = await measure(self._program, target, limits=limits)
-        if made.seconds > MAX_SECONDS:
-            raise ExecutorError(OUTPUT_TOO_LARGE, f"the output becomes longer than {MAX_SECONDS} s")
-        made.check(kinds_of(payload, reading), lengths_of(payload, reading) if reading else None)
+        # 5. Store it.
         seconds = time.monotonic() - started
         output = await work.blobs.upload(target, media_type=MEDIA_TYPES[payload.output_format])
         pictures = (await probe(self._program, (), target.name, work.folder, limits)).pictures
@@ -209,51 +200,39 @@ class FfmpegExecutor:
             height=pictures.height if pictures else None,
             warnings=[line[:MAX_WARNING_CHARACTERS] for line in warnings[:MAX_WARNINGS]] or None,
         )
-        return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": size})
+        return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": output["size"]})
 
-    async def _take_frame(
-        self, arguments: list[str], payload: Thumbnail, folder: Path, limits: RunLimits
-    ) -> None:
-        """Take a thumbnail. Raises INVALID_PAYLOAD if the video has no frame at its moment."""
-        log, problem = await self._try_frame(arguments, folder, limits)
-        if log.has_no_frames and (begin := begin_of_last_frame(payload.at_seconds, log)) is not None:
-            place = arguments.index("-ss") + 1
-            earlier = [*arguments[:place], f"{begin:.3f}", *arguments[place + 1 :]]
-            log, problem = await self._try_frame(earlier, folder, limits)
-        if log.has_no_frames and (problem is None or problem.code in (EXECUTOR_FAILED, INVALID_PAYLOAD)):
-            # Without a frame, encoders complain about anything.
-            told = f"at_seconds: the source has no picture at {payload.at_seconds:g} s"
-            if log.duration is not None:
-                told += f"; its header says {log.duration:.2f} s"
-            raise ExecutorError(INVALID_PAYLOAD, told)
-        if problem is not None:
-            raise problem
+    async def _make(
+        self,
+        arguments: list[str],
+        payload: VideoPayload,
+        source: Path,
+        limits: RunLimits,
+        watch: "_FfmpegProgress",
+    ) -> tuple[Log, Reading | None]:
+        """Run ffmpeg over the input; without a Reading for a thumbnail, which needs no whole source."""
+        if isinstance(payload, Thumbnail):
+            return await take_frame(arguments, payload.at_seconds, source.parent, limits), None
+        reading = await read_source(
+            arguments, source, limits=limits, on_stdout=watch.progress_line, on_stderr=watch.log_line
+        )
+        return reading.log, reading
 
-    async def _try_frame(
-        self, arguments: list[str], folder: Path, limits: RunLimits
-    ) -> tuple[Log, ExecutorError | None]:
-        log = Log()
-        try:
-            await run_ffmpeg(arguments, folder=folder, limits=limits, on_stderr=log.line)
-        except ExecutorError as error:
-            return log, error
-        return log, None
+    async def _measured(self, target: Path, limits: RunLimits, threads: int) -> Output:
+        """The output after it was decoded. Raises EXECUTOR_FAILED without one, OUTPUT_TOO_LARGE."""
+        assert self._program is not None
+        size = await asyncio.to_thread(_size, target)
+        if size is None or size > self._max_output_bytes:
+            raise _missing_output() if size is None else self._too_large()
+        made = await measure(self._program, target, limits=limits, threads=threads_of(threads))
+        if made.seconds > MAX_SECONDS:
+            raise ExecutorError(OUTPUT_TOO_LARGE, f"the output becomes longer than {MAX_SECONDS} s")
+        return made
 
     def _too_large(self) -> ExecutorError:
         return ExecutorError(
             OUTPUT_TOO_LARGE, f"the output exceeds {self._max_output_bytes} bytes; lower its quality"
         )
-
-
-def begin_of_last_frame(moment: float, log: Log) -> float | None:
-    """Where to look for the last frame if none begins after this moment, at which it may still be shown.
-
-    None if the video is over by then, or nothing is known of it.
-    """
-    frames = max((one.frames for one in log.streams.values() if not one.is_cover), default=0.0)
-    if not frames or log.duration is None or moment >= log.duration:
-        return None
-    return max(0.0, moment - 1 / frames)
 
 
 def kinds_of(payload: VideoPayload, reading: Reading | None) -> set[str]:

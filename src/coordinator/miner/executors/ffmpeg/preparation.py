@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from coordinator.miner.executors.ffmpeg.arguments import (
     codecs_of,
     max_pixels_of,
     plans_for,
+    reads_alpha,
     safe_input,
 )
 from coordinator.miner.executors.ffmpeg.colours import TABLE_FILE
@@ -56,7 +58,16 @@ async def prepare(
     """
     options = safe_input(threads, max_pixels=max_pixels_of(payload))
     found = await probe(program, options, source.name, source.parent, limits)
+    lost = found.alpha_decoder is not None and found.alpha_decoder not in abilities.decoders
+    if lost:
+        found = replace(found, alpha_decoder=None)
+    elif found.alpha_decoder is not None:
+        options = [*options, *reads_alpha(found)]
+        found = await probe(program, options, source.name, source.parent, limits)
     plans = plans_for(payload, found, abilities)
+    if lost:
+        for plan in plans:
+            plan.warnings.append("the source's transparency can't be read here, and was left out")
     await _write_table(plans, source.parent)
     texts = {plan.text_track for plan in plans if plan.text_track is not None}
     for track in texts:

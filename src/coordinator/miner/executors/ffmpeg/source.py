@@ -16,6 +16,7 @@ from typing import Final, Self
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.executors.ffmpeg.pixel_formats import PixelFormat
 from coordinator.miner.executors.media.audio_encoders import SourceSound, sound_in
+from coordinator.miner.executors.media.first_sound import NO_GUESSES
 from coordinator.miner.executors.media.run import RunLimits
 from coordinator.miner.executors.process import run_program
 
@@ -47,9 +48,14 @@ _MASTERING: Final = re.compile(
 _LIGHT: Final = re.compile(
     r"^\[Parsed_showinfo_.*[Cc]ontent [Ll]ight.*?MaxCLL=(?P<content>\d+), MaxFALL=(?P<frames>\d+)"
 )
+_TIME: Final = re.compile(r"^\[Parsed_showinfo_\d+ @ \w+\] n: *\d+ .*?pts_time: *(-?[0-9.]+)")
+_LENGTH: Final = re.compile(r"^  Duration: (\d+):(\d\d):([0-9.]+),")
 _SIZE: Final = re.compile(r", (\d+)x(\d+)")
 _FPS: Final = re.compile(r", ([0-9.]+)(k?) (fps|tbr)")
 _DOLBY_VISION: Final = re.compile(r"^\s+DOVI configuration record: .*?profile: (\d+)")
+_ALPHA: Final = re.compile(r"^      alpha_mode +: 1$")
+_READS_ALPHA: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Transparency of these is a second video in each packet, which ffmpeg's own decoders leave out."""
 _END_OF_INPUT: Final = ("Stream mapping:", "Output #0", "Press [q]")
 
 
@@ -83,6 +89,8 @@ class Pictures:
     """The brightest pixel and the brightest frame's mean in cd/m² (MaxCLL, MaxFALL)."""
     fps: float | None = None
     """The highest rate that the file or its frames suggest."""
+    seconds: float | None = None
+    """The length by the header, or by the frames of a video that has few; None if neither says it."""
 
     @classmethod
     def unknown(cls) -> Self:
@@ -124,6 +132,8 @@ class Source:
     attachments: int = 0
     dolby_vision: int | None = None
     """The profile."""
+    alpha_decoder: str | None = None
+    """The decoder that reads the pictures' transparency, where ffmpeg's own would leave it out."""
 
 
 async def probe(program: str, options: Iterable[str], name: str, folder: Path, limits: RunLimits) -> Source:
@@ -136,7 +146,10 @@ async def probe(program: str, options: Iterable[str], name: str, folder: Path, l
     frames = ("-map", "0:V:0", "-frames:v", str(PROBED_FRAMES), "-vf", "showinfo", "-f", "null", "-")
     try:
         await run_program(
-            [program, "-hide_banner", "-nostdin", "-nostats", *options, "-i", f"file:{name}", *frames],
+            [
+                *(program, "-hide_banner", "-nostdin", "-nostats", *options),
+                *(*NO_GUESSES, "-i", f"file:{name}", *frames),
+            ],
             folder=folder,
             timeout_seconds=PROBE_SECONDS,
             max_file_bytes=limits.file_bytes,
@@ -173,6 +186,11 @@ class _Reading:
     colours: dict[str, str] = field(default_factory=dict)
     mastering: Mastering | None = None
     content_light: tuple[int, int] | None = None
+    alpha_decoder: str | None = None
+    latest: str = ""
+    """The codec of the latest stream, if it is the first video."""
+    length: float | None = None
+    times: list[float] = field(default_factory=list)
 
     def line(self, line: str) -> None:
         """Read one line."""
@@ -193,6 +211,7 @@ class _Reading:
                 mastering=self.mastering,
                 content_light=self.content_light,
                 fps=self.header.fps if self.header else None,
+                seconds=self._seconds(),
                 **self.colours,
             )
         return Source(
@@ -202,13 +221,26 @@ class _Reading:
             self.videos,
             self.attachments,
             self.dolby_vision,
+            self.alpha_decoder,
         )
 
+    def _seconds(self) -> float | None:
+        shown = len(self.times)
+        if self.length is None or shown == PROBED_FRAMES or shown < 2:
+            return self.length if shown != 1 else None
+        # These are all of its frames, and the sound may go on.
+        return min(self.length, (max(self.times) - min(self.times)) * shown / (shown - 1))
+
     def _stream(self, line: str) -> None:
+        if found := _LENGTH.match(line):
+            self.length = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
         if (dolby := _DOLBY_VISION.match(line)) and self.dolby_vision is None:
             self.dolby_vision = int(dolby[1])
+        if _ALPHA.match(line):
+            self.alpha_decoder = self.alpha_decoder or _READS_ALPHA.get(self.latest)
         if not (found := _STREAM.match(line)):
             return
+        self.latest = ""
         language = (found["language"] or "").lower()
         codec, more = found["codec"], found["more"]
         match found["kind"]:
@@ -220,6 +252,7 @@ class _Reading:
                 self.attachments += 1
             case "Video" if "(attached pic)" not in more:
                 self.videos += 1
+                self.latest = codec if self.videos == 1 else ""
                 if self.header is None and (size := _SIZE.search(more)):
                     rates = [float(n) * (1000 if k else 1) for n, k, _ in _FPS.findall(more)]
                     self.header = Pictures(
@@ -229,6 +262,8 @@ class _Reading:
                     self.interlaced = any(f"{first} first" in more for first in ("top", "bottom"))
 
     def _frame(self, line: str) -> None:
+        if found := _TIME.match(line):
+            self.times.append(float(found[1]))
         if found := _FRAME.match(line):
             self.interlaced = self.interlaced or found["field"] in "TB"
             across, down = (int(part) for part in found["aspect"].split("/"))

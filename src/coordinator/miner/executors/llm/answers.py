@@ -63,7 +63,9 @@ class _Choice:
 
     @property
     def is_empty(self) -> bool:
-        return not self.calls and not any(map(str.strip, (*self.content, *self.reasoning)))
+        said = "".join((*self.content, *self.reasoning))
+        # A model that must write JSON may write white space until its limit: that is its answer, cut.
+        return not self.calls and not (said if self.finish == "length" else said.strip())
 
 
 class GrowingAnswer:

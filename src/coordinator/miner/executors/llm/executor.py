@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.miner.executors.base import (
-    ENGINE_UNAVAILABLE,
     INVALID_PAYLOAD,
     ExecutorError,
     Outcome,
@@ -20,7 +19,7 @@ from coordinator.miner.executors.base import (
     document_of,
     payload_of,
 )
-from coordinator.miner.executors.engine import Engine, EngineSettings
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.miner.executors.llm.answers import GrowingAnswer
 from coordinator.miner.executors.llm.requests import blamed, image_refs, request_of
 from coordinator.services.llm_inference import SERVICE, LlmPayload
@@ -37,30 +36,15 @@ _IMAGE_TYPES: Final = {
 """Types of images by their first bytes."""
 
 
-class LlmExecutor:
+class LlmExecutor(EngineExecutor):
     """Runs jobs on one engine, as many at a time as the miner has slots."""
 
     services = (SERVICE.id,)
-    watched = True
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
-        self._engine = Engine("LLM", settings)
+        super().__init__(Engine("LLM", settings))
         self._plain = False
         """Whether the engine refuses fields that OpenAI's own API lacks."""
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The engine's models, which the miner advertises."""
-        return self._engine.offered
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Faults that cost no service, for `doctor`."""
-        return self._engine.notes
-
-    async def check(self) -> str | None:
-        """Whether the engine answers and has a model."""
-        return await self._engine.check()
 
     async def run(self, work: Work) -> Outcome:
         """The result is GeneratedText.
@@ -70,8 +54,7 @@ class LlmExecutor:
         engine that lacks a function), ENGINE_UNAVAILABLE, EXECUTOR_FAILED, OUTPUT_TOO_LARGE.
         """
         payload = payload_of(SERVICE, work)
-        if not self._engine.models and (problem := await self.check()):
-            raise ExecutorError(ENGINE_UNAVAILABLE, problem, retryable=True)
+        await self.ready()
         model = self._engine.name_of(payload.model)
         images = await _fetch(work, image_refs(payload))
         answer = GrowingAnswer(work, payload)

@@ -169,14 +169,21 @@ def _faults(log: Log, wanted: Collection[int]) -> list[Complaint]:
     doubtful = "corrupt" if _first_format(log) in _NO_SIGN_OF_A_CUT else None
     found = [
         complaint
+        for complaint in faults_of_reading(log)
+        if not (doubtful and doubtful in complaint.text) and _part(complaint) not in others
+    ]
+    return sorted(found, key=lambda complaint: not says_something(complaint))
+
+
+def faults_of_reading(log: Log) -> list[Complaint]:
+    """What demuxers and decoders complain of, without what comes from writing and what means nothing."""
+    return [
+        complaint
         for complaint in log.complaints
         if (complaint.is_error or "orrupt" in complaint.text)
         and not _WRITING.search(complaint.context)
         and not _HARMLESS.search(complaint.text)
-        and not (doubtful and doubtful in complaint.text)
-        and _part(complaint) not in others
     ]
-    return sorted(found, key=lambda complaint: not says_something(complaint))
 
 
 def _part(complaint: Complaint) -> str:

@@ -37,3 +37,23 @@ SELECT * FROM quotas;
 -- name: projector_clear_quotas
 -- Before a rebuild.
 DELETE FROM quotas;
+
+-- name: projector_some_jobs
+-- These rows, for the comparison with the log.
+SELECT * FROM jobs WHERE job_id IN (:keys);
+
+-- name: projector_some_miners
+-- These rows, for the comparison with the log.
+SELECT * FROM miners WHERE miner_id IN (:keys);
+
+-- name: projector_some_services
+-- These rows, for the comparison with the log.
+SELECT * FROM services WHERE service IN (:keys);
+
+-- name: projector_some_api_keys
+-- These rows, for the comparison with the log.
+SELECT * FROM api_keys WHERE key_id IN (:keys);
+
+-- name: projector_some_quotas
+-- These rows, for the comparison with the log.
+SELECT * FROM quotas WHERE name IN (:keys);

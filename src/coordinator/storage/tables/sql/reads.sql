@@ -54,6 +54,13 @@ SELECT job_id FROM jobs
 WHERE job_id IN (:job_ids)
   AND state IN ('COMPLETED', 'FAILED', 'CANCELED', 'EXPIRED')
 
+-- name: read_job_lines
+-- What a list shows of these jobs.
+SELECT job_id, client, service, state, priority, attempt, max_attempts, miner_id, requested_at, started_at,
+  finished_at, expires_at, error_code, error_message, position
+FROM jobs
+WHERE job_id IN (:job_ids)
+
 -- name: read_miner
 -- One miner.
 SELECT * FROM miners WHERE miner_id = :miner_id
@@ -115,3 +122,44 @@ SELECT key, size FROM blob_owners WHERE key IN (:keys)
 -- name: read_backlog
 -- The number of queued jobs, and the submit time of the oldest.
 SELECT COUNT(*) AS queued, MIN(requested_at) AS oldest_at FROM jobs WHERE state = 'QUEUED'
+
+-- name: read_lease
+-- The lease of a running job.
+SELECT attempt, miner_id, lease_until FROM leases WHERE job_id = :job_id
+
+-- name: read_last_seen
+-- The last heartbeats of the live sessions of these miners.
+SELECT miner_id, last_seen FROM live_sessions WHERE miner_id IN (:miner_ids)
+
+-- name: read_running_of
+-- The number of attempts that each of these miners holds.
+SELECT miner_id, COUNT(*) AS running FROM open_work WHERE miner_id IN (:miner_ids) GROUP BY miner_id
+
+-- name: read_held_by
+-- The jobs that a miner holds.
+SELECT job_id FROM open_work WHERE miner_id = :miner_id ORDER BY job_id LIMIT :most
+
+-- name: read_quarantines
+-- The principals in quarantine, and those in doubt, worst first.
+SELECT principal, service, quarantine, streak, reason FROM standings
+WHERE quarantine <> '' OR streak >= :streak
+ORDER BY quarantine DESC, streak DESC, principal, service LIMIT :most
+
+-- name: read_queued_classes
+-- The classes of queued jobs: their number, and the submit of the oldest by its place in the log.
+SELECT c.job_class, c.service, c.constraints_json, COUNT(*) AS queued, MIN(w.position) AS oldest
+FROM open_work w
+JOIN work_classes c ON c.job_class = w.job_class
+WHERE w.miner_id IS NULL
+GROUP BY c.job_class, c.service, c.constraints_json
+ORDER BY queued DESC, c.job_class
+LIMIT :most
+
+-- name: read_queued_by_service
+-- The number of queued jobs, by service.
+SELECT service, COUNT(*) AS queued FROM open_work WHERE miner_id IS NULL GROUP BY service
+
+-- name: read_class_oldest
+-- One of the oldest queued jobs of a class.
+SELECT j.job_id, j.requested_at FROM open_work w JOIN jobs j ON j.job_id = w.job_id
+WHERE w.miner_id IS NULL AND w.job_class = :job_class AND w.position = :position

@@ -27,6 +27,8 @@ class PreparedSubmit(NamedTuple):
     """The length of the payload's canonical JSON."""
     unmatched: Refusal | None = None
     """See `SubmitContext`. As the reference's fault, it is raised in the decision."""
+    by: str | None = None
+    """See `SubmitContext`."""
 
 
 class PreparedResult(NamedTuple):

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
+from coordinator.application.commands.handlers.jobs.again import EarlierJobs
 from coordinator.application.commands.handlers.jobs.bodies import MAX_INLINE_BYTES, LargeBodies, references_of
 from coordinator.application.commands.handlers.jobs.details import (
     Details,
@@ -53,6 +54,7 @@ from coordinator.domain.job import (
     JobStart,
     JobState,
     JobSubmit,
+    JobSubmitAgain,
     JobSubmitted,
     Queued,
     Running,
@@ -95,10 +97,13 @@ class JobCommands(Handler[Details]):
         quotas: Quotas,
         private: PrivatePayloads | None = None,
         miners: LiveMiners | None = None,
+        *,
+        earlier: EarlierJobs,
     ) -> None:
         """`key` signs the promises of receipts, and keys the tokens of offers. `private` completes the
         answers to claims of private jobs. `miners`: without them every job waits for a miner."""
         self._miners = miners
+        self._earlier = earlier
         self._quotas = quotas
         self._tokens = OfferTokens(key)
         self._private = private
@@ -147,6 +152,11 @@ class JobCommands(Handler[Details]):
         match command:
             case JobSubmit():
                 return await self._submit(intent, command)
+            case JobSubmitAgain():
+                again = await self._earlier.request(intent, command)
+                submit = await self._submit(again, cast("JobSubmit", again.command))
+                assert isinstance(submit.details, PreparedSubmit)
+                return submit._replace(details=submit.details._replace(by=intent.principal.name))
             case JobComplete():
                 if isinstance(lease, Refusal):
                     raise lease
@@ -378,6 +388,7 @@ class JobCommands(Handler[Details]):
                         fault,
                         details.unmatched,
                         details.size,
+                        details.by,
                     ),
                 )
             case JobComplete():
@@ -400,7 +411,7 @@ class JobCommands(Handler[Details]):
                 miner = state_of(prepared.reads[0])
                 offered = self._offered(state, command, miner)
                 return decide(state, command, AttemptContext(now, principal, miner, offered))
-            case JobRelease() | JobCancel() | JobLose() | JobExpire():
+            case JobSubmitAgain() | JobRelease() | JobCancel() | JobLose() | JobExpire():
                 return decide(state, command, Context(now, principal))
             case _:
                 assert_never(command)

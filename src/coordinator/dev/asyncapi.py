@@ -49,7 +49,7 @@ from coordinator.wire.topology import (
 BINDING_VERSION: Final = "0.3.0"
 _SCHEMAS: Final = "#/components/schemas/{model}"
 _JSON: Final = "application/json"
-_OUTSIDE: Final = frozenset({Role.CLIENT, Role.MINER, Role.ADMIN})
+_OUTSIDE: Final = frozenset({Role.CLIENT, Role.MINER, Role.OPERATOR, Role.ADMIN})
 
 Json = dict[str, Any]
 

@@ -1,0 +1,1 @@
+"""Figures: what happened of late, counted from the event feed, and what needs attention."""

@@ -1,0 +1,59 @@
+"""The dashboard's files for browsers: our own, and htmx and uPlot as their projects publish them.
+
+`scripts/vendor-dashboard.sh` fetches htmx (0BSD) and uPlot (MIT) at their pinned versions. Nothing is loaded
+from elsewhere, and nothing is built. The path of a file has a digest of all, so browsers keep it for good.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Final
+
+FILES_PATH: Final = "/ui/files"
+FILES: Final = {
+    "look.css": "text/css",
+    "uplot.min.css": "text/css",
+    "htmx.min.js": "text/javascript",
+    "hx-sse.min.js": "text/javascript",
+    "uplot.min.js": "text/javascript",
+    "pages.js": "text/javascript",
+    "charts.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+"""All served files."""
+SCRIPT_BYTES: Final = 120 * 1024
+"""The most bytes of all scripts together, as they are before compression; a test compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """A file as it is sent."""
+
+    media_type: str
+    plain: bytes
+    packed: bytes
+    """With gzip."""
+
+
+@cache
+def assets() -> dict[str, PageFile]:
+    """All files by name."""
+    folder = resources.files(__package__) / "static"
+    contents = {name: (folder / name).read_bytes() for name in FILES}
+    return {
+        name: PageFile(FILES[name], content, gzip.compress(content, mtime=0))
+        for name, content in contents.items()
+    }
+
+
+@cache
+def version() -> str:
+    """A digest of all files."""
+    digest = hashlib.sha256()
+    for name, asset in sorted(assets().items()):
+        digest.update(f"{name} {len(asset.plain)}\n".encode() + asset.plain)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,265 @@
+"""The page Admin: keys, quotas, dead letters, and settings without secrets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from pydantic_core import from_json
+
+from coordinator.application.commands.parsing import parse_command
+from coordinator.application.ports import DeadLetter, Intent
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
+from coordinator.domain.messages import NAME, Command, Principal
+from coordinator.edge.context import EdgeContext, ShownSetting
+from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.http.commands import accepted, decide
+from coordinator.edge.http.reads.reading import cursor_after, read_cursor
+from coordinator.edge.models.keys import KeyView
+from coordinator.wire.answers import Accepted, Refused
+from coordinator.wire.limits import MAX_ARRAY_LENGTH
+
+__all__ = [
+    "DeadLetterLine",
+    "DeadLetters",
+    "KeyList",
+    "NewSecret",
+    "QuotaLine",
+    "Replayed",
+    "ShownSetting",
+    "create_key",
+    "dead_letters",
+    "keys",
+    "quotas",
+    "replay",
+    "revoke_key",
+    "rotate_key",
+    "settings",
+]
+
+SHOWN_BYTES: Final = 2000
+"""Of a dead letter's body."""
+MOST_LETTERS: Final = 1000
+"""Dead letters among which one is looked for."""
+_CURSOR: Final = (NAME, r"[0-9a-f-]{36}")
+_LATER: Final = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.RATE_LIMITED})
+
+log = structlog.get_logger("dashboard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyList:
+    keys: tuple[KeyView, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSecret:
+    """A key's secret, which is shown once."""
+
+    key_id: UUID
+    key: str | None
+    """`name:secret`; None for a repeat."""
+    hmac_secret: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaLine:
+    """What one name uses, and its limits; a limit of None is none."""
+
+    name: str
+    used: dict[str, int]
+    limits: dict[str, int | None]
+    own: bool
+    """Whether the name has limits of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterLine:
+    """A message that could not be handled."""
+
+    id: str
+    type: str
+    code: str
+    reason: str
+    principal: str
+    proved: bool
+    """Whether the sender proved its name; only then can it be sent again."""
+    size: int
+    """Bytes of the body."""
+    body: str
+    """The begin of the body, as text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetters:
+    letters: tuple[DeadLetterLine, ...]
+    """The oldest of them."""
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """The answers to a dead letter's commands."""
+
+    accepted: int
+    refused: dict[str, int]
+    """By code."""
+    dropped: bool
+    """Whether the letter is gone; it stays if the coordinator could not take the commands."""
+
+
+async def keys(
+    context: EdgeContext, viewer: Viewer, cursor: str | None = None, limit: int = 50, *, revoked: bool = False
+) -> KeyList:
+    """A page of keys by name, without those in the settings. Raises Refusal."""
+    viewer.require_admin("see keys")
+    after_name, after_id = read_cursor(cursor, *_CURSOR) or ("", "")
+    rows = await context.reads.keys(
+        (after_name, after_id), name="", role="", revoked=revoked, page_size=limit + 1
+    )
+    shown = rows[:limit]
+    following = cursor_after(shown[-1].name, shown[-1].key_id) if len(rows) > len(shown) else None
+    return KeyList(keys=tuple(row.view() for row in shown), next_cursor=following)
+
+
+async def create_key(context: EdgeContext, viewer: Viewer, fields: dict[str, Any]) -> NewSecret:
+    """Create a key: the fields of `key.create`. Raises Refusal."""
+    viewer.require_admin("create keys")
+    return await _secret(context, viewer, parse_command(KeyCreate.topic, fields))
+
+
+async def rotate_key(context: EdgeContext, viewer: Viewer, key_id: UUID, grace_seconds: int = 0) -> NewSecret:
+    """Give a key a new secret. Raises Refusal."""
+    viewer.require_admin("rotate keys")
+    fields = {"key_id": str(key_id), "grace_seconds": grace_seconds}
+    return await _secret(context, viewer, parse_command(KeyRotate.topic, fields))
+
+
+async def revoke_key(context: EdgeContext, viewer: Viewer, key_id: UUID, reason: str = "") -> int:
+    """End a key for good; the position of the effect. Raises Refusal."""
+    viewer.require_admin("revoke keys")
+    command = parse_command(KeyRevoke.topic, {"key_id": str(key_id), "reason": reason})
+    return accepted(await decide(context, Intent(command, viewer.principal))).position
+
+
+async def quotas(context: EdgeContext, viewer: Viewer) -> tuple[QuotaLine, ...]:
+    """The names that use anything, or have limits of their own. Raises Refusal."""
+    viewer.require_admin("see quotas")
+    known = context.quotas
+    if known is None:
+        return ()
+    lines = []
+    for name in known.names():
+        used = known.usage_of(name)
+        lines.append(
+            QuotaLine(
+                name=name,
+                used={**used._asdict(), "stored_bytes": used.stored_bytes},
+                limits=known.limits_of(name)._asdict(),
+                own=name in known.own_limits(),
+            )
+        )
+    return tuple(lines)
+
+
+async def settings(context: EdgeContext, viewer: Viewer) -> tuple[ShownSetting, ...]:
+    """The settings without secrets. Raises Refusal."""
+    viewer.require_admin("see settings")
+    return tuple(context.shown_settings())
+
+
+# --- dead letters ------------------------------------------------------------------------------------------
+async def dead_letters(context: EdgeContext, viewer: Viewer, limit: int = 50) -> DeadLetters | None:
+    """The dead letters; None in a mode without a broker. Raises Refusal."""
+    viewer.require_admin("see dead letters")
+    if context.dead_letters is None:
+        return None
+    try:
+        letters = await context.dead_letters.first(limit)
+        total = await context.dead_letters.count()
+    except ConnectionError:
+        raise Refusal(Code.UNAVAILABLE, "the broker is out of reach; look again in a moment") from None
+    return DeadLetters(letters=tuple(_letter(letter) for letter in letters), total=max(total, len(letters)))
+
+
+async def replay(context: EdgeContext, viewer: Viewer, letter_id: str) -> Replayed | None:
+    """Send a dead letter's commands again, as its sender, and drop it; None if it is gone. Raises Refusal.
+
+    Its sender must have proved its name, and still have a key that may send such commands.
+    """
+    viewer.require_admin("send dead letters again")
+    if context.dead_letters is None:
+        return None
+    try:
+        letters = await context.dead_letters.first(MOST_LETTERS)
+        letter = next((found for found in letters if found.id == letter_id), None)
+        if letter is None:
+            return None
+        intents = _intents(context, letter)
+        answers = await context.gateway.handle(intents)
+        refused = Counter(answer.code for answer in answers if isinstance(answer, Refused))
+        dropped = _LATER.isdisjoint(refused) and await context.dead_letters.drop(letter_id)
+    except ConnectionError:
+        raise Refusal(Code.UNAVAILABLE, "the broker is out of reach; look again in a moment") from None
+    log.warning(
+        "a dead letter was sent again", by=viewer.name, principal=letter.principal, command=letter.type
+    )
+    return Replayed(
+        accepted=sum(isinstance(answer, Accepted) for answer in answers),
+        refused={code.value: number for code, number in refused.items()},
+        dropped=dropped,
+    )
+
+
+def _intents(context: EdgeContext, letter: DeadLetter) -> list[Intent]:
+    if letter.code == Code.UNAUTHORIZED_KEY.value:
+        raise Refusal(Code.FORBIDDEN, "its sender did not prove its name; the sender has to send it again")
+    try:
+        body = from_json(letter.body)
+    except ValueError:
+        raise Refusal(Code.INVALID_PAYLOAD, "the message is not JSON; its sender has to mend it") from None
+    bodies = body if isinstance(body, list) else [body]
+    if len(bodies) > MAX_ARRAY_LENGTH:
+        raise Refusal(
+            Code.TOO_LARGE, f"more than {MAX_ARRAY_LENGTH} commands; their sender has to split them"
+        )
+    commands = [parse_command(letter.type, fields) for fields in bodies]
+    # The same ids as at the first time: what was decided then is answered, and not done twice.
+    message_id = letter.message_id or f"dead/{letter.id}"
+    ids = [f"{message_id}:{n}" for n in range(len(commands))] if isinstance(body, list) else [message_id]
+    return [
+        Intent(command, _sender(context, letter, command), own_id)
+        for command, own_id in zip(commands, ids, strict=True)
+    ]
+
+
+def _sender(context: EdgeContext, letter: DeadLetter, command: Command) -> Principal:
+    for grant in context.keyring.valid(letter.principal):
+        if grant.principal.role in command.senders:
+            return grant.principal
+    raise Refusal(Code.FORBIDDEN, f"{letter.principal or 'its sender'} has no valid key for {command.topic}")
+
+
+async def _secret(context: EdgeContext, viewer: Viewer, command: Command) -> NewSecret:
+    body = accepted(await decide(context, Intent(command, viewer.principal))).body
+    return NewSecret(
+        key_id=UUID(str(body["key_id"])), key=body.get("key"), hmac_secret=body.get("hmac_secret")
+    )
+
+
+def _letter(letter: DeadLetter) -> DeadLetterLine:
+    return DeadLetterLine(
+        id=letter.id,
+        type=letter.type,
+        code=letter.code,
+        reason=letter.reason,
+        principal=letter.principal,
+        proved=letter.code != Code.UNAUTHORIZED_KEY.value,
+        size=len(letter.body),
+        body=letter.body[:SHOWN_BYTES].decode(errors="replace"),
+    )
