@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import compare, report, scale
+from bench import compare, http, report, scale
 from bench.publish import publish
 from bench.servers import Servers, missing
 from bench.systems import FOLDER, OURS, OURS_QUORUM, PEER_BIN, PEER_SYSTEMS, Peer, System
@@ -28,9 +28,9 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("compare", "scale", "publish"),
+        choices=("compare", "http", "scale", "publish"),
         default="compare",
-        help="compare with the peers; scale with longer logs; or publish the last results in BENCHMARKS.md",
+        help="compare with the peers, and HTTP; http alone; scale with longer logs; publish the last results",
     )
     parser.add_argument("--quick", action="store_true", help="one short round, under two minutes in total")
     parser.add_argument("--rounds", type=int, help="number of turns of each system")
@@ -53,21 +53,34 @@ def main() -> None:
     if options.what == "scale":
         levels = [int(level) for level in options.levels.split(",")]
         raise SystemExit(run_scale(console, levels, plan, as_json=options.json))
+    http_plan = http.QUICK if options.quick else http.FULL
+    if options.what == "http":
+        raise SystemExit(run_http(console, http_plan, as_json=options.json))
     systems = [SYSTEMS[name] for name in names]
     if any(isinstance(s, Peer) for s in systems) and not (PEER_BIN / "python").exists():
         raise SystemExit("bench: the peers are not installed; run `make bench`, or give --only ours")
-    raise SystemExit(run(console, systems, plan, as_json=options.json))
+    over_http = None if options.only else http_plan
+    raise SystemExit(run(console, systems, plan, over_http, as_json=options.json))
 
 
 def quick_or_all(quick: bool) -> list[str]:
     return [name for name in SYSTEMS if not (quick and name == OURS_QUORUM.name)]
 
 
-def run(console: Console, systems: Sequence[System], plan: compare.Plan, *, as_json: bool) -> int:
+def run(
+    console: Console,
+    systems: Sequence[System],
+    plan: compare.Plan,
+    over_http: http.HttpPlan | None,
+    *,
+    as_json: bool,
+) -> int:
     console.print("starting RabbitMQ, Postgres and Redis …")
     with Servers() as servers:
         turns, failed = compare.compare(servers, systems, plan, console.print)
         found = report.summarise(systems, turns, failed, plan, servers.versions())
+        if over_http is not None:
+            found["http"] = http.measure(servers, over_http, console.print)
     save("latest", found)
     draw(RESULTS / "latest.json", RESULTS / "latest")
     for table in report.tables(found):
@@ -79,6 +92,19 @@ def run(console: Console, systems: Sequence[System], plan: compare.Plan, *, as_j
     for name, reason in failed.items():
         console.print(f"{name} failed: {reason}", style="red", markup=False)
     return 1 if failed else 0
+
+
+def run_http(console: Console, plan: http.HttpPlan, *, as_json: bool) -> int:
+    """Measure HTTP alone, and put it into the last results."""
+    console.print("starting RabbitMQ, Postgres and Redis …")
+    with Servers() as servers:
+        found = http.measure(servers, plan, console.print)
+    latest = RESULTS / "latest.json"
+    document = json.loads(latest.read_text()) if latest.exists() else {}
+    save("latest", {**document, "http": found})
+    if as_json:
+        print(json.dumps(found))
+    return 0
 
 
 def run_scale(console: Console, levels: Sequence[int], plan: compare.Plan, *, as_json: bool) -> int:

@@ -94,6 +94,27 @@ def settings(found: Document) -> str:
     return "\n".join(f"- **{name}**: {f['settings']}." for name, f in rows(found))
 
 
+def over_http(found: Document) -> str:
+    modes = found.get("http")
+    if modes is None:
+        return "Not measured in this run: `python -m bench http` does."
+    return markdown(
+        ("mode", "jobs/s", "CPU µs/job", "p50 ms", "p99 ms", "submits/s by connections", "polls"),
+        [
+            (
+                mode,
+                *headline(f),
+                ", ".join(f"{n}: {s['per_second']:,.0f}" for n, s in f["submits"].items()),
+                (
+                    f"{f['polls']['miners']:,} miners, {f['polls']['idle_cores']:.2f} cores idle, claims "
+                    f"after {f['polls']['claim_p50_ms']:.0f} / {f['polls']['claim_p99_ms']:.0f} ms"
+                ),
+            )
+            for mode, f in modes.items()
+        ],
+    )
+
+
 def levels(found: Document) -> str:
     return markdown(
         ("jobs in the log", "jobs/s", "CPU µs/job", "p50 ms", "p99 ms", "coordinator RSS MiB", "start s"),
@@ -155,6 +176,7 @@ BLOCKS: Mapping[str, Mapping[str, Callable[[Document], str]]] = {
         "ratios": ratios,
         "processes": processes,
         "settings": settings,
+        "http": over_http,
     },
     "scale": {"scale run": run, "levels": levels, "fills": fills, "matching": matching},
 }

@@ -20,8 +20,10 @@ from coordinator.application.dispatch.fair_queue import LANE_HEAD
 from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
 from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.followers.event_feed import EventFeed
-from coordinator.application.followers.runner import FollowerBase, FollowerRunner, LocalWatermarks
+from coordinator.application.followers.follower import FollowerBase
+from coordinator.application.followers.runner import FollowerRunner
 from coordinator.application.followers.timers import Timers
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.ports import (
     Clock,
     Database,

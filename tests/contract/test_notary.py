@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from coordinator.application.followers.event_feed import EventFeed
-from coordinator.application.followers.runner import FollowerRunner, LocalWatermarks
+from coordinator.application.followers.runner import FollowerRunner
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.ports import PositionMoved
 from coordinator.application.proof.errors import (
     LeavesDiffer,

@@ -25,6 +25,7 @@ from coordinator.crypto.merkle import root_of
 from coordinator.crypto.signature import VerificationFailed
 from coordinator.crypto.statement import verify_statement
 from coordinator.projections import projector
+from coordinator.projections.derived import rebuilding
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.log.sqlite import SqliteEventLog
 from coordinator.storage.tables.postgres import PostgresDatabase
@@ -250,10 +251,14 @@ def _price(units: str, lease: Mapping[str, Any] | None) -> str:
 
 
 def _payloads(book: Logbook, jobs: Mapping[str, JobSeen]) -> Iterator[str]:
-    """Beside the log is what its digests say, for every job, and nothing else."""
+    """Beside the log is what its digests say, for every job, and nothing else: nothing that is erased."""
     stored = {(job_id, kind): (salt, body) for job_id, kind, salt, body in book.payloads()}
     wanted = {(j.job_id, "payload"): j.submitted["payload_digest"] for j in jobs.values()}
     wanted |= {(j.job_id, "result"): j.result_digest for j in jobs.values() if j.result_digest}
+    for erasure in book.entries("content.erased.v1"):
+        for job_id in erasure.data["jobs"]:
+            for kind in erasure.data["kinds"]:
+                wanted.pop((job_id, kind), None)
     for key, digest in wanted.items():
         salt, body = stored.pop(key, (b"", b""))
         if body.startswith(b'{"blob":'):
@@ -308,13 +313,13 @@ def _differences(source: str | Path) -> list[str]:
     if isinstance(source, Path):
         sqlite_log, sqlite = SqliteEventLog(source), SqliteDatabase(source)
         try:
-            return list(projector.differences(sqlite_log, sqlite))
+            return [*projector.differences(sqlite_log, sqlite), *rebuilding.differences(sqlite_log, sqlite)]
         finally:
             sqlite_log.close()
             sqlite.close()
     log, database = PostgresEventLog(source), PostgresDatabase(source)
     try:
-        return list(projector.differences(log, database))
+        return [*projector.differences(log, database), *rebuilding.differences(log, database)]
     finally:
         log.close()
         database.close()

@@ -82,9 +82,23 @@ class Bench:
         worked_ms: int = 5,
     ) -> httpx.Response:
         """Hand in a signed result for a claimed offer; the answer, once it can be read."""
-        miner = self.miner(name)
         if session_id is None:
             session_id = await eventually(lambda: self._session_of(name))
+        body = self.signed_result(offer, result, name, session_id, worked_ms)
+        answer = await self.miner(name).post(f"/v1/miners/{offer['job_id']}/result", json=body)
+        if answer.status_code == 200:
+            await self.reached(answer.json()["position"])
+        return answer
+
+    def signed_result(
+        self,
+        offer: dict[str, Any],
+        result: dict[str, Any],
+        name: str,
+        session_id: str | None,
+        worked_ms: int = 5,
+    ) -> dict[str, Any]:
+        """The body of a result for a claimed offer."""
         salt = os.urandom(16)
         now = time.time_ns() // 1_000_000
         statement = {
@@ -99,16 +113,12 @@ class Bench:
             "started_at_ms": now - worked_ms,
             "completed_at_ms": now,
         }
-        body = {
+        return {
             "attempt": offer["attempt"],
             "result": result,
             "result_salt": salt.hex(),
             "statement": sign_statement(self.keys[name], statement),
         }
-        answer = await miner.post(f"/v1/miners/{offer['job_id']}/result", json=body)
-        if answer.status_code == 200:
-            await self.reached(answer.json()["position"])
-        return answer
 
     async def finish(self, client: httpx.AsyncClient, result: dict[str, Any], **fields: Any) -> str:
         """Submit a job, and have it done by `rig`, which must be registered; the job's id."""

@@ -63,8 +63,13 @@ async def test_dead_letters_are_read_and_sent_again(tmp_path: Path, database_url
             ("INVALID_PAYLOAD", "alice", True),
         ]
         assert found.letters[0].reason == "the log was out of reach"
-        attended = [a for a in (await overview.load(context, ROOT)).attention if a.subject == "dead letters"]
-        assert [a.sentence for a in attended] == ["3 messages could not be handled and are kept aside."]
+
+        async def attended() -> list[str] | None:
+            lines = (await overview.load(context, ROOT)).attention
+            return [line.sentence for line in lines if line.subject == "dead letters"] or None
+
+        told = await eventually(attended, timeout=30)
+        assert told == ["3 messages could not be handled and are kept aside."]
 
         done = await admin.replay(context, ROOT, found.letters[0].id)
         assert done == admin.Replayed(accepted=1, refused={"SERVICE_NOT_FOUND": 1}, dropped=True)

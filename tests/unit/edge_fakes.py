@@ -51,6 +51,7 @@ WITHOUT_KEY = {
     "/health",
     "/health/live",
     "/health/ready",
+    "/health/startup",
     "/errors",
     "/errors/{code}",
     # Hashes and signatures: what a monitor of the log reads. The log's entries need a key.
@@ -187,6 +188,10 @@ class FakeQueues:
 
     def on_reset(self, callback: Callable[[], None]) -> None:
         raise AssertionError("the edge knows nothing of brokers")
+
+    def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
+        taken, self.offers = self.offers[:most], self.offers[most:]
+        return [FakeTaken(offer, self.settled) for offer in taken]
 
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         self.profiles.append(profile)

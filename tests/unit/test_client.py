@@ -235,18 +235,43 @@ async def test_what_is_not_json_is_not_sent() -> None:
     assert [] == server.asked
 
 
+def submits_in(request: httpx.Request) -> list[dict[str, Any]]:
+    """The submits of a request, alone or in an array, each with its key."""
+    body = json.loads(request.content)
+    if request.url.path == "/v1/jobs/batch":
+        return list(body["jobs"])
+    return [{**body, "idempotency_key": request.headers["Idempotency-Key"]}]
+
+
+def answering(
+    answer: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Callable[[httpx.Request], httpx.Response]:
+    """Answers submits with `answer(submit)`, alone or in an array."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        answers = [answer(submit) for submit in submits_in(request)]
+        if request.url.path == "/v1/jobs/batch":
+            return ok({"answers": answers, "position": 1})
+        if answers[0]["status"] == "refused":
+            return problem(422, answers[0]["code"])
+        return ok(answers[0], 201)
+
+    return handle
+
+
 async def test_many_jobs_and_their_keys() -> None:
-    """Many submits are sent side by side, each with its own key below the list's; jobs keep the order."""
+    """Submits gather into an array, each with its own key below that of the list; jobs keep the order."""
 
-    def submitted(request: httpx.Request) -> httpx.Response:
-        number = json.loads(request.content)["payload"]["n"]
-        return ok({**SUBMITTED, "job_id": f"job-{number}"}, 201)
+    def submitted(submit: dict[str, Any]) -> dict[str, Any]:
+        return {**SUBMITTED, "status": "accepted", "job_id": f"job-{submit['payload']['n']}"}
 
-    server = Server(submitted)
+    server = Server(answering(submitted))
     async with server.client() as client:
         jobs = await client.submit_many("s", ({"n": n} for n in range(40)), idempotency_key="batch")
     assert [f"job-{n}" for n in range(40)] == [job.job_id for job in jobs]
-    assert {f"batch:{n}" for n in range(40)} == {r.headers["Idempotency-Key"] for r in server.asked}
+    assert ["/v1/jobs/batch"] == [request.url.path for request in server.asked]
+    sent = [submit["idempotency_key"] for request in server.asked for submit in submits_in(request)]
+    assert [f"batch:{n}" for n in range(40)] == sent
 
 
 async def test_one_refusal_among_many() -> None:
@@ -261,10 +286,9 @@ async def test_payloads_are_taken_as_they_are_sent() -> None:
     taken = 0
     ahead: list[int] = []
 
-    def submitted(request: httpx.Request) -> httpx.Response:
+    def submitted(submit: dict[str, Any]) -> dict[str, Any]:
         ahead.append(taken - len(ahead))
-        number = json.loads(request.content)["payload"]["n"]
-        return ok({**SUBMITTED, "job_id": f"job-{number}"}, 201)
+        return {**SUBMITTED, "status": "accepted", "job_id": f"job-{submit['payload']['n']}"}
 
     def payloads(count: int) -> Iterator[dict[str, Any]]:
         nonlocal taken
@@ -272,7 +296,7 @@ async def test_payloads_are_taken_as_they_are_sent() -> None:
             taken += 1
             yield {"n": n}
 
-    server = Server(submitted)
+    server = Server(answering(submitted))
     async with server.client() as client:
         assert [] == await client.submit_many("s", payloads(0))
         assert 300 == len(await client.submit_many("s", payloads(300)))
@@ -293,19 +317,20 @@ async def test_an_error_of_the_payloads_is_raised_as_itself(at: int) -> None:
     async with server.client() as client:
         with pytest.raises(OSError, match="the disk is gone"):
             await client.submit_many("s", payloads(), idempotency_key="list")
-    assert {r.headers["Idempotency-Key"] for r in server.asked} <= {f"list:{n}" for n in range(at)}
+    sent = {submit["idempotency_key"] for request in server.asked for submit in submits_in(request)}
+    assert sent <= {f"list:{n}" for n in range(at)}
 
 
 async def test_many_jobs_again_are_the_same_ones() -> None:
     """After a refusal in the middle the same call sends the same keys: what was accepted is no second job."""
     broken = True
 
-    def submitted(request: httpx.Request) -> httpx.Response:
-        if broken and json.loads(request.content)["payload"]["n"] == 150:
-            return problem(422, "INVALID_PAYLOAD")
-        return ok({**SUBMITTED, "job_id": request.headers["Idempotency-Key"]}, 201)
+    def submitted(submit: dict[str, Any]) -> dict[str, Any]:
+        if broken and submit["payload"]["n"] == 150:
+            return {"status": "refused", "code": "INVALID_PAYLOAD", "detail": "wrong"}
+        return {**SUBMITTED, "status": "accepted", "job_id": submit["idempotency_key"]}
 
-    server = Server(submitted)
+    server = Server(answering(submitted))
     async with server.client() as client:
         with pytest.raises(RequestRefused, match="INVALID_PAYLOAD"):
             await client.submit_many("s", [{"n": n} for n in range(300)], idempotency_key="list")

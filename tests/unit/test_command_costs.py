@@ -15,8 +15,8 @@ from uuid import UUID
 
 import pytest
 
+from coordinator.application.commands.handlers.jobs import bodies, statements
 from coordinator.application.commands.handlers.jobs import handler as jobs
-from coordinator.application.commands.handlers.jobs import statements
 from coordinator.application.commands.handlers.miners import MinerCommands, MinerPeriods
 from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import Intent
@@ -356,7 +356,7 @@ def costly(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return step
 
-    monkeypatch.setattr(jobs, "_canonical", watched("canonical", jobs._canonical))
+    monkeypatch.setattr(bodies, "_canonical", watched("canonical", bodies._canonical))
     monkeypatch.setattr(jobs, "verify_statement", watched("verify", statements.verify_statement))
     return taken
 

@@ -14,6 +14,8 @@ from coordinator.edge.dashboard import broadcasts
 from coordinator.edge.dashboard.broadcasts import Broadcasts, Parts, Reader, Source
 from tests.unit.edge_fakes import FakeGateway, FakeLog, a_live
 
+News = Callable[[], Parts | None]
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +53,7 @@ def some_broadcasts() -> Broadcasts:
     return Broadcasts(a_live(FakeGateway(), log))
 
 
-async def _take(reader: Reader, news: Callable[[], Parts | None]) -> Parts:
+async def _take(reader: Reader, news: News) -> Parts:
     while (parts := news()) is None:
         reader.woken.clear()
         await reader.woken.wait()
@@ -59,7 +61,7 @@ async def _take(reader: Reader, news: Callable[[], Parts | None]) -> Parts:
 
 
 @asynccontextmanager
-async def _reading(shared: Broadcasts, page: Page, count: int) -> AsyncIterator[list[tuple[Reader, Any]]]:
+async def _reading(shared: Broadcasts, page: Page, count: int) -> AsyncIterator[list[tuple[Reader, News]]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(shared.reading(page.source, 0)) for _ in range(count)]
 

@@ -247,6 +247,9 @@ class WorkQueues(Protocol):
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         """One offer, after a wait of up to `wait` seconds; for miners that poll over HTTP."""
 
+    def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
+        """Up to `most` further offers that need no wait, after one was taken; may miss some."""
+
     def on_reset(self, callback: Callable[[], None]) -> None:
         """Call back when the content of the queues becomes unknown (the broker came back)."""
 
@@ -258,6 +261,49 @@ class Hints(Protocol):
         """`{"hint": "cancel", "job_id", "attempt"}`, `{"hint": "drain", "session_id"}` or
         `{"hint": "register"}`.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayableLetter:
+    """A message that could not be handled. Everything in it comes from strangers."""
+
+    id: str
+    """Of its content: the same message, dead twice, has one id."""
+    type: str
+    routing_key: str
+    code: str
+    reason: str
+    principal: str
+    """As the message claims."""
+    proven: bool
+    """Whether this coordinator had authenticated the sender before the message failed."""
+    at: Millis | None
+    message_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A dead letter that was sent again in its sender's name; it stays unless all of it was accepted."""
+
+    letter: ReplayableLetter
+    answers: Sequence[Answer]
+
+
+class DeadLetterReplays(Protocol):
+    """The messages that could not be handled, where an operator looks at them. One call at a time."""
+
+    async def oldest(self, limit: int) -> tuple[Sequence[ReplayableLetter], int]:
+        """The oldest ones, and the number of all. Raises BrokerMismatch, ConnectionError."""
+
+    async def replay(self, ids: Collection[str] | None, limit: int, *, unproven: bool) -> Sequence[Replayed]:
+        """Send these (None: the oldest ones) again as their senders' commands, and remove the accepted ones.
+
+        Those without a proven sender are refused unless `unproven`: an admin vouches for the names.
+        """
+
+    async def drop(self, ids: Collection[str] | None, limit: int) -> Sequence[ReplayableLetter]:
+        """Remove these (None: the oldest ones) for good."""
 
 
 class EventSink(Protocol):
@@ -291,6 +337,10 @@ class BlobRemoval(Protocol):
 class BlobName(Protocol):
     @property
     def sha256(self) -> str: ...
+
+
+class CoordinatorRuns(Exception):
+    """A coordinator of this database runs."""
 
 
 class BrokerMismatch(Exception):

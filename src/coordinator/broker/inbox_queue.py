@@ -22,7 +22,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
 from coordinator.domain.registry import COMMANDS
 from coordinator.wire.answers import Answer, Refused
-from coordinator.wire.signed_messages import ANSWER_MS, MessageSigner
+from coordinator.wire.signed_messages import ANSWER_MS, DEAD_PREFIX, MessageSigner, dead_letter
 from coordinator.wire.topology import DEAD_EXCHANGE, HEARTBEAT_TYPE
 
 FIRST_REDELIVERY_SECONDS = 0.5
@@ -184,19 +184,22 @@ class InboxQueue(Generic[Item]):
         )
         if self._answerable(envelope):
             await self._reply(envelope, [refused], is_array=False, principal=principal)
+        told = {
+            "reason": refused.detail,
+            "code": refused.code.value,
+            "routing_key": envelope.routing_key,
+            "principal": _short(claimed),
+            "message_id": envelope.message_id,
+        }
+        kind = _short(envelope.kind)
+        ours = self._shared.signer.headers(dead_letter(kind, *told.values()), envelope.body, 0)
         properties = Basic.Properties(
             content_type=_short(message.raw_message.content_type or ""),
-            message_type=_short(envelope.kind),
+            message_type=kind,
             delivery_mode=2,
-            # Without the signature, which would allow a replay, and without the user id, which the broker
-            # checks against our own.
-            headers={
-                "reason": refused.detail,
-                "code": refused.code.value,
-                "routing_key": envelope.routing_key,
-                "principal": _short(claimed),
-                "message_id": envelope.message_id,
-            },
+            # Without the sender's signature, which would allow a replay, and without the user id, which the
+            # broker checks against our own. With ours: others may write to this queue, too.
+            headers={**told, **{f"{DEAD_PREFIX}{name}": value for name, value in ours.items()}},
         )
         outcome = await self._shared.broker.publish(
             DEAD_EXCHANGE, _short(envelope.routing_key), envelope.body, properties, mandatory=True

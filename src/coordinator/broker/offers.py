@@ -75,6 +75,9 @@ class RabbitWorkQueues:
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         return await self._poll_consumers.take(profile, wait)
 
+    def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
+        return self._poll_consumers.at_hand(profile, most)
+
     def on_reset(self, callback: Callable[[], None]) -> None:
         self._on_reset.append(callback)
 

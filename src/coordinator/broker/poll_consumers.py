@@ -1,8 +1,10 @@
 """Consumers that take single offers from work queues, for miners that poll over HTTP.
 
-A consumer withholds its prefetch from all others, whether it needs it or not. So each waiting poll has a
-consumer of its own for one message. It is started when the poll begins to wait, and cancelled when its
-message has arrived or the poll has ended. An offer without a waiting poll goes back after a moment.
+A consumer withholds its prefetch from all others, whether it needs it or not. So there is a consumer, for
+one message, only while a poll waits. It is started when the poll begins to wait, and cancelled when its
+message has arrived or no poll is left for it. Of many polls a few have consumers: the polls of one profile
+are alike, so any of them may get the message, and thousands that wait cost the broker nothing. An offer
+without a waiting poll goes back after a moment.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ RETRY_SECONDS = 0.5
 QUEUE_KNOWN_SECONDS = WORK_EXPIRES_MS / 2000
 """Half the time after which an unused queue expires: until then it need not be declared again."""
 MAX_IDLE_PROFILES = 1000
+MAX_CONSUMERS = 16
+"""Of one profile: the messages that may be on their way to its polls at a time."""
 
 Ensure = Callable[[str], Awaitable[None]]
 PutBack = Callable[[str, Sequence[Offer]], Awaitable[bool]]
@@ -134,6 +138,9 @@ class _ProfilePolls:
             self.balance()
         return self._hand_out(waiter.result()) if waiter.done() and not waiter.cancelled() else None
 
+    def at_hand(self, most: int) -> list[_PolledOffer]:
+        return [self._hand_out(self._spare.popleft()) for _ in range(min(most, len(self._spare)))]
+
     def _hand_out(self, taken: _PolledOffer) -> _PolledOffer:
         taken.delivery.whole = False
         return taken
@@ -211,7 +218,12 @@ class _ProfilePolls:
 
     @property
     def _unbalanced(self) -> bool:
-        return bool(self._used) or len(self.consumers) != len(self._waiters)
+        return bool(self._used) or len(self.consumers) != self._wanted
+
+    @property
+    def _wanted(self) -> int:
+        """The number of consumers for the polls that wait."""
+        return min(len(self._waiters), MAX_CONSUMERS)
 
     async def _balance(self) -> None:
         while self._unbalanced and not self._shared.stopped:
@@ -219,7 +231,7 @@ class _ProfilePolls:
                 channel = await self._shared.channel()
                 if self._used:
                     await channel.basic_cancel(self._used.pop())
-                elif len(self.consumers) > len(self._waiters):
+                elif len(self.consumers) > self._wanted:
                     await channel.basic_cancel(self.consumers.pop())
                 else:
                     await self._start_consumer(channel)
@@ -271,6 +283,10 @@ class PollConsumers:
                 name: other for name, other in self._profiles.items() if other is polls or not other.idle
             }
         return await polls.take(wait)
+
+    def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
+        polls = self._profiles.get(profile)
+        return () if polls is None else polls.at_hand(most)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._tasks.spawn(work)

@@ -69,6 +69,7 @@ _NEXT_STEPS = {
     "IDEMPOTENCY_MISMATCH": "Use another --key for another request.",
     "CONFLICT_STATE": "`coordinator job show` shows the job's state.",
     "NO_ELIGIBLE_MINER": "Loosen --constraints as it says; without --when-unmatched the job waits.",
+    "DEAD_LETTER_NOT_FOUND": "`coordinator dead list` shows those that are there.",
     "EVENT_NOT_FOUND": "Take the position from `coordinator log show`.",
     "BLOB_NOT_FOUND": "Upload the file with --file NAME=PATH.",
     "DIGEST_MISMATCH": "Run the same command again; the file changed, or was damaged on the way.",
@@ -87,7 +88,7 @@ def explain(error: Exception) -> CommandError:
     # Imported here: a command without an error needs none of these.
     import sqlite3
 
-    from coordinator.application.ports import BrokerMismatch, LogError, LogUnavailable
+    from coordinator.application.ports import BrokerMismatch, CoordinatorRuns, LogError, LogUnavailable
     from coordinator.client.errors import CoordinatorError
     from coordinator.crypto.keys import KeyFileError
     from coordinator.crypto.signature import VerificationFailed
@@ -124,6 +125,8 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
         return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
+    if isinstance(error, CoordinatorRuns):
+        return CommandError("COORDINATOR_RUNS", str(error), "Stop every one of them first.", Exit.REFUSED)
     if isinstance(error, NotPrivate):
         return CommandError("NOT_PRIVATE", *_in_two(str(error)), Exit.USAGE)
     if isinstance(error, NoLog):

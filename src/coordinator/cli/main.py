@@ -26,6 +26,7 @@ from coordinator.cli.commands import (
     service,
     transfer,
 )
+from coordinator.cli.commands.operation import backup, dead, top
 from coordinator.cli.commands.proof import audit, checkpoint, passport, receipt, witness
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.process.parent_watch import stop_with_parent
@@ -51,6 +52,9 @@ app.command()(erase.erase)
 app.command()(doctor.doctor)
 for command in (bulk.search, bulk.cancel, bulk.retry):
     job.app.command()(command)
+app.command()(backup.backup)
+app.command()(backup.restore)
+app.command()(top.top)
 app.add_typer(job.app, name="job")
 app.add_typer(miner.app, name="miner")
 app.add_typer(service.app, name="service")
@@ -63,6 +67,7 @@ log.app.command("export")(transfer.export)
 log.app.command("import")(transfer.import_)
 app.add_typer(log.app, name="log")
 app.add_typer(projections.app, name="projections")
+app.add_typer(dead.app, name="dead")
 
 
 def _show_version(asked: bool) -> None:

@@ -43,14 +43,11 @@ from coordinator.client.models import (
     ProgressMade,
     Receipt,
     ResultFile,
-    ServiceChanged,
-    ServiceEntry,
-    ServiceSummary,
-    ServiceVersion,
     StateChanged,
     Tokens,
     Update,
 )
+from coordinator.client.registry import ServiceChanged, ServiceEntry, ServiceSummary, ServiceVersion
 from coordinator.client.sync import Coordinator, Job
 
 __all__ = [

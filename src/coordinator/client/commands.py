@@ -5,11 +5,19 @@ Both repeat a command until it is answered, which is safe: a submit carries an i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from pydantic_core import to_json
+
+from coordinator.client.errors import CoordinatorError, Unreachable, refused_answer
 from coordinator.client.http import HttpPool, header_text
+from coordinator.wire.gathering import BODY_BYTES, Gathering
+
+TRY_AGAIN = frozenset({"UNAVAILABLE", "INTERNAL", "RATE_LIMITED"})
+"""Refusals of an element that is sent again, alone: that request waits and repeats as it is told to."""
 
 
 class Commands(Protocol):
@@ -27,19 +35,20 @@ class Commands(Protocol):
 
 
 class HttpCommands:
-    """One request per command, over a pool that the caller closes."""
+    """A request per command, over a pool that the caller closes; submits gather while one is under way."""
 
-    at_a_time = 16
+    at_a_time = 200
 
     def __init__(self, http: HttpPool) -> None:
         self._http = http
+        self._submits = Gathering[Mapping[str, Any], dict[str, Any]](self._submit_all)
 
     async def call(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Send one command."""
-        body = dict(fields)
         if kind == "job.submit":
-            key = header_text("the idempotency key", body.pop("idempotency_key"))
-            return await self._http.ask_json("POST", "/v1/jobs", json=body, headers={b"Idempotency-Key": key})
+            header_text("the idempotency key", fields["idempotency_key"])
+            return await self._submits.call(fields, _size_of(fields))
+        body = dict(fields)
         if kind == "content.erase":
             [job_id] = body.pop("job_ids")
             return await self._http.ask_json("POST", f"/v1/jobs/{path_part(job_id)}/erase", json=body)
@@ -52,7 +61,44 @@ class HttpCommands:
         return await self._http.ask_json("POST", path, json=body)
 
     async def close(self) -> None:
-        """Nothing of its own to close."""
+        """Give up the submits that wait."""
+        await self._submits.close()
+
+    async def _submit_all(self, submits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Exception]:
+        """Submit the jobs that gathered; each is accepted or refused alone."""
+        if len(submits) == 1:
+            return [await self._submit(submits[0])]
+        try:
+            said = await self._http.ask_json(
+                "POST", "/v1/jobs/batch", json={"jobs": list(map(dict, submits))}
+            )
+        except Unreachable:
+            raise
+        except CoordinatorError:  # of the whole array: one job is at fault, or an old coordinator
+            return list(await asyncio.gather(*map(self._submit, submits)))
+        answers: list[dict[str, Any] | Exception] = []
+        for submit, answer in zip(submits, said["answers"], strict=True):
+            if answer.get("code") in TRY_AGAIN:
+                answers.append(await self._submit(submit))
+            else:
+                answers.append(answer if answer["status"] == "accepted" else refused_answer(answer))
+        return answers
+
+    async def _submit(self, submit: Mapping[str, Any]) -> dict[str, Any] | Exception:
+        body = dict(submit)
+        key = header_text("the idempotency key", body.pop("idempotency_key"))
+        try:
+            return await self._http.ask_json("POST", "/v1/jobs", json=body, headers={b"Idempotency-Key": key})
+        except CoordinatorError as error:
+            return error
+
+
+def _size_of(fields: Mapping[str, Any]) -> int:
+    """The bytes of these fields as JSON. What is no JSON is sent alone, and refused there."""
+    try:
+        return len(to_json(fields))
+    except ValueError:
+        return BODY_BYTES
 
 
 def path_part(name: str) -> str:

@@ -264,6 +264,21 @@ class AsyncCoordinator:
         """The coordinator's health, with its public signing key (`signing_key_id`)."""
         return await self.http.ask_json("GET", "/health")
 
+    async def health_report(self) -> dict[str, Any]:
+        """The same also while it is unwell: `status` and `reasons` say so."""
+        return await self.http.ask_json("GET", "/health", also=(503,))
+
+    async def stats(self) -> dict[str, Any]:
+        """Statistics, for admins: jobs, miners, slots, and the positions of followers."""
+        return await self.http.ask_json("GET", "/v1/admin/stats")
+
+    async def all_jobs(
+        self, *, state: str | None = None, limit: int | None = None
+    ) -> AsyncGenerator[JobView, None]:
+        """The jobs of all clients, newest first, for admins."""
+        async for item in self._items("/v1/admin/jobs", limit, state=state):
+            yield typed(JobView, item)
+
     @property
     def registry(self) -> AsyncRegistry:
         """The registry, typed; admins change it."""

@@ -7,7 +7,7 @@ lost connection, and after an answer that means "try again later".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -105,15 +105,18 @@ class HttpPool:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[bytes, bytes] | None = None,
         wait_seconds: float = 0.0,
+        also: Collection[int] = (),
     ) -> httpx.Response:
         """The answer to a request, read to its end. Raises RequestRefused, Unreachable.
 
         `wait_seconds`: the server may hold the request for so long; added to the usual timeout.
+        `also`: status codes that are answers, and no refusals.
         """
 
         async def once() -> httpx.Response:
             request = self._request(method, path, json, body, params, headers, wait_seconds)
-            return _checked(await self._http.send(request))
+            response = await self._http.send(request)
+            return response if response.status_code in also else _checked(response)
 
         response = await self._repeating(once)
         self._notice(response)

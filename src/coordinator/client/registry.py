@@ -3,13 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from coordinator.client.commands import path_part
 from coordinator.client.http import HttpPool, typed
-from coordinator.client.models import ServiceChanged, ServiceEntry, ServiceSummary, ServiceVersion
+from coordinator.client.models import AnswerModel
 
 PATH: Final = "/v1/registry/services"
+
+
+class ServiceSummary(AnswerModel):
+    """A service of the registry, in the short form of lists."""
+
+    id: str
+    name: str
+    category: str
+    description: str
+    pricing: dict[str, Any]
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    version: int
+    retired: bool
+
+
+class ServiceEntry(ServiceSummary):
+    """A service of the registry, in full. The schemas are JSON Schema 2020-12."""
+
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    requirements: dict[str, Any]
+    capabilities: tuple[str, ...]
+    max_concurrent: int
+    timeout_seconds: int
+
+    def spec(self) -> dict[str, Any]:
+        """The entry in the form that `register` and `revise` take."""
+        return {name: value for name, value in self.document().items() if name not in ("version", "retired")}
+
+
+class ServiceChanged(AnswerModel):
+    """A service was registered, revised or retired, now or earlier (for a repeat)."""
+
+    service: str
+    version: int
+    retired: bool
+    position: int
+
+
+class ServiceVersion(AnswerModel):
+    """One change of a service."""
+
+    version: int
+    change: str
+    at: datetime
+    by: str
+    position: int
 
 
 class AsyncRegistry:

@@ -143,6 +143,9 @@ class Coordinator(Facade[AsyncCoordinator]):
     quarantine = blocking(AsyncCoordinator.quarantine)
     release = blocking(AsyncCoordinator.release)
     health = blocking(AsyncCoordinator.health)
+    health_report = blocking(AsyncCoordinator.health_report)
+    stats = blocking(AsyncCoordinator.stats)
+    all_jobs = iterating(AsyncCoordinator.all_jobs)
 
     @property
     def registry(self) -> Registry:

@@ -34,6 +34,7 @@ class Code(StrEnum):
     IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"  # same key, different request
     INVALID_STATEMENT = "INVALID_STATEMENT"  # the signed statement does not prove this result
     INVALID_RESULT = "INVALID_RESULT"  # against the service's output schema; the attempt has failed
+    DEAD_LETTER_NOT_FOUND = "DEAD_LETTER_NOT_FOUND"  # no dead letter has this id
     EVENT_NOT_FOUND = "EVENT_NOT_FOUND"  # no event of the log has this position
     NOT_IN_CHECKPOINT = "NOT_IN_CHECKPOINT"  # the published checkpoint does not cover this (yet)
     BLOB_NOT_FOUND = "BLOB_NOT_FOUND"  # no such blob, or another principal's

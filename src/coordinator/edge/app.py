@@ -36,6 +36,7 @@ from coordinator.edge.routes import (
     admin,
     batches,
     blobs,
+    dead_letters,
     erasures,
     health,
     jobs,
@@ -47,6 +48,7 @@ from coordinator.edge.routes import (
     results,
 )
 from coordinator.edge.routes.mining import attempts, polling
+from coordinator.edge.routes.mining import results as mining_results
 from coordinator.edge.routes.proof import log, passports, signing_keys
 from coordinator.edge.routes.registry import changes, entries
 from coordinator.edge.routing.direct_answers import DirectAnswers
@@ -62,6 +64,7 @@ ROUTERS: Final = (
     matches.jobs,
     blobs.router,
     polling.router,
+    mining_results.router,
     miners.router,
     matches.miners,
     attempts.router,
@@ -72,6 +75,7 @@ ROUTERS: Final = (
     events_stream.router,
     keys.router,
     quotas.router,
+    dead_letters.router,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""
@@ -105,8 +109,7 @@ def create_app(context: EdgeContext) -> FastAPI:
     app.state.context = context
     app.router.routes += _common_routes().routes
     if context.settings.ui_enabled and context.sessions is not None:
-        for router in dashboard.ROUTERS:
-            app.include_router(router)
+        app.router.routes += _dashboard_routes().routes
     _include_metrics(app, public=context.settings.metrics_public)
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
@@ -155,6 +158,15 @@ def _common_routes() -> APIRouter:
     routes.include_router(errors.router, responses=refusals(Code.INVALID_PAYLOAD))
     routes.include_router(docs.router)
     routes.include_router(proof_page.router)
+    return routes
+
+
+@cache
+def _dashboard_routes() -> APIRouter:
+    """The pages, which applications of one process share, too."""
+    routes = APIRouter()
+    for router in dashboard.ROUTERS:
+        routes.include_router(router)
     return routes
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -27,6 +27,7 @@ from coordinator.application.metrics import CoordinatorMetrics, DiskMetrics, Ope
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import (
     Database,
+    DeadLetterReplays,
     DeadLetters,
     EventLog,
     Gateway,
@@ -47,6 +48,7 @@ from coordinator.edge.state.http_metrics import HttpMetrics
 from coordinator.edge.state.job_watch import JobWatch
 from coordinator.edge.state.offerings import Offerings
 from coordinator.edge.state.open_connections import OpenConnections
+from coordinator.edge.state.parked_polls import ParkedPolls, ParkedSession, Seen
 from coordinator.edge.state.read_models import ReadModels
 from coordinator.edge.state.shared import Shared
 
@@ -94,6 +96,8 @@ class EdgeLimits:
     """For the read models to reach the position of `X-At-Least`."""
     wait_seconds: float = 30
     """The longest wait for a job's result."""
+    parked_seconds: float = 5
+    """Between signs of life of a miner whose poll waits."""
     watch_seconds: float = 5
     """Between checks of awaited jobs while no follower moves."""
 
@@ -143,6 +147,10 @@ class SignatureRegister(Protocol):
         """Whether this is the signature's first use. Raises Problem if there are too many to remember."""
 
 
+async def _nowhere(sessions: Collection[ParkedSession]) -> None:
+    """Nobody counts the silence of miners."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EdgeContext:
     """The ports of the endpoints, and below them their shared state. Used on the event loop."""
@@ -163,6 +171,8 @@ class EdgeContext:
     health: Callable[[], Mapping[str, Any]]
     """`{"live": bool, "ready": bool, "reasons": [str], …}`, at once and without I/O, because it is called on
     the event loop. All members are public, also further ones (the public signing key)."""
+    seen: Seen = _nowhere
+    """Notes signs of life of sessions whose polls wait."""
     known: Callable[[UUID], tuple[Any, int] | None] = lambda _: None
     """A stream's state in this process's memory, and the position of its last event; without I/O."""
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
@@ -192,6 +202,8 @@ class EdgeContext:
     """None: no Merkle tree."""
     sessions: Sessions | None = None
     """None: no dashboard."""
+    replays: DeadLetterReplays | None = None
+    """None: no broker, and so none."""
     rates: RateLimiter | None = None
     """None: no limits."""
     open_connections: OpenConnections = field(default_factory=OpenConnections)
@@ -226,6 +238,11 @@ class EdgeContext:
 
         self.live.events.on_end(note_end)
         return watch
+
+    @cached_property
+    def parked_polls(self) -> ParkedPolls:
+        """The polls that wait for work."""
+        return ParkedPolls(self.seen, self.limits.parked_seconds)
 
     @cached_property
     def backlog(self) -> Backlog:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import structlog
+from pydantic_core import to_json
 
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, MinerInbox
 from coordinator.wire.amqp.batching import RETRY_LATER
-from coordinator.wire.answers import AnswerJson, refused
+from coordinator.wire.answers import AnswerJson, read_answer, refused
 from coordinator.wire.backoff import Backoff, RetryClock
+from coordinator.wire.gathering import Gathering
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.proxies import new_client
@@ -24,8 +27,9 @@ from coordinator.wire.spans import sending
 POLL_WAIT_SECONDS = 15
 REQUEST_TIMEOUT_SECONDS = 30.0
 REPORT_TIMEOUT_SECONDS = 5.0
-POLLS_AT_A_TIME = 4
-"""Each poll claims one job; more slots than this fill up within a few round trips."""
+POLLS_AT_A_TIME = 2
+"""A poll claims a job for each slot that waits, up to MOST_OFFERS."""
+MOST_OFFERS = 64
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 _PATHS = {
@@ -85,6 +89,11 @@ class HttpTransport:
         self._ended = False
         self._quiet_until = 0.0
         self._polling = asyncio.Semaphore(POLLS_AT_A_TIME)
+        self._claimed: deque[HeldOffer] = deque()
+        """Claimed by the poll of another slot, for the slots that wait for their turn."""
+        self._takers = 0
+        """Slots that wait for their turn to poll, less those that a poll under way asks for."""
+        self._results = Gathering[Mapping[str, Any], AnswerJson](self._complete_all)
         self._waiting: set[asyncio.Task[Any]] = set()
         self._log = structlog.get_logger().bind()
         self.position = 0
@@ -96,6 +105,7 @@ class HttpTransport:
 
     async def close(self) -> None:
         self.stop_taking()
+        await self._results.close()
         await self._client.aclose()
 
     async def register(self, command: Mapping[str, Any]) -> AnswerJson:
@@ -106,14 +116,37 @@ class HttpTransport:
         return answer
 
     async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
-        template = _PATHS[kind]
-        async with sending(kind, command, template) as sent:
-            body, path = dict(sent.fields), template
-            if "{job_id}" in path:
-                path = path.format(job_id=body.pop("job_id"))
-            response = await self._post(path, body)
-            answer = sent.answer = self._answer(response)
+        async with sending(kind, command, _PATHS[kind]) as sent:
+            if kind == "job.complete":
+                answer = await self._results.call(sent.fields, len(to_json(dict(sent.fields))))
+            else:
+                answer = await self._call_alone(kind, sent.fields)
+            sent.answer = answer
             return answer
+
+    async def _complete_all(self, commands: Sequence[Mapping[str, Any]]) -> list[AnswerJson | Exception]:
+        """Hand in the results that gathered; what an array does not settle is sent alone."""
+        answers: list[AnswerJson | None] = [None] * len(commands)
+        if len(commands) > 1:
+            response = await self._post("/v1/miners/results", {"results": [dict(c) for c in commands]})
+            said = self._answer(response).get("answers")
+            if isinstance(said, list) and len(said) == len(commands):
+                answers = [read_answer(answer) for answer in said]
+        settled: list[AnswerJson | Exception] = []
+        for command, answer in zip(commands, answers, strict=True):
+            if answer is None or answer.get("code") in RETRY_LATER:
+                settled.append(await self._call_alone("job.complete", command))
+            else:
+                settled.append(answer)
+        return settled
+
+    async def _call_alone(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
+        path = _PATHS[kind]
+        body = dict(command)
+        if "{job_id}" in path:
+            path = path.format(job_id=body.pop("job_id"))
+        response = await self._post(path, body)
+        return self._answer(response)
 
     async def heartbeat(self, beat: Heartbeat, timeout_seconds: float) -> AnswerJson | None:
         try:
@@ -147,16 +180,26 @@ class HttpTransport:
         return not response.is_server_error
 
     async def take(self) -> HeldOffer | None:
-        async with self._polling:
-            while not self._ended:
+        self._takers += 1
+        try:
+            await self._polling.acquire()
+        finally:
+            self._takers -= 1
+        try:
+            while not self._claimed and not self._ended:
                 await self._or_end(self._live.wait())
                 if self._ended:
                     break
-                # The end does not cut this short: the poll may claim a job, and we must know of it.
-                held = await self._poll(self._session)
-                if held is not None:
-                    return held
-        return None
+                others = min(max(0, self._takers), MOST_OFFERS - 1)
+                self._takers -= others
+                try:
+                    # The end does not cut this short: the poll may claim jobs, and we must know of them.
+                    self._claimed += await self._poll(self._session, 1 + others)
+                finally:
+                    self._takers += others
+            return self._claimed.popleft() if self._claimed else None
+        finally:
+            self._polling.release()
 
     def suspend(self) -> None:
         self._live.clear()
@@ -166,32 +209,40 @@ class HttpTransport:
         for task in self._waiting:
             task.cancel()
 
-    async def _poll(self, session: dict[str, Any]) -> HeldOffer | None:
+    async def _poll(self, session: dict[str, Any], most: int) -> Sequence[HeldOffer]:
         response = await self._post(
             "/v1/miners/poll",
-            {**session, "max_wait_seconds": self._poll_wait},
+            {**session, "max_wait_seconds": self._poll_wait, "max_offers": most},
             timeout_seconds=self._poll_wait + REQUEST_TIMEOUT_SECONDS,
         )
         if response.status_code == httpx.codes.NO_CONTENT:
-            return None
+            return ()
         answer = self._answer(response)
         if answer["status"] == "accepted":
-            try:
-                return ClaimedOffer(read_offer(answer))
-            except BadOffer as error:
-                self._log.warning("bad_offer", reason=str(error))
+            offers = answer.get("offers")
+            if held := self._read(offers if isinstance(offers, list) else [answer]):
+                return held
         elif session is self._session and self._inbox is not None:
             if answer["code"] in NOT_LIVE:
                 self._live.clear()
                 self._inbox.on_session_lost(str(session["session_id"]))
-                return None
+                return ()
             if answer["code"] == "MINER_DRAINING":
                 self._live.clear()
                 self._inbox.on_hint({"hint": "drain", "session_id": session["session_id"]})
-                return None
+                return ()
             self._log.warning("poll_refused", code=answer["code"], detail=answer["detail"])
         await self._clock.sleep(self._backoff.delay(3))
-        return None
+        return ()
+
+    def _read(self, offers: Sequence[Any]) -> list[HeldOffer]:
+        held: list[HeldOffer] = []
+        for offer in offers:
+            try:
+                held.append(ClaimedOffer(read_offer(offer)))
+            except BadOffer as error:
+                self._log.warning("bad_offer", reason=str(error))
+        return held
 
     async def _or_end(self, waiting: Any) -> None:
         """Wait for `waiting`, or until `stop_taking`."""

@@ -9,7 +9,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
 from coordinator.domain.messages import Event
 from coordinator.projections import jobs, keys, miners, quotas, services
@@ -70,7 +70,7 @@ class Projector(FollowerBase):
     """Folds a batch's changes of each row and writes each row once."""
 
     name = "projector"
-    passive = True
+    acts_on = frozenset()
     rest_seconds = REST_SECONDS
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
@@ -96,21 +96,35 @@ def rebuild(event_log: EventLog, database: Database, progress: Callable[[int, in
     see the old rows, and an interrupted rebuild changes nothing. It takes the position first, so a projector
     in another process waits and continues from the rebuild's end.
     """
-    projector, count, position, head = Projector(), 0, 0, event_log.head()
     with database.transaction() as tables:
-        tables.move(projector.name, tables.position(projector.name), 0)
-        for model in READ_MODELS:
-            tables.execute(f"projector_clear_{model.table}")
-        for events in _read_ahead(event_log):
-            projector.apply(tables, events)
-            tables.move(projector.name, position, events[-1].position)
-            position = events[-1].position
-            count += len(events)
-            progress(position, max(head, position))
-    return count
+        return rebuild_in(tables, event_log, progress)[0]
 
 
-def _read_ahead(event_log: EventLog) -> Iterator[Sequence[Recorded]]:
+def rebuild_in(
+    tables: Tables,
+    event_log: EventLog,
+    progress: Callable[[int, int], None],
+    besides: Callable[[Sequence[Recorded]], object] = lambda events: None,
+) -> tuple[int, int]:
+    """`rebuild` in a transaction of the caller's; the number of events, and the last position.
+
+    `besides` is called with all events, in order.
+    """
+    projector, count, position, head = Projector(), 0, 0, event_log.head()
+    tables.move(projector.name, tables.position(projector.name), 0)
+    for model in READ_MODELS:
+        tables.execute(f"projector_clear_{model.table}")
+    for events in read_ahead(event_log):
+        projector.apply(tables, events)
+        besides(events)
+        tables.move(projector.name, position, events[-1].position)
+        position = events[-1].position
+        count += len(events)
+        progress(position, max(head, position))
+    return count, position
+
+
+def read_ahead(event_log: EventLog) -> Iterator[Sequence[Recorded]]:
     """The whole log in order; reads the next events while the caller folds the previous ones."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
         coming = thread.submit(event_log.read, 0, READ_EVENTS)
@@ -131,7 +145,7 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
         }
         upto_now = tables.position(Projector.name)
     fold = Fold()
-    for events in _read_ahead(event_log):
+    for events in read_ahead(event_log):
         known = [e for e in events if e.position <= upto]
         fold.take(known)
         if len(known) < len(events):

@@ -31,10 +31,12 @@ from coordinator.application.dispatch.payloads import Payloads
 from coordinator.application.figures.window import WindowCounter
 from coordinator.application.followers.eraser import ERASER, Eraser
 from coordinator.application.followers.event_feed import EventFeed
+from coordinator.application.followers.follower import Follower
 from coordinator.application.followers.presence import Presence
 from coordinator.application.followers.publisher import Publisher
-from coordinator.application.followers.runner import Follower, FollowerRunner, LocalWatermarks
+from coordinator.application.followers.runner import FollowerRunner
 from coordinator.application.followers.timers import Timers
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import Health, HealthProbes, Probe, in_own_thread
 from coordinator.application.keys.follower import KeyFollower
 from coordinator.application.keys.sessions import Sessions
@@ -68,6 +70,8 @@ from coordinator.domain.job import is_final
 from coordinator.private_files import private_folder
 from coordinator.projections.checks import RowChecks
 from coordinator.projections.projector import Projector
+from coordinator.runtime.backup.erasures import erasure_file, remember_erasure
+from coordinator.runtime.backup.repeating import RestoredErasures
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
@@ -209,7 +213,7 @@ def connect(
     )
     notary.on_checkpoint = witnesses.note
     notary.witnessed = lambda: witnesses.larger
-    eraser = Eraser(adapters.log, clock, payloads.forget)
+    eraser = Eraser(adapters.log, clock, payloads.forget, partial(remember_erasure, erasure_file(settings)))
     followers: Iterable[Follower] = (
         Projector(),
         dispatcher,
@@ -278,7 +282,7 @@ def connect(
         components.append(inbox)  # before the timers: the commands that wait in the queue were sent in time
     components.append(witnesses)  # before the notary: what they have signed is known when it begins
     components += runners
-    components += [expiry, batch_runner, window]
+    components += [expiry, batch_runner, window, RestoredErasures(adapters.database, gateway)]
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)
@@ -309,6 +313,7 @@ def connect(
         table_checks=RowChecks(adapters.log, adapters.reads, clock.now),
         runners=runners,
         life_cycle=LifeCycle(components),
+        replays=adapters.replays(gateway, keyring),
         parts=health,
     )
 
@@ -321,7 +326,7 @@ def _probes(
 
     probes = [
         *adapters.probes(health),
-        Probe(health.part("log_read"), in_own_thread("log-read", read_log)),
+        Probe(health.part("log_read"), in_own_thread("log-read", read_log), only_idle=True),
         Probe(health.part("blobs"), blobs.probe, BLOB_PROBE_SECONDS),
     ]
     if inbox is not None:

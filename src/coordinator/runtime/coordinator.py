@@ -21,7 +21,8 @@ from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.figures.attention import Disk
 from coordinator.application.figures.window import WindowCounter
 from coordinator.application.followers.event_feed import EventFeed
-from coordinator.application.followers.runner import FollowerRunner, LocalWatermarks
+from coordinator.application.followers.runner import FollowerRunner
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import Health
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.keys.sessions import Sessions
@@ -34,6 +35,7 @@ from coordinator.application.metrics import (
     OpenOffers,
     ProofMetrics,
 )
+from coordinator.application.ports import DeadLetterReplays
 from coordinator.application.proof.errors import LogRewritten
 from coordinator.application.proof.notary import Notary
 from coordinator.application.proof.proofs import Proofs
@@ -82,6 +84,7 @@ class CoordinatorProcess:
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""
+    replays: DeadLetterReplays | None
     parts: Health
     """Whether each part worked lately."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from coordinator.edge.app import create_app
-from coordinator.edge.context import EdgeContext, EdgeSettings, ShownSetting
+from coordinator.edge.context import EdgeContext, EdgeLimits, EdgeSettings, ShownSetting
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
 from coordinator.edge.middleware.used_signatures import UsedSignatures
 from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnections
@@ -38,6 +38,8 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             live=coordinator.live,
             health=coordinator.health,
             known=coordinator.bus.known,
+            seen=coordinator.gateway.seen,
+            limits=EdgeLimits(parked_seconds=min(5.0, settings.heartbeat_timeout_seconds / 3)),
             metrics=coordinator.metrics,
             disks=coordinator.disks,
             miners=coordinator.miners,
@@ -52,6 +54,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             quotas=coordinator.quotas,
             proofs=coordinator.proofs,
             sessions=coordinator.sessions,
+            replays=coordinator.replays,
             rates=rates,
             used_signatures=UsedSignatures(),
             stopping=coordinator.stopping,

@@ -54,7 +54,7 @@ def export_log(settings: Settings, path: Path, *, whole: bool, progress: Progres
     BadExport for a file that can't be continued.
     """
     open_log(settings).close()  # an error without a log
-    with open_source(_database(settings)) as source:
+    with open_source(database_of(settings)) as source:
         head, columns = source.head(), source.columns()
         identity = [str(log_id) for _, log_id in source.rows(LOG_IDENTITY, ["singleton", "log_id"])]
         header = ExportHeader("".join(identity), __version__, whole, [m.name for m in read_migrations()])
@@ -76,21 +76,23 @@ def import_log(settings: Settings, path: Path, progress: Progress) -> Transferre
 
     Raises LogNotEmpty, BadExport, DataDirectoryInUse, LogUnavailable.
     """
-    with _target_of(settings) as target:
+    with target_of(settings) as target:
         if not target.empty():
             raise LogNotEmpty(LogNotEmpty.__doc__)
-        filling = _Filling(target)
+        filling = Filling(target)
         for item in read_export(path, progress):
             filling.take(item)
         return filling.finish()
 
 
-class _Filling:
+class Filling:
     """Takes the items of an export one by one, and writes them in pieces."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._known = target.columns()
+        self._cleared: set[str] = set()
+        """The tables whose rows are those of the file alone: a backup names a table once for each part."""
         self._header: ExportHeader | None = None
         self._events: list[EventRow] = []
         self._table: TableStart | None = None
@@ -130,6 +132,8 @@ class _Filling:
         return self._count
 
     def _begin(self, header: ExportHeader) -> None:
+        if header.after:
+            raise BadExport("it is a part of a backup: `coordinator restore` reads the whole folder")
         ours = [migration.name for migration in read_migrations()]
         if header.whole and list(header.migrations) != ours:
             raise BadExport(
@@ -152,7 +156,9 @@ class _Filling:
     def _start(self, table: TableStart) -> None:
         if table.name == LOG_IDENTITY or set(self._known.get(table.name, ())) != set(table.columns):
             raise BadExport(f"this version has no table {table.name!r} with these columns")
-        self._target.clear(table.name)
+        if table.name not in self._cleared:
+            self._cleared.add(table.name)
+            self._target.clear(table.name)
         self._table = table
 
     def _write_events(self) -> None:
@@ -185,7 +191,8 @@ def _write_table(source: TransferSource, writer: ExportWriter, table: str, colum
         writer.row(row)
 
 
-def _database(settings: Settings) -> str | Path:
+def database_of(settings: Settings) -> str | Path:
+    """The database of these settings: a URL, or a file."""
     if settings.mode == "standard":
         assert settings.database_url is not None
         return settings.database_url.get_secret_value()
@@ -193,8 +200,10 @@ def _database(settings: Settings) -> str | Path:
 
 
 @contextmanager
-def _target_of(settings: Settings) -> Iterator[Target]:
-    database = _database(settings)
+def target_of(settings: Settings) -> Iterator[Target]:
+    """The database of these settings, migrated, in one transaction. Raises DataDirectoryInUse, "
+    "LogUnavailable."""
+    database = database_of(settings)
     if settings.mode == "standard":
         migrate(database)
         with open_target(database) as target:

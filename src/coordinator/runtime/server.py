@@ -27,6 +27,7 @@ from coordinator.runtime.process.garbage_collection import (
     return_free_memory,
     return_large_blocks,
 )
+from coordinator.runtime.process.tls import Certificate
 from coordinator.runtime.settings import Settings
 from coordinator.wire.limits import MAX_BODY_BYTES
 
@@ -57,6 +58,7 @@ async def serve(
 ) -> None:
     """Like `run`, on the running event loop."""
     allow_connections(settings.max_connections)
+    certificate_of(settings)  # an error before anything is opened
     listener = listen(settings.app_host, settings.app_port)
     with contextlib.closing(listener):
         coordinator = build(settings)
@@ -89,14 +91,23 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def certificate_of(settings: Settings) -> Certificate | None:
+    """The certificate of the settings; None for plain HTTP. Raises BadSettings."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return Certificate(settings.tls_cert_file, settings.tls_key_file)
+
+
 class ServerConfig(uvicorn.Config):
     """uvicorn's settings, and all connections of the server."""
 
     connections: Connections
 
 
-def configure(app: FastAPI, limits: ConnectionLimits | None = None) -> ServerConfig:
-    """The settings of the HTTP server."""
+def configure(
+    app: FastAPI, limits: ConnectionLimits | None = None, certificate: Certificate | None = None
+) -> ServerConfig:
+    """The settings of the HTTP server; HTTPS with a certificate."""
     config = ServerConfig(
         app,
         http=BoundedHttp,
@@ -113,6 +124,9 @@ def configure(app: FastAPI, limits: ConnectionLimits | None = None) -> ServerCon
         ws_per_message_deflate=False,
         lifespan="on",
     )
+    if certificate is not None:
+        config.load()
+        config.ssl = certificate.context
     config.connections = Connections(limits, on_many_lost=return_free_memory)
     return config
 
@@ -138,7 +152,8 @@ async def _serve(
     on_ready: Callable[[CoordinatorProcess, int], None],
 ) -> None:
     limits = connection_limits(coordinator.settings)
-    server = _Server(configure(edge_of(coordinator, limits), limits))
+    certificate = certificate_of(coordinator.settings)
+    server = _Server(configure(edge_of(coordinator, limits), limits, certificate))
 
     def stop() -> None:
         coordinator.end_waits()
@@ -156,11 +171,15 @@ async def _serve(
 
     watch = BackgroundTask("restart-watch")
     watch.start(end_if_useless)
+    renewal = BackgroundTask("certificate")
+    if certificate is not None:
+        renewal.start(certificate.watch)
     server.on_started = lambda: on_ready(coordinator, listener.getsockname()[1])
     try:
         await server.serve(sockets=[listener])
     finally:
         await watch.stop()
+        await renewal.stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     if coordinator.parts.restart is not None:

@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     app_env: Literal["dev", "test", "prod"] = "dev"
     app_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]+$")] = "127.0.0.1"
     app_port: Annotated[int, Field(ge=0, le=65535)] = 8011
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
     data_dir: Path = Path("coordinator-data")
     database_url: SecretStr | None = None
     amqp_url: SecretStr | None = None
@@ -299,6 +301,9 @@ def load_settings(**overrides: object) -> Settings:
     if bool(settings.database_url) != bool(settings.amqp_url):
         missing = "AMQP_URL" if settings.database_url else "DATABASE_URL"
         raise BadSettings(f"{missing}: set it too, or neither (then everything runs in one process)")
+    if bool(settings.tls_cert_file) != bool(settings.tls_key_file):
+        missing = "TLS_KEY_FILE" if settings.tls_cert_file else "TLS_CERT_FILE"
+        raise BadSettings(f"{missing}: set it too, or neither (then the server speaks plain HTTP)")
     if settings.witness_quorum > len(settings.witnesses):
         raise BadSettings("WITNESS_QUORUM: more than there are WITNESSES, so nothing would be published")
     if settings.app_env == "prod":

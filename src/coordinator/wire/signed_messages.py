@@ -7,6 +7,7 @@ message, the recipient, the moment, and the body, so that no message passes for 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
@@ -17,8 +18,10 @@ from coordinator.crypto.keys import SigningKey, check_key_id, decode_base64url, 
 from coordinator.crypto.mac import message_to_sign
 
 VARIABLE: Final = "COORDINATOR_PUBLIC_KEY"
-ANSWER, REFUSAL, OFFER, HINT = "answer", "refusal", "offer", "hint"
+ANSWER, REFUSAL, OFFER, HINT, DEAD_LETTER = "answer", "refusal", "offer", "hint", "dead letter"
 """Kinds. A refusal answers a message whose sender is not proven."""
+DEAD_PREFIX: Final = "coordinator_"
+"""Of the signature's headers in a dead letter, whose sender's own signature is left out."""
 ANSWER_MS: Final = 300_000
 HINT_MS: Final = 60_000
 OFFER_MS: Final = 3_600_000
@@ -72,6 +75,11 @@ def hint_for(miner_id: str) -> Recipient:
     return Recipient(HINT, (miner_id,))
 
 
+def dead_letter(*facts: str) -> Recipient:
+    """A message that the coordinator keeps for itself; `facts` are what its headers say."""
+    return Recipient(DEAD_LETTER, (hashlib.sha256(json.dumps(facts).encode()).hexdigest(),))
+
+
 class MessageSigner:
     """Signs with the coordinator's key."""
 
@@ -91,6 +99,17 @@ class MessageSigner:
             _VALID: valid_ms,
             _KIND: recipient.kind,
         }
+
+    def made(self, recipient: Recipient, headers: Mapping[str, Any], body: bytes) -> bool:
+        """Whether this signer, with the same key, made these headers; however long ago."""
+        signature, at, valid = (headers.get(name) for name in (_SIGNATURE, _AT, _VALID))
+        if not isinstance(signature, str) or not isinstance(at, int) or not isinstance(valid, int):
+            return False
+        try:
+            raw = decode_base64url(signature)
+        except ValueError:
+            return False
+        return verify(self._key.key_id, raw, _to_sign(recipient, at, valid, body))
 
     def trust(self) -> CoordinatorTrust:
         """Trust in this key alone."""

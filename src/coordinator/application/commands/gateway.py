@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -117,6 +117,10 @@ class CommandGateway:
         except Exception:
             log.exception("heartbeats could not be handled", count=len(beats))
             return [INTERNAL] * len(beats)
+
+    async def seen(self, sessions: Collection[tuple[str, str]]) -> None:
+        """See `Presence.seen`."""
+        await self._presence.seen(sessions)
 
     async def state(self, stream: UUID) -> Any:
         return await self._bus.state(stream)

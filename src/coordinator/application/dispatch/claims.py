@@ -7,9 +7,10 @@ it. No cancellation loses an offer in between.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
-from coordinator.application.ports import Gateway, Intent, TakenOffer, WorkQueues
+from coordinator.application.ports import Gateway, Intent, LogError, TakenOffer, WorkQueues
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import STATE_NAMES, JobRelease, JobStart, Queued
 from coordinator.domain.messages import Principal
@@ -133,6 +134,34 @@ async def claim(
     if answer.code in STILL_GOOD:
         raise Refusal(answer.code, answer.detail, retry_after=answer.retry_after)
     return None
+
+
+async def claim_more(
+    gateway: Gateway, principal: Principal, session: Online, taken: Sequence[TakenOffer]
+) -> list[tuple[Offer, Accepted]]:
+    """Claim further offers together with what the first one has shown; the useless ones are left out."""
+
+    async def claimed(one: TakenOffer) -> Accepted | None:
+        if not await is_queued(gateway, one):
+            await one.done()
+            return None
+        return await claim(gateway, principal, session, one)
+
+    # At the same time, so that the bus decides their claims in one batch.
+    try:
+        outcomes = await asyncio.gather(*(claimed(one) for one in taken), return_exceptions=True)
+    except asyncio.CancelledError:
+        for one in taken:
+            await one.back()  # does nothing to a settled one
+        raise
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Refusal | LogError):
+            raise outcome
+    return [
+        (one.offer, outcome)
+        for one, outcome in zip(taken, outcomes, strict=True)
+        if isinstance(outcome, Accepted)
+    ]
 
 
 def _in_doubt(answer: Answer) -> bool:

@@ -19,11 +19,12 @@ from coordinator.application.background import Background
 from coordinator.application.dispatch.fair_queue import Lane, QueuedWork
 from coordinator.application.dispatch.fleet import Profile, Rooms, Session
 from coordinator.application.dispatch.offers import offer_of, private_offer
-from coordinator.application.dispatch.open_work import Hint, OpenWork, RunningAttempt
+from coordinator.application.dispatch.open_work import OpenWork
 from coordinator.application.dispatch.payloads import Payloads
+from coordinator.application.dispatch.running import Hint, RunningAttempt
 from coordinator.application.dispatch.standing import Standing
 from coordinator.application.dispatch.unstored import Changes
-from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.health import Part
 from coordinator.application.ports import (
     Clock,

@@ -107,6 +107,10 @@ class LocalWorkQueues:
                 queue.waiters.remove(waiter)
         return _LocalOffer(waiter.result(), queue) if waiter.done() else None
 
+    def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
+        queue = self._queue(profile)
+        return [_LocalOffer(queue.pop(), queue) for _ in range(min(most, len(queue.offers)))]
+
     def on_reset(self, callback: Callable[[], None]) -> None:
         """Never called back: the content of these queues is known for the life of the process."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, assert_never
+from typing import assert_never
 from uuid import UUID
 
 from coordinator.application.dispatch.fair_queue import FairQueue, QueuedWork
 from coordinator.application.dispatch.fleet import Fleet, OutstandingOffer, Profile, Session
 from coordinator.application.dispatch.judge import SHORTEST_IDLE_SECONDS, Judge
 from coordinator.application.dispatch.retries import Retries, add_try, tries
+from coordinator.application.dispatch.running import Hint, RunningAttempt
 from coordinator.application.dispatch.standing import Standing
 from coordinator.application.dispatch.unstored import Changes, Unstored, submitted_work
 from coordinator.application.metrics import OpenOffers, WorkMetrics
@@ -44,25 +45,6 @@ from coordinator.domain.standing import is_standing_event
 _NEED_WORK = (JobStarted, JobRequeued)
 MAX_CLASSES = 5000
 """Classes in memory before the ones without open jobs are dropped."""
-
-
-class RunningAttempt(NamedTuple):
-    """A job that a miner holds."""
-
-    work: QueuedWork
-    miner_id: str
-    session_id: str
-    standing: Standing
-    """Of the miner's principal for the service."""
-    since: float
-    """When this process saw it start, in monotonic seconds."""
-    started_at: int | None = None
-    """By the event, in Unix milliseconds; None if this process did not see it start."""
-
-
-class Hint(NamedTuple):
-    miner_id: str
-    body: Mapping[str, Any]
 
 
 class OpenWork:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import Clock, EventLog, Recorded, Row, Tables
 from coordinator.domain.content import ContentErased, ContentKind, is_by_age
 from coordinator.domain.job import JobCompleted, JobSubmitted
@@ -56,14 +56,20 @@ class Eraser(FollowerBase):
     name = ERASER
     batch = BATCH
     linger_seconds = LINGER_SECONDS
+    acts_on = frozenset((ContentErased,))
 
     def __init__(
         self,
         event_log: EventLog,
         clock: Clock,
         forget: Callable[[Collection[UUID]], None] = lambda _: None,
+        remember: Callable[[Recorded], None] = lambda _: None,
     ) -> None:
-        """`forget`: drop what this process keeps of these jobs' payloads in memory. On the event loop."""
+        """`forget`: drop what this process keeps of these jobs' payloads in memory. On the event loop.
+
+        `remember`: keep the erasure outside of the database, which a backup may replace. In a thread.
+        """
+        self._remember = remember
         self._log = event_log
         self._clock = clock
         self._forget = forget
@@ -78,7 +84,9 @@ class Eraser(FollowerBase):
     async def act(self, events: Sequence[Recorded]) -> None:
         for recorded in events:
             if isinstance(recorded.event, ContentErased):
-                self._content[recorded.position] = await asyncio.to_thread(self._erase, recorded.event)
+                self._content[recorded.position] = await asyncio.to_thread(
+                    self._erase, recorded, recorded.event
+                )
                 self._forget(recorded.event.jobs)
                 self.hurried = self._remains = True  # its sender waits for it
 
@@ -97,7 +105,8 @@ class Eraser(FollowerBase):
             self._remains = not await asyncio.to_thread(self._log.scrub)
 
     # --- in a thread ----------------------------------------------------------------------------------------
-    def _erase(self, event: ContentErased) -> list[Content]:
+    def _erase(self, recorded: Recorded, event: ContentErased) -> list[Content]:
+        self._remember(recorded)
         found = list(self._content_of(event))
         for kind in event.kinds:
             self._log.erase(event.jobs, kind)

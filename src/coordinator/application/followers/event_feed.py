@@ -9,19 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import structlog
 
 from coordinator.application.background import BackgroundTask
 from coordinator.application.ports import EventLog, LogError, LogUnavailable, Recorded
+from coordinator.domain.messages import Event
 
 KEEP_EVENTS = 3000  # recent events that followers read from memory; older ones come from the log
 READ_EVENTS = 1000
 POLL_SECONDS = 1.0  # in case a notification is lost
 SETTLE_SECONDS = 0.005  # the time for this process's bus to pass on its committed events
-ALONE_SECONDS = 10.0  # without an event of another process; then each own commit need not wake a thread
+ALONE_SECONDS = 10.0  # without an event of another process: then each own commit need not wake a thread
 ALONE_REST_SECONDS = 0.05  # between looks at the log while this process seems to be alone
+
+OnMore = Callable[[Set[type[Event]] | None], None]
+"""Called with the types of the new events; None if there is an error to read."""
 
 log = structlog.get_logger("event_feed")
 
@@ -43,7 +47,8 @@ class EventFeed:
         """Set when another process appended before an event of our own."""
         self._unreadable: LogError | None = None
         self._more = asyncio.Event()
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[OnMore] = []
+        self._event_callbacks: list[Callable[[Sequence[Recorded]], None]] = []
         self._task = BackgroundTask("event-feed")
 
     @property
@@ -59,10 +64,18 @@ class EventFeed:
         """Call back with events that other processes appended."""
         self._foreign_callbacks.append(callback)
 
-    def on_more(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_more(self, callback: OnMore) -> Callable[[], None]:
         """Call back whenever there is more to read; the returned function ends that."""
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
+
+    def on_events(self, callback: Callable[[Sequence[Recorded]], None]) -> Callable[[], None]:
+        """Call back with all events from now on, in order; the returned function ends that.
+
+        For what takes microseconds and stores nothing: it wakes no task. An error is logged and stops nobody.
+        """
+        self._event_callbacks.append(callback)
+        return lambda: self._event_callbacks.remove(callback)
 
     async def start(self) -> None:
         """Begin at the head of the log. Raises LogUnavailable."""
@@ -120,17 +133,22 @@ class EventFeed:
             self._from = self._positions[dropped - 1]
             del self._recent[:dropped], self._positions[:dropped]
         self._unreadable = None
-        self._wake()
+        for take in self._event_callbacks:
+            try:
+                take(events)
+            except Exception:
+                log.exception("events could not be passed on", after=events[0].position)
+        self._wake({type(recorded.event) for recorded in events})
 
-    def _wake(self) -> None:
+    def _wake(self, kinds: Set[type[Event]] | None) -> None:
         woken, self._more = self._more, asyncio.Event()
         woken.set()
         for callback in self._callbacks:
-            callback()
+            callback(kinds)
 
     async def _tail(self) -> None:
         now = asyncio.get_running_loop().time
-        foreign_at = now()
+        foreign_at = now() - ALONE_SECONDS  # until it turns out otherwise
         while True:
             before = self._to
             try:
@@ -160,7 +178,7 @@ class EventFeed:
                 # This version can't read the event: followers that reach it get the error and stop.
                 log.error("the log can't be read", after=self._to, error=str(error))
                 self._unreadable = error
-                self._wake()
+                self._wake(None)
                 await asyncio.sleep(POLL_SECONDS)
             except Exception:
                 log.exception("reading the log failed")

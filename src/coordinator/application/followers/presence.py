@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +43,22 @@ class Presence:
         except LogUnavailable:
             detail = "the database is out of reach; silence does not count meanwhile"
             return [Refused(Code.UNAVAILABLE, detail)] * len(beats)
+
+    async def seen(self, sessions: Collection[tuple[str, str]]) -> None:
+        """Note a sign of life of these sessions, (miner, session), which their principals have proven.
+
+        Raises LogUnavailable.
+        """
+        await asyncio.to_thread(self._note_seen, dict(sessions))
+
+    def _note_seen(self, sessions: Mapping[str, str]) -> None:
+        with self._database.transaction() as tables:
+            tables.execute(
+                "presence_parked",
+                now=self._clock.now(),
+                miner_ids=sorted(sessions),
+                session_ids=sorted(sessions.values()),
+            )
 
     def _write(self, principal: Principal, beats: Sequence[Heartbeat]) -> set[tuple[str, str, int]]:
         """(session, job, attempt) of every lease that these sessions hold, after the update."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import EventSink, Recorded
 
 

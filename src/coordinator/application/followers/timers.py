@@ -18,7 +18,7 @@ from typing import assert_never
 
 import structlog
 
-from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.health import Part
 from coordinator.application.ports import Clock, Database, Intent, Recorded, Row, Tables
 from coordinator.domain.errors import Code
@@ -59,6 +59,7 @@ class Timers(FollowerBase):
     name = "timers"
     tick_seconds = 0.5
     linger_seconds = 0.2  # no timeout is that short
+    acts_on = frozenset()
 
     def __init__(
         self,

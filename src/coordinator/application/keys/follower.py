@@ -8,24 +8,21 @@ give their states.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 from uuid import UUID
 
 import structlog
 
-from coordinator.application.background import BackgroundTask
-from coordinator.application.followers.runner import LocalWatermarks
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Database, LogError, Recorded
+from coordinator.application.ports import Database, Recorded
 from coordinator.domain import key
 from coordinator.domain.decision import fold
 from coordinator.domain.key import Active, KeyEvent, KeyState, is_key_event
 
 PROJECTOR = "projector"
 BATCH = 1000
-WAIT_SECONDS = 60.0
-RETRY_SECONDS = 1.0
 
 log = structlog.get_logger("keys")
 
@@ -36,7 +33,7 @@ class Feed(Protocol):
     @property
     def head(self) -> int: ...
 
-    async def next(self, after: int, limit: int, timeout: float) -> Sequence[Recorded]: ...
+    def on_events(self, callback: Callable[[Sequence[Recorded]], None]) -> Callable[[], None]: ...
 
 
 class KeyLog(Protocol):
@@ -67,47 +64,40 @@ class KeyFollower:
         self._watermarks = watermarks
         self._keys: dict[UUID, tuple[int, KeyState]] = {}
         """Version and state of every key, apart from those revoked before the start."""
-        self._task = BackgroundTask("keyring")
+        self._end_following: Callable[[], None] | None = None
 
     async def start(self) -> None:
         """Read the keys; needs a started feed. Returns once the keyring is up to date.
 
         Raises LogUnavailable.
         """
-        if self._task.running:
+        if self._end_following is not None:
             return
         position, streams = await asyncio.to_thread(self._read)
         for stream, events in streams.items():
             self._note(stream, events[-1].version, fold([e.event for e in events]))
         # The read model may be behind; a key revoked since then must not work even for a moment.
-        head = self._feed.head
-        while position < head:
+        while position < self._feed.head:
+            head = self._feed.head
             events = await asyncio.to_thread(self._log.read, position, BATCH)
             position = self._take_in(events) if events else head
+        # No wait since the head was compared, so no event is missed; one that comes twice changes nothing.
+        self._end_following = self._feed.on_events(self._follow)
         self._watermarks.leads(self.name, here=True)
         self._watermarks.moved(self.name, position)
-        self._task.start(lambda: self._follow(position))
 
     async def stop(self) -> None:
-        await self._task.stop()
+        if self._end_following is not None:
+            self._end_following()
+            self._end_following = None
 
     async def reached(self, position: int, timeout: float) -> bool:
         """Wait until this process's keyring has reached `position` of the log."""
         return await self._watermarks.reached(self.name, position, timeout)
 
-    async def _follow(self, position: int) -> None:
-        while True:
-            try:
-                events = await self._feed.next(position, BATCH, WAIT_SECONDS)
-                if events:
-                    position = self._take_in(events)
-                    self._watermarks.moved(self.name, position)
-            except LogError as error:
-                log.warning("the log can't be read", error=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
-            except Exception:
-                log.exception("following the keys failed")
-                await asyncio.sleep(RETRY_SECONDS)
+    def _follow(self, events: Sequence[Recorded]) -> None:
+        if any(is_key_event(recorded.event) for recorded in events):
+            self._watermarks.moved(self.name, self._take_in(events))
 
     def _read(self) -> tuple[int, dict[UUID, list[Recorded]]]:
         with self._database.transaction() as tables:

@@ -13,35 +13,27 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-import structlog
-
-from coordinator.application.background import BackgroundTask
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress import ProgressReport
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
-from coordinator.application.ports import EventLog, LogError, LogUnavailable, Page, Recorded
+from coordinator.application.ports import EventLog, Page, Recorded
 from coordinator.domain.job import ends_job, is_job_event
 from coordinator.domain.messages import Event, Principal
 from coordinator.domain.miner import is_miner_event
 
 MAX_PENDING = 256
 """The most events that wait for one reader."""
-READ_EVENTS = 1000
 PAGE_EVENTS = 200
 SCAN_POSITIONS = 20_000
 """Positions that one query scans for a client's events: some ten milliseconds of the database."""
 CATCHING_UP = 2
 """The most readers that read from the log at the same time."""
-TICK_SECONDS = 1.0
-RETRY_SECONDS = 1.0
 
 Topic = UUID | tuple[Literal["client", "miner"], str] | Literal["everything"]
 """One job, all of a client's jobs, one miner, or all jobs."""
 EVERYTHING: Literal["everything"] = "everything"
-
-log = structlog.get_logger("live")
 
 
 def topics_of(event: Event) -> tuple[Topic, ...]:
@@ -169,19 +161,21 @@ class LiveEvents:
         self._lease_holders = lease_holders
         self._readers: dict[Topic, set[EventReader]] = {}
         self._end_callbacks: list[Callable[[UUID], None]] = []
-        self._task = BackgroundTask("live-events")
+        self._end_following: Callable[[], None] | None = None
         self._turns = asyncio.Semaphore(CATCHING_UP)
         self.position = 0
         """All events up to this position were passed on."""
 
     async def start(self) -> None:
         """Begin at the head of the feed."""
-        if not self._task.running:
+        if self._end_following is None:
             self.position = self._feed.head
-            self._task.start(self._run)
+            self._end_following = self._feed.on_events(self._pass_on_all)
 
     async def stop(self) -> None:
-        await self._task.stop()
+        if self._end_following is not None:
+            self._end_following()
+            self._end_following = None
 
     def on_end(self, callback: Callable[[UUID], None]) -> None:
         """Call back with each job that is final from now on."""
@@ -219,19 +213,9 @@ class LiveEvents:
         async with self._turns:
             return await asyncio.to_thread(_read, self._log, dict(since), after, until)
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                events = await self._feed.next(self.position, READ_EVENTS, TICK_SECONDS)
-            except LogUnavailable:
-                await asyncio.sleep(RETRY_SECONDS)
-            except LogError as error:
-                # Readers of the log meet the same event; waiting readers get no event past it.
-                log.error("live events are stuck", after=self.position, error=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                for recorded in events:
-                    self._pass_on(recorded)
+    def _pass_on_all(self, events: Sequence[Recorded]) -> None:
+        for recorded in events:
+            self._pass_on(recorded)
 
     def _pass_on(self, recorded: Recorded) -> None:
         event = recorded.event

@@ -1,6 +1,6 @@
 """The notary: the follower that grows the Merkle tree over the log, and signs its checkpoints.
 
-It gives each event its index, in the order of positions. A batch of events, after a second or a thousand of
+It gives each event its index, in the order of positions. A batch of events, after a second or 4,000 of
 them, is one transaction: their hashes in the tiles, one signed checkpoint, and the position.
 
 It signs one log only. What was signed last is in the database and in a memory outside of it. Before the first
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import structlog
 
-from coordinator.application.followers.runner import FollowerBase
+from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import Clock, Database, EventLog, PositionMoved, Recorded, Row, Tables
 from coordinator.application.proof.errors import LeavesDiffer, LogWentBack, RootDiffers, UnknownOrigin
 from coordinator.application.proof.leaves import LeafTile, leaf_hashes, read_leaves
@@ -40,12 +40,15 @@ from coordinator.crypto.log.note import BadNote
 from coordinator.crypto.log.tiles import WIDTH, Tile, hashes_in
 from coordinator.crypto.merkle import root_of
 
-BATCH = 1000
+BATCH = 4000
+"""A signed checkpoint and the tiles that it changes cost as much as a thousand leaves."""
 LINGER_SECONDS = 1.0
-FAR_BEHIND = 10 * BATCH
+FAR_BEHIND = 10_000
 """Positions behind the log at which a checkpoint is signed only once a second."""
 CHECK_SECONDS = 1.0
-"""Between two tiles whose events are hashed again."""
+"""Between two tiles whose events are hashed again …"""
+BUSY_CHECK_SECONDS = 10.0
+"""… while the log grows by more than a tile meanwhile: reading one costs as much as twenty jobs."""
 START_TILES = 4
 """The last tiles whose events are hashed again at the start."""
 DATABASE = "the database"
@@ -68,6 +71,7 @@ class Notary(FollowerBase):
 
     name = NOTARY
     batch = BATCH
+    acts_on = frozenset()
 
     def __init__(
         self,
@@ -107,6 +111,8 @@ class Notary(FollowerBase):
         self._new: Signed | None = None
         self._signed_at = 0.0
         self._checked_at = 0.0
+        self._checked_size = 0
+        """The size of the tree at that time."""
         self._next_check = 0
 
     # --- the start -----------------------------------------------------------------------------------------
@@ -254,8 +260,9 @@ class Notary(FollowerBase):
             self.last, self._new = self._new, None
             self.on_checkpoint(self.last)
         now = self._clock.monotonic()
-        if self._tree.size >= WIDTH and now - self._checked_at >= CHECK_SECONDS:
-            self._checked_at = now
+        pause = CHECK_SECONDS if self._tree.size - self._checked_size <= WIDTH else BUSY_CHECK_SECONDS
+        if self._tree.size >= WIDTH and now - self._checked_at >= pause:
+            self._checked_at, self._checked_size = now, self._tree.size
             await asyncio.to_thread(self._check_next)
 
     async def _check_size(self, stored_to: int) -> None:

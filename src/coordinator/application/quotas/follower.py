@@ -18,7 +18,7 @@ import structlog
 
 from coordinator.application.background import BackgroundTask
 from coordinator.application.followers.event_feed import EventFeed
-from coordinator.application.followers.runner import LocalWatermarks
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.ports import (
     Database,
     EventLog,

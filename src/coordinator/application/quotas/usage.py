@@ -129,7 +129,7 @@ class QuotaUsage:
         while self._recent and self._recent[0][0] <= position:
             self._recent.popleft()
         self._stored = {row.name: Stored(row.payload_bytes, row.blob_bytes) for row in rows}
-        for _, name, size in self._recent:
+        for name, size in self.unstored().items():
             self._add_payload(name, size)
 
     # --- from the log ---------------------------------------------------------------------------------------

@@ -7,15 +7,17 @@ deny is asked again after a fresh read of the log: the event that allows it may 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
-from coordinator.application.followers.runner import LocalWatermarks
+import structlog
+
+from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.keys.follower import KeyFollower
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolder, LeaseHolders
-from coordinator.application.ports import Database, EventLog, Recorded
+from coordinator.application.ports import Database, EventLog, LogError, Recorded
 from coordinator.broker.auth.rights import Facts, mark_of
 from coordinator.domain.decision import fold
 from coordinator.domain.messages import Principal, Role
@@ -26,9 +28,12 @@ TOPICS: Final = tuple(
     sorted(topic for topic in EVENTS if topic.startswith("key.") or topic == MinerRegistered.topic)
 )
 PAGE: Final = 1000
+RETRY_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.1
 """Between two reads of a busy log: most of its events are of other topics."""
+
+log = structlog.get_logger("keys")
 
 
 class TopicLog(EventLog, Protocol):
@@ -44,25 +49,39 @@ class _Feed:
     def __init__(self, event_log: TopicLog) -> None:
         self._log = event_log
         self._scanned = 0
+        self._task: asyncio.Task[None] | None = None
         self.head = 0
 
     async def start(self) -> None:
         self.head = await asyncio.to_thread(self._log.head)
 
-    async def next(self, after: int, limit: int, timeout: float) -> Sequence[Recorded]:
-        """Up to `limit` events after position `after`; waits up to `timeout` seconds for the first."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        while asyncio.get_running_loop().time() < deadline:
-            begin = max(after, self._scanned)
-            if events := await asyncio.to_thread(self._read, begin, limit):
-                return events
-            if await asyncio.to_thread(self._log.wait, self._scanned, POLL_SECONDS):
-                await asyncio.sleep(PAUSE_SECONDS)
-        return ()
+    def on_events(self, callback: Callable[[Sequence[Recorded]], None]) -> Callable[[], None]:
+        """Call back with the events of our topics after the head; the returned function ends that."""
+        self._scanned = self.head
+        task = self._task = asyncio.create_task(self._follow(callback), name="keys-of-the-log")
 
-    def _read(self, after: int, limit: int) -> list[Recorded]:
-        head = self._log.head()
-        events = self._log.read_topics(TOPICS, after, head, limit) if head > after else []
+        def end() -> None:
+            task.cancel()
+
+        return end
+
+    async def _follow(self, callback: Callable[[Sequence[Recorded]], None]) -> None:
+        while True:
+            try:
+                if events := await asyncio.to_thread(self._read):
+                    callback(events)
+                elif await asyncio.to_thread(self._log.wait, self._scanned, POLL_SECONDS):
+                    await asyncio.sleep(PAUSE_SECONDS)
+            except LogError as error:
+                log.warning("the log can't be read", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("following the keys failed")
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _read(self) -> list[Recorded]:
+        after, head = self._scanned, self._log.head()
+        events = self._log.read_topics(TOPICS, after, head, PAGE) if head > after else []
         self._scanned = events[-1].position if events else max(after, head)
         return events
 
@@ -131,6 +150,9 @@ class Principals(KeyFollower):
                 after = rows[-1]["miner_id"]
         self._position = position
         return position, keys
+
+    def _follow(self, events: Sequence[Recorded]) -> None:
+        self._take_in(events)
 
     def _take_in(self, events: Sequence[Recorded]) -> int:
         for recorded in events:

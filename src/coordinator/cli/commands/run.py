@@ -45,6 +45,7 @@ def dev(
     """
     # No database and no broker, even if the environment or a .env file names them.
     chosen: dict[str, Any] = {"database_url": None, "amqp_url": None}
+    chosen |= {"tls_cert_file": None, "tls_key_file": None}  # for this machine alone
     if port is not None:
         chosen["app_port"] = port
     settings = settings_with(data_dir, **chosen)
@@ -94,7 +95,7 @@ def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
         if settings.mode == "embedded":
             # This process has the data directory's lock, so the file of a `coordinator dev` is stale.
             dev_files.forget_address(settings.data_dir)
-        url = _url(settings.app_host, port)
+        url = _url(settings.app_host, port, tls=settings.tls_cert_file is not None)
         if as_json:
             terminal.line(_about(coordinator, url, 0))
         else:
@@ -232,6 +233,6 @@ def _ready_text(settings: Settings, url: str, made_keys: bool, miners: int, dash
     return "\n".join(lines)
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, port: int, *, tls: bool = False) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{port}"
+    return f"{'https' if tls else 'http'}://{host}:{port}"

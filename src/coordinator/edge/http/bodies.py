@@ -19,7 +19,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.edge.context import EdgeLimits
 from coordinator.edge.http.problems import Problem
-from coordinator.wire.limits import MAX_BODY_BYTES, MAX_TURN_BYTES
+from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES, MAX_TURN_BYTES
 
 SCHEMA_REF: Final = "#/components/schemas/{model}"
 Member = type[BaseModel] | dict[str, Any]
@@ -126,6 +126,39 @@ def request_body(
     schema |= {"properties": properties, **({"required": required} if required else {})}
     content = {"schema": schema, "example": dict(example)}
     return {"requestBody": {"required": bool(required), "content": {"application/json": content}}}
+
+
+def array_body(
+    name: str, model: type[BaseModel], *, example: Mapping[str, Any], optional: Collection[str] = ()
+) -> dict[str, Any]:
+    """The `openapi_extra` of an endpoint whose body has an array of such objects, and `optional` texts."""
+    described = _schema_of(model)
+    definitions = {**described.pop("$defs", {}), model.__name__: described}
+    described["required"] = [member for member in described.get("required", ()) if member not in optional]
+    texts: dict[str, Any] = {text: {"anyOf": [{"type": "string"}, {"type": "null"}]} for text in optional}
+    schema = {
+        "type": "object",
+        "properties": {
+            name: {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_ARRAY_LENGTH,
+                "items": {"$ref": SCHEMA_REF.format(model=model.__name__)},
+            },
+            **texts,
+        },
+        "required": [name],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+    content = {"schema": schema, "example": {name: [dict(example)]}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def nothing_else(body: Mapping[str, Any]) -> None:
+    """Raises Refusal for the members that are left."""
+    if body:
+        raise Refusal(Code.INVALID_PAYLOAD, "the body has members that are unknown here")
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:

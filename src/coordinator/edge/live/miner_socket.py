@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket
 from coordinator.application.background import Background
 from coordinator.application.commands.parsing import check_sender, parse_command
 from coordinator.application.dispatch.claims import is_queued, settle, take_offer
-from coordinator.application.live.events import RETRY_SECONDS, EventReader
+from coordinator.application.live.events import EventReader
 from coordinator.application.live.revocation import Revocation
 from coordinator.application.ports import Intent, LogError, TakenOffer
 from coordinator.domain.errors import Code, Refusal
@@ -51,6 +51,7 @@ WAITING_MESSAGES: Final = 64
 MAX_READY: Final = 256
 
 TAKE_SECONDS: Final = 30.0
+RETRY_SECONDS: Final = 1.0
 _NOT_HELD: Final = frozenset(
     {Code.STALE_ATTEMPT, Code.CONFLICT_STATE, Code.JOB_NOT_FOUND, Code.INVALID_RESULT}
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
@@ -43,6 +43,14 @@ class CommandAnswer(BaseModel):
 
     status: Literal["accepted"]
     position: int
+
+
+class ArrayAnswer(View):
+    """The answers to the elements of an array, in its order: accepted or refused, each as over AMQP."""
+
+    answers: list[dict[str, Any]]
+    position: int
+    """The highest position of the accepted ones; 0 without any."""
 
 
 class ProblemDetails(View):

@@ -56,6 +56,13 @@ class PolledOffer(Offer):
     position: int
 
 
+class PolledOffers(View):
+    """Offers that are claimed already, in the answer to a poll with `max_offers`."""
+
+    offers: list[PolledOffer]
+    position: int
+
+
 class AttemptAnswer(CommandAnswer):
     job_id: UUID
     state: JobStateName

@@ -35,6 +35,17 @@ async def live(context: Context) -> Response:
 
 
 @router.get(
+    "/health/startup",
+    response_model=HealthView,
+    summary="Check whether the start is over",
+    description="The port answers once the start is over, and so this succeeds from the first answer on. "
+    "Give a start the time that migrations may take.",
+)
+async def startup(context: Context) -> Response:
+    return _answer(context.health())
+
+
+@router.get(
     "/health/ready",
     response_model=HealthView,
     summary="Check whether the process should get requests",

@@ -15,7 +15,15 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobCancel, JobSubmit, JobSubmitAgain, is_job_event, sentence, state_after
 from coordinator.domain.messages import READS_ALL
 from coordinator.edge.context import Context
-from coordinator.edge.http.bodies import fill, header_text, read_object, request_body
+from coordinator.edge.http.arrays import send_array, take_array
+from coordinator.edge.http.bodies import (
+    array_body,
+    fill,
+    header_text,
+    nothing_else,
+    read_object,
+    request_body,
+)
 from coordinator.edge.http.command_route import command_route
 from coordinator.edge.http.commands import same_job
 from coordinator.edge.http.credentials import Client, Reader
@@ -25,7 +33,7 @@ from coordinator.edge.http.reads.listing import JobsQuery, read_jobs
 from coordinator.edge.http.reads.reading import Position, find_job, may_read, reply
 from coordinator.edge.http.reads.stored_payloads import erasures
 from coordinator.edge.http.submitting import SUBMIT_PROBLEMS, SUBMIT_TEXT, IdempotencyKey, Prefer, submit
-from coordinator.edge.models.base import moment
+from coordinator.edge.models.base import ArrayAnswer, moment
 from coordinator.edge.models.content import ContentEraseAnswer
 from coordinator.edge.models.jobs import (
     HistoryEntry,
@@ -65,6 +73,31 @@ async def submit_job(
 ) -> Response:
     fields = await read_object(request, context.limits)
     return await submit(request, context, principal, fields, idempotency_key, prefer)
+
+
+@router.post(
+    "/batch",
+    response_model=ArrayAnswer,
+    summary="Submit many jobs",
+    description="Up to 500 jobs, each with the members of a submit and its own `idempotency_key`. They are "
+    "decided together, and each is accepted or refused alone: `answers` is in the order of `jobs`.",
+    responses=refusals(Code.FORBIDDEN, Code.TOO_LARGE),
+    openapi_extra=array_body(
+        "jobs",
+        JobSubmit,
+        example={"service": "checksum", "payload": {"text": "hello"}, "idempotency_key": "1"},
+    ),
+)
+async def submit_jobs(request: Request, context: Context, principal: Client) -> Response:
+    body = await read_object(request, context.limits)
+    jobs = take_array(body, "jobs")
+    nothing_else(body)
+
+    def complete(fields: dict[str, Any]) -> dict[str, Any]:
+        return {"ttl_seconds": context.settings.job_ttl_seconds, **fields}
+
+    said = await send_array(context, principal, JobSubmit.topic, jobs, complete, request)
+    return reply(said, said.position)
 
 
 @router.get(

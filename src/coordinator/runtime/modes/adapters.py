@@ -13,6 +13,7 @@ from coordinator.application.live.progress_hub import ProgressWire
 from coordinator.application.metrics import BrokerMetrics
 from coordinator.application.ports import (
     Database,
+    DeadLetterReplays,
     DeadLetters,
     EventLog,
     EventSink,
@@ -57,6 +58,7 @@ class Adapters:
     start: Callable[[], Coroutine[Any, Any, None]]
     """Make the connections that take long."""
     stop: Callable[[], Coroutine[Any, Any, None]]
+    replays: Callable[[Gateway, Keyring], DeadLetterReplays | None]
     inbox: Callable[[Gateway, Keyring], AmqpEdge | None]
     """The AMQP edge, if the mode has one."""
     progress: Callable[[LeaseHolders, Keyring, str], ProgressWire]

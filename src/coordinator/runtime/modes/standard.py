@@ -20,6 +20,7 @@ from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.progress import RabbitProgress
 from coordinator.broker.publisher import RabbitEventSink
+from coordinator.broker.replay.queue import RabbitReplays
 from coordinator.broker.topology import TopologyMismatch, declare_topology
 from coordinator.broker.topology_watch import (
     WATCH_SECONDS,
@@ -173,6 +174,7 @@ def open_standard(settings: Settings) -> Adapters:
         start=start,
         stop=stop,
         inbox=inbox,
+        replays=lambda gateway, keyring: RabbitReplays(broker, gateway, keyring, signer, by_user=by_user),
         progress=progress,
         broker_metrics=broker_metrics,
         connected=lambda: broker.connected,

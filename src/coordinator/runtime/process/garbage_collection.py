@@ -13,7 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-THRESHOLDS = (50_000, 20, 20)
+THRESHOLDS = (200_000, 20, 20)
+"""The first: by how many objects their number may grow before the new ones are visited, which takes 50 ms and
+more for so many. Full caches exchange their entries and do not grow; 50,000 is less than they breathe."""
 LARGE_BYTES = 1024 * 1024
 """Blocks of this size get pages of their own, which the system has back once they are freed. New pages cost
 twenty times as much as memory that is at hand, so the blocks of ordinary batches are smaller."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from coordinator.application.ports import CoordinatorRuns, LogUnavailable
 from coordinator.storage.connections.postgres_pool import LEADER_LOCK_CLASS, connection_arguments
 
 LEADER_APPLICATION = "coordinator-leader"
@@ -189,3 +191,27 @@ class PostgresLeadership:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+@contextlib.contextmanager
+def nobody_leads(url: str, names: Sequence[str]) -> Iterator[None]:
+    """Hold these names, so that no coordinator leads until the end. Raises CoordinatorRuns, LogUnavailable.
+
+    A coordinator that was killed holds its names for IDLE_SECONDS more: this waits a little longer.
+    """
+    try:
+        with psycopg.connect(**connection_arguments(url, LEADER_APPLICATION), autocommit=True) as connection:
+            patience = _now() + IDLE_SECONDS + PING_SECONDS
+            for name in names:
+                while not _try(connection, name):
+                    if _now() > patience:
+                        raise CoordinatorRuns("a coordinator of this database runs")
+                    time.sleep(PING_SECONDS)
+            yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise LogUnavailable(f"the database can't be reached: {error}") from error
+
+
+def _try(connection: psycopg.Connection[Any], name: str) -> bool:
+    row = connection.execute(_TRY, (LEADER_LOCK_CLASS, name)).fetchone()
+    return row is not None and bool(row[0])

@@ -53,6 +53,8 @@ class ExportHeader(NamedTuple):
     """Whether it has payloads, results and all tables, besides the log and its checkpoints."""
     migrations: Sequence[str]
     """The migrations that the tables have had."""
+    after: int = 0
+    """The events begin after this position: more than 0 for the second and further parts of a backup."""
 
 
 class EventRow(NamedTuple):
@@ -92,6 +94,8 @@ class ExportWriter:
             raise FileExistsError(f"{path} exists")
         self._begin(path)
         about = {"format": FORMAT, **header._asdict(), "migrations": list(header.migrations)}
+        if not header.after:
+            del about["after"]
         self._line(["log", about])
 
     @classmethod
@@ -248,6 +252,8 @@ def read_export(
                     raise BadExport("the last line does not fit the lines before it: the file was changed")
                 continue
             digest.update(line)
+            if isinstance(item, ExportHeader):
+                position = item.after
             if isinstance(item, EventRow):
                 if item.position <= position:
                     raise BadExport(f"position {item.position} comes after position {position}")
@@ -293,9 +299,9 @@ def parse_line(line: bytes) -> ExportHeader | Item | dict[str, Any]:
     raise BadExport("a line of an unknown kind")
 
 
-def _check_number(value: int) -> None:
+def _check_number(value: object) -> None:
     # true is an integer, too.
-    if isinstance(value, bool) or not 1 <= value <= MAX_NUMBER:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_NUMBER:
         raise BadExport("a position or a version is no number from 1 on")
 
 
@@ -309,7 +315,10 @@ def _header(named: str, about: Mapping[Any, Any]) -> ExportHeader:
             "whole": bool(whole),
             "migrations": list(names),
         }:
-            return ExportHeader(log_id, program, whole, [str(name) for name in names])
+            after = about.get("after", 0)
+            if after:
+                _check_number(after)
+            return ExportHeader(log_id, program, whole, [str(name) for name in names], after)
     raise BadExport("an invalid header")
 
 

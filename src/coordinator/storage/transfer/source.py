@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -39,8 +40,13 @@ class TransferSource(Protocol):
     def columns(self) -> dict[str, Sequence[str]]:
         """The columns of each table."""
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Any]]:
-        """All rows of a table."""
+    def rows(
+        self, table: str, columns: Sequence[str], *, beyond: tuple[str, int] | None = None
+    ) -> Iterator[Sequence[Any]]:
+        """All rows of a table; or those with more than this number in this column."""
+
+    def payloads(self, columns: Sequence[str], kind: str, jobs: Sequence[UUID]) -> Iterator[Sequence[Any]]:
+        """The rows of these jobs' payloads or results."""
 
 
 @contextmanager
@@ -72,11 +78,24 @@ class _Sqlite:
         schemas = sqlite.read_schemas(self._connection)
         return {name: list(s.types) for name, s in sorted(schemas.items()) if name not in NOT_TABLES}
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Any]]:
-        rows = self._connection.execute(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608
-        if table != PAYLOADS:
-            yield from rows
-            return
+    def rows(
+        self, table: str, columns: Sequence[str], *, beyond: tuple[str, int] | None = None
+    ) -> Iterator[Sequence[Any]]:
+        statement, values = f"SELECT {', '.join(columns)} FROM {table}", list[int]()  # noqa: S608
+        if beyond is not None:
+            statement, values = f"{statement} WHERE {beyond[0]} > ?", [beyond[1]]
+        rows = self._connection.execute(statement, values)
+        yield from self._with_ids(columns, rows) if table == PAYLOADS else rows
+
+    def payloads(self, columns: Sequence[str], kind: str, jobs: Sequence[UUID]) -> Iterator[Sequence[Any]]:
+        statement = (
+            f"SELECT {', '.join(columns)} FROM {PAYLOADS} "  # noqa: S608
+            f"WHERE kind = ? AND {JOB_ID} IN (SELECT value FROM json_each(?))"
+        )
+        named = json.dumps([job.hex for job in jobs])
+        yield from self._with_ids(columns, self._connection.execute(statement, (kind, named)))
+
+    def _with_ids(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
         place = columns.index(JOB_ID)
         for row in rows:
             yield [str(UUID(value)) if number == place else value for number, value in enumerate(row)]
@@ -119,8 +138,20 @@ class _Postgres:
         schemas = postgres.read_schemas(self._connection)
         return {name: list(s.types) for name, s in sorted(schemas.items()) if name not in NOT_TABLES}
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Any]]:
-        return self._each("export_rows", f"SELECT {', '.join(columns)} FROM {table}", ())  # noqa: S608
+    def rows(
+        self, table: str, columns: Sequence[str], *, beyond: tuple[str, int] | None = None
+    ) -> Iterator[Sequence[Any]]:
+        statement, values = f"SELECT {', '.join(columns)} FROM {table}", list[int]()  # noqa: S608
+        if beyond is not None:
+            statement, values = f"{statement} WHERE {beyond[0]} > %s", [beyond[1]]
+        return self._each("export_rows", statement, values)
+
+    def payloads(self, columns: Sequence[str], kind: str, jobs: Sequence[UUID]) -> Iterator[Sequence[Any]]:
+        statement = (
+            f"SELECT {', '.join(columns)} FROM {PAYLOADS} "  # noqa: S608
+            f"WHERE kind = %s AND {JOB_ID} = ANY(%s::uuid[])"
+        )
+        return self._each("export_payloads", statement, (kind, list(jobs)))
 
     def _each(self, name: str, statement: str, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
         """The rows, fetched in pieces."""

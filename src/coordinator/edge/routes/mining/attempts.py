@@ -34,6 +34,30 @@ _REFUSED_CLAIM: Final = (
     Code.NOT_OFFERED,
 )
 
+RESULT_EXAMPLE: Final[dict[str, Any]] = {
+    "attempt": 1,
+    "result": {"text": "hello"},
+    "result_salt": "6d2f3c0f9a51c0a3b1d4e5f60718293a",
+    "statement": {
+        "version": "1",
+        "job_id": "0190163d-8694-739b-aea5-966c26f8ad91",
+        "attempt": 1,
+        "miner_id": "rig",
+        "session_id": "Zm9yLWV4YW1wbGU",
+        "service": "checksum",
+        "payload_digest": "0f343b0931126a20f133d67c2b018a3b5e1e2ac1e4b6dbe4d7c3a4b2d1e0f9a8",
+        "result_digest": "b0ce697dca7fda3eb9ab1b45be2486577e598582355b5901120e752f2b30fcfb",
+        "started_at_ms": 1769860800000,
+        "completed_at_ms": 1769860801840,
+        "signature": {
+            "alg": "Ed25519",
+            "key_id": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+            "sig": "f0" * 43,
+        },
+    },
+    "metrics": {"gpu_milliseconds": 1840},
+}
+
 
 async def _attempt_fields(
     request: Request, context: Context, principal: Miner, job_id: UUID
@@ -70,29 +94,7 @@ command_route(
     fields=_attempt_fields,
     optional=_SENDER,
     members={"statement": SignedStatement},
-    example={
-        "attempt": 1,
-        "result": {"text": "hello"},
-        "result_salt": "6d2f3c0f9a51c0a3b1d4e5f60718293a",
-        "statement": {
-            "version": "1",
-            "job_id": "0190163d-8694-739b-aea5-966c26f8ad91",
-            "attempt": 1,
-            "miner_id": "rig",
-            "session_id": "Zm9yLWV4YW1wbGU",
-            "service": "checksum",
-            "payload_digest": "0f343b0931126a20f133d67c2b018a3b5e1e2ac1e4b6dbe4d7c3a4b2d1e0f9a8",
-            "result_digest": "b0ce697dca7fda3eb9ab1b45be2486577e598582355b5901120e752f2b30fcfb",
-            "started_at_ms": 1769860800000,
-            "completed_at_ms": 1769860801840,
-            "signature": {
-                "alg": "Ed25519",
-                "key_id": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-                "sig": "f0" * 43,
-            },
-        },
-        "metrics": {"gpu_milliseconds": 1840},
-    },
+    example=RESULT_EXAMPLE,
     refused=(*_REFUSED_CLAIM, Code.INVALID_STATEMENT, Code.INVALID_RESULT, Code.BLOB_NOT_FOUND),
 )
 command_route(

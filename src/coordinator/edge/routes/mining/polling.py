@@ -17,7 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.dispatch.claims import claim, claiming_session, is_queued, release, take_offer
+from coordinator.application.dispatch.claims import (
+    claim,
+    claim_more,
+    claiming_session,
+    is_queued,
+    release,
+    take_offer,
+)
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import MinerId, SessionId
 from coordinator.edge.context import Context, EdgeContext
@@ -26,7 +33,8 @@ from coordinator.edge.http.commands import miner_of
 from coordinator.edge.http.credentials import Miner
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import reply
-from coordinator.edge.models.miners import PolledOffer
+from coordinator.edge.models.miners import PolledOffer, PolledOffers
+from coordinator.edge.state.parked_polls import ParkedSession
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted
 from coordinator.wire.offers import Offer
@@ -35,6 +43,8 @@ router = APIRouter(prefix="/miners", tags=["miners"])
 
 DEFAULT_WAIT_SECONDS: Final = 15
 LONGEST_WAIT_SECONDS: Final = 60
+MOST_OFFERS: Final = 64
+"""In one answer."""
 MAX_STALE_OFFERS: Final = 100
 """Taken by one poll; then it answers 204, so that no poll works through a whole backlog."""
 
@@ -47,16 +57,19 @@ class Poll(BaseModel):
     max_wait_seconds: Annotated[float, Field(strict=True, ge=0, le=LONGEST_WAIT_SECONDS)] = (
         DEFAULT_WAIT_SECONDS
     )
+    max_offers: Annotated[int, Field(strict=True, ge=1, le=MOST_OFFERS)] | None = None
+    """Answer with `offers`, an array of up to so many; null: with one offer alone."""
     miner_id: MinerId | None = None
     session_id: SessionId | None = None
 
 
 @router.post(
     "/poll",
-    response_model=PolledOffer,
+    response_model=PolledOffer | PolledOffers,
     summary="Wait for work",
     description="Answers as soon as there is a job, which is then claimed for the miner; 204 if none came. "
-    "`payload_blob` stands for a large payload: fetch it from the job's blobs.",
+    "`payload_blob` stands for a large payload: fetch it from the job's blobs. With `max_offers` the answer "
+    "has `offers`, all that need no further wait. A poll that waits is a heartbeat of its session.",
     responses={
         204: {"description": "No work came in time; poll again."},
         **refusals(
@@ -76,10 +89,12 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
     session = await claiming_session(context.gateway, miner_id, asked.session_id)
     # 2. Take and claim, until a claim is accepted or the time is up.
     until = time.monotonic() + asked.max_wait_seconds
+    waiting = ParkedSession(miner_id, session.session_id)
     async with _watching(request) as gone, _until_stop(context) as stopping:
         for _ in range(MAX_STALE_OFFERS):
             wait = max(0.0, until - time.monotonic())
-            taken = await take_offer(context.queues, session.registered.profile, wait, gone, stopping)
+            with context.parked_polls.parked(waiting):
+                taken = await take_offer(context.queues, session.registered.profile, wait, gone, stopping)
             if taken is None:
                 break
             if not await is_queued(context.gateway, taken):
@@ -88,14 +103,24 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
             claimed = await claim(context.gateway, principal, session, taken)
             if claimed is None:
                 continue
+            all_claimed = [(taken.offer, claimed)]
+            if asked.max_offers is not None and not gone.done():
+                more = context.queues.at_hand(session.registered.profile, asked.max_offers - 1)
+                all_claimed += await claim_more(context.gateway, principal, session, more)
             if gone.done():
-                await release(context.gateway, principal, session, taken.offer)
+                for offer, _ in all_claimed:
+                    await release(context.gateway, principal, session, offer)
                 break
-            offer = PolledOffer.model_validate(
-                {**_with_payload(taken.offer, claimed), "position": claimed.position}
-            )
-            return reply(offer, claimed.position)
+            offers = [_polled(offer, accepted) for offer, accepted in all_claimed]
+            if asked.max_offers is None:
+                return reply(offers[0], offers[0].position)
+            position = max(offer.position for offer in offers)
+            return reply(PolledOffers(offers=offers, position=position), position)
     return Response(status_code=204)
+
+
+def _polled(offer: Offer, claimed: Accepted) -> PolledOffer:
+    return PolledOffer.model_validate({**_with_payload(offer, claimed), "position": claimed.position})
 
 
 def _with_payload(offer: Offer, claimed: Accepted) -> dict[str, Any]:

@@ -95,3 +95,7 @@ SELECT key FROM erased_uploads WHERE at <= :before ORDER BY at, key LIMIT :count
 -- Those of these uploads that are still there and that no job needs: they were used a short while ago.
 SELECT key FROM blob_owners
 WHERE key IN (:keys) AND NOT EXISTS (SELECT 1 FROM blob_refs WHERE blob_refs.digest = blob_owners.digest)
+
+-- name: restored_erasures
+-- Erasures that a restored log does not have yet.
+SELECT key, by_name, reason FROM restored_erasures ORDER BY key LIMIT :count

@@ -43,6 +43,10 @@ UPDATE live_sessions SET last_seen = :latest WHERE last_seen > :latest;
 UPDATE live_sessions SET last_seen = :now, gpu_memory_json = COALESCE(:gpu_memory_json, gpu_memory_json)
 WHERE miner_id = :miner_id AND session_id = :session_id;
 
+-- name: presence_parked
+-- Signs of life of sessions whose polls wait. A session id belongs to one life of one miner, so the pairs need no check.
+UPDATE live_sessions SET last_seen = :now WHERE miner_id IN (:miner_ids) AND session_id IN (:session_ids);
+
 -- name: presence_extend
 -- A session's heartbeat extends its leases.
 UPDATE leases SET lease_until = :lease_until

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from coordinator.application.commands.handler import Prepared, log_unavailable
 from coordinator.application.commands.handlers.jobs.details import Details, PreparedResult, PreparedSubmit
 from coordinator.application.payloads.bodies import body_of_blob, possible_blob, store_failed
+from coordinator.application.payloads.large_documents import LARGE_BYTES, LargeDocuments
 from coordinator.application.payloads.references import Need, References
 from coordinator.application.ports import BlobSink, LogUnavailable, StoredPayload
+from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.refs import blob_refs_of_canonical
 from coordinator.domain.errors import Code, Refusal
 from coordinator.wire.answers import Refused
@@ -110,3 +113,17 @@ def references_of(body: bytes) -> frozenset[str]:
     if len(refs) > MAX_BLOBS:
         raise Refusal(Code.TOO_LARGE, f"too many references to blobs; the limit is {MAX_BLOBS}")
     return refs
+
+
+async def canonical_body(large: LargeDocuments, document: dict[str, Any], rough: bytes) -> bytes:
+    """The canonical JSON of a document; `rough` is its JSON by `rough_json`. Raises Refusal."""
+    if len(rough) < LARGE_BYTES:
+        return _canonical(document)
+    return await large.run(_canonical, document)
+
+
+def _canonical(value: dict[str, object]) -> bytes:
+    try:
+        return canonical_json(value)
+    except CanonicalError as error:
+        raise Refusal(Code.INVALID_PAYLOAD, str(error)) from None

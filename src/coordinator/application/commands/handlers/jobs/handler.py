@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 from collections.abc import Sequence
 from typing import Any, ClassVar, assert_never, cast
-from uuid import UUID
 
 from coordinator.application.background import Turns
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.commands.handlers.jobs.again import EarlierJobs
-from coordinator.application.commands.handlers.jobs.bodies import MAX_INLINE_BYTES, LargeBodies, references_of
+from coordinator.application.commands.handlers.jobs.bodies import (
+    MAX_INLINE_BYTES,
+    LargeBodies,
+    canonical_body,
+    references_of,
+)
 from coordinator.application.commands.handlers.jobs.details import (
     Details,
     Lease,
@@ -22,6 +25,7 @@ from coordinator.application.commands.handlers.jobs.details import (
 )
 from coordinator.application.commands.handlers.jobs.promises import with_promises
 from coordinator.application.commands.handlers.jobs.statements import statement_fault, verify_statement
+from coordinator.application.commands.handlers.jobs.submits import Submits
 from coordinator.application.commands.handlers.names import Names
 from coordinator.application.commands.ids import Ids
 from coordinator.application.matches.live_miners import LiveMiners
@@ -32,7 +36,6 @@ from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions, States
 from coordinator.application.ports import BlobSink, Intent, LogUnavailable, StoredPayload
 from coordinator.application.quotas.quotas import Quotas
-from coordinator.crypto.canonical import CanonicalError, canonical_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.statement import StatementVerifier
@@ -62,14 +65,11 @@ from coordinator.domain.job import (
     answer,
     check_result,
     decide,
-    job_stream,
-    no_service,
     not_offered,
 )
 from coordinator.domain.matching.needs import wanted
 from coordinator.domain.messages import Command, Millis
 from coordinator.domain.miner import MinerState, miner_stream
-from coordinator.domain.service import RegisteredService, service_stream
 from coordinator.wire.answers import Accepted, Answer, Refused
 
 _STATE = "job"
@@ -102,20 +102,17 @@ class JobCommands(Handler[Details]):
     ) -> None:
         """`key` signs the promises of receipts, and keys the tokens of offers. `private` completes the
         answers to claims of private jobs. `miners`: without them every job waits for a miner."""
-        self._miners = miners
         self._earlier = earlier
         self._quotas = quotas
         self._tokens = OfferTokens(key)
         self._private = private
         self._key = key
-        self._secret = fingerprint_secret(key)
-        self._names = names
         self._job_blobs = LargeBodies(blobs, references)
         self._schemas = schemas
-        self._ids = ids
         self._states = states
         self._services = services
         self._large = LargeDocuments()
+        self._submits = Submits(self, key, names, schemas, ids, states, quotas, miners, self._large)
 
     # --- before the decision --------------------------------------------------------------------------------
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
@@ -151,10 +148,10 @@ class JobCommands(Handler[Details]):
         command = cast("JobCommand", intent.command)
         match command:
             case JobSubmit():
-                return await self._submit(intent, command)
+                return await self._submits.prepare(intent, command)
             case JobSubmitAgain():
                 again = await self._earlier.request(intent, command)
-                submit = await self._submit(again, cast("JobSubmit", again.command))
+                submit = await self._submits.prepare(again, cast("JobSubmit", again.command))
                 assert isinstance(submit.details, PreparedSubmit)
                 return submit._replace(details=submit.details._replace(by=intent.principal.name))
             case JobComplete():
@@ -167,89 +164,6 @@ class JobCommands(Handler[Details]):
                 return Prepared(intent, self, command.job_id, None)
             case _:
                 assert_never(command)
-
-    # --- a submit -------------------------------------------------------------------------------------------
-    async def _submit(self, intent: Intent, command: JobSubmit) -> Prepared[Details]:
-        if command.idempotency_key is None and not intent.message_id:
-            # It can't be a repeat, so it is refused before it costs anything.
-            no_room = self._quotas.has_room_for_a_job(intent.principal)
-            if no_room is not None:
-                raise no_room
-        service = await self._names.canonical(command.service)
-        if service != command.service:
-            command = command.model_copy(update={"service": service})
-            intent = intent._replace(command=command)
-        # The message id stands in for a missing idempotency key, so that a second delivery is a repeat. The
-        # two can't collide: an idempotency key has no control characters.
-        key = command.idempotency_key
-        if key is None and intent.message_id:
-            key = f"\x1fmessage\x1f{intent.message_id}"
-        stream = job_stream(intent.principal.name, key) if key is not None else self._ids.uuid7()
-        rough = rough_json(command.payload)
-        entry, fault = await self._check_payload(command, rough)
-        is_repeat = False
-        # A repeat is answered whatever the registry says by now, and stores nothing.
-        if key is not None and (fault is not None or len(rough) > MAX_INLINE_BYTES):
-            is_repeat = (await self._states((stream,), fresh=True))[stream] is not None
-        if fault is not None and not is_repeat:
-            raise fault
-        body = await self._canonical(command.payload, rough)
-        salt = self._ids.salt()
-        wants = wanted(service, command.constraints, None if entry is None else entry.spec.list_price())
-        unmatched: Refusal | None = None
-        if command.when_unmatched == "refuse" and self._miners is not None and entry is not None:
-            unmatched = await self._miners.refusal(service, wants.constraints, entry.spec.list_price())
-        details = PreparedSubmit(
-            wanted=wants,
-            payload_digest=hashlib.sha256(salt + body).hexdigest(),
-            # Of the request alone: a repeat is the same request, whatever the list price is by then.
-            fingerprint=self._fingerprint(stream, command, wants.asked, body),
-            refs=references_of(body),
-            checked=None if entry is None else entry.version,
-            size=len(body),
-            unmatched=unmatched,
-        )
-        return Prepared(
-            intent,
-            self,
-            stream,
-            details,
-            reads=(service_stream(service),),
-            # A job that is refused stores nothing, as a repeat does not.
-            payload=None if is_repeat or unmatched else StoredPayload(stream, "payload", salt, body),
-            assume_new=not is_repeat,
-        )
-
-    async def _canonical(self, document: dict[str, Any], rough: bytes) -> bytes:
-        if len(rough) < LARGE_BYTES:
-            return _canonical(document)
-        return await self._large.run(_canonical, document)
-
-    async def _check_payload(
-        self, command: JobSubmit, rough: bytes
-    ) -> tuple[RegisteredService | None, Refusal | None]:
-        """The registry entry whose schema the payload fits, or the payload's fault.
-
-        A fault by the entry in memory is looked for once more in a fresh one. Raises LogUnavailable.
-        """
-        stream = service_stream(command.service)
-        seen: RegisteredService | None = None
-        fault: Refusal | None = None
-        for fresh in (False, True):
-            service = (await self._states((stream,), fresh=fresh))[stream]
-            if not isinstance(service, RegisteredService) or service.retired:
-                fault = no_service(command.service)
-                continue
-            if service is seen:
-                break
-            seen = service
-            if len(rough) < LARGE_BYTES:
-                fault = self._schemas.check(service, command.payload, rough)
-            else:
-                fault = await self._large.run(self._schemas.check, service, command.payload, rough)
-            if fault is None:
-                return service, None
-        return None, fault
 
     # --- a result -------------------------------------------------------------------------------------------
     async def _leases(self, intents: Sequence[Intent]) -> list[Lease]:
@@ -310,7 +224,7 @@ class JobCommands(Handler[Details]):
         if lease.kind == "ended":  # the decision says why it is too late
             return Prepared(intent, self, job_id, PreparedResult(), reads)
         verify_statement(verifier, command)
-        body = await self._canonical(command.result, rough)
+        body = await canonical_body(self._large, command.result, rough)
         salt = bytes.fromhex(command.result_salt)
         if hashlib.sha256(salt + body).hexdigest() != command.statement["result_digest"]:
             raise Refusal(
@@ -337,15 +251,6 @@ class JobCommands(Handler[Details]):
         if len(rough) < LARGE_BYTES:
             return self._schemas.check_result(service, result, rough)
         return await self._large.run(self._schemas.check_result, service, result, rough)
-
-    def _fingerprint(self, stream: UUID, command: JobSubmit, job_class: str, body: bytes) -> str:
-        """Tells a repeat from another request with the same idempotency key, and readers of the log nothing.
-
-        Keyed, because a plain digest in an event would let any reader test guesses of a short payload.
-        """
-        request = f"{job_class}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
-        message = stream.bytes + request.encode() + body
-        return hmac.digest(self._secret, message, "sha256").hex()[:32]
 
     # --- the decision ---------------------------------------------------------------------------------------
     def decide(self, prepared: Prepared[Details], state_of: StateOf, now: Millis) -> Decision:
@@ -472,15 +377,3 @@ class JobCommands(Handler[Details]):
         if isinstance(prepared.intent.command, JobSubmit):
             self._quotas.catch_up()
             self._quotas.job_decided(prepared.intent.principal.name, prepared.stream)
-
-
-def fingerprint_secret(key: SigningKey) -> bytes:
-    """A secret derived from the signing key (deterministic: repeats must be known after a restart)."""
-    return hashlib.sha256(b"coordinator fingerprint 1\n" + key.sign(b"coordinator fingerprint 1")).digest()
-
-
-def _canonical(value: dict[str, object]) -> bytes:
-    try:
-        return canonical_json(value)
-    except CanonicalError as error:
-        raise Refusal(Code.INVALID_PAYLOAD, str(error)) from None

@@ -1,0 +1,308 @@
+"""Over HTTP: whole jobs, submits by connections, and polls that wait; in both modes.
+
+A whole job is four requests: submit, poll, result, read. Sixteen clients and sixteen miner loops make them,
+in this process, whose CPU time counts. The miner loops sign their results as our miner does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import secrets
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from bench.meter import Meter, cpu_seconds
+from bench.processes import Process, environment
+from bench.servers import Endpoints, Servers
+from bench.systems import PROGRAM, wait_ready
+from coordinator.crypto.canonical import salted_digest
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.statement import sign_statement
+from coordinator.dev.servers.processes import free_port
+
+LOOPS: Final = 16
+SUBMIT_CONNECTIONS: Final = (1, 8, 64)
+POLL_RATE: Final = 50
+TIMEOUT_SECONDS: Final = 90.0
+US: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPlan:
+    """The amounts of a measurement."""
+
+    jobs: int
+    submits: int
+    """Of each number of connections."""
+    miners: int
+    """That poll."""
+    seconds: float
+    """Of idle polls, and of polls with POLL_RATE jobs a second."""
+
+
+FULL: Final = HttpPlan(jobs=2_000, submits=1_000, miners=2_000, seconds=10.0)
+QUICK: Final = HttpPlan(jobs=300, submits=200, miners=200, seconds=3.0)
+
+
+def measure(servers: Servers, plan: HttpPlan, tell: Callable[[str], None]) -> dict[str, Any]:
+    """The figures of both modes, by mode."""
+    found: dict[str, Any] = {}
+    for mode in ("standard", "embedded"):
+        with (
+            tempfile.TemporaryDirectory(prefix="coordinator-bench-http-") as folder,
+            servers.endpoints(None) as endpoints,
+            _coordinator(endpoints if mode == "standard" else None, Path(folder)) as running,
+        ):
+            used = servers.trees if mode == "standard" else {}
+            trees = {name: tree for name, tree in used.items() if name != "redis"}
+            found[mode] = asyncio.run(_figures(running, trees, plan))
+            f = found[mode]
+            tell(f"http, {mode}: {f['jobs_per_second']:,.0f} jobs/s {f['cpu_us_per_job']:,.0f} µs/job")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    url: str
+    pid: int
+    client_key: str
+    miner_key: str
+
+
+@contextmanager
+def _coordinator(endpoints: Endpoints | None, folder: Path) -> Iterator[_Running]:
+    url = f"http://127.0.0.1:{free_port()}"
+    client_key, miner_key = (f"{name}:{secrets.token_hex(16)}" for name in ("bench", "bench-miner"))
+    servers = (
+        {}
+        if endpoints is None
+        else {
+            "DATABASE_URL": endpoints.database_url,
+            "AMQP_URL": endpoints.amqp_url,
+        }
+    )
+    serve = environment(
+        APP_PORT=url.rpartition(":")[2],
+        DATA_DIR=str(folder / "data"),
+        CLIENT_API_KEYS=client_key,
+        MINER_API_KEYS=miner_key,
+        LOG_LEVEL="warning",
+        **servers,
+    )
+    with ExitStack() as stack:
+        process = stack.enter_context(Process("coordinator", [*PROGRAM, "serve"], serve, folder))
+        wait_ready(url, process)
+        yield _Running(url, process.pid, client_key, miner_key)
+
+
+async def _figures(running: _Running, servers: Mapping[str, int], plan: HttpPlan) -> dict[str, Any]:
+    async with AsyncExitStack() as stack:
+        client, miner = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=running.url,
+                    headers={"X-Api-Key": key},
+                    timeout=TIMEOUT_SECONDS,
+                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+                )
+            )
+            for key in (running.client_key, running.miner_key)
+        ]
+        work = _Work(client, miner)
+        await work.whole(LOOPS * 4)  # uncounted: the miners earn their slots
+        trees = {"coordinator": running.pid, **servers}
+        meter, own, begun = Meter(trees), time.process_time(), time.perf_counter()
+        latencies = await work.whole(plan.jobs)
+        seconds = time.perf_counter() - begun
+        cpu = {name: spent / plan.jobs * US for name, spent in meter.cpu_seconds().items()}
+        cpu["client and miners"] = (time.process_time() - own) / plan.jobs * US
+        polls = await work.polls(plan, running.pid)
+        submits = {str(n): await work.submits(plan.submits, n, running.pid) for n in SUBMIT_CONNECTIONS}
+    return {
+        "jobs_per_second": round(plan.jobs / seconds, 1),
+        "cpu_us_per_job": round(sum(cpu.values()), 1),
+        "cpu_us_by_process": {name: round(spent, 1) for name, spent in cpu.items()},
+        "p50_ms": _percentile(latencies, 50),
+        "p99_ms": _percentile(latencies, 99),
+        "submits": submits,
+        "polls": polls,
+    }
+
+
+class _Work:
+    """The requests of clients and miners."""
+
+    def __init__(self, client: httpx.AsyncClient, miner: httpx.AsyncClient) -> None:
+        self._client = client
+        self._miner = miner
+        self._key = SigningKey.generate()
+        self._numbers = itertools.count()
+
+    async def whole(self, jobs: int) -> list[float]:
+        """Milliseconds of each job, from its submit until its result was read."""
+        loops = [asyncio.create_task(self._mine(f"loop-{n}@bench-miner")) for n in range(LOOPS)]
+        numbers = iter(range(jobs))
+        took: list[float] = []
+
+        async def ask() -> None:
+            for _ in numbers:
+                begun = time.perf_counter()
+                text = str(next(self._numbers))
+                job_id = await self._submit(text)
+                read = await self._client.get(f"/v1/jobs/{job_id}/result", params={"wait": 30})
+                read.raise_for_status()
+                expected = hashlib.sha256(text.encode()).hexdigest()
+                assert read.json()["result"]["digests"][0]["digest"] == expected
+                took.append((time.perf_counter() - begun) * 1000)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(LOOPS):
+                    group.create_task(ask())
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+        return took
+
+    async def submits(self, count: int, connections: int, pid: int) -> dict[str, float]:
+        """Submits alone; the jobs stay queued."""
+        left = iter(range(count))
+
+        async def ask() -> None:
+            for _ in left:
+                await self._submit(str(next(self._numbers)))
+
+        before, begun = cpu_seconds(pid), time.perf_counter()
+        await asyncio.gather(*(ask() for _ in range(connections)))
+        seconds = time.perf_counter() - begun
+        return {
+            "per_second": round(count / seconds, 1),
+            "coordinator_cpu_us": round((cpu_seconds(pid) - before) / count * US, 1),
+        }
+
+    async def polls(self, plan: HttpPlan, pid: int) -> dict[str, float]:
+        """Many miners that poll: the coordinator's cores while nothing happens, and the time to a claim."""
+        submitted: dict[str, float] = {}
+        claimed: dict[str, float] = {}
+        expected: list[int] = []
+        all_claimed = asyncio.Event()
+
+        def note_claim() -> None:
+            if expected == [len(claimed)]:
+                all_claimed.set()
+
+        async def miner(number: int) -> None:
+            name = f"parked-{number}@bench-miner"
+            session = await self._register(name)
+            while True:
+                polled = await self._poll(name, session)
+                if polled is not None:
+                    claimed[polled["job_id"]] = time.perf_counter()
+                    note_claim()
+                    await self._complete(name, session, polled)
+
+        miners: list[asyncio.Task[None]] = []
+        try:
+            for number in range(plan.miners):
+                miners.append(asyncio.create_task(miner(number)))
+                if number % 50 == 49:
+                    await asyncio.sleep(0.2)
+            await asyncio.sleep(3.0)
+            before = cpu_seconds(pid)
+            await asyncio.sleep(plan.seconds)
+            idle = (cpu_seconds(pid) - before) / plan.seconds
+            for _ in range(int(POLL_RATE * plan.seconds)):
+                begun = time.perf_counter()
+                submitted[await self._submit(str(next(self._numbers)))] = begun
+                await asyncio.sleep(max(0.0, 1 / POLL_RATE - (time.perf_counter() - begun)))
+            expected.append(len(submitted))
+            note_claim()
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await all_claimed.wait()
+        finally:
+            for task in miners:
+                task.cancel()
+            await asyncio.gather(*miners, return_exceptions=True)
+        waits = [(claimed[job] - begun) * 1000 for job, begun in submitted.items()]
+        return {
+            "miners": plan.miners,
+            "idle_cores": round(idle, 3),
+            "claim_p50_ms": _percentile(waits, 50),
+            "claim_p99_ms": _percentile(waits, 99),
+        }
+
+    # --- single requests ------------------------------------------------------------------------------------
+    async def _submit(self, text: str) -> str:
+        answer = await self._client.post("/v1/jobs", json={"service": "checksum", "payload": {"text": text}})
+        answer.raise_for_status()
+        return str(answer.json()["job_id"])
+
+    async def _mine(self, name: str) -> None:
+        session = await self._register(name)
+        while True:
+            polled = await self._poll(name, session)
+            if polled is not None:
+                await self._complete(name, session, polled)
+
+    async def _register(self, name: str) -> str:
+        body = {
+            "miner_id": name,
+            "capabilities": {"services": ["checksum"]},
+            "concurrency": 4,
+            "public_key": self._key.key_id,
+        }
+        answer = await self._miner.post("/v1/miners/register", json=body)
+        answer.raise_for_status()
+        return str(answer.json()["session_id"])
+
+    async def _poll(self, name: str, session: str) -> dict[str, Any] | None:
+        body = {"miner_id": name, "session_id": session, "max_wait_seconds": 30}
+        answer = await self._miner.post("/v1/miners/poll", json=body)
+        answer.raise_for_status()
+        return None if answer.status_code == httpx.codes.NO_CONTENT else dict(answer.json())
+
+    async def _complete(self, name: str, session: str, offer: Mapping[str, Any]) -> None:
+        content = offer["payload"]["text"].encode()
+        digest = hashlib.sha256(content).hexdigest()
+        result = {
+            "algorithm": "sha256",
+            "digests": [{"input": "text", "digest": digest, "size": len(content)}],
+        }
+        salt, now = secrets.token_bytes(16), time.time_ns() // 1_000_000
+        statement = {
+            "version": "1",
+            "job_id": offer["job_id"],
+            "attempt": offer["attempt"],
+            "miner_id": name,
+            "session_id": session,
+            "service": offer["service"],
+            "payload_digest": offer["payload_digest"],
+            "result_digest": salted_digest(salt, result),
+            "started_at_ms": now,
+            "completed_at_ms": now,
+        }
+        body = {
+            "miner_id": name,
+            "session_id": session,
+            "attempt": offer["attempt"],
+            "result": result,
+            "result_salt": salt.hex(),
+            "statement": sign_statement(self._key, statement),
+        }
+        answer = await self._miner.post(f"/v1/miners/{offer['job_id']}/result", json=body)
+        answer.raise_for_status()
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1], 2)

@@ -1,0 +1,1 @@
+"""Dead letters: read from their queue, and sent again or dropped by an operator."""

@@ -1,0 +1,75 @@
+"""A message of the queue of dead letters, read: what it was, why it is there, and who sent it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final
+
+from aio_pika.abc import AbstractIncomingMessage
+
+from coordinator.application.keys.keyring import Keyring
+from coordinator.application.ports import ReplayableLetter
+from coordinator.broker.envelope import ReceivedMessage, authenticate
+from coordinator.domain.errors import Code, Refusal
+from coordinator.wire.signed_messages import DEAD_PREFIX, MessageSigner, dead_letter
+
+TOLD: Final = ("reason", "code", "routing_key", "principal", "message_id")
+"""Headers of a dead letter of ours, in the order in which they are signed."""
+NOT_PROVEN: Final = frozenset({Code.UNAUTHORIZED_KEY.value, Code.TOO_LARGE.value})
+"""Refusals that come before the sender is proven."""
+BROKERS_OWN = "DELIVERY_LIMIT"
+"""The code of a letter that the broker itself has put there."""
+
+
+class LetterReader:
+    """Reads letters. One of ours is proven by our signature, one of the broker's own by its sender's."""
+
+    def __init__(self, keyring: Keyring, signer: MessageSigner, *, by_user: bool) -> None:
+        self._keyring = keyring
+        self._signer = signer
+        self._by_user = by_user
+
+    def read(self, message: AbstractIncomingMessage) -> ReplayableLetter:
+        """What the message says. All of it comes from strangers."""
+        headers: dict[str, Any] = dict(message.headers)
+        told = {name: value if isinstance(value := headers.get(name), str) else "" for name in TOLD}
+        kind = message.type or ""
+        ours = {
+            name.removeprefix(DEAD_PREFIX): value
+            for name, value in headers.items()
+            if name.startswith(DEAD_PREFIX)
+        }
+        own = self._signer.made(dead_letter(kind, *told.values()), ours, message.body)
+        at = ours.get("signed_at") if own else None
+        proven = own and told["code"] not in NOT_PROVEN
+        if not own and "x-death" in headers and not told["code"]:
+            told["code"] = BROKERS_OWN
+            told["reason"] = "it could not be handled for three quarters of an hour"
+            told["message_id"] = message.message_id or ""
+            told["routing_key"] = message.routing_key or ""
+            proven = self._authentic(message)
+        return ReplayableLetter(
+            id=_id_of(kind, told, message.body),
+            type=kind or told["routing_key"],
+            routing_key=told["routing_key"],
+            code=told["code"],
+            reason=told["reason"],
+            principal=told["principal"],
+            proven=proven,
+            at=at if isinstance(at, int) else None,
+            message_id=told["message_id"],
+            body=message.body,
+        )
+
+    def _authentic(self, message: AbstractIncomingMessage) -> bool:
+        try:
+            authenticate(ReceivedMessage.of(message), self._keyring, by_user=self._by_user)
+        except Refusal:
+            return False
+        return True
+
+
+def _id_of(kind: str, told: dict[str, str], body: bytes) -> str:
+    facts = [kind, *(told[name] for name in ("routing_key", "principal", "message_id", "code"))]
+    return hashlib.sha256(json.dumps(facts).encode() + body).hexdigest()[:20]

@@ -1,0 +1,50 @@
+"""Results in arrays: a miner with many slots hands in all that are ready with one request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from coordinator.domain.errors import Code
+from coordinator.domain.job import JobComplete
+from coordinator.edge.context import Context
+from coordinator.edge.http.arrays import send_array, take_array
+from coordinator.edge.http.bodies import array_body, nothing_else, read_object
+from coordinator.edge.http.commands import with_session
+from coordinator.edge.http.credentials import Miner
+from coordinator.edge.http.problems import refusals
+from coordinator.edge.http.reads.reading import reply
+from coordinator.edge.models.base import ArrayAnswer
+from coordinator.edge.routes.mining.attempts import RESULT_EXAMPLE
+
+router = APIRouter(prefix="/miners", tags=["miners"])
+
+
+@router.post(
+    "/results",
+    response_model=ArrayAnswer,
+    summary="Hand in many results",
+    description="Up to 500 results, each with the members of a single one and its `job_id`. Each is accepted "
+    "or refused alone: `answers` is in the order of `results`. Repeat the request until it is answered.",
+    responses=refusals(Code.FORBIDDEN, Code.MINER_NOT_FOUND, Code.TOO_LARGE),
+    openapi_extra=array_body(
+        "results",
+        JobComplete,
+        example={"job_id": "0190163d-8694-739b-aea5-966c26f8ad91", **RESULT_EXAMPLE},
+        optional=("miner_id", "session_id"),
+    ),
+)
+async def complete_attempts(request: Request, context: Context, principal: Miner) -> Response:
+    body = await read_object(request, context.limits)
+    results = take_array(body, "results")
+    sender = await with_session(context, principal, body)
+    nothing_else({name: value for name, value in body.items() if name not in sender})
+
+    def complete(fields: dict[str, Any]) -> dict[str, Any]:
+        return {**sender, **fields}
+
+    said = await send_array(context, principal, JobComplete.topic, results, complete, request)
+    return reply(said, said.position)

@@ -1,0 +1,1 @@
+"""Backups: made while the coordinator runs, and restored into an empty database."""

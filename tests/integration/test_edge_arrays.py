@@ -1,0 +1,130 @@
+"""Arrays over HTTP: many jobs, offers and results in one request; and polls that wait as heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.edge.context import EdgeLimits
+from coordinator.edge.state.parked_polls import ParkedSession
+from tests.integration.edge_bench import SERVICE, Bench, an_edge
+
+JOBS = 4
+
+
+@pytest.fixture
+async def edge(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with an_edge(tmp_path) as bench:
+        yield bench
+
+
+def jobs_of(count: int) -> list[dict[str, Any]]:
+    return [
+        {"service": SERVICE, "payload": {"text": str(n)}, "idempotency_key": f"key-{n}"} for n in range(count)
+    ]
+
+
+async def test_jobs_of_an_array_are_accepted_or_refused_alone(edge: Bench) -> None:
+    """Answers are in the order of the jobs; a wrong one spoils no other, and a repeat gives the same jobs."""
+    jobs = jobs_of(2)
+    wrong: list[Any] = [{"service": "nothing_like_it", "payload": {}}, {"payload": {}}, 5]
+    body = {"jobs": [jobs[0], *wrong, jobs[1]]}
+    answer = await edge.alice.post("/v1/jobs/batch", json=body)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()["answers"]
+    assert [a["status"] for a in said] == ["accepted", "refused", "refused", "refused", "accepted"]
+    assert [a["code"] for a in said[1:4]] == ["SERVICE_NOT_FOUND", "INVALID_PAYLOAD", "INVALID_PAYLOAD"]
+    assert answer.json()["position"] == max(said[0]["position"], said[4]["position"])
+    again = (await edge.alice.post("/v1/jobs/batch", json=body)).json()["answers"]
+    assert [again[0]["job_id"], again[4]["job_id"]] == [said[0]["job_id"], said[4]["job_id"]]
+    shown = await edge.alice.get(f"/v1/jobs/{said[4]['job_id']}")
+    assert (shown.status_code, shown.json()["state"]) == (200, "QUEUED")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 422, "INVALID_PAYLOAD"),
+        ({"jobs": []}, 422, "INVALID_PAYLOAD"),
+        ({"jobs": {"service": SERVICE}}, 422, "INVALID_PAYLOAD"),
+        ({"jobs": [{}], "more": 1}, 422, "INVALID_PAYLOAD"),
+        ({"jobs": [{}] * 501}, 413, "TOO_LARGE"),
+    ],
+)
+async def test_what_is_no_array_of_jobs_is_refused(
+    edge: Bench, body: dict[str, Any], status: int, code: str
+) -> None:
+    """A wrong body is refused as a whole, with a code."""
+    answer = await edge.alice.post("/v1/jobs/batch", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_a_poll_takes_many_offers_and_results_go_back_together(edge: Bench) -> None:
+    """A newcomer's offers come in one answer; all results in one request, each answered with its promise."""
+    session = await edge.register(concurrency=JOBS)
+    submitted = (await edge.alice.post("/v1/jobs/batch", json={"jobs": jobs_of(JOBS)})).json()["answers"]
+    offers: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    async with asyncio.timeout(60):
+        while len(results) < JOBS:
+            polled = await edge.rig.post("/v1/miners/poll", json={"max_wait_seconds": 30, "max_offers": JOBS})
+            assert polled.status_code == 200, polled.text
+            taken = polled.json()["offers"]
+            assert polled.json()["position"] == max(offer["position"] for offer in taken)
+            offers += taken
+            signed = [
+                {
+                    "job_id": offer["job_id"],
+                    **edge.signed_result(offer, {"n": 1}, "rig", session["session_id"]),
+                }
+                for offer in taken
+            ]
+            answer = await edge.rig.post("/v1/miners/results", json={"results": signed})
+            assert answer.status_code == 200, answer.text
+            results += answer.json()["answers"]
+    assert sorted(o["job_id"] for o in offers) == sorted(a["job_id"] for a in submitted)
+    assert [r["status"] for r in results] == ["accepted"] * JOBS
+    assert [r["promise"]["job_id"] for r in results] == [offer["job_id"] for offer in offers]
+    shown = await edge.alice.get(f"/v1/jobs/{offers[0]['job_id']}/result")
+    assert (shown.status_code, shown.json()["result"]) == (200, {"n": 1})
+
+
+async def test_a_wrong_result_of_an_array_spoils_no_other(edge: Bench) -> None:
+    """A result without a valid statement is refused in its place; another miner's is not touched."""
+    session = await edge.register()
+    job = (await edge.submit(edge.alice))["job_id"]
+    offer = await edge.poll()
+    good = {"job_id": job, **edge.signed_result(offer, {"n": 2}, "rig", session["session_id"])}
+    forged = {**good, "result": {"n": 3}}
+    answer = await edge.rig.post("/v1/miners/results", json={"results": [forged, {"job_id": job}, good]})
+    said = answer.json()["answers"]
+    assert [a.get("code") for a in said] == ["INVALID_STATEMENT", "INVALID_PAYLOAD", None]
+    await edge.register("other-rig")
+    other = await edge.other_rig.post("/v1/miners/results", json={"results": [good]})
+    assert (other.status_code, other.json()["answers"][0]["status"]) == (200, "refused")
+
+
+async def test_a_poll_that_waits_is_a_heartbeat(edge: Bench) -> None:
+    """All polls that wait are noted together, again and again, and no longer once they are answered."""
+    seen: list[set[ParkedSession]] = []
+    twice = asyncio.Event()
+
+    async def note(sessions: Collection[ParkedSession]) -> None:
+        seen.append(set(sessions))
+        if len(seen) == 2:
+            twice.set()
+
+    session = await edge.register()
+    bench = edge.again(seen=note, limits=EdgeLimits(parked_seconds=0.01))
+    polls = bench.app.state.context.parked_polls
+    polling = asyncio.create_task(bench.poll())
+    async with asyncio.timeout(60):
+        await twice.wait()
+        await bench.submit(bench.alice)
+        await polling
+    assert seen[0] == seen[1] == {ParkedSession("rig", session["session_id"])}
+    assert len(polls) == 0
