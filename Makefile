@@ -40,7 +40,7 @@ $(PEERS)/.installed: bench/peers/requirements.txt bench/peers/constraints.txt | 
 		-c bench/peers/constraints.txt -r bench/peers/requirements.txt
 	@touch $@
 
-servers: ## Install RabbitMQ, Postgres and Redis where they are missing (apt as root; says what to do otherwise)
+servers: ## Install RabbitMQ, Postgres, Redis and Prometheus where they are missing (apt as root; says what to do otherwise)
 	@sh scripts/install-servers.sh
 
 browser: ## Install Chromium for the tests of pages where it is missing (apt as root; says what to do otherwise)

@@ -171,6 +171,8 @@ class _NoPayloads:
 
 
 class _NoQueues:
+    system = "none"
+
     def on_reset(self, callback: Callable[[], None]) -> None:
         pass
 

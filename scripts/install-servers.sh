@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install RabbitMQ, Postgres and Redis where their programs are missing: as root on Debian or Ubuntu with apt.
+# Install RabbitMQ, Postgres, Redis and Prometheus where their programs are missing: as root on Debian or Ubuntu with apt.
 # Does nothing where they are there, and nothing but say what to install everywhere else.
 set -eu
 
@@ -25,22 +25,28 @@ have_redis() {
     command -v redis-server >/dev/null || command -v valkey-server >/dev/null
 }
 
+have_prometheus() {
+    command -v prometheus >/dev/null && command -v promtool >/dev/null
+}
+
 packages=""
 have_rabbitmq || packages="$packages rabbitmq-server"
 have_postgres || packages="$packages postgresql"
 have_redis || packages="$packages redis-server"
+have_prometheus || packages="$packages prometheus"
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
         echo "Missing here:$packages. Docker answers, so containers are used instead (slower to start)."
+        have_prometheus || echo "Of Prometheus there is no container: tests of alerts and dashboards need its programs."
         exit 0
     fi
     cat >&2 <<EOF
 Missing here:$packages, and Docker does not answer. One of these helps:
   - Debian, Ubuntu: sudo apt-get install --no-install-recommends$packages
     (the packages start system-wide servers; ours are private ones on other ports, so both may run)
-  - macOS: brew install rabbitmq postgresql redis
+  - macOS: brew install rabbitmq postgresql redis prometheus
   - anywhere: start Docker
   - for the tests: set TEST_AMQP_URL, TEST_DATABASE_URL and TEST_REDIS_URL to servers that they may use
 EOF

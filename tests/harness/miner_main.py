@@ -17,6 +17,7 @@ from coordinator.miner.program import MinerProgram
 from coordinator.miner.transport import Transport
 from coordinator.runtime.process.logs import configure_logs
 from coordinator.runtime.process.parent_watch import stop_with_parent
+from coordinator.telemetry import export
 from coordinator.wire.backoff import Backoff
 from tests.harness.executor import MANNERS
 from tests.harness.studio import studio
@@ -55,4 +56,8 @@ async def mine(given: dict[str, Any]) -> int:
 if __name__ == "__main__":
     stop_with_parent()
     configure_logs("console", "info")
-    sys.exit(asyncio.run(mine(json.loads(sys.argv[1]))))
+    about = json.loads(sys.argv[1])
+    stop_telemetry = export.start("coordinator-miner", about["key"].partition(":")[0])
+    code = asyncio.run(mine(about))
+    stop_telemetry()
+    sys.exit(code)

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 from aio_pika import Message, connect_robust
 from aio_pika.abc import HeadersType
 from pamqp.commands import Basic
@@ -163,6 +164,22 @@ async def test_commands_in_flight_come_again(
     await inbox.stop()
 
     assert await ready(url, COMMANDS_QUEUE) == 0
+
+
+async def test_an_outage_is_two_lines_in_the_log(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
+    """One when the broker is lost, and one when it is back, with the seconds in between; tries are none."""
+    with structlog.testing.capture_logs() as lines:
+        await in_thread(breakable_rabbitmq.cut_power)
+        await eventually(lambda: broker.state == "reconnecting")
+        await in_thread(breakable_rabbitmq.start)
+        await eventually(lambda: any(line["event"] == "broker.reconnected" for line in lines), "it is back")
+        await asyncio.sleep(0)
+    lost, back = [line for line in lines if line["event"].startswith("broker.")]
+    assert ("broker.lost", "warning") == (lost["event"], lost["log_level"])
+    assert "guest:***@" in lost["url"]
+    assert ("broker.reconnected", "info") == (back["event"], back["log_level"])
+    assert 0.1 < back["after_seconds"] < 60
+    assert 1 == broker.disconnections
 
 
 async def test_a_restart_in_the_middle_of_a_stream_of_commands(

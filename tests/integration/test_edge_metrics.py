@@ -41,7 +41,9 @@ async def test_a_job_shows_in_the_metrics(bench: Bench) -> None:
     assert done["coordinator_refusals_total{CONFLICT_STATE}"] == 1
     assert done["coordinator_http_requests_total{complete_attempt,200}"] == 1
     assert done["coordinator_http_requests_total{cancel_job,409}"] == 1
-    assert done["coordinator_commit_seconds_sum"] > 0
+    assert done["coordinator_commit_duration_seconds_sum"] > 0
+    assert done["coordinator_job_queue_delay_seconds_count{checksum}"] == 1
+    assert done["coordinator_job_run_seconds_count{completed,checksum}"] == 1
     assert done["coordinator_follower_status{dispatcher,leading}"] == 1
     assert done["coordinator_log_position"] >= answer.json()["position"]
 

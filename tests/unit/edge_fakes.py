@@ -170,6 +170,8 @@ class FakeTaken:
 class FakeQueues:
     """Gives these offers; then waits to be cancelled, or for its time to pass."""
 
+    system = "fake"
+
     def __init__(self, *offers: Offer) -> None:
         self.offers = list(offers)
         self.settled: list[str] = []

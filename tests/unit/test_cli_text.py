@@ -34,6 +34,7 @@ from coordinator.runtime.modes.embedded import DATABASE_FILE
 from coordinator.runtime.process.logs import configure_logs
 from coordinator.runtime.settings import Settings
 from coordinator.services.catalog import load_catalog
+from coordinator.telemetry import export
 from tests.harness.cases import every
 
 ENV_EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -70,7 +71,9 @@ def test_env_example_has_every_setting() -> None:
         for kind in ("LLM", "EMBEDDING", "RERANK", "SPEECH", "TTS", "IMAGE")
         for name in EngineSettings.model_fields
     ]
-    every = {name.upper() for name in (*Settings.model_fields, *MinerSettings.model_fields)}.union(engines)
+    traces = (export.ENDPOINTS[1], export.SAMPLER, export.SAMPLER_ARG)
+    every = {name.upper() for name in (*Settings.model_fields, *MinerSettings.model_fields)}
+    every = every.union(engines, traces)
     assert every == given.keys()
     assert Settings(_env_file=None) == Settings(_env_file=ENV_EXAMPLE)
     assert all(Settings.model_fields[name.lower()].default is not None for name in shown)

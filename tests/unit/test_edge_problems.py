@@ -108,7 +108,7 @@ async def test_a_broker_outage_in_a_poll_is_unavailable() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("GET", "/v1", 404),
         ("GET", "/v1/jobs/", 404),
         ("GET", "/redoc", 404),
@@ -189,15 +189,18 @@ async def test_no_member_of_a_body_comes_back_in_a_problem(body: Any) -> None:
 
 
 async def test_the_log_of_a_failure_has_no_query() -> None:
-    """The access line has the path as it was sent, the status and who; not the query."""
+    """The access line has the path as it was sent, the status and the key's name; no query, no key."""
     app = create_app(a_context(database=FakeDatabase(read_jobs_of_client=lambda **_: [])))
     with structlog.testing.capture_logs() as lines:
         async with browsing(app, ALICE) as http:
             await http.get(f"/v1/jobs?cursor={SECRET}")
             await http.get("/v1/jobs%0Aforged%20line")
+            await http.get("/v1/admin/stats")
     access = [line for line in lines if line["event"] == "request"]
     assert [(line["path"], line["status"], line["principal"]) for line in access] == [
         ("/v1/jobs", 422, "alice"),
-        ("/v1/jobs%0Aforged%20line", 404, None),
+        ("/v1/jobs%0Aforged%20line", 404, "alice"),
+        ("/v1/admin/stats", 403, "alice"),
     ]
     assert SECRET not in json.dumps(lines, default=str)
+    assert ALICE.partition(":")[2] not in json.dumps(lines, default=str)

@@ -6,8 +6,50 @@ jobs).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Final
+
+COMMIT_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+WAIT_SECONDS: Final = (
+    0.01,
+    0.05,
+    0.1,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    900.0,
+    3600.0,
+    14400.0,
+    86400.0,
+)
+"""Of jobs: from those that are done at once to those that take a night."""
+
+
+class Histogram:
+    """Observed values, by the first limit that they do not exceed."""
+
+    __slots__ = ("_counts", "limits", "total")
+
+    def __init__(self, limits: Sequence[float]) -> None:
+        self.limits = limits
+        self.total = 0.0
+        """The sum of all values."""
+        self._counts = [0] * (len(limits) + 1)
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self.limits, value)] += 1
+        self.total += value
+
+    def cumulated(self) -> list[int]:
+        """For each limit, the values up to it; then all values."""
+        return list(accumulate(self._counts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +66,8 @@ class BusMetrics:
     """`batch_sizes[n]`: batches of more than 2**(n-1) and at most 2**n commands; the last has the rest."""
     conflicts: int
     singled_out: int
-    commits: int
-    commit_seconds: float
+    commits: Histogram
+    """Seconds that appends took."""
     slowest_commit_seconds: float
     waiting: int
     """Commands without a batch yet."""
@@ -40,6 +82,8 @@ class FollowerMetrics:
     status: str
     position: int
     """The position of the follower; that of its last leadership here if another process leads."""
+    stalled_seconds: float = 0.0
+    """For how long a follower that leads here has stood still behind the log; 0 while it moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +142,8 @@ class ProofMetrics:
 
     size: int
     """The events in the last one."""
+    position: int
+    """The position of the last one of them."""
     signed_at: int
     """Unix milliseconds."""
     witnesses: int
@@ -118,6 +164,45 @@ class WebhookMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueMetrics:
+    """A permanent queue on the broker, as of a moment ago."""
+
+    messages: int
+    """Those that wait."""
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerMetrics:
+    """The broker, as this process sees it since its start."""
+
+    disconnections: int
+    publishes: Mapping[str, int]
+    """By outcome: confirmed, unroutable or unknown."""
+    dead_letters: Mapping[str, int]
+    """By code."""
+    queues: Mapping[str, QueueMetrics]
+
+
+@dataclass(frozen=True, slots=True)
+class JobMetrics:
+    """The jobs that were claimed and ended by commands of this process since its start."""
+
+    queue_delays: Mapping[str, Histogram]
+    """By service: seconds from the moment when an attempt could be claimed to its claim."""
+    runs: Mapping[tuple[str, str], Histogram]
+    """By service and outcome: seconds from the claim to the end of the attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskMetrics:
+    """A disk that this process writes to."""
+
+    free_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CoordinatorMetrics:
     """All metrics of a process."""
 
@@ -134,3 +219,8 @@ class CoordinatorMetrics:
     proof: ProofMetrics | None = None
     """None if this process has signed no checkpoint yet."""
     webhooks: WebhookMetrics | None = None
+    divergences: Mapping[str, int] = field(default_factory=dict)
+    """By check: 1 while this process knows that the log is not the one that it should be."""
+    broker: BrokerMetrics | None = None
+    """None in a mode without a broker."""
+    jobs: JobMetrics | None = None

@@ -234,6 +234,10 @@ class TakenOffer(Protocol):
 class WorkQueues(Protocol):
     """One queue of offers per profile."""
 
+    @property
+    def system(self) -> str:
+        """The messaging system, as traces name it."""
+
     async def ensure(self, profile: str) -> None:
         """Create the profile's queue if it is missing."""
 
@@ -353,6 +357,10 @@ class Intent(NamedTuple):
     """Makes a submit without an idempotency key repeatable, as the broker may deliver a message twice."""
     traceparent: str | None = None
     """The W3C trace context of its message or request."""
+    queue: str | None = None
+    """The queue that its message came from; None for any other way."""
+    span: str | None = None
+    """The span in which it is handled, as a trace context, if that is recorded; what follows is below it."""
 
 
 class Gateway(Protocol):

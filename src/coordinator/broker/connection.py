@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
@@ -167,6 +169,11 @@ class Broker:
         self._unconfirmed: AbstractRobustChannel | None = None
         self._blocked = False
         self._on_reconnect: list[Callable[[], Awaitable[None] | None]] = []
+        self._lost_at: float | None = None
+        """When the connection was lost (monotonic seconds), while it is."""
+        self.disconnections = 0
+        self.publishes: Counter[Outcome] = Counter()
+        """Publishes with a confirm since the start, by outcome."""
 
     @property
     def connected(self) -> bool:
@@ -233,6 +240,7 @@ class Broker:
             await connection.close()
             raise
         connection.reconnect_callbacks.add(self._reconnected)
+        connection.close_callbacks.add(self._lost)
         self._connection = connection
 
     async def stop(self) -> None:
@@ -260,6 +268,19 @@ class Broker:
 
         Only mandatory messages can be "unroutable"; "unknown": the message may or may not have arrived.
         """
+        outcome = await self._publish(exchange, routing_key, body, properties, mandatory, timeout)
+        self.publishes[outcome] += 1
+        return outcome
+
+    async def _publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Basic.Properties,
+        mandatory: bool,
+        timeout: float,
+    ) -> Outcome:
         task = asyncio.current_task()
         cancelled_before = task.cancelling() if task else 0
         try:
@@ -308,8 +329,22 @@ class Broker:
             return False  # ValueError and TypeError: a reply_to or correlation id that can't be written
         return True
 
+    def _lost(self, _: object, reason: BaseException | None) -> None:
+        if self._connection is None or self._lost_at is not None:
+            return  # we have closed it, or this is one more try in vain
+        self._lost_at = time.monotonic()
+        self.disconnections += 1
+        log.warning(
+            "broker.lost",
+            connection=self._name,
+            url=without_password(self.url),
+            reason=str(reason) or type(reason).__name__,
+        )
+
     async def _reconnected(self, *_: object) -> None:
-        log.info("broker.reconnected", connection=self._name)
+        lost_at, self._lost_at = self._lost_at, None
+        seconds = None if lost_at is None else round(time.monotonic() - lost_at, 1)
+        log.info("broker.reconnected", connection=self._name, after_seconds=seconds)
         for callback in self._on_reconnect:
             try:
                 outcome = callback()

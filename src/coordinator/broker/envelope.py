@@ -30,6 +30,7 @@ from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES, MAX_TURN_BYTES
 from coordinator.wire.signed_messages import Recipient, answer_to, refusal_to
 from coordinator.wire.topology import (
+    COMMANDS_QUEUE,
     DIRECT_REPLY,
     HEARTBEAT_TYPE,
     PROGRESS_TYPE,
@@ -255,7 +256,7 @@ async def read_commands(envelope: ReceivedMessage, principal: Principal) -> Rece
                 Code.INVALID_PAYLOAD,
                 "a submit needs an idempotency_key or a message_id: the broker may deliver one message twice",
             )
-        return Intent(command, principal, message_id, envelope.traceparent)
+        return Intent(command, principal, message_id, envelope.traceparent, COMMANDS_QUEUE)
 
     return await _read(envelope, read)
 

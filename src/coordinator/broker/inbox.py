@@ -12,7 +12,8 @@ neither blocks the queue nor ends the consumer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -114,6 +115,7 @@ class CommandInbox:
             queue: self._consumer.subscriber(RabbitQueue(queue, declare=False), no_reply=True)
             for queue in (COMMANDS_QUEUE, HEARTBEATS_QUEUE)
         }
+        self._inbox_queues = (commands, beats)
         self._subscribers[COMMANDS_QUEUE](commands.receive)
         self._subscribers[HEARTBEATS_QUEUE](beats.receive)
         self._consumed: dict[str, bool] = {}
@@ -127,6 +129,11 @@ class CommandInbox:
     def listening(self) -> bool:
         """Whether heartbeats are consumed, as far as the last probe knows."""
         return self._up and self._consumed.get(HEARTBEATS_QUEUE, True)
+
+    @property
+    def dead_letters(self) -> Mapping[str, int]:
+        """Messages that could not be handled since the start, by code."""
+        return sum((queue.dead_letters for queue in self._inbox_queues), Counter())
 
     async def bind_control_queues(self) -> None:
         """The control exchange was lost: bind the miners' queues again."""

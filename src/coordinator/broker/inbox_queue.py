@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -65,6 +66,8 @@ class InboxQueue(Generic[Item]):
         self._shared = shared
         self._read = read
         self._ask = ask
+        self.dead_letters: Counter[str] = Counter()
+        """Messages that could not be handled since the start, by code."""
 
     async def receive(self, message: RabbitMessage) -> None:
         """Handle one message completely. Raises only the cancellation of a closing channel."""
@@ -202,6 +205,7 @@ class InboxQueue(Generic[Item]):
             DEAD_EXCHANGE, _short(envelope.routing_key), envelope.body, properties, mandatory=True
         )
         if outcome == "confirmed":
+            self.dead_letters[refused.code.value] += 1
             await self._shared.acknowledgements.ack(message.raw_message)
         else:
             await self._give_back(message, envelope)

@@ -15,6 +15,7 @@ from coordinator.broker.connection import Broker, BrokerUnreachable
 from coordinator.broker.on_demand_queues import OnDemandQueues
 from coordinator.broker.poll_consumers import PollConsumers
 from coordinator.broker.topology import TopologyMismatch, WorkQueueType, work_queue
+from coordinator.telemetry import names
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer
 from coordinator.wire.signed_messages import HINT_MS, OFFER_MS, MessageSigner, hint_for, offer_for
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 class RabbitWorkQueues:
     """`WorkQueues` over RabbitMQ: one queue per profile, a bundle of offers is one message."""
+
+    system = names.RABBITMQ
 
     def __init__(
         self,

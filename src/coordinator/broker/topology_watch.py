@@ -16,6 +16,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.abc import AbstractChannel
 
 from coordinator.application.health import Part
+from coordinator.application.metrics import QueueMetrics
 from coordinator.application.ports import BrokerMismatch
 from coordinator.broker.connection import Broker, BrokerUnreachable
 from coordinator.broker.topology import (
@@ -81,6 +82,8 @@ class TopologyWatch:
         self._virtual_host = virtual_host
         self._log_id = log_id
         self._callbacks: list[Callable[[Sequence[str]], None]] = []
+        self.queues: dict[str, QueueMetrics] = {}
+        """The permanent queues as of the last look."""
 
     def on_mended(self, callback: Callable[[Sequence[str]], None]) -> None:
         """Call back with the names of what was missing, once it exists again. Bindings to it are gone."""
@@ -89,9 +92,12 @@ class TopologyWatch:
     async def check(self) -> None:
         """Raises TopologyMismatch, BrokerUnreachable, and the broker's errors."""
         if not self._broker.listening:
+            self.queues = {}
             return  # its own part tells
         connection = self._broker.connection
-        missing = await _missing(connection, [*EXCHANGES, *QUEUES, heartbeats_queue(self._queue_type)])
+        entities: list[ExchangeSpec | QueueSpec] = [*EXCHANGES, *QUEUES]
+        entities.append(heartbeats_queue(self._queue_type))
+        missing = await _missing(connection, entities, self.queues)
         if missing:
             names = ", ".join(missing)
             log.warning("broker.missing", names=names)
@@ -108,17 +114,21 @@ class TopologyWatch:
             self._virtual_host.works()
 
 
-async def _missing(connection: RobustConnection, entities: Sequence[ExchangeSpec | QueueSpec]) -> list[str]:
-    """The names of those that do not exist. Declares nothing."""
+async def _missing(
+    connection: RobustConnection, entities: Sequence[ExchangeSpec | QueueSpec], found: dict[str, QueueMetrics]
+) -> list[str]:
+    """The names of those that do not exist; the queues that do are noted in `found`. Declares nothing."""
     missing: list[str] = []
     left = iter(entities)
-    while (name := await _first_missing(connection, left)) is not None:
+    while (name := await _first_missing(connection, left, found)) is not None:
         missing.append(name)
     return missing
 
 
 async def _first_missing(
-    connection: RobustConnection, left: Iterator[ExchangeSpec | QueueSpec]
+    connection: RobustConnection,
+    left: Iterator[ExchangeSpec | QueueSpec],
+    found: dict[str, QueueMetrics],
 ) -> str | None:
     # The broker closes the channel of a passive declaration that finds nothing.
     channel = await _plain_channel(connection)
@@ -128,8 +138,10 @@ async def _first_missing(
                 if isinstance(entity, ExchangeSpec):
                     await channel.exchange_declare(entity.name, passive=True)
                 else:
-                    await channel.queue_declare(entity.name, passive=True)
+                    there = await channel.queue_declare(entity.name, passive=True)
+                    found[entity.name] = QueueMetrics(there.message_count or 0, there.consumer_count or 0)
             except ChannelNotFoundEntity:
+                found.pop(entity.name, None)
                 return f"{'exchange' if isinstance(entity, ExchangeSpec) else 'queue'} {entity.name}"
         return None
     finally:

@@ -97,12 +97,16 @@ def explain(error: Exception) -> CommandError:
     from coordinator.runtime.log_reader import NoLog
     from coordinator.runtime.settings import BadSettings
     from coordinator.storage.connections.data_directory import DataDirectoryInUse
+    from coordinator.telemetry.export import BadTelemetry
     from coordinator.wire.proxies import BadProxy
 
     if isinstance(error, CoordinatorError):
         return _explain_answer(error)
     if isinstance(error, BadSettings):
         hint = "Correct it in the environment or in .env; .env.example explains every setting."
+        return CommandError("SETTINGS", str(error), hint, Exit.USAGE)
+    if isinstance(error, BadTelemetry):
+        hint = "Correct or unset the variable, in the environment or in .env; docs/monitoring.md has them."
         return CommandError("SETTINGS", str(error), hint, Exit.USAGE)
     if isinstance(error, BadProxy):
         return CommandError("SETTINGS", str(error), "Correct or unset the variable.", Exit.USAGE)

@@ -10,6 +10,7 @@ from typing import Any
 from coordinator.client.errors import CoordinatorError, Unreachable, refused_answer
 from coordinator.client.http import HttpPool
 from coordinator.crypto.keys import EncodingError
+from coordinator.telemetry.propagation import current_traceparent
 from coordinator.wire.amqp.rpc import AmqpRpc, SenderClosed
 from coordinator.wire.signed_messages import VARIABLE, read_keys
 
@@ -38,6 +39,8 @@ class AmqpCommands:
     async def call(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The accepted answer. Raises RequestRefused, and Unreachable if none came in time."""
         await self._rpc.start()
+        if (trace := current_traceparent()) is not None:
+            fields = {"traceparent": trace, **fields}
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await self._rpc.call(kind, fields)

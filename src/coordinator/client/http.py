@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from coordinator.client.errors import BadAnswer, CoordinatorError, RateLimited, TryAgain, Unreachable, refusal
 from coordinator.client.models import AnswerModel
+from coordinator.telemetry.propagation import current_traceparent
 from coordinator.validation import first_invalid_field
 from coordinator.wire.backoff import Backoff
 from coordinator.wire.limits import MAX_BODY_BYTES
@@ -30,6 +31,7 @@ BACKOFF: Final = Backoff(first_seconds=0.4, longest_seconds=10.0)
 LONGEST_RETRY_AFTER_S: Final = 65.0
 """For a longer `Retry-After` the caller must wait itself. Rate limits count by the minute."""
 _AT_LEAST: Final = b"X-At-Least"
+_TRACEPARENT: Final = b"traceparent"
 
 Typed = TypeVar("Typed", bound=AnswerModel)
 Body = Callable[[], AsyncIterator[bytes]]
@@ -170,7 +172,10 @@ class HttpPool:
         wait_seconds: float,
     ) -> httpx.Request:
         sent = dict(headers or {})
-        if self._seen and method in ("GET", "HEAD"):
+        if method not in ("GET", "HEAD"):
+            if (trace := current_traceparent()) is not None:
+                sent.setdefault(_TRACEPARENT, trace.encode())
+        elif self._seen:
             sent[_AT_LEAST] = b"%d" % self._seen  # so that a read shows our earlier writes
         wait = httpx.Timeout(self._timeout + wait_seconds, connect=CONNECT_TIMEOUT_S, pool=None)
         known = {name: value for name, value in (params or {}).items() if value is not None}

@@ -23,7 +23,7 @@ from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.matches.queued_jobs import QueuedJobs
-from coordinator.application.metrics import CoordinatorMetrics, OpenOffers
+from coordinator.application.metrics import CoordinatorMetrics, DiskMetrics, OpenOffers
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import (
     Database,
@@ -180,6 +180,8 @@ class EdgeContext:
     """A stream's state in this process's memory, and the position of its last event; without I/O."""
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
     """The metrics of the application's parts, at once and without I/O."""
+    disks: Callable[[], Mapping[str, DiskMetrics]] = dict
+    """The disks that this process writes to. Asks the system: call it in a thread."""
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     offered: Callable[[str], Offered | None] = lambda job_id: None
     """A job's offer on a work queue, at once; None also in processes that make no offers."""

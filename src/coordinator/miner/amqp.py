@@ -18,12 +18,14 @@ from pydantic_core import from_json
 
 from coordinator.miner.offer_buffer import BufferedOffer, Bundle, OfferBuffer
 from coordinator.miner.transport import NOT_LIVE, MinerInbox
+from coordinator.telemetry import tracing
 from coordinator.wire.amqp.rpc import LINK_ERRORS, AmqpRpc, on_link
 from coordinator.wire.answers import AnswerJson
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.signed_messages import Untrusted, hint_for, offer_for
+from coordinator.wire.spans import sending
 from coordinator.wire.topology import (
     HEARTBEAT_TYPE,
     HEARTBEATS_EXCHANGE,
@@ -107,7 +109,11 @@ class AmqpTransport:
             return await self._rpc.call(kind, command)
         self._buffer.unanswered += 1
         try:
-            return await self._rpc.call(kind, command)
+            if tracing.tracer() is None:
+                return await self._rpc.call(kind, command)
+            async with sending(kind, command) as sent:
+                answer = sent.answer = await self._rpc.call(kind, sent.fields)
+                return answer
         finally:
             self._buffer.unanswered -= 1
 

@@ -32,6 +32,7 @@ from coordinator.miner.signing import StatementSigner
 from coordinator.wire.amqp.batching import encode
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer
+from coordinator.wire.spans import STOPPED, begin_execution, end_span
 
 RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
 INVALID_RESULT = "INVALID_RESULT"
@@ -73,6 +74,7 @@ class Attempt:
         "_signer",
         "_task",
         "crash",
+        "fault",
         "held",
         "job_id",
         "miner_id",
@@ -81,6 +83,7 @@ class Attempt:
         "reporting",
         "session_id",
         "stopped",
+        "traceparent",
     )
 
     def __init__(
@@ -106,9 +109,13 @@ class Attempt:
         self.held = False
         self.reporting = False
         self.stopped: Stopped | None = None
+        self.traceparent = offer.traceparent
+        """The trace that its commands belong to: the offer's, or its own span where that is recorded."""
         self.progress = progress or AttemptProgress({}, lambda _: None)
         self.crash: Exception | None = None
         """The executor's exception, if it broke its contract."""
+        self.fault: str | None = None
+        """The code of what went wrong, if anything did."""
         self._executor = executor
         self._signer = signer
         self._blobs = blobs
@@ -126,7 +133,7 @@ class Attempt:
 
     @property
     def names(self) -> dict[str, Any]:
-        """The fields that all commands about this attempt share; the trace is the offer's."""
+        """The fields that all commands about this attempt share."""
         names = {
             "job_id": self.job_id,
             "attempt": self.offer.attempt,
@@ -135,14 +142,15 @@ class Attempt:
         }
         if self.offer.token is not None and not self.held:
             names["token"] = self.offer.token  # for the claim; then the lease is enough
-        if self.offer.traceparent is not None:
-            names["traceparent"] = self.offer.traceparent
+        if self.traceparent is not None:
+            names["traceparent"] = self.traceparent
         return names
 
     def stop(self, reason: Stopped) -> None:
         """Stop the executor, if it runs. A report under way continues: the result may still count."""
         if self.stopped is None and not self.reporting:
             self.stopped = reason
+            self.fault = reason.value
             if self._task is not None:
                 self._task.cancel()
 
@@ -156,22 +164,27 @@ class Attempt:
             return None
         workspace = Workspace(self._folder)
         started = now_ms()
+        span = begin_execution(self.offer.service, self.traceparent)
         try:
             outcome = await self._execute(workspace, inline=inline)
+            end_span(span)
             if self.stopped and self.stopped is not Stopped.HANDED_BACK:
                 return None
             report = await self._completion(outcome, started)
         except ExecutorError as error:
+            end_span(span, code_of(error.code))
             report = self.failure(error.code, error.detail, retryable=error.retryable)
         except _StoppedError:
             return None
         except Exception as error:
             # A broken executor costs only its own job. The error's text could show this machine's paths.
             self.crash = error
+            end_span(span, EXECUTOR_FAILED)
             report = self.failure(
                 EXECUTOR_FAILED, f"the executor failed ({type(error).__name__})", retryable=True
             )
         finally:
+            end_span(span, STOPPED)  # unless it is over already
             if workspace.used:
                 await asyncio.shield(asyncio.to_thread(workspace.remove))
         self.reporting = True
@@ -179,9 +192,10 @@ class Attempt:
 
     def failure(self, code: str, message: str, *, retryable: bool) -> tuple[str, dict[str, Any]]:
         """The command that reports a failure."""
+        self.fault = code_of(code)
         fields = {
             **self.names,
-            "error_code": code if _ERROR_CODE.fullmatch(code) else EXECUTOR_FAILED,
+            "error_code": self.fault,
             "error_message": _storable(message),
             "retryable": retryable,
         }
@@ -311,6 +325,11 @@ class Attempt:
 
 class _StoppedError(Exception):
     """The program stopped the executor."""
+
+
+def code_of(code: str) -> str:
+    """An executor's error code, if it is one."""
+    return code if _ERROR_CODE.fullmatch(code) else EXECUTOR_FAILED
 
 
 def _overdue(limit: float) -> ExecutorError:

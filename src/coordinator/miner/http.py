@@ -22,6 +22,7 @@ from coordinator.wire.heartbeat import Heartbeat
 from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.proxies import new_client
 from coordinator.wire.signing import signing
+from coordinator.wire.spans import sending
 
 POLL_WAIT_SECONDS = 15
 REQUEST_TIMEOUT_SECONDS = 30.0
@@ -115,9 +116,13 @@ class HttpTransport:
         return answer
 
     async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
-        if kind == "job.complete":
-            return await self._results.call(command, len(to_json(command)))
-        return await self._call_alone(kind, command)
+        async with sending(kind, command, _PATHS[kind]) as sent:
+            if kind == "job.complete":
+                answer = await self._results.call(sent.fields, len(to_json(dict(sent.fields))))
+            else:
+                answer = await self._call_alone(kind, sent.fields)
+            sent.answer = answer
+            return answer
 
     async def _complete_all(self, commands: Sequence[Mapping[str, Any]]) -> list[AnswerJson | Exception]:
         """Hand in the results that gathered; what an array does not settle is sent alone."""
@@ -254,11 +259,13 @@ class HttpTransport:
     ) -> httpx.Response:
         """POST until an answer comes that a repeat would not change."""
         tries = 0
+        trace = body.get("traceparent")
+        headers = None if trace is None else {"traceparent": str(trace)}
         while True:
             delay = self._backoff.delay(tries)
             reason: str
             try:
-                response = await self._client.post(path, json=body, timeout=timeout_seconds)
+                response = await self._client.post(path, json=body, headers=headers, timeout=timeout_seconds)
             except httpx.TransportError as error:
                 reason = type(error).__name__
             else:

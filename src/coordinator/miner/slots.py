@@ -27,6 +27,7 @@ from coordinator.miner.signing import StatementSigner
 from coordinator.miner.transport import NOT_LIVE, HeldOffer, Transport
 from coordinator.wire.answers import AnswerJson
 from coordinator.wire.offers import Offer, with_payload
+from coordinator.wire.spans import begin_attempt, end_span
 
 REMEMBERED_OFFERS = 10_000
 """Number of finished attempts that are remembered, to ask before such an attempt is run again."""
@@ -165,9 +166,13 @@ class Slots:
         )
         self.inflight[key] = attempt
         self.idle.clear()
+        span = begin_attempt(offer, self._miner_id, over_http=held.claimed)
+        if span is not None:
+            attempt.traceparent = span.traceparent
         try:
             await self._serve_attempt(attempt, held, instant=instant)
         finally:
+            end_span(span, attempt.fault)
             del self.inflight[key]
             if not self.inflight:
                 self.idle.set()

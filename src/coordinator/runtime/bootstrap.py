@@ -63,6 +63,7 @@ from coordinator.application.quotas.follower import QuotaFollower
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.search.jobs import JobSearch
+from coordinator.application.telemetry.job_times import JobTimes
 from coordinator.application.watched_log import WatchedLog
 from coordinator.application.webhooks.alarms import Alarms
 from coordinator.application.webhooks.deliverer import Deliverer
@@ -132,6 +133,8 @@ def connect(
     bus.on_committed(lambda appended, stored: payloads.note(stored))
     bus.on_committed(lambda appended, stored: names.note(appended.events))
     bus.on_committed(lambda appended, stored: feed.note_committed(appended.previous, appended.events))
+    job_times = JobTimes(bus.known)
+    bus.on_committed(job_times.note)
     feed.on_foreign(names.note)
     feed.on_foreign(bus.forget)
     feed.on_foreign(other_keys(key.key_id, health.part("signing_key", essential=False)))
@@ -342,6 +345,7 @@ def connect(
         watermarks=watermarks,
         live=Live(events, hub, lease_holders, Revocations(keyring)),
         dispatcher=dispatcher,
+        job_times=job_times,
         miners=miners,
         batches=batches,
         window=window,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -25,13 +28,21 @@ from coordinator.application.keys.keyring import Keyring
 from coordinator.application.keys.sessions import Sessions
 from coordinator.application.live.events import Live
 from coordinator.application.matches.live_miners import LiveMiners
-from coordinator.application.metrics import CoordinatorMetrics, FollowerMetrics, OpenOffers, ProofMetrics
+from coordinator.application.metrics import (
+    CoordinatorMetrics,
+    DiskMetrics,
+    FollowerMetrics,
+    OpenOffers,
+    ProofMetrics,
+)
 from coordinator.application.ports import DeadLetterReplays
+from coordinator.application.proof.errors import LogRewritten
 from coordinator.application.proof.notary import Notary
 from coordinator.application.proof.proofs import Proofs
 from coordinator.application.proof.witnesses import Witnesses
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.application.receipts.receipts import Receipts
+from coordinator.application.telemetry.job_times import JobTimes
 from coordinator.application.webhooks.deliverer import Deliverer
 from coordinator.blobs import BlobStore
 from coordinator.crypto.webhooks import WebhookKeys
@@ -39,6 +50,9 @@ from coordinator.domain.matching.reasons import Offered
 from coordinator.projections.checks import RowChecks
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
+
+_REWRITTEN = tuple(f"{kind.__name__}:" for kind in LogRewritten.__subclasses__())
+"""How the reason of a notary begins that found other events than those that it signed."""
 
 log = structlog.get_logger("coordinator")
 
@@ -66,6 +80,7 @@ class CoordinatorProcess:
     watermarks: LocalWatermarks
     live: Live
     dispatcher: Dispatcher
+    job_times: JobTimes
     miners: LiveMiners
     batches: JobBatches
     window: WindowCounter
@@ -161,6 +176,7 @@ class CoordinatorProcess:
             return None
         return ProofMetrics(
             size=signed.checkpoint.checkpoint.size,
+            position=signed.position,
             signed_at=signed.at,
             witnesses=len(self.witnesses.addresses),
             witnessed=self.witnesses.signed_by(),
@@ -168,7 +184,9 @@ class CoordinatorProcess:
 
     def metrics(self) -> CoordinatorMetrics:
         """The metrics of `/metrics`; without I/O."""
-        followers = {r.follower.name: FollowerMetrics(r.status, r.position) for r in self.runners}
+        followers = {
+            r.follower.name: FollowerMetrics(r.status, r.position, r.stalled_seconds()) for r in self.runners
+        }
         dispatches = followers[self.dispatcher.name].status == "leading"
         return CoordinatorMetrics(
             mode=self.settings.mode,
@@ -181,4 +199,27 @@ class CoordinatorProcess:
             quotas=self.quotas.metrics(),
             proof=self._proof_metrics(),
             webhooks=self.deliverer.metrics(),
+            divergences=self._divergences(),
+            broker=self.adapters.broker_metrics(),
+            jobs=self.job_times.metrics(),
         )
+
+    def _divergences(self) -> dict[str, int]:
+        """What this process knows of a log that is not the one that it should be."""
+        rewritten = any(
+            r.follower is self.notary and r.error is not None and r.error.startswith(_REWRITTEN)
+            for r in self.runners
+        )
+        return {"checkpoint": int(rewritten), "log_went_back": int(self.parts.restart is not None)}
+
+    def disks(self) -> dict[str, DiskMetrics]:
+        """The disks of this process, by what is on them. Asks the system: not for the event loop."""
+        folders, store = {"data": self.settings.data_dir}, self.settings.blob_store
+        if store and not store.startswith("s3:"):
+            folders["blobs"] = Path(store)
+        found = {}
+        for name, folder in folders.items():
+            with contextlib.suppress(OSError):
+                space = os.statvfs(folder)
+                found[name] = DiskMetrics(space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize)
+        return found

@@ -42,6 +42,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             seen=coordinator.gateway.seen,
             limits=EdgeLimits(parked_seconds=min(5.0, settings.heartbeat_timeout_seconds / 3)),
             metrics=coordinator.metrics,
+            disks=coordinator.disks,
             miners=coordinator.miners,
             offered=coordinator.offered,
             batches=coordinator.batches,

@@ -32,7 +32,7 @@ import structlog
 from coordinator.application.commands.batching import AnyPrepared, Batch, Batches
 from coordinator.application.commands.cache import ABSENT, CachedState, StateCache
 from coordinator.application.commands.ids import Ids
-from coordinator.application.metrics import BusMetrics
+from coordinator.application.metrics import COMMIT_SECONDS, BusMetrics, Histogram
 from coordinator.application.ports import (
     Appended,
     Clock,
@@ -44,9 +44,11 @@ from coordinator.application.ports import (
     StoredPayload,
     VersionConflict,
 )
+from coordinator.application.telemetry.spans import record_commit
 from coordinator.domain.decision import EVOLVE, Decision, fold
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Metadata, read_traceparent
+from coordinator.telemetry import tracing
 from coordinator.wire.answers import Accepted, Answer, Refused
 
 MAX_TRIES = 3
@@ -70,10 +72,9 @@ class BusStats:
     """By code."""
     topics: Counter[str] = field(default_factory=Counter)
     """Events by topic."""
-    commits: int = 0
     conflicts: int = 0
     singled_out: int = 0
-    commit_seconds: float = 0.0
+    commits: Histogram = field(default_factory=lambda: Histogram(COMMIT_SECONDS))
     slowest_commit_seconds: float = 0.0
     batch_sizes: list[int] = field(default_factory=lambda: [0] * 12)
 
@@ -241,7 +242,6 @@ class CommandBus:
             conflicts=stats.conflicts,
             singled_out=stats.singled_out,
             commits=stats.commits,
-            commit_seconds=stats.commit_seconds,
             slowest_commit_seconds=stats.slowest_commit_seconds,
             waiting=len(self._batches),
             cached=len(self.cache),
@@ -266,6 +266,8 @@ class CommandBus:
 
     async def _process(self, batch: Batch) -> list[Answer]:
         commands, streams = batch.commands, batch.streams
+        tracer = tracing.tracer()
+        began_ns = 0 if tracer is None else time.time_ns()
         new = {p.stream for p in commands if p.assume_new}
         try:
             for _ in range(MAX_TRIES):
@@ -276,6 +278,8 @@ class CommandBus:
                     if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
                         continue
                     appended = await self._in_thread(self._append, decided) if decided.events else None
+                    if tracer is not None:
+                        record_commit(tracer, [p.intent for p in commands], len(decided.events), began_ns)
                     return self._committed(decided, appended)
                 except VersionConflict:
                     self.stats.conflicts += 1
@@ -329,7 +333,10 @@ class CommandBus:
     def _metadata(self, intent: Intent) -> Metadata:
         return Metadata(
             intent.message_id or str(self._ids.uuid7()),
-            read_traceparent(intent.command.traceparent) or intent.traceparent or self._ids.traceparent(),
+            intent.span
+            or read_traceparent(intent.command.traceparent)
+            or intent.traceparent
+            or self._ids.traceparent(),
         )
 
     def _append(self, decided: _Decided) -> Appended:
@@ -337,8 +344,7 @@ class CommandBus:
         begun = time.perf_counter()
         appended = self._log.append(decided.events, decided.payloads)
         took = time.perf_counter() - begun
-        self.stats.commits += 1
-        self.stats.commit_seconds += took
+        self.stats.commits.observe(took)
         self.stats.slowest_commit_seconds = max(took, self.stats.slowest_commit_seconds)
         return appended
 

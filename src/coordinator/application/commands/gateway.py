@@ -16,8 +16,10 @@ from coordinator.application.commands.parsing import check_sender
 from coordinator.application.followers.presence import Presence
 from coordinator.application.ports import Intent
 from coordinator.application.quotas.quotas import Quotas
+from coordinator.application.telemetry.spans import begin_commands, end_commands
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, read_traceparent
+from coordinator.telemetry import tracing
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.heartbeat import Heartbeat
 
@@ -54,6 +56,15 @@ class CommandGateway:
         return await self._handle(intents)
 
     async def _handle(self, intents: Sequence[Intent]) -> list[Answer]:
+        tracer = tracing.tracer()
+        if tracer is None:
+            return await self._answers(intents)
+        intents, spans = begin_commands(tracer, intents)
+        answers = await self._answers(intents)
+        end_commands(spans, answers)
+        return answers
+
+    async def _answers(self, intents: Sequence[Intent]) -> list[Answer]:
         try:
             prepared = await self._prepare(intents)
             decided = iter(await self._bus.submit([p for p in prepared if isinstance(p, Prepared)]))

@@ -37,6 +37,7 @@ from coordinator.application.ports import (
     Tables,
     WorkQueues,
 )
+from coordinator.application.telemetry.spans import publish_offers
 from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.domain.errors import Code
 from coordinator.domain.matching.needs import Capabilities, Needs
@@ -259,7 +260,7 @@ class Dispatcher(FollowerBase):
                 for bundle in bundles
             ]
             known = [[o for o in bundle if o is not None] for bundle in offers]
-            unsent = await self._queues.publish(profile.id, [bundle for bundle in known if bundle])
+            unsent = await publish_offers(self._queues, profile.id, [bundle for bundle in known if bundle])
             missed = {str(o.job_id) for o in unsent}
         except ConnectionError as error:
             log.warning("offers were not published", profile=profile.id, offers=len(works), error=str(error))

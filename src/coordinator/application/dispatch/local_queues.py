@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.application.ports import Recorded, TakenOffer
+from coordinator.telemetry import names
 from coordinator.wire.offers import Offer
 
 MAILBOX_LENGTH = 100
@@ -71,6 +72,8 @@ class _LocalOffer:
 
 class LocalWorkQueues:
     """`WorkQueues` in memory. Used from one event loop."""
+
+    system = names.IN_PROCESS
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}

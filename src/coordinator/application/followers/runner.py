@@ -113,6 +113,11 @@ class FollowerRunner:
             return [f"{name} has stood still for {unchanged:.0f} s, {behind} positions behind the log"]
         return []
 
+    def stalled_seconds(self) -> float:
+        """For how long it has stood still behind the log, while it leads; 0 if it moves or is up to date."""
+        behind = self.status == "leading" and self._feed.head > self.position
+        return time.monotonic() - self._changed_at if behind else 0.0
+
     async def _run(self) -> None:
         name = self.follower.name
         delay, reached = RETRY_SECONDS, -1

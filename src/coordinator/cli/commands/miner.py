@@ -139,8 +139,13 @@ def run(
     os.umask(OTHERS)  # clients' files are not for other accounts
     configure_logs("json" if as_json else "console")
     from coordinator.runtime.process.event_loop import run_loop
+    from coordinator.telemetry import export
 
-    code = run_loop(_run(config, as_json))
+    stop_telemetry = export.start("coordinator-miner", config.miner_id)
+    try:
+        code = run_loop(_run(config, as_json))
+    finally:
+        stop_telemetry()
     if code != Exit.OK:
         raise typer.Exit(code)
 

@@ -112,9 +112,11 @@ def _run(
     """Serve until a signal. `before_stop` is called in a thread after the first Ctrl-C."""
     from coordinator.runtime import server
     from coordinator.runtime.process.logs import configure_logs
+    from coordinator.telemetry import export
 
     os.umask(OTHERS)  # nothing that this process writes is for other accounts
     configure_logs(settings.log_format, settings.log_level)
+    stop_telemetry = export.start("coordinator")
     interrupted = False
 
     def on_ready(coordinator: CoordinatorProcess, port: int) -> None:
@@ -147,6 +149,8 @@ def _run(
         where = f"{settings.app_host}:{settings.app_port}"
         hint = "Set APP_HOST and APP_PORT to a free address of this machine."
         raise CommandError("PORT", f"can't listen on {where}: {error.strerror}", hint, Exit.USAGE) from None
+    finally:
+        stop_telemetry()
     if interrupted:
         raise typer.Exit(Exit.INTERRUPTED)
 

@@ -17,6 +17,7 @@ from .docker import DockerPostgres, DockerRabbitMQ, DockerRedis, docker_answers
 from .external import ExternalPostgres, ExternalRabbitMQ, ExternalRedis
 from .node import Server, ServerFailed, ServersMissing
 from .postgres import Postgres, PostgresServer
+from .prometheus import Prometheus, PrometheusRefused
 from .rabbitmq import AUTH_PLUGINS, DEFAULT_PLUGINS, RabbitMQ, RabbitMQServer, auth_settings
 from .redis import Redis, RedisServer
 
@@ -30,6 +31,8 @@ __all__ = [
     "ExternalRedis",
     "Postgres",
     "PostgresServer",
+    "Prometheus",
+    "PrometheusRefused",
     "RabbitMQ",
     "RabbitMQServer",
     "Redis",

@@ -14,7 +14,14 @@ from coordinator.application.dispatch.claims import miner_state
 from coordinator.application.live.progress import ProgressReport
 from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import MinerId, Principal, Role, SessionId, read_traceparent
+from coordinator.domain.messages import (
+    MinerId,
+    Principal,
+    Role,
+    SessionId,
+    Traceparent,
+    read_traceparent,
+)
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import take_text
 from coordinator.validation import describe_invalid
@@ -25,13 +32,15 @@ _SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
 _SESSION_BYTES: Final = 16
 _NO_SESSION: Final = "unnamed-"
 """The session id of a report that names none: it is valid, and holds no lease."""
+SPAN: Final = "span"
+"""The name under which a request's state has its span, as a trace context (`middleware/spans.py`)."""
 
 
 async def send(
     context: EdgeContext, principal: Principal, topic: str, fields: dict[str, Any], request: Request
 ) -> Accepted:
     """Send a command to the gateway. Raises Refusal, from the parser or from the decision."""
-    command = parse_command(topic, fields)
+    command = parse_command(topic, _without_copy(fields, request))
     check_sender(command, principal)
     intent = Intent(command, principal, traceparent=trace_of(request))
     return accepted(await decide(context, intent))
@@ -51,8 +60,17 @@ def accepted(answer: Answer) -> Accepted:
 
 
 def trace_of(request: Request) -> str | None:
-    """The request's trace."""
-    return read_traceparent(request.headers.get("traceparent"))
+    """The trace that a request's commands belong to: its span, if that is recorded, or else its header."""
+    span: Traceparent | None = request.scope.get("state", {}).get(SPAN)
+    return span or read_traceparent(request.headers.get("traceparent"))
+
+
+def _without_copy(fields: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The fields without a trace context that only repeats the header: the request's span is below that."""
+    given = fields.get("traceparent")
+    if given is None or given != request.headers.get("traceparent"):
+        return fields
+    return {name: value for name, value in fields.items() if name != "traceparent"}
 
 
 def miner_of(principal: Principal, named: str | None) -> str:

@@ -113,9 +113,7 @@ def _allow(roles: frozenset[Role]) -> Callable[..., Awaitable[Principal]]:
         _: Annotated[None, Security(_SCHEME)],
         __: Annotated[None, Security(_BEARER_SCHEME)],
     ) -> Principal:
-        found = principal_of(grants_of(connection), *roles)
-        connection.state.principal = found.name  # for the access log
-        return found
+        return principal_of(grants_of(connection), *roles)
 
     return principal
 

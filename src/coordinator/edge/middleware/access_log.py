@@ -22,6 +22,8 @@ from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import has_body
 from coordinator.edge.http.problems import internal_problem
 from coordinator.edge.http.response_headers import DEFAULT_HEADERS, set_headers
+from coordinator.edge.middleware.spans import begin_request, end_request
+from coordinator.telemetry import tracing
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 CLIENT_GONE: Final = 499  # for the log only: the client has disconnected
@@ -67,6 +69,8 @@ class AccessLog:
                 set_headers(message, headers, DEFAULT_HEADERS)
             await send(message)
 
+        tracer = tracing.tracer()
+        span = None if tracer is None else begin_request(tracer, scope)
         began = time.monotonic()
         metrics.under_way += 1
         bound = structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -78,6 +82,8 @@ class AccessLog:
             metrics.under_way -= 1
             seconds = time.monotonic() - began
             metrics.count(scope, status or CLIENT_GONE, seconds)
+            if span is not None:
+                end_request(span, scope, status or CLIENT_GONE)
             _log_access(scope, status or CLIENT_GONE, seconds)
             structlog.contextvars.reset_contextvars(**bound)
 

@@ -48,7 +48,12 @@ class Authentication:
         context: EdgeContext = scope["app"].state.context
         request = _Request(scope, context, send)
         identity, receive = await request.identify(receive)
-        scope.setdefault("state", {})["identity"] = identity
+        state = scope.setdefault("state", {})
+        state["identity"] = identity
+        if not isinstance(identity, Problem):
+            state["principal"] = identity[
+                0
+            ].principal.name  # for the access log, also of a request that is refused
         refusal = await request.spend(identity)
         if refusal is not None:
             await _refuse(refusal, scope, receive, request.send)
@@ -108,7 +113,6 @@ class _Request:
         self._spent = await rates.spend(principal.role.value, principal.name)
         if self._spent is None or self._spent.allowed:
             return None
-        self._scope["state"]["principal"] = principal.name  # for the access log
         return too_many(self._spent, "this key has made too many requests; wait as long as Retry-After says")
 
     async def send(self, message: Message) -> None:

@@ -7,9 +7,9 @@ values are read from the tables, every few seconds at most (`state.backlog`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
@@ -19,15 +19,18 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
-    SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from coordinator import __version__
 from coordinator.application.metrics import (
+    BrokerMetrics,
     BusMetrics,
     CoordinatorMetrics,
+    DiskMetrics,
+    Histogram,
+    JobMetrics,
     ProofMetrics,
     QuotaMetrics,
     WebhookMetrics,
@@ -40,6 +43,9 @@ from coordinator.edge.state.http_metrics import BUCKETS, HttpMetrics
 from coordinator.edge.state.rows import BacklogRow
 from coordinator.edge.state.threads import in_thread
 
+STATUSES: Final = ("leading", "standby", "failed", "stopped")
+_DEAD_LETTERS: Final = (Code.UNAUTHORIZED_KEY, Code.INVALID_PAYLOAD, Code.UNKNOWN_COMMAND, Code.INTERNAL)
+"""The most frequent codes of dead letters, which are there before the first one."""
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 router = APIRouter(tags=["health"])
@@ -60,7 +66,9 @@ async def metrics(context: Context) -> Response:
     backlog = await context.backlog.get()
     # Collected on the event loop, where nothing changes meanwhile; formatted in a thread.
     families = [*_of_process(context.metrics(), backlog), *_of_requests(context.http_metrics)]
-    return Response(await in_thread(lambda: _text(families)), media_type=MEDIA_TYPE)
+    disks = context.disks
+    text = await in_thread(lambda: _text([*families, *_of_disks(disks())]))
+    return Response(text, media_type=MEDIA_TYPE)
 
 
 class _CollectedFamilies(Collector):
@@ -94,21 +102,28 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
         "coordinator_follower_position", "The position of a follower.", labels=["follower"]
     )
     lag = GaugeMetricFamily(
-        "coordinator_follower_lag",
+        "coordinator_follower_lag_positions",
         "Positions between a follower that leads here and the end of the log; positions have gaps.",
+        labels=["follower"],
+    )
+    stalled = GaugeMetricFamily(
+        "coordinator_follower_stalled_seconds",
+        "How long a follower that leads here has stood still behind the log; 0 while it moves.",
         labels=["follower"],
     )
     status = GaugeMetricFamily(
         "coordinator_follower_status",
-        "1 for a follower's status in this process.",
+        "1 for a follower's status in this process, 0 for all others.",
         labels=["follower", "status"],
     )
     for name, follower in metrics.followers.items():
         position.add_metric([name], follower.position)
-        status.add_metric([name, follower.status], 1)
+        for one in STATUSES:
+            status.add_metric([name, one], follower.status == one)
         if follower.status == "leading":
             lag.add_metric([name], max(0, metrics.position - follower.position))
-    yield from (position, lag, status)
+            stalled.add_metric([name], follower.stalled_seconds)
+    yield from (position, lag, stalled, status)
     up = GaugeMetricFamily("coordinator_part_up", "Whether a part works, as in /health.", labels=["part"])
     failures = CounterMetricFamily(
         "coordinator_part_failures", "How often a part began to fail.", labels=["part"]
@@ -124,7 +139,19 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
     if metrics.quotas is not None:
         yield from _of_quotas(metrics.quotas)
     if metrics.proof is not None:
-        yield from _of_proof(metrics.proof)
+        yield from _of_proof(metrics.proof, metrics.position)
+    divergences = GaugeMetricFamily(
+        "coordinator_audit_divergences",
+        "1 while this process knows that the log is not the one that it should be.",
+        labels=["check"],
+    )
+    for check, found in metrics.divergences.items():
+        divergences.add_metric([check], found)
+    yield divergences
+    if metrics.broker is not None:
+        yield from _of_broker(metrics.broker)
+    if metrics.jobs is not None:
+        yield from _of_jobs(metrics.jobs)
     if metrics.webhooks is not None:
         yield from _of_webhooks(metrics.webhooks)
     if backlog is not None:
@@ -146,12 +173,7 @@ def _of_bus(bus: BusMetrics) -> Iterator[Metric]:
         buckets=[*sizes, ("+Inf", bus.batches)],
         sum_value=bus.commands,
     )
-    yield SummaryMetricFamily(
-        "coordinator_commit_seconds",
-        "Seconds that appends took.",
-        count_value=bus.commits,
-        sum_value=bus.commit_seconds,
-    )
+    yield _histogram("coordinator_commit_duration_seconds", "How long appends took.", [], {(): bus.commits})
     yield _gauge(
         "coordinator_slowest_commit_seconds", "The longest append so far.", bus.slowest_commit_seconds
     )
@@ -198,10 +220,20 @@ def _of_quotas(quotas: QuotaMetrics) -> Iterator[Metric]:
     yield _counter("coordinator_expired", "Removed by the expiry of this process.", "kind", quotas.expired)
 
 
-def _of_proof(proof: ProofMetrics) -> Iterator[Metric]:
+def _of_proof(proof: ProofMetrics, position: int) -> Iterator[Metric]:
     yield _gauge("coordinator_checkpoint_events", "Events in the last checkpoint signed here.", proof.size)
     yield _gauge(
         "coordinator_checkpoint_timestamp_seconds", "When it was signed (Unix time).", proof.signed_at / 1000
+    )
+    yield _gauge(
+        "coordinator_checkpoint_age_seconds",
+        "How long ago it was signed; it is not signed again while the log does not grow.",
+        max(0.0, time.time() - proof.signed_at / 1000),
+    )
+    yield _gauge(
+        "coordinator_checkpoint_lag_positions",
+        "Positions between the last event in it and the end of the log; positions have gaps.",
+        max(0, position - proof.position),
     )
     yield _gauge("coordinator_witnesses", "Witnesses in the settings.", proof.witnesses)
     yield _gauge("coordinator_witnesses_signing", "Those that sign checkpoints.", proof.witnessed)
@@ -215,6 +247,62 @@ def _of_webhooks(webhooks: WebhookMetrics) -> Iterator[Metric]:
     yield _gauge("coordinator_webhook_messages_under_way", "Messages being sent.", webhooks.under_way)
 
 
+def _of_broker(broker: BrokerMetrics) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "coordinator_broker_disconnections",
+        "How often this process lost its connection to the broker.",
+        value=broker.disconnections,
+    )
+    yield _counter(
+        "coordinator_broker_publishes",
+        "Messages published with a confirm, by what the broker said.",
+        "outcome",
+        {"confirmed": 0, "unroutable": 0, "unknown": 0, **broker.publishes},
+    )
+    yield _counter(
+        "coordinator_dead_letters",
+        "Messages that could not be handled and went to the dead letters.",
+        "code",
+        {**dict.fromkeys(_DEAD_LETTERS, 0), **broker.dead_letters},
+    )
+    messages = GaugeMetricFamily(
+        "coordinator_queue_messages", "Messages that wait on a permanent queue.", labels=["queue"]
+    )
+    consumers = GaugeMetricFamily(
+        "coordinator_queue_consumers", "Consumers of a permanent queue, of all processes.", labels=["queue"]
+    )
+    for name, queue in broker.queues.items():
+        messages.add_metric([name], queue.messages)
+        consumers.add_metric([name], queue.consumers)
+    yield from (messages, consumers)
+
+
+def _of_jobs(jobs: JobMetrics) -> Iterator[Metric]:
+    yield _histogram(
+        "coordinator_job_queue_delay_seconds",
+        "How long attempts waited until a miner claimed them.",
+        ["service"],
+        {(service,): histogram for service, histogram in jobs.queue_delays.items()},
+    )
+    yield _histogram(
+        "coordinator_job_run_seconds",
+        "How long attempts took from their claim to their end.",
+        ["service", "outcome"],
+        jobs.runs,
+    )
+
+
+def _of_disks(disks: Mapping[str, DiskMetrics]) -> Iterator[Metric]:
+    free = GaugeMetricFamily(
+        "coordinator_disk_free_bytes", "Free space of a disk that this process writes to.", labels=["volume"]
+    )
+    size = GaugeMetricFamily("coordinator_disk_size_bytes", "The size of that disk.", labels=["volume"])
+    for volume, disk in disks.items():
+        free.add_metric([volume], disk.free_bytes)
+        size.add_metric([volume], disk.size_bytes)
+    yield from (free, size)
+
+
 def _of_requests(http: HttpMetrics) -> Iterator[Metric]:
     yield _gauge("coordinator_http_requests_under_way", "Requests that are not answered yet.", http.under_way)
     ended = CounterMetricFamily(
@@ -226,13 +314,24 @@ def _of_requests(http: HttpMetrics) -> Iterator[Metric]:
         ended.add_metric([operation, str(status)], count)
     yield ended
     took = HistogramMetricFamily(
-        "coordinator_http_request_seconds", "How long requests took, waits included.", labels=["operation"]
+        "coordinator_http_request_duration_seconds",
+        "How long requests took, waits included.",
+        labels=["operation"],
     )
     for operation, durations in http.durations.items():
         *within, total = accumulate(durations.counts)
         buckets = [(str(limit), count) for limit, count in zip(BUCKETS, within, strict=True)]
         took.add_metric([operation], [*buckets, ("+Inf", total)], sum_value=durations.seconds)
     yield took
+
+
+def _histogram(name: str, text: str, labels: Sequence[str], values: Mapping[Any, Histogram]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for key, histogram in values.items():
+        *within, total = histogram.cumulated()
+        buckets = [(str(limit), count) for limit, count in zip(histogram.limits, within, strict=True)]
+        family.add_metric(key, [*buckets, ("+Inf", total)], sum_value=histogram.total)
+    return family
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -10,6 +10,7 @@ from coordinator.application.health import Health, Probe
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressWire
+from coordinator.application.metrics import BrokerMetrics
 from coordinator.application.ports import (
     Database,
     DeadLetterReplays,
@@ -62,6 +63,8 @@ class Adapters:
     """The AMQP edge, if the mode has one."""
     progress: Callable[[LeaseHolders, Keyring, str], ProgressWire]
     """The way of progress to the processes that watch it; they share the secret."""
+    broker_metrics: Callable[[], BrokerMetrics | None]
+    """None in a mode without a broker."""
     connected: Callable[[], bool]
     listening: Callable[[], bool]
     """Whether messages of others can reach the broker now: not while it blocks publishers."""

@@ -65,6 +65,7 @@ def open_embedded(settings: Settings) -> Adapters:
         inbox=lambda gateway, keyring: None,
         replays=lambda gateway, keyring: None,
         progress=lambda lease_holders, keyring, secret: NoWire(),
+        broker_metrics=lambda: None,
         connected=lambda: True,
         listening=lambda: True,
         probes=probes,

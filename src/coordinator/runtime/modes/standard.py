@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -11,6 +12,7 @@ from coordinator.application.background import Background
 from coordinator.application.health import Health, Probe, in_own_thread
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.live.lease_holders import LeaseHolders
+from coordinator.application.metrics import BrokerMetrics, QueueMetrics
 from coordinator.application.ports import Gateway
 from coordinator.broker.connection import Broker
 from coordinator.broker.dead_letters import RabbitDeadLetters
@@ -92,9 +94,27 @@ def open_standard(settings: Settings) -> Adapters:
 
     mended.append(offer_again)
 
+    watches: list[TopologyWatch] = []
+    inboxes: list[CommandInbox] = []
+
+    def broker_metrics() -> BrokerMetrics:
+        queues: dict[str, QueueMetrics] = {}
+        dead_letters: Counter[str] = Counter()
+        for watch in watches:
+            queues |= watch.queues
+        for inbox in inboxes:
+            dead_letters.update(inbox.dead_letters)
+        return BrokerMetrics(
+            disconnections=broker.disconnections,
+            publishes={str(outcome): count for outcome, count in broker.publishes.items()},
+            dead_letters=dead_letters,
+            queues=queues,
+        )
+
     def probes(health: Health) -> Sequence[Probe]:
         topology, virtual_host = health.part("topology"), health.part("virtual_host")
         watch = TopologyWatch(broker, queue_type, topology, virtual_host, log_id)
+        watches.append(watch)
         for callback in mended:
             watch.on_mended(callback)
         return (
@@ -125,6 +145,7 @@ def open_standard(settings: Settings) -> Adapters:
                 binding.spawn(made.bind_control_queues())
 
         mended.append(bind_again)
+        inboxes.append(made)
         return made
 
     hints = RabbitHints(broker, signer)
@@ -155,6 +176,7 @@ def open_standard(settings: Settings) -> Adapters:
         inbox=inbox,
         replays=lambda gateway, keyring: RabbitReplays(broker, gateway, keyring, signer, by_user=by_user),
         progress=progress,
+        broker_metrics=broker_metrics,
         connected=lambda: broker.connected,
         listening=lambda: broker.listening,
         probes=probes,

@@ -38,6 +38,14 @@ def audit(
             "--state", metavar="FILE", help="Go on from the last audit kept here, and keep this one."
         ),
     ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics",
+            metavar="FILE",
+            help="Write the outcome for Prometheus, through node_exporter's textfiles.",
+        ),
+    ] = None,
     signatures: Annotated[
         bool, typer.Option("--signatures/--no-signatures", help="Verify what miners signed.")
     ] = True,
@@ -86,6 +94,8 @@ def audit(
         raise CommandError(
             "BAD_SOURCE", str(error), hint, Exit.UNREACHABLE if url else Exit.UNVERIFIED
         ) from None
+    if metrics is not None:
+        _write_metrics(metrics, report)
     if as_json:
         terminal.document(report.document())
     else:
@@ -132,6 +142,25 @@ def _open(
         assert settings.database_url is not None
         return open_postgres(settings.database_url.get_secret_value())
     return open_sqlite(settings.data_dir / DATABASE_FILE)
+
+
+def _write_metrics(path: Path, report: AuditReport) -> None:
+    """The outcome in Prometheus' text format, whole or not at all: a collector may read it at any moment."""
+    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+    registry = CollectorRegistry()
+    divergences = Gauge(
+        "coordinator_audit_divergences",
+        "1 if the audit found that the log is not the one that it should be.",
+        ["check"],
+        registry=registry,
+    )
+    divergences.labels("audit").set(report.divergence is not None)
+    Gauge("coordinator_audit_events", "Events that the audit replayed.", registry=registry).set(report.events)
+    Gauge(
+        "coordinator_audit_timestamp_seconds", "When it ended (Unix time).", registry=registry
+    ).set_to_current_time()
+    write_to_textfile(str(path), registry)
 
 
 def _show(report: AuditReport) -> None:

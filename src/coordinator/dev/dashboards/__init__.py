@@ -1,0 +1,1 @@
+"""Grafana's dashboards: `python -m coordinator.dev.dashboards` writes them to docker/monitoring/grafana."""
