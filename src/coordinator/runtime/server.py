@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 from fastapi import FastAPI
@@ -27,7 +27,7 @@ from coordinator.runtime.process.garbage_collection import (
     return_free_memory,
     return_large_blocks,
 )
-from coordinator.runtime.settings import Settings
+from coordinator.runtime.settings import LOOPBACK, Settings
 from coordinator.wire.limits import MAX_BODY_BYTES
 
 KEEP_ALIVE_SECONDS = 75
@@ -95,14 +95,17 @@ class ServerConfig(uvicorn.Config):
     connections: Connections
 
 
-def configure(app: FastAPI, limits: ConnectionLimits | None = None) -> ServerConfig:
-    """The settings of the HTTP server."""
+def configure(
+    app: FastAPI, limits: ConnectionLimits | None = None, proxies: Sequence[str] = LOOPBACK
+) -> ServerConfig:
+    """The settings of the HTTP server. `proxies` are addresses and networks whose X-Forwarded-For counts."""
     config = ServerConfig(
         app,
         http=BoundedHttp,
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=list(proxies),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         ws=BoundedWebSocket,
@@ -138,7 +141,8 @@ async def _serve(
     on_ready: Callable[[CoordinatorProcess, int], None],
 ) -> None:
     limits = connection_limits(coordinator.settings)
-    server = _Server(configure(edge_of(coordinator, limits), limits))
+    proxies = coordinator.settings.forwarded_allow_ips
+    server = _Server(configure(edge_of(coordinator, limits), limits, proxies))
 
     def stop() -> None:
         coordinator.end_waits()

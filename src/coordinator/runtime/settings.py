@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,6 +46,9 @@ Hours = Annotated[int, Field(ge=0, le=876_000)]
 """An age at which something is removed; 0 for never."""
 
 
+LOOPBACK = ("127.0.0.1",)
+"""The proxies whose X-Forwarded-For counts, where the settings name none."""
+
 _SEED = re.compile(r"[0-9a-fA-F]{64}")
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?"
@@ -82,6 +86,8 @@ class Settings(BaseSettings):
     hmac_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
     hmac_window_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
     allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = LOOPBACK
+    """Addresses and networks of proxies; their X-Forwarded-For and X-Forwarded-Proto count."""
 
     rate_limit_requests: RateLimit = None
     rate_limit_miner_requests: RateLimit = None
@@ -142,6 +148,7 @@ class Settings(BaseSettings):
         "operator_api_keys",
         "admin_api_keys",
         "allow_origins",
+        "forwarded_allow_ips",
         "fetch_allow_hosts",
         "receipt_retired_keys_hex",
         "witnesses",
@@ -205,6 +212,16 @@ class Settings(BaseSettings):
             if find_spec("boto3") is None:
                 raise ValueError("needs the package boto3: install coordinator[s3]")
         return where
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError:
+                raise ValueError("must be addresses or networks, such as 172.18.0.1 or 10.0.0.0/24") from None
+        return proxies
 
     @field_validator("allow_origins")
     @classmethod

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import psycopg
 from eventsourcing.persistence import PersistenceError
 
-from coordinator.application.ports import LogUnavailable
+from coordinator.application.ports import LogError, LogUnavailable
 from coordinator.storage.connections.postgres_pool import LOCK_CLASS, MIGRATE_LOCK, connection_arguments
 from coordinator.storage.connections.sqlite_file import SqliteFile
 from coordinator.storage.log.postgres_recorder import PostgresLogDatastore, PostgresRecorder
@@ -57,7 +57,7 @@ def is_postgres(target: str | Path) -> bool:
 def migrate(target: str | Path, directory: Path = MIGRATIONS_DIRECTORY) -> list[str]:
     """Bring the database (a URL, or the path of a SQLite file) up to date.
 
-    Returns the names of the migrations applied now. Raises MigrationChanged, LogUnavailable.
+    Returns the names of the migrations applied now. Raises MigrationChanged, LogUnavailable, LogError.
     """
     migrations = read_migrations(directory)
     return (
@@ -115,6 +115,12 @@ def _migrate_postgres(url: str, migrations: list[Migration]) -> list[str]:
         _errors(),
         psycopg.connect(**connection_arguments(url, MIGRATE_APPLICATION), autocommit=True) as connection,
     ):
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise LogError(
+                f"the database's encoding is {encoding}, which can't hold every text:"
+                " make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
+            )
         connection.execute(f"SET lock_timeout = '{MIGRATION_TIMEOUT}'")
         # The session holds the lock: the library creates its tables through a connection of its own.
         connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, MIGRATE_LOCK))
