@@ -19,6 +19,7 @@ RABBITMQ_PASSWORD=$(secret)
 CLIENT_SECRET=$(secret)
 MINER_SECRET=$(secret)
 ADMIN_SECRET=$(secret)
+METRICS_KEY=prometheus:$(secret)
 GRAFANA_PASSWORD=$(secret)
 EOF
 ln "$new" .env # fails where another run has made one meanwhile

@@ -1,1 +1,1 @@
-"""The container files, run for real: `make docker-test`. Not part of `make test`, which checks what the files say."""
+"""The container files, run for real: `make docker-test`. `make test` checks only what the files say."""

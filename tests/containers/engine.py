@@ -1,7 +1,8 @@
 """A Docker engine to test with: the one that runs here, or Debian's, started by hand and removed afterwards.
 
-`start_period` and `start_interval` need Engine 25 and Compose 2.24. Debian has them since version 13; on an older
-Debian, its packages are unpacked into a folder, where the engine runs as in a small machine of its own.
+The compose files need Engine 25 and Compose 2.24, which Debian has since version 13. Its packages are unpacked into
+a folder, where the engine runs as in a small machine of its own: an older Debian does, too, and nothing is
+installed.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def engine_in(folder: Path, shared: Path) -> Iterator[Engine]:
         return
     if os.geteuid() or shutil.which("apt-get") is None:
         raise NoEngine(
-            "no Docker Engine 25 with Compose 2.24 answers: start one, or run this as root on Debian, where it starts one"
+            "no Docker Engine 25 with Compose 2.24 answers: start one, or run this as root on Debian"
         )
     root = folder / "engine"
     if not (root / "usr/sbin/dockerd").exists():
@@ -111,8 +112,8 @@ def _unpack(root: Path) -> None:
     unfinished.rename(root)
 
 
-# In a mount namespace of its own, so that all its mounts go with it. The folder is mounted on itself because the
-# engine gives each container another root, for which its own has to be a mount.
+# In a mount namespace of its own, so that all its mounts go with it. The folder becomes the root of that
+# namespace: were it a mere chroot, `docker exec` would lead into the root of this machine.
 _START = """
 set -eu
 mount --make-rprivate /
@@ -120,9 +121,12 @@ mount --bind "$1" "$1"
 cd "$1"
 for place in proc sys dev; do mount --rbind "/$place" "$place"; done
 mount -t tmpfs tmpfs run
-mkdir -p ".$2"
+mkdir -p ".$2" before
 mount --bind "$2" ".$2"
-exec chroot . /usr/sbin/dockerd --host unix:///socket/docker.sock --pidfile /run/docker.pid
+pivot_root . before
+umount --lazy /before
+cd /
+exec /usr/sbin/dockerd --host unix:///socket/docker.sock --pidfile /run/docker.pid
 """
 
 

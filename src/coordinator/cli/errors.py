@@ -95,6 +95,7 @@ def explain(error: Exception) -> CommandError:
     from coordinator.runtime.log_reader import NoLog
     from coordinator.runtime.settings import BadSettings
     from coordinator.storage.connections.data_directory import DataDirectoryInUse
+    from coordinator.storage.migrate import UnfitDatabase
     from coordinator.wire.proxies import BadProxy
 
     if isinstance(error, CoordinatorError):
@@ -120,6 +121,8 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
         return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
+    if isinstance(error, UnfitDatabase):
+        return CommandError("DATABASE", *_in_two(str(error)), Exit.REFUSED)
     if isinstance(error, NotPrivate):
         return CommandError("NOT_PRIVATE", *_in_two(str(error)), Exit.USAGE)
     if isinstance(error, NoLog):
