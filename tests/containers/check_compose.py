@@ -251,7 +251,7 @@ def test_five_kills_at_once_lose_nothing(
     assert ["COMPLETED"] * 6 == [movie.wait(300).state for movie in movies]
     assert all(found["RestartCount"] >= 1 for found in stack.containers().values())
     ends = [
-        sum(event.type.startswith("job.completed") for event in job.history().events)
+        sum(entry.type.startswith("job.completed") for entry in job.history().entries)
         for job in (*movies, *list(accepted.values())[:: max(1, len(accepted) // 50)])
     ]
     assert [1] * len(ends) == ends
@@ -321,5 +321,5 @@ def test_an_unhealthy_program_is_seen(stack: Stack, service: str) -> None:
 
     stack.compose("stop", needed)
     eventually(lambda: status() == "unhealthy", 120, f"{service} unhealthy")
-    stack.up()
+    stack.compose("start", needed)
     eventually(lambda: status() == "healthy", 60, f"{service} healthy")

@@ -30,8 +30,10 @@ def figures(pytestconfig: pytest.Config) -> dict[str, str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    terminalreporter.section("figures")
-    for name, value in config.stash.get(FIGURES, {}).items():
+    figures = config.stash.get(FIGURES, {})
+    if figures:
+        terminalreporter.section("figures")
+    for name, value in figures.items():
         terminalreporter.write_line(f"{name}: {value}")
 
 

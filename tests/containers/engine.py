@@ -1,8 +1,7 @@
 """A Docker engine to test with: the one that runs here, or Debian's, started by hand and removed afterwards.
 
-The compose files need Engine 25 and Compose 2.24, which Debian has since version 13. Its packages are unpacked into
-a folder, where the engine runs as in a small machine of its own: an older Debian does, too, and nothing is
-installed.
+The compose files need Engine 25 and Compose 2.24, which Debian has since version 13. Its packages are
+unpacked into a folder, where the engine runs as in a small machine of its own: so an older Debian does, too.
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ class Stack:
 
     def logs(self, service: str) -> list[str]:
         """Every line that a service wrote, to stdout and stderr."""
-        done = self.engine.run("logs", str(self.container(service)["Id"]))
-        return [line for line in (done.stdout + done.stderr).splitlines() if line]
+        done = self.compose("logs", "--no-log-prefix", "--no-color", service)
+        return [line for line in done.stdout.splitlines() if line]
 
     def execute(self, service: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command in a service's container, as its user."""
