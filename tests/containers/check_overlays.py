@@ -60,7 +60,7 @@ def test_prometheus_scrapes_the_coordinator(stack: Stack, client: Coordinator) -
     assert documents(stack.logs("prometheus"))
 
 
-def test_tls_between_all(stack: Stack) -> None:
+def test_tls_between_all(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the private authority every connection is encrypted and verified; one in the clear is refused."""
     certificates = ("sh", "make-certificates.sh", "coordinator.example.org")
     subprocess.run(certificates, cwd=stack.folder, check=True, capture_output=True)
@@ -69,6 +69,9 @@ def test_tls_between_all(stack: Stack) -> None:
     stack.up()
 
     authority = stack.folder / "tls/ca.crt"
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    with Coordinator(f"https://localhost:{stack.port}", f"app:{stack.setting('CLIENT_SECRET')}") as client:
+        digest(client, "over TLS")
     address = ("127.0.0.1", int(stack.setting("AMQPS_PORT")))
     trusting = ssl.create_default_context(cafile=authority)
     with socket.create_connection(address) as plain, trusting.wrap_socket(plain, server_hostname="localhost"):
