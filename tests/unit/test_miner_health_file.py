@@ -9,7 +9,7 @@ from coordinator.cli.health_file import MISSED_BEATS, told_by
 
 
 def test_it_holds_the_time_until_which_an_answer_counts(tmp_path: Path) -> None:
-    """A start removes what was left; an answer counts for three heartbeats; a full disk is no end."""
+    """A start removes what was left; an answer counts for three heartbeats; a full disk ends nothing."""
     path = tmp_path / "health"
     path.write_text("9999999999")
     answered = told_by(path)

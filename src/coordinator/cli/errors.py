@@ -111,6 +111,8 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, KeyFileError):
         hint = "Name another file with --key-file (for a coordinator, DATA_DIR); a new key is made there."
         return CommandError("KEY_FILE", str(error), hint, Exit.USAGE)
+    if isinstance(error, UnfitDatabase):
+        return CommandError("DATABASE", *_in_two(str(error)), Exit.REFUSED)
     if isinstance(error, LogUnavailable | ConnectionError):
         hint = "Check that the database and the broker run; `coordinator doctor` checks both."
         # A database's message has several lines.
@@ -121,8 +123,6 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, DataDirectoryInUse):
         hint = "Stop the other coordinator, or name another directory with --data-dir or DATA_DIR."
         return CommandError("DATA_DIR_IN_USE", str(error).partition(";")[0], hint, Exit.REFUSED)
-    if isinstance(error, UnfitDatabase):
-        return CommandError("DATABASE", *_in_two(str(error)), Exit.REFUSED)
     if isinstance(error, NotPrivate):
         return CommandError("NOT_PRIVATE", *_in_two(str(error)), Exit.USAGE)
     if isinstance(error, NoLog):

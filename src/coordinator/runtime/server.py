@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -27,7 +27,7 @@ from coordinator.runtime.process.garbage_collection import (
     return_free_memory,
     return_large_blocks,
 )
-from coordinator.runtime.settings import LOOPBACK, Settings
+from coordinator.runtime.settings import Settings
 from coordinator.wire.limits import MAX_BODY_BYTES
 
 KEEP_ALIVE_SECONDS = 75
@@ -95,17 +95,14 @@ class ServerConfig(uvicorn.Config):
     connections: Connections
 
 
-def configure(
-    app: FastAPI, limits: ConnectionLimits | None = None, proxies: Sequence[str] = LOOPBACK
-) -> ServerConfig:
-    """The settings of the HTTP server. `proxies` are addresses and networks whose X-Forwarded-For counts."""
+def configure(app: FastAPI, limits: ConnectionLimits | None = None) -> ServerConfig:
+    """The settings of the HTTP server."""
     config = ServerConfig(
         app,
         http=BoundedHttp,
         log_config=None,
         access_log=False,
         server_header=False,
-        forwarded_allow_ips=list(proxies),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         ws=BoundedWebSocket,
@@ -141,13 +138,14 @@ async def _serve(
     on_ready: Callable[[CoordinatorProcess, int], None],
 ) -> None:
     limits = connection_limits(coordinator.settings)
-    proxies = coordinator.settings.forwarded_allow_ips
-    server = _Server(configure(edge_of(coordinator, limits), limits, proxies))
+    server = _Server(configure(edge_of(coordinator, limits), limits))
 
     def stop() -> None:
         coordinator.end_waits()
         server.should_exit = True
 
+    # Taken when the server starts, as an address or network each: X-Forwarded-For of others does not count.
+    server.config.forwarded_allow_ips = list(coordinator.settings.forwarded_allow_ips)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
