@@ -46,9 +46,6 @@ Hours = Annotated[int, Field(ge=0, le=876_000)]
 """An age at which something is removed; 0 for never."""
 
 
-LOOPBACK = ("127.0.0.1",)
-"""The proxies whose X-Forwarded-For counts, where the settings name none."""
-
 _SEED = re.compile(r"[0-9a-fA-F]{64}")
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?"
@@ -86,8 +83,8 @@ class Settings(BaseSettings):
     hmac_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
     hmac_window_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
     allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = LOOPBACK
-    """Addresses and networks of proxies; their X-Forwarded-For and X-Forwarded-Proto count."""
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = ()
+    """Proxies (addresses, networks) whose X-Forwarded-For and -Proto count; empty: this machine's."""
 
     rate_limit_requests: RateLimit = None
     rate_limit_miner_requests: RateLimit = None
