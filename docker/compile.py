@@ -1,4 +1,4 @@
-"""Import every module of the coordinator, so that Python writes bytecode for them and for all that they import."""
+"""Import all modules of the coordinator, so that Python writes bytecode for them and all that they import."""
 
 import importlib
 import pkgutil

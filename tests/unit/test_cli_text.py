@@ -385,13 +385,13 @@ def test_other_libraries_lines_are_json_too(capsys: pytest.CaptureFixture[str]) 
         try:
             raise ValueError("no\nbroker")
         except ValueError:
-            logging.getLogger("aiormq.test").error("lost %s", "it", exc_info=True)
+            logging.getLogger("library").error("lost %s", "it", exc_info=True)
         [line] = capsys.readouterr().err.splitlines()
     finally:
         structlog.configure(**before)
         root.handlers[:] = handlers
         root.setLevel(level)
     told = json.loads(line)
-    assert ("lost it", "aiormq.test", "error") == (told["event"], told["logger"], told["level"])
+    assert ("lost it", "library", "error") == (told["event"], told["logger"], told["level"])
     assert told["exception"].endswith("ValueError: no\nbroker")
     assert told["timestamp"].endswith("Z")

@@ -4,8 +4,9 @@ FROM debian:trixie-slim
 RUN groupadd --gid 999 rabbitmq && useradd --uid 999 --gid 999 --home-dir /var/lib/rabbitmq rabbitmq \
  && printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d \
  && apt-get update \
- && apt-get install --yes --no-install-recommends rabbitmq-server \
+ && apt-get install --yes --no-install-recommends ca-certificates rabbitmq-server \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/lib/rabbitmq/* /var/lib/rabbitmq/.erlang.cookie /var/log/rabbitmq/*
+# Erlang's HTTP client needs authorities (ca-certificates), also where no TLS is spoken, to ask for a user's rights.
 # The programs themselves; those on Debian's PATH change the user and start an epmd of their own.
 ENV PATH=/usr/lib/rabbitmq/bin:$PATH \
     HOME=/var/lib/rabbitmq \
