@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import socket
 import ssl
 import subprocess
@@ -17,7 +19,7 @@ import pytest
 from coordinator.client import Coordinator
 from coordinator.dev.servers.processes import free_port
 
-from .stack import FIVE, Stack, documents, eventually
+from .stack import FIVE, PROJECT, Stack, documents, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +72,7 @@ def test_tls_between_all(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 
     authority = stack.folder / "tls/ca.crt"
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    with Coordinator(f"https://localhost:{stack.port}", f"app:{stack.setting('CLIENT_SECRET')}") as client:
+    with stack.client("https://localhost") as client:
         digest(client, "over TLS")
     address = ("127.0.0.1", int(stack.setting("AMQPS_PORT")))
     trusting = ssl.create_default_context(cafile=authority)
@@ -102,3 +104,34 @@ def test_keys_are_users_of_the_broker(stack: Stack, client: Coordinator) -> None
     listing = stack.execute("rabbitmq", "rabbitmqctl", "--quiet", "list_connections", "user").stdout
     assert {"coordinator", "rack"} == set(listing.split()[1:])
     assert all("event" in line or "url" in line for line in documents(stack.logs("broker-auth")))
+
+
+def test_a_backup_is_restored_into_new_volumes(stack: Stack) -> None:
+    """The README's commands back up the log and the key; after a restore the jobs are there, and work goes on."""
+    page = (stack.folder / "README.md").read_text().partition("## Backup")[2]
+    back_up, restore = re.findall(r"```sh\n(.+?)```", page, re.DOTALL)[:2]
+    stack.up()
+    with stack.client() as client:
+        old = client.submit("checksum", {"text": "kept"})
+        result, key = old.result(60).result, client.health()["signing_key_id"]
+    shell(stack, back_up)
+    stack.down("--volumes")
+    shell(stack, restore)
+    with stack.client() as client:
+        assert result == client.job(old.job_id).result(30).result
+        assert key == client.health()["signing_key_id"]
+        digest(client, "after the restore")
+
+
+def shell(stack: Stack, commands: str) -> None:
+    """Commands of the README, as they are written there, on our project. Fails with the first that fails."""
+    environment = {**os.environ, **stack.engine.environment, "COMPOSE_PROJECT_NAME": PROJECT}
+    done = subprocess.run(
+        ("sh", "-exc", commands),
+        cwd=stack.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert 0 == done.returncode, done.stderr[-3000:]

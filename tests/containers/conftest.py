@@ -90,7 +90,7 @@ def stack(engine: Engine, images: dict[str, str], figures: dict[str, str]) -> It
 @pytest.fixture
 def client(stack: Stack) -> Iterator[Coordinator]:
     """A client with the key that make-secrets.sh made."""
-    with Coordinator(stack.url, f"app:{stack.setting('CLIENT_SECRET')}") as made:
+    with stack.client() as made:
         yield made
 
 

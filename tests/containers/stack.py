@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from coordinator.client import Coordinator
 from coordinator.dev.servers.processes import free_port
 
 from .engine import Engine
@@ -53,6 +54,10 @@ class Stack:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def client(self, address: str = "http://127.0.0.1") -> Coordinator:
+        """A client with the key that make-secrets.sh made."""
+        return Coordinator(f"{address}:{self.port}", f"app:{self.setting('CLIENT_SECRET')}")
 
     def make_secrets(self) -> None:
         """`.env` as the README makes it, with our settings behind it."""
@@ -128,8 +133,11 @@ class Stack:
 
     def logs(self, service: str) -> list[str]:
         """Every line that a service wrote, to stdout and stderr."""
-        done = self.compose("logs", "--no-log-prefix", "--no-color", service)
-        return [line for line in done.stdout.splitlines() if line]
+        found = []
+        for identity in self.compose("ps", "--all", "--quiet", service).stdout.split():
+            done = self.engine.run("logs", identity)
+            found += (done.stdout + done.stderr).splitlines()
+        return [line for line in found if line]
 
     def execute(self, service: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command in a service's container, as its user."""
