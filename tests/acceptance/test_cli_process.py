@@ -234,11 +234,12 @@ def test_doctor(tmp_path: Path) -> None:
 
 def test_doctor_of_miners(tmp_path: Path) -> None:
     """With a coordinator's address and none of its settings, `doctor` checks what a miner needs."""
-    health = tmp_path / "health"
+    elsewhere, health = tmp_path / "elsewhere", tmp_path / "health"
+    elsewhere.mkdir()
     health.write_text("1000000000")
 
     def checked(**variables: str) -> tuple[int, dict[str, str]]:
-        ran = call(tmp_path, "doctor", "--json", COORDINATOR_URL=coordinator.url, **variables)
+        ran = call(elsewhere, "doctor", "--json", COORDINATOR_URL=coordinator.url, **variables)
         return ran.code, {check["name"]: check["status"] for check in ran.json()["checks"]}
 
     with dev(tmp_path) as coordinator:

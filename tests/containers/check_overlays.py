@@ -107,7 +107,7 @@ def test_keys_are_users_of_the_broker(stack: Stack, client: Coordinator) -> None
 
 
 def test_a_backup_is_restored_into_new_volumes(stack: Stack) -> None:
-    """The README's commands back up the log and the key; after a restore the jobs are there, and work goes on."""
+    """The README's commands back up the log and the key; after a restore all jobs are there."""
     page = (stack.folder / "README.md").read_text().partition("## Backup")[2]
     back_up, restore = re.findall(r"```sh\n(.+?)```", page, re.DOTALL)[:2]
     stack.up()

@@ -25,9 +25,14 @@ TIMEOUT_S: Final = 10.0
 
 
 def is_for_miners() -> bool:
-    """Whether the environment names a coordinator to talk to, and nothing that a coordinator itself has."""
+    """Whether the environment names a coordinator to talk to, and none is or could be here."""
     of_coordinators = ("DATABASE_URL", "CLIENT_API_KEYS", "MINER_API_KEYS", "ADMIN_API_KEYS")
-    return bool(os.environ.get("COORDINATOR_URL")) and not any(map(os.environ.get, of_coordinators))
+    if not os.environ.get("COORDINATOR_URL") or any(map(os.environ.get, of_coordinators)):
+        return False
+    try:
+        return find_address() is None  # of a `coordinator dev`
+    except CommandError:
+        return False  # its file is no good, which a check tells
 
 
 async def check_miner() -> list[Check]:

@@ -40,7 +40,7 @@ def doctor(
         bool | None,
         typer.Option(
             "--miner/--coordinator",
-            help="What runs here. [default: a miner if COORDINATOR_URL is set and no coordinator's settings]",
+            help="What runs here. [default: a miner if COORDINATOR_URL is set, and no coordinator is here]",
         ),
     ] = None,
     as_json: Json = False,
