@@ -74,6 +74,7 @@ def test_tls_between_all(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     with stack.client("https://localhost") as client:
         digest(client, "over TLS")
+    monkeypatch.delenv("SSL_CERT_FILE")
     address = ("127.0.0.1", int(stack.setting("AMQPS_PORT")))
     trusting = ssl.create_default_context(cafile=authority)
     with socket.create_connection(address) as plain, trusting.wrap_socket(plain, server_hostname="localhost"):
