@@ -10,10 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE
 NEWEST := .venv-newest
 
 .NOTPARALLEL:
-.PHONY: help servers browser test newest faults matrix check format demo bench screenshots schemas clean
+.PHONY: help servers browser test docker-test newest faults matrix check format demo bench screenshots schemas clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
 		printf '  make %-11s %s\n' "$$target" "$$text"; done
 
 $(BIN)/python:
@@ -62,6 +62,10 @@ faults: $(BIN)/.test servers ## Run the fault tests and generated requests at fu
 
 matrix: $(BIN)/.test ## Try all that the media services' schemas accept, on inputs of many kinds; M="arguments"
 	$(BIN)/python -m tests.matrix $(M)
+
+# With the engine that runs here, or Debian's. DOCKER_TEST_KEEP=1 keeps what the next run can use again.
+docker-test: $(BIN)/.test ## Build the container images and run the compose files for real (root on Debian, or Docker)
+	$(BIN)/python -m pytest -o python_files='check_*.py' --timeout 1800 -p no:xdist tests/containers $(T)
 
 newest: $(BIN)/.test ## Run tests/unit on the newest Python found, if there is a newer one than .venv has
 	@python=$$(sh scripts/newest-python.sh $(BIN)/python); \

@@ -232,6 +232,37 @@ def test_doctor(tmp_path: Path) -> None:
     assert "hunter2" not in ill.out
 
 
+def test_doctor_of_miners(tmp_path: Path) -> None:
+    """With a coordinator's address and none of its settings, `doctor` checks what a miner needs."""
+    elsewhere, health = tmp_path / "elsewhere", tmp_path / "health"
+    elsewhere.mkdir()
+    health.write_text("1000000000")
+
+    def checked(**variables: str) -> tuple[int, dict[str, str]]:
+        ran = call(elsewhere, "doctor", "--json", COORDINATOR_URL=coordinator.url, **variables)
+        return ran.code, {check["name"]: check["status"] for check in ran.json()["checks"]}
+
+    with dev(tmp_path) as coordinator:
+        keys = dict(
+            line.split("=", 1)
+            for line in (tmp_path / "coordinator-data" / "dev-keys.env").read_text().splitlines()
+        )
+        well, status = checked(COORDINATOR_API_KEY=keys["MINER_API_KEYS"])
+        refused, refusals = checked(
+            COORDINATOR_API_KEY=keys["CLIENT_API_KEYS"],
+            HEALTH_FILE=str(health),
+            AMQP_URL="amqp://127.0.0.1:9/",
+        )
+    gone, unreachable = checked()
+
+    assert 0 == well
+    named = {"settings", "temporary folder", "coordinator", "API key", "clock", "checksum"}
+    assert {"ok"} == {status[name] for name in named}
+    assert 1 == refused
+    assert ["failed"] * 3 == [refusals[name] for name in ("API key", "broker", "registration")]
+    assert (1, "failed") == (gone, unreachable["coordinator"])
+
+
 def test_a_reader_that_leaves(tmp_path: Path) -> None:
     """Whoever reads stdout may stop (`| head`): the command ends with 141 and complains to nobody."""
     with dev(tmp_path) as coordinator:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -23,7 +24,7 @@ from coordinator.domain.job import JobCanceled
 from coordinator.domain.messages import stream_id
 from coordinator.storage.connections.postgres_pool import set_up
 from coordinator.storage.log.sqlite import SqliteEventLog
-from coordinator.storage.migrate import MigrationChanged, migrate, read_migrations
+from coordinator.storage.migrate import MigrationChanged, UnfitDatabase, migrate, read_migrations
 from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase
 from coordinator.storage.tables.statements import BadStatement, load_statements
@@ -620,3 +621,18 @@ def test_no_statement_is_compiled(database_url: str) -> None:
     [plan] = row[0]
     assert plan["Plan"]["Total Cost"] > 1e9
     assert "JIT" not in plan
+
+
+def test_a_database_of_another_encoding_is_refused(database_url: str) -> None:
+    """One that can't hold every text gets no tables: the refusal says how to make one that can."""
+    name = "ascii_only"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        other = urlsplit(database_url)._replace(path=f"/{name}").geturl()
+        try:
+            with pytest.raises(UnfitDatabase, match=r"SQL_ASCII.* ENCODING 'UTF8'"):
+                migrate(other)
+            with psycopg.connect(other) as created:
+                assert [] == created.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        finally:
+            connection.execute(f"DROP DATABASE {name}")

@@ -18,6 +18,7 @@ from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     OUTPUT_TOO_LARGE,
     RESOURCE_LIMIT,
+    UNLOCKED_PREFIX,
     WORKSPACE_PREFIX,
     YOUNG_SECONDS,
     ExecutorError,
@@ -179,7 +180,7 @@ asyncio.run(main())
 
 
 async def test_nothing_is_left_of_a_killed_miner(tmp_path: Path) -> None:
-    """Its programs die with it, and the next miner removes its folders, but none that is in use or new."""
+    """Its programs die with it, and the next miner removes its folders at once, but none in use or new."""
     miner = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", MINER, str(tmp_path)), stdout=asyncio.subprocess.PIPE
     )
@@ -187,12 +188,16 @@ async def test_nothing_is_left_of_a_killed_miner(tmp_path: Path) -> None:
     left = Path((await miner.stdout.readline()).decode().strip())
     program = int(await miner.stdout.readline())
     own = Workspace(tmp_path)
-    new = tmp_path / f"{WORKSPACE_PREFIX}new"
-    new.mkdir()
-    (left / "input").write_text("a client's file")
+    new, abandoned = tmp_path / f"{UNLOCKED_PREFIX}1", tmp_path / f"{UNLOCKED_PREFIX}2"
+    for folder in (new, abandoned):
+        folder.mkdir()
     long_ago = time.time() - YOUNG_SECONDS - 1
-    for folder in (left, own.path):
-        os.utime(folder, (long_ago, long_ago))
+    os.utime(abandoned, (long_ago, long_ago))
+    assert remove_left_workspaces(tmp_path) == 1
+    assert not abandoned.exists()
+    (left / "input").write_text("a client's file")
+    assert left.name.startswith(WORKSPACE_PREFIX)
+    assert own.path.name.startswith(WORKSPACE_PREFIX)
     assert remove_left_workspaces(tmp_path) == 0
     assert psutil.pid_exists(program)
 

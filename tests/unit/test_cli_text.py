@@ -376,3 +376,25 @@ def test_a_log_that_can_not_be_written_ends_no_work(monkeypatch: pytest.MonkeyPa
         structlog.get_logger("test").bind().warning("lost", code="FULL")
     finally:
         structlog.configure(**before)
+
+
+def test_other_libraries_lines_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """With LOG_FORMAT=json a line of another library, with its error, is one object as ours are."""
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    try:
+        configure_logs("json")
+        try:
+            raise ValueError("no\nbroker")
+        except ValueError:
+            logging.getLogger("library").error("lost %s", "it", exc_info=True)
+        [line] = capsys.readouterr().err.splitlines()
+    finally:
+        structlog.configure(**before)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    told = json.loads(line)
+    assert ("lost it", "library", "error") == (told["event"], told["logger"], told["level"])
+    assert told["exception"].endswith("ValueError: no\nbroker")
+    assert told["timestamp"].endswith("Z")

@@ -320,3 +320,14 @@ def test_miners_read_dotenv_too(environment: Environment, tmp_path: Path) -> Non
         read.fetch_allow_hosts,
         read.embedding_models_dir,
     )
+
+
+def test_proxies_are_addresses_and_networks(environment: Environment) -> None:
+    """Without a setting this machine is trusted; names, and everybody at once, are refused."""
+    assert () == load_settings().forwarded_allow_ips
+    environment(FORWARDED_ALLOW_IPS="172.18.0.1, 10.0.0.0/24,2001:db8::1")
+    assert ("172.18.0.1", "10.0.0.0/24", "2001:db8::1") == load_settings().forwarded_allow_ips
+    for wrong in ("*", "proxy.example.org", "10.0.0.1/24"):
+        environment(FORWARDED_ALLOW_IPS=wrong)
+        with pytest.raises(BadSettings, match=r"FORWARDED_ALLOW_IPS.*must be addresses or networks"):
+            load_settings()

@@ -97,6 +97,7 @@ def explain(error: Exception) -> CommandError:
     from coordinator.runtime.log_reader import NoLog
     from coordinator.runtime.settings import BadSettings
     from coordinator.storage.connections.data_directory import DataDirectoryInUse
+    from coordinator.storage.migrate import UnfitDatabase
     from coordinator.telemetry.export import BadTelemetry
     from coordinator.wire.proxies import BadProxy
 
@@ -116,6 +117,8 @@ def explain(error: Exception) -> CommandError:
     if isinstance(error, KeyFileError):
         hint = "Name another file with --key-file (for a coordinator, DATA_DIR); a new key is made there."
         return CommandError("KEY_FILE", str(error), hint, Exit.USAGE)
+    if isinstance(error, UnfitDatabase):
+        return CommandError("DATABASE", *_in_two(str(error)), Exit.REFUSED)
     if isinstance(error, LogUnavailable | ConnectionError):
         hint = "Check that the database and the broker run; `coordinator doctor` checks both."
         # A database's message has several lines.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -48,8 +48,11 @@ class MinerProgram:
         *,
         signing_key: SigningKey | None = None,
         blobs: HttpBlobs | None = None,
+        on_answered: Callable[[float], None] = lambda seconds: None,
     ) -> None:
+        """`on_answered(seconds)` is called at each answer that confirms the session; the next is due then."""
         self._config = config
+        self._on_answered = on_answered
         self._transport = transport
         self._abilities = Abilities(executors, config.models)
         self._gpus = GpuWatch(config.gpus)
@@ -245,6 +248,7 @@ class MinerProgram:
             self._session_id = new_session_id()
         self._beat_seconds = float(answer.get("heartbeat_interval_seconds") or DEFAULT_HEARTBEAT_SECONDS)
         self._registered.set()
+        self._on_answered(self._beat_seconds)
         self._log.info(
             "registered",
             session=self._session_id,
@@ -361,6 +365,7 @@ class MinerProgram:
             if answer.get("code") in NOT_LIVE:
                 self.on_session_lost(session_id)
             return
+        self._on_answered(self._beat_seconds)
         for names in answer.get("cancel") or ():
             self._cancel(names)
         if answer.get("state") == "DRAINING":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,3 +26,7 @@ class MinerSettings(BaseSettings):
     """The most main memory for the processes of one job, in MiB; by default the slots share the machine's."""
     embedding_models_dir: Path | None = None
     """A folder with one subfolder per static model."""
+    health_file: Path | None = None
+    """Tells a container's health check until when the miner counts as registered (`cli/health_file.py`)."""
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

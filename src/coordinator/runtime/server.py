@@ -36,6 +36,7 @@ PING_SECONDS = 20.0  # between pings on a WebSocket, and for each answer before 
 STUCK_SECONDS = 120  # a connection whose peer accepts no data for so long is closed by the kernel
 UNSENT_BYTES = 128 * 1024  # in the kernel; so we see soon whether a peer takes data, also on fast networks
 RESTART_SECONDS = 3.0  # a process that only a restart helps ends after about twice so long
+LOOPBACK = ("127.0.0.1", "::1")
 STOP_SECONDS = 10  # for the requests under way at a stop
 
 
@@ -159,6 +160,8 @@ async def _serve(
         coordinator.end_waits()
         server.should_exit = True
 
+    # Taken when the server starts, as an address or network each: X-Forwarded-For of others does not count.
+    server.config.forwarded_allow_ips = list(coordinator.settings.forwarded_allow_ips or LOOPBACK)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

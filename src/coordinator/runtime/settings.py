@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,6 +85,8 @@ class Settings(BaseSettings):
     hmac_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
     hmac_window_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
     allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = ()
+    """Proxies (addresses, networks) whose X-Forwarded-For and -Proto count; empty: this machine's."""
 
     rate_limit_requests: RateLimit = None
     rate_limit_miner_requests: RateLimit = None
@@ -149,6 +152,7 @@ class Settings(BaseSettings):
         "operator_api_keys",
         "admin_api_keys",
         "allow_origins",
+        "forwarded_allow_ips",
         "fetch_allow_hosts",
         "receipt_retired_keys_hex",
         "witnesses",
@@ -212,6 +216,16 @@ class Settings(BaseSettings):
             if find_spec("boto3") is None:
                 raise ValueError("needs the package boto3: install coordinator[s3]")
         return where
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError:
+                raise ValueError("must be addresses or networks, such as 172.18.0.1 or 10.0.0.0/24") from None
+        return proxies
 
     @field_validator("allow_origins")
     @classmethod

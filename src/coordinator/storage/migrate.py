@@ -43,6 +43,10 @@ class MigrationChanged(Exception):
     """The text of an applied migration has changed: restore it, and put the change into a new migration."""
 
 
+class UnfitDatabase(Exception):
+    """This database can't hold a log; the message says which one can."""
+
+
 class Migration(NamedTuple):
     name: str
     sql: str
@@ -57,7 +61,7 @@ def is_postgres(target: str | Path) -> bool:
 def migrate(target: str | Path, directory: Path = MIGRATIONS_DIRECTORY) -> list[str]:
     """Bring the database (a URL, or the path of a SQLite file) up to date.
 
-    Returns the names of the migrations applied now. Raises MigrationChanged, LogUnavailable.
+    Returns the names of the migrations applied now. Raises MigrationChanged, LogUnavailable, UnfitDatabase.
     """
     migrations = read_migrations(directory)
     return (
@@ -115,6 +119,12 @@ def _migrate_postgres(url: str, migrations: list[Migration]) -> list[str]:
         _errors(),
         psycopg.connect(**connection_arguments(url, MIGRATE_APPLICATION), autocommit=True) as connection,
     ):
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise UnfitDatabase(
+                f"the database's encoding is {encoding}, which can't hold every text:"
+                " make another one, with `CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0`"
+            )
         connection.execute(f"SET lock_timeout = '{MIGRATION_TIMEOUT}'")
         # The session holds the lock: the library creates its tables through a connection of its own.
         connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, MIGRATE_LOCK))

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from coordinator.cli.checks import Check
 from coordinator.cli.dev_files import KEYS_FILE
 from coordinator.cli.errors import CommandError, Exit
 from coordinator.cli.gpus import check_gpus, show_gpus
+from coordinator.cli.miner_checks import check_miner, is_for_miners
 from coordinator.cli.options import DataDir, Json
 from coordinator.cli.settings import settings_with
 from coordinator.private_files import OTHERS
@@ -33,8 +34,18 @@ TIMEOUT_S = 10.0
 RELEASED = 1_767_225_600  # 2026-01-01: a clock before this is wrong
 
 
-def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Check everything that a coordinator needs here.
+def doctor(
+    data_dir: DataDir = None,
+    miner: Annotated[
+        bool | None,
+        typer.Option(
+            "--miner/--coordinator",
+            help="What runs here. [default: a miner if COORDINATOR_URL is set, and no coordinator is here]",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check everything that a coordinator, or a miner, needs here.
 
     Exits with 1 if a check fails.
     """
@@ -43,7 +54,8 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
     from coordinator.runtime.process.logs import configure_logs
 
     configure_logs(level="error")  # the table shows unreachable servers, so libraries need not log them
-    checks, gpus = asyncio.run(_check_all(data_dir))
+    for_miners = is_for_miners() if miner is None else miner
+    checks, gpus = asyncio.run(_check_all(data_dir, for_miners))
     failed = [check for check in checks if check.status == "failed"]
     if as_json:
         terminal.document({"ok": not failed, "checks": [check._asdict() for check in checks], "gpus": gpus})
@@ -57,11 +69,14 @@ def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
         raise typer.Exit(Exit.FAILED)
 
 
-async def _check_all(data_dir: Path | None) -> tuple[list[Check], list[dict[str, Any]]]:
+async def _check_all(data_dir: Path | None, for_miners: bool) -> tuple[list[Check], list[dict[str, Any]]]:
     """The checks, and the GPUs found."""
     from coordinator.miner.executors import discover_executors
 
-    servers = await _check_servers(data_dir)
+    if for_miners:
+        servers = [_python(), *await check_miner(), _clock()]
+    else:
+        servers = await _check_servers(data_dir)
     found = discover_executors()
     executors = await _executors(found)
     gpus, listed = await check_gpus(found.executors)

@@ -137,13 +137,13 @@ def run(
         with TemporaryDirectory(dir=work_dir):
             pass
     os.umask(OTHERS)  # clients' files are not for other accounts
-    configure_logs("json" if as_json else "console")
+    configure_logs("json" if as_json else settings.log_format, settings.log_level)
     from coordinator.runtime.process.event_loop import run_loop
     from coordinator.telemetry import export
 
     stop_telemetry = export.start("coordinator-miner", config.miner_id)
     try:
-        code = run_loop(_run(config, as_json))
+        code = run_loop(_run(config, as_json, settings.health_file))
     finally:
         stop_telemetry()
     if code != Exit.OK:
@@ -279,9 +279,10 @@ def _gpus(capabilities: Any) -> str:
     )
 
 
-async def _run(config: MinerConfig, as_json: bool) -> Exit:
+async def _run(config: MinerConfig, as_json: bool, health_file: Path | None) -> Exit:
     import asyncio
 
+    from coordinator.cli.health_file import told_by
     from coordinator.crypto.keys import SigningKey
     from coordinator.miner.config import BadConfig
     from coordinator.miner.executors import load_executors
@@ -299,7 +300,10 @@ async def _run(config: MinerConfig, as_json: bool) -> Exit:
         terminal.line(identity)
     else:
         terminal.fields(identity)
-    program = MinerProgram(config, _transport(config), load_executors(), signing_key=signing_key)
+    answered = told_by(health_file)
+    program = MinerProgram(
+        config, _transport(config), load_executors(), signing_key=signing_key, on_answered=answered
+    )
     collect_rarely()
     interrupted = False
 

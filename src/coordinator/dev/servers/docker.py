@@ -22,7 +22,7 @@ from .redis import RedisServer
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
-RABBITMQ_IMAGE = "rabbitmq:4"
+RABBITMQ_IMAGE = "rabbitmq:4.0"
 POSTGRES_IMAGE = "postgres:17"
 REDIS_IMAGE = "redis:7"
 LOG_TAIL_LINES = 50

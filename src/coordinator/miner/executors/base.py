@@ -75,6 +75,8 @@ class BlobAccess(Protocol):
 
 
 WORKSPACE_PREFIX: Final = "coordinator-job-"
+UNLOCKED_PREFIX: Final = "coordinator-new-"
+"""Of a folder for the moment until its maker has locked it."""
 YOUNG_SECONDS: Final = 60.0
 """A younger folder may be one that another miner has just made and not yet locked."""
 
@@ -94,8 +96,11 @@ class Workspace:
     def path(self) -> Path:
         """The folder, mode 0700."""
         if self._path is None:
-            self._path = Path(tempfile.mkdtemp(prefix=WORKSPACE_PREFIX, dir=self._parent))
-            self._lock = _locked(self._path)
+            made = Path(tempfile.mkdtemp(prefix=UNLOCKED_PREFIX, dir=self._parent))
+            self._lock = _locked(made)
+            # Renamed once it is locked: so a folder of this name without a lock was left by a killed miner,
+            # also by one that ended a moment ago.
+            self._path = made.rename(made.with_name(WORKSPACE_PREFIX + made.name[len(UNLOCKED_PREFIX) :]))
         return self._path
 
     @property
@@ -137,15 +142,18 @@ def _locked(folder: Path) -> int | None:
 
 def remove_left_workspaces(parent: Path | None = None) -> int:
     """Remove the folders of miners that were killed; returns their number. Blocks."""
+    place = Path(parent or tempfile.gettempdir())
     removed = 0
-    for folder in Path(parent or tempfile.gettempdir()).glob(f"{WORKSPACE_PREFIX}*"):
+    for folder in (*place.glob(f"{WORKSPACE_PREFIX}*"), *place.glob(f"{UNLOCKED_PREFIX}*")):
         lock = _locked(folder)
         if lock is None:
             continue
         try:
-            if os.fstat(lock).st_mtime < time.time() - YOUNG_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
+            young = os.fstat(lock).st_mtime > time.time() - YOUNG_SECONDS
+            if young and folder.name.startswith(UNLOCKED_PREFIX):
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
         finally:
             os.close(lock)
     return removed

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from io import StringIO
 from typing import Any, Literal, TextIO, cast
 
@@ -57,6 +58,21 @@ class _OneLine(logging.Formatter):
         if record.exc_info:
             text += "\n" + terminal.quoted(self.formatException(record.exc_info))
         return text
+
+
+class _JsonLine(logging.Formatter):
+    """Other libraries' messages as JSON, with the members that our own lines have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts: EventDict = {
+            "event": record.getMessage(),
+            "logger": record.name,
+            "level": record.levelname.lower(),
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+        }
+        if record.exc_info:
+            facts["exception"] = self.formatException(record.exc_info)
+        return _json(facts, repr)
 
 
 def _escape_texts(_: Any, __: str, facts: EventDict) -> EventDict:
@@ -110,7 +126,7 @@ def configure_logs(log_format: LogFormat = "console", level: str = "info") -> No
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine())
+    handler.setFormatter(_JsonLine() if log_format == "json" else _OneLine())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL if name.startswith("aio") else logging.WARNING)

@@ -1,0 +1,1 @@
+"""The container files, run for real: `make docker-test`. `make test` checks only what the files say."""
