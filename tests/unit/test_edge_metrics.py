@@ -167,7 +167,7 @@ async def test_requests_are_counted_by_operation_and_status() -> None:
     """Whatever paths strangers think up share one label; names in paths are in none."""
     app = an_app()
     async with browsing(app, ALICE) as http:
-        for path in ("/health", "/health", "/v1/jobs/not-a-uuid", "/wp-admin.php", "/v1/nothing/alice", "/"):
+        for path in ("/health", "/health", "/v1/jobs/not-a-uuid", "/wp-admin.php", "/v1/nothing/alice", "/x"):
             await http.get(path)
         await http.request("BREW", "/health")
     told = await scrape(app)

@@ -108,7 +108,7 @@ async def test_a_broker_outage_in_a_poll_is_unavailable() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/index.html", 404),
         ("GET", "/v1", 404),
         ("GET", "/v1/jobs/", 404),
         ("GET", "/redoc", 404),
