@@ -53,9 +53,8 @@ async def _sees_jobs_as_they_come(coordinator: Coordinator, reader: Reader) -> N
     await expect(page.get_by_text("There are no jobs yet")).to_be_visible()
     await reader.go("/")
     await reader.live()
-    await expect(page.locator("#fleet")).to_contain_text(
-        "2 miners", timeout=START_MS
-    )  # once both have registered
+    # Once both have registered:
+    await expect(page.locator("#fleet")).to_contain_text("2 miners", timeout=START_MS)
     await expect(page.locator("#summary")).to_contain_text("Nothing waits")
 
     # 2. A job that runs, one that fails, and one that nobody can run: the open page tells, without a reload.
