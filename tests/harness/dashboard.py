@@ -21,6 +21,8 @@ DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 SERIOUS = ("serious", "critical")
 WAIT_MS = 30_000
+START_MS = 90_000
+"""For miners to start and register, on a busy machine."""
 expect.set_options(timeout=WAIT_MS)
 
 

@@ -18,7 +18,7 @@ from playwright.async_api import Browser, expect
 
 from coordinator.edge.dashboard.rendering import NAVIGATION
 from tests.acceptance.cli_process import Coordinator, dev
-from tests.harness.dashboard import DESKTOP, PHONE, chromium, reading
+from tests.harness.dashboard import DESKTOP, PHONE, START_MS, chromium, reading
 
 FOLDER = Path("demo-output/screenshots")
 JOBS = 30
@@ -58,7 +58,7 @@ async def take(folder: Path) -> None:
 async def _signed_in(browser: Browser, coordinator: Coordinator) -> Any:
     async with reading(browser, coordinator.url) as reader:
         await reader.page.goto(str(coordinator.about["dashboard"]))
-        await expect(reader.page.locator("#fleet")).to_contain_text("2 miners")
+        await expect(reader.page.locator("#fleet")).to_contain_text("2 miners", timeout=START_MS)
         return await reader.context.storage_state()
 
 

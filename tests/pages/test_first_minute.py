@@ -10,7 +10,7 @@ from typing import Any
 from playwright.async_api import expect
 
 from tests.acceptance.cli_process import Coordinator, dev
-from tests.harness.dashboard import Reader, check_pages, chromium, reading
+from tests.harness.dashboard import START_MS, Reader, check_pages, chromium, reading
 
 MINER = "/miners/miner-1@dev-miner"
 OTHERS = (
@@ -53,7 +53,8 @@ async def _sees_jobs_as_they_come(coordinator: Coordinator, reader: Reader) -> N
     await expect(page.get_by_text("There are no jobs yet")).to_be_visible()
     await reader.go("/")
     await reader.live()
-    await expect(page.locator("#fleet")).to_contain_text("2 miners")  # once both have registered
+    # Once both have registered:
+    await expect(page.locator("#fleet")).to_contain_text("2 miners", timeout=START_MS)
     await expect(page.locator("#summary")).to_contain_text("Nothing waits")
 
     # 2. A job that runs, one that fails, and one that nobody can run: the open page tells, without a reload.
