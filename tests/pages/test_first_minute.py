@@ -49,6 +49,7 @@ async def _sees_jobs_as_they_come(coordinator: Coordinator, reader: Reader) -> N
     await page.goto(link)
     await expect(page).to_have_url(f"{coordinator.url}/")
     await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    await reader.live()  # also at the first visit, whose scripts arrive one after another
     await reader.go("/jobs")
     await expect(page.get_by_text("There are no jobs yet")).to_be_visible()
     await reader.go("/")

@@ -17,14 +17,15 @@ FILES_PATH: Final = "/ui/files"
 FILES: Final = {
     "look.css": "text/css",
     "uplot.min.css": "text/css",
-    "htmx.min.js": "text/javascript",
-    "hx-sse.min.js": "text/javascript",
+    "htmx.js": "text/javascript",
     "uplot.min.js": "text/javascript",
     "pages.js": "text/javascript",
     "charts.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 """All served files."""
+_MADE_OF: Final = {"htmx.js": ("htmx.min.js", "hx-sse.min.js")}
+"""One script: htmx begins as soon as it has run, and on a first visit that is before another file arrives."""
 SCRIPT_BYTES: Final = 120 * 1024
 """The most bytes of all scripts together, as they are before compression; a test compares."""
 
@@ -43,7 +44,10 @@ class PageFile:
 def assets() -> dict[str, PageFile]:
     """All files by name."""
     folder = resources.files(__package__) / "static"
-    contents = {name: (folder / name).read_bytes() for name in FILES}
+    contents = {
+        name: b"\n".join((folder / part).read_bytes() for part in _MADE_OF.get(name, (name,)))
+        for name in FILES
+    }
     return {
         name: PageFile(FILES[name], content, gzip.compress(content, mtime=0))
         for name, content in contents.items()
