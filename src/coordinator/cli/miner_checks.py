@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -59,6 +58,8 @@ async def check_miner() -> list[Check]:
 
 
 async def _bounded(name: str, check: Awaitable[list[Check]]) -> list[Check]:
+    import asyncio  # not for the help of other commands
+
     try:
         async with asyncio.timeout(TIMEOUT_S):
             return await check

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable
@@ -82,6 +81,8 @@ async def _repeat(
     client: AsyncCoordinator, interval: float, show: Callable[[Figures | None, str], None]
 ) -> None:
     """Read again and again. Raises CoordinatorError where no later reading could go better."""
+    import asyncio  # not for the help of other commands
+
     from coordinator.cli.commands.operation.figures import read_figures
     from coordinator.client import NotAuthorised, RequestRefused, TryAgain, Unreachable
 
