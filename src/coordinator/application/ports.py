@@ -264,7 +264,7 @@ class Hints(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayableLetter:
+class DeadLetter:
     """A message that could not be handled. Everything in it comes from strangers."""
 
     id: str
@@ -286,15 +286,21 @@ class ReplayableLetter:
 class Replayed:
     """A dead letter that was sent again in its sender's name; it stays unless all of it was accepted."""
 
-    letter: ReplayableLetter
+    letter: DeadLetter
     answers: Sequence[Answer]
 
 
-class DeadLetterReplays(Protocol):
-    """The messages that could not be handled, where an operator looks at them. One call at a time."""
+class DeadLetters(Protocol):
+    """The messages that could not be handled, where an operator looks at them. One call at a time.
 
-    async def oldest(self, limit: int) -> tuple[Sequence[ReplayableLetter], int]:
-        """The oldest ones, and the number of all. Raises BrokerMismatch, ConnectionError."""
+    All raise ConnectionError while the broker is out of reach.
+    """
+
+    async def count(self) -> int:
+        """The number of all; it looks at none."""
+
+    async def oldest(self, limit: int) -> tuple[Sequence[DeadLetter], int]:
+        """The oldest ones, and the number of all; they stay."""
 
     async def replay(self, ids: Collection[str] | None, limit: int, *, unproven: bool) -> Sequence[Replayed]:
         """Send these (None: the oldest ones) again as their senders' commands, and remove the accepted ones.
@@ -302,7 +308,7 @@ class DeadLetterReplays(Protocol):
         Those without a proven sender are refused unless `unproven`: an admin vouches for the names.
         """
 
-    async def drop(self, ids: Collection[str] | None, limit: int) -> Sequence[ReplayableLetter]:
+    async def drop(self, ids: Collection[str] | None, limit: int) -> Sequence[DeadLetter]:
         """Remove these (None: the oldest ones) for good."""
 
 
@@ -396,33 +402,6 @@ class Watermarks(Protocol):
 
 
 # --- looking after ------------------------------------------------------------------------------------------
-class DeadLetter(NamedTuple):
-    """A message that could not be handled."""
-
-    id: str
-    """A digest of its sender, message id and body."""
-    type: str
-    code: str
-    """Empty where the broker gave up by itself."""
-    reason: str
-    principal: str
-    """The name of the sender; of UNAUTHORIZED_KEY only what the message claims."""
-    message_id: str
-    body: bytes
-
-
-class DeadLetters(Protocol):
-    """The messages that could not be handled. All raise ConnectionError without a broker."""
-
-    async def count(self) -> int: ...
-
-    async def first(self, limit: int) -> list[DeadLetter]:
-        """The oldest of them, up to `limit`; they stay."""
-
-    async def drop(self, letter_id: str) -> bool:
-        """Remove this one, for good; False if it is gone."""
-
-
 class TableCheck(NamedTuple):
     """How far the read models were compared with the log."""
 

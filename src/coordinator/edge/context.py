@@ -27,7 +27,6 @@ from coordinator.application.metrics import CoordinatorMetrics, DiskMetrics, Ope
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import (
     Database,
-    DeadLetterReplays,
     DeadLetters,
     EventLog,
     Gateway,
@@ -205,8 +204,6 @@ class EdgeContext:
     """None: no Merkle tree."""
     sessions: Sessions | None = None
     """None: no dashboard."""
-    replays: DeadLetterReplays | None = None
-    """None: no broker, and so none."""
     rates: RateLimiter | None = None
     """None: no limits."""
     open_connections: OpenConnections = field(default_factory=OpenConnections)

@@ -352,7 +352,7 @@ def connect(
         table_checks=RowChecks(adapters.log, adapters.reads, clock.now),
         runners=runners,
         life_cycle=LifeCycle(components),
-        replays=adapters.replays(gateway, keyring),
+        dead_letters=adapters.dead_letters(gateway, keyring),
         parts=health,
     )
 

@@ -35,7 +35,7 @@ from coordinator.application.metrics import (
     OpenOffers,
     ProofMetrics,
 )
-from coordinator.application.ports import DeadLetterReplays
+from coordinator.application.ports import DeadLetters
 from coordinator.application.proof.errors import LogRewritten
 from coordinator.application.proof.notary import Notary
 from coordinator.application.proof.proofs import Proofs
@@ -88,7 +88,7 @@ class CoordinatorProcess:
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""
-    replays: DeadLetterReplays | None
+    dead_letters: DeadLetters | None
     parts: Health
     """Whether each part worked lately."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
