@@ -49,9 +49,9 @@ from coordinator.edge.state.job_watch import JobWatch
 from coordinator.edge.state.offerings import Offerings
 from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.parked_polls import ParkedPolls, ParkedSession, Seen
-from coordinator.edge.state.read_models import ReadModels
 from coordinator.edge.state.shared import Shared
-from coordinator.edge.state.webhooks import WebhookReads
+from coordinator.edge.state.tables.read_models import ReadModels
+from coordinator.edge.state.tables.webhooks import WebhookReads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from coordinator.application.payloads.bodies import blob_of_body
 from coordinator.application.ports import Intent, Recorded
-from coordinator.application.search.jobs import FoundJob
+from coordinator.application.search.found import FoundJob
 from coordinator.domain.content import sentence as erased_sentence
 from coordinator.domain.job import JobCancel, JobSubmitAgain, JobSubmitted, is_job_event, sentence
 from coordinator.domain.messages import Millis, read_traceparent
@@ -34,7 +34,7 @@ from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.matching import match_of_job
 from coordinator.edge.http.reads.reading import find_job
 from coordinator.edge.http.reads.stored_payloads import erasures, stored_payload
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 
 __all__ = [
     "AttemptLine",

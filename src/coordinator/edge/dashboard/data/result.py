@@ -13,7 +13,7 @@ from coordinator.application.payloads.bodies import blob_of_body
 from coordinator.crypto.refs import blob_refs, parse_blob_ref
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.reads.stored_payloads import stored_payload
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 
 ResultKind = Literal["none", "erased", "large", "json", "table", "text", "image", "audio", "video", "file"]
 MAX_ROWS: Final = 50

@@ -27,7 +27,7 @@ from coordinator.edge.dashboard.rendering import part, render
 from coordinator.edge.dashboard.routing import base_of, page_router
 from coordinator.edge.dashboard.sign_in import Visited, Visitor
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.state.read_models import PROJECTOR
+from coordinator.edge.state.tables.read_models import PROJECTOR
 
 router = page_router()
 
