@@ -47,7 +47,7 @@ from coordinator.application.webhooks.deliverer import Deliverer
 from coordinator.blobs import BlobStore
 from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.matching.reasons import Offered
-from coordinator.projections.checks import RowChecks
+from coordinator.projections.checks import ReadModelChecks
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
 
@@ -84,7 +84,7 @@ class CoordinatorProcess:
     miners: LiveMiners
     batches: JobBatches
     window: WindowCounter
-    table_checks: RowChecks
+    table_checks: ReadModelChecks
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""
