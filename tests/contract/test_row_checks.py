@@ -13,7 +13,7 @@ from coordinator.application.ports import Database, EventLog, NewEvent
 from coordinator.domain.job import JobCanceled
 from coordinator.domain.miner import miner_stream
 from coordinator.projections import checks
-from coordinator.projections.checks import RowChecks
+from coordinator.projections.checks import ReadModelChecks
 from coordinator.projections.projector import Projector
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.log.sqlite import SqliteEventLog
@@ -70,7 +70,7 @@ def test_equal_tables_are_found_equal_in_pieces(
     add_jobs(log, 0, 10)
     project(log, database)
     end = log.head()
-    row_checks = RowChecks(log, database, lambda: 7)
+    row_checks = ReadModelChecks(log, database, lambda: 7)
     first = row_checks.advance()
     assert (first.begun_at, first.differences, first.at) == (0, (), 7)
     assert 0 < first.checked_to < end
@@ -104,7 +104,7 @@ def test_a_changed_row_is_named(
             tables.remove(table, [spoilt])
         else:
             tables.change(table, {spoilt: change})
-    found = RowChecks(log, database, lambda: 0).advance()
+    found = ReadModelChecks(log, database, lambda: 0).advance()
     [difference] = found.differences
     assert difference.startswith(f"{table} {spoilt}: {told} (position ")
     assert found.rows == 5

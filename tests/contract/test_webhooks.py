@@ -24,7 +24,7 @@ from coordinator.domain.webhook import (
     WebhookTested,
     callbacks_stream,
 )
-from coordinator.edge.state.webhooks import NEWEST, DeliveryKey
+from coordinator.edge.state.tables.webhooks import NEWEST, DeliveryKey
 from tests.contract.test_followers import Stores, after, completed, stores, submitted
 from tests.harness.deciding import T0
 from tests.harness.telling import ADMIN_HOOK, ALICE_HOOK, BOB_HOOK, DOWN, KEYS, OK, Telling, verify

@@ -34,7 +34,7 @@ from coordinator.domain.webhook import (
     decide,
 )
 from coordinator.edge.state.final_jobs import job_data
-from coordinator.edge.state.webhooks import DeliveryRow, WebhookReads
+from coordinator.edge.state.tables.webhooks import DeliveryRow, WebhookReads
 from coordinator.projections.projector import Projector
 from coordinator.wire.answers import Accepted, Answer
 from tests.contract.test_followers import Stores

@@ -160,7 +160,7 @@ async def test_the_overview_counts_what_happened(any_edge: Bench) -> None:
     assert shown.fleet.miners == {"ONLINE": 1}
     assert shown.fleet.delay is not None
     assert shown.fleet.delay.values == 2
-    assert shown.fleet.slots == overview.Slots(busy=0, total=1)
+    assert shown.fleet.slots == overview.SlotFigures(busy=0, total=1)
     assert {f.name for f in shown.fleet.followers} >= {"projector", "dispatcher", "timers", "notary"}
     own = await overview.load(context, ALICE)
     assert own.fleet is None

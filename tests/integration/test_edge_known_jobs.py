@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from coordinator.edge.state.job_states import row_of_state
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench
 

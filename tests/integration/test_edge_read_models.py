@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator.application.ports import Database
-from coordinator.edge.state.rows import ErasableRow
+from coordinator.edge.state.tables.rows import ErasableRow
 from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.postgres import PostgresDatabase
 from coordinator.storage.tables.sqlite import SqliteDatabase

@@ -17,7 +17,7 @@ from coordinator.dev.servers import RedisServer
 from coordinator.edge.middleware import rate_limits as rates_module
 from coordinator.edge.middleware import used_signatures
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
-from coordinator.wire.signing import SignedRequests, content_digest, signing
+from coordinator.wire.http.signing import SignedRequests, content_digest, signing
 from tests.harness.cases import every
 from tests.integration.edge_bench import SERVICE, Bench, an_edge, key_of
 from tests.integration.test_keys import about, make

@@ -32,7 +32,7 @@ from coordinator.domain.messages import Principal
 from coordinator.domain.miner import MinerRegistered, Online, miner_stream
 from coordinator.edge import EdgeContext, EdgeLimits, create_app
 from coordinator.edge.middleware.used_signatures import UsedSignatures
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 from coordinator.runtime.edge import edge_settings
 from coordinator.runtime.settings import load_settings
 from coordinator.wire.answers import Accepted, Answer

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.application.commands.batching import MAX_BATCH, AnyPrepared, Batch, Batches
+from coordinator.application.commands.batching import MAX_BATCH, AnyPrepared, Batch, CommandBatches
 from coordinator.application.commands.handler import Prepared
 from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code
@@ -37,7 +37,7 @@ class Line:
     """Batches that a test lets go on, one by one; a command is answered with its stream's number."""
 
     def __init__(self) -> None:
-        self.batches = Batches(self._process, STOPPED)
+        self.batches = CommandBatches(self._process, STOPPED)
         self.begun: list[list[int]] = []
         self._let_go: list[asyncio.Event] = []
         self._moved = asyncio.Event()
@@ -184,7 +184,7 @@ async def test_what_is_cancelled_is_answered_as_stopped() -> None:
         await asyncio.Event().wait()
         return []
 
-    line = Batches(process, STOPPED)
+    line = CommandBatches(process, STOPPED)
     await line.start()
     call = asyncio.create_task(line.submit([command(1), command(2)]))
     async with asyncio.timeout(PATIENCE):

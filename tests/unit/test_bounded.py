@@ -12,7 +12,7 @@ from itertools import count
 import httpx
 import pytest
 
-from coordinator.wire import bounded
+from coordinator.wire.http import bounded
 from tests.harness.cases import every
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.edge.dashboard import broadcasts
-from coordinator.edge.dashboard.broadcasts import Broadcasts, Parts, Reader, Source
+from coordinator.edge.dashboard.broadcasts import Broadcasts, PageSource, Parts, Reader
 from tests.unit.edge_fakes import FakeGateway, FakeLog, a_live
 
 News = Callable[[], Parts | None]
@@ -32,7 +32,7 @@ class Page:
         self.computed = 0
         self.failure: Exception | None = None
         self.again = asyncio.Event()
-        self.source = Source((name,), self._compute, ())
+        self.source = PageSource((name,), self._compute, ())
 
     async def _compute(self) -> Parts:
         self.computed += 1

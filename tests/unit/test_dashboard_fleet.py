@@ -52,7 +52,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
         "private": True,
         "max_units": {"fixed": SCRIPT},
     }
-    dead = hostile(admin.DeadLetters)
+    dead = hostile(admin.DeadLetterPage)
     for module, name, value in (
         (miners, "load", listed),
         (miners, "story", story),
@@ -64,7 +64,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
         (admin, "quotas", (hostile(admin.QuotaLine),)),
         (admin, "dead_letters", dead),
         (admin, "settings", (admin.ShownSetting(SCRIPT, SCRIPT, True, False),)),
-        (admin, "replay", admin.Replayed(accepted=1, refused={SCRIPT: 2}, dropped=False)),
+        (admin, "replay", admin.ReplayOutcome(accepted=1, refused={SCRIPT: 2}, dropped=False)),
     ):
         monkeypatch.setattr(module, name, answering(value))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.edge.dashboard import broadcasts
-from coordinator.edge.dashboard.broadcasts import Parts, Source
+from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.pages import overview
 from coordinator.edge.live.events_stream import STREAM_HEADERS
 from tests.unit.edge_fakes import ADMIN, Conversation, an_app
@@ -26,7 +26,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     async def compute() -> Parts:
         return Parts(values["position"], dict(values["html"]))
 
-    monkeypatch.setattr(overview, "_source", lambda *_: Source(("overview",), compute, ()))
+    monkeypatch.setattr(overview, "_source", lambda *_: PageSource(("overview",), compute, ()))
     return values
 
 

@@ -42,7 +42,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         line = replace(hostile(jobs.FoundJob), job_id=str(JOB), state=state)
         found = jobs.FoundPage((line,), SCRIPT, SCRIPT, None)
         story = hostile(job.JobStory)
-        files = [job.ResultFile(name=SCRIPT, sha256=SCRIPT, kind=kind) for kind in get_args(job.ResultKind)]
+        files = [job.ShownFile(name=SCRIPT, sha256=SCRIPT, kind=kind) for kind in get_args(job.ResultKind)]
         story = replace(
             story,
             job=line,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.edge.dashboard import words
-from coordinator.edge.dashboard.data.job import Lane, Span
+from coordinator.edge.dashboard.data.job import TimelineLane, TimelineSpan
 from coordinator.edge.dashboard.timeline import LEAST_WIDTH, timeline
 
 
@@ -64,22 +64,22 @@ def test_a_state_is_a_word_and_a_shape() -> None:
 def test_a_timeline_lies_within_its_lane() -> None:
     """Spans are where their times are, in percent; a moment can be seen, and an open span ends now."""
     lanes = (
-        Lane(
+        TimelineLane(
             name="queued",
             label="queued",
-            spans=(Span(begin=1000, end=3000, outcome="completed", text="waited"),),
+            spans=(TimelineSpan(begin=1000, end=3000, outcome="completed", text="waited"),),
         ),
-        Lane(
+        TimelineLane(
             name="attempt",
             label="attempt 1",
-            spans=(Span(begin=3000, end=None, outcome="runs", text="rig"),),
+            spans=(TimelineSpan(begin=3000, end=None, outcome="runs", text="rig"),),
         ),
-        Lane(
+        TimelineLane(
             name="result",
             label="result",
-            spans=(Span(begin=11_000, end=11_000, outcome="completed", text=""),),
+            spans=(TimelineSpan(begin=11_000, end=11_000, outcome="completed", text=""),),
         ),
-        Lane(name="offered", label="offered", spans=()),
+        TimelineLane(name="offered", label="offered", spans=()),
     )
     drawn = timeline(lanes, now=11_000)
     assert drawn is not None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.edge.models.jobs import JobError
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 from tests.unit.edge_fakes import a_job_row
 
 

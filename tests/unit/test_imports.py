@@ -81,3 +81,10 @@ def test_folders_are_small() -> None:
     source = Path(coordinator.__file__).parent
     modules = Counter(path.parent for path in source.rglob("*.py") if path.name != "__init__.py")
     assert {} == {str(folder): count for folder, count in modules.items() if count > 14}
+
+
+def test_modules_are_short() -> None:
+    """A reader can hold a module in mind: it has at most 400 lines."""
+    source = Path(coordinator.__file__).parent
+    lines = {str(path): len(path.read_bytes().splitlines()) for path in source.rglob("*.py")}
+    assert {} == {path: count for path, count in lines.items() if count > 400}

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.application.search import jobs as search_jobs
-from coordinator.application.search.jobs import Count, JobSearch
+from coordinator.application.search.found import Count
+from coordinator.application.search.jobs import JobSearch
 from coordinator.application.search.query import STATES, JobQuery
 from coordinator.domain.errors import Refusal
 from coordinator.storage.migrate import migrate

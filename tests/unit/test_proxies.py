@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.client import AsyncCoordinator, Unreachable
 from coordinator.client.errors import CoordinatorError
-from coordinator.wire.proxies import BadProxy, Proxy, new_client, proxy_of
+from coordinator.wire.http.proxies import BadProxy, Proxy, new_client, proxy_of
 from tests.harness.cases import every
 
 PROXY = {"http": "http://proxy.example:3128", "https": "http://proxy.example:3129"}
@@ -108,7 +108,7 @@ def test_a_socks_proxy_works_or_names_its_extra(monkeypatch: pytest.MonkeyPatch)
     variables = {"all": "socks5://user:secret@p.example:1080"}
     proxy = proxy_of("https://example.com", variables)
     assert proxy == Proxy("socks5://user:secret@p.example:1080", "ALL_PROXY")
-    monkeypatch.setattr("coordinator.wire.proxies.find_spec", lambda name: None)
+    monkeypatch.setattr("coordinator.wire.http.proxies.find_spec", lambda name: None)
     with pytest.raises(BadProxy, match=r"pip install 'coordinator\[socks\]'") as raised:
         proxy_of("https://example.com", variables)
     assert "secret" not in str(raised.value)

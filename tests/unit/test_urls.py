@@ -12,7 +12,7 @@ from coordinator.application.payloads.schema_faults import problems
 from coordinator.application.payloads.schemas import PayloadSchemas, compile_schema
 from coordinator.domain.errors import Code
 from coordinator.domain.service import Pricing, RegisteredService, ServiceSpec
-from coordinator.wire.urls import UnsafeUrl, Url, check_url, is_public, parse_allowed
+from coordinator.wire.http.urls import UnsafeUrl, Url, check_url, is_public, parse_allowed
 from tests.harness.cases import every
 
 SAFE = [

@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.application.webhooks.queues import Due, Queues
 from coordinator.application.webhooks.schedule import DELAYS, Bounds, next_due
-from coordinator.wire.urls import UnsafeUrl, check_receiver_url
+from coordinator.wire.http.urls import UnsafeUrl, check_receiver_url
 
 BOUNDS = Bounds(total=8, of_owner=4, of_receiver=2)
 

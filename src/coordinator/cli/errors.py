@@ -99,7 +99,7 @@ def explain(error: Exception) -> CommandError:
     from coordinator.storage.connections.data_directory import DataDirectoryInUse
     from coordinator.storage.migrate import UnfitDatabase
     from coordinator.telemetry.export import BadTelemetry
-    from coordinator.wire.proxies import BadProxy
+    from coordinator.wire.http.proxies import BadProxy
 
     if isinstance(error, CoordinatorError):
         return _explain_answer(error)

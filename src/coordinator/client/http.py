@@ -20,9 +20,9 @@ from coordinator.client.models import AnswerModel
 from coordinator.telemetry.propagation import current_traceparent
 from coordinator.validation import first_invalid_field
 from coordinator.wire.backoff import Backoff
+from coordinator.wire.http.proxies import BadProxy, new_client, proxy_of
+from coordinator.wire.http.signing import signing
 from coordinator.wire.limits import MAX_BODY_BYTES
-from coordinator.wire.proxies import BadProxy, new_client, proxy_of
-from coordinator.wire.signing import signing
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0

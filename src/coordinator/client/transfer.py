@@ -13,7 +13,7 @@ from coordinator.client.errors import CoordinatorError, DamagedBlob, NotFound
 from coordinator.client.http import HttpPool
 from coordinator.client.models import Blob
 from coordinator.crypto.refs import blob_ref, parse_blob_ref
-from coordinator.wire.signing import DIGEST_HEADER, content_digest
+from coordinator.wire.http.signing import DIGEST_HEADER, content_digest
 
 CHUNK_BYTES: Final = 256 * 1024
 

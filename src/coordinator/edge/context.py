@@ -27,7 +27,6 @@ from coordinator.application.metrics import CoordinatorMetrics, DiskMetrics, Ope
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.ports import (
     Database,
-    DeadLetterReplays,
     DeadLetters,
     EventLog,
     Gateway,
@@ -50,9 +49,9 @@ from coordinator.edge.state.job_watch import JobWatch
 from coordinator.edge.state.offerings import Offerings
 from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.parked_polls import ParkedPolls, ParkedSession, Seen
-from coordinator.edge.state.read_models import ReadModels
 from coordinator.edge.state.shared import Shared
-from coordinator.edge.state.webhooks import WebhookReads
+from coordinator.edge.state.tables.read_models import ReadModels
+from coordinator.edge.state.tables.webhooks import WebhookReads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +204,6 @@ class EdgeContext:
     """None: no Merkle tree."""
     sessions: Sessions | None = None
     """None: no dashboard."""
-    replays: DeadLetterReplays | None = None
-    """None: no broker, and so none."""
     rates: RateLimiter | None = None
     """None: no limits."""
     open_connections: OpenConnections = field(default_factory=OpenConnections)

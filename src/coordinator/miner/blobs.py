@@ -17,8 +17,8 @@ from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, E
 from coordinator.miner.fetch import DOWNLOAD_FAILED, FetchFailed, WebFiles
 from coordinator.services.base import OutputFile
 from coordinator.wire.backoff import Backoff, RetryClock
-from coordinator.wire.proxies import new_client
-from coordinator.wire.signing import DIGEST_HEADER, content_digest, signing
+from coordinator.wire.http.proxies import new_client
+from coordinator.wire.http.signing import DIGEST_HEADER, content_digest, signing
 
 CHUNK_BYTES = 1 << 20
 TRIES = 6

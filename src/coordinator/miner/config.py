@@ -15,7 +15,7 @@ from coordinator.domain.matching.needs import Capabilities
 from coordinator.domain.messages import NAME
 from coordinator.miner.gpus.setting import BadSetting, read_setting
 from coordinator.validation import first_invalid_field
-from coordinator.wire.urls import check_amqp_url, parse_allowed
+from coordinator.wire.http.urls import check_amqp_url, parse_allowed
 
 DEFAULT_KEY_FILE = Path.home() / ".config" / "coordinator" / "miner.key"
 DEFAULT_GRACE_SECONDS = 30.0

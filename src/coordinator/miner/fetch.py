@@ -1,7 +1,7 @@
 """Fetches strangers' URLs safely: never from the miner's own network.
 
-Connections go to checked addresses only (`wire.checked_network`). Redirects are followed here, each checked
-like the first URL. Nothing is decompressed.
+Connections go to checked addresses only (`wire.http.checked_network`). Redirects are followed here, each
+checked like the first URL. Nothing is decompressed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import httpcore
 import httpx
 
 from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError
-from coordinator.wire.checked_network import CheckedNetwork, Resolve
-from coordinator.wire.checked_network import resolve as system_resolve
-from coordinator.wire.urls import UnsafeUrl, Url, check_url
+from coordinator.wire.http.checked_network import CheckedNetwork, Resolve
+from coordinator.wire.http.checked_network import resolve as system_resolve
+from coordinator.wire.http.urls import UnsafeUrl, Url, check_url
 
 DOWNLOAD_FAILED: Final = "DOWNLOAD_FAILED"
 UNSAFE_URL: Final = "UNSAFE_URL"
@@ -40,7 +40,10 @@ class FetchFailed(Exception):
 
 
 class WebFiles:
-    """Fetches URLs into files. `allowed`: hosts that need not be public (see `wire.urls.parse_allowed`)."""
+    """Fetches URLs into files.
+
+    `allowed`: hosts that need not be public (see `wire.http.urls.parse_allowed`).
+    """
 
     def __init__(
         self,

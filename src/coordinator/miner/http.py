@@ -19,9 +19,9 @@ from coordinator.wire.answers import AnswerJson, read_answer, refused
 from coordinator.wire.backoff import Backoff, RetryClock
 from coordinator.wire.gathering import Gathering
 from coordinator.wire.heartbeat import Heartbeat
+from coordinator.wire.http.proxies import new_client
+from coordinator.wire.http.signing import signing
 from coordinator.wire.offers import BadOffer, Offer, read_offer
-from coordinator.wire.proxies import new_client
-from coordinator.wire.signing import signing
 from coordinator.wire.spans import sending
 
 POLL_WAIT_SECONDS = 15

@@ -26,7 +26,7 @@ from coordinator.miner.signing import StatementSigner
 from coordinator.miner.slots import Slots
 from coordinator.miner.transport import NOT_LIVE, Transport
 from coordinator.wire.heartbeat import MAX_INFLIGHT, Heartbeat, HeldAttempt
-from coordinator.wire.urls import parse_allowed
+from coordinator.wire.http.urls import parse_allowed
 
 EXIT_OK, EXIT_REFUSED, EXIT_NO_EXECUTOR = 0, 1, 2
 LEAVE_SECONDS = 5.0

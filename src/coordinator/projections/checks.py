@@ -22,7 +22,7 @@ MOST: Final = 20
 """Differences that are told."""
 
 
-class RowChecks:
+class ReadModelChecks:
     """The `TableChecks` of this process. Thread-safe."""
 
     def __init__(self, event_log: EventLog, database: Database, now: Callable[[], Millis]) -> None:

@@ -79,7 +79,7 @@ from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.job import is_final
 from coordinator.edge.state.final_jobs import job_data
 from coordinator.private_files import private_folder
-from coordinator.projections.checks import RowChecks
+from coordinator.projections.checks import ReadModelChecks
 from coordinator.projections.projector import Projector
 from coordinator.runtime.backup.erasures import erasure_file, remember_erasure
 from coordinator.runtime.backup.repeating import RestoredErasures
@@ -349,10 +349,10 @@ def connect(
         miners=miners,
         batches=batches,
         window=window,
-        table_checks=RowChecks(adapters.log, adapters.reads, clock.now),
+        table_checks=ReadModelChecks(adapters.log, adapters.reads, clock.now),
         runners=runners,
         life_cycle=LifeCycle(components),
-        replays=adapters.replays(gateway, keyring),
+        dead_letters=adapters.dead_letters(gateway, keyring),
         parts=health,
     )
 

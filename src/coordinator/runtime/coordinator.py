@@ -35,7 +35,7 @@ from coordinator.application.metrics import (
     OpenOffers,
     ProofMetrics,
 )
-from coordinator.application.ports import DeadLetterReplays
+from coordinator.application.ports import DeadLetters
 from coordinator.application.proof.errors import LogRewritten
 from coordinator.application.proof.notary import Notary
 from coordinator.application.proof.proofs import Proofs
@@ -47,7 +47,7 @@ from coordinator.application.webhooks.deliverer import Deliverer
 from coordinator.blobs import BlobStore
 from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.matching.reasons import Offered
-from coordinator.projections.checks import RowChecks
+from coordinator.projections.checks import ReadModelChecks
 from coordinator.runtime.modes.adapters import Adapters
 from coordinator.runtime.settings import Settings
 
@@ -84,11 +84,11 @@ class CoordinatorProcess:
     miners: LiveMiners
     batches: JobBatches
     window: WindowCounter
-    table_checks: RowChecks
+    table_checks: ReadModelChecks
     runners: Sequence[FollowerRunner]
     life_cycle: LifeCycle
     """In the order of their start."""
-    replays: DeadLetterReplays | None
+    dead_letters: DeadLetters | None
     parts: Health
     """Whether each part worked lately."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -19,7 +19,7 @@ from coordinator.crypto.api_keys import KeySecrets
 from coordinator.domain.messages import Millis, Role
 from coordinator.domain.quota import Limits
 from coordinator.validation import first_invalid_field
-from coordinator.wire.urls import check_amqp_url, parse_allowed
+from coordinator.wire.http.urls import check_amqp_url, parse_allowed
 
 DEVELOPMENT_PREFIX = "dev-only-"
 """The prefix of the secrets in the container files, which are for trials only."""

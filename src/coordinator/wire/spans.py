@@ -53,7 +53,7 @@ def end_span(span: Span | None, error: str | None = None) -> None:
         span.end(error)
 
 
-class Sending:
+class SentCommand:
     """A command that is being sent: its fields, and its answer once there is one."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
@@ -62,10 +62,12 @@ class Sending:
 
 
 @asynccontextmanager
-async def sending(kind: str, fields: Mapping[str, Any], path: str | None = None) -> AsyncIterator[Sending]:
+async def sending(
+    kind: str, fields: Mapping[str, Any], path: str | None = None
+) -> AsyncIterator[SentCommand]:
     """Send a command in a span below its own trace context, until it is answered. `path`: the template
     of its path over HTTP."""
-    sent = Sending(fields)
+    sent = SentCommand(fields)
     tracer, parent = tracing.tracer(), read_traceparent(fields.get("traceparent"))
     if tracer is None or parent is None or not tracer.records(parent):
         yield sent

@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 from coordinator.application.ports import Clock, Database
-from coordinator.application.search.jobs import Count, FoundJob, JobSearch
+from coordinator.application.search.found import Count, FoundJob
+from coordinator.application.search.jobs import JobSearch
 from coordinator.application.search.query import JobQuery
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobStateName

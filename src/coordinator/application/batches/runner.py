@@ -20,7 +20,8 @@ import structlog
 from coordinator.application.background import BackgroundTask
 from coordinator.application.batches.batches import BatchState, JobBatch, batch_of, client_of
 from coordinator.application.ports import Clock, Database, Intent, Leadership, LogUnavailable
-from coordinator.application.search.jobs import FoundJob, JobSearch
+from coordinator.application.search.found import FoundJob
+from coordinator.application.search.jobs import JobSearch
 from coordinator.application.search.query import JobQuery
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobCancel, JobSubmitAgain

@@ -68,7 +68,7 @@ class _Waiting(NamedTuple):
     place: int
 
 
-class Batches:
+class CommandBatches:
     """The queue in front of `process`, which raises only if cancelled. Used on the event loop."""
 
     def __init__(self, process: Callable[[Batch], Awaitable[Sequence[Answer]]], stopped: Answer) -> None:

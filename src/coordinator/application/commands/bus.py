@@ -2,7 +2,7 @@
 
 All waiting commands are decided together and appended in one transaction. A single command does not wait; a
 thousand cost one fsync. Answers follow the commit. The next batch is decided while one is written, if neither
-writes a stream of the other (`Batches`).
+writes a stream of the other (`CommandBatches`).
 
 The steps of a batch:
 1. Load the streams that are needed and not cached, in one query. The stream of a new job is assumed empty.
@@ -29,7 +29,7 @@ from uuid import UUID
 
 import structlog
 
-from coordinator.application.commands.batching import AnyPrepared, Batch, Batches
+from coordinator.application.commands.batching import AnyPrepared, Batch, CommandBatches
 from coordinator.application.commands.cache import ABSENT, CachedState, StateCache
 from coordinator.application.commands.ids import Ids
 from coordinator.application.metrics import COMMIT_SECONDS, BusMetrics, Histogram
@@ -160,7 +160,7 @@ class CommandBus:
         self._clock = clock
         self._ids = ids
         self._committed_callbacks: list[OnCommitted] = []
-        self._batches = Batches(self._answer, _UNAVAILABLE)
+        self._batches = CommandBatches(self._answer, _UNAVAILABLE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
         self.cache = cache
         self.stats = BusStats()

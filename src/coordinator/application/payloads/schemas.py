@@ -1,7 +1,7 @@
 """Validation of payloads and results by the services' JSON Schemas, which are bounded and compiled once.
 
 Beyond JSON Schema 2020-12, `"format": "uri"` is asserted: such a text names a file, `blob:<sha256>` or an
-http(s) URL that a miner may fetch (`wire.urls.check_url`). Other formats are annotations, as in 2020-12.
+http(s) URL that a miner may fetch (`wire.http.urls.check_url`). Other formats are annotations, as in 2020-12.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from coordinator.crypto.json_size import has_more_values
 from coordinator.crypto.refs import BLOB_REF
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.service import RegisteredService, ServiceSpec
-from coordinator.wire.urls import check_url
+from coordinator.wire.http.urls import check_url
 
 MAX_COMPILED_SCHEMAS: Final = 256
 MAX_PROBLEMS_TOLD: Final = 3
@@ -47,7 +47,7 @@ Side = Literal["input", "output"]
 class PayloadSchemas:
     """Validators of schemas, by service, version and side; the oldest is dropped first.
 
-    `allow_hosts`: hosts that files may come from, at any address (see `wire.urls.parse_allowed`).
+    `allow_hosts`: hosts that files may come from, at any address (see `wire.http.urls.parse_allowed`).
     """
 
     def __init__(self, allow_hosts: Collection[str] = ()) -> None:

@@ -11,10 +11,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from coordinator.application.ports import Database, Tables
+from coordinator.application.search.found import Count, Counted, FoundJob, FoundPage
 from coordinator.application.search.places import (
     FIRST,
     LAST,
@@ -38,64 +39,6 @@ MOST: Final = 10_000
 """Counts end here."""
 MOST_IDS: Final = 2_000
 """The most jobs whose ids begin alike."""
-
-
-class Count(NamedTuple):
-    """A number that was counted up to a bound."""
-
-    number: int
-    more: bool = False
-    """Whether there are more, or may be more."""
-
-    def __str__(self) -> str:
-        return f"more than {self.number:,}" if self.more else f"{self.number:,}"
-
-
-class Counted(NamedTuple):
-    """The number of matching jobs, and their states."""
-
-    total: Count
-    by_state: dict[JobStateName, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundJob:
-    """One job of a list. Moments are Unix milliseconds."""
-
-    job_id: str
-    client: str
-    service: str
-    state: JobStateName
-    priority: int
-    attempt: int
-    max_attempts: int
-    miner_id: str | None
-    """The miner that runs it, or ran it last."""
-    requested_at: Millis
-    started_at: Millis | None
-    finished_at: Millis | None
-    expires_at: Millis
-    error_code: str | None
-    error_message: str | None
-    position: int
-
-    @property
-    def key(self) -> JobKey:
-        """Its place in a list."""
-        return JobKey(self.requested_at, self.job_id)
-
-
-class FoundPage(NamedTuple):
-    """Some jobs, newest first."""
-
-    jobs: tuple[FoundJob, ...]
-    next_cursor: str | None
-    """Goes on after the last job; None at the end. A page may be short, or empty, and still go on: it looks
-    at a bounded number of jobs."""
-    anchor: str
-    """The place before which nothing is new: `newer` counts the jobs after it."""
-    looked_to: Millis | None
-    """The submit of the last job that was looked at, where the page had to stop looking; else None."""
 
 
 class _Range(NamedTuple):

@@ -12,9 +12,9 @@ import httpcore
 import httpx
 
 from coordinator.crypto.webhooks import headers_as_sent
-from coordinator.wire.checked_network import CheckedNetwork, Resolve
-from coordinator.wire.checked_network import resolve as system_resolve
-from coordinator.wire.urls import UnsafeUrl, check_receiver_url
+from coordinator.wire.http.checked_network import CheckedNetwork, Resolve
+from coordinator.wire.http.checked_network import resolve as system_resolve
+from coordinator.wire.http.urls import UnsafeUrl, check_receiver_url
 
 MAX_ANSWER_BYTES: Final = 16_384
 """Nobody looks at the content: it is read so that a receiver may finish its answer, and no further."""

@@ -15,8 +15,8 @@ from coordinator.crypto.log.checkpoint import read_checkpoint
 from coordinator.crypto.log.leaf import BadLeaf, StateDigest, read_leaf
 from coordinator.crypto.log.note import BadNote
 from coordinator.crypto.log.tiles import WIDTH, tile_path
-from coordinator.wire import bounded
-from coordinator.wire.proxies import new_blocking_client
+from coordinator.wire.http import bounded
+from coordinator.wire.http.proxies import new_blocking_client
 
 TIMEOUT_SECONDS: Final = 30.0
 TRIES: Final = 6

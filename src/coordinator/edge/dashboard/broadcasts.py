@@ -47,7 +47,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PageSource:
     """Where a page's parts come from."""
 
     key: tuple[str, ...]
@@ -73,7 +73,7 @@ class Reader:
 class _Broadcast:
     """One source, its newest parts, and their readers."""
 
-    def __init__(self, source: Source, live: Live, lane: asyncio.Lock) -> None:
+    def __init__(self, source: PageSource, live: Live, lane: asyncio.Lock) -> None:
         self._source = source
         self._live = live
         self._lane = lane
@@ -194,7 +194,7 @@ class Broadcasts:
         """The open pages."""
         return sum(len(broadcast.readers) for broadcast in self._known.values())
 
-    async def newest(self, source: Source) -> Parts:
+    async def newest(self, source: PageSource) -> Parts:
         """The parts of a page that is being loaded. Raises what the source raises."""
         return await self._of(source).newest()
 
@@ -205,7 +205,7 @@ class Broadcasts:
 
     @asynccontextmanager
     async def reading(
-        self, source: Source, since: int
+        self, source: PageSource, since: int
     ) -> AsyncIterator[tuple[Reader, Callable[[], Parts | None]]]:
         """A reader that has the parts as of `since`, and its next news. They end with the block."""
         broadcast, reader = self._of(source), Reader(since)
@@ -216,7 +216,7 @@ class Broadcasts:
             await broadcast.remove(reader)
             self._forget_idle()
 
-    def _of(self, source: Source) -> _Broadcast:
+    def _of(self, source: PageSource) -> _Broadcast:
         known = self._known.get(source.key)
         if known is None:
             self._forget_idle()

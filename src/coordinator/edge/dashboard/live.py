@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.dashboard.broadcasts import Broadcasts, Parts, Source
+from coordinator.edge.dashboard.broadcasts import Broadcasts, PageSource, Parts
 from coordinator.edge.dashboard.rendering import live_parts
 from coordinator.edge.dashboard.sign_in import Visitor
 from coordinator.edge.live.events_stream import HEARTBEAT_SECONDS, RETRY_MS, STREAM_HEADERS, event_stream
@@ -37,7 +37,7 @@ def broadcasts_of(request: Request) -> Broadcasts:
 
 
 def live_answer(
-    request: Request, context: EdgeContext, visitor: Visitor, source: Source, after: str = ""
+    request: Request, context: EdgeContext, visitor: Visitor, source: PageSource, after: str = ""
 ) -> Response:
     """The stream of one open page. Raises TooManyOpen."""
     context.open_connections.check_stream(visitor.principal)
@@ -54,7 +54,7 @@ def _message(parts: Parts) -> bytes:
 
 
 async def _messages(
-    context: EdgeContext, visitor: Visitor, broadcasts: Broadcasts, source: Source, since: int
+    context: EdgeContext, visitor: Visitor, broadcasts: Broadcasts, source: PageSource, since: int
 ) -> AsyncGenerator[bytes]:
     yield format_sse_event(retry=RETRY_MS)
     async with broadcasts.reading(source, since) as (reader, news):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from coordinator.domain.messages import Millis
-from coordinator.edge.dashboard.data.job import Lane, Outcome
+from coordinator.edge.dashboard.data.job import Outcome, TimelineLane
 
 LEAST_WIDTH: Final = 0.6
 """Percent: a moment can be seen, too."""
@@ -36,7 +36,7 @@ class Timeline(NamedTuple):
     """The moments under the lanes, from the first to the last."""
 
 
-def timeline(lanes: Sequence[Lane], now: Millis) -> Timeline | None:
+def timeline(lanes: Sequence[TimelineLane], now: Millis) -> Timeline | None:
     """The lanes as they are drawn; None if there is nothing to draw."""
     spans = [span for lane in lanes for span in lane.spans]
     if not spans:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.domain.errors import Code
 from coordinator.edge.http.problems import MEDIA_TYPE, Problem
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 
 TAG: Final = "openai"
 PREFIXES: Final = (

@@ -18,7 +18,7 @@ from coordinator.edge.http.reads.reading import Position, cursor_after, read_cur
 from coordinator.edge.models.health import FollowerView, StatsView
 from coordinator.edge.models.jobs import JobPage
 from coordinator.edge.models.miners import MinerPage
-from coordinator.edge.state.rows import MinerRow
+from coordinator.edge.state.tables.rows import MinerRow
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 

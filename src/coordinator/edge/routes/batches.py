@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.application.batches.batches import JobBatch, JobBatches
-from coordinator.application.search.jobs import FoundJob
+from coordinator.application.search.found import FoundJob
 from coordinator.application.search.query import MAX_LENGTH, JobQuery
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import READS_ALL, Principal, Role

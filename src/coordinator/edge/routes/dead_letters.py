@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from coordinator.application.ports import DeadLetterReplays, ReplayableLetter
+from coordinator.application.ports import DeadLetter, DeadLetters
 from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import read_object, request_body
@@ -120,12 +120,12 @@ async def drop_dead_letters(request: Request, context: Context, principal: Admin
 
 
 def _has(context: EdgeContext) -> bool:
-    return context.replays is not None
+    return context.dead_letters is not None
 
 
-def _letters(context: EdgeContext) -> DeadLetterReplays:
-    assert context.replays is not None
-    return context.replays
+def _letters(context: EdgeContext) -> DeadLetters:
+    assert context.dead_letters is not None
+    return context.dead_letters
 
 
 async def _asked(work: Any) -> Any:
@@ -149,7 +149,7 @@ def _ids(asked: DeadLetterChoice) -> Collection[str] | None:
     return None if asked.all else set(asked.ids)
 
 
-def _view(letter: ReplayableLetter) -> DeadLetterView:
+def _view(letter: DeadLetter) -> DeadLetterView:
     return DeadLetterView(
         id=letter.id,
         type=letter.type,

@@ -24,7 +24,7 @@ from coordinator.edge.http.credentials import Admin
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import Position, cursor_after, read_cursor, reply
 from coordinator.edge.models.content import EraseBatch, EraseBatchAnswer
-from coordinator.edge.state.rows import ErasableRow
+from coordinator.edge.state.tables.rows import ErasableRow
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted
 

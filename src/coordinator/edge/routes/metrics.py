@@ -40,7 +40,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.quota import KINDS
 from coordinator.edge.context import Context
 from coordinator.edge.state.http_metrics import BUCKETS, HttpMetrics
-from coordinator.edge.state.rows import BacklogRow
+from coordinator.edge.state.tables.rows import BacklogRow
 from coordinator.edge.state.threads import in_thread
 
 STATUSES: Final = ("leading", "standby", "failed", "stopped")

@@ -29,7 +29,7 @@ from coordinator.edge.http.reads.stored_payloads import (
 )
 from coordinator.edge.models.base import moment, rfc3339
 from coordinator.edge.models.jobs import JobResult, Receipt, ReceiptPage
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 
 log = structlog.get_logger("edge")
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])

@@ -45,7 +45,7 @@ from coordinator.edge.models.webhooks import (
     WebhookSecretAnswer,
     WebhookView,
 )
-from coordinator.edge.state.webhooks import NEWEST, DeliveryKey, DeliveryRow, WebhookRow
+from coordinator.edge.state.tables.webhooks import NEWEST, DeliveryKey, DeliveryRow, WebhookRow
 
 router = APIRouter(tags=["webhooks"])
 

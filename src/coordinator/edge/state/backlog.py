@@ -8,8 +8,8 @@ import time
 from typing import Final
 
 from coordinator.application.ports import LogUnavailable
-from coordinator.edge.state.read_models import ReadModels
-from coordinator.edge.state.rows import BacklogRow
+from coordinator.edge.state.tables.read_models import ReadModels
+from coordinator.edge.state.tables.rows import BacklogRow
 
 FRESH_SECONDS: Final = 5.0
 READ_SECONDS: Final = 2.0

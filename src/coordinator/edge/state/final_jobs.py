@@ -7,7 +7,7 @@ from typing import Any
 
 from coordinator.application.ports import Database, Watermarks
 from coordinator.application.webhooks.sending import JobData
-from coordinator.edge.state.read_models import PROJECTOR, ReadModels
+from coordinator.edge.state.tables.read_models import PROJECTOR, ReadModels
 
 READ_SECONDS = 5.0
 """The longest wait for the read models to have a job's end."""

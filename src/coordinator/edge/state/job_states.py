@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from coordinator.domain.job import STATE_NAMES, Completed, Queued, Running
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 
 _NOT_BEGUN: Final[dict[str, Any]] = {"miner_id": None, "started_at": None}
 _NOT_OVER: Final[dict[str, Any]] = {"finished_at": None, "result_digest": None, "units": None, "price": None}

@@ -14,7 +14,7 @@ import structlog
 
 from coordinator.application.background import BackgroundTask
 from coordinator.application.ports import Watermarks
-from coordinator.edge.state.read_models import PROJECTOR, ReadModels
+from coordinator.edge.state.tables.read_models import PROJECTOR, ReadModels
 
 MAX_JOBS_IN_QUERY: Final = 500
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coordinator.domain.matching.needs import Capabilities
-from coordinator.edge.state.read_models import ReadModels
+from coordinator.edge.state.tables.read_models import ReadModels
 
 STALE_AFTER_S: Final = 1.0
 

@@ -13,7 +13,6 @@ from coordinator.application.live.progress_hub import ProgressWire
 from coordinator.application.metrics import BrokerMetrics
 from coordinator.application.ports import (
     Database,
-    DeadLetterReplays,
     DeadLetters,
     EventLog,
     EventSink,
@@ -58,7 +57,8 @@ class Adapters:
     start: Callable[[], Coroutine[Any, Any, None]]
     """Make the connections that take long."""
     stop: Callable[[], Coroutine[Any, Any, None]]
-    replays: Callable[[Gateway, Keyring], DeadLetterReplays | None]
+    dead_letters: Callable[[Gateway, Keyring], DeadLetters | None]
+    """None in a mode without a broker."""
     inbox: Callable[[Gateway, Keyring], AmqpEdge | None]
     """The AMQP edge, if the mode has one."""
     progress: Callable[[LeaseHolders, Keyring, str], ProgressWire]
@@ -72,5 +72,3 @@ class Adapters:
     """The probes of these adapters."""
     on_reconnect: Callable[[Callable[[], None]], None]
     """Registers a callback for each reconnection to the broker."""
-    dead_letters: DeadLetters | None = None
-    """None without a broker."""

@@ -63,7 +63,7 @@ def open_embedded(settings: Settings) -> Adapters:
         start=start,
         stop=stop,
         inbox=lambda gateway, keyring: None,
-        replays=lambda gateway, keyring: None,
+        dead_letters=lambda gateway, keyring: None,
         progress=lambda lease_holders, keyring, secret: NoWire(),
         broker_metrics=lambda: None,
         connected=lambda: True,

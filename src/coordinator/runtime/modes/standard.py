@@ -15,12 +15,11 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.metrics import BrokerMetrics, QueueMetrics
 from coordinator.application.ports import Gateway
 from coordinator.broker.connection import Broker
-from coordinator.broker.dead_letters import RabbitDeadLetters
+from coordinator.broker.dead_letters.queue import RabbitDeadLetters
 from coordinator.broker.inbox import CommandInbox
 from coordinator.broker.offers import RabbitHints, RabbitWorkQueues
 from coordinator.broker.progress import RabbitProgress
 from coordinator.broker.publisher import RabbitEventSink
-from coordinator.broker.replay.queue import RabbitReplays
 from coordinator.broker.topology import TopologyMismatch, declare_topology
 from coordinator.broker.topology_watch import (
     WATCH_SECONDS,
@@ -174,12 +173,13 @@ def open_standard(settings: Settings) -> Adapters:
         start=start,
         stop=stop,
         inbox=inbox,
-        replays=lambda gateway, keyring: RabbitReplays(broker, gateway, keyring, signer, by_user=by_user),
+        dead_letters=lambda gateway, keyring: RabbitDeadLetters(
+            broker, gateway, keyring, signer, by_user=by_user
+        ),
         progress=progress,
         broker_metrics=broker_metrics,
         connected=lambda: broker.connected,
         listening=lambda: broker.listening,
         probes=probes,
         on_reconnect=on_reconnect,
-        dead_letters=RabbitDeadLetters(broker),
     )

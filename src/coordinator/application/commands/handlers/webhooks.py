@@ -32,7 +32,7 @@ from coordinator.domain.webhook import (
     webhook_stream,
 )
 from coordinator.wire.answers import Accepted, Answer
-from coordinator.wire.urls import UnsafeUrl, check_receiver_url
+from coordinator.wire.http.urls import UnsafeUrl, check_receiver_url
 
 APPLIED_SECONDS = 5.0
 """The longest wait of an answer for the follower that makes messages due."""

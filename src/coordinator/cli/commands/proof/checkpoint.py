@@ -248,8 +248,8 @@ def _fetch(url: str) -> SignedCheckpoint:
 
 
 def _get(url: str) -> bytes:
-    from coordinator.wire import bounded
-    from coordinator.wire.proxies import new_blocking_client
+    from coordinator.wire.http import bounded
+    from coordinator.wire.http.proxies import new_blocking_client
 
     try:
         with new_blocking_client(url, timeout=bounded.PATIENCE_SECONDS) as client:

@@ -8,28 +8,26 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from pydantic_core import from_json
 
 from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import DeadLetter, Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
-from coordinator.domain.messages import NAME, Command, Principal
+from coordinator.domain.messages import NAME, Command
 from coordinator.edge.context import EdgeContext, ShownSetting
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.keys import KeyView
 from coordinator.wire.answers import Accepted, Refused
-from coordinator.wire.limits import MAX_ARRAY_LENGTH
 
 __all__ = [
     "DeadLetterLine",
-    "DeadLetters",
+    "DeadLetterPage",
     "KeyList",
-    "NewSecret",
     "QuotaLine",
-    "Replayed",
+    "ReplayOutcome",
+    "ShownSecret",
     "ShownSetting",
     "create_key",
     "dead_letters",
@@ -43,10 +41,8 @@ __all__ = [
 
 SHOWN_BYTES: Final = 2000
 """Of a dead letter's body."""
-MOST_LETTERS: Final = 1000
-"""Dead letters among which one is looked for."""
 _CURSOR: Final = (NAME, r"[0-9a-f-]{36}")
-_LATER: Final = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.RATE_LIMITED})
+_OUT_OF_REACH: Final = "the broker is out of reach; look again in a moment"
 
 log = structlog.get_logger("dashboard")
 
@@ -58,7 +54,7 @@ class KeyList:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewSecret:
+class ShownSecret:
     """A key's secret, which is shown once."""
 
     key_id: UUID
@@ -96,21 +92,21 @@ class DeadLetterLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetters:
+class DeadLetterPage:
     letters: tuple[DeadLetterLine, ...]
     """The oldest of them."""
     total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
+class ReplayOutcome:
     """The answers to a dead letter's commands."""
 
     accepted: int
     refused: dict[str, int]
     """By code."""
     dropped: bool
-    """Whether the letter is gone; it stays if the coordinator could not take the commands."""
+    """Whether the letter is gone; it stays unless all of its commands were accepted."""
 
 
 async def keys(
@@ -127,13 +123,15 @@ async def keys(
     return KeyList(keys=tuple(row.view() for row in shown), next_cursor=following)
 
 
-async def create_key(context: EdgeContext, viewer: Viewer, fields: dict[str, Any]) -> NewSecret:
+async def create_key(context: EdgeContext, viewer: Viewer, fields: dict[str, Any]) -> ShownSecret:
     """Create a key: the fields of `key.create`. Raises Refusal."""
     viewer.require_admin("create keys")
     return await _secret(context, viewer, parse_command(KeyCreate.topic, fields))
 
 
-async def rotate_key(context: EdgeContext, viewer: Viewer, key_id: UUID, grace_seconds: int = 0) -> NewSecret:
+async def rotate_key(
+    context: EdgeContext, viewer: Viewer, key_id: UUID, grace_seconds: int = 0
+) -> ShownSecret:
     """Give a key a new secret. Raises Refusal."""
     viewer.require_admin("rotate keys")
     fields = {"key_id": str(key_id), "grace_seconds": grace_seconds}
@@ -174,21 +172,20 @@ async def settings(context: EdgeContext, viewer: Viewer) -> tuple[ShownSetting, 
 
 
 # --- dead letters ------------------------------------------------------------------------------------------
-async def dead_letters(context: EdgeContext, viewer: Viewer, limit: int = 50) -> DeadLetters | None:
-    """The dead letters; None in a mode without a broker. Raises Refusal."""
+async def dead_letters(context: EdgeContext, viewer: Viewer, limit: int = 50) -> DeadLetterPage | None:
+    """The oldest dead letters; None in a mode without a broker. Raises Refusal."""
     viewer.require_admin("see dead letters")
     if context.dead_letters is None:
         return None
     try:
-        letters = await context.dead_letters.first(limit)
-        total = await context.dead_letters.count()
+        letters, total = await context.dead_letters.oldest(limit)
     except ConnectionError:
-        raise Refusal(Code.UNAVAILABLE, "the broker is out of reach; look again in a moment") from None
-    return DeadLetters(letters=tuple(_letter(letter) for letter in letters), total=max(total, len(letters)))
+        raise Refusal(Code.UNAVAILABLE, _OUT_OF_REACH) from None
+    return DeadLetterPage(letters=tuple(_letter(letter) for letter in letters), total=total)
 
 
-async def replay(context: EdgeContext, viewer: Viewer, letter_id: str) -> Replayed | None:
-    """Send a dead letter's commands again, as its sender, and drop it; None if it is gone. Raises Refusal.
+async def replay(context: EdgeContext, viewer: Viewer, letter_id: str) -> ReplayOutcome | None:
+    """Send a dead letter's commands again, as its sender; None if the letter is gone. Raises Refusal.
 
     Its sender must have proved its name, and still have a key that may send such commands.
     """
@@ -196,58 +193,21 @@ async def replay(context: EdgeContext, viewer: Viewer, letter_id: str) -> Replay
     if context.dead_letters is None:
         return None
     try:
-        letters = await context.dead_letters.first(MOST_LETTERS)
-        letter = next((found for found in letters if found.id == letter_id), None)
-        if letter is None:
-            return None
-        intents = _intents(context, letter)
-        answers = await context.gateway.handle(intents)
-        refused = Counter(answer.code for answer in answers if isinstance(answer, Refused))
-        dropped = _LATER.isdisjoint(refused) and await context.dead_letters.drop(letter_id)
+        replayed = await context.dead_letters.replay([letter_id], 1, unproven=False)
     except ConnectionError:
-        raise Refusal(Code.UNAVAILABLE, "the broker is out of reach; look again in a moment") from None
-    log.warning(
-        "a dead letter was sent again", by=viewer.name, principal=letter.principal, command=letter.type
-    )
-    return Replayed(
-        accepted=sum(isinstance(answer, Accepted) for answer in answers),
-        refused={code.value: number for code, number in refused.items()},
-        dropped=dropped,
-    )
+        raise Refusal(Code.UNAVAILABLE, _OUT_OF_REACH) from None
+    if not replayed:
+        return None
+    answers = [answer for one in replayed for answer in one.answers]
+    refused = Counter(answer.code.value for answer in answers if isinstance(answer, Refused))
+    log.info("replay", admin=viewer.name, letter=letter_id, refused=dict(refused))
+    accepted_ones = sum(isinstance(answer, Accepted) for answer in answers)
+    return ReplayOutcome(accepted=accepted_ones, refused=dict(refused), dropped=not refused)
 
 
-def _intents(context: EdgeContext, letter: DeadLetter) -> list[Intent]:
-    if letter.code == Code.UNAUTHORIZED_KEY.value:
-        raise Refusal(Code.FORBIDDEN, "its sender did not prove its name; the sender has to send it again")
-    try:
-        body = from_json(letter.body)
-    except ValueError:
-        raise Refusal(Code.INVALID_PAYLOAD, "the message is not JSON; its sender has to mend it") from None
-    bodies = body if isinstance(body, list) else [body]
-    if len(bodies) > MAX_ARRAY_LENGTH:
-        raise Refusal(
-            Code.TOO_LARGE, f"more than {MAX_ARRAY_LENGTH} commands; their sender has to split them"
-        )
-    commands = [parse_command(letter.type, fields) for fields in bodies]
-    # The same ids as at the first time: what was decided then is answered, and not done twice.
-    message_id = letter.message_id or f"dead/{letter.id}"
-    ids = [f"{message_id}:{n}" for n in range(len(commands))] if isinstance(body, list) else [message_id]
-    return [
-        Intent(command, _sender(context, letter, command), own_id)
-        for command, own_id in zip(commands, ids, strict=True)
-    ]
-
-
-def _sender(context: EdgeContext, letter: DeadLetter, command: Command) -> Principal:
-    for grant in context.keyring.valid(letter.principal):
-        if grant.principal.role in command.senders:
-            return grant.principal
-    raise Refusal(Code.FORBIDDEN, f"{letter.principal or 'its sender'} has no valid key for {command.topic}")
-
-
-async def _secret(context: EdgeContext, viewer: Viewer, command: Command) -> NewSecret:
+async def _secret(context: EdgeContext, viewer: Viewer, command: Command) -> ShownSecret:
     body = accepted(await decide(context, Intent(command, viewer.principal))).body
-    return NewSecret(
+    return ShownSecret(
         key_id=UUID(str(body["key_id"])), key=body.get("key"), hmac_secret=body.get("hmac_secret")
     )
 
@@ -259,7 +219,7 @@ def _letter(letter: DeadLetter) -> DeadLetterLine:
         code=letter.code,
         reason=letter.reason,
         principal=letter.principal,
-        proved=letter.code != Code.UNAUTHORIZED_KEY.value,
+        proved=letter.proven,
         size=len(letter.body),
         body=letter.body[:SHOWN_BYTES].decode(errors="replace"),
     )

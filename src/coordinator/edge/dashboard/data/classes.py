@@ -15,7 +15,7 @@ from coordinator.domain.matching.reasons import QueuedFacts, reasons_to_wait
 from coordinator.domain.messages import Millis
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
-from coordinator.edge.state.rows import QueuedClassRow
+from coordinator.edge.state.tables.rows import QueuedClassRow
 
 MAX_CLASSES: Final = 200
 FRESH_SECONDS: Final = 2.0

@@ -13,19 +13,19 @@ from pydantic_core import from_json
 
 from coordinator.application.payloads.bodies import blob_of_body
 from coordinator.application.ports import Intent, Recorded
-from coordinator.application.search.jobs import FoundJob
+from coordinator.application.search.found import FoundJob
 from coordinator.domain.content import sentence as erased_sentence
 from coordinator.domain.job import JobCancel, JobSubmitAgain, JobSubmitted, is_job_event, sentence
 from coordinator.domain.messages import Millis, read_traceparent
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.dashboard.data.result import ResultFile, ResultKind, ResultView, result_of
+from coordinator.edge.dashboard.data.result import ResultKind, ResultView, ShownFile, result_of
 from coordinator.edge.dashboard.data.timeline import (
     AttemptLine,
-    Lane,
     LaneName,
     Lease,
     Outcome,
-    Span,
+    TimelineLane,
+    TimelineSpan,
     attempts_of,
     lanes_of,
 )
@@ -34,21 +34,21 @@ from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.matching import match_of_job
 from coordinator.edge.http.reads.reading import find_job
 from coordinator.edge.http.reads.stored_payloads import erasures, stored_payload
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 
 __all__ = [
     "AttemptLine",
     "EventLine",
     "JobStory",
-    "Lane",
     "LaneName",
     "Outcome",
     "ReasonLine",
     "RelaxationLine",
-    "ResultFile",
     "ResultKind",
     "ResultView",
-    "Span",
+    "ShownFile",
+    "TimelineLane",
+    "TimelineSpan",
     "cancel",
     "found_job",
     "story",
@@ -99,7 +99,7 @@ class JobStory:
     reasons: tuple[ReasonLine, ...]
     """Of a job that waits, the decisive one first."""
     relaxations: tuple[RelaxationLine, ...]
-    lanes: tuple[Lane, ...]
+    lanes: tuple[TimelineLane, ...]
     attempts: tuple[AttemptLine, ...]
     events: tuple[EventLine, ...]
     result: ResultView

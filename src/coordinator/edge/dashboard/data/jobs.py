@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.application.search.jobs import Count, FoundJob, FoundPage
+from coordinator.application.search.found import Count, FoundJob, FoundPage
 from coordinator.application.search.query import FIELDS, JobQuery, QueryError
 from coordinator.domain.job import JobStateName
 from coordinator.edge.context import EdgeContext

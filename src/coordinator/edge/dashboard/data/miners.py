@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from coordinator.application.ports import Intent
-from coordinator.application.search.jobs import FoundJob
+from coordinator.application.search.found import FoundJob
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Millis, Role, principal_of
 from coordinator.domain.miner import MinerDrain
@@ -24,7 +24,7 @@ from coordinator.edge.http.reads.listing import MINER_CURSOR
 from coordinator.edge.http.reads.matching import match_of_miner
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.miners import MinerState, StandingView
-from coordinator.edge.state.rows import MinerRow, StandingRow
+from coordinator.edge.state.tables.rows import MinerRow, StandingRow
 
 MAX_RUNNING: Final = 50
 """Jobs of one miner that its page shows."""

@@ -34,12 +34,12 @@ from coordinator.edge.state.threads import in_thread
 __all__ = [
     "Attention",
     "CheckpointFigure",
-    "Fleet",
-    "FollowerLag",
+    "FleetFigures",
+    "FollowerFigures",
     "Minute",
     "Overview",
     "Quantiles",
-    "Slots",
+    "SlotFigures",
     "attention",
     "load",
 ]
@@ -54,7 +54,7 @@ OLD_OWN_MILLIS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FollowerLag:
+class FollowerFigures:
     """How far one reader of the log is behind."""
 
     name: str
@@ -66,7 +66,7 @@ class FollowerLag:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slots:
+class SlotFigures:
     """The slots of the miners online. Counted by the process that dispatches."""
 
     busy: int
@@ -85,14 +85,14 @@ class CheckpointFigure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class FleetFigures:
     """The figures that clients do not see."""
 
     miners: dict[str, int]
     """By state."""
-    slots: Slots | None
+    slots: SlotFigures | None
     """None in a process that does not dispatch."""
-    followers: tuple[FollowerLag, ...]
+    followers: tuple[FollowerFigures, ...]
     checkpoint: CheckpointFigure | None
     """None if this process has signed none."""
     minutes: tuple[Minute, ...]
@@ -115,7 +115,7 @@ class Overview:
     queued: int | None
     """All queued jobs; of a client, up to a bound. None if the tables are out of reach."""
     oldest_queued_at: Millis | None
-    fleet: Fleet | None
+    fleet: FleetFigures | None
     attention: tuple[Attention, ...]
 
 
@@ -167,13 +167,15 @@ async def _of_all(context: EdgeContext, viewer: Viewer) -> Overview:
     )
 
 
-def _fleet(context: EdgeContext, metrics: CoordinatorMetrics, miners: dict[str, int], now: Millis) -> Fleet:
+def _fleet(
+    context: EdgeContext, metrics: CoordinatorMetrics, miners: dict[str, int], now: Millis
+) -> FleetFigures:
     work, proof, window = metrics.work, metrics.proof, context.window()
-    return Fleet(
+    return FleetFigures(
         miners=miners,
-        slots=None if work is None else Slots(busy=work.busy_slots, total=work.slots),
+        slots=None if work is None else SlotFigures(busy=work.busy_slots, total=work.slots),
         followers=tuple(
-            FollowerLag(
+            FollowerFigures(
                 name=name,
                 status=follower.status,
                 position=follower.position,

@@ -13,7 +13,7 @@ from coordinator.application.payloads.bodies import blob_of_body
 from coordinator.crypto.refs import blob_refs, parse_blob_ref
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.reads.stored_payloads import stored_payload
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 
 ResultKind = Literal["none", "erased", "large", "json", "table", "text", "image", "audio", "video", "file"]
 MAX_ROWS: Final = 50
@@ -32,7 +32,7 @@ _TEXTS: Final = ("text", "output", "transcript")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResultFile:
+class ShownFile:
     """A file that the result names; `GET /v1/jobs/{id}/blobs/{sha256}` has its bytes."""
 
     name: str
@@ -50,7 +50,7 @@ class ResultView:
     """The JSON of the result; None if there is none, if it was erased or is too large for a page."""
     text: str = ""
     """Of a text."""
-    files: tuple[ResultFile, ...] = ()
+    files: tuple[ShownFile, ...] = ()
     columns: tuple[str, ...] = ()
     """Of a table: the names of its columns."""
     rows: tuple[tuple[Any, ...], ...] = ()
@@ -90,7 +90,7 @@ def kind_of(name: str) -> ResultKind:
     return next((kind for kind, suffixes in _KINDS.items() if suffix in suffixes), "file")
 
 
-def _files(document: Any) -> Iterator[ResultFile]:
+def _files(document: Any) -> Iterator[ShownFile]:
     """The files that a result names, at any depth, each once."""
     waiting: list[tuple[str, Any]] = [("file", document)]
     seen: set[tuple[str, str]] = set()
@@ -108,7 +108,7 @@ def _files(document: Any) -> Iterator[ResultFile]:
             sha256 = parse_blob_ref(value)
             if (name, sha256) not in seen:
                 seen.add((name, sha256))
-                yield ResultFile(name=name, sha256=sha256, kind=kind_of(name))
+                yield ShownFile(name=name, sha256=sha256, kind=kind_of(name))
 
 
 def _table(document: Any) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:

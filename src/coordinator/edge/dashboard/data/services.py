@@ -10,7 +10,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
-from coordinator.edge.state.rows import ServiceRow
+from coordinator.edge.state.tables.rows import ServiceRow
 
 _CURSOR = "[a-z0-9_]{1,63}"
 

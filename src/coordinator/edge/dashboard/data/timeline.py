@@ -25,7 +25,7 @@ Outcome = Literal["waits", "runs", "completed", "failed", "lost", "released", "c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class TimelineSpan:
     """A stretch of a lane. `end` None: it goes on."""
 
     begin: Millis
@@ -36,13 +36,13 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
+class TimelineLane:
     """One line of the timeline, oldest span first."""
 
     name: LaneName
     label: str
     """`queued`, `attempt 2`, …"""
-    spans: tuple[Span, ...]
+    spans: tuple[TimelineSpan, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,37 +112,37 @@ def attempts_of(events: Sequence[JobEvent], now: Millis) -> tuple[AttemptLine, .
 
 def lanes_of(
     events: Sequence[JobEvent], now: Millis, offered: Offered | None = None, lease: Lease | None = None
-) -> tuple[Lane, ...]:
+) -> tuple[TimelineLane, ...]:
     """The lanes of a job: waits, its offer and its lease of now, each attempt, and the result."""
-    waits: list[Span] = []
+    waits: list[TimelineSpan] = []
     since: Millis | None = None
     for event in events:
         if isinstance(event, JobSubmitted | JobRequeued):
             since = event.at
         elif since is not None:
-            waits.append(Span(begin=since, end=event.at, outcome=_end_of_wait(event), text=""))
+            waits.append(TimelineSpan(begin=since, end=event.at, outcome=_end_of_wait(event), text=""))
             since = None
     if since is not None:
-        waits.append(Span(begin=since, end=None, outcome="waits", text="waits for a miner"))
-    lanes = [Lane(name="queued", label="queued", spans=tuple(waits))]
+        waits.append(TimelineSpan(begin=since, end=None, outcome="waits", text="waits for a miner"))
+    lanes = [TimelineLane(name="queued", label="queued", spans=tuple(waits))]
     if offered is not None:
         text = f"offered to {offered.profile}"
-        span = Span(begin=now - 1000 * offered.seconds, end=None, outcome="waits", text=text)
-        lanes.append(Lane(name="offered", label="offered", spans=(span,)))
+        span = TimelineSpan(begin=now - 1000 * offered.seconds, end=None, outcome="waits", text=text)
+        lanes.append(TimelineLane(name="offered", label="offered", spans=(span,)))
     for line in attempts_of(events, now):
         if line.begun_at is None:
             continue
         text = " · ".join(part for part in (line.miner_id, line.error_code) if part)
-        span = Span(begin=line.begun_at, end=line.ended_at, outcome=line.outcome, text=text)
-        lanes.append(Lane(name="attempt", label=f"attempt {line.attempt}", spans=(span,)))
+        span = TimelineSpan(begin=line.begun_at, end=line.ended_at, outcome=line.outcome, text=text)
+        lanes.append(TimelineLane(name="attempt", label=f"attempt {line.attempt}", spans=(span,)))
         if lease is not None and lease.attempt == line.attempt and line.ended_at is None:
-            held = Span(begin=line.begun_at, end=lease.until, outcome="runs", text="lease")
-            lanes.append(Lane(name="lease", label="lease", spans=(held,)))
+            held = TimelineSpan(begin=line.begun_at, end=lease.until, outcome="runs", text="lease")
+            lanes.append(TimelineLane(name="lease", label="lease", spans=(held,)))
     last = events[-1]
     if isinstance(last, JobCompleted):
         text = f"{last.result_bytes} bytes" if last.result_bytes else "result"
-        span = Span(begin=last.at, end=last.at, outcome="completed", text=text)
-        lanes.append(Lane(name="result", label="result", spans=(span,)))
+        span = TimelineSpan(begin=last.at, end=last.at, outcome="completed", text=text)
+        lanes.append(TimelineLane(name="result", label="result", spans=(span,)))
     return tuple(lanes)
 
 

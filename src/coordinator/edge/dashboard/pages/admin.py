@@ -112,7 +112,7 @@ async def _keys(
     context: EdgeContext,
     visitor: Visitor,
     cursor: str = "",
-    made: data.NewSecret | None = None,
+    made: data.ShownSecret | None = None,
 ) -> Response:
     found = await data.keys(context, Viewer.of(visitor.principal), cursor or None)
     older = "/admin?" + urlencode({"cursor": found.next_cursor}) if found.next_cursor else None

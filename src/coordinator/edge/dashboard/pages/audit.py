@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from coordinator.application.live.events import EVERYTHING
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.dashboard.broadcasts import Parts, Source
+from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.data import audit as data
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import broadcasts_of, live_answer
@@ -44,7 +44,7 @@ async def follow_audit(request: Request, context: Context, visitor: Visited, aft
     return live_answer(request, context, visitor, _source(context, visitor, base_of(request)), after)
 
 
-def _source(context: EdgeContext, visitor: Visitor, base: str) -> Source:
+def _source(context: EdgeContext, visitor: Visitor, base: str) -> PageSource:
     async def compute() -> Parts:
         found = await data.load(context, Viewer.of(visitor.principal))
         broken = [line for line in found.invariants if line.verdict == "broken"]
@@ -55,4 +55,4 @@ def _source(context: EdgeContext, visitor: Visitor, base: str) -> Source:
         html["position"] = f"{found.head:,}"
         return Parts(found.head, html)
 
-    return Source(("audit", visitor.audience), compute, (EVERYTHING,))
+    return PageSource(("audit", visitor.audience), compute, (EVERYTHING,))

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from coordinator.application.live.events import EVERYTHING, Topic
 from coordinator.domain.errors import Code
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.dashboard.broadcasts import Parts, Source
+from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.data import batches as data
 from coordinator.edge.dashboard.data.jobs import JobQuery
 from coordinator.edge.dashboard.data.viewer import Viewer
@@ -117,7 +117,7 @@ async def cancel_batch(request: Request, context: Context, visitor: Writing, bat
     return redirect(request, f"/batches/{batch_id}")
 
 
-def _source(context: EdgeContext, visitor: Visitor, base: str, batch_id: UUID) -> Source:
+def _source(context: EdgeContext, visitor: Visitor, base: str, batch_id: UUID) -> PageSource:
     topic: Topic = EVERYTHING if visitor.sees_all else ("client", visitor.name)
 
     async def compute() -> Parts:
@@ -126,7 +126,7 @@ def _source(context: EdgeContext, visitor: Visitor, base: str, batch_id: UUID) -
         return Parts(batch.position, html)
 
     key = ("batch", visitor.audience, str(visitor.read_only), str(batch_id))
-    return Source(key, compute, (topic,))
+    return PageSource(key, compute, (topic,))
 
 
 def _kind(text: str) -> data.BatchKind:

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from coordinator.application.live.events import EVERYTHING
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.dashboard.broadcasts import Parts, Source
+from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.data import classes as data
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import broadcasts_of, live_answer
@@ -43,7 +43,7 @@ async def follow_classes(request: Request, context: Context, visitor: Visited, a
     return live_answer(request, context, visitor, _source(context, visitor, base_of(request)), after)
 
 
-def _source(context: EdgeContext, visitor: Visitor, base: str) -> Source:
+def _source(context: EdgeContext, visitor: Visitor, base: str) -> PageSource:
     async def compute() -> Parts:
         position = context.live.events.position
         found = await data.load(context, Viewer.of(visitor.principal))
@@ -58,4 +58,4 @@ def _source(context: EdgeContext, visitor: Visitor, base: str) -> Source:
         html["position"] = f"{position:,}"
         return Parts(position, html)
 
-    return Source(("classes", visitor.audience), compute, (EVERYTHING,))
+    return PageSource(("classes", visitor.audience), compute, (EVERYTHING,))

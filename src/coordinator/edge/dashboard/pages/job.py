@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from coordinator.application.live.progress import Progress
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.dashboard.broadcasts import Parts, Source
+from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.copies import copies
 from coordinator.edge.dashboard.data import job as data
 from coordinator.edge.dashboard.data.viewer import Viewer
@@ -78,7 +78,7 @@ async def submit_again(request: Request, context: Context, visitor: Writing, job
     return redirect(request, f"/jobs/{new}")
 
 
-def _source(request: Request, context: EdgeContext, visitor: Visitor, job_id: UUID) -> Source:
+def _source(request: Request, context: EdgeContext, visitor: Visitor, job_id: UUID) -> PageSource:
     base, url = base_of(request), str(request.base_url).rstrip("/") + base_of(request)
 
     async def compute() -> Parts:
@@ -101,7 +101,7 @@ def _source(request: Request, context: EdgeContext, visitor: Visitor, job_id: UU
         return Parts(position, html)
 
     key = ("job", visitor.audience, str(visitor.read_only), str(job_id), url)
-    return Source(key, compute, (job_id,), progress_of=job_id)
+    return PageSource(key, compute, (job_id,), progress_of=job_id)
 
 
 def _tail(progress: Progress | None) -> str:

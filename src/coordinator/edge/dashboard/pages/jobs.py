@@ -18,7 +18,7 @@ from coordinator.application.live.events import EVERYTHING, Topic
 from coordinator.crypto.keys import EncodingError, decode_base64url, encode_base64url
 from coordinator.domain.errors import Code
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.dashboard.broadcasts import Parts, Source
+from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.data import jobs as data
 from coordinator.edge.dashboard.data.lines import lines
 from coordinator.edge.dashboard.data.viewer import Viewer
@@ -27,7 +27,7 @@ from coordinator.edge.dashboard.rendering import part, render
 from coordinator.edge.dashboard.routing import base_of, page_router
 from coordinator.edge.dashboard.sign_in import Visited, Visitor
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.state.read_models import PROJECTOR
+from coordinator.edge.state.tables.read_models import PROJECTOR
 
 router = page_router()
 
@@ -97,7 +97,9 @@ async def follow_jobs(
     return live_answer(request, context, visitor, source, after)
 
 
-def _source(context: EdgeContext, visitor: Visitor, base: str, text: str, anchor: str, rows: str) -> Source:
+def _source(
+    context: EdgeContext, visitor: Visitor, base: str, text: str, anchor: str, rows: str
+) -> PageSource:
     viewer, query, shown = Viewer.of(visitor.principal), data.JobQuery.parse(text), _unpacked(rows)
     topic: Topic = EVERYTHING if visitor.sees_all else ("client", visitor.name)
 
@@ -113,7 +115,7 @@ def _source(context: EdgeContext, visitor: Visitor, base: str, text: str, anchor
         html["position"] = f"{position:,}"
         return Parts(position, html)
 
-    return Source(("jobs", visitor.audience, text, anchor, rows), compute, (topic,))
+    return PageSource(("jobs", visitor.audience, text, anchor, rows), compute, (topic,))
 
 
 async def _has_jobs(context: EdgeContext, viewer: Viewer) -> bool:

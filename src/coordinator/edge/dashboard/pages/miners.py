@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 
 from coordinator.application.live.events import EVERYTHING
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.dashboard.broadcasts import Parts, Source
+from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.data import miners as data
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import broadcasts_of, live_answer
@@ -119,7 +119,7 @@ def _changed(request: Request, miner_id: str) -> Response:
     return redirect(request, f"/miners/{quote(miner_id, safe='')}")
 
 
-def _list(context: EdgeContext, visitor: Visitor, base: str, state: str, cursor: str) -> Source:
+def _list(context: EdgeContext, visitor: Visitor, base: str, state: str, cursor: str) -> PageSource:
     async def compute() -> Parts:
         position = context.live.events.position
         found = await data.load(context, Viewer.of(visitor.principal), state, cursor or None)
@@ -137,10 +137,10 @@ def _list(context: EdgeContext, visitor: Visitor, base: str, state: str, cursor:
         }
         return Parts(position, html)
 
-    return Source(("miners", visitor.audience, state, cursor), compute, (EVERYTHING,))
+    return PageSource(("miners", visitor.audience, state, cursor), compute, (EVERYTHING,))
 
 
-def _one(context: EdgeContext, visitor: Visitor, base: str, miner_id: str) -> Source:
+def _one(context: EdgeContext, visitor: Visitor, base: str, miner_id: str) -> PageSource:
     async def compute() -> Parts:
         position = context.live.events.position
         story = await data.story(context, Viewer.of(visitor.principal), miner_id)
@@ -155,7 +155,7 @@ def _one(context: EdgeContext, visitor: Visitor, base: str, miner_id: str) -> So
         html["position"] = f"{position:,}"
         return Parts(position, html)
 
-    return Source(("miner", visitor.audience, str(visitor.read_only), miner_id), compute, (EVERYTHING,))
+    return PageSource(("miner", visitor.audience, str(visitor.read_only), miner_id), compute, (EVERYTHING,))
 
 
 def _url(state: str, cursor: str | None = None) -> str:

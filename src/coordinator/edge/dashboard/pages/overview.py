@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from coordinator.application.live.events import EVERYTHING, Topic
 from coordinator.edge.context import Context, EdgeContext
-from coordinator.edge.dashboard.broadcasts import Parts, Source
+from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.data import overview as data
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import broadcasts_of, live_answer
@@ -53,7 +53,7 @@ async def follow_overview(request: Request, context: Context, visitor: Visited, 
     return live_answer(request, context, visitor, _source(context, visitor, base_of(request)), after)
 
 
-def _source(context: EdgeContext, visitor: Visitor, base: str) -> Source:
+def _source(context: EdgeContext, visitor: Visitor, base: str) -> PageSource:
     topic: Topic = EVERYTHING if visitor.sees_all else ("client", visitor.name)
     charts: dict[str, str] = {}
     drawn_at = 0
@@ -72,7 +72,7 @@ def _source(context: EdgeContext, visitor: Visitor, base: str) -> Source:
         html["position"] = f"{found.position:,}"
         return Parts(found.position, html)
 
-    return Source(("overview", visitor.audience), compute, (topic,))
+    return PageSource(("overview", visitor.audience), compute, (topic,))
 
 
 def _counts(found: data.Overview) -> dict[str, Any]:

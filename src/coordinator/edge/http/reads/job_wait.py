@@ -14,7 +14,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.reads.reading import find_job
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 
 _PREFERRED_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
 _WAIT: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")

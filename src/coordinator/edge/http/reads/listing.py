@@ -19,8 +19,8 @@ from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.reads.reading import PageQuery, cursor_after, read_cursor
 from coordinator.edge.models.base import moment
 from coordinator.edge.models.miners import MinerState
-from coordinator.edge.state.read_models import JobFilter
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.read_models import JobFilter
+from coordinator.edge.state.tables.rows import JobRow
 
 MAX_LOOKED_AT: Final = 2000
 MINER_CURSOR: Final = f"({NAME}@)?{NAME}"

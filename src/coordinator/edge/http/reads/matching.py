@@ -47,7 +47,7 @@ from coordinator.edge.models.matches import (
     RelaxationView,
     UnmetView,
 )
-from coordinator.edge.state.rows import MinerRow
+from coordinator.edge.state.tables.rows import MinerRow
 from coordinator.edge.state.threads import in_thread
 
 MAX_PROFILES: Final = 200

@@ -18,8 +18,8 @@ from coordinator.domain.messages import READS_ALL, Principal, Role
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.state.job_states import row_of_state
-from coordinator.edge.state.read_models import PROJECTOR
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.read_models import PROJECTOR
+from coordinator.edge.state.tables.rows import JobRow
 from coordinator.edge.state.threads import in_thread
 
 POSITION_HEADER: Final = "X-Position"

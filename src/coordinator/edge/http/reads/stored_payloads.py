@@ -19,7 +19,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.problems import Problem, problem_of
 from coordinator.edge.models.base import moment, rfc3339
-from coordinator.edge.state.rows import JobRow
+from coordinator.edge.state.tables.rows import JobRow
 from coordinator.edge.state.threads import in_thread
 
 

@@ -26,7 +26,7 @@ from coordinator.miner.executors.engine.reasons import reason_in, reason_in_json
 from coordinator.miner.executors.engine.settings import EngineSettings
 from coordinator.services.model_names import is_model_name, name_of_path
 from coordinator.validation import first_invalid_field
-from coordinator.wire.proxies import BadProxy, new_client
+from coordinator.wire.http.proxies import BadProxy, new_client
 
 CONNECT_SECONDS: Final = 10.0
 CHECK_SECONDS: Final = 10.0

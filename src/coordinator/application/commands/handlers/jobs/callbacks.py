@@ -6,7 +6,7 @@ from uuid import UUID
 
 from coordinator.crypto.webhooks import WebhookKeys, purpose_of_callback
 from coordinator.domain.errors import Code, Refusal
-from coordinator.wire.urls import UnsafeUrl, check_receiver_url
+from coordinator.wire.http.urls import UnsafeUrl, check_receiver_url
 
 
 class CallbackUrls:

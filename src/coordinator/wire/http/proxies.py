@@ -17,7 +17,7 @@ from urllib.request import getproxies
 
 import httpx
 
-from coordinator.wire.urls import is_private_name, is_public
+from coordinator.wire.http.urls import is_private_name, is_public
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
 

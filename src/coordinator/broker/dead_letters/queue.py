@@ -13,13 +13,14 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 import structlog
-from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import Gateway, ReplayableLetter, Replayed
-from coordinator.broker.connection import Broker
+from coordinator.application.ports import DeadLetter, Gateway, Replayed
+from coordinator.broker.connection import Broker, BrokerUnreachable
+from coordinator.broker.dead_letters.letters import LetterReader
 from coordinator.broker.envelope import ReceivedMessage, read_commands
-from coordinator.broker.replay.letters import LetterReader
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
 from coordinator.domain.registry import COMMANDS
@@ -29,17 +30,19 @@ from coordinator.wire.topology import DEAD_QUEUE
 
 MAX_LOOKED_AT: Final = 2000
 """Letters of one look: the oldest ones."""
+TIMEOUT_SECONDS: Final = 5.0
+"""Of each question to the broker."""
 
 log = structlog.get_logger("dead_letters")
 
 
 class _Held(NamedTuple):
     message: AbstractIncomingMessage
-    letter: ReplayableLetter
+    letter: DeadLetter
 
 
-class RabbitReplays:
-    """A `DeadLetterReplays`. Used on the event loop."""
+class RabbitDeadLetters:
+    """Implements `ports.DeadLetters`. Used on the event loop."""
 
     def __init__(
         self, broker: Broker, gateway: Gateway, keyring: Keyring, signer: MessageSigner, *, by_user: bool
@@ -50,7 +53,11 @@ class RabbitReplays:
         self._read = LetterReader(keyring, signer, by_user=by_user).read
         self._lock = asyncio.Lock()
 
-    async def oldest(self, limit: int) -> tuple[Sequence[ReplayableLetter], int]:
+    async def count(self) -> int:
+        async with self._queue() as queue:
+            return queue.declaration_result.message_count or 0
+
+    async def oldest(self, limit: int) -> tuple[Sequence[DeadLetter], int]:
         async with self._held(limit) as (held, total):
             return [one.letter for one in held], total
 
@@ -64,7 +71,7 @@ class RabbitReplays:
                 replayed.append(Replayed(one.letter, answers))
         return replayed
 
-    async def drop(self, ids: Collection[str] | None, limit: int) -> Sequence[ReplayableLetter]:
+    async def drop(self, ids: Collection[str] | None, limit: int) -> Sequence[DeadLetter]:
         dropped = []
         async with self._held(_looked_at(ids, limit)) as (held, _):
             for one in _chosen(held, ids):
@@ -75,13 +82,12 @@ class RabbitReplays:
     @asynccontextmanager
     async def _held(self, limit: int) -> AsyncIterator[tuple[list[_Held], int]]:
         """The oldest letters, and the number of all; those that are not acknowledged go back."""
-        async with self._lock, self._broker.connection.channel() as channel:
-            queue = await channel.get_queue(DEAD_QUEUE, ensure=False)
+        async with self._queue() as queue:
             held: list[_Held] = []
             total = 0
             try:
                 while len(held) < limit:
-                    message = await queue.get(no_ack=False, fail=False)
+                    message = await queue.get(no_ack=False, fail=False, timeout=TIMEOUT_SECONDS)
                     if message is None:
                         break
                     held.append(_Held(message, self._read(message)))
@@ -91,6 +97,19 @@ class RabbitReplays:
                 for one in held:
                     if not one.message.processed:
                         await one.message.nack(requeue=True)
+
+    @asynccontextmanager
+    async def _queue(self) -> AsyncIterator[AbstractQueue]:
+        """The queue, on a channel of its own and for one caller at a time. Raises BrokerUnreachable."""
+        async with self._lock:
+            try:
+                channel = self._broker.connection.channel()
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await channel.initialize()
+                async with channel:
+                    yield await channel.declare_queue(DEAD_QUEUE, passive=True, timeout=TIMEOUT_SECONDS)
+            except (AMQPError, ChannelInvalidStateError, TimeoutError) as error:
+                raise BrokerUnreachable("RabbitMQ does not answer; ask again in a moment") from error
 
     async def _send(self, held: _Held, *, unproven: bool) -> Sequence[Answer]:
         """The answers to the commands of a letter, sent as its principal. Raises nothing of a refusal."""
@@ -112,7 +131,7 @@ class RabbitReplays:
         log.info("replayed", letter=letter.id, kind=letter.type[:100], by=principal.name, refused=codes)
         return answers
 
-    def _principal(self, letter: ReplayableLetter) -> Principal:
+    def _principal(self, letter: DeadLetter) -> Principal:
         """The sender, in the role that may send such a command. Raises Refusal."""
         command = COMMANDS.get(letter.type)
         if command is None:

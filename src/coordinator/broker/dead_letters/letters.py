@@ -9,7 +9,7 @@ from typing import Any, Final
 from aio_pika.abc import AbstractIncomingMessage
 
 from coordinator.application.keys.keyring import Keyring
-from coordinator.application.ports import ReplayableLetter
+from coordinator.application.ports import DeadLetter
 from coordinator.broker.envelope import ReceivedMessage, authenticate
 from coordinator.domain.errors import Code, Refusal
 from coordinator.wire.signed_messages import DEAD_PREFIX, MessageSigner, dead_letter
@@ -30,7 +30,7 @@ class LetterReader:
         self._signer = signer
         self._by_user = by_user
 
-    def read(self, message: AbstractIncomingMessage) -> ReplayableLetter:
+    def read(self, message: AbstractIncomingMessage) -> DeadLetter:
         """What the message says. All of it comes from strangers."""
         headers: dict[str, Any] = dict(message.headers)
         told = {name: value if isinstance(value := headers.get(name), str) else "" for name in TOLD}
@@ -49,7 +49,7 @@ class LetterReader:
             told["message_id"] = message.message_id or ""
             told["routing_key"] = message.routing_key or ""
             proven = self._authentic(message)
-        return ReplayableLetter(
+        return DeadLetter(
             id=_id_of(kind, told, message.body),
             type=kind or told["routing_key"],
             routing_key=told["routing_key"],

@@ -13,7 +13,7 @@ from coordinator.application.ports import Database
 from coordinator.application.search.places import JobKey
 from coordinator.domain.content import CONTENT_KINDS
 from coordinator.domain.messages import principal_of
-from coordinator.edge.state.rows import (
+from coordinator.edge.state.tables.rows import (
     BacklogRow,
     DoubtedRow,
     ErasableRow,

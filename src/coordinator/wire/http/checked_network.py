@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import httpcore
 
-from coordinator.wire.urls import UnsafeUrl, is_public
+from coordinator.wire.http.urls import UnsafeUrl, is_public
 
 MAX_ADDRESSES: Final = 4  # tried for one name
 

@@ -1,0 +1,1 @@
+"""HTTP between machines: proxies, addresses that are checked, bounded answers, signed requests."""
