@@ -128,6 +128,7 @@ async def bury(
         "code": code,
         "routing_key": kind,
         "principal": principal,
+        "role": "" if code == "UNAUTHORIZED_KEY" else "client",
         "message_id": uuid4().hex,
     }
     ours = signer.headers(dead_letter(kind, *told.values()), content, 1000) if signer is not None else {}

@@ -159,6 +159,13 @@ class ReceivedBatch(Generic[Item]):
 
 
 def authenticate(envelope: ReceivedMessage, keyring: Keyring, *, by_user: bool = False) -> Principal:
+    """The proven sender of a message that may be handled. Raises Refusal, as `prove` and `check` do."""
+    principal = prove(envelope, keyring, by_user=by_user)
+    check(envelope, by_user=by_user)
+    return principal
+
+
+def prove(envelope: ReceivedMessage, keyring: Keyring, *, by_user: bool = False) -> Principal:
     """The proven sender. Raises Refusal (TOO_LARGE, UNAUTHORIZED_KEY, INVALID_PAYLOAD).
 
     `by_user`: API keys are users of the broker, so the property `user_id` is the proof, and nothing else is.
@@ -167,12 +174,17 @@ def authenticate(envelope: ReceivedMessage, keyring: Keyring, *, by_user: bool =
         raise Refusal(
             Code.TOO_LARGE, f"the body has {len(envelope.body)} bytes; the limit is {MAX_BODY_BYTES}"
         )
-    principal = _by_user(envelope, keyring) if by_user else _by_signature(envelope, keyring)
+    return _by_user(envelope, keyring) if by_user else _by_signature(envelope, keyring)
+
+
+def check(envelope: ReceivedMessage, *, by_user: bool = False) -> None:
+    """Look at the rest of what a proven sender sent beside the body. Raises Refusal (INVALID_PAYLOAD)."""
+    if not by_user and envelope.kind in NOT_REPEATABLE:
+        _check_moment(envelope)
     if envelope.reply_to and not envelope.answerable:
         raise Refusal(Code.INVALID_PAYLOAD, "reply_to names a queue of the coordinator; use one of your own")
     if not envelope.message_id.isprintable():
         raise Refusal(Code.INVALID_PAYLOAD, "the message_id has unprintable characters")
-    return principal
 
 
 def _by_user(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
@@ -215,8 +227,6 @@ def _by_signature(envelope: ReceivedMessage, keyring: Keyring) -> Principal:
             Code.UNAUTHORIZED_KEY,
             "invalid signature; check the key's name, its secret and the signed bytes",
         )
-    if envelope.kind in NOT_REPEATABLE:
-        _check_moment(envelope)
     return principal
 
 

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from coordinator.application.keys.keyring import Keyring
 from coordinator.broker.acknowledgements import Acknowledgements
 from coordinator.broker.connection import Broker
-from coordinator.broker.envelope import ReceivedBatch, ReceivedMessage, authenticate
+from coordinator.broker.envelope import ReceivedBatch, ReceivedMessage, check, prove
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal
 from coordinator.domain.registry import COMMANDS
@@ -83,7 +83,9 @@ class InboxQueue(Generic[Item]):
     async def _handle(self, message: RabbitMessage, envelope: ReceivedMessage) -> None:
         principal: Principal | None = None
         try:
-            principal = authenticate(envelope, self._shared.keyring, by_user=self._shared.by_user)
+            by_user = self._shared.by_user
+            principal = prove(envelope, self._shared.keyring, by_user=by_user)
+            check(envelope, by_user=by_user)
             batch = await self._read(envelope, principal)
         except Refusal as refusal:
             refused = Refused(refusal.code, refusal.detail)

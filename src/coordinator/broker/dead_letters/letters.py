@@ -18,8 +18,6 @@ from coordinator.wire.signed_messages import DEAD_PREFIX, MessageSigner, dead_le
 
 TOLD: Final = ("reason", "code", "routing_key", "principal", "role", "message_id")
 """Headers of a dead letter of ours, in the order in which they are signed."""
-NOT_PROVEN: Final = frozenset({Code.UNAUTHORIZED_KEY.value, Code.TOO_LARGE.value})
-"""Refusals that come before the sender is proven."""
 BROKERS_OWN = "DELIVERY_LIMIT"
 """The code of a letter that the broker itself has put there."""
 
@@ -44,7 +42,7 @@ class LetterReader:
         }
         own = self._signer.made(dead_letter(kind, *told.values()), ours, message.body)
         at = ours.get("signed_at") if own else None
-        proven = own and told["code"] not in NOT_PROVEN
+        proven = own and told["role"] != ""  # a refusal before the proof has none
         if not own and "x-death" in headers and not told["code"]:
             told["code"] = BROKERS_OWN
             told["reason"] = "it could not be handled for three quarters of an hour"
