@@ -13,6 +13,7 @@ from aio_pika import Message, connect
 from pamqp.commands import Basic
 
 from coordinator.broker.connection import Broker
+from coordinator.broker.dead_letters.letters import TOLD
 from coordinator.crypto.mac import message_to_sign, sign_message
 from coordinator.domain.messages import Role
 from coordinator.edge.context import EdgeContext
@@ -123,7 +124,7 @@ async def bury(
 ) -> None:
     """Put a message aside as the inbox does."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    told = {
+    facts = {
         "reason": "the log was out of reach",
         "code": code,
         "routing_key": kind,
@@ -131,6 +132,7 @@ async def bury(
         "role": "" if code == "UNAUTHORIZED_KEY" else "client",
         "message_id": uuid4().hex,
     }
+    told = {name: facts[name] for name in TOLD}
     ours = signer.headers(dead_letter(kind, *told.values()), content, 1000) if signer is not None else {}
     headers: Any = told | {DEAD_PREFIX + name: value for name, value in ours.items()}
     properties = Basic.Properties(message_type=kind, delivery_mode=2, headers=headers)

@@ -243,6 +243,82 @@ def a_key(key_id: str, name: str, revoked_at: int | None) -> dict[str, Any]:
     }
 
 
+def test_queued_work_is_counted_by_class_and_service(database: Database) -> None:
+    """Jobs that a miner holds are not queued; the largest class is first, and its oldest job is found."""
+    with database.transaction() as tables:
+        tables.put("work_classes", [a_class("one", "checksum"), a_class("two", "other")])
+        tables.put("open_work", [some_work(0, "one"), some_work(3, "two"), some_work(2, "one")])
+        tables.put("open_work", [some_work(1, "one", miner_id="a")])
+        classes = tables.query("read_queued_classes", most=9)
+        services = {row["service"]: row["queued"] for row in tables.query("read_queued_by_service")}
+    assert [(row["job_class"], row["queued"], row["oldest"]) for row in classes] == [
+        ("one", 2, 0),
+        ("two", 1, 3),
+    ]
+    assert services == {"checksum": 2, "other": 1}
+    assert rows(database, "read_class_oldest", "job_id", job_class="one", position=0) == ["job-0"]
+    assert rows(database, "read_class_oldest", "job_id", job_class="one", position=1) == []
+    assert sorted(rows(database, "read_job_lines", "job_id", job_ids=["job-0", "job-2", "no-job"])) == [
+        "job-0",
+        "job-2",
+    ]
+
+
+def test_what_a_miner_holds(database: Database) -> None:
+    """Its jobs, their number, a job's lease, and the miner's last sign of life."""
+    lease = {"job_id": "job-1", "attempt": 2, "miner_id": "a", "session_id": "s", "lease_until": 7}
+    with database.transaction() as tables:
+        tables.put("open_work", [some_work(n, "one", miner_id="a") for n in (2, 1)])
+        tables.put("open_work", [some_work(3, "one", miner_id="z")])
+        tables.put("leases", [{**lease, "started_at": 1, "traceparent": ""}])
+        seen = {"session_id": "s", "last_seen": 5, "gpu_memory_json": None}
+        tables.put("live_sessions", [{"miner_id": "a", **seen}])
+        running = tables.query("read_running_of", miner_ids=["a", "z", "b@a"])
+    assert {row["miner_id"]: row["running"] for row in running} == {"a": 2, "z": 1}
+    assert rows(database, "read_held_by", "job_id", miner_id="a", most=9) == ["job-1", "job-2"]
+    assert rows(database, "read_lease", "lease_until", job_id="job-1") == [7]
+    assert rows(database, "read_last_seen", "last_seen", miner_ids=["a", "z"]) == [5]
+
+
+def test_quarantined_principals_come_first(database: Database) -> None:
+    """Then those with the longest streak of failures; who does well is not listed."""
+    counts = ("completed", "failed", "lost", "too_slow", "released", "unclaimed", "slots", "quarantines")
+    common = {**dict.fromkeys((*counts, "since_bad", "usual_ms"), 0), "reason": "", "recent_json": "[]"}
+    standings = [("a", "", 3), ("b", "probe", 1), ("c", "", 4), ("d", "", 0)]
+    with database.transaction() as tables:
+        tables.put(
+            "standings",
+            [
+                {**common, "principal": name, "service": "checksum", "quarantine": kind, "streak": streak}
+                for name, kind, streak in standings
+            ],
+        )
+    assert rows(database, "read_quarantines", "principal", streak=3, most=9) == ["b", "c", "a"]
+
+
+def a_class(job_class: str, service: str) -> dict[str, Any]:
+    return {"job_class": job_class, "service": service, "constraints_json": "{}"}
+
+
+def some_work(number: int, job_class: str, miner_id: str | None = None) -> dict[str, Any]:
+    return {
+        "job_id": f"job-{number}",
+        "attempt": 1,
+        "job_class": job_class,
+        "client": "alice",
+        "priority": 0,
+        "position": number,
+        "service": "checksum" if job_class == "one" else "other",
+        "payload_digest": "d",
+        "timeout_seconds": 60,
+        "expires_at": 1000,
+        "miner_id": miner_id,
+        "session_id": None if miner_id is None else "s",
+        "tried": "",
+        "traceparent": "",
+    }
+
+
 def test_every_statement_is_tested_here() -> None:
     """A new statement of the edge is added to these tests, so that it has met Postgres."""
     ours = [name for name in load_statements() if name.startswith("read_")]

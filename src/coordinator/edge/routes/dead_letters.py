@@ -49,11 +49,7 @@ log = structlog.get_logger("dead_letters")
     "are none. While this reads the queue, other readers see it empty.",
     responses=refusals(Code.FORBIDDEN, Code.UNAVAILABLE),
 )
-async def list_dead_letters(
-    context: Context,
-    _: Admin,
-    limit: Annotated[int, Query(ge=1, le=MAX_LETTERS, description="At most so many.")] = 100,
-) -> Response:
+async def list_dead_letters(context: Context, _: Admin, limit: Limit = 100) -> Response:
     letters, total = await _asked(_letters(context).oldest(limit)) if _has(context) else ([], 0)
     return reply(DeadLetterList(items=[_view(letter) for letter in letters], total=total))
 
