@@ -194,16 +194,18 @@ async def test_alerts_of_files(tmp_path: Path) -> None:
             uploads.mkdir()
             await monitoring.clears("CoordinatorPartFails")
 
-            # The last stored event is changed while the coordinator is stopped; then it is as it was.
+            # A stored event is changed while the coordinator is stopped; then it is as it was. In between the
+            # coordinator tells webhooks of the stopped follower, by an event of its own.
             assert 0 == process.stop()
             log = tmp_path / "data-main" / "coordinator.db"
-            change_last_event(log, lambda state: state.replace(b"coordinator", b"codrinoator"))
+            position = last_position(log)
+            change_event(log, position, lambda state: state.replace(b"coordinator", b"codrinoator"))
             assert (7, 1.0) == audited(stage)  # what node_exporter would show of it
             process = stage.coordinator()
             await monitoring.fires("CoordinatorAuditDivergence", 60.0)
             await monitoring.fires("CoordinatorFollowerStopped")
             process.stop()
-            change_last_event(log, lambda state: state.replace(b"codrinoator", b"coordinator"))
+            change_event(log, position, lambda state: state.replace(b"codrinoator", b"coordinator"))
             assert (0, 0.0) == audited(stage)
             stage.coordinator()
             await stage.ready()
@@ -226,10 +228,17 @@ def audited(stage: Stage) -> tuple[int, float]:
     return code, found
 
 
-def change_last_event(log: Path, change: Callable[[bytes], bytes]) -> None:
+def last_position(log: Path) -> int:
+    with closing(sqlite3.connect(log)) as database:
+        [(position,)] = database.execute("SELECT MAX(rowid) FROM stored_events").fetchall()
+        found: int = position
+        return found
+
+
+def change_event(log: Path, position: int, change: Callable[[bytes], bytes]) -> None:
     with closing(sqlite3.connect(log)) as database, database:
-        [(position, state)] = database.execute(
-            "SELECT rowid, state FROM stored_events ORDER BY rowid DESC LIMIT 1"
+        [(state,)] = database.execute(
+            "SELECT state FROM stored_events WHERE rowid = ?", (position,)
         ).fetchall()
         changed = change(bytes(state))
         assert changed != state
