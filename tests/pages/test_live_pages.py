@@ -124,7 +124,7 @@ async def _admin(stage: Stage, path: str, body: dict[str, Any]) -> dict[str, Any
     return found
 
 
-@pytest.mark.parametrize("late", ["none", "pages.js", "htmx.min.js", "hx-sse.min.js", "uplot.min.js"])
+@pytest.mark.parametrize("late", ["none", "pages.js", "htmx.js", "uplot.min.js"])
 async def test_a_page_is_live_whichever_script_comes_late(tmp_path: Path, late: str) -> None:
     """On a slow line, too, a page opens one connection, and says that it is live."""
     with Stage(tmp_path) as stage:

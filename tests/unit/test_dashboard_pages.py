@@ -161,7 +161,7 @@ async def test_behind_a_proxy_every_link_has_its_path(strangers: Callable[[str],
         assert "Path=/gpu/one" in session
         for path in PAGES:
             page = (await browser.get(path, headers={"Cookie": session.split(";")[0]})).text
-            links = re.findall(r'(?:src|href|action|hx-post|data-connect)="(/[^"]*)"', page)
+            links = re.findall(r'(?:src|href|action|hx-post|hx-sse:connect)="(/[^"]*)"', page)
             assert len(links) > 8, path
             assert [] == [link for link in links if not link.startswith("/gpu/one/")], path
 

@@ -59,14 +59,6 @@
     live("off", "not live, trying again");
     if (event.detail.status === 401) location.reload();  // the session is over: to the form to log in
   });
-  // htmx may begin before its extension for streams is there, and would then never connect: so the page tells
-  // it of the stream once all scripts have run.
-  document.addEventListener("DOMContentLoaded", () => setTimeout(() => {  // after htmx's own timer
-    const stream = document.getElementById("stream");
-    if (!stream) return;
-    stream.setAttribute("hx-sse:connect", stream.dataset.connect);
-    htmx.process(stream);
-  }));
   // A stream that could not even begin (too many are open, the server restarts) is tried again.
   setInterval(() => {
     const stream = document.getElementById("stream");
