@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.harness.dashboard import chromium, reading
 from tests.harness.executor import SERVICE
@@ -121,3 +122,28 @@ async def _admin(stage: Stage, path: str, body: dict[str, Any]) -> dict[str, Any
     assert answer.is_success, answer.text
     found: dict[str, Any] = answer.json()
     return found
+
+
+@pytest.mark.parametrize("late", ["none", "pages.js", "htmx.js", "uplot.min.js"])
+async def test_a_page_is_live_whichever_script_comes_late(tmp_path: Path, late: str) -> None:
+    """On a slow line, too, a page opens one connection, and says that it is live."""
+    with Stage(tmp_path) as stage:
+        stage.coordinator()
+        await stage.ready()
+        async with chromium() as browser, reading(browser, stage.urls["main"]) as reader:
+            await reader.log_in(ROOT)
+            await reader.live()
+            opened: list[str] = []
+
+            async def hold(route: Route) -> None:
+                await asyncio.sleep(0.5)
+                await route.continue_()
+
+            await reader.page.route(f"**/{late}", hold)
+            reader.page.on(
+                "request", lambda asked: opened.append(asked.url) if "/ui/live/miners" in asked.url else None
+            )
+            await reader.go("/miners")
+            await reader.live()
+            await reader.page.wait_for_timeout(300)
+    assert 1 == len(opened)

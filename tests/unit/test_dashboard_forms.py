@@ -60,6 +60,7 @@ async def test_a_form_of_ours_is_carried_out(monkeypatch: pytest.MonkeyPatch) ->
         {"Sec-Fetch-Site": "same-origin, cross-site"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://edge.evil.example"},
         {"Origin": "http://edge:81"},
         {"Sec-Fetch-Site": "cross-site", "Origin": "http://edge"},
@@ -92,6 +93,16 @@ async def test_a_token_is_of_its_own_session(monkeypatch: pytest.MonkeyPatch) ->
             assert (403, True) == (answer.status_code, "another session" in answer.text), token
         large = await browser.post(CANCEL, data={FORM_FIELD: "x" * MAX_FORM_BYTES})
         assert 413 == large.status_code
+    assert [] == canceled
+
+
+async def test_no_form_brings_a_nul(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event gets a text that PostgreSQL can't store."""
+    canceled, app = a_cancelable(monkeypatch), an_app()
+    async with a_browser(app) as browser:
+        await log_in(browser)
+        answer = await browser.post(CANCEL, data={FORM_FIELD: token_of(app, browser), "reason": "a\0b"})
+    assert (422, True) == (answer.status_code, "NUL character" in answer.text)
     assert [] == canceled
 
 

@@ -67,22 +67,37 @@ async def test_a_page_goes_on_after_its_position(shown: dict[str, Any]) -> None:
         await task
 
 
-@pytest.mark.parametrize("end", ["revoked", "stopping"])
-async def test_a_stream_ends_with_its_key(shown: dict[str, Any], end: str) -> None:
-    """A revoked key ends its open pages with the event that leads them to the form; a stop just ends them."""
+@pytest.mark.parametrize("end", ["revoked", "logged out", "stopping"])
+async def test_a_stream_ends_with_its_session(
+    shown: dict[str, Any], end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revoked key and a log-out in another tab lead an open page to the form; a stop just ends it."""
     app = an_app()
-    context, talk = app.state.context, a_stream(app)
+    context, sessions = app.state.context, []
+    opened = context.sessions.open
+
+    def remember(*of: Any) -> Any:
+        sessions.append(opened(*of))
+        return sessions[-1]
+
+    monkeypatch.setattr(context.sessions, "open", remember)
+    talk = a_stream(app)
     async with asyncio.timeout(20):
         task = talk.begin()
         await _until(talk, b"id: 40\n\n")
         if end == "stopping":
             context.live.revocations.stop()
+        elif end == "logged out":
+            [session] = sessions
+            context.sessions.end(session)
+            shown["html"]["one"] = "a secret of later"
         else:
             [revocation] = context.live.revocations._open
             revocation.revoked = True
             revocation.wake()
         await task
-    assert (end == "revoked") == talk.body.endswith(b"event: signed-out\ndata: \n\n")
+    assert b"a secret of later" not in talk.body
+    assert (end != "stopping") == talk.body.endswith(b"event: signed-out\ndata: \n\n")
 
 
 async def test_a_stream_needs_a_session(shown: dict[str, Any]) -> None:

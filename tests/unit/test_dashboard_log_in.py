@@ -140,6 +140,14 @@ async def test_no_log_in_leads_elsewhere(path: str) -> None:
         assert "/" == (await browser.get("/login", params={"next": path})).headers["location"]
 
 
+async def test_a_path_in_any_script_is_followed() -> None:
+    """htmx gets it in a header, which has no letters beyond Latin-1."""
+    async with a_browser(an_app()) as browser:
+        await log_in(browser)
+        answer = await browser.get("/login", params={"next": "/日?q=a%20b"}, headers={"HX-Request": "true"})
+    assert (204, "/%E6%97%A5?q=a%20b") == (answer.status_code, answer.headers["hx-redirect"])
+
+
 async def test_strangers_are_sent_to_the_form_and_back() -> None:
     """A page asks for a log-in and is shown after it; a live stream and a form just end."""
     async with a_browser(an_app()) as browser:

@@ -14,6 +14,10 @@ from typing import Any, get_args
 import pytest
 from fastapi.sse import format_sse_event
 
+from coordinator.application.keys.keyring import Grant
+from coordinator.application.keys.sessions import PersonSession
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Principal, Role
 from coordinator.edge import create_app
 from coordinator.edge.dashboard.assets import FILES, SCRIPT_BYTES, assets, version
 from coordinator.edge.dashboard.copies import copies
@@ -21,6 +25,7 @@ from coordinator.edge.dashboard.data import batches, job, jobs, lines, overview
 from coordinator.edge.dashboard.pages import jobs as jobs_page
 from coordinator.edge.dashboard.rendering import live_parts
 from coordinator.edge.dashboard.routing import POLICY
+from coordinator.edge.dashboard.sign_in import Visitor
 from tests.harness.cases import every
 from tests.unit.dashboard_fakes import SCRIPT, a_browser, hostile, log_in
 from tests.unit.edge_fakes import ADMIN, ALICE, JOB, FakeDatabase, a_context, an_app
@@ -176,6 +181,50 @@ async def test_a_query_with_mistakes_is_told_them() -> None:
     assert "invalid state:nonsense" in answer.text
     assert "invalid &lt;b&gt;:x" in answer.text
     assert 'value="state:nonsense &lt;b&gt;:x &#34;"' in answer.text
+
+
+@every(
+    "path",
+    ["miners", "miners/node@rig", "classes", "audit", "jobs?anchor=zzz"],
+)
+async def test_a_stream_that_shows_nothing_is_refused(path: str) -> None:
+    """A client gets a code, and no stream that stays silent."""
+    async with a_browser(an_app()) as browser:
+        await log_in(browser, ALICE)
+        answer = await browser.get(f"/ui/live/{path}", headers={"Accept": "text/event-stream"})
+    assert (422 if "anchor" in path else 403) == answer.status_code
+
+
+async def test_a_class_that_has_ended_keeps_its_rows(
+    strangers: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows change although the query's class is no more, so that its last job is seen to end."""
+    strangers("COMPLETED")
+
+    async def gone(*_: Any) -> jobs.Count:
+        raise Refusal(Code.INVALID_PAYLOAD, "no job of this class waits or runs")
+
+    monkeypatch.setattr(jobs, "newer", gone)
+    context, session = a_context(), PersonSession("id", "root", Role.ADMIN, None, 0, "", 0)
+    visitor = Visitor(session, Grant(Principal("root", Role.ADMIN)), "token", read_only=False)
+    source = jobs_page._source(context, visitor, "", "class:00000000000000000000", "0", "")
+    parts = await source.compute()
+    assert "completed" in parts.html[f"job-{JOB}"]
+    assert "" == parts.html["newer"].strip()
+
+
+async def test_the_script_that_says_live_comes_first() -> None:
+    """On a slow line, a connection may be there before the last script is."""
+    async with a_browser(an_app()) as browser:
+        html = (await browser.get("/login")).text
+    assert "pages.js" == re.findall(r'<script src="[^"]*/([^"/]+)" defer>', html)[0]
+
+
+async def test_a_file_has_a_digest() -> None:
+    """Anything else in its place is an invalid address, and no error of ours."""
+    async with a_browser(an_app()) as browser:
+        await log_in(browser)
+        assert 422 == (await browser.get(f"/jobs/{JOB}/files/%00")).status_code
 
 
 async def test_roles_see_what_is_theirs(strangers: Callable[[str], None]) -> None:

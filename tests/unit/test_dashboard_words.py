@@ -52,6 +52,12 @@ def test_sentences_are_in_the_readers_time() -> None:
     assert "Waits: no miner is online" == words.sentence("Waits: no miner is online")
 
 
+@pytest.mark.parametrize("text", ["9999-99-99T99:99:99Z", "2026-02-30T00:00:00Z", "0000-01-01T00:00:00Z"])
+def test_no_stranger_writes_a_moment_that_is_none(text: str) -> None:
+    """A browser's script could not format it, and would end."""
+    assert f"canceled: {text}" == words.sentence(f"canceled: {text}")
+
+
 def test_a_state_is_a_word_and_a_shape() -> None:
     """Every state of a job and a miner has a shape of its own, whatever its colour."""
     shapes = {path for _, path in words.STATE_SHAPES.values()}

@@ -204,6 +204,14 @@ async def test_what_can_not_be_meant_is_refused(
     assert await stand.batches.recent(OPS) == []
 
 
+async def test_a_reason_without_a_place_in_the_log_is_refused(stand: Stand) -> None:
+    """PostgreSQL stores no NUL: the batch would stop at its first job."""
+    with pytest.raises(Refusal, match="NUL character") as refused:
+        await stand.batches.begin(OPS, "cancel", "state:queued", "a\0b")
+    assert "INVALID_PAYLOAD" == refused.value.code
+    assert [] == await stand.batches.recent(OPS)
+
+
 async def test_a_plan_says_what_would_happen(stand: Stand) -> None:
     """The number, the states, and the first jobs in the order of the batch."""
     plan = await stand.batches.plan(OPS, "cancel", "service:checksum")

@@ -236,6 +236,7 @@ async def test_counts_end_at_their_bound(database: SqliteDatabase, monkeypatch: 
     ("text", "cursor", "told"),
     [
         ("state:done", None, "invalid state:done"),
+        ("a\0b", None, "NUL character"),
         ("", "7", "cursor: invalid"),
         ("", "1.2.x", "cursor: invalid"),
         ("class:00000000000000000000", None, "no job of this class waits or runs"),

@@ -148,6 +148,8 @@ class JobBatches:
         """Begin a batch. Raises Refusal, also while another one of the same name is under way."""
         if len(reason) > MAX_REASON:
             raise Refusal(Code.INVALID_PAYLOAD, f"reason: write {MAX_REASON} characters at most")
+        if "\0" in reason:
+            raise Refusal(Code.INVALID_PAYLOAD, "invalid reason: it has a NUL character; remove it")
         plan = await self.plan(principal, kind, query)
         batch_id, now = self._new_id(), self._clock.now()
 

@@ -100,7 +100,7 @@ class Sessions:
     def read(self, text: str) -> tuple[PersonSession, Grant] | None:
         """The session in a text, and what its key grants now; None if it is over, or not ours."""
         session = self._parsed(text)
-        if session is None or session.expires_at <= self._now() or session.id in self._ended:
+        if session is None or self.has_ended(session):
             return None
         grant = self._grant(session)
         return None if grant is None else (session, grant)
@@ -108,6 +108,10 @@ class Sessions:
     def end(self, session: PersonSession) -> None:
         """End a session. This process remembers it; the others read it until it expires."""
         _remember(self._ended, session.id, None)
+
+    def has_ended(self, session: PersonSession) -> bool:
+        """Whether its time is over, or this process has ended it."""
+        return session.expires_at <= self._now() or session.id in self._ended
 
     # --- links that log in ---------------------------------------------------------------------------------
     def link(self, key: str, role: Role) -> str | None:

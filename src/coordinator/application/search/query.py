@@ -90,6 +90,9 @@ class JobQuery:
         if len(text) > MAX_LENGTH:
             told = f"invalid query: it has {len(text)} characters; write {MAX_LENGTH} at most"
             return cls(text[:MAX_LENGTH], errors=(QueryError(text[:MAX_LENGTH], 0, MAX_LENGTH, told),))
+        if "\0" in text:
+            told = "invalid query: it has a NUL character; remove it"
+            return cls(text, errors=(QueryError(text, 0, len(text), told),))
         found, errors = QueryFilter(), []
         seen: set[str] = set()
         for token in _tokens(text):

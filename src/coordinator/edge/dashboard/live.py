@@ -7,7 +7,6 @@ after its `Last-Event-ID`. A page has one connection.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import Final
@@ -19,7 +18,7 @@ from starlette.responses import Response
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.broadcasts import Broadcasts, PageSource, Parts
 from coordinator.edge.dashboard.rendering import live_parts
-from coordinator.edge.dashboard.sign_in import Visitor
+from coordinator.edge.dashboard.sign_in import Visitor, sessions_of
 from coordinator.edge.live.events_stream import HEARTBEAT_SECONDS, RETRY_MS, STREAM_HEADERS, event_stream
 
 SIGNED_OUT: Final = "signed-out"
@@ -60,7 +59,7 @@ async def _messages(
     async with broadcasts.reading(source, since) as (reader, news):
         with context.live.revocations.watch(visitor.grant, reader.woken.set) as revocation:
             while not revocation.over:
-                if visitor.session.expires_at <= time.time_ns() // 1_000_000:
+                if sessions_of(context).has_ended(visitor.session):  # by its time, or by a log-out elsewhere
                     break
                 reader.woken.clear()
                 if (parts := news()) is not None:

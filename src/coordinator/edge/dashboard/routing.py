@@ -36,6 +36,7 @@ POLICY: Final = "; ".join(
     )
 )
 """Of every page: scripts, styles and data of this server only, and no frames."""
+_URL_MARKS: Final = ":/%#?=@[]!$&'()*+,;"
 FRAGMENT_HEADER: Final = "HX-Request"
 LOG_IN_PATH: Final = "/login"
 _NEXT_STEP: Final = {
@@ -83,7 +84,8 @@ def redirect(request: Request, path: str, status: int = 303) -> Response:
     """To another page of ours; htmx follows it with the whole page."""
     url = base_of(request) + path
     if FRAGMENT_HEADER in request.headers:
-        return Response(status_code=204, headers={"HX-Redirect": url})
+        # As RedirectResponse does it: a header has no letters beyond Latin-1.
+        return Response(status_code=204, headers={"HX-Redirect": quote(url, safe=_URL_MARKS)})
     return RedirectResponse(url, status)
 
 

@@ -143,9 +143,16 @@ def check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     foreign = site is not None and site not in _SAME
     if not foreign and site is None and origin is not None:
-        foreign = urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+        foreign = _host_of(origin) != request.headers.get("host", "").lower()
     if foreign:
         raise Problem(Code.FORBIDDEN, "another site sent this request; use the form of the page itself")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # no URL at all, such as `http://[`
+        return None
 
 
 async def form_of(request: Request, context: EdgeContext) -> dict[str, str]:
@@ -168,6 +175,9 @@ async def form_of(request: Request, context: EdgeContext) -> dict[str, str]:
         fields = dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=100))
     except ValueError:
         raise Problem(Code.INVALID_PAYLOAD, "not a form; use the page's own") from None
+    if any("\0" in value for value in fields.values()):
+        # PostgreSQL stores no such text, so an event with one would stop every reader of the log.
+        raise Problem(Code.INVALID_PAYLOAD, "the form has a NUL character; remove it")
     request.state.form = fields
     return fields
 

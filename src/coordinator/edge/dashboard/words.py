@@ -132,10 +132,20 @@ def sentence(text: str) -> Markup:
     plain = _ENDED.sub(lambda found: found[1] + found[2].lower(), text)
     pieces, last = [], 0
     for found in _MOMENT.finditer(plain):
+        if not _is_moment(found[0]):
+            continue  # a stranger's text, which a browser could not read as a date
         shown = Markup('<time datetime="{0}" data-show="clock">{0}</time>').format(found[0])
         pieces += [escape(plain[last : found.start()]), shown]
         last = found.end()
     return Markup("").join([*pieces, escape(plain[last:])])
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def state(word: str, label: str | None = None) -> Markup:

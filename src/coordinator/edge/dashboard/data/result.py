@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
@@ -71,7 +73,7 @@ async def result_of(context: EdgeContext, row: JobRow) -> ResultView:
 
 def view_of(document: Any) -> ResultView:
     """The view of a small result."""
-    files = tuple(_files(document))[:MAX_FILES]
+    files = tuple(islice(_files(document), MAX_FILES))
     if files:
         return ResultView(kind=files[0].kind, document=document, files=files)
     columns, rows = _table(document)
@@ -92,10 +94,10 @@ def kind_of(name: str) -> ResultKind:
 
 def _files(document: Any) -> Iterator[ShownFile]:
     """The files that a result names, at any depth, each once."""
-    waiting: list[tuple[str, Any]] = [("file", document)]
+    waiting: deque[tuple[str, Any]] = deque([("file", document)])
     seen: set[tuple[str, str]] = set()
     while waiting:
-        name, value = waiting.pop(0)
+        name, value = waiting.popleft()
         if isinstance(value, dict):
             named = value.get("name")
             for member, inner in value.items():

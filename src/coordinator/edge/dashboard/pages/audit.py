@@ -41,6 +41,7 @@ async def show_audit(request: Request, context: Context, visitor: Visited) -> Re
 @router.get("/ui/live/audit")
 async def follow_audit(request: Request, context: Context, visitor: Visited, after: str = "") -> Response:
     """Its parts, as they change."""
+    Viewer.of(visitor.principal).require_all("see the audit")  # here: a stream could only be silent
     return live_answer(request, context, visitor, _source(context, visitor, base_of(request)), after)
 
 

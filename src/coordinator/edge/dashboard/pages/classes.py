@@ -40,6 +40,7 @@ async def show_classes(request: Request, context: Context, visitor: Visited) -> 
 @router.get("/ui/live/classes")
 async def follow_classes(request: Request, context: Context, visitor: Visited, after: str = "") -> Response:
     """Its parts, as they change."""
+    Viewer.of(visitor.principal).require_all("see classes")  # here: a stream could only be silent
     return live_answer(request, context, visitor, _source(context, visitor, base_of(request)), after)
 
 

@@ -55,7 +55,7 @@ async def get_file(
     context: Context,
     visitor: Visited,
     job_id: UUID,
-    sha256: str,
+    sha256: blobs.Sha256,
     shown: Annotated[Literal["", "image", "audio", "video"], Query(alias="as")] = "",
 ) -> Response:
     """A file of its payload or result: to be shown as what it is said to be, or to be kept."""

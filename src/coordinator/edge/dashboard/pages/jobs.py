@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from coordinator.application.live.events import EVERYTHING, Topic
+from coordinator.application.search.places import read_anchor
 from coordinator.crypto.keys import EncodingError, decode_base64url, encode_base64url
-from coordinator.domain.errors import Code
+from coordinator.domain.errors import Code, Refusal
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.data import jobs as data
@@ -93,6 +94,8 @@ async def follow_jobs(
     after: str = "",
 ) -> Response:
     """The rows that the page shows, as they change, and how many newer ones there are."""
+    if anchor:
+        read_anchor(anchor)  # refused here; the stream could only be silent
     source = _source(context, visitor, base_of(request), q.strip(), anchor, rows)
     return live_answer(request, context, visitor, source, after)
 
@@ -110,7 +113,10 @@ def _source(
             f"job-{job.job_id}": part("jobs/cells.html", base=base, visitor=visitor, job=job) for job in found
         }
         if anchor and not query.errors:
-            newer = await data.newer(context, viewer, query, anchor)
+            try:
+                newer = await data.newer(context, viewer, query, anchor)
+            except Refusal:  # the last job of a class in the query has ended; the rows still change
+                newer = data.Count(0)
             html["newer"] = part("jobs/newer.html", url=base + _url(text), newer=newer)
         html["position"] = f"{position:,}"
         return Parts(position, html)

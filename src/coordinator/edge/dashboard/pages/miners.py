@@ -55,6 +55,7 @@ async def follow_miners(
     after: str = "",
 ) -> Response:
     """The same rows, as they change."""
+    Viewer.of(visitor.principal).require_all("see miners")  # here: a stream could only be silent
     return live_answer(
         request, context, visitor, _list(context, visitor, base_of(request), state, cursor), after
     )
@@ -82,6 +83,7 @@ async def follow_miner(
     request: Request, context: Context, visitor: Visited, miner_id: str, after: str = ""
 ) -> Response:
     """Its parts, as they change."""
+    Viewer.of(visitor.principal).require_all("see miners")
     return live_answer(request, context, visitor, _one(context, visitor, base_of(request), miner_id), after)
 
 

@@ -29,6 +29,7 @@
 
   function show(element) {
     const at = new Date(element.dateTime);
+    if (Number.isNaN(at.getTime())) return;  // formatting it would end this script
     const text = {
       age: () => duration(now() - at),
       ahead: () => (at > now() ? duration(at - now()) : "0 s"),
