@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -49,15 +49,16 @@ class Presence:
 
         Raises LogUnavailable.
         """
-        await asyncio.to_thread(self._note_seen, dict(sessions))
+        await asyncio.to_thread(self._note_seen, set(sessions))
 
-    def _note_seen(self, sessions: Mapping[str, str]) -> None:
+    def _note_seen(self, sessions: Collection[tuple[str, str]]) -> None:
+        # A miner may have several: polls of a session that is over still wait while its next one polls.
         with self._database.transaction() as tables:
             tables.execute(
                 "presence_parked",
                 now=self._clock.now(),
-                miner_ids=sorted(sessions),
-                session_ids=sorted(sessions.values()),
+                miner_ids=sorted({miner_id for miner_id, _ in sessions}),
+                sessions=sorted(" ".join(session) for session in sessions),
             )
 
     def _write(self, principal: Principal, beats: Sequence[Heartbeat]) -> set[tuple[str, str, int]]:

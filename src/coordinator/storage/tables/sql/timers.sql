@@ -44,8 +44,10 @@ UPDATE live_sessions SET last_seen = :now, gpu_memory_json = COALESCE(:gpu_memor
 WHERE miner_id = :miner_id AND session_id = :session_id;
 
 -- name: presence_parked
--- Signs of life of sessions whose polls wait. A session id belongs to one life of one miner, so the pairs need no check.
-UPDATE live_sessions SET last_seen = :now WHERE miner_id IN (:miner_ids) AND session_id IN (:session_ids);
+-- Signs of life of sessions whose polls wait. Miners choose their session ids, so each counts for its own miner alone;
+-- a space is in neither id.
+UPDATE live_sessions SET last_seen = :now
+WHERE miner_id IN (:miner_ids) AND miner_id || ' ' || session_id IN (:sessions);
 
 -- name: presence_extend
 -- A session's heartbeat extends its leases.
