@@ -275,6 +275,8 @@ class ReplayableLetter:
     reason: str
     principal: str
     """As the message claims."""
+    role: str
+    """Of the sender's key; empty if none was proven."""
     proven: bool
     """Whether this coordinator had authenticated the sender before the message failed."""
     at: Millis | None

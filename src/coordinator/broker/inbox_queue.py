@@ -189,6 +189,7 @@ class InboxQueue(Generic[Item]):
             "code": refused.code.value,
             "routing_key": envelope.routing_key,
             "principal": _short(claimed),
+            "role": "" if principal is None else principal.role.value,
             "message_id": envelope.message_id,
         }
         kind = _short(envelope.kind)

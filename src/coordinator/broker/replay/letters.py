@@ -12,9 +12,11 @@ from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import ReplayableLetter
 from coordinator.broker.envelope import ReceivedMessage, authenticate
 from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import Principal
+from coordinator.domain.registry import COMMANDS
 from coordinator.wire.signed_messages import DEAD_PREFIX, MessageSigner, dead_letter
 
-TOLD: Final = ("reason", "code", "routing_key", "principal", "message_id")
+TOLD: Final = ("reason", "code", "routing_key", "principal", "role", "message_id")
 """Headers of a dead letter of ours, in the order in which they are signed."""
 NOT_PROVEN: Final = frozenset({Code.UNAUTHORIZED_KEY.value, Code.TOO_LARGE.value})
 """Refusals that come before the sender is proven."""
@@ -48,7 +50,9 @@ class LetterReader:
             told["reason"] = "it could not be handled for three quarters of an hour"
             told["message_id"] = message.message_id or ""
             told["routing_key"] = message.routing_key or ""
-            proven = self._authentic(message)
+            sender = self._authentic(message)
+            proven = sender is not None
+            told["role"] = "" if sender is None else sender.role.value
         return ReplayableLetter(
             id=_id_of(kind, told, message.body),
             type=kind or told["routing_key"],
@@ -56,18 +60,34 @@ class LetterReader:
             code=told["code"],
             reason=told["reason"],
             principal=told["principal"],
+            role=told["role"] if proven else "",
             proven=proven,
             at=at if isinstance(at, int) else None,
             message_id=told["message_id"],
             body=message.body,
         )
 
-    def _authentic(self, message: AbstractIncomingMessage) -> bool:
+    def _authentic(self, message: AbstractIncomingMessage) -> Principal | None:
         try:
-            authenticate(ReceivedMessage.of(message), self._keyring, by_user=self._by_user)
+            return authenticate(ReceivedMessage.of(message), self._keyring, by_user=self._by_user)
         except Refusal:
-            return False
-        return True
+            return None
+
+
+def sender_of(letter: ReplayableLetter, keyring: Keyring) -> Principal:
+    """The sender in the role of its key; if unproven, in one that may send the command. Raises Refusal.
+
+    A name may have keys of several roles: what a client's key sent takes no effect as an admin's.
+    """
+    command = COMMANDS.get(letter.type)
+    if command is None:
+        raise Refusal(Code.UNKNOWN_COMMAND, "no such command type: drop the letter")
+    valid = [grant.principal for grant in keyring.valid(letter.principal)]
+    if letter.proven:
+        valid = [principal for principal in valid if principal.role.value == letter.role]
+    if not valid:
+        raise Refusal(Code.UNAUTHORIZED_KEY, "no valid API key has the sender's name and role any more")
+    return next((principal for principal in valid if principal.role in command.senders), valid[0])
 
 
 def _id_of(kind: str, told: dict[str, str], body: bytes) -> str:

@@ -19,10 +19,8 @@ from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import Gateway, ReplayableLetter, Replayed
 from coordinator.broker.connection import Broker
 from coordinator.broker.envelope import ReceivedMessage, read_commands
-from coordinator.broker.replay.letters import LetterReader
+from coordinator.broker.replay.letters import LetterReader, sender_of
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import Principal
-from coordinator.domain.registry import COMMANDS
 from coordinator.wire.answers import Accepted, Answer, Refused
 from coordinator.wire.signed_messages import MessageSigner
 from coordinator.wire.topology import DEAD_QUEUE
@@ -100,7 +98,7 @@ class RabbitReplays:
                 raise Refusal(
                     Code.UNAUTHORIZED_KEY, "its sender is not proven: vouch for the name, or drop the letter"
                 )
-            principal = self._principal(letter)
+            principal = sender_of(letter, self._keyring)
             envelope = replace(
                 ReceivedMessage.of(held.message), kind=letter.type, message_id=letter.message_id
             )
@@ -111,17 +109,6 @@ class RabbitReplays:
         codes = sorted({answer.code.value for answer in answers if isinstance(answer, Refused)})
         log.info("replayed", letter=letter.id, kind=letter.type[:100], by=principal.name, refused=codes)
         return answers
-
-    def _principal(self, letter: ReplayableLetter) -> Principal:
-        """The sender, in the role that may send such a command. Raises Refusal."""
-        command = COMMANDS.get(letter.type)
-        if command is None:
-            raise Refusal(Code.UNKNOWN_COMMAND, "no such command type: drop the letter")
-        grants = self._keyring.valid(letter.principal)
-        if not grants:
-            raise Refusal(Code.UNAUTHORIZED_KEY, "no valid API key has the sender's name any more")
-        fitting = [grant.principal for grant in grants if grant.principal.role in command.senders]
-        return fitting[0] if fitting else grants[0].principal
 
 
 def _looked_at(ids: Collection[str] | None, limit: int) -> int:
