@@ -11,7 +11,14 @@ from coordinator.domain.webhook.commands import (
     WebhookRotate,
     WebhookTest,
 )
-from coordinator.domain.webhook.decide import MAX_WEBHOOKS, SealedUrl, WebhookContext, decide, not_found
+from coordinator.domain.webhook.decide import (
+    MAX_WEBHOOKS,
+    SealedUrl,
+    WebhookContext,
+    decide,
+    not_found,
+    owns_callbacks,
+)
 from coordinator.domain.webhook.events import (
     CallbacksRotated,
     WebhookChanged,
@@ -85,5 +92,6 @@ __all__ = [
     "initial",
     "is_webhook_event",
     "not_found",
+    "owns_callbacks",
     "webhook_stream",
 ]

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from coordinator.domain.decision import Decision, on
 from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import JobSubmit
 from coordinator.domain.messages import Millis, Principal, Role
 from coordinator.domain.webhook.commands import (
     WebhookChange,
@@ -61,8 +62,8 @@ class WebhookContext(NamedTuple):
     url: SealedUrl | None = None
     """The command's URL, if it has one; computed from the command, never stale."""
     others: int = 0
-    """The webhooks that the owner has. May be stale: two creations at once may exceed the limit by one,
-    which harms nobody."""
+    """The other webhooks that the owner has. Creations at several processes at once may exceed the limit by a
+    few, which harms nobody."""
 
 
 def decide(state: WebhookState, command: WebhookCommand, context: WebhookContext) -> Decision:
@@ -180,6 +181,14 @@ def _types(asked: tuple[MessageType, ...] | None, role: Role) -> tuple[MessageTy
     return tuple(type_ for type_ in allowed if type_ in asked)
 
 
+def owns_callbacks(principal: Principal, webhook_id: UUID) -> bool:
+    """Whether this webhook is the callbacks of the sender's own jobs.
+
+    Keys of other roles may have a client's name, and nothing of its secrets.
+    """
+    return principal.role in JobSubmit.senders and webhook_id == callbacks_stream(principal.name)
+
+
 def _own(state: WebhookState, context: WebhookContext) -> Webhook:
     if not isinstance(state, Webhook) or not _may_change(state.created, context.principal):
         raise not_found()
@@ -188,7 +197,7 @@ def _own(state: WebhookState, context: WebhookContext) -> Webhook:
 
 def _own_or_callbacks(state: WebhookState, context: WebhookContext) -> Webhook | Callbacks:
     principal = context.principal
-    if principal.role is not Role.MINER and context.webhook_id == callbacks_stream(principal.name):
+    if owns_callbacks(principal, context.webhook_id):
         return state if isinstance(state, Callbacks) else Callbacks(principal.name)
     return _own(state, context)
 

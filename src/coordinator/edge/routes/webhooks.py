@@ -26,6 +26,7 @@ from coordinator.domain.webhook import (
     WebhookTest,
     callbacks_stream,
     not_found,
+    owns_callbacks,
 )
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import fill, header_text, read_object
@@ -245,7 +246,7 @@ async def show_webhook_secret(
     context: Context, principal: Anyone, position: Position, webhook_id: Named
 ) -> Response:
     state = await context.gateway.state(webhook_id)
-    if webhook_id == callbacks_stream(principal.name) and principal.role is not Role.MINER:
+    if owns_callbacks(principal, webhook_id):
         secret = state.secret if isinstance(state, Callbacks) else WebhookSecret()
     elif isinstance(state, Webhook) and _is_owner(principal, state.created.owner, state.created.role):
         secret = state.secret
@@ -328,7 +329,7 @@ command_route(
 
 async def _check_sees(context: EdgeContext, principal: Principal, webhook_id: UUID) -> None:
     """Raises Refusal unless this principal may see the webhook's deliveries."""
-    if webhook_id == callbacks_stream(principal.name) and principal.role is not Role.MINER:
+    if owns_callbacks(principal, webhook_id):
         return
     row = await context.webhook_reads.webhook(str(webhook_id))
     # An admin may look at any client's callbacks, too: their ids are in the log.

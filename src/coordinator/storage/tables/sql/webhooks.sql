@@ -89,9 +89,9 @@ VALUES (:webhook_id, 1, NULL, :at, :error)
 ON CONFLICT (webhook_id) DO UPDATE SET
     failures = webhook_health.failures + 1, failed_at = excluded.failed_at, last_error = excluded.last_error
 
--- name: webhooks_count_of
--- How many webhooks an owner has.
-SELECT COUNT(*) AS webhooks FROM webhooks WHERE owner = :owner AND role = :role AND removed_at IS NULL
+-- name: webhooks_ids_of
+-- The webhooks that an owner has.
+SELECT webhook_id FROM webhooks WHERE owner = :owner AND role = :role AND removed_at IS NULL
 
 -- name: webhooks_list[_of_owner]
 -- A page of webhooks by owner and id, and how their receivers fared.
