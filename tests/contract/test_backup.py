@@ -103,6 +103,21 @@ class Place:
         payload = StoredPayload(job, "payload", b"salt", json.dumps({"text": text}).encode())
         self.log().log.append([NewEvent(job, 1, event, METADATA)], [payload])
 
+    def tell(self, message: str, **columns: Any) -> None:
+        """Store a message to a receiver, by default a delivered one, and how the receiver fared."""
+        names = ("webhook_id", "owner", "type", "subject", "data_json", "sealed_url", "due_at", "tried_at")
+        row: dict[str, Any] = {
+            "delivery_id": message,
+            **dict.fromkeys(names),
+            **dict.fromkeys(names[:4], "x"),
+        }
+        row |= {"position": 1, "at": made.T0, "round": 0, "tries": 1, "done_at": made.T0}
+        row |= {"state": "DELIVERED", "attempts_json": "[]", **columns}
+        health = {"webhook_id": "x", "failures": 1, "succeeded_at": made.T0, "failed_at": None}
+        with self.log().database.transaction() as tables:
+            tables.put("webhook_deliveries", [row])
+            tables.put("webhook_health", [{**health, "last_error": ""}])
+
     def erase(self, *jobs: UUID) -> int:
         """The event alone; the position."""
         event = ContentErased(
@@ -172,7 +187,11 @@ def test_what_is_restored_is_what_was_backed_up(
     kept: Place, target: Place, database_url: str, tmp_path: Path
 ) -> None:
     """A backup in two runs, restored into SQLite and then into Postgres: all rows and blobs are equal."""
+    kept.tell("delivered")
+    kept.tell("due", state="PENDING", due_at=made.T0, done_at=None)
     first = kept.backup(tmp_path / "copy")
+    kept.tell("due")  # meanwhile
+    kept.tell("also due", state="PENDING", due_at=made.T0, done_at=None)
     jobs = [uuid4() for _ in range(3)]
     for job in jobs:
         kept.submit(job)
@@ -187,6 +206,9 @@ def test_what_is_restored_is_what_was_backed_up(
     target.notarize()
     was, now = kept.rows(), target.rows()
     assert was["stored_events"] == now["stored_events"]
+    assert {"delivered": "DELIVERED", "due": "DELIVERED", "also due": "PENDING"} == {
+        row["delivery_id"]: row["state"] for row in now["webhook_deliveries"]
+    }
     for table in (*WHOLE, PAYLOADS, "checkpoints", "cosignatures", "log_identity", "merkle_tiles"):
         assert was[table] == now[table], table
     stored = target.settings.data_dir / "blobs"
@@ -348,6 +370,21 @@ def blob_of(folder: Path) -> Path:
     return folder / "blobs" / digest[:2] / digest[2:]
 
 
+def in_row(table: str, change: Callable[[list[Any]], object]) -> Callable[[Path], None]:
+    """Change the first row of a table in the first part."""
+
+    def change_lines(lines: list[Any]) -> list[Any]:
+        change(lines[next(n for n, line in enumerate(lines) if line[:2] == ["table", table]) + 1])
+        return lines
+
+    return lambda folder: rewrite(folder / "parts/000001.gz", change_lines)
+
+
+def rename_columns(lines: list[Any]) -> list[Any]:
+    next(line for line in lines if line[:2] == ["table", "payloads"])[2][0] = "other"
+    return lines
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda f: (f / "backup.json").unlink(), "it has no backup.json"),
     "half a manifest": (lambda f: os.truncate(f / "backup.json", 100), "is not JSON"),
@@ -365,6 +402,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "an event taken out": (
         lambda f: rewrite(f / "parts/000001.gz", lambda lines: lines[:30] + lines[31:]),
         "000001.gz",
+    ),
+    "a short row": (in_row("blob_owners", lambda row: row.pop()), "values for"),
+    "a size of text": (in_row("checkpoints", lambda row: row.__setitem__(2, "5")), "an invalid size"),
+    "no digest": (in_row("blob_refs", lambda row: row.__setitem__(2, None)), "an invalid"),
+    "other columns": (lambda f: rewrite(f / "parts/000001.gz", rename_columns), "a row of payloads has"),
+    "a table of readers": (
+        lambda f: rewrite(
+            f / "parts/000001.gz", lambda lines: [*lines, ["table", "jobs", ["a"]], ["row", 1]]
+        ),
+        "which no backup of this version has",
     ),
     "a blob is gone": (lambda f: blob_of(f).unlink(), "is missing"),
     "a damaged blob": (lambda f: blob_of(f).write_bytes(b"A" * len(FILE)), "is damaged"),

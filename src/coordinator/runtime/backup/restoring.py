@@ -28,12 +28,15 @@ from coordinator.runtime.backup.tables import (
     BATCHES,
     CHECKPOINTS,
     COSIGNATURES,
+    DELIVERIES,
     ORIGINS,
     OWNERS,
     PENDING,
+    RECEIVERS,
     REFS,
     UPLOADS,
     USAGE,
+    row_of,
 )
 from coordinator.runtime.bootstrap import SYSTEM_CLOCK, blob_store, checkpoint_memory
 from coordinator.runtime.log_transfer import Filling, LogNotEmpty, target_of
@@ -49,6 +52,8 @@ MAX_BLOB_BYTES = 2**63 - 1
 Progress = Callable[[str], Callable[[int, int], None]]
 Content = tuple[str, str]
 """A job's id, and "payload" or "result"."""
+_KEPT = (REFS, OWNERS, UPLOADS, PENDING, BATCHES, DELIVERIES, RECEIVERS)
+"""Tables whose rows are chosen at the end."""
 _CONTENT_OF = {JobSubmitted.topic: "payload", JobCompleted.topic: "result"}
 
 
@@ -108,7 +113,7 @@ def restore_backup(
                 filling.take(item)
         filling.finish()
         _write(filling, ORIGINS, _origins(found, identity, left))
-        for table in (REFS, OWNERS, UPLOADS, PENDING, BATCHES):
+        for table in _KEPT:
             _write(filling, table, selection.rows(table))
         _write(filling, USAGE, selection.usage())
         _write(filling, "positions", [{"follower": PUBLISHER, "position": found.position}])
@@ -170,7 +175,7 @@ class _Selection:
         self._later: set[Content] = set()
         """Content of events after the moment."""
         self._cosigned: set[tuple[Any, ...]] = set()
-        self._rows: dict[str, dict[str, Row]] = {REFS: {}, OWNERS: {}, UPLOADS: {}, PENDING: {}, BATCHES: {}}
+        self._rows: dict[str, dict[str, Row]] = {table: {} for table in _KEPT}
         self._uploaders: dict[str, set[str]] = {}
         """Of jobs with erased content: the names whose uploads it may refer to."""
         self._erased_refs: set[tuple[str, str]] = set()
@@ -190,8 +195,10 @@ class _Selection:
                     table = item
                     if table.name in (PAYLOADS, CHECKPOINTS, COSIGNATURES):
                         yield item
+                    if table.name in (DELIVERIES, RECEIVERS):
+                        self._rows[table.name].clear()  # the newest part counts: old messages are forgotten
                 case TableRow():
-                    row = dict(zip(table.columns, item.values, strict=True))
+                    row = row_of(table, item)
                     if self._take_row(table.name, row):
                         yield item
 
@@ -268,6 +275,11 @@ class _Selection:
             case "job_batches":
                 if row["position"] <= self._found.position:  # else it was asked for after the moment
                     self._rows[BATCHES][row["batch_id"]] = row
+            case "webhook_deliveries":
+                if row["position"] <= self._found.position:
+                    self._rows[DELIVERIES][row["delivery_id"]] = row
+            case "webhook_health":
+                self._rows[RECEIVERS][row["webhook_id"]] = row
             case "blob_owners" | "erased_uploads" | "restored_erasures":
                 self._rows[table][row["key"]] = row
         return False

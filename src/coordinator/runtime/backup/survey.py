@@ -14,7 +14,7 @@ from coordinator.crypto.log.tiles import TreeEdge
 from coordinator.crypto.merkle import HASH_BYTES
 from coordinator.domain.content import ContentErased
 from coordinator.domain.signing_key import SigningKeyIntroduced
-from coordinator.runtime.backup.tables import CHECKPOINTS, ORIGINS
+from coordinator.runtime.backup.tables import CHECKPOINTS, ORIGINS, row_of
 from coordinator.storage.backup.folder import BackupFolder, BackupPart, BadBackup, Manifest
 from coordinator.storage.log.mapping import UnreadableEvent, decode
 from coordinator.storage.migrate import read_migrations
@@ -153,13 +153,13 @@ class _Surveying:
                 case TableStart():
                     table = item
                 case TableRow() if table.name == CHECKPOINTS:
-                    row = dict(zip(table.columns, item.values, strict=True))
+                    row = row_of(table, item)
                     signed.setdefault(row["size"], {})[row["origin"]] = row["root"]
                     notes[row["origin"]] = max(notes.get(row["origin"], (0, "")), (row["size"], row["note"]))
                 case TableRow() if table.name == ORIGINS:
-                    origins.append(dict(zip(table.columns, item.values, strict=True)))
-                case _:
-                    pass
+                    origins.append(row_of(table, item))
+                case TableRow():
+                    row_of(table, item)
         self.found.origins = sorted(origins, key=lambda row: row["number"])
         self._compare(part, start, hashes, signed)
         for origin, (size, note) in notes.items():
