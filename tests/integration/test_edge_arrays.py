@@ -11,6 +11,7 @@ import pytest
 
 from coordinator.edge.context import EdgeLimits
 from coordinator.edge.state.parked_polls import ParkedSession
+from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
 JOBS = 4
@@ -128,3 +129,23 @@ async def test_a_poll_that_waits_is_a_heartbeat(edge: Bench) -> None:
         await polling
     assert seen[0] == seen[1] == {ParkedSession("rig", session["session_id"])}
     assert len(polls) == 0
+
+
+async def test_a_poll_of_a_revoked_key_gets_no_job(edge: Bench) -> None:
+    """The job goes to a miner whose key is valid, and the poll that waited is refused."""
+    made = (await edge.admin.post("/v1/admin/keys", json={"name": "late-rig", "role": "miner"})).json()
+    late = {"X-Api-Key": made["key"]}
+    body = {"capabilities": {"services": [SERVICE]}, "public_key": edge.keys["rig"].key_id}
+    registered = await edge.anyone.post("/v1/miners/register", json=body, headers=late)
+    assert registered.status_code == 200, registered.text
+    polling = asyncio.create_task(
+        edge.anyone.post("/v1/miners/poll", json={"max_wait_seconds": 30}, headers=late)
+    )
+    await eventually(lambda: bool(edge.app.state.context.parked_polls), "it waits")
+    revoked = await edge.admin.post(f"/v1/admin/keys/{made['key_id']}/revoke", json={})
+    assert revoked.status_code == 200, revoked.text
+    job = await edge.submit(edge.alice)
+    refused = await polling
+    assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHORIZED_KEY")
+    await edge.register()
+    assert (await edge.poll())["job_id"] == job["job_id"]

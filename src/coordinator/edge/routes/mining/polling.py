@@ -26,11 +26,11 @@ from coordinator.application.dispatch.claims import (
     take_offer,
 )
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import MinerId, SessionId
+from coordinator.domain.messages import MinerId, Role, SessionId
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import read_object, request_body
 from coordinator.edge.http.commands import miner_of
-from coordinator.edge.http.credentials import Miner
+from coordinator.edge.http.credentials import Miner, grant_for, grants_of, unknown_key
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.miners import PolledOffer, PolledOffers
@@ -87,6 +87,7 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
     asked = _parse(await read_object(request, context.limits))
     miner_id = miner_of(principal, asked.miner_id)
     session = await claiming_session(context.gateway, miner_id, asked.session_id)
+    grant = grant_for(grants_of(request), Role.MINER)
     # 2. Take and claim, until a claim is accepted or the time is up.
     until = time.monotonic() + asked.max_wait_seconds
     waiting = ParkedSession(miner_id, session.session_id)
@@ -97,6 +98,9 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
                 taken = await take_offer(context.queues, session.registered.profile, wait, gone, stopping)
             if taken is None:
                 break
+            if not context.keyring.holds(grant):  # it was revoked meanwhile
+                await taken.back()
+                raise unknown_key()
             if not await is_queued(context.gateway, taken):
                 await taken.done()
                 continue
