@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import pytest
@@ -187,3 +190,23 @@ async def test_tls_proves_the_name(tmp_path: Path) -> None:
         answered = await untrusted(f"https://hooks.example:{receiver.port}/", HEADERS, BODY)
     assert "the certificate is not valid" == answered.error
     assert [f"hooks.example:{receiver.port}"] == [got.headers["host"] for got in receiver.got]
+
+
+async def test_name_servers_that_hang_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many names that do not resolve fail in time, and the threads of other work stay free."""
+    answer = threading.Event()
+
+    def hanging(*_: object, **__: object) -> list[Any]:
+        answer.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    try:
+        sender = HttpPost(0.5, tls=ssl.create_default_context())
+        tries = [sender(f"https://hook-{n}.example.org/", HEADERS, BODY) for n in range(40)]
+        sending = asyncio.gather(*tries)
+        assert 7 == await asyncio.wait_for(asyncio.to_thread(lambda: 7), 30)
+        assert {(None, "no answer within 0.5 s")} == {(a.status, a.error) for a in await sending}
+        assert 7 == await asyncio.wait_for(asyncio.to_thread(lambda: 7), 30)
+    finally:
+        answer.set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import httpcore
@@ -16,6 +17,10 @@ import httpcore
 from coordinator.wire.urls import UnsafeUrl, is_public
 
 MAX_ADDRESSES: Final = 4  # tried for one name
+
+_RESOLVERS: Final = ThreadPoolExecutor(64, thread_name_prefix="resolver")
+"""A stranger's name server may answer late, and no timeout ends the thread that asks it. So these are not the
+threads of the process's other work."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host name; raises OSError."""
@@ -65,6 +70,10 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 
 async def resolve(host: str, port: int) -> list[str]:
     """The addresses of a host name, by the system's resolver. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+    def ask() -> Sequence[tuple[Any, ...]]:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVERS, ask)
     # An address with a zone (fe80::1%eth0) is never public; `is_public` says so.
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
