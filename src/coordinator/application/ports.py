@@ -398,31 +398,11 @@ class Watermarks(Protocol):
 
 
 # --- looking after ------------------------------------------------------------------------------------------
-class DeadLetter(NamedTuple):
-    """A message that could not be handled."""
-
-    id: str
-    """A digest of its sender, message id and body."""
-    type: str
-    code: str
-    """Empty where the broker gave up by itself."""
-    reason: str
-    principal: str
-    """The name of the sender; of UNAUTHORIZED_KEY only what the message claims."""
-    message_id: str
-    body: bytes
-
-
 class DeadLetters(Protocol):
-    """The messages that could not be handled. All raise ConnectionError without a broker."""
+    """The number of messages that could not be handled; `DeadLetterReplays` reads them."""
 
-    async def count(self) -> int: ...
-
-    async def first(self, limit: int) -> list[DeadLetter]:
-        """The oldest of them, up to `limit`; they stay."""
-
-    async def drop(self, letter_id: str) -> bool:
-        """Remove this one, for good; False if it is gone."""
+    async def count(self) -> int:
+        """Raises ConnectionError without a broker."""
 
 
 class TableCheck(NamedTuple):

@@ -8,20 +8,18 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from pydantic_core import from_json
 
 from coordinator.application.commands.parsing import parse_command
-from coordinator.application.ports import DeadLetter, Intent
+from coordinator.application.ports import Intent, ReplayableLetter
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
-from coordinator.domain.messages import NAME, Command, Principal
+from coordinator.domain.messages import NAME, Command
 from coordinator.edge.context import EdgeContext, ShownSetting
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.keys import KeyView
 from coordinator.wire.answers import Accepted, Refused
-from coordinator.wire.limits import MAX_ARRAY_LENGTH
 
 __all__ = [
     "DeadLetterLine",
@@ -46,7 +44,6 @@ SHOWN_BYTES: Final = 2000
 MOST_LETTERS: Final = 1000
 """Dead letters among which one is looked for."""
 _CURSOR: Final = (NAME, r"[0-9a-f-]{36}")
-_LATER: Final = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.RATE_LIMITED})
 
 log = structlog.get_logger("dashboard")
 
@@ -110,7 +107,7 @@ class Replayed:
     refused: dict[str, int]
     """By code."""
     dropped: bool
-    """Whether the letter is gone; it stays if the coordinator could not take the commands."""
+    """Whether the letter is gone; it stays unless all of it was accepted."""
 
 
 async def keys(
@@ -177,72 +174,40 @@ async def settings(context: EdgeContext, viewer: Viewer) -> tuple[ShownSetting, 
 async def dead_letters(context: EdgeContext, viewer: Viewer, limit: int = 50) -> DeadLetters | None:
     """The dead letters; None in a mode without a broker. Raises Refusal."""
     viewer.require_admin("see dead letters")
-    if context.dead_letters is None:
+    if context.replays is None:
         return None
     try:
-        letters = await context.dead_letters.first(limit)
-        total = await context.dead_letters.count()
+        letters, total = await context.replays.oldest(limit)
     except ConnectionError:
-        raise Refusal(Code.UNAVAILABLE, "the broker is out of reach; look again in a moment") from None
+        raise _out_of_reach() from None
     return DeadLetters(letters=tuple(_letter(letter) for letter in letters), total=max(total, len(letters)))
 
 
 async def replay(context: EdgeContext, viewer: Viewer, letter_id: str) -> Replayed | None:
     """Send a dead letter's commands again, as its sender, and drop it; None if it is gone. Raises Refusal.
 
-    Its sender must have proved its name, and still have a key that may send such commands.
+    Others may write to the queue: its sender is proven by this coordinator's signature, or by its own.
     """
     viewer.require_admin("send dead letters again")
-    if context.dead_letters is None:
+    if context.replays is None:
         return None
     try:
-        letters = await context.dead_letters.first(MOST_LETTERS)
-        letter = next((found for found in letters if found.id == letter_id), None)
-        if letter is None:
-            return None
-        intents = _intents(context, letter)
-        answers = await context.gateway.handle(intents)
-        refused = Counter(answer.code for answer in answers if isinstance(answer, Refused))
-        dropped = _LATER.isdisjoint(refused) and await context.dead_letters.drop(letter_id)
+        replayed = await context.replays.replay({letter_id}, MOST_LETTERS, unproven=False)
     except ConnectionError:
-        raise Refusal(Code.UNAVAILABLE, "the broker is out of reach; look again in a moment") from None
+        raise _out_of_reach() from None
+    if not replayed:
+        return None
+    letter, answers = replayed[0].letter, replayed[0].answers
     log.warning(
         "a dead letter was sent again", by=viewer.name, principal=letter.principal, command=letter.type
     )
-    return Replayed(
-        accepted=sum(isinstance(answer, Accepted) for answer in answers),
-        refused={code.value: number for code, number in refused.items()},
-        dropped=dropped,
-    )
+    refused = Counter(answer.code.value for answer in answers if isinstance(answer, Refused))
+    good = sum(isinstance(answer, Accepted) for answer in answers)
+    return Replayed(accepted=good, refused=dict(refused), dropped=not refused)
 
 
-def _intents(context: EdgeContext, letter: DeadLetter) -> list[Intent]:
-    if letter.code == Code.UNAUTHORIZED_KEY.value:
-        raise Refusal(Code.FORBIDDEN, "its sender did not prove its name; the sender has to send it again")
-    try:
-        body = from_json(letter.body)
-    except ValueError:
-        raise Refusal(Code.INVALID_PAYLOAD, "the message is not JSON; its sender has to mend it") from None
-    bodies = body if isinstance(body, list) else [body]
-    if len(bodies) > MAX_ARRAY_LENGTH:
-        raise Refusal(
-            Code.TOO_LARGE, f"more than {MAX_ARRAY_LENGTH} commands; their sender has to split them"
-        )
-    commands = [parse_command(letter.type, fields) for fields in bodies]
-    # The same ids as at the first time: what was decided then is answered, and not done twice.
-    message_id = letter.message_id or f"dead/{letter.id}"
-    ids = [f"{message_id}:{n}" for n in range(len(commands))] if isinstance(body, list) else [message_id]
-    return [
-        Intent(command, _sender(context, letter, command), own_id)
-        for command, own_id in zip(commands, ids, strict=True)
-    ]
-
-
-def _sender(context: EdgeContext, letter: DeadLetter, command: Command) -> Principal:
-    for grant in context.keyring.valid(letter.principal):
-        if grant.principal.role in command.senders:
-            return grant.principal
-    raise Refusal(Code.FORBIDDEN, f"{letter.principal or 'its sender'} has no valid key for {command.topic}")
+def _out_of_reach() -> Refusal:
+    return Refusal(Code.UNAVAILABLE, "the broker is out of reach; look again in a moment")
 
 
 async def _secret(context: EdgeContext, viewer: Viewer, command: Command) -> NewSecret:
@@ -252,14 +217,14 @@ async def _secret(context: EdgeContext, viewer: Viewer, command: Command) -> New
     )
 
 
-def _letter(letter: DeadLetter) -> DeadLetterLine:
+def _letter(letter: ReplayableLetter) -> DeadLetterLine:
     return DeadLetterLine(
         id=letter.id,
         type=letter.type,
         code=letter.code,
         reason=letter.reason,
         principal=letter.principal,
-        proved=letter.code != Code.UNAUTHORIZED_KEY.value,
+        proved=letter.proven,
         size=len(letter.body),
         body=letter.body[:SHOWN_BYTES].decode(errors="replace"),
     )
