@@ -39,6 +39,8 @@ LETTER: dict[str, Any] = {
         ({"principal": "bob", "role": "admin", "type": "quota.set"}, Code.UNAUTHORIZED_KEY),
         ({"principal": "eve", "role": "client", "type": "job.submit"}, Code.UNAUTHORIZED_KEY),
         ({"principal": "bob", "role": "client", "type": "no.such"}, Code.UNKNOWN_COMMAND),
+        ({"principal": "bob", "role": "", "type": "job.submit"}, Principal("bob", Role.CLIENT)),
+        ({"principal": "alice", "role": "", "type": "quota.set"}, Code.UNAUTHORIZED_KEY),
         (
             {"principal": "alice", "role": "", "type": "quota.set", "proven": False},
             Principal("alice", Role.ADMIN),

@@ -276,7 +276,7 @@ class ReplayableLetter:
     principal: str
     """As the message claims."""
     role: str
-    """Of the sender's key; empty if none was proven."""
+    """Of the sender's key; empty if it is not known."""
     proven: bool
     """Whether this coordinator had authenticated the sender before the message failed."""
     at: Millis | None

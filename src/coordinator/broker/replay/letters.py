@@ -83,7 +83,10 @@ def sender_of(letter: ReplayableLetter, keyring: Keyring) -> Principal:
     if command is None:
         raise Refusal(Code.UNKNOWN_COMMAND, "no such command type: drop the letter")
     valid = [grant.principal for grant in keyring.valid(letter.principal)]
-    if letter.proven:
+    if letter.proven and not letter.role and len({principal.role for principal in valid}) > 1:
+        # Refused between the proof and the command, for its moment or its properties.
+        raise Refusal(Code.UNAUTHORIZED_KEY, "its sender's name has keys of several roles: it sends it again")
+    if letter.proven and letter.role:
         valid = [principal for principal in valid if principal.role.value == letter.role]
     if not valid:
         raise Refusal(Code.UNAUTHORIZED_KEY, "no valid API key has the sender's name and role any more")
