@@ -92,8 +92,8 @@ format: $(BIN)/.check ## Format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo: $(BIN)/.demo $(if $(AMQP),servers) ## Watch jobs run on two miners, without servers; AMQP=1 with RabbitMQ and Postgres
-	$(BIN)/coordinator demo $(if $(AMQP),--amqp)
+demo: $(BIN)/.demo $(if $(AMQP),servers) ## Watch jobs run on two miners, without servers; AMQP=1 with RabbitMQ and Postgres, MONEY=1 with accounts
+	$(BIN)/coordinator demo $(if $(AMQP),--amqp) $(if $(MONEY),--money)
 
 bench: $(BIN)/.demo $(PEERS)/.installed servers ## Compare with other task queues; QUICK=1, SCALE=1, B="arguments"
 	$(BIN)/python -m bench $(if $(SCALE),scale) $(if $(QUICK),--quick) $(B)

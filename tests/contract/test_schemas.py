@@ -181,7 +181,14 @@ def test_asyncapi_covers_the_topology(asyncapi: dict[str, Any]) -> None:
 def test_asyncapi_has_every_message(asyncapi: dict[str, Any]) -> None:
     """Every event, every command that may come through a queue, and every refusal code is there."""
     messages = asyncapi["components"]["messages"]
-    internal = {"job.lose", "job.expire", "miner.lose", "signing_key.introduce", "webhook.disable"}
+    internal = {
+        "account.settle",
+        "job.lose",
+        "job.expire",
+        "miner.lose",
+        "signing_key.introduce",
+        "webhook.disable",
+    }
 
     assert EVENTS.keys() <= messages.keys()
     # Their answers hold a secret.

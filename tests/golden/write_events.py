@@ -14,6 +14,22 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from coordinator.domain.account import (
+    AccountDismissed,
+    AccountDisputed,
+    AccountHeld,
+    AccountPosted,
+    AccountReleased,
+    PaymentDismissed,
+    PaymentDisputed,
+    PaymentRefunded,
+    PaymentReleased,
+    PaymentSettled,
+    TransferMade,
+    account_stream,
+    payment_stream,
+    transfer_stream,
+)
 from coordinator.domain.alarm import AlarmRaised, alarm_stream
 from coordinator.domain.content import ContentErased, content_stream
 from coordinator.domain.decision import fold
@@ -264,7 +280,54 @@ def streams() -> list[tuple[UUID, list[Event]]]:
         StandingReleased(**by, **about, at=NOON + 1, reason="completed a probe job"),
     ]
     all_streams.append((standing_stream("rig", "whisper"), standing))
+    all_streams += _money()
     return all_streams
+
+
+def _money() -> list[tuple[UUID, list[Event]]]:
+    """A deposit, a hold, its payment, a dispute and a refund; and a hold that returned."""
+    job_id, later = UUID(int=1), NOON + 60_000
+    by: dict[str, Any] = {"by": "root"}
+    alice: dict[str, Any] = {"party": "alice", "disputed": 0}
+    paid: dict[str, Any] = {"posting": f"payment/{job_id}", "kind": "payment", "job_id": job_id, "attempt": 1}
+    back: dict[str, Any] = {**paid, "posting": f"refund/{job_id}", "kind": "refund", "reason": "silent"}
+    into: dict[str, Any] = {"posting": "deposit/alice/invoice-17", "kind": "deposit", "amount": 500}
+    held = {"job_id": job_id, "amount": 200}
+    client: list[Event] = [
+        AccountPosted(**by, **alice, **into, at=NOON, balance=500, held=0),
+        AccountHeld(**by, **alice, **held, at=NOON, balance=500, held=200),
+        AccountPosted(**by, **alice, **paid, at=NOON, balance=400, held=0, amount=-100, released=200),
+        AccountHeld(**by, **alice, **held, at=NOON, balance=400, held=200),
+        AccountReleased(**by, **alice, **held, at=NOON, balance=400, held=0),
+        AccountPosted(**by, **alice, **back, at=NOON, balance=500, held=0, amount=100),
+    ]
+    rig: dict[str, Any] = {"party": "rig", "held": 0, "at": NOON}
+    frozen: dict[str, Any] = {"job_id": job_id, "amount": 98, "available_at": later}
+    miner: list[Event] = [
+        AccountPosted(**by, **rig, **paid, balance=98, disputed=0, amount=98, available_at=later),
+        AccountDisputed(**by, **rig, **frozen, balance=98, disputed=98),
+        AccountDismissed(**by, **rig, **frozen, balance=98, disputed=0),
+        AccountPosted(**by, **rig, **back, balance=0, disputed=0, amount=-98, available_at=later),
+    ]
+    about: dict[str, Any] = {"by": "root", "at": NOON, "job_id": job_id, "client": "alice"}
+    terms: dict[str, Any] = {"hold": 200, "amount": 100, "fee": 2, "attempt": 1, "available_at": later}
+    payment: list[Event] = [
+        PaymentSettled(**about, **terms, miner="rig"),
+        PaymentDisputed(**about, reason="silent"),
+        PaymentDismissed(**about, reason="it is not"),
+        PaymentRefunded(**about, reason="it was"),
+    ]
+    unpaid = PaymentReleased(**{**about, "job_id": UUID(int=2)}, hold=200)
+    made = TransferMade(
+        **by, at=NOON, party="alice", business_id="invoice-17", kind="deposit", amount=500, reason="paid"
+    )
+    return [
+        (account_stream("alice"), client),
+        (account_stream("rig"), miner),
+        (payment_stream(job_id), payment),
+        (payment_stream(UUID(int=2)), [unpaid]),
+        (transfer_stream("alice", "invoice-17"), [made]),
+    ]
 
 
 def metadata_of(number: int) -> Metadata:

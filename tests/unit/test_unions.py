@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from coordinator.domain import (
+    account,
     alarm,
     content,
     job,
@@ -24,6 +25,9 @@ from coordinator.domain.registry import COMMANDS, EVENTS
 
 NOUNS: dict[str, tuple[Any, Any]] = {
     "alarm": (alarm.AlarmEvent, alarm.AlarmCommand),
+    "account": (account.AccountEvent, account.AccountCommand),
+    "payment": (account.PaymentEvent, None),
+    "transfer": (account.TransferMade, None),
     "content": (content.ContentEvent, content.ContentCommand),
     "job": (job.JobEvent, job.JobCommand),
     "miner": (miner.MinerEvent, miner.MinerCommand),

@@ -11,6 +11,8 @@ import orjson
 from coordinator.audit.content import CONTENT_ERASED, check_erasure
 from coordinator.audit.entries import Differing, Divergence, Entry, Found
 from coordinator.audit.jobs import FINALS, Job, Statement, follow, submit
+from coordinator.audit.money import TOPICS as MONEY
+from coordinator.audit.money import Money
 from coordinator.audit.parties import Parties
 from coordinator.audit.rows import KEYS, RowChecks, move_job_row, move_other_row
 
@@ -39,6 +41,7 @@ class Replay:
         """The place of each client in `_clients`."""
         self._versions: dict[str, int] = {}
         """Of streams that are not jobs'."""
+        self.money = Money()
         self._rows = rows
         self._others: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in KEYS if name != "jobs"}
         self._trusted = trusted
@@ -66,6 +69,10 @@ class Replay:
     def finish(self) -> Divergence | None:
         """At the end of the log: compare the rows that are not compared yet."""
         self._ended = True
+        try:
+            self.money.finish()
+        except Found as found:
+            return found.at(self.position)
         return self.compare_rows()
 
     def compare_rows(self) -> Divergence | None:
@@ -108,6 +115,7 @@ class Replay:
         job.version = version
         self._move_row(job, topic, event, position)
         if topic in FINALS:
+            self.money.job_ended(job.submitted, event, completed=topic == "job.completed.v1")
             del self.jobs[stream]
             self._finals[UUID(stream).int & _LOW] = self._number(job.submitted["client"])
             if self._rows is not None and self._jobs_projected is None and (bad := self._rows.final(job.row)):
@@ -124,6 +132,7 @@ class Replay:
                 "transition", f"a job does not begin with {entry.topic}", "job.submitted.v1", entry.topic
             )
         job = submit(entry.stream, event, self.parties)
+        self.money.submitted(event)
         self.jobs[entry.stream] = job
         self._move_row(job, entry.topic, event, entry.position)
 
@@ -140,7 +149,10 @@ class Replay:
         if topic == CONTENT_ERASED:
             self._erased(entry, event)
             return
-        self.parties.follow(stream, topic, event, position)
+        if topic.startswith(MONEY):
+            self.money.follow(stream, topic, event)
+        else:
+            self.parties.follow(stream, topic, event, position)
         if topic == SIGNING_KEY and self._trusted is not None and event["key_id"] not in self._trusted:
             raise Found("key", "the log introduces a signing key that is not trusted", None, event["key_id"])
         if self._rows is not None and self._jobs_projected is None:
@@ -187,6 +199,7 @@ class Replay:
             "position": self.position,
             "events": self.events,
             "parties": self.parties.dump(),
+            "money": self.money.dump(),
             "jobs": {job_id: job.dump() for job_id, job in self.jobs.items()},
             "finals": sorted(self._finals.items()),
             "clients": self._clients,
@@ -198,6 +211,7 @@ class Replay:
         """Go on from an earlier audit's end."""
         self.position, self.events = values["position"], values["events"]
         self.parties = Parties.load(values["parties"])
+        self.money = Money.load(values["money"])
         self.jobs = {job_id: Job.load(job) for job_id, job in values["jobs"].items()}
         self._finals = dict(values["finals"])
         self._clients = values["clients"]

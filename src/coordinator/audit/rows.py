@@ -25,6 +25,7 @@ KEYS: Final = {
     "api_keys": "key_id",
     "quotas": "name",
     "webhooks": "webhook_id",
+    "accounts": "party",
 }
 """The key column of each read model."""
 
@@ -177,6 +178,13 @@ def move_other_row(
             rows["webhooks"][event["webhook_id"]].update(
                 sealed_url="", removed_at=event["at"], changed_at=event["at"], position=position
             )
+        case _ if topic.startswith("account."):
+            told = ("party", "balance", "held", "disputed")
+            rows["accounts"][event["party"]] = {
+                **{name: event[name] for name in told},
+                "changed_at": event["at"],
+                "position": position,
+            }
         case "quota.was_set.v1":
             rows["quotas"][event["name"]] = {
                 "name": event["name"],

@@ -9,6 +9,7 @@ from pamqp.commands import Basic
 
 from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
+from coordinator.domain.account import is_account_event, is_payment_event
 from coordinator.domain.content import is_content_event
 from coordinator.domain.job import is_job_event
 from coordinator.domain.key import is_key_event
@@ -23,6 +24,8 @@ from coordinator.wire.topology import EVENTS_EXCHANGE, event_key
 MAX_ARRAY_BYTES = 2**20 - 1
 NOBODY = "-"
 """The client's word in the routing key of an event without a client."""
+MONEY = "money"
+"""The subject's word in the routing key of an event of an account."""
 MANY = "many"
 """The subject's word in the routing key of an array, or an event, about several subjects."""
 
@@ -34,6 +37,12 @@ def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
         return event.client, recorded.key
     if is_miner_event(event):
         return NOBODY, event.miner_id
+    if is_account_event(event):
+        # The coordinator's own accounts are nobody's.
+        owner = NOBODY if event.party.startswith("@") else event.party
+        return owner, MONEY
+    if is_payment_event(event):
+        return event.client, str(event.job_id)
     if is_standing_event(event):
         return NOBODY, event.principal
     if is_key_event(event):

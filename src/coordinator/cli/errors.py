@@ -50,6 +50,7 @@ _NEXT_STEPS = {
     " a key with signed requests also needs COORDINATOR_HMAC_SECRET.",
     "FORBIDDEN": "Use a key of the right role: client for jobs, miner for mining, admin for the rest.",
     "RATE_LIMITED": "Wait a little, then run the same command again.",
+    "INSUFFICIENT_FUNDS": "`coordinator account show` says how much is available; an admin deposits more.",
     "QUEUE_FULL": "Wait until some of your jobs run, or cancel some; `coordinator quota show` has figures.",
     "QUOTA_EXCEEDED": "`coordinator quota show` shows limits and usage; the operator can raise a limit.",
     "CONTENT_EXPIRED": "`coordinator job history` tells who erased it and why; the receipt still verifies.",

@@ -21,13 +21,13 @@ from coordinator.cli.commands import (
     log,
     miner,
     projections,
-    quota,
     run,
     service,
     transfer,
     webhook,
 )
 from coordinator.cli.commands.operation import backup, dead, top
+from coordinator.cli.commands.parties import account, quota
 from coordinator.cli.commands.proof import audit, checkpoint, passport, receipt, witness
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.process.parent_watch import stop_with_parent
@@ -65,6 +65,7 @@ app.add_typer(passport.app, name="passport")
 app.add_typer(key.app, name="key")
 app.add_typer(quota.app, name="quota")
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(account.app, name="account")
 log.app.command("export")(transfer.export)
 log.app.command("import")(transfer.import_)
 app.add_typer(log.app, name="log")

@@ -17,6 +17,7 @@ from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import AsyncBatches, AsyncJob
 from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
+from coordinator.client.resources.accounts import AsyncAccounts
 from coordinator.client.resources.keys import AsyncKeys
 from coordinator.client.resources.quotas import AsyncQuotas
 from coordinator.client.resources.registry import AsyncRegistry
@@ -310,6 +311,11 @@ class AsyncCoordinator:
     def batches(self) -> AsyncBatches:
         """Searches for jobs, and bulk cancel and submit-again on all that match."""
         return AsyncBatches(self.http, self._items)
+
+    @property
+    def accounts(self) -> AsyncAccounts:
+        """Money: one's own for everybody, all accounts for admins; and quotes."""
+        return AsyncAccounts(self.http, self._items)
 
     @property
     def quotas(self) -> AsyncQuotas:

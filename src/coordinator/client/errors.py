@@ -16,6 +16,7 @@ NEXT_STEPS: Final = {
     "UNAUTHORIZED_KEY": "Give a valid API key, name:secret.",
     "FORBIDDEN": "Use a key with the right role.",
     "RATE_LIMITED": "Wait for `retry_after` seconds, or send fewer requests.",
+    "INSUFFICIENT_FUNDS": "Wait until jobs end and their holds return, state a budget, or ask for a deposit.",
     "QUEUE_FULL": "Wait until miners have taken some of your queued jobs, or cancel some.",
     "QUOTA_EXCEEDED": "`coordinator quota` shows what is used and allowed; ask the operator for more.",
     "UNAVAILABLE": "Send the same again in a moment.",

@@ -10,6 +10,7 @@ from coordinator.client.coordinator import AsyncCoordinator
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES
 from coordinator.client.job import AsyncBatches, AsyncJob
 from coordinator.client.models import JobSubmitAnswer
+from coordinator.client.resources.accounts import AsyncAccounts
 from coordinator.client.resources.keys import AsyncKeys
 from coordinator.client.resources.quotas import AsyncQuotas
 from coordinator.client.resources.registry import AsyncRegistry
@@ -76,6 +77,21 @@ class Keys(Facade[AsyncKeys]):
     list = iterating(AsyncKeys.list)
     rotate = blocking(AsyncKeys.rotate)
     revoke = blocking(AsyncKeys.revoke)
+
+
+class Accounts(Facade[AsyncAccounts]):
+    """Money (`client.accounts`)."""
+
+    list = iterating(AsyncAccounts.list)
+    show = blocking(AsyncAccounts.show)
+    entries = iterating(AsyncAccounts.entries)
+    statement = blocking(AsyncAccounts.statement)
+    deposit = blocking(AsyncAccounts.deposit)
+    withdraw = blocking(AsyncAccounts.withdraw)
+    dispute = blocking(AsyncAccounts.dispute)
+    refund = blocking(AsyncAccounts.refund)
+    dismiss = blocking(AsyncAccounts.dismiss)
+    quote = blocking(AsyncAccounts.quote)
 
 
 class Quotas(Facade[AsyncQuotas]):
@@ -184,6 +200,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     def batches(self) -> Batches:
         """Searches for jobs, and bulk cancel and submit-again on all that match."""
         return Batches(self._thread, self._inner.batches)
+
+    @property
+    def accounts(self) -> Accounts:
+        """Money: one's own for everybody, all accounts for admins; and quotes."""
+        return Accounts(self._thread, self._inner.accounts)
 
     @property
     def quotas(self) -> Quotas:

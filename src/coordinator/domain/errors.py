@@ -15,6 +15,9 @@ class Code(StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
     QUEUE_FULL = "QUEUE_FULL"  # too many queued jobs of this name
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"  # this name uses all that it may: bytes, miners or profiles
+    INSUFFICIENT_FUNDS = (
+        "INSUFFICIENT_FUNDS"  # the account has too little available; the detail says how much
+    )
     INVALID_PAYLOAD = "INVALID_PAYLOAD"  # malformed, or against the schema
     TOO_LARGE = "TOO_LARGE"  # over a size limit
     UNKNOWN_COMMAND = "UNKNOWN_COMMAND"

@@ -44,12 +44,12 @@ from coordinator.edge.routes import (
     matches,
     metrics,
     miners,
-    quotas,
     results,
     webhooks,
 )
 from coordinator.edge.routes.mining import attempts, polling
 from coordinator.edge.routes.mining import results as mining_results
+from coordinator.edge.routes.parties import accounts, quotas
 from coordinator.edge.routes.proof import log, passports, signing_keys
 from coordinator.edge.routes.registry import changes, entries
 from coordinator.edge.routing.direct_answers import DirectAnswers
@@ -78,6 +78,7 @@ ROUTERS: Final = (
     quotas.router,
     dead_letters.router,
     webhooks.router,
+    accounts.router,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""

@@ -64,8 +64,10 @@ class EdgeSettings:
     job_ttl_seconds: int
     max_blob_bytes: int
     metrics_public: bool
+    money_unit: str
     offer_timeout_seconds: float
     openai_timeout_seconds: int
+    settlement: str
     ui_base_path: str
     ui_enabled: bool
     ui_read_only: bool
@@ -198,6 +200,8 @@ class EdgeContext:
     """None: nobody compares the tables with the log."""
     shown_settings: Callable[[], Sequence[ShownSetting]] = lambda: ()
     """The settings without secrets."""
+    sign: Callable[[bytes], dict[str, str]] | None = None
+    """The coordinator's signature; None: no statements of accounts."""
     quotas: Quotas | None = None
     """None: no limits of names."""
     proofs: Proofs | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
 from coordinator.domain.messages import Event
-from coordinator.projections import jobs, keys, miners, quotas, services, webhooks
+from coordinator.projections import accounts, entries, jobs, keys, miners, quotas, services, webhooks
 
 READ_EVENTS = 4000
 REST_SECONDS = 0.02
@@ -41,7 +41,9 @@ def _read_model(module: ModuleType) -> ReadModel:
     return ReadModel(module.TABLE, module.KEY, module.EVENTS, module.key_of, module.columns, **more)
 
 
-READ_MODELS = tuple(_read_model(m) for m in (jobs, miners, services, keys, quotas, webhooks))
+READ_MODELS = tuple(
+    _read_model(m) for m in (jobs, miners, services, keys, quotas, webhooks, accounts, entries)
+)
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from coordinator.application.batches.runner import BatchRunner
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
+from coordinator.application.commands.handlers.accounts import AccountCommands
 from coordinator.application.commands.handlers.alarms import AlarmCommands
 from coordinator.application.commands.handlers.content import ContentCommands
 from coordinator.application.commands.handlers.jobs.again import EarlierJobs
@@ -48,6 +49,7 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.matches.live_miners import LiveMiners
+from coordinator.application.money.settler import Settler
 from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
@@ -173,6 +175,7 @@ def connect(
             miners,
             earlier=EarlierJobs(bus.states, payloads.of, blobs),
             callbacks=CallbackUrls(webhook_keys, allow_private=allow_private),
+            accounts=settings.terms is not None,
         ),
         MinerCommands(adapters.queues, MinerPeriods(settings.heartbeat_interval_seconds, timeout), quotas),
         ServiceCommands(names),
@@ -180,6 +183,7 @@ def connect(
         QuotaCommands(quota_follower.reached),
         StandingCommands(),
         SigningKeyCommands(),
+        AccountCommands(bus.states, settings.terms),
         ContentCommands(bus.states, partial(watermarks.reached, ERASER)),
         WebhookCommands(
             webhook_keys,
@@ -245,15 +249,10 @@ def connect(
         bounds=Bounds.of(settings.webhook_concurrency),
         log_hours=settings.webhook_log_hours,
     )
-    followers: Iterable[Follower] = (
-        Projector(),
-        dispatcher,
-        Publisher(adapters.sink),
-        timers,
-        notary,
-        eraser,
-        WebhookFollower(deliverer, clock),
-    )
+    followers: list[Follower] = [Projector(), dispatcher, Publisher(adapters.sink), timers, notary, eraser]
+    followers.append(WebhookFollower(deliverer, clock))
+    if settings.terms is not None:
+        followers.append(Settler(adapters.database, gateway.handle, clock))
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
         for follower in followers

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import FastAPI
 
+from coordinator.crypto.signature import sign
 from coordinator.edge.app import create_app
 from coordinator.edge.context import EdgeContext, EdgeLimits, EdgeSettings, ShownSetting
 from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
@@ -12,6 +15,7 @@ from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnec
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.process.connection_limits import connection_limits
 from coordinator.runtime.settings import Settings
+from coordinator.runtime.signing import signing_keys
 
 
 def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = None) -> FastAPI:
@@ -51,6 +55,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             disk=coordinator.disk,
             table_checks=coordinator.table_checks,
             shown_settings=lambda: shown_settings(settings),
+            sign=partial(sign, signing_keys(settings).current),
             quotas=coordinator.quotas,
             proofs=coordinator.proofs,
             sessions=coordinator.sessions,
@@ -72,8 +77,10 @@ def edge_settings(settings: Settings) -> EdgeSettings:
         job_ttl_seconds=settings.job_ttl_seconds,
         max_blob_bytes=settings.max_blob_bytes,
         metrics_public=settings.metrics_public,
+        money_unit=settings.money_unit,
         offer_timeout_seconds=settings.offer_timeout_seconds,
         openai_timeout_seconds=settings.openai_timeout_seconds,
+        settlement=settings.settlement,
         ui_base_path=settings.ui_base_path,
         ui_enabled=settings.ui_enabled,
         ui_read_only=settings.ui_read_only,

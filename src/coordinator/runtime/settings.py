@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from coordinator.application.keys.keyring import BadKey, Keyring
 from coordinator.application.proof.addresses import WitnessAddress
 from coordinator.crypto.api_keys import KeySecrets
+from coordinator.domain.account import Terms
 from coordinator.domain.messages import Millis, Role
 from coordinator.domain.quota import Limits
 from coordinator.validation import first_invalid_field
@@ -135,6 +136,15 @@ class Settings(BaseSettings):
     """Cosignatures that a checkpoint needs to be published."""
     checkpoint_file: str | None = None
     """Where the last signed checkpoint is kept outside of the database; `off` for nowhere."""
+
+    settlement: Literal["off", "on"] = "off"
+    """`on`: accounts are kept, and a submit sets the worst case of its job aside."""
+    money_unit: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 _-]{0,31}$")] = "credits"
+    """The name of the unit of money; amounts are whole numbers of its millionth."""
+    fee_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """The coordinator's part of each payment, in 1/10,000."""
+    dispute_window_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
+    """The time in which a client may dispute a payment; the miner's credit is pending meanwhile."""
 
     ui_enabled: bool = True
     ui_read_only: bool = False
@@ -271,6 +281,13 @@ class Settings(BaseSettings):
         usual = RATE_LIMITS if self.app_env == "prod" else dict.fromkeys(RATE_LIMITS, 0)
         limits = {name: usual[name] if value is None else value for name, value in given.items()}
         return {**limits, "viewer": limits["admin"], "operator": limits["admin"]}
+
+    @property
+    def terms(self) -> Terms | None:
+        """The terms of payments; None where no accounts are kept."""
+        if self.settlement == "off":
+            return None
+        return Terms(self.fee_bps, self.dispute_window_seconds * 1000)
 
     @property
     def limits(self) -> Limits:

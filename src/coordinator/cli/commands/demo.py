@@ -26,6 +26,9 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the log and the output of the processes.")
     ] = False,
+    money: Annotated[
+        bool, typer.Option("--money", help="Keep accounts: a deposit, holds, payments, statements.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run real jobs and verify them.
@@ -36,7 +39,7 @@ def demo(
     from coordinator.dev.demo.system import DemoFailed
 
     try:
-        report = run_demo(DemoOptions(jobs, amqp, output_dir, keep, as_json))
+        report = run_demo(DemoOptions(jobs, amqp, output_dir, keep, as_json, money))
     except DemoFailed as failure:
         for child, lines in failure.logs:
             if lines:
@@ -46,6 +49,7 @@ def demo(
         terminal.document(report.document())
         return
     show_table(report)
-    terminal.write(f"demo: ok jobs={report.jobs} receipts={report.receipts} events={report.events}")
+    paid = "" if report.paid is None else f" paid={report.paid} sum=0"
+    terminal.write(f"demo: ok jobs={report.jobs} receipts={report.receipts} events={report.events}{paid}")
     if report.data is not None:
         terminal.write(f"See it: coordinator dev --data-dir {shlex.quote(str(report.data))}")

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from coordinator.client import AsyncCoordinator, CoordinatorError
 from coordinator.crypto.receipt import verify_receipt
 from coordinator.crypto.signature import VerificationFailed
-from coordinator.dev.demo import work
+from coordinator.dev.demo import money, work
 from coordinator.dev.demo.batch import SOURCE
 from coordinator.dev.demo.media import NoVideo, make_video
 from coordinator.dev.demo.system import DemoFailed, DemoSystem
@@ -35,6 +35,7 @@ class DemoOptions(NamedTuple):
     output: Path | None = None
     keep: bool = False
     as_json: bool = False
+    money: bool = False
 
 
 class DemoReport(NamedTuple):
@@ -48,6 +49,8 @@ class DemoReport(NamedTuple):
     data: Path | None
     """The coordinator's data directory, to be looked at; None with servers."""
     batch: list[DemoJob]
+    paid: int | None
+    """The sum of all payments in 10⁻⁶ of the unit; None without money."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -58,6 +61,7 @@ class DemoReport(NamedTuple):
             "seconds": round(self.seconds, 1),
             "output": str(self.output),
             "data_dir": None if self.data is None else str(self.data),
+            "paid": self.paid,
             "items": [dict(zip(_COLUMNS, row, strict=True)) for row in map(_row, self.batch)],
         }
 
@@ -71,7 +75,10 @@ def run_demo(options: DemoOptions) -> DemoReport:
     folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
     keep = options.keep
     try:
-        with _stopped_by_signals(), DemoSystem(folder, options.amqp) as system:
+        with (
+            _stopped_by_signals(),
+            DemoSystem(folder, options.amqp, money.SETTINGS if options.money else {}) as system,
+        ):
             return _run(system, options, began)
     except Exception as error:
         keep = True  # to find the cause
@@ -95,7 +102,7 @@ def _run(system: DemoSystem, options: DemoOptions, began: float) -> DemoReport:
     terminal.note(f"Coordinator: process {coordinator.pid}, {system.url}, {system.settings().mode} mode")
     video = system.folder / "clip.mp4"
     make_video(video)  # while the coordinator starts
-    batch, results = asyncio.run(_with_client(system, options, video))
+    batch, results, paid = asyncio.run(_with_client(system, options, video))
 
     # Nothing runs any more; what follows uses files, the log and public keys alone.
     system.stop()
@@ -104,10 +111,12 @@ def _run(system: DemoSystem, options: DemoOptions, began: float) -> DemoReport:
     events = _replay(system)
     terminal.note(f"{events} events replayed: the projections equal a fold of the log")
     data = system.keep_data(results / "data")
-    return DemoReport(len(batch), receipts, events, time.monotonic() - began, results, data, batch)
+    return DemoReport(len(batch), receipts, events, time.monotonic() - began, results, data, batch, paid)
 
 
-async def _with_client(system: DemoSystem, options: DemoOptions, video: Path) -> tuple[list[DemoJob], Path]:
+async def _with_client(
+    system: DemoSystem, options: DemoOptions, video: Path
+) -> tuple[list[DemoJob], Path, int | None]:
     async with (
         AsyncCoordinator(system.url, system.client_key) as client,
         AsyncCoordinator(system.url, system.admin_key) as admin,
@@ -120,8 +129,12 @@ async def _with_client(system: DemoSystem, options: DemoOptions, video: Path) ->
         terminal.note(f"Miners: {names}, over {'AMQP' if system.amqp else 'HTTP'}")
 
         # 2. Submit jobs and follow them.
+        if options.money:
+            await money.deposit(system, admin)
         batch = await work.submit(client, video, options.jobs)
         terminal.note(f"A video and a file uploaded, {len(batch)} jobs submitted")
+        if options.money:
+            await money.show_held(client)
         with terminal.progress(quiet=options.as_json) as bars:
             display = _ProgressDisplay(system, len(batch), bars, options.as_json)
             await work.follow(system, client, batch, display.show)
@@ -134,7 +147,10 @@ async def _with_client(system: DemoSystem, options: DemoOptions, video: Path) ->
             await work.fetch(client, batch, results, lambda: moved(_fetched(batch), len(batch)))
         work.check_digests(batch, video, SOURCE)
         terminal.note(f"Results: {results}")
-        return batch, results
+
+        # 4. Every job is paid.
+        paid = await money.settled(system, admin, batch) if options.money else None
+        return batch, results, paid
 
 
 class _ProgressDisplay:

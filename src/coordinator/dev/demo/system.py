@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +38,9 @@ class DemoSystem:
     All keys are made here, before anything runs, so that later signatures can be checked against them.
     """
 
-    def __init__(self, folder: Path, amqp: bool) -> None:
+    def __init__(self, folder: Path, amqp: bool, more: Mapping[str, str]) -> None:
+        """`more`: further settings of the coordinator."""
+        self._more = more
         self.folder = folder
         self.amqp = amqp
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -125,6 +128,7 @@ class DemoSystem:
             "RECEIPT_SIGNING_KEY_HEX": self._seed,
             "HEARTBEAT_INTERVAL_SECONDS": str(_HEARTBEAT_S),
             "HEARTBEAT_TIMEOUT_SECONDS": str(_HEARTBEAT_TIMEOUT_S),
+            **self._more,
             **self._servers,
         }
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool, StringConstraints
 
+from coordinator.domain.account.events import Micros
 from coordinator.domain.job.events import ErrorCode, Metrics
 from coordinator.domain.matching.needs import Constraints
 from coordinator.domain.messages import (
@@ -42,6 +43,9 @@ class JobSubmit(Command, topic="job.submit", senders={Role.CLIENT, Role.ADMIN}):
     idempotency_key: IdempotencyKey | None = None
     callback_url: ReceiverUrl | None = None
     """A public https URL that is told of the job's end, as a webhook is."""
+    budget: Micros | None = None
+    """The most that the whole job may cost, in 10⁻⁶ of the unit of money. The default is the price limit of a
+    unit for the most units that the job is billed for. Counts only where the coordinator keeps accounts."""
     when_unmatched: Literal["wait", "refuse"] = "wait"
     """`refuse`: with NO_ELIGIBLE_MINER if no live miner could run the job, busy or not. Not a part of the
     request that an idempotency key stands for: the job is the same."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
+from coordinator.domain.account import AccountState
 from coordinator.domain.decision import Context
 from coordinator.domain.errors import Refusal
 from coordinator.domain.matching.needs import Wanted
@@ -40,6 +41,10 @@ class SubmitContext(NamedTuple):
     """The length of the payload's canonical JSON; computed from the command, never stale."""
     callback: str | None = None
     """The command's `callback_url`, sealed; computed from the command, never stale."""
+    accounts: bool = False
+    """Whether the coordinator keeps accounts, so that the job's worst case is set aside."""
+    account: AccountState = None
+    """The client's account. Not stale: the decision appends to it."""
     by: str | None = None
     """The name of the sender, where it is not the job's client: an operator that submits a job again."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Literal, assert_never
 
-from coordinator.domain.decision import Decision, on
+from coordinator.domain.account import hold
+from coordinator.domain.decision import Decision, StreamEvent, on
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job.attempt import (
     Outcome,
@@ -49,7 +50,7 @@ from coordinator.domain.job.events import (
     JobSubmitted,
     signed_part,
 )
-from coordinator.domain.job.price import bill, max_units
+from coordinator.domain.job.price import bill, max_units, most
 from coordinator.domain.job.state import (
     AttemptEnded,
     Canceled,
@@ -78,7 +79,7 @@ def decide(state: JobState, command: JobCommand, context: JobContext) -> Decisio
     match command:
         case JobSubmit():
             assert isinstance(context, SubmitContext)
-            return on(context.job_id, _submit(state, command, context))
+            return _submit(state, command, context)
         case JobSubmitAgain():
             raise TypeError("its handler makes a JobSubmit of it, from the first job's request")
         case JobCancel():
@@ -103,7 +104,7 @@ def decide(state: JobState, command: JobCommand, context: JobContext) -> Decisio
     return on(command.job_id, events)
 
 
-def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list[JobEvent]:
+def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> Decision:
     if state is not None:
         # The stream's id follows from client and idempotency key: a repeat finds its own first version.
         if state.job.fingerprint != context.fingerprint:
@@ -119,28 +120,37 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> list
         raise context.fault
     if context.unmatched:
         raise context.unmatched
-    return [
-        JobSubmitted(
-            at=context.now,
-            by=context.by or context.principal.name,
-            job_id=context.job_id,
-            client=context.principal.name,
-            service=command.service,
-            service_version=service.version,
-            constraints=context.wanted.constraints,
-            job_class=context.wanted.job_class,
-            priority=command.priority,
-            max_attempts=command.max_attempts,
-            payload_digest=context.payload_digest,
-            fingerprint=context.fingerprint,
-            payload_bytes=context.payload_bytes,
-            timeout_seconds=service.spec.timeout_seconds,
-            list_price=service.spec.list_price(),
-            max_units=max_units(service.spec, command.payload),
-            expires_at=context.now + command.ttl_seconds * 1000,
-            callback=context.callback,
-        )
-    ]
+    job_id, client, now = context.job_id, context.principal.name, context.now
+    list_price, units = service.spec.list_price(), max_units(service.spec, command.payload)
+    held: Decision = []
+    amount = None
+    if context.accounts:
+        # The claim compares the price of a unit with the same limit, and the bill has no more units.
+        limit = context.wanted.constraints.max_price
+        amount = command.budget or most(list_price if limit is None else limit, units)
+        held = hold(context.account, client, job_id, amount, now, context.principal)
+    submitted = JobSubmitted(
+        at=now,
+        by=context.by or client,
+        job_id=job_id,
+        client=client,
+        service=command.service,
+        service_version=service.version,
+        constraints=context.wanted.constraints,
+        job_class=context.wanted.job_class,
+        priority=command.priority,
+        max_attempts=command.max_attempts,
+        payload_digest=context.payload_digest,
+        fingerprint=context.fingerprint,
+        payload_bytes=context.payload_bytes,
+        timeout_seconds=service.spec.timeout_seconds,
+        list_price=list_price,
+        max_units=units,
+        expires_at=now + command.ttl_seconds * 1000,
+        callback=context.callback,
+        hold=amount,
+    )
+    return [*held, StreamEvent(job_id, submitted)]
 
 
 def check_result(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from coordinator.domain.account.events import Total
 from coordinator.domain.matching.needs import Constraints
 from coordinator.domain.messages import (
     Amount,
@@ -77,6 +78,8 @@ class JobSubmitted(JobEventBase, topic="job.submitted.v1"):
     expires_at: Millis
     callback: Sealed | None = None
     """The URL that is told of the job's end; only holders of the coordinator's signing key can read it."""
+    hold: Total | None = None
+    """The money that is set aside for the job, in 10⁻⁶ of the unit; None where no accounts are kept."""
 
 
 class JobStarted(JobEventBase, topic="job.started.v1"):

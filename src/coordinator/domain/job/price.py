@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from decimal import ROUND_HALF_UP
+from decimal import ROUND_CEILING, ROUND_HALF_UP
 from decimal import Decimal as Exact
 from typing import Any, NamedTuple
 
@@ -47,6 +47,16 @@ def max_units(spec: ServiceSpec, payload: Mapping[str, Any]) -> str:
 def unit_price(asked: str | None, list_price: str) -> str:
     """The price of one unit: the miner's own, or the list price. The claim has compared it with the limit."""
     return list_price if asked is None else asked
+
+
+def most(price: str, units: str) -> int:
+    """The most that so many units cost, in 10⁻⁶ of the unit of money, rounded up."""
+    return int((Exact(price) * Exact(units) / PRICE_STEP).to_integral_value(ROUND_CEILING))
+
+
+def in_micros(price: str) -> int:
+    """The price of a bill in 10⁻⁶ of the unit of money; it is a whole number of them."""
+    return int(Exact(price) / PRICE_STEP)
 
 
 def bill(millis: Millis, price: str, limit: str) -> Bill:

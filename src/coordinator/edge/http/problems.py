@@ -39,6 +39,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.FORBIDDEN: 403,
     Code.RATE_LIMITED: 429,
     Code.QUEUE_FULL: 429,
+    Code.INSUFFICIENT_FUNDS: 402,
     Code.QUOTA_EXCEEDED: 429,
     Code.INVALID_PAYLOAD: 422,
     Code.TOO_LARGE: 413,

@@ -44,6 +44,7 @@ _CODES: Final[Mapping[str, str]] = {
     Code.UNAUTHORIZED_KEY: "invalid_api_key",
     Code.RATE_LIMITED: "rate_limit_exceeded",
     Code.QUEUE_FULL: "rate_limit_exceeded",
+    Code.INSUFFICIENT_FUNDS: "insufficient_quota",
     Code.QUOTA_EXCEEDED: "insufficient_quota",
     Code.INVALID_PAYLOAD: "invalid_value",
     Code.NO_ELIGIBLE_MINER: "model_not_found",

@@ -38,6 +38,7 @@ TAGS: Final = {
     "live": "Events of jobs, as they happen.",
     "miners": "Register, take work, hand in results. For miners behind a firewall; AMQP does the same.",
     "keys": "API keys, managed at run time. For admins.",
+    "accounts": "Money: balances, entries, statements and quotes. A name sees its own; admins see all.",
     "quotas": "What a name may use, and what it uses. For admins; a name sees its own.",
     "webhooks": "URLs that are told of ended jobs, lost miners and faults, and the log of deliveries.",
     "proof": "The log's checkpoints, its Merkle tree, and proofs. For auditors, without a key.",

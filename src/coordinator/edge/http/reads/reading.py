@@ -110,6 +110,12 @@ def may_read(principal: Principal, client: str) -> bool:
 
 
 # --- pages -------------------------------------------------------------------------------------------------
+AtLeast = Annotated[
+    str | None, Field(description=f"The same as {AT_LEAST_HEADER}.", json_schema_extra=_POSITION_SCHEMA)
+]
+"""Read by `reach`; a model of parameters names it, because it refuses unknown ones."""
+
+
 class PageQuery(BaseModel):
     """The parameters of every list. An unknown parameter is refused, as an unknown member of a body is."""
 
@@ -120,9 +126,7 @@ class PageQuery(BaseModel):
         str | None,
         Field(max_length=MAX_CURSOR_LENGTH, description="`next_cursor` of the previous page."),
     ] = None
-    at_least: Annotated[
-        str | None, Field(description=f"The same as {AT_LEAST_HEADER}.", json_schema_extra=_POSITION_SCHEMA)
-    ] = None
+    at_least: AtLeast = None
 
 
 def cursor_after(*parts: str) -> str:

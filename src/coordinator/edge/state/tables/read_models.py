@@ -213,6 +213,34 @@ class ReadModels:
         )
         return [KeyRow(**row) for row in rows]
 
+    # --- money ---------------------------------------------------------------------------------------------
+    async def account(self, party: str, now: int) -> dict[str, Any] | None:
+        """An account, with `pending` at this moment (Unix milliseconds); None if there is none."""
+        rows = await self._read("accounts_one", party=party, now=now)
+        return rows[0] if rows else None
+
+    async def accounts(self, after: str, now: int, page_size: int) -> list[dict[str, Any]]:
+        """A page of accounts by party, after the party `after`."""
+        return await self._read("accounts_list", after=after, now=now, page_size=page_size)
+
+    async def entries(self, party: str, before: int, page_size: int) -> list[dict[str, Any]]:
+        """A page of an account's entries before a position, newest first."""
+        return await self._read("accounts_entries", party=party, before=before, page_size=page_size)
+
+    async def statement(
+        self, party: str, since: int, until: int, most: int
+    ) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+        """The sum of the entries before a period, the entries in it, and the open holds; `most` of each."""
+        period = {"party": party, "since": since}
+
+        def query() -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+            with self._database.transaction() as tables:
+                [before] = tables.query("accounts_opening", **period)
+                lines = tables.query("accounts_lines", **period, until=until, most=most)
+                return before["opening"], lines, tables.query("accounts_holds", party=party, most=most)
+
+        return await in_thread(query)
+
     async def _read(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         def query() -> list[dict[str, Any]]:
             with self._database.transaction() as tables:

@@ -69,3 +69,27 @@ SELECT * FROM quotas WHERE name IN (:keys);
 -- name: projector_some_webhooks
 -- These rows, for the comparison with the log.
 SELECT * FROM webhooks WHERE webhook_id IN (:keys);
+
+-- name: projector_all_accounts
+-- Every row, for the comparison with the log.
+SELECT * FROM accounts;
+
+-- name: projector_clear_accounts
+-- Before a rebuild.
+DELETE FROM accounts;
+
+-- name: projector_some_accounts
+-- These rows, for the comparison with the log.
+SELECT * FROM accounts WHERE party IN (:keys);
+
+-- name: projector_all_entries
+-- Every row, for the comparison with the log.
+SELECT * FROM entries;
+
+-- name: projector_clear_entries
+-- Before a rebuild.
+DELETE FROM entries;
+
+-- name: projector_some_entries
+-- These rows, for the comparison with the log.
+SELECT * FROM entries WHERE entry_id IN (:keys);

@@ -40,6 +40,7 @@ class EarlierJobs:
             ttl_seconds=max(1, (job.expires_at - job.at) // 1000),
             priority=job.priority,
             max_attempts=job.max_attempts,
+            budget=job.hold or None,  # never more than the first one could cost
         )
         # A repeat of the command is a repeat of the submit.
         key = command.idempotency_key or intent.message_id

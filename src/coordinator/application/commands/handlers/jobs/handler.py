@@ -102,9 +102,12 @@ class JobCommands(Handler[Details]):
         *,
         earlier: EarlierJobs,
         callbacks: CallbackUrls | None = None,
+        accounts: bool = False,
     ) -> None:
         """`key` signs the promises of receipts, and keys the tokens of offers. `private` completes the
-        answers to claims of private jobs. `miners`: without them every job waits for a miner."""
+        answers to claims of private jobs. `miners`: without them every job waits for a miner. `accounts`:
+        whether the worst case of a job is set aside from its client's account."""
+        self._accounts = accounts
         self._earlier = earlier
         self._quotas = quotas
         self._tokens = OfferTokens(key)
@@ -117,7 +120,7 @@ class JobCommands(Handler[Details]):
         self._large = LargeDocuments()
         callbacks = callbacks or CallbackUrls(WebhookKeys(key))
         self._submits = Submits(
-            self, key, names, schemas, ids, states, quotas, miners, self._large, callbacks
+            self, key, names, schemas, ids, states, quotas, miners, self._large, callbacks, accounts=accounts
         )
 
     # --- before the decision --------------------------------------------------------------------------------
@@ -300,6 +303,8 @@ class JobCommands(Handler[Details]):
                         details.unmatched,
                         details.size,
                         details.callback,
+                        self._accounts,
+                        state_of(prepared.writes[0]) if prepared.writes else None,
                         details.by,
                     ),
                 )

@@ -23,6 +23,7 @@ from coordinator.application.payloads.service_versions import States
 from coordinator.application.ports import Intent, StoredPayload
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.keys import SigningKey
+from coordinator.domain.account import account_stream
 from coordinator.domain.errors import Refusal
 from coordinator.domain.job import JobSubmit, job_stream, no_service
 from coordinator.domain.matching.needs import wanted
@@ -44,8 +45,11 @@ class Submits:
         miners: LiveMiners | None,
         large: LargeDocuments,
         callbacks: CallbackUrls,
+        *,
+        accounts: bool,
     ) -> None:
         """See `JobCommands`."""
+        self._accounts = accounts
         self._handler = handler
         self._secret = fingerprint_secret(key)
         self._names = names
@@ -105,6 +109,7 @@ class Submits:
             stream,
             details,
             reads=(service_stream(service),),
+            writes=(account_stream(intent.principal.name),) if self._accounts else (),
             # A job that is refused stores nothing, as a repeat does not.
             payload=None if is_repeat or unmatched else StoredPayload(stream, "payload", salt, body),
             assume_new=not is_repeat,
@@ -144,6 +149,8 @@ class Submits:
         request = f"{job_class}\n{command.ttl_seconds}\n{command.priority}\n{command.max_attempts}\n"
         if command.callback_url is not None:
             request += f"{command.callback_url}\n"
+        if command.budget is not None:
+            request += f"budget {command.budget}\n"
         message = stream.bytes + request.encode() + body
         return hmac.digest(self._secret, message, "sha256").hex()[:32]
 

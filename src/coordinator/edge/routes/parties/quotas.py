@@ -18,7 +18,7 @@ from coordinator.edge.http.command_route import command_route
 from coordinator.edge.http.credentials import Admin, Anyone
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import PageQuery, Position, cursor_after, read_cursor, reply
-from coordinator.edge.models.quotas import LimitsView, QuotaAnswer, QuotaPage, QuotaView, UsageView
+from coordinator.edge.models.parties.quotas import LimitsView, QuotaAnswer, QuotaPage, QuotaView, UsageView
 
 router = APIRouter(tags=["quotas"])
 

@@ -1,0 +1,1 @@
+"""Money: the settlement of ended jobs."""

@@ -1,0 +1,194 @@
+"""Money by the rules of the protocol: entries that sum to zero, holds before jobs, one payment for each."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final
+
+from coordinator.audit.entries import Found
+from coordinator.audit.parties import in_stream
+
+Event = dict[str, Any]
+TOPICS: Final = ("account.", "payment.", "transfer.")
+OUTSIDE: Final = "@outside"
+MILLION: Final = 1_000_000
+
+
+class Money:
+    """The accounts, holds and payments after the events so far.
+
+    A decision's events are neighbours in the log: its entries come first, and then the event of the transfer
+    or of the job's payment, which closes the posting. So a posting is whole before the next one begins.
+    """
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, list[int]] = {}
+        """Balance, held and disputed, by party."""
+        self.holds: dict[str, list[Any]] = {}
+        """Client and amount of what is held, by job."""
+        self.ended: dict[str, list[Any]] = {}
+        """Client, hold, miner and price of ended jobs that are not settled, by job."""
+        self.paid: dict[str, list[Any]] = {}
+        """Client, miner, amount, fee and status of payments, by job."""
+        self.transfers: set[str] = set()
+        self.posting: list[Event] = []
+        """The entries whose posting is not closed yet."""
+
+    # --- jobs -----------------------------------------------------------------------------------------------
+    def submitted(self, event: Event) -> None:
+        """Raise Found unless exactly the job's hold was set aside before."""
+        amount, held = event.get("hold"), self.holds.get(event["job_id"])
+        expected = [event["client"], amount] if amount else None
+        if held != expected:
+            raise Found("money", "a job's hold is set aside with its submit", expected, held)
+
+    def job_ended(self, submitted: Event, event: Event, *, completed: bool) -> None:
+        """Note what is to be paid for a job that has ended."""
+        if not submitted.get("hold"):
+            return
+        miner, price = None, 0
+        if completed:
+            miner, price = event["miner_id"].rpartition("@")[2], int(Decimal(event["price"]) * MILLION)
+        self.ended[submitted["job_id"]] = [
+            submitted["client"],
+            submitted["hold"],
+            miner,
+            price,
+            event["attempt"],
+        ]
+
+    # --- money ----------------------------------------------------------------------------------------------
+    def follow(self, stream: str, topic: str, event: Event) -> None:
+        """Follow one event of an account, a payment or a transfer. Raises Found."""
+        if topic.startswith("account."):
+            self._account(stream, topic, event)
+            return
+        entries, self.posting = self.posting, []
+        total = sum(entry["amount"] for entry in entries)
+        if total:
+            raise Found("money", "the entries of a posting sum to zero", 0, total)
+        if topic == "transfer.made.v1":
+            self._transfer(stream, event, entries)
+        else:
+            self._payment(stream, topic, event, entries)
+
+    def _account(self, stream: str, topic: str, event: Event) -> None:
+        party = event["party"]
+        in_stream(stream, "account", party)
+        before = self.accounts.get(party, [0, 0, 0])
+        balance, held, disputed = before
+        amount = event["amount"]
+        match topic:
+            case "account.held.v1":
+                if event["job_id"] in self.holds:
+                    raise Found("money", f"the hold of job {event['job_id']} is set aside once")
+                held += amount
+                self.holds[event["job_id"]] = [party, amount]
+            case "account.released.v1":
+                held -= amount
+                self._unhold(event["job_id"], party, amount)
+            case "account.posted.v1":
+                balance, held, disputed = (
+                    balance + amount,
+                    held - event["released"],
+                    disputed - event["unfrozen"],
+                )
+                if self.posting and self.posting[0]["posting"] != event["posting"]:
+                    whole = self.posting[0]["posting"]
+                    raise Found("money", "a posting is whole", whole, event["posting"])
+                if event["released"]:
+                    self._unhold(event["job_id"], party, event["released"])
+                self.posting.append(event)
+            case "account.disputed.v1":
+                disputed += amount
+            case "account.dismissed.v1":
+                disputed -= amount
+        after, told = [balance, held, disputed], [event["balance"], event["held"], event["disputed"]]
+        if after != told:
+            raise Found("money", f"the totals of {party} follow from its events", after, told)
+        if party != OUTSIDE and (min(held, disputed) < 0 or balance < held + disputed):
+            raise Found("money", f"{party} has less than is set aside", held + disputed, balance)
+        self.accounts[party] = after
+
+    def _unhold(self, job_id: str, party: str, amount: int) -> None:
+        held = self.holds.pop(job_id, None)
+        if held != [party, amount]:
+            raise Found("money", f"the hold of job {job_id} ends once, and whole", held, [party, amount])
+
+    def _transfer(self, stream: str, event: Event, entries: list[Event]) -> None:
+        in_stream(stream, "transfer", event["party"], event["business_id"])
+        if stream in self.transfers:
+            raise Found("money", "a transfer is made once")
+        self.transfers.add(stream)
+        amount = event["amount"] if event["kind"] == "deposit" else -event["amount"]
+        _check(entries, {event["party"]: amount, OUTSIDE: -amount})
+
+    def _payment(self, stream: str, topic: str, event: Event, entries: list[Event]) -> None:
+        job_id = event["job_id"]
+        in_stream(stream, "payment", job_id)
+        paid = self.paid.get(job_id)
+        if topic in ("payment.settled.v1", "payment.released.v1"):
+            job = self.ended.pop(job_id, None)
+            if job is None:
+                raise Found("money", f"job {job_id} is settled once, after its end")
+            client, hold, miner, price, attempt = job
+            amount = min(price, hold)
+            if topic == "payment.released.v1":
+                if amount or (client, hold) != (event["client"], event["hold"]):
+                    raise Found("money", f"job {job_id} is to be paid", amount, 0)
+                _check(entries, {})
+                return
+            fee = event["fee"]
+            told = [event["client"], event["hold"], event["miner"], event["amount"], event["attempt"]]
+            if told != [client, hold, miner, amount, attempt] or not 0 <= fee <= amount:
+                expected = [client, hold, miner, amount, attempt]
+                raise Found("money", f"job {job_id} is paid its price, within its hold", expected, told)
+            self.paid[job_id] = [client, miner, amount, fee, "PAID"]
+            _check(entries, _moved(client, miner, amount, fee))
+            return
+        if paid is None:
+            raise Found("money", f"job {job_id} was not paid")
+        follows = {"payment.disputed.v1": ("PAID",), "payment.dismissed.v1": ("DISPUTED",)}
+        if paid[4] not in follows.get(topic, ("PAID", "DISPUTED", "KEPT")):
+            raise Found("money", f"{topic} can't follow {paid[4]}")
+        refunded = topic == "payment.refunded.v1"
+        client, miner, amount, fee, _ = paid
+        _check(entries, _moved(client, miner, -amount, -fee) if refunded else {})
+        paid[4] = {"payment.disputed.v1": "DISPUTED", "payment.dismissed.v1": "KEPT"}.get(topic, "REFUNDED")
+
+    def finish(self) -> None:
+        """At the end of the log. Raises Found if a posting is not whole, or if money came from nowhere."""
+        if self.posting:
+            raise Found("money", "a posting is whole", None, self.posting[0]["posting"])
+        total = sum(balance for balance, _, _ in self.accounts.values())
+        if total:
+            raise Found("money", "all balances sum to zero", 0, total)
+
+    # --- a file ---------------------------------------------------------------------------------------------
+    def dump(self) -> dict[str, Any]:
+        """For a file; see `load`."""
+        return {**vars(self), "transfers": sorted(self.transfers)}
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> Money:
+        """The money of `dump`, read from JSON."""
+        money = cls()
+        vars(money).update(values)
+        money.transfers = set(values["transfers"])
+        return money
+
+
+def _moved(client: str, miner: str, amount: int, fee: int) -> dict[str, int]:
+    moved = {client: -amount}
+    moved[miner] = moved.get(miner, 0) + amount - fee
+    return {**moved, "@fees": fee}
+
+
+def _check(entries: list[Event], expected: dict[str, int]) -> None:
+    found: dict[str, int] = {}
+    for entry in entries:
+        found[entry["party"]] = found.get(entry["party"], 0) + entry["amount"]
+    wanted = {party: amount for party, amount in expected.items() if amount}
+    found = {party: amount for party, amount in found.items() if amount}
+    if found != wanted:
+        raise Found("money", "a posting moves the amount of its fact", wanted, found)

@@ -1,0 +1,1 @@
+"""What belongs to the name of a key: its limits and its money."""

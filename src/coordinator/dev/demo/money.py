@@ -1,0 +1,80 @@
+"""The demo's money: a deposit, holds, payments, and each party's statement."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from coordinator.client import AsyncCoordinator
+from coordinator.dev.demo.system import DemoFailed, DemoSystem
+from coordinator.dev.demo.work import DemoJob
+from coordinator.runtime import terminal
+
+MILLION: Final = 1_000_000
+DEPOSIT: Final = 100_000 * MILLION
+FEE_BPS: Final = 250
+SETTINGS: Final = {"SETTLEMENT": "on", "FEE_BPS": str(FEE_BPS)}
+_SETTLED_SECONDS: Final = 60.0
+
+
+async def deposit(system: DemoSystem, admin: AsyncCoordinator) -> None:
+    """Give the client money for its jobs."""
+    await admin.accounts.deposit(system.client_name, DEPOSIT, "demo-deposit")
+    terminal.note(f"Deposit: {_units(DEPOSIT)} for {system.client_name}")
+
+
+async def show_held(client: AsyncCoordinator) -> None:
+    """Tell what is set aside for the jobs that have not ended."""
+    account = await client.accounts.show()
+    terminal.note(f"Held for jobs: {_units(account['held'])}; available: {_units(account['available'])}")
+
+
+async def settled(system: DemoSystem, admin: AsyncCoordinator, batch: Sequence[DemoJob]) -> int:
+    """Wait until all jobs are paid, and show all statements; the sum of the payments.
+
+    Raises DemoFailed unless the payments are the receipts' prices and all balances sum to zero.
+    """
+    until = time.monotonic() + _SETTLED_SECONDS
+    while (await admin.accounts.show(system.client_name))["held"]:
+        if time.monotonic() > until:
+            raise DemoFailed("money is held still, a minute after the last job")
+        await asyncio.sleep(0.1)
+    accounts = [account async for account in admin.accounts.list()]
+    total = sum(account["balance"] for account in accounts)
+    if total:
+        raise DemoFailed(f"the balances of all accounts sum to {total}, not to zero")
+    paid = 0
+    for account in accounts:
+        party = account["party"]
+        statement = await admin.accounts.statement(party)
+        lines = statement["lines"]
+        if statement["opening"] + sum(line["amount"] for line in lines) != statement["closing"]:
+            raise DemoFailed(f"the statement of {party} does not add up")
+        if party == system.client_name:
+            paid = _check_prices(lines, batch)
+        terminal.note(_text(statement))
+    return paid
+
+
+def _check_prices(lines: Sequence[dict[str, Any]], batch: Sequence[DemoJob]) -> int:
+    paid = {line["receipt_id"]: -line["amount"] for line in lines if line["kind"] == "payment"}
+    prices = {job.receipt["receipt_id"]: int(Decimal(job.receipt["price"]) * MILLION) for job in batch}
+    due = {receipt: price for receipt, price in prices.items() if price}
+    if paid != due:
+        raise DemoFailed(f"the payments are not the receipts' prices: {paid} for {due}")
+    return sum(paid.values())
+
+
+def _text(statement: dict[str, Any]) -> str:
+    by_kind: dict[str, list[int]] = {}
+    for line in statement["lines"]:
+        by_kind.setdefault(line["kind"], []).append(line["amount"])
+    told = [f"{len(amounts)} × {kind} {_units(sum(amounts))}" for kind, amounts in by_kind.items()]
+    return f"Statement of {statement['party']}: {', '.join(told)}; closing {_units(statement['closing'])}"
+
+
+def _units(micros: int) -> str:
+    return format(Decimal(micros).scaleb(-6), "f")

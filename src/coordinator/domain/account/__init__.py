@@ -1,0 +1,90 @@
+"""Account: the money of one party, the payment of a job, and transfers from and to the outside.
+
+`commands` and `events` are the messages, `state` has the states, `decide` the rules.
+"""
+
+from coordinator.domain.account.commands import (
+    AccountCommand,
+    AccountDeposit,
+    AccountDismiss,
+    AccountDispute,
+    AccountRefund,
+    AccountSettle,
+    AccountWithdraw,
+)
+from coordinator.domain.account.contexts import (
+    EndedJob,
+    PaymentContext,
+    SettleContext,
+    Terms,
+    TransferContext,
+)
+from coordinator.domain.account.decide import answer, decide, hold
+from coordinator.domain.account.events import (
+    FEES,
+    OUTSIDE,
+    AccountDismissed,
+    AccountDisputed,
+    AccountEvent,
+    AccountHeld,
+    AccountPosted,
+    AccountReleased,
+    PaymentDismissed,
+    PaymentDisputed,
+    PaymentEvent,
+    PaymentRefunded,
+    PaymentReleased,
+    PaymentSettled,
+    TransferMade,
+    is_account_event,
+    is_payment_event,
+)
+from coordinator.domain.account.state import (
+    Account,
+    AccountState,
+    PaymentState,
+    account_stream,
+    payment_stream,
+    transfer_stream,
+)
+
+__all__ = [
+    "FEES",
+    "OUTSIDE",
+    "Account",
+    "AccountCommand",
+    "AccountDeposit",
+    "AccountDismiss",
+    "AccountDismissed",
+    "AccountDispute",
+    "AccountDisputed",
+    "AccountEvent",
+    "AccountHeld",
+    "AccountPosted",
+    "AccountRefund",
+    "AccountReleased",
+    "AccountSettle",
+    "AccountState",
+    "AccountWithdraw",
+    "EndedJob",
+    "PaymentContext",
+    "PaymentDismissed",
+    "PaymentDisputed",
+    "PaymentEvent",
+    "PaymentRefunded",
+    "PaymentReleased",
+    "PaymentSettled",
+    "PaymentState",
+    "SettleContext",
+    "Terms",
+    "TransferContext",
+    "TransferMade",
+    "account_stream",
+    "answer",
+    "decide",
+    "hold",
+    "is_account_event",
+    "is_payment_event",
+    "payment_stream",
+    "transfer_stream",
+]

@@ -1,0 +1,61 @@
+"""Commands about money."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from coordinator.domain.account.events import BusinessId, Micros, Party
+from coordinator.domain.messages import Command, Name, Role, Text
+
+
+class AccountDeposit(Command, topic="account.deposit", senders={Role.ADMIN}):
+    """Credit money that came from the outside. A repeat with the same business id has no second effect."""
+
+    party: Name
+    amount: Micros
+    """In 10⁻⁶ of the unit."""
+    business_id: BusinessId
+    reason: Text = ""
+
+
+class AccountWithdraw(Command, topic="account.withdraw", senders={Role.ADMIN}):
+    """Debit money that leaves to the outside. A repeat with the same business id has no second effect."""
+
+    party: Party
+    amount: Micros
+    """In 10⁻⁶ of the unit."""
+    business_id: BusinessId
+    reason: Text = ""
+
+
+class AccountSettle(Command, topic="account.settle", senders={Role.SYSTEM}):
+    """Pay a completed job from its hold, or release the hold of one that ended otherwise."""
+
+    job_id: UUID
+
+
+class AccountDispute(Command, topic="account.dispute", senders={Role.CLIENT, Role.ADMIN}):
+    """Freeze the miner's credit for a job, while it is pending."""
+
+    job_id: UUID
+    reason: Text = ""
+
+
+class AccountDismiss(Command, topic="account.dismiss", senders={Role.ADMIN}):
+    """End a dispute: the miner keeps its credit."""
+
+    job_id: UUID
+    reason: Text = ""
+
+
+class AccountRefund(Command, topic="account.refund", senders={Role.ADMIN}):
+    """Give the client back the whole price of a job, disputed or not; the miner and the fees lose it."""
+
+    job_id: UUID
+    reason: Text = ""
+
+
+AccountCommand = (
+    AccountDeposit | AccountWithdraw | AccountSettle | AccountDispute | AccountDismiss | AccountRefund
+)
+"""Every command about money."""

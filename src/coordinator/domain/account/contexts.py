@@ -1,0 +1,65 @@
+"""The facts for the decisions about money."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+from coordinator.domain.account.state import AccountState
+from coordinator.domain.messages import Millis, Principal
+
+
+class Terms(NamedTuple):
+    """The terms of payments from now on; a payment keeps those of its settlement."""
+
+    fee_bps: int = 0
+    """The coordinator's part of each payment, in 1/10,000."""
+    window_millis: Millis = 0
+    """The time in which the client may dispute a payment."""
+
+
+class EndedJob(NamedTuple):
+    """A final job, as far as its payment is concerned."""
+
+    job_id: UUID
+    client: str
+    hold: int
+    """The amount that was set aside for it; 0 for nothing."""
+    miner: str | None = None
+    """The principal of the attempt that completed; None if the job ended otherwise."""
+    price: int = 0
+    """The price in the receipt."""
+    attempt: int = 1
+    """The attempt that completed."""
+
+
+class TransferContext(NamedTuple):
+    """The facts for a deposit or a withdrawal. Not stale: the decision appends to both accounts."""
+
+    now: Millis
+    principal: Principal
+    account: AccountState
+    outside: AccountState
+
+
+class SettleContext(NamedTuple):
+    """The facts for a settlement. The accounts are not stale: the decision appends to them."""
+
+    now: Millis
+    principal: Principal
+    job: EndedJob | None
+    """None unless the job is final. A final job never changes."""
+    client: AccountState
+    miner: AccountState
+    fees: AccountState
+    terms: Terms
+
+
+class PaymentContext(NamedTuple):
+    """The facts for a dispute and its end. Not stale: the decision appends to the accounts."""
+
+    now: Millis
+    principal: Principal
+    client: AccountState
+    miner: AccountState
+    fees: AccountState

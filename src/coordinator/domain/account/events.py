@@ -1,0 +1,169 @@
+"""Events of accounts, of payments of jobs, and of transfers from and to the outside.
+
+Amounts are whole numbers of 10⁻⁶ of the unit. Each event of an account has the account's totals after it, so
+that readers need no sum of the events before.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeGuard, get_args
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from coordinator.domain.messages import NAME, Attempt, Event, Millis, Name, Text
+
+FEES = "@fees"
+"""The account of the coordinator's own part. No principal's name begins with @."""
+OUTSIDE = "@outside"
+"""The other side of deposits and withdrawals; its balance is minus all money inside."""
+MAX_AMOUNT = 10**15
+MAX_TOTAL = 2**53 - 1
+"""The greatest whole number that every JSON reader keeps exactly; all accounts together hold no more."""
+
+Party = Annotated[str, StringConstraints(pattern=rf"^({FEES}|{OUTSIDE}|{NAME})$")]
+"""The owner of an account: a principal's name, or an account of the coordinator itself."""
+Micros = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]
+"""An amount of money: a positive whole number of 10⁻⁶ of the unit."""
+Total = Annotated[int, Field(strict=True, ge=0, le=MAX_TOTAL)]
+Signed = Annotated[int, Field(strict=True, ge=-MAX_TOTAL, le=MAX_TOTAL)]
+BusinessId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+"""The id of a transfer in the books of the sender; a repeat with the same one has no second effect."""
+PostingId = Annotated[str, StringConstraints(max_length=256)]
+PostingKind = Literal["deposit", "withdrawal", "payment", "refund"]
+
+
+# --- of an account -----------------------------------------------------------------------------------------
+class OfAccount(Event):
+    """The fields of every event of an account."""
+
+    party: Party
+    balance: Signed
+    """All money of the account after this event."""
+    held: Total
+    """The part of it that is set aside for jobs, after this event."""
+    disputed: Total
+    """The part of it that is frozen by disputes, after this event."""
+
+
+class AccountHeld(OfAccount, topic="account.held.v1"):
+    """Set aside for a job, in the same decision as `job.submitted`."""
+
+    job_id: UUID
+    amount: Micros
+
+
+class AccountReleased(OfAccount, topic="account.released.v1"):
+    """A hold ended, and nothing was paid from it."""
+
+    job_id: UUID
+    amount: Micros
+
+
+class AccountPosted(OfAccount, topic="account.posted.v1"):
+    """An entry: one line of a posting. The amounts of all entries of a posting sum to zero."""
+
+    posting: PostingId
+    kind: PostingKind
+    amount: Signed
+    job_id: UUID | None = None
+    attempt: Attempt | None = None
+    """The paid one; with the job's id it gives the id of the receipt."""
+    released: Total = 0
+    """The hold that ended with this entry."""
+    unfrozen: Total = 0
+    """The disputed credit that a refund took."""
+    available_at: Millis | None = None
+    """A credit is pending until then; None if it is available at once."""
+    reason: Text = ""
+
+
+class AccountDisputed(OfAccount, topic="account.disputed.v1"):
+    """A pending credit is frozen."""
+
+    job_id: UUID
+    amount: Micros
+    available_at: Millis
+
+
+class AccountDismissed(OfAccount, topic="account.dismissed.v1"):
+    """A frozen credit is as before its dispute."""
+
+    job_id: UUID
+    amount: Micros
+    available_at: Millis
+
+
+AccountEvent = AccountHeld | AccountReleased | AccountPosted | AccountDisputed | AccountDismissed
+"""Every event of an account."""
+
+
+# --- of the payment of a job -------------------------------------------------------------------------------
+class OfPayment(Event):
+    """The fields of every event of a job's payment."""
+
+    job_id: UUID
+    client: Name
+
+
+class PaymentSettled(OfPayment, topic="payment.settled.v1"):
+    """The job was paid: the client paid `amount`, the miner got it without `fee`."""
+
+    miner: Name
+    """The principal of the attempt that completed."""
+    attempt: Attempt
+    hold: Micros
+    amount: Micros
+    fee: Total
+    available_at: Millis
+    """The end of the time in which the client may dispute it."""
+
+
+class PaymentReleased(OfPayment, topic="payment.released.v1"):
+    """The job cost nothing."""
+
+    hold: Micros
+
+
+class PaymentDisputed(OfPayment, topic="payment.disputed.v1"):
+    reason: Text
+
+
+class PaymentDismissed(OfPayment, topic="payment.dismissed.v1"):
+    """The dispute was found to be wrong."""
+
+    reason: Text
+
+
+class PaymentRefunded(OfPayment, topic="payment.refunded.v1"):
+    """The client has its money back."""
+
+    reason: Text
+
+
+PaymentEvent = PaymentSettled | PaymentReleased | PaymentDisputed | PaymentDismissed | PaymentRefunded
+"""Every event of a job's payment."""
+
+
+# --- of a transfer -----------------------------------------------------------------------------------------
+class TransferMade(Event, topic="transfer.made.v1"):
+    """Money came from the outside or left; the stream of its business id has this one event."""
+
+    party: Party
+    business_id: BusinessId
+    kind: Literal["deposit", "withdrawal"]
+    amount: Micros
+    reason: Text
+
+
+def is_account_event(event: Event) -> TypeGuard[AccountEvent]:
+    """Whether this is an event of an account."""
+    return isinstance(event, OfAccount)
+
+
+def is_payment_event(event: Event) -> TypeGuard[PaymentEvent]:
+    """Whether this is an event of a job's payment."""
+    return isinstance(event, OfPayment)
+
+
+ACCOUNT_EVENTS = get_args(AccountEvent)

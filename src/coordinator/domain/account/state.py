@@ -1,0 +1,174 @@
+"""The states of accounts, payments and transfers, and how they follow from events.
+
+    a payment: nothing --settle--> PAID --dispute--> DISPUTED --dismiss--> PAID for good
+                  |                  +--refund-->  REFUNDED <--refund--+
+                  +--settle--> RELEASED (the job cost nothing)
+
+The state of an account does not grow with its history: holds are sums, and the sum of the pending credits is
+kept for each of a few moments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+from uuid import UUID
+
+from coordinator.domain.account.events import (
+    AccountDismissed,
+    AccountDisputed,
+    AccountEvent,
+    AccountHeld,
+    AccountPosted,
+    AccountReleased,
+    PaymentDismissed,
+    PaymentDisputed,
+    PaymentEvent,
+    PaymentRefunded,
+    PaymentReleased,
+    PaymentSettled,
+    TransferMade,
+)
+from coordinator.domain.decision import evolves
+from coordinator.domain.messages import CannotFollow, Millis, stream_id
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The money of one party, in 10⁻⁶ of the unit."""
+
+    party: str
+    balance: int = 0
+    held: int = 0
+    disputed: int = 0
+    pending: tuple[tuple[Millis, int], ...] = ()
+    """Sums of credits by the moment at which they become available."""
+
+    def pending_at(self, now: Millis) -> int:
+        """The credits that are not available yet."""
+        return sum(amount for moment, amount in self.pending if moment > now)
+
+    def available(self, now: Millis) -> int:
+        """The money that a job or a withdrawal may take."""
+        return self.balance - self.held - self.disputed - self.pending_at(now)
+
+
+AccountState = Account | None
+
+
+def account_stream(party: str) -> UUID:
+    """The id of this party's account."""
+    return stream_id("account", party)
+
+
+@evolves("account")
+def evolve(state: AccountState, event: AccountEvent) -> Account:
+    """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
+    before = Account(event.party) if state is None else state
+    balance, held, disputed, pending = before.balance, before.held, before.disputed, before.pending
+    match event:
+        case AccountHeld():
+            held += event.amount
+        case AccountReleased():
+            held -= event.amount
+        case AccountPosted():
+            balance += event.amount
+            held -= event.released
+            disputed -= event.unfrozen
+            if event.available_at is not None:
+                pending = _with(pending, event.available_at, event.amount)
+        case AccountDisputed():
+            disputed += event.amount
+            pending = _with(pending, event.available_at, -event.amount)
+        case AccountDismissed():
+            disputed -= event.amount
+            pending = _with(pending, event.available_at, event.amount)
+        case _:
+            assert_never(event)
+    totals = event.party, event.balance, event.held, event.disputed
+    if totals != (before.party, balance, held, disputed):
+        raise CannotFollow(state, event)
+    return Account(before.party, balance, held, disputed, _later(pending, event.at))
+
+
+def _with(
+    pending: tuple[tuple[Millis, int], ...], moment: Millis, amount: int
+) -> tuple[tuple[Millis, int], ...]:
+    sums = dict(pending)
+    total = sums.pop(moment, 0) + amount
+    # A credit that is no longer among them is available, and what is taken from it is, too.
+    return tuple(sorted({**sums, moment: total}.items())) if total > 0 else tuple(sorted(sums.items()))
+
+
+def _later(pending: tuple[tuple[Millis, int], ...], now: Millis) -> tuple[tuple[Millis, int], ...]:
+    if not pending or pending[0][0] > now:
+        return pending
+    return tuple(entry for entry in pending if entry[0] > now)
+
+
+# --- the payment of a job ----------------------------------------------------------------------------------
+PaymentStatus = Literal["PAID", "DISPUTED", "REFUNDED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    settled: PaymentSettled
+    status: PaymentStatus = "PAID"
+    dismissed: bool = False
+    """Whether a dispute was dismissed: there is no second one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaid:
+    """The job cost nothing."""
+
+    released: PaymentReleased
+
+
+PaymentState = Paid | Unpaid | None
+
+
+def payment_stream(job_id: UUID) -> UUID:
+    """The id of the stream of this job's payment; its first event says that the job was settled."""
+    return stream_id("payment", str(job_id))
+
+
+@evolves("payment")
+def evolve_payment(state: PaymentState, event: PaymentEvent) -> PaymentState:
+    """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
+    match event:
+        case PaymentSettled():
+            if state is None:
+                return Paid(event)
+        case PaymentReleased():
+            if state is None:
+                return Unpaid(event)
+        case PaymentDisputed():
+            if isinstance(state, Paid) and state.status == "PAID" and not state.dismissed:
+                return replace(state, status="DISPUTED")
+        case PaymentDismissed():
+            if isinstance(state, Paid) and state.status == "DISPUTED":
+                return replace(state, status="PAID", dismissed=True)
+        case PaymentRefunded():
+            if isinstance(state, Paid) and state.status != "REFUNDED":
+                return replace(state, status="REFUNDED")
+        case _:
+            assert_never(event)
+    raise CannotFollow(state, event)
+
+
+# --- a transfer --------------------------------------------------------------------------------------------
+TransferState = TransferMade | None
+
+
+def transfer_stream(party: str, business_id: str) -> UUID:
+    """The id of this transfer's stream: a repeat finds it for ever, and no account has to remember it."""
+    return stream_id("transfer", party, business_id)
+
+
+@evolves("transfer")
+def evolve_transfer(state: TransferState, event: TransferMade) -> TransferState:
+    """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
+    if state is not None:
+        raise CannotFollow(state, event)
+    return event

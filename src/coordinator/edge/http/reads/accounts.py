@@ -1,0 +1,178 @@
+"""The answers about accounts: balances, entries, signed statements, and quotes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from coordinator.application.commands.parsing import parse_command
+from coordinator.crypto.canonical import canonical_json
+from coordinator.crypto.receipt import receipt_id
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job import JobSubmit, no_service
+from coordinator.domain.job.price import max_units, most
+from coordinator.domain.matching.needs import wanted
+from coordinator.domain.messages import Millis
+from coordinator.domain.service import RegisteredService, ServiceSpec
+from coordinator.edge.context import EdgeContext
+from coordinator.edge.models.parties.accounts import (
+    AccountView,
+    EntryView,
+    HoldView,
+    PriceView,
+    QuoteView,
+    Statement,
+)
+
+STATEMENT: Final = b"coordinator statement 1\n"
+MAX_LINES: Final = 10_000
+"""Entries in one statement."""
+_COLUMNS: Final = (
+    "position",
+    "at",
+    "kind",
+    "amount",
+    "balance",
+    "job_id",
+    "receipt_id",
+    "available_at",
+    "disputed",
+    "posting",
+    "reason",
+)
+
+
+def check_kept(context: EdgeContext) -> None:
+    """Raise Refusal where no accounts are kept."""
+    if context.settings.settlement == "off":
+        raise Refusal(Code.CONFLICT_STATE, "no accounts are kept here; the operator sets SETTLEMENT=on")
+
+
+def now() -> Millis:
+    return time.time_ns() // 1_000_000
+
+
+def account_view(context: EdgeContext, party: str, row: dict[str, Any] | None) -> AccountView:
+    """An account; one without a row has nothing."""
+    found = row or {"balance": 0, "held": 0, "disputed": 0, "pending": 0, "position": 0}
+    taken = found["held"] + found["disputed"] + found["pending"]
+    return AccountView(
+        party=party,
+        unit=context.settings.money_unit,
+        balance=found["balance"],
+        available=found["balance"] - taken,
+        held=found["held"],
+        pending=found["pending"],
+        disputed=found["disputed"],
+        position=found["position"],
+    )
+
+
+def entry_view(row: dict[str, Any]) -> EntryView:
+    job_id, attempt = row["job_id"], row["attempt"]
+    return EntryView(
+        position=row["posted_position"],
+        at=row["posted_at"],
+        posting=row["posting"],
+        kind=row["kind"],
+        amount=row["amount"],
+        balance=row["balance"],
+        job_id=job_id,
+        receipt_id=None if attempt is None else receipt_id(job_id, attempt),
+        available_at=row["available_at"],
+        disputed=bool(row["disputed"]),
+        reason=row["reason"],
+    )
+
+
+async def statement_of(
+    context: EdgeContext, party: str, since: Millis, until: Millis, position: int
+) -> Statement:
+    """The signed statement. Raises Refusal for a period with too many entries."""
+    if context.sign is None:
+        raise Refusal(Code.UNAVAILABLE, "this process signs no statements; ask another one")
+    opening, rows, holds = await context.reads.statement(party, since, until, MAX_LINES + 1)
+    if max(len(rows), len(holds)) > MAX_LINES:
+        raise Refusal(
+            Code.INVALID_PAYLOAD, f"from, to: more than {MAX_LINES} entries; ask for a shorter period"
+        )
+    unsigned = Statement.model_validate(
+        {
+            "party": party,
+            "unit": context.settings.money_unit,
+            "from": since,
+            "to": until,
+            "opening": opening,
+            "lines": [entry_view(row) for row in rows],
+            "closing": opening + sum(row["amount"] for row in rows),
+            "holds": [HoldView.model_validate(row) for row in holds],
+            "position": position,
+            "signature": {},
+        }
+    )
+    document = unsigned.model_dump(mode="json", by_alias=True, exclude={"signature"})
+    return unsigned.model_copy(update={"signature": context.sign(STATEMENT + canonical_json(document))})
+
+
+def as_csv(statement: Statement) -> str:
+    """The statement as a table: the opening, each line, the closing, and the holds."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(_COLUMNS)
+    whole = statement.model_dump(mode="json", by_alias=True)
+    writer.writerow(_line({"at": whole["from"], "kind": "opening", "balance": whole["opening"]}))
+    for line in whole["lines"]:
+        writer.writerow(_line(line))
+    writer.writerow(_line({"at": whole["to"], "kind": "closing", "balance": whole["closing"]}))
+    for hold in whole["holds"]:
+        told = {"at": hold["held_at"], "kind": "hold", "amount": hold["amount"], "job_id": hold["job_id"]}
+        writer.writerow(_line(told))
+    return table.getvalue()
+
+
+def _line(values: dict[str, Any]) -> list[Any]:
+    # A spreadsheet would run a text that begins like a formula.
+    reason = str(values.get("reason") or "")
+    safe = f"'{reason}" if reason[:1] in ("=", "+", "-", "@", "\t", "\r") else reason
+    return [safe if column == "reason" else values.get(column) for column in _COLUMNS]
+
+
+async def quote_of(context: EdgeContext, fields: dict[str, Any]) -> QuoteView:
+    """What this job would cost at most, and at which prices. Raises Refusal, as its submit would."""
+    command = parse_command("job.submit", fields)
+    assert isinstance(command, JobSubmit)
+    service = await context.gateway.canonical(command.service)
+    row = await context.reads.service(service)
+    if row is None or row.retired:
+        raise no_service(command.service)
+    spec = ServiceSpec.model_validate(from_json(row.spec_json))
+    fault = context.payload_schemas.check(RegisteredService(spec, row.version), command.payload)
+    if fault is not None:
+        raise fault
+    list_price, units = spec.list_price(), max_units(spec, command.payload)
+    wants = wanted(service, command.constraints, list_price)
+    limit = list_price if wants.constraints.max_price is None else wants.constraints.max_price
+    report = await context.miners.report(service, wants.constraints, list_price)
+    found: dict[str, int] = {}
+    for profile in report.fitting:
+        if miners := profile.found(service):
+            price = list_price if profile.capabilities.price is None else profile.capabilities.price
+            found[price] = found.get(price, 0) + miners
+    at_most = command.budget or most(limit, units)
+    prices = [
+        PriceView(unit_price=price, miners=miners, at_most=min(at_most, most(price, units)))
+        for price, miners in found.items()
+    ]
+    return QuoteView(
+        service=service,
+        unit=context.settings.money_unit,
+        max_units=units,
+        list_price=list_price,
+        price_limit=limit,
+        at_most=at_most,
+        miners=sorted(prices, key=lambda price: (price.at_most, price.unit_price)),
+    )

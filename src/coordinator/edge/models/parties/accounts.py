@@ -1,0 +1,127 @@
+"""Accounts, their entries and statements, and quotes. Amounts are whole numbers of 10⁻⁶ of the unit."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from coordinator.edge.models.base import CommandAnswer, Moment, View
+
+
+class AccountView(View):
+    """The money of one party: `balance` is the sum of the other four."""
+
+    party: str
+    unit: str
+    """The name of the unit; amounts are whole numbers of its millionth."""
+    balance: int
+    available: int
+    """What a job or a withdrawal may take."""
+    held: int
+    """Set aside for jobs that have not ended."""
+    pending: int
+    """Credits that may be disputed still."""
+    disputed: int
+    """Credits that are frozen by disputes."""
+    position: int
+
+
+class AccountPage(View):
+    items: list[AccountView]
+    next_cursor: str | None
+
+
+class EntryView(View):
+    """One line of a posting. The amounts of all lines of a posting sum to zero."""
+
+    position: int
+    at: Moment
+    posting: str
+    kind: Literal["deposit", "withdrawal", "payment", "refund"]
+    amount: int
+    balance: int
+    """After this entry."""
+    job_id: UUID | None
+    receipt_id: str | None
+    available_at: Moment | None
+    """The end of the time in which a credit may be disputed; null if it is available at once."""
+    disputed: bool
+    reason: str
+
+
+class EntryPage(View):
+    items: list[EntryView]
+    next_cursor: str | None
+
+
+class HoldView(View):
+    """Money that is set aside for a job."""
+
+    job_id: UUID
+    amount: int
+    held_at: Moment
+
+
+class Statement(View):
+    """All entries of an account in a period, signed by the coordinator.
+
+    `signature` is over the line `coordinator statement 1`, a line feed, and the canonical JSON of the other
+    members.
+    """
+
+    format: Literal["coordinator statement 1"] = "coordinator statement 1"
+    party: str
+    unit: str
+    since: Moment = Field(alias="from")
+    until: Moment = Field(alias="to")
+    """The first moment that is not in it."""
+    opening: int
+    lines: list[EntryView]
+    closing: int
+    """`opening` and all lines."""
+    holds: list[HoldView]
+    """Of jobs that had not ended when the statement was made."""
+    position: int
+    """The log's position up to which it is complete."""
+    signature: dict[str, str]
+
+
+class TransferAnswer(CommandAnswer):
+    party: str
+    kind: Literal["deposit", "withdrawal"]
+    amount: int
+    business_id: str
+
+
+class PaymentAnswer(CommandAnswer):
+    job_id: UUID
+    payment: Literal["PAID", "DISPUTED", "REFUNDED"]
+
+
+class PriceView(View):
+    """The miners that ask one price."""
+
+    unit_price: str
+    miners: int
+    """Miners online that could run the job."""
+    at_most: int
+    """The most that the job would cost at them."""
+
+
+class QuoteView(View):
+    """What a job would cost at most."""
+
+    service: str
+    unit: str
+    max_units: str
+    """The most seconds of work that are billed."""
+    list_price: str
+    """Of one second."""
+    price_limit: str
+    """The most that one second may cost: `max_price`, or the list price."""
+    at_most: int
+    """What a submit sets aside where accounts are kept; a miner is paid this at most."""
+    miners: list[PriceView]
+    """By price, the lowest first."""
