@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coordinator.application.search import jobs as search_jobs
 from coordinator.application.search.found import Count
 from coordinator.application.search.jobs import JobSearch
-from coordinator.application.search.query import STATES, JobQuery
+from coordinator.application.search.query import MAX_WORDS, STATES, JobQuery
 from coordinator.domain.errors import Refusal
 from coordinator.storage.migrate import migrate
 from coordinator.storage.tables.sqlite import SqliteDatabase
@@ -159,7 +159,9 @@ TERMS = [
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    terms=st.lists(st.sampled_from(TERMS), max_size=4, unique_by=lambda term: term.partition(":")[0]),
+    terms=st.lists(st.sampled_from(TERMS), max_size=4, unique_by=lambda term: term.partition(":")[0]).filter(
+        lambda terms: sum(":" not in term for term in terms) <= MAX_WORDS
+    ),
     client=st.sampled_from([None, None, "alice"]),
     look=st.sampled_from([3, 20, 10_000]),
     oldest=st.booleans(),
