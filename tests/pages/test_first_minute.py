@@ -15,7 +15,7 @@ from tests.harness.dashboard import START_MS, Reader, check_pages, chromium, rea
 MINER = "/miners/miner-1@dev-miner"
 OTHERS = (
     *("/miners", "/miners?state=OFFLINE", MINER, "/classes", "/services", "/services/checksum", "/audit"),
-    *("/admin", "/admin/quotas", "/admin/dead", "/admin/settings"),
+    *("/webhooks", "/admin", "/admin/quotas", "/admin/dead", "/admin/settings"),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.edge.dashboard.data import admin, audit, classes, miners, services
+from coordinator.edge.dashboard.data import admin, audit, classes, miners, services, webhooks
 from coordinator.edge.dashboard.sign_in import FORM_FIELD
 from coordinator.edge.dashboard.words import a_unit, need
 from coordinator.edge.models.keys import KeyView
@@ -20,6 +20,7 @@ from tests.unit.test_dashboard_pages import Markup
 
 READERS = ("/miners", "/miners?state=ONLINE", "/miners/rig", "/classes", "/audit")
 ADMINS = ("/admin", "/admin/quotas", "/admin/dead", "/admin/settings")
+OWNERS = ("/webhooks", f"/webhooks/{JOB}", "/webhooks/callbacks")
 EVERYBODY = ("/services", "/services/whisper")
 
 
@@ -63,6 +64,8 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
         (admin, "keys", admin.KeyList(keys=(key,), next_cursor=SCRIPT)),
         (admin, "quotas", (hostile(admin.QuotaLine),)),
         (admin, "dead_letters", dead),
+        (webhooks, "load", hostile(webhooks.WebhookList)),
+        (webhooks, "log_of", hostile(webhooks.DeliveryLog)),
         (admin, "settings", (admin.ShownSetting(SCRIPT, SCRIPT, True, False),)),
         (admin, "replay", admin.ReplayOutcome(accepted=1, refused={SCRIPT: 2}, dropped=False)),
     ):
@@ -74,7 +77,7 @@ async def test_texts_of_strangers_are_texts() -> None:
     """Names, models, GPUs, reasons, schemas, dead letters, settings: each is escaped on every page."""
     async with a_browser(an_app()) as browser:
         await log_in(browser, ADMIN)
-        for path in (*READERS, *ADMINS, *EVERYBODY):
+        for path in (*READERS, *ADMINS, *OWNERS, *EVERYBODY):
             answer = await browser.get(path)
             assert 200 == answer.status_code, (path, answer.text)
             assert "<script>alert" not in answer.text, path
@@ -104,7 +107,7 @@ async def test_a_client_sees_services_alone() -> None:
 async def test_nobody_sees_anything_without_a_session() -> None:
     """Every page leads to the form to log in."""
     async with a_browser(an_app()) as browser:
-        for path in (*READERS, *ADMINS, *EVERYBODY):
+        for path in (*READERS, *ADMINS, *OWNERS, *EVERYBODY):
             answer = await browser.get(path)
             assert 303 == answer.status_code, path
             assert answer.headers["location"].startswith("/login"), path
@@ -116,6 +119,8 @@ async def test_nobody_sees_anything_without_a_session() -> None:
         "/miners/rig/drain",
         "/miners/rig/quarantine",
         "/miners/rig/release",
+        f"/webhooks/{JOB}/test",
+        f"/webhooks/{JOB}/replay",
         "/admin/keys",
         f"/admin/keys/{JOB}/rotate",
         f"/admin/keys/{JOB}/revoke",

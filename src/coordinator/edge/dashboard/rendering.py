@@ -21,6 +21,7 @@ NAVIGATION: Final = (
     ("Miners", "/miners", _READERS),
     ("Classes", "/classes", _READERS),
     ("Services", "/services", _ALL),
+    ("Webhooks", "/webhooks", ("admin", "client")),
     ("Proof", "/proof", _ALL),
     ("Audit", "/audit", _READERS),
     ("Admin", "/admin", ("admin",)),

@@ -17,6 +17,7 @@ from coordinator.edge.dashboard.pages import (
     miners,
     overview,
     services,
+    webhooks,
 )
 
 ROUTERS: Final = (
@@ -28,6 +29,7 @@ ROUTERS: Final = (
     miners.router,
     classes.router,
     services.router,
+    webhooks.router,
     audit.router,
     admin.router,
     log_in.router,
