@@ -112,7 +112,8 @@ def test_every_text_is_read_or_told_what_is_wrong(text: str) -> None:
     query = JobQuery.parse(text)
     for error in query.errors:
         assert text[error.start : error.end] == error.token
-        assert error.message.startswith(f"invalid {error.token}: ")
+        named = "query" if "\0" in text else error.token
+        assert error.message.startswith(f"invalid {named}: ")
     if not query.errors:
         assert (query.filter == QueryFilter()) == (not text.split())
 
