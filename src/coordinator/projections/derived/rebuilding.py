@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from coordinator.application.ports import Database, EventLog, Recorded
 from coordinator.projections import projector
+from coordinator.projections.derived.holds import HoldTables
 from coordinator.projections.derived.open_work import OpenWorkTables
 from coordinator.projections.derived.port import DerivedTables, StoredRows
 from coordinator.projections.derived.timers import TimerTables
@@ -14,7 +15,7 @@ from coordinator.projections.derived.tree import TreeTables
 from coordinator.projections.derived.usage import ErasureTables, UsageTables
 from coordinator.projections.derived.webhooks import WebhookTables
 
-FOLLOWERS = ("dispatcher", "timers", "eraser", "usage", "notary", "webhooks")
+FOLLOWERS = ("dispatcher", "timers", "eraser", "usage", "notary", "webhooks", "settler")
 """The followers with tables of their own besides the projector."""
 
 
@@ -27,6 +28,7 @@ def _all_tables(event_log: EventLog, now: Callable[[], int], heartbeat_timeout: 
         UsageTables(erasures),
         TreeTables(),
         WebhookTables(),
+        HoldTables(),
     ]
 
 
@@ -55,6 +57,8 @@ def rebuild_all(
         )
         for fold in folds:
             fold.write(tables)
+            if isinstance(fold, HoldTables) and not fold.any_money:
+                continue
             reached = 0 if isinstance(fold, TreeTables) else head
             if before[fold.follower] != reached:
                 tables.move(fold.follower, before[fold.follower], reached)

@@ -26,6 +26,8 @@ DERIVED: Final = (
     "api_keys",
     "quotas",
     "webhooks",
+    "accounts",
+    "entries",
     # The other followers'.
     "open_work",
     "work_classes",
@@ -36,6 +38,7 @@ DERIVED: Final = (
     "erased_content",
     "webhook_targets",
     "webhook_callbacks",
+    "open_holds",
     "merkle_tiles",
     USAGE,
     # Content that is about to go: a restore does not bring it.

@@ -38,6 +38,10 @@ SELECT webhook_id, owner, role, events, enabled FROM webhook_targets
 -- Every URL that an open job names.
 SELECT job_id, client, sealed_url FROM webhook_callbacks
 
+-- name: derived_open_holds
+-- Every hold that is not settled.
+SELECT job_id, client, amount, held_at, ended FROM open_holds
+
 -- name: derived_tiles
 -- Every tile of the Merkle tree.
 SELECT level, tile, hashes, positions, first_position FROM merkle_tiles
@@ -91,6 +95,10 @@ DELETE FROM webhook_targets
 -- name: derived_clear_webhook_callbacks
 -- Before a rebuild.
 DELETE FROM webhook_callbacks
+
+-- name: derived_clear_open_holds
+-- Before a rebuild.
+DELETE FROM open_holds
 
 -- name: derived_clear_erased_content
 -- Before a rebuild.
