@@ -109,6 +109,14 @@ async def test_a_wrong_result_of_an_array_spoils_no_other(edge: Bench) -> None:
     assert (other.status_code, other.json()["answers"][0]["status"]) == (200, "refused")
 
 
+@pytest.mark.parametrize("member", [{"more": 1}, {"job_id": "x"}, {"miner_id": ""}, {"session_id": 5}])
+async def test_what_is_beside_an_array_of_results_is_checked(edge: Bench, member: dict[str, Any]) -> None:
+    """A member that is unknown there, or invalid, refuses the request; it is no part of each result."""
+    await edge.register()
+    answer = await edge.rig.post("/v1/miners/results", json={"results": [{}], **member})
+    assert (422, "INVALID_PAYLOAD") == (answer.status_code, answer.json()["code"])
+
+
 async def test_a_poll_that_waits_is_a_heartbeat(edge: Bench) -> None:
     """All polls that wait are noted together, again and again, and no longer once they are answered."""
     seen: list[set[ParkedSession]] = []

@@ -117,7 +117,9 @@ async def test_searches_and_batches_over_http(edge: Bench) -> None:
     assert (wrong.status_code, wrong.json()["code"]) == (422, "INVALID_PAYLOAD")
     assert wrong.json()["detail"].startswith("invalid stat:queued: there is no field stat")
 
-    plan = (await operator.post("/v1/jobs/batches/plan", json=BATCH)).json()
+    planned = await operator.post("/v1/jobs/batches/plan", json=BATCH)
+    plan = planned.json()
+    assert int(planned.headers["X-Position"]) >= 0
     assert (plan["total"], plan["by_state"]) == ({"number": 3, "more": False}, {"QUEUED": 3})
     begun = await operator.post("/v1/jobs/batches", json={**BATCH, "reason": "off"})
     assert begun.status_code == 202
@@ -131,5 +133,11 @@ async def test_searches_and_batches_over_http(edge: Bench) -> None:
     batch = await eventually(ended, timeout=30)
     assert batch is not None
     assert (batch["state"], batch["done"], batch["refused"]) == ("DONE", 3, {})
+    canceled = await operator.post(f"{path}/cancel", json={})  # a repeat of nothing: it has ended
+    assert str(batch["position"]) == canceled.headers["X-Position"]
+    fresh = {"X-At-Least": str(batch["position"])}
+    for read in (path, "/v1/jobs/batches"):
+        shown = await operator.get(read, headers=fresh)
+        assert int(shown.headers["X-Position"]) >= batch["position"]
     await edge.reached(batch["position"])
     assert [(await edge.alice.get(f"/v1/jobs/{job}")).json()["state"] for job in mine] == ["CANCELED"] * 3

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from coordinator.domain.errors import Code
@@ -23,12 +24,13 @@ from coordinator.domain.matching.needs import Constraints
 from coordinator.edge.http.bodies import SCHEMA_REF
 from coordinator.edge.http.problems import STATUS_OF
 from coordinator.edge.openai.errors import TAG as OPENAI
-from coordinator.edge.openapi.document import TAGS, WITHOUT_POSITION
+from coordinator.edge.openapi.document import TAGS, has_position
 from tests.harness.cases import every
-from tests.unit.edge_fakes import WITHOUT_KEY, an_app, browsing
+from tests.unit.edge_fakes import ADMIN, WITHOUT_KEY, an_app, browsing
 
 GOLDEN_IDS = Path(__file__).parents[1] / "golden" / "operations-0.1.txt"
 PROBLEM = "application/problem+json"
+LETTER = "0123456789abcdef0123"
 
 
 @cache
@@ -214,7 +216,7 @@ def test_an_operation_names_its_headers(method: str, path: str) -> None:
         assert ("Retry-After" in headers) == (problem and status in ("425", "429", "503"))
         assert ("WWW-Authenticate" in headers) == (status == "401")
         if status[0] == "2" and status != "204":
-            assert ("X-Position" in headers) == (not WITHOUT_POSITION & set(operation["tags"]))
+            assert ("X-Position" in headers) == has_position(path, operation["tags"])
         if method == "post" and status == "201":
             assert "Location" in headers
 
@@ -255,6 +257,38 @@ def test_a_body_is_its_command() -> None:
     told = document()["components"]["schemas"]["Constraints"]
     assert told["properties"].keys() == Constraints.model_fields.keys()
     assert "required" not in told
+
+
+@pytest.mark.parametrize("action", ["replay", "drop"])
+@pytest.mark.parametrize(
+    ("body", "fits"),
+    [
+        ({"ids": [LETTER]}, True),
+        ({"ids": [LETTER], "all": False}, True),
+        ({"all": True}, True),
+        ({"all": True, "ids": []}, True),
+        ({}, False),
+        ({"all": False}, False),
+        ({"ids": []}, False),
+        ({"all": True, "ids": [LETTER]}, False),
+        ({"all": 0, "ids": [LETTER]}, False),
+        ({"all": "true"}, False),
+        ({"all": True, "unproven": 0}, False),
+        ({"ids": ["x"]}, False),
+    ],
+)
+async def test_a_choice_of_dead_letters_is_as_described(
+    action: str, body: dict[str, Any], fits: bool
+) -> None:
+    """Some letters or all of them: the document and the endpoint agree on every body."""
+    path = f"/v1/admin/dead-letters/{action}"
+    described = operation_of("post", path)["requestBody"]
+    assert described["required"]
+    schema = whole(described["content"]["application/json"]["schema"])
+    assert fits == jsonschema_rs.is_valid(schema, body)
+    async with browsing(an_app(), ADMIN) as http:
+        answer = await http.post(path, json=body)
+    assert (200 if fits else 422) == answer.status_code
 
 
 def test_a_submitted_job_leads_on() -> None:

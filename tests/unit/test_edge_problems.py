@@ -133,6 +133,13 @@ async def test_what_is_not_there_is_a_problem_too(method: str, path: str, status
         ("POST", f"/v1/blobs/{'a' * 64}", "HEAD, PUT"),
         ("DELETE", "/v1/miners/poll", "GET, HEAD, POST"),
         ("DELETE", "/v1/models/a/model", "GET, HEAD"),
+        # No job, batch or letter has one of these ids.
+        ("GET", "/v1/jobs/batch", "POST"),
+        ("GET", "/v1/jobs/batches/plan", "POST"),
+        ("GET", "/v1/admin/dead-letters/drop", "POST"),
+        ("OPTIONS", "/v1/admin/dead-letters/replay", "POST"),
+        ("POST", "/v1/jobs/search", "GET, HEAD"),
+        ("PUT", "/v1/jobs/batches", "GET, HEAD, POST"),
         ("POST", "/docs", "GET, HEAD"),
         ("PUT", "/health", "GET, HEAD"),
     ],
@@ -142,6 +149,14 @@ async def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, all
     async with browsing(an_app(), ALICE) as http:
         answer = await http.request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("name", ["batch-1", "batching", "Batch", "x"])
+async def test_what_begins_like_a_fixed_path_is_an_invalid_id(name: str) -> None:
+    """Only the fixed paths themselves are no ids."""
+    async with browsing(an_app(), ALICE) as http:
+        answer = await http.get(f"/v1/jobs/{name}")
+    assert (422, "INVALID_PAYLOAD") == (answer.status_code, answer.json()["code"])
 
 
 @pytest.mark.parametrize(

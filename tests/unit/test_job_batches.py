@@ -189,6 +189,7 @@ async def test_one_batch_of_a_name_at_a_time(stand: Stand) -> None:
             "only jobs that are queued, running can be canceled",
         ),
         (OPS, "retry", "state:queued", "INVALID_PAYLOAD", "can be submitted again"),
+        (OPS, "cancel", "x" * 481, "INVALID_PAYLOAD", "without a state it may have 479 characters"),
         (ALICE, "cancel", "client:bob", "INVALID_PAYLOAD", "you see your own jobs only"),
         (EVE, "cancel", "state:queued", "FORBIDDEN", "a viewer key can't change jobs"),
     ],

@@ -15,7 +15,7 @@ from uuid import UUID
 from coordinator.application.ports import Clock, Database
 from coordinator.application.search.found import Count, FoundJob
 from coordinator.application.search.jobs import JobSearch
-from coordinator.application.search.query import JobQuery
+from coordinator.application.search.query import MAX_LENGTH, JobQuery
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobStateName
 from coordinator.domain.messages import ACTS_ON_ALL, READS_ALL, Millis, Principal, Role
@@ -234,4 +234,11 @@ def _checked(principal: Principal, kind: BatchKind, text: str) -> JobQuery:
         possible = ", ".join(POSSIBLE_STATES[kind]).lower()
         told = f"invalid state:{wrong[0].lower()}: only jobs that are {possible} can be {_MAY[kind]}"
         raise Refusal(Code.INVALID_PAYLOAD, told)
-    return query if query.filter.states else JobQuery.parse(f"{text.strip()} state:{usual}")
+    if query.filter.states:
+        return query
+    states = f" state:{usual}"
+    most = MAX_LENGTH - len(states)
+    if len(text.strip()) > most:
+        told = f"invalid query: without a state it may have {most} characters; shorten it, or write a state"
+        raise Refusal(Code.INVALID_PAYLOAD, told)
+    return JobQuery.parse(text.strip() + states)

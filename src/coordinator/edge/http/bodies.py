@@ -125,17 +125,22 @@ def request_body(
     required = [name for name in schema.pop("required", ()) if name not in {*omit, *optional}]
     schema |= {"properties": properties, **({"required": required} if required else {})}
     content = {"schema": schema, "example": dict(example)}
-    return {"requestBody": {"required": bool(required), "content": {"application/json": content}}}
+    needed = bool(required) or "anyOf" in schema  # of several members one
+    return {"requestBody": {"required": needed, "content": {"application/json": content}}}
 
 
 def array_body(
     name: str, model: type[BaseModel], *, example: Mapping[str, Any], optional: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The `openapi_extra` of an endpoint whose body has an array of such objects, and `optional` texts."""
+    """The `openapi_extra` of an endpoint whose body has an array of such objects.
+
+    `optional`: members that the objects have in common. They may be beside the array, and need not be sent.
+    """
     described = _schema_of(model)
     definitions = {**described.pop("$defs", {}), model.__name__: described}
     described["required"] = [member for member in described.get("required", ()) if member not in optional]
-    texts: dict[str, Any] = {text: {"anyOf": [{"type": "string"}, {"type": "null"}]} for text in optional}
+    members = described["properties"]
+    beside: dict[str, Any] = {common: {"anyOf": [members[common], {"type": "null"}]} for common in optional}
     schema = {
         "type": "object",
         "properties": {
@@ -145,7 +150,7 @@ def array_body(
                 "maxItems": MAX_ARRAY_LENGTH,
                 "items": {"$ref": SCHEMA_REF.format(model=model.__name__)},
             },
-            **texts,
+            **beside,
         },
         "required": [name],
         "additionalProperties": False,

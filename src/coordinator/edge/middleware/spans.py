@@ -74,6 +74,7 @@ def _template(scope: Scope) -> str | None:
     templates: dict[int, str] | None = getattr(state, "templates", None)
     if templates is None:  # a router knows only its own part of the path
         templates = state.templates = {
-            id(found.original_route): found.path or "" for found in iter_route_contexts(scope["app"].routes)
+            id(found.original_route): found.path_format or ""
+            for found in iter_route_contexts(scope["app"].routes)
         }
     return templates.get(id(route))

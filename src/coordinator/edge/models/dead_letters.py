@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic.config import JsonValue
 
 from coordinator.edge.models.base import Moment, View
 
 LetterId = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
 MAX_LETTERS = 500
+_IDS_OR_ALL: Final[list[JsonValue]] = [
+    {"properties": {"ids": {"minItems": 1}, "all": {"const": False}}, "required": ["ids"]},
+    {"properties": {"ids": {"maxItems": 0}, "all": {"const": True}}, "required": ["all"]},
+]
+"""Described here and checked by the endpoint, so that a refusal has our own text."""
 
 
 class DeadLetterView(View):
@@ -40,17 +46,19 @@ class DeadLetterList(View):
 class DeadLetterChoice(BaseModel):
     """Which letters: `ids`, or `all`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra={"anyOf": _IDS_OR_ALL}
+    )
 
     ids: Annotated[list[LetterId], Field(max_length=MAX_LETTERS)] = Field(default_factory=list)
-    all: bool = False
+    all: StrictBool = False
     """The oldest 500, if there are more."""
 
 
 class DeadLetterReplay(DeadLetterChoice):
     """`unproven`: also letters whose sender is not proven; you vouch for their names."""
 
-    unproven: bool = False
+    unproven: StrictBool = False
 
 
 class ReplayedView(View):

@@ -6,7 +6,7 @@ of answers, the signature beside a key, and links from a submitted job to the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from importlib import resources
 from typing import Any, Final
@@ -49,6 +49,8 @@ TAGS: Final = {
 """In the order in which the page shows them."""
 WITHOUT_POSITION: Final = frozenset({"blobs", "health", "errors", "openai", "proof"})
 """Tags whose answers have no position in the log."""
+PATHS_WITHOUT_POSITION: Final = "/v1/admin/dead-letters"
+"""Paths that begin so have none either: dead letters are the broker's, and the log has not heard of them."""
 
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "RequestId": {
@@ -145,7 +147,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas["ProblemDetails"] = ProblemDetails.model_json_schema(ref_template=SCHEMA_REF)
     components["headers"] = _HEADERS
     components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
         for method, operation in operations.items():
             # Endpoints describe bodies themselves, since FastAPI would parse the bodies that it describes.
             for content in operation.get("requestBody", {}).get("content", {}).values():
@@ -153,7 +155,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
                     schemas.setdefault(name, schema)
             for parameter in operation.get("parameters", ()):
                 _tidy(parameter)
-            _add_headers(operation)
+            _add_headers(path, operation)
             if operation["security"]:
                 operation["security"].append({KEY_SCHEME: [], "Signature": []})
             if method == "head":
@@ -183,7 +185,12 @@ def _tidy(parameter: dict[str, Any]) -> None:
         schema.update(choices[0])
 
 
-def _add_headers(operation: dict[str, Any]) -> None:
+def has_position(path: str, tags: Collection[str]) -> bool:
+    """Whether the answers of an operation have a position in the log."""
+    return not WITHOUT_POSITION & set(tags) and not path.startswith(PATHS_WITHOUT_POSITION)
+
+
+def _add_headers(path: str, operation: dict[str, Any]) -> None:
     operation.setdefault("security", [])
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
@@ -194,7 +201,7 @@ def _add_headers(operation: dict[str, Any]) -> None:
             response["description"] = HTTPStatus(int(status)).phrase
         headers = response.setdefault("headers", {})
         headers["X-Request-Id"] = _ref("RequestId")
-        if status[0] == "2" and status != "204" and not WITHOUT_POSITION & set(operation["tags"]):
+        if status[0] == "2" and status != "204" and has_position(path, operation["tags"]):
             headers[POSITION_HEADER] = _ref("Position")
         # A failing health check is no problem document, and does not say when to retry.
         retried = operation["security"] or PROBLEM_TYPE in response.get("content", {})

@@ -31,6 +31,7 @@ from coordinator.edge.models.batches import (
     FoundJobView,
     SearchPage,
 )
+from coordinator.edge.routing.path_ids import path_id
 from coordinator.validation import describe_invalid
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -84,7 +85,7 @@ async def search_jobs(
     responses=refusals(Code.FORBIDDEN, Code.TOO_LARGE),
     openapi_extra=request_body(BatchRequest, example=_EXAMPLE),
 )
-async def plan_batch(request: Request, context: Context, principal: Starter) -> Response:
+async def plan_batch(request: Request, context: Context, principal: Starter, position: Position) -> Response:
     asked = _request(await read_object(request, context.limits))
     plan = await _batches(context).plan(principal, asked.kind, asked.query)
     return reply(
@@ -94,7 +95,8 @@ async def plan_batch(request: Request, context: Context, principal: Starter) -> 
             total=CountView(**plan.total._asdict()),
             by_state=plan.by_state,
             sample=[_job(job) for job in plan.sample],
-        )
+        ),
+        position,
     )
 
 
@@ -111,7 +113,7 @@ async def plan_batch(request: Request, context: Context, principal: Starter) -> 
 async def begin_batch(request: Request, context: Context, principal: Starter) -> Response:
     asked = _request(await read_object(request, context.limits))
     batch = await _batches(context).begin(principal, asked.kind, asked.query, asked.reason)
-    return reply(_view(batch), status=202, Location=f"/v1/jobs/batches/{batch.batch_id}")
+    return reply(_view(batch), batch.position, status=202, Location=f"/v1/jobs/batches/{batch.batch_id}")
 
 
 @router.get(
@@ -121,18 +123,20 @@ async def begin_batch(request: Request, context: Context, principal: Starter) ->
     description="Your own; for viewers, operators and admins, everybody's.",
     responses=refusals(Code.FORBIDDEN),
 )
-async def list_batches(context: Context, principal: Reader) -> Response:
-    return reply(BatchList(items=[_view(batch) for batch in await _batches(context).recent(principal)]))
+async def list_batches(context: Context, principal: Reader, position: Position) -> Response:
+    newest = await _batches(context).recent(principal)
+    return reply(BatchList(items=[_view(batch) for batch in newest]), position)
 
 
 @router.get(
-    "/batches/{batch_id}",
+    "/batches/" + path_id("batch_id", other_than=("plan",)),
     response_model=BatchView,
     summary="Show a batch",
     responses=refusals(Code.FORBIDDEN, Code.BATCH_NOT_FOUND),
 )
-async def show_batch(context: Context, principal: Reader, batch_id: UUID) -> Response:
-    return reply(_view(await _batches(context).one(principal, batch_id)))
+async def show_batch(context: Context, principal: Reader, position: Position, batch_id: UUID) -> Response:
+    batch = await _batches(context).one(principal, batch_id)
+    return reply(_view(batch), max(position, batch.position))
 
 
 @router.post(
@@ -146,7 +150,8 @@ async def show_batch(context: Context, principal: Reader, batch_id: UUID) -> Res
 async def cancel_batch(request: Request, context: Context, principal: Starter, batch_id: UUID) -> Response:
     if unknown := await read_object(request, context.limits):
         raise Refusal(Code.INVALID_PAYLOAD, f"{next(iter(unknown))}: no such member; send {{}}")
-    return reply(_view(await _batches(context).cancel(principal, batch_id)))
+    batch = await _batches(context).cancel(principal, batch_id)
+    return reply(_view(batch), batch.position)
 
 
 def _batches(context: EdgeContext) -> JobBatches:

@@ -29,6 +29,7 @@ from coordinator.edge.models.dead_letters import (
     LetterId,
     ReplayedView,
 )
+from coordinator.edge.routing.path_ids import path_id
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted
 
@@ -55,7 +56,7 @@ async def list_dead_letters(context: Context, _: Admin, limit: Limit = 100) -> R
 
 
 @router.get(
-    "/{letter_id}",
+    "/" + path_id("letter_id", other_than=("drop", "replay")),
     response_model=DeadLetterView,
     summary="Show a dead letter, with its body",
     responses=refusals(Code.FORBIDDEN, Code.DEAD_LETTER_NOT_FOUND, Code.UNAVAILABLE),

@@ -43,6 +43,7 @@ from coordinator.edge.models.jobs import (
     JobSubmitAnswer,
     JobView,
 )
+from coordinator.edge.routing.path_ids import path_id
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -117,7 +118,7 @@ async def list_jobs(
 
 
 @router.get(
-    "/{job_id}",
+    "/" + path_id("job_id", other_than=("batch", "batches", "search")),
     response_model=JobView,
     summary="Show a job",
     responses={**NOT_MODIFIED, **refusals(Code.FORBIDDEN, Code.JOB_NOT_FOUND)},

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from coordinator.edge.routing.arguments import Call, call_of
+from coordinator.edge.routing.path_ids import OtherThan
 
 _FIXED_SEGMENTS: Final = 2
 """Segments, such as `v1/jobs`, that tell most routes apart."""
@@ -70,10 +71,14 @@ def _form_of_path(path: str) -> Form:
 def _form_of_route(found: RouteContext) -> Form | None:
     """None if paths of several forms fit."""
     path, convertors = found.path or "", getattr(found, "param_convertors", None)
-    if convertors is None or any(convertor.regex != "[^/]+" for convertor in convertors.values()):
+    if convertors is None or not all(_takes_one_segment(convertor) for convertor in convertors.values()):
         return None
     count, first = _form_of_path(path)
     return None if any("{" in segment for segment in first) else (count, first)
+
+
+def _takes_one_segment(convertor: Any) -> bool:
+    return convertor.regex == "[^/]+" or isinstance(convertor, OtherThan)
 
 
 def _direct(found: RouteContext) -> Direct:

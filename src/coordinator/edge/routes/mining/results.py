@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -22,6 +22,8 @@ from coordinator.edge.routes.mining.attempts import RESULT_EXAMPLE
 
 router = APIRouter(prefix="/miners", tags=["miners"])
 
+_SENDER: Final[tuple[str, ...]] = ("miner_id", "session_id")
+
 
 @router.post(
     "/results",
@@ -34,14 +36,15 @@ router = APIRouter(prefix="/miners", tags=["miners"])
         "results",
         JobComplete,
         example={"job_id": "0190163d-8694-739b-aea5-966c26f8ad91", **RESULT_EXAMPLE},
-        optional=("miner_id", "session_id"),
+        optional=_SENDER,
     ),
 )
 async def complete_attempts(request: Request, context: Context, principal: Miner) -> Response:
     body = await read_object(request, context.limits)
     results = take_array(body, "results")
-    sender = await with_session(context, principal, body)
-    nothing_else({name: value for name, value in body.items() if name not in sender})
+    own = {name: body.pop(name) for name in _SENDER if name in body}
+    nothing_else(body)
+    sender = await with_session(context, principal, own)
 
     def complete(fields: dict[str, Any]) -> dict[str, Any]:
         return {**sender, **fields}
