@@ -124,8 +124,8 @@ async def reading(browser: Browser, url: str, **options: Any) -> AsyncIterator[R
         yield reader
     finally:
         await context.close()
-    assert [] == reader.strange_requests
-    assert [] == reader.complaints
+    assert [] == reader.strange_requests, reader.strange_requests
+    assert [] == reader.complaints, reader.complaints
 
 
 @cache

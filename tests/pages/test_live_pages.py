@@ -87,7 +87,11 @@ async def test_pages_follow_what_happens(request: pytest.FixtureRequest, tmp_pat
             await _revoke(stage, key_id)
             await expect(carol.page.get_by_label("API key")).to_be_visible()
             await carol.page.get_by_label("API key").fill(key)
-            async with carol.page.expect_response("**/login") as answered:
+            # The browser tells of the answer in its console, too: before or after the answer itself.
+            async with (
+                carol.page.expect_event("console"),
+                carol.page.expect_response("**/login") as answered,
+            ):
                 await carol.page.get_by_role("button", name="Log in").click()
             assert 401 == (await answered.value).status
             carol.complaints.clear()

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -163,11 +164,22 @@ class RabbitMQ(RabbitMQServer, LocalServer):
             return self.control("eval", f"{expression}.").strip()
         command = [str(erl_call), "-sname", NODE_NAME, "-e"]
         with self._lock:
-            answer = _run(command, self._environment(), f"{expression}.\n".encode())
+            answer = self._call(command, f"{expression}.\n".encode())
         outcome = re.fullmatch(r"\{ok,\s*(.*)\}\s*", answer, re.DOTALL)
         if outcome is None:
             raise ServerFailed(f"rabbitmq could not evaluate {expression!r}: {answer}")
         return outcome[1]
+
+    def _call(self, command: list[str], expression: bytes) -> str:
+        # On a busy machine a node may be too slow for the handshake; nothing is evaluated then.
+        for _ in range(2):
+            try:
+                return _run(command, self._environment(), expression)
+            except ServerFailed as failure:
+                if "failed to connect" not in str(failure) or not self.running:
+                    raise
+                time.sleep(1)
+        return _run(command, self._environment(), expression)
 
     def leave(self) -> None:
         # Stops only the node's applications. Clients see the same as if the node ended, but it is back in
