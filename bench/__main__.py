@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import compare, http, report, scale
+from bench import compare, over_http, report, scale
 from bench.publish import publish
 from bench.servers import Servers, missing
 from bench.systems import FOLDER, OURS, OURS_QUORUM, PEER_BIN, PEER_SYSTEMS, Peer, System
@@ -53,14 +53,14 @@ def main() -> None:
     if options.what == "scale":
         levels = [int(level) for level in options.levels.split(",")]
         raise SystemExit(run_scale(console, levels, plan, as_json=options.json))
-    http_plan = http.QUICK if options.quick else http.FULL
+    http_plan = over_http.QUICK if options.quick else over_http.FULL
     if options.what == "http":
         raise SystemExit(run_http(console, http_plan, as_json=options.json))
     systems = [SYSTEMS[name] for name in names]
     if any(isinstance(s, Peer) for s in systems) and not (PEER_BIN / "python").exists():
         raise SystemExit("bench: the peers are not installed; run `make bench`, or give --only ours")
-    over_http = None if options.only else http_plan
-    raise SystemExit(run(console, systems, plan, over_http, as_json=options.json))
+    plan_of_http = None if options.only else http_plan
+    raise SystemExit(run(console, systems, plan, plan_of_http, as_json=options.json))
 
 
 def quick_or_all(quick: bool) -> list[str]:
@@ -71,7 +71,7 @@ def run(
     console: Console,
     systems: Sequence[System],
     plan: compare.Plan,
-    over_http: http.HttpPlan | None,
+    http_plan: over_http.HttpPlan | None,
     *,
     as_json: bool,
 ) -> int:
@@ -79,8 +79,8 @@ def run(
     with Servers() as servers:
         turns, failed = compare.compare(servers, systems, plan, console.print)
         found = report.summarise(systems, turns, failed, plan, servers.versions())
-        if over_http is not None:
-            found["http"] = http.measure(servers, over_http, console.print)
+        if http_plan is not None:
+            found["http"] = over_http.measure(servers, http_plan, console.print)
     save("latest", found)
     draw(RESULTS / "latest.json", RESULTS / "latest")
     for table in report.tables(found):
@@ -94,11 +94,11 @@ def run(
     return 1 if failed else 0
 
 
-def run_http(console: Console, plan: http.HttpPlan, *, as_json: bool) -> int:
+def run_http(console: Console, plan: over_http.HttpPlan, *, as_json: bool) -> int:
     """Measure HTTP alone, and put it into the last results."""
     console.print("starting RabbitMQ, Postgres and Redis …")
     with Servers() as servers:
-        found = http.measure(servers, plan, console.print)
+        found = over_http.measure(servers, plan, console.print)
     latest = RESULTS / "latest.json"
     document = json.loads(latest.read_text()) if latest.exists() else {}
     save("latest", {**document, "http": found})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +99,9 @@ def test_a_page_without_the_place_is_not_written_to() -> None:
     assert "<!-- a -->\nnew\n<!-- /a -->" == put("<!-- a -->\nold\n<!-- /a -->", "a", "new")
     with pytest.raises(SystemExit, match="no block 'b'"):
         put("<!-- a -->\n<!-- /a -->", "b", "new")
+
+
+def test_no_module_hides_one_of_python() -> None:
+    """Programs of the benchmark run from its folder, whose modules come before Python's own."""
+    folder = Path(__file__).parents[2] / "bench"
+    assert set() == {file.stem for file in folder.glob("*.py")} & sys.stdlib_module_names
