@@ -60,6 +60,7 @@ class Bench:
         answer = await self.miner(name).post("/v1/miners/register", json=body)
         assert answer.status_code == 200, answer.text
         session: dict[str, Any] = answer.json()
+        await self.reached(session["position"])
         return session
 
     async def poll(self, name: str = "rig", wait: float = 30) -> dict[str, Any]:
