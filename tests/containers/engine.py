@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RELEASE, MIRROR = "trixie", "http://deb.debian.org/debian"
+RELEASE = "trixie"
+"""Of Debian; mmdebstrap knows its mirrors."""
 PACKAGES = ("ca-certificates", "docker.io", "docker-cli", "docker-compose", "docker-buildx", "iptables")
 OLDEST_API, OLDEST_COMPOSE = (1, 44), (2, 24)
 START_SECONDS = 60.0
@@ -101,7 +102,7 @@ def debian_root(to: Path, *options: str) -> None:
         subprocess.run(install, check=True, env=environment)
     # On another Debian than ours, apt needs the keys that came with our archive keyring.
     no_extras = ("--variant=minbase", "--aptopt=APT::Install-Recommends false")
-    subprocess.run(("mmdebstrap", "--quiet", *no_extras, *options, RELEASE, str(to), MIRROR), check=True)
+    subprocess.run(("mmdebstrap", "--quiet", *no_extras, *options, RELEASE, str(to)), check=True)
 
 
 def _unpack(root: Path) -> None:

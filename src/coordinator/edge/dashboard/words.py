@@ -23,7 +23,7 @@ _NEEDS: Final[Mapping[str, str]] = {
     "region": "region {}",
     "max_price": "at most {} a unit",
 }
-SHOWN_JSON: Final = 20_000
+SHOWN_JSON: Final = 40_000
 """Characters of JSON that a page shows."""
 STATE_SHAPES: Final[Mapping[str, tuple[str, str]]] = {
     "queued": ("wait", "M5 0 10 5 5 10 0 5z"),

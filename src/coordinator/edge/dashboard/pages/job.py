@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Any, Final
 from uuid import UUID
@@ -21,14 +20,13 @@ from coordinator.edge.dashboard.rendering import part, render
 from coordinator.edge.dashboard.routing import base_of, page_router, redirect
 from coordinator.edge.dashboard.sign_in import Visited, Visitor, Writing, form_of
 from coordinator.edge.dashboard.timeline import timeline
+from coordinator.edge.dashboard.words import pretty
 
 router = page_router()
 
 _PARTS: Final = ("title", "actions", "why", "progress", "lanes", "attempts", "result", "events", "facts")
 SHOWN_TEXT: Final = 8_000
 """Characters of a job's running text that its page shows: the newest."""
-SHOWN_JSON: Final = 40_000
-"""Characters of a JSON document on a page."""
 MAX_REASON: Final = 200
 
 
@@ -92,7 +90,7 @@ def _source(request: Request, context: EdgeContext, visitor: Visitor, job_id: UU
             "timeline": timeline(story.lanes, story.now),
             "progress": None if told is None else told[1],
             "text": _tail(None if told is None else told[1]),
-            "document": _pretty(story.result.document),
+            "document": "" if story.result.document is None else pretty(story.result.document),
             "copies": None if story.request is None else copies(story.request, url),
         }
         html: dict[str, str] = {name: part(f"job/{name}.html", **values) for name in _PARTS}
@@ -106,11 +104,3 @@ def _source(request: Request, context: EdgeContext, visitor: Visitor, job_id: UU
 
 def _tail(progress: Progress | None) -> str:
     return "" if progress is None or progress.text is None else progress.text[-SHOWN_TEXT:]
-
-
-def _pretty(document: Any) -> str:
-    """JSON for people, cut where a page would become too long."""
-    if document is None:
-        return ""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    return text if len(text) <= SHOWN_JSON else text[:SHOWN_JSON] + "\n… (the download has all of it)"

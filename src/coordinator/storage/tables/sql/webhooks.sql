@@ -12,16 +12,6 @@ SELECT COUNT(*) AS jobs FROM webhook_callbacks
 -- The URLs that these jobs name.
 SELECT job_id, client, sealed_url FROM webhook_callbacks WHERE job_id IN (:job_ids)
 
--- name: webhooks_insert
--- A message, unless it is there already.
-INSERT INTO webhook_deliveries (
-    delivery_id, webhook_id, owner, type, subject, position, at, data_json, sealed_url,
-    state, round, tries, due_at, tried_at, done_at, attempts_json
-) VALUES (
-    :delivery_id, :webhook_id, :owner, :type, :subject, :position, :at, :data_json, :sealed_url,
-    :state, 0, 0, :due_at, NULL, NULL, '[]'
-) ON CONFLICT (delivery_id) DO NOTHING
-
 -- name: webhooks_known
 -- Those of these messages that are there already.
 SELECT delivery_id FROM webhook_deliveries WHERE delivery_id IN (:delivery_ids)
