@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from coordinator.application.live.progress import Progress
+from coordinator.application.ports import LogUnavailable
 from coordinator.cli.commands import doctor
 from coordinator.domain.errors import Code
 from coordinator.domain.matching.needs import Capabilities
@@ -41,7 +42,16 @@ from coordinator.edge.openai.streaming import StreamedText
 from coordinator.edge.state.offerings import Offering
 from coordinator.miner.executors.base import Discovery
 from coordinator.wire.answers import Accepted, Refused
-from tests.unit.edge_fakes import ALICE, Conversation, FakeDatabase, FakeGateway, a_job_row, an_app, browsing
+from tests.unit.edge_fakes import (
+    ALICE,
+    Conversation,
+    FakeDatabase,
+    FakeGateway,
+    a_context,
+    a_job_row,
+    an_app,
+    browsing,
+)
 
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 CHAT: dict[str, Any] = {"model": "llama-7b", "messages": [{"role": "user", "content": "x"}]}
@@ -568,7 +578,6 @@ async def test_refusals_have_openais_statuses(
             "download_failed",
             "false",
         ),
-        ({"state": "RUNNING"}, 503, "unavailable", None),
     ],
 )
 async def test_how_a_job_without_a_result_is_answered(
@@ -590,6 +599,53 @@ async def test_how_a_job_without_a_result_is_answered(
     assert again == answer.headers.get("x-should-retry")
     of_a_url = code in ("unsafe_url", "download_failed")
     assert ("messages" if of_a_url else None) == answer.json()["error"]["param"]
+
+
+FAILED_JOB = {"state": "FAILED", "error_code": "OUT_OF_MEMORY", "error_message": "why"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_wait_that_ends_early_goes_on(stream: bool) -> None:
+    """A watch that fails wakes all: a job that has not ended is waited for again."""
+    failures = iter([LogUnavailable("away"), LogUnavailable("away")])
+    states = iter([{"state": "RUNNING"}, {"state": "RUNNING"}, FAILED_JOB, FAILED_JOB])
+
+    def final_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return [{"job_id": job_id} for job_id in job_ids]
+
+    database = FakeDatabase(
+        read_offerings=lambda: [OFFERING],
+        read_job=lambda job_id: [a_job_row(**next(states, FAILED_JOB))],
+        read_final_jobs=final_jobs,
+    )
+    async with browsing(an_app(database=database), ALICE) as http:
+        answer = await http.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+    assert (500, "out_of_memory") == (answer.status_code, answer.json()["error"]["code"])
+
+
+async def test_a_process_that_stops_ends_the_wait() -> None:
+    """The client is told to send it again: the job goes on elsewhere."""
+    gateway = FakeGateway()
+    context = a_context(
+        gateway=gateway,
+        database=FakeDatabase(
+            read_offerings=lambda: [OFFERING],
+            read_job=lambda job_id: [a_job_row(state="RUNNING")],
+            read_final_jobs=_none,
+        ),
+    )
+    app = an_app()
+    app.state.context = context
+    async with browsing(app, ALICE) as http:
+        asking = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+        await _until(lambda: bool(gateway.intents))
+        context.stopping.set()
+        await context.job_watch.stop()
+        answer = await asking
+    assert (503, "unavailable") == (answer.status_code, answer.json()["error"]["code"])
+    assert "restarting" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -211,10 +211,11 @@ class CommandBus:
                     entries[stream] = None
         missing = [stream for stream, entry in entries.items() if entry is None]
         if missing:
-            loaded = await asyncio.to_thread(self._log.load, missing)
+            with self.cache.reading(missing) as told:
+                loaded = await asyncio.to_thread(self._log.load, missing)
             for stream in missing:
                 entry = entries[stream] = _fold(loaded.get(stream))
-                if entry is not ABSENT and self.cache.get(stream) is None:
+                if entry is not ABSENT and entry.version >= told[stream] and self.cache.get(stream) is None:
                     self.cache.put(stream, entry)
         return {stream: entry.state for stream, entry in entries.items() if entry is not None}
 
@@ -228,7 +229,8 @@ class CommandBus:
 
     def forget(self, events: Sequence[Recorded]) -> None:
         """Drop the cached states that are older than these events of another process."""
-        self.cache.drop(e.stream for e in events if self.cache.outdated(e.stream, e.version))
+        for recorded in events:
+            self.cache.note(recorded.stream, recorded.version)
 
     def metrics(self) -> BusMetrics:
         """The counts since the start."""
@@ -308,11 +310,12 @@ class CommandBus:
             else:
                 missing.append(stream)
         if missing:
-            loaded = await self._in_thread(self._log.load, missing)
+            with self.cache.reading(missing) as told:
+                loaded = await self._in_thread(self._log.load, missing)
             for stream in missing:
-                known[stream] = _fold(loaded.get(stream))
-                if known[stream] is not ABSENT:
-                    self.cache.put(stream, known[stream])
+                entry = known[stream] = _fold(loaded.get(stream))
+                if entry is not ABSENT and entry.version >= told[stream]:
+                    self.cache.put(stream, entry)
         return known
 
     def _decide(self, commands: Sequence[AnyPrepared], known: dict[UUID, CachedState]) -> _Decided:
