@@ -242,7 +242,7 @@ class EdgeContext:
 
         def note_end(job_id: UUID) -> None:
             # Any other end is in the tables only, which the watch asks.
-            if self.known(job_id) is not None:
+            if watch.is_watching and self.known(job_id) is not None:
                 watch.note_end(str(job_id))
 
         self.live.events.on_end(note_end)

@@ -221,7 +221,7 @@ class LiveEvents:
         event = recorded.event
         self.position = recorded.position
         if is_job_event(event):
-            self._lease_holders.forget(event.job_id)
+            self._lease_holders.forget(recorded.stream)
         if self._readers:
             reached: set[EventReader] = set()
             for topic in topics_of(event):

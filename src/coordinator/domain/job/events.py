@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeGuard, assert_never
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -207,11 +207,12 @@ def state_after(event: JobEvent) -> JobStateName | None:
 
 
 FinalEvent = JobCompleted | JobFailed | JobCanceled | JobExpired
+_FINAL_EVENTS: Final[tuple[type[Event], ...]] = (JobCompleted, JobFailed, JobCanceled, JobExpired)
 
 
 def ends_job(event: Event) -> TypeGuard[FinalEvent]:
     """Whether this event makes a job final."""
-    return is_job_event(event) and state_after(event) in FINAL_STATES
+    return isinstance(event, _FINAL_EVENTS)
 
 
 class JobError(NamedTuple):

@@ -52,9 +52,10 @@ class JobWatch:
             if not events:
                 del self._waiting[job_id]
 
-    def waits_for(self, job_id: str) -> bool:
-        """Whether any request waits for this job."""
-        return job_id in self._waiting
+    @property
+    def is_watching(self) -> bool:
+        """Whether any request waits for a job."""
+        return bool(self._waiting)
 
     def note_end(self, job_id: str) -> None:
         """The job is final, and memory knows how, before the read models do."""
