@@ -222,4 +222,13 @@ PEER_SYSTEMS = (
         module="procrastinate_app",
         worker=("procrastinate", "--app", "procrastinate_app.app", "worker", "--concurrency", "100"),
     ),
+    Peer(
+        name="dbos",
+        durable=True,
+        servers=("postgres",),
+        settings="one process, 200 workflows at once, its queue polled every 20 ms; submitted in "
+        "transactions of 500 (singly at the steady rate)",
+        module="dbos_app",
+        worker=("python", "-m", "dbos_app"),
+    ),
 )
