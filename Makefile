@@ -57,8 +57,8 @@ SHARED_OUT := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-
 test: $(BIN)/.test servers browser ## Run the tests, with real servers; T="tests/unit -k name" chooses some
 	$(BIN)/python -m pytest $(if $(ONE_PROCESS),,$(SHARED_OUT)) $(T)
 
-faults: $(BIN)/.test servers ## Run the fault tests and generated requests at full length (make test: a short round)
-	TEST_LENGTH=full $(BIN)/python -m pytest $(SHARED_OUT) tests/faults tests/api
+faults: $(BIN)/.test servers ## Run the fault tests, generated requests and examples at full length (make test: a short round)
+	TEST_LENGTH=full $(BIN)/python -m pytest $(SHARED_OUT) tests/faults tests/api tests/unit
 
 matrix: $(BIN)/.test ## Try all that the media services' schemas accept, on inputs of many kinds; M="arguments"
 	$(BIN)/python -m tests.matrix $(M)

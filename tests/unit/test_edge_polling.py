@@ -14,6 +14,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import JobRelease, JobStart
 from coordinator.domain.miner import Draining, Offline, Online, miner_stream
 from coordinator.wire.answers import Accepted, Answer, Refused
+from tests.harness.cases import every
 from tests.unit.edge_fakes import (
     JOB,
     RIG,
@@ -207,7 +208,7 @@ async def test_a_poll_that_is_cancelled_while_it_waits_gives_back_what_comes() -
     assert queues.settled == ["back"]
 
 
-@pytest.mark.parametrize(
+@every(
     ("state", "body", "status", "code"),
     [
         (None, {}, 404, "MINER_NOT_FOUND"),

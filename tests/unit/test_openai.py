@@ -42,6 +42,7 @@ from coordinator.edge.openai.streaming import StreamedText
 from coordinator.edge.state.offerings import Offering
 from coordinator.miner.executors.base import Discovery
 from coordinator.wire.answers import Accepted, Refused
+from tests.harness.cases import every
 from tests.unit.edge_fakes import (
     ALICE,
     Conversation,
@@ -76,7 +77,7 @@ def test_what_is_null_is_not_there() -> None:
     )
 
 
-@pytest.mark.parametrize("n", [True, 1.5, "1", 0, 17, [1]])
+@every("n", [True, 1.5, "1", 0, 17, [1]])
 def test_a_limited_member_is_compared_exactly(n: object) -> None:
     """JSON's true is no 1."""
     with pytest.raises(Problem) as refused:
@@ -84,7 +85,7 @@ def test_a_limited_member_is_compared_exactly(n: object) -> None:
     assert (400, "n") == (refused.value.status, refused.value.members["param"])
 
 
-@pytest.mark.parametrize(
+@every(
     "message",
     [
         {"role": "user"},
@@ -111,7 +112,7 @@ def test_messages_that_are_none(message: object) -> None:
     assert "xxx" not in refused.value.detail
 
 
-@pytest.mark.parametrize(
+@every(
     ("request_type", "members", "param", "why"),
     [
         (EmbeddingRequest, {"input": ["a", ""]}, "input.1", "String should have at least 1 character"),
@@ -339,7 +340,7 @@ def test_the_end_sends_the_rest() -> None:
     assert [Delta(0, "two", "m", calls), Delta(1, "another")] == said.rest(whole)
 
 
-@pytest.mark.parametrize(
+@every(
     "sent",
     [
         Delta(0, "other"),
@@ -471,7 +472,7 @@ def test_the_doctor_tells_of_names_that_are_not_offered() -> None:
 
 
 # --- errors ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     ("code", "kind", "told"),
     [
         (Code.UNAUTHORIZED_KEY, "authentication_error", "invalid_api_key"),
@@ -549,7 +550,7 @@ async def test_refusals_have_openais_statuses(
     assert (405, "method_not_allowed") == (method.status_code, method.json()["error"]["code"])
 
 
-@pytest.mark.parametrize(
+@every(
     ("row", "status", "code", "again"),
     [
         ({"state": "EXPIRED"}, 504, "timeout", "false"),

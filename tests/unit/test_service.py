@@ -121,7 +121,7 @@ def test_only_operators_and_the_system_change_the_registry(topic: str) -> None:
 
 
 # --- prices ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     ("unit", "amount", "per_second"),
     [
         ("second", "0.002", "0.002"),
