@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from coordinator.application.ports import LogUnavailable
+from coordinator.application.ports import LogUnavailable, Waiter
 from coordinator.domain.errors import Code
 from coordinator.edge import create_app
 from coordinator.edge.http.problems import STATUS_OF, Problem
@@ -97,7 +97,7 @@ async def test_a_broker_outage_in_a_poll_is_unavailable() -> None:
     """A poll while the broker is away says 503, so that the miner asks again later."""
 
     class Away(FakeQueues):
-        async def take(self, profile: str, wait: float) -> Any:
+        def wait(self, profile: str, waiter: Waiter) -> None:
             raise ConnectionRefusedError
 
     async with browsing(an_app(queues=Away()), RIG) as http:

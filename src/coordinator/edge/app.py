@@ -191,6 +191,7 @@ async def _release_connections(context: EdgeContext) -> None:
     """Answer waiting requests, and end live connections, once the server begins to stop."""
     await context.stopping.wait()
     context.live.revocations.stop()
+    context.parked_polls.stop()
     await context.job_watch.stop()
 
 

@@ -251,7 +251,9 @@ class EdgeContext:
     @cached_property
     def parked_polls(self) -> ParkedPolls:
         """The polls that wait for work."""
-        return ParkedPolls(self.seen, self.limits.parked_seconds)
+        polls = ParkedPolls(self.seen, self.limits.parked_seconds)
+        self.live.events.on_miner(polls.end_polls_of)
+        return polls
 
     @cached_property
     def backlog(self) -> Backlog:
