@@ -20,9 +20,11 @@ import structlog
 from starlette.types import ASGIApp, Message, Scope
 
 from coordinator.application.background import Background
+from coordinator.edge.context import EdgeContext
 from coordinator.edge.relay.frames import PIECE_BYTES, BadFrame, Frame, Kind
 from coordinator.edge.relay.link import Link
 from coordinator.edge.relay.scopes import headers_to_json, scope_from_json
+from coordinator.edge.relay.telling import Telling
 from coordinator.edge.server.websocket_connection import TRUST
 
 BACKLOG: Final = 2048
@@ -38,9 +40,13 @@ Serve = Callable[[Link, Frame], Any]
 class CoreSocket:
     """The core's local socket. `start` and `stop` may each be called twice."""
 
-    def __init__(self, address: Path, app: ASGIApp) -> None:
-        """`address`: a path in a folder that only our account may use."""
+    def __init__(self, address: Path, app: ASGIApp, context: EdgeContext | None = None) -> None:
+        """`address`: a path in a folder that only our account may use.
+
+        `context` answers the questions of edge processes; None: none are answered.
+        """
         self._address = address
+        self._context = context
         self._app = app
         self._server: asyncio.Server | None = None
         self._links: set[Link] = set()
@@ -91,6 +97,9 @@ class CoreSocket:
     async def _serve(self, link: Link) -> None:
         try:
             while (frame := await link.take()) is not None:
+                if frame.kind is Kind.HELLO and self._context is not None:
+                    await Telling(link, self._context).run()
+                    return
                 if frame.kind is Kind.SCOPE:
                     self.under_way += 1
                     try:

@@ -49,15 +49,13 @@ class Kind(IntEnum):
     """The client of a WebSocket has proved a key, and may send larger messages."""
 
     HELLO = 32
-    """The first frame of the connection for commands; the JSON names the edge process."""
+    """The first frame of a connection for questions."""
     ASK = 33
-    """Questions of one turn of the event loop: an array of `[number, name, arguments]`."""
+    """Questions of one turn of the event loop: an array of `[number, name, arguments…]`."""
     TELL = 34
     """Answers: an array of `[number, answer]`."""
-    NEWS = 35
-    """From the core, unasked: the keys, or a change of one."""
-    COUNTS = 36
-    """From an edge process: its counters of requests so far."""
+    COUNTS = 35
+    """From an edge process: its counters of requests since the last time."""
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}
@@ -86,6 +84,11 @@ class Frame(NamedTuple):
 def encode(kind: Kind, meta: Any = None, data: bytes = b"") -> bytes:
     """One frame as bytes. `meta`: any JSON value; None for none."""
     text = b"" if meta is None else json.dumps(meta, separators=(",", ":")).encode()
+    return encode_json(kind, text, data)
+
+
+def encode_json(kind: Kind, text: bytes, data: bytes = b"") -> bytes:
+    """Like `encode`, with JSON that is text already."""
     return b"".join((_HEAD.pack(len(text) + len(data), kind, len(text)), text, data))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import structlog
 
-from coordinator.edge.relay.frames import BadFrame, Frame, FrameReader, Kind, encode
+from coordinator.edge.relay.frames import BadFrame, Frame, FrameReader, Kind, encode, encode_json
 
 MOST_WAITING_BYTES: Final = 256 * 1024
 """Of frames that nobody has taken; then nothing more is read."""
@@ -112,6 +112,10 @@ class Link(asyncio.Protocol):
         """Write a frame, after the held ones. Does nothing on a lost connection."""
         held, self._held = self._held, b""
         self._write(held + encode(kind, meta, data))
+
+    def write_json(self, kind: Kind, text: bytes) -> None:
+        """Like `write`, with JSON that is text already."""
+        self._write(encode_json(kind, text))
 
     async def drain(self) -> None:
         """Wait while the other side does not take what was written."""

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
+from coordinator.edge.context import Spent
+from coordinator.edge.middleware.authentication import SPENT
 from coordinator.edge.relay.frames import BadFrame
 
 _TEXTS: Final = ("type", "http_version", "scheme", "path", "root_path")
@@ -20,6 +22,8 @@ def scope_to_json(scope: Scope) -> dict[str, Any]:
     told["query"] = scope["query_string"].decode("latin-1")
     told["headers"] = [text.decode("latin-1") for header in scope["headers"] for text in header]
     told["client"], told["server"] = scope.get("client"), scope.get("server")
+    if (spent := scope.get("state", {}).get(SPENT)) is not None:
+        told["spent"] = [spent.limit, spent.count, spent.window, spent.reset]
     if scope["type"] == "websocket":
         told["subprotocols"] = list(scope.get("subprotocols", ()))
         told["refusable"] = _CAN_REFUSE in scope.get("extensions", {})
@@ -41,6 +45,8 @@ def scope_from_json(told: Any) -> Scope:
             "state": {},
             "extensions": {},
         }
+        if "spent" in told:
+            scope["state"][SPENT] = Spent(*told["spent"])
         if scope["type"] == "http":
             scope["method"] = str(told["method"])
         elif scope["type"] == "websocket":

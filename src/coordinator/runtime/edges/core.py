@@ -49,7 +49,7 @@ async def _serve(
     coordinator: CoordinatorProcess, address: Path, on_ready: Callable[[CoordinatorProcess], None]
 ) -> None:
     app = edge_of(coordinator, connection_limits(coordinator.settings))
-    edges, stopping = CoreSocket(address, app), asyncio.Event()
+    edges, stopping = CoreSocket(address, app, app.state.context), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
