@@ -63,6 +63,7 @@ class Pair:
         )
         self.core: CoreSocket
         self.asking: Asking
+        self.keys: LearnedKeys
         self.app: LocalCommands
 
     @property
@@ -90,7 +91,7 @@ async def a_pair(folder: Path, limits: ConnectionLimits | None = None) -> AsyncI
     address = folder / "core.sock"
     pair.core = CoreSocket(address, pair.core_app, pair.core_app.state.context)
     relay, pair.asking = Relay(address), Asking(address)
-    keys = LearnedKeys(pair.asking)
+    keys = pair.keys = LearnedKeys(pair.asking)
     context = context_of_commands(settings, pair.asking, keys, ConnectionLimits())
     pair.app = LocalCommands(create_app(context), relay, pair.asking, keys)
     await pair.core.start()
@@ -196,7 +197,7 @@ async def test_a_request_that_moves_to_the_core_is_counted_once(tmp_path: Path) 
     async with a_pair(tmp_path) as pair, pair.client(ALICE) as alice:
         answer = await alice.post(f"/v1/miners/{JOB}/fail", json={})
         assert (403, str(LIMIT - 1)) == (answer.status_code, answer.headers["RateLimit-Remaining"])
-        pair.keyring.holds = lambda grant: False  # type: ignore[method-assign]
+        pair.keyring.valid = lambda name: ()  # type: ignore[method-assign]
         answer = await alice.post("/v1/jobs", json=SUBMIT)
         assert str(LIMIT - 2) == answer.headers["RateLimit-Remaining"]
 
@@ -228,6 +229,7 @@ async def test_without_its_core(tmp_path: Path) -> None:
         assert 503 == (await rig.post(f"/v1/miners/{JOB}/release", json=body)).status_code
         pair.gateway.hold.set()
         await stopping
+        assert {} == pair.keys.learned  # the next core may have other settings
         await pair.core.start()
         await eventually(lambda: pair.asking.connected, "connected again")
         assert 200 == (await rig.post(f"/v1/miners/{JOB}/release", json=body)).status_code

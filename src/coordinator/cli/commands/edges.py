@@ -31,7 +31,8 @@ def run_parent(
     from coordinator.runtime.edges import parent
     from coordinator.runtime.process.event_loop import run_loop
 
-    command = [sys.executable, "-m", "coordinator", PROCESS, "--edges", str(settings.edges)]
+    # -P: no module of the working directory.
+    command = [sys.executable, "-P", "-m", "coordinator", PROCESS, "--edges", str(settings.edges)]
     command += [] if data_dir is None else ["--data-dir", str(data_dir)]
     try:
         run_loop(parent.run_parent(settings, command, on_ready))

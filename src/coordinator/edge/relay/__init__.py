@@ -1,5 +1,6 @@
-"""Requests handed from edge processes to the core process, over a local socket.
+"""Requests that edge processes hand to the core process, over a local socket.
 
-An edge process speaks HTTP with the clients; the core process has the application and all of its state. The
-messages of ASGI cross between them in frames (`frames`), one exchange at a time on each connection (`link`).
+An edge process speaks HTTP with the clients; the core has all state. `calling` and `answering` are the two sides
+of whole exchanges (the messages of ASGI), `asking` and `telling` those of questions; both use `frames` and
+`link`. `local` chooses: the application of an edge process, over its `ports`, answers commands alone.
 """

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,11 +41,16 @@ class Asking:
         self._numbers = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._asked: list[bytes] = []
+        self._on_lost: list[Callable[[], None]] = []
         self._task = BackgroundTask("core-questions")
 
     @property
     def connected(self) -> bool:
         return self._link is not None and not self._link.lost
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call back whenever the connection is lost."""
+        self._on_lost.append(callback)
 
     async def start(self) -> None:
         """Keep connected, from the first connection that succeeds. May be called twice."""
@@ -103,6 +108,8 @@ class Asking:
                 log.warning("the local connection is cut", reason=str(error))
             finally:
                 link.close()
+                for callback in self._on_lost:
+                    callback()
                 waiting, self._waiting = self._waiting, {}
                 for answer in waiting.values():
                     if not answer.done():

@@ -68,22 +68,24 @@ class LearnedKeys(Keyring):
     def __init__(self, asking: Asking) -> None:
         super().__init__({})
         self._asking = asking
-        self._learned: OrderedDict[bytes, tuple[Grant, ...]] = OrderedDict()
+        self.learned: OrderedDict[bytes, tuple[Grant, ...]] = OrderedDict()
+        """By the digest of the key."""
+        asking.on_lost(self.learned.clear)  # the next core may have other settings
 
     async def begin(self, key: str) -> Own | None:
         """Begin a request with this key; None if the core must check the key itself. Raises CoreGone."""
         digest = hashlib.sha256(key.encode(errors="surrogatepass")).digest()
-        grants = self._learned.get(digest)
+        grants = self.learned.get(digest)
         if grants is None:
             told = await self._asking.ask("key", key)
             if not told:
                 return None
-            grants = self._learned[digest] = tuple(
+            grants = self.learned[digest] = tuple(
                 Grant(Principal(name, Role(role)), None if key_id is None else UUID(key_id), generation)
                 for name, role, key_id, generation in told
             )
-            while len(self._learned) > MOST_KEYS:
-                self._learned.popitem(last=False)
+            while len(self.learned) > MOST_KEYS:
+                self.learned.popitem(last=False)
         own = Own(digest, grants)
         _own.set(own)
         return own
@@ -93,7 +95,7 @@ class LearnedKeys(Keyring):
 
     def forget(self, own: Own) -> None:
         """The core no longer holds a grant of this key."""
-        self._learned.pop(own.digest, None)
+        self.learned.pop(own.digest, None)
 
 
 class CoreRates:

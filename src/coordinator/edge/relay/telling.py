@@ -97,7 +97,7 @@ class Telling:
     async def _send(self, grant: Grant, sent: Sequence[tuple[int, Any]]) -> None:
         """Decide the commands of one sender; each question is one of its requests."""
         context, principal = self._context, grant.principal
-        if not context.keyring.holds(grant):
+        if grant not in context.keyring.valid(principal.name):
             for number, _ in sent:
                 self._tell(number, REVOKED)
             return

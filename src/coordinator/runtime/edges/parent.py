@@ -22,14 +22,14 @@ import structlog
 
 from coordinator.runtime.process import parent_watch
 from coordinator.runtime.process.http_server import STOP_SECONDS, certificate_of, listen
-from coordinator.runtime.settings import Settings
+from coordinator.runtime.settings import BadSettings, Settings
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 30.0
 """A process that ran so long is started again at once."""
-GRACE_SECONDS: Final = STOP_SECONDS + 5.0
-"""For a process to stop in order; then it is killed."""
+GRACE_SECONDS: Final = STOP_SECONDS + 30.0
+"""For a process to stop in order, the requests under way and the parts after them; then it is killed."""
 SOCKET_NAME: Final = "core.sock"
 
 log = structlog.get_logger("edges")
@@ -113,6 +113,10 @@ async def run_parent(
     `command` begins the command line of both. `on_ready` gets the core's message and the port.
     Raises OSError (the port is taken), BadSettings, ProcessFailed.
     """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise BadSettings(
+            "EDGES: this system can't share a port between processes; use Linux, or set it to 0"
+        )
     certificate_of(settings)  # an error before anything is opened
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
