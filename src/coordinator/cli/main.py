@@ -15,6 +15,7 @@ from coordinator.cli.commands import (
     broker_auth,
     demo,
     doctor,
+    edges,
     erase,
     job,
     key,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command()(run.dev)
 app.command()(run.serve)
+app.command(edges.PROCESS, hidden=True)(edges.serve_process)
 app.command()(broker_auth.broker_auth)
 app.command()(witness.witness)
 app.command()(demo.demo)

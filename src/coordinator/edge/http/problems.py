@@ -95,6 +95,10 @@ _INTERNAL_DETAIL: Final = (
 )
 
 
+MISDIRECTED: Final = 421
+"""Of an edge process alone, and seen by no client: the core must answer this request."""
+
+
 class Problem(Exception):
     """A failure as an answer: a code, a text for people, and further members and headers."""
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.bodies import has_body
-from coordinator.edge.http.problems import internal_problem
+from coordinator.edge.http.problems import MISDIRECTED, internal_problem
 from coordinator.edge.http.response_headers import DEFAULT_HEADERS, set_headers
 from coordinator.edge.middleware.spans import begin_request, end_request
 from coordinator.telemetry import tracing
@@ -81,10 +81,11 @@ class AccessLog:
         finally:
             metrics.under_way -= 1
             seconds = time.monotonic() - began
-            metrics.count(scope, status or CLIENT_GONE, seconds)
+            if status != MISDIRECTED:  # the core counts it
+                metrics.count(scope, status or CLIENT_GONE, seconds)
+                _log_access(scope, status or CLIENT_GONE, seconds)
             if span is not None:
                 end_request(span, scope, status or CLIENT_GONE)
-            _log_access(scope, status or CLIENT_GONE, seconds)
             structlog.contextvars.reset_contextvars(**bound)
 
 
