@@ -42,7 +42,12 @@ class Asking:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._asked: list[bytes] = []
         self._on_lost: list[Callable[[], None]] = []
+        self._first = asyncio.Event()
         self._task = BackgroundTask("core-questions")
+
+    async def reached(self) -> None:
+        """Wait until the core has been reached for the first time."""
+        await self._first.wait()
 
     @property
     def connected(self) -> bool:
@@ -102,6 +107,7 @@ class Asking:
                 await asyncio.sleep(AGAIN_SECONDS)
                 continue
             link.write(Kind.HELLO)
+            self._first.set()
             try:
                 await self._take_answers(link)
             except BadFrame as error:

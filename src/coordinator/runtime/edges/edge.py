@@ -30,7 +30,10 @@ COUNT_SECONDS: Final = 1.0
 
 
 async def serve_edge(settings: Settings, address: Path, port: int, on_ready: Callable[[], None]) -> None:
-    """Serve this port until SIGTERM or SIGINT; `address` is the core's local socket. Raises OSError."""
+    """Serve this port until SIGTERM or SIGINT, once the core's local socket at `address` answers.
+
+    Raises OSError.
+    """
     allow_connections(settings.max_connections)
     limits = connection_limits(settings)
     relay, asking = Relay(address), Asking(address)
@@ -52,8 +55,9 @@ async def serve_edge(settings: Settings, address: Path, port: int, on_ready: Cal
 
     counting = BackgroundTask("counts")
     share = share_of(limits, settings.edges)
+    await asking.start()
+    await asking.reached()
     with contextlib.closing(listen(settings.app_host, port, shared=True)) as listener:
-        await asking.start()
         counting.start(tell_counts)
         collect_rarely()
         return_large_blocks()

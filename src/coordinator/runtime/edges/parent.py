@@ -159,10 +159,8 @@ def hold_port(host: str, port: int) -> socket.socket:
 
 
 async def _run(core: _Child, edges: Sequence[_Child], on_ready: Callable[[dict[str, Any]], None]) -> None:
-    about = await core.start()
-    async with asyncio.TaskGroup() as starting:
-        for edge in edges:
-            starting.create_task(edge.start())
+    # All at once, as imports take longest; an edge process takes connections once it has reached the core.
+    about, *_ = await asyncio.gather(core.start(), *(edge.start() for edge in edges))
     on_ready(about)
     async with asyncio.TaskGroup() as keeping:
         for child in (core, *edges):
