@@ -142,7 +142,10 @@ async def run_parent(
 
 
 def hold_port(host: str, port: int) -> socket.socket:
-    """A socket that keeps the port for our edge processes, and takes no connections. Raises OSError."""
+    """A socket that keeps the port ours while none of the edge processes listens, and takes no connections.
+
+    The system gives such a port to nobody who asks for any. Raises OSError.
+    """
     # Alone first: another coordinator that shares its port, too, would else get some of our connections.
     alone = listen(host, port)
     held = socket.socket(alone.family, socket.SOCK_STREAM)
