@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,13 +20,11 @@ import structlog
 
 from coordinator.application.background import BackgroundTask
 from coordinator.edge.relay.calling import CoreGone, connect
-from coordinator.edge.relay.frames import MAX_FRAME_BYTES, BadFrame, Kind
+from coordinator.edge.relay.frames import BadFrame, Kind, arrays
 from coordinator.edge.relay.link import Link
 
 AGAIN_SECONDS: Final = 0.1
 """Between tries to reach the core."""
-MOST_FRAME_BYTES: Final = MAX_FRAME_BYTES // 4
-"""Questions beyond it begin another frame."""
 ANSWER_SECONDS: Final = 60.0
 
 log = structlog.get_logger("edge")
@@ -96,8 +94,8 @@ class Asking:
 
     def _flush(self, link: Link) -> None:
         asked, self._asked = self._asked, []
-        for some in _in_frames(asked):
-            link.write_json(Kind.ASK, b"[" + b",".join(some) + b"]")
+        for array in arrays(asked):
+            link.write_json(Kind.ASK, array)
 
     async def _keep_connected(self) -> None:
         while True:
@@ -129,16 +127,3 @@ class Asking:
                 answer = self._waiting.get(number)
                 if answer is not None and not answer.done():
                     answer.set_result(value)
-
-
-def _in_frames(texts: Sequence[bytes]) -> list[list[bytes]]:
-    """The texts in groups that each fit into a frame."""
-    groups: list[list[bytes]] = []
-    size = MOST_FRAME_BYTES
-    for text in texts:
-        if size + len(text) > MOST_FRAME_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(text)
-        size += len(text)
-    return groups
