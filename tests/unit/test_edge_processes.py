@@ -15,7 +15,7 @@ import pytest
 from coordinator.edge.state.open_connections import ConnectionLimits
 from coordinator.runtime.edges.edge import share_of
 from coordinator.runtime.edges.parent import ProcessFailed, hold_port, run_parent
-from coordinator.runtime.process.http_server import listen
+from coordinator.runtime.process.ports import listen
 from coordinator.runtime.settings import Settings, load_settings
 from tests.harness.waiting import eventually
 

@@ -22,7 +22,8 @@ from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnec
 from coordinator.runtime.edge import edge_settings
 from coordinator.runtime.process.connection_limits import allow_connections, connection_limits
 from coordinator.runtime.process.garbage_collection import collect_rarely, return_large_blocks
-from coordinator.runtime.process.http_server import listen, serve_app
+from coordinator.runtime.process.http_server import serve_app
+from coordinator.runtime.process.ports import listen
 from coordinator.runtime.settings import Settings
 
 COUNT_SECONDS: Final = 1.0

@@ -21,15 +21,16 @@ from typing import Any, Final
 import structlog
 
 from coordinator.runtime.process import parent_watch
-from coordinator.runtime.process.http_server import STOP_SECONDS, certificate_of, listen
+from coordinator.runtime.process.ports import listen
+from coordinator.runtime.process.tls import certificate_of
 from coordinator.runtime.settings import BadSettings, Settings
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 30.0
 """A process that ran so long is started again at once."""
-GRACE_SECONDS: Final = STOP_SECONDS + 30.0
-"""For a process to stop in order, the requests under way and the parts after them; then it is killed."""
+GRACE_SECONDS: Final = 40.0
+"""For a process to stop in order: the requests under way (10 s), and the parts after them."""
 SOCKET_NAME: Final = "core.sock"
 
 log = structlog.get_logger("edges")
