@@ -96,7 +96,7 @@ async def a_pair(folder: Path, limits: ConnectionLimits | None = None) -> AsyncI
     pair.app = LocalCommands(create_app(context), relay, pair.asking, keys)
     await pair.core.start()
     await pair.asking.start()
-    await eventually(lambda: pair.asking.connected, "connected")
+    await pair.asking.reached()
     try:
         yield pair
     finally:

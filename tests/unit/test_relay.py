@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +16,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from coordinator.edge.relay.answering import CoreSocket
 from coordinator.edge.relay.calling import CoreGone, Relay
-from coordinator.edge.relay.frames import PIECE_BYTES, BadFrame, FrameReader, Kind, encode
+from coordinator.edge.relay.frames import (
+    MAX_FRAME_BYTES,
+    PIECE_BYTES,
+    BadFrame,
+    FrameReader,
+    Kind,
+    arrays,
+    encode,
+)
 
 LARGE = os.urandom(3 * PIECE_BYTES + 7)
 
@@ -234,6 +243,15 @@ def test_frames_are_read_from_any_pieces() -> None:
     assert [(Kind.START, b'[200,["a","b"]]', b""), (Kind.ANSWER_END, b"", b"x" * 100)] == frames
     with pytest.raises(BadFrame):
         FrameReader(max_bytes=99).feed(encode(Kind.ANSWER_END, data=b"x" * 100)[:9])
+
+
+def test_long_arrays_go_in_several_frames() -> None:
+    """No array is too long for a frame because much was asked or answered in one turn."""
+    texts = [b'"%d%b"' % (n, b"x" * 300_000) for n in range(20)]
+    parts = list(arrays(texts))
+    assert max(map(len, parts)) < MAX_FRAME_BYTES
+    assert [json.loads(text) for text in texts] == [value for part in parts for value in json.loads(part)]
+    assert [] == list(arrays([]))
 
 
 def scope_of(path: str) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from coordinator.runtime.edge import edge_of
 from coordinator.runtime.process.connection_limits import allow_connections, connection_limits
 from coordinator.runtime.process.event_loop import run_loop
 from coordinator.runtime.process.garbage_collection import collect_rarely, return_large_blocks
-from coordinator.runtime.process.http_server import certificate_of, listen, serve_app
+from coordinator.runtime.process.http_server import serve_app
+from coordinator.runtime.process.ports import listen
+from coordinator.runtime.process.tls import certificate_of
 from coordinator.runtime.settings import Settings
 
 RESTART_SECONDS = 3.0  # a process that only a restart helps ends after about twice so long

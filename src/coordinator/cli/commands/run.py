@@ -191,7 +191,7 @@ def _explained_port(settings: Settings) -> Iterator[None]:
 
 def _free_port(host: str, port: int) -> int:
     """`port`, or 0 (the system chooses) if another process has it."""
-    from coordinator.runtime.process.http_server import listen
+    from coordinator.runtime.process.ports import listen
 
     try:
         listen(host, port).close()

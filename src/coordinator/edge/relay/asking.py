@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,13 +20,11 @@ import structlog
 
 from coordinator.application.background import BackgroundTask
 from coordinator.edge.relay.calling import CoreGone, connect
-from coordinator.edge.relay.frames import MAX_FRAME_BYTES, BadFrame, Kind
+from coordinator.edge.relay.frames import BadFrame, Kind, arrays
 from coordinator.edge.relay.link import Link
 
 AGAIN_SECONDS: Final = 0.1
 """Between tries to reach the core."""
-MOST_FRAME_BYTES: Final = MAX_FRAME_BYTES // 4
-"""Questions beyond it begin another frame."""
 ANSWER_SECONDS: Final = 60.0
 
 log = structlog.get_logger("edge")
@@ -42,7 +40,12 @@ class Asking:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._asked: list[bytes] = []
         self._on_lost: list[Callable[[], None]] = []
+        self._first = asyncio.Event()
         self._task = BackgroundTask("core-questions")
+
+    async def reached(self) -> None:
+        """Wait until the core has been reached for the first time."""
+        await self._first.wait()
 
     @property
     def connected(self) -> bool:
@@ -91,8 +94,8 @@ class Asking:
 
     def _flush(self, link: Link) -> None:
         asked, self._asked = self._asked, []
-        for some in _in_frames(asked):
-            link.write_json(Kind.ASK, b"[" + b",".join(some) + b"]")
+        for array in arrays(asked):
+            link.write_json(Kind.ASK, array)
 
     async def _keep_connected(self) -> None:
         while True:
@@ -102,6 +105,7 @@ class Asking:
                 await asyncio.sleep(AGAIN_SECONDS)
                 continue
             link.write(Kind.HELLO)
+            self._first.set()
             try:
                 await self._take_answers(link)
             except BadFrame as error:
@@ -123,16 +127,3 @@ class Asking:
                 answer = self._waiting.get(number)
                 if answer is not None and not answer.done():
                     answer.set_result(value)
-
-
-def _in_frames(texts: Sequence[bytes]) -> list[list[bytes]]:
-    """The texts in groups that each fit into a frame."""
-    groups: list[list[bytes]] = []
-    size = MOST_FRAME_BYTES
-    for text in texts:
-        if size + len(text) > MOST_FRAME_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(text)
-        size += len(text)
-    return groups

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable, Iterator
 from enum import IntEnum, unique
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,8 @@ from coordinator.wire.limits import MAX_BODY_BYTES
 
 MAX_FRAME_BYTES: Final = 4 * MAX_BODY_BYTES
 """Headers, a piece of a body, or a whole message of a WebSocket."""
+ARRAY_BYTES: Final = MAX_BODY_BYTES
+"""A longer array of questions or answers goes in several frames."""
 PIECE_BYTES: Final = 256 * 1024
 """The most of a body in one frame."""
 _HEAD: Final = struct.Struct(">IBI")
@@ -90,6 +93,20 @@ def encode(kind: Kind, meta: Any = None, data: bytes = b"") -> bytes:
 def encode_json(kind: Kind, text: bytes, data: bytes = b"") -> bytes:
     """Like `encode`, with JSON that is text already."""
     return b"".join((_HEAD.pack(len(text) + len(data), kind, len(text)), text, data))
+
+
+def arrays(texts: Iterable[bytes]) -> Iterator[bytes]:
+    """Arrays of these JSON texts, in order, which each fit into a frame as long as each text does."""
+    gathered: list[bytes] = []
+    size = 0
+    for text in texts:
+        if gathered and size + len(text) > ARRAY_BYTES:
+            yield b"[" + b",".join(gathered) + b"]"
+            gathered, size = [], 0
+        gathered.append(text)
+        size += len(text) + 1
+    if gathered:
+        yield b"[" + b",".join(gathered) + b"]"
 
 
 class FrameReader:

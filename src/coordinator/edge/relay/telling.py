@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -16,7 +17,7 @@ from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, Role
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.relay.frames import BadFrame, Kind
+from coordinator.edge.relay.frames import BadFrame, Kind, arrays
 from coordinator.edge.relay.link import Link
 from coordinator.wire.answers import AnswerJson, refused
 
@@ -32,7 +33,7 @@ class Telling:
     def __init__(self, link: Link, context: EdgeContext) -> None:
         self._link = link
         self._context = context
-        self._told: list[Any] = []
+        self._told: list[bytes] = []
         self._work = Background("edge-questions")
 
     async def run(self) -> None:
@@ -74,11 +75,12 @@ class Telling:
     def _tell(self, number: int, answer: Any) -> None:
         if not self._told:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._told.append([number, answer])
+        self._told.append(json.dumps([number, answer], separators=(",", ":")).encode())
 
     def _flush(self) -> None:
         told, self._told = self._told, []
-        self._link.write(Kind.TELL, told)
+        for array in arrays(told):
+            self._link.write_json(Kind.TELL, array)
 
     def _grants(self, key: str) -> list[Any]:
         grants = self._context.keyring.grants(key)

@@ -22,7 +22,8 @@ from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnec
 from coordinator.runtime.edge import edge_settings
 from coordinator.runtime.process.connection_limits import allow_connections, connection_limits
 from coordinator.runtime.process.garbage_collection import collect_rarely, return_large_blocks
-from coordinator.runtime.process.http_server import listen, serve_app
+from coordinator.runtime.process.http_server import serve_app
+from coordinator.runtime.process.ports import listen
 from coordinator.runtime.settings import Settings
 
 COUNT_SECONDS: Final = 1.0
@@ -30,7 +31,10 @@ COUNT_SECONDS: Final = 1.0
 
 
 async def serve_edge(settings: Settings, address: Path, port: int, on_ready: Callable[[], None]) -> None:
-    """Serve this port until SIGTERM or SIGINT; `address` is the core's local socket. Raises OSError."""
+    """Serve this port until SIGTERM or SIGINT, once the core's local socket at `address` answers.
+
+    Raises OSError.
+    """
     allow_connections(settings.max_connections)
     limits = connection_limits(settings)
     relay, asking = Relay(address), Asking(address)
@@ -52,8 +56,9 @@ async def serve_edge(settings: Settings, address: Path, port: int, on_ready: Cal
 
     counting = BackgroundTask("counts")
     share = share_of(limits, settings.edges)
+    await asking.start()
+    await asking.reached()
     with contextlib.closing(listen(settings.app_host, port, shared=True)) as listener:
-        await asking.start()
         counting.start(tell_counts)
         collect_rarely()
         return_large_blocks()

@@ -21,15 +21,16 @@ from typing import Any, Final
 import structlog
 
 from coordinator.runtime.process import parent_watch
-from coordinator.runtime.process.http_server import STOP_SECONDS, certificate_of, listen
+from coordinator.runtime.process.ports import listen
+from coordinator.runtime.process.tls import certificate_of
 from coordinator.runtime.settings import BadSettings, Settings
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 30.0
 """A process that ran so long is started again at once."""
-GRACE_SECONDS: Final = STOP_SECONDS + 30.0
-"""For a process to stop in order, the requests under way and the parts after them; then it is killed."""
+GRACE_SECONDS: Final = 40.0
+"""For a process to stop in order: the requests under way (10 s), and the parts after them."""
 SOCKET_NAME: Final = "core.sock"
 
 log = structlog.get_logger("edges")
@@ -142,7 +143,10 @@ async def run_parent(
 
 
 def hold_port(host: str, port: int) -> socket.socket:
-    """A socket that keeps the port for our edge processes, and takes no connections. Raises OSError."""
+    """A socket that keeps the port ours while none of the edge processes listens, and takes no connections.
+
+    The system gives such a port to nobody who asks for any. Raises OSError.
+    """
     # Alone first: another coordinator that shares its port, too, would else get some of our connections.
     alone = listen(host, port)
     held = socket.socket(alone.family, socket.SOCK_STREAM)
@@ -159,10 +163,8 @@ def hold_port(host: str, port: int) -> socket.socket:
 
 
 async def _run(core: _Child, edges: Sequence[_Child], on_ready: Callable[[dict[str, Any]], None]) -> None:
-    about = await core.start()
-    async with asyncio.TaskGroup() as starting:
-        for edge in edges:
-            starting.create_task(edge.start())
+    # All at once, as imports take longest; an edge process takes connections once it has reached the core.
+    about, *_ = await asyncio.gather(core.start(), *(edge.start() for edge in edges))
     on_ready(about)
     async with asyncio.TaskGroup() as keeping:
         for child in (core, *edges):

@@ -18,48 +18,14 @@ from coordinator.edge.server.http_connection import BoundedHttp
 from coordinator.edge.server.websocket_connection import BoundedWebSocket
 from coordinator.edge.state.open_connections import ConnectionLimits
 from coordinator.runtime.process.garbage_collection import return_free_memory
-from coordinator.runtime.process.tls import Certificate
+from coordinator.runtime.process.tls import Certificate, certificate_of
 from coordinator.runtime.settings import Settings
 from coordinator.wire.limits import MAX_BODY_BYTES
 
 KEEP_ALIVE_SECONDS = 75
 PING_SECONDS = 20.0  # between pings on a WebSocket, and for each answer before it is closed
-STUCK_SECONDS = 120  # a connection whose peer accepts no data for so long is closed by the kernel
-UNSENT_BYTES = 128 * 1024  # in the kernel; so we see soon whether a peer takes data, also on fast networks
 LOOPBACK = ("127.0.0.1", "::1")
 STOP_SECONDS = 10  # for the requests under way at a stop
-
-
-def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A listening socket; port 0 picks a free one. Raises OSError.
-
-    `shared`: other sockets of ours may listen there, too; the kernel spreads the connections over them.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
-        # A live peer that reads nothing would otherwise keep its unread data in our memory for ever.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_SECONDS * 1000)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener
-
-
-def certificate_of(settings: Settings) -> Certificate | None:
-    """The certificate of the settings; None for plain HTTP. Raises BadSettings."""
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        return None
-    return Certificate(settings.tls_cert_file, settings.tls_key_file)
 
 
 class ServerConfig(uvicorn.Config):
