@@ -10,6 +10,7 @@ kept for each of a few moments.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 from uuid import UUID
@@ -56,6 +57,7 @@ class Account:
 AccountState = Account | None
 
 
+@functools.lru_cache(10_000)
 def account_stream(party: str) -> UUID:
     """The id of this party's account."""
     return stream_id("account", party)
@@ -128,6 +130,7 @@ class Unpaid:
 PaymentState = Paid | Unpaid | None
 
 
+@functools.lru_cache(10_000)
 def payment_stream(job_id: UUID) -> UUID:
     """The id of the stream of this job's payment; its first event says that the job was settled."""
     return stream_id("payment", str(job_id))
