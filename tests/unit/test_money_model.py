@@ -1,4 +1,4 @@
-"""Money, by the rules of accounts and jobs: histories at random, against a model of few lines.
+"""Money, by its handler and the rules of accounts and jobs: histories at random, against a small model.
 
 A history is a list of steps of a `World`. A new kind of command is one method in `World.STEPS`, its effect on
 balances one line of `World.expected`, and its own promise, if it has any, some lines of `check` or `finish`.
@@ -11,11 +11,14 @@ import functools
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 import pytest
 
+from coordinator.application.commands.handlers.accounts import AccountCommands
+from coordinator.application.ports import Intent
 from coordinator.audit.money import Money
 from coordinator.domain import account, job
 from coordinator.domain.account import (
@@ -23,7 +26,6 @@ from coordinator.domain.account import (
     OUTSIDE,
     Account,
     AccountCommand,
-    EndedJob,
     Terms,
     account_stream,
     payment_stream,
@@ -74,6 +76,7 @@ class World:
         """All deposits without all withdrawals, by the answers alone."""
         self.terms = Terms(chance.choice((0, 1, 250, 3333, 10_000)), chance.choice((0, 1000, 60_000)))
         self.refusals: Counter[str] = Counter()
+        self.handler = AccountCommands(self._states, self.terms)
 
     def account(self, party: str) -> Account:
         return self.states.get(account_stream(party)) or Account(party)
@@ -91,52 +94,26 @@ class World:
         """Decide and append; whether it was accepted. Often twice: a crash lost the answer."""
         for _ in range(self.chance.choice((1, 1, 2))):
             try:
-                decision = self._decide(command, principal)
+                decision = self.decide(command, principal)
             except Refusal as refusal:
                 self.refusals[refusal.code] += 1
                 return False
             self.append(decision)
         return True
 
-    def _decide(self, command: AccountCommand, principal: Principal) -> Decision:
-        state_of = self.states.get
-        match command:
-            case account.AccountDeposit() | account.AccountWithdraw():
-                stream = account.transfer_stream(command.party, command.business_id)
-                accounts = state_of(account_stream(command.party)), state_of(account_stream(OUTSIDE))
-                context: Any = account.TransferContext(self.now, principal, *accounts)
-            case account.AccountSettle():
-                stream = payment_stream(command.job_id)
-                ended: Any = self._ended(command.job_id)
-                context = account.SettleContext(
-                    self.now,
-                    principal,
-                    ended,
-                    *self._three(ended and ended.client, ended and ended.miner),
-                    self.terms,
-                )
-            case _:
-                stream = payment_stream(command.job_id)
-                paid = state_of(stream)
-                settled: Any = paid.settled if isinstance(paid, Paid) else None
-                context = account.PaymentContext(
-                    self.now, principal, *self._three(settled and settled.client, settled and settled.miner)
-                )
-        return account.decide(state_of(stream), command, context)
+    def decide(self, command: AccountCommand, principal: Principal) -> Decision:
+        """By the handler itself, on the states of now."""
+        preparing = self.handler.prepare_one(Intent(command, principal))
+        try:
+            preparing.send(None)
+        except StopIteration as done:
+            prepared = done.value
+        decision = self.handler.decide(prepared, self.states.get, self.now)
+        assert {stream for stream, _ in decision} <= {prepared.stream, *prepared.writes}
+        return decision
 
-    def _three(self, client: str | None, miner: str | None) -> tuple[Any, Any, Any]:
-        parties = (client, miner, FEES)
-        return tuple(None if p is None else self.states.get(account_stream(p)) for p in parties)  # type: ignore[return-value]
-
-    def _ended(self, job_id: UUID) -> EndedJob | None:
-        state = self.states[job_id]
-        if not job.is_final(state):
-            return None
-        if not isinstance(state, job.Completed):
-            return EndedJob(job_id, state.job.client, state.job.hold or 0)
-        done = state.completed
-        miner, price = principal_of(done.miner_id), in_micros(done.price)
-        return EndedJob(job_id, state.job.client, state.job.hold or 0, miner, price, done.attempt)
+    async def _states(self, streams: Sequence[UUID], *, fresh: bool = False) -> dict[UUID, Any]:
+        return {stream: self.states.get(stream) for stream in streams}
 
     def available(self, party: str) -> int:
         """What a job or a withdrawal may take: all money without holds, disputed and pending credits.
@@ -370,7 +347,7 @@ def test_any_history_keeps_every_sum(shard: int) -> None:
         world = World(random.Random(seed))
         for party in CLIENTS:
             world.append(
-                world._decide(account.AccountDeposit(party=party, amount=100_000, business_id="a"), ADMIN)
+                world.decide(account.AccountDeposit(party=party, amount=100_000, business_id="a"), ADMIN)
             )
             world.money += 100_000
         for _ in range(STEPS):
