@@ -16,6 +16,7 @@ from typing import Literal, assert_never
 from uuid import UUID
 
 from coordinator.domain.account.events import (
+    AccountCarried,
     AccountDismissed,
     AccountDisputed,
     AccountEvent,
@@ -42,6 +43,8 @@ class Account:
     balance: int = 0
     held: int = 0
     disputed: int = 0
+    events: int = 0
+    """The number of its events."""
     pending: tuple[tuple[Millis, int], ...] = ()
     """Sums of credits by the moment at which they become available."""
 
@@ -66,7 +69,12 @@ def account_stream(party: str) -> UUID:
 @evolves("account")
 def evolve(state: AccountState, event: AccountEvent) -> Account:
     """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
-    before = Account(event.party) if state is None else state
+    if state is None and isinstance(event, AccountCarried):
+        before = Account(
+            event.party, event.balance, event.held, event.disputed, event.number - 1, event.pending
+        )
+    else:
+        before = Account(event.party) if state is None else state
     balance, held, disputed, pending = before.balance, before.held, before.disputed, before.pending
     match event:
         case AccountHeld():
@@ -85,12 +93,15 @@ def evolve(state: AccountState, event: AccountEvent) -> Account:
         case AccountDismissed():
             disputed -= event.amount
             pending = _with(pending, event.available_at, event.amount)
+        case AccountCarried():
+            if (event.number, event.pending) != (before.events + 1, pending):
+                raise CannotFollow(state, event)
         case _:
             assert_never(event)
     totals = event.party, event.balance, event.held, event.disputed
     if totals != (before.party, balance, held, disputed):
         raise CannotFollow(state, event)
-    return Account(before.party, balance, held, disputed, _later(pending, event.at))
+    return Account(before.party, balance, held, disputed, before.events + 1, _later(pending, event.at))
 
 
 def _with(
