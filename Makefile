@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 NEWEST := .venv-newest
 
 .NOTPARALLEL:
-.PHONY: help servers browser test docker-test newest faults matrix check format demo bench screenshots schemas clean
+.PHONY: help servers browser test docker-test newest faults money matrix check format demo bench screenshots schemas clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -59,6 +59,9 @@ test: $(BIN)/.test servers browser ## Run the tests, with real servers; T="tests
 
 faults: $(BIN)/.test servers ## Run the fault tests, generated requests and examples at full length (make test: a short round)
 	TEST_LENGTH=full $(BIN)/python -m pytest $(SHARED_OUT) tests/faults tests/api tests/unit
+
+money: $(BIN)/.test servers ## Prove the money at full length: 100,000 generated histories, 10,000 paid jobs with kills
+	TEST_LENGTH=full $(BIN)/python -m pytest -n 2 tests/unit/test_money_model.py tests/faults/test_paid_jobs.py
 
 matrix: $(BIN)/.test ## Try all that the media services' schemas accept, on inputs of many kinds; M="arguments"
 	$(BIN)/python -m tests.matrix $(M)

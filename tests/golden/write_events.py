@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.domain.account import (
+    AccountCarried,
     AccountDismissed,
     AccountDisputed,
     AccountHeld,
@@ -305,6 +306,7 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     frozen: dict[str, Any] = {"job_id": job_id, "amount": 98, "available_at": later}
     miner: list[Event] = [
         AccountPosted(**by, **rig, **paid, balance=98, disputed=0, amount=98, available_at=later),
+        AccountCarried(**by, **rig, balance=98, disputed=0, number=2, pending=((later, 98),)),
         AccountDisputed(**by, **rig, **frozen, balance=98, disputed=98),
         AccountDismissed(**by, **rig, **frozen, balance=98, disputed=0),
         AccountPosted(**by, **rig, **back, balance=0, disputed=0, amount=-98, available_at=later),

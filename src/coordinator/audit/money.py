@@ -24,6 +24,10 @@ class Money:
     def __init__(self) -> None:
         self.accounts: dict[str, list[int]] = {}
         """Balance, held and disputed, by party."""
+        self.events: dict[str, int] = {}
+        """The number of events, by party."""
+        self.pending: dict[str, dict[str, int]] = {}
+        """Sums of credits that are not available, by party and by the moment at which they become so."""
         self.holds: dict[str, list[Any]] = {}
         """Client and amount of what is held, by job."""
         self.ended: dict[str, list[Any]] = {}
@@ -77,7 +81,9 @@ class Money:
         in_stream(stream, "account", party)
         before = self.accounts.get(party, [0, 0, 0])
         balance, held, disputed = before
-        amount = event["amount"]
+        amount = event.get("amount", 0)
+        self.events[party] = self.events.get(party, 0) + 1
+        pending = self.pending.setdefault(party, {})
         match topic:
             case "account.held.v1":
                 if event["job_id"] in self.holds:
@@ -99,10 +105,20 @@ class Money:
                 if event["released"]:
                     self._unhold(event["job_id"], party, event["released"])
                 self.posting.append(event)
+                if event["available_at"] is not None:
+                    _add(pending, event["available_at"], amount)
             case "account.disputed.v1":
                 disputed += amount
+                _add(pending, event["available_at"], -amount)
             case "account.dismissed.v1":
                 disputed -= amount
+                _add(pending, event["available_at"], amount)
+            case "account.carried.v1":
+                whole = [self.events[party], sorted((int(at), total) for at, total in pending.items())]
+                carried = [event["number"], [tuple(entry) for entry in event["pending"]]]
+                if whole != carried:
+                    raise Found("money", f"the state of {party} is carried on as it is", whole, carried)
+        self.pending[party] = {at: total for at, total in pending.items() if int(at) > event["at"]}
         after, told = [balance, held, disputed], [event["balance"], event["held"], event["disputed"]]
         if after != told:
             raise Found("money", f"the totals of {party} follow from its events", after, told)
@@ -176,6 +192,12 @@ class Money:
         vars(money).update(values)
         money.transfers = set(values["transfers"])
         return money
+
+
+def _add(pending: dict[str, int], moment: int, amount: int) -> None:
+    total = pending.pop(str(moment), 0) + amount
+    if total > 0:  # what is taken from a credit that is available is not taken from those that are not
+        pending[str(moment)] = total
 
 
 def _moved(client: str, miner: str, amount: int, fee: int) -> dict[str, int]:

@@ -21,8 +21,10 @@ from coordinator.domain.account.contexts import (
 )
 from coordinator.domain.account.decide import answer, decide, hold
 from coordinator.domain.account.events import (
+    CARRIED_EVERY,
     FEES,
     OUTSIDE,
+    AccountCarried,
     AccountDismissed,
     AccountDisputed,
     AccountEvent,
@@ -49,9 +51,11 @@ from coordinator.domain.account.state import (
 )
 
 __all__ = [
+    "CARRIED_EVERY",
     "FEES",
     "OUTSIDE",
     "Account",
+    "AccountCarried",
     "AccountCommand",
     "AccountDeposit",
     "AccountDismiss",

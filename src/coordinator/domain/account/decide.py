@@ -20,9 +20,11 @@ from coordinator.domain.account.commands import (
 )
 from coordinator.domain.account.contexts import PaymentContext, SettleContext, TransferContext
 from coordinator.domain.account.events import (
+    CARRIED_EVERY,
     FEES,
     MAX_TOTAL,
     OUTSIDE,
+    AccountCarried,
     AccountDismissed,
     AccountDisputed,
     AccountEvent,
@@ -117,8 +119,13 @@ class _Books:
         }
 
     def _append(self, event: AccountEvent) -> None:
-        self._accounts[event.party] = evolve(self._accounts[event.party], event)
-        self.events.append(StreamEvent(account_stream(event.party), event))
+        party = event.party
+        after = self._accounts[party] = evolve(self._accounts[party], event)
+        self.events.append(StreamEvent(account_stream(party), event))
+        number = after.events + 1
+        if number % CARRIED_EVERY == 0:
+            whole: dict[str, Any] = {"number": number, "pending": after.pending}
+            self._append(AccountCarried(**self._common, **self._totals(party), **whole))
 
 
 def hold(

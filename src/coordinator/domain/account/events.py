@@ -30,6 +30,8 @@ Signed = Annotated[int, Field(strict=True, ge=-MAX_TOTAL, le=MAX_TOTAL)]
 BusinessId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 """The id of a transfer in the books of the sender; a repeat with the same one has no second effect."""
 PostingId = Annotated[str, StringConstraints(max_length=256)]
+CARRIED_EVERY = 512
+"""So many events at most are read for the state of an account, however long its history is."""
 PostingKind = Literal["deposit", "withdrawal", "payment", "refund"]
 
 
@@ -94,7 +96,21 @@ class AccountDismissed(OfAccount, topic="account.dismissed.v1"):
     available_at: Millis
 
 
-AccountEvent = AccountHeld | AccountReleased | AccountPosted | AccountDisputed | AccountDismissed
+class AccountCarried(OfAccount, topic="account.carried.v1"):
+    """The whole state of the account after the events before: a reader of the state may begin here.
+
+    Each event of an account whose number is a multiple of `CARRIED_EVERY` is one of these.
+    """
+
+    number: Annotated[int, Field(strict=True, ge=1)]
+    """Of this event, among those of the account."""
+    pending: tuple[tuple[Millis, Micros], ...]
+    """Sums of credits by the moment at which they become available, in order."""
+
+
+AccountEvent = (
+    AccountHeld | AccountReleased | AccountPosted | AccountDisputed | AccountDismissed | AccountCarried
+)
 """Every event of an account."""
 
 
