@@ -315,6 +315,7 @@ def test_capabilities_are_checked_before_they_are_sent() -> None:
         "models": ("llama-7b",),
         "region": "eu",
         "price": "0.25",
+        "prices": (),
     }
     with pytest.raises(BadConfig):
         MinerConfig("alice:secret", price="cheap").capabilities(["checksum"], hardware)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from coordinator.audit.entries import Found
 from coordinator.audit.parties import in_stream
+from coordinator.audit.units import UNIT_TYPES
 
 Event = dict[str, Any]
 TOPICS: Final = ("account.", "payment.", "transfer.")
@@ -59,6 +60,8 @@ class Money:
             miner,
             price,
             event["attempt"],
+            event.get("units"),
+            UNIT_TYPES[submitted.get("unit")],
         ]
 
     # --- money ----------------------------------------------------------------------------------------------
@@ -147,7 +150,7 @@ class Money:
             job = self.ended.pop(job_id, None)
             if job is None:
                 raise Found("money", f"job {job_id} is settled once, after its end")
-            client, hold, miner, price, attempt = job
+            client, hold, miner, price, attempt, *units = job
             amount = min(price, hold)
             if topic == "payment.released.v1":
                 if amount or (client, hold) != (event["client"], event["hold"]):
@@ -156,6 +159,11 @@ class Money:
                 return
             fee = event["fee"]
             told = [event["client"], event["hold"], event["miner"], event["amount"], event["attempt"]]
+            named = [units, *([e.get("units"), e.get("unit_type")] for e in entries)]
+            said = [event.get("units"), event.get("unit_type")]
+            # A log of before has no units in its payments.
+            if said != [None, None] and any(one != said for one in named):
+                raise Found("money", f"the payment of job {job_id} names its receipt's units", units, said)
             if told != [client, hold, miner, amount, attempt] or not 0 <= fee <= amount:
                 expected = [client, hold, miner, amount, attempt]
                 raise Found("money", f"job {job_id} is paid its price, within its hold", expected, told)

@@ -51,7 +51,7 @@ from coordinator.application.live.revocation import Revocations
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.money.settler import Settler
 from coordinator.application.payloads.private import PrivatePayloads
-from coordinator.application.payloads.references import References, need_blobs, unowned_blobs
+from coordinator.application.payloads.references import References, blob_sizes, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Clock, EventLog
@@ -148,6 +148,7 @@ def connect(
         blobs,
         partial(unowned_blobs, adapters.database),
         partial(need_blobs, adapters.database),
+        partial(blob_sizes, adapters.database),
     )
     quotas = Quotas(settings.limits, clock.monotonic)
     quota_follower = QuotaFollower(

@@ -230,6 +230,8 @@ def _settle(state: PaymentState, command: AccountSettle, context: SettleContext)
         "kind": "payment",
         "job_id": job.job_id,
         "attempt": job.attempt,
+        "units": job.units,
+        "unit_type": job.unit_type,
     }
     books.post(job.client, -amount, released=job.hold, **facts)
     if amount > fee:
@@ -245,6 +247,8 @@ def _settle(state: PaymentState, command: AccountSettle, context: SettleContext)
         amount=amount,
         fee=fee,
         available_at=available_at,
+        units=job.units,
+        unit_type=job.unit_type,
     )
     return books.also(stream, settled)
 
@@ -306,6 +310,8 @@ def _refund(state: Paid, common: dict[str, Any], books: _Books) -> Decision:
         "kind": "refund",
         "job_id": settled.job_id,
         "attempt": settled.attempt,
+        "units": settled.units,
+        "unit_type": settled.unit_type,
         "reason": common["reason"],
     }
     for party, amount in ((settled.miner, settled.amount - settled.fee), (FEES, settled.fee)):

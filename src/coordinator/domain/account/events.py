@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from coordinator.domain.messages import NAME, Attempt, Event, Millis, Name, Text
+from coordinator.domain.messages import NAME, Attempt, Decimal, Event, Millis, Name, Text
 
 FEES = "@fees"
 """The account of the coordinator's own part. No principal's name begins with @."""
@@ -29,6 +29,7 @@ Total = Annotated[int, Field(strict=True, ge=0, le=MAX_TOTAL)]
 Signed = Annotated[int, Field(strict=True, ge=-MAX_TOTAL, le=MAX_TOTAL)]
 BusinessId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 """The id of a transfer in the books of the sender; a repeat with the same one has no second effect."""
+UnitType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,31}$")]
 PostingId = Annotated[str, StringConstraints(max_length=256)]
 CARRIED_EVERY = 512
 """So many events at most are read for the state of an account, however long its history is."""
@@ -77,6 +78,10 @@ class AccountPosted(OfAccount, topic="account.posted.v1"):
     """The disputed credit that a refund took."""
     available_at: Millis | None = None
     """A credit is pending until then; None if it is available at once."""
+    units: Decimal | None = None
+    """The number of the paid units in the receipt."""
+    unit_type: UnitType | None = None
+    """Their name in the receipt."""
     reason: Text = ""
 
 
@@ -133,6 +138,10 @@ class PaymentSettled(OfPayment, topic="payment.settled.v1"):
     fee: Total
     available_at: Millis
     """The end of the time in which the client may dispute it."""
+    units: Decimal | None = None
+    """The number of units in the receipt."""
+    unit_type: UnitType | None = None
+    """Their name in the receipt."""
 
 
 class PaymentReleased(OfPayment, topic="payment.released.v1"):

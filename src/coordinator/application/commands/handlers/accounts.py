@@ -36,6 +36,7 @@ from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import STATE_NAMES, Completed, JobState, is_final
 from coordinator.domain.job.price import in_micros
+from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Command, Millis, principal_of
 from coordinator.wire.answers import Refused
 
@@ -113,7 +114,14 @@ class AccountCommands(Handler[Details]):
             return EndedJob(job_id, job.client, held)
         done = state.completed
         return EndedJob(
-            job_id, job.client, held, principal_of(done.miner_id), in_micros(done.price), done.attempt
+            job_id,
+            job.client,
+            held,
+            principal_of(done.miner_id),
+            in_micros(done.price),
+            done.attempt,
+            done.units,
+            UNIT_TYPES[job.unit],
         )
 
     async def _payment(self, stream: UUID) -> PaymentState:

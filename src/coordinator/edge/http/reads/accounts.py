@@ -14,8 +14,10 @@ from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.receipt import receipt_id
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit, no_service
-from coordinator.domain.job.price import max_units, most
-from coordinator.domain.matching.needs import wanted
+from coordinator.domain.job.price import most
+from coordinator.domain.job.terms import terms_of
+from coordinator.domain.matching.needs import asked_price, wanted
+from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Millis
 from coordinator.domain.service import RegisteredService, ServiceSpec
 from coordinator.edge.context import EdgeContext
@@ -41,6 +43,8 @@ _COLUMNS: Final = (
     "receipt_id",
     "available_at",
     "disputed",
+    "units",
+    "unit_type",
     "posting",
     "reason",
 )
@@ -86,6 +90,8 @@ def entry_view(row: dict[str, Any]) -> EntryView:
         available_at=row["available_at"],
         disputed=bool(row["disputed"]),
         reason=row["reason"],
+        units=row["units"],
+        unit_type=row["unit_type"],
     )
 
 
@@ -153,26 +159,26 @@ async def quote_of(context: EdgeContext, fields: dict[str, Any]) -> QuoteView:
     fault = context.payload_schemas.check(RegisteredService(spec, row.version), command.payload)
     if fault is not None:
         raise fault
-    list_price, units = spec.list_price(), max_units(spec, command.payload)
-    wants = wanted(service, command.constraints, list_price)
-    limit = list_price if wants.constraints.max_price is None else wants.constraints.max_price
-    report = await context.miners.report(service, wants.constraints, list_price)
+    wants = wanted(service, command.constraints, *spec.price())
+    terms = terms_of(spec, command.payload, wants.constraints.max_price)
+    at_most = terms.at_most(command.budget)
+    report = await context.miners.report(service, wants.constraints, *spec.price())
     found: dict[str, int] = {}
     for profile in report.fitting:
         if miners := profile.found(service):
-            price = list_price if profile.capabilities.price is None else profile.capabilities.price
+            price = asked_price(profile.capabilities, terms.unit) or terms.list_price
             found[price] = found.get(price, 0) + miners
-    at_most = command.budget or most(limit, units)
     prices = [
-        PriceView(unit_price=price, miners=miners, at_most=min(at_most, most(price, units)))
+        PriceView(unit_price=price, miners=miners, at_most=min(at_most, most(price, terms.max_units)))
         for price, miners in found.items()
     ]
     return QuoteView(
         service=service,
         unit=context.settings.money_unit,
-        max_units=units,
-        list_price=list_price,
-        price_limit=limit,
+        unit_type=UNIT_TYPES[terms.unit],
+        max_units=terms.max_units if terms.bounded else None,
+        list_price=terms.list_price,
+        price_limit=terms.price_limit,
         at_most=at_most,
         miners=sorted(prices, key=lambda price: (price.at_most, price.unit_price)),
     )

@@ -88,10 +88,10 @@ class Submits:
             raise fault
         body = await canonical_body(self._large, command.payload, rough)
         salt = self._ids.salt()
-        wants = wanted(service, command.constraints, None if entry is None else entry.spec.list_price())
+        wants = wanted(service, command.constraints, *(() if entry is None else entry.spec.price()))
         unmatched: Refusal | None = None
         if command.when_unmatched == "refuse" and self._miners is not None and entry is not None:
-            unmatched = await self._miners.refusal(service, wants.constraints, entry.spec.list_price())
+            unmatched = await self._miners.refusal(service, wants.constraints, *entry.spec.price())
         details = PreparedSubmit(
             wanted=wants,
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
