@@ -96,6 +96,8 @@ class World:
                     *self._three(ended and ended.client, ended and ended.miner),
                     self.terms,
                 )
+            case account.AccountSetPayoutAddress():
+                raise AssertionError("no history has one")
             case _:
                 stream = payment_stream(command.job_id)
                 paid = state_of(stream)

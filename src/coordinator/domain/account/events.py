@@ -17,11 +17,13 @@ FEES = "@fees"
 """The account of the coordinator's own part. No principal's name begins with @."""
 OUTSIDE = "@outside"
 """The other side of deposits and withdrawals; its balance is minus all money inside."""
+SETTLEMENT = "@settlement"
+"""The account of money in transit: in a settlement batch that a sink has not paid for good."""
 MAX_AMOUNT = 10**15
 MAX_TOTAL = 2**53 - 1
 """The greatest whole number that every JSON reader keeps exactly; all accounts together hold no more."""
 
-Party = Annotated[str, StringConstraints(pattern=rf"^({FEES}|{OUTSIDE}|{NAME})$")]
+Party = Annotated[str, StringConstraints(pattern=rf"^({FEES}|{OUTSIDE}|{SETTLEMENT}|{NAME})$")]
 """The owner of an account: a principal's name, or an account of the coordinator itself."""
 Micros = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]
 """An amount of money: a positive whole number of 10⁻⁶ of the unit."""
@@ -30,7 +32,13 @@ Signed = Annotated[int, Field(strict=True, ge=-MAX_TOTAL, le=MAX_TOTAL)]
 BusinessId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 """The id of a transfer in the books of the sender; a repeat with the same one has no second effect."""
 PostingId = Annotated[str, StringConstraints(max_length=256)]
-PostingKind = Literal["deposit", "withdrawal", "payment", "refund"]
+PostingKind = Literal[
+    "deposit", "withdrawal", "payment", "refund", "payout", "payout_confirmed", "payout_returned"
+]
+SinkName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+"""The kind of a settlement sink, such as `file`."""
+PayoutAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$")]
+"""Where a sink pays a party; the sink says which ones are valid."""
 
 
 # --- of an account -----------------------------------------------------------------------------------------
@@ -94,7 +102,22 @@ class AccountDismissed(OfAccount, topic="account.dismissed.v1"):
     available_at: Millis
 
 
-AccountEvent = AccountHeld | AccountReleased | AccountPosted | AccountDisputed | AccountDismissed
+class AccountPayoutAddressSet(OfAccount, topic="account.payout_address_set.v1"):
+    """The party said where a sink pays it; it replaces the address before."""
+
+    sink: SinkName
+    address: PayoutAddress | Literal[""]
+    """Empty for none."""
+
+
+AccountEvent = (
+    AccountHeld
+    | AccountReleased
+    | AccountPosted
+    | AccountDisputed
+    | AccountDismissed
+    | AccountPayoutAddressSet
+)
 """Every event of an account."""
 
 
