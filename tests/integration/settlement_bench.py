@@ -52,7 +52,7 @@ class SettlementBench:
             assert answer.status_code == 200, answer.text
 
         async def settled() -> bool:
-            return (await self.account("alice"))["held"] == 0
+            return bool((await self.account("alice"))["held"] == 0)
 
         await eventually(settled, "the jobs are paid")
         await self.caught_up()
@@ -80,8 +80,8 @@ class SettlementBench:
         clock: Clock = SYSTEM_CLOCK,
         step: Callable[[str], None] = lambda what: None,
     ) -> SettlementSender:
-        """One more process that sends. `step` is told of each append and each question to the sink, before and
-        after it; what it raises kills the process there."""
+        """One more process that sends. `step` is told of each append and each question to the sink, before
+        and after it; what it raises kills the process there."""
         coordinator, used = self.edge.coordinator, sink or self.sink
 
         async def send(intents: Sequence[Intent]) -> list[Any]:
@@ -92,7 +92,7 @@ class SettlementBench:
             return answers
 
         return SettlementSender(
-            Stepped(used, step),  # type: ignore[arg-type]
+            Stepped(used, step),
             BatchPlans(coordinator.adapters.database, clock, terms_of(used, coordinator.settings)),
             coordinator.bus.states,
             send,

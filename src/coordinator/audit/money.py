@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from coordinator.audit.entries import Found
 from coordinator.audit.parties import in_stream
+from coordinator.audit.settlement import TRANSIT, Batches
 
 Event = dict[str, Any]
-TOPICS: Final = ("account.", "payment.", "transfer.")
+TOPICS: Final = ("account.", "payment.", "transfer.", "settlement.")
 OUTSIDE: Final = "@outside"
 MILLION: Final = 1_000_000
 
@@ -33,6 +34,7 @@ class Money:
         self.transfers: set[str] = set()
         self.posting: list[Event] = []
         """The entries whose posting is not closed yet."""
+        self.batches = Batches()
 
     # --- jobs -----------------------------------------------------------------------------------------------
     def submitted(self, event: Event) -> None:
@@ -58,8 +60,8 @@ class Money:
         ]
 
     # --- money ----------------------------------------------------------------------------------------------
-    def follow(self, stream: str, topic: str, event: Event) -> None:
-        """Follow one event of an account, a payment or a transfer. Raises Found."""
+    def follow(self, stream: str, topic: str, event: Event, position: int = 0) -> None:
+        """Follow one event of an account, a payment, a transfer or a batch. Raises Found."""
         if topic.startswith("account."):
             self._account(stream, topic, event)
             return
@@ -69,15 +71,19 @@ class Money:
             raise Found("money", "the entries of a posting sum to zero", 0, total)
         if topic == "transfer.made.v1":
             self._transfer(stream, event, entries)
+        elif topic.startswith("settlement."):
+            _check(entries, self.batches.follow(stream, topic, event, position))
         else:
             self._payment(stream, topic, event, entries)
+            if topic == "payment.settled.v1":
+                self.batches.settled(event, position)
 
     def _account(self, stream: str, topic: str, event: Event) -> None:
         party = event["party"]
         in_stream(stream, "account", party)
         before = self.accounts.get(party, [0, 0, 0])
         balance, held, disputed = before
-        amount = event["amount"]
+        amount = event.get("amount", 0)
         match topic:
             case "account.held.v1":
                 if event["job_id"] in self.holds:
@@ -103,6 +109,9 @@ class Money:
                 disputed += amount
             case "account.dismissed.v1":
                 disputed -= amount
+            case "account.payout_address_set.v1":
+                if event["by"] != party:
+                    raise Found("settlement", "a party sets its own payout address", party, event["by"])
         after, told = [balance, held, disputed], [event["balance"], event["held"], event["disputed"]]
         if after != told:
             raise Found("money", f"the totals of {party} follow from its events", after, told)
@@ -163,11 +172,15 @@ class Money:
         total = sum(balance for balance, _, _ in self.accounts.values())
         if total:
             raise Found("money", "all balances sum to zero", 0, total)
+        transit = self.accounts.get(TRANSIT, [0])[0]
+        if transit != self.batches.in_transit:
+            raise Found("settlement", "the open batch is in transit", self.batches.in_transit, transit)
 
     # --- a file ---------------------------------------------------------------------------------------------
     def dump(self) -> dict[str, Any]:
         """For a file; see `load`."""
-        return {**vars(self), "transfers": sorted(self.transfers)}
+        batches = self.batches.dump()
+        return {**vars(self), "transfers": sorted(self.transfers), "batches": batches}
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> Money:
@@ -175,6 +188,7 @@ class Money:
         money = cls()
         vars(money).update(values)
         money.transfers = set(values["transfers"])
+        money.batches = Batches.load(values["batches"])
         return money
 
 
