@@ -93,7 +93,7 @@ class SettlementBench:
 
         return SettlementSender(
             Stepped(used, step),
-            BatchPlans(coordinator.adapters.database, clock, terms_of(used, coordinator.settings)),
+            BatchPlans(coordinator.adapters.database, SYSTEM_CLOCK, terms_of(used, coordinator.settings)),
             coordinator.bus.states,
             send,
             coordinator.adapters.leadership,

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from coordinator.application.ports import Clock
+from coordinator.runtime.bootstrap import SYSTEM_CLOCK
 from coordinator.settlement.file import FileSink
 from tests.harness.bank import Bank
 from tests.harness.waiting import eventually
@@ -140,8 +142,8 @@ async def test_batches_close_by_amount_and_by_time(tmp_path: Path) -> None:
         assert await sender.round() is True
         await bench.run(sender)
         assert bank.paid == {"rig": owed}
-        now, ticks = [bench.edge.coordinator.window._clock.now()], [0.0]
-        clock = bench.sender()._clock.__class__(now=lambda: now[0], monotonic=lambda: ticks[0])
+        now, ticks = [SYSTEM_CLOCK.now()], [0.0]
+        clock = Clock(now=lambda: now[0], monotonic=lambda: ticks[0])
         sender = bench.sender(pace=FAST._replace(every_seconds=60), clock=clock)
         await bench.earn("rig")
         assert await sender.round() is False

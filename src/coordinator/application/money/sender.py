@@ -45,6 +45,7 @@ from coordinator.application.ports import (
 from coordinator.domain.errors import Code
 from coordinator.domain.messages import SYSTEM
 from coordinator.domain.settlement import (
+    MAX_PAYOUTS,
     Settlement,
     SettlementClose,
     SettlementCommand,
@@ -211,7 +212,9 @@ class SettlementSender:
         # By the wall clock or by this process's own: a clock that was set back delays no batch for longer.
         closed_at = 0 if last is None else last.closed.at
         waited = max((self._clock.now() - closed_at) / 1000, now - self._last[1])
-        by_time = bool(pace.every_seconds) and waited >= pace.every_seconds
+        # Where a batch could not pay all, the next one is due with it.
+        is_rest = last is not None and len(last.closed.payouts) == MAX_PAYOUTS
+        by_time = bool(pace.every_seconds) and (is_rest or waited >= pace.every_seconds)
         payable = await self._plans.payable()
         by_amount = bool(pace.amount) and payable.total >= pace.amount
         if not payable.parties or not (by_time or by_amount):

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from coordinator.domain.account.events import Micros, PayoutAddress, SinkName
 from coordinator.domain.messages import Digest, Event, Name, Text
 
-MAX_PAYOUTS = 200
-"""Payouts of one batch; the others go into the next one. It bounds the events and the decision."""
-MAX_BODY = 262_144
-"""Characters of base64 of what is sent."""
+MAX_PAYOUTS = 100
+"""Payouts of one batch; the others go into the next one. It bounds the decision, and keeps the events so
+small that the leaves of the log have them whole (`crypto.log.leaf`), with the longest addresses, too."""
+MAX_BODY = 57_000
+"""Characters of base64 of the bytes of one part."""
 
 BatchNumber = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
 PartNumber = Annotated[int, Field(strict=True, ge=0, lt=MAX_PAYOUTS)]

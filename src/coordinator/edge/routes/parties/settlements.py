@@ -50,7 +50,7 @@ async def _part_fields(request: Request, context: Context, number: Number) -> di
     "/settlements",
     response_model=SettlementPage,
     summary="List settlement batches",
-    description="The newest first. An admin sees all; others see those that pay them, with their own amounts.",
+    description="The newest first. An admin sees all; others see those that pay them, with own amounts.",
     responses=_OFF,
 )
 async def list_settlements(
