@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -290,13 +291,18 @@ async def test_alerts_of_money(tmp_path: Path) -> None:
     folder.mkdir(0o700)
     blocked = folder / "settlement-000001.json"
     blocked.write_text("of somebody else")
-    terms = {"settlement": "on", "settlement_sink": "file", "settlement_dir": folder, "settlement_amount": 1}
+    terms: dict[str, Any] = {
+        "settlement": "on",
+        "settlement_sink": "file",
+        "settlement_dir": folder,
+        "settlement_amount": 1,
+    }
     with Stage(tmp_path, **terms, settlement_minimum=1, dispute_window_seconds=0) as stage:
         stage.coordinator()
         await stage.ready()
         url = stage.urls["main"]
         async with httpx.AsyncClient(base_url=url, timeout=30, headers={"X-Api-Key": ROOT}) as http:
-            assert (await http.post("/v1/admin/services", json={"spec": SPEC})).is_success
+            assert (await http.post("/v1/registry/services", json=SPEC)).is_success
             money = {"amount": 10**9, "business_id": "d1"}
             assert (await http.post("/v1/admin/accounts/alice/deposits", json=money)).is_success
         with Monitoring(tmp_path / "monitoring", [url], ROOT, LIMITS) as monitoring:
