@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -24,7 +25,7 @@ from coordinator.dev.servers import PostgresServer, RabbitMQServer
 from coordinator.storage.connections.postgres_pool import LEADER_LOCK_CLASS
 from coordinator.storage.tables.leadership import LEADER_APPLICATION
 from coordinator.wire.topology import COMMANDS_QUEUE, DEAD_QUEUE
-from tests.harness.executor import SERVICE
+from tests.harness.executor import SERVICE, SPEC
 from tests.harness.monitoring import Monitoring, rules
 from tests.harness.stage import ALICE, ROOT, Stage
 from tests.harness.waiting import eventually
@@ -33,6 +34,7 @@ LIMITS = {
     "coordinator:oldest_queued_job_seconds:limit": 1.0,
     "coordinator:checkpoint_age_seconds:limit": 3.0,
     "coordinator:follower_stalled_seconds:limit": 3.0,
+    "coordinator:settlement_seconds:limit": 1.0,
 }
 DISK_BYTES = 2**30
 SERVERS = frozenset(
@@ -58,6 +60,8 @@ FILES = frozenset(
         "CoordinatorFollowerStopped",
     }
 )
+
+MONEY = frozenset({"CoordinatorSettlementLate"})
 
 
 async def submit(stage: Stage, **more: object) -> int:
@@ -87,7 +91,7 @@ async def submitting(stage: Stage) -> AsyncIterator[None]:
 
 def test_every_alert_has_its_cause_below() -> None:
     """A new alert needs a test that makes its cause."""
-    assert {rule["alert"] for rule in rules() if "alert" in rule} == SERVERS | FILES
+    assert {rule["alert"] for rule in rules() if "alert" in rule} == SERVERS | FILES | MONEY
 
 
 @pytest.mark.timeout(400)
@@ -278,3 +282,32 @@ async def end_sessions(database_url: str, application: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
             (application,),
         )
+
+
+@pytest.mark.timeout(300)
+async def test_alerts_of_money(tmp_path: Path) -> None:
+    """A file in the way of a settlement batch."""
+    folder = tmp_path / "paid"
+    folder.mkdir(0o700)
+    blocked = folder / "settlement-000001.json"
+    blocked.write_text("of somebody else")
+    terms: dict[str, Any] = {
+        "settlement": "on",
+        "settlement_sink": "file",
+        "settlement_dir": folder,
+        "settlement_amount": 1,
+    }
+    with Stage(tmp_path, **terms, settlement_minimum=1, dispute_window_seconds=0) as stage:
+        stage.coordinator()
+        await stage.ready()
+        url = stage.urls["main"]
+        async with httpx.AsyncClient(base_url=url, timeout=30, headers={"X-Api-Key": ROOT}) as http:
+            assert (await http.post("/v1/registry/services", json=SPEC)).is_success
+            money = {"amount": 10**9, "business_id": "d1"}
+            assert (await http.post("/v1/admin/accounts/alice/deposits", json=money)).is_success
+        with Monitoring(tmp_path / "monitoring", [url], ROOT, LIMITS) as monitoring:
+            stage.miner("rig1", transport="http")
+            assert 201 == await submit(stage)
+            await monitoring.fires("CoordinatorSettlementLate")
+            blocked.unlink()
+            await monitoring.clears("CoordinatorSettlementLate", 120.0)

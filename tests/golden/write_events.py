@@ -19,6 +19,7 @@ from coordinator.domain.account import (
     AccountDismissed,
     AccountDisputed,
     AccountHeld,
+    AccountPayoutAddressSet,
     AccountPosted,
     AccountReleased,
     PaymentDismissed,
@@ -59,6 +60,16 @@ from coordinator.domain.service import (
     ServiceRevised,
     ServiceSpec,
     service_stream,
+)
+from coordinator.domain.settlement import (
+    Payout,
+    SettlementClosed,
+    SettlementConfirmed,
+    SettlementPrepared,
+    SettlementRefused,
+    SettlementReverted,
+    SettlementSubmitted,
+    settlement_stream,
 )
 from coordinator.domain.signing_key import SIGNING_KEYS, SigningKeyIntroduced
 from coordinator.domain.standing import StandingQuarantined, StandingReleased, standing_stream
@@ -304,12 +315,14 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     ]
     rig: dict[str, Any] = {"party": "rig", "held": 0, "at": NOON}
     frozen: dict[str, Any] = {"job_id": job_id, "amount": 98, "available_at": later}
+    whole: dict[str, Any] = {"pending": ((later, 98),), "earned": 98, "payout_sink": "", "payout_address": ""}
     miner: list[Event] = [
         AccountPosted(**by, **rig, **paid, balance=98, disputed=0, amount=98, available_at=later),
-        AccountCarried(**by, **rig, balance=98, disputed=0, number=2, pending=((later, 98),)),
+        AccountCarried(**by, **rig, **whole, balance=98, disputed=0, number=2),
         AccountDisputed(**by, **rig, **frozen, balance=98, disputed=98),
         AccountDismissed(**by, **rig, **frozen, balance=98, disputed=0),
         AccountPosted(**by, **rig, **back, balance=0, disputed=0, amount=-98, available_at=later),
+        AccountPayoutAddressSet(by="rig", **rig, balance=0, disputed=0, sink="file", address="account-17"),
     ]
     about: dict[str, Any] = {"by": "root", "at": NOON, "job_id": job_id, "client": "alice"}
     terms: dict[str, Any] = {"hold": 200, "amount": 100, "fee": 2, "attempt": 1, "available_at": later}
@@ -329,7 +342,34 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         (payment_stream(job_id), payment),
         (payment_stream(UUID(int=2)), [unpaid]),
         (transfer_stream("alice", "invoice-17"), [made]),
+        *_settlement(),
     ]
+
+
+def _settlement() -> list[tuple[UUID, list[Event]]]:
+    """A batch of two parts: one is lost by the sink, sent again and confirmed, the other one refused."""
+    about: dict[str, Any] = {"by": "coordinator", "at": NOON, "number": 1}
+    payouts = (
+        Payout(party="rig", address="account-17", amount=98),
+        Payout(party="farm", address="", amount=2),
+    )
+    span: dict[str, Any] = {"after": 0, "until": 40, "receipts": 3, "receipts_root": "a" * 64}
+    closed = SettlementClosed(
+        **about, **span, sink="file", payouts=payouts, total=100, previous="0" * 64, digest="b" * 64
+    )
+    sent: dict[str, Any] = {"count": 1, "body": "e30="}
+    first, second = "c" * 64, "d" * 64
+    batch: list[Event] = [
+        closed,
+        SettlementPrepared(**about, **sent, part=0, nonce=7, hash=first, payout_root="e" * 64),
+        SettlementSubmitted(**about, part=0, hash=first),
+        SettlementReverted(**about, part=0),
+        SettlementSubmitted(**about, part=0, hash=first),
+        SettlementConfirmed(**about, part=0, hash=first, confirmations=12),
+        SettlementPrepared(**about, **sent, part=1, nonce=None, hash=second),
+        SettlementRefused(**about, part=1, reason="the account is closed"),
+    ]
+    return [(settlement_stream(1), batch)]
 
 
 def metadata_of(number: int) -> Metadata:

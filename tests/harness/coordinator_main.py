@@ -18,6 +18,12 @@ from typing import Any
 
 from coordinator.application.ports import Appended, Clock, LogUnavailable, NewEvent, Recorded, StoredPayload
 from coordinator.domain.job import JobCompleted, JobSubmitted
+from coordinator.domain.settlement import (
+    SettlementClosed,
+    SettlementConfirmed,
+    SettlementPrepared,
+    SettlementSubmitted,
+)
 from coordinator.runtime import server
 from coordinator.runtime.bootstrap import SYSTEM_CLOCK, connect, open_adapters
 from coordinator.runtime.coordinator import CoordinatorProcess
@@ -26,6 +32,7 @@ from coordinator.runtime.process.logs import configure_logs
 from coordinator.runtime.process.parent_watch import stop_with_parent
 from coordinator.runtime.settings import Settings, load_settings
 from coordinator.services.catalog import load_catalog
+from coordinator.settlement.file import FileSink
 from coordinator.wire.offers import Offer
 from tests.harness.executor import SPEC
 
@@ -73,6 +80,35 @@ class _AfterCommit(_Wrapped):
 
 class _AfterSubmit(_AfterCommit):
     kind = JobSubmitted
+
+
+class _AfterClose(_AfterCommit):
+    kind = SettlementClosed
+
+
+class _AfterPrepare(_AfterCommit):
+    kind = SettlementPrepared
+
+
+class _AfterTaken(_AfterCommit):
+    kind = SettlementSubmitted
+
+
+class _AfterPaid(_AfterCommit):
+    kind = SettlementConfirmed
+
+
+def _after_file(adapters: Adapters, count: Countdown) -> Adapters:
+    """When the file of a batch is there, and the log does not know it yet."""
+    write = FileSink._write
+
+    def dying(sink: FileSink, payment: Any) -> Any:
+        told = write(sink, payment)
+        count()
+        return told
+
+    FileSink._write = dying  # type: ignore[method-assign, assignment]
+    return adapters
 
 
 class _LostAcknowledgement(_Wrapped):
@@ -155,6 +191,11 @@ STEPS: dict[str, Callable[[Adapters, Countdown], Adapters]] = {
     "in-projection": lambda p, c: dataclasses.replace(p, database=_InProjection(p.database, c)),
     "in-checkpoint": lambda p, c: dataclasses.replace(p, database=_InCheckpoint(p.database, c)),
     "after-messages": lambda p, c: dataclasses.replace(p, database=_AfterMessages(p.database, c)),
+    "after-batch-closed": lambda p, c: dataclasses.replace(p, log=_AfterClose(p.log, c)),
+    "after-batch-prepared": lambda p, c: dataclasses.replace(p, log=_AfterPrepare(p.log, c)),
+    "after-batch-file": _after_file,
+    "after-batch-taken": lambda p, c: dataclasses.replace(p, log=_AfterTaken(p.log, c)),
+    "after-batch-paid": lambda p, c: dataclasses.replace(p, log=_AfterPaid(p.log, c)),
     "after-events-published": lambda p, c: dataclasses.replace(p, sink=_AfterPublishing(p.sink, c)),
 }
 

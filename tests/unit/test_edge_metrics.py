@@ -25,6 +25,7 @@ from coordinator.application.metrics import (
     ProofMetrics,
     QueueMetrics,
     QuotaMetrics,
+    SettlementMetrics,
     WebhookMetrics,
     WorkMetrics,
 )
@@ -119,6 +120,9 @@ METRICS = CoordinatorMetrics(
         queue_delays={"checksum": observed(WAIT_SECONDS, 0.02, 7.0)},
         runs={("checksum", "completed"): observed(WAIT_SECONDS, 2.0)},
     ),
+    settlement=SettlementMetrics(
+        open=1, in_transit=2_500_000, oldest_seconds=90.5, parts={"confirmed": 3, "refused": 1, "reverted": 0}
+    ),
     webhooks=WebhookMetrics(tries={"delivered": 30, "failed": 4}, given_up=1, under_way=2),
 )
 
@@ -178,6 +182,11 @@ async def test_it_shows_what_the_parts_count() -> None:
         ("coordinator_checkpoint_timestamp_seconds", ()): 1_700_000_000.5,
         ("coordinator_witnesses", ()): 3,
         ("coordinator_witnesses_signing", ()): 2,
+        ("coordinator_settlement_batches_open", ()): 1,
+        ("coordinator_settlement_in_transit", ()): 2.5,
+        ("coordinator_settlement_oldest_seconds", ()): 90.5,
+        ("coordinator_settlement_parts_total", ("confirmed",)): 3,
+        ("coordinator_settlement_parts_total", ("reverted",)): 0,
         ("coordinator_webhook_tries_total", ("delivered",)): 30,
         ("coordinator_webhook_tries_total", ("failed",)): 4,
         ("coordinator_webhook_messages_given_up_total", ()): 1,

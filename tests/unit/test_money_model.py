@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -30,6 +29,7 @@ from coordinator.domain.account import (
     AccountCommand,
     Terms,
     account_stream,
+    books,
     payment_stream,
 )
 from coordinator.domain.account.state import Paid
@@ -344,7 +344,7 @@ class World:
 @pytest.fixture(autouse=True)
 def short_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole state of an account is carried on after few events."""
-    monkeypatch.setattr(sys.modules[account.hold.__module__], "CARRIED_EVERY", 5)
+    monkeypatch.setattr(books, "CARRIED_EVERY", 5)
 
 
 @pytest.mark.timeout(1800 if FULL else 180)

@@ -206,6 +206,24 @@ def test_several_wrong_values_are_still_one_line(environment: Environment) -> No
     assert "\n" not in complaint()
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"settlement_sink": "file"}, "SETTLEMENT_SINK: needs accounts"),
+        ({"settlement_sink": "webhook", "settlement": "on"}, "SETTLEMENT_WEBHOOK_URL: set it, too"),
+        ({"settlement_minimum": 0}, "SETTLEMENT_MINIMUM: "),
+        ({"settlement_amount": -1}, "SETTLEMENT_AMOUNT: "),
+        ({"settlement_sink": "bank"}, "SETTLEMENT_SINK: "),
+    ],
+)
+def test_settings_of_a_sink_fit_together(
+    environment: Environment, given: dict[str, object], named: str
+) -> None:
+    """The setting that is missing or wrong is named."""
+    with pytest.raises(BadSettings, match=f"^{named}"):
+        load_settings(**given)
+
+
 def test_the_timeout_is_at_least_twice_the_interval(environment: Environment) -> None:
     """One lost heartbeat ends no session."""
     environment(HEARTBEAT_INTERVAL_SECONDS="15", HEARTBEAT_TIMEOUT_SECONDS="30")

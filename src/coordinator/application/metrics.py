@@ -164,6 +164,20 @@ class WebhookMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class SettlementMetrics:
+    """Settlement batches, as the process knows them that sends them."""
+
+    open: int
+    """Batches that are closed and not settled: 0 or 1."""
+    in_transit: int
+    """Their money that is neither paid nor back, in 10⁻⁶ of the unit."""
+    oldest_seconds: float
+    """Since the close of the oldest of them."""
+    parts: Mapping[str, int]
+    """Since the start of this process, by outcome: confirmed, refused, reverted."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueMetrics:
     """A permanent queue on the broker, as of a moment ago."""
 
@@ -219,6 +233,8 @@ class CoordinatorMetrics:
     proof: ProofMetrics | None = None
     """None if this process has signed no checkpoint yet."""
     webhooks: WebhookMetrics | None = None
+    settlement: SettlementMetrics | None = None
+    """None where no batches are settled."""
     divergences: Mapping[str, int] = field(default_factory=dict)
     """By check: 1 while this process knows that the log is not the one that it should be."""
     broker: BrokerMetrics | None = None

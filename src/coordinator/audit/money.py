@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from coordinator.audit.entries import Found
 from coordinator.audit.parties import in_stream
+from coordinator.audit.settlement import TRANSIT, Batches
 from coordinator.audit.units import UNIT_TYPES
 
 Event = dict[str, Any]
-TOPICS: Final = ("account.", "payment.", "transfer.")
+TOPICS: Final = ("account.", "payment.", "transfer.", "settlement.")
 OUTSIDE: Final = "@outside"
 MILLION: Final = 1_000_000
 
@@ -29,6 +30,10 @@ class Money:
         """The number of events, by party."""
         self.pending: dict[str, dict[str, int]] = {}
         """Sums of credits that are not available, by party and by the moment at which they become so."""
+        self.earned: dict[str, int] = {}
+        """The part of a balance that came from payments, and that no batch has paid out, by party."""
+        self.addresses: dict[str, list[str]] = {}
+        """The sink and the payout address, by party."""
         self.holds: dict[str, list[Any]] = {}
         """Client and amount of what is held, by job."""
         self.ended: dict[str, list[Any]] = {}
@@ -38,6 +43,7 @@ class Money:
         self.transfers: set[str] = set()
         self.posting: list[Event] = []
         """The entries whose posting is not closed yet."""
+        self.batches = Batches()
 
     # --- jobs -----------------------------------------------------------------------------------------------
     def submitted(self, event: Event) -> None:
@@ -65,8 +71,8 @@ class Money:
         ]
 
     # --- money ----------------------------------------------------------------------------------------------
-    def follow(self, stream: str, topic: str, event: Event) -> None:
-        """Follow one event of an account, a payment or a transfer. Raises Found."""
+    def follow(self, stream: str, topic: str, event: Event, position: int = 0) -> None:
+        """Follow one event of an account, a payment, a transfer or a batch. Raises Found."""
         if topic.startswith("account."):
             self._account(stream, topic, event)
             return
@@ -76,8 +82,12 @@ class Money:
             raise Found("money", "the entries of a posting sum to zero", 0, total)
         if topic == "transfer.made.v1":
             self._transfer(stream, event, entries)
+        elif topic.startswith("settlement."):
+            _check(entries, self.batches.follow(stream, topic, event, position))
         else:
             self._payment(stream, topic, event, entries)
+            if topic == "payment.settled.v1":
+                self.batches.settled(event, position)
 
     def _account(self, stream: str, topic: str, event: Event) -> None:
         party = event["party"]
@@ -108,6 +118,7 @@ class Money:
                 if event["released"]:
                     self._unhold(event["job_id"], party, event["released"])
                 self.posting.append(event)
+                self.earned[party] = _earned(self.earned.get(party, 0), event)
                 if event["available_at"] is not None:
                     _add(pending, event["available_at"], amount)
             case "account.disputed.v1":
@@ -116,9 +127,15 @@ class Money:
             case "account.dismissed.v1":
                 disputed -= amount
                 _add(pending, event["available_at"], amount)
+            case "account.payout_address_set.v1":
+                if event["by"] != party:
+                    raise Found("settlement", "a party sets its own payout address", party, event["by"])
+                self.addresses[party] = [event["sink"], event["address"]]
             case "account.carried.v1":
                 whole = [self.events[party], sorted((int(at), total) for at, total in pending.items())]
-                carried = [event["number"], [tuple(entry) for entry in event["pending"]]]
+                whole += [self.earned.get(party, 0), *self.addresses.get(party, ("", ""))]
+                carried = [event["number"], [tuple(entry) for entry in event["pending"]], event["earned"]]
+                carried += [event["payout_sink"], event["payout_address"]]
                 if whole != carried:
                     raise Found("money", f"the state of {party} is carried on as it is", whole, carried)
         self.pending[party] = {at: total for at, total in pending.items() if int(at) > event["at"]}
@@ -187,11 +204,15 @@ class Money:
         total = sum(balance for balance, _, _ in self.accounts.values())
         if total:
             raise Found("money", "all balances sum to zero", 0, total)
+        transit = self.accounts.get(TRANSIT, [0])[0]
+        if transit != self.batches.in_transit:
+            raise Found("settlement", "the open batch is in transit", self.batches.in_transit, transit)
 
     # --- a file ---------------------------------------------------------------------------------------------
     def dump(self) -> dict[str, Any]:
         """For a file; see `load`."""
-        return {**vars(self), "transfers": sorted(self.transfers)}
+        batches = self.batches.dump()
+        return {**vars(self), "transfers": sorted(self.transfers), "batches": batches}
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> Money:
@@ -199,6 +220,7 @@ class Money:
         money = cls()
         vars(money).update(values)
         money.transfers = set(values["transfers"])
+        money.batches = Batches.load(values["batches"])
         return money
 
 
@@ -206,6 +228,18 @@ def _add(pending: dict[str, int], moment: int, amount: int) -> None:
     total = pending.pop(str(moment), 0) + amount
     if total > 0:  # what is taken from a credit that is available is not taken from those that are not
         pending[str(moment)] = total
+
+
+def _earned(earned: int, entry: Event) -> int:
+    """The earned part of a balance after an entry: it is never more than the balance."""
+    kind, amount = entry["kind"], entry["amount"]
+    if (
+        kind in ("payout", "payout_returned")
+        or (kind == "payment" and amount > 0)
+        or (kind == "refund" and amount < 0)
+    ):
+        earned += amount
+    return max(0, min(earned, int(entry["balance"])))
 
 
 def _moved(client: str, miner: str, amount: int, fee: int) -> dict[str, int]:

@@ -150,7 +150,7 @@ class Replay:
             self._erased(entry, event)
             return
         if topic.startswith(MONEY):
-            self.money.follow(stream, topic, event)
+            self.money.follow(stream, topic, event, position)
         else:
             self.parties.follow(stream, topic, event, position)
         if topic == SIGNING_KEY and self._trusted is not None and event["key_id"] not in self._trusted:

@@ -28,7 +28,7 @@ from coordinator.cli.commands import (
     webhook,
 )
 from coordinator.cli.commands.operation import backup, dead, top
-from coordinator.cli.commands.parties import account, quota
+from coordinator.cli.commands.parties import account, quota, settlement
 from coordinator.cli.commands.proof import audit, checkpoint, passport, receipt, witness
 from coordinator.cli.errors import Exit, explain, report
 from coordinator.runtime.process.parent_watch import stop_with_parent
@@ -68,6 +68,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(quota.app, name="quota")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(account.app, name="account")
+app.add_typer(settlement.app, name="settlement")
 log.app.command("export")(transfer.export)
 log.app.command("import")(transfer.import_)
 app.add_typer(log.app, name="log")

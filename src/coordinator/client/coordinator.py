@@ -21,6 +21,7 @@ from coordinator.client.resources.accounts import AsyncAccounts
 from coordinator.client.resources.keys import AsyncKeys
 from coordinator.client.resources.quotas import AsyncQuotas
 from coordinator.client.resources.registry import AsyncRegistry
+from coordinator.client.resources.settlements import AsyncSettlements
 from coordinator.client.resources.webhooks import AsyncWebhooks
 
 if TYPE_CHECKING:
@@ -316,6 +317,11 @@ class AsyncCoordinator:
     def accounts(self) -> AsyncAccounts:
         """Money: one's own for everybody, all accounts for admins; and quotes."""
         return AsyncAccounts(self.http, self._items)
+
+    @property
+    def settlements(self) -> AsyncSettlements:
+        """Batches of payouts: one's own for everybody, all of them for admins."""
+        return AsyncSettlements(self.http, self._items)
 
     @property
     def quotas(self) -> AsyncQuotas:

@@ -14,6 +14,7 @@ from coordinator.client.resources.accounts import AsyncAccounts
 from coordinator.client.resources.keys import AsyncKeys
 from coordinator.client.resources.quotas import AsyncQuotas
 from coordinator.client.resources.registry import AsyncRegistry
+from coordinator.client.resources.settlements import AsyncSettlements
 from coordinator.client.resources.webhooks import AsyncWebhooks
 
 if TYPE_CHECKING:
@@ -92,6 +93,19 @@ class Accounts(Facade[AsyncAccounts]):
     refund = blocking(AsyncAccounts.refund)
     dismiss = blocking(AsyncAccounts.dismiss)
     quote = blocking(AsyncAccounts.quote)
+
+
+class Settlements(Facade[AsyncSettlements]):
+    """Batches of payouts (`client.settlements`)."""
+
+    list = iterating(AsyncSettlements.list)
+    show = blocking(AsyncSettlements.show)
+    close = blocking(AsyncSettlements.close)
+    confirm = blocking(AsyncSettlements.confirm)
+    refuse = blocking(AsyncSettlements.refuse)
+    secret = blocking(AsyncSettlements.secret)
+    address = blocking(AsyncSettlements.address)
+    set_address = blocking(AsyncSettlements.set_address)
 
 
 class Quotas(Facade[AsyncQuotas]):
@@ -205,6 +219,11 @@ class Coordinator(Facade[AsyncCoordinator]):
     def accounts(self) -> Accounts:
         """Money: one's own for everybody, all accounts for admins; and quotes."""
         return Accounts(self._thread, self._inner.accounts)
+
+    @property
+    def settlements(self) -> Settlements:
+        """Batches of payouts: one's own for everybody, all of them for admins."""
+        return Settlements(self._thread, self._inner.settlements)
 
     @property
     def quotas(self) -> Quotas:

@@ -49,7 +49,7 @@ from coordinator.edge.routes import (
 )
 from coordinator.edge.routes.mining import attempts, polling
 from coordinator.edge.routes.mining import results as mining_results
-from coordinator.edge.routes.parties import accounts, quotas
+from coordinator.edge.routes.parties import accounts, quotas, settlements
 from coordinator.edge.routes.proof import log, passports, signing_keys
 from coordinator.edge.routes.registry import changes, entries
 from coordinator.edge.routing.direct_answers import DirectAnswers
@@ -79,6 +79,7 @@ ROUTERS: Final = (
     dead_letters.router,
     webhooks.router,
     accounts.router,
+    settlements.router,
     services.router,
 )
 """Under PREFIX, in the order in which paths are tried."""

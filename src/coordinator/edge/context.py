@@ -51,6 +51,7 @@ from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.parked_polls import ParkedPolls, ParkedSession, Seen
 from coordinator.edge.state.shared import Shared
 from coordinator.edge.state.tables.read_models import ReadModels
+from coordinator.edge.state.tables.settlements import SettlementReads
 from coordinator.edge.state.tables.webhooks import WebhookReads
 
 
@@ -68,6 +69,7 @@ class EdgeSettings:
     offer_timeout_seconds: float
     openai_timeout_seconds: int
     settlement: str
+    settlement_sink: str
     ui_base_path: str
     ui_enabled: bool
     ui_read_only: bool
@@ -224,6 +226,11 @@ class EdgeContext:
     def reads(self) -> ReadModels:
         """The tables, read in typed rows."""
         return ReadModels(self.database)
+
+    @cached_property
+    def settlement_reads(self) -> SettlementReads:
+        """Settlement batches and their payouts."""
+        return SettlementReads(self.database, self.watermarks)
 
     @cached_property
     def webhook_reads(self) -> WebhookReads:

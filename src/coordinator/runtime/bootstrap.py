@@ -15,7 +15,6 @@ from coordinator.application.batches.runner import BatchRunner
 from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
-from coordinator.application.commands.handlers.accounts import AccountCommands
 from coordinator.application.commands.handlers.alarms import AlarmCommands
 from coordinator.application.commands.handlers.content import ContentCommands
 from coordinator.application.commands.handlers.jobs.again import EarlierJobs
@@ -49,7 +48,6 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.matches.live_miners import LiveMiners
-from coordinator.application.money.settler import Settler
 from coordinator.application.payloads.private import PrivatePayloads
 from coordinator.application.payloads.references import References, blob_sizes, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
@@ -88,6 +86,7 @@ from coordinator.runtime.backup.repeating import RestoredErasures
 from coordinator.runtime.catalogue import CatalogueRegistration
 from coordinator.runtime.coordinator import CoordinatorProcess
 from coordinator.runtime.modes.adapters import Adapters, AmqpEdge
+from coordinator.runtime.money.parts import Money
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.runtime.signing import SigningKeyIntroduction, attestation_key, other_keys, signing_keys
 from coordinator.services.catalog import load_catalog
@@ -161,6 +160,7 @@ def connect(
     webhook_keys = WebhookKeys(key, signing.retired)
     allow_private = settings.webhook_allow_private
     timeout = settings.heartbeat_timeout_seconds
+    money = Money.of(settings, adapters.database, clock, bus.states, watermarks, webhook_keys)
     handlers = (  # one for each noun with commands
         JobCommands(
             key,
@@ -184,7 +184,7 @@ def connect(
         QuotaCommands(quota_follower.reached),
         StandingCommands(),
         SigningKeyCommands(),
-        AccountCommands(bus.states, settings.terms),
+        *money.handlers(),
         ContentCommands(bus.states, partial(watermarks.reached, ERASER)),
         WebhookCommands(
             webhook_keys,
@@ -251,9 +251,10 @@ def connect(
         log_hours=settings.webhook_log_hours,
     )
     followers: list[Follower] = [Projector(), dispatcher, Publisher(adapters.sink), timers, notary, eraser]
-    followers.append(WebhookFollower(deliverer, clock))
-    if settings.terms is not None:
-        followers.append(Settler(adapters.database, gateway.handle, clock))
+    followers += [WebhookFollower(deliverer, clock), *money.followers(gateway.handle)]
+    sender = money.sender(
+        gateway.handle, adapters.leadership, partial(health.part, "settlement", essential=False)
+    )
     runners = [
         FollowerRunner(follower, feed, adapters.database, adapters.leadership, watermarks)
         for follower in followers
@@ -318,7 +319,8 @@ def connect(
     components += runners
     components += [expiry, batch_runner, window, RestoredErasures(adapters.database, gateway)]
     components.append(deliverer)  # after its follower: it stops before that gives up the lead
-    components += [expiry, batch_runner, window]
+    if sender is not None:
+        components.append(sender)
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)
@@ -339,6 +341,7 @@ def connect(
         quotas=quotas,
         webhook_keys=webhook_keys,
         deliverer=deliverer,
+        settlement=sender,
         proofs=proofs,
         notary=notary,
         witnesses=witnesses,

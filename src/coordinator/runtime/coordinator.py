@@ -35,6 +35,7 @@ from coordinator.application.metrics import (
     OpenOffers,
     ProofMetrics,
 )
+from coordinator.application.money.sender import SettlementSender
 from coordinator.application.ports import DeadLetters
 from coordinator.application.proof.errors import LogRewritten
 from coordinator.application.proof.notary import Notary
@@ -74,6 +75,8 @@ class CoordinatorProcess:
     quotas: Quotas
     webhook_keys: WebhookKeys
     deliverer: Deliverer
+    settlement: SettlementSender | None
+    """None where no batches are settled."""
     proofs: Proofs
     notary: Notary
     witnesses: Witnesses
@@ -199,6 +202,7 @@ class CoordinatorProcess:
             quotas=self.quotas.metrics(),
             proof=self._proof_metrics(),
             webhooks=self.deliverer.metrics(),
+            settlement=None if self.settlement is None else self.settlement.metrics(),
             divergences=self._divergences(),
             broker=self.adapters.broker_metrics(),
             jobs=self.job_times.metrics(),

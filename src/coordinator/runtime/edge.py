@@ -81,6 +81,7 @@ def edge_settings(settings: Settings) -> EdgeSettings:
         offer_timeout_seconds=settings.offer_timeout_seconds,
         openai_timeout_seconds=settings.openai_timeout_seconds,
         settlement=settings.settlement,
+        settlement_sink=settings.settlement_sink,
         ui_base_path=settings.ui_base_path,
         ui_enabled=settings.ui_enabled,
         ui_read_only=settings.ui_read_only,

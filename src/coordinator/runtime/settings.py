@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from coordinator.application.keys.keyring import BadKey, Keyring
 from coordinator.application.proof.addresses import WitnessAddress
 from coordinator.crypto.api_keys import KeySecrets
-from coordinator.domain.account import Terms
 from coordinator.domain.messages import Millis, Role
 from coordinator.domain.quota import Limits
+from coordinator.runtime.money.settings import MoneySettings
 from coordinator.validation import first_invalid_field
 from coordinator.wire.http.urls import check_amqp_url, parse_allowed
 
@@ -57,7 +57,7 @@ class BadSettings(Exception):
     """Invalid settings; the text is one line that names the setting and the reason, and shows no value."""
 
 
-class Settings(BaseSettings):
+class Settings(MoneySettings):
     """All settings; `.env.example` lists them with their meaning."""
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
@@ -138,15 +138,6 @@ class Settings(BaseSettings):
     """Cosignatures that a checkpoint needs to be published."""
     checkpoint_file: str | None = None
     """Where the last signed checkpoint is kept outside of the database; `off` for nowhere."""
-
-    settlement: Literal["off", "on"] = "off"
-    """`on`: accounts are kept, and a submit sets the worst case of its job aside."""
-    money_unit: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 _-]{0,31}$")] = "credits"
-    """The name of the unit of money; amounts are whole numbers of its millionth."""
-    fee_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """The coordinator's part of each payment, in 1/10,000."""
-    dispute_window_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
-    """The time in which a client may dispute a payment; the miner's credit is pending meanwhile."""
 
     ui_enabled: bool = True
     ui_read_only: bool = False
@@ -285,13 +276,6 @@ class Settings(BaseSettings):
         return {**limits, "viewer": limits["admin"], "operator": limits["admin"]}
 
     @property
-    def terms(self) -> Terms | None:
-        """The terms of payments; None where no accounts are kept."""
-        if self.settlement == "off":
-            return None
-        return Terms(self.fee_bps, self.dispute_window_seconds * 1000)
-
-    @property
     def limits(self) -> Limits:
         """The limits of a name that has none of its own."""
         per_minute = self.quota_commands_per_minute
@@ -344,6 +328,8 @@ def load_settings(**overrides: object) -> Settings:
         raise BadSettings(f"{missing}: set it too, or neither (then the server speaks plain HTTP)")
     if settings.witness_quorum > len(settings.witnesses):
         raise BadSettings("WITNESS_QUORUM: more than there are WITNESSES, so nothing would be published")
+    if fault := settings.sink_fault():
+        raise BadSettings(fault)
     if settings.app_env == "prod":
         _check_production(settings)
     if settings.heartbeat_timeout_seconds < 2 * settings.heartbeat_interval_seconds:

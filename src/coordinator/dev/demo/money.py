@@ -1,8 +1,9 @@
-"""The demo's money: a deposit, holds, payments, and each party's statement."""
+"""The demo's money: a deposit, holds, payments, a batch of payouts, and each party's statement."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from decimal import Decimal
@@ -16,7 +17,14 @@ from coordinator.runtime import terminal
 MILLION: Final = 1_000_000
 DEPOSIT: Final = 100_000 * MILLION
 FEE_BPS: Final = 250
-SETTINGS: Final = {"SETTLEMENT": "on", "FEE_BPS": str(FEE_BPS)}
+SETTINGS: Final = {
+    "SETTLEMENT": "on",
+    "FEE_BPS": str(FEE_BPS),
+    "DISPUTE_WINDOW_SECONDS": "0",  # what is earned can be paid out at once
+    "SETTLEMENT_SINK": "file",
+    "SETTLEMENT_MINIMUM": "1",
+    "SETTLEMENT_EVERY_SECONDS": "0",
+}
 _SETTLED_SECONDS: Final = 60.0
 
 
@@ -42,6 +50,8 @@ async def settled(system: DemoSystem, admin: AsyncCoordinator, batch: Sequence[D
         if time.monotonic() > until:
             raise DemoFailed("money is held still, a minute after the last job")
         await asyncio.sleep(0.1)
+    if any(Decimal(job.receipt["price"]) for job in batch):
+        await _pay_out(system, admin, until)
     accounts = [account async for account in admin.accounts.list()]
     total = sum(account["balance"] for account in accounts)
     if total:
@@ -57,6 +67,24 @@ async def settled(system: DemoSystem, admin: AsyncCoordinator, batch: Sequence[D
             paid = _check_prices(lines, batch)
         terminal.note(_text(statement))
     return paid
+
+
+async def _pay_out(system: DemoSystem, admin: AsyncCoordinator, until: float) -> None:
+    """Close a batch of what the miners have earned, and wait until its file is written.
+
+    Raises DemoFailed unless the file has the amounts of the batch.
+    """
+    number = (await admin.settlements.close())["number"]
+    while (found := await admin.settlements.show(number))["state"] != "SETTLED":
+        if time.monotonic() > until:
+            raise DemoFailed(f"the settlement batch is {found['state']} still")
+        await asyncio.sleep(0.1)
+    path = system.settings().data_dir / "settlements" / f"settlement-{number:06}.json"
+    written = {line["party"]: line["amount"] for line in json.loads(path.read_text())["payouts"]}
+    if written != {line["party"]: line["amount"] for line in found["lines"]}:
+        raise DemoFailed(f"the file {path.name} has other payouts than its batch")
+    told = ", ".join(f"{party} {_units(amount)}" for party, amount in written.items())
+    terminal.note(f"Paid out in batch {number}: {told} ({path.name})")
 
 
 def _check_prices(lines: Sequence[dict[str, Any]], batch: Sequence[DemoJob]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from coordinator.domain.account.events import BusinessId, Micros, Party
+from coordinator.domain.account.events import BusinessId, Micros, Party, PayoutAddress
 from coordinator.domain.messages import Command, Name, Role, Text
 
 
@@ -55,7 +55,22 @@ class AccountRefund(Command, topic="account.refund", senders={Role.ADMIN}):
     reason: Text = ""
 
 
+class AccountSetPayoutAddress(
+    Command, topic="account.set_payout_address", senders={Role.CLIENT, Role.MINER, Role.ADMIN}
+):
+    """Say where the settlement sink pays the sender. The sink of the coordinator says which are valid."""
+
+    address: PayoutAddress | None
+    """None for nowhere."""
+
+
 AccountCommand = (
-    AccountDeposit | AccountWithdraw | AccountSettle | AccountDispute | AccountDismiss | AccountRefund
+    AccountDeposit
+    | AccountWithdraw
+    | AccountSettle
+    | AccountDispute
+    | AccountDismiss
+    | AccountRefund
+    | AccountSetPayoutAddress
 )
 """Every command about money."""

@@ -67,3 +67,13 @@ class PaymentContext(NamedTuple):
     client: AccountState
     miner: AccountState
     fees: AccountState
+
+
+class AddressContext(NamedTuple):
+    """The facts for a payout address."""
+
+    now: Millis
+    principal: Principal
+    sink: str
+    """The coordinator's sink, which found the address valid. If another one is set up later, this address is
+    not one of its own, and is not used."""

@@ -9,31 +9,30 @@ from __future__ import annotations
 from typing import Any, assert_never, cast
 from uuid import UUID
 
+from coordinator.domain.account.books import Books
 from coordinator.domain.account.commands import (
     AccountCommand,
     AccountDeposit,
     AccountDismiss,
     AccountDispute,
     AccountRefund,
+    AccountSetPayoutAddress,
     AccountSettle,
     AccountWithdraw,
 )
-from coordinator.domain.account.contexts import PaymentContext, SettleContext, TransferContext
+from coordinator.domain.account.contexts import (
+    AddressContext,
+    PaymentContext,
+    SettleContext,
+    TransferContext,
+)
 from coordinator.domain.account.events import (
-    CARRIED_EVERY,
     FEES,
     MAX_TOTAL,
     OUTSIDE,
-    AccountCarried,
-    AccountDismissed,
-    AccountDisputed,
-    AccountEvent,
-    AccountHeld,
-    AccountPosted,
-    AccountReleased,
+    SETTLEMENT,
     PaymentDismissed,
     PaymentDisputed,
-    PaymentEvent,
     PaymentRefunded,
     PaymentReleased,
     PaymentSettled,
@@ -46,86 +45,16 @@ from coordinator.domain.account.state import (
     PaymentState,
     TransferState,
     Unpaid,
-    account_stream,
-    evolve,
     payment_stream,
     transfer_stream,
 )
-from coordinator.domain.decision import Decision, StreamEvent
+from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Millis, Principal, Role
 
 BASIS_POINTS = 10_000
 MOMENTS = 64
 """Pending credits become available at one of so many moments within a window: they bound the state."""
-
-
-class _Books:
-    """The accounts of one decision, after its events so far. Not pure, and never seen outside of it."""
-
-    def __init__(self, now: Millis, by: str, accounts: dict[str, AccountState]) -> None:
-        self._common: dict[str, Any] = {"at": now, "by": by}
-        self._now = now
-        self._accounts = accounts
-        self.events: Decision = []
-
-    def of(self, party: str) -> Account:
-        return self._accounts[party] or Account(party)
-
-    def available(self, party: str) -> int:
-        return self.of(party).available(self._now)
-
-    def is_pending(self, party: str, amount: int, available_at: Millis) -> bool:
-        """Whether this credit is pending still, by clock and account: the clock may be set back."""
-        return available_at > self._now and dict(self.of(party).pending).get(available_at, 0) >= amount
-
-    def hold(self, party: str, job_id: UUID, amount: int) -> None:
-        totals = self._totals(party, held=amount)
-        self._append(AccountHeld(**self._common, **totals, job_id=job_id, amount=amount))
-
-    def release(self, party: str, job_id: UUID, amount: int) -> None:
-        totals = self._totals(party, held=-amount)
-        self._append(AccountReleased(**self._common, **totals, job_id=job_id, amount=amount))
-
-    def dispute(self, party: str, job_id: UUID, amount: int, available_at: Millis) -> None:
-        totals = self._totals(party, disputed=amount)
-        facts: dict[str, Any] = {"job_id": job_id, "amount": amount, "available_at": available_at}
-        self._append(AccountDisputed(**self._common, **totals, **facts))
-
-    def dismiss(self, party: str, job_id: UUID, amount: int, available_at: Millis) -> None:
-        totals = self._totals(party, disputed=-amount)
-        facts: dict[str, Any] = {"job_id": job_id, "amount": amount, "available_at": available_at}
-        self._append(AccountDismissed(**self._common, **totals, **facts))
-
-    def post(self, party: str, amount: int, *, released: int = 0, unfrozen: int = 0, **facts: Any) -> None:
-        totals = self._totals(party, balance=amount, held=-released, disputed=-unfrozen)
-        moved: dict[str, int] = {"amount": amount, "released": released, "unfrozen": unfrozen}
-        self._append(AccountPosted(**self._common, **totals, **moved, **facts))
-
-    def also(self, stream: UUID, event: PaymentEvent | TransferMade) -> Decision:
-        """The decision: these entries, whose sum is checked, and the event of the command's own stream."""
-        total = sum(e.event.amount for e in self.events if isinstance(e.event, AccountPosted))
-        if total:
-            raise ValueError(f"the entries of a posting sum to {total}, not to zero")
-        return [*self.events, StreamEvent(stream, event)]
-
-    def _totals(self, party: str, *, balance: int = 0, held: int = 0, disputed: int = 0) -> dict[str, Any]:
-        before = self.of(party)
-        return {
-            "party": party,
-            "balance": before.balance + balance,
-            "held": before.held + held,
-            "disputed": before.disputed + disputed,
-        }
-
-    def _append(self, event: AccountEvent) -> None:
-        party = event.party
-        after = self._accounts[party] = evolve(self._accounts[party], event)
-        self.events.append(StreamEvent(account_stream(party), event))
-        number = after.events + 1
-        if number % CARRIED_EVERY == 0:
-            whole: dict[str, Any] = {"number": number, "pending": after.pending}
-            self._append(AccountCarried(**self._common, **self._totals(party), **whole))
 
 
 def hold(
@@ -137,19 +66,20 @@ def hold(
     available = (state or Account(party)).available(now)
     if available < amount:
         raise _insufficient(party, available, amount)
-    books = _Books(now, principal.name, {party: state})
+    books = Books(now, principal.name, {party: state})
     books.hold(party, job_id, amount)
     return books.events
 
 
 def decide(
-    state: TransferState | PaymentState,
+    state: TransferState | PaymentState | AccountState,
     command: AccountCommand,
-    context: TransferContext | SettleContext | PaymentContext,
+    context: TransferContext | SettleContext | PaymentContext | AddressContext,
 ) -> Decision:
     """The events that `command` leads to; none for a repeat. Raises `Refusal`.
 
-    `state`: that of the transfer, for a deposit and a withdrawal; else that of the job's payment.
+    `state`: that of the transfer, for a deposit and a withdrawal; that of the account, for its payout
+    address; else that of the job's payment.
     """
     match command:
         case AccountDeposit() | AccountWithdraw():
@@ -161,6 +91,9 @@ def decide(
         case AccountDispute() | AccountDismiss() | AccountRefund():
             assert isinstance(context, PaymentContext)
             return _change(cast("PaymentState", state), command, context)
+        case AccountSetPayoutAddress():
+            assert isinstance(context, AddressContext)
+            return _address(cast("AccountState", state), command, context)
         case _:
             assert_never(command)
 
@@ -179,8 +112,10 @@ def _transfer(
         return []
     if command.party == OUTSIDE:
         raise Refusal(Code.INVALID_PAYLOAD, f"party: {OUTSIDE} is the other side of every transfer")
+    if command.party == SETTLEMENT:
+        raise Refusal(Code.INVALID_PAYLOAD, f"party: {SETTLEMENT} is money in transit; its batch ends it")
     accounts = {command.party: context.account, OUTSIDE: context.outside}
-    books = _Books(context.now, context.principal.name, accounts)
+    books = Books(context.now, context.principal.name, accounts)
     if is_deposit and command.amount - books.of(OUTSIDE).balance > MAX_TOTAL:
         raise Refusal(Code.INVALID_PAYLOAD, f"amount: all accounts together may hold {MAX_TOTAL} at most")
     if not is_deposit and (available := books.available(command.party)) < command.amount:
@@ -215,7 +150,7 @@ def _settle(state: PaymentState, command: AccountSettle, context: SettleContext)
     # 1. Never more than was set aside; the rest returns with it.
     amount = min(job.price, job.hold)
     if job.miner is None or amount == 0:
-        books = _Books(context.now, context.principal.name, {job.client: context.client})
+        books = Books(context.now, context.principal.name, {job.client: context.client})
         books.release(job.client, job.job_id, job.hold)
         return books.also(stream, PaymentReleased(**common, client=job.client, hold=job.hold))
     terms = context.terms
@@ -224,7 +159,7 @@ def _settle(state: PaymentState, command: AccountSettle, context: SettleContext)
     step = max(1, terms.window_millis // MOMENTS)
     available_at = -(-(context.now + terms.window_millis) // step) * step
     accounts = {job.miner: context.miner, FEES: context.fees, job.client: context.client}
-    books = _Books(context.now, context.principal.name, accounts)
+    books = Books(context.now, context.principal.name, accounts)
     facts: dict[str, Any] = {
         "posting": f"payment/{job.job_id}",
         "kind": "payment",
@@ -270,7 +205,7 @@ def _change(
         "reason": command.reason,
     }
     accounts = {settled.miner: context.miner, FEES: context.fees, settled.client: context.client}
-    books = _Books(context.now, context.principal.name, accounts)
+    books = Books(context.now, context.principal.name, accounts)
     stream, earned = payment_stream(settled.job_id), settled.amount - settled.fee
     match command:
         case AccountDispute():
@@ -303,7 +238,7 @@ def _change(
             assert_never(command)
 
 
-def _refund(state: Paid, common: dict[str, Any], books: _Books) -> Decision:
+def _refund(state: Paid, common: dict[str, Any], books: Books) -> Decision:
     settled, disputed = state.settled, state.status == "DISPUTED"
     facts: dict[str, Any] = {
         "posting": f"refund/{settled.job_id}",
@@ -328,6 +263,19 @@ def _refund(state: Paid, common: dict[str, Any], books: _Books) -> Decision:
     return books.also(payment_stream(settled.job_id), PaymentRefunded(**common))
 
 
+def _address(state: AccountState, command: AccountSetPayoutAddress, context: AddressContext) -> Decision:
+    party = context.principal.name
+    before = state or Account(party)
+    address = command.address or ""
+    if (before.payout_sink, before.payout_address) == (context.sink, address):
+        return []
+    if not address and not before.payout_address:
+        return []
+    books = Books(context.now, party, {party: state})
+    books.set_payout_address(party, context.sink, address)
+    return books.events
+
+
 def _may_see(state: Paid | Unpaid, principal: Principal) -> bool:
     client = state.settled.client if isinstance(state, Paid) else state.released.client
     return principal.role is not Role.CLIENT or principal.name == client
@@ -340,10 +288,15 @@ def _insufficient(party: str, available: int, needed: int) -> Refusal:
     )
 
 
-def answer(state: TransferState | PaymentState, command: AccountCommand) -> dict[str, Any]:
+def answer(state: TransferState | PaymentState | AccountState, command: AccountCommand) -> dict[str, Any]:
     """The body of an accepted (or repeated) command's answer, from the state after it."""
+    if isinstance(command, AccountSetPayoutAddress):
+        account = cast("AccountState", state) or Account("")
+        return {"sink": account.payout_sink, "address": account.payout_address or None}
     assert state is not None
     match state:
+        case Account():
+            raise AssertionError("an account's own command is the one above")
         case TransferMade():
             return {
                 "party": state.party,

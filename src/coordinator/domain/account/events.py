@@ -17,11 +17,13 @@ FEES = "@fees"
 """The account of the coordinator's own part. No principal's name begins with @."""
 OUTSIDE = "@outside"
 """The other side of deposits and withdrawals; its balance is minus all money inside."""
+SETTLEMENT = "@settlement"
+"""The account of money in transit: in a settlement batch that a sink has not paid for good."""
 MAX_AMOUNT = 10**15
 MAX_TOTAL = 2**53 - 1
 """The greatest whole number that every JSON reader keeps exactly; all accounts together hold no more."""
 
-Party = Annotated[str, StringConstraints(pattern=rf"^({FEES}|{OUTSIDE}|{NAME})$")]
+Party = Annotated[str, StringConstraints(pattern=rf"^({FEES}|{OUTSIDE}|{SETTLEMENT}|{NAME})$")]
 """The owner of an account: a principal's name, or an account of the coordinator itself."""
 Micros = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]
 """An amount of money: a positive whole number of 10⁻⁶ of the unit."""
@@ -33,7 +35,13 @@ UnitType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,31}$")]
 PostingId = Annotated[str, StringConstraints(max_length=256)]
 CARRIED_EVERY = 512
 """So many events at most are read for the state of an account, however long its history is."""
-PostingKind = Literal["deposit", "withdrawal", "payment", "refund"]
+PostingKind = Literal[
+    "deposit", "withdrawal", "payment", "refund", "payout", "payout_confirmed", "payout_returned"
+]
+SinkName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+"""The kind of a settlement sink, such as `file`."""
+PayoutAddress = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$")]
+"""Where a sink pays a party; the sink says which ones are valid."""
 
 
 # --- of an account -----------------------------------------------------------------------------------------
@@ -111,10 +119,28 @@ class AccountCarried(OfAccount, topic="account.carried.v1"):
     """Of this event, among those of the account."""
     pending: tuple[tuple[Millis, Micros], ...]
     """Sums of credits by the moment at which they become available, in order."""
+    earned: Total
+    """The part of the balance that came from payments, and that no settlement batch has paid out yet."""
+    payout_sink: SinkName | Literal[""]
+    payout_address: PayoutAddress | Literal[""]
+
+
+class AccountPayoutAddressSet(OfAccount, topic="account.payout_address_set.v1"):
+    """The party said where a sink pays it; it replaces the address before."""
+
+    sink: SinkName
+    address: PayoutAddress | Literal[""]
+    """Empty for none."""
 
 
 AccountEvent = (
-    AccountHeld | AccountReleased | AccountPosted | AccountDisputed | AccountDismissed | AccountCarried
+    AccountHeld
+    | AccountReleased
+    | AccountPosted
+    | AccountDisputed
+    | AccountDismissed
+    | AccountPayoutAddressSet
+    | AccountCarried
 )
 """Every event of an account."""
 

@@ -21,6 +21,7 @@ from coordinator.domain.account.events import (
     AccountDisputed,
     AccountEvent,
     AccountHeld,
+    AccountPayoutAddressSet,
     AccountPosted,
     AccountReleased,
     PaymentDismissed,
@@ -47,6 +48,11 @@ class Account:
     """The number of its events."""
     pending: tuple[tuple[Millis, int], ...] = ()
     """Sums of credits by the moment at which they become available."""
+    earned: int = 0
+    """The part of the balance that came from payments, and that no settlement batch has paid out yet."""
+    payout_sink: str = ""
+    payout_address: str = ""
+    """Where this sink pays the party; empty for nowhere."""
 
     def pending_at(self, now: Millis) -> int:
         """The credits that are not available yet."""
@@ -55,6 +61,11 @@ class Account:
     def available(self, now: Millis) -> int:
         """The money that a job or a withdrawal may take."""
         return self.balance - self.held - self.disputed - self.pending_at(now)
+
+    def payable(self, now: Millis) -> int:
+        """The money that a settlement batch pays out: earned, and available. A deposit is not paid out."""
+        earned = self.earned - self.disputed - self.pending_at(now)
+        return max(0, min(earned, self.available(now)))
 
 
 AccountState = Account | None
@@ -70,12 +81,11 @@ def account_stream(party: str) -> UUID:
 def evolve(state: AccountState, event: AccountEvent) -> Account:
     """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
     if state is None and isinstance(event, AccountCarried):
-        before = Account(
-            event.party, event.balance, event.held, event.disputed, event.number - 1, event.pending
-        )
+        before = _whole(event)
     else:
         before = Account(event.party) if state is None else state
     balance, held, disputed, pending = before.balance, before.held, before.disputed, before.pending
+    earned, sink, address = before.earned, before.payout_sink, before.payout_address
     match event:
         case AccountHeld():
             held += event.amount
@@ -85,6 +95,7 @@ def evolve(state: AccountState, event: AccountEvent) -> Account:
             balance += event.amount
             held -= event.released
             disputed -= event.unfrozen
+            earned = earned_after(earned, event)
             if event.available_at is not None:
                 pending = _with(pending, event.available_at, event.amount)
         case AccountDisputed():
@@ -94,14 +105,39 @@ def evolve(state: AccountState, event: AccountEvent) -> Account:
             disputed -= event.amount
             pending = _with(pending, event.available_at, event.amount)
         case AccountCarried():
-            if (event.number, event.pending) != (before.events + 1, pending):
+            if _whole(event) != before:
                 raise CannotFollow(state, event)
+        case AccountPayoutAddressSet():
+            sink, address = event.sink, event.address
         case _:
             assert_never(event)
     totals = event.party, event.balance, event.held, event.disputed
     if totals != (before.party, balance, held, disputed):
         raise CannotFollow(state, event)
-    return Account(before.party, balance, held, disputed, before.events + 1, _later(pending, event.at))
+    later = _later(pending, event.at)
+    return Account(before.party, balance, held, disputed, before.events + 1, later, earned, sink, address)
+
+
+def _whole(event: AccountCarried) -> Account:
+    return Account(
+        event.party,
+        event.balance,
+        event.held,
+        event.disputed,
+        event.number - 1,
+        event.pending,
+        event.earned,
+        event.payout_sink,
+        event.payout_address,
+    )
+
+
+def earned_after(earned: int, event: AccountPosted) -> int:
+    """The earned part of a balance after an entry. Money that was spent or withdrawn is no longer in it."""
+    credit = event.kind in ("payout", "payout_returned")
+    credit = credit or (event.kind == "payment" and event.amount > 0)
+    credit = credit or (event.kind == "refund" and event.amount < 0)
+    return max(0, min(earned + event.amount if credit else earned, event.balance))
 
 
 def _with(

@@ -33,6 +33,7 @@ from coordinator.application.metrics import (
     JobMetrics,
     ProofMetrics,
     QuotaMetrics,
+    SettlementMetrics,
     WebhookMetrics,
     WorkMetrics,
 )
@@ -154,6 +155,8 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
         yield from _of_jobs(metrics.jobs)
     if metrics.webhooks is not None:
         yield from _of_webhooks(metrics.webhooks)
+    if metrics.settlement is not None:
+        yield from _of_settlement(metrics.settlement)
     if backlog is not None:
         yield _gauge("coordinator_jobs_queued", "Jobs that wait for a miner.", backlog.queued)
         age = 0.0 if backlog.oldest_at is None else max(0.0, time.time() - backlog.oldest_at / 1000)
@@ -245,6 +248,26 @@ def _of_webhooks(webhooks: WebhookMetrics) -> Iterator[Metric]:
         "coordinator_webhook_messages_given_up", "Messages that are not tried again.", value=webhooks.given_up
     )
     yield _gauge("coordinator_webhook_messages_under_way", "Messages being sent.", webhooks.under_way)
+
+
+def _of_settlement(settlement: SettlementMetrics) -> Iterator[Metric]:
+    yield _gauge("coordinator_settlement_batches_open", "Batches that are not settled.", settlement.open)
+    yield _gauge(
+        "coordinator_settlement_in_transit",
+        "Money of open batches that is neither paid nor back, in units.",
+        settlement.in_transit / 1_000_000,
+    )
+    yield _gauge(
+        "coordinator_settlement_oldest_seconds",
+        "Since the close of the oldest batch that is not settled.",
+        settlement.oldest_seconds,
+    )
+    yield _counter(
+        "coordinator_settlement_parts",
+        "Parts of batches that ended, or that the sink lost and got again.",
+        "outcome",
+        settlement.parts,
+    )
 
 
 def _of_broker(broker: BrokerMetrics) -> Iterator[Metric]:

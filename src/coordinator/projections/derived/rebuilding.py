@@ -10,12 +10,13 @@ from coordinator.projections import projector
 from coordinator.projections.derived.holds import HoldTables
 from coordinator.projections.derived.open_work import OpenWorkTables
 from coordinator.projections.derived.port import DerivedTables, StoredRows
+from coordinator.projections.derived.settlements import SettlementTables
 from coordinator.projections.derived.timers import TimerTables
 from coordinator.projections.derived.tree import TreeTables
 from coordinator.projections.derived.usage import ErasureTables, UsageTables
 from coordinator.projections.derived.webhooks import WebhookTables
 
-FOLLOWERS = ("dispatcher", "timers", "eraser", "usage", "notary", "webhooks", "settler")
+FOLLOWERS = ("dispatcher", "timers", "eraser", "usage", "notary", "webhooks", "settler", "settlements")
 """The followers with tables of their own besides the projector."""
 
 
@@ -29,6 +30,7 @@ def _all_tables(event_log: EventLog, now: Callable[[], int], heartbeat_timeout: 
         TreeTables(),
         WebhookTables(),
         HoldTables(),
+        SettlementTables(),
     ]
 
 
@@ -56,9 +58,10 @@ def rebuild_all(
             tables, event_log, progress, lambda events: _take_all(folds, events)
         )
         for fold in folds:
+            is_unused = isinstance(fold, HoldTables | SettlementTables) and not fold.any_money
+            if is_unused and not before[fold.follower]:
+                continue  # its follower begins with the first event, on empty tables
             fold.write(tables)
-            if isinstance(fold, HoldTables) and not fold.any_money:
-                continue
             reached = 0 if isinstance(fold, TreeTables) else head
             if before[fold.follower] != reached:
                 tables.move(fold.follower, before[fold.follower], reached)

@@ -39,6 +39,10 @@ DERIVED: Final = (
     "webhook_targets",
     "webhook_callbacks",
     "open_holds",
+    "settlements",
+    "settlement_payouts",
+    "settlement_payees",
+    "settlement_receipts",
     "merkle_tiles",
     USAGE,
     # Content that is about to go: a restore does not bring it.

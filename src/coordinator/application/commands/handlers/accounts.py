@@ -8,7 +8,7 @@ from uuid import UUID
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
 from coordinator.application.payloads.service_versions import States
-from coordinator.application.ports import Intent, LogUnavailable
+from coordinator.application.ports import Intent, LogUnavailable, SettlementSink
 from coordinator.domain.account import (
     FEES,
     OUTSIDE,
@@ -17,8 +17,10 @@ from coordinator.domain.account import (
     AccountDismiss,
     AccountDispute,
     AccountRefund,
+    AccountSetPayoutAddress,
     AccountSettle,
     AccountWithdraw,
+    AddressContext,
     EndedJob,
     PaymentContext,
     PaymentState,
@@ -57,10 +59,11 @@ class AccountCommands(Handler[Details]):
     noun = "account"
     routine: ClassVar[tuple[type[Command], ...]] = (AccountSettle,)
 
-    def __init__(self, states: States, terms: Terms | None) -> None:
-        """`terms`: None where no accounts are kept; all commands are refused then."""
+    def __init__(self, states: States, terms: Terms | None, sink: SettlementSink | None = None) -> None:
+        """`terms`: None where no accounts are kept; all commands are refused then. `sink`: None for none."""
         self._states = states
         self._terms = terms
+        self._sink = sink
 
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
         """Jobs that are settled together are read in one query."""
@@ -93,8 +96,19 @@ class AccountCommands(Handler[Details]):
                 settled = payment.settled
                 who = Parties(settled.client, settled.miner)
                 return self._prepared(intent, stream, who, settled.client, settled.miner, FEES)
+            case AccountSetPayoutAddress():
+                self._check_address(command.address)
+                return Prepared(intent, self, account_stream(intent.principal.name), None)
             case _:
                 assert_never(command)
+
+    def _check_address(self, address: str | None) -> None:
+        """Raise Refusal unless the sink could pay this address."""
+        if self._sink is None:
+            raise Refusal(Code.CONFLICT_STATE, "this coordinator pays nobody out: it has no settlement sink")
+        fault = None if address is None else self._sink.address_fault(address)
+        if fault is not None:
+            raise Refusal(Code.INVALID_PAYLOAD, f"address: {fault}")
 
     def _prepared(self, intent: Intent, stream: UUID, details: Details, *parties: str) -> Prepared[Details]:
         writes = tuple(account_stream(party) for party in dict.fromkeys(parties))
@@ -133,7 +147,7 @@ class AccountCommands(Handler[Details]):
         details, terms = prepared.details, self._terms
         assert terms is not None
         state = state_of(prepared.stream)
-        context: TransferContext | SettleContext | PaymentContext
+        context: TransferContext | SettleContext | PaymentContext | AddressContext
         match command:
             case AccountDeposit() | AccountWithdraw():
                 account, outside = account_stream(command.party), account_stream(OUTSIDE)
@@ -145,6 +159,9 @@ class AccountCommands(Handler[Details]):
             case AccountDispute() | AccountDismiss() | AccountRefund():
                 who = details if isinstance(details, Parties) else None
                 context = PaymentContext(now, principal, *self._accounts(who, state_of))
+            case AccountSetPayoutAddress():
+                assert self._sink is not None
+                context = AddressContext(now, principal, self._sink.name)
             case _:
                 assert_never(command)
         return decide(state, command, context)

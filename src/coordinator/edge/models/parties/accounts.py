@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from coordinator.domain.account.events import PostingKind
 from coordinator.edge.models.base import CommandAnswer, Moment, View
 
 
@@ -39,7 +40,7 @@ class EntryView(View):
     position: int
     at: Moment
     posting: str
-    kind: Literal["deposit", "withdrawal", "payment", "refund"]
+    kind: PostingKind
     amount: int
     balance: int
     """After this entry."""

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from coordinator.domain.account import (
     FEES,
     OUTSIDE,
+    SETTLEMENT,
     AccountDeposit,
     AccountDismiss,
     AccountDispute,
@@ -49,12 +50,16 @@ from coordinator.edge.models.parties.accounts import (
 
 router = APIRouter(tags=["accounts"])
 
-_PARTY = f"({FEES}|{OUTSIDE}|{NAME})"
+_PARTY = f"({FEES}|{OUTSIDE}|{SETTLEMENT}|{NAME})"
 _CURSOR = (_PARTY,)
 _PLACE = (r"[0-9]{1,16}",)
 _LAST = 2**53
 Party = Annotated[
-    str, Path(pattern=f"^{_PARTY}$", description=f"A name; or {FEES} or {OUTSIDE}, the coordinator's own.")
+    str,
+    Path(
+        pattern=f"^{_PARTY}$",
+        description=f"A name; or {FEES}, {OUTSIDE} or {SETTLEMENT}, the coordinator's own.",
+    ),
 ]
 _OFF = refusals(Code.FORBIDDEN, Code.CONFLICT_STATE)
 
@@ -162,7 +167,7 @@ command_route(
     "/admin/accounts",
     response_model=AccountPage,
     summary="List all accounts",
-    description=f"By party; {FEES} and {OUTSIDE} are the coordinator's own.",
+    description=f"By party; {FEES}, {OUTSIDE} and {SETTLEMENT} are the coordinator's own.",
     responses=_OFF,
 )
 async def list_accounts(

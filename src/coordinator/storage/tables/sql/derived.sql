@@ -42,6 +42,22 @@ SELECT job_id, client, sealed_url FROM webhook_callbacks
 -- Every hold that is not settled.
 SELECT job_id, client, amount, held_at, ended FROM open_holds
 
+-- name: derived_settlements
+-- Every settlement batch.
+SELECT * FROM settlements
+
+-- name: derived_settlement_payouts
+-- Every payout of a batch.
+SELECT * FROM settlement_payouts
+
+-- name: derived_settlement_payees
+-- Every party that has earned money, or has a payout address.
+SELECT * FROM settlement_payees
+
+-- name: derived_settlement_receipts
+-- The payments that no batch covers yet.
+SELECT * FROM settlement_receipts
+
 -- name: derived_tiles
 -- Every tile of the Merkle tree.
 SELECT level, tile, hashes, positions, first_position FROM merkle_tiles
@@ -99,6 +115,22 @@ DELETE FROM webhook_callbacks
 -- name: derived_clear_open_holds
 -- Before a rebuild.
 DELETE FROM open_holds
+
+-- name: derived_clear_settlements
+-- Before a rebuild.
+DELETE FROM settlements
+
+-- name: derived_clear_settlement_payouts
+-- Before a rebuild.
+DELETE FROM settlement_payouts
+
+-- name: derived_clear_settlement_payees
+-- Before a rebuild.
+DELETE FROM settlement_payees
+
+-- name: derived_clear_settlement_receipts
+-- Before a rebuild.
+DELETE FROM settlement_receipts
 
 -- name: derived_clear_erased_content
 -- Before a rebuild.

@@ -1,0 +1,105 @@
+"""The plan of the next settlement batch, by the tables; the decision looks at the accounts themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+from coordinator.application.money.settlements import SETTLEMENTS
+from coordinator.application.ports import Clock, Database, SinkHistory, Tables
+from coordinator.crypto.settlement import payments_root
+from coordinator.domain.settlement import MAX_PAYOUTS, BatchPlan, Settlement, SinkTerms
+
+MAX_RECEIPTS = 100_000
+"""Payments that one batch covers; later ones are of the next batch."""
+
+
+class Payable(NamedTuple):
+    """The money that a batch would pay now, by the tables."""
+
+    parties: int
+    total: int
+
+
+class LastBatch(NamedTuple):
+    """The last batch that the tables know."""
+
+    number: int
+    until: int
+
+
+class BatchPlans:
+    """Reads the tables of settlement batches. Its methods read in threads, and raise LogUnavailable."""
+
+    def __init__(self, database: Database, clock: Clock, sink: SinkTerms) -> None:
+        self._database = database
+        self._clock = clock
+        self._sink = sink
+
+    async def plan(self) -> BatchPlan:
+        """What the next batch would cover."""
+        return await asyncio.to_thread(self._plan)
+
+    async def payable(self) -> Payable:
+        """What it would pay."""
+        return await asyncio.to_thread(self._payable)
+
+    async def last(self) -> LastBatch:
+        """The last batch; number 0 for none."""
+        return await asyncio.to_thread(self._last)
+
+    async def history(self, batch: Settlement) -> SinkHistory | None:
+        """What the sink has paid; None while the tables are behind the batch."""
+        return await asyncio.to_thread(self._history, batch)
+
+    def _plan(self) -> BatchPlan:
+        with self._database.transaction() as tables:
+            last = _last_of(tables)
+            reached = tables.position(SETTLEMENTS)
+            leaves = tables.query(
+                "settlements_leaves", after=last.until, until=reached, count=MAX_RECEIPTS + 1
+            )
+            rows = tables.query("settlements_payable", **self._terms(), count=MAX_PAYOUTS)
+        if len(leaves) > MAX_RECEIPTS:
+            leaves.pop()
+            reached = leaves[-1]["position"]
+        return BatchPlan(
+            number=last.number + 1,
+            after=last.until,
+            until=reached,
+            receipts=len(leaves),
+            receipts_root=payments_root([bytes.fromhex(row["leaf"]) for row in leaves]),
+            parties=tuple(row["party"] for row in rows),
+        )
+
+    def _payable(self) -> Payable:
+        with self._database.transaction() as tables:
+            [row] = tables.query("settlements_payable_total", **self._terms())
+        return Payable(row["parties"], row["total"])
+
+    def _last(self) -> LastBatch:
+        with self._database.transaction() as tables:
+            return _last_of(tables)
+
+    def _history(self, batch: Settlement) -> SinkHistory | None:
+        with self._database.transaction() as tables:
+            rows = tables.query("settlements_one", number=batch.closed.number)
+            # Its row at this part shows that all parts before it, of all batches, are in the tables.
+            if not rows or rows[0]["part"] != batch.part:
+                return None
+            paid = tables.query("settlements_paid", sink=batch.closed.sink)
+            [nonce] = tables.query("settlements_nonce", sink=batch.closed.sink)
+        return SinkHistory({row["address"]: row["paid"] for row in paid}, nonce["nonce"])
+
+    def _terms(self) -> dict[str, Any]:
+        return {
+            "now": self._clock.now(),
+            "minimum": max(1, self._sink.minimum),
+            "needs_address": int(self._sink.needs_address),
+            "sink": self._sink.name,
+        }
+
+
+def _last_of(tables: Tables) -> LastBatch:
+    rows = tables.query("settlements_last")
+    return LastBatch(rows[0]["number"], rows[0]["until_position"]) if rows else LastBatch(0, 0)

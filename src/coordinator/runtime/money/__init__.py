@@ -1,0 +1,1 @@
+"""Money in a process: its settings, its sink, and the parts that settle."""

@@ -1,0 +1,1 @@
+"""Settlement sinks: what pays a batch out. The port is `application.ports.sinks`."""

@@ -1,0 +1,71 @@
+-- Settlement batches: the plan of the next one, its sending, and the reads of the HTTP edge.
+
+-- name: settlements_payable[_total]
+-- The parties whose earned and available money reaches the minimum, those that wait longest first; or its sum.
+WITH found AS (
+  SELECT payees.party, payees.since, payees.earned - accounts.disputed AS earned,
+    accounts.balance - accounts.held - accounts.disputed AS available,
+    (SELECT COALESCE(CAST(SUM(entries.amount) AS bigint), 0) FROM entries
+     WHERE entries.party = payees.party AND entries.available_at > :now AND entries.disputed = 0) AS pending
+  FROM settlement_payees AS payees JOIN accounts ON accounts.party = payees.party
+  WHERE payees.earned >= :minimum
+    AND (:needs_address = 0 OR (payees.sink = :sink AND payees.address <> ''))
+), payable AS (
+  SELECT party, since, CASE WHEN earned < available THEN earned ELSE available END - pending AS amount
+  FROM found
+)
+SELECT party -- [no _total]
+SELECT COUNT(*) AS parties, COALESCE(CAST(SUM(amount) AS bigint), 0) AS total -- [_total]
+FROM payable WHERE amount >= :minimum
+ORDER BY since, party LIMIT :count -- [no _total]
+
+-- name: settlements_last
+-- The last batch.
+SELECT * FROM settlements ORDER BY number DESC LIMIT 1
+
+-- name: settlements_open
+-- Batches that are not settled.
+SELECT * FROM settlements WHERE state <> 'SETTLED'
+
+-- name: settlements_leaves
+-- The leaves of payments that no batch covers, oldest first.
+SELECT position, leaf FROM settlement_receipts
+WHERE position > :after AND position <= :until ORDER BY position LIMIT :count
+
+-- name: settlements_covered
+-- Forget the leaves of payments that a batch covers.
+DELETE FROM settlement_receipts WHERE position <= :until
+
+-- name: settlements_payees
+-- Every party that has earned money, or has an address.
+SELECT * FROM settlement_payees
+
+-- name: settlements_paid
+-- The sums that a sink has paid for good, by address.
+SELECT address, CAST(SUM(amount) AS bigint) AS paid FROM settlement_payouts
+WHERE sink = :sink AND state = 'PAID' AND address <> '' GROUP BY address
+
+-- name: settlements_nonce
+-- The last nonce of a sink.
+SELECT MAX(nonce) AS nonce FROM settlements WHERE sink = :sink
+
+-- name: settlements_list[_of_party]
+-- A page of batches, the newest first; or those with a payout of one party, as far as they concern it.
+SELECT settlements.*
+FROM settlements -- [no _of_party]
+FROM settlements JOIN settlement_payouts AS own ON own.number = settlements.number AND own.party = :party -- [_of_party]
+WHERE settlements.number < :before ORDER BY settlements.number DESC LIMIT :page_size
+
+-- name: settlements_payouts[_of_party]
+-- The payouts of batches.
+SELECT * FROM settlement_payouts WHERE number IN (:numbers)
+  AND party = :party -- [_of_party]
+ORDER BY number, place
+
+-- name: settlements_one
+-- One batch.
+SELECT * FROM settlements WHERE number = :number
+
+-- name: settlements_payee
+-- The payout address of a party.
+SELECT sink, address FROM settlement_payees WHERE party = :party
