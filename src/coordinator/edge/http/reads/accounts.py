@@ -8,6 +8,7 @@ import time
 from typing import Any, Final
 
 from pydantic_core import from_json
+from starlette.responses import Response
 
 from coordinator.application.commands.parsing import parse_command
 from coordinator.crypto.canonical import canonical_json
@@ -19,6 +20,7 @@ from coordinator.domain.matching.needs import wanted
 from coordinator.domain.messages import Millis
 from coordinator.domain.service import RegisteredService, ServiceSpec
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.reads.reading import POSITION_HEADER
 from coordinator.edge.models.parties.accounts import (
     AccountView,
     EntryView,
@@ -116,6 +118,16 @@ async def statement_of(
     )
     document = unsigned.model_dump(mode="json", by_alias=True, exclude={"signature"})
     return unsigned.model_copy(update={"signature": context.sign(STATEMENT + canonical_json(document))})
+
+
+def statement_answer(statement: Statement, form: str, position: int) -> Response:
+    """The statement as a document, or as a table, which is not signed."""
+    if form == "csv":
+        name = f'attachment; filename="statement-{statement.party.lstrip("@")}.csv"'
+        return Response(as_csv(statement), 200, {"Content-Disposition": name}, "text/csv")
+    return Response(
+        statement.model_dump_json(by_alias=True), 200, {POSITION_HEADER: str(position)}, "application/json"
+    )
 
 
 def as_csv(statement: Statement) -> str:

@@ -287,12 +287,7 @@ async def _statement(context: EdgeContext, party: str, query: StatementQuery, po
     if since > until:
         raise Refusal(Code.INVALID_PAYLOAD, "from: must be before `to`, and not in the future")
     statement = await reads.statement_of(context, party, since, until, position)
-    if query.format == "csv":
-        name = f'attachment; filename="statement-{party.lstrip("@")}.csv"'
-        return Response(reads.as_csv(statement), 200, {"Content-Disposition": name}, "text/csv")
-    return Response(
-        statement.model_dump_json(by_alias=True), 200, {"X-Position": str(position)}, "application/json"
-    )
+    return reads.statement_answer(statement, query.format, position)
 
 
 def _millis(at: datetime) -> int:
