@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -22,15 +23,18 @@ from coordinator.domain.service import RegisteredService, ServiceSpec
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.reads.reading import POSITION_HEADER
 from coordinator.edge.models.parties.accounts import (
+    AccountServices,
     AccountView,
     EntryView,
     HoldView,
     PriceView,
     QuoteView,
+    ServiceAmount,
     Statement,
 )
 
 STATEMENT: Final = b"coordinator statement 1\n"
+DAY_MILLIS: Final = 86_400_000
 MAX_LINES: Final = 10_000
 """Entries in one statement."""
 _COLUMNS: Final = (
@@ -89,6 +93,31 @@ def entry_view(row: dict[str, Any]) -> EntryView:
         disputed=bool(row["disputed"]),
         reason=row["reason"],
     )
+
+
+async def services_of(context: EdgeContext, party: str, days: int) -> AccountServices:
+    """What an account spent and earned on which service, in so many days of UTC, today included."""
+    since = (now() // DAY_MILLIS - days + 1) * DAY_MILLIS
+    rows = await context.money_reads.by_day(party, since)
+    return AccountServices.model_validate(
+        {
+            "party": party,
+            "unit": context.settings.money_unit,
+            "from": since,
+            "spent": amounts((row.service, row.spent, row.paid_jobs) for row in rows),
+            "earned": amounts((row.service, row.earned, row.credited_jobs) for row in rows),
+        }
+    )
+
+
+def amounts(rows: Iterable[tuple[str, int, int]]) -> list[ServiceAmount]:
+    """The sums of these amounts and numbers of jobs by service, the greatest first."""
+    found: dict[str, tuple[int, int]] = {}
+    for service, amount, jobs in rows:
+        before = found.get(service, (0, 0))
+        found[service] = before[0] + amount, before[1] + jobs
+    lines = [ServiceAmount(service=s, amount=a, jobs=j) for s, (a, j) in found.items() if a or j]
+    return sorted(lines, key=lambda line: (-line.amount, line.service))
 
 
 async def statement_of(

@@ -14,9 +14,15 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Millis, Role
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
-from coordinator.edge.http.reads.accounts import account_view, check_kept, statement_of
+from coordinator.edge.http.reads.accounts import (
+    DAY_MILLIS,
+    account_view,
+    amounts,
+    check_kept,
+    statement_of,
+)
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
-from coordinator.edge.models.parties.accounts import AccountView, Statement
+from coordinator.edge.models.parties.accounts import AccountView, ServiceAmount, Statement
 from coordinator.edge.state.tables.money import DayRow, HoldRow
 
 PERIODS: Final = (7, 30, 90)
@@ -28,19 +34,8 @@ SHOWN_SERIES: Final = 2
 MAX_HOLDS: Final = 50
 PAGE_SIZE: Final = 50
 OTHERS: Final = "all others"
-_DAY: Final = 86_400_000
 _LAST: Final = 2**53
 _PLACE: Final = r"[0-9]{1,16}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceMoney:
-    """The payments for one service."""
-
-    service: str
-    """Empty where the job is no longer known."""
-    amount: int
-    jobs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +43,7 @@ class Flow:
     """What a party spent, or earned, in a period: payments, less the refunds of the period."""
 
     total: int
-    services: tuple[ServiceMoney, ...]
+    services: tuple[ServiceAmount, ...]
     """The greatest first."""
     series: tuple[str, ...]
     """The names of the lines of the chart."""
@@ -67,7 +62,7 @@ class EntryLine:
     job_id: str | None
     service: str | None
     state: str
-    """Of a credit: `pending`, `disputed` or `available`; of the payment of either side, `refunded`; or empty."""
+    """Of a credit `pending`, `disputed` or `available`; of any payment `refunded`; else empty."""
     available_at: Millis | None
     business_id: str
     """Of a transfer."""
@@ -99,11 +94,11 @@ async def load(
         raise Refusal(Code.INVALID_PAYLOAD, f"invalid days: choose one of {', '.join(map(str, PERIODS))}")
     [before] = read_cursor(cursor, _PLACE) or [str(_LAST)]
     now = time.time_ns() // 1_000_000
-    today = now // _DAY
+    today = now // DAY_MILLIS
     first = today - days + 1
 
     async def by_day() -> list[DayRow]:
-        return await context.money_reads.by_day(party, first * _DAY)
+        return await context.money_reads.by_day(party, first * DAY_MILLIS)
 
     row, until, flows, holds, entries = await asyncio.gather(
         context.reads.account(party, now),
@@ -152,18 +147,10 @@ def _check(context: EdgeContext, viewer: Viewer, party: str) -> None:
 
 def _flow(rows: Sequence[tuple[int, str, int, int]], first: int, today: int) -> Flow:
     """`rows`: day, service, amount and jobs."""
-    amounts: dict[str, int] = defaultdict(int)
-    jobs: dict[str, int] = defaultdict(int)
     by_day: dict[tuple[int, str], int] = defaultdict(int)
-    for day, service, amount, count in rows:
-        amounts[service] += amount
-        jobs[service] += count
+    for day, service, amount, _ in rows:
         by_day[day, service] += amount
-    services = [
-        ServiceMoney(service=service, amount=amounts[service], jobs=jobs[service])
-        for service in sorted(amounts, key=lambda service: (-amounts[service], service))
-        if amounts[service] or jobs[service]
-    ]
+    services = amounts((service, amount, jobs) for _, service, amount, jobs in rows)
     named = [line.service for line in services[:SHOWN_SERIES]]
     rest = [line.service for line in services[SHOWN_SERIES:]]
     days = []
@@ -171,9 +158,9 @@ def _flow(rows: Sequence[tuple[int, str, int, int]], first: int, today: int) -> 
         values = [by_day.get((day, service), 0) / 1e6 for service in named]
         if rest:
             values.append(sum(by_day.get((day, service), 0) for service in rest) / 1e6)
-        days.append((day * _DAY, *values))
+        days.append((day * DAY_MILLIS, *values))
     return Flow(
-        total=sum(amounts.values()),
+        total=sum(line.amount for line in services),
         services=tuple(services),
         series=tuple([service or "unknown" for service in named] + ([OTHERS] if rest else [])),
         days=tuple(days) if services else (),

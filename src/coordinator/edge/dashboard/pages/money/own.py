@@ -23,7 +23,7 @@ from coordinator.edge.dashboard.rendering import part, render
 from coordinator.edge.dashboard.routing import base_of, page_router, redirect
 from coordinator.edge.dashboard.sign_in import Anybody, Visitor
 from coordinator.edge.http.problems import Problem
-from coordinator.edge.http.reads.accounts import statement_answer
+from coordinator.edge.http.reads.accounts import DAY_MILLIS, statement_answer
 from coordinator.edge.http.reads.reading import Position
 
 router = page_router()
@@ -31,7 +31,6 @@ router = page_router()
 PAGES: Final = {"client": "/spending", "miner": "/earnings"}
 """By role: the page about its own money; all others see everybody's."""
 ALL_ACCOUNTS: Final = "/money"
-_DAY_MILLIS: Final = 86_400_000
 Days = Annotated[int, Query(ge=1, le=366)]
 Cursor = Annotated[str, Query(max_length=100)]
 Day = Annotated[str, Query(max_length=10)]
@@ -131,7 +130,7 @@ async def statement_file(
     """The statement from the begin of one day to the end of another, or to now."""
     now = time.time_ns() // 1_000_000
     begin = _begin_of("from", since) if since else 0
-    end = min(now, _begin_of("to", until) + _DAY_MILLIS) if until else now
+    end = min(now, _begin_of("to", until) + DAY_MILLIS) if until else now
     if begin >= end:
         raise Problem(Code.INVALID_PAYLOAD, "invalid period: it ends before it begins, or begins tomorrow")
     found = await data.statement(context, Viewer.of(visitor.principal), party, begin, end, position)
