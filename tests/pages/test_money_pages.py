@@ -18,7 +18,7 @@ STRANGE = "<script>document.title='taken'</script>"
 async def test_money_is_read_and_moved_by_keyboard_alone(tmp_path: Path) -> None:
     """A deposit, and a refund of a disputed payment; each page reads well in both schemes and on a phone."""
     with Stage(tmp_path) as stage:
-        stage.coordinator(settlement="on", fee_bps=1000)
+        stage.coordinator(dies=("never", 1), settlement="on", fee_bps=1000)
         await stage.ready()
         stage.miner("rig1")
         await stage.registered("rig1")
@@ -70,11 +70,12 @@ async def _deposits(reader: Reader) -> None:
 async def _dispute(stage: Stage) -> str:
     body = {"service": SERVICE, "payload": {"seconds": 0.2}, "budget": 2_000_000}
     async with httpx.AsyncClient(base_url=stage.urls["main"], headers={"X-Api-Key": ALICE}) as http:
-        job = str((await http.post("/v1/jobs", json=body)).json()["job_id"])
+        answer = await http.post("/v1/jobs", json=body)
+        assert answer.is_success, answer.text
+        job = str(answer.json()["job_id"])
 
         async def disputed() -> bool:
-            answer = await http.post(f"/v1/jobs/{job}/dispute", json={"reason": STRANGE})
-            return answer.is_success
+            return (await http.post(f"/v1/jobs/{job}/dispute", json={"reason": STRANGE})).is_success
 
         await eventually(disputed, "the payment is disputed")
     return job
