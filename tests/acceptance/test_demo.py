@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from coordinator.wire.amounts import micros_of
 from tests.acceptance.cli_process import PROGRAM, TIMEOUT_S, Ran, dev, environment, run
 from tests.harness import pages
 
@@ -67,6 +68,17 @@ def test_with_rabbitmq_and_postgres(tmp_path: Path, amqp_url: str, database_url:
     ran = demo(tmp_path, "--amqp", "--jobs", "8", AMQP_URL=amqp_url, DATABASE_URL=database_url)
     assert "over AMQP" in ran.err
     check_well(ran, 8, tmp_path)
+
+
+def test_with_money(tmp_path: Path) -> None:
+    """With accounts the last line has the sum of all payments, which is the statement's, and that of all: 0."""
+    ran = demo(tmp_path, "--money", "--jobs", "4")
+    assert 0 == ran.code, ran.err
+    *_, last = [line for line in ran.out.splitlines() if not line.startswith("See it: ")]
+    found = re.fullmatch(r"demo: ok jobs=4 receipts=4 events=\d+ paid=(\d+) sum=0", last)
+    assert found is not None, last
+    [told] = re.findall(r"^Statement of (?!@).*× deposit .*× payment -([0-9.]+);", ran.err, re.MULTILINE)
+    assert int(found[1]) == micros_of(told)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from playwright.async_api import expect
 
 from tests.acceptance.cli_process import Coordinator, dev
-from tests.harness.dashboard import START_MS, Reader, check_pages, chromium, reading
+from tests.harness.dashboard import START_MS, Reader, check_keyboard, check_pages, chromium, reading
 
 MINER = "/miners/miner-1@dev-miner"
 OTHERS = (
@@ -109,6 +109,7 @@ async def _sees_jobs_as_they_come(coordinator: Coordinator, reader: Reader) -> N
     jobs = [f"/jobs/{job}" for job in (good, bad, stuck)]
     lists = ["/jobs", "/jobs?q=state:queued", "/batches", "/batches/new?kind=cancel&q=state:queued"]
     await check_pages(reader, ["/", *lists, "/jobs?q=state:nonsense", *jobs, *OTHERS])
+    await check_keyboard(reader, ["/", *lists, *jobs, *OTHERS])
 
 
 async def _acts_by_keyboard_alone(reader: Reader) -> None:

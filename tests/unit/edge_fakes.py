@@ -254,6 +254,9 @@ class FakeTables:
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         return self._answers[statement](**params)
 
+    def execute(self, statement: str, **params: Any) -> int:
+        return len(self._answers[statement](**params))
+
 
 class FakeDatabase:
     """Answers each named statement with a function of its parameters."""
@@ -261,6 +264,8 @@ class FakeDatabase:
     def __init__(self, **answers: Callable[..., list[dict[str, Any]]]) -> None:
         self.answers: dict[str, Callable[..., list[dict[str, Any]]]] = {
             "read_retired_services": list,
+            # No session was ended by another process; the sessions of one process are told of its own ends.
+            **dict.fromkeys(("sessions_is_ended", "sessions_end", "sessions_forget"), lambda **_: []),
             **answers,
         }
 

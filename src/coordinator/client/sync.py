@@ -86,6 +86,7 @@ class Accounts(Facade[AsyncAccounts]):
     list = iterating(AsyncAccounts.list)
     show = blocking(AsyncAccounts.show)
     entries = iterating(AsyncAccounts.entries)
+    services = blocking(AsyncAccounts.services)
     statement = blocking(AsyncAccounts.statement)
     deposit = blocking(AsyncAccounts.deposit)
     withdraw = blocking(AsyncAccounts.withdraw)

@@ -18,6 +18,7 @@ from coordinator.domain.messages import READS_ALL
 from coordinator.edge import services
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard import pages as dashboard
+from coordinator.edge.dashboard.routing import not_found_page
 from coordinator.edge.http.credentials import allow
 from coordinator.edge.http.problems import ALWAYS, install_problem_handlers, refusals
 from coordinator.edge.http.reads.reading import POSITION_HEADER
@@ -112,12 +113,16 @@ def create_app(context: EdgeContext) -> FastAPI:
     )
     app.state.context = context
     app.router.routes += _common_routes().routes
-    if context.settings.ui_enabled and context.sessions is not None:
+    has_pages = context.settings.ui_enabled and context.sessions is not None
+    if has_pages:
         app.router.routes += _dashboard_routes().routes
     _include_metrics(app, public=context.settings.metrics_public)
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
-    install_problem_handlers(app)
+    if has_pages:
+        install_problem_handlers(app, not_found_page)
+    else:
+        install_problem_handlers(app)
     app.add_middleware(DirectAnswers, routes=common_routes_by_path())
     app.add_middleware(HeadRequests)
     app.add_middleware(Authentication)

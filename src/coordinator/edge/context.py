@@ -50,6 +50,8 @@ from coordinator.edge.state.offerings import Offerings
 from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.parked_polls import ParkedPolls, ParkedSession, Seen
 from coordinator.edge.state.shared import Shared
+from coordinator.edge.state.tables.ended_sessions import EndedSessions
+from coordinator.edge.state.tables.money import MoneyReads
 from coordinator.edge.state.tables.read_models import ReadModels
 from coordinator.edge.state.tables.settlements import SettlementReads
 from coordinator.edge.state.tables.webhooks import WebhookReads
@@ -236,6 +238,16 @@ class EdgeContext:
     def webhook_reads(self) -> WebhookReads:
         """Webhooks and the log of deliveries."""
         return WebhookReads(self.database)
+
+    @cached_property
+    def money_reads(self) -> MoneyReads:
+        """Accounts and entries, as pages show them."""
+        return MoneyReads(self.database)
+
+    @cached_property
+    def ended_sessions(self) -> EndedSessions:
+        """The sessions that a log-out has ended."""
+        return EndedSessions(self.database)
 
     @cached_property
     def blob_owners(self) -> BlobOwners:

@@ -36,6 +36,10 @@ class AsyncAccounts:
         async for item in self._items(f"{_path(party)}/entries", limit):
             yield item
 
+    async def services(self, party: str | None = None, *, days: int = 30) -> dict[str, Any]:
+        """What was spent and earned on which service, in so many days of UTC, today included."""
+        return await self._http.ask_json("GET", f"{_path(party)}/services", params={"days": str(days)})
+
     async def statement(
         self, party: str | None = None, *, since: str | None = None, until: str | None = None
     ) -> dict[str, Any]:

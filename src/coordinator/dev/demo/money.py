@@ -13,8 +13,8 @@ from coordinator.client import AsyncCoordinator
 from coordinator.dev.demo.system import DemoFailed, DemoSystem
 from coordinator.dev.demo.work import DemoJob
 from coordinator.runtime import terminal
+from coordinator.wire.amounts import MILLION, units
 
-MILLION: Final = 1_000_000
 DEPOSIT: Final = 100_000 * MILLION
 FEE_BPS: Final = 250
 SETTINGS: Final = {
@@ -31,13 +31,13 @@ _SETTLED_SECONDS: Final = 60.0
 async def deposit(system: DemoSystem, admin: AsyncCoordinator) -> None:
     """Give the client money for its jobs."""
     await admin.accounts.deposit(system.client_name, DEPOSIT, "demo-deposit")
-    terminal.note(f"Deposit: {_units(DEPOSIT)} for {system.client_name}")
+    terminal.note(f"Deposit: {units(DEPOSIT)} for {system.client_name}")
 
 
 async def show_held(client: AsyncCoordinator) -> None:
     """Tell what is set aside for the jobs that have not ended."""
     account = await client.accounts.show()
-    terminal.note(f"Held for jobs: {_units(account['held'])}; available: {_units(account['available'])}")
+    terminal.note(f"Held for jobs: {units(account['held'])}; available: {units(account['available'])}")
 
 
 async def settled(system: DemoSystem, admin: AsyncCoordinator, batch: Sequence[DemoJob]) -> int:
@@ -100,9 +100,5 @@ def _text(statement: dict[str, Any]) -> str:
     by_kind: dict[str, list[int]] = {}
     for line in statement["lines"]:
         by_kind.setdefault(line["kind"], []).append(line["amount"])
-    told = [f"{len(amounts)} × {kind} {_units(sum(amounts))}" for kind, amounts in by_kind.items()]
-    return f"Statement of {statement['party']}: {', '.join(told)}; closing {_units(statement['closing'])}"
-
-
-def _units(micros: int) -> str:
-    return format(Decimal(micros).scaleb(-6), "f")
+    told = [f"{len(amounts)} × {kind} {units(sum(amounts))}" for kind, amounts in by_kind.items()]
+    return f"Statement of {statement['party']}: {', '.join(told)}; closing {units(statement['closing'])}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic_core import from_json
+from starlette.responses import Response
 
 from coordinator.application.commands.parsing import parse_command
 from coordinator.crypto.canonical import canonical_json
@@ -21,16 +23,20 @@ from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Millis
 from coordinator.domain.service import RegisteredService, ServiceSpec
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.reads.reading import POSITION_HEADER
 from coordinator.edge.models.parties.accounts import (
+    AccountServices,
     AccountView,
     EntryView,
     HoldView,
     PriceView,
     QuoteView,
+    ServiceAmount,
     Statement,
 )
 
 STATEMENT: Final = b"coordinator statement 1\n"
+DAY_MILLIS: Final = 86_400_000
 MAX_LINES: Final = 10_000
 """Entries in one statement."""
 _COLUMNS: Final = (
@@ -95,6 +101,31 @@ def entry_view(row: dict[str, Any]) -> EntryView:
     )
 
 
+async def services_of(context: EdgeContext, party: str, days: int) -> AccountServices:
+    """What an account spent and earned on which service, in so many days of UTC, today included."""
+    since = (now() // DAY_MILLIS - days + 1) * DAY_MILLIS
+    rows = await context.money_reads.by_day(party, since)
+    return AccountServices.model_validate(
+        {
+            "party": party,
+            "unit": context.settings.money_unit,
+            "from": since,
+            "spent": amounts((row.service, row.spent, row.paid_jobs) for row in rows),
+            "earned": amounts((row.service, row.earned, row.credited_jobs) for row in rows),
+        }
+    )
+
+
+def amounts(rows: Iterable[tuple[str, int, int]]) -> list[ServiceAmount]:
+    """The sums of these amounts and numbers of jobs by service, the greatest first."""
+    found: dict[str, tuple[int, int]] = {}
+    for service, amount, jobs in rows:
+        before = found.get(service, (0, 0))
+        found[service] = before[0] + amount, before[1] + jobs
+    lines = [ServiceAmount(service=s, amount=a, jobs=j) for s, (a, j) in found.items() if a or j]
+    return sorted(lines, key=lambda line: (-line.amount, line.service))
+
+
 async def statement_of(
     context: EdgeContext, party: str, since: Millis, until: Millis, position: int
 ) -> Statement:
@@ -122,6 +153,16 @@ async def statement_of(
     )
     document = unsigned.model_dump(mode="json", by_alias=True, exclude={"signature"})
     return unsigned.model_copy(update={"signature": context.sign(STATEMENT + canonical_json(document))})
+
+
+def statement_answer(statement: Statement, form: str, position: int) -> Response:
+    """The statement as a document, or as a table, which is not signed."""
+    if form == "csv":
+        name = f'attachment; filename="statement-{statement.party.lstrip("@")}.csv"'
+        return Response(as_csv(statement), 200, {"Content-Disposition": name}, "text/csv")
+    return Response(
+        statement.model_dump_json(by_alias=True), 200, {POSITION_HEADER: str(position)}, "application/json"
+    )
 
 
 def as_csv(statement: Statement) -> str:

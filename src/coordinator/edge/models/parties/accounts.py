@@ -61,6 +61,27 @@ class EntryPage(View):
     next_cursor: str | None
 
 
+class ServiceAmount(View):
+    """The payments for one service, less their refunds."""
+
+    service: str
+    """Empty for jobs that are no longer known."""
+    amount: int
+    jobs: int
+
+
+class AccountServices(View):
+    """What an account spent and earned on which service."""
+
+    party: str
+    unit: str
+    since: Moment = Field(alias="from")
+    """The begin of the first day, of UTC."""
+    spent: list[ServiceAmount]
+    """The greatest first."""
+    earned: list[ServiceAmount]
+
+
 class HoldView(View):
     """Money that is set aside for a job."""
 
