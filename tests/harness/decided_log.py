@@ -171,9 +171,7 @@ class Life:
         return command.model_copy(update={"job_id": self.job_id})
 
     def _online(self, name: str) -> miner.Online:
-        return miner.Online(
-            made.registered(miner_id=name, public_key=MINERS[name].key_id, capabilities=ABLE)
-        )
+        return miner.Online(made.registered(miner_id=name, public_key=MINERS[name].key_id, capabilities=ABLE))
 
     def _principal(self, name: str) -> Principal:
         return Principal(name.rpartition("@")[2], Role.MINER)
