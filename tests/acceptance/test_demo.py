@@ -65,8 +65,8 @@ def test_embedded(tmp_path: Path) -> None:
 
 
 def test_with_rabbitmq_and_postgres(tmp_path: Path, amqp_url: str, database_url: str) -> None:
-    """With the servers that AMQP_URL and DATABASE_URL name: miners consume work queues. Videos cost by their size,
-    and every job is paid."""
+    """With the servers that AMQP_URL and DATABASE_URL name: miners consume work queues. Videos cost by
+    their size, and every job is paid."""
     ran = demo(tmp_path, "--amqp", "--money", "--jobs", "8", AMQP_URL=amqp_url, DATABASE_URL=database_url)
     assert "over AMQP" in ran.err
     assert "8 × payment" in ran.err
