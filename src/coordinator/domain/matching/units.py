@@ -117,7 +117,7 @@ def _found(value: Any, parts: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _nanos_of(value: Any) -> int:
-    """Of a number, or a text with one; of the length of a list or an object. Others and negative ones are 0."""
+    """Of a number, a text with one, or the length of a list or an object. Others and negative ones are 0."""
     match value:
         case bool():
             return 0
