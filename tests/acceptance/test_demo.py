@@ -25,7 +25,9 @@ def check_well(ran: Ran, jobs: int, folder: Path) -> None:
     assert 0 == ran.code, ran.err
     *table, last = [line for line in ran.out.splitlines() if not line.startswith("See it: ")]
     assert last.startswith(f"demo: ok jobs={jobs} receipts={jobs} events=")
-    assert int(last.rpartition("=")[2]) > 3 * jobs  # submitted, started, completed, and what is not a job's
+    assert (
+        int(last.split("events=")[1].split()[0]) > 3 * jobs
+    )  # submitted, started, completed, and what is not a job's
     assert jobs == sum("video_transcoding" in line or "checksum" in line for line in table)
     files = [path for path in (folder / "results").iterdir() if path.is_file() and path.stat().st_size]
     assert jobs == len(files)
@@ -64,9 +66,12 @@ def test_embedded(tmp_path: Path) -> None:
 
 
 def test_with_rabbitmq_and_postgres(tmp_path: Path, amqp_url: str, database_url: str) -> None:
-    """With the servers that AMQP_URL and DATABASE_URL name: miners consume work queues."""
-    ran = demo(tmp_path, "--amqp", "--jobs", "8", AMQP_URL=amqp_url, DATABASE_URL=database_url)
+    """With the servers that AMQP_URL and DATABASE_URL name: miners consume work queues. Videos cost by
+    their size, and every job is paid."""
+    ran = demo(tmp_path, "--amqp", "--money", "--jobs", "8", AMQP_URL=amqp_url, DATABASE_URL=database_url)
     assert "over AMQP" in ran.err
+    assert "8 × payment" in ran.err
+    assert {"gigabytes", "gpu_seconds"} <= set(ran.out.split())
     check_well(ran, 8, tmp_path)
 
 

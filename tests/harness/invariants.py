@@ -226,7 +226,9 @@ class _Fold:
         if self._in_force != self._key:
             yield f"its receipt's key is {self._in_force}, which is not among the trusted keys"
         paid_ms = data["completed_at"] - data["started_at"]
-        units = min(Decimal(paid_ms) / 1000, Decimal(job.submitted["max_units"]))
+        unit, shown = job.submitted.get("unit"), data.get("shown_units")
+        done = Decimal(paid_ms) / 1000 if unit is None else Decimal(statement["units"][unit])
+        units = min([done, Decimal(job.submitted["max_units"]), *([Decimal(shown)] if shown else [])])
         expected = {
             "units": (Decimal(data["units"]), units),
             "price": (data["price"], _price(data["units"], job.lease)),

@@ -33,29 +33,50 @@ class Case(NamedTuple):
 
 FILE = bytes(250_000)
 BLOB = f"blob:{hashlib.sha256(FILE).hexdigest()}"
+BY_IMAGES = {"each": [{"member": "num_images", "default": 1, "units": "1"}]}
+BY_TOKENS = {"each": [{"member": "max_tokens", "default": 256, "times": "n", "units": "1"}]}
 CASES = [
-    # It asks for four images, signs four, and the result has three.
+    # It asks for four images, the miner signs four, and the result has three.
     Case(
-        *("painting", "image", "0.5", {"each": [{"member": "num_images", "default": 1, "units": "1"}]}),
+        "painting",
+        "image",
+        "0.5",
+        BY_IMAGES,
         [{"member": "images"}],
-        {"num_images": 4},
-        {"images": [{"seed": n} for n in range(3)]},
-        *("4", "4", "3", 1_500_000),
+        payload={"num_images": 4},
+        result={"images": [{"seed": n} for n in range(3)]},
+        stated="4",
+        bound="4",
+        paid="3",
+        price=1_500_000,
     ),
-    # It may write 256 tokens for each of 2 answers, and says that it wrote 1,000.
+    # It may have 256 tokens for each of two answers, and the miner says that it wrote 1,000.
     Case(
-        *("writing", "output_token", "0.000021"),
-        {"each": [{"member": "max_tokens", "default": 256, "times": "n", "units": "1"}]},
+        "writing",
+        "output_token",
+        "0.000021",
+        BY_TOKENS,
         [{"member": "usage.written"}],
-        {"n": 2},
-        {"usage": {"written": 1000}},
-        *("1000", "512", "512", 10_752),
+        payload={"n": 2},
+        result={"usage": {"written": 1000}},
+        stated="1000",
+        bound="512",
+        paid="512",
+        price=10_752,
     ),
-    # It uploads 250 kB, says in the result that they are a GB, and signs a GB.
+    # The miner uploads 250 kB, says in the result that they are a GB, and signs a GB.
     Case(
-        *("packing", "gb", "3", "1", [{"blob_bytes": True, "per": 10**9}], {}),
-        {"outputs": [{"blob": BLOB, "size": 10**9}]},
-        *("1", "1", "0.00025", 750),
+        "packing",
+        "gb",
+        "3",
+        "1",
+        [{"blob_bytes": True, "per": 10**9}],
+        payload={},
+        result={"outputs": [{"blob": BLOB, "size": 10**9}]},
+        stated="1",
+        bound="1",
+        paid="0.00025",
+        price=750,
     ),
 ]
 

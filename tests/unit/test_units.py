@@ -172,7 +172,7 @@ def test_a_job_is_billed_what_its_result_shows(stated: str, expected: tuple[str,
     decided = given(job, started(unit_price="0.5")).when(
         command.model_copy(update={"statement": statement}), shown=3 * NANO
     )
-    [paid] = decided.events
+    paid: Any = decided.events[0]
     assert (paid.units, paid.price, paid.measured_units) == expected
     assert (paid.shown_units, paid.statement["units"]) == ("3", {"image": stated})
 
@@ -208,6 +208,8 @@ def test_a_job_keeps_the_unit_of_its_version() -> None:
     decided = given().when(
         submit(payload={"num_images": 4}), service=RegisteredService(spec, 1), accounts=True, account=rich
     )
+    held: Any
+    event: Any
     held, event = decided.events
     assert (event.unit, event.list_price, event.max_units) == ("image", "0.5", "4")
     assert held.amount == event.hold == 2_000_000
@@ -225,7 +227,7 @@ def test_a_miners_price_is_one_of_its_unit() -> None:
         "asks 0.6 a unit, the limit is 0.5, the list price"
     ]
     job = submitted(unit="image", list_price="0.5", max_units="4")
-    [event] = given(job).when(start(), miner=online(price="99", prices=able.prices)).events
+    event: Any = given(job).when(start(), miner=online(price="99", prices=able.prices)).events[0]
     assert event.unit_price == "0.4"
     with pytest.raises(ValueError, match="one price for each unit"):
         Capabilities(services=("whisper",), prices=able.prices * 2)

@@ -25,6 +25,8 @@ SETTINGS: Final = {
     "SETTLEMENT_MINIMUM": "1",
     "SETTLEMENT_EVERY_SECONDS": "0",
 }
+SIZED: Final = "video_transcoding"
+SIZED_PRICE: Final = "50"
 _SETTLED_SECONDS: Final = 60.0
 
 
@@ -32,6 +34,14 @@ async def deposit(system: DemoSystem, admin: AsyncCoordinator) -> None:
     """Give the client money for its jobs."""
     await admin.accounts.deposit(system.client_name, DEPOSIT, "demo-deposit")
     terminal.note(f"Deposit: {units(DEPOSIT)} for {system.client_name}")
+
+
+async def bill_by_size(admin: AsyncCoordinator) -> None:
+    """From now on the videos are billed by the GB of their outputs, and no longer by the second."""
+    spec = (await admin.registry.show(SIZED)).spec()
+    pricing = {"unit": "gb", "amount": SIZED_PRICE, "shown": [{"blob_bytes": True, "per": 10**9}]}
+    await admin.registry.revise({**spec, "pricing": pricing, "max_units": "0.1"})
+    terminal.note(f"{SIZED}: {SIZED_PRICE} for a GB of output, of which a job is billed 0.1 at most")
 
 
 async def show_held(client: AsyncCoordinator) -> None:
@@ -93,6 +103,8 @@ def _check_prices(lines: Sequence[dict[str, Any]], batch: Sequence[DemoJob]) -> 
     due = {receipt: price for receipt, price in prices.items() if price}
     if paid != due:
         raise DemoFailed(f"the payments are not the receipts' prices: {paid} for {due}")
+    if any(job.receipt["unit_type"] != "gigabytes" for job in batch if job.planned.service == SIZED):
+        raise DemoFailed(f"a receipt of {SIZED} is not for gigabytes")
     return sum(paid.values())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
+from decimal import Decimal as Exact
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import Field, StrictBool, model_validator
@@ -91,13 +91,13 @@ def shown_units(
         return None
     total = 0
     for term in shown:
-        number = Fraction(blob_bytes) if term.member is None else _sum(result, term.member)
-        total += int(number * NANO / term.per)
+        number = blob_bytes * NANO if term.member is None else _sum(result, term.member)
+        total += number // term.per
     return rounded_down(unit, min(total, MOST_UNITS * NANO))
 
 
-def _sum(result: Mapping[str, Any], path: str) -> Fraction:
-    return sum(map(_number, _found(result, _parts(path))), Fraction(0))
+def _sum(result: Mapping[str, Any], path: str) -> int:
+    return sum(map(_nanos_of, _found(result, _parts(path))))
 
 
 @functools.lru_cache(1024)
@@ -116,16 +116,18 @@ def _found(value: Any, parts: tuple[str, ...]) -> Iterator[Any]:
             yield from _found(each, parts)
 
 
-def _number(value: Any) -> Fraction:
-    """A number, or a text with one; the length of a list or an object. Others, and negative ones, are 0."""
+def _nanos_of(value: Any) -> int:
+    """Of a number, a text with one, or the length of a list or an object. Others and negative ones are 0."""
     match value:
-        case int() if not isinstance(value, bool):
-            return Fraction(max(value, 0))
+        case bool():
+            return 0
+        case int():
+            return max(value, 0) * NANO
         case float() if 0 < value < _MOST_SHOWN:
-            return Fraction(repr(value))
+            return int(Exact(repr(value)).scaleb(9))
         case str() if _DECIMAL.fullmatch(value):
-            return Fraction(value)
+            return nanos(value)
         case list() | tuple() | dict():
-            return Fraction(len(value))
+            return len(value) * NANO
         case _:
-            return Fraction(0)
+            return 0

@@ -114,14 +114,23 @@ def statement(
     if as_json:
         terminal.document(found)
         return
-    rows = [[found["from"], "opening", "", units(found["opening"]), ""]]
+    rows = [[found["from"], "opening", "", units(found["opening"]), "", ""]]
     rows += [
-        [line["at"], line["kind"], units(line["amount"]), units(line["balance"]), line["job_id"] or ""]
+        [
+            line["at"],
+            line["kind"],
+            units(line["amount"]),
+            units(line["balance"]),
+            f"{line['units']} {line['unit_type']}" if line["units"] else "",
+            line["job_id"] or "",
+        ]
         for line in found["lines"]
     ]
-    rows.append([found["to"], "closing", "", units(found["closing"]), ""])
-    rows += [[hold["held_at"], "hold", units(hold["amount"]), "", hold["job_id"]] for hold in found["holds"]]
-    terminal.table(["AT", "KIND", "AMOUNT", "BALANCE", "JOB"], rows, "", ["AMOUNT", "BALANCE"])
+    rows.append([found["to"], "closing", "", units(found["closing"]), "", ""])
+    rows += [
+        [hold["held_at"], "hold", units(hold["amount"]), "", "", hold["job_id"]] for hold in found["holds"]
+    ]
+    terminal.table(["AT", "KIND", "AMOUNT", "BALANCE", "PAID FOR", "JOB"], rows, "", ["AMOUNT", "BALANCE"])
 
 
 @app.command()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from coordinator.application.commands.handler import Prepared, log_unavailable
 from coordinator.application.commands.handlers.jobs.details import Counted, Details, PreparedResult
+from coordinator.application.payloads.large_documents import LARGE_BYTES
 from coordinator.application.payloads.references import References
 from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import LogUnavailable
@@ -53,5 +55,7 @@ async def count(references: References, prepared: list[Prepared[Details] | Refus
         sizes = {}
     for place, p, details, of in counted:
         bytes_of = sum(sizes.get((ref, p.intent.principal.name), 0) for ref in details.refs)
-        shown = shown_units(of.unit, of.shown, of.result, bytes_of)
+        asked = of.unit, of.shown, of.result, bytes_of
+        is_large = details.size >= LARGE_BYTES
+        shown = await asyncio.to_thread(shown_units, *asked) if is_large else shown_units(*asked)
         prepared[place] = p._replace(details=details._replace(counted=None, shown=shown))
