@@ -186,6 +186,9 @@ def test_asyncapi_has_every_message(asyncapi: dict[str, Any]) -> None:
         "job.lose",
         "job.expire",
         "miner.lose",
+        "settlement.prepare",
+        "settlement.revert",
+        "settlement.submit",
         "signing_key.introduce",
         "webhook.disable",
     }
