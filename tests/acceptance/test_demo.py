@@ -76,7 +76,7 @@ def test_with_rabbitmq_and_postgres(tmp_path: Path, amqp_url: str, database_url:
 
 
 def test_with_money(tmp_path: Path) -> None:
-    """With accounts the last line has the sum of all payments, which is the statement's, and that of all: 0."""
+    """With accounts the last line has the sum of all payments, as in the statement, and that of all: 0."""
     ran = demo(tmp_path, "--money", "--jobs", "4")
     assert 0 == ran.code, ran.err
     *_, last = [line for line in ran.out.splitlines() if not line.startswith("See it: ")]

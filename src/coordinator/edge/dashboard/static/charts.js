@@ -25,7 +25,7 @@
   const short = new Intl.NumberFormat(undefined, { notation: "compact" });
   // Of whole days: days of UTC, and amounts, whose unit may have any name.
   const daily = (figure) => figure.dataset.step === "day";
-  const amount = (value) => (Math.abs(value) < 10000 ? Number(value.toPrecision(4)).toLocaleString() : short.format(value));
+  const amount = (value) => (Math.abs(value) < 10000 ? Number(value.toPrecision(4)).toLocaleString(undefined, { maximumFractionDigits: 6 }) : short.format(value));
 
   function written(value, unit, plain = false) {
     if (value === null || value === undefined) return "–";
