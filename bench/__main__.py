@@ -30,8 +30,8 @@ def main() -> None:
         nargs="?",
         choices=("compare", "http", "money", "scale", "publish"),
         default="compare",
-        help="compare with the peers, and HTTP; http alone; money: ours with and without accounts; scale with "
-        "longer logs; publish the last results",
+        help="compare with the peers, and HTTP; http alone; money: ours with and without accounts; "
+        "scale with longer logs; publish the last results",
     )
     parser.add_argument("--quick", action="store_true", help="one short round, under two minutes in total")
     parser.add_argument("--rounds", type=int, help="number of turns of each system")

@@ -46,7 +46,7 @@ CLIENTS = ("alice", "bob", "both")
 MINERS = ("rig", "node@farm", "both")
 """One principal submits jobs and runs some."""
 SHARDS = 100 if FULL else 2
-HISTORIES = 1000 if FULL else 250
+HISTORIES = 1000 if FULL else 150
 """Of each shard."""
 STEPS = 40
 HOUR = 3600 * SECOND
