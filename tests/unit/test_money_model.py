@@ -11,7 +11,7 @@ import functools
 import json
 import random
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
@@ -72,6 +72,7 @@ class World:
         self.now = T0
         self.states: dict[UUID, Any] = {}
         self.log: Decision = []
+        self.entries: dict[str, list[account.AccountEvent]] = defaultdict(list)
         self.jobs: list[UUID] = []
         self.ledger = Ledger(Counter(), Counter())
         self.money = 0
@@ -87,6 +88,8 @@ class World:
         self.log += decision
         for stream, event in decision:
             self.states[stream] = EVOLVE[event.noun](self.states.get(stream), event)
+            if account.is_account_event(event):
+                self.entries[event.party].append(event)
             if isinstance(event, account.AccountPosted):
                 self.ledger.sums[event.posting] += event.amount
             elif isinstance(event, account.PaymentSettled):
@@ -123,7 +126,7 @@ class World:
         A credit that was available at an event of its account stays so, whatever the clock says later.
         """
         total, frozen, pending = 0, dict[Any, int](), dict[Any, tuple[int, int]]()
-        for event in (e for _, e in self.log if getattr(e, "party", None) == party):
+        for event in self.entries[party]:
             match event:
                 case account.AccountHeld():
                     total -= event.amount
