@@ -306,7 +306,6 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     frozen: dict[str, Any] = {"job_id": job_id, "amount": 98, "available_at": later}
     miner: list[Event] = [
         AccountPosted(**by, **rig, **paid, balance=98, disputed=0, amount=98, available_at=later),
-        AccountCarried(**by, **rig, balance=98, disputed=0, number=2, pending=((later, 98),)),
         AccountDisputed(**by, **rig, **frozen, balance=98, disputed=98),
         AccountDismissed(**by, **rig, **frozen, balance=98, disputed=0),
         AccountPosted(**by, **rig, **back, balance=0, disputed=0, amount=-98, available_at=later),
@@ -323,12 +322,15 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     made = TransferMade(
         **by, at=NOON, party="alice", business_id="invoice-17", kind="deposit", amount=500, reason="paid"
     )
+    node: dict[str, Any] = {"party": "node", "held": 0, "at": NOON, "balance": 98, "disputed": 0}
+    carried = AccountCarried(**by, **node, number=512, pending=((later, 98),))
     return [
         (account_stream("alice"), client),
         (account_stream("rig"), miner),
         (payment_stream(job_id), payment),
         (payment_stream(UUID(int=2)), [unpaid]),
         (transfer_stream("alice", "invoice-17"), [made]),
+        (account_stream("node"), [carried]),
     ]
 
 
