@@ -318,7 +318,6 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     whole: dict[str, Any] = {"pending": ((later, 98),), "earned": 98, "payout_sink": "", "payout_address": ""}
     miner: list[Event] = [
         AccountPosted(**by, **rig, **paid, balance=98, disputed=0, amount=98, available_at=later),
-        AccountCarried(**by, **rig, **whole, balance=98, disputed=0, number=2),
         AccountDisputed(**by, **rig, **frozen, balance=98, disputed=98),
         AccountDismissed(**by, **rig, **frozen, balance=98, disputed=0),
         AccountPosted(**by, **rig, **back, balance=0, disputed=0, amount=-98, available_at=later),
@@ -336,6 +335,8 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     made = TransferMade(
         **by, at=NOON, party="alice", business_id="invoice-17", kind="deposit", amount=500, reason="paid"
     )
+    node: dict[str, Any] = {"party": "node", "held": 0, "at": NOON, "balance": 98, "disputed": 0}
+    carried = AccountCarried(**by, **node, **whole, number=512)
     return [
         (account_stream("alice"), client),
         (account_stream("rig"), miner),
@@ -343,6 +344,7 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         (payment_stream(UUID(int=2)), [unpaid]),
         (transfer_stream("alice", "invoice-17"), [made]),
         *_settlement(),
+        (account_stream("node"), [carried]),
     ]
 
 

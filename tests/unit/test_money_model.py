@@ -10,7 +10,7 @@ import contextlib
 import functools
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
@@ -46,7 +46,7 @@ CLIENTS = ("alice", "bob", "both")
 MINERS = ("rig", "node@farm", "both")
 """One principal submits jobs and runs some."""
 SHARDS = 100 if FULL else 2
-HISTORIES = 1000 if FULL else 250
+HISTORIES = 1000 if FULL else 150
 """Of each shard."""
 STEPS = 40
 HOUR = 3600 * SECOND
@@ -72,6 +72,7 @@ class World:
         self.now = T0
         self.states: dict[UUID, Any] = {}
         self.log: Decision = []
+        self.entries: dict[str, list[account.AccountEvent]] = defaultdict(list)
         self.jobs: list[UUID] = []
         self.ledger = Ledger(Counter(), Counter())
         self.money = 0
@@ -87,6 +88,8 @@ class World:
         self.log += decision
         for stream, event in decision:
             self.states[stream] = EVOLVE[event.noun](self.states.get(stream), event)
+            if account.is_account_event(event):
+                self.entries[event.party].append(event)
             if isinstance(event, account.AccountPosted):
                 self.ledger.sums[event.posting] += event.amount
             elif isinstance(event, account.PaymentSettled):
@@ -123,7 +126,7 @@ class World:
         A credit that was available at an event of its account stays so, whatever the clock says later.
         """
         total, frozen, pending = 0, dict[Any, int](), dict[Any, tuple[int, int]]()
-        for event in (e for _, e in self.log if getattr(e, "party", None) == party):
+        for event in self.entries[party]:
             match event:
                 case account.AccountHeld():
                     total -= event.amount

@@ -87,7 +87,9 @@ class AccountCommands(Handler[Details]):
             case AccountSettle():
                 job = await self._ended(command.job_id)
                 parties = () if job is None else (job.client, *((job.miner, FEES) if job.miner else ()))
-                return self._prepared(intent, payment_stream(command.job_id), job, *parties)
+                # A job is settled twice after a crash alone: the log's conflict reveals it then.
+                settle = self._prepared(intent, payment_stream(command.job_id), job, *parties)
+                return settle._replace(assume_new=True)
             case AccountDispute() | AccountDismiss() | AccountRefund():
                 stream = payment_stream(command.job_id)
                 payment = await self._payment(stream)

@@ -69,14 +69,16 @@ def now() -> Millis:
 def account_view(context: EdgeContext, party: str, row: dict[str, Any] | None) -> AccountView:
     """An account; one without a row has nothing."""
     found = row or {"balance": 0, "held": 0, "disputed": 0, "pending": 0, "position": 0}
-    taken = found["held"] + found["disputed"] + found["pending"]
+    free = found["balance"] - found["held"] - found["disputed"]
+    # A credit that was spent is not pending again for a clock that was set back.
+    pending = max(0, min(found["pending"], free))
     return AccountView(
         party=party,
         unit=context.settings.money_unit,
         balance=found["balance"],
-        available=found["balance"] - taken,
+        available=free - pending,
         held=found["held"],
-        pending=found["pending"],
+        pending=pending,
         disputed=found["disputed"],
         position=found["position"],
     )
