@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coordinator.application.dispatch.local_queues import NullEventSink
 from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import EventSink, Recorded
 
@@ -16,6 +17,8 @@ class Publisher(FollowerBase):
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink
+        if isinstance(sink, NullEventSink):
+            self.acts_on = frozenset()  # nobody hears it, so no commit needs to wake it
 
     async def act(self, events: Sequence[Recorded]) -> None:
         await self._sink.publish(events)
