@@ -249,7 +249,8 @@ def connect(
         bounds=Bounds.of(settings.webhook_concurrency),
         log_hours=settings.webhook_log_hours,
     )
-    followers: list[Follower] = [Projector(), dispatcher, Publisher(adapters.sink), timers, notary, eraser]
+    publisher = Publisher(adapters.sink, heard=settings.mode != "embedded")
+    followers: list[Follower] = [Projector(), dispatcher, publisher, timers, notary, eraser]
     followers.append(WebhookFollower(deliverer, clock))
     if settings.terms is not None:
         followers.append(Settler(adapters.database, gateway.handle, clock))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.application.dispatch.local_queues import NullEventSink
 from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import EventSink, Recorded
 
@@ -15,10 +14,11 @@ class Publisher(FollowerBase):
     name = "publisher"
     linger_seconds = 0.25
 
-    def __init__(self, sink: EventSink) -> None:
+    def __init__(self, sink: EventSink, *, heard: bool = True) -> None:
+        """`heard`: whether anybody can hear what is published; if not, no commit needs to wake it."""
         self._sink = sink
-        if isinstance(sink, NullEventSink):
-            self.acts_on = frozenset()  # nobody hears it, so no commit needs to wake it
+        if not heard:
+            self.acts_on = frozenset()
 
     async def act(self, events: Sequence[Recorded]) -> None:
         await self._sink.publish(events)
