@@ -10,6 +10,8 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator import __version__
 from coordinator.application.background import BackgroundTask
@@ -86,6 +88,34 @@ ROUTERS: Final = (
 """Under PREFIX, in the order in which paths are tried."""
 
 
+class _Application(FastAPI):
+    """FastAPI, whose own outermost layers are inside of ours: there they cost no direct answer.
+
+    `UnexpectedErrors` answers what the outermost one of them would.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        ours, self.user_middleware = self.user_middleware, []
+        try:
+            outermost = super().build_middleware_stack()
+        finally:
+            self.user_middleware = ours
+        assert isinstance(outermost, ServerErrorMiddleware)
+        app = outermost.app
+        for layer in reversed(ours):
+            app = layer.cls(app, *layer.args, **layer.kwargs)
+        return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
+
+
 def create_app(context: EdgeContext) -> FastAPI:
     """The application over these ports. Nothing runs until it is served."""
 
@@ -99,7 +129,7 @@ def create_app(context: EdgeContext) -> FastAPI:
         if context.rates is not None:
             await context.rates.close()
 
-    app = FastAPI(
+    app = _Application(
         title="coordinator",
         version=__version__,
         # FastAPI's own pages load scripts from elsewhere; ours is in `pages.docs`.

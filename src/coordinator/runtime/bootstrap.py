@@ -250,7 +250,8 @@ def connect(
         bounds=Bounds.of(settings.webhook_concurrency),
         log_hours=settings.webhook_log_hours,
     )
-    followers: list[Follower] = [Projector(), dispatcher, Publisher(adapters.sink), timers, notary, eraser]
+    publisher = Publisher(adapters.sink, heard=settings.mode != "embedded")
+    followers: list[Follower] = [Projector(), dispatcher, publisher, timers, notary, eraser]
     followers += [WebhookFollower(deliverer, clock), *money.followers(gateway.handle)]
     sender = money.sender(
         gateway.handle, adapters.leadership, partial(health.part, "settlement", essential=False)

@@ -13,16 +13,18 @@ from typing import Final
 
 from starlette.requests import Request
 
-WATCHED: Final = "client"
-"""The name under which a request's state has its `RequestClient`, if the server calls back."""
+CLIENT: Final = "client"
+"""The name under which a request's state has its `RequestClient`, if our server made it."""
 
 
 class RequestClient:
     """The client of one request."""
 
-    __slots__ = ("_on_gone", "gone")
+    __slots__ = ("_on_gone", "gone", "has_sent_all")
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_sent_all: bool = False) -> None:
+        self.has_sent_all = has_sent_all
+        """Whether the request's whole body has arrived."""
         self.gone = False
         """Whether it has disconnected."""
         self._on_gone: Callable[[], None] | None = None
@@ -47,7 +49,7 @@ class RequestClient:
 @contextlib.asynccontextmanager
 async def client_of(request: Request) -> AsyncIterator[RequestClient]:
     """The client, watched within the block. The body must have been read."""
-    client: RequestClient | None = request.scope.get("state", {}).get(WATCHED)
+    client: RequestClient | None = request.scope.get("state", {}).get(CLIENT)
     if client is not None:
         try:
             yield client

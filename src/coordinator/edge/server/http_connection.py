@@ -22,7 +22,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from coordinator.domain.errors import Code
-from coordinator.edge.http.disconnects import WATCHED, RequestClient
+from coordinator.edge.http.disconnects import CLIENT, RequestClient
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.server.connections import connections_of
 from coordinator.edge.server.header_limits import MAX_HEADER_BYTES, LimitedHeaders
@@ -161,6 +161,11 @@ class BoundedHttp(LimitedHeaders):
         if len(self.pipeline) > waiting:
             self._waiting_bytes += self._parsed_bytes
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._client is not None and self.cycle is self._running:
+            self._client.has_sent_all = True
+
     def on_response_complete(self) -> None:
         self._running = self._client = None
         super().on_response_complete()
@@ -171,8 +176,8 @@ class BoundedHttp(LimitedHeaders):
             self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running, self._client = cycle, RequestClient()
-        cycle.scope["state"][WATCHED] = self._client
+        self._running, self._client = cycle, RequestClient(has_sent_all=not cycle.more_body)
+        cycle.scope["state"][CLIENT] = self._client
         super()._start_asgi_task(cycle, app)
 
     def _may_read(self) -> bool:

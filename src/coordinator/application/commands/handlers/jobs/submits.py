@@ -51,7 +51,8 @@ class Submits:
         """See `JobCommands`."""
         self._accounts = accounts
         self._handler = handler
-        self._secret = fingerprint_secret(key)
+        self._keyed = hmac.new(fingerprint_secret(key), digestmod="sha256")
+        """Copied for each fingerprint. `hmac.digest` would let go of the interpreter for a few bytes."""
         self._names = names
         self._schemas = schemas
         self._ids = ids
@@ -152,7 +153,9 @@ class Submits:
         if command.budget is not None:
             request += f"budget {command.budget}\n"
         message = stream.bytes + request.encode() + body
-        return hmac.digest(self._secret, message, "sha256").hex()[:32]
+        keyed = self._keyed.copy()
+        keyed.update(message)
+        return keyed.hexdigest()[:32]
 
 
 def fingerprint_secret(key: SigningKey) -> bytes:
