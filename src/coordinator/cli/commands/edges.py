@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from coordinator.cli.errors import Exit
 from coordinator.cli.options import DataDir
 from coordinator.cli.settings import settings_with
 from coordinator.private_files import OTHERS
@@ -35,9 +37,11 @@ def run_parent(
     command = [sys.executable, "-P", "-m", "coordinator", PROCESS, "--edges", str(settings.edges)]
     command += [] if data_dir is None else ["--data-dir", str(data_dir)]
     try:
-        run_loop(parent.run_parent(settings, command, on_ready))
+        stopped_by = run_loop(parent.run_parent(settings, command, on_ready))
     except parent.ProcessFailed as failure:
         raise typer.Exit(abs(failure.code) or 1) from None
+    if stopped_by is signal.SIGINT:
+        raise typer.Exit(Exit.INTERRUPTED)
 
 
 def serve_process(
