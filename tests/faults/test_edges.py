@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -91,7 +92,11 @@ async def test_no_process_is_needed_for_long(
 
 async def test_limits_hold_over_all_edge_processes(tmp_path: Path) -> None:
     """Whichever process gets a request: a signature is valid once, and a key's budget is spent together."""
-    settings = {"rate_limit_requests": LIMIT, "rate_limit_window_seconds": 3600, "hmac_secret": HMAC}
+    settings: dict[str, Any] = {
+        "rate_limit_requests": LIMIT,
+        "rate_limit_window_seconds": 3600,
+        "hmac_secret": HMAC,
+    }
     with Stage(tmp_path, edges=2, **settings) as stage:
         stage.coordinator()
         await stage.ready()

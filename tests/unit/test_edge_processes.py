@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ async def test_what_ends_is_started_again_and_all_ends_with_the_parent(tmp_path:
         lines = notes.read_text().splitlines()
         return [(role, int(pid)) for role, _, pid in (line.partition(" ") for line in lines)]
 
+    def has_started(count: int) -> bool:
+        return len(started()) == count
+
     command = [sys.executable, "-I", "-c", CHILD, str(notes)]
     parent = asyncio.create_task(run_parent(settings(tmp_path), command, on_ready))
     await asyncio.wait_for(ready.wait(), 30)
@@ -55,7 +59,7 @@ async def test_what_ends_is_started_again_and_all_ends_with_the_parent(tmp_path:
     assert ["core", "edge", "edge"] == sorted(role for role, _ in started())
     for n, role in enumerate(("edge", "core"), start=4):
         os.kill(first[role], signal.SIGKILL)
-        await eventually(lambda n=n: len(started()) == n, f"another {role}")
+        await eventually(partial(has_started, n), f"another {role}")
         assert role == started()[-1][0]
     parent.cancel()
     await asyncio.gather(parent, return_exceptions=True)

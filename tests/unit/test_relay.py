@@ -97,7 +97,7 @@ async def client(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
 async def test_requests_and_answers_cross_whole(client: httpx.AsyncClient) -> None:
     """The application gets what the edge process got, byte by byte, and its answer comes back."""
     for body in (b"", b"a body of more than ten bytes", LARGE):
-        answer = await client.post("/a%2Fb?q=1", content=body, headers={"X-Mark": b"\xe9"})
+        answer = await client.post("/a%2Fb?q=1", content=body, headers={b"X-Mark": b"\xe9"})
         assert (201, body) == (answer.status_code, answer.content)
         assert ("/a%2Fb", "('127.0.0.1', 123)") == (answer.headers["x-path"], answer.headers["x-from"])
         assert (b"x-mark", b"\xe9") in answer.headers.raw

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from coordinator.cli.options import DataDir
+from coordinator.cli.errors import Exit
+from coordinator.cli.options import DataDir, Json
 from coordinator.cli.settings import settings_with
 from coordinator.private_files import OTHERS
 
@@ -25,7 +27,11 @@ PROCESS = "serve-process"
 
 
 def run_parent(
-    settings: Settings, data_dir: Path | None, on_ready: Callable[[dict[str, Any], int], None]
+    settings: Settings,
+    data_dir: Path | None,
+    on_ready: Callable[[dict[str, Any], int], None],
+    *,
+    as_json: bool,
 ) -> None:
     """Run the core and its edge processes until a signal. Raises the errors of `parent.run_parent`."""
     from coordinator.runtime.edges import parent
@@ -34,19 +40,23 @@ def run_parent(
     # -P: no module of the working directory.
     command = [sys.executable, "-P", "-m", "coordinator", PROCESS, "--edges", str(settings.edges)]
     command += [] if data_dir is None else ["--data-dir", str(data_dir)]
+    command += ["--json"] if as_json else []  # their errors, too
     try:
-        run_loop(parent.run_parent(settings, command, on_ready))
+        stopped_by = run_loop(parent.run_parent(settings, command, on_ready))
     except parent.ProcessFailed as failure:
         raise typer.Exit(abs(failure.code) or 1) from None
+    if stopped_by is signal.SIGINT:
+        raise typer.Exit(Exit.INTERRUPTED)
 
 
 def serve_process(
-    role: Annotated[str, typer.Argument()],
-    address: Annotated[Path, typer.Option("--socket")],
-    ready: Annotated[int, typer.Option("--ready")],
-    edges: Annotated[int, typer.Option("--edges")],
-    port: Annotated[int, typer.Option("--port")] = 0,
+    role: Annotated[str, typer.Argument(help="core or edge.")],
+    address: Annotated[Path, typer.Option("--socket", help="The core's local socket.")],
+    ready: Annotated[int, typer.Option("--ready", help="The descriptor that tells the parent of the start.")],
+    edges: Annotated[int, typer.Option("--edges", help="Number of edge processes.")],
+    port: Annotated[int, typer.Option("--port", help="The port of an edge process.")] = 0,
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Run one process of `coordinator serve --edges`."""
     from coordinator.runtime.process.event_loop import run_loop

@@ -112,7 +112,7 @@ def serve(
             terminal.write(f"Coordinator on {url} ({settings.mode} mode)")
 
     if settings.edges:
-        _run_edges(settings, data_dir, lambda about, port: ready(about["signing_key_id"], port))
+        _run_edges(settings, data_dir, lambda about, port: ready(about["signing_key_id"], port), as_json)
     else:
         _run(settings, lambda coordinator, port: ready(coordinator.signing_key_id, port))
 
@@ -161,7 +161,10 @@ def _run(
 
 
 def _run_edges(
-    settings: Settings, data_dir: Path | None, ready: Callable[[dict[str, Any], int], None]
+    settings: Settings,
+    data_dir: Path | None,
+    ready: Callable[[dict[str, Any], int], None],
+    as_json: bool,
 ) -> None:
     """Serve with edge processes until a signal."""
     from coordinator.cli.commands.edges import run_parent
@@ -170,7 +173,7 @@ def _run_edges(
     os.umask(OTHERS)
     configure_logs(settings.log_format, settings.log_level)
     with _explained_port(settings):
-        run_parent(settings, data_dir, ready)
+        run_parent(settings, data_dir, ready, as_json=as_json)
 
 
 @contextmanager

@@ -108,8 +108,8 @@ class _Child:
 
 async def run_parent(
     settings: Settings, command: Sequence[str], on_ready: Callable[[dict[str, Any], int], None]
-) -> None:
-    """Run the core and the edge processes until SIGTERM or SIGINT.
+) -> signal.Signals:
+    """Run the core and the edge processes until SIGTERM or SIGINT; returns which of the two it was.
 
     `command` begins the command line of both. `on_ready` gets the core's message and the port.
     Raises OSError (the port is taken), BadSettings, ProcessFailed.
@@ -119,10 +119,16 @@ async def run_parent(
             "EDGES: this system can't share a port between processes; use Linux, or set it to 0"
         )
     certificate_of(settings)  # an error before anything is opened
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    stopped_by = signal.SIGTERM
+
+    def stop(number: signal.Signals) -> None:
+        nonlocal stopped_by
+        stopped_by = number
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop, number)
     held = hold_port(settings.app_host, settings.app_port)
     port = held.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="coordinator-"))  # for our account alone
@@ -140,6 +146,7 @@ async def run_parent(
         shutil.rmtree(folder, ignore_errors=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+    return stopped_by
 
 
 def hold_port(host: str, port: int) -> socket.socket:
