@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import expect
 
 from tests.acceptance.cli_process import Coordinator, dev
@@ -19,6 +20,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.timeout(600)  # one long visit, on a machine that is busy with other tests
 async def test_the_first_minute(tmp_path: Path) -> None:
     """One link and no key: results, errors, and why a job waits are on the pages as they come."""
     with dev(tmp_path, "--miners", "2") as coordinator:

@@ -19,7 +19,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.bodies import has_body
 from coordinator.edge.http.problems import MISDIRECTED, internal_problem
 from coordinator.edge.http.response_headers import DEFAULT_HEADERS, set_headers
 from coordinator.edge.middleware.spans import begin_request, end_request
