@@ -38,7 +38,7 @@ class AsyncAccounts:
 
     async def services(self, party: str | None = None, *, days: int = 30) -> dict[str, Any]:
         """What was spent and earned on which service, in so many days of UTC, today included."""
-        return await self._http.ask_json("GET", f"{_path(party)}/services", params={"days": str(days)})
+        return await self._http.ask_json("GET", f"{account_path(party)}/services", params={"days": str(days)})
 
     async def statement(
         self, party: str | None = None, *, since: str | None = None, until: str | None = None

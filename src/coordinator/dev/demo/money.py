@@ -93,7 +93,7 @@ async def _pay_out(system: DemoSystem, admin: AsyncCoordinator, until: float) ->
     written = {line["party"]: line["amount"] for line in json.loads(path.read_text())["payouts"]}
     if written != {line["party"]: line["amount"] for line in found["lines"]}:
         raise DemoFailed(f"the file {path.name} has other payouts than its batch")
-    told = ", ".join(f"{party} {_units(amount)}" for party, amount in written.items())
+    told = ", ".join(f"{party} {units(amount)}" for party, amount in written.items())
     terminal.note(f"Paid out in batch {number}: {told} ({path.name})")
 
 

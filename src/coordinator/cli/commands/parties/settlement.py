@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.cli.commands.parties.account import units
 from coordinator.cli.errors import CommandError, usage
 from coordinator.cli.options import Json, Key, Url, talk
 from coordinator.cli.settings import settings_with
 from coordinator.runtime import terminal
+from coordinator.wire.amounts import units
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
